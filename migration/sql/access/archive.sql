@@ -1,0 +1,44 @@
+-- The archive is read by those who could read what it keeps, and written by the archiving alone.
+
+CREATE FUNCTION private.is_public_archived_session(wanted uuid)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+BEGIN
+  RETURN EXISTS (
+    SELECT
+    FROM public.archived_sessions AS session
+    WHERE session.id = wanted
+      AND session.is_public
+  );
+END
+$$;
+
+CREATE POLICY "Archived sessions visible to participants or public"
+ON public.archived_sessions FOR SELECT
+TO anon, authenticated
+USING (
+  is_public
+  OR seer_id = (SELECT auth.uid())
+  OR id = ANY ((SELECT private.my_archived_session_ids())::uuid[])
+);
+
+CREATE POLICY "Archived seats visible with their session"
+ON public.archived_session_players FOR SELECT
+TO authenticated
+USING (
+  user_id = (SELECT auth.uid())
+  OR session_id = ANY ((SELECT private.my_archived_session_ids())::uuid[])
+  OR private.is_public_archived_session(session_id)
+);
+
+CREATE POLICY "Archived dice rolls visible to session participants"
+ON public.archived_dice_rolls FOR SELECT
+TO authenticated
+USING (session_id = ANY ((SELECT private.my_archived_session_ids())::uuid[]));
+
+GRANT SELECT ON public.archived_sessions TO anon, authenticated, service_role;
+GRANT SELECT ON public.archived_session_players, public.archived_dice_rolls TO authenticated, service_role;

@@ -1,0 +1,29 @@
+-- Creatures are read with their adventure and written by its creator.
+
+CREATE POLICY "Creatures visible with their adventure"
+ON public.creatures FOR SELECT
+TO anon, authenticated
+USING (private.can_see_adventure(adventure_id));
+
+CREATE POLICY "Creators can insert creatures"
+ON public.creatures FOR INSERT
+TO authenticated
+WITH CHECK (private.owns_adventure(adventure_id));
+
+CREATE POLICY "Creators can update creatures"
+ON public.creatures FOR UPDATE
+TO authenticated
+USING (private.owns_adventure(adventure_id))
+WITH CHECK (private.owns_adventure(adventure_id));
+
+CREATE POLICY "Creators can delete creatures"
+ON public.creatures FOR DELETE
+TO authenticated
+USING (private.owns_adventure(adventure_id));
+
+GRANT SELECT ON public.creatures TO anon, authenticated;
+GRANT INSERT (id, adventure_id, name, description, stats, abilities, hit_points, armor)
+ON public.creatures TO authenticated;
+GRANT UPDATE (name, description, stats, abilities, hit_points, armor) ON public.creatures TO authenticated;
+GRANT DELETE ON public.creatures TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.creatures TO service_role;

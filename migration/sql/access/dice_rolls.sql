@@ -1,0 +1,61 @@
+-- A table sees its rolls. A player rolls for the own seated character, the Seer for any character seated there, the
+-- own, and the creatures; nobody names a result, and nothing is ever rolled back.
+
+CREATE FUNCTION private.may_roll(wanted uuid, hero uuid, creature uuid)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+DECLARE
+  me uuid := auth.uid();
+  seer uuid;
+BEGIN
+  SELECT session.seer_id
+  INTO seer
+  FROM public.sessions AS session
+  WHERE session.id = wanted
+    AND session.status = 'active';
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  IF creature IS NOT NULL THEN
+    RETURN seer = me;
+  END IF;
+  RETURN EXISTS (
+    SELECT
+    FROM public.session_players AS seat
+    WHERE seat.session_id = wanted
+      AND seat.character_id = hero
+      AND seat.is_active
+      AND (seat.user_id = me OR seer = me)
+  )
+  OR (
+    seer = me
+    AND EXISTS (
+      SELECT
+      FROM public.characters AS own
+      WHERE own.id = hero
+        AND own.user_id = me
+        AND own.retired_at IS NULL
+    )
+  );
+END
+$$;
+
+CREATE POLICY "Dice rolls visible to session participants"
+ON public.dice_rolls FOR SELECT
+TO authenticated
+USING (session_id = ANY ((SELECT private.my_session_ids())::uuid[]));
+
+CREATE POLICY "Players can create rolls for own characters"
+ON public.dice_rolls FOR INSERT
+TO authenticated
+WITH CHECK (private.may_roll(session_id, character_id, creature_id));
+
+GRANT SELECT ON public.dice_rolls TO authenticated;
+GRANT INSERT (
+  id, session_id, character_id, creature_id, attribute, difficulty, roll_type, modifiers, description, original_roll_id
+) ON public.dice_rolls TO authenticated;
+GRANT SELECT, INSERT ON public.dice_rolls TO service_role;

@@ -1,0 +1,29 @@
+-- Who may call what. A policy is evaluated as the role that asks, so the helpers it names are that role's to call;
+-- everything else that runs as its owner is called by triggers or by the service.
+
+GRANT EXECUTE ON FUNCTION
+  private.my_session_ids(),
+  private.my_archived_session_ids(),
+  private.can_see_adventure(uuid),
+  private.is_server(),
+  private.session_roster(uuid),
+  private.session_adventure(uuid),
+  public.get_session_details(uuid)
+TO anon, authenticated, service_role;
+
+GRANT EXECUTE ON FUNCTION
+  private.my_email(),
+  private.owns_adventure(uuid),
+  private.is_seer(uuid),
+  private.is_at_table(uuid),
+  private.is_public_session(uuid),
+  private.is_public_archived_session(uuid),
+  private.may_take_seat(uuid, uuid),
+  private.may_roll(uuid, uuid, uuid),
+  private.join_by_code(text, uuid)
+TO authenticated;
+
+GRANT EXECUTE ON FUNCTION
+  private.clean_events(integer),
+  private.archive_sessions(integer)
+TO service_role;

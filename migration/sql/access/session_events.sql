@@ -1,0 +1,15 @@
+-- Participants read a session's events; those at the table send their own kinds and no others.
+
+CREATE POLICY "Events visible to session participants"
+ON public.session_events FOR SELECT
+TO authenticated
+USING (session_id = ANY ((SELECT private.my_session_ids())::uuid[]));
+
+CREATE POLICY "Participants send client events"
+ON public.session_events FOR INSERT
+TO authenticated
+WITH CHECK (starts_with(event_type, 'client.') AND private.is_at_table(session_id));
+
+GRANT SELECT ON public.session_events TO authenticated;
+GRANT INSERT (id, session_id, event_type, payload) ON public.session_events TO authenticated;
+GRANT SELECT, INSERT, DELETE ON public.session_events TO service_role;

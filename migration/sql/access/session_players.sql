@@ -1,0 +1,123 @@
+-- Whoever, signed in, sees a session sees its seats. A player takes a seat in a public session that waits, leaves it
+-- and comes back; the Seer seats and removes players.
+
+CREATE FUNCTION private.is_public_session(wanted uuid)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+BEGIN
+  RETURN EXISTS (
+    SELECT
+    FROM public.sessions AS session
+    WHERE session.id = wanted
+      AND session.is_public
+  );
+END
+$$;
+
+CREATE FUNCTION private.may_take_seat(wanted uuid, player uuid)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+BEGIN
+  RETURN EXISTS (
+    SELECT
+    FROM public.sessions AS session
+    WHERE session.id = wanted
+      AND (
+        session.seer_id = auth.uid()
+        OR (player = auth.uid() AND session.is_public AND session.status IN ('waiting', 'starting_soon'))
+      )
+  );
+END
+$$;
+
+-- Who knows a session's code may sit down at it, public or private: the one thing that a code is for, and therefore
+-- elevated. The API does not serve this schema; the service calls it as the player. Coming back needs no new seat.
+CREATE FUNCTION private.join_by_code(session_code text, hero uuid)
+RETURNS uuid
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+DECLARE
+  me uuid := auth.uid();
+  session record;
+  seat record;
+BEGIN
+  SELECT id, status
+  INTO session
+  FROM public.sessions
+  WHERE code = session_code::bpchar;
+  IF NOT FOUND OR me IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP020',
+      MESSAGE = 'No session has this code',
+      TABLE = 'sessions',
+      CONSTRAINT = 'known_code';
+  END IF;
+
+  SELECT is_active
+  INTO seat
+  FROM public.session_players
+  WHERE session_id = session.id
+    AND user_id = me
+  FOR NO KEY UPDATE;
+  IF FOUND THEN
+    IF NOT seat.is_active THEN
+      UPDATE public.session_players
+      SET is_active = true,
+          character_id = hero
+      WHERE session_id = session.id
+        AND user_id = me;
+    END IF;
+    RETURN session.id;
+  END IF;
+
+  IF session.status IN ('active', 'paused') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP005',
+      MESSAGE = 'The session has started',
+      TABLE = 'session_players',
+      CONSTRAINT = 'session_not_started';
+  END IF;
+  INSERT INTO public.session_players (session_id, user_id, character_id)
+  VALUES (session.id, me, hero)
+  ON CONFLICT DO NOTHING;
+  RETURN session.id;
+END
+$$;
+
+CREATE POLICY "Seats visible with their session"
+ON public.session_players FOR SELECT
+TO authenticated
+USING (
+  user_id = (SELECT auth.uid())
+  OR session_id = ANY ((SELECT private.my_session_ids())::uuid[])
+  OR private.is_public_session(session_id)
+);
+
+-- A seat is taken to be sat in: an empty row would make a participant of somebody who never came.
+CREATE POLICY "Players take seats, the Seer gives them"
+ON public.session_players FOR INSERT
+TO authenticated
+WITH CHECK (is_active AND private.may_take_seat(session_id, user_id));
+
+CREATE POLICY "Players and the Seer change seats"
+ON public.session_players FOR UPDATE
+TO authenticated
+USING (user_id = (SELECT auth.uid()) OR private.is_seer(session_id))
+WITH CHECK (user_id = (SELECT auth.uid()) OR private.is_seer(session_id));
+
+GRANT SELECT ON public.session_players TO authenticated;
+GRANT INSERT (session_id, user_id, character_id, is_active) ON public.session_players TO authenticated;
+GRANT UPDATE (character_id, is_active) ON public.session_players TO authenticated;
+GRANT SELECT, INSERT, DELETE ON public.session_players TO service_role;
+GRANT UPDATE (character_id, is_active, heroic_saves_used, heroic_saves_encounter, joined_at, left_at)
+ON public.session_players TO service_role;

@@ -1,0 +1,26 @@
+-- What everyone at the table sees at once: the platform's publication carries four tables.
+DO $$
+DECLARE
+  relation text;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = 'supabase_realtime') THEN
+    -- wal_level is the operator's to set; without `logical` the publication waits until it is.
+    SET LOCAL client_min_messages = error;
+    CREATE PUBLICATION supabase_realtime;
+    COMMENT ON PUBLICATION supabase_realtime IS 'made by sparc: stand-in for the platform';
+  END IF;
+  FOREACH relation IN ARRAY ARRAY['sessions', 'session_players', 'session_events', 'dice_rolls']
+  LOOP
+    IF NOT EXISTS (
+      SELECT
+      FROM pg_catalog.pg_publication_tables
+      WHERE pubname = 'supabase_realtime'
+        AND schemaname = 'public'
+        AND tablename = relation
+    )
+    THEN
+      EXECUTE format('ALTER PUBLICATION supabase_realtime ADD TABLE public.%I', relation);
+    END IF;
+  END LOOP;
+END
+$$;

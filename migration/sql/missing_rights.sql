@@ -1,0 +1,54 @@
+-- Each right that a role which is not a superuser needs and does not have, as PostgreSQL calls it.
+WITH
+  role_rights AS (
+    SELECT rolcreaterole, rolbypassrls, current_setting('server_version_num')::integer AS version
+    FROM pg_catalog.pg_roles
+    WHERE rolname = current_user
+  ),
+  api AS (
+    SELECT
+      wanted.name,
+      EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted.name) AS is_there
+    FROM (VALUES ('anon'), ('authenticated'), ('service_role')) AS wanted (name)
+  )
+SELECT format('CREATE on database %I', current_database()) AS name
+WHERE NOT has_database_privilege(current_database(), 'CREATE')
+UNION ALL
+SELECT 'CREATE on schema public'
+WHERE NOT has_schema_privilege('public', 'CREATE')
+UNION ALL
+SELECT 'CREATEROLE (to make the roles anon, authenticated and service_role)'
+FROM role_rights
+WHERE NOT rolcreaterole
+  AND EXISTS (SELECT FROM api WHERE NOT is_there)
+UNION ALL
+SELECT CASE WHEN version < 160000 THEN 'SUPERUSER' ELSE 'BYPASSRLS' END || ' (to make service_role, which bypasses row security)'
+FROM role_rights
+WHERE EXISTS (SELECT FROM api WHERE name = 'service_role' AND NOT is_there)
+  AND (version < 160000 OR NOT rolbypassrls)
+UNION ALL
+SELECT 'membership in role ' || api.name
+FROM api, role_rights
+WHERE CASE WHEN api.is_there THEN NOT pg_has_role(api.name, 'MEMBER') END
+  AND NOT (rolcreaterole AND version < 160000)
+UNION ALL
+SELECT 'USAGE on schema auth'
+WHERE to_regnamespace('auth') IS NOT NULL
+  AND NOT has_schema_privilege('auth', 'USAGE')
+UNION ALL
+SELECT wanted.right || ' on table auth.users'
+FROM pg_catalog.pg_class
+CROSS JOIN (VALUES ('SELECT'), ('REFERENCES'), ('TRIGGER')) AS wanted (right)
+WHERE relnamespace = to_regnamespace('auth')
+  AND relname = 'users'
+  AND NOT has_table_privilege(pg_class.oid, wanted.right)
+UNION ALL
+SELECT 'ownership of publication supabase_realtime'
+FROM pg_catalog.pg_publication
+WHERE pubname = 'supabase_realtime'
+  AND NOT pg_has_role(pubowner, 'USAGE')
+UNION ALL
+SELECT 'ownership of schema private'
+FROM pg_catalog.pg_namespace
+WHERE nspname = 'private'
+  AND NOT pg_has_role(nspowner, 'USAGE')

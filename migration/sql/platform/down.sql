@@ -1,0 +1,27 @@
+-- Roles stay: they belong to the cluster, and other databases may use them.
+DO $$
+DECLARE
+  made record;
+BEGIN
+  IF obj_description(to_regnamespace('auth'), 'pg_namespace') LIKE 'made by sparc%' THEN
+    DROP FUNCTION IF EXISTS auth.jwt(), auth.uid(), auth.role();
+    DROP TABLE IF EXISTS auth.users;
+    DROP SCHEMA auth;
+  END IF;
+  FOR made IN
+    SELECT extname
+    FROM pg_catalog.pg_extension
+    WHERE obj_description(oid, 'pg_extension') = 'made by sparc'
+  LOOP
+    EXECUTE format('DROP EXTENSION %I', made.extname);
+  END LOOP;
+  IF obj_description(to_regnamespace('extensions'), 'pg_namespace') LIKE 'made by sparc%' THEN
+    DROP SCHEMA extensions;
+  END IF;
+  IF obj_description(to_regnamespace('private'), 'pg_namespace') LIKE 'made by sparc%' THEN
+    DROP SCHEMA private;
+  ELSE
+    REVOKE USAGE ON SCHEMA private FROM anon, authenticated, service_role;
+  END IF;
+END
+$$;

@@ -1,0 +1,67 @@
+-- The platform that the schema stands on: Supabase's roles, its schemas `auth` and `extensions`, and a schema of ours
+-- that the API does not serve. What exists already is left as it is; what is made here is marked by a comment, and
+-- only what bears the mark is taken away again.
+
+-- Roles belong to the cluster, so two databases may be migrated at once: whoever comes second finds them there.
+DO $$
+DECLARE
+  wanted record;
+BEGIN
+  FOR wanted IN
+    SELECT *
+    FROM (VALUES ('anon', ''), ('authenticated', ''), ('service_role', 'BYPASSRLS')) AS roles (name, attributes)
+  LOOP
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted.name) THEN
+      BEGIN
+        EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT %s', wanted.name, wanted.attributes);
+      EXCEPTION
+        WHEN duplicate_object OR unique_violation THEN
+          NULL;
+      END;
+    END IF;
+    -- An owner that is not a superuser wears these roles only as their member.
+    IF NOT pg_has_role(current_user, wanted.name, 'MEMBER') THEN
+      EXECUTE format('GRANT %I TO CURRENT_USER', wanted.name);
+    END IF;
+  END LOOP;
+END
+$$;
+
+DO $$
+BEGIN
+  IF to_regnamespace('private') IS NULL THEN
+    CREATE SCHEMA private;
+    COMMENT ON SCHEMA private IS 'made by sparc: rules and helpers that the API does not serve';
+  END IF;
+END
+$$;
+
+GRANT USAGE ON SCHEMA private TO anon, authenticated, service_role;
+
+-- Two extensions that the specification names. Nothing here depends on them, so a server that does not offer them,
+-- or a role that may not create them, is no reason to stop.
+DO $$
+DECLARE
+  wanted text;
+BEGIN
+  IF to_regnamespace('extensions') IS NULL THEN
+    CREATE SCHEMA extensions;
+    COMMENT ON SCHEMA extensions IS 'made by sparc: stand-in for the platform';
+    GRANT USAGE ON SCHEMA extensions TO anon, authenticated, service_role;
+  END IF;
+  FOREACH wanted IN ARRAY ARRAY['uuid-ossp', 'pgcrypto']
+  LOOP
+    IF EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = wanted)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = wanted)
+    THEN
+      BEGIN
+        EXECUTE format('CREATE EXTENSION %I WITH SCHEMA extensions', wanted);
+        EXECUTE format('COMMENT ON EXTENSION %I IS %L', wanted, 'made by sparc');
+      EXCEPTION
+        WHEN insufficient_privilege THEN
+          RAISE NOTICE 'extension % is not created: this role may not', wanted;
+      END;
+    END IF;
+  END LOOP;
+END
+$$;

@@ -1,0 +1,44 @@
+-- Published means valid: what a client writes is valid again only after the service has looked at it.
+
+CREATE FUNCTION private.check_adventure()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = ''
+AS $$
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    NEW.creator_id := coalesce(NEW.creator_id, auth.uid());
+    IF NEW.status = 'published' THEN
+      NEW.published_at := coalesce(NEW.published_at, now());
+    END IF;
+    RETURN NEW;
+  END IF;
+
+  IF NEW.content IS DISTINCT FROM OLD.content THEN
+    IF OLD.status = 'published' THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP010',
+        MESSAGE = 'A published adventure is taken back before it is edited',
+        TABLE = 'adventures',
+        CONSTRAINT = 'published_not_edited';
+    END IF;
+    -- Content and verdict written together, on a row without a verdict, are the service's own.
+    IF OLD.is_valid OR NOT NEW.is_valid THEN
+      NEW.is_valid := false;
+      NEW.validation_errors := '[]';
+    END IF;
+  END IF;
+  IF NEW.status = 'published' AND OLD.status <> 'published' THEN
+    NEW.published_at := now();
+  END IF;
+  RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER check_adventure
+  BEFORE INSERT OR UPDATE ON public.adventures
+  FOR EACH ROW EXECUTE FUNCTION private.check_adventure();
+
+CREATE TRIGGER set_updated_at
+  BEFORE UPDATE ON public.adventures
+  FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();

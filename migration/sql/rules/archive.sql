@@ -1,0 +1,58 @@
+-- Sessions that ended long ago move to the archive, with their seats and rolls, in one statement's worth of time each.
+
+CREATE FUNCTION private.archive_sessions(batch integer)
+RETURNS integer
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+DECLARE
+  moving uuid[];
+BEGIN
+  -- Skipping what another run holds: two at once share the work instead of waiting.
+  moving := ARRAY(
+    SELECT session.id
+    FROM public.sessions AS session
+    WHERE session.status = 'completed'
+      AND session.ended_at < now() - INTERVAL '90 days'
+    ORDER BY session.ended_at
+    LIMIT batch
+    FOR UPDATE SKIP LOCKED
+  );
+  INSERT INTO public.archived_sessions (
+    id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,
+    current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounters_begun
+  )
+  SELECT
+    id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,
+    current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounters_begun
+  FROM public.sessions
+  WHERE id = ANY (moving);
+
+  INSERT INTO public.archived_session_players (
+    session_id, user_id, character_id, is_active, heroic_saves_used, joined_at, left_at, heroic_saves_encounter
+  )
+  SELECT
+    session_id, user_id, character_id, is_active, heroic_saves_used, joined_at, left_at, heroic_saves_encounter
+  FROM public.session_players
+  WHERE session_id = ANY (moving);
+
+  INSERT INTO public.archived_dice_rolls (
+    id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
+    results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, created_at
+  )
+  SELECT
+    id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
+    results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, created_at
+  FROM public.dice_rolls
+  WHERE session_id = ANY (moving);
+
+  DELETE FROM public.sessions
+  WHERE id = ANY (moving);
+  RETURN cardinality(moving);
+END
+$$;
+
+CREATE TRIGGER set_updated_at
+  BEFORE UPDATE ON public.archived_sessions
+  FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();

@@ -1,0 +1,63 @@
+-- Events come in one order a session and are kept for a day.
+
+-- Whoever writes an event holds the session until the end of the transaction, so that numbers become visible in their
+-- order: a reader that has seen one has missed none before it. The sender comes from the token, whatever a client says.
+CREATE FUNCTION private.number_event()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+BEGIN
+  PERFORM FROM public.sessions WHERE id = NEW.session_id FOR NO KEY UPDATE;
+  NEW.seq := nextval('public.session_events_seq_seq');
+  NEW.sender_id := auth.uid();
+  RETURN NEW;
+END
+$$;
+
+-- The oldest go, a bounded number at a time, found by their index; rows that another clean-up holds are left to it.
+CREATE FUNCTION private.clean_events(batch integer)
+RETURNS integer
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+DECLARE
+  gone integer;
+BEGIN
+  DELETE FROM public.session_events
+  WHERE id = ANY (
+    ARRAY(
+      SELECT old.id
+      FROM public.session_events AS old
+      WHERE old.created_at < now() - INTERVAL '24 hours'
+      ORDER BY old.created_at
+      LIMIT batch
+      FOR UPDATE SKIP LOCKED
+    )
+  );
+  GET DIAGNOSTICS gone = ROW_COUNT;
+  RETURN gone;
+END
+$$;
+
+CREATE FUNCTION private.cleanup_old_events()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+BEGIN
+  PERFORM private.clean_events(100);
+  RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER number_event
+  BEFORE INSERT ON public.session_events
+  FOR EACH ROW EXECUTE FUNCTION private.number_event();
+
+CREATE TRIGGER cleanup_events_trigger
+  AFTER INSERT ON public.session_events
+  FOR EACH STATEMENT EXECUTE FUNCTION private.cleanup_old_events();

@@ -1,0 +1,11 @@
+-- The specification's jobs, where pg_cron is installed in this database. VACUUM shares a job with nothing.
+DO $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron') THEN
+    PERFORM cron.schedule('vacuum-analyze-sessions', '0 3 * * *', 'VACUUM ANALYZE public.sessions');
+    PERFORM cron.schedule('vacuum-analyze-dice-rolls', '10 3 * * *', 'VACUUM ANALYZE public.dice_rolls');
+    PERFORM cron.schedule('archive-sessions', '0 0 1 * *', 'SELECT private.archive_sessions(100000)');
+    PERFORM cron.schedule('clean-events', '0 * * * *', 'SELECT private.clean_events(100000)');
+  END IF;
+END
+$$;

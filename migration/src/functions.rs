@@ -1,0 +1,75 @@
+//! Every function of ours, so that each is closed to the API's roles when it is made and gone when it is undone.
+
+/// Pure functions that check constraints call; made with the tables.
+pub(crate) const CHECKS: &[&str] = &[
+    "private.sum_of_dice(integer[])",
+    "private.are_valid_modifiers(jsonb)",
+    "private.sum_of_modifiers(jsonb, text)",
+    "private.are_valid_stats(jsonb)",
+];
+
+/// Trigger functions and what they call.
+pub(crate) const RULES: &[&str] = &[
+    "private.touch_updated_at()",
+    "private.random_numbers(integer, integer)",
+    "private.is_server()",
+    "private.my_session_ids()",
+    "private.my_archived_session_ids()",
+    "private.display_name_of(jsonb, text)",
+    "private.create_profile(uuid, text, jsonb)",
+    "private.handle_new_user()",
+    "private.erase_account(uuid)",
+    "private.is_erased(uuid)",
+    "private.refuse_erased(uuid)",
+    "private.handle_changed_user()",
+    "private.check_profile_change()",
+    "private.delete_own_history()",
+    "private.check_character_limit()",
+    "private.check_adventure()",
+    "private.generate_session_code()",
+    "private.check_session_adventure()",
+    "private.check_session_status()",
+    "private.give_heroic_saves_back()",
+    "private.update_user_stats()",
+    "private.tell_session_change()",
+    "private.check_session_capacity()",
+    "private.count_seats()",
+    "private.claim_heroic_save(public.dice_rolls)",
+    "private.roll_dice()",
+    "private.tell_roll()",
+    "private.number_event()",
+    "private.clean_events(integer)",
+    "private.cleanup_old_events()",
+    "private.archive_sessions(integer)",
+];
+
+/// Helpers of the policies, and what the service and the API call.
+pub(crate) const ACCESS: &[&str] = &[
+    "private.my_email()",
+    "private.can_see_adventure(uuid)",
+    "private.owns_adventure(uuid)",
+    "private.can_see_session(uuid)",
+    "private.is_seer(uuid)",
+    "private.is_at_table(uuid)",
+    "private.session_roster(uuid)",
+    "private.session_adventure(uuid)",
+    "public.get_session_details(uuid)",
+    "private.is_public_session(uuid)",
+    "private.may_take_seat(uuid, uuid)",
+    "private.join_by_code(text, uuid)",
+    "private.may_roll(uuid, uuid, uuid)",
+    "private.is_public_archived_session(uuid)",
+];
+
+/// Takes from the API's roles what default privileges gave them on the functions.
+pub(crate) fn close(functions: &[&str]) -> String {
+    format!(
+        "REVOKE ALL ON FUNCTION {} FROM PUBLIC, anon, authenticated, service_role",
+        functions.join(", ")
+    )
+}
+
+/// Drops the functions, and the triggers that call them.
+pub(crate) fn drop(functions: &[&str]) -> String {
+    format!("DROP FUNCTION {} CASCADE", functions.join(", "))
+}

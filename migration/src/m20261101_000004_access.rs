@@ -1,0 +1,49 @@
+//! Who may do what: policies, grants, column privileges, and the functions that they need.
+
+use sea_orm_migration::prelude::*;
+
+use crate::{functions, tables::TABLES};
+
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+const ACCESS: [&str; 10] = [
+    include_str!("../sql/access/users.sql"),
+    include_str!("../sql/access/characters.sql"),
+    include_str!("../sql/access/adventures.sql"),
+    include_str!("../sql/access/creatures.sql"),
+    include_str!("../sql/access/sessions.sql"),
+    include_str!("../sql/access/session_players.sql"),
+    include_str!("../sql/access/dice_rolls.sql"),
+    include_str!("../sql/access/session_events.sql"),
+    include_str!("../sql/access/tutorial_progress.sql"),
+    include_str!("../sql/access/archive.sql"),
+];
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        crate::begin(manager).await?;
+        for access in ACCESS {
+            crate::execute(manager, access).await?;
+        }
+        crate::execute(manager, &functions::close(functions::ACCESS)).await?;
+        crate::execute(manager, include_str!("../sql/access/functions.sql")).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        crate::begin(manager).await?;
+        crate::execute(manager, include_str!("../sql/access/down.sql")).await?;
+        crate::execute(manager, &functions::drop(functions::ACCESS)).await?;
+        // Helpers of the rules stay, closed again.
+        crate::execute(manager, &functions::close(functions::RULES)).await?;
+        for table in TABLES {
+            crate::execute(
+                manager,
+                &format!("REVOKE ALL ON TABLE public.{table} FROM PUBLIC, anon, authenticated, service_role"),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+}

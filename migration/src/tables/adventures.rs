@@ -1,0 +1,77 @@
+//! `adventures`: what a Seer runs (PRD, "adventures").
+
+use super::*;
+
+pub(super) fn part() -> Part {
+    let players = |name: &'static str, default: i32| {
+        required(name)
+            .integer()
+            .default(default)
+            .check(Expr::cust(format!("{name} BETWEEN 1 AND 6")))
+            .to_owned()
+    };
+    Part {
+        table: Table::create()
+            .table("adventures")
+            .col(id())
+            .col(required("creator_id").uuid())
+            .col(required("name").text())
+            .col(optional("description").text())
+            .col(optional("thumbnail_url").text())
+            .col(optional("artwork_url").text())
+            .col(
+                required("difficulty")
+                    .custom("difficulty_level")
+                    .default("medium"),
+            )
+            // Minutes.
+            .col(
+                required("estimated_duration")
+                    .integer()
+                    .default(60)
+                    .check(Expr::cust("estimated_duration > 0")),
+            )
+            .col(players("min_players", 2))
+            .col(players("max_players", 4))
+            .col(required("content").json_binary().default("{}"))
+            .col(
+                required("status")
+                    .custom("adventure_status")
+                    .default("draft"),
+            )
+            .col(optional("published_at").timestamp_with_time_zone())
+            .col(required("is_valid").boolean().default(false))
+            .col(required("validation_errors").json_binary().default("[]"))
+            .col(counter("times_played"))
+            .col(optional("average_rating").decimal_len(3, 2))
+            .col(stamped("created_at"))
+            .col(stamped("updated_at"))
+            .check(named("valid_player_range", "min_players <= max_players"))
+            .check(named("valid_name", "char_length(name) BETWEEN 3 AND 100"))
+            .check(named(
+                "published_is_valid",
+                "status <> 'published' OR (is_valid AND published_at IS NOT NULL)",
+            ))
+            .foreign_key(&mut foreign_key(
+                "adventures",
+                "creator_id",
+                "users",
+                ForeignKeyAction::Cascade,
+            ))
+            .to_owned(),
+        indexes: vec![
+            index_on("idx_adventures_creator_id", "adventures", &["creator_id"]),
+            index_on("idx_adventures_status", "adventures", &["status"]),
+            index("idx_adventures_published", "adventures")
+                .col(("published_at", IndexOrder::Desc))
+                .and_where(Expr::cust("status = 'published'"))
+                .to_owned(),
+            index_on("idx_adventures_difficulty", "adventures", &["difficulty"])
+                .and_where(Expr::cust("status = 'published'"))
+                .to_owned(),
+            index_on("idx_adventures_content", "adventures", &["content"])
+                .full_text()
+                .to_owned(),
+        ],
+    }
+}

@@ -1,0 +1,69 @@
+//! `characters`: who a player plays (PRD, "characters").
+
+use super::*;
+
+pub(super) fn part() -> Part {
+    let attribute = |name: &'static str| {
+        required(name)
+            .integer()
+            .check(Expr::cust(format!("{name} BETWEEN 1 AND 6")))
+            .to_owned()
+    };
+    Part {
+        table: Table::create()
+            .table("characters")
+            .col(id())
+            .col(required("user_id").uuid())
+            .col(required("name").text())
+            .col(required("class").custom("character_class"))
+            .col(attribute("might"))
+            .col(attribute("grace"))
+            .col(attribute("wit"))
+            .col(attribute("heart"))
+            .col(required("hit_points").integer().default(6))
+            .col(
+                required("max_hit_points")
+                    .integer()
+                    .default(6)
+                    .check(Expr::cust("max_hit_points BETWEEN 1 AND 10")),
+            )
+            .col(counter("experience"))
+            .col(
+                required("level")
+                    .integer()
+                    .default(1)
+                    .check(Expr::cust("level BETWEEN 1 AND 10")),
+            )
+            .col(required("equipment").json_binary().default("[]"))
+            .col(required("special_ability").json_binary())
+            .col(optional("last_played_at").timestamp_with_time_zone())
+            // Set while the character rests for good: history stays, the place among ten is free (decision "Leaving").
+            .col(optional("retired_at").timestamp_with_time_zone())
+            .col(stamped("created_at"))
+            .col(stamped("updated_at"))
+            // The specification's upper bound of 6 would make a maximum of 7 to 10 unreachable.
+            .check(named(
+                "characters_hit_points_check",
+                "hit_points BETWEEN 0 AND max_hit_points",
+            ))
+            .check(named("valid_name", "char_length(name) BETWEEN 2 AND 50"))
+            .index(
+                Index::create()
+                    .unique()
+                    .name("unique_user_character_name")
+                    .col("user_id")
+                    .col("name"),
+            )
+            .foreign_key(&mut foreign_key(
+                "characters",
+                "user_id",
+                "users",
+                ForeignKeyAction::Cascade,
+            ))
+            .to_owned(),
+        indexes: vec![
+            index_on("idx_characters_user_id", "characters", &["user_id"]),
+            index_on("idx_characters_class", "characters", &["class"]),
+        ],
+    }
+}

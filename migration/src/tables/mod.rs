@@ -1,0 +1,175 @@
+//! The tables, one file each, in SeaQuery. What they do (functions, triggers) and who may touch them (policies,
+//! grants) stands in `sql/`.
+//!
+//! Names are the specification's. PostgreSQL names what the specification leaves unnamed; where a name must be given
+//! here (foreign keys, checks over two columns), it is the one that PostgreSQL would have chosen.
+
+use sea_orm_migration::prelude::*;
+
+mod adventures;
+mod archive;
+mod characters;
+mod creatures;
+mod dice_rolls;
+mod enums;
+mod session_events;
+mod session_players;
+mod sessions;
+mod tutorial_progress;
+mod users;
+
+/// Types, tables and indexes, in the order in which they need each other.
+pub(crate) async fn create(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    for r#type in enums::create() {
+        manager.create_type(r#type).await?;
+    }
+    for part in parts() {
+        manager.create_table(part.table).await?;
+        for index in part.indexes {
+            manager.create_index(index).await?;
+        }
+    }
+    // SeaQuery has no words for the place of NULLs in an index.
+    manager
+        .get_connection()
+        .execute_unprepared(
+            "CREATE INDEX idx_characters_last_played
+             ON public.characters (last_played_at DESC NULLS LAST)",
+        )
+        .await?;
+    Ok(())
+}
+
+/// Tables and types away, in the opposite order.
+pub(crate) async fn drop(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    for name in TABLES.iter().rev() {
+        manager
+            .drop_table(Table::drop().table(Alias::new(*name)).to_owned())
+            .await?;
+    }
+    for r#type in enums::drop() {
+        manager.drop_type(r#type).await?;
+    }
+    Ok(())
+}
+
+/// Every table of ours, in the order of creation.
+pub(crate) const TABLES: [&str; 12] = [
+    "users",
+    "characters",
+    "adventures",
+    "creatures",
+    "sessions",
+    "session_players",
+    "dice_rolls",
+    "session_events",
+    "tutorial_progress",
+    "archived_sessions",
+    "archived_session_players",
+    "archived_dice_rolls",
+];
+
+/// Every enumerated type of ours.
+pub(crate) use enums::TYPES;
+
+/// One table with the indexes that are its own.
+struct Part {
+    table: TableCreateStatement,
+    indexes: Vec<IndexCreateStatement>,
+}
+
+fn parts() -> Vec<Part> {
+    vec![
+        users::part(),
+        characters::part(),
+        adventures::part(),
+        creatures::part(),
+        sessions::part(),
+        session_players::part(),
+        dice_rolls::part(),
+        session_events::part(),
+        tutorial_progress::part(),
+        archive::sessions(),
+        archive::session_players(),
+        archive::dice_rolls(),
+    ]
+}
+
+/// A column of the given name, not null.
+fn required(name: &'static str) -> ColumnDef {
+    ColumnDef::new(Alias::new(name)).not_null().to_owned()
+}
+
+/// A column of the given name that may be null.
+fn optional(name: &'static str) -> ColumnDef {
+    ColumnDef::new(Alias::new(name))
+}
+
+/// `id UUID PRIMARY KEY DEFAULT gen_random_uuid()`.
+fn id() -> ColumnDef {
+    required("id")
+        .uuid()
+        .primary_key()
+        .default(Expr::cust("gen_random_uuid()"))
+        .to_owned()
+}
+
+/// `NAME TIMESTAMPTZ NOT NULL DEFAULT now()`.
+fn stamped(name: &'static str) -> ColumnDef {
+    required(name)
+        .timestamp_with_time_zone()
+        .default(Expr::cust("now()"))
+        .to_owned()
+}
+
+/// `NAME INTEGER NOT NULL DEFAULT 0 CHECK (NAME >= 0)`: a counter that the server keeps.
+fn counter(name: &'static str) -> ColumnDef {
+    required(name)
+        .integer()
+        .default(0)
+        .check(Expr::cust(format!("{name} >= 0")))
+        .to_owned()
+}
+
+/// A foreign key, named as PostgreSQL would.
+fn foreign_key(
+    table: &'static str,
+    column: &'static str,
+    target: impl IntoTableRef,
+    on_delete: ForeignKeyAction,
+) -> ForeignKeyCreateStatement {
+    let mut key = ForeignKey::create();
+    key.name(format!("{table}_{column}_fkey"))
+        .from(Alias::new(table), Alias::new(column))
+        .to(target, Alias::new("id"));
+    // NO ACTION is the default, and stays unsaid as in the specification.
+    if !matches!(on_delete, ForeignKeyAction::NoAction) {
+        key.on_delete(on_delete);
+    }
+    key.to_owned()
+}
+
+fn index(name: &'static str, table: &'static str) -> IndexCreateStatement {
+    Index::create()
+        .name(name)
+        .table(Alias::new(table))
+        .to_owned()
+}
+
+/// An index over plain ascending columns.
+fn index_on(
+    name: &'static str,
+    table: &'static str,
+    columns: &[&'static str],
+) -> IndexCreateStatement {
+    let mut index = index(name, table);
+    for column in columns {
+        index.col(Alias::new(*column));
+    }
+    index
+}
+
+/// A named table check.
+fn named(name: &'static str, condition: &'static str) -> Check {
+    Check::named(name, Expr::cust(condition))
+}

@@ -1,0 +1,65 @@
+//! `session_players`: the seats of a session (PRD, "session_players").
+
+use super::*;
+
+/// The columns that a seat has, alive and in the archive.
+pub(super) fn columns(table: &mut TableCreateStatement) {
+    table
+        .col(required("session_id").uuid())
+        .col(required("user_id").uuid())
+        .col(required("character_id").uuid())
+        .col(required("is_active").boolean().default(true))
+        .col(counter("heroic_saves_used"))
+        .col(stamped("joined_at"))
+        .col(optional("left_at").timestamp_with_time_zone())
+        // The encounter that `heroic_saves_used` counts for, by its number in `sessions.encounters_begun`.
+        .col(counter("heroic_saves_encounter"))
+        .primary_key(Index::create().col("session_id").col("user_id"));
+}
+
+pub(super) fn part() -> Part {
+    let mut table = Table::create().table("session_players").to_owned();
+    columns(&mut table);
+    table
+        .foreign_key(&mut foreign_key(
+            "session_players",
+            "session_id",
+            "sessions",
+            ForeignKeyAction::Cascade,
+        ))
+        .foreign_key(&mut foreign_key(
+            "session_players",
+            "user_id",
+            "users",
+            ForeignKeyAction::NoAction,
+        ))
+        .foreign_key(&mut foreign_key(
+            "session_players",
+            "character_id",
+            "characters",
+            ForeignKeyAction::NoAction,
+        ));
+    Part {
+        table,
+        indexes: vec![
+            index_on(
+                "idx_session_players_character",
+                "session_players",
+                &["character_id"],
+            ),
+            // Serves the foreign key, and answers "my sessions" without a look at the table.
+            index_on(
+                "idx_session_players_user",
+                "session_players",
+                &["user_id", "session_id"],
+            ),
+            index_on(
+                "idx_session_players_active",
+                "session_players",
+                &["session_id"],
+            )
+            .and_where(Expr::cust("is_active"))
+            .to_owned(),
+        ],
+    }
+}
