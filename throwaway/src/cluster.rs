@@ -1,0 +1,158 @@
+//! One private cluster, and the shell that keeps it.
+//!
+//! The keeper is a process of its own, because nothing inside this one survives `kill -9`, and a static is not dropped
+//! at the end of a test run. It waits on a pipe from here; when the pipe closes it stops the server and removes its
+//! folder. (The crate `pgtemp` embeds a server too, but panics where this returns an error, needs `sudo` as root, and
+//! leaves the server running after Ctrl-C.)
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    process::{Child, ChildStdin, Command, Stdio},
+};
+
+use uuid::Uuid;
+
+use crate::{Error, Programs};
+
+const KEEPER: &str = include_str!("keeper.sh");
+
+/// Nothing here is worth a wait for the disk, and logical decoding is what the realtime publication is for.
+const SETTINGS: [&str; 6] = [
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "wal_level=logical",
+    "max_connections=200",
+    "shared_buffers=128MB",
+];
+
+/// A server of our own; it ends when this is dropped, or with the process.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    keeper: Child,
+    pipe: Option<ChildStdin>,
+    port: u16,
+    password: String,
+}
+
+impl Cluster {
+    pub(crate) fn start(programs: &Programs, settings: &[String]) -> Result<Self, Error> {
+        let mut said = String::new();
+        // A free port may be taken before the server has it.
+        for _ in 0..5 {
+            match Self::try_start(programs, settings)? {
+                Ok(cluster) => return Ok(cluster),
+                Err(log) => said = log,
+            }
+            if !said.contains("Address already in use") {
+                break;
+            }
+        }
+        Err(Error::Start(said))
+    }
+
+    /// The inner error is what the server said.
+    fn try_start(
+        programs: &Programs,
+        settings: &[String],
+    ) -> Result<Result<Self, String>, Error> {
+        let port = free_port()?;
+        let password = Uuid::new_v4().simple().to_string();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", KEEPER, "keeper"])
+            .arg(&programs.folder)
+            .arg(port.to_string())
+            .args(SETTINGS)
+            .args(settings)
+            .current_dir("/")
+            // A terminal's Ctrl-C goes to its whole process group; the keeper has work to do after it.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        if is_root() {
+            // PostgreSQL refuses to run as root.
+            let (user, group) = unprivileged()?;
+            command.uid(user).gid(group);
+        }
+        let mut keeper = command.spawn().map_err(io_error("sh cannot be run"))?;
+        let (Some(mut pipe), Some(output)) = (keeper.stdin.take(), keeper.stdout.take()) else {
+            return Err(Error::Start("the keeper has no pipes.".to_owned()));
+        };
+        writeln!(pipe, "{password}").map_err(io_error("The keeper does not listen"))?;
+
+        let mut output = BufReader::new(output);
+        let mut said = String::new();
+        output
+            .read_line(&mut said)
+            .map_err(io_error("The keeper does not speak"))?;
+        if said.trim() == "ready" {
+            return Ok(Ok(Self {
+                keeper,
+                pipe: Some(pipe),
+                port,
+                password,
+            }));
+        }
+        output
+            .read_to_string(&mut said)
+            .map_err(io_error("The keeper does not speak"))?;
+        keeper
+            .wait()
+            .map_err(io_error("The keeper does not end"))?;
+        Ok(Err(said.trim().to_owned()))
+    }
+
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!(
+            "postgres://postgres:{}@127.0.0.1:{}/{database}",
+            self.password, self.port
+        )
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.pipe.take());
+        // Waiting, so that nothing is left when the caller looks; a keeper that is gone has nothing left to do.
+        let _ = self.keeper.wait();
+    }
+}
+
+fn free_port() -> Result<u16, Error> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(io_error("No port is free"))?;
+    let address = listener.local_addr().map_err(io_error("No port is free"))?;
+    Ok(address.port())
+}
+
+/// Whether this process runs as root.
+pub(crate) fn is_root() -> bool {
+    id(&["-u"]).is_some_and(|id| id == 0)
+}
+
+/// User and group that run the server for root: PostgreSQL's own where it was installed, else nobody.
+fn unprivileged() -> Result<(u32, u32), Error> {
+    ["postgres", "nobody"]
+        .iter()
+        .find_map(|name| Some((id(&["-u", name])?, id(&["-g", name])?)))
+        .ok_or_else(|| {
+            Error::Start(
+                "PostgreSQL does not run as root, and there is neither a user \"postgres\" nor \"nobody\".".to_owned(),
+            )
+        })
+}
+
+fn id(arguments: &[&str]) -> Option<u32> {
+    let output = Command::new("id").args(arguments).output().ok()?;
+    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+}
+
+fn io_error(what: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::Io {
+        what: what.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,34 @@
+# Makes a cluster, keeps it while standard input stays open, and leaves nothing behind. Standard input is a pipe from
+# the program that wants the server: however that program ends, the pipe ends with it.
+#
+# Arguments: folder of the server programs, port, settings (name=value) ...
+# Standard input: a line with the superuser's password, then nothing until the end.
+# Standard output: "ready", or whatever went wrong.
+
+trap '' INT TERM HUP QUIT
+umask 077
+programs=$1
+port=$2
+shift 2
+read -r password
+
+folder=$(mktemp -d "${TMPDIR:-/tmp}/sparc-postgresql-XXXXXX") || exit 1
+cd "$folder" || exit 1
+printf '%s\n' "$password" >password
+
+options="-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories=$folder"
+for setting in "$@"; do
+  options="$options -c $setting"
+done
+
+if "$programs/initdb" -D data -U postgres --pwfile=password --auth=password --encoding=UTF8 --no-locale --no-sync \
+  --no-instructions >log 2>&1 &&
+  "$programs/pg_ctl" start -D data -w -t 60 -l log -o "$options" >>log 2>&1; then
+  echo ready
+  read -r _
+  "$programs/pg_ctl" stop -D data -m immediate -w >>log 2>&1
+else
+  cat log
+fi
+cd /
+rm -rf "$folder"

