@@ -21,9 +21,7 @@ pub enum ConnectError {
     )]
     Address,
     /// Nobody listens there.
-    #[error(
-        "No PostgreSQL server answers at {host}:{port}: start it, or correct the host and port of the address."
-    )]
+    #[error("No PostgreSQL server answers at {host}:{port}: start it, or correct the host and port of the address.")]
     Unreachable {
         /// Host of the address.
         host: String,
@@ -81,9 +79,7 @@ pub async fn connect(url: &str) -> Result<DatabaseConnection, ConnectError> {
         return Err(ConnectError::Address);
     }
     let options: PgConnectOptions = url.parse().map_err(|_| ConnectError::Address)?;
-    let options = options
-        .application_name("sparc migration")
-        .disable_statement_logging();
+    let options = options.application_name("sparc migration").disable_statement_logging();
     // A pool goes on knocking until its time is up; one connection says at once what is wrong.
     PgConnection::connect_with(&options)
         .await
@@ -106,29 +102,14 @@ fn explain(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => ConnectError::Unreachable { host, port },
         sqlx::Error::Database(refusal) => match refusal.code().as_deref() {
-            Some("28P01" | "28000") => ConnectError::Login {
-                host,
-                port,
-                user: options.get_username().to_owned(),
-            },
+            Some("28P01" | "28000") => ConnectError::Login { host, port, user: options.get_username().to_owned() },
             Some("3D000") => ConnectError::NoDatabase {
                 host,
                 port,
-                database: options
-                    .get_database()
-                    .unwrap_or_else(|| options.get_username())
-                    .to_owned(),
+                database: options.get_database().unwrap_or_else(|| options.get_username()).to_owned(),
             },
-            _ => ConnectError::Other {
-                host,
-                port,
-                reason: refusal.message().to_owned(),
-            },
+            _ => ConnectError::Other { host, port, reason: refusal.message().to_owned() },
         },
-        other => ConnectError::Other {
-            host,
-            port,
-            reason: other.to_string(),
-        },
+        other => ConnectError::Other { host, port, reason: other.to_string() },
     }
 }

@@ -63,10 +63,7 @@ pub(crate) const ACCESS: &[&str] = &[
 
 /// Takes from the API's roles what default privileges gave them on the functions.
 pub(crate) fn close(functions: &[&str]) -> String {
-    format!(
-        "REVOKE ALL ON FUNCTION {} FROM PUBLIC, anon, authenticated, service_role",
-        functions.join(", ")
-    )
+    format!("REVOKE ALL ON FUNCTION {} FROM PUBLIC, anon, authenticated, service_role", functions.join(", "))
 }
 
 /// Drops the functions, and the triggers that call them.

@@ -81,20 +81,13 @@ pub async fn check_known<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
     if !has_migrations(db).await? {
         return Ok(());
     }
-    let known: Vec<String> = Story::migrations()
-        .iter()
-        .map(|migration| migration.name().to_owned())
-        .collect();
+    let known: Vec<String> = Story::migrations().iter().map(|migration| migration.name().to_owned()).collect();
     let found: Vec<String> = list(db, "SELECT version::text AS name FROM seaql_migrations ORDER BY 1")
         .await?
         .into_iter()
         .filter(|name| !known.contains(name))
         .collect();
-    if found.is_empty() {
-        Ok(())
-    } else {
-        Err(Refusal::UnknownMigrations { found }.into())
-    }
+    if found.is_empty() { Ok(()) } else { Err(Refusal::UnknownMigrations { found }.into()) }
 }
 
 /// Whatever is still to be applied can be applied here, by this role.
@@ -110,10 +103,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C) -> Result<(), DbErr>
     )
     .await?;
     if server.number < 150_000 {
-        return Err(Refusal::ServerTooOld {
-            found: server.version,
-        }
-        .into());
+        return Err(Refusal::ServerTooOld { found: server.version }.into());
     }
     if server.standby {
         return Err(Refusal::Standby.into());
@@ -136,11 +126,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C) -> Result<(), DbErr>
     if !server.superuser {
         let missing = list(db, include_str!("../sql/missing_rights.sql")).await?;
         if !missing.is_empty() {
-            return Err(Refusal::MissingRights {
-                role: server.role,
-                missing,
-            }
-            .into());
+            return Err(Refusal::MissingRights { role: server.role, missing }.into());
         }
     }
     Ok(())
@@ -169,14 +155,7 @@ async fn check_platform<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
          WHERE NOT is_there",
     )
     .await?;
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Refusal::HalfAPlatform {
-            missing: missing.join(" and "),
-        }
-        .into())
-    }
+    if missing.is_empty() { Ok(()) } else { Err(Refusal::HalfAPlatform { missing: missing.join(" and ") }.into()) }
 }
 
 /// Tables, types and functions of our names are not there before we make them.
@@ -208,19 +187,11 @@ async fn check_names_are_free<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
         ),
     )
     .await?;
-    if found.is_empty() {
-        Ok(())
-    } else {
-        Err(Refusal::NotOurs { found }.into())
-    }
+    if found.is_empty() { Ok(()) } else { Err(Refusal::NotOurs { found }.into()) }
 }
 
 fn quoted(names: &[&str]) -> String {
-    names
-        .iter()
-        .map(|name| format!("'{name}'"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
 }
 
 async fn has_migrations<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr> {
@@ -258,12 +229,10 @@ async fn one<C: ConnectionTrait, T: FromQueryResult>(db: &C, sql: &str) -> Resul
 }
 
 async fn list<C: ConnectionTrait>(db: &C, sql: &str) -> Result<Vec<String>, DbErr> {
-    Ok(
-        Name::find_by_statement(Statement::from_string(DbBackend::Postgres, sql))
-            .all(db)
-            .await?
-            .into_iter()
-            .map(|row| row.name)
-            .collect(),
-    )
+    Ok(Name::find_by_statement(Statement::from_string(DbBackend::Postgres, sql))
+        .all(db)
+        .await?
+        .into_iter()
+        .map(|row| row.name)
+        .collect())
 }

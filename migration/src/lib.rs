@@ -114,10 +114,7 @@ pub enum Step {
 /// # Errors
 ///
 /// [`DbErr::Migration`] with the sentence of a [`Refusal`], before anything is changed; else what the database said.
-pub async fn run(
-    db: &SchemaManagerConnection<'_>,
-    command: Command,
-) -> Result<Vec<Step>, DbErr> {
+pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<Step>, DbErr> {
     match db {
         SchemaManagerConnection::Connection(pool) => {
             let lock = lock::Lock::take(pool).await?;
@@ -157,11 +154,7 @@ where
         guard::check_ready(db).await?;
     }
 
-    for name in names(Story::get_applied_migrations_read_only(db).await?)
-        .into_iter()
-        .rev()
-        .take(down as usize)
-    {
+    for name in names(Story::get_applied_migrations_read_only(db).await?).into_iter().rev().take(down as usize) {
         Story::down(db, Some(1)).await?;
         done.push(Step::Undone(name));
     }
@@ -169,10 +162,7 @@ where
         Story::uninstall(db).await?;
     }
     if let Some(up) = up {
-        for name in names(Story::get_pending_migrations_read_only(db).await?)
-            .into_iter()
-            .take(up as usize)
-        {
+        for name in names(Story::get_pending_migrations_read_only(db).await?).into_iter().take(up as usize) {
             Story::up(db, Some(1)).await?;
             done.push(Step::Applied(name));
         }
@@ -181,10 +171,7 @@ where
 }
 
 fn names(migrations: Vec<sea_orm_migration::Migration>) -> Vec<String> {
-    migrations
-        .iter()
-        .map(|migration| migration.name().to_owned())
-        .collect()
+    migrations.iter().map(|migration| migration.name().to_owned()).collect()
 }
 
 /// SeaORM's own commands over the same migrations, for what [`Migrator`] wraps around them.
@@ -205,9 +192,5 @@ async fn begin(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 }
 
 async fn execute(manager: &SchemaManager<'_>, sql: &str) -> Result<(), DbErr> {
-    manager
-        .get_connection()
-        .execute_unprepared(sql)
-        .await
-        .map(|_| ())
+    manager.get_connection().execute_unprepared(sql).await.map(|_| ())
 }

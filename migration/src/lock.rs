@@ -26,9 +26,7 @@ pub(crate) struct Lock(PgConnection);
 impl Lock {
     pub(crate) async fn take(pool: &DatabaseConnection) -> Result<Self, DbErr> {
         let options = pool.get_postgres_connection_pool().connect_options();
-        let mut connection = PgConnection::connect_with(&options)
-            .await
-            .map_err(error)?;
+        let mut connection = PgConnection::connect_with(&options).await.map_err(error)?;
         for statement in ["BEGIN", TURN, "SAVEPOINT work", WORK, "ROLLBACK TO work"] {
             connection.execute(statement).await.map_err(error)?;
         }

@@ -38,32 +38,13 @@ impl MigrationTrait for Migration {
 fn accounts() -> TableCreateStatement {
     Table::create()
         .table(("auth", "users"))
-        .col(
-            ColumnDef::new("id")
-                .uuid()
-                .primary_key()
-                .default(Expr::cust("gen_random_uuid()")),
-        )
+        .col(ColumnDef::new("id").uuid().primary_key().default(Expr::cust("gen_random_uuid()")))
         .col(ColumnDef::new("email").text())
         .col(ColumnDef::new("phone").text())
         .col(ColumnDef::new("raw_user_meta_data").json_binary())
-        .col(
-            ColumnDef::new("is_sso_user")
-                .boolean()
-                .not_null()
-                .default(false),
-        )
-        .col(
-            ColumnDef::new("is_anonymous")
-                .boolean()
-                .not_null()
-                .default(false),
-        )
-        .col(
-            ColumnDef::new("created_at")
-                .timestamp_with_time_zone()
-                .default(Expr::cust("now()")),
-        )
+        .col(ColumnDef::new("is_sso_user").boolean().not_null().default(false))
+        .col(ColumnDef::new("is_anonymous").boolean().not_null().default(false))
+        .col(ColumnDef::new("created_at").timestamp_with_time_zone().default(Expr::cust("now()")))
         .col(ColumnDef::new("deleted_at").timestamp_with_time_zone())
         .to_owned()
 }

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use migration::{
     Command, Migrator, Step, connect,
-    sea_orm_migration::{IntoSchemaManagerConnection, prelude::*, sea_orm::{DatabaseConnection, RuntimeErr}},
+    sea_orm_migration::{
+        IntoSchemaManagerConnection,
+        prelude::*,
+        sea_orm::{DatabaseConnection, RuntimeErr},
+    },
 };
 
 /// Brings a database to the SPARC schema, on Supabase or plain PostgreSQL 15 and newer.
@@ -69,9 +73,10 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         Task::Reset => Some(Command::Reset),
         Task::Fresh | Task::Refresh => Some(Command::Refresh),
     };
-    let url = arguments.database_url.filter(|url| !url.is_empty()).ok_or(
-        "No database address: give one with --database-url or in the environment variable DATABASE_URL.",
-    )?;
+    let url = arguments
+        .database_url
+        .filter(|url| !url.is_empty())
+        .ok_or("No database address: give one with --database-url or in the environment variable DATABASE_URL.")?;
     let db = connect(&url).await.map_err(|error| error.to_string())?;
     let done = match command {
         None => status(&db).await,
@@ -107,14 +112,10 @@ async fn status(db: &DatabaseConnection) -> Result<(), DbErr> {
 }
 
 fn generate(name: &str) -> Result<(), String> {
-    let is_module_name = !name.is_empty()
-        && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let is_module_name =
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if !is_module_name {
-        return Err(format!(
-            "\"{name}\" cannot name a migration: use lower-case letters, digits and underscores."
-        ));
+        return Err(format!("\"{name}\" cannot name a migration: use lower-case letters, digits and underscores."));
     }
     let crate_folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| ".".to_owned());
     sea_orm_cli::run_migrate_generate(&crate_folder, name, true)

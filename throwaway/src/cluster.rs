@@ -54,10 +54,7 @@ impl Cluster {
     }
 
     /// The inner error is what the server said.
-    fn try_start(
-        programs: &Programs,
-        settings: &[String],
-    ) -> Result<Result<Self, String>, Error> {
+    fn try_start(programs: &Programs, settings: &[String]) -> Result<Result<Self, String>, Error> {
         let port = free_port()?;
         let password = Uuid::new_v4().simple().to_string();
         let mut command = Command::new("sh");
@@ -86,31 +83,17 @@ impl Cluster {
 
         let mut output = BufReader::new(output);
         let mut said = String::new();
-        output
-            .read_line(&mut said)
-            .map_err(io_error("The keeper does not speak"))?;
+        output.read_line(&mut said).map_err(io_error("The keeper does not speak"))?;
         if said.trim() == "ready" {
-            return Ok(Ok(Self {
-                keeper,
-                pipe: Some(pipe),
-                port,
-                password,
-            }));
+            return Ok(Ok(Self { keeper, pipe: Some(pipe), port, password }));
         }
-        output
-            .read_to_string(&mut said)
-            .map_err(io_error("The keeper does not speak"))?;
-        keeper
-            .wait()
-            .map_err(io_error("The keeper does not end"))?;
+        output.read_to_string(&mut said).map_err(io_error("The keeper does not speak"))?;
+        keeper.wait().map_err(io_error("The keeper does not end"))?;
         Ok(Err(said.trim().to_owned()))
     }
 
     pub(crate) fn url(&self, database: &str) -> String {
-        format!(
-            "postgres://postgres:{}@127.0.0.1:{}/{database}",
-            self.password, self.port
-        )
+        format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 }
 
@@ -135,14 +118,11 @@ pub(crate) fn is_root() -> bool {
 
 /// User and group that run the server for root: PostgreSQL's own where it was installed, else nobody.
 fn unprivileged() -> Result<(u32, u32), Error> {
-    ["postgres", "nobody"]
-        .iter()
-        .find_map(|name| Some((id(&["-u", name])?, id(&["-g", name])?)))
-        .ok_or_else(|| {
-            Error::Start(
-                "PostgreSQL does not run as root, and there is neither a user \"postgres\" nor \"nobody\".".to_owned(),
-            )
-        })
+    ["postgres", "nobody"].iter().find_map(|name| Some((id(&["-u", name])?, id(&["-g", name])?))).ok_or_else(|| {
+        Error::Start(
+            "PostgreSQL does not run as root, and there is neither a user \"postgres\" nor \"nobody\".".to_owned(),
+        )
+    })
 }
 
 fn id(arguments: &[&str]) -> Option<u32> {
@@ -151,8 +131,5 @@ fn id(arguments: &[&str]) -> Option<u32> {
 }
 
 fn io_error(what: &'static str) -> impl Fn(std::io::Error) -> Error {
-    move |source| Error::Io {
-        what: what.to_owned(),
-        source,
-    }
+    move |source| Error::Io { what: what.to_owned(), source }
 }

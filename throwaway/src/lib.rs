@@ -108,28 +108,15 @@ impl Server {
     ///
     /// No programs, or the server does not start.
     pub async fn start_private(settings: Option<&[&str]>) -> Result<Self, Error> {
-        let settings: Vec<String> = settings
-            .unwrap_or_default()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let cluster = tokio::task::spawn_blocking(move || {
-            Cluster::start(&Programs::find()?, &settings)
-        })
-        .await
-        .map_err(|error| Error::Start(error.to_string()))??;
+        let settings: Vec<String> = settings.unwrap_or_default().iter().map(ToString::to_string).collect();
+        let cluster = tokio::task::spawn_blocking(move || Cluster::start(&Programs::find()?, &settings))
+            .await
+            .map_err(|error| Error::Start(error.to_string()))??;
         Ok(Self::new(cluster.url("postgres"), Some(cluster)))
     }
 
     fn new(url: String, cluster: Option<Cluster>) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                url,
-                cluster,
-                template: OnceCell::new(),
-                made: AtomicU32::new(0),
-            }),
-        }
+        Self { inner: Arc::new(Inner { url, cluster, template: OnceCell::new(), made: AtomicU32::new(0) }) }
     }
 
     /// Address of the database that the server came with.
@@ -183,16 +170,9 @@ impl Server {
         let number = self.inner.made.fetch_add(1, Ordering::Relaxed);
         let name = format!("sparc_{}_{number}", std::process::id());
         let connection = connect(&self.inner.url, 1).await?;
-        connection
-            .execute_unprepared(&format!("CREATE DATABASE {name}{how}"))
-            .await?;
+        connection.execute_unprepared(&format!("CREATE DATABASE {name}{how}")).await?;
         connection.close().await?;
-        Ok(Database {
-            url: with_database(&self.inner.url, &name),
-            name,
-            server: Some(self.clone()),
-            ours: true,
-        })
+        Ok(Database { url: with_database(&self.inner.url, &name), name, server: Some(self.clone()), ours: true })
     }
 }
 
@@ -214,12 +194,7 @@ impl Database {
     /// No programs, or the server does not start.
     pub async fn open() -> Result<Self, Error> {
         match given_url() {
-            Some(url) => Ok(Self {
-                url,
-                name: String::new(),
-                server: None,
-                ours: false,
-            }),
+            Some(url) => Ok(Self { url, name: String::new(), server: None, ours: false }),
             None => Server::start_private(None).await?.empty().await,
         }
     }
@@ -253,15 +228,10 @@ impl Drop for Database {
         let url = server.inner.url.clone();
         // Drop is not async, and the caller's runtime may be ending: a thread with a runtime of its own.
         let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let connection = connect(&url, 1).await.map_err(io::Error::other)?;
-                connection
-                    .execute_unprepared(&statement)
-                    .await
-                    .map_err(io::Error::other)?;
+                connection.execute_unprepared(&statement).await.map_err(io::Error::other)?;
                 connection.close().await.map_err(io::Error::other)
             })
         });
@@ -272,10 +242,7 @@ impl Drop for Database {
 
 async fn connect(url: &str, connections: u32) -> Result<DatabaseConnection, DbErr> {
     let mut options = ConnectOptions::new(url);
-    options
-        .max_connections(connections)
-        .sqlx_logging(false)
-        .test_before_acquire(false);
+    options.max_connections(connections).sqlx_logging(false).test_before_acquire(false);
     SeaOrm::connect(options).await
 }
 
@@ -291,11 +258,7 @@ fn with_database(url: &str, name: &str) -> String {
     };
     let authority_ends = address
         .find("://")
-        .and_then(|start| {
-            address[start + 3..]
-                .find('/')
-                .map(|slash| start + 3 + slash)
-        })
+        .and_then(|start| address[start + 3..].find('/').map(|slash| start + 3 + slash))
         .unwrap_or(address.len());
     format!("{}/{name}{options}", &address[..authority_ends])
 }
@@ -309,10 +272,7 @@ mod tests {
         for (url, expected) in [
             ("postgres://a:b@h:1/old", "postgres://a:b@h:1/new"),
             ("postgres://h", "postgres://h/new"),
-            (
-                "postgres://h/old?sslmode=require",
-                "postgres://h/new?sslmode=require",
-            ),
+            ("postgres://h/old?sslmode=require", "postgres://h/new?sslmode=require"),
         ] {
             assert_eq!(with_database(url, "new"), expected);
         }

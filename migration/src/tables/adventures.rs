@@ -4,11 +4,7 @@ use super::*;
 
 pub(super) fn part() -> Part {
     let players = |name: &'static str, default: i32| {
-        required(name)
-            .integer()
-            .default(default)
-            .check(Expr::cust(format!("{name} BETWEEN 1 AND 6")))
-            .to_owned()
+        required(name).integer().default(default).check(Expr::cust(format!("{name} BETWEEN 1 AND 6"))).to_owned()
     };
     Part {
         table: Table::create()
@@ -19,26 +15,13 @@ pub(super) fn part() -> Part {
             .col(optional("description").text())
             .col(optional("thumbnail_url").text())
             .col(optional("artwork_url").text())
-            .col(
-                required("difficulty")
-                    .custom("difficulty_level")
-                    .default("medium"),
-            )
+            .col(required("difficulty").custom("difficulty_level").default("medium"))
             // Minutes.
-            .col(
-                required("estimated_duration")
-                    .integer()
-                    .default(60)
-                    .check(Expr::cust("estimated_duration > 0")),
-            )
+            .col(required("estimated_duration").integer().default(60).check(Expr::cust("estimated_duration > 0")))
             .col(players("min_players", 2))
             .col(players("max_players", 4))
             .col(required("content").json_binary().default("{}"))
-            .col(
-                required("status")
-                    .custom("adventure_status")
-                    .default("draft"),
-            )
+            .col(required("status").custom("adventure_status").default("draft"))
             .col(optional("published_at").timestamp_with_time_zone())
             .col(required("is_valid").boolean().default(false))
             .col(required("validation_errors").json_binary().default("[]"))
@@ -48,16 +31,8 @@ pub(super) fn part() -> Part {
             .col(stamped("updated_at"))
             .check(named("valid_player_range", "min_players <= max_players"))
             .check(named("valid_name", "char_length(name) BETWEEN 3 AND 100"))
-            .check(named(
-                "published_is_valid",
-                "status <> 'published' OR (is_valid AND published_at IS NOT NULL)",
-            ))
-            .foreign_key(&mut foreign_key(
-                "adventures",
-                "creator_id",
-                "users",
-                ForeignKeyAction::Cascade,
-            ))
+            .check(named("published_is_valid", "status <> 'published' OR (is_valid AND published_at IS NOT NULL)"))
+            .foreign_key(&mut foreign_key("adventures", "creator_id", "users", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
             index_on("idx_adventures_creator_id", "adventures", &["creator_id"]),
@@ -69,9 +44,7 @@ pub(super) fn part() -> Part {
             index_on("idx_adventures_difficulty", "adventures", &["difficulty"])
                 .and_where(Expr::cust("status = 'published'"))
                 .to_owned(),
-            index_on("idx_adventures_content", "adventures", &["content"])
-                .full_text()
-                .to_owned(),
+            index_on("idx_adventures_content", "adventures", &["content"]).full_text().to_owned(),
         ],
     }
 }

@@ -4,33 +4,17 @@
 use super::{dice_rolls as live_rolls, session_players as live_seats, sessions as live_sessions, *};
 
 pub(super) fn sessions() -> Part {
-    let mut table = Table::create()
-        .table("archived_sessions")
-        .col(required("id").uuid().primary_key())
-        .to_owned();
+    let mut table = Table::create().table("archived_sessions").col(required("id").uuid().primary_key()).to_owned();
     live_sessions::columns(&mut table);
     table.col(stamped("archived_at"));
     for (column, target) in [("seer_id", "users"), ("adventure_id", "adventures")] {
-        table.foreign_key(&mut foreign_key(
-            "archived_sessions",
-            column,
-            target,
-            ForeignKeyAction::NoAction,
-        ));
+        table.foreign_key(&mut foreign_key("archived_sessions", column, target, ForeignKeyAction::NoAction));
     }
     Part {
         table,
         indexes: vec![
-            index_on(
-                "idx_archived_sessions_seer",
-                "archived_sessions",
-                &["seer_id"],
-            ),
-            index_on(
-                "idx_archived_sessions_adventure",
-                "archived_sessions",
-                &["adventure_id"],
-            ),
+            index_on("idx_archived_sessions_seer", "archived_sessions", &["seer_id"]),
+            index_on("idx_archived_sessions_adventure", "archived_sessions", &["adventure_id"]),
         ],
     }
 }
@@ -45,80 +29,35 @@ pub(super) fn session_players() -> Part {
         ForeignKeyAction::Cascade,
     ));
     for (column, target) in [("user_id", "users"), ("character_id", "characters")] {
-        table.foreign_key(&mut foreign_key(
-            "archived_session_players",
-            column,
-            target,
-            ForeignKeyAction::NoAction,
-        ));
+        table.foreign_key(&mut foreign_key("archived_session_players", column, target, ForeignKeyAction::NoAction));
     }
     Part {
         table,
         indexes: vec![
-            index_on(
-                "idx_archived_session_players_character",
-                "archived_session_players",
-                &["character_id"],
-            ),
-            index_on(
-                "idx_archived_session_players_user",
-                "archived_session_players",
-                &["user_id", "session_id"],
-            ),
+            index_on("idx_archived_session_players_character", "archived_session_players", &["character_id"]),
+            index_on("idx_archived_session_players_user", "archived_session_players", &["user_id", "session_id"]),
         ],
     }
 }
 
 pub(super) fn dice_rolls() -> Part {
-    let mut table = Table::create()
-        .table("archived_dice_rolls")
-        .col(required("id").uuid().primary_key())
-        .to_owned();
+    let mut table = Table::create().table("archived_dice_rolls").col(required("id").uuid().primary_key()).to_owned();
     live_rolls::columns(&mut table);
     for (column, target, on_delete) in [
-        (
-            "session_id",
-            "archived_sessions",
-            ForeignKeyAction::Cascade,
-        ),
+        ("session_id", "archived_sessions", ForeignKeyAction::Cascade),
         ("character_id", "characters", ForeignKeyAction::NoAction),
         ("creature_id", "creatures", ForeignKeyAction::SetNull),
-        (
-            "original_roll_id",
-            "archived_dice_rolls",
-            ForeignKeyAction::NoAction,
-        ),
+        ("original_roll_id", "archived_dice_rolls", ForeignKeyAction::NoAction),
     ] {
-        table.foreign_key(&mut foreign_key(
-            "archived_dice_rolls",
-            column,
-            target,
-            on_delete,
-        ));
+        table.foreign_key(&mut foreign_key("archived_dice_rolls", column, target, on_delete));
     }
     Part {
         table,
         indexes: vec![
-            index_on(
-                "idx_archived_dice_rolls_session",
-                "archived_dice_rolls",
-                &["session_id", "created_at"],
-            ),
-            index_on(
-                "idx_archived_dice_rolls_character",
-                "archived_dice_rolls",
-                &["character_id"],
-            ),
-            index_on(
-                "idx_archived_dice_rolls_creature",
-                "archived_dice_rolls",
-                &["creature_id"],
-            ),
-            index_on(
-                "idx_archived_dice_rolls_original",
-                "archived_dice_rolls",
-                &["original_roll_id"],
-            ),
+            index_on("idx_archived_dice_rolls_session", "archived_dice_rolls", &["session_id", "created_at"]),
+            index_on("idx_archived_dice_rolls_character", "archived_dice_rolls", &["character_id"]),
+            index_on("idx_archived_dice_rolls_creature", "archived_dice_rolls", &["creature_id"]),
+            index_on("idx_archived_dice_rolls_original", "archived_dice_rolls", &["original_roll_id"]),
         ],
     }
 }

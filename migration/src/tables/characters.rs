@@ -3,12 +3,8 @@
 use super::*;
 
 pub(super) fn part() -> Part {
-    let attribute = |name: &'static str| {
-        required(name)
-            .integer()
-            .check(Expr::cust(format!("{name} BETWEEN 1 AND 6")))
-            .to_owned()
-    };
+    let attribute =
+        |name: &'static str| required(name).integer().check(Expr::cust(format!("{name} BETWEEN 1 AND 6"))).to_owned();
     Part {
         table: Table::create()
             .table("characters")
@@ -21,19 +17,9 @@ pub(super) fn part() -> Part {
             .col(attribute("wit"))
             .col(attribute("heart"))
             .col(required("hit_points").integer().default(6))
-            .col(
-                required("max_hit_points")
-                    .integer()
-                    .default(6)
-                    .check(Expr::cust("max_hit_points BETWEEN 1 AND 10")),
-            )
+            .col(required("max_hit_points").integer().default(6).check(Expr::cust("max_hit_points BETWEEN 1 AND 10")))
             .col(counter("experience"))
-            .col(
-                required("level")
-                    .integer()
-                    .default(1)
-                    .check(Expr::cust("level BETWEEN 1 AND 10")),
-            )
+            .col(required("level").integer().default(1).check(Expr::cust("level BETWEEN 1 AND 10")))
             .col(required("equipment").json_binary().default("[]"))
             .col(required("special_ability").json_binary())
             .col(optional("last_played_at").timestamp_with_time_zone())
@@ -42,24 +28,10 @@ pub(super) fn part() -> Part {
             .col(stamped("created_at"))
             .col(stamped("updated_at"))
             // The specification's upper bound of 6 would make a maximum of 7 to 10 unreachable.
-            .check(named(
-                "characters_hit_points_check",
-                "hit_points BETWEEN 0 AND max_hit_points",
-            ))
+            .check(named("characters_hit_points_check", "hit_points BETWEEN 0 AND max_hit_points"))
             .check(named("valid_name", "char_length(name) BETWEEN 2 AND 50"))
-            .index(
-                Index::create()
-                    .unique()
-                    .name("unique_user_character_name")
-                    .col("user_id")
-                    .col("name"),
-            )
-            .foreign_key(&mut foreign_key(
-                "characters",
-                "user_id",
-                "users",
-                ForeignKeyAction::Cascade,
-            ))
+            .index(Index::create().unique().name("unique_user_character_name").col("user_id").col("name"))
+            .foreign_key(&mut foreign_key("characters", "user_id", "users", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
             index_on("idx_characters_user_id", "characters", &["user_id"]),

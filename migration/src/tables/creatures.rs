@@ -10,39 +10,16 @@ pub(super) fn part() -> Part {
             .col(required("adventure_id").uuid())
             .col(required("name").text())
             .col(optional("description").text())
-            .col(
-                required("stats")
-                    .json_binary()
-                    .default(r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1}"#),
-            )
+            .col(required("stats").json_binary().default(r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1}"#))
             .col(required("abilities").json_binary().default("[]"))
-            .col(
-                required("hit_points")
-                    .integer()
-                    .default(6)
-                    .check(Expr::cust("hit_points BETWEEN 0 AND 1000")),
-            )
-            .col(
-                required("armor")
-                    .integer()
-                    .default(0)
-                    .check(Expr::cust("armor BETWEEN 0 AND 100")),
-            )
+            .col(required("hit_points").integer().default(6).check(Expr::cust("hit_points BETWEEN 0 AND 1000")))
+            .col(required("armor").integer().default(0).check(Expr::cust("armor BETWEEN 0 AND 100")))
             .col(stamped("created_at"))
             .col(stamped("updated_at"))
             .check(named("valid_name", "char_length(name) BETWEEN 1 AND 100"))
             .check(named("valid_stats", "private.are_valid_stats(stats)"))
-            .foreign_key(&mut foreign_key(
-                "creatures",
-                "adventure_id",
-                "adventures",
-                ForeignKeyAction::Cascade,
-            ))
+            .foreign_key(&mut foreign_key("creatures", "adventure_id", "adventures", ForeignKeyAction::Cascade))
             .to_owned(),
-        indexes: vec![index_on(
-            "idx_creatures_adventure_id",
-            "creatures",
-            &["adventure_id"],
-        )],
+        indexes: vec![index_on("idx_creatures_adventure_id", "creatures", &["adventure_id"])],
     }
 }

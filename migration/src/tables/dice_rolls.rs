@@ -32,51 +32,19 @@ pub(super) fn part() -> Part {
     columns(&mut table);
     rules(&mut table);
     table
-        .foreign_key(&mut foreign_key(
-            "dice_rolls",
-            "session_id",
-            "sessions",
-            ForeignKeyAction::Cascade,
-        ))
-        .foreign_key(&mut foreign_key(
-            "dice_rolls",
-            "character_id",
-            "characters",
-            ForeignKeyAction::NoAction,
-        ))
-        .foreign_key(&mut foreign_key(
-            "dice_rolls",
-            "creature_id",
-            "creatures",
-            ForeignKeyAction::SetNull,
-        ))
-        .foreign_key(&mut foreign_key(
-            "dice_rolls",
-            "original_roll_id",
-            "dice_rolls",
-            ForeignKeyAction::NoAction,
-        ));
+        .foreign_key(&mut foreign_key("dice_rolls", "session_id", "sessions", ForeignKeyAction::Cascade))
+        .foreign_key(&mut foreign_key("dice_rolls", "character_id", "characters", ForeignKeyAction::NoAction))
+        .foreign_key(&mut foreign_key("dice_rolls", "creature_id", "creatures", ForeignKeyAction::SetNull))
+        .foreign_key(&mut foreign_key("dice_rolls", "original_roll_id", "dice_rolls", ForeignKeyAction::NoAction));
     Part {
         table,
         indexes: vec![
             index_on("idx_dice_rolls_character", "dice_rolls", &["character_id"]),
             index_on("idx_dice_rolls_creature", "dice_rolls", &["creature_id"]),
-            index("idx_dice_rolls_created", "dice_rolls")
-                .col(("created_at", IndexOrder::Desc))
-                .to_owned(),
-            index_on(
-                "idx_dice_rolls_type",
-                "dice_rolls",
-                &["session_id", "roll_type"],
-            ),
+            index("idx_dice_rolls_created", "dice_rolls").col(("created_at", IndexOrder::Desc)).to_owned(),
+            index_on("idx_dice_rolls_type", "dice_rolls", &["session_id", "roll_type"]),
             // Serves the foreign key; unique, because a roll is saved once.
-            index_on(
-                "idx_dice_rolls_original",
-                "dice_rolls",
-                &["original_roll_id"],
-            )
-            .unique()
-            .to_owned(),
+            index_on("idx_dice_rolls_original", "dice_rolls", &["original_roll_id"]).unique().to_owned(),
         ],
     }
 }
@@ -84,22 +52,10 @@ pub(super) fn part() -> Part {
 /// What makes a roll a sound one, whoever writes it (decision "Rolls are rolled by the database and checked by it").
 fn rules(table: &mut TableCreateStatement) {
     table
-        .check(named(
-            "dice_rolls_dice_count_check",
-            "dice_count BETWEEN 1 AND 10",
-        ))
-        .check(named(
-            "dice_rolls_difficulty_check",
-            "difficulty BETWEEN 3 AND 18",
-        ))
-        .check(named(
-            "valid_roller",
-            "num_nonnulls(character_id, creature_id) <= 1",
-        ))
-        .check(named(
-            "valid_modifiers",
-            "private.are_valid_modifiers(modifiers)",
-        ))
+        .check(named("dice_rolls_dice_count_check", "dice_count BETWEEN 1 AND 10"))
+        .check(named("dice_rolls_difficulty_check", "difficulty BETWEEN 3 AND 18"))
+        .check(named("valid_roller", "num_nonnulls(character_id, creature_id) <= 1"))
+        .check(named("valid_modifiers", "private.are_valid_modifiers(modifiers)"))
         // The specification asks for the length alone; of an empty array that is NULL, which passes a check.
         .check(named(
             "valid_results",
@@ -107,14 +63,8 @@ fn rules(table: &mut TableCreateStatement) {
              AND array_position(results, NULL) IS NULL AND 1 <= ALL (results) AND 6 >= ALL (results)",
         ))
         .check(named("valid_total", "total = private.sum_of_dice(results)"))
-        .check(named(
-            "valid_modified_total",
-            "modified_total = total + private.sum_of_modifiers(modifiers, 'flat')",
-        ))
-        .check(named(
-            "valid_margin",
-            "margin = modified_total - difficulty",
-        ))
+        .check(named("valid_modified_total", "modified_total = total + private.sum_of_modifiers(modifiers, 'flat')"))
+        .check(named("valid_margin", "margin = modified_total - difficulty"))
         .check(named(
             "valid_outcome",
             "outcome = CASE WHEN 6 = ALL (results) THEN 'critical_success'::roll_outcome \
@@ -122,12 +72,6 @@ fn rules(table: &mut TableCreateStatement) {
              WHEN modified_total >= difficulty THEN 'success'::roll_outcome \
              ELSE 'failure'::roll_outcome END",
         ))
-        .check(named(
-            "valid_success",
-            "success = (outcome IN ('critical_success', 'success'))",
-        ))
-        .check(named(
-            "valid_heroic_save",
-            "(roll_type = 'heroic_save') = (original_roll_id IS NOT NULL)",
-        ));
+        .check(named("valid_success", "success = (outcome IN ('critical_success', 'success'))"))
+        .check(named("valid_heroic_save", "(roll_type = 'heroic_save') = (original_roll_id IS NOT NULL)"));
 }

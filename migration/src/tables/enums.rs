@@ -7,52 +7,14 @@ use sea_orm_migration::prelude::{
 
 /// Name and values of each type, in the order of the specification.
 const DEFINITIONS: [(&str, &[&str]); 8] = [
-    (
-        "character_class",
-        &[
-            "warrior",
-            "rogue",
-            "wizard",
-            "cleric",
-            "paladin",
-            "ranger",
-            "necromancer",
-        ],
-    ),
+    ("character_class", &["warrior", "rogue", "wizard", "cleric", "paladin", "ranger", "necromancer"]),
     ("difficulty_level", &["easy", "medium", "hard"]),
     ("adventure_status", &["draft", "published", "archived"]),
-    (
-        "session_status",
-        &[
-            "waiting",
-            "starting_soon",
-            "active",
-            "paused",
-            "completed",
-            "cancelled",
-        ],
-    ),
-    (
-        "roll_outcome",
-        &[
-            "critical_success",
-            "success",
-            "failure",
-            "critical_failure",
-        ],
-    ),
+    ("session_status", &["waiting", "starting_soon", "active", "paused", "completed", "cancelled"]),
+    ("roll_outcome", &["critical_success", "success", "failure", "critical_failure"]),
     (
         "roll_type",
-        &[
-            "attribute_check",
-            "attack",
-            "defense",
-            "initiative",
-            "damage",
-            "healing",
-            "ability",
-            "heroic_save",
-        ],
+        &["attribute_check", "attack", "defense", "initiative", "damage", "healing", "ability", "heroic_save"],
     ),
     ("attribute", &["might", "grace", "wit", "heart"]),
     ("tutorial_path", &["player", "seer"]),
@@ -72,15 +34,10 @@ pub(crate) const TYPES: [&str; 8] = [
 
 pub(super) fn create() -> impl Iterator<Item = TypeCreateStatement> {
     DEFINITIONS.iter().map(|(name, values)| {
-        Type::create()
-            .as_enum(Alias::new(*name))
-            .values(values.iter().map(|value| Alias::new(*value)))
-            .to_owned()
+        Type::create().as_enum(Alias::new(*name)).values(values.iter().map(|value| Alias::new(*value))).to_owned()
     })
 }
 
 pub(super) fn drop() -> impl Iterator<Item = TypeDropStatement> {
-    TYPES
-        .iter()
-        .map(|name| Type::drop().name(Alias::new(*name)).to_owned())
+    TYPES.iter().map(|name| Type::drop().name(Alias::new(*name)).to_owned())
 }

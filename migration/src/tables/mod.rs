@@ -43,9 +43,7 @@ pub(crate) async fn create(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 /// Tables and types away, in the opposite order.
 pub(crate) async fn drop(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     for name in TABLES.iter().rev() {
-        manager
-            .drop_table(Table::drop().table(Alias::new(*name)).to_owned())
-            .await?;
+        manager.drop_table(Table::drop().table(Alias::new(*name)).to_owned()).await?;
     }
     for r#type in enums::drop() {
         manager.drop_type(r#type).await?;
@@ -107,28 +105,17 @@ fn optional(name: &'static str) -> ColumnDef {
 
 /// `id UUID PRIMARY KEY DEFAULT gen_random_uuid()`.
 fn id() -> ColumnDef {
-    required("id")
-        .uuid()
-        .primary_key()
-        .default(Expr::cust("gen_random_uuid()"))
-        .to_owned()
+    required("id").uuid().primary_key().default(Expr::cust("gen_random_uuid()")).to_owned()
 }
 
 /// `NAME TIMESTAMPTZ NOT NULL DEFAULT now()`.
 fn stamped(name: &'static str) -> ColumnDef {
-    required(name)
-        .timestamp_with_time_zone()
-        .default(Expr::cust("now()"))
-        .to_owned()
+    required(name).timestamp_with_time_zone().default(Expr::cust("now()")).to_owned()
 }
 
 /// `NAME INTEGER NOT NULL DEFAULT 0 CHECK (NAME >= 0)`: a counter that the server keeps.
 fn counter(name: &'static str) -> ColumnDef {
-    required(name)
-        .integer()
-        .default(0)
-        .check(Expr::cust(format!("{name} >= 0")))
-        .to_owned()
+    required(name).integer().default(0).check(Expr::cust(format!("{name} >= 0"))).to_owned()
 }
 
 /// A foreign key, named as PostgreSQL would.
@@ -139,9 +126,7 @@ fn foreign_key(
     on_delete: ForeignKeyAction,
 ) -> ForeignKeyCreateStatement {
     let mut key = ForeignKey::create();
-    key.name(format!("{table}_{column}_fkey"))
-        .from(Alias::new(table), Alias::new(column))
-        .to(target, Alias::new("id"));
+    key.name(format!("{table}_{column}_fkey")).from(Alias::new(table), Alias::new(column)).to(target, Alias::new("id"));
     // NO ACTION is the default, and stays unsaid as in the specification.
     if !matches!(on_delete, ForeignKeyAction::NoAction) {
         key.on_delete(on_delete);
@@ -150,18 +135,11 @@ fn foreign_key(
 }
 
 fn index(name: &'static str, table: &'static str) -> IndexCreateStatement {
-    Index::create()
-        .name(name)
-        .table(Alias::new(table))
-        .to_owned()
+    Index::create().name(name).table(Alias::new(table)).to_owned()
 }
 
 /// An index over plain ascending columns.
-fn index_on(
-    name: &'static str,
-    table: &'static str,
-    columns: &[&'static str],
-) -> IndexCreateStatement {
+fn index_on(name: &'static str, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
     let mut index = index(name, table);
     for column in columns {
         index.col(Alias::new(*column));

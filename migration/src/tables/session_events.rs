@@ -12,42 +12,20 @@ pub(super) fn part() -> Part {
             .col(required("payload").json_binary().default("{}"))
             .col(stamped("created_at"))
             // The place in the session's story: a reader that has seen one asks for what comes after it.
-            .col(
-                required("seq")
-                    .big_integer()
-                    .extra("GENERATED ALWAYS AS IDENTITY"),
-            )
+            .col(required("seq").big_integer().extra("GENERATED ALWAYS AS IDENTITY"))
             // Who caused it, from the token; NULL where no user did. No foreign key: events live for a day.
             .col(optional("sender_id").uuid())
-            .check(named(
-                "valid_event_type",
-                "event_type ~ '^[a-z][a-z0-9_.-]*$' AND char_length(event_type) <= 64",
-            ))
-            .foreign_key(&mut foreign_key(
-                "session_events",
-                "session_id",
-                "sessions",
-                ForeignKeyAction::Cascade,
-            ))
+            .check(named("valid_event_type", "event_type ~ '^[a-z][a-z0-9_.-]*$' AND char_length(event_type) <= 64"))
+            .foreign_key(&mut foreign_key("session_events", "session_id", "sessions", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
             index("idx_session_events_created", "session_events")
                 .col("session_id")
                 .col(("created_at", IndexOrder::Desc))
                 .to_owned(),
-            index_on(
-                "idx_session_events_seq",
-                "session_events",
-                &["session_id", "seq"],
-            )
-            .unique()
-            .to_owned(),
+            index_on("idx_session_events_seq", "session_events", &["session_id", "seq"]).unique().to_owned(),
             // The clean-up finds what is old without reading what is not.
-            index_on(
-                "idx_session_events_cleanup",
-                "session_events",
-                &["created_at"],
-            ),
+            index_on("idx_session_events_cleanup", "session_events", &["created_at"]),
         ],
     }
 }

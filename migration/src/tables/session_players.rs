@@ -21,45 +21,18 @@ pub(super) fn part() -> Part {
     let mut table = Table::create().table("session_players").to_owned();
     columns(&mut table);
     table
-        .foreign_key(&mut foreign_key(
-            "session_players",
-            "session_id",
-            "sessions",
-            ForeignKeyAction::Cascade,
-        ))
-        .foreign_key(&mut foreign_key(
-            "session_players",
-            "user_id",
-            "users",
-            ForeignKeyAction::NoAction,
-        ))
-        .foreign_key(&mut foreign_key(
-            "session_players",
-            "character_id",
-            "characters",
-            ForeignKeyAction::NoAction,
-        ));
+        .foreign_key(&mut foreign_key("session_players", "session_id", "sessions", ForeignKeyAction::Cascade))
+        .foreign_key(&mut foreign_key("session_players", "user_id", "users", ForeignKeyAction::NoAction))
+        .foreign_key(&mut foreign_key("session_players", "character_id", "characters", ForeignKeyAction::NoAction));
     Part {
         table,
         indexes: vec![
-            index_on(
-                "idx_session_players_character",
-                "session_players",
-                &["character_id"],
-            ),
+            index_on("idx_session_players_character", "session_players", &["character_id"]),
             // Serves the foreign key, and answers "my sessions" without a look at the table.
-            index_on(
-                "idx_session_players_user",
-                "session_players",
-                &["user_id", "session_id"],
-            ),
-            index_on(
-                "idx_session_players_active",
-                "session_players",
-                &["session_id"],
-            )
-            .and_where(Expr::cust("is_active"))
-            .to_owned(),
+            index_on("idx_session_players_user", "session_players", &["user_id", "session_id"]),
+            index_on("idx_session_players_active", "session_players", &["session_id"])
+                .and_where(Expr::cust("is_active"))
+                .to_owned(),
         ],
     }
 }

@@ -15,11 +15,7 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         .col(required("max_players").integer().default(4))
         .col(optional("looking_for").text())
         .col(optional("scheduled_start").timestamp_with_time_zone())
-        .col(
-            required("status")
-                .custom("session_status")
-                .default("waiting"),
-        )
+        .col(required("status").custom("session_status").default("waiting"))
         .col(optional("current_scene_id").text())
         .col(optional("current_encounter_id").text())
         .col(required("game_state").json_binary().default("{}"))
@@ -37,30 +33,12 @@ pub(super) fn part() -> Part {
     let mut table = Table::create().table("sessions").col(id()).to_owned();
     columns(&mut table);
     table
-        .check(named(
-            "sessions_max_players_check",
-            "max_players BETWEEN 2 AND 6",
-        ))
+        .check(named("sessions_max_players_check", "max_players BETWEEN 2 AND 6"))
         .check(named("valid_code", "code ~ '^[A-Z0-9]{6}$'"))
         .check(named("seats_within_limit", "seats_taken <= max_players"))
-        .index(
-            Index::create()
-                .unique()
-                .name("sessions_code_key")
-                .col("code"),
-        )
-        .foreign_key(&mut foreign_key(
-            "sessions",
-            "seer_id",
-            "users",
-            ForeignKeyAction::NoAction,
-        ))
-        .foreign_key(&mut foreign_key(
-            "sessions",
-            "adventure_id",
-            "adventures",
-            ForeignKeyAction::NoAction,
-        ));
+        .index(Index::create().unique().name("sessions_code_key").col("code"))
+        .foreign_key(&mut foreign_key("sessions", "seer_id", "users", ForeignKeyAction::NoAction))
+        .foreign_key(&mut foreign_key("sessions", "adventure_id", "adventures", ForeignKeyAction::NoAction));
     Part {
         table,
         indexes: vec![
@@ -69,9 +47,7 @@ pub(super) fn part() -> Part {
             index_on("idx_sessions_status", "sessions", &["status"]),
             // In the order in which a lobby is read (soonest first, undated last, newest first among equals): a page
             // is a walk, not a sort. Clients of the API, who do not count seats, are served by the first.
-            lobby_order("idx_sessions_public_waiting")
-                .and_where(Expr::cust(OPEN))
-                .to_owned(),
+            lobby_order("idx_sessions_public_waiting").and_where(Expr::cust(OPEN)).to_owned(),
             lobby_order("idx_sessions_free_seats")
                 .and_where(Expr::cust(OPEN))
                 .and_where(Expr::cust("seats_taken < max_players"))
@@ -84,9 +60,5 @@ pub(super) fn part() -> Part {
 }
 
 fn lobby_order(name: &'static str) -> IndexCreateStatement {
-    index(name, "sessions")
-        .col("scheduled_start")
-        .col(("created_at", IndexOrder::Desc))
-        .col("id")
-        .to_owned()
+    index(name, "sessions").col("scheduled_start").col(("created_at", IndexOrder::Desc)).col("id").to_owned()
 }

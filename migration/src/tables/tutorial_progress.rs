@@ -9,11 +9,7 @@ pub(super) fn part() -> Part {
             .col(required("user_id").uuid().primary_key())
             .col(optional("path").custom("tutorial_path"))
             .col(required("current_step").text().default("welcome"))
-            .col(
-                required("completed_steps")
-                    .array(ColumnType::Text)
-                    .default("{}"),
-            )
+            .col(required("completed_steps").array(ColumnType::Text).default("{}"))
             .col(stamped("started_at"))
             .col(optional("completed_at").timestamp_with_time_zone())
             .col(required("skipped").boolean().default(false))
@@ -23,21 +19,12 @@ pub(super) fn part() -> Part {
                 "ARRAY[current_step] || completed_steps <@ ARRAY['welcome', 'character-basics', 'dice-rolling', \
                  'combat-practice', 'player-complete', 'running-sessions', 'seer-complete']",
             ))
-            .foreign_key(&mut foreign_key(
-                "tutorial_progress",
-                "user_id",
-                "users",
-                ForeignKeyAction::Cascade,
-            ))
+            .foreign_key(&mut foreign_key("tutorial_progress", "user_id", "users", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
-            index_on(
-                "idx_tutorial_completed",
-                "tutorial_progress",
-                &["completed_at"],
-            )
-            .and_where(Expr::cust("completed_at IS NOT NULL"))
-            .to_owned(),
+            index_on("idx_tutorial_completed", "tutorial_progress", &["completed_at"])
+                .and_where(Expr::cust("completed_at IS NOT NULL"))
+                .to_owned(),
         ],
     }
 }

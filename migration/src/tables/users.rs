@@ -16,18 +16,11 @@ pub(super) fn part() -> Part {
             .col(counter("games_run"))
             .col(stamped("created_at"))
             .col(stamped("updated_at"))
-            .foreign_key(&mut foreign_key(
-                "users",
-                "id",
-                ("auth", "users"),
-                ForeignKeyAction::Cascade,
-            ))
+            .foreign_key(&mut foreign_key("users", "id", ("auth", "users"), ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
             index_on("idx_users_display_name", "users", &["display_name"]),
-            index("idx_users_created_at", "users")
-                .col(("created_at", IndexOrder::Desc))
-                .to_owned(),
+            index("idx_users_created_at", "users").col(("created_at", IndexOrder::Desc)).to_owned(),
         ],
     }
 }

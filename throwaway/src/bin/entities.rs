@@ -4,9 +4,7 @@
 
 use std::{error::Error, fs, path::Path};
 
-use sea_orm_cli::{
-    BannerVersion, BigIntegerType, DateTimeCrate, GenerateSubcommands, run_generate_command,
-};
+use sea_orm_cli::{BannerVersion, BigIntegerType, DateTimeCrate, GenerateSubcommands, run_generate_command};
 use throwaway::Server;
 
 /// The foreign key `users.id -> auth.users.id` crosses schemas; the generator sees the tables' names alone, and takes
@@ -27,9 +25,7 @@ const FALSE_LINE: &str = "    users }o--|| users : \"id\"\n";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .ok_or("the workspace has no folder")?;
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace has no folder")?;
     // Whatever DATABASE_URL says: the entities tell the schema, not what somebody's database has besides.
     let server = Server::start_private(None).await?;
     let database = server.migrated().await?;
@@ -45,10 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let diagram = folder.path().join("entities.mermaid");
     let drawn = fs::read_to_string(&diagram)?;
-    fs::write(
-        workspace.join("docs/entities.mermaid"),
-        drawn.replace(FALSE_LINE, ""),
-    )?;
+    fs::write(workspace.join("docs/entities.mermaid"), drawn.replace(FALSE_LINE, ""))?;
     fs::remove_file(diagram)?;
     let tables = workspace.join("entity/src/tables");
     if tables.exists() {

@@ -1,0 +1,246 @@
+//! The story of an adventure as a document, and what makes it a valid one (design, "Facts of the game").
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// `adventures.content`: nodes, the connections between them, and where the story starts. Unknown fields are kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AdventureContent {
+    /// Scenes of the story.
+    #[serde(default)]
+    pub nodes: Vec<Node>,
+    /// Ways from one node to another.
+    #[serde(default)]
+    pub connections: Vec<Connection>,
+    /// Id of the node that the story starts at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// Whatever else the client keeps; kept as it is.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// What happens at a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum NodeKind {
+    /// The Seer tells.
+    Story,
+    /// The players choose: two ways on or more.
+    Decision,
+    /// A riddle or a task.
+    Challenge,
+    /// A fight: one enemy or more.
+    Combat,
+    /// A roll decides.
+    Check,
+}
+
+/// One scene of the story.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name in connections, its own within the adventure.
+    pub id: String,
+    /// What happens there.
+    #[serde(rename = "type", alias = "kind")]
+    pub kind: NodeKind,
+    /// Heading.
+    #[serde(default)]
+    pub title: String,
+    /// What the Seer reads aloud.
+    #[serde(default)]
+    pub text: String,
+    /// Names or ids of the creatures met in a combat.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enemies: Vec<Value>,
+    /// Whatever else the client keeps; kept as it is.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A way from one node to another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Id of the node that it leaves.
+    pub from: String,
+    /// Id of the node that it leads to.
+    pub to: String,
+    /// What a player chooses who takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Whatever else the client keeps; kept as it is.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// One thing that is wrong with the content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Fault {
+    /// Id of the node that it is at; none where it is not at one.
+    pub node: Option<String>,
+    /// What is wrong.
+    pub kind: FaultKind,
+}
+
+/// What can be wrong with the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// The document has not the shape of an adventure.
+    Unreadable,
+    /// No start is named, or no node has the name.
+    NoStart,
+    /// Two nodes have this id.
+    DuplicateNode,
+    /// No way leads here from the start.
+    Unreachable,
+    /// A connection leaves or reaches a node that does not exist; the fault is at the node that does not.
+    DanglingConnection,
+    /// No node ends the story.
+    NoEnding,
+    /// A decision with fewer than two ways on.
+    TooFewChoices,
+    /// A combat without an enemy.
+    NoEnemy,
+}
+
+impl AdventureContent {
+    /// Everything that is wrong, in the order of the nodes; empty for a valid adventure.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut fault = |node: Option<&str>, kind| {
+            faults.push(Fault { node: node.map(str::to_owned), kind });
+        };
+
+        let mut known = HashSet::new();
+        for node in &self.nodes {
+            if !known.insert(node.id.as_str()) {
+                fault(Some(&node.id), FaultKind::DuplicateNode);
+            }
+        }
+        let mut ways: HashMap<&str, Vec<&str>> = HashMap::new();
+        for Connection { from, to, .. } in &self.connections {
+            for end in [from, to] {
+                if !known.contains(end.as_str()) {
+                    fault(Some(end), FaultKind::DanglingConnection);
+                }
+            }
+            ways.entry(from).or_default().push(to);
+        }
+        let ways_on = |node: &Node| ways.get(node.id.as_str()).map_or(0, Vec::len);
+
+        let start = self.start.as_deref().filter(|start| known.contains(start));
+        let mut reached = HashSet::new();
+        match start {
+            None => fault(None, FaultKind::NoStart),
+            Some(start) => {
+                let mut ahead = vec![start];
+                while let Some(node) = ahead.pop() {
+                    if reached.insert(node) {
+                        ahead.extend(ways.get(node).into_iter().flatten());
+                    }
+                }
+            }
+        }
+        for node in &self.nodes {
+            if start.is_some() && !reached.contains(node.id.as_str()) {
+                fault(Some(&node.id), FaultKind::Unreachable);
+            }
+            match node.kind {
+                NodeKind::Decision if ways_on(node) < 2 => {
+                    fault(Some(&node.id), FaultKind::TooFewChoices);
+                }
+                NodeKind::Combat if node.enemies.is_empty() => {
+                    fault(Some(&node.id), FaultKind::NoEnemy);
+                }
+                _ => {}
+            }
+        }
+        if !self.nodes.iter().any(|node| ways_on(node) == 0 && node.kind != NodeKind::Decision) {
+            fault(None, FaultKind::NoEnding);
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{AdventureContent, Fault, FaultKind};
+
+    fn content(value: serde_json::Value) -> AdventureContent {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn sound() -> serde_json::Value {
+        json!({
+            "start": "gate",
+            "nodes": [
+                { "id": "gate", "type": "decision", "text": "Left or right?" },
+                { "id": "left", "type": "combat", "enemies": ["wolf"] },
+                { "id": "right", "type": "story" },
+            ],
+            "connections": [{ "from": "gate", "to": "left" }, { "from": "gate", "to": "right" }],
+        })
+    }
+
+    fn faults_after(change: impl FnOnce(&mut serde_json::Value)) -> Vec<Fault> {
+        let mut value = sound();
+        change(&mut value);
+        content(value).faults()
+    }
+
+    fn at(node: &str, kind: FaultKind) -> Fault {
+        Fault { node: Some(node.to_owned()), kind }
+    }
+
+    #[test]
+    fn a_sound_story_has_no_fault() {
+        assert_eq!(content(sound()).faults(), []);
+    }
+
+    #[test]
+    fn every_fault_names_its_node() {
+        assert_eq!(faults_after(|c| c["start"] = json!("nowhere")), [Fault { node: None, kind: FaultKind::NoStart }]);
+        assert_eq!(faults_after(|c| c["nodes"][1]["enemies"] = json!([])), [at("left", FaultKind::NoEnemy)]);
+        assert_eq!(
+            faults_after(|c| c["connections"] = json!([{ "from": "gate", "to": "left" }])),
+            [at("gate", FaultKind::TooFewChoices), at("right", FaultKind::Unreachable)]
+        );
+        assert_eq!(
+            faults_after(|c| c["connections"].as_array_mut().unwrap().push(json!({ "from": "right", "to": "moon" }))),
+            [at("moon", FaultKind::DanglingConnection)]
+        );
+        assert_eq!(
+            faults_after(|c| c["nodes"].as_array_mut().unwrap().push(json!({ "id": "left", "type": "story" }))),
+            [at("left", FaultKind::DuplicateNode)]
+        );
+    }
+
+    #[test]
+    fn a_story_without_an_end_is_faulty() {
+        let faults = faults_after(|c| {
+            let connections = c["connections"].as_array_mut().unwrap();
+            connections.push(json!({ "from": "left", "to": "gate" }));
+            connections.push(json!({ "from": "right", "to": "gate" }));
+        });
+        assert_eq!(faults, [Fault { node: None, kind: FaultKind::NoEnding }]);
+    }
+
+    #[test]
+    fn unknown_fields_are_kept() {
+        let mut value = sound();
+        value["nodes"][2]["music"] = json!("wind");
+        value["connections"][0]["label"] = json!("Go left");
+        let kept = serde_json::to_value(content(value)).unwrap();
+        assert_eq!(kept["nodes"][2]["music"], "wind");
+        assert_eq!(kept["connections"][0]["label"], "Go left");
+    }
+}

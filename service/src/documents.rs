@@ -1,0 +1,17 @@
+//! JSON columns as typed documents: what the game reads is typed, what else a client keeps is kept.
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::Error;
+
+/// The document as the database keeps it.
+pub(crate) fn to_json<T: Serialize>(document: &T) -> Result<Value, Error> {
+    serde_json::to_value(document).map_err(|_| Error::InvalidValue { field: "document", rule: "is JSON" })
+}
+
+/// The database's document, typed.
+pub(crate) fn from_json<T: DeserializeOwned>(value: Value, field: &'static str) -> Result<T, Error> {
+    serde_json::from_value(value)
+        .map_err(|_| Error::InvalidValue { field, rule: "has the shape that its documentation gives" })
+}

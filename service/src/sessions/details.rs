@@ -1,0 +1,102 @@
+//! A session with all that a client shows of it.
+
+use entity::{
+    sea_orm_active_enums::{AdventureStatus, CharacterClass, DifficultyLevel},
+    sessions,
+};
+use sea_orm::{DbBackend, FromQueryResult, Statement, prelude::DateTimeWithTimeZone};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Sessions;
+use crate::{Caller, Error, adventures::AdventureContent, documents::from_json, operation::operation};
+
+/// A session, who sits there, and what is played.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SessionDetails {
+    /// The session.
+    pub session: sessions::Model,
+    /// Everyone who has or had a seat, the first to come first; nobody, for a visitor.
+    pub players: Vec<Mate>,
+    /// What is played.
+    pub adventure: SessionAdventure,
+}
+
+/// Who sits at a table, as the others there see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Mate {
+    /// Account.
+    pub user_id: Uuid,
+    /// Name of the player.
+    pub display_name: String,
+    /// Picture of the player.
+    pub avatar_url: Option<String>,
+    /// Character.
+    pub character_id: Uuid,
+    /// Name of the character.
+    pub character_name: String,
+    /// Class of the character.
+    pub character_class: CharacterClass,
+    /// When the seat was first taken.
+    pub joined_at: DateTimeWithTimeZone,
+    /// Whether the seat is held now.
+    pub is_active: bool,
+}
+
+/// What a session plays. The content is there for those who may read the adventure or sit at the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SessionAdventure {
+    /// Adventure.
+    pub id: Uuid,
+    /// Who made it.
+    pub creator_id: Uuid,
+    /// Name.
+    pub name: String,
+    /// What it is about.
+    pub description: Option<String>,
+    /// Small picture.
+    pub thumbnail_url: Option<String>,
+    /// How hard.
+    pub difficulty: DifficultyLevel,
+    /// Minutes.
+    pub estimated_duration: i32,
+    /// Draft, published or archived.
+    pub status: AdventureStatus,
+    /// The story.
+    #[serde(default)]
+    pub content: Option<AdventureContent>,
+}
+
+const DETAILS: &str = "SELECT session_data, players, adventure_data FROM public.get_session_details($1)";
+
+impl<C: Caller> Sessions<'_, C> {
+    /// A session with its table and its adventure.
+    ///
+    /// Who may: everybody where it is public, else those at its table. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn details(&self, id: Uuid) -> Result<SessionDetails, Error> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            session_data: Value,
+            players: Value,
+            adventure_data: Value,
+        }
+        operation!(self.caller, "sessions.details", |tx| {
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, DETAILS, [id.into()]);
+            let row = Row::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
+            Ok(SessionDetails {
+                session: from_json(row.session_data, "session")?,
+                players: from_json(row.players, "players")?,
+                adventure: from_json(row.adventure_data, "adventure")?,
+            })
+        })
+    }
+}

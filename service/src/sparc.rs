@@ -1,0 +1,110 @@
+//! The handle.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use uuid::Uuid;
+
+use crate::{Error, connection::As, identity::Identity};
+
+/// The game's database: one handle over a pool, cheap to clone. It does nothing itself; it gives identities, and what
+/// they ask is asked in their name.
+///
+/// The pool's login needs membership in the roles `anon`, `authenticated` and `service_role`, and nothing else.
+#[derive(Clone, Debug)]
+pub struct Sparc {
+    db: DatabaseConnection,
+}
+
+impl Sparc {
+    /// Over a pool that the service has already.
+    #[must_use]
+    pub fn new(db: DatabaseConnection) -> Self {
+        Self { db }
+    }
+
+    /// Over a pool of its own, with the default [`Options`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConnectionLost`] or [`Error::Database`] when the server does not let us in.
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        Self::connect_with(url, Options::default()).await
+    }
+
+    /// Over a pool of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sparc::connect`].
+    pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
+        let mut connect = ConnectOptions::new(url);
+        connect.max_connections(options.max_connections).acquire_timeout(options.acquire_timeout).sqlx_logging(false);
+        if !options.named_statements {
+            connect.map_sqlx_postgres_opts(|options| options.statement_cache_capacity(0));
+        }
+        Ok(Self::new(Database::connect(connect).await?))
+    }
+
+    /// As the user of that account: role `authenticated`.
+    #[must_use]
+    pub fn as_user(&self, id: Uuid) -> As {
+        As::new(self.db.clone(), Identity::User(id))
+    }
+
+    /// As a visitor who has not signed in: role `anon`.
+    #[must_use]
+    pub fn as_anon(&self) -> As {
+        As::new(self.db.clone(), Identity::Anon)
+    }
+
+    /// As the server itself: role `service_role`. Row security does not bind it; constraints and triggers do.
+    #[must_use]
+    pub fn as_service(&self) -> As {
+        As::new(self.db.clone(), Identity::Service)
+    }
+
+    /// Ends the pool. What is under way ends first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub async fn close(self) -> Result<(), Error> {
+        Ok(self.db.close().await?)
+    }
+}
+
+/// How to connect.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Most connections at once. Ten by default.
+    pub max_connections: u32,
+    /// How long an operation waits for one. Five seconds by default.
+    pub acquire_timeout: Duration,
+    /// Whether statements are prepared by name and kept on their connection. On by default; off behind a pooler in
+    /// transaction mode that does not follow them (PgBouncer before 1.21).
+    pub named_statements: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_connections: 10, acquire_timeout: Duration::from_secs(5), named_statements: true }
+    }
+}
+
+impl Options {
+    /// At most so many connections.
+    #[must_use]
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// No named statements, for a pooler in transaction mode.
+    #[must_use]
+    pub fn without_named_statements(mut self) -> Self {
+        self.named_statements = false;
+        self
+    }
+}

@@ -1,0 +1,176 @@
+//! Inputs that cannot be wrong: made once from what a person typed, checked there, and never again.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// A session's code: six of `ABCDEFGHJKMNPQRSTUVWXYZ23456789` as drawn by the database, or any six of `A-Z0-9` that a
+/// server gave one (decision "Codes"; PRD, "sessions").
+///
+/// Reading one is as forgiving as a person who reads it aloud: lower case, spaces and hyphens are accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JoinCode(String);
+
+impl JoinCode {
+    /// The six characters.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for JoinCode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let code: String =
+            text.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_uppercase()).collect();
+        let is_code = code.len() == 6 && code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+        if is_code {
+            Ok(Self(code))
+        } else {
+            Err(Error::InvalidValue { field: "code", rule: "has six letters or digits" })
+        }
+    }
+}
+
+impl TryFrom<String> for JoinCode {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&str> for JoinCode {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl From<JoinCode> for String {
+    fn from(code: JoinCode) -> Self {
+        code.0
+    }
+}
+
+impl fmt::Display for JoinCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A whole number within bounds, with the conversions that an input needs.
+macro_rules! bounded {
+    ($(#[$doc:meta])* $name:ident, $low:literal to $high:literal, $field:literal, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "i32", into = "i32")]
+        pub struct $name(i32);
+
+        impl $name {
+            /// The least.
+            pub const MIN: Self = Self($low);
+            /// The greatest.
+            pub const MAX: Self = Self($high);
+
+            /// The number.
+            #[must_use]
+            pub const fn get(self) -> i32 {
+                self.0
+            }
+
+            /// The number as this, if it is within bounds.
+            ///
+            /// # Errors
+            ///
+            /// [`Error::InvalidValue`].
+            pub fn new(number: i32) -> Result<Self, Error> {
+                if number < $low || number > $high {
+                    return Err(Error::InvalidValue { field: $field, rule: $rule });
+                }
+                Ok(Self(number))
+            }
+
+            /// A number of the game's own tables, which tests hold within bounds.
+            #[allow(dead_code)]
+            pub(crate) const fn known(number: i32) -> Self {
+                Self(number)
+            }
+        }
+
+        impl TryFrom<i32> for $name {
+            type Error = Error;
+
+            fn try_from(number: i32) -> Result<Self, Error> {
+                Self::new(number)
+            }
+        }
+
+        impl From<$name> for i32 {
+            fn from(value: $name) -> i32 {
+                value.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+bounded!(
+    /// What a roll's modified total must reach: 3 to 18 (PRD, "dice_rolls").
+    Difficulty,
+    3 to 18,
+    "difficulty",
+    "is 3 to 18"
+);
+
+bounded!(
+    /// The value of one attribute of a character: 1 to 6 dice (PRD, "characters").
+    AttributeValue,
+    1 to 6,
+    "attribute",
+    "is 1 to 6"
+);
+
+bounded!(
+    /// How many may sit at a session's table, the Seer not counted: 2 to 6 (PRD, "sessions").
+    TableSize,
+    2 to 6,
+    "max_players",
+    "is 2 to 6"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::{Difficulty, JoinCode};
+
+    #[test]
+    fn a_code_is_read_as_a_person_writes_it() {
+        for text in ["ABC234", "abc234", " abc 234 ", "ABC-234"] {
+            assert_eq!(text.parse::<JoinCode>().unwrap().as_str(), "ABC234");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_code_is_refused() {
+        for text in ["", "ABC23", "ABC2345", "ABC23Ä", "ABC23!"] {
+            assert_eq!(text.parse::<JoinCode>().unwrap_err().code(), "invalid_value");
+        }
+    }
+
+    #[test]
+    fn a_number_out_of_bounds_does_not_come_in_by_json() {
+        assert!(serde_json::from_str::<Difficulty>("18").is_ok());
+        assert!(serde_json::from_str::<Difficulty>("19").is_err());
+    }
+}
