@@ -36,12 +36,12 @@ SELECT 'USAGE on schema auth'
 WHERE to_regnamespace('auth') IS NOT NULL
   AND NOT has_schema_privilege('auth', 'USAGE')
 UNION ALL
-SELECT wanted.right || ' on table auth.users'
+SELECT wanted.privilege || ' on table auth.users'
 FROM pg_catalog.pg_class
-CROSS JOIN (VALUES ('SELECT'), ('REFERENCES'), ('TRIGGER')) AS wanted (right)
+CROSS JOIN (VALUES ('SELECT'), ('REFERENCES'), ('TRIGGER')) AS wanted (privilege)
 WHERE relnamespace = to_regnamespace('auth')
   AND relname = 'users'
-  AND NOT has_table_privilege(pg_class.oid, wanted.right)
+  AND NOT has_table_privilege(pg_class.oid, wanted.privilege)
 UNION ALL
 SELECT 'ownership of publication supabase_realtime'
 FROM pg_catalog.pg_publication

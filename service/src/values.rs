@@ -91,7 +91,7 @@ macro_rules! bounded {
             ///
             /// [`Error::InvalidValue`].
             pub fn new(number: i32) -> Result<Self, Error> {
-                if number < $low || number > $high {
+                if !($low..=$high).contains(&number) {
                     return Err(Error::InvalidValue { field: $field, rule: $rule });
                 }
                 Ok(Self(number))

@@ -15,7 +15,7 @@ BEGIN
   END IF;
 
   IF NEW.content IS DISTINCT FROM OLD.content THEN
-    IF OLD.status = 'published' THEN
+    IF OLD.status = 'published' AND NEW.status = 'published' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP010',
         MESSAGE = 'A published adventure is taken back before it is edited',

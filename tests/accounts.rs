@@ -1,0 +1,152 @@
+//! Sign-up never fails because of us; profiles follow their accounts until the end.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::world::{World, at_once, row, seat};
+
+async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
+    let id = Uuid::new_v4();
+    let sql = format!("INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', {email}, '{metadata}')");
+    world.owner().exec(&sql).await.unwrap();
+    row(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await
+}
+
+#[tokio::test]
+async fn the_display_name_is_the_first_that_says_something() {
+    let world = World::new().await;
+    for (email, metadata, expected) in [
+        ("'a@x.org'", serde_json::json!({"display_name": "Ada", "full_name": "B", "name": "C"}), "Ada"),
+        ("'b@x.org'", serde_json::json!({"full_name": "Ada Byron", "name": "C"}), "Ada Byron"),
+        ("'c@x.org'", serde_json::json!({"name": "Countess"}), "Countess"),
+        ("'mailbox@x.org'", serde_json::json!({}), "mailbox"),
+        ("'blank@x.org'", serde_json::json!({"display_name": "   "}), "blank"),
+        ("NULL", serde_json::json!({}), "Adventurer"),
+        ("'odd@x.org'", serde_json::json!("not an object"), "odd"),
+        ("'list@x.org'", serde_json::json!(["display_name"]), "list"),
+    ] {
+        assert_eq!(sign_up(&world, email, metadata).await["display_name"], expected);
+    }
+}
+
+#[tokio::test]
+async fn an_account_without_an_address_or_with_a_taken_one_gets_one_of_its_own() {
+    let world = World::new().await;
+    for email in ["NULL", "''", "'  '"] {
+        let profile = sign_up(&world, email, Value::Null).await;
+        assert_eq!(profile["email"], format!("{}@no-email.invalid", profile["id"].as_str().unwrap()));
+    }
+    assert_eq!(sign_up(&world, "'one@x.org'", Value::Null).await["email"], "one@x.org");
+    let second = sign_up(&world, "'one@x.org'", Value::Null).await;
+    assert_eq!(second["email"], format!("{}@no-email.invalid", second["id"].as_str().unwrap()));
+}
+
+#[tokio::test]
+async fn sixteen_sign_ups_with_one_address_at_once_all_succeed() {
+    let world = World::new().await;
+    let asking = (0..16)
+        .map(|_| {
+            let owner = world.owner();
+            async move {
+                owner.exec("INSERT INTO auth.users (id, email, is_sso_user) VALUES (gen_random_uuid(), 'same@x.org', true)").await
+            }
+        })
+        .collect();
+    assert!(at_once(asking).await.iter().all(|outcome| *outcome == Ok(1)));
+    assert_eq!(world.owner().count("users").await, 16);
+    assert_eq!(world.owner().count("users WHERE email = 'same@x.org'").await, 1);
+}
+
+#[tokio::test]
+async fn a_later_change_of_address_reaches_the_profile() {
+    let world = World::new().await;
+    let (one, two) = (world.account().await, world.account().await);
+    let change = |id, email: &str| format!("UPDATE auth.users SET email = '{email}' WHERE id = '{id}'");
+    world.owner().exec(&change(one, "new@x.org")).await.unwrap();
+    let email = |id| format!("SELECT email FROM users WHERE id = '{id}'");
+    assert_eq!(world.owner().value::<String>(&email(one)).await.unwrap(), "new@x.org");
+    world.owner().exec(&change(two, "new@x.org")).await.unwrap();
+    assert_eq!(world.owner().value::<String>(&email(two)).await.unwrap(), format!("{two}@no-email.invalid"));
+}
+
+#[tokio::test]
+async fn soft_deletion_takes_personal_data_live_seats_waiting_sessions_and_drafts() {
+    let world = World::new().await;
+    let table = world.active_table(2).await;
+    let leaver = &table.players[0];
+    let id = leaver.id;
+    leaver
+        .person
+        .exec("UPDATE users SET display_name = 'Real Name', avatar_url = 'https://x.org/me.png', bio = 'I live here'")
+        .await
+        .unwrap();
+    let draft = world.draft(id).await;
+    let adventure = world.adventure(id).await;
+    let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{id}', '{adventure}') RETURNING id");
+    let waiting: Uuid = world.owner().value(&sql).await.unwrap();
+
+    world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{id}'")).await.unwrap();
+
+    let profile = row(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await;
+    assert_eq!(profile["email"], format!("{id}@deleted.invalid"));
+    assert_eq!(profile["display_name"], "Former player");
+    assert!(profile["avatar_url"].is_null() && profile["bio"].is_null());
+    let seats = format!("session_players WHERE user_id = '{id}' AND is_active");
+    assert_eq!(world.owner().count(&seats).await, 0, "live seats are left");
+    let status = format!("SELECT status::text FROM sessions WHERE id = '{waiting}'");
+    assert_eq!(world.owner().value::<String>(&status).await.unwrap(), "cancelled");
+    assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft}'")).await, 0, "drafts go");
+    assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "published ones stay");
+    let told = "session_events WHERE payload::text LIKE '%Real Name%' OR payload::text LIKE '%me.png%'";
+    assert_eq!(world.owner().count(told).await, 0, "nor do events tell the name");
+    assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 1);
+}
+
+#[tokio::test]
+async fn a_token_that_outlives_its_account_brings_nothing_back() {
+    let world = World::new().await;
+    let player = world.player().await;
+    let table = world.table(0).await;
+    world.set(&table, "is_public = true").await;
+    world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id)).await.unwrap();
+    for attempt in [
+        "UPDATE users SET display_name = 'Back again'".to_owned(),
+        crate::world::insert_character(Uuid::new_v4(), player.id),
+        seat(table.session, player.id, player.character),
+        format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", table.adventure),
+    ] {
+        let no = player.person.exec(&attempt).await.unwrap_err();
+        assert!(no.is("SP019", "account_open"), "{attempt}: {no:?}");
+    }
+    let again = format!("UPDATE auth.users SET deleted_at = NULL WHERE id = '{0}'; UPDATE auth.users SET deleted_at = now() WHERE id = '{0}'", player.id);
+    world.owner().exec(&again).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_draft_with_a_history_is_put_away_instead() {
+    let world = World::new().await;
+    let seer = world.somebody().await;
+    let draft = world.draft(seer.uuid()).await;
+    seer.exec(&format!("INSERT INTO sessions (adventure_id) VALUES ('{draft}')")).await.unwrap();
+    world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", seer.uuid())).await.unwrap();
+    assert_eq!(world.owner().value::<String>("SELECT status::text FROM adventures").await.unwrap(), "archived");
+}
+
+#[tokio::test]
+async fn a_hard_deletion_works_while_nobody_elses_history_holds_the_account() {
+    let world = World::new().await;
+    let alone = world.player().await;
+    let adventure = world.adventure(alone.id).await;
+    let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id", alone.id);
+    let own: Uuid = world.owner().value(&sql).await.unwrap();
+    world.owner().exec(&seat(own, alone.id, alone.character)).await.unwrap();
+    world.roll(own, alone.character, "{1}", 10, 0).await;
+    let delete = |id| format!("DELETE FROM auth.users WHERE id = '{id}'");
+    assert_eq!(world.owner().exec(&delete(alone.id)).await, Ok(1));
+    assert_eq!(world.owner().count("users").await + world.owner().count("sessions").await, 0);
+
+    let table = world.table(1).await;
+    assert_eq!(world.owner().exec(&delete(table.players[0].id)).await.unwrap_err().code, "23503", "a seat elsewhere");
+    assert_eq!(world.owner().exec(&delete(table.seer.uuid())).await.unwrap_err().code, "23503", "others sat there");
+    assert_eq!(world.owner().count("users").await, 2, "all or nothing");
+}

@@ -1,0 +1,108 @@
+//! Adventures: published means valid, and what a client writes is not valid until the service says so.
+
+use uuid::Uuid;
+
+use crate::world::World;
+
+#[tokio::test]
+async fn published_means_valid_and_is_stamped() {
+    let world = World::new().await;
+    let creator = world.somebody().await;
+    let draft = world.draft(creator.uuid()).await;
+    let publish = format!("UPDATE adventures SET status = 'published' WHERE id = '{draft}'");
+    assert!(creator.exec(&publish).await.unwrap_err().is("23514", "published_is_valid"));
+    world.service().exec(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
+    assert_eq!(creator.exec(&publish).await, Ok(1));
+    assert_eq!(creator.count("adventures WHERE published_at IS NOT NULL").await, 1);
+}
+
+#[tokio::test]
+async fn content_written_by_a_client_clears_the_verdict() {
+    let world = World::new().await;
+    let creator = world.somebody().await;
+    let draft = world.draft(creator.uuid()).await;
+    world.service().exec(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
+    creator.exec("UPDATE adventures SET name = 'Another name'").await.unwrap();
+    assert_eq!(creator.count("adventures WHERE is_valid").await, 1, "a name changes no verdict");
+    creator.exec("UPDATE adventures SET content = '{\"nodes\": []}'").await.unwrap();
+    assert_eq!(creator.count("adventures WHERE is_valid").await, 0);
+}
+
+#[tokio::test]
+async fn a_published_adventure_is_taken_back_before_it_is_edited() {
+    let world = World::new().await;
+    let creator = world.somebody().await;
+    world.adventure(creator.uuid()).await;
+    let edit = "UPDATE adventures SET content = '{\"nodes\": [1]}'";
+    assert!(creator.exec(edit).await.unwrap_err().is("SP010", "published_not_edited"));
+    assert_eq!(creator.exec("UPDATE adventures SET status = 'draft'").await, Ok(1));
+    assert_eq!(creator.exec(edit).await, Ok(1));
+    assert!(creator.exec("UPDATE adventures SET status = 'published'").await.unwrap_err().is("23514", "published_is_valid"));
+}
+
+#[tokio::test]
+async fn verdict_and_statistics_belong_to_the_server() {
+    let world = World::new().await;
+    let creator = world.somebody().await;
+    world.draft(creator.uuid()).await;
+    for change in [
+        "is_valid = true", "validation_errors = '[]'", "times_played = 9", "average_rating = 5", "published_at = now()",
+        "creator_id = gen_random_uuid()", "created_at = now()",
+    ] {
+        assert!(creator.exec(&format!("UPDATE adventures SET {change}")).await.unwrap_err().is_forbidden(), "{change}");
+    }
+    for column in ["is_valid", "times_played", "average_rating", "published_at", "validation_errors"] {
+        let sql = format!("INSERT INTO adventures (name, {column}) VALUES ('Forged', NULL)");
+        assert!(creator.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
+    }
+    let published = "INSERT INTO adventures (name, status) VALUES ('Forged', 'published')";
+    assert!(creator.exec(published).await.unwrap_err().is("23514", "published_is_valid"));
+}
+
+#[tokio::test]
+async fn published_adventures_are_everyones_to_read_and_drafts_their_creators() {
+    let world = World::new().await;
+    let (creator, stranger) = (world.somebody().await, world.somebody().await);
+    world.adventure(creator.uuid()).await;
+    world.draft(creator.uuid()).await;
+    assert_eq!(creator.count("adventures").await, 2);
+    assert_eq!(stranger.count("adventures").await, 1);
+    assert_eq!(world.visitor().count("adventures").await, 1);
+    assert_eq!(stranger.exec("UPDATE adventures SET name = 'Mine now'").await, Ok(0));
+    assert_eq!(stranger.exec("DELETE FROM adventures").await, Ok(0));
+    let forged = format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'Forged')", creator.uuid());
+    assert!(stranger.exec(&forged).await.unwrap_err().is_forbidden());
+    let own = "INSERT INTO adventures (name) VALUES ('My own') RETURNING creator_id";
+    assert_eq!(stranger.value::<Uuid>(own).await.unwrap(), stranger.uuid());
+}
+
+#[tokio::test]
+async fn an_adventure_that_was_played_is_archived_instead_of_deleted() {
+    let world = World::new().await;
+    let table = world.table(0).await;
+    assert_eq!(table.seer.exec("DELETE FROM adventures").await.unwrap_err().code, "23503");
+    assert_eq!(table.seer.exec("UPDATE adventures SET status = 'archived'").await, Ok(1));
+}
+
+#[tokio::test]
+async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
+    let world = World::new().await;
+    let (creator, stranger) = (world.somebody().await, world.somebody().await);
+    let draft = world.draft(creator.uuid()).await;
+    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING name");
+    assert_eq!(creator.value::<String>(&insert).await.unwrap(), "Wolf");
+    assert!(stranger.exec(&insert).await.unwrap_err().is_forbidden());
+    assert!(world.visitor().exec(&insert).await.unwrap_err().is_forbidden());
+    assert_eq!(stranger.count("creatures").await, 0);
+    assert_eq!(world.visitor().count("creatures").await, 0);
+    assert_eq!(stranger.exec("UPDATE creatures SET name = 'Mine'").await, Ok(0));
+    assert_eq!(stranger.exec("DELETE FROM creatures").await, Ok(0));
+    world.owner().exec("UPDATE adventures SET is_valid = true; UPDATE adventures SET status = 'published'").await.unwrap();
+    assert_eq!(stranger.count("creatures").await, 1);
+    assert_eq!(world.visitor().count("creatures").await, 1);
+    assert_eq!(creator.exec("UPDATE creatures SET armor = 2").await, Ok(1));
+    for stats in ["{}", "[]", r#"{"might": 11, "grace": 1, "wit": 1, "heart": 1}"#, r#"{"might": "5", "grace": 1, "wit": 1, "heart": 1}"#] {
+        let no = creator.exec(&format!("UPDATE creatures SET stats = '{stats}'")).await.unwrap_err();
+        assert!(no.is("23514", "valid_stats"), "{stats}");
+    }
+}

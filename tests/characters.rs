@@ -1,0 +1,163 @@
+//! Characters: ten living ones an account, history kept, columns that belong to the server.
+
+use uuid::Uuid;
+
+use crate::world::{World, at_once, insert_character, seat};
+
+#[tokio::test]
+async fn the_tenth_character_is_one_of_eight() {
+    let world = World::new().await;
+    for _ in 0..5 {
+        let user = world.account().await;
+        for _ in 0..9 {
+            world.character(user).await;
+        }
+        let asking = (0..8)
+            .map(|_| {
+                let person = world.user(user);
+                async move { person.exec(&insert_character(Uuid::new_v4(), user)).await }
+            })
+            .collect();
+        let refused: Vec<_> = at_once(asking).await.into_iter().filter_map(Result::err).collect();
+        assert_eq!(refused.len(), 7);
+        assert!(
+            refused
+                .iter()
+                .all(|no| no.is("SP001", "character_limit") && no.message == "Character limit reached (maximum 10)"),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_character_that_changes_owner_counts_for_the_new_one() {
+    let world = World::new().await;
+    let (giver, taker) = (world.player().await, world.account().await);
+    for _ in 0..10 {
+        world.character(taker).await;
+    }
+    let give = format!("UPDATE characters SET user_id = '{taker}' WHERE id = '{}'", giver.character);
+    assert!(world.service().exec(&give).await.unwrap_err().is("SP001", "character_limit"));
+}
+
+#[tokio::test]
+async fn a_retired_character_does_not_count_and_coming_back_is_checked() {
+    let world = World::new().await;
+    let user = world.somebody().await;
+    let first = world.character(user.uuid()).await;
+    for _ in 0..9 {
+        world.character(user.uuid()).await;
+    }
+    let set = |value| format!("UPDATE characters SET retired_at = {value} WHERE id = '{first}'");
+    assert_eq!(user.exec(&set("'2000-01-01'")).await, Ok(1));
+    let forged = format!("characters WHERE id = '{first}' AND retired_at < '2020-01-01'");
+    assert_eq!(user.count(&forged).await, 0, "the server stamps it");
+    user.exec(&insert_character(Uuid::new_v4(), user.uuid())).await.unwrap();
+    assert!(user.exec(&set("NULL")).await.unwrap_err().is("SP001", "character_limit"));
+}
+
+#[tokio::test]
+async fn a_retired_character_takes_no_seat() {
+    let world = World::new().await;
+    let table = world.table(0).await;
+    world.set(&table, "is_public = true").await;
+    let player = world.player().await;
+    player.person.exec("UPDATE characters SET retired_at = now()").await.unwrap();
+    let no = player.person.exec(&seat(table.session, player.id, player.character)).await.unwrap_err();
+    assert!(no.is("SP007", "living_character"), "{no:?}");
+}
+
+#[tokio::test]
+async fn a_character_seated_at_a_live_table_neither_retires_nor_changes_hands() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    let other = world.account().await;
+    let player = &table.players[0];
+    let no = player.person.exec("UPDATE characters SET retired_at = now()").await.unwrap_err();
+    assert!(no.is("SP008", "character_not_seated"), "{no:?}");
+    let give = format!("UPDATE characters SET user_id = '{other}' WHERE id = '{}'", player.character);
+    assert!(world.service().exec(&give).await.unwrap_err().is("SP008", "character_not_seated"));
+    world.set(&table, "status = 'cancelled'").await;
+    assert_eq!(player.person.exec("UPDATE characters SET retired_at = now()").await, Ok(1));
+}
+
+#[tokio::test]
+async fn retiring_and_sitting_down_at_once_leave_no_retired_character_seated() {
+    let world = World::new().await;
+    for _ in 0..20 {
+        let table = world.table(0).await;
+        world.set(&table, "is_public = true").await;
+        let player = world.player().await;
+        let (sits, retires) = (player.person.clone(), player.person.clone());
+        let sit = seat(table.session, player.id, player.character);
+        let asking: Vec<std::pin::Pin<Box<dyn Future<Output = bool> + Send>>> = vec![
+            Box::pin(async move { sits.exec(&sit).await.is_ok() }),
+            Box::pin(async move { retires.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
+        ];
+        let done = at_once(asking).await;
+        assert_eq!(done.iter().filter(|done| **done).count(), 1, "one of the two");
+    }
+}
+
+#[tokio::test]
+async fn a_character_with_a_history_is_not_deleted_and_one_without_is() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    world.set(&table, "status = 'completed'").await;
+    let player = &table.players[0];
+    let fresh = world.character(player.id).await;
+    let delete = |id| format!("DELETE FROM characters WHERE id = '{id}'");
+    assert_eq!(player.person.exec(&delete(player.character)).await.unwrap_err().code, "23503");
+    assert_eq!(player.person.exec(&delete(fresh)).await, Ok(1));
+}
+
+#[tokio::test]
+async fn what_the_game_decides_is_not_the_owners_to_change() {
+    let world = World::new().await;
+    let player = world.player().await;
+    for change in [
+        "class = 'wizard'", "might = 6", "grace = 6", "wit = 6", "heart = 6", "level = 10", "experience = 999",
+        "max_hit_points = 10", "last_played_at = now()", "created_at = now()", "updated_at = now()",
+        "user_id = gen_random_uuid()", "id = gen_random_uuid()",
+    ] {
+        let no = player.person.exec(&format!("UPDATE characters SET {change}")).await.unwrap_err();
+        assert!(no.is_forbidden(), "{change}");
+    }
+    for change in ["name = 'Renamed'", "equipment = '[]'", "special_ability = '{}'", "hit_points = 0"] {
+        assert_eq!(player.person.exec(&format!("UPDATE characters SET {change}")).await, Ok(1), "{change}");
+    }
+    for column in ["level", "experience", "max_hit_points", "hit_points"] {
+        let sql = format!(
+            "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, {column})
+             VALUES ('{}', 'Forged', 'rogue', 1, 1, 1, 1, '{{}}', 5)",
+            player.id
+        );
+        assert!(player.person.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
+    }
+}
+
+#[tokio::test]
+async fn hit_points_go_from_zero_to_the_maximum() {
+    let world = World::new().await;
+    let player = world.player().await;
+    let set = |what: &str| format!("UPDATE characters SET {what}");
+    assert!(player.person.exec(&set("hit_points = 7")).await.unwrap_err().is("23514", "characters_hit_points_check"));
+    assert!(player.person.exec(&set("hit_points = -1")).await.unwrap_err().is("23514", "characters_hit_points_check"));
+    world.service().exec(&set("max_hit_points = 10")).await.unwrap();
+    assert_eq!(player.person.exec(&set("hit_points = 10")).await, Ok(1));
+}
+
+#[tokio::test]
+async fn a_character_is_its_owners_alone() {
+    let world = World::new().await;
+    let (owner, stranger) = (world.player().await, world.somebody().await);
+    assert_eq!(owner.person.count("characters").await, 1);
+    assert_eq!(stranger.count("characters").await, 0);
+    assert_eq!(stranger.exec("UPDATE characters SET name = 'Mine'").await, Ok(0));
+    assert_eq!(stranger.exec("DELETE FROM characters").await, Ok(0));
+    let forged = insert_character(Uuid::new_v4(), owner.id);
+    assert!(stranger.exec(&forged).await.unwrap_err().is_forbidden());
+    assert!(world.visitor().exec("SELECT FROM characters").await.unwrap_err().is_forbidden());
+    let returned = format!("{} RETURNING name", insert_character(Uuid::new_v4(), owner.id));
+    assert!(owner.person.value::<String>(&returned).await.unwrap().starts_with("Hero"));
+}

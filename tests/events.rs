@@ -1,0 +1,218 @@
+//! Events are written by triggers, come in one order a session, and are kept for a day.
+
+use serde_json::Value;
+
+use crate::world::{World, at_once, roll, row};
+
+async fn kinds(world: &World, session: uuid::Uuid) -> Vec<String> {
+    let sql = format!("SELECT event_type FROM session_events WHERE session_id = '{session}' ORDER BY seq");
+    world.owner().values(&sql).await.unwrap()
+}
+
+#[tokio::test]
+async fn no_writer_forgets_an_event() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    for change in [
+        "status = 'active'", "current_scene_id = 'ford'", "current_encounter_id = 'wolves'", "game_state = '{\"a\": 1}'",
+    ] {
+        world.set(&table, change).await;
+    }
+    let player = &table.players[0];
+    player.person.exec(&roll(table.session, player.character)).await.unwrap();
+    player.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
+    assert_eq!(
+        kinds(&world, table.session).await,
+        ["player_joined", "session_status", "scene_changed", "encounter_changed", "game_state", "dice_rolled", "player_left"]
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_change_is_not_told() {
+    let world = World::new().await;
+    let table = world.active_table(0).await;
+    world.set(&table, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
+    assert_eq!(kinds(&world, table.session).await, ["session_status"]);
+}
+
+#[tokio::test]
+async fn a_payload_needs_no_further_query() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let player = &table.players[0];
+    player.person.exec(&roll(table.session, player.character)).await.unwrap();
+    let payload = |kind: &str| {
+        let person = player.person.clone();
+        let sql = format!("SELECT payload FROM session_events WHERE event_type = '{kind}'");
+        async move { person.value::<Value>(&sql).await.unwrap() }
+    };
+    let joined = payload("player_joined").await;
+    assert_eq!(joined["userId"], player.id.to_string());
+    for key in ["displayName", "characterId", "characterName", "characterClass", "seatsTaken", "maxPlayers"] {
+        assert!(!joined[key].is_null(), "{key}");
+    }
+    let status = payload("session_status").await;
+    assert_eq!((status["from"].as_str(), status["to"].as_str()), (Some("waiting"), Some("active")));
+    let rolled = payload("dice_rolled").await;
+    for key in ["rollId", "characterName", "results", "total", "modifiedTotal", "outcome", "success", "margin", "animationSeed"] {
+        assert!(!rolled[key].is_null(), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
+    let world = World::new().await;
+    let table = world.table(2).await;
+    world.set(&table, "is_public = true").await;
+    let send = |kind: &str| {
+        format!("INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', '{kind}', '{{}}')", table.session)
+    };
+    let player = &table.players[0].person;
+    assert_eq!(player.exec(&send("client.wave")).await, Ok(1));
+    assert_eq!(table.seer.exec(&send("client.wave")).await, Ok(1));
+    for kind in ["dice_rolled", "session_status", "clientx", "client"] {
+        assert!(player.exec(&send(kind)).await.unwrap_err().is_forbidden(), "{kind}");
+        assert!(table.seer.exec(&send(kind)).await.unwrap_err().is_forbidden(), "{kind}");
+    }
+    assert!(world.somebody().await.exec(&send("client.wave")).await.unwrap_err().is_forbidden());
+    assert!(world.visitor().exec(&send("client.wave")).await.unwrap_err().is_forbidden());
+    let gone = &table.players[1];
+    gone.person.exec(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", gone.id)).await.unwrap();
+    assert!(gone.person.exec(&send("client.wave")).await.unwrap_err().is_forbidden(), "who left");
+    for column in ["created_at", "sender_id"] {
+        let sql = format!("INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)", table.session);
+        assert!(player.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
+    }
+    let numbered = format!("INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)", table.session);
+    assert_eq!(player.exec(&numbered).await.unwrap_err().code, "428C9", "the server numbers");
+    assert!(player.exec("DELETE FROM session_events").await.unwrap_err().is_forbidden());
+    assert!(player.exec("UPDATE session_events SET payload = '{}'").await.unwrap_err().is_forbidden());
+}
+
+#[tokio::test]
+async fn the_sender_is_who_sent_it_whatever_the_payload_says() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    let player = &table.players[0];
+    let sql = format!(
+        "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.chat', '{{\"from\": \"Seer\"}}')
+         RETURNING sender_id",
+        table.session
+    );
+    assert_eq!(player.person.value::<uuid::Uuid>(&sql).await.unwrap(), player.id);
+}
+
+#[tokio::test]
+async fn events_are_read_by_participants_alone() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    world.set(&table, "is_public = true").await;
+    assert!(table.seer.count("session_events").await > 0);
+    assert!(table.players[0].person.count("session_events").await > 0);
+    assert_eq!(world.somebody().await.count("session_events").await, 0);
+    assert!(world.visitor().exec("SELECT FROM session_events").await.unwrap_err().is_forbidden());
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_an_event_has_missed_none_before_it() {
+    let world = World::new().await;
+    let table = world.active_table(4).await;
+    let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
+    let reader = table.seer.clone();
+    let session = table.session;
+    let mut asking: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
+    for player in &table.players {
+        let (person, send) = (player.person.clone(), send.clone());
+        asking.push(Box::pin(async move {
+            for _ in 0..50 {
+                person.exec(&send).await.unwrap();
+            }
+        }));
+    }
+    asking.push(Box::pin(async move {
+        let mut seen: Vec<i64> = Vec::new();
+        while seen.len() < 200 {
+            let after = seen.last().copied().unwrap_or(0);
+            let sql = format!(
+                "SELECT seq FROM session_events WHERE session_id = '{session}' AND seq > {after}
+                 AND event_type = 'client.wave' ORDER BY seq"
+            );
+            seen.extend(reader.values::<i64>(&sql).await.unwrap());
+        }
+        let all = format!("session_events WHERE session_id = '{session}' AND event_type = 'client.wave'");
+        assert_eq!(reader.count(&all).await, 200, "none came before one that was seen");
+    }));
+    at_once(asking).await;
+}
+
+#[tokio::test]
+async fn old_events_go_when_new_ones_come_in_bounded_batches() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    // Without its triggers, as time would have left them.
+    let old = format!(
+        "SET LOCAL session_replication_role = replica;
+         INSERT INTO session_events (session_id, event_type, created_at)
+         SELECT '{}', 'client.old', now() - INTERVAL '25 hours' FROM generate_series(1, 250)",
+        table.session
+    );
+    world.owner().exec(&old).await.unwrap();
+    let left = "session_events WHERE event_type = 'client.old'";
+    let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", table.session);
+    for expected in [150, 50, 0] {
+        table.players[0].person.exec(&send).await.unwrap();
+        assert_eq!(world.owner().count(left).await, expected, "a player's event cleans as the owner");
+    }
+    assert_eq!(world.owner().count("session_events WHERE event_type = 'client.new'").await, 3, "young ones stay");
+}
+
+#[tokio::test]
+async fn the_clean_up_finds_old_events_by_their_index() {
+    let world = World::new().await;
+    let table = world.active_table(0).await;
+    let fill = format!(
+        "SET LOCAL session_replication_role = replica;
+         INSERT INTO session_events (session_id, event_type)
+         SELECT '{}', 'client.x' FROM generate_series(1, 20000)",
+        table.session
+    );
+    world.owner().exec(&fill).await.unwrap();
+    world.owner().exec("ANALYZE session_events").await.unwrap();
+    let plan: Vec<String> = world
+        .owner()
+        .values(
+            "EXPLAIN SELECT id FROM session_events WHERE created_at < now() - INTERVAL '24 hours'
+             ORDER BY created_at LIMIT 100 FOR UPDATE SKIP LOCKED",
+        )
+        .await
+        .unwrap();
+    assert!(plan.join("\n").contains("idx_session_events_cleanup"), "{plan:#?}");
+}
+
+#[tokio::test]
+async fn finished_sessions_move_to_the_archive_with_their_seats_and_rolls() {
+    let world = World::new().await;
+    let table = world.active_table(2).await;
+    let player = &table.players[0];
+    world.roll(table.session, player.character, "{1,2}", 10, 0).await;
+    player.person.exec(&roll(table.session, player.character)).await.unwrap();
+    world.set(&table, "status = 'completed'").await;
+    world.set(&table, "ended_at = now() - INTERVAL '91 days'").await;
+    let young = world.active_table(1).await;
+    world.set(&young, "status = 'completed'").await;
+    let archive = "SELECT private.archive_sessions(10)";
+    assert!(player.person.exec(archive).await.unwrap_err().is_forbidden());
+    assert_eq!(world.service().value::<i32>(archive).await, Ok(1));
+    assert_eq!(world.service().value::<i32>(archive).await, Ok(0), "again is nothing");
+    assert_eq!(world.owner().count("sessions").await, 1);
+    let stranger = world.somebody().await;
+    for (table_name, rows) in [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)] {
+        assert_eq!(player.person.count(table_name).await, rows, "{table_name}");
+        assert_eq!(table.seer.count(table_name).await, rows, "{table_name}");
+        assert_eq!(stranger.count(table_name).await, 0, "{table_name}");
+        let sql = format!("DELETE FROM {table_name}");
+        assert!(player.person.exec(&sql).await.unwrap_err().is_forbidden(), "{table_name}");
+    }
+    let kept = row(&world.owner(), "SELECT seats_taken, status FROM archived_sessions").await;
+    assert_eq!((kept["seats_taken"].as_i64(), kept["status"].as_str()), (Some(2), Some("completed")));
+}

@@ -1,0 +1,17 @@
+//! Integration tests against a real PostgreSQL, one module a concern. Each test has a database of its own.
+
+#![allow(missing_docs)]
+
+mod accounts;
+mod adventures;
+mod catalog;
+mod characters;
+mod events;
+mod migrations;
+mod privacy;
+mod rolls;
+mod seats;
+mod service;
+mod sessions;
+mod throwaway_server;
+mod world;

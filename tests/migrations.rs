@@ -1,0 +1,235 @@
+//! The migrations as a library: up and down, alone and at once, on plain PostgreSQL and on a platform like Supabase.
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
+use sparc::{
+    migration::{Migrator, connect, sea_orm_migration::MigratorTrait},
+    service::{Operations, Sparc, characters::NewCharacter},
+};
+use throwaway::Database;
+
+use crate::world::{at_once, server};
+
+async fn empty() -> (Database, DatabaseConnection) {
+    let database = server().await.empty().await.unwrap();
+    let db = connect(database.url()).await.unwrap();
+    (database, db)
+}
+
+async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
+    db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql))
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|row| row.try_get_by_index(0).unwrap())
+        .collect()
+}
+
+/// Everything that a database holds besides rows, to the letter, a line each.
+async fn catalog(db: &DatabaseConnection) -> Vec<String> {
+    lines(db, include_str!("catalog.sql")).await
+}
+
+fn refusal(error: DbErr) -> String {
+    let DbErr::Migration(sentence) = error else { panic!("not a refusal: {error}") };
+    assert!(sentence.ends_with('.') && !sentence.contains('\n'), "one sentence: {sentence}");
+    sentence
+}
+
+#[tokio::test]
+async fn after_reset_nothing_is_left_and_up_gives_the_same_to_the_letter() {
+    let (_database, db) = empty().await;
+    let before = catalog(&db).await;
+    Migrator::up(&db, None).await.unwrap();
+    let migrated = catalog(&db).await;
+    assert!(migrated.len() > before.len() + 300, "the catalog is told in full");
+    Migrator::reset(&db).await.unwrap();
+    assert_eq!(catalog(&db).await, before);
+    Migrator::up(&db, None).await.unwrap();
+    assert_eq!(catalog(&db).await, migrated);
+    Migrator::refresh(&db).await.unwrap();
+    assert_eq!(catalog(&db).await, migrated);
+    Migrator::fresh(&db).await.unwrap();
+    assert_eq!(catalog(&db).await, migrated);
+}
+
+#[tokio::test]
+async fn each_step_undoes_what_it_did() {
+    let (_database, db) = empty().await;
+    let mut states = Vec::new();
+    for _ in Migrator::migrations() {
+        Migrator::up(&db, Some(1)).await.unwrap();
+        states.push(catalog(&db).await);
+    }
+    while let Some(state) = states.pop() {
+        assert_eq!(catalog(&db).await, state, "step {}", states.len() + 1);
+        Migrator::down(&db, Some(1)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_table_is_ever_open_between_two_steps() {
+    let (_database, db) = empty().await;
+    let open = "SELECT relname || ' ' || role
+                FROM pg_class, (VALUES ('anon'), ('authenticated')) AS api (role)
+                WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT relrowsecurity";
+    for _ in Migrator::migrations() {
+        Migrator::up(&db, Some(1)).await.unwrap();
+        assert_eq!(lines(&db, open).await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn eight_at_once_all_succeed() {
+    let (database, db) = empty().await;
+    let migrating = (0..8)
+        .map(|_| {
+            let url = database.url().to_owned();
+            async move { Migrator::up(&connect(&url).await.unwrap(), None).await.map_err(|error| error.to_string()) }
+        })
+        .collect();
+    let outcomes = at_once(migrating).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(lines(&db, "SELECT version::text FROM seaql_migrations").await.len(), 6);
+}
+
+#[tokio::test]
+async fn a_migration_in_a_transaction_of_the_callers_is_rolled_back_with_it() {
+    let (_database, db) = empty().await;
+    let before = catalog(&db).await;
+    let transaction = db.begin().await.unwrap();
+    Migrator::up(&transaction, None).await.unwrap();
+    transaction.rollback().await.unwrap();
+    assert_eq!(catalog(&db).await, before);
+}
+
+#[tokio::test]
+async fn tables_of_the_same_names_that_are_not_ours_are_left_alone() {
+    let (_database, db) = empty().await;
+    db.execute_unprepared("CREATE TABLE users (id int); CREATE TYPE attribute AS ENUM ('x')").await.unwrap();
+    let before = catalog(&db).await;
+    for attempt in [Migrator::up(&db, None).await, Migrator::fresh(&db).await, Migrator::refresh(&db).await] {
+        let sentence = refusal(attempt.unwrap_err());
+        assert!(sentence.contains("table public.users") && sentence.contains("type public.attribute"), "{sentence}");
+    }
+    assert_eq!(catalog(&db).await, before);
+}
+
+#[tokio::test]
+async fn migrations_that_this_program_does_not_know_stop_it() {
+    let (_database, db) = empty().await;
+    Migrator::up(&db, None).await.unwrap();
+    db.execute_unprepared("INSERT INTO seaql_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
+    let before = catalog(&db).await;
+    for attempt in [Migrator::up(&db, None).await, Migrator::down(&db, None).await, Migrator::reset(&db).await] {
+        assert!(refusal(attempt.unwrap_err()).contains("m29991231_000001_future"));
+    }
+    assert_eq!(catalog(&db).await, before);
+}
+
+#[tokio::test]
+async fn a_role_without_the_rights_is_told_which() {
+    let (database, db) = empty().await;
+    let role = format!("plain_{}", uuid::Uuid::new_v4().simple());
+    db.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();
+    let plain = connect(&login(database.url(), &role, "x")).await.unwrap();
+    let before = catalog(&db).await;
+    let sentence = refusal(Migrator::up(&plain, None).await.unwrap_err());
+    assert!(sentence.contains("CREATE on database") && sentence.contains("CREATE on schema public"), "{sentence}");
+    assert_eq!(catalog(&db).await, before);
+    plain.close().await.unwrap();
+    db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_auth_that_is_not_the_platforms_stops_it() {
+    let (_database, db) = empty().await;
+    db.execute_unprepared("CREATE SCHEMA auth").await.unwrap();
+    assert!(refusal(Migrator::up(&db, None).await.unwrap_err()).contains("table auth.users"));
+}
+
+#[tokio::test]
+async fn accounts_that_were_there_before_get_their_profile() {
+    let (_database, db) = empty().await;
+    Migrator::up(&db, Some(1)).await.unwrap();
+    db.execute_unprepared(
+        "INSERT INTO auth.users (email, deleted_at)
+         VALUES ('old@x.org', NULL), (NULL, NULL), ('old@x.org', NULL), ('gone@x.org', now())",
+    )
+    .await
+    .unwrap();
+    Migrator::up(&db, None).await.unwrap();
+    let names = lines(&db, "SELECT display_name FROM users ORDER BY 1").await;
+    assert_eq!(names, ["Adventurer", "Former player", "old", "old"]);
+    assert_eq!(lines(&db, "SELECT email FROM users WHERE email LIKE 'gone%'").await, Vec::<String>::new());
+}
+
+/// A platform as Supabase lays it out: its roles and schemas are there, and the owner of the database is no superuser.
+async fn platform() -> (Database, DatabaseConnection, DatabaseConnection) {
+    let (database, admin) = empty().await;
+    admin.execute_unprepared(include_str!("platform.sql")).await.unwrap();
+    let owner = connect(&login(database.url(), "platform_owner", "platform")).await.unwrap();
+    (database, admin, owner)
+}
+
+fn login(url: &str, role: &str, password: &str) -> String {
+    let (_, rest) = url.split_once('@').unwrap();
+    format!("postgres://{role}:{password}@{rest}")
+}
+
+#[tokio::test]
+async fn the_owner_of_a_platform_migrates_it_and_takes_away_only_what_is_ours() {
+    let (_database, admin, owner) = platform().await;
+    let before = catalog(&admin).await;
+    Migrator::up(&owner, None).await.unwrap();
+    let migrated = catalog(&admin).await;
+    Migrator::reset(&owner).await.unwrap();
+    assert_eq!(catalog(&admin).await, before, "the platform is as it was");
+    Migrator::up(&owner, None).await.unwrap();
+    assert_eq!(catalog(&admin).await, migrated);
+}
+
+#[tokio::test]
+async fn a_platforms_default_privileges_open_nothing() {
+    let (_database, admin, owner) = platform().await;
+    Migrator::up(&owner, None).await.unwrap();
+    let (_plain_database, plain) = empty().await;
+    Migrator::up(&plain, None).await.unwrap();
+    let grants = "SELECT object || ' ' || grantee || ' ' || string_agg(privilege, ',' ORDER BY privilege)
+         FROM (
+           SELECT relname::text, grantee::regrole::text, privilege_type
+           FROM pg_class, aclexplode(relacl) WHERE relnamespace = 'public'::regnamespace
+           UNION ALL
+           SELECT attrelid::regclass || '.' || attname, grantee::regrole::text, privilege_type
+           FROM pg_attribute, aclexplode(attacl) WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
+           UNION ALL
+           SELECT oid::regprocedure::text, grantee::regrole::text, privilege_type
+           FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner)))
+           WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
+         ) AS acl (object, grantee, privilege)
+         WHERE grantee IN ('anon', 'authenticated', 'service_role', '-')
+         GROUP BY object, grantee ORDER BY 1";
+    assert_eq!(lines(&admin, grants).await, lines(&plain, grants).await);
+}
+
+#[tokio::test]
+async fn a_night_begins_on_a_platform() {
+    let (database, admin, owner) = platform().await;
+    Migrator::up(&owner, None).await.unwrap();
+    let id = uuid::Uuid::new_v4();
+    // The platform's own role writes accounts.
+    admin
+        .execute_unprepared(&format!(
+            "SET ROLE supabase_auth_admin; INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org'); RESET ROLE"
+        ))
+        .await
+        .unwrap();
+    let sparc = Sparc::connect(&login(database.url(), "platform_owner", "platform")).await.unwrap();
+    let ada = sparc.as_user(id);
+    assert_eq!(ada.users().me().await.unwrap().display_name, "ada");
+    let new = NewCharacter { name: "Brunhild".into(), ..Default::default() };
+    ada.characters().create(new).await.unwrap();
+    assert_eq!(ada.characters().list().await.unwrap().len(), 1);
+    let refused = sparc.as_service().users().sign_up(Default::default()).await.unwrap_err();
+    assert_eq!(refused.code(), "not_allowed", "on a platform the platform signs up");
+    sparc.close().await.unwrap();
+}

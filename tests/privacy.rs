@@ -1,0 +1,72 @@
+//! Who reads and writes which column of a profile, and of the tutorial.
+
+use crate::world::World;
+
+#[tokio::test]
+async fn an_address_is_closed_to_visitors_and_users() {
+    let world = World::new().await;
+    let me = world.somebody().await;
+    for person in [&world.visitor(), &me] {
+        for sql in ["SELECT email FROM users", "SELECT * FROM users", "SELECT FROM users WHERE email LIKE '%'"] {
+            assert!(person.exec(sql).await.unwrap_err().is_forbidden(), "{sql}");
+        }
+        let columns = "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at FROM users";
+        assert_eq!(person.exec(columns).await, Ok(1));
+    }
+    assert_eq!(world.service().count("users WHERE email LIKE '%@example.org'").await, 1);
+}
+
+#[tokio::test]
+async fn the_own_address_is_told_to_its_owner() {
+    let world = World::new().await;
+    let me = world.somebody().await;
+    let told = me.value::<String>("SELECT private.my_email()").await.unwrap();
+    assert_eq!(told, format!("{}@example.org", me.uuid()));
+    assert!(world.visitor().exec("SELECT private.my_email()").await.unwrap_err().is_forbidden());
+}
+
+#[tokio::test]
+async fn a_user_edits_three_columns_of_the_own_profile_and_nothing_else() {
+    let world = World::new().await;
+    let (me, other) = (world.somebody().await, world.somebody().await);
+    for change in ["display_name = 'New'", "avatar_url = 'x'", "bio = 'y'"] {
+        assert_eq!(me.exec(&format!("UPDATE users SET {change}")).await, Ok(1), "the own row alone: {change}");
+    }
+    for change in [
+        "is_verified = true", "games_played = 99", "games_run = 99", "email = 'x@y.z'", "created_at = now()",
+        "updated_at = now()", "id = gen_random_uuid()",
+    ] {
+        assert!(me.exec(&format!("UPDATE users SET {change}")).await.unwrap_err().is_forbidden(), "{change}");
+    }
+    let others = format!("UPDATE users SET bio = 'hacked' WHERE id = '{}'", other.uuid());
+    assert_eq!(me.exec(&others).await, Ok(0));
+    assert!(me.exec("DELETE FROM users").await.unwrap_err().is_forbidden());
+    let forged = "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a', 'b')";
+    assert!(me.exec(forged).await.unwrap_err().is_forbidden());
+}
+
+#[tokio::test]
+async fn updated_at_is_kept_whoever_writes() {
+    let world = World::new().await;
+    let me = world.somebody().await;
+    let later = "SELECT updated_at > created_at FROM users";
+    assert_eq!(me.value::<bool>(later).await, Ok(false));
+    me.exec("UPDATE users SET bio = 'x'").await.unwrap();
+    assert_eq!(me.value::<bool>(later).await, Ok(true));
+}
+
+#[tokio::test]
+async fn the_tutorial_is_everyones_own() {
+    let world = World::new().await;
+    let (me, other) = (world.somebody().await, world.somebody().await);
+    let start = |id| format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player') RETURNING current_step");
+    assert_eq!(me.value::<String>(&start(me.uuid())).await.unwrap(), "welcome");
+    assert!(me.exec(&start(other.uuid())).await.unwrap_err().is_forbidden());
+    assert_eq!(me.exec("UPDATE tutorial_progress SET current_step = 'dice-rolling'").await, Ok(1));
+    assert_eq!(other.count("tutorial_progress").await, 0);
+    assert_eq!(other.exec("UPDATE tutorial_progress SET skipped = true").await, Ok(0));
+    assert!(me.exec("UPDATE tutorial_progress SET current_step = 'nowhere'").await.unwrap_err().is("23514", "valid_step"));
+    assert!(me.exec("UPDATE tutorial_progress SET completed_steps = '{nowhere}'").await.unwrap_err().is("23514", "valid_step"));
+    assert!(me.exec("UPDATE tutorial_progress SET started_at = now()").await.unwrap_err().is_forbidden());
+    assert!(world.visitor().exec("SELECT FROM tutorial_progress").await.unwrap_err().is_forbidden());
+}

@@ -1,0 +1,180 @@
+//! Seats: who may take one, and how many there are.
+
+use crate::world::{World, at_once, seat};
+
+#[tokio::test]
+async fn the_last_two_seats_go_to_two_of_sixteen() {
+    let world = World::new().await;
+    for _ in 0..10 {
+        let table = world.table(2).await;
+        world.set(&table, "is_public = true").await;
+        let mut asking = Vec::new();
+        for _ in 0..16 {
+            let player = world.player().await;
+            let session = table.session;
+            asking.push(async move { player.person.exec(&seat(session, player.id, player.character)).await });
+        }
+        let outcomes = at_once(asking).await;
+        let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+        assert_eq!(refused.len(), 14, "two sit down");
+        assert!(refused.iter().all(|no| no.is("SP002", "session_capacity") && no.message == "Session is full"), "{refused:?}");
+        let seats = format!("session_players WHERE session_id = '{}' AND is_active", table.session);
+        assert_eq!(world.owner().count(&seats).await, 4);
+        let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", table.session);
+        assert_eq!(world.owner().value::<i32>(&taken).await.unwrap(), 4, "the counted seats are the held ones");
+    }
+}
+
+#[tokio::test]
+async fn a_player_who_left_cannot_return_to_a_full_session() {
+    let world = World::new().await;
+    let table = world.table(4).await;
+    world.set(&table, "is_public = true").await;
+    let away = &table.players[0];
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", away.id);
+    let back = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", away.id);
+    assert_eq!(away.person.exec(&leave).await, Ok(1));
+    let late = world.player().await;
+    late.person.exec(&seat(table.session, late.id, late.character)).await.unwrap();
+    assert!(away.person.exec(&back).await.unwrap_err().is("SP002", "session_capacity"));
+}
+
+#[tokio::test]
+async fn a_player_who_left_comes_back_while_the_session_lives() {
+    let world = World::new().await;
+    let table = world.active_table(2).await;
+    let player = &table.players[0];
+    let set = |active| format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.id);
+    player.person.exec(&set(false)).await.unwrap();
+    let left = format!("session_players WHERE user_id = '{}' AND left_at IS NOT NULL", player.id);
+    assert_eq!(world.owner().count(&left).await, 1, "leaving is stamped");
+    assert_eq!(player.person.exec(&set(true)).await, Ok(1));
+    assert_eq!(world.owner().count(&left).await, 0);
+}
+
+#[tokio::test]
+async fn finished_and_cancelled_sessions_take_nobody() {
+    let world = World::new().await;
+    for end in ["completed", "cancelled"] {
+        let table = world.active_table(1).await;
+        let player = &table.players[0];
+        let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
+        player.person.exec(&leave).await.unwrap();
+        world.set(&table, &format!("status = '{end}'")).await;
+        let back = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.id);
+        assert!(player.person.exec(&back).await.unwrap_err().is("SP004", "session_live"));
+        let late = world.player().await;
+        let no = table.seer.exec(&seat(table.session, late.id, late.character)).await.unwrap_err();
+        assert!(no.is("SP004", "session_live"), "{no:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_character_belongs_to_the_player() {
+    let world = World::new().await;
+    let table = world.table(0).await;
+    world.set(&table, "is_public = true").await;
+    let (thief, owner) = (world.player().await, world.player().await);
+    let no = thief.person.exec(&seat(table.session, thief.id, owner.character)).await.unwrap_err();
+    assert!(no.is("SP006", "own_character"), "{no:?}");
+}
+
+#[tokio::test]
+async fn a_private_session_is_not_joined_without_its_code() {
+    let world = World::new().await;
+    let table = world.table(0).await;
+    let player = world.player().await;
+    assert!(player.person.exec(&seat(table.session, player.id, player.character)).await.unwrap_err().is_forbidden());
+}
+
+#[tokio::test]
+async fn a_public_session_that_has_started_is_not_joined_by_a_stranger() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    world.set(&table, "is_public = true").await;
+    let player = world.player().await;
+    assert!(player.person.exec(&seat(table.session, player.id, player.character)).await.unwrap_err().is_forbidden());
+}
+
+#[tokio::test]
+async fn nobody_is_seated_by_a_stranger_and_nobody_sits_without_a_seat() {
+    let world = World::new().await;
+    let table = world.table(0).await;
+    world.set(&table, "is_public = true").await;
+    let (stranger, victim) = (world.somebody().await, world.player().await);
+    assert!(stranger.exec(&seat(table.session, victim.id, victim.character)).await.unwrap_err().is_forbidden());
+    let ghost = format!(
+        "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
+        table.session, victim.id, victim.character
+    );
+    assert!(victim.person.exec(&ghost).await.unwrap_err().is_forbidden(), "an empty seat would make a participant");
+}
+
+#[tokio::test]
+async fn the_seer_seats_and_removes_players_while_the_session_lives() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let late = world.player().await;
+    assert_eq!(table.seer.exec(&seat(table.session, late.id, late.character)).await, Ok(1));
+    let remove = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", late.id);
+    assert_eq!(table.players[0].person.exec(&remove).await, Ok(0), "a mate may not");
+    assert_eq!(table.seer.exec(&remove).await, Ok(1));
+}
+
+#[tokio::test]
+async fn a_player_alone_chooses_the_own_character_and_only_before_the_start() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    let player = &table.players[0];
+    let other = world.character(player.id).await;
+    let change = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.id);
+    assert!(table.seer.exec(&change(other)).await.unwrap_err().is("SP018", "own_choice"));
+    assert_eq!(player.person.exec(&change(other)).await, Ok(1));
+    world.set(&table, "status = 'active'").await;
+    let no = player.person.exec(&change(player.character)).await.unwrap_err();
+    assert!(no.is("SP005", "session_not_started"), "{no:?}");
+}
+
+#[tokio::test]
+async fn max_players_cannot_fall_below_the_seats_taken() {
+    let world = World::new().await;
+    let table = world.table(3).await;
+    let shrink = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", table.session);
+    assert!(table.seer.exec(&shrink(2)).await.unwrap_err().is("23514", "seats_within_limit"));
+    assert_eq!(table.seer.exec(&shrink(3)).await, Ok(1));
+}
+
+#[tokio::test]
+async fn whoever_signed_in_sees_a_session_sees_its_seats() {
+    let world = World::new().await;
+    let table = world.table(2).await;
+    let seats = format!("session_players WHERE session_id = '{}'", table.session);
+    let stranger = world.somebody().await;
+    assert_eq!(stranger.count(&seats).await, 0, "private");
+    assert_eq!(table.players[0].person.count(&seats).await, 2);
+    assert_eq!(table.seer.count(&seats).await, 2);
+    world.set(&table, "is_public = true").await;
+    assert_eq!(stranger.count(&seats).await, 2, "a lobby shows who plays");
+    assert!(world.visitor().values::<i64>(&format!("SELECT count(*) FROM {seats}")).await.unwrap_err().is_forbidden());
+}
+
+#[tokio::test]
+async fn heroic_saves_and_timestamps_of_a_seat_belong_to_the_server() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    for column in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {
+        let sql = format!("UPDATE session_players SET {column}");
+        assert!(table.players[0].person.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
+    }
+    assert!(table.players[0].person.exec("DELETE FROM session_players").await.unwrap_err().is_forbidden());
+}
+
+#[tokio::test]
+async fn a_seat_comes_back_with_the_statement_that_takes_it() {
+    let world = World::new().await;
+    let table = world.table(0).await;
+    world.set(&table, "is_public = true").await;
+    let player = world.player().await;
+    let sql = format!("{} RETURNING user_id", seat(table.session, player.id, player.character));
+    assert_eq!(player.person.value::<uuid::Uuid>(&sql).await.unwrap(), player.id);
+}

@@ -1,0 +1,262 @@
+//! Sessions: the status machine, what completing counts, codes, who sees and changes what.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use crate::world::{World, at_once, row, seat};
+
+const STATES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
+
+fn is_legal(from: &str, to: &str) -> bool {
+    matches!(
+        (from, to),
+        ("waiting", "starting_soon" | "active" | "cancelled")
+            | ("starting_soon", "waiting" | "active" | "cancelled")
+            | ("active", "paused" | "completed" | "cancelled")
+            | ("paused", "active" | "completed" | "cancelled")
+    )
+}
+
+#[tokio::test]
+async fn the_status_machine_has_these_steps_and_no_others() {
+    let world = World::new().await;
+    let seer = world.somebody().await;
+    let adventure = world.adventure(seer.uuid()).await;
+    for from in STATES {
+        for to in STATES.into_iter().filter(|to| *to != from) {
+            let sql = format!(
+                "INSERT INTO sessions (seer_id, adventure_id, status) VALUES ('{}', '{adventure}', '{from}') RETURNING id",
+                seer.uuid()
+            );
+            let id: Uuid = world.owner().value(&sql).await.unwrap();
+            let step = seer.exec(&format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'")).await;
+            if is_legal(from, to) {
+                assert_eq!(step, Ok(1), "{from} -> {to}");
+            } else {
+                assert!(step.unwrap_err().is("SP003", "session_status_transition"), "{from} -> {to}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn first_active_stamps_the_start_and_a_final_state_the_end() {
+    let world = World::new().await;
+    let table = world.active_table(0).await;
+    let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", table.session);
+    let active = row(&world.owner(), &sql).await;
+    assert!(active["started_at"].is_string() && active["ended_at"].is_null());
+    world.set(&table, "status = 'paused'").await;
+    world.set(&table, "status = 'active'").await;
+    world.set(&table, "status = 'completed'").await;
+    let over = row(&world.owner(), &sql).await;
+    assert_eq!(over["started_at"], active["started_at"], "only the first time");
+    assert!(over["ended_at"].is_string());
+}
+
+#[tokio::test]
+async fn completing_counts_once_for_seer_players_adventure_and_characters() {
+    let world = World::new().await;
+    let table = world.active_table(3).await;
+    let gone = &table.players[2];
+    gone.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
+    world.set(&table, "status = 'completed'").await;
+    let owner = world.owner();
+    let seer = table.seer.uuid();
+    assert_eq!(owner.value::<i32>(&format!("SELECT games_run FROM users WHERE id = '{seer}'")).await, Ok(1));
+    assert_eq!(owner.count("users WHERE games_played = 1").await, 3, "everyone who was seated");
+    let played = format!("SELECT times_played FROM adventures WHERE id = '{}'", table.adventure);
+    assert_eq!(owner.value::<i32>(&played).await, Ok(1));
+    assert_eq!(owner.count("characters WHERE last_played_at IS NOT NULL").await, 3);
+}
+
+#[tokio::test]
+async fn cancelling_counts_for_nobody() {
+    let world = World::new().await;
+    let table = world.active_table(2).await;
+    world.set(&table, "status = 'cancelled'").await;
+    assert_eq!(world.owner().count("users WHERE games_run + games_played > 0").await, 0);
+}
+
+#[tokio::test]
+async fn two_sessions_with_the_same_players_complete_at_once_without_a_deadlock() {
+    let world = World::new().await;
+    let mut players = Vec::new();
+    for _ in 0..6 {
+        players.push(world.player().await);
+    }
+    let seers = [world.somebody().await, world.somebody().await];
+    let adventure = world.adventure(seers[0].uuid()).await;
+    for round in 0..100 {
+        let mut asking = Vec::new();
+        for (turn, seer) in seers.iter().enumerate() {
+            let sql = format!(
+                "INSERT INTO sessions (seer_id, adventure_id, max_players) VALUES ('{}', '{adventure}', 6) RETURNING id",
+                seer.uuid()
+            );
+            let session: Uuid = world.owner().value(&sql).await.unwrap();
+            // Seated in opposite orders, which is how rows would be met in opposite orders.
+            let mut order: Vec<_> = players.iter().collect();
+            if turn == 1 {
+                order.reverse();
+            }
+            let seats: Vec<String> = order.iter().map(|p| seat(session, p.id, p.character)).collect();
+            world.owner().exec(&seats.join(";")).await.unwrap();
+            world.owner().exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'")).await.unwrap();
+            let seer = seer.clone();
+            asking.push(async move {
+                seer.exec(&format!("UPDATE sessions SET status = 'completed' WHERE id = '{session}'")).await
+            });
+        }
+        assert_eq!(at_once(asking).await, [Ok(1), Ok(1)], "round {round}");
+    }
+    assert_eq!(world.owner().count("users WHERE games_played = 200").await, 6);
+    assert_eq!(world.owner().value::<i32>("SELECT times_played FROM adventures").await, Ok(200));
+}
+
+#[tokio::test]
+async fn codes_are_six_that_nobody_mixes_up_and_unique() {
+    let world = World::new().await;
+    let adventure = world.adventure(world.account().await).await;
+    let asking = {
+        let mut asking = Vec::new();
+        for _ in 0..24 {
+            let seer = world.somebody().await;
+            asking.push(async move {
+                let sql = format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}') RETURNING code::text");
+                seer.value::<String>(&sql).await
+            });
+        }
+        asking
+    };
+    let codes: HashSet<String> = at_once(asking).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(codes.len(), 24, "each has its own");
+    for code in &codes {
+        assert_eq!(code.len(), 6);
+        assert!(code.chars().all(|c| "ABCDEFGHJKMNPQRSTUVWXYZ23456789".contains(c)), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn every_character_of_the_alphabet_is_drawn_as_often() {
+    let world = World::new().await;
+    let shares: Vec<i64> = world
+        .owner()
+        .values("SELECT count(*) FROM generate_series(1, 400) AS i, unnest(private.random_numbers(31, 155 + 0 * i)) AS n GROUP BY n")
+        .await
+        .unwrap();
+    assert_eq!(shares.len(), 31);
+    // 62,000 draws: 2,000 each, with a standard deviation of 44; six of those are never left by chance.
+    assert!(shares.iter().all(|share| (1736..=2264).contains(share)), "{shares:?}");
+}
+
+#[tokio::test]
+async fn a_session_plays_a_published_adventure_or_one_of_the_seers_own() {
+    let world = World::new().await;
+    let (seer, other) = (world.somebody().await, world.account().await);
+    let open = |adventure| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", seer.uuid());
+    assert_eq!(seer.exec(&open(world.draft(seer.uuid()).await)).await, Ok(1));
+    assert_eq!(seer.exec(&open(world.adventure(other).await)).await, Ok(1));
+    let no = seer.exec(&open(world.draft(other).await)).await.unwrap_err();
+    assert!(no.is("SP009", "adventure_playable"), "{no:?}");
+}
+
+#[tokio::test]
+async fn public_sessions_are_everyones_to_see_and_private_ones_their_participants() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    let one = format!("sessions WHERE id = '{}'", table.session);
+    let stranger = world.somebody().await;
+    for (person, sees) in [
+        (&world.visitor(), 0),
+        (&stranger, 0),
+        (&table.seer, 1),
+        (&table.players[0].person, 1),
+    ] {
+        assert_eq!(person.count(&one).await, sees);
+    }
+    world.set(&table, "is_public = true").await;
+    assert_eq!(world.visitor().count(&one).await, 1);
+    assert_eq!(stranger.count(&one).await, 1);
+}
+
+#[tokio::test]
+async fn the_seer_alone_changes_a_session_and_never_its_server_owned_columns() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    let one = format!("WHERE id = '{}'", table.session);
+    for change in [
+        "is_public = true", "max_players = 6", "looking_for = 'a healer'", "scheduled_start = now()",
+        "current_scene_id = 'ford'", "current_encounter_id = 'wolves'", "game_state = '{\"light\": 1}'",
+        "status = 'active'",
+    ] {
+        assert_eq!(table.players[0].person.exec(&format!("UPDATE sessions SET {change} {one}")).await, Ok(0), "{change}");
+        assert_eq!(table.seer.exec(&format!("UPDATE sessions SET {change} {one}")).await, Ok(1), "{change}");
+    }
+    for change in [
+        "seer_id = gen_random_uuid()", "code = 'AAAAAA'", "adventure_id = gen_random_uuid()", "started_at = now()",
+        "ended_at = now()", "created_at = now()", "seats_taken = 0", "encounters_begun = 0",
+    ] {
+        let no = table.seer.exec(&format!("UPDATE sessions SET {change} {one}")).await.unwrap_err();
+        assert!(no.is_forbidden(), "{change}");
+    }
+    assert!(table.seer.exec(&format!("DELETE FROM sessions {one}")).await.unwrap_err().is_forbidden());
+    assert!(world.service().exec(&format!("UPDATE sessions SET seats_taken = 0 {one}")).await.unwrap_err().is_forbidden());
+}
+
+#[tokio::test]
+async fn a_session_is_opened_by_its_seer_and_comes_back_with_the_statement() {
+    let world = World::new().await;
+    let (seer, other) = (world.somebody().await, world.account().await);
+    let adventure = world.adventure(other).await;
+    let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING status::text", seer.uuid());
+    assert_eq!(seer.value::<String>(&sql).await.unwrap(), "waiting");
+    let forged = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other}', '{adventure}')");
+    assert!(seer.exec(&forged).await.unwrap_err().is_forbidden());
+    for column in ["code", "status", "started_at", "created_at", "seats_taken"] {
+        let sql = format!("INSERT INTO sessions (adventure_id, {column}) VALUES ('{adventure}', NULL)");
+        assert!(seer.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
+    }
+}
+
+#[tokio::test]
+async fn details_answer_only_for_sessions_that_the_caller_may_see() {
+    let world = World::new().await;
+    let table = world.table(2).await;
+    let ask = format!("get_session_details('{}')", table.session);
+    let stranger = world.somebody().await;
+    assert_eq!(stranger.count(&ask).await, 0);
+    assert_eq!(world.visitor().count(&ask).await, 0);
+    let details = row(&table.players[0].person, &format!("SELECT * FROM {ask}")).await;
+    assert_eq!(details["session_data"]["id"], table.session.to_string());
+    assert_eq!(details["players"].as_array().unwrap().len(), 2);
+    let mate = &details["players"][1];
+    assert_eq!(mate["characterId"], table.players[1].character.to_string(), "a table sees its mates");
+    assert_eq!(mate["characterClass"], "warrior");
+    assert_eq!(details["adventure_data"]["name"], "The Drowned Ford");
+    world.set(&table, "is_public = true").await;
+    assert_eq!(stranger.count(&ask).await, 1);
+    assert_eq!(row(&world.service(), &format!("SELECT * FROM {ask}")).await["players"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn details_give_an_empty_list_for_no_players() {
+    let world = World::new().await;
+    let table = world.table(0).await;
+    let details = row(&table.seer, &format!("SELECT * FROM get_session_details('{}')", table.session)).await;
+    assert_eq!(details["players"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    world.owner().exec("UPDATE adventures SET status = 'draft', content = '{\"secret\": 1}'").await.unwrap();
+    world.set(&table, "is_public = true").await;
+    let ask = format!("SELECT adventure_data FROM get_session_details('{}')", table.session);
+    let seen = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
+    assert!(!seen(row(&world.somebody().await, &ask).await), "a stranger");
+    assert!(seen(row(&table.seer, &ask).await), "the Seer");
+    assert!(seen(row(&table.players[0].person, &ask).await), "a player");
+}
