@@ -118,7 +118,10 @@ async fn a_token_that_outlives_its_account_brings_nothing_back() {
         let no = player.person.exec(&attempt).await.unwrap_err();
         assert!(no.is("SP019", "account_open"), "{attempt}: {no:?}");
     }
-    let again = format!("UPDATE auth.users SET deleted_at = NULL WHERE id = '{0}'; UPDATE auth.users SET deleted_at = now() WHERE id = '{0}'", player.id);
+    let again = format!(
+        "UPDATE auth.users SET deleted_at = NULL WHERE id = '{0}'; UPDATE auth.users SET deleted_at = now() WHERE id = '{0}'",
+        player.id
+    );
     world.owner().exec(&again).await.unwrap();
 }
 
@@ -128,7 +131,11 @@ async fn a_draft_with_a_history_is_put_away_instead() {
     let seer = world.somebody().await;
     let draft = world.draft(seer.uuid()).await;
     seer.exec(&format!("INSERT INTO sessions (adventure_id) VALUES ('{draft}')")).await.unwrap();
-    world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", seer.uuid())).await.unwrap();
+    world
+        .owner()
+        .exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", seer.uuid()))
+        .await
+        .unwrap();
     assert_eq!(world.owner().value::<String>("SELECT status::text FROM adventures").await.unwrap(), "archived");
 }
 
@@ -137,7 +144,8 @@ async fn a_hard_deletion_works_while_nobody_elses_history_holds_the_account() {
     let world = World::new().await;
     let alone = world.player().await;
     let adventure = world.adventure(alone.id).await;
-    let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id", alone.id);
+    let sql =
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id", alone.id);
     let own: Uuid = world.owner().value(&sql).await.unwrap();
     world.owner().exec(&seat(own, alone.id, alone.character)).await.unwrap();
     world.roll(own, alone.character, "{1}", 10, 0).await;

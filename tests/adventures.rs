@@ -37,7 +37,9 @@ async fn a_published_adventure_is_taken_back_before_it_is_edited() {
     assert!(creator.exec(edit).await.unwrap_err().is("SP010", "published_not_edited"));
     assert_eq!(creator.exec("UPDATE adventures SET status = 'draft'").await, Ok(1));
     assert_eq!(creator.exec(edit).await, Ok(1));
-    assert!(creator.exec("UPDATE adventures SET status = 'published'").await.unwrap_err().is("23514", "published_is_valid"));
+    assert!(
+        creator.exec("UPDATE adventures SET status = 'published'").await.unwrap_err().is("23514", "published_is_valid")
+    );
 }
 
 #[tokio::test]
@@ -46,8 +48,13 @@ async fn verdict_and_statistics_belong_to_the_server() {
     let creator = world.somebody().await;
     world.draft(creator.uuid()).await;
     for change in [
-        "is_valid = true", "validation_errors = '[]'", "times_played = 9", "average_rating = 5", "published_at = now()",
-        "creator_id = gen_random_uuid()", "created_at = now()",
+        "is_valid = true",
+        "validation_errors = '[]'",
+        "times_played = 9",
+        "average_rating = 5",
+        "published_at = now()",
+        "creator_id = gen_random_uuid()",
+        "created_at = now()",
     ] {
         assert!(creator.exec(&format!("UPDATE adventures SET {change}")).await.unwrap_err().is_forbidden(), "{change}");
     }
@@ -97,11 +104,20 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     assert_eq!(world.visitor().count("creatures").await, 0);
     assert_eq!(stranger.exec("UPDATE creatures SET name = 'Mine'").await, Ok(0));
     assert_eq!(stranger.exec("DELETE FROM creatures").await, Ok(0));
-    world.owner().exec("UPDATE adventures SET is_valid = true; UPDATE adventures SET status = 'published'").await.unwrap();
+    world
+        .owner()
+        .exec("UPDATE adventures SET is_valid = true; UPDATE adventures SET status = 'published'")
+        .await
+        .unwrap();
     assert_eq!(stranger.count("creatures").await, 1);
     assert_eq!(world.visitor().count("creatures").await, 1);
     assert_eq!(creator.exec("UPDATE creatures SET armor = 2").await, Ok(1));
-    for stats in ["{}", "[]", r#"{"might": 11, "grace": 1, "wit": 1, "heart": 1}"#, r#"{"might": "5", "grace": 1, "wit": 1, "heart": 1}"#] {
+    for stats in [
+        "{}",
+        "[]",
+        r#"{"might": 11, "grace": 1, "wit": 1, "heart": 1}"#,
+        r#"{"might": "5", "grace": 1, "wit": 1, "heart": 1}"#,
+    ] {
         let no = creator.exec(&format!("UPDATE creatures SET stats = '{stats}'")).await.unwrap_err();
         assert!(no.is("23514", "valid_stats"), "{stats}");
     }

@@ -10,26 +10,31 @@ async fn none(sql: &str) {
 
 #[tokio::test]
 async fn every_table_has_row_security() {
-    none("SELECT relname::text FROM pg_class
-          WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relrowsecurity")
+    none(
+        "SELECT relname::text FROM pg_class
+          WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relrowsecurity",
+    )
     .await;
 }
 
 #[tokio::test]
 async fn every_foreign_key_is_served_by_an_index() {
-    none("SELECT conrelid::regclass || '.' || conname
+    none(
+        "SELECT conrelid::regclass || '.' || conname
           FROM pg_constraint AS key
           WHERE contype = 'f' AND connamespace = 'public'::regnamespace
             AND NOT EXISTS (
               SELECT FROM pg_index
               WHERE indrelid = conrelid AND indpred IS NULL AND indkey[0] = conkey[1] AND cardinality(conkey) = 1
-            )")
+            )",
+    )
     .await;
 }
 
 #[tokio::test]
 async fn no_index_is_a_prefix_of_another() {
-    none("SELECT shorter.indexrelid::regclass || ' of ' || longer.indexrelid::regclass
+    none(
+        "SELECT shorter.indexrelid::regclass || ' of ' || longer.indexrelid::regclass
           FROM pg_index AS shorter
           JOIN pg_index AS longer ON longer.indrelid = shorter.indrelid AND longer.indexrelid <> shorter.indexrelid
           WHERE shorter.indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
@@ -40,15 +45,18 @@ async fn no_index_is_a_prefix_of_another() {
             AND shorter.indexrelid::regclass::text NOT IN (
               -- In the specification by name, and served as well by the unique constraint beside it.
               'idx_characters_user_id'
-            )")
+            )",
+    )
     .await;
 }
 
 #[tokio::test]
 async fn every_function_pins_its_search_path() {
-    none("SELECT oid::regprocedure::text FROM pg_proc
+    none(
+        "SELECT oid::regprocedure::text FROM pg_proc
           WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace, 'auth'::regnamespace)
-            AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=\"\"']")
+            AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=\"\"']",
+    )
     .await;
 }
 
@@ -59,75 +67,91 @@ async fn no_function_in_public_runs_as_its_owner() {
 
 #[tokio::test]
 async fn visitors_may_call_nothing_but_what_their_policies_ask() {
-    none("SELECT oid::regprocedure::text FROM pg_proc
+    none(
+        "SELECT oid::regprocedure::text FROM pg_proc
           WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
             AND has_function_privilege('anon', oid, 'EXECUTE')
             AND proname NOT IN ('get_session_details', 'session_roster', 'session_adventure', 'my_session_ids',
-                                'my_archived_session_ids', 'can_see_adventure', 'is_server')")
+                                'my_archived_session_ids', 'can_see_adventure', 'is_server')",
+    )
     .await;
 }
 
 #[tokio::test]
 async fn no_trigger_function_can_be_called_by_the_api() {
-    none("SELECT oid::regprocedure::text
+    none(
+        "SELECT oid::regprocedure::text
           FROM pg_proc, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role)
           WHERE prorettype = 'trigger'::regtype AND pronamespace <> 'pg_catalog'::regnamespace
-            AND has_function_privilege(api.role, oid, 'EXECUTE')")
+            AND has_function_privilege(api.role, oid, 'EXECUTE')",
+    )
     .await;
 }
 
 #[tokio::test]
 async fn there_is_one_permissive_policy_a_table_role_and_verb() {
-    none("SELECT tablename || ' ' || role || ' ' || cmd
+    none(
+        "SELECT tablename || ' ' || role || ' ' || cmd
           FROM pg_policies CROSS JOIN unnest(roles) AS role
           WHERE permissive = 'PERMISSIVE'
-          GROUP BY tablename, role, cmd HAVING count(*) > 1")
+          GROUP BY tablename, role, cmd HAVING count(*) > 1",
+    )
     .await;
 }
 
 #[tokio::test]
 async fn policies_name_their_roles() {
-    none("SELECT policyname::text FROM pg_policies
-          WHERE schemaname = 'public' AND NOT roles <@ '{anon,authenticated}'::name[]")
+    none(
+        "SELECT policyname::text FROM pg_policies
+          WHERE schemaname = 'public' AND NOT roles <@ '{anon,authenticated}'::name[]",
+    )
     .await;
 }
 
 #[tokio::test]
 async fn no_policy_asks_who_is_asking_a_row_at_a_time() {
-    none("SELECT policyname::text
+    none(
+        "SELECT policyname::text
           FROM pg_policies, unnest(ARRAY[qual, with_check]) AS condition
-          WHERE replace(condition, '( SELECT auth.uid() AS uid)', '') ~ 'auth\\.'")
+          WHERE replace(condition, '( SELECT auth.uid() AS uid)', '') ~ 'auth\\.'",
+    )
     .await;
 }
 
 #[tokio::test]
 async fn nobody_of_the_api_truncates_references_or_triggers() {
-    none("SELECT relname || ' ' || role || ' ' || privilege
+    none(
+        "SELECT relname || ' ' || role || ' ' || privilege
           FROM pg_class,
             (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role),
             (VALUES ('TRUNCATE'), ('REFERENCES'), ('TRIGGER')) AS verbs (privilege)
           WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
-            AND has_table_privilege(role, pg_class.oid, privilege)")
+            AND has_table_privilege(role, pg_class.oid, privilege)",
+    )
     .await;
 }
 
 #[tokio::test]
 async fn visitors_write_nothing_nowhere() {
-    none("SELECT relname || ' ' || privilege
+    none(
+        "SELECT relname || ' ' || privilege
           FROM pg_class, (VALUES ('INSERT'), ('UPDATE'), ('DELETE')) AS verbs (privilege)
           WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
             AND (has_table_privilege('anon', pg_class.oid, privilege)
-              OR privilege <> 'DELETE' AND has_any_column_privilege('anon', pg_class.oid, privilege))")
+              OR privilege <> 'DELETE' AND has_any_column_privilege('anon', pg_class.oid, privilege))",
+    )
     .await;
 }
 
 #[tokio::test]
 async fn nobody_of_the_api_touches_the_list_of_migrations_or_a_sequence() {
-    none("SELECT relname || ' ' || role
+    none(
+        "SELECT relname || ' ' || role
           FROM pg_class, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role)
           WHERE relnamespace = 'public'::regnamespace
             AND (relname = 'seaql_migrations' AND has_any_column_privilege(role, pg_class.oid, 'SELECT, INSERT, UPDATE')
-              OR CASE relkind WHEN 'S' THEN has_sequence_privilege(role, pg_class.oid, 'SELECT, USAGE, UPDATE') END)")
+              OR CASE relkind WHEN 'S' THEN has_sequence_privilege(role, pg_class.oid, 'SELECT, USAGE, UPDATE') END)",
+    )
     .await;
 }
 
@@ -157,12 +181,27 @@ async fn realtime_carries_the_four_tables_of_a_session() {
 async fn the_specifications_names_are_there() {
     let owner = World::new().await.owner();
     for name in [
-        "idx_users_display_name", "idx_users_created_at", "idx_characters_user_id", "idx_characters_class",
-        "idx_characters_last_played", "idx_adventures_creator_id", "idx_adventures_status", "idx_adventures_published",
-        "idx_adventures_difficulty", "idx_adventures_content", "idx_sessions_seer_id", "idx_sessions_adventure_id",
-        "idx_sessions_status", "idx_sessions_public_waiting", "idx_session_players_character",
-        "idx_session_players_active", "idx_dice_rolls_character", "idx_dice_rolls_created", "idx_dice_rolls_type",
-        "idx_session_events_created", "idx_tutorial_completed",
+        "idx_users_display_name",
+        "idx_users_created_at",
+        "idx_characters_user_id",
+        "idx_characters_class",
+        "idx_characters_last_played",
+        "idx_adventures_creator_id",
+        "idx_adventures_status",
+        "idx_adventures_published",
+        "idx_adventures_difficulty",
+        "idx_adventures_content",
+        "idx_sessions_seer_id",
+        "idx_sessions_adventure_id",
+        "idx_sessions_status",
+        "idx_sessions_public_waiting",
+        "idx_session_players_character",
+        "idx_session_players_active",
+        "idx_dice_rolls_character",
+        "idx_dice_rolls_created",
+        "idx_dice_rolls_type",
+        "idx_session_events_created",
+        "idx_tutorial_completed",
     ] {
         assert_eq!(owner.count(&format!("pg_class WHERE relname = '{name}' AND relkind = 'i'")).await, 1, "{name}");
     }
@@ -170,8 +209,12 @@ async fn the_specifications_names_are_there() {
         assert_eq!(owner.count(&format!("pg_class WHERE relname = '{name}'")).await, 0, "{name} repeats another");
     }
     for trigger in [
-        "on_auth_user_created", "enforce_character_limit", "set_session_code", "enforce_session_capacity",
-        "cleanup_events_trigger", "on_session_complete",
+        "on_auth_user_created",
+        "enforce_character_limit",
+        "set_session_code",
+        "enforce_session_capacity",
+        "cleanup_events_trigger",
+        "on_session_complete",
     ] {
         assert_eq!(owner.count(&format!("pg_trigger WHERE tgname = '{trigger}'")).await, 1, "{trigger}");
     }

@@ -116,9 +116,19 @@ async fn what_the_game_decides_is_not_the_owners_to_change() {
     let world = World::new().await;
     let player = world.player().await;
     for change in [
-        "class = 'wizard'", "might = 6", "grace = 6", "wit = 6", "heart = 6", "level = 10", "experience = 999",
-        "max_hit_points = 10", "last_played_at = now()", "created_at = now()", "updated_at = now()",
-        "user_id = gen_random_uuid()", "id = gen_random_uuid()",
+        "class = 'wizard'",
+        "might = 6",
+        "grace = 6",
+        "wit = 6",
+        "heart = 6",
+        "level = 10",
+        "experience = 999",
+        "max_hit_points = 10",
+        "last_played_at = now()",
+        "created_at = now()",
+        "updated_at = now()",
+        "user_id = gen_random_uuid()",
+        "id = gen_random_uuid()",
     ] {
         let no = player.person.exec(&format!("UPDATE characters SET {change}")).await.unwrap_err();
         assert!(no.is_forbidden(), "{change}");

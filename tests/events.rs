@@ -14,7 +14,10 @@ async fn no_writer_forgets_an_event() {
     let world = World::new().await;
     let table = world.table(1).await;
     for change in [
-        "status = 'active'", "current_scene_id = 'ford'", "current_encounter_id = 'wolves'", "game_state = '{\"a\": 1}'",
+        "status = 'active'",
+        "current_scene_id = 'ford'",
+        "current_encounter_id = 'wolves'",
+        "game_state = '{\"a\": 1}'",
     ] {
         world.set(&table, change).await;
     }
@@ -23,7 +26,15 @@ async fn no_writer_forgets_an_event() {
     player.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
     assert_eq!(
         kinds(&world, table.session).await,
-        ["player_joined", "session_status", "scene_changed", "encounter_changed", "game_state", "dice_rolled", "player_left"]
+        [
+            "player_joined",
+            "session_status",
+            "scene_changed",
+            "encounter_changed",
+            "game_state",
+            "dice_rolled",
+            "player_left"
+        ]
     );
 }
 
@@ -54,7 +65,17 @@ async fn a_payload_needs_no_further_query() {
     let status = payload("session_status").await;
     assert_eq!((status["from"].as_str(), status["to"].as_str()), (Some("waiting"), Some("active")));
     let rolled = payload("dice_rolled").await;
-    for key in ["rollId", "characterName", "results", "total", "modifiedTotal", "outcome", "success", "margin", "animationSeed"] {
+    for key in [
+        "rollId",
+        "characterName",
+        "results",
+        "total",
+        "modifiedTotal",
+        "outcome",
+        "success",
+        "margin",
+        "animationSeed",
+    ] {
         assert!(!rolled[key].is_null(), "{key}");
     }
 }
@@ -65,7 +86,10 @@ async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
     let table = world.table(2).await;
     world.set(&table, "is_public = true").await;
     let send = |kind: &str| {
-        format!("INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', '{kind}', '{{}}')", table.session)
+        format!(
+            "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', '{kind}', '{{}}')",
+            table.session
+        )
     };
     let player = &table.players[0].person;
     assert_eq!(player.exec(&send("client.wave")).await, Ok(1));
@@ -77,13 +101,20 @@ async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
     assert!(world.somebody().await.exec(&send("client.wave")).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&send("client.wave")).await.unwrap_err().is_forbidden());
     let gone = &table.players[1];
-    gone.person.exec(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", gone.id)).await.unwrap();
+    gone.person
+        .exec(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", gone.id))
+        .await
+        .unwrap();
     assert!(gone.person.exec(&send("client.wave")).await.unwrap_err().is_forbidden(), "who left");
     for column in ["created_at", "sender_id"] {
-        let sql = format!("INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)", table.session);
+        let sql = format!(
+            "INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)",
+            table.session
+        );
         assert!(player.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
     }
-    let numbered = format!("INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)", table.session);
+    let numbered =
+        format!("INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)", table.session);
     assert_eq!(player.exec(&numbered).await.unwrap_err().code, "428C9", "the server numbers");
     assert!(player.exec("DELETE FROM session_events").await.unwrap_err().is_forbidden());
     assert!(player.exec("UPDATE session_events SET payload = '{}'").await.unwrap_err().is_forbidden());
@@ -117,7 +148,8 @@ async fn events_are_read_by_participants_alone() {
 async fn a_reader_that_has_seen_an_event_has_missed_none_before_it() {
     let world = World::new().await;
     let table = world.active_table(4).await;
-    let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
+    let send =
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
     let reader = table.seer.clone();
     let session = table.session;
     let mut asking: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
@@ -158,7 +190,8 @@ async fn old_events_go_when_new_ones_come_in_bounded_batches() {
     );
     world.owner().exec(&old).await.unwrap();
     let left = "session_events WHERE event_type = 'client.old'";
-    let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", table.session);
+    let send =
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", table.session);
     for expected in [150, 50, 0] {
         table.players[0].person.exec(&send).await.unwrap();
         assert_eq!(world.owner().count(left).await, expected, "a player's event cleans as the owner");

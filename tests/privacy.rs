@@ -33,8 +33,13 @@ async fn a_user_edits_three_columns_of_the_own_profile_and_nothing_else() {
         assert_eq!(me.exec(&format!("UPDATE users SET {change}")).await, Ok(1), "the own row alone: {change}");
     }
     for change in [
-        "is_verified = true", "games_played = 99", "games_run = 99", "email = 'x@y.z'", "created_at = now()",
-        "updated_at = now()", "id = gen_random_uuid()",
+        "is_verified = true",
+        "games_played = 99",
+        "games_run = 99",
+        "email = 'x@y.z'",
+        "created_at = now()",
+        "updated_at = now()",
+        "id = gen_random_uuid()",
     ] {
         assert!(me.exec(&format!("UPDATE users SET {change}")).await.unwrap_err().is_forbidden(), "{change}");
     }
@@ -59,14 +64,22 @@ async fn updated_at_is_kept_whoever_writes() {
 async fn the_tutorial_is_everyones_own() {
     let world = World::new().await;
     let (me, other) = (world.somebody().await, world.somebody().await);
-    let start = |id| format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player') RETURNING current_step");
+    let start =
+        |id| format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player') RETURNING current_step");
     assert_eq!(me.value::<String>(&start(me.uuid())).await.unwrap(), "welcome");
     assert!(me.exec(&start(other.uuid())).await.unwrap_err().is_forbidden());
     assert_eq!(me.exec("UPDATE tutorial_progress SET current_step = 'dice-rolling'").await, Ok(1));
     assert_eq!(other.count("tutorial_progress").await, 0);
     assert_eq!(other.exec("UPDATE tutorial_progress SET skipped = true").await, Ok(0));
-    assert!(me.exec("UPDATE tutorial_progress SET current_step = 'nowhere'").await.unwrap_err().is("23514", "valid_step"));
-    assert!(me.exec("UPDATE tutorial_progress SET completed_steps = '{nowhere}'").await.unwrap_err().is("23514", "valid_step"));
+    assert!(
+        me.exec("UPDATE tutorial_progress SET current_step = 'nowhere'").await.unwrap_err().is("23514", "valid_step")
+    );
+    assert!(
+        me.exec("UPDATE tutorial_progress SET completed_steps = '{nowhere}'")
+            .await
+            .unwrap_err()
+            .is("23514", "valid_step")
+    );
     assert!(me.exec("UPDATE tutorial_progress SET started_at = now()").await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec("SELECT FROM tutorial_progress").await.unwrap_err().is_forbidden());
 }

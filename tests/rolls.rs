@@ -27,9 +27,16 @@ async fn nobody_of_the_api_names_a_result() {
     let table = world.active_table(1).await;
     let player = &table.players[0];
     for (column, value) in [
-        ("results", "'{6,6,6,6,6}'"), ("total", "30"), ("modified_total", "30"), ("success", "true"),
-        ("outcome", "'critical_success'"), ("margin", "20"), ("dice_count", "10"), ("character_name", "'Me'"),
-        ("animation_seed", "1"), ("created_at", "now()"),
+        ("results", "'{6,6,6,6,6}'"),
+        ("total", "30"),
+        ("modified_total", "30"),
+        ("success", "true"),
+        ("outcome", "'critical_success'"),
+        ("margin", "20"),
+        ("dice_count", "10"),
+        ("character_name", "'Me'"),
+        ("animation_seed", "1"),
+        ("created_at", "now()"),
     ] {
         let sql = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, {column})
@@ -121,7 +128,11 @@ async fn dice_are_counted_from_sheet_and_modifiers_at_least_one_and_at_most_ten(
     let more = |n| format!(r#"[{{"type": "dice", "value": {n}, "source": "luck"}}]"#);
     assert_eq!(dice("attack", "might", "[]").await, 5);
     assert_eq!(dice("attack", "grace", &more(2)).await, 5);
-    assert_eq!(dice("attack", "might", r#"[{"type":"dice","value":5,"source":"a"},{"type":"dice","value":5,"source":"b"}]"#).await, 10);
+    assert_eq!(
+        dice("attack", "might", r#"[{"type":"dice","value":5,"source":"a"},{"type":"dice","value":5,"source":"b"}]"#)
+            .await,
+        10
+    );
     assert_eq!(dice("attack", "wit", &more(-5)).await, 1);
     assert_eq!(dice("initiative", "might", &more(3)).await, 1, "initiative is one die");
 }
@@ -138,15 +149,34 @@ async fn a_modifier_is_a_claim_within_bounds() {
             table.session, player.character
         )
     };
-    let one = |kind: &str, value: &str, source: &str| format!(r#"[{{"type": "{kind}", "value": {value}, "source": "{source}"}}]"#);
-    for fine in [one("flat", "10", "bless"), one("flat", "-10", "curse"), one("dice", "5", "x"), one("dice", "-5", "x"), "[]".into()] {
+    let one = |kind: &str, value: &str, source: &str| {
+        format!(r#"[{{"type": "{kind}", "value": {value}, "source": "{source}"}}]"#)
+    };
+    for fine in [
+        one("flat", "10", "bless"),
+        one("flat", "-10", "curse"),
+        one("dice", "5", "x"),
+        one("dice", "-5", "x"),
+        "[]".into(),
+    ] {
         assert_eq!(player.person.exec(&with(&fine)).await, Ok(1), "{fine}");
     }
     let eleven = format!("[{}]", vec![r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
     for bad in [
-        one("flat", "11", "x"), one("flat", "-11", "x"), one("dice", "6", "x"), one("dice", "-6", "x"),
-        one("flat", "1.5", "x"), one("flat", "1", ""), one("flat", "1", "  "), one("luck", "1", "x"),
-        one("flat", "\"1\"", "x"), one("flat", "1e400", "x"), eleven, "{}".into(), "[1]".into(), "null".into(),
+        one("flat", "11", "x"),
+        one("flat", "-11", "x"),
+        one("dice", "6", "x"),
+        one("dice", "-6", "x"),
+        one("flat", "1.5", "x"),
+        one("flat", "1", ""),
+        one("flat", "1", "  "),
+        one("luck", "1", "x"),
+        one("flat", "\"1\"", "x"),
+        one("flat", "1e400", "x"),
+        eleven,
+        "{}".into(),
+        "[1]".into(),
+        "null".into(),
         r#"[{"type":"flat","value":1}]"#.into(),
     ] {
         let no = player.person.exec(&with(&bad)).await.unwrap_err();
@@ -238,7 +268,11 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
     let player = &table.players[0];
     let failed = world.roll(table.session, player.character, "{1,2}", 18, 0).await;
     player.person.exec(&heroic_save(table.session, player.character, failed)).await.unwrap();
-    let save = row(&world.owner(), "SELECT difficulty, dice_count, original_roll_id FROM dice_rolls WHERE roll_type = 'heroic_save'").await;
+    let save = row(
+        &world.owner(),
+        "SELECT difficulty, dice_count, original_roll_id FROM dice_rolls WHERE roll_type = 'heroic_save'",
+    )
+    .await;
     assert_eq!((save["difficulty"].as_i64(), save["dice_count"].as_i64()), (Some(18), Some(5)));
     assert_eq!(save["original_roll_id"], failed.to_string());
     assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 1").await, 1);
@@ -261,7 +295,10 @@ async fn a_heroic_save_is_refused_after_success_too_late_twice_and_for_others() 
     world.set(&table, "current_encounter_id = 'next'").await;
     assert!(me.person.exec(&save(bad)).await.unwrap_err().is("SP014", "heroic_save_once_a_roll"));
     let saved: Uuid = world.owner().value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
-    assert!(me.person.exec(&save(saved)).await.unwrap_err().is("SP015", "heroic_save_of_own_roll"), "a save is not saved");
+    assert!(
+        me.person.exec(&save(saved)).await.unwrap_err().is("SP015", "heroic_save_of_own_roll"),
+        "a save is not saved"
+    );
 }
 
 #[tokio::test]
@@ -274,7 +311,11 @@ async fn one_heroic_save_an_encounter_for_each_seat_and_a_new_encounter_gives_it
         assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
         let first = world.roll(table.session, player.character, "{1,2}", 10, 0).await;
         let second = world.roll(table.session, player.character, "{1,2}", 10, 0).await;
-        assert_eq!(player.person.exec(&heroic_save(table.session, player.character, first)).await, Ok(1), "{encounter}");
+        assert_eq!(
+            player.person.exec(&heroic_save(table.session, player.character, first)).await,
+            Ok(1),
+            "{encounter}"
+        );
         let no = player.person.exec(&heroic_save(table.session, player.character, second)).await.unwrap_err();
         assert!(no.is("SP011", "heroic_save_once_an_encounter"), "{no:?}");
     }
@@ -303,7 +344,8 @@ async fn leaving_saving_and_new_encounters_at_once_do_not_deadlock() {
     let world = World::new().await;
     let table = world.active_table(2).await;
     for round in 0..50 {
-        let mut asking: Vec<std::pin::Pin<Box<dyn Future<Output = Result<u64, crate::world::Refused>> + Send>>> = Vec::new();
+        let mut asking: Vec<std::pin::Pin<Box<dyn Future<Output = Result<u64, crate::world::Refused>> + Send>>> =
+            Vec::new();
         for player in &table.players {
             let person = player.person.clone();
             let active = round % 2 == 1;

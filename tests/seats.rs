@@ -17,7 +17,10 @@ async fn the_last_two_seats_go_to_two_of_sixteen() {
         let outcomes = at_once(asking).await;
         let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 14, "two sit down");
-        assert!(refused.iter().all(|no| no.is("SP002", "session_capacity") && no.message == "Session is full"), "{refused:?}");
+        assert!(
+            refused.iter().all(|no| no.is("SP002", "session_capacity") && no.message == "Session is full"),
+            "{refused:?}"
+        );
         let seats = format!("session_players WHERE session_id = '{}' AND is_active", table.session);
         assert_eq!(world.owner().count(&seats).await, 4);
         let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", table.session);

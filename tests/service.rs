@@ -1,0 +1,450 @@
+//! The service: identities that cannot leak, slip or be forgotten, and operations with typed refusals.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use futures_util::TryStreamExt;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, LoaderTrait, PaginatorTrait, QueryFilter, QueryOrder, Statement,
+    StreamTrait, TransactionSession, TransactionTrait,
+};
+use sparc::{
+    entity::{
+        characters,
+        sea_orm_active_enums::{Attribute, CharacterClass, SessionStatus},
+        session_players, sessions, users,
+    },
+    service::{
+        Difficulty, Error, JoinCode, Operations, Sparc, TableSize,
+        adventures::NewAdventure,
+        characters::NewCharacter,
+        dice::{NewRoll, Roller},
+        sessions::{LobbyFilter, NewSession, Visibility},
+        users::{NewAccount, Profile, ProfileChanges},
+    },
+};
+use uuid::Uuid;
+
+use crate::world::{World, at_once};
+
+async fn code(world: &World, session: Uuid) -> JoinCode {
+    world
+        .owner()
+        .value::<String>(&format!("SELECT code::text FROM sessions WHERE id = '{session}'"))
+        .await
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
+    let world = World::new().await;
+    let one = sea_orm::Database::connect({
+        let mut options = sea_orm::ConnectOptions::new(world.url());
+        options.max_connections(1).sqlx_logging(false);
+        options
+    })
+    .await
+    .unwrap();
+    let sparc = Sparc::new(one.clone());
+    let (ada, ben) = (world.player().await, world.player().await);
+    for _ in 0..10 {
+        for player in [&ada, &ben] {
+            let mine = characters::Entity::find().all(&sparc.as_user(player.id)).await.unwrap();
+            assert_eq!(mine.iter().map(|c| c.id).collect::<Vec<_>>(), [player.character]);
+        }
+        assert!(characters::Entity::find().all(&sparc.as_anon()).await.is_err());
+        // A transaction that was dropped, and one that failed, leave nothing on either.
+        drop(sparc.as_user(ada.id).begin().await.unwrap());
+        let failing = sparc.as_user(ada.id).begin().await.unwrap();
+        assert!(failing.execute_unprepared("SELECT nonsense").await.is_err());
+        drop(failing);
+        let bare = Statement::from_string(
+            sea_orm::DbBackend::Postgres,
+            "SELECT current_user::text || current_setting('request.jwt.claims', true)",
+        );
+        let row = one.query_one_raw(bare).await.unwrap().unwrap();
+        assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "postgres");
+    }
+}
+
+#[tokio::test]
+async fn an_identity_cannot_be_changed_half_way() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.account().await);
+    let tx = ada.begin().await.unwrap();
+    for escape in ["RESET ROLE", "SET ROLE postgres", "COMMIT", "SELECT set_config('role', 'postgres', true)"] {
+        assert!(tx.execute_unprepared(escape).await.is_err(), "{escape}");
+        assert!(ada.execute_unprepared(escape).await.is_err(), "{escape}");
+        let statement = Statement::from_string(sea_orm::DbBackend::Postgres, escape);
+        assert!(tx.query_one_raw(statement).await.is_err(), "{escape}");
+    }
+    assert!(tx.users().me().await.is_ok(), "and nothing was sent");
+}
+
+#[tokio::test]
+async fn an_identity_is_a_seaorm_connection() {
+    let world = World::new().await;
+    let table = world.table(3).await;
+    let ada = world.sparc.as_user(table.players[0].id);
+    let mine = sessions::Entity::find().all(&ada).await.unwrap();
+    let seats = mine.load_many(session_players::Entity, &ada).await.unwrap();
+    assert_eq!((mine.len(), seats[0].len()), (1, 3), "finds and loaders");
+    assert_eq!(characters::Entity::find().count(&ada).await.unwrap(), 1, "counts");
+    let mut pages = session_players::Entity::find().order_by_asc(session_players::Column::UserId).paginate(&ada, 2);
+    assert_eq!(pages.fetch_and_next().await.unwrap().unwrap().len(), 2, "paginators");
+    let streamed: Vec<_> = session_players::Entity::find().stream(&ada).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(streamed.len(), 3, "streams");
+    let tx = ada.begin().await.unwrap();
+    let streamed: Vec<_> = characters::Entity::find().stream(&tx).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(streamed.len(), 1, "streams of a transaction");
+    let raw = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT 1 FROM characters");
+    let raw: Vec<_> = ada.stream_raw(raw).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(raw.len(), 1, "raw statements");
+    let profiles: Vec<Profile> = users::Entity::find().into_partial_model().all(&ada).await.unwrap();
+    assert_eq!(profiles.len(), 4, "partial models where a column is closed");
+}
+
+#[tokio::test]
+async fn a_callers_transaction_takes_all_or_nothing() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    let player = &table.players[0];
+    let ada = world.sparc.as_user(player.id);
+    let tx = ada.begin().await.unwrap();
+    tx.sessions().leave(table.session).await.unwrap();
+    tx.characters().retire(player.character).await.unwrap();
+    let seats =
+        session_players::Entity::find().filter(session_players::Column::IsActive.eq(true)).count(&tx).await.unwrap();
+    assert_eq!(seats, 0, "the caller's own statement sees it");
+    tx.rollback().await.unwrap();
+    assert!(ada.characters().get(player.character).await.unwrap().retired_at.is_none());
+    assert_eq!(world.owner().count("session_players WHERE is_active").await, 1);
+    let tx = ada.begin().await.unwrap();
+    tx.sessions().leave(table.session).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(world.owner().count("session_players WHERE is_active").await, 0);
+}
+
+#[tokio::test]
+async fn a_nested_transaction_is_still_the_same_person() {
+    let world = World::new().await;
+    let ada = world.player().await;
+    world.player().await;
+    let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
+    let inner = tx.begin().await.unwrap();
+    assert_eq!(characters::Entity::find().count(&inner).await.unwrap(), 1);
+    inner.rollback().await.unwrap();
+    assert_eq!(characters::Entity::find().count(&tx).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_dropped_future_leaves_the_connection_usable() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.account().await);
+    for _ in 0..50 {
+        let me = ada.users().me();
+        let _ = tokio::time::timeout(std::time::Duration::from_micros(400), me).await;
+    }
+    assert!(ada.users().me().await.is_ok());
+    let open = "pg_stat_activity WHERE state LIKE 'idle in transaction%' AND datname = current_database() AND pid <> pg_backend_pid()";
+    // A rollback is queued by the drop and sent when the pool has the connection back.
+    for _ in 0..200 {
+        if world.owner().count(open).await == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("a transaction stays open");
+}
+
+#[tokio::test]
+async fn creating_twice_with_the_same_id_gives_the_first() {
+    let world = World::new().await;
+    let seer = world.account().await;
+    let adventure = world.adventure(seer).await;
+    let me = world.sparc.as_user(seer);
+    let id = Some(Uuid::new_v4());
+    let session = NewSession { id, adventure_id: adventure, ..Default::default() };
+    let first = me.sessions().create(session.clone()).await.unwrap();
+    assert_eq!(me.sessions().create(session).await.unwrap(), first);
+    let hero = NewCharacter { id, name: "Brunhild".into(), ..Default::default() };
+    let first = me.characters().create(hero.clone()).await.unwrap();
+    assert_eq!(me.characters().create(hero.clone()).await.unwrap(), first);
+    let other = NewCharacter { name: "Another".into(), ..hero.clone() };
+    assert_eq!(me.characters().create(other).await.unwrap_err().code(), "id_conflict");
+    let thief = world.sparc.as_user(world.account().await);
+    assert_eq!(thief.characters().create(hero).await.unwrap_err().code(), "id_conflict", "somebody else's id");
+}
+
+#[tokio::test]
+async fn creating_with_the_same_id_at_once_gives_all_the_same_also_at_the_limit() {
+    let world = World::new().await;
+    let user = world.account().await;
+    for _ in 0..9 {
+        world.character(user).await;
+    }
+    let hero = NewCharacter { id: Some(Uuid::new_v4()), name: "The Tenth".into(), ..Default::default() };
+    let asking = (0..8)
+        .map(|_| {
+            let (me, hero) = (world.sparc.as_user(user), hero.clone());
+            async move { me.characters().create(hero).await.map(|c| c.id) }
+        })
+        .collect();
+    for outcome in at_once(asking).await {
+        assert_eq!(outcome.unwrap(), hero.id.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn joining_by_code_takes_a_seat_once_and_comes_back() {
+    let world = World::new().await;
+    let table = world.table(0).await;
+    let code = code(&world, table.session).await;
+    let player = world.player().await;
+    let me = world.sparc.as_user(player.id);
+    for _ in 0..2 {
+        let seat = me.sessions().join(&code, player.character).await.unwrap();
+        assert!(seat.is_active && seat.session_id == table.session, "again is no error");
+    }
+    me.sessions().leave(table.session).await.unwrap();
+    world.set(&table, "status = 'active'").await;
+    assert!(me.sessions().join(&code, player.character).await.unwrap().is_active, "back while it lives");
+    let late = world.player().await;
+    let refused = world.sparc.as_user(late.id).sessions().join(&code, late.character).await;
+    assert!(matches!(refused, Err(Error::SessionStarted)), "{refused:?}");
+    world.set(&table, "status = 'completed'").await;
+    let refused = world.sparc.as_user(late.id).sessions().join(&code, late.character).await;
+    assert!(matches!(refused, Err(Error::SessionOver)), "{refused:?}");
+    let refused = me.sessions().join(&"ZZZZZZ".parse().unwrap(), player.character).await;
+    assert!(matches!(refused, Err(Error::NoSuchCode)));
+    let refused = world.sparc.as_anon().sessions().join(&code, player.character).await;
+    assert!(matches!(refused, Err(Error::NotSignedIn)));
+}
+
+#[tokio::test]
+async fn sixteen_at_once_by_code_are_two_seats_and_fourteen_typed_refusals() {
+    let world = World::new().await;
+    let table = world.table(2).await;
+    let code = Arc::new(code(&world, table.session).await);
+    let mut asking = Vec::new();
+    for _ in 0..16 {
+        let player = world.player().await;
+        let (me, code) = (world.sparc.as_user(player.id), code.clone());
+        asking.push(async move { me.sessions().join(&code, player.character).await });
+    }
+    let outcomes = at_once(asking).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2);
+    assert_eq!(
+        outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::SessionFull))).count(),
+        14,
+        "{outcomes:?}"
+    );
+}
+
+#[tokio::test]
+async fn refusals_are_typed() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    let player = &table.players[0];
+    let (me, seer) = (world.sparc.as_user(player.id), world.sparc.as_user(table.seer.uuid()));
+    let refused = seer.sessions().complete(table.session).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::IllegalTransition { from: SessionStatus::Waiting, to: SessionStatus::Completed }),
+        "{refused:?}"
+    );
+    assert_eq!(refused.to_string(), "a session cannot go from waiting to completed");
+    assert!(matches!(me.sessions().start(table.session).await, Err(Error::NotASeer)));
+    assert!(matches!(me.sessions().start(Uuid::new_v4()).await, Err(Error::NotFound { what: "session" })));
+    assert!(matches!(me.characters().retire(player.character).await, Err(Error::CharacterSeated)));
+    let check = NewRoll::check(table.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
+    assert!(matches!(me.dice().roll(check).await, Err(Error::NotAllowed)), "not active");
+    let short = NewCharacter { name: "x".into(), ..Default::default() };
+    assert!(matches!(me.characters().create(short).await, Err(Error::InvalidValue { field: "name", .. })));
+    let unknown = NewSession { adventure_id: Uuid::new_v4(), ..Default::default() };
+    assert!(matches!(me.sessions().create(unknown).await, Err(Error::NotFound { what: "adventure" })));
+    let big = NewSession { adventure_id: table.adventure, max_players: TableSize::MAX, ..Default::default() };
+    assert_eq!(me.sessions().create(big).await.unwrap().max_players, 6);
+}
+
+#[tokio::test]
+async fn a_heroic_save_is_refused_by_reason() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let player = &table.players[0];
+    let me = world.sparc.as_user(player.id);
+    let good = world.roll(table.session, player.character, "{6}", 10, 0).await;
+    assert!(matches!(me.dice().heroic_save(good).await, Err(Error::HeroicSaveNotNeeded)));
+    let old = world.roll(table.session, player.character, "{1,2}", 10, 40).await;
+    assert!(matches!(me.dice().heroic_save(old).await, Err(Error::HeroicSaveTooLate)));
+    let bad = world.roll(table.session, player.character, "{1,2}", 10, 0).await;
+    let worse = world.roll(table.session, player.character, "{1,2}", 10, 0).await;
+    assert_eq!(me.dice().heroic_save(bad).await.unwrap().original_roll_id, Some(bad));
+    assert!(matches!(me.dice().heroic_save(bad).await, Err(Error::RollAlreadySaved)));
+    assert!(matches!(me.dice().heroic_save(worse).await, Err(Error::HeroicSaveSpent)));
+    assert!(matches!(me.dice().heroic_save(Uuid::new_v4()).await, Err(Error::NotFound { what: "roll" })));
+}
+
+#[tokio::test]
+async fn only_a_valid_adventure_is_published() {
+    let world = World::new().await;
+    let me = world.sparc.as_user(world.account().await);
+    let draft = me.adventures().create(NewAdventure { name: "Empty".into(), ..Default::default() }).await.unwrap();
+    let faults = me.adventures().validate(draft.id).await.unwrap();
+    assert!(!faults.is_empty());
+    assert_eq!(
+        me.adventures().get(draft.id).await.unwrap().validation_errors,
+        serde_json::json!(faults),
+        "written down"
+    );
+    assert!(matches!(me.adventures().publish(draft.id).await, Err(Error::AdventureInvalid(found)) if found == faults));
+    let story = serde_json::json!({ "start": "a", "nodes": [{ "id": "a", "type": "story" }] });
+    me.adventures().set_content(draft.id, &serde_json::from_value(story).unwrap()).await.unwrap();
+    assert!(me.adventures().publish(draft.id).await.unwrap().published_at.is_some());
+    assert!(me.adventures().publish(draft.id).await.is_ok(), "again is no error");
+    let thief = world.sparc.as_user(world.account().await);
+    assert!(matches!(thief.adventures().publish(draft.id).await, Err(Error::NotFound { what: "adventure" })));
+    assert!(matches!(thief.adventures().validate(draft.id).await, Err(Error::NotFound { what: "adventure" })));
+}
+
+#[tokio::test]
+async fn the_lobby_is_walked_page_by_page_while_sessions_come() {
+    let world = World::new().await;
+    let seer = world.account().await;
+    let adventure = world.adventure(seer).await;
+    // Equal dates, no dates, and equal moments of creation.
+    let fill = format!(
+        "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
+         SELECT '{seer}', '{adventure}', true,
+                CASE WHEN i % 3 > 0 THEN '2030-01-01'::timestamptz + (i / 10) * INTERVAL '1 hour' END,
+                '2026-01-01'::timestamptz + (i % 4) * INTERVAL '1 minute'
+         FROM generate_series(1, 95) AS i"
+    );
+    world.owner().exec(&fill).await.unwrap();
+    let there: HashSet<Uuid> = world.owner().values("SELECT id FROM sessions").await.unwrap().into_iter().collect();
+    let visitor = world.sparc.as_anon();
+    let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = visitor.sessions().lobby(&LobbyFilter::default(), after.as_ref()).await.unwrap();
+        seen.extend(page.rows.iter().map(|row| (row.id, row.scheduled_start)));
+        pages += 1;
+        let more = NewSession { adventure_id: adventure, visibility: Visibility::Public, ..Default::default() };
+        world.sparc.as_user(seer).sessions().create(more).await.unwrap();
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    let ids: Vec<Uuid> = seen.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "no row twice");
+    assert!(there.iter().all(|id| ids.contains(id)), "none lost");
+    assert!(pages >= 5);
+    let dated: Vec<_> = seen.iter().map_while(|(_, start)| *start).collect();
+    assert!(dated.is_sorted() && dated.len() == 64, "soonest first, undated last");
+}
+
+#[tokio::test]
+async fn the_lobby_shows_open_seats_and_filters() {
+    let world = World::new().await;
+    let full = world.table(2).await;
+    world.set(&full, "is_public = true, max_players = 2").await;
+    let open = world.table(1).await;
+    world.set(&open, "is_public = true").await;
+    let started = world.active_table(1).await;
+    world.set(&started, "is_public = true").await;
+    world.table(0).await;
+    let ids = |filter: LobbyFilter| {
+        let visitor = world.sparc.as_anon();
+        async move {
+            visitor.sessions().lobby(&filter, None).await.unwrap().rows.iter().map(|row| row.id).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(ids(LobbyFilter::default()).await, [open.session]);
+    for (search, found) in [("drowned", 1), ("DROWNED FORD", 1), ("%", 0), ("_", 0), ("nowhere", 0)] {
+        let filter = LobbyFilter { search: Some(search.into()), ..Default::default() };
+        assert_eq!(ids(filter).await.len(), found, "{search}");
+    }
+    assert_eq!(ids(LobbyFilter { free_seats: Some(3), ..Default::default() }).await.len(), 1);
+    assert_eq!(ids(LobbyFilter { free_seats: Some(4), ..Default::default() }).await.len(), 0);
+    assert_eq!(ids(LobbyFilter { longest: Some(59), ..Default::default() }).await.len(), 0);
+    let forged = "00".to_owned().into();
+    let refused = world.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), Some(&forged)).await;
+    assert!(matches!(refused, Err(Error::BadCursor)));
+}
+
+#[tokio::test]
+async fn a_lobby_page_is_a_walk_along_its_index() {
+    let world = World::new().await;
+    let seer = world.account().await;
+    let adventure = world.adventure(seer).await;
+    let fill = format!(
+        "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start)
+         SELECT '{seer}', '{adventure}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"
+    );
+    world.owner().exec(&fill).await.unwrap();
+    world.owner().exec("ANALYZE").await.unwrap();
+    // As a client of the API asks, which counts no seats; and as the service does.
+    for (seats, index) in
+        [("", "idx_sessions_public_waiting"), ("AND seats_taken < max_players", "idx_sessions_free_seats")]
+    {
+        let plan: Vec<String> = world
+            .user(seer)
+            .values(&format!(
+                "EXPLAIN SELECT * FROM sessions WHERE is_public AND status IN ('waiting', 'starting_soon') {seats}
+                 ORDER BY scheduled_start NULLS LAST, created_at DESC LIMIT 20"
+            ))
+            .await
+            .unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains(index) && !plan.contains("Seq Scan on sessions"), "{plan}");
+    }
+}
+
+#[tokio::test]
+async fn round_trips_are_as_few_as_documented() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let player = &table.players[0];
+    let count = Arc::new(AtomicU32::new(0));
+    let mut db = world.db.clone();
+    let counted = count.clone();
+    db.set_metric_callback(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    let sparc = Sparc::new(db);
+    let me = sparc.as_user(player.id);
+    let check = NewRoll::check(table.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
+    me.dice().roll(check).await.unwrap();
+    // Begin and commit are not statements to the callback: identity and insert are.
+    assert_eq!(count.swap(0, Ordering::Relaxed), 2, "a roll: begin, identity, insert, commit");
+    sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
+    assert_eq!(count.swap(0, Ordering::Relaxed), 2, "a lobby page");
+    me.sessions().details(table.session).await.unwrap();
+    assert_eq!(count.swap(0, Ordering::Relaxed), 2, "details");
+}
+
+#[tokio::test]
+async fn an_own_profile_is_told_and_edited() {
+    let world = World::new().await;
+    let account =
+        NewAccount { email: Some("ada@x.org".into()), display_name: Some("Ada".into()), ..Default::default() };
+    assert!(!format!("{account:?}").contains("ada@x.org"), "no address in a log line");
+    let profile = world.sparc.as_service().users().sign_up(account).await.unwrap();
+    let ada = world.sparc.as_user(profile.id);
+    assert_eq!(ada.users().my_email().await.unwrap(), "ada@x.org");
+    let changes = ProfileChanges { bio: Some(Some("Counts".into())), ..Default::default() };
+    let edited = ada.users().edit(changes).await.unwrap();
+    assert_eq!((edited.display_name.as_str(), edited.bio.as_deref()), ("Ada", Some("Counts")));
+    assert_eq!(ada.users().edit(ProfileChanges::default()).await.unwrap(), edited);
+    assert_eq!(world.sparc.as_anon().users().profiles(&[profile.id]).await.unwrap().len(), 1);
+    assert!(matches!(ada.users().sign_up(NewAccount::default()).await, Err(Error::NotAllowed)));
+    assert!(matches!(world.sparc.as_anon().users().me().await, Err(Error::NotSignedIn)));
+    let hero = NewCharacter { name: "Nim".into(), class: CharacterClass::Rogue, ..Default::default() };
+    assert_eq!(ada.characters().create(hero).await.unwrap().grace, 5, "the usual sheet");
+}

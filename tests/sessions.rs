@@ -155,7 +155,8 @@ async fn every_character_of_the_alphabet_is_drawn_as_often() {
 async fn a_session_plays_a_published_adventure_or_one_of_the_seers_own() {
     let world = World::new().await;
     let (seer, other) = (world.somebody().await, world.account().await);
-    let open = |adventure| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", seer.uuid());
+    let open =
+        |adventure| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", seer.uuid());
     assert_eq!(seer.exec(&open(world.draft(seer.uuid()).await)).await, Ok(1));
     assert_eq!(seer.exec(&open(world.adventure(other).await)).await, Ok(1));
     let no = seer.exec(&open(world.draft(other).await)).await.unwrap_err();
@@ -168,12 +169,7 @@ async fn public_sessions_are_everyones_to_see_and_private_ones_their_participant
     let table = world.table(1).await;
     let one = format!("sessions WHERE id = '{}'", table.session);
     let stranger = world.somebody().await;
-    for (person, sees) in [
-        (&world.visitor(), 0),
-        (&stranger, 0),
-        (&table.seer, 1),
-        (&table.players[0].person, 1),
-    ] {
+    for (person, sees) in [(&world.visitor(), 0), (&stranger, 0), (&table.seer, 1), (&table.players[0].person, 1)] {
         assert_eq!(person.count(&one).await, sees);
     }
     world.set(&table, "is_public = true").await;
@@ -187,22 +183,39 @@ async fn the_seer_alone_changes_a_session_and_never_its_server_owned_columns() {
     let table = world.table(1).await;
     let one = format!("WHERE id = '{}'", table.session);
     for change in [
-        "is_public = true", "max_players = 6", "looking_for = 'a healer'", "scheduled_start = now()",
-        "current_scene_id = 'ford'", "current_encounter_id = 'wolves'", "game_state = '{\"light\": 1}'",
+        "is_public = true",
+        "max_players = 6",
+        "looking_for = 'a healer'",
+        "scheduled_start = now()",
+        "current_scene_id = 'ford'",
+        "current_encounter_id = 'wolves'",
+        "game_state = '{\"light\": 1}'",
         "status = 'active'",
     ] {
-        assert_eq!(table.players[0].person.exec(&format!("UPDATE sessions SET {change} {one}")).await, Ok(0), "{change}");
+        assert_eq!(
+            table.players[0].person.exec(&format!("UPDATE sessions SET {change} {one}")).await,
+            Ok(0),
+            "{change}"
+        );
         assert_eq!(table.seer.exec(&format!("UPDATE sessions SET {change} {one}")).await, Ok(1), "{change}");
     }
     for change in [
-        "seer_id = gen_random_uuid()", "code = 'AAAAAA'", "adventure_id = gen_random_uuid()", "started_at = now()",
-        "ended_at = now()", "created_at = now()", "seats_taken = 0", "encounters_begun = 0",
+        "seer_id = gen_random_uuid()",
+        "code = 'AAAAAA'",
+        "adventure_id = gen_random_uuid()",
+        "started_at = now()",
+        "ended_at = now()",
+        "created_at = now()",
+        "seats_taken = 0",
+        "encounters_begun = 0",
     ] {
         let no = table.seer.exec(&format!("UPDATE sessions SET {change} {one}")).await.unwrap_err();
         assert!(no.is_forbidden(), "{change}");
     }
     assert!(table.seer.exec(&format!("DELETE FROM sessions {one}")).await.unwrap_err().is_forbidden());
-    assert!(world.service().exec(&format!("UPDATE sessions SET seats_taken = 0 {one}")).await.unwrap_err().is_forbidden());
+    assert!(
+        world.service().exec(&format!("UPDATE sessions SET seats_taken = 0 {one}")).await.unwrap_err().is_forbidden()
+    );
 }
 
 #[tokio::test]
@@ -210,7 +223,10 @@ async fn a_session_is_opened_by_its_seer_and_comes_back_with_the_statement() {
     let world = World::new().await;
     let (seer, other) = (world.somebody().await, world.account().await);
     let adventure = world.adventure(other).await;
-    let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING status::text", seer.uuid());
+    let sql = format!(
+        "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING status::text",
+        seer.uuid()
+    );
     assert_eq!(seer.value::<String>(&sql).await.unwrap(), "waiting");
     let forged = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other}', '{adventure}')");
     assert!(seer.exec(&forged).await.unwrap_err().is_forbidden());

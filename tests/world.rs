@@ -196,10 +196,8 @@ impl Person {
     /// The first column of each row.
     pub async fn values<T: TryGetable>(&self, sql: &str) -> Result<Vec<T>, Refused> {
         let transaction = self.begin().await;
-        let rows = transaction
-            .query_all_raw(Statement::from_string(DbBackend::Postgres, sql))
-            .await
-            .map_err(refused)?;
+        let rows =
+            transaction.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.map_err(refused)?;
         transaction.commit().await.map_err(refused)?;
         Ok(rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect())
     }
@@ -258,7 +256,9 @@ pub fn insert_character(id: Uuid, user: Uuid) -> String {
 }
 
 pub fn seat(session: Uuid, user: Uuid, character: Uuid) -> String {
-    format!("INSERT INTO session_players (session_id, user_id, character_id) VALUES ('{session}', '{user}', '{character}')")
+    format!(
+        "INSERT INTO session_players (session_id, user_id, character_id) VALUES ('{session}', '{user}', '{character}')"
+    )
 }
 
 /// A check of might by a character against 10.

@@ -77,7 +77,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// # Errors
     ///
     /// [`Error::InvalidValue`] for name or players, [`Error::IdConflict`], [`Error::NotSignedIn`].
-    pub async fn create(&self, new: NewAdventure) -> Result<adventures::Model, Error> {
+    pub async fn create(self, new: NewAdventure) -> Result<adventures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let content = documents::to_json(&new.content)?;
         operation!(self.caller, "adventures.create", |tx| {
@@ -108,7 +108,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// # Errors
     ///
     /// [`Error::AdventurePublished`], [`Error::NotFound`], also for somebody else's.
-    pub async fn set_content(&self, id: Uuid, content: &AdventureContent) -> Result<adventures::Model, Error> {
+    pub async fn set_content(self, id: Uuid, content: &AdventureContent) -> Result<adventures::Model, Error> {
         let content = documents::to_json(content)?;
         operation!(self.caller, "adventures.set_content", |tx| {
             let row = adventures::ActiveModel { content: Set(content.clone()), ..Default::default() };
@@ -124,7 +124,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::NotAllowed`] for anybody else's adventure, [`Error::InvalidValue`] for the name,
     /// [`Error::IdConflict`].
-    pub async fn add_creature(&self, adventure_id: Uuid, new: NewCreature) -> Result<creatures::Model, Error> {
+    pub async fn add_creature(self, adventure_id: Uuid, new: NewCreature) -> Result<creatures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let stats = documents::to_json(&new.stats)?;
         operation!(self.caller, "adventures.add_creature", |tx| {
@@ -151,7 +151,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotFound`], also for somebody else's.
-    pub async fn validate(&self, id: Uuid) -> Result<Vec<Fault>, Error> {
+    pub async fn validate(self, id: Uuid) -> Result<Vec<Fault>, Error> {
         operation!(self.caller, "adventures.validate", |tx| { judge(tx, id).await })
     }
 
@@ -162,7 +162,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// # Errors
     ///
     /// [`Error::AdventureInvalid`] with every fault, [`Error::NotFound`].
-    pub async fn publish(&self, id: Uuid) -> Result<adventures::Model, Error> {
+    pub async fn publish(self, id: Uuid) -> Result<adventures::Model, Error> {
         operation!(self.caller, "adventures.publish", |tx| {
             let faults = judge(tx, id).await?;
             if !faults.is_empty() {
@@ -180,7 +180,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotFound`].
-    pub async fn get(&self, id: Uuid) -> Result<adventures::Model, Error> {
+    pub async fn get(self, id: Uuid) -> Result<adventures::Model, Error> {
         operation!(self.caller, "adventures.get", |tx| {
             adventures::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "adventure" })
         })

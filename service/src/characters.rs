@@ -141,7 +141,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::CharacterLimitReached`] with ten living ones, [`Error::CharacterNameTaken`], [`Error::IdConflict`],
     /// [`Error::InvalidValue`] for the name, [`Error::NotSignedIn`], [`Error::AccountClosed`].
-    pub async fn create(&self, new: NewCharacter) -> Result<characters::Model, Error> {
+    pub async fn create(self, new: NewCharacter) -> Result<characters::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let attributes = new.attributes.unwrap_or(Attributes::usual(new.class));
         let equipment = documents::to_json(&new.equipment)?;
@@ -175,7 +175,7 @@ impl<C: Caller> Characters<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotSignedIn`].
-    pub async fn list(&self) -> Result<Vec<characters::Model>, Error> {
+    pub async fn list(self) -> Result<Vec<characters::Model>, Error> {
         operation!(self.caller, "characters.list", |tx| {
             let user_id = tx.user_id().ok_or(Error::NotSignedIn)?;
             Ok(characters::Entity::find()
@@ -195,7 +195,7 @@ impl<C: Caller> Characters<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotFound`], also for somebody else's.
-    pub async fn get(&self, id: Uuid) -> Result<characters::Model, Error> {
+    pub async fn get(self, id: Uuid) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.get", |tx| {
             characters::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "character" })
         })
@@ -209,7 +209,7 @@ impl<C: Caller> Characters<'_, C> {
     /// # Errors
     ///
     /// [`Error::CharacterSeated`] at a live table, [`Error::NotFound`].
-    pub async fn retire(&self, id: Uuid) -> Result<characters::Model, Error> {
+    pub async fn retire(self, id: Uuid) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.retire", |tx| {
             characters::Entity::update_many()
                 .col_expr(characters::Column::RetiredAt, Expr::cust("now()"))

@@ -1,6 +1,8 @@
 //! Creating twice with the same id gives the first result: a retry after a lost answer is safe.
 
-use sea_orm::{ActiveModelBehavior, ActiveModelTrait, EntityTrait, IntoActiveModel, PrimaryKeyTrait, TryInsertResult};
+use sea_orm::{
+    ActiveModelBehavior, ActiveModelTrait, DbErr, EntityTrait, IntoActiveModel, PrimaryKeyTrait, TryInsertResult,
+};
 use uuid::Uuid;
 
 use crate::{Error, connection::Transaction};
@@ -21,9 +23,27 @@ where
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
     <<A::Entity as EntityTrait>::PrimaryKey as PrimaryKeyTrait>::ValueType: From<Uuid>,
 {
-    let inserted = A::Entity::insert(row).on_conflict_do_nothing_on([id_column]).exec_with_returning(tx).await?;
-    if let TryInsertResult::Inserted(model) = inserted {
+    if let Some(model) = unless_there(tx, row, [id_column]).await? {
         return Ok(model);
     }
     A::Entity::find_by_id(id).one(tx).await?.filter(is_same).ok_or(Error::IdConflict { what })
+}
+
+/// Inserts the row unless one with the same key is there: `INSERT ... ON CONFLICT (key) DO NOTHING RETURNING *`.
+pub(crate) async fn unless_there<A>(
+    tx: &Transaction,
+    row: A,
+    key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column>,
+) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
+where
+    A: ActiveModelTrait + ActiveModelBehavior + Send,
+    <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
+{
+    match A::Entity::insert(row).on_conflict_do_nothing_on(key).exec_with_returning(tx).await {
+        Ok(TryInsertResult::Inserted(model)) => Ok(Some(model)),
+        Ok(TryInsertResult::Conflicted | TryInsertResult::Empty) => Ok(None),
+        // No row came back: where SeaORM asks for one, it says so, and not that there was a conflict.
+        Err(DbErr::RecordNotFound(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -166,7 +166,7 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// [`Error::NotAllowed`] for anybody else and in a session that is not active, [`Error::InvalidValue`] for
     /// modifiers out of bounds, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`].
-    pub async fn roll(&self, new: NewRoll) -> Result<dice_rolls::Model, Error> {
+    pub async fn roll(self, new: NewRoll) -> Result<dice_rolls::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let modifiers = documents::to_json(&new.modifiers)?;
         let (character_id, creature_id) = match new.roller {
@@ -204,7 +204,7 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// [`Error::HeroicSaveSpent`], [`Error::HeroicSaveNotNeeded`], [`Error::HeroicSaveTooLate`],
     /// [`Error::RollAlreadySaved`], [`Error::RollNotSaveable`], [`Error::NotAllowed`], [`Error::NotFound`].
-    pub async fn heroic_save(&self, roll_id: Uuid) -> Result<dice_rolls::Model, Error> {
+    pub async fn heroic_save(self, roll_id: Uuid) -> Result<dice_rolls::Model, Error> {
         operation!(self.caller, "dice.heroic_save", |tx| {
             let first =
                 dice_rolls::Entity::find_by_id(roll_id).one(tx).await?.ok_or(Error::NotFound { what: "roll" })?;
@@ -231,7 +231,7 @@ impl<C: Caller> Dice<'_, C> {
     /// # Errors
     ///
     /// None of its own: no rolls give zeros.
-    pub async fn statistics(&self, of: StatisticsOf) -> Result<RollStatistics, Error> {
+    pub async fn statistics(self, of: StatisticsOf) -> Result<RollStatistics, Error> {
         let (condition, id) = match of {
             StatisticsOf::Session(id) => ("session_id = $1", id),
             StatisticsOf::Character(id) => ("character_id = $1", id),

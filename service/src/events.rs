@@ -25,7 +25,7 @@ impl<C: Caller> Events<'_, C> {
     /// # Errors
     ///
     /// None of its own: of a table that the caller may not read there are none.
-    pub async fn after(&self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
+    pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
         operation!(self.caller, "events.after", |tx| {
             Ok(session_events::Entity::find()
                 .filter(session_events::Column::SessionId.eq(session_id))
@@ -45,7 +45,7 @@ impl<C: Caller> Events<'_, C> {
     ///
     /// [`Error::NotAllowed`] for anybody else, [`Error::RuleViolated`] for a kind that is not lower-case letters,
     /// digits, `_`, `.` and `-`.
-    pub async fn send(&self, session_id: Uuid, kind: &str, payload: Value) -> Result<session_events::Model, Error> {
+    pub async fn send(self, session_id: Uuid, kind: &str, payload: Value) -> Result<session_events::Model, Error> {
         let id = Uuid::new_v4();
         operation!(self.caller, "events.send", |tx| {
             let row = session_events::ActiveModel {

@@ -5,9 +5,7 @@ mod lobby;
 
 use chrono::{DateTime, Utc};
 use entity::{sea_orm_active_enums::SessionStatus, session_players, sessions};
-use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement, TryInsertResult,
-};
+use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -73,7 +71,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::AdventureNotPlayable`], [`Error::NotFound`] for the adventure, [`Error::IdConflict`],
     /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
-    pub async fn create(&self, new: NewSession) -> Result<sessions::Model, Error> {
+    pub async fn create(self, new: NewSession) -> Result<sessions::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         operation!(self.caller, "sessions.create", |tx| {
             let seer_id = tx.user_id().ok_or(Error::NotSignedIn)?;
@@ -101,7 +99,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotFound`].
-    pub async fn get(&self, id: Uuid) -> Result<sessions::Model, Error> {
+    pub async fn get(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.get", |tx| { find(tx, id).await })
     }
 
@@ -115,7 +113,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::NoSuchCode`], [`Error::SessionFull`], [`Error::SessionOver`], [`Error::SessionStarted`],
     /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotFound`] for the character,
     /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
-    pub async fn join(&self, code: &JoinCode, character_id: Uuid) -> Result<session_players::Model, Error> {
+    pub async fn join(self, code: &JoinCode, character_id: Uuid) -> Result<session_players::Model, Error> {
         #[derive(FromQueryResult)]
         struct Row {
             session_id: Uuid,
@@ -142,7 +140,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::NotAllowed`] where the session is private or does not wait, [`Error::SessionFull`],
     /// [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotFound`] for the
     /// character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
-    pub async fn join_public(&self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
+    pub async fn join_public(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.join_public", |tx| {
             let user_id = tx.user_id().ok_or(Error::NotSignedIn)?;
             // The own seat first, where there is one: seats are taken before sessions, whoever takes them.
@@ -168,13 +166,10 @@ impl<C: Caller> Sessions<'_, C> {
                 character_id: Set(character_id),
                 ..Default::default()
             };
-            let taken = session_players::Entity::insert(row)
-                .on_conflict_do_nothing_on([session_players::Column::SessionId, session_players::Column::UserId])
-                .exec_with_returning(tx)
-                .await?;
-            match taken {
-                TryInsertResult::Inserted(seat) => Ok(seat),
-                TryInsertResult::Conflicted | TryInsertResult::Empty => seat(tx, id, user_id).await,
+            let key = [session_players::Column::SessionId, session_players::Column::UserId];
+            match create::unless_there(tx, row, key).await? {
+                Some(seat) => Ok(seat),
+                None => seat(tx, id, user_id).await,
             }
         })
     }
@@ -186,7 +181,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::SessionOver`], [`Error::NotFound`] without a seat, [`Error::NotSignedIn`].
-    pub async fn leave(&self, id: Uuid) -> Result<session_players::Model, Error> {
+    pub async fn leave(self, id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.leave", |tx| {
             let user_id = tx.user_id().ok_or(Error::NotSignedIn)?;
             let left = session_players::ActiveModel { is_active: Set(false), ..Default::default() };
@@ -208,7 +203,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::IllegalTransition`], [`Error::NotASeer`], [`Error::NotFound`].
-    pub async fn start(&self, id: Uuid) -> Result<sessions::Model, Error> {
+    pub async fn start(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.start", |tx| { set_status(tx, id, SessionStatus::Active).await })
     }
 
@@ -219,7 +214,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::IllegalTransition`], [`Error::NotASeer`], [`Error::NotFound`].
-    pub async fn complete(&self, id: Uuid) -> Result<sessions::Model, Error> {
+    pub async fn complete(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.complete", |tx| { set_status(tx, id, SessionStatus::Completed).await })
     }
 
@@ -230,7 +225,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::IllegalTransition`], [`Error::NotASeer`], [`Error::NotFound`].
-    pub async fn cancel(&self, id: Uuid) -> Result<sessions::Model, Error> {
+    pub async fn cancel(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.cancel", |tx| { set_status(tx, id, SessionStatus::Cancelled).await })
     }
 
@@ -241,7 +236,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotASeer`], [`Error::NotFound`].
-    pub async fn set_scene(&self, id: Uuid, scene: Option<&str>) -> Result<sessions::Model, Error> {
+    pub async fn set_scene(self, id: Uuid, scene: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_scene", |tx| {
             let row = sessions::ActiveModel { current_scene_id: Set(scene.map(str::to_owned)), ..Default::default() };
             update(tx, id, row).await
@@ -255,7 +250,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotASeer`], [`Error::NotFound`].
-    pub async fn set_encounter(&self, id: Uuid, encounter: Option<&str>) -> Result<sessions::Model, Error> {
+    pub async fn set_encounter(self, id: Uuid, encounter: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_encounter", |tx| {
             let row =
                 sessions::ActiveModel { current_encounter_id: Set(encounter.map(str::to_owned)), ..Default::default() };
@@ -270,7 +265,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotASeer`], [`Error::NotFound`].
-    pub async fn set_game_state(&self, id: Uuid, state: Value) -> Result<sessions::Model, Error> {
+    pub async fn set_game_state(self, id: Uuid, state: Value) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_game_state", |tx| {
             let row = sessions::ActiveModel { game_state: Set(state.clone()), ..Default::default() };
             update(tx, id, row).await

@@ -87,7 +87,7 @@ impl<C: Caller> Users<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotAllowed`] for anybody else, and on Supabase.
-    pub async fn sign_up(&self, account: NewAccount) -> Result<Profile, Error> {
+    pub async fn sign_up(self, account: NewAccount) -> Result<Profile, Error> {
         let id = account.id.unwrap_or_else(Uuid::new_v4);
         let metadata = match &account.display_name {
             Some(name) => json!({ "display_name": name }),
@@ -107,7 +107,7 @@ impl<C: Caller> Users<'_, C> {
     /// # Errors
     ///
     /// None of its own.
-    pub async fn profiles(&self, ids: &[Uuid]) -> Result<Vec<Profile>, Error> {
+    pub async fn profiles(self, ids: &[Uuid]) -> Result<Vec<Profile>, Error> {
         operation!(self.caller, "users.profiles", |tx| {
             Ok(users::Entity::find()
                 .filter(users::Column::Id.is_in(ids.iter().copied()))
@@ -124,7 +124,7 @@ impl<C: Caller> Users<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotFound`].
-    pub async fn profile(&self, id: Uuid) -> Result<Profile, Error> {
+    pub async fn profile(self, id: Uuid) -> Result<Profile, Error> {
         operation!(self.caller, "users.profile", |tx| { find(tx, id).await })
     }
 
@@ -135,7 +135,7 @@ impl<C: Caller> Users<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotSignedIn`].
-    pub async fn me(&self) -> Result<Profile, Error> {
+    pub async fn me(self) -> Result<Profile, Error> {
         operation!(self.caller, "users.me", |tx| { find(tx, tx.user_id().ok_or(Error::NotSignedIn)?).await })
     }
 
@@ -146,7 +146,7 @@ impl<C: Caller> Users<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotSignedIn`], [`Error::NotFound`].
-    pub async fn my_email(&self) -> Result<String, Error> {
+    pub async fn my_email(self) -> Result<String, Error> {
         #[derive(FromQueryResult)]
         struct Row {
             email: Option<String>,
@@ -169,7 +169,7 @@ impl<C: Caller> Users<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotSignedIn`]; [`Error::AccountClosed`] after the account was erased.
-    pub async fn edit(&self, changes: ProfileChanges) -> Result<Profile, Error> {
+    pub async fn edit(self, changes: ProfileChanges) -> Result<Profile, Error> {
         operation!(self.caller, "users.edit", |tx| {
             let id = tx.user_id().ok_or(Error::NotSignedIn)?;
             let mut row = users::ActiveModel::default();

@@ -82,7 +82,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotFound`].
-    pub async fn details(&self, id: Uuid) -> Result<SessionDetails, Error> {
+    pub async fn details(self, id: Uuid) -> Result<SessionDetails, Error> {
         #[derive(FromQueryResult)]
         struct Row {
             session_data: Value,

@@ -104,7 +104,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::BadCursor`].
-    pub async fn lobby(&self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<LobbyRow>, Error> {
+    pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<LobbyRow>, Error> {
         let after = after.map(Cursor::key::<Key>).transpose()?;
         let statement = statement(filter, after.as_ref());
         operation!(self.caller, "sessions.lobby", |tx| {
