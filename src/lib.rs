@@ -1,21 +1,14 @@
 //! The data layer of the SPARC role-playing game in one dependency: PostgreSQL with every rule of the game in force,
 //! and the game's operations, typed, on top.
 //!
-//! Ten lines that most services need:
-//!
 //! ```no_run
-//! use sparc::{
-//!     migration::{Migrator, sea_orm_migration::MigratorTrait},
-//!     service::{Error, JoinCode, Operations, Sparc},
-//! };
-//! # async fn night(url: &str, id: uuid::Uuid, character: uuid::Uuid) -> Result<(), Box<dyn std::error::Error>> {
-//! Migrator::up(&sparc::migration::connect(url).await?, None).await?;
+//! use sparc::service::{Operations, Sparc, sessions::LobbyFilter};
+//!
+//! # async fn lobby(url: &str) -> Result<(), sparc::service::Error> {
 //! let sparc = Sparc::connect(url).await?;
-//! let code: JoinCode = "abc 234".parse()?;
-//! match sparc.as_user(id).sessions().join(&code, character).await {
-//!     Ok(seat) => println!("seated since {}", seat.joined_at),
-//!     Err(Error::SessionFull) => println!("no seat left"),
-//!     Err(other) => return Err(other.into()),
+//! let page = sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?;
+//! for table in page.rows {
+//!     println!("{} looks for {}", table.seer_name, table.looking_for.as_deref().unwrap_or("anybody"));
 //! }
 //! # Ok(())
 //! # }
@@ -26,3 +19,8 @@
 pub use entity;
 pub use migration;
 pub use service;
+
+/// Compiles what the README shows.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
