@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::world::{World, at_once, insert_character, seat};
+use crate::world::{Asking, World, at_once, insert_character, seat};
 
 #[tokio::test]
 async fn the_tenth_character_is_one_of_eight() {
@@ -90,7 +90,7 @@ async fn retiring_and_sitting_down_at_once_leave_no_retired_character_seated() {
         let player = world.player().await;
         let (sits, retires) = (player.person.clone(), player.person.clone());
         let sit = seat(table.session, player.id, player.character);
-        let asking: Vec<std::pin::Pin<Box<dyn Future<Output = bool> + Send>>> = vec![
+        let asking: Vec<Asking<bool>> = vec![
             Box::pin(async move { sits.exec(&sit).await.is_ok() }),
             Box::pin(async move { retires.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
         ];

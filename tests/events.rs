@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::world::{World, at_once, roll, row};
+use crate::world::{Asking, World, at_once, roll, row};
 
 async fn kinds(world: &World, session: uuid::Uuid) -> Vec<String> {
     let sql = format!("SELECT event_type FROM session_events WHERE session_id = '{session}' ORDER BY seq");
@@ -152,7 +152,7 @@ async fn a_reader_that_has_seen_an_event_has_missed_none_before_it() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
     let reader = table.seer.clone();
     let session = table.session;
-    let mut asking: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
+    let mut asking: Vec<Asking<()>> = Vec::new();
     for player in &table.players {
         let (person, send) = (player.person.clone(), send.clone());
         asking.push(Box::pin(async move {

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::world::{World, at_once, heroic_save, roll, row};
+use crate::world::{Asking, Refused, World, at_once, heroic_save, roll, row};
 
 #[tokio::test]
 async fn a_roll_is_one_insert_and_the_database_fills_the_rest() {
@@ -161,7 +161,7 @@ async fn a_modifier_is_a_claim_within_bounds() {
     ] {
         assert_eq!(player.person.exec(&with(&fine)).await, Ok(1), "{fine}");
     }
-    let eleven = format!("[{}]", vec![r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
+    let eleven = format!("[{}]", [r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
     for bad in [
         one("flat", "11", "x"),
         one("flat", "-11", "x"),
@@ -344,8 +344,7 @@ async fn leaving_saving_and_new_encounters_at_once_do_not_deadlock() {
     let world = World::new().await;
     let table = world.active_table(2).await;
     for round in 0..50 {
-        let mut asking: Vec<std::pin::Pin<Box<dyn Future<Output = Result<u64, crate::world::Refused>> + Send>>> =
-            Vec::new();
+        let mut asking: Vec<Asking<Result<u64, Refused>>> = Vec::new();
         for player in &table.players {
             let person = player.person.clone();
             let active = round % 2 == 1;

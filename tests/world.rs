@@ -1,6 +1,6 @@
 //! Given rows, and people who ask in plain SQL: what a client of the platform's API could send.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, RuntimeErr, SqlxError, SqlxPostgresError, Statement,
@@ -275,6 +275,9 @@ pub fn heroic_save(session: Uuid, character: Uuid, original: Uuid) -> String {
          VALUES ('{session}', '{character}', 'might', 10, 'heroic_save', '{original}')"
     )
 }
+
+/// What one of several at once does.
+pub type Asking<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Starts all at once, behind a barrier, and gives each outcome.
 pub async fn at_once<T, F>(tasks: Vec<F>) -> Vec<T>
