@@ -73,6 +73,9 @@ pub enum Error {
     Database(#[from] DbErr),
 }
 
+/// SQL to run on every migrated database: takes a rule out, to see a test fail for it.
+const MUTATION: &str = "SPARC_SCHEMA_MUTATION";
+
 /// A running server: a private cluster, or the one that `DATABASE_URL` names. Clones share it; it ends with the last.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -162,6 +165,9 @@ impl Server {
         let database = self.empty().await?;
         let connection = database.connect(1).await?;
         Migrator::up(&connection, None).await?;
+        if let Some(mutation) = env::var_os(MUTATION).and_then(|sql| sql.into_string().ok()) {
+            connection.execute_unprepared(&mutation).await?;
+        }
         connection.close().await?;
         Ok(database)
     }

@@ -1,8 +1,7 @@
 -- The database rolls: a client names what is rolled, never what comes of it.
 
 -- A heroic save is claimed by the roll that makes it, so that two at once cannot both have it: one an encounter for
--- each seat, once a roll, within thirty seconds of a roll that failed. Takes the session, then the seat's row as the
--- session's next encounter would, so the two cannot wait for each other.
+-- each seat, once a roll, within thirty seconds of a roll that failed. Takes the seat, then the session, as leaving does.
 CREATE FUNCTION private.claim_heroic_save(save public.dice_rolls)
 RETURNS public.dice_rolls
 LANGUAGE plpgsql
@@ -38,6 +37,12 @@ BEGIN
       CONSTRAINT = 'heroic_save_after_failure';
   END IF;
 
+  PERFORM
+  FROM public.session_players
+  WHERE session_id = save.session_id
+    AND character_id = save.character_id
+    AND is_active
+  FOR NO KEY UPDATE;
   SELECT encounters_begun
   INTO encounter
   FROM public.sessions

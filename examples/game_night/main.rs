@@ -1,0 +1,188 @@
+//! A whole game night: sign-up, an adventure, a full table, dice, a heroic save, the statistics at the end.
+//!
+//! `cargo run --example game_night` plays on a database that it starts itself; `DATABASE_URL` names another.
+
+use std::{error::Error as StdError, process::ExitCode};
+
+use anstream::{eprintln, println};
+use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
+use owo_colors::OwoColorize;
+use serde_json::json;
+use sparc::entity::sea_orm_active_enums::{Attribute, CharacterClass, RollOutcome, RollType};
+use sparc::migration::{self, Migrator, sea_orm_migration::MigratorTrait};
+use sparc::service::{
+    As, Difficulty, Error, JoinCode, Operations, Sparc, TableSize,
+    adventures::{AdventureContent, NewAdventure, NewCreature},
+    characters::{NewCharacter, primary_attribute},
+    dice::{Modifier, NewRoll, Roller, StatisticsOf, Stats},
+    sessions::{LobbyFilter, NewSession, Visibility},
+    users::NewAccount,
+};
+use uuid::Uuid;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match play().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", error.red());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn play() -> Result<(), Box<dyn StdError>> {
+    let database = throwaway::Database::open().await?;
+    let migrating = migration::connect(database.url()).await?;
+    Migrator::up(&migrating, None).await?;
+    migrating.close().await?;
+    let sparc = Sparc::connect(database.url()).await?;
+
+    act("Six people sign up, and five of them make a character");
+    let seer = sign_up(&sparc, "Morgan").await?;
+    let mut party = Vec::new();
+    let mut sheets = table(["player", "character", "class", "might", "grace", "wit", "heart"]);
+    for (player, name, class) in [
+        ("Ada", "Brunhild", CharacterClass::Warrior),
+        ("Ben", "Quick Nim", CharacterClass::Rogue),
+        ("Cleo", "Old Ambrose", CharacterClass::Wizard),
+        ("Dana", "Sister Maud", CharacterClass::Cleric),
+        ("Eve", "Far-Walker", CharacterClass::Ranger),
+    ] {
+        let user = sign_up(&sparc, player).await?;
+        let new = NewCharacter { name: name.into(), class, ..Default::default() };
+        let hero = user.characters().create(new).await?;
+        let attributes = [hero.might, hero.grace, hero.wit, hero.heart].map(|dice| dice.to_string());
+        sheets.add_row([player.into(), name.into(), format!("{class:?}")].into_iter().chain(attributes));
+        party.push((user, hero));
+    }
+    println!("{sheets}");
+
+    act("Morgan writes an adventure, which is published once it holds together");
+    let mut story: AdventureContent = serde_json::from_str(include_str!("the_drowned_ford.json"))?;
+    let draft = NewAdventure { name: "The Drowned Ford".into(), content: story.clone(), ..Default::default() };
+    let adventure = seer.adventures().create(draft).await?;
+    if let Err(Error::AdventureInvalid(faults)) = seer.adventures().publish(adventure.id).await {
+        let fault = &faults[0];
+        println!("not yet: {:?} at {}", fault.kind.yellow(), fault.node.as_deref().unwrap_or("the whole"));
+    }
+    story.nodes[1].enemies.push(json!("Reed Horror"));
+    seer.adventures().set_content(adventure.id, &story).await?;
+    seer.adventures().publish(adventure.id).await?;
+    let stats = Stats { might: 4, grace: 2, wit: 1, heart: 1 };
+    let horror = NewCreature { name: "Reed Horror".into(), stats, ..Default::default() };
+    let horror = seer.adventures().add_creature(adventure.id, horror).await?;
+    println!("published: {}", adventure.name.green());
+
+    act("Two tables: a public one for next week, a private one for tonight");
+    let next_week = NewSession {
+        adventure_id: adventure.id,
+        visibility: Visibility::Public,
+        looking_for: Some("a healer".into()),
+        ..Default::default()
+    };
+    let next_week = seer.sessions().create(next_week).await?;
+    party[4].0.sessions().join_public(next_week.id, party[4].1.id).await?;
+    let tonight = NewSession { adventure_id: adventure.id, max_players: TableSize::new(4)?, ..Default::default() };
+    let tonight = seer.sessions().create(tonight).await?;
+    let mut lobby = table(["lobby", "Seer", "looking for", "seats"]);
+    for row in sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.rows {
+        let name = row.adventure.map_or("a secret".into(), |adventure| adventure.name);
+        let seats = format!("{}/{}", row.seats_taken, row.max_players);
+        lobby.add_row([name, row.seer_name, row.looking_for.unwrap_or_default(), seats]);
+    }
+    println!("{lobby}\nthe private table's code: {}", tonight.code.bold());
+
+    let code: JoinCode = tonight.code.to_lowercase().parse()?;
+    for (user, hero) in &party {
+        match user.sessions().join(&code, hero.id).await {
+            Ok(_) => println!("{} sits down", hero.name),
+            Err(full @ Error::SessionFull) => println!("{} finds no seat: {} ({full})", hero.name, full.code().red()),
+            Err(other) => return Err(other.into()),
+        }
+    }
+
+    act("They play");
+    let (ada, cleo, ambrose) = (&party[0].0, &party[2].0, &party[2].1);
+    seer.sessions().start(tonight.id).await?;
+    seer.sessions().set_scene(tonight.id, Some("ford")).await?;
+    seer.sessions().set_encounter(tonight.id, Some("wade")).await?;
+    for (user, hero) in &party[..4] {
+        let best = primary_attribute(hero.class);
+        let mut attack = NewRoll::check(tonight.id, Roller::Character(hero.id), best, Difficulty::new(12)?);
+        attack.kind = RollType::Attack;
+        attack.modifiers = vec![Modifier::flat(1, "high ground")];
+        user.dice().roll(attack).await?;
+    }
+    let mut claws = NewRoll::check(tonight.id, Roller::Creature(horror.id), Attribute::Might, Difficulty::new(10)?);
+    claws.kind = RollType::Attack;
+    seer.dice().roll(claws).await?;
+    let seen = tell(ada, tonight.id, 0).await?;
+
+    act("Old Ambrose, one die strong, pulls at the rope until fate takes notice");
+    let pull = NewRoll::check(tonight.id, Roller::Character(ambrose.id), Attribute::Might, Difficulty::MAX);
+    let (mut failed, mut fated) = (None, false);
+    while failed.is_none() || !fated {
+        let roll = cleo.dice().roll(pull.clone()).await?;
+        fated |= matches!(roll.outcome, RollOutcome::CriticalSuccess | RollOutcome::CriticalFailure);
+        failed = failed.or((!roll.success).then_some(roll.id));
+    }
+    let failed = failed.ok_or("fate never failed him")?;
+    cleo.dice().heroic_save(failed).await?;
+    let seen = tell(ada, tonight.id, seen).await?;
+    if let Err(spent) = cleo.dice().heroic_save(failed).await {
+        println!("and once more? {} ({spent})", spent.code().red());
+    }
+
+    act("The bell rings, and the night ends");
+    seer.sessions().set_scene(tonight.id, Some("bell")).await?;
+    seer.sessions().complete(tonight.id).await?;
+    tell(ada, tonight.id, seen).await?;
+    let mut result = table(["player", "character", "rolls", "successes", "mean", "games played"]);
+    for mate in ada.sessions().details(tonight.id).await?.players {
+        let dice = seer.dice().statistics(StatisticsOf::Character(mate.character_id)).await?;
+        let played = seer.users().profile(mate.user_id).await?.games_played;
+        let mean = dice.mean_total.map_or("-".into(), |mean| format!("{mean:.1}"));
+        let numbers = [dice.rolls.to_string(), dice.successes.to_string(), mean, played.to_string()];
+        result.add_row([mate.display_name, mate.character_name].into_iter().chain(numbers));
+    }
+    let run = seer.users().me().await?.games_run;
+    println!("{result}\nMorgan has run {run} game(s).");
+    Ok(sparc.close().await?)
+}
+
+async fn sign_up(sparc: &Sparc, name: &str) -> Result<As, Error> {
+    let id = Uuid::new_v4();
+    let email = Some(format!("{id}@example.org"));
+    let account = NewAccount { id: Some(id), email, display_name: Some(name.into()) };
+    sparc.as_service().users().sign_up(account).await?;
+    Ok(sparc.as_user(id))
+}
+
+/// Prints what the table was told after `seen`, and gives the last it was told.
+async fn tell(listener: &As, session: Uuid, mut seen: i64) -> Result<i64, Error> {
+    for event in listener.events().after(session, seen).await? {
+        seen = event.seq;
+        let p = |key: &str| event.payload[key].to_string().replace('"', "").replace("null", "none");
+        let text = match event.event_type.as_str() {
+            "dice_rolled" => {
+                let roll = [p("characterName"), p("results"), p("modifiedTotal"), p("difficulty"), p("outcome")];
+                format!("{} rolls {}: {} against {}, {}", roll[0], roll[1], roll[2], roll[3], roll[4])
+            }
+            "player_joined" => format!("{} as {}, seat {}", p("displayName"), p("characterName"), p("seatsTaken")),
+            _ => format!("{} -> {}", p("from"), p("to")),
+        };
+        println!("  {} {text}", format!("{:<18}", event.event_type).cyan());
+    }
+    Ok(seen)
+}
+
+fn act(title: &str) {
+    println!("\n{}", title.bold());
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY).set_header(header);
+    table
+}
