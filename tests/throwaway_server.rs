@@ -52,3 +52,41 @@ async fn a_database_of_a_server_is_a_copy_with_the_whole_schema() {
     let count = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM seaql_migrations");
     assert_eq!(db.query_one_raw(count).await.unwrap().unwrap().try_get_by_index::<i64>(0).unwrap(), 6);
 }
+
+/// A test program that starts a server of its own, in a temporary folder that can be looked at.
+fn starting(folder: &std::path::Path) -> std::process::Child {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(folder).unwrap();
+    // The server runs as another user for root.
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777)).unwrap();
+    std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "throwaway_server::a_database_of_a_server_is_a_copy_with_the_whole_schema"])
+        .env("TMPDIR", folder)
+        .env_remove("DATABASE_URL")
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn nothing_is_left_after_ctrl_c_or_a_kill_whenever_it_comes() {
+    for (turn, milliseconds) in [50, 250, 500, 750, 1000, 1500].into_iter().enumerate() {
+        for signal in ["-INT", "-KILL"] {
+            let folder = std::env::temp_dir().join(format!("sparc-left-{}-{turn}{signal}", std::process::id()));
+            let mut program = starting(&folder);
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            let kill = std::process::Command::new("kill").args([signal, &program.id().to_string()]).status();
+            assert!(kill.unwrap().success());
+            program.wait().unwrap();
+            // The keeper finishes what it was at, and cleans up.
+            let begun = Instant::now();
+            while std::fs::read_dir(&folder).unwrap().count() > 0 {
+                assert!(begun.elapsed() < Duration::from_secs(20), "{signal} after {milliseconds} ms leaves a folder");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let servers = std::process::Command::new("pgrep").args(["-f", folder.to_str().unwrap()]).output();
+            assert!(servers.unwrap().stdout.is_empty(), "{signal} after {milliseconds} ms leaves a server");
+            std::fs::remove_dir(&folder).unwrap();
+        }
+    }
+}

@@ -5,7 +5,8 @@
 # Standard input: a line with the superuser's password, then nothing until the end.
 # Standard output: "ready", or whatever went wrong.
 
-trap '' INT TERM HUP QUIT
+# PIPE: the program may end before it has heard that the server is ready.
+trap '' INT TERM HUP QUIT PIPE
 umask 077
 programs=$1
 port=$2
