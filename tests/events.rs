@@ -1,5 +1,11 @@
 //! Events are written by triggers, come in one order a session, and are kept for a day.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use sea_orm::ConnectionTrait;
 use serde_json::Value;
 
 use crate::world::{Asking, World, at_once, roll, row};
@@ -152,29 +158,51 @@ async fn a_reader_that_has_seen_an_event_has_missed_none_before_it() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
     let reader = table.seer.clone();
     let session = table.session;
+    let writing = Arc::new(AtomicUsize::new(table.players.len()));
     let mut asking: Vec<Asking<()>> = Vec::new();
     for player in &table.players {
-        let (person, send) = (player.person.clone(), send.clone());
+        let (person, send, writing) = (player.person.clone(), send.clone(), writing.clone());
         asking.push(Box::pin(async move {
             for _ in 0..50 {
                 person.exec(&send).await.unwrap();
             }
+            writing.fetch_sub(1, Ordering::SeqCst);
         }));
     }
     asking.push(Box::pin(async move {
         let mut seen: Vec<i64> = Vec::new();
-        while seen.len() < 200 {
+        loop {
+            let is_over = writing.load(Ordering::SeqCst) == 0;
             let after = seen.last().copied().unwrap_or(0);
             let sql = format!(
                 "SELECT seq FROM session_events WHERE session_id = '{session}' AND seq > {after}
                  AND event_type = 'client.wave' ORDER BY seq"
             );
-            seen.extend(reader.values::<i64>(&sql).await.unwrap());
+            let new: Vec<i64> = reader.values(&sql).await.unwrap();
+            if new.is_empty() && is_over {
+                break;
+            }
+            seen.extend(new);
         }
-        let all = format!("session_events WHERE session_id = '{session}' AND event_type = 'client.wave'");
-        assert_eq!(reader.count(&all).await, 200, "none came before one that was seen");
+        assert_eq!(seen.len(), 200, "none came before one that was seen");
     }));
     at_once(asking).await;
+}
+
+#[tokio::test]
+async fn events_of_one_table_are_numbered_one_transaction_after_the_other() {
+    let world = World::new().await;
+    let table = world.table(2).await;
+    let send =
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
+    let first = table.players[0].person.begin().await;
+    first.execute_unprepared(&send).await.unwrap();
+    // While it is open, nobody else draws a number that could be seen before it.
+    let second = &table.players[1].person;
+    let hasty = second.exec(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
+    assert_eq!(hasty.unwrap_err().code, "55P03");
+    first.commit().await.unwrap();
+    assert_eq!(second.exec(&send).await, Ok(1));
 }
 
 #[tokio::test]

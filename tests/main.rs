@@ -7,6 +7,7 @@ mod adventures;
 mod catalog;
 mod characters;
 mod events;
+mod identities;
 mod migrations;
 mod privacy;
 mod rolls;

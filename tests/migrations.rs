@@ -233,3 +233,32 @@ async fn a_night_begins_on_a_platform() {
     assert_eq!(refused.code(), "not_allowed", "on a platform the platform signs up");
     sparc.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn where_pg_cron_is_the_jobs_are_scheduled_and_taken_away_again() {
+    let (_database, db) = empty().await;
+    if lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
+        eprintln!("not tried: this server has no pg_cron");
+        return;
+    }
+    let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];
+    let server = throwaway::Server::start_private(Some(&settings)).await.unwrap();
+    let db = connect(server.url()).await.unwrap();
+    db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
+    Migrator::up(&db, None).await.unwrap();
+    let jobs = "SELECT jobname || ': ' || schedule || ' ' || command FROM cron.job ORDER BY jobname";
+    assert_eq!(
+        lines(&db, jobs).await,
+        [
+            "archive-sessions: 0 0 1 * * SELECT private.archive_sessions(100000)",
+            "clean-events: 0 * * * * SELECT private.clean_events(100000)",
+            "vacuum-analyze-dice-rolls: 10 3 * * * VACUUM ANALYZE public.dice_rolls",
+            "vacuum-analyze-sessions: 0 3 * * * VACUUM ANALYZE public.sessions",
+        ]
+    );
+    for command in lines(&db, "SELECT command FROM cron.job").await {
+        db.execute_unprepared(&command).await.unwrap();
+    }
+    Migrator::reset(&db).await.unwrap();
+    assert_eq!(lines(&db, jobs).await, Vec::<String>::new());
+}

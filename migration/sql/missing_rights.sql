@@ -52,3 +52,7 @@ SELECT 'ownership of schema private'
 FROM pg_catalog.pg_namespace
 WHERE nspname = 'private'
   AND NOT pg_has_role(nspowner, 'USAGE')
+UNION ALL
+SELECT 'USAGE on schema cron (to schedule the jobs)'
+WHERE EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron')
+  AND NOT has_schema_privilege('cron', 'USAGE')

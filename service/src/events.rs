@@ -43,8 +43,7 @@ impl<C: Caller> Events<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else, [`Error::RuleViolated`] for a kind that is not lower-case letters,
-    /// digits, `_`, `.` and `-`.
+    /// [`Error::NotAllowed`] for anybody else, [`Error::RuleViolated`] for a kind of more than 57 characters.
     pub async fn send(self, session_id: Uuid, kind: &str, payload: Value) -> Result<session_events::Model, Error> {
         let id = Uuid::new_v4();
         operation!(self.caller, "events.send", |tx| {

@@ -15,11 +15,20 @@ BEGIN
   LOOP
     EXECUTE format('DROP EXTENSION %I', made.extname);
   END LOOP;
+  -- A schema in which somebody has put something of their own stays with it.
   IF obj_description(to_regnamespace('extensions'), 'pg_namespace') LIKE 'made by sparc%' THEN
-    DROP SCHEMA extensions;
+    BEGIN
+      DROP SCHEMA extensions;
+    EXCEPTION
+      WHEN dependent_objects_still_exist THEN NULL;
+    END;
   END IF;
   IF obj_description(to_regnamespace('private'), 'pg_namespace') LIKE 'made by sparc%' THEN
-    DROP SCHEMA private;
+    BEGIN
+      DROP SCHEMA private;
+    EXCEPTION
+      WHEN dependent_objects_still_exist THEN NULL;
+    END;
   ELSE
     REVOKE USAGE ON SCHEMA private FROM anon, authenticated, service_role;
   END IF;

@@ -15,7 +15,7 @@ pub(super) fn part() -> Part {
             .col(required("seq").big_integer().extra("GENERATED ALWAYS AS IDENTITY"))
             // Who caused it, from the token; NULL where no user did. No foreign key: events live for a day.
             .col(optional("sender_id").uuid())
-            .check(named("valid_event_type", "event_type ~ '^[a-z][a-z0-9_.-]*$' AND char_length(event_type) <= 64"))
+            .check(named("valid_event_type", "char_length(event_type) BETWEEN 1 AND 64"))
             .foreign_key(&mut foreign_key("session_events", "session_id", "sessions", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
