@@ -98,6 +98,8 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let draft = world.draft(creator.uuid()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING name");
     assert_eq!(creator.value::<String>(&insert).await.unwrap(), "Wolf");
+    // Nothing asked back: it is the insert that is refused, not the look at the row.
+    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Stray')");
     assert!(stranger.exec(&insert).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&insert).await.unwrap_err().is_forbidden());
     assert_eq!(stranger.count("creatures").await, 0);

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod adventures;
+mod bounds;
 mod catalog;
 mod characters;
 mod events;
