@@ -128,3 +128,31 @@ async fn of_counters() {
         whole_number(&world.owner(), "users", counter, 0, i32::MAX).await;
     }
 }
+
+#[tokio::test]
+async fn of_what_there_is_once() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let owner = world.owner();
+    let taken = |outcome: Result<u64, crate::world::Refused>, constraint: &str| {
+        assert!(outcome.unwrap_err().is("23505", constraint), "{constraint}");
+    };
+    world.character(table.players[0].id).await;
+    taken(owner.exec("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
+    let again = format!(
+        "INSERT INTO sessions (seer_id, adventure_id, code) SELECT seer_id, adventure_id, code FROM sessions WHERE id = '{}'",
+        table.session
+    );
+    taken(world.service().exec(&again).await, "sessions_code_key");
+    let first = world.roll(table.session, table.players[0].character, "{1,2}", 10, 0).await;
+    // Past the trigger that asks first, as a restored dump would come.
+    let saves = format!(
+        "SET LOCAL session_replication_role = replica;
+         INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type,
+           results, total, modified_total, success, outcome, margin, original_roll_id)
+         SELECT session_id, character_id, character_name, attribute, dice_count, difficulty, 'heroic_save', results, total,
+           modified_total, success, outcome, margin, id
+         FROM dice_rolls, generate_series(1, 2) WHERE id = '{first}'"
+    );
+    taken(owner.exec(&saves).await, "idx_dice_rolls_original");
+}

@@ -7,11 +7,10 @@ use crate::world::{Asking, World, at_once, insert_character, seat};
 #[tokio::test]
 async fn the_tenth_character_is_one_of_eight() {
     let world = World::new().await;
-    for _ in 0..5 {
+    for _ in 0..100 {
         let user = world.account().await;
-        for _ in 0..9 {
-            world.character(user).await;
-        }
+        let nine: Vec<String> = (0..9).map(|_| insert_character(Uuid::new_v4(), user)).collect();
+        world.owner().exec(&nine.join(";")).await.unwrap();
         let asking = (0..8)
             .map(|_| {
                 let person = world.user(user);

@@ -5,15 +5,20 @@ use crate::world::{World, at_once, seat};
 #[tokio::test]
 async fn the_last_two_seats_go_to_two_of_sixteen() {
     let world = World::new().await;
-    for _ in 0..10 {
+    let mut players = Vec::new();
+    for _ in 0..16 {
+        players.push(world.player().await);
+    }
+    for _ in 0..100 {
         let table = world.table(2).await;
         world.set(&table, "is_public = true").await;
-        let mut asking = Vec::new();
-        for _ in 0..16 {
-            let player = world.player().await;
-            let session = table.session;
-            asking.push(async move { player.person.exec(&seat(session, player.id, player.character)).await });
-        }
+        let asking = players
+            .iter()
+            .map(|player| {
+                let (person, sit) = (player.person.clone(), seat(table.session, player.id, player.character));
+                async move { person.exec(&sit).await }
+            })
+            .collect();
         let outcomes = at_once(asking).await;
         let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 14, "two sit down");

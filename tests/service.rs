@@ -136,6 +136,9 @@ async fn refusals_are_typed() {
     assert!(matches!(me.dice().roll(check).await, Err(Error::NotAllowed)), "not active");
     let short = NewCharacter { name: "x".into(), ..Default::default() };
     assert!(matches!(me.characters().create(short).await, Err(Error::InvalidValue { field: "name", .. })));
+    let twin = NewCharacter { name: "Twin".into(), ..Default::default() };
+    me.characters().create(twin.clone()).await.unwrap();
+    assert!(matches!(me.characters().create(twin).await, Err(Error::CharacterNameTaken)));
     let unknown = NewSession { adventure_id: Uuid::new_v4(), ..Default::default() };
     assert!(matches!(me.sessions().create(unknown).await, Err(Error::NotFound { what: "adventure" })));
     let big = NewSession { adventure_id: table.adventure, max_players: TableSize::MAX, ..Default::default() };

@@ -119,19 +119,23 @@ async fn two_sessions_with_the_same_players_complete_at_once_without_a_deadlock(
 async fn codes_are_six_that_nobody_mixes_up_and_unique() {
     let world = World::new().await;
     let adventure = world.adventure(world.account().await).await;
-    let asking = {
-        let mut asking = Vec::new();
-        for _ in 0..24 {
-            let seer = world.somebody().await;
-            asking.push(async move {
+    let mut seers = Vec::new();
+    for _ in 0..24 {
+        seers.push(world.somebody().await);
+    }
+    let mut codes = HashSet::new();
+    for round in 1..=100 {
+        let asking = seers
+            .iter()
+            .cloned()
+            .map(|seer| async move {
                 let sql = format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}') RETURNING code::text");
                 seer.value::<String>(&sql).await
-            });
-        }
-        asking
-    };
-    let codes: HashSet<String> = at_once(asking).await.into_iter().map(Result::unwrap).collect();
-    assert_eq!(codes.len(), 24, "each has its own");
+            })
+            .collect();
+        codes.extend(at_once(asking).await.into_iter().map(Result::unwrap));
+        assert_eq!(codes.len(), 24 * round, "each has its own");
+    }
     for code in &codes {
         assert_eq!(code.len(), 6);
         assert!(code.chars().all(|c| "ABCDEFGHJKMNPQRSTUVWXYZ23456789".contains(c)), "{code}");
