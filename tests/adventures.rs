@@ -114,6 +114,9 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     assert_eq!(stranger.count("creatures").await, 1);
     assert_eq!(world.visitor().count("creatures").await, 1);
     assert_eq!(creator.exec("UPDATE creatures SET armor = 2").await, Ok(1));
+    for change in ["adventure_id = gen_random_uuid()", "created_at = now()", "updated_at = now()"] {
+        assert!(creator.exec(&format!("UPDATE creatures SET {change}")).await.unwrap_err().is_forbidden(), "{change}");
+    }
     for stats in [
         "{}",
         "[]",
