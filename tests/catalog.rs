@@ -219,3 +219,46 @@ async fn the_specifications_names_are_there() {
         assert_eq!(owner.count(&format!("pg_trigger WHERE tgname = '{trigger}'")).await, 1, "{trigger}");
     }
 }
+
+#[tokio::test]
+async fn every_row_that_is_referred_to_is_there_and_goes_as_the_specification_says() {
+    let keys: Vec<String> = World::new()
+        .await
+        .owner()
+        .values(
+            "SELECT conrelid::regclass || '.' || conname || ' -> ' || confrelid::regclass
+               || CASE confdeltype WHEN 'c' THEN ' cascade' WHEN 'n' THEN ' set null' ELSE '' END
+             FROM pg_constraint
+             WHERE contype = 'f' AND connamespace = 'public'::regnamespace AND convalidated
+             ORDER BY 1",
+        )
+        .await
+        .unwrap();
+    let expected = [
+        "adventures.adventures_creator_id_fkey -> users cascade",
+        "archived_dice_rolls.archived_dice_rolls_character_id_fkey -> characters",
+        "archived_dice_rolls.archived_dice_rolls_creature_id_fkey -> creatures set null",
+        "archived_dice_rolls.archived_dice_rolls_original_roll_id_fkey -> archived_dice_rolls",
+        "archived_dice_rolls.archived_dice_rolls_session_id_fkey -> archived_sessions cascade",
+        "archived_session_players.archived_session_players_character_id_fkey -> characters",
+        "archived_session_players.archived_session_players_session_id_fkey -> archived_sessions cascade",
+        "archived_session_players.archived_session_players_user_id_fkey -> users",
+        "archived_sessions.archived_sessions_adventure_id_fkey -> adventures",
+        "archived_sessions.archived_sessions_seer_id_fkey -> users",
+        "characters.characters_user_id_fkey -> users cascade",
+        "creatures.creatures_adventure_id_fkey -> adventures cascade",
+        "dice_rolls.dice_rolls_character_id_fkey -> characters",
+        "dice_rolls.dice_rolls_creature_id_fkey -> creatures set null",
+        "dice_rolls.dice_rolls_original_roll_id_fkey -> dice_rolls",
+        "dice_rolls.dice_rolls_session_id_fkey -> sessions cascade",
+        "session_events.session_events_session_id_fkey -> sessions cascade",
+        "session_players.session_players_character_id_fkey -> characters",
+        "session_players.session_players_session_id_fkey -> sessions cascade",
+        "session_players.session_players_user_id_fkey -> users",
+        "sessions.sessions_adventure_id_fkey -> adventures",
+        "sessions.sessions_seer_id_fkey -> users",
+        "tutorial_progress.tutorial_progress_user_id_fkey -> users cascade",
+        "users.users_id_fkey -> auth.users cascade",
+    ];
+    assert_eq!(keys, expected);
+}
