@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::{
     entity::sea_orm_active_enums::{Attribute, CharacterClass, SessionStatus},
     service::{
@@ -319,4 +320,15 @@ async fn an_own_profile_is_told_and_edited() {
     assert!(matches!(world.sparc.as_anon().users().me().await, Err(Error::NotSignedIn)));
     let hero = NewCharacter { name: "Nim".into(), class: CharacterClass::Rogue, ..Default::default() };
     assert_eq!(ada.characters().create(hero).await.unwrap().grace, 5, "the usual sheet");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_ends_is_said_to_be_lost() {
+    let world = World::new().await;
+    let tx = world.sparc.as_user(world.account().await).begin().await.unwrap();
+    let statement = Statement::from_string(DbBackend::Postgres, "SELECT pg_backend_pid()");
+    let pid: i32 = tx.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+    // Waits for the backend to be gone, so that its last word is there to be read.
+    assert_eq!(world.owner().value::<bool>(&format!("SELECT pg_terminate_backend({pid}, 5000)")).await, Ok(true));
+    assert!(matches!(tx.users().me().await, Err(Error::ConnectionLost(_))));
 }

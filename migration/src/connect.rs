@@ -73,7 +73,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 ///
-/// [`ConnectError`], at once when nobody listens and within ten seconds in any case.
+/// [`ConnectError`], at once when nobody listens, and after ten seconds when nothing answers at all.
 pub async fn connect(url: &str) -> Result<DatabaseConnection, ConnectError> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(ConnectError::Address);
@@ -81,8 +81,9 @@ pub async fn connect(url: &str) -> Result<DatabaseConnection, ConnectError> {
     let options: PgConnectOptions = url.parse().map_err(|_| ConnectError::Address)?;
     let options = options.application_name("sparc migration").disable_statement_logging();
     // A pool goes on knocking until its time is up; one connection says at once what is wrong.
-    PgConnection::connect_with(&options)
+    tokio::time::timeout(PATIENCE, PgConnection::connect_with(&options))
         .await
+        .unwrap_or(Err(sqlx::Error::PoolTimedOut))
         .map_err(|error| explain(&options, &error))?
         .close()
         .await

@@ -109,6 +109,14 @@ async fn nobody_listening_is_said_so_at_once() {
 }
 
 #[tokio::test]
+async fn a_listener_that_never_answers_is_given_up() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let said = refused(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
+    assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
+}
+
+#[tokio::test]
 async fn a_wrong_password_and_a_missing_database_are_said_so() {
     let (database, _db) = empty().await;
     let (head, tail) = database.url().split_once('@').unwrap();

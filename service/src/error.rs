@@ -202,11 +202,17 @@ impl From<DbErr> for Error {
                     Self::ConnectionLost(error)
                 }
                 SqlxError::PoolTimedOut | SqlxError::PoolClosed => Self::PoolExhausted(error),
-                inner => inner
-                    .as_database_error()
-                    .and_then(|refusal| refusal.try_downcast_ref::<SqlxPostgresError>())
-                    .and_then(translate)
-                    .unwrap_or(Self::Database(error)),
+                inner => {
+                    let said =
+                        inner.as_database_error().and_then(|refusal| refusal.try_downcast_ref::<SqlxPostgresError>());
+                    match said {
+                        // The server ended the connection (shutdown, termination), and said so first.
+                        Some(said) if said.code().starts_with("57P") || said.code().starts_with("08") => {
+                            Self::ConnectionLost(error)
+                        }
+                        said => said.and_then(translate).unwrap_or(Self::Database(error)),
+                    }
+                }
             },
             _ => Self::Database(error),
         }
@@ -285,7 +291,6 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         },
         "42501" => Error::NotAllowed,
         "40001" | "40P01" => Error::Busy,
-        "57P01" | "57P02" | "57P03" | "08006" | "08003" => return None,
         _ => return None,
     })
 }
