@@ -69,7 +69,7 @@ async fn the_tutorial_is_everyones_own() {
     assert_eq!(me.value::<String>(&start(me.uuid())).await.unwrap(), "welcome");
     let others = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", other.uuid());
     assert!(me.exec(&others).await.unwrap_err().is_forbidden());
-    assert_eq!(me.exec("UPDATE tutorial_progress SET current_step = 'dice-rolling'").await, Ok(1));
+    assert_eq!(me.exec("UPDATE tutorial_progress SET current_step = 'character-basics'").await, Ok(1));
     assert_eq!(other.count("tutorial_progress").await, 0);
     assert_eq!(other.exec("UPDATE tutorial_progress SET skipped = true").await, Ok(0));
     assert!(

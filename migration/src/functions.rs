@@ -29,6 +29,7 @@ pub(crate) const RULES: &[&str] = &[
     "private.generate_session_code()",
     "private.check_session_adventure()",
     "private.check_session_status()",
+    "private.number_game_state()",
     "private.give_heroic_saves_back()",
     "private.update_user_stats()",
     "private.tell_session_change()",
@@ -41,11 +42,17 @@ pub(crate) const RULES: &[&str] = &[
     "private.clean_events(integer)",
     "private.cleanup_old_events()",
     "private.archive_sessions(integer)",
+    "private.tutorial_steps(public.tutorial_path)",
+    "private.check_tutorial_step()",
 ];
 
 /// Helpers of the policies, and what the service and the API call.
 pub(crate) const ACCESS: &[&str] = &[
     "private.my_email()",
+    "private.close_account(uuid)",
+    "private.change_hit_points(uuid, integer)",
+    "private.session_by_code(text)",
+    "private.initiative_order(uuid[])",
     "private.can_see_adventure(uuid)",
     "private.owns_adventure(uuid)",
     "private.can_see_session(uuid)",
@@ -68,5 +75,5 @@ pub(crate) fn close(functions: &[&str]) -> String {
 
 /// Drops the functions, and the triggers that call them.
 pub(crate) fn drop(functions: &[&str]) -> String {
-    format!("DROP FUNCTION {} CASCADE", functions.join(", "))
+    format!("DROP FUNCTION IF EXISTS {} CASCADE", functions.join(", "))
 }

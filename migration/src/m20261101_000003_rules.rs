@@ -8,7 +8,7 @@ use crate::functions;
 pub struct Migration;
 
 /// One file a table, after what they share.
-const RULES: [&str; 10] = [
+const RULES: [&str; 11] = [
     include_str!("../sql/rules/shared.sql"),
     include_str!("../sql/rules/users.sql"),
     include_str!("../sql/rules/characters.sql"),
@@ -19,17 +19,22 @@ const RULES: [&str; 10] = [
     include_str!("../sql/rules/dice_rolls.sql"),
     include_str!("../sql/rules/session_events.sql"),
     include_str!("../sql/rules/tutorial_progress.sql"),
+    include_str!("../sql/rules/archive.sql"),
 ];
+
+/// Functions and triggers as they are today, whatever stood there before.
+pub(crate) async fn apply(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    for rules in RULES {
+        crate::execute(manager, rules).await?;
+    }
+    crate::execute(manager, &functions::close(functions::RULES)).await
+}
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         crate::begin(manager).await?;
-        for rules in RULES {
-            crate::execute(manager, rules).await?;
-        }
-        crate::execute(manager, include_str!("../sql/rules/archive.sql")).await?;
-        crate::execute(manager, &functions::close(functions::RULES)).await
+        apply(manager).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

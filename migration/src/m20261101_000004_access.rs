@@ -20,30 +20,40 @@ const ACCESS: [&str; 10] = [
     include_str!("../sql/access/archive.sql"),
 ];
 
+/// Opens what is meant to be open, on tables that are closed.
+pub(crate) async fn apply(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    for access in ACCESS {
+        crate::execute(manager, access).await?;
+    }
+    crate::execute(manager, &functions::close(functions::ACCESS)).await?;
+    crate::execute(manager, include_str!("../sql/access/functions.sql")).await
+}
+
+/// Closes the tables and takes the policies away; the functions stay.
+pub(crate) async fn withdraw(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    crate::execute(manager, include_str!("../sql/access/down.sql")).await?;
+    for table in TABLES {
+        crate::execute(
+            manager,
+            &format!("REVOKE ALL ON TABLE public.{table} FROM PUBLIC, anon, authenticated, service_role"),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         crate::begin(manager).await?;
-        for access in ACCESS {
-            crate::execute(manager, access).await?;
-        }
-        crate::execute(manager, &functions::close(functions::ACCESS)).await?;
-        crate::execute(manager, include_str!("../sql/access/functions.sql")).await
+        apply(manager).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         crate::begin(manager).await?;
-        crate::execute(manager, include_str!("../sql/access/down.sql")).await?;
+        withdraw(manager).await?;
         crate::execute(manager, &functions::drop(functions::ACCESS)).await?;
         // Helpers of the rules stay, closed again.
-        crate::execute(manager, &functions::close(functions::RULES)).await?;
-        for table in TABLES {
-            crate::execute(
-                manager,
-                &format!("REVOKE ALL ON TABLE public.{table} FROM PUBLIC, anon, authenticated, service_role"),
-            )
-            .await?;
-        }
-        Ok(())
+        crate::execute(manager, &functions::close(functions::RULES)).await
     }
 }

@@ -31,6 +31,7 @@ pub struct Model {
     pub updated_at: DateTimeWithTimeZone,
     pub seats_taken: i32,
     pub encounters_begun: i32,
+    pub game_state_version: i32,
     pub archived_at: DateTimeWithTimeZone,
     #[sea_orm(
         belongs_to,

@@ -32,6 +32,7 @@ pub struct Model {
     pub updated_at: DateTimeWithTimeZone,
     pub seats_taken: i32,
     pub encounters_begun: i32,
+    pub game_state_version: i32,
     #[sea_orm(
         belongs_to,
         from = "adventure_id",

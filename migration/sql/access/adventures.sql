@@ -1,7 +1,7 @@
 -- Published adventures are everyone's to read, drafts their creator's. The verdict on the content and the statistics
 -- belong to the server.
 
-CREATE FUNCTION private.can_see_adventure(wanted uuid)
+CREATE OR REPLACE FUNCTION private.can_see_adventure(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -18,7 +18,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION private.owns_adventure(wanted uuid)
+CREATE OR REPLACE FUNCTION private.owns_adventure(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE

@@ -1,6 +1,6 @@
 -- The archive is read by those who could read what it keeps, and written by the archiving alone.
 
-CREATE FUNCTION private.is_public_archived_session(wanted uuid)
+CREATE OR REPLACE FUNCTION private.is_public_archived_session(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE

@@ -1,6 +1,38 @@
 -- A character is its owner's. What the game decides (class, attributes, level, experience, maximum) belongs to the
 -- server once the character stands.
 
+-- Wounds and heals, from nothing to the maximum: by the owner, or by the Seer at whose table the character sits while
+-- it plays. The sheet is its owner's, so the Seer is told no more than the hit points.
+CREATE OR REPLACE FUNCTION private.change_hit_points(hero_id uuid, change integer)
+RETURNS TABLE (character_id uuid, hit_points integer, max_hit_points integer)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+DECLARE
+  me uuid := auth.uid();
+BEGIN
+  RETURN QUERY
+  UPDATE public.characters AS hero
+  SET hit_points = greatest(0, least(hero.max_hit_points, hero.hit_points::bigint + change))
+  WHERE hero.id = hero_id
+    AND (
+      private.is_server()
+      OR hero.user_id = me
+      OR EXISTS (
+        SELECT
+        FROM public.session_players AS seat
+        JOIN public.sessions AS session ON session.id = seat.session_id
+        WHERE seat.character_id = hero_id
+          AND seat.is_active
+          AND session.seer_id = me
+          AND session.status IN ('active', 'paused')
+      )
+    )
+  RETURNING hero.id, hero.hit_points, hero.max_hit_points;
+END
+$$;
+
 CREATE POLICY "Users can view own characters"
 ON public.characters FOR SELECT
 TO authenticated

@@ -1,7 +1,7 @@
 -- A table sees its rolls. A player rolls for the own seated character, the Seer for any character seated there, the
 -- own, and the creatures; nobody names a result, and nothing is ever rolled back.
 
-CREATE FUNCTION private.may_roll(wanted uuid, hero uuid, creature uuid)
+CREATE OR REPLACE FUNCTION private.may_roll(wanted uuid, hero uuid, creature uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -40,6 +40,31 @@ BEGIN
         AND own.user_id = me
         AND own.retired_at IS NULL
     )
+  );
+END
+$$;
+
+-- Rolls of initiative in their order: the highest first, ties by grace. Grace stands on sheets that a table does not
+-- see; the order is all that it tells.
+CREATE OR REPLACE FUNCTION private.initiative_order(rolls uuid[])
+RETURNS uuid[]
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+DECLARE
+  mine uuid[] := private.my_session_ids();
+  sees_all boolean := private.is_server();
+BEGIN
+  RETURN ARRAY(
+    SELECT roll.id
+    FROM public.dice_rolls AS roll
+    LEFT JOIN public.characters AS hero ON hero.id = roll.character_id
+    LEFT JOIN public.creatures AS creature ON creature.id = roll.creature_id
+    WHERE roll.id = ANY (rolls)
+      AND (sees_all OR roll.session_id = ANY (mine))
+    ORDER BY roll.total DESC, coalesce(hero.grace, (creature.stats ->> 'grace')::numeric) DESC NULLS LAST, roll.id
   );
 END
 $$;

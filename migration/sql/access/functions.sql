@@ -20,10 +20,18 @@ GRANT EXECUTE ON FUNCTION
   private.is_public_archived_session(uuid),
   private.may_take_seat(uuid, uuid),
   private.may_roll(uuid, uuid, uuid),
-  private.join_by_code(text, uuid)
+  private.join_by_code(text, uuid),
+  private.session_by_code(text),
+  private.initiative_order(uuid[]),
+  private.change_hit_points(uuid, integer),
+  private.close_account(uuid)
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION
   private.clean_events(integer),
-  private.archive_sessions(integer)
+  private.archive_sessions(integer),
+  private.session_by_code(text),
+  private.initiative_order(uuid[]),
+  private.change_hit_points(uuid, integer),
+  private.close_account(uuid)
 TO service_role;

@@ -1,7 +1,7 @@
 -- Whoever, signed in, sees a session sees its seats. A player takes a seat in a public session that waits, leaves it
 -- and comes back; the Seer seats and removes players.
 
-CREATE FUNCTION private.is_public_session(wanted uuid)
+CREATE OR REPLACE FUNCTION private.is_public_session(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -18,7 +18,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION private.may_take_seat(wanted uuid, player uuid)
+CREATE OR REPLACE FUNCTION private.may_take_seat(wanted uuid, player uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -40,7 +40,7 @@ $$;
 
 -- Who knows a session's code may sit down at it, public or private: the one thing that a code is for, and therefore
 -- elevated. The API does not serve this schema; the service calls it as the player. Coming back needs no new seat.
-CREATE FUNCTION private.join_by_code(session_code text, hero uuid)
+CREATE OR REPLACE FUNCTION private.join_by_code(session_code text, hero uuid)
 RETURNS uuid
 LANGUAGE plpgsql
 SECURITY DEFINER

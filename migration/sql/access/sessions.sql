@@ -1,7 +1,7 @@
 -- Public sessions are everyone's to see, private ones their participants'; the Seer alone changes one.
 
 -- Whether the caller sees the session, as the policy below says it, for tables that hang on it.
-CREATE FUNCTION private.can_see_session(wanted uuid)
+CREATE OR REPLACE FUNCTION private.can_see_session(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -27,7 +27,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION private.is_seer(wanted uuid)
+CREATE OR REPLACE FUNCTION private.is_seer(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -45,7 +45,7 @@ END
 $$;
 
 -- Whether the caller sits at the table now, as its Seer or in a seat.
-CREATE FUNCTION private.is_at_table(wanted uuid)
+CREATE OR REPLACE FUNCTION private.is_at_table(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -66,7 +66,7 @@ $$;
 
 -- Who sits there, with the name and class of each character: characters are their owners', a table sees its mates'.
 -- As in every look at seats, a visitor sees none.
-CREATE FUNCTION private.session_roster(wanted uuid)
+CREATE OR REPLACE FUNCTION private.session_roster(wanted uuid)
 RETURNS jsonb
 LANGUAGE plpgsql
 STABLE
@@ -104,7 +104,7 @@ $$;
 
 -- The adventure that the session plays. Its content is for those who may read the adventure or sit at the table: a
 -- public session with a draft does not publish the draft.
-CREATE FUNCTION private.session_adventure(wanted uuid)
+CREATE OR REPLACE FUNCTION private.session_adventure(wanted uuid)
 RETURNS jsonb
 LANGUAGE plpgsql
 STABLE
@@ -135,7 +135,7 @@ $$;
 
 -- A session with all that a client shows of it, in one round trip. It runs as its caller: what the caller may not see
 -- is not there.
-CREATE FUNCTION public.get_session_details(p_session_id uuid)
+CREATE OR REPLACE FUNCTION public.get_session_details(p_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
 STABLE
@@ -150,6 +150,42 @@ BEGIN
     private.session_adventure(session.id)
   FROM public.sessions AS session
   WHERE session.id = p_session_id;
+END
+$$;
+
+-- What somebody who was told a code sees before sitting down: the code is the invitation.
+CREATE OR REPLACE FUNCTION private.session_by_code(session_code text)
+RETURNS TABLE (
+  id uuid,
+  status public.session_status,
+  scheduled_start timestamptz,
+  looking_for text,
+  seats_taken integer,
+  max_players integer,
+  created_at timestamptz,
+  seer_id uuid,
+  seer_name text,
+  adventure_id uuid,
+  adventure_name text,
+  thumbnail_url text,
+  difficulty public.difficulty_level,
+  estimated_duration integer
+)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+BEGIN
+  RETURN QUERY
+  SELECT
+    session.id, session.status, session.scheduled_start, session.looking_for, session.seats_taken,
+    session.max_players, session.created_at, session.seer_id, seer.display_name, adventure.id, adventure.name,
+    adventure.thumbnail_url, adventure.difficulty, adventure.estimated_duration
+  FROM public.sessions AS session
+  JOIN public.users AS seer ON seer.id = session.seer_id
+  JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
+  WHERE session.code = session_code::bpchar;
 END
 $$;
 

@@ -1,7 +1,7 @@
 -- A profile is public, an address is not; a user edits three columns and no more.
 
 -- The own address, which no column privilege can give to its owner alone.
-CREATE FUNCTION private.my_email()
+CREATE OR REPLACE FUNCTION private.my_email()
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -10,6 +10,40 @@ SET search_path = ''
 AS $$
 BEGIN
   RETURN (SELECT profile.email FROM public.users AS profile WHERE profile.id = auth.uid());
+END
+$$;
+
+-- Deletes an account softly, as the platform does: the trigger on `auth.users` erases the profile. Where the platform
+-- keeps its accounts to itself, the profile is erased all the same. One's own, or by the server. Tells whether there
+-- was such an account.
+CREATE OR REPLACE FUNCTION private.close_account(account_id uuid)
+RETURNS boolean
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+BEGIN
+  IF NOT private.is_server() AND account_id IS DISTINCT FROM auth.uid() THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'insufficient_privilege',
+      MESSAGE = 'An account is closed by its owner or the server';
+  END IF;
+  BEGIN
+    UPDATE auth.users
+    SET deleted_at = now(),
+        email = NULL,
+        phone = NULL,
+        raw_user_meta_data = '{}'
+    WHERE id = account_id
+      AND deleted_at IS NULL;
+  EXCEPTION
+    WHEN insufficient_privilege THEN
+      NULL;
+  END;
+  IF NOT private.is_erased(account_id) THEN
+    PERFORM private.erase_account(account_id);
+  END IF;
+  RETURN EXISTS (SELECT FROM public.users AS profile WHERE profile.id = account_id);
 END
 $$;
 

@@ -1,6 +1,6 @@
 -- Published means valid: what a client writes is valid again only after the service has looked at it.
 
-CREATE FUNCTION private.check_adventure()
+CREATE OR REPLACE FUNCTION private.check_adventure()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = ''
@@ -35,10 +35,10 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER check_adventure
+CREATE OR REPLACE TRIGGER check_adventure
   BEFORE INSERT OR UPDATE ON public.adventures
   FOR EACH ROW EXECUTE FUNCTION private.check_adventure();
 
-CREATE TRIGGER set_updated_at
+CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.adventures
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();

@@ -1,6 +1,6 @@
 -- Sessions that ended long ago move to the archive, with their seats and rolls, in one statement's worth of time each.
 
-CREATE FUNCTION private.archive_sessions(batch integer)
+CREATE OR REPLACE FUNCTION private.archive_sessions(batch integer)
 RETURNS integer
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -21,11 +21,13 @@ BEGIN
   );
   INSERT INTO public.archived_sessions (
     id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,
-    current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounters_begun
+    current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounters_begun,
+    game_state_version
   )
   SELECT
     id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,
-    current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounters_begun
+    current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounters_begun,
+    game_state_version
   FROM public.sessions
   WHERE id = ANY (moving);
 
@@ -53,6 +55,6 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER set_updated_at
+CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.archived_sessions
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();

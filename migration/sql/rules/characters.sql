@@ -1,6 +1,6 @@
 -- Ten living characters an account, and no character leaves a live table.
 
-CREATE FUNCTION private.check_character_limit()
+CREATE OR REPLACE FUNCTION private.check_character_limit()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -65,10 +65,10 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER enforce_character_limit
+CREATE OR REPLACE TRIGGER enforce_character_limit
   BEFORE INSERT OR UPDATE OF user_id, retired_at ON public.characters
   FOR EACH ROW EXECUTE FUNCTION private.check_character_limit();
 
-CREATE TRIGGER set_updated_at
+CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.characters
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();

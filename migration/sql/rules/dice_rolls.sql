@@ -2,7 +2,7 @@
 
 -- A heroic save is claimed by the roll that makes it, so that two at once cannot both have it: one an encounter for
 -- each seat, once a roll, within thirty seconds of a roll that failed. Takes the seat, then the session, as leaving does.
-CREATE FUNCTION private.claim_heroic_save(save public.dice_rolls)
+CREATE OR REPLACE FUNCTION private.claim_heroic_save(save public.dice_rolls)
 RETURNS public.dice_rolls
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -87,7 +87,7 @@ $$;
 
 -- Counts the dice from the sheet and the modifiers, rolls them, and says what came of it. A row that brings its results
 -- (a recorded or scripted roll; the API's users cannot) keeps them, and the checks hold it to the same rules.
-CREATE FUNCTION private.roll_dice()
+CREATE OR REPLACE FUNCTION private.roll_dice()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -177,7 +177,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION private.tell_roll()
+CREATE OR REPLACE FUNCTION private.tell_roll()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -213,10 +213,10 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER roll_dice
+CREATE OR REPLACE TRIGGER roll_dice
   BEFORE INSERT ON public.dice_rolls
   FOR EACH ROW EXECUTE FUNCTION private.roll_dice();
 
-CREATE TRIGGER tell_roll
+CREATE OR REPLACE TRIGGER tell_roll
   AFTER INSERT ON public.dice_rolls
   FOR EACH ROW EXECUTE FUNCTION private.tell_roll();

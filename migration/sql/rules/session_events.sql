@@ -2,7 +2,7 @@
 
 -- Whoever writes an event holds the session until the end of the transaction, so that numbers become visible in their
 -- order: a reader that has seen one has missed none before it. The sender comes from the token, whatever a client says.
-CREATE FUNCTION private.number_event()
+CREATE OR REPLACE FUNCTION private.number_event()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -17,7 +17,7 @@ END
 $$;
 
 -- The oldest go, a bounded number at a time, found by their index; rows that another clean-up holds are left to it.
-CREATE FUNCTION private.clean_events(batch integer)
+CREATE OR REPLACE FUNCTION private.clean_events(batch integer)
 RETURNS integer
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -42,7 +42,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION private.cleanup_old_events()
+CREATE OR REPLACE FUNCTION private.cleanup_old_events()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -54,10 +54,10 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER number_event
+CREATE OR REPLACE TRIGGER number_event
   BEFORE INSERT ON public.session_events
   FOR EACH ROW EXECUTE FUNCTION private.number_event();
 
-CREATE TRIGGER cleanup_events_trigger
+CREATE OR REPLACE TRIGGER cleanup_events_trigger
   AFTER INSERT ON public.session_events
   FOR EACH STATEMENT EXECUTE FUNCTION private.cleanup_old_events();

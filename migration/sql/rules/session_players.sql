@@ -1,6 +1,6 @@
 -- Seats: as many as the session has, each with a living character of the player who sits there.
 
-CREATE FUNCTION private.check_session_capacity()
+CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -114,7 +114,7 @@ END
 $$;
 
 -- The session knows its seats without counting, and the table is told who came and who left.
-CREATE FUNCTION private.count_seats()
+CREATE OR REPLACE FUNCTION private.count_seats()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -165,10 +165,10 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER enforce_session_capacity
+CREATE OR REPLACE TRIGGER enforce_session_capacity
   BEFORE INSERT OR UPDATE OF is_active, character_id ON public.session_players
   FOR EACH ROW EXECUTE FUNCTION private.check_session_capacity();
 
-CREATE TRIGGER count_seats
+CREATE OR REPLACE TRIGGER count_seats
   AFTER INSERT OR DELETE OR UPDATE OF is_active ON public.session_players
   FOR EACH ROW EXECUTE FUNCTION private.count_seats();

@@ -2,7 +2,7 @@
 
 -- Six characters that nobody mixes up, from the strong random source. It runs as its owner, so that a code is free
 -- whatever sessions the asker may see; two askers who draw the same code at once are held apart by the unique constraint.
-CREATE FUNCTION private.generate_session_code()
+CREATE OR REPLACE FUNCTION private.generate_session_code()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -27,7 +27,7 @@ END
 $$;
 
 -- A session plays a published adventure or one of the Seer's own.
-CREATE FUNCTION private.check_session_adventure()
+CREATE OR REPLACE FUNCTION private.check_session_adventure()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -55,7 +55,7 @@ END
 $$;
 
 -- The status machine, and the moments that it stamps.
-CREATE FUNCTION private.check_session_status()
+CREATE OR REPLACE FUNCTION private.check_session_status()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = ''
@@ -94,9 +94,21 @@ BEGIN
 END
 $$;
 
+-- Two screens of one Seer: who writes over a state says which one it was.
+CREATE OR REPLACE FUNCTION private.number_game_state()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = ''
+AS $$
+BEGIN
+  NEW.game_state_version := OLD.game_state_version + 1;
+  RETURN NEW;
+END
+$$;
+
 -- A new encounter gives everyone the heroic save back. A seat that somebody is just leaving is not waited for (it
 -- waits for this session): its save counts for an encounter that is over, which is what a claim looks at.
-CREATE FUNCTION private.give_heroic_saves_back()
+CREATE OR REPLACE FUNCTION private.give_heroic_saves_back()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -121,7 +133,7 @@ $$;
 
 -- Completing counts once, for the Seer, everyone who was seated, and the adventure. Rows are taken in the order of
 -- their keys, so that two sessions with the same players cannot wait for each other.
-CREATE FUNCTION private.update_user_stats()
+CREATE OR REPLACE FUNCTION private.update_user_stats()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -155,7 +167,7 @@ END
 $$;
 
 -- What a table is told of its session, each with a payload that needs no further query.
-CREATE FUNCTION private.tell_session_change()
+CREATE OR REPLACE FUNCTION private.tell_session_change()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -188,42 +200,52 @@ BEGIN
   END IF;
   IF NEW.game_state IS DISTINCT FROM OLD.game_state THEN
     INSERT INTO public.session_events (session_id, event_type, payload)
-    VALUES (NEW.id, 'game_state', jsonb_build_object('gameState', NEW.game_state));
+    VALUES (
+      NEW.id,
+      'game_state',
+      jsonb_build_object('gameState', NEW.game_state, 'version', NEW.game_state_version)
+    );
   END IF;
   RETURN NULL;
 END
 $$;
 
-CREATE TRIGGER set_session_code
+CREATE OR REPLACE TRIGGER set_session_code
   BEFORE INSERT ON public.sessions
   FOR EACH ROW
   WHEN (NEW.code IS NULL)
   EXECUTE FUNCTION private.generate_session_code();
 
-CREATE TRIGGER check_session_adventure
+CREATE OR REPLACE TRIGGER check_session_adventure
   BEFORE INSERT OR UPDATE OF adventure_id, seer_id ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.check_session_adventure();
 
-CREATE TRIGGER check_session_status
+CREATE OR REPLACE TRIGGER check_session_status
   BEFORE INSERT OR UPDATE ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.check_session_status();
 
-CREATE TRIGGER give_heroic_saves_back
+CREATE OR REPLACE TRIGGER number_game_state
+  BEFORE UPDATE OF game_state ON public.sessions
+  FOR EACH ROW
+  WHEN (NEW.game_state IS DISTINCT FROM OLD.game_state)
+  EXECUTE FUNCTION private.number_game_state();
+
+CREATE OR REPLACE TRIGGER give_heroic_saves_back
   AFTER UPDATE OF current_encounter_id ON public.sessions
   FOR EACH ROW
   WHEN (NEW.current_encounter_id IS DISTINCT FROM OLD.current_encounter_id)
   EXECUTE FUNCTION private.give_heroic_saves_back();
 
-CREATE TRIGGER on_session_complete
+CREATE OR REPLACE TRIGGER on_session_complete
   AFTER UPDATE ON public.sessions
   FOR EACH ROW
   WHEN (NEW.status = 'completed' AND OLD.status <> 'completed')
   EXECUTE FUNCTION private.update_user_stats();
 
-CREATE TRIGGER on_session_change
+CREATE OR REPLACE TRIGGER on_session_change
   AFTER UPDATE OF status, current_scene_id, current_encounter_id, game_state ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.tell_session_change();
 
-CREATE TRIGGER set_updated_at
+CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();

@@ -5,7 +5,7 @@
 -- table in the order of their key. Each trigger that takes rows keeps to it, so two of them cannot wait for each other.
 
 -- `updated_at` tells the last change, whoever made it.
-CREATE FUNCTION private.touch_updated_at()
+CREATE OR REPLACE FUNCTION private.touch_updated_at()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = ''
@@ -19,7 +19,7 @@ $$;
 -- A whole number from 0 below `bound` (at most 256), every one equally likely, from the server's strong random source.
 -- A random UUID is the one door to that source that needs no extension. Bytes 6 and 8 hold its version and variant and
 -- are left alone; a byte past the last multiple of the bound would favour small numbers and is thrown away.
-CREATE FUNCTION private.random_numbers(bound integer, wanted integer)
+CREATE OR REPLACE FUNCTION private.random_numbers(bound integer, wanted integer)
 RETURNS integer[]
 LANGUAGE plpgsql
 VOLATILE
@@ -51,7 +51,7 @@ $$;
 
 -- Whether the caller is the server itself rather than one of the API's users: `current_user` cannot tell inside a
 -- function that runs as its owner, the role that was put on can.
-CREATE FUNCTION private.is_server()
+CREATE OR REPLACE FUNCTION private.is_server()
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -65,7 +65,7 @@ $$;
 
 -- The sessions that the caller runs or has (or had) a seat in. As one array it is computed once a query and serves as
 -- an index condition, where a subquery in a policy becomes a hash of the whole other table.
-CREATE FUNCTION private.my_session_ids()
+CREATE OR REPLACE FUNCTION private.my_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql
 STABLE
@@ -91,7 +91,7 @@ END
 $$;
 
 -- The same for the archive.
-CREATE FUNCTION private.my_archived_session_ids()
+CREATE OR REPLACE FUNCTION private.my_archived_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql
 STABLE

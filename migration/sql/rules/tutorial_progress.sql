@@ -1,3 +1,88 @@
-CREATE TRIGGER set_updated_at
+-- The tutorial is learnt in the order of its path: on to the next step, or back to the beginning.
+
+-- The steps of a path, the first that both share; of no path yet, that one alone.
+CREATE OR REPLACE FUNCTION private.tutorial_steps(path public.tutorial_path)
+RETURNS text[]
+LANGUAGE plpgsql
+IMMUTABLE
+SET search_path = ''
+AS $$
+BEGIN
+  RETURN CASE path
+    WHEN 'player' THEN
+      ARRAY['welcome', 'character-basics', 'dice-rolling', 'combat-practice', 'player-complete']
+    WHEN 'seer' THEN ARRAY['welcome', 'running-sessions', 'seer-complete']
+    ELSE ARRAY['welcome']
+  END;
+END
+$$;
+
+-- What is completed follows from where one is; the server may put anybody anywhere.
+CREATE OR REPLACE FUNCTION private.check_tutorial_step()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+DECLARE
+  known CONSTANT text[] := private.tutorial_steps('player') || private.tutorial_steps('seer');
+  steps text[];
+  place integer;
+  place_before integer := 1;
+  done text[];
+BEGIN
+  IF NOT NEW.current_step || NEW.completed_steps <@ known THEN
+    RETURN NEW; -- The table's own check answers.
+  END IF;
+  -- Who names a step of one path alone has chosen that path.
+  IF NEW.path IS NULL AND NEW.current_step <> 'welcome' THEN
+    NEW.path := CASE WHEN NEW.current_step = ANY (private.tutorial_steps('seer')) THEN 'seer' ELSE 'player' END;
+  END IF;
+  steps := private.tutorial_steps(NEW.path);
+  place := array_position(steps, NEW.current_step);
+
+  IF TG_OP = 'UPDATE' THEN
+    place_before := array_position(steps, OLD.current_step);
+    IF place = 1 AND OLD.current_step <> 'welcome' THEN
+      NEW.completed_steps := '{}';
+      NEW.completed_at := NULL;
+      NEW.skipped := NEW.skipped AND NOT OLD.skipped;
+      RETURN NEW;
+    END IF;
+  END IF;
+  IF private.is_server() THEN
+    RETURN NEW;
+  END IF;
+
+  IF NEW.completed_at IS NOT NULL THEN
+    NEW.completed_at := coalesce(CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_at END, now());
+  END IF;
+  done := CASE WHEN NEW.completed_at IS NULL THEN steps[:place - 1] ELSE steps END;
+  IF place BETWEEN place_before AND place_before + 1
+    AND (NEW.completed_at IS NULL OR (NEW.path IS NOT NULL AND place = cardinality(steps)))
+    -- The step that one is at may be done already; nothing beyond it, and nothing before it left out.
+    AND (
+      NEW.completed_steps IN (done, steps[:place])
+      OR NEW.completed_steps = CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_steps ELSE '{}' END
+    )
+  THEN
+    IF NEW.completed_steps <> steps[:place] THEN
+      NEW.completed_steps := done;
+    END IF;
+    RETURN NEW;
+  END IF;
+  RAISE EXCEPTION USING
+    ERRCODE = 'SP021',
+    MESSAGE = 'The tutorial is learnt in its order',
+    TABLE = 'tutorial_progress',
+    CONSTRAINT = 'tutorial_in_order';
+END
+$$;
+
+CREATE OR REPLACE TRIGGER check_tutorial_step
+  BEFORE INSERT OR UPDATE ON public.tutorial_progress
+  FOR EACH ROW EXECUTE FUNCTION private.check_tutorial_step();
+
+CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.tutorial_progress
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();

@@ -1,7 +1,7 @@
 -- Profiles follow accounts: they come, change and go with `auth.users`.
 
 -- The first name that says something: what the platform was told, else the mailbox.
-CREATE FUNCTION private.display_name_of(metadata jsonb, email text)
+CREATE OR REPLACE FUNCTION private.display_name_of(metadata jsonb, email text)
 RETURNS text
 LANGUAGE plpgsql
 IMMUTABLE
@@ -20,7 +20,7 @@ $$;
 
 -- A sign-up must never fail because of us: an account without an address, or with one that another account holds
 -- (single sign-on allows that), gets one that nobody else can have. ON CONFLICT waits for a sign-up under way.
-CREATE FUNCTION private.create_profile(account_id uuid, account_email text, metadata jsonb)
+CREATE OR REPLACE FUNCTION private.create_profile(account_id uuid, account_email text, metadata jsonb)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -43,7 +43,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION private.handle_new_user()
+CREATE OR REPLACE FUNCTION private.handle_new_user()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -59,7 +59,7 @@ END
 $$;
 
 -- Soft deletion, as Supabase does it: personal data goes, history stays. Rows are taken in the lock order.
-CREATE FUNCTION private.erase_account(account_id uuid)
+CREATE OR REPLACE FUNCTION private.erase_account(account_id uuid)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -131,7 +131,7 @@ END
 $$;
 
 -- Whether an account was erased: its token may outlive it by an hour, and must not bring personal data back.
-CREATE FUNCTION private.is_erased(account_id uuid)
+CREATE OR REPLACE FUNCTION private.is_erased(account_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -148,7 +148,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION private.refuse_erased(account_id uuid)
+CREATE OR REPLACE FUNCTION private.refuse_erased(account_id uuid)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = ''
@@ -164,7 +164,7 @@ END
 $$;
 
 -- A changed address reaches the profile; one that another profile holds does not stop the change.
-CREATE FUNCTION private.handle_changed_user()
+CREATE OR REPLACE FUNCTION private.handle_changed_user()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -193,7 +193,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION private.check_profile_change()
+CREATE OR REPLACE FUNCTION private.check_profile_change()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -207,7 +207,7 @@ $$;
 
 -- A hard deletion takes the sessions in which nobody else ever sat; whatever other people's history holds is kept by
 -- the foreign keys, which then refuse the whole deletion.
-CREATE FUNCTION private.delete_own_history()
+CREATE OR REPLACE FUNCTION private.delete_own_history()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -234,25 +234,25 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER on_auth_user_created
+CREATE OR REPLACE TRIGGER on_auth_user_created
   AFTER INSERT ON auth.users
   FOR EACH ROW EXECUTE FUNCTION private.handle_new_user();
 
-CREATE TRIGGER on_auth_user_changed
+CREATE OR REPLACE TRIGGER on_auth_user_changed
   AFTER UPDATE OF email, deleted_at ON auth.users
   FOR EACH ROW
   WHEN (NEW.email IS DISTINCT FROM OLD.email OR NEW.deleted_at IS DISTINCT FROM OLD.deleted_at)
   EXECUTE FUNCTION private.handle_changed_user();
 
-CREATE TRIGGER delete_own_history
+CREATE OR REPLACE TRIGGER delete_own_history
   BEFORE DELETE ON public.users
   FOR EACH ROW EXECUTE FUNCTION private.delete_own_history();
 
-CREATE TRIGGER check_profile_change
+CREATE OR REPLACE TRIGGER check_profile_change
   BEFORE UPDATE OF display_name, avatar_url, bio ON public.users
   FOR EACH ROW EXECUTE FUNCTION private.check_profile_change();
 
-CREATE TRIGGER set_updated_at
+CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.users
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 

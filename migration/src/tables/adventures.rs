@@ -35,16 +35,27 @@ pub(super) fn part() -> Part {
             .foreign_key(&mut foreign_key("adventures", "creator_id", "users", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
-            index_on("idx_adventures_creator_id", "adventures", &["creator_id"]),
-            index_on("idx_adventures_status", "adventures", &["status"]),
-            index("idx_adventures_published", "adventures")
-                .col(("published_at", IndexOrder::Desc))
-                .and_where(Expr::cust("status = 'published'"))
+            index("idx_adventures_creator_id", "adventures")
+                .col("creator_id")
+                .col(("created_at", IndexOrder::Desc))
+                .col("id")
                 .to_owned(),
+            index_on("idx_adventures_status", "adventures", &["status"]),
+            // The catalogue is walked in the order that was asked for: newest, most played, best rated.
+            catalogue("idx_adventures_published", "published_at"),
+            catalogue("idx_adventures_most_played", "times_played"),
             index_on("idx_adventures_difficulty", "adventures", &["difficulty"])
                 .and_where(Expr::cust("status = 'published'"))
                 .to_owned(),
             index_on("idx_adventures_content", "adventures", &["content"]).full_text().to_owned(),
         ],
     }
+}
+
+fn catalogue(name: &'static str, order: &'static str) -> IndexCreateStatement {
+    index(name, "adventures")
+        .col((order, IndexOrder::Desc))
+        .col("id")
+        .and_where(Expr::cust("status = 'published'"))
+        .to_owned()
 }

@@ -39,14 +39,21 @@ pub(super) fn part() -> Part {
     Part {
         table,
         indexes: vec![
-            index_on("idx_dice_rolls_character", "dice_rolls", &["character_id"]),
+            // A page of history is a walk: of a table's rolls, of those of one kind, of a character's.
+            history("idx_dice_rolls_history", &["session_id"]),
+            history("idx_dice_rolls_type", &["session_id", "roll_type"]),
+            history("idx_dice_rolls_character", &["character_id"]),
             index_on("idx_dice_rolls_creature", "dice_rolls", &["creature_id"]),
             index("idx_dice_rolls_created", "dice_rolls").col(("created_at", IndexOrder::Desc)).to_owned(),
-            index_on("idx_dice_rolls_type", "dice_rolls", &["session_id", "roll_type"]),
             // Serves the foreign key; unique, because a roll is saved once.
             index_on("idx_dice_rolls_original", "dice_rolls", &["original_roll_id"]).unique().to_owned(),
         ],
     }
+}
+
+/// An index in which a history is read: the latest first.
+fn history(name: &'static str, of: &[&'static str]) -> IndexCreateStatement {
+    index_on(name, "dice_rolls", of).col(("created_at", IndexOrder::Desc)).col("id").to_owned()
 }
 
 /// What makes a roll a sound one, whoever writes it (decision "Rolls are rolled by the database and checked by it").

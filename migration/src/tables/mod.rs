@@ -34,7 +34,10 @@ pub(crate) async fn create(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .get_connection()
         .execute_unprepared(
             "CREATE INDEX idx_characters_last_played
-             ON public.characters (last_played_at DESC NULLS LAST)",
+             ON public.characters (last_played_at DESC NULLS LAST);
+             CREATE INDEX idx_adventures_best_rated
+             ON public.adventures (average_rating DESC NULLS LAST, id)
+             WHERE status = 'published'",
         )
         .await?;
     Ok(())

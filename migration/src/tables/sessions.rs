@@ -26,7 +26,9 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         // Seats held now: the lobby knows a free seat without counting, and a check holds the limit.
         .col(counter("seats_taken"))
         // Encounters begun so far: a heroic save counts for the one in which it was made.
-        .col(counter("encounters_begun"));
+        .col(counter("encounters_begun"))
+        // Times the game state was changed: who writes it over says which one.
+        .col(counter("game_state_version"));
 }
 
 pub(super) fn part() -> Part {

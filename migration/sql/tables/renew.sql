@@ -1,0 +1,42 @@
+-- What the tables of an earlier version lack. Each line changes nothing where it is there already.
+ALTER TABLE public.sessions
+  ADD COLUMN IF NOT EXISTS game_state_version integer NOT NULL DEFAULT 0
+    CONSTRAINT sessions_game_state_version_check CHECK (game_state_version >= 0);
+ALTER TABLE public.archived_sessions
+  ADD COLUMN IF NOT EXISTS game_state_version integer NOT NULL DEFAULT 0
+    CONSTRAINT archived_sessions_game_state_version_check CHECK (game_state_version >= 0);
+
+-- Indexes that kept their name and grew by the order in which they are read.
+DO $$
+DECLARE
+  grown record;
+BEGIN
+  FOR grown IN
+    SELECT *
+    FROM (
+      VALUES
+        ('idx_dice_rolls_type', 'public.dice_rolls (session_id, roll_type, created_at DESC, id)'),
+        ('idx_dice_rolls_character', 'public.dice_rolls (character_id, created_at DESC, id)'),
+        ('idx_adventures_creator_id', 'public.adventures (creator_id, created_at DESC, id)'),
+        ('idx_adventures_published', 'public.adventures (published_at DESC, id) WHERE status = ''published''')
+    ) AS indexes (name, definition)
+    WHERE NOT EXISTS (
+      SELECT
+      FROM pg_catalog.pg_attribute
+      WHERE attrelid = to_regclass('public.' || name)
+        AND attname = 'id'
+    )
+  LOOP
+    EXECUTE format('DROP INDEX IF EXISTS public.%I', grown.name);
+    EXECUTE format('CREATE INDEX %I ON %s', grown.name, grown.definition);
+  END LOOP;
+END
+$$;
+
+CREATE INDEX IF NOT EXISTS idx_dice_rolls_history ON public.dice_rolls (session_id, created_at DESC, id);
+CREATE INDEX IF NOT EXISTS idx_adventures_most_played
+ON public.adventures (times_played DESC, id)
+WHERE status = 'published';
+CREATE INDEX IF NOT EXISTS idx_adventures_best_rated
+ON public.adventures (average_rating DESC NULLS LAST, id)
+WHERE status = 'published';
