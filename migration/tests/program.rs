@@ -73,8 +73,8 @@ async fn the_commands_do_what_they_say() {
     assert_eq!(printed(&run(&["status"], url)).matches("applied").count(), 7);
     assert_eq!(printed(&run(&["down"], url)), "undone  m20261124_000007_renewal\n", "one step");
     assert_eq!(printed(&run(&["down", "-n", "2"], url)).lines().count(), 2);
-    assert_eq!(printed(&run(&["refresh"], url)).lines().count(), 9);
-    assert_eq!(printed(&run(&["fresh"], url)).lines().count(), 12);
+    assert_eq!(printed(&run(&["refresh"], url)).lines().count(), 11);
+    assert_eq!(printed(&run(&["fresh"], url)).lines().count(), 14);
     assert_eq!(printed(&run(&["reset"], url)).lines().count(), 7);
     assert_eq!(tables(&db).await, 0);
     let given = run(&["--database-url", database.url(), "status"], None);
