@@ -3,7 +3,7 @@
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
 use sparc::{
     migration::{Migrator, connect, sea_orm_migration::MigratorTrait},
-    service::{Operations, Sparc, characters::NewCharacter},
+    service::{Operations, Sparc, characters::NewCharacter, sessions::Expected},
 };
 use throwaway::Database;
 
@@ -126,7 +126,8 @@ async fn a_database_of_an_earlier_version_becomes_like_a_new_one_and_loses_nothi
         let sparc = Sparc::new(db);
         let seer = sparc.as_user("00000000-0000-4000-8000-000000000001".parse().unwrap());
         let session = "00000000-0000-4000-8000-000000000006".parse().unwrap();
-        let played = seer.sessions().set_game_state(session, serde_json::json!({ "torches": 2 })).await.unwrap();
+        let played =
+            seer.sessions().set_game_state(session, serde_json::json!({ "torches": 2 }), Expected::Any).await.unwrap();
         assert_eq!(played.game_state_version, 1);
     }
 }

@@ -8,13 +8,14 @@ use anstream::{eprintln, println};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use owo_colors::OwoColorize;
 use serde_json::json;
-use sparc::entity::sea_orm_active_enums::{Attribute, CharacterClass, RollOutcome, RollType};
+use sparc::entity::sea_orm_active_enums::{Attribute, CharacterClass, RollOutcome};
 use sparc::migration::{self, Migrator, sea_orm_migration::MigratorTrait};
 use sparc::service::{
     As, Difficulty, Error, JoinCode, Operations, Sparc, TableSize,
-    adventures::{AdventureContent, NewAdventure, NewCreature},
+    adventures::{AdventureContent, NewAdventure},
     characters::{NewCharacter, primary_attribute},
-    dice::{Modifier, NewRoll, Roller, StatisticsOf, Stats},
+    creatures::{NewCreature, Stats},
+    dice::{Modifier, NewInitiative, NewRoll, Roller, RollsOf},
     sessions::{LobbyFilter, NewSession, Visibility},
     users::NewAccount,
 };
@@ -69,9 +70,9 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     story.nodes[1].enemies.push(json!("Reed Horror"));
     seer.adventures().set_content(adventure.id, &story).await?;
     seer.adventures().publish(adventure.id).await?;
-    let stats = Stats { might: 4, grace: 2, wit: 1, heart: 1 };
+    let stats = Stats { might: 4, grace: 2, ..Default::default() };
     let horror = NewCreature { name: "Reed Horror".into(), stats, ..Default::default() };
-    let horror = seer.adventures().add_creature(adventure.id, horror).await?;
+    let horror = seer.creatures().add(adventure.id, horror).await?;
     println!("published: {}", adventure.name.green());
 
     act("Two tables: a public one for next week, a private one for tonight");
@@ -107,16 +108,20 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     seer.sessions().start(tonight.id).await?;
     seer.sessions().set_scene(tonight.id, Some("ford")).await?;
     seer.sessions().set_encounter(tonight.id, Some("wade")).await?;
-    for (user, hero) in &party[..4] {
+    let creatures = vec![horror.id];
+    for turn in seer.dice().initiative(NewInitiative { id: None, session_id: tonight.id, creatures }).await? {
+        let Some((user, hero)) = party.iter().find(|(_, hero)| turn.roller == Roller::Character(hero.id)) else {
+            let claws = NewRoll::attack(tonight.id, turn.roller, Attribute::Might, Difficulty::new(10)?);
+            if seer.dice().roll(claws).await?.success {
+                let left = seer.characters().damage(ambrose.id, 2).await?;
+                println!("the claws find {}: {} of {} left", ambrose.name, left.hit_points, left.max_hit_points);
+            }
+            continue;
+        };
         let best = primary_attribute(hero.class);
-        let mut attack = NewRoll::check(tonight.id, Roller::Character(hero.id), best, Difficulty::new(12)?);
-        attack.kind = RollType::Attack;
-        attack.modifiers = vec![Modifier::flat(1, "high ground")];
-        user.dice().roll(attack).await?;
+        let attack = NewRoll::attack(tonight.id, turn.roller, best, Difficulty::new(12)?);
+        user.dice().roll(attack.with(Modifier::flat(1, "high ground"))).await?;
     }
-    let mut claws = NewRoll::check(tonight.id, Roller::Creature(horror.id), Attribute::Might, Difficulty::new(10)?);
-    claws.kind = RollType::Attack;
-    seer.dice().roll(claws).await?;
     let seen = tell(ada, tonight.id, 0).await?;
 
     act("Old Ambrose, one die strong, pulls at the rope until fate takes notice");
@@ -140,7 +145,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     tell(ada, tonight.id, seen).await?;
     let mut result = table(["player", "character", "rolls", "successes", "mean", "games played"]);
     for mate in ada.sessions().details(tonight.id).await?.players {
-        let dice = seer.dice().statistics(StatisticsOf::Character(mate.character_id)).await?;
+        let dice = seer.dice().statistics(RollsOf::Character(mate.character_id)).await?;
         let played = seer.users().profile(mate.user_id).await?.games_played;
         let mean = dice.mean_total.map_or("-".into(), |mean| format!("{mean:.1}"));
         let numbers = [dice.rolls.to_string(), dice.successes.to_string(), mean, played.to_string()];

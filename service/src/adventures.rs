@@ -1,18 +1,44 @@
-//! Adventures: what a Seer runs, and the creatures in it.
+//! Adventures: what a Seer runs, from the first draft to the catalogue.
+//!
+//! ```no_run
+//! use service::{Error, Operations, Sparc, adventures::{AdventureContent, NewAdventure}};
+//!
+//! # async fn write(sparc: &Sparc, id: uuid::Uuid, content: AdventureContent) -> Result<(), Error> {
+//! let morgan = sparc.as_user(id);
+//! let draft = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
+//! let draft = morgan.adventures().create(draft).await?;
+//! match morgan.adventures().publish(draft.id).await {
+//!     Ok(adventure) => println!("published at {:?}", adventure.published_at),
+//!     Err(Error::AdventureInvalid(faults)) => println!("{} things to mend", faults.len()),
+//!     Err(other) => return Err(other),
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
+mod catalogue;
 mod content;
 
 use entity::{
-    adventures, creatures,
+    adventures,
     sea_orm_active_enums::{AdventureStatus, DifficultyLevel},
 };
-use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, QueryFilter, QuerySelect, Statement};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, QueryFilter, QuerySelect, Statement, prelude::Decimal,
+};
 use serde_json::json;
 use uuid::Uuid;
 
+pub use catalogue::{AdventureSummary, CatalogueFilter, CatalogueOrder};
 pub use content::{AdventureContent, Connection, Fault, FaultKind, Node, NodeKind};
 
-use crate::{Caller, Error, connection::Transaction, create, dice::Stats, documents, operation::operation};
+use crate::{
+    Caller, Error,
+    connection::Worn,
+    documents,
+    operation::operation,
+    rows::{self, set_if},
+};
 
 /// An adventure to be made, as a draft.
 #[derive(Clone, Debug)]
@@ -31,6 +57,10 @@ pub struct NewAdventure {
     pub min_players: i32,
     /// Most players, 1 to 6. Four by default.
     pub max_players: i32,
+    /// Small picture.
+    pub thumbnail_url: Option<String>,
+    /// Large picture.
+    pub artwork_url: Option<String>,
     /// The story.
     pub content: AdventureContent,
 }
@@ -41,6 +71,8 @@ impl Default for NewAdventure {
             id: None,
             name: String::new(),
             description: None,
+            thumbnail_url: None,
+            artwork_url: None,
             difficulty: DifficultyLevel::Medium,
             estimated_duration: 60,
             min_players: 2,
@@ -50,17 +82,25 @@ impl Default for NewAdventure {
     }
 }
 
-/// A creature to be put into an adventure.
+/// What to change of an adventure besides its content. `None` leaves a field as it is; `Some(None)` empties it.
 #[derive(Clone, Debug, Default)]
-pub struct NewCreature {
-    /// Id to give it; drawn where none is given. The same id again gives the first creature.
-    pub id: Option<Uuid>,
-    /// 1 to 100 characters.
-    pub name: String,
-    /// What it looks like.
-    pub description: Option<String>,
-    /// The dice that it rolls.
-    pub stats: Stats,
+pub struct AdventureChanges {
+    /// 3 to 100 characters.
+    pub name: Option<String>,
+    /// What it is about.
+    pub description: Option<Option<String>>,
+    /// Small picture.
+    pub thumbnail_url: Option<Option<String>>,
+    /// Large picture.
+    pub artwork_url: Option<Option<String>>,
+    /// How hard.
+    pub difficulty: Option<DifficultyLevel>,
+    /// Minutes, 1 or more.
+    pub estimated_duration: Option<i32>,
+    /// Fewest players, 1 to 6.
+    pub min_players: Option<i32>,
+    /// Most players, 1 to 6.
+    pub max_players: Option<i32>,
 }
 
 /// Operations on adventures: [`Operations::adventures`](crate::Operations::adventures).
@@ -76,17 +116,19 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`] for name or players, [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// [`Error::InvalidValue`] for name, duration or players, [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn create(self, new: NewAdventure) -> Result<adventures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let content = documents::to_json(&new.content)?;
-        operation!(self.caller, "adventures.create", |tx| {
-            let creator_id = tx.user_id().ok_or(Error::NotSignedIn)?;
+        operation!(self.caller, "adventures.create", adventure = id, |tx| {
+            let creator_id = tx.user()?;
             let row = adventures::ActiveModel {
                 id: Set(id),
                 creator_id: Set(creator_id),
                 name: Set(new.name.clone()),
                 description: Set(new.description.clone()),
+                thumbnail_url: Set(new.thumbnail_url.clone()),
+                artwork_url: Set(new.artwork_url.clone()),
                 difficulty: Set(new.difficulty),
                 estimated_duration: Set(new.estimated_duration),
                 min_players: Set(new.min_players),
@@ -94,82 +136,117 @@ impl<C: Caller> Adventures<'_, C> {
                 content: Set(content.clone()),
                 ..Default::default()
             };
-            create::once(tx, row, id, adventures::Column::Id, "adventure", |there| {
-                there.creator_id == creator_id && there.name == new.name
+            rows::once(tx, row, id, adventures::Column::Id, "adventure", |there| {
+                there.creator_id == creator_id && there.name == new.name && there.content == content
             })
             .await
         })
+    }
+
+    /// Changes what an adventure is called and for whom it is; its content has [`set_content`](Self::set_content).
+    /// Nothing to change gives it as it is.
+    ///
+    /// Who may: the creator, and the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidValue`], [`Error::NotFound`], also for somebody else's draft; [`Error::NotAllowed`] for somebody
+    /// else's that is published; [`Error::NotSignedIn`].
+    pub async fn edit(self, id: Uuid, changes: AdventureChanges) -> Result<adventures::Model, Error> {
+        let mut row = adventures::ActiveModel::default();
+        set_if(&mut row.name, &changes.name);
+        set_if(&mut row.description, &changes.description);
+        set_if(&mut row.thumbnail_url, &changes.thumbnail_url);
+        set_if(&mut row.artwork_url, &changes.artwork_url);
+        set_if(&mut row.difficulty, &changes.difficulty);
+        set_if(&mut row.estimated_duration, &changes.estimated_duration);
+        set_if(&mut row.min_players, &changes.min_players);
+        set_if(&mut row.max_players, &changes.max_players);
+        operation!(self.caller, "adventures.edit", adventure = id, |tx| { update(tx, id, row.clone()).await })
     }
 
     /// Replaces the content of a draft; it is valid again once it was judged again.
     ///
-    /// Who may: the creator. Four round trips. No event.
+    /// Who may: the creator, and the service. Four round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::AdventurePublished`], [`Error::NotFound`], also for somebody else's.
+    /// [`Error::AdventurePublished`], [`Error::NotFound`], [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn set_content(self, id: Uuid, content: &AdventureContent) -> Result<adventures::Model, Error> {
         let content = documents::to_json(content)?;
-        operation!(self.caller, "adventures.set_content", |tx| {
-            let row = adventures::ActiveModel { content: Set(content.clone()), ..Default::default() };
-            update(tx, id, row).await
-        })
-    }
-
-    /// Puts a creature into an adventure of the caller's. Twice with the same id gives the first.
-    ///
-    /// Who may: the adventure's creator. Four round trips. No event.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotAllowed`] for anybody else's adventure, [`Error::InvalidValue`] for the name,
-    /// [`Error::IdConflict`].
-    pub async fn add_creature(self, adventure_id: Uuid, new: NewCreature) -> Result<creatures::Model, Error> {
-        let id = new.id.unwrap_or_else(Uuid::new_v4);
-        let stats = documents::to_json(&new.stats)?;
-        operation!(self.caller, "adventures.add_creature", |tx| {
-            let row = creatures::ActiveModel {
-                id: Set(id),
-                adventure_id: Set(adventure_id),
-                name: Set(new.name.clone()),
-                description: Set(new.description.clone()),
-                stats: Set(stats.clone()),
-                ..Default::default()
-            };
-            create::once(tx, row, id, creatures::Column::Id, "creature", |there| {
-                there.adventure_id == adventure_id && there.name == new.name
-            })
-            .await
+        operation!(self.caller, "adventures.set_content", adventure = id, |tx| {
+            update(tx, id, adventures::ActiveModel { content: Set(content.clone()), ..Default::default() }).await
         })
     }
 
     /// Judges the content, writes the verdict down, and gives every fault with the node that it is at. No fault: the
     /// adventure is valid and may be published.
     ///
-    /// Who may: the creator. Eight round trips. No event.
+    /// Who may: the creator. Seven round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], also for somebody else's.
+    /// [`Error::NotFound`], also for somebody else's; [`Error::NotSignedIn`].
     pub async fn validate(self, id: Uuid) -> Result<Vec<Fault>, Error> {
-        operation!(self.caller, "adventures.validate", |tx| { judge(tx, id).await })
+        operation!(self.caller, "adventures.validate", adventure = id, |tx| { judge(tx, id).await })
     }
 
     /// Judges the content, and publishes the adventure if it has no fault. A published one stays as it is.
     ///
-    /// Who may: the creator. Nine round trips. No event.
+    /// Who may: the creator. Eight round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::AdventureInvalid`] with every fault, [`Error::NotFound`].
+    /// [`Error::AdventureInvalid`] with every fault, [`Error::NotFound`], also for somebody else's;
+    /// [`Error::NotSignedIn`].
     pub async fn publish(self, id: Uuid) -> Result<adventures::Model, Error> {
-        operation!(self.caller, "adventures.publish", |tx| {
+        operation!(self.caller, "adventures.publish", adventure = id, |tx| {
             let faults = judge(tx, id).await?;
             if !faults.is_empty() {
                 return Err(Error::AdventureInvalid(faults));
             }
-            let published = adventures::ActiveModel { status: Set(AdventureStatus::Published), ..Default::default() };
-            update(tx, id, published).await
+            set_status(tx, id, AdventureStatus::Published).await
+        })
+    }
+
+    /// Takes an adventure back to a draft, from the catalogue or the archive. Sessions that play it go on.
+    ///
+    /// Who may: the creator, and the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotAllowed`], [`Error::NotSignedIn`].
+    pub async fn unpublish(self, id: Uuid) -> Result<adventures::Model, Error> {
+        operation!(self.caller, "adventures.unpublish", adventure = id, |tx| {
+            set_status(tx, id, AdventureStatus::Draft).await
+        })
+    }
+
+    /// Puts an adventure away: out of the catalogue, its history kept.
+    ///
+    /// Who may: the creator, and the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotAllowed`], [`Error::NotSignedIn`].
+    pub async fn archive(self, id: Uuid) -> Result<adventures::Model, Error> {
+        operation!(self.caller, "adventures.archive", adventure = id, |tx| {
+            set_status(tx, id, AdventureStatus::Archived).await
+        })
+    }
+
+    /// Deletes an adventure that was never played, with its creatures.
+    ///
+    /// Who may: the creator, and the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::HasHistory`] for one that a session plays or played: archive it; [`Error::NotFound`],
+    /// [`Error::NotSignedIn`].
+    pub async fn delete(self, id: Uuid) -> Result<(), Error> {
+        operation!(self.caller, "adventures.delete", adventure = id, |tx| {
+            let gone = adventures::Entity::delete_by_id(id).exec(tx).await?;
+            if gone.rows_affected == 0 { Err(Error::NotFound { what: "adventure" }) } else { Ok(()) }
         })
     }
 
@@ -181,20 +258,39 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<adventures::Model, Error> {
-        operation!(self.caller, "adventures.get", |tx| {
-            adventures::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "adventure" })
+        operation!(self.caller, "adventures.get", adventure = id, |tx| {
+            rows::find::<adventures::Entity>(tx, id, "adventure").await
+        })
+    }
+
+    /// Sets what players think of an adventure: 0.00 to 9.99, or nothing yet. Who rates, and how, is the service's to
+    /// say; the catalogue is ordered by it.
+    ///
+    /// Who may: the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`], [`Error::NotFound`], [`Error::InvalidValue`].
+    pub async fn set_rating(self, id: Uuid, average: Option<Decimal>) -> Result<adventures::Model, Error> {
+        operation!(self.caller, "adventures.set_rating", adventure = id, |tx| {
+            update(tx, id, adventures::ActiveModel { average_rating: Set(average), ..Default::default() }).await
         })
     }
 }
 
-async fn update(tx: &Transaction, id: Uuid, row: adventures::ActiveModel) -> Result<adventures::Model, Error> {
-    adventures::Entity::update_many()
-        .set(row)
-        .filter(adventures::Column::Id.eq(id))
-        .exec_with_returning(tx)
-        .await?
-        .pop()
-        .ok_or(Error::NotFound { what: "adventure" })
+async fn set_status(tx: &Worn, id: Uuid, status: AdventureStatus) -> Result<adventures::Model, Error> {
+    update(tx, id, adventures::ActiveModel { status: Set(status), ..Default::default() }).await
+}
+
+/// What row security hides from an update is not there; whether it can be read decides what the caller is told.
+async fn update(tx: &Worn, id: Uuid, row: adventures::ActiveModel) -> Result<adventures::Model, Error> {
+    match rows::change(tx, row, id, adventures::Column::Id).await? {
+        Some(adventure) => Ok(adventure),
+        None => {
+            rows::find::<adventures::Entity>(tx, id, "adventure").await?;
+            Err(Error::NotAllowed { rule: "an adventure is kept by who made it" })
+        }
+    }
 }
 
 const VERDICT: &str = "UPDATE public.adventures
@@ -203,8 +299,8 @@ const VERDICT: &str = "UPDATE public.adventures
 
 /// Reads the content as its creator and holds the row, so that what was judged is what is published; the verdict is the
 /// server's to write.
-async fn judge(tx: &Transaction, id: Uuid) -> Result<Vec<Fault>, Error> {
-    let creator = tx.user_id().ok_or(Error::NotSignedIn)?;
+async fn judge(tx: &Worn, id: Uuid) -> Result<Vec<Fault>, Error> {
+    let creator = tx.user()?;
     let adventure = adventures::Entity::find_by_id(id)
         .filter(adventures::Column::CreatorId.eq(creator))
         .lock_exclusive()

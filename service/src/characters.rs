@@ -1,100 +1,36 @@
 //! Characters: whom the players play.
+//!
+//! ```no_run
+//! use entity::sea_orm_active_enums::CharacterClass;
+//! use service::{Operations, Sparc, characters::NewCharacter};
+//!
+//! # async fn make(sparc: &Sparc, id: uuid::Uuid) -> Result<(), service::Error> {
+//! let ada = sparc.as_user(id);
+//! let new = NewCharacter { name: "Brunhild".into(), class: CharacterClass::Warrior, ..Default::default() };
+//! let brunhild = ada.characters().create(new).await?; // might 5: the usual sheet
+//! let left = ada.characters().damage(brunhild.id, 2).await?;
+//! println!("{} of {}", left.hit_points, left.max_hit_points);
+//! # Ok(())
+//! # }
+//! ```
+
+mod sheet;
 
 use entity::{
     characters,
-    sea_orm_active_enums::{Attribute, CharacterClass},
+    sea_orm_active_enums::{CharacterClass, SessionStatus},
+    session_players, sessions,
 };
-use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, sea_query::Expr};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, ExprTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect, Statement, prelude::DateTimeWithTimeZone, sea_query::Expr,
+};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{AttributeValue, Caller, Error, create, documents, operation::operation};
+pub use sheet::{Attributes, Item, SpecialAbility, primary_attribute};
 
-/// The four attributes of a character: how many dice a check on each rolls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attributes {
-    /// Strength and force.
-    pub might: AttributeValue,
-    /// Speed and skill.
-    pub grace: AttributeValue,
-    /// Knowledge and sense.
-    pub wit: AttributeValue,
-    /// Courage and will.
-    pub heart: AttributeValue,
-}
-
-impl Attributes {
-    /// Attributes from numbers.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidValue`] unless each is 1 to 6.
-    pub fn new(might: i32, grace: i32, wit: i32, heart: i32) -> Result<Self, Error> {
-        Ok(Self {
-            might: AttributeValue::new(might)?,
-            grace: AttributeValue::new(grace)?,
-            wit: AttributeValue::new(wit)?,
-            heart: AttributeValue::new(heart)?,
-        })
-    }
-
-    const fn known(might: i32, grace: i32, wit: i32, heart: i32) -> Self {
-        Self {
-            might: AttributeValue::known(might),
-            grace: AttributeValue::known(grace),
-            wit: AttributeValue::known(wit),
-            heart: AttributeValue::known(heart),
-        }
-    }
-
-    /// The usual sheet of a class (design, "Facts of the game").
-    #[must_use]
-    pub const fn usual(class: CharacterClass) -> Self {
-        match class {
-            CharacterClass::Warrior => Self::known(5, 3, 2, 2),
-            CharacterClass::Rogue => Self::known(2, 5, 3, 2),
-            CharacterClass::Wizard | CharacterClass::Necromancer => Self::known(1, 2, 5, 4),
-            CharacterClass::Cleric => Self::known(2, 2, 3, 5),
-            CharacterClass::Paladin => Self::known(4, 2, 2, 4),
-            CharacterClass::Ranger => Self::known(3, 4, 3, 2),
-        }
-    }
-}
-
-/// The attribute that a class is best at (design, "Facts of the game").
-#[must_use]
-pub const fn primary_attribute(class: CharacterClass) -> Attribute {
-    match class {
-        CharacterClass::Warrior | CharacterClass::Paladin => Attribute::Might,
-        CharacterClass::Rogue | CharacterClass::Ranger => Attribute::Grace,
-        CharacterClass::Wizard | CharacterClass::Necromancer => Attribute::Wit,
-        CharacterClass::Cleric => Attribute::Heart,
-    }
-}
-
-/// A thing that a character carries: one element of `characters.equipment`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Item {
-    /// What it is called.
-    pub name: String,
-    /// Whatever else the client keeps of it; kept as it is.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
-}
-
-/// What only this character can do: `characters.special_ability`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct SpecialAbility {
-    /// What it is called.
-    pub name: String,
-    /// What it does.
-    #[serde(default)]
-    pub description: String,
-    /// Whatever else the client keeps of it; kept as it is.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
-}
+use crate::{Caller, Error, Level, MaxHitPoints, connection::Worn, documents, operation::operation, rows};
 
 /// A character to be made.
 #[derive(Clone, Debug)]
@@ -126,11 +62,57 @@ impl Default for NewCharacter {
     }
 }
 
+/// How much a character can still take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct HitPoints {
+    /// Character.
+    pub character_id: Uuid,
+    /// Hit points: 0 is down.
+    pub hit_points: i32,
+    /// The most that there can be.
+    pub max_hit_points: i32,
+}
+
+impl HitPoints {
+    /// Whether the character is down.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.hit_points == 0
+    }
+}
+
+/// A seat that a character has or had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CharacterSeat {
+    /// Character.
+    pub character_id: Uuid,
+    /// Session.
+    pub session_id: Uuid,
+    /// What the session does.
+    pub status: SessionStatus,
+    /// Who runs it.
+    pub seer_id: Uuid,
+    /// What is played.
+    pub adventure_id: Uuid,
+    /// Whether the seat is held now.
+    pub is_active: bool,
+    /// When it was first taken.
+    pub joined_at: DateTimeWithTimeZone,
+}
+
 /// Operations on characters: [`Operations::characters`](crate::Operations::characters).
 #[derive(Debug)]
 pub struct Characters<'a, C> {
     pub(crate) caller: &'a C,
 }
+
+const CHANGE_HIT_POINTS: &str = "SELECT character_id, hit_points, max_hit_points
+     FROM private.change_hit_points($1, $2)";
+
+/// More than any character has.
+const ALL: i32 = 1000;
 
 impl<C: Caller> Characters<'_, C> {
     /// Makes a character of the caller's. Twice with the same id gives the first.
@@ -146,8 +128,8 @@ impl<C: Caller> Characters<'_, C> {
         let attributes = new.attributes.unwrap_or(Attributes::usual(new.class));
         let equipment = documents::to_json(&new.equipment)?;
         let special_ability = documents::to_json(&new.special_ability)?;
-        operation!(self.caller, "characters.create", |tx| {
-            let user_id = tx.user_id().ok_or(Error::NotSignedIn)?;
+        operation!(self.caller, "characters.create", character = id, |tx| {
+            let user_id = tx.user()?;
             let row = characters::ActiveModel {
                 id: Set(id),
                 user_id: Set(user_id),
@@ -161,8 +143,11 @@ impl<C: Caller> Characters<'_, C> {
                 special_ability: Set(special_ability.clone()),
                 ..Default::default()
             };
-            create::once(tx, row, id, characters::Column::Id, "character", |there| {
-                there.user_id == user_id && there.name == new.name && there.class == new.class
+            rows::once(tx, row, id, characters::Column::Id, "character", |there| {
+                there.user_id == user_id
+                    && there.name == new.name
+                    && there.class == new.class
+                    && [there.might, there.grace, there.wit, there.heart] == attributes.dice()
             })
             .await
         })
@@ -177,11 +162,33 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn list(self) -> Result<Vec<characters::Model>, Error> {
         operation!(self.caller, "characters.list", |tx| {
-            let user_id = tx.user_id().ok_or(Error::NotSignedIn)?;
             Ok(characters::Entity::find()
-                .filter(characters::Column::UserId.eq(user_id))
+                .filter(characters::Column::UserId.eq(tx.user()?))
                 .filter(characters::Column::RetiredAt.is_null())
-                .order_by_desc(characters::Column::LastPlayedAt)
+                .order_by_with_nulls(
+                    characters::Column::LastPlayedAt,
+                    sea_orm::Order::Desc,
+                    sea_orm::sea_query::NullOrdering::Last,
+                )
+                .order_by_asc(characters::Column::Name)
+                .all(tx)
+                .await?)
+        })
+    }
+
+    /// The caller's retired characters, the last to retire first.
+    ///
+    /// Who may: a user. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSignedIn`].
+    pub async fn retired(self) -> Result<Vec<characters::Model>, Error> {
+        operation!(self.caller, "characters.retired", |tx| {
+            Ok(characters::Entity::find()
+                .filter(characters::Column::UserId.eq(tx.user()?))
+                .filter(characters::Column::RetiredAt.is_not_null())
+                .order_by_desc(characters::Column::RetiredAt)
                 .order_by_asc(characters::Column::Name)
                 .all(tx)
                 .await?)
@@ -190,29 +197,217 @@ impl<C: Caller> Characters<'_, C> {
 
     /// One character.
     ///
-    /// Who may: its owner. Four round trips.
+    /// Who may: its owner, and the service. Four round trips.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], also for somebody else's.
+    /// [`Error::NotFound`], also for somebody else's; [`Error::NotSignedIn`].
     pub async fn get(self, id: Uuid) -> Result<characters::Model, Error> {
-        operation!(self.caller, "characters.get", |tx| {
-            characters::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "character" })
+        operation!(self.caller, "characters.get", character = id, |tx| {
+            rows::find::<characters::Entity>(tx, id, "character").await
         })
+    }
+
+    /// Where a character sits and sat, in sessions that are not archived, the last seat first.
+    ///
+    /// Who may: its owner, and whoever sees the sessions. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSignedIn`].
+    pub async fn seats(self, id: Uuid) -> Result<Vec<CharacterSeat>, Error> {
+        operation!(self.caller, "characters.seats", character = id, |tx| {
+            Ok(session_players::Entity::find()
+                .inner_join(sessions::Entity)
+                .filter(session_players::Column::CharacterId.eq(id))
+                .order_by_desc(session_players::Column::JoinedAt)
+                .order_by_asc(session_players::Column::SessionId)
+                .select_only()
+                .columns([
+                    session_players::Column::CharacterId,
+                    session_players::Column::SessionId,
+                    session_players::Column::IsActive,
+                    session_players::Column::JoinedAt,
+                ])
+                .columns([sessions::Column::Status, sessions::Column::SeerId, sessions::Column::AdventureId])
+                .into_model()
+                .all(tx)
+                .await?)
+        })
+    }
+
+    /// Gives a character another name.
+    ///
+    /// Who may: its owner, and the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CharacterNameTaken`], [`Error::InvalidValue`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    pub async fn rename(self, id: Uuid, name: &str) -> Result<characters::Model, Error> {
+        operation!(self.caller, "characters.rename", character = id, |tx| {
+            change(tx, id, characters::ActiveModel { name: Set(name.to_owned()), ..Default::default() }).await
+        })
+    }
+
+    /// Says anew what a character carries.
+    ///
+    /// Who may: its owner, and the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotSignedIn`].
+    pub async fn set_equipment(self, id: Uuid, equipment: &[Item]) -> Result<characters::Model, Error> {
+        let equipment = documents::to_json(&equipment)?;
+        operation!(self.caller, "characters.set_equipment", character = id, |tx| {
+            change(tx, id, characters::ActiveModel { equipment: Set(equipment.clone()), ..Default::default() }).await
+        })
+    }
+
+    /// Says anew what only this character can do.
+    ///
+    /// Who may: its owner, and the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotSignedIn`].
+    pub async fn set_special_ability(self, id: Uuid, ability: &SpecialAbility) -> Result<characters::Model, Error> {
+        let ability = documents::to_json(ability)?;
+        operation!(self.caller, "characters.set_special_ability", character = id, |tx| {
+            let row = characters::ActiveModel { special_ability: Set(ability.clone()), ..Default::default() };
+            change(tx, id, row).await
+        })
+    }
+
+    /// Takes hit points, down to none.
+    ///
+    /// Who may: its owner, the Seer at whose table it sits while the session is active or paused, the service. Four
+    /// round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotSignedIn`].
+    pub async fn damage(self, id: Uuid, points: u8) -> Result<HitPoints, Error> {
+        operation!(self.caller, "characters.damage", character = id, |tx| {
+            change_hit_points(tx, id, -i32::from(points)).await
+        })
+    }
+
+    /// Gives hit points back, up to the maximum.
+    ///
+    /// Who may: its owner, the Seer at whose table it sits while the session is active or paused, the service. Four
+    /// round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotSignedIn`].
+    pub async fn heal(self, id: Uuid, points: u8) -> Result<HitPoints, Error> {
+        operation!(self.caller, "characters.heal", character = id, |tx| {
+            change_hit_points(tx, id, points.into()).await
+        })
+    }
+
+    /// Gives all hit points back.
+    ///
+    /// Who may: its owner, the Seer at whose table it sits while the session is active or paused, the service. Four
+    /// round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NotSignedIn`].
+    pub async fn rest(self, id: Uuid) -> Result<HitPoints, Error> {
+        operation!(self.caller, "characters.rest", character = id, |tx| { change_hit_points(tx, id, ALL).await })
     }
 
     /// Sends a character to rest: its history stays, it takes no seat, and it does not count against ten. Again is no
     /// error.
     ///
-    /// Who may: its owner. Four round trips. No event.
+    /// Who may: its owner, and the service. Four round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::CharacterSeated`] at a live table, [`Error::NotFound`].
+    /// [`Error::CharacterSeated`] at a live table, [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn retire(self, id: Uuid) -> Result<characters::Model, Error> {
-        operation!(self.caller, "characters.retire", |tx| {
+        operation!(self.caller, "characters.retire", character = id, |tx| { set_retired(tx, id, "now()").await })
+    }
+
+    /// Brings a retired character back. Again is no error.
+    ///
+    /// Who may: its owner, and the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CharacterLimitReached`] with ten living ones, [`Error::NotFound`], [`Error::NotSignedIn`],
+    /// [`Error::AccountClosed`].
+    pub async fn bring_back(self, id: Uuid) -> Result<characters::Model, Error> {
+        operation!(self.caller, "characters.bring_back", character = id, |tx| { set_retired(tx, id, "NULL").await })
+    }
+
+    /// Deletes a character that was never played.
+    ///
+    /// Who may: its owner, and the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::HasHistory`] for one that had a seat or rolled: retire it; [`Error::NotFound`],
+    /// [`Error::NotSignedIn`].
+    pub async fn delete(self, id: Uuid) -> Result<(), Error> {
+        operation!(self.caller, "characters.delete", character = id, |tx| {
+            let gone = characters::Entity::delete_by_id(id).exec(tx).await?;
+            if gone.rows_affected == 0 { Err(Error::NotFound { what: "character" }) } else { Ok(()) }
+        })
+    }
+
+    /// Adds experience to a character.
+    ///
+    /// The service's, and not the Seer's: whoever opens a table is its Seer, and a player with a second account could
+    /// award oneself (decision "Privacy and server-owned columns"). A game server that lets its Seers award does so as
+    /// the service, by its own rules.
+    ///
+    /// Who may: the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`], [`Error::NotFound`], [`Error::InvalidValue`] above 2,147,483,647.
+    pub async fn award_experience(self, id: Uuid, points: u16) -> Result<characters::Model, Error> {
+        operation!(self.caller, "characters.award_experience", character = id, |tx| {
             characters::Entity::update_many()
-                .col_expr(characters::Column::RetiredAt, Expr::cust("now()"))
+                .col_expr(
+                    characters::Column::Experience,
+                    Expr::col(characters::Column::Experience).add(i32::from(points)),
+                )
+                .filter(characters::Column::Id.eq(id))
+                .exec_with_returning(tx)
+                .await?
+                .pop()
+                .ok_or(Error::NotFound { what: "character" })
+        })
+    }
+
+    /// Sets a character's level.
+    ///
+    /// Who may: the service, for the same reason as experience. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`], [`Error::NotFound`].
+    pub async fn set_level(self, id: Uuid, level: Level) -> Result<characters::Model, Error> {
+        operation!(self.caller, "characters.set_level", character = id, |tx| {
+            change(tx, id, characters::ActiveModel { level: Set(level.get()), ..Default::default() }).await
+        })
+    }
+
+    /// Sets the most hit points that a character can have; those that it has are cut to it.
+    ///
+    /// Who may: the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`], [`Error::NotFound`].
+    pub async fn set_max_hit_points(self, id: Uuid, most: MaxHitPoints) -> Result<characters::Model, Error> {
+        operation!(self.caller, "characters.set_max_hit_points", character = id, |tx| {
+            characters::Entity::update_many()
+                .col_expr(characters::Column::MaxHitPoints, Expr::value(most.get()))
+                .col_expr(characters::Column::HitPoints, Expr::cust_with_values("least(hit_points, $1)", [most.get()]))
                 .filter(characters::Column::Id.eq(id))
                 .exec_with_returning(tx)
                 .await?
@@ -222,27 +417,26 @@ impl<C: Caller> Characters<'_, C> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{AttributeValue, Attributes, primary_attribute};
-    use entity::sea_orm_active_enums::{Attribute, CharacterClass};
-    use sea_orm::Iterable;
+async fn change(tx: &Worn, id: Uuid, row: characters::ActiveModel) -> Result<characters::Model, Error> {
+    rows::change(tx, row, id, characters::Column::Id).await?.ok_or(Error::NotFound { what: "character" })
+}
 
-    #[test]
-    fn every_class_is_best_at_its_primary_attribute() {
-        for class in CharacterClass::iter() {
-            let sheet = Attributes::usual(class);
-            let values = [sheet.might, sheet.grace, sheet.wit, sheet.heart];
-            let primary = match primary_attribute(class) {
-                Attribute::Might => sheet.might,
-                Attribute::Grace => sheet.grace,
-                Attribute::Wit => sheet.wit,
-                Attribute::Heart => sheet.heart,
-            };
-            assert_eq!(values.iter().max(), Some(&primary), "{class:?}");
-            for value in values {
-                assert!(AttributeValue::new(value.get()).is_ok(), "{class:?}");
-            }
-        }
-    }
+/// The trigger stamps the moment, and leaves the first where there is one.
+async fn set_retired(tx: &Worn, id: Uuid, moment: &'static str) -> Result<characters::Model, Error> {
+    characters::Entity::update_many()
+        .col_expr(characters::Column::RetiredAt, Expr::cust(moment))
+        .filter(characters::Column::Id.eq(id))
+        .exec_with_returning(tx)
+        .await?
+        .pop()
+        .ok_or(Error::NotFound { what: "character" })
+}
+
+/// Elevated by the database: a Seer's blow meets a sheet that the Seer does not see.
+async fn change_hit_points(tx: &Worn, id: Uuid, change: i32) -> Result<HitPoints, Error> {
+    let values = [id.into(), change.into()];
+    HitPoints::find_by_statement(Statement::from_sql_and_values(DbBackend::Postgres, CHANGE_HIT_POINTS, values))
+        .one(tx)
+        .await?
+        .ok_or(Error::NotFound { what: "character" })
 }

@@ -1,44 +1,42 @@
-//! An identity as a SeaORM connection, and the transactions begun from it.
+//! An identity as a SeaORM connection: every statement in a short transaction of its own.
 
-use std::pin::Pin;
+mod transaction;
+mod worn;
+
+use std::{pin::Pin, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{Stream, StreamExt, stream};
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, IsolationLevel,
-    QueryResult, Statement, StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionSession,
+    AccessMode, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
+    Statement, StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionSession,
     TransactionTrait,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::{
-    Error,
-    identity::{Identity, refuse_escape},
-};
+pub use transaction::Transaction;
+pub(crate) use worn::Worn;
+
+use crate::{Error, identity::Identity};
+use transaction::transaction_trait;
 
 /// The database as one identity sees it: made by [`Sparc::as_user`](crate::Sparc::as_user),
 /// [`as_anon`](crate::Sparc::as_anon) and [`as_service`](crate::Sparc::as_service), cheap to clone.
 ///
 /// It is a SeaORM connection: finds, inserts, updates, raw statements, loaders, paginators and streams run under row
-/// security, each in a short transaction of its own. Several together go through [`begin`](TransactionTrait::begin).
+/// security, each in a short transaction of its own (four round trips; five for a raw statement, after which is looked
+/// whether the identity is still the same). Several together go through [`begin`](TransactionTrait::begin).
 #[derive(Clone, Debug)]
 pub struct As {
     db: DatabaseConnection,
     identity: Identity,
-}
-
-/// A transaction that carries the identity it was begun with, and has the same operations. Dropped without
-/// [`commit`](TransactionSession::commit), it is rolled back.
-#[derive(Debug)]
-pub struct Transaction {
-    inner: DatabaseTransaction,
-    identity: Identity,
+    deadline: Option<Duration>,
 }
 
 impl As {
-    pub(crate) fn new(db: DatabaseConnection, identity: Identity) -> Self {
-        Self { db, identity }
+    pub(crate) fn new(db: DatabaseConnection, identity: Identity, deadline: Option<Duration>) -> Self {
+        Self { db, identity, deadline }
     }
 
     /// The user in whose name statements run; none for a visitor and for the service.
@@ -47,29 +45,40 @@ impl As {
         self.identity.user()
     }
 
-    async fn wear(&self, inner: DatabaseTransaction) -> Result<Transaction, DbErr> {
-        self.identity.wear(&inner).await?;
-        Ok(Transaction { inner, identity: self.identity })
+    /// The same identity, with so long for each operation and, in a transaction that it begins, for each statement.
+    ///
+    /// The server stops what takes longer (`statement_timeout`), and waiting for a connection counts. What did not end
+    /// in time is [`Error::DeadlineExceeded`], and did nothing.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The pool itself, for what cannot run in a transaction.
+    pub(crate) fn pool(&self) -> &DatabaseConnection {
+        &self.db
+    }
+
+    async fn begin_worn(&self, options: TransactionOptions, time: Option<Duration>) -> Result<Worn, DbErr> {
+        Worn::put_on(self.db.begin_with_options(options).await?, self.identity, time).await
+    }
+
+    async fn begin_as(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
+        Ok(Transaction::of(self.begin_worn(options, self.deadline).await?))
     }
 }
 
-impl Transaction {
-    /// The user in whose name statements run; none for a visitor and for the service.
-    #[must_use]
-    pub fn user_id(&self) -> Option<Uuid> {
-        self.identity.user()
-    }
+transaction_trait!(As, begin_as);
 
-    /// Runs one statement as the server, and puts the identity back on: the one door for what a user may do through an
-    /// operation but not by plain row access. Each use names its reason.
-    ///
-    /// A failure needs no putting back: the transaction is over.
-    pub(crate) async fn elevated(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        Identity::Service.wear_role(&self.inner).await?;
-        let done = self.inner.execute_raw(statement).await?;
-        self.identity.wear_role(&self.inner).await?;
-        Ok(done)
-    }
+/// A statement in a transaction of its own.
+macro_rules! alone {
+    ($self:ident, $method:ident, $statement:expr) => {{
+        let transaction = $self.begin().await?;
+        let outcome = transaction.$method($statement).await?;
+        transaction.commit().await?;
+        Ok(outcome)
+    }};
 }
 
 #[async_trait]
@@ -79,180 +88,31 @@ impl ConnectionTrait for As {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        let transaction = self.begin().await?;
-        let done = transaction.execute_raw(statement).await?;
-        transaction.commit().await?;
-        Ok(done)
+        alone!(self, execute_raw, statement)
     }
 
     async fn execute<S: StatementBuilder>(&self, statement: &S) -> Result<ExecResult, DbErr> {
-        let transaction = self.begin().await?;
-        let done = transaction.execute(statement).await?;
-        transaction.commit().await?;
-        Ok(done)
+        alone!(self, execute, statement)
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        let transaction = self.begin().await?;
-        let done = transaction.execute_unprepared(sql).await?;
-        transaction.commit().await?;
-        Ok(done)
+        alone!(self, execute_unprepared, sql)
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        let transaction = self.begin().await?;
-        let row = transaction.query_one_raw(statement).await?;
-        transaction.commit().await?;
-        Ok(row)
+        alone!(self, query_one_raw, statement)
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
-        let transaction = self.begin().await?;
-        let row = transaction.query_one(statement).await?;
-        transaction.commit().await?;
-        Ok(row)
+        alone!(self, query_one, statement)
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let transaction = self.begin().await?;
-        let rows = transaction.query_all_raw(statement).await?;
-        transaction.commit().await?;
-        Ok(rows)
+        alone!(self, query_all_raw, statement)
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
-        let transaction = self.begin().await?;
-        let rows = transaction.query_all(statement).await?;
-        transaction.commit().await?;
-        Ok(rows)
-    }
-}
-
-#[async_trait]
-impl ConnectionTrait for Transaction {
-    fn get_database_backend(&self) -> DbBackend {
-        DbBackend::Postgres
-    }
-
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        refuse_escape(&statement.sql)?;
-        self.inner.execute_raw(statement).await
-    }
-
-    // What SeaORM builds cannot change the identity, and is not looked through.
-    async fn execute<S: StatementBuilder>(&self, statement: &S) -> Result<ExecResult, DbErr> {
-        self.inner.execute(statement).await
-    }
-
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        refuse_escape(sql)?;
-        self.inner.execute_unprepared(sql).await
-    }
-
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        refuse_escape(&statement.sql)?;
-        self.inner.query_one_raw(statement).await
-    }
-
-    async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
-        self.inner.query_one(statement).await
-    }
-
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        refuse_escape(&statement.sql)?;
-        self.inner.query_all_raw(statement).await
-    }
-
-    async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
-        self.inner.query_all(statement).await
-    }
-}
-
-/// The two ways to begin, and the closures over them, are the same for a connection and a transaction.
-macro_rules! transaction_trait {
-    ($caller:ty, $begin_inner:ident) => {
-        #[async_trait]
-        impl TransactionTrait for $caller {
-            type Transaction = Transaction;
-
-            async fn begin(&self) -> Result<Transaction, DbErr> {
-                self.$begin_inner(TransactionOptions::default()).await
-            }
-
-            async fn begin_with_config(
-                &self,
-                isolation_level: Option<IsolationLevel>,
-                access_mode: Option<AccessMode>,
-            ) -> Result<Transaction, DbErr> {
-                self.$begin_inner(TransactionOptions { isolation_level, access_mode, sqlite_transaction_mode: None })
-                    .await
-            }
-
-            async fn begin_with_options(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
-                self.$begin_inner(options).await
-            }
-
-            async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
-            where
-                F: for<'c> FnOnce(&'c Transaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
-                T: Send,
-                E: std::fmt::Display + std::fmt::Debug + Send,
-            {
-                self.transaction_with_config(callback, None, None).await
-            }
-
-            async fn transaction_with_config<F, T, E>(
-                &self,
-                callback: F,
-                isolation_level: Option<IsolationLevel>,
-                access_mode: Option<AccessMode>,
-            ) -> Result<T, TransactionError<E>>
-            where
-                F: for<'c> FnOnce(&'c Transaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
-                T: Send,
-                E: std::fmt::Display + std::fmt::Debug + Send,
-            {
-                let transaction = self.begin_with_config(isolation_level, access_mode).await?;
-                match callback(&transaction).await {
-                    Ok(value) => {
-                        transaction.commit().await?;
-                        Ok(value)
-                    }
-                    Err(error) => {
-                        transaction.rollback().await?;
-                        Err(TransactionError::Transaction(error))
-                    }
-                }
-            }
-        }
-    };
-}
-
-impl As {
-    async fn begin_as(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
-        let inner = self.db.begin_with_options(options).await?;
-        self.wear(inner).await
-    }
-}
-
-impl Transaction {
-    /// A savepoint; the identity is on already.
-    async fn begin_nested(&self, options: TransactionOptions) -> Result<Self, DbErr> {
-        Ok(Self { inner: self.inner.begin_with_options(options).await?, identity: self.identity })
-    }
-}
-
-transaction_trait!(As, begin_as);
-transaction_trait!(Transaction, begin_nested);
-
-#[async_trait]
-impl TransactionSession for Transaction {
-    async fn commit(self) -> Result<(), DbErr> {
-        self.inner.commit().await
-    }
-
-    async fn rollback(self) -> Result<(), DbErr> {
-        self.inner.rollback().await
+        alone!(self, query_all, statement)
     }
 }
 
@@ -308,25 +168,6 @@ impl StreamTrait for As {
     }
 }
 
-impl StreamTrait for Transaction {
-    type Stream<'a> = RowStream<'a>;
-
-    fn get_database_backend(&self) -> DbBackend {
-        DbBackend::Postgres
-    }
-
-    fn stream_raw<'a>(
-        &'a self,
-        statement: Statement,
-    ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
-        Box::pin(async move {
-            refuse_escape(&statement.sql)?;
-            let rows = self.inner.stream_raw(statement).await?;
-            Ok::<RowStream<'a>, DbErr>(Box::pin(rows))
-        })
-    }
-}
-
 /// Who has the operations: an identity, which gives each a transaction of its own, and a transaction, which they join.
 /// Sealed: there are no others.
 pub trait Caller: sealed::Sealed + Send + Sync {}
@@ -335,30 +176,54 @@ impl Caller for As {}
 impl Caller for Transaction {}
 
 pub(crate) mod sealed {
-    use super::{As, Error, Transaction, TransactionTrait};
+    use super::{As, Duration, Error, Identity, Transaction, TransactionOptions, Worn};
 
     /// A transaction to work in.
     #[derive(Debug)]
     pub enum Scope<'a> {
         /// Begun for one operation, ended with it.
-        Own(Transaction),
+        Own(Worn),
         /// The caller's, who ends it.
-        Joined(&'a Transaction),
+        Joined(&'a Worn),
     }
 
     pub trait Sealed {
-        fn scope(&self) -> impl Future<Output = Result<Scope<'_>, Error>> + Send;
+        fn identity(&self) -> Identity;
+
+        /// How long an operation may take as a whole.
+        fn deadline(&self) -> Option<Duration>;
+
+        /// A transaction whose statements may take so long each.
+        fn scope(&self, time: Option<Duration>) -> impl Future<Output = Result<Scope<'_>, Error>> + Send;
     }
 
     impl Sealed for As {
-        async fn scope(&self) -> Result<Scope<'_>, Error> {
-            Ok(Scope::Own(self.begin().await?))
+        fn identity(&self) -> Identity {
+            self.identity
+        }
+
+        fn deadline(&self) -> Option<Duration> {
+            self.deadline
+        }
+
+        async fn scope(&self, time: Option<Duration>) -> Result<Scope<'_>, Error> {
+            Ok(Scope::Own(self.begin_worn(TransactionOptions::default(), time).await?))
         }
     }
 
     impl Sealed for Transaction {
-        async fn scope(&self) -> Result<Scope<'_>, Error> {
-            Ok(Scope::Joined(self))
+        fn identity(&self) -> Identity {
+            self.worn().identity()
+        }
+
+        // Its statements have theirs since it began.
+        fn deadline(&self) -> Option<Duration> {
+            None
+        }
+
+        async fn scope(&self, _: Option<Duration>) -> Result<Scope<'_>, Error> {
+            self.verify().await?;
+            Ok(Scope::Joined(self.worn()))
         }
     }
 }

@@ -1,11 +1,20 @@
-//! Every refusal that a caller can act on, and the one place where the database's words become one.
+//! Every refusal that a caller can act on.
+
+mod translate;
 
 use entity::sea_orm_active_enums::SessionStatus;
-use sea_orm::{ActiveEnum, DbErr, Iterable, RuntimeErr, SqlxError, SqlxPostgresError};
+use sea_orm::{ActiveEnum, DbErr};
+
+pub(crate) use translate::name_closed_columns;
 
 use crate::adventures::Fault;
 
 /// What an operation refuses, or could not do.
+///
+/// Any operation may fail with [`Busy`](Self::Busy), [`DeadlineExceeded`](Self::DeadlineExceeded),
+/// [`ConnectionLost`](Self::ConnectionLost), [`PoolExhausted`](Self::PoolExhausted) and [`Database`](Self::Database);
+/// one that changes something, by an account that was erased, with [`AccountClosed`](Self::AccountClosed). Its
+/// documentation names the others.
 ///
 /// Match on the variant, or on [`code`](Error::code) where a string must cross a border; never on the text.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +55,9 @@ pub enum Error {
         /// Status that was asked for.
         to: SessionStatus,
     },
+    /// Another screen changed the game state meanwhile: read it, and decide again. Code `game_state_changed`.
+    #[error("the game state was changed meanwhile")]
+    GameStateChanged,
     /// The session would have fewer seats than players who sit. Code `seats_are_taken`.
     #[error("more seats are taken than that")]
     SeatsAreTaken,
@@ -61,9 +73,6 @@ pub enum Error {
     /// The content has faults, each with its node. Code `adventure_invalid`.
     #[error("the adventure has {} fault(s)", .0.len())]
     AdventureInvalid(Vec<Fault>),
-    /// The content was changed while it was judged; try again. Code `adventure_changed`.
-    #[error("the adventure was changed meanwhile")]
-    AdventureChanged,
     /// The heroic save of this encounter is spent. Code `heroic_save_spent`.
     #[error("the heroic save of this encounter is spent")]
     HeroicSaveSpent,
@@ -82,6 +91,9 @@ pub enum Error {
     /// The creature is not in the adventure that is played. Code `creature_not_in_adventure`.
     #[error("the creature is not in the adventure that the session plays")]
     CreatureNotInAdventure,
+    /// The tutorial goes one step at a time, in the order of its path. Code `tutorial_out_of_order`.
+    #[error("the tutorial is learnt in its order")]
+    TutorialOutOfOrder,
     /// Other rows hold this one: it has a history, and can be retired or archived. Code `has_history`.
     #[error("its history is kept: it can be retired or archived, not deleted")]
     HasHistory,
@@ -95,8 +107,26 @@ pub enum Error {
     #[error("only the session's Seer may do that")]
     NotASeer,
     /// Row security or a privilege says no. Code `not_allowed`.
-    #[error("not allowed")]
-    NotAllowed,
+    #[error("not allowed: {rule}")]
+    NotAllowed {
+        /// Who may.
+        rule: &'static str,
+    },
+    /// A statement of the caller's names a column that is closed to users. Code `column_closed`.
+    #[error("a column of {table} that the statement names is closed to users: {instead}")]
+    ColumnClosed {
+        /// The table.
+        table: &'static str,
+        /// What to use.
+        instead: &'static str,
+    },
+    /// A statement of the caller's would change the identity or end its transaction; it was not sent. Code
+    /// `identity_is_fixed`.
+    #[error("a statement may not change who is asking, nor end the transaction that says so")]
+    IdentityIsFixed,
+    /// A statement of the caller's changed the identity; nothing was committed. Code `identity_changed`.
+    #[error("a statement changed who is asking; nothing was committed")]
+    IdentityChanged,
     /// There is no such thing, or the caller may not see it. Code `not_found`.
     #[error("no such {what}")]
     NotFound {
@@ -126,6 +156,9 @@ pub enum Error {
     /// The cursor is not one of this list's. Code `bad_cursor`.
     #[error("the cursor is not one that this list gave")]
     BadCursor,
+    /// The time for it was up. Nothing was done. Code `deadline_exceeded`.
+    #[error("the time for it was up; nothing was done")]
+    DeadlineExceeded,
     /// Deadlock or serialization failure, again and again. A retry may help. Code `busy`.
     #[error("the database is busy; try again")]
     Busy,
@@ -141,47 +174,84 @@ pub enum Error {
     Database(#[source] DbErr),
 }
 
+/// One line of the table of errors.
+struct Entry {
+    code: &'static str,
+    status: u16,
+    retry: bool,
+}
+
+const fn entry(code: &'static str, status: u16) -> Entry {
+    Entry { code, status, retry: false }
+}
+
+const fn passing(code: &'static str, status: u16) -> Entry {
+    Entry { code, status, retry: true }
+}
+
 impl Error {
     /// A name that stays the same from version to version, for clients, logs and tests.
     #[must_use]
     pub fn code(&self) -> &'static str {
+        self.entry().code
+    }
+
+    /// The HTTP status that fits.
+    #[must_use]
+    pub fn http_status(&self) -> u16 {
+        self.entry().status
+    }
+
+    /// Whether the same call may succeed a moment later. After [`ConnectionLost`](Self::ConnectionLost) it is not known
+    /// whether the call was done: only what was given an id is safe to be called again.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.entry().retry
+    }
+
+    fn entry(&self) -> Entry {
         match self {
-            Self::CharacterLimitReached => "character_limit_reached",
-            Self::CharacterNameTaken => "character_name_taken",
-            Self::CharacterRetired => "character_retired",
-            Self::CharacterSeated => "character_seated",
-            Self::CharacterNotYours => "character_not_yours",
-            Self::NotYourChoice => "not_your_choice",
-            Self::SessionFull => "session_full",
-            Self::SessionOver => "session_over",
-            Self::SessionStarted => "session_started",
-            Self::IllegalTransition { .. } => "illegal_transition",
-            Self::SeatsAreTaken => "seats_are_taken",
-            Self::NoSuchCode => "no_such_code",
-            Self::AdventureNotPlayable => "adventure_not_playable",
-            Self::AdventurePublished => "adventure_published",
-            Self::AdventureInvalid(_) => "adventure_invalid",
-            Self::AdventureChanged => "adventure_changed",
-            Self::HeroicSaveSpent => "heroic_save_spent",
-            Self::HeroicSaveNotNeeded => "heroic_save_not_needed",
-            Self::HeroicSaveTooLate => "heroic_save_too_late",
-            Self::RollAlreadySaved => "roll_already_saved",
-            Self::RollNotSaveable => "roll_not_saveable",
-            Self::CreatureNotInAdventure => "creature_not_in_adventure",
-            Self::HasHistory => "has_history",
-            Self::AccountClosed => "account_closed",
-            Self::NotSignedIn => "not_signed_in",
-            Self::NotASeer => "not_a_seer",
-            Self::NotAllowed => "not_allowed",
-            Self::NotFound { .. } => "not_found",
-            Self::IdConflict { .. } => "id_conflict",
-            Self::InvalidValue { .. } => "invalid_value",
-            Self::RuleViolated { .. } => "rule_violated",
-            Self::BadCursor => "bad_cursor",
-            Self::Busy => "busy",
-            Self::ConnectionLost(_) => "connection_lost",
-            Self::PoolExhausted(_) => "pool_exhausted",
-            Self::Database(_) => "database",
+            Self::CharacterLimitReached => entry("character_limit_reached", 409),
+            Self::CharacterNameTaken => entry("character_name_taken", 409),
+            Self::CharacterRetired => entry("character_retired", 409),
+            Self::CharacterSeated => entry("character_seated", 409),
+            Self::CharacterNotYours => entry("character_not_yours", 403),
+            Self::NotYourChoice => entry("not_your_choice", 403),
+            Self::SessionFull => entry("session_full", 409),
+            Self::SessionOver => entry("session_over", 409),
+            Self::SessionStarted => entry("session_started", 409),
+            Self::IllegalTransition { .. } => entry("illegal_transition", 409),
+            Self::GameStateChanged => entry("game_state_changed", 412),
+            Self::SeatsAreTaken => entry("seats_are_taken", 409),
+            Self::NoSuchCode => entry("no_such_code", 404),
+            Self::AdventureNotPlayable => entry("adventure_not_playable", 409),
+            Self::AdventurePublished => entry("adventure_published", 409),
+            Self::AdventureInvalid(_) => entry("adventure_invalid", 422),
+            Self::HeroicSaveSpent => entry("heroic_save_spent", 409),
+            Self::HeroicSaveNotNeeded => entry("heroic_save_not_needed", 409),
+            Self::HeroicSaveTooLate => entry("heroic_save_too_late", 409),
+            Self::RollAlreadySaved => entry("roll_already_saved", 409),
+            Self::RollNotSaveable => entry("roll_not_saveable", 409),
+            Self::CreatureNotInAdventure => entry("creature_not_in_adventure", 409),
+            Self::TutorialOutOfOrder => entry("tutorial_out_of_order", 409),
+            Self::HasHistory => entry("has_history", 409),
+            Self::AccountClosed => entry("account_closed", 403),
+            Self::NotSignedIn => entry("not_signed_in", 401),
+            Self::NotASeer => entry("not_a_seer", 403),
+            Self::NotAllowed { .. } => entry("not_allowed", 403),
+            Self::ColumnClosed { .. } => entry("column_closed", 403),
+            Self::IdentityIsFixed => entry("identity_is_fixed", 500),
+            Self::IdentityChanged => entry("identity_changed", 500),
+            Self::NotFound { .. } => entry("not_found", 404),
+            Self::IdConflict { .. } => entry("id_conflict", 409),
+            Self::InvalidValue { .. } => entry("invalid_value", 422),
+            Self::RuleViolated { .. } => entry("rule_violated", 422),
+            Self::BadCursor => entry("bad_cursor", 400),
+            Self::DeadlineExceeded => passing("deadline_exceeded", 504),
+            Self::Busy => passing("busy", 503),
+            Self::ConnectionLost(_) => passing("connection_lost", 503),
+            Self::PoolExhausted(_) => passing("pool_exhausted", 503),
+            Self::Database(_) => entry("database", 500),
         }
     }
 
@@ -189,112 +259,4 @@ impl Error {
     pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Busy)
     }
-}
-
-impl From<DbErr> for Error {
-    fn from(error: DbErr) -> Self {
-        match &error {
-            DbErr::ConnectionAcquire(_) => Self::PoolExhausted(error),
-            DbErr::Exec(RuntimeErr::SqlxError(inner))
-            | DbErr::Query(RuntimeErr::SqlxError(inner))
-            | DbErr::Conn(RuntimeErr::SqlxError(inner)) => match &**inner {
-                SqlxError::Io(_) | SqlxError::Tls(_) | SqlxError::Protocol(_) | SqlxError::WorkerCrashed => {
-                    Self::ConnectionLost(error)
-                }
-                SqlxError::PoolTimedOut | SqlxError::PoolClosed => Self::PoolExhausted(error),
-                inner => {
-                    let said =
-                        inner.as_database_error().and_then(|refusal| refusal.try_downcast_ref::<SqlxPostgresError>());
-                    match said {
-                        // The server ended the connection (shutdown, termination), and said so first.
-                        Some(said) if said.code().starts_with("57P") || said.code().starts_with("08") => {
-                            Self::ConnectionLost(error)
-                        }
-                        said => said.and_then(translate).unwrap_or(Self::Database(error)),
-                    }
-                }
-            },
-            _ => Self::Database(error),
-        }
-    }
-}
-
-/// The table of SQLSTATEs and constraints. Class `SP` is ours; the schema raises each with a constraint name.
-fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
-    let constraint = refusal.constraint().unwrap_or_default();
-    Some(match refusal.code() {
-        "SP001" => Error::CharacterLimitReached,
-        "SP002" => Error::SessionFull,
-        "SP003" => {
-            let (from, to) = refusal.detail()?.split_once(" -> ")?;
-            Error::IllegalTransition { from: status(from)?, to: status(to)? }
-        }
-        "SP004" => Error::SessionOver,
-        "SP005" => Error::SessionStarted,
-        "SP006" => Error::CharacterNotYours,
-        "SP007" => Error::CharacterRetired,
-        "SP008" => Error::CharacterSeated,
-        "SP009" => Error::AdventureNotPlayable,
-        "SP010" => Error::AdventurePublished,
-        "SP011" => Error::HeroicSaveSpent,
-        "SP012" => Error::HeroicSaveNotNeeded,
-        "SP013" => Error::HeroicSaveTooLate,
-        "SP014" => Error::RollAlreadySaved,
-        "SP015" => Error::RollNotSaveable,
-        "SP016" => Error::RuleViolated { constraint: constraint.to_owned() },
-        "SP017" => Error::CreatureNotInAdventure,
-        "SP018" => Error::NotYourChoice,
-        "SP019" => Error::AccountClosed,
-        "SP020" => Error::NoSuchCode,
-        "23505" => match constraint {
-            "unique_user_character_name" => Error::CharacterNameTaken,
-            "idx_dice_rolls_original" => Error::RollAlreadySaved,
-            // Two drew the same code at once: the next draw is another.
-            "sessions_code_key" => Error::Busy,
-            _ => Error::IdConflict { what: "row" },
-        },
-        "23503" if refusal.message().starts_with("update or delete") => Error::HasHistory,
-        "23503" => Error::NotFound {
-            what: match constraint {
-                "sessions_adventure_id_fkey" | "creatures_adventure_id_fkey" => "adventure",
-                "session_players_character_id_fkey" | "dice_rolls_character_id_fkey" => "character",
-                "dice_rolls_creature_id_fkey" => "creature",
-                "session_players_session_id_fkey" | "session_events_session_id_fkey" | "dice_rolls_session_id_fkey" => {
-                    "session"
-                }
-                "dice_rolls_original_roll_id_fkey" => "roll",
-                _ => "user",
-            },
-        },
-        "23514" => match constraint {
-            "seats_within_limit" => Error::SeatsAreTaken,
-            "valid_modifiers" => Error::InvalidValue {
-                field: "modifiers",
-                rule: "are at most ten, dice from -5 to 5 and flat from -10 to 10, each with its source",
-            },
-            "valid_name" => Error::InvalidValue {
-                field: "name",
-                rule: match refusal.table() {
-                    Some("characters") => "has 2 to 50 characters",
-                    Some("adventures") => "has 3 to 100 characters",
-                    _ => "has 1 to 100 characters",
-                },
-            },
-            "valid_stats" => Error::InvalidValue {
-                field: "stats",
-                rule: "holds might, grace, wit and heart, whole numbers from 1 to 10",
-            },
-            "valid_player_range" => Error::InvalidValue { field: "min_players", rule: "is not above max_players" },
-            "sessions_max_players_check" => Error::InvalidValue { field: "max_players", rule: "is 2 to 6" },
-            "characters_hit_points_check" => Error::InvalidValue { field: "hit_points", rule: "is 0 to the maximum" },
-            _ => Error::RuleViolated { constraint: constraint.to_owned() },
-        },
-        "42501" => Error::NotAllowed,
-        "40001" | "40P01" => Error::Busy,
-        _ => return None,
-    })
-}
-
-fn status(text: &str) -> Option<SessionStatus> {
-    SessionStatus::iter().find(|status| status.to_value().value == text)
 }

@@ -1,14 +1,51 @@
 //! Events: what everyone at a table is told, in one order.
+//!
+//! Triggers write them, so that no writer forgets one; a participant may add kinds that begin with `client.`. They are
+//! kept for a day.
+//!
+//! ```no_run
+//! use service::{Operations, Sparc, events::NewEvent};
+//!
+//! # async fn listen(sparc: &Sparc, ada: uuid::Uuid, table: uuid::Uuid) -> Result<(), service::Error> {
+//! let ada = sparc.as_user(ada);
+//! ada.events().send(NewEvent { session_id: table, kind: "wave".into(), ..Default::default() }).await?;
+//! let mut seen = 0;
+//! for event in ada.events().after(table, seen).await? {
+//!     println!("{} {}", event.event_type, event.payload);
+//!     seen = event.seq; // the next call begins here, and misses nothing
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 use entity::session_events;
 use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{Caller, Error, create, operation::operation};
+use crate::{Caller, Error, operation::operation, rows};
 
-/// Most events of one page.
+/// Most events of one answer.
 const PAGE: u64 = 200;
+
+/// Something of a client's own to be told.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// Id to give it; drawn where none is given. The same id again gives the first event.
+    pub id: Option<Uuid>,
+    /// Table.
+    pub session_id: Uuid,
+    /// Its kind, without the `client.` that is put before it; 1 to 57 characters.
+    pub kind: String,
+    /// What is told.
+    pub payload: Value,
+}
+
+impl Default for NewEvent {
+    fn default() -> Self {
+        Self { id: None, session_id: Uuid::nil(), kind: String::new(), payload: Value::Object(Map::new()) }
+    }
+}
 
 /// Operations on events: [`Operations::events`](crate::Operations::events).
 #[derive(Debug)]
@@ -17,16 +54,46 @@ pub struct Events<'a, C> {
 }
 
 impl<C: Caller> Events<'_, C> {
-    /// What happened at a table after the event with that `seq` (0: all of the last day), at most two hundred, the
-    /// oldest first. Who asks again with the last `seq` misses nothing.
+    /// Tells the table something of a client's own: kind `client.` and `kind`, with the caller's id as the sender's.
+    /// Twice with the same id gives the first.
     ///
-    /// Who may: those at the table. Four round trips.
+    /// Who may: the Seer, whoever has a seat, and the service. Four round trips. Event `client.*`.
     ///
     /// # Errors
     ///
-    /// None of its own: of a table that the caller may not read there are none.
+    /// [`Error::NotAllowed`] for anybody else, [`Error::InvalidValue`] for the kind or a text with NUL,
+    /// [`Error::IdConflict`], [`Error::NotSignedIn`].
+    pub async fn send(self, new: NewEvent) -> Result<session_events::Model, Error> {
+        if new.kind.is_empty() {
+            return Err(Error::InvalidValue { field: "kind", rule: "has 1 to 57 characters" });
+        }
+        let id = new.id.unwrap_or_else(Uuid::new_v4);
+        let kind = format!("client.{}", new.kind);
+        operation!(self.caller, "events.send", session = new.session_id, event = id, |tx| {
+            let row = session_events::ActiveModel {
+                id: Set(id),
+                session_id: Set(new.session_id),
+                event_type: Set(kind.clone()),
+                payload: Set(new.payload.clone()),
+                ..Default::default()
+            };
+            rows::once(tx, row, id, session_events::Column::Id, "event", |there| {
+                there.session_id == new.session_id && there.event_type == kind && there.payload == new.payload
+            })
+            .await
+        })
+    }
+
+    /// What happened at a table after the event with that `seq` (0: all of the last day), at most two hundred, the
+    /// oldest first. Who asks again with the last `seq` misses nothing.
+    ///
+    /// Who may: those at the table; to others there are none. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSignedIn`].
     pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
-        operation!(self.caller, "events.after", |tx| {
+        operation!(self.caller, "events.after", session = session_id, |tx| {
             Ok(session_events::Entity::find()
                 .filter(session_events::Column::SessionId.eq(session_id))
                 .filter(session_events::Column::Seq.gt(seq))
@@ -37,24 +104,26 @@ impl<C: Caller> Events<'_, C> {
         })
     }
 
-    /// Tells the table something of a client's own: kind `client.` and `kind`.
+    /// The `seq` of the newest event at a table: who has read the table's state begins to listen after it. 0 where there
+    /// is none.
     ///
-    /// Who may: the Seer and whoever has a seat. Four round trips. Event `client.*`, with the sender's id.
+    /// Who may: those at the table; to others there is none. Four round trips.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else, [`Error::RuleViolated`] for a kind of more than 57 characters.
-    pub async fn send(self, session_id: Uuid, kind: &str, payload: Value) -> Result<session_events::Model, Error> {
-        let id = Uuid::new_v4();
-        operation!(self.caller, "events.send", |tx| {
-            let row = session_events::ActiveModel {
-                id: Set(id),
-                session_id: Set(session_id),
-                event_type: Set(format!("client.{kind}")),
-                payload: Set(payload.clone()),
-                ..Default::default()
-            };
-            create::once(tx, row, id, session_events::Column::Id, "event", |there| there.session_id == session_id).await
+    /// [`Error::NotSignedIn`].
+    pub async fn newest(self, session_id: Uuid) -> Result<i64, Error> {
+        operation!(self.caller, "events.newest", session = session_id, |tx| {
+            let newest: Option<i64> = session_events::Entity::find()
+                .select_only()
+                .column(session_events::Column::Seq)
+                .filter(session_events::Column::SessionId.eq(session_id))
+                .order_by_desc(session_events::Column::Seq)
+                .limit(1)
+                .into_tuple()
+                .one(tx)
+                .await?;
+            Ok(newest.unwrap_or_default())
         })
     }
 }

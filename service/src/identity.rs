@@ -1,12 +1,14 @@
 //! Who is asking, and how the database is told.
 
+use std::time::Duration;
+
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use serde_json::json;
 use uuid::Uuid;
 
 /// In whose name statements run. Fixed when a connection is made for it; nothing changes it afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Identity {
+pub enum Identity {
     /// A signed-in user: role `authenticated`.
     User(Uuid),
     /// A visitor: role `anon`.
@@ -15,8 +17,27 @@ pub(crate) enum Identity {
     Service,
 }
 
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::User(id) => id.fmt(f),
+            Self::Anon => f.write_str("anon"),
+            Self::Service => f.write_str("service"),
+        }
+    }
+}
+
 /// Transaction-local, so that nothing of it reaches the next user of a pooled connection.
 const WEAR: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
+
+/// The same, with the milliseconds that a statement may take.
+const WEAR_IN_TIME: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
+    set_config('statement_timeout', $3, true)";
+
+/// Whether it is on as it was put on: the transaction was not ended, nothing put on another.
+const VERIFY: &str = "SELECT current_setting('role') = $1
+    AND current_setting('request.jwt.claims', true) IS NOT DISTINCT FROM $2
+    AND coalesce(current_setting('request.jwt.claim.sub', true), '') = ''";
 
 /// Changes the role alone: the claims still tell who asked.
 const ROLE: &str = "SELECT set_config('role', $1, true)";
@@ -38,15 +59,38 @@ impl Identity {
         }
     }
 
-    /// Puts the identity on for the rest of the transaction: one round trip.
-    pub(crate) async fn wear<C: ConnectionTrait>(self, transaction: &C) -> Result<(), DbErr> {
+    fn claims(self) -> String {
         let mut claims = json!({ "role": self.role() });
         if let Self::User(id) = self {
             claims["sub"] = json!(id);
         }
-        let values = [self.role().into(), claims.to_string().into()];
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, WEAR, values);
+        claims.to_string()
+    }
+
+    /// Puts the identity on for the rest of the transaction: one round trip.
+    pub(crate) async fn wear<C: ConnectionTrait>(self, transaction: &C, time: Option<Duration>) -> Result<(), DbErr> {
+        let mut values = vec![self.role().into(), self.claims().into()];
+        let sql = match time {
+            None => WEAR,
+            Some(time) => {
+                // None at all would be no bound.
+                values.push(time.as_millis().clamp(1, i32::MAX as u128).to_string().into());
+                WEAR_IN_TIME
+            }
+        };
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
         transaction.query_one_raw(statement).await.map(|_| ())
+    }
+
+    /// Looks whether it is still on: one round trip.
+    pub(crate) async fn verify<C: ConnectionTrait>(self, transaction: &C) -> Result<(), DbErr> {
+        let values = [self.role().into(), self.claims().into()];
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, VERIFY, values);
+        let row = transaction.query_one_raw(statement).await?;
+        match row.map(|row| row.try_get_by_index(0)).transpose()? {
+            Some(true) => Ok(()),
+            _ => Err(DbErr::Custom(CHANGED.to_owned())),
+        }
     }
 
     /// Puts on this identity's role, leaving the claims: the beginning and the end of an elevated section.
@@ -56,22 +100,40 @@ impl Identity {
     }
 }
 
-/// Refuses raw SQL that would change who is asking, or end the transaction that says so. A statement is text, so the
+/// What a transaction says whose identity a statement changed.
+pub(crate) const CHANGED: &str = "identity_changed: a statement changed the role, the claims or the transaction of an \
+     identity; nothing was committed";
+
+/// What a statement is told that would.
+pub(crate) const FIXED: &str = "identity_is_fixed: a statement may not change the role, the claims or the transaction \
+     of an identity; take another identity from the handle instead";
+
+/// Words that change who is asking.
+const ESCAPES: [&str; 9] = [
+    "set role",
+    "set local role",
+    "set session role",
+    "reset role",
+    "reset all",
+    "discard all",
+    "session authorization",
+    "set_config",
+    "request.jwt",
+];
+
+/// Statements that end a transaction, or begin one.
+const ENDS: [&str; 7] = ["begin", "start transaction", "commit", "end", "rollback", "abort", "prepare transaction"];
+
+/// Refuses SQL that would change who is asking, or end the transaction that says so. A statement is text, so the
 /// compiler cannot tell; an identity that slipped must not be found out by its damage.
 pub(crate) fn refuse_escape(sql: &str) -> Result<(), DbErr> {
-    const ESCAPES: [&str; 9] = [
-        "set role",
-        "set local role",
-        "set session role",
-        "reset role",
-        "reset all",
-        "discard all",
-        "session authorization",
-        "set_config",
-        "request.jwt",
-    ];
-    const ENDS: [&str; 6] = ["begin", "start transaction", "commit", "end", "rollback", "abort"];
+    if is_escape(sql) || is_escape(&without_comments(sql)) {
+        return Err(DbErr::Custom(FIXED.to_owned()));
+    }
+    Ok(())
+}
 
+fn is_escape(sql: &str) -> bool {
     let words = sql.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
     let ends = words.split(';').map(str::trim).any(|statement| {
         ENDS.iter().any(|end| {
@@ -79,14 +141,47 @@ pub(crate) fn refuse_escape(sql: &str) -> Result<(), DbErr> {
                 && !statement.starts_with("rollback to")
         })
     });
-    if ends || ESCAPES.iter().any(|escape| words.contains(escape)) {
-        return Err(DbErr::Custom(
-            "identity_is_fixed: a statement may not change the role, the claims or the transaction of an identity; \
-             take another identity from the handle instead"
-                .to_owned(),
-        ));
+    ends || ESCAPES.iter().any(|escape| words.contains(escape))
+}
+
+/// The statement with a space for every comment, which PostgreSQL reads as one.
+fn without_comments(sql: &str) -> String {
+    let mut kept = String::with_capacity(sql.len());
+    let mut rest = sql;
+    loop {
+        let line = rest.find("--");
+        let block = rest.find("/*");
+        let Some(begin) = [line, block].into_iter().flatten().min() else {
+            kept.push_str(rest);
+            return kept;
+        };
+        kept.push_str(&rest[..begin]);
+        kept.push(' ');
+        let comment = &rest[begin..];
+        let end = if line == Some(begin) { comment.find('\n') } else { block_end(comment) };
+        rest = end.map_or("", |end| &comment[end..]);
     }
-    Ok(())
+}
+
+/// Where a block comment ends; they nest.
+fn block_end(comment: &str) -> Option<usize> {
+    let bytes = comment.as_bytes();
+    let (mut depth, mut place) = (0, 0);
+    while place + 1 < bytes.len() {
+        match &bytes[place..place + 2] {
+            b"/*" => depth += 1,
+            b"*/" => depth -= 1,
+            _ => {
+                place += 1;
+                continue;
+            }
+        }
+        place += 2;
+        if depth == 0 {
+            return Some(place);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -103,6 +198,9 @@ mod tests {
             "SET LOCAL request.jwt.claims = '{}'",
             "set session authorization default",
             "ROLLBACK",
+            "/* a /* nested */ comment */ COMMIT",
+            "-- a line\nRESET/**/ROLE",
+            "PREPARE TRANSACTION 'x'",
         ] {
             assert!(refuse_escape(escape).is_err(), "{escape}");
         }
@@ -115,6 +213,8 @@ mod tests {
             "UPDATE sessions SET status = 'active'",
             "SELECT id FROM users ORDER BY ended_at",
             "ROLLBACK TO SAVEPOINT here",
+            "SELECT 1 -- reset nothing",
+            "SELECT '/* an open one",
         ] {
             assert!(refuse_escape(statement).is_ok(), "{statement}");
         }

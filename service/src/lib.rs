@@ -3,16 +3,20 @@
 pub mod adventures;
 pub mod characters;
 mod connection;
-mod create;
+pub mod creatures;
 pub mod dice;
 mod documents;
 mod error;
 pub mod events;
 mod identity;
+pub mod maintenance;
 mod operation;
 mod page;
+mod rows;
 pub mod sessions;
 mod sparc;
+mod sql;
+pub mod tutorial;
 pub mod users;
 mod values;
 
@@ -23,7 +27,7 @@ pub use connection::{As, Caller, RowStream, Transaction};
 pub use error::Error;
 pub use page::{Cursor, Page};
 pub use sparc::{Options, Sparc};
-pub use values::{AttributeValue, Difficulty, JoinCode, TableSize};
+pub use values::{AttributeValue, Difficulty, JoinCode, Level, MaxHitPoints, PageSize, TableSize};
 
 /// The game's operations, by aggregate: an identity has them, and so has a transaction begun from one.
 pub trait Operations: Caller + Sized {
@@ -37,9 +41,14 @@ pub trait Operations: Caller + Sized {
         characters::Characters { caller: self }
     }
 
-    /// Adventures and their creatures.
+    /// Adventures.
     fn adventures(&self) -> adventures::Adventures<'_, Self> {
         adventures::Adventures { caller: self }
+    }
+
+    /// Creatures.
+    fn creatures(&self) -> creatures::Creatures<'_, Self> {
+        creatures::Creatures { caller: self }
     }
 
     /// Sessions and their seats.
@@ -55,6 +64,16 @@ pub trait Operations: Caller + Sized {
     /// Events.
     fn events(&self) -> events::Events<'_, Self> {
         events::Events { caller: self }
+    }
+
+    /// The tutorial.
+    fn tutorial(&self) -> tutorial::Tutorial<'_, Self> {
+        tutorial::Tutorial { caller: self }
+    }
+
+    /// Upkeep.
+    fn maintenance(&self) -> maintenance::Maintenance<'_, Self> {
+        maintenance::Maintenance { caller: self }
     }
 }
 

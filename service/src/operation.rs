@@ -1,32 +1,53 @@
 //! What every operation has around its story: a transaction, retries, and a span.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sea_orm::TransactionSession;
 use uuid::Uuid;
 
 use crate::{
-    Error,
-    connection::{Transaction, sealed::Scope},
+    Caller, Error,
+    connection::{Worn, sealed::Scope},
+    identity::Identity,
 };
 
 /// How often an operation is begun before a deadlock or serialization failure reaches the caller.
 const ATTEMPTS: u32 = 5;
 
 /// The attempts of one operation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Attempts {
     failed: u32,
+    begun: Instant,
+    deadline: Option<Duration>,
+    is_visitor: bool,
 }
 
 impl Attempts {
+    pub(crate) fn of(caller: &impl Caller) -> Self {
+        let is_visitor = caller.identity() == Identity::Anon;
+        Self { failed: 0, begun: Instant::now(), deadline: caller.deadline(), is_visitor }
+    }
+
+    /// The time that is left.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_sub(self.begun.elapsed()))
+    }
+
+    /// What ends in the time that is left. The rest is dropped, and its transaction with it.
+    pub(crate) async fn in_time<T>(&self, attempt: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match self.left() {
+            None => attempt.await,
+            Some(left) => tokio::time::timeout(left, attempt).await.unwrap_or(Err(Error::DeadlineExceeded)),
+        }
+    }
+
     /// Ends the transaction as the story ended. `None`: begin again.
     ///
     /// Only what the server rolled back as a whole is begun again; an answer lost in the commit is not, because the
     /// commit may have happened.
     pub(crate) async fn end<T>(&mut self, scope: Scope<'_>, outcome: Result<T, Error>) -> Option<Result<T, Error>> {
         let Scope::Own(transaction) = scope else {
-            return Some(outcome);
+            return Some(outcome.map_err(|error| self.told(error)));
         };
         let outcome = match outcome {
             Ok(value) => match transaction.commit().await {
@@ -45,13 +66,25 @@ impl Attempts {
                 tokio::time::sleep(pause(self.failed)).await;
                 None
             }
-            outcome => Some(outcome),
+            outcome => Some(outcome.map_err(|error| self.told(error))),
         }
     }
 
-    /// Times it was begun again.
-    pub(crate) fn retries(&self) -> u32 {
-        self.failed
+    /// To a visitor, what is not allowed means: sign in.
+    fn told(&self, error: Error) -> Error {
+        match error {
+            Error::NotAllowed { .. } if self.is_visitor => Error::NotSignedIn,
+            error => error,
+        }
+    }
+
+    /// Writes down how it went.
+    pub(crate) fn record<T>(&self, outcome: &Result<T, Error>) {
+        let span = tracing::Span::current();
+        span.record("retries", self.failed);
+        span.record("duration_us", u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        span.record("outcome", outcome.as_ref().map_or_else(Error::code, |_| "done"));
+        tracing::debug!("ended");
     }
 }
 
@@ -62,7 +95,7 @@ fn pause(failed: u32) -> Duration {
 }
 
 impl Scope<'_> {
-    pub(crate) fn transaction(&self) -> &Transaction {
+    pub(crate) fn transaction(&self) -> &Worn {
         match self {
             Self::Own(transaction) => transaction,
             Self::Joined(transaction) => transaction,
@@ -70,44 +103,45 @@ impl Scope<'_> {
     }
 }
 
-/// Runs a story as one operation: `operation!(caller, "aggregate.verb", |tx| { ... Ok(value) })`.
+/// Runs a story as one operation: `operation!(caller, "aggregate.verb", session = id, |tx| { ... Ok(value) })`.
+///
+/// What stands between name and story are ids for its span, and nothing personal.
 ///
 /// A macro, because a closure that is async, may be called again, borrows its arguments and gives a future that can be
 /// sent between threads cannot be written as a bound.
 macro_rules! operation {
-    ($caller:expr, $name:literal, |$tx:ident| $story:block) => {{
+    ($caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $story:block) => {{
         let span = tracing::info_span!(
             "sparc",
             operation = $name,
+            identity = %$caller.identity(),
+            $($field = %$id,)*
             outcome = tracing::field::Empty,
             retries = tracing::field::Empty,
+            duration_us = tracing::field::Empty,
         );
         tracing::Instrument::instrument(
             async {
-                let mut attempts = crate::operation::Attempts::default();
+                let mut attempts = crate::operation::Attempts::of($caller);
                 let outcome = loop {
-                    let scope = match $caller.scope().await {
-                        Ok(scope) => scope,
+                    let attempt = attempts.in_time(async {
+                        let scope = $caller.scope(attempts.left()).await?;
+                        let story = async {
+                            let $tx = scope.transaction();
+                            $story
+                        }
+                        .await;
+                        Ok((scope, story))
+                    });
+                    let (scope, story) = match attempt.await {
+                        Ok(ended) => ended,
                         Err(error) => break Err(error),
                     };
-                    let story = async {
-                        let $tx = scope.transaction();
-                        $story
-                    }
-                    .await;
                     if let Some(outcome) = attempts.end(scope, story).await {
                         break outcome;
                     }
                 };
-                let span = tracing::Span::current();
-                span.record("retries", attempts.retries());
-                span.record(
-                    "outcome",
-                    match &outcome {
-                        Ok(_) => "done",
-                        Err(error) => crate::Error::code(error),
-                    },
-                );
+                attempts.record(&outcome);
                 outcome
             },
             span,

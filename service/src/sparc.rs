@@ -14,13 +14,14 @@ use crate::{Error, connection::As, identity::Identity};
 #[derive(Clone, Debug)]
 pub struct Sparc {
     db: DatabaseConnection,
+    deadline: Option<Duration>,
 }
 
 impl Sparc {
     /// Over a pool that the service has already.
     #[must_use]
     pub fn new(db: DatabaseConnection) -> Self {
-        Self { db }
+        Self { db, deadline: None }
     }
 
     /// Over a pool of its own, with the default [`Options`].
@@ -43,25 +44,25 @@ impl Sparc {
         if !options.named_statements {
             connect.map_sqlx_postgres_opts(|options| options.statement_cache_capacity(0));
         }
-        Ok(Self::new(Database::connect(connect).await?))
+        Ok(Self { db: Database::connect(connect).await?, deadline: options.deadline })
     }
 
     /// As the user of that account: role `authenticated`.
     #[must_use]
     pub fn as_user(&self, id: Uuid) -> As {
-        As::new(self.db.clone(), Identity::User(id))
+        As::new(self.db.clone(), Identity::User(id), self.deadline)
     }
 
     /// As a visitor who has not signed in: role `anon`.
     #[must_use]
     pub fn as_anon(&self) -> As {
-        As::new(self.db.clone(), Identity::Anon)
+        As::new(self.db.clone(), Identity::Anon, self.deadline)
     }
 
     /// As the server itself: role `service_role`. Row security does not bind it; constraints and triggers do.
     #[must_use]
     pub fn as_service(&self) -> As {
-        As::new(self.db.clone(), Identity::Service)
+        As::new(self.db.clone(), Identity::Service, self.deadline)
     }
 
     /// Ends the pool. What is under way ends first.
@@ -85,11 +86,13 @@ pub struct Options {
     /// Whether statements are prepared by name and kept on their connection. On by default; off behind a pooler in
     /// transaction mode that does not follow them (PgBouncer before 1.21).
     pub named_statements: bool,
+    /// How long an operation may take, as [`As::with_deadline`]. No bound by default.
+    pub deadline: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_connections: 10, acquire_timeout: Duration::from_secs(5), named_statements: true }
+        Self { max_connections: 10, acquire_timeout: Duration::from_secs(5), named_statements: true, deadline: None }
     }
 }
 
@@ -98,6 +101,20 @@ impl Options {
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;
+        self
+    }
+
+    /// So long to wait for a connection.
+    #[must_use]
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.acquire_timeout = timeout;
+        self
+    }
+
+    /// So long for each operation.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 

@@ -1,15 +1,32 @@
-//! Profiles of accounts, and sign-up where there is no platform to do it.
+//! Accounts and profiles: who plays, and sign-up where there is no platform to do it.
+//!
+//! ```no_run
+//! use service::{Operations, Sparc, users::ProfileChanges};
+//!
+//! # async fn edit(sparc: &Sparc, id: uuid::Uuid) -> Result<(), service::Error> {
+//! let ada = sparc.as_user(id);
+//! let changes = ProfileChanges { bio: Some(Some("Plays on Tuesdays".into())), ..Default::default() };
+//! let profile = ada.users().edit(changes).await?;
+//! println!("{} has played {} games", profile.display_name, profile.games_played);
+//! # Ok(())
+//! # }
+//! ```
 
 use entity::users;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, DerivePartialModel, EntityTrait, FromQueryResult,
-    IntoActiveModel, QueryFilter, Statement, prelude::DateTimeWithTimeZone,
+    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, Statement, prelude::DateTimeWithTimeZone,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{Caller, Error, operation::operation};
+use crate::{
+    Caller, Error,
+    connection::Worn,
+    operation::operation,
+    rows::{self, set_if},
+};
 
 /// What everyone may read of an account (decision "Privacy"): all of `users` but the address.
 ///
@@ -42,7 +59,7 @@ pub struct Profile {
 /// An account to be made in the stand-in for the platform.
 #[derive(Clone, Default)]
 pub struct NewAccount {
-    /// Id to give it; drawn where none is given.
+    /// Id to give it; drawn where none is given. The same id again gives the first account.
     pub id: Option<Uuid>,
     /// Address, if it has one. An address that another account holds leaves this one without.
     pub email: Option<String>,
@@ -68,6 +85,35 @@ pub struct ProfileChanges {
     pub bio: Option<Option<String>>,
 }
 
+/// Whether an account bears the badge of somebody whom the service knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Badge {
+    /// It does.
+    Verified,
+    /// It does not.
+    None,
+}
+
+/// What somebody has done in the game.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct UserStatistics {
+    /// Sessions completed as a player.
+    pub games_played: i32,
+    /// Sessions completed as the Seer.
+    pub games_run: i32,
+    /// Characters that live.
+    pub characters: i64,
+    /// Characters that are retired.
+    pub retired_characters: i64,
+    /// Adventures that are published.
+    pub adventures_published: i64,
+    /// Sessions of anybody's in which one of the adventures was completed.
+    pub adventures_played: i64,
+    /// Rolls of the characters, in sessions that are not archived.
+    pub rolls: i64,
+}
+
 /// Operations on accounts and profiles: [`Operations::users`](crate::Operations::users).
 #[derive(Debug)]
 pub struct Users<'a, C> {
@@ -78,22 +124,51 @@ const SIGN_UP: &str = "INSERT INTO auth.users (id, email, raw_user_meta_data)
      VALUES ($1, $2, $3)
      ON CONFLICT (id) DO NOTHING";
 
+const STATISTICS: &str = "SELECT
+    profile.games_played,
+    profile.games_run,
+    mine.characters,
+    mine.retired_characters,
+    written.adventures_published,
+    written.adventures_played,
+    (SELECT count(*) FROM public.dice_rolls WHERE character_id = ANY (mine.ids)) AS rolls
+  FROM public.users AS profile,
+    LATERAL (
+      SELECT
+        count(*) FILTER (WHERE retired_at IS NULL) AS characters,
+        count(*) FILTER (WHERE retired_at IS NOT NULL) AS retired_characters,
+        array_agg(id) AS ids
+      FROM public.characters
+      WHERE user_id = profile.id
+    ) AS mine,
+    LATERAL (
+      SELECT
+        count(*) FILTER (WHERE status = 'published') AS adventures_published,
+        coalesce(sum(times_played), 0) AS adventures_played
+      FROM public.adventures
+      WHERE creator_id = profile.id
+    ) AS written
+  WHERE profile.id = $1";
+
+/// Most profiles of one answer to a search.
+const FOUND: u64 = 50;
+
 impl<C: Caller> Users<'_, C> {
     /// Signs somebody up in the stand-in for the platform; a trigger makes the profile. On Supabase the platform does
     /// that, and lets nobody else.
     ///
-    /// Twice with the same id gives the first account. Who may: the service. Five round trips. No event.
+    /// Who may: the service. Five round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else, and on Supabase.
+    /// [`Error::NotAllowed`].
     pub async fn sign_up(self, account: NewAccount) -> Result<Profile, Error> {
         let id = account.id.unwrap_or_else(Uuid::new_v4);
         let metadata = match &account.display_name {
             Some(name) => json!({ "display_name": name }),
             None => json!({}),
         };
-        operation!(self.caller, "users.sign_up", |tx| {
+        operation!(self.caller, "users.sign_up", user = id, |tx| {
             let values = [id.into(), account.email.clone().into(), metadata.clone().into()];
             tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, SIGN_UP, values)).await?;
             find(tx, id).await
@@ -125,7 +200,44 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn profile(self, id: Uuid) -> Result<Profile, Error> {
-        operation!(self.caller, "users.profile", |tx| { find(tx, id).await })
+        operation!(self.caller, "users.profile", user = id, |tx| { find(tx, id).await })
+    }
+
+    /// The profiles of that name, to the letter, the oldest account first; at most fifty.
+    ///
+    /// Who may: everybody. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// None of its own.
+    pub async fn named(self, display_name: &str) -> Result<Vec<Profile>, Error> {
+        operation!(self.caller, "users.named", |tx| {
+            Ok(users::Entity::find()
+                .filter(users::Column::DisplayName.eq(display_name))
+                .order_by_asc(users::Column::CreatedAt)
+                .limit(FOUND)
+                .into_partial_model()
+                .all(tx)
+                .await?)
+        })
+    }
+
+    /// The profile of the account with that address: for a support desk.
+    ///
+    /// Who may: the service. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`], [`Error::NotFound`].
+    pub async fn with_email(self, email: &str) -> Result<Profile, Error> {
+        operation!(self.caller, "users.with_email", |tx| {
+            users::Entity::find()
+                .filter(users::Column::Email.eq(email))
+                .into_partial_model()
+                .one(tx)
+                .await?
+                .ok_or(Error::NotFound { what: "user" })
+        })
     }
 
     /// The own profile.
@@ -136,7 +248,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn me(self) -> Result<Profile, Error> {
-        operation!(self.caller, "users.me", |tx| { find(tx, tx.user_id().ok_or(Error::NotSignedIn)?).await })
+        operation!(self.caller, "users.me", |tx| { find(tx, tx.user()?).await })
     }
 
     /// The own address, which nobody else can read. An account without one has `<id>@no-email.invalid`.
@@ -145,14 +257,14 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotSignedIn`], [`Error::NotFound`].
+    /// [`Error::NotSignedIn`].
     pub async fn my_email(self) -> Result<String, Error> {
         #[derive(FromQueryResult)]
         struct Row {
             email: Option<String>,
         }
         operation!(self.caller, "users.my_email", |tx| {
-            tx.user_id().ok_or(Error::NotSignedIn)?;
+            tx.user()?;
             let statement = Statement::from_string(DbBackend::Postgres, "SELECT private.my_email() AS email");
             Row::find_by_statement(statement)
                 .one(tx)
@@ -162,36 +274,103 @@ impl<C: Caller> Users<'_, C> {
         })
     }
 
+    /// What the caller has done in the game.
+    ///
+    /// Who may: a user, of oneself. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSignedIn`].
+    pub async fn statistics(self) -> Result<UserStatistics, Error> {
+        operation!(self.caller, "users.statistics", |tx| {
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, STATISTICS, [tx.user()?.into()]);
+            UserStatistics::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "user" })
+        })
+    }
+
     /// Changes the own profile. Nothing to change gives it as it is.
     ///
     /// Who may: a user. Five round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::NotSignedIn`]; [`Error::AccountClosed`] after the account was erased.
+    /// [`Error::NotSignedIn`], [`Error::InvalidValue`] for a text with NUL, [`Error::AccountClosed`].
     pub async fn edit(self, changes: ProfileChanges) -> Result<Profile, Error> {
+        let mut row = users::ActiveModel::default();
+        set_if(&mut row.display_name, &changes.display_name);
+        set_if(&mut row.avatar_url, &changes.avatar_url);
+        set_if(&mut row.bio, &changes.bio);
         operation!(self.caller, "users.edit", |tx| {
-            let id = tx.user_id().ok_or(Error::NotSignedIn)?;
-            let mut row = users::ActiveModel::default();
-            if let Some(display_name) = changes.display_name.clone() {
-                row.display_name = Set(display_name);
-            }
-            if let Some(avatar_url) = changes.avatar_url.clone() {
-                row.avatar_url = Set(avatar_url);
-            }
-            if let Some(bio) = changes.bio.clone() {
-                row.bio = Set(bio);
-            }
+            let id = tx.user()?;
             // Not `Entity::update`, which would ask for the closed column back.
-            let update = users::Entity::update_many().set(row.into_active_model()).filter(users::Column::Id.eq(id));
-            if changes.display_name.is_some() || changes.avatar_url.is_some() || changes.bio.is_some() {
+            let update =
+                users::Entity::update_many().set(row.clone().into_active_model()).filter(users::Column::Id.eq(id));
+            if sea_orm::ActiveModelTrait::is_changed(&row) {
                 update.exec(tx).await?;
             }
             find(tx, id).await
         })
     }
+
+    /// Erases an account: the profile loses its personal data, live seats are left, waiting sessions are cancelled,
+    /// drafts go; what others played with it stays (decision "Leaving without tearing history"). Again is no error.
+    ///
+    /// On Supabase the platform should be asked instead, which also ends the account's sessions; there, this erases what
+    /// is ours and, where the platform allows it, marks the account as deleted.
+    ///
+    /// Who may: a user, oneself; the service, anybody. Four round trips. Events `player_left` and `session_status` at
+    /// the tables concerned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSignedIn`], [`Error::NotAllowed`], [`Error::NotFound`].
+    pub async fn erase(self, id: Uuid) -> Result<(), Error> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            known: bool,
+        }
+        operation!(self.caller, "users.erase", user = id, |tx| {
+            let sql = "SELECT private.close_account($1) AS known";
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
+            match Row::find_by_statement(statement).one(tx).await? {
+                Some(Row { known: true }) => Ok(()),
+                _ => Err(Error::NotFound { what: "user" }),
+            }
+        })
+    }
+
+    /// Gives an account the badge, or takes it.
+    ///
+    /// Who may: the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`], [`Error::NotFound`].
+    pub async fn set_badge(self, id: Uuid, badge: Badge) -> Result<Profile, Error> {
+        operation!(self.caller, "users.set_badge", user = id, |tx| {
+            let row = users::ActiveModel { is_verified: Set(badge == Badge::Verified), ..Default::default() };
+            let user = rows::change(tx, row, id, users::Column::Id).await?.ok_or(Error::NotFound { what: "user" })?;
+            Ok(user.into())
+        })
+    }
 }
 
-async fn find<D: ConnectionTrait>(db: &D, id: Uuid) -> Result<Profile, Error> {
-    users::Entity::find_by_id(id).into_partial_model().one(db).await?.ok_or(Error::NotFound { what: "user" })
+impl From<users::Model> for Profile {
+    fn from(user: users::Model) -> Self {
+        Self {
+            id: user.id,
+            display_name: user.display_name,
+            avatar_url: user.avatar_url,
+            bio: user.bio,
+            is_verified: user.is_verified,
+            games_played: user.games_played,
+            games_run: user.games_run,
+            created_at: user.created_at,
+            updated_at: user.updated_at,
+        }
+    }
+}
+
+async fn find(tx: &Worn, id: Uuid) -> Result<Profile, Error> {
+    users::Entity::find_by_id(id).into_partial_model().one(tx).await?.ok_or(Error::NotFound { what: "user" })
 }

@@ -150,6 +150,43 @@ bounded!(
     "is 2 to 6"
 );
 
+bounded!(
+    /// How far a character has come: 1 to 10 (PRD, "characters").
+    Level,
+    1 to 10,
+    "level",
+    "is 1 to 10"
+);
+
+bounded!(
+    /// The most hit points of a character: 1 to 10 (PRD, "characters").
+    MaxHitPoints,
+    1 to 10,
+    "max_hit_points",
+    "is 1 to 10"
+);
+
+bounded!(
+    /// Rows of a page of a history: 1 to 200, fifty by default (decision "Facts of the game").
+    PageSize,
+    1 to 200,
+    "page_size",
+    "is 1 to 200"
+);
+
+impl PageSize {
+    /// The rows of a page.
+    pub(crate) const fn rows(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Default for PageSize {
+    fn default() -> Self {
+        Self::known(50)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Difficulty, JoinCode};

@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use entity::sea_orm_active_enums::{DifficultyLevel, SessionStatus};
-use sea_orm::{ActiveEnum, DbBackend, FromQueryResult, Statement, Value, prelude::DateTimeWithTimeZone};
+use sea_orm::{ActiveEnum, FromQueryResult, Statement, prelude::DateTimeWithTimeZone};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::{Caller, Cursor, Error, Page, operation::operation};
+use crate::{Caller, Cursor, Error, Page, operation::operation, sql::Binds};
 
 /// Rows of a lobby page.
 const PAGE: usize = 20;
@@ -21,19 +21,25 @@ pub struct LobbyFilter {
     pub longest: Option<i32>,
     /// Only sessions that are to begin before.
     pub starts_before: Option<DateTime<Utc>>,
+    /// Only sessions that are to begin then or later.
+    pub starts_after: Option<DateTime<Utc>>,
     /// Only sessions with at least so many seats free.
     pub free_seats: Option<i32>,
+    /// Only of this Seer.
+    pub seer_id: Option<Uuid>,
+    /// Only of this adventure.
+    pub adventure_id: Option<Uuid>,
     /// Only where the name of the adventure or of the Seer holds this, in any case.
     pub search: Option<String>,
 }
 
-/// One session in the lobby.
+/// One session in a line, as the lobby shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct LobbyRow {
+pub struct SessionCard {
     /// Session.
     pub id: Uuid,
-    /// Waiting, or starting soon.
+    /// In the lobby: waiting, or starting soon.
     pub status: SessionStatus,
     /// When it is to begin.
     pub scheduled_start: Option<DateTimeWithTimeZone>,
@@ -78,7 +84,7 @@ struct Key {
 }
 
 #[derive(FromQueryResult)]
-struct Row {
+pub(super) struct Row {
     id: Uuid,
     status: SessionStatus,
     scheduled_start: Option<DateTimeWithTimeZone>,
@@ -104,13 +110,13 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::BadCursor`].
-    pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<LobbyRow>, Error> {
+    pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionCard>, Error> {
         let after = after.map(Cursor::key::<Key>).transpose()?;
         let statement = statement(filter, after.as_ref());
         operation!(self.caller, "sessions.lobby", |tx| {
             let rows =
-                Row::find_by_statement(statement.clone()).all(tx).await?.into_iter().map(LobbyRow::from).collect();
-            Page::of(rows, PAGE, |row: &LobbyRow| Key {
+                Row::find_by_statement(statement.clone()).all(tx).await?.into_iter().map(SessionCard::from).collect();
+            Page::of(rows, PAGE, |row: &SessionCard| Key {
                 start: row.scheduled_start,
                 created: row.created_at,
                 id: row.id,
@@ -119,7 +125,7 @@ impl<C: Caller> Sessions<'_, C> {
     }
 }
 
-impl From<Row> for LobbyRow {
+impl From<Row> for SessionCard {
     fn from(row: Row) -> Self {
         let adventure = match (row.adventure_id, row.adventure_name, row.difficulty, row.estimated_duration) {
             (Some(id), Some(name), Some(difficulty), Some(estimated_duration)) => {
@@ -158,31 +164,32 @@ const PART: &str = "SELECT
 const ORDER: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 
 fn statement(filter: &LobbyFilter, after: Option<&Key>) -> Statement {
-    let mut values: Vec<Value> = Vec::new();
-    let mut bind = |value: Value| {
-        values.push(value);
-        format!("${}", values.len())
-    };
-
+    let mut binds = Binds::default();
     let mut part = PART.to_owned();
     if let Some(difficulty) = filter.difficulty {
-        let value = bind(difficulty.to_value().value.into_owned().into());
+        let value = binds.bind(difficulty.to_value().value.into_owned());
         part.push_str(&format!(" AND adventure.difficulty = {value}::public.difficulty_level"));
     }
     if let Some(longest) = filter.longest {
-        let value = bind(longest.into());
-        part.push_str(&format!(" AND adventure.estimated_duration <= {value}"));
+        part.push_str(&format!(" AND adventure.estimated_duration <= {}", binds.bind(longest)));
     }
     if let Some(before) = filter.starts_before {
-        let value = bind(before.into());
-        part.push_str(&format!(" AND session.scheduled_start < {value}"));
+        part.push_str(&format!(" AND session.scheduled_start < {}", binds.bind(before)));
+    }
+    if let Some(after) = filter.starts_after {
+        part.push_str(&format!(" AND session.scheduled_start >= {}", binds.bind(after)));
     }
     if let Some(seats) = filter.free_seats {
-        let value = bind(seats.into());
-        part.push_str(&format!(" AND session.max_players - session.seats_taken >= {value}"));
+        part.push_str(&format!(" AND session.max_players - session.seats_taken >= {}", binds.bind(seats)));
+    }
+    if let Some(seer) = filter.seer_id {
+        part.push_str(&format!(" AND session.seer_id = {}", binds.bind(seer)));
+    }
+    if let Some(adventure) = filter.adventure_id {
+        part.push_str(&format!(" AND session.adventure_id = {}", binds.bind(adventure)));
     }
     if let Some(search) = &filter.search {
-        let value = bind(format!("%{}%", escape_like(search)).into());
+        let value = binds.bind_search(search);
         part.push_str(&format!(" AND (adventure.name ILIKE {value} OR seer.display_name ILIKE {value})"));
     }
 
@@ -190,8 +197,8 @@ fn statement(filter: &LobbyFilter, after: Option<&Key>) -> Statement {
     let sql = match after {
         None => format!("{part} {ORDER} LIMIT {limit}"),
         Some(Key { start, created, id }) => {
-            let created = bind((*created).into());
-            let id = bind((*id).into());
+            let created = binds.bind(*created);
+            let id = binds.bind(*id);
             let later =
                 format!("(session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))");
             match start {
@@ -201,7 +208,7 @@ fn statement(filter: &LobbyFilter, after: Option<&Key>) -> Statement {
                 ),
                 // Dated sessions, then the undated: two walks, each along the index.
                 Some(start) => {
-                    let start = bind((*start).into());
+                    let start = binds.bind(*start);
                     format!(
                         "({part} AND session.scheduled_start >= {start} \
                          AND (session.scheduled_start > {start} OR {later}) {ORDER} LIMIT {limit}) \
@@ -213,10 +220,5 @@ fn statement(filter: &LobbyFilter, after: Option<&Key>) -> Statement {
             }
         }
     };
-    Statement::from_sql_and_values(DbBackend::Postgres, sql, values)
-}
-
-/// What a person types means itself, also where LIKE gives it a meaning.
-fn escape_like(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+    binds.statement(sql)
 }

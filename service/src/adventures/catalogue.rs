@@ -1,0 +1,204 @@
+//! Lists of adventures: the catalogue of the published ones, and one's own.
+
+use entity::{
+    adventures,
+    sea_orm_active_enums::{AdventureStatus, DifficultyLevel},
+};
+use sea_orm::{
+    ActiveEnum, ColumnTrait, Condition, DerivePartialModel, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect, Statement,
+    prelude::{DateTimeWithTimeZone, Decimal},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Adventures;
+use crate::{Caller, Cursor, Error, Page, operation::operation, sql::Binds};
+
+/// Rows of a page.
+const PAGE: usize = 20;
+
+/// An adventure without its content, as a list shows it.
+#[derive(Clone, Debug, PartialEq, DerivePartialModel, Serialize, Deserialize)]
+#[sea_orm(entity = "adventures::Entity", from_query_result)]
+#[non_exhaustive]
+pub struct AdventureSummary {
+    /// Adventure.
+    pub id: Uuid,
+    /// Who made it.
+    pub creator_id: Uuid,
+    /// Name.
+    pub name: String,
+    /// What it is about.
+    pub description: Option<String>,
+    /// Small picture.
+    pub thumbnail_url: Option<String>,
+    /// How hard.
+    pub difficulty: DifficultyLevel,
+    /// Minutes.
+    pub estimated_duration: i32,
+    /// Fewest players.
+    pub min_players: i32,
+    /// Most players.
+    pub max_players: i32,
+    /// Draft, published or archived.
+    pub status: AdventureStatus,
+    /// When it was published last.
+    pub published_at: Option<DateTimeWithTimeZone>,
+    /// Whether its content was judged and found without fault.
+    pub is_valid: bool,
+    /// Sessions in which it was completed.
+    pub times_played: i32,
+    /// What players think of it.
+    pub average_rating: Option<Decimal>,
+    /// When it was begun.
+    pub created_at: DateTimeWithTimeZone,
+}
+
+/// Which adventures to show. All, by default.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogueFilter {
+    /// Only this hard.
+    pub difficulty: Option<DifficultyLevel>,
+    /// Only of at least so many minutes.
+    pub shortest: Option<i32>,
+    /// Only of at most so many minutes.
+    pub longest: Option<i32>,
+    /// Only for so many players.
+    pub players: Option<i32>,
+    /// Only where name or description holds this, in any case.
+    pub search: Option<String>,
+}
+
+/// In which order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum CatalogueOrder {
+    /// The last to be published first.
+    #[default]
+    Newest,
+    /// The most often completed first.
+    MostPlayed,
+    /// The best rated first, those without a rating last.
+    BestRated,
+}
+
+/// Where a page ended, in its order.
+#[derive(Serialize, Deserialize)]
+enum Key {
+    Newest(Option<DateTimeWithTimeZone>, Uuid),
+    MostPlayed(i32, Uuid),
+    BestRated(Option<Decimal>, Uuid),
+}
+
+impl<C: Caller> Adventures<'_, C> {
+    /// A page of the published adventures, twenty at most: the first, or the one that `after` leads to.
+    ///
+    /// Pages are stable while adventures come and go; one that is played or rated meanwhile moves.
+    ///
+    /// Who may: everybody. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadCursor`], also for a cursor of another order.
+    pub async fn catalogue(
+        self,
+        filter: &CatalogueFilter,
+        order: CatalogueOrder,
+        after: Option<&Cursor>,
+    ) -> Result<Page<AdventureSummary>, Error> {
+        let after = after.map(Cursor::key::<Key>).transpose()?;
+        let statement = statement(filter, order, after.as_ref())?;
+        operation!(self.caller, "adventures.catalogue", |tx| {
+            let rows = AdventureSummary::find_by_statement(statement.clone()).all(tx).await?;
+            Page::of(rows, PAGE, |row: &AdventureSummary| match order {
+                CatalogueOrder::Newest => Key::Newest(row.published_at, row.id),
+                CatalogueOrder::MostPlayed => Key::MostPlayed(row.times_played, row.id),
+                CatalogueOrder::BestRated => Key::BestRated(row.average_rating, row.id),
+            })
+        })
+    }
+
+    /// A page of the caller's adventures, drafts and archived ones too, the last begun first; twenty at most.
+    ///
+    /// Who may: a user. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadCursor`], [`Error::NotSignedIn`].
+    pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<AdventureSummary>, Error> {
+        let after = after.map(Cursor::key::<(DateTimeWithTimeZone, Uuid)>).transpose()?;
+        operation!(self.caller, "adventures.mine", |tx| {
+            let mut query = adventures::Entity::find()
+                .filter(adventures::Column::CreatorId.eq(tx.user()?))
+                .order_by_desc(adventures::Column::CreatedAt)
+                .order_by_asc(adventures::Column::Id)
+                .limit(PAGE as u64 + 1);
+            if let Some((created, id)) = after {
+                query = query.filter(adventures::Column::CreatedAt.lte(created)).filter(
+                    Condition::any().add(adventures::Column::CreatedAt.lt(created)).add(adventures::Column::Id.gt(id)),
+                );
+            }
+            Page::of(query.into_partial_model().all(tx).await?, PAGE, |row: &AdventureSummary| (row.created_at, row.id))
+        })
+    }
+}
+
+/// Each part is a walk along the index of its order.
+const PART: &str = "SELECT
+    id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players, max_players, status,
+    published_at, is_valid, times_played, average_rating, created_at
+  FROM public.adventures
+  WHERE status = 'published'";
+
+fn statement(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) -> Result<Statement, Error> {
+    let mut binds = Binds::default();
+    let mut part = PART.to_owned();
+    if let Some(difficulty) = filter.difficulty {
+        let value = binds.bind(difficulty.to_value().value.into_owned());
+        part.push_str(&format!(" AND difficulty = {value}::public.difficulty_level"));
+    }
+    if let Some(shortest) = filter.shortest {
+        part.push_str(&format!(" AND estimated_duration >= {}", binds.bind(shortest)));
+    }
+    if let Some(longest) = filter.longest {
+        part.push_str(&format!(" AND estimated_duration <= {}", binds.bind(longest)));
+    }
+    if let Some(players) = filter.players {
+        part.push_str(&format!(" AND {} BETWEEN min_players AND max_players", binds.bind(players)));
+    }
+    if let Some(search) = &filter.search {
+        let value = binds.bind_search(search);
+        part.push_str(&format!(" AND (name ILIKE {value} OR description ILIKE {value})"));
+    }
+
+    let limit = PAGE + 1;
+    let (column, nulls) = match order {
+        CatalogueOrder::Newest => ("published_at", ""),
+        CatalogueOrder::MostPlayed => ("times_played", ""),
+        CatalogueOrder::BestRated => ("average_rating", " NULLS LAST"),
+    };
+    let ordered = format!("ORDER BY {column} DESC{nulls}, id LIMIT {limit}");
+    let (place, id) = match (order, after) {
+        (_, None) => return Ok(binds.statement(format!("{part} {ordered}"))),
+        (CatalogueOrder::Newest, Some(Key::Newest(place, id))) => (place.map(|place| binds.bind(place)), id),
+        (CatalogueOrder::MostPlayed, Some(Key::MostPlayed(place, id))) => (Some(binds.bind(*place)), id),
+        (CatalogueOrder::BestRated, Some(Key::BestRated(place, id))) => (place.map(|place| binds.bind(place)), id),
+        _ => return Err(Error::BadCursor),
+    };
+    let id = binds.bind(*id);
+    let sql = match place {
+        None => format!("{part} AND {column} IS NULL AND id > {id} {ordered}"),
+        Some(place) => {
+            let below = format!("{part} AND {column} <= {place} AND ({column} < {place} OR id > {id}) {ordered}");
+            match order {
+                // The rated, then the others: two walks.
+                CatalogueOrder::BestRated => {
+                    format!("({below}) UNION ALL ({part} AND {column} IS NULL {ordered}) {ordered}")
+                }
+                CatalogueOrder::Newest | CatalogueOrder::MostPlayed => below,
+            }
+        }
+    };
+    Ok(binds.statement(sql))
+}

@@ -1,0 +1,222 @@
+//! Creatures: whom the Seer plays in an adventure.
+//!
+//! ```no_run
+//! use service::{Operations, Sparc, creatures::{NewCreature, Stats}};
+//!
+//! # async fn add(sparc: &Sparc, id: uuid::Uuid, adventure: uuid::Uuid) -> Result<(), service::Error> {
+//! let morgan = sparc.as_user(id);
+//! let stats = Stats { might: 4, grace: 2, ..Default::default() };
+//! let horror = NewCreature { name: "Reed Horror".into(), stats, ..Default::default() };
+//! let horror = morgan.creatures().add(adventure, horror).await?;
+//! println!("{} has {} hit points", horror.name, horror.hit_points);
+//! # Ok(())
+//! # }
+//! ```
+
+use entity::creatures;
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::{
+    Caller, Error, documents,
+    operation::operation,
+    rows::{self, set_if},
+};
+
+/// The dice of a creature: `creatures.stats`, one to ten for each attribute. Unknown fields are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Strength and force.
+    pub might: u8,
+    /// Speed and skill.
+    pub grace: u8,
+    /// Knowledge and sense.
+    pub wit: u8,
+    /// Courage and will.
+    pub heart: u8,
+    /// Whatever else the client keeps of it; kept as it is.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { might: 1, grace: 1, wit: 1, heart: 1, extra: Map::new() }
+    }
+}
+
+/// What a creature can do: one element of `creatures.abilities`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ability {
+    /// What it is called.
+    pub name: String,
+    /// What it does.
+    #[serde(default)]
+    pub description: String,
+    /// Whatever else the client keeps of it; kept as it is.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A creature to be put into an adventure.
+#[derive(Clone, Debug)]
+pub struct NewCreature {
+    /// Id to give it; drawn where none is given. The same id again gives the first creature.
+    pub id: Option<Uuid>,
+    /// 1 to 100 characters.
+    pub name: String,
+    /// What it looks like.
+    pub description: Option<String>,
+    /// The dice that it rolls.
+    pub stats: Stats,
+    /// What it can do.
+    pub abilities: Vec<Ability>,
+    /// 0 to 1000. Six by default.
+    pub hit_points: i32,
+    /// 0 to 100. None by default.
+    pub armor: i32,
+}
+
+impl Default for NewCreature {
+    fn default() -> Self {
+        Self {
+            id: None,
+            name: String::new(),
+            description: None,
+            stats: Stats::default(),
+            abilities: Vec::new(),
+            hit_points: 6,
+            armor: 0,
+        }
+    }
+}
+
+/// What to change of a creature. `None` leaves a field as it is; `Some(None)` empties it.
+#[derive(Clone, Debug, Default)]
+pub struct CreatureChanges {
+    /// 1 to 100 characters.
+    pub name: Option<String>,
+    /// What it looks like.
+    pub description: Option<Option<String>>,
+    /// The dice that it rolls.
+    pub stats: Option<Stats>,
+    /// What it can do.
+    pub abilities: Option<Vec<Ability>>,
+    /// 0 to 1000.
+    pub hit_points: Option<i32>,
+    /// 0 to 100.
+    pub armor: Option<i32>,
+}
+
+/// Operations on creatures: [`Operations::creatures`](crate::Operations::creatures).
+#[derive(Debug)]
+pub struct Creatures<'a, C> {
+    pub(crate) caller: &'a C,
+}
+
+impl<C: Caller> Creatures<'_, C> {
+    /// Puts a creature into an adventure. Twice with the same id gives the first.
+    ///
+    /// Who may: the adventure's creator, and the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`] for anybody else's adventure and for none, [`Error::InvalidValue`], [`Error::IdConflict`],
+    /// [`Error::NotSignedIn`].
+    pub async fn add(self, adventure_id: Uuid, new: NewCreature) -> Result<creatures::Model, Error> {
+        let id = new.id.unwrap_or_else(Uuid::new_v4);
+        let stats = documents::to_json(&new.stats)?;
+        let abilities = documents::to_json(&new.abilities)?;
+        operation!(self.caller, "creatures.add", adventure = adventure_id, creature = id, |tx| {
+            let row = creatures::ActiveModel {
+                id: Set(id),
+                adventure_id: Set(adventure_id),
+                name: Set(new.name.clone()),
+                description: Set(new.description.clone()),
+                stats: Set(stats.clone()),
+                abilities: Set(abilities.clone()),
+                hit_points: Set(new.hit_points),
+                armor: Set(new.armor),
+                ..Default::default()
+            };
+            rows::once(tx, row, id, creatures::Column::Id, "creature", |there| {
+                there.adventure_id == adventure_id && there.name == new.name && there.stats == stats
+            })
+            .await
+        })
+    }
+
+    /// Changes a creature. Nothing to change gives it as it is.
+    ///
+    /// Who may: the adventure's creator, and the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidValue`], [`Error::NotFound`] where it cannot be read, [`Error::NotAllowed`] where it can,
+    /// [`Error::NotSignedIn`].
+    pub async fn edit(self, id: Uuid, changes: CreatureChanges) -> Result<creatures::Model, Error> {
+        let mut row = creatures::ActiveModel::default();
+        set_if(&mut row.name, &changes.name);
+        set_if(&mut row.description, &changes.description);
+        set_if(&mut row.stats, &changes.stats.as_ref().map(documents::to_json).transpose()?);
+        set_if(&mut row.abilities, &changes.abilities.as_ref().map(documents::to_json).transpose()?);
+        set_if(&mut row.hit_points, &changes.hit_points);
+        set_if(&mut row.armor, &changes.armor);
+        operation!(self.caller, "creatures.edit", creature = id, |tx| {
+            match rows::change(tx, row.clone(), id, creatures::Column::Id).await? {
+                Some(creature) => Ok(creature),
+                None => {
+                    rows::find::<creatures::Entity>(tx, id, "creature").await?;
+                    Err(Error::NotAllowed { rule: "creatures are kept by who made their adventure" })
+                }
+            }
+        })
+    }
+
+    /// Takes a creature out of its adventure. Its rolls stay, under its name.
+    ///
+    /// Who may: the adventure's creator, and the service. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], also for somebody else's; [`Error::NotSignedIn`].
+    pub async fn remove(self, id: Uuid) -> Result<(), Error> {
+        operation!(self.caller, "creatures.remove", creature = id, |tx| {
+            let gone = creatures::Entity::delete_by_id(id).exec(tx).await?;
+            if gone.rows_affected == 0 { Err(Error::NotFound { what: "creature" }) } else { Ok(()) }
+        })
+    }
+
+    /// One creature.
+    ///
+    /// Who may: whoever may read its adventure. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn get(self, id: Uuid) -> Result<creatures::Model, Error> {
+        operation!(self.caller, "creatures.get", creature = id, |tx| {
+            rows::find::<creatures::Entity>(tx, id, "creature").await
+        })
+    }
+
+    /// The creatures of an adventure, by name.
+    ///
+    /// Who may: whoever may read the adventure; to others there are none. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// None of its own.
+    pub async fn list(self, adventure_id: Uuid) -> Result<Vec<creatures::Model>, Error> {
+        operation!(self.caller, "creatures.list", adventure = adventure_id, |tx| {
+            Ok(creatures::Entity::find()
+                .filter(creatures::Column::AdventureId.eq(adventure_id))
+                .order_by_asc(creatures::Column::Name)
+                .order_by_asc(creatures::Column::Id)
+                .all(tx)
+                .await?)
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! Rolls of the past, and the saves that are left.
+
+use chrono::{DateTime, Utc};
+use entity::{dice_rolls, sea_orm_active_enums::RollType};
+use sea_orm::{
+    ColumnTrait, Condition, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Statement,
+    prelude::DateTimeWithTimeZone,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Dice, RollsOf};
+use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation};
+
+/// Which rolls to show. All, fifty a page, by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HistoryFilter {
+    /// Only of this character.
+    pub character_id: Option<Uuid>,
+    /// Only of this kind.
+    pub kind: Option<RollType>,
+    /// Only then or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Only before.
+    pub until: Option<DateTime<Utc>>,
+    /// Rolls of a page.
+    pub page_size: PageSize,
+}
+
+/// Whether a seat has its heroic save.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SavesLeft {
+    /// Who sits there.
+    pub user_id: Uuid,
+    /// With which character.
+    pub character_id: Uuid,
+    /// Heroic saves left in this encounter: one, or none.
+    pub left: i32,
+}
+
+/// One an encounter: a save that was counted for an earlier one is given back.
+const SAVES_LEFT: &str = "SELECT
+    seat.user_id,
+    seat.character_id,
+    CASE
+      WHEN seat.heroic_saves_used = 0 OR seat.heroic_saves_encounter <> session.encounters_begun THEN 1
+      ELSE 0
+    END AS left
+  FROM public.session_players AS seat
+  JOIN public.sessions AS session ON session.id = seat.session_id
+  WHERE seat.session_id = $1
+    AND seat.is_active
+  ORDER BY seat.joined_at, seat.user_id";
+
+impl<C: Caller> Dice<'_, C> {
+    /// A page of rolls, the latest first: of a table, or of a character at the tables that the caller was at.
+    ///
+    /// Who may: those at the table; to others there are none. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadCursor`], [`Error::NotSignedIn`].
+    pub async fn history(
+        self,
+        of: RollsOf,
+        filter: &HistoryFilter,
+        after: Option<&Cursor>,
+    ) -> Result<Page<dice_rolls::Model>, Error> {
+        let after = after.map(Cursor::key::<(DateTimeWithTimeZone, Uuid)>).transpose()?;
+        let limit = filter.page_size.rows();
+        let (column, id) = match of {
+            RollsOf::Session(id) => (dice_rolls::Column::SessionId, id),
+            RollsOf::Character(id) => (dice_rolls::Column::CharacterId, id),
+        };
+        operation!(self.caller, "dice.history", of = id, |tx| {
+            let mut query = dice_rolls::Entity::find()
+                .filter(column.eq(id))
+                .order_by_desc(dice_rolls::Column::CreatedAt)
+                .order_by_asc(dice_rolls::Column::Id)
+                .limit(limit as u64 + 1);
+            if let Some(character) = filter.character_id {
+                query = query.filter(dice_rolls::Column::CharacterId.eq(character));
+            }
+            if let Some(kind) = filter.kind {
+                query = query.filter(dice_rolls::Column::RollType.eq(kind));
+            }
+            if let Some(from) = filter.from {
+                query = query.filter(dice_rolls::Column::CreatedAt.gte(from));
+            }
+            if let Some(until) = filter.until {
+                query = query.filter(dice_rolls::Column::CreatedAt.lt(until));
+            }
+            if let Some((created, roll)) = after {
+                query = query.filter(dice_rolls::Column::CreatedAt.lte(created)).filter(
+                    Condition::any()
+                        .add(dice_rolls::Column::CreatedAt.lt(created))
+                        .add(dice_rolls::Column::Id.gt(roll)),
+                );
+            }
+            Page::of(query.all(tx).await?, limit, |row: &dice_rolls::Model| (row.created_at, row.id))
+        })
+    }
+
+    /// The heroic saves that are left at a table, a line for each seat that is held.
+    ///
+    /// Who may: whoever, signed in, sees the session; to others there are none. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSignedIn`].
+    pub async fn saves_left(self, session_id: Uuid) -> Result<Vec<SavesLeft>, Error> {
+        operation!(self.caller, "dice.saves_left", session = session_id, |tx| {
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, SAVES_LEFT, [session_id.into()]);
+            Ok(SavesLeft::find_by_statement(statement).all(tx).await?)
+        })
+    }
+}

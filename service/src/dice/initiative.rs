@@ -1,0 +1,132 @@
+//! Initiative: who acts when.
+
+use entity::{
+    dice_rolls,
+    sea_orm_active_enums::{Attribute, RollType},
+    session_players,
+};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QuerySelect, Statement,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Dice, Roller};
+use crate::{Caller, Difficulty, Error, connection::Worn, operation::operation};
+
+/// A roll of initiative to be made for a whole table.
+#[derive(Clone, Debug, Default)]
+pub struct NewInitiative {
+    /// Id to give it; drawn where none is given. The same id again gives the first rolls.
+    pub id: Option<Uuid>,
+    /// Table.
+    pub session_id: Uuid,
+    /// The creatures that take part, besides all characters that are seated.
+    pub creatures: Vec<Uuid>,
+}
+
+/// Somebody's turn: a roll of one die.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Turn {
+    /// Who acts.
+    pub roller: Roller,
+    /// The name of who acts.
+    pub name: String,
+    /// What the die showed.
+    pub die: i32,
+    /// The whole roll.
+    pub roll: dice_rolls::Model,
+}
+
+const ORDER: &str = "SELECT private.initiative_order($1) AS ids";
+
+impl<C: Caller> Dice<'_, C> {
+    /// Rolls one die for every character that is seated and the creatures named, and gives the turns in their order: the
+    /// highest first, ties by grace. All rolls, or none.
+    ///
+    /// Twice with the same id gives the first rolls; who sat down in between rolls now.
+    ///
+    /// Who may: the Seer of an active session, and the service. Seven round trips. Event `dice_rolled` for each.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`] for anybody else and in a session that is not active,
+    /// [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotFound`] where nobody is seated and no
+    /// creature named, [`Error::NotSignedIn`].
+    pub async fn initiative(self, new: NewInitiative) -> Result<Vec<Turn>, Error> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            ids: Vec<Uuid>,
+        }
+        let id = new.id.unwrap_or_else(Uuid::new_v4);
+        operation!(self.caller, "dice.initiative", session = new.session_id, |tx| {
+            let rollers = seated(tx, new.session_id).await?.into_iter().map(Roller::Character);
+            let rollers: Vec<Roller> = rollers.chain(new.creatures.iter().copied().map(Roller::Creature)).collect();
+            if rollers.is_empty() {
+                return Err(Error::NotFound { what: "seat" });
+            }
+            let ids: Vec<Uuid> = rollers.iter().map(|roller| roll_id(id, *roller)).collect();
+            let rows = rollers.iter().map(|roller| roll(id, new.session_id, *roller));
+            dice_rolls::Entity::insert_many(rows)
+                .on_conflict_do_nothing_on([dice_rolls::Column::Id])
+                .exec_without_returning(tx)
+                .await?;
+
+            // Elevated by the database: grace stands on sheets that the table does not see.
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, ORDER, [ids.clone().into()]);
+            let order = Row::find_by_statement(statement).one(tx).await?.map(|row| row.ids).unwrap_or_default();
+            let mut rolls =
+                dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(ids.iter().copied())).all(tx).await?;
+            if rolls.len() != ids.len() || rolls.iter().any(|roll| roll.session_id != new.session_id) {
+                return Err(Error::IdConflict { what: "roll" });
+            }
+            rolls.sort_by_key(|roll| order.iter().position(|id| *id == roll.id));
+            Ok(rolls.into_iter().filter_map(turn).collect())
+        })
+    }
+}
+
+async fn seated(tx: &Worn, session_id: Uuid) -> Result<Vec<Uuid>, Error> {
+    Ok(session_players::Entity::find()
+        .select_only()
+        .column(session_players::Column::CharacterId)
+        .filter(session_players::Column::SessionId.eq(session_id))
+        .filter(session_players::Column::IsActive.eq(true))
+        .into_tuple()
+        .all(tx)
+        .await?)
+}
+
+/// An id for each roll that the same call gives it again: both are random, and so is what they make together.
+fn roll_id(of: Uuid, roller: Roller) -> Uuid {
+    let (Roller::Character(who) | Roller::Creature(who)) = roller;
+    Uuid::from_u128(of.as_u128() ^ who.as_u128())
+}
+
+fn roll(of: Uuid, session_id: Uuid, roller: Roller) -> dice_rolls::ActiveModel {
+    let (character_id, creature_id) = match roller {
+        Roller::Character(id) => (Some(id), None),
+        Roller::Creature(id) => (None, Some(id)),
+    };
+    dice_rolls::ActiveModel {
+        id: Set(roll_id(of, roller)),
+        session_id: Set(session_id),
+        character_id: Set(character_id),
+        creature_id: Set(creature_id),
+        attribute: Set(Attribute::Grace),
+        // There is nothing to reach: the column asks for a number.
+        difficulty: Set(Difficulty::MIN.get()),
+        roll_type: Set(RollType::Initiative),
+        ..Default::default()
+    }
+}
+
+fn turn(roll: dice_rolls::Model) -> Option<Turn> {
+    let roller = match (roll.character_id, roll.creature_id) {
+        (Some(id), _) => Roller::Character(id),
+        (None, Some(id)) => Roller::Creature(id),
+        (None, None) => return None,
+    };
+    Some(Turn { roller, name: roll.character_name.clone(), die: roll.total, roll })
+}

@@ -1,0 +1,205 @@
+//! Maintenance: what keeps the tables tidy, in batches, safe to run twice and at once.
+//!
+//! Where `pg_cron` is installed, the schema schedules the same jobs.
+//!
+//! ```no_run
+//! use service::{Operations, Sparc, maintenance::Run};
+//!
+//! # async fn nightly(sparc: &Sparc) -> Result<(), service::Error> {
+//! let service = sparc.as_service();
+//! let archived = service.maintenance().archive_sessions(Run::default(), |so_far| println!("{so_far} moved")).await?;
+//! service.maintenance().clean_events(Run::default(), |_| ()).await?;
+//! service.maintenance().vacuum(Run::default(), |_| ()).await?;
+//! println!("{} sessions, {}", archived.rows, if archived.is_finished { "all" } else { "more another night" });
+//! # Ok(())
+//! # }
+//! ```
+
+use std::time::{Duration, Instant};
+
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement};
+use serde::{Deserialize, Serialize};
+
+use crate::{As, Caller, Error, connection::sealed::Sealed, identity::Identity, operation::operation};
+
+/// How a job is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Rows of a batch, each a transaction of its own: 1 to 10,000. A thousand by default.
+    pub batch: u16,
+    /// No batch is begun later than this. Ten minutes by default.
+    pub time: Duration,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { batch: 1000, time: Duration::from_secs(600) }
+    }
+}
+
+/// What a job has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Done {
+    /// Rows deleted, sessions moved, or tables vacuumed.
+    pub rows: u64,
+    /// Whether nothing is left that another run does not hold; else the time was up.
+    pub is_finished: bool,
+}
+
+/// What is waiting to be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Due {
+    /// Events older than a day.
+    pub events: i64,
+    /// Completed sessions that ended 90 days ago.
+    pub sessions: i64,
+}
+
+/// Operations of upkeep: [`Operations::maintenance`](crate::Operations::maintenance).
+#[derive(Debug)]
+pub struct Maintenance<'a, C> {
+    pub(crate) caller: &'a C,
+}
+
+const DUE: &str = "SELECT
+    (SELECT count(*) FROM public.session_events WHERE created_at < now() - INTERVAL '24 hours') AS events,
+    (
+      SELECT count(*)
+      FROM public.sessions
+      WHERE status = 'completed'
+        AND ended_at < now() - INTERVAL '90 days'
+    ) AS sessions";
+
+const CLEAN_EVENTS: &str = "SELECT private.clean_events($1) AS rows";
+
+const ARCHIVE_SESSIONS: &str = "SELECT private.archive_sessions($1) AS rows";
+
+/// The tables where rows come and go fastest.
+const TABLES: [&str; 4] = ["sessions", "session_players", "session_events", "dice_rolls"];
+
+/// VACUUM skips a table that the role does not own, with a warning that no client reads.
+const OWNS: &str = "SELECT bool_and(pg_has_role(relowner, 'USAGE')) AS owns
+  FROM pg_catalog.pg_class
+  WHERE oid = ANY ('{public.sessions,public.session_players,public.session_events,public.dice_rolls}'::regclass[])";
+
+#[derive(FromQueryResult)]
+struct Batch {
+    rows: i32,
+}
+
+/// Runs batches until one comes back short, or the time is up.
+macro_rules! in_batches {
+    ($caller:expr, $name:literal, $sql:ident, $run:ident, $progress:ident) => {{
+        let begun = Instant::now();
+        let size = i32::from($run.batch.clamp(1, 10_000));
+        let mut done = Done::default();
+        while !done.is_finished && (done.rows == 0 || begun.elapsed() < $run.time) {
+            let batch = operation!($caller, $name, |tx| {
+                let statement = Statement::from_sql_and_values(DbBackend::Postgres, $sql, [size.into()]);
+                Ok(Batch::find_by_statement(statement).one(tx).await?.map_or(0, |batch| batch.rows))
+            })?;
+            done.rows += u64::from(batch.unsigned_abs());
+            done.is_finished = batch < size;
+            $progress(done.rows);
+        }
+        Ok(done)
+    }};
+}
+
+impl<C: Caller> Maintenance<'_, C> {
+    /// What is waiting to be done: the end of a progress bar.
+    ///
+    /// Who may: the service. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`].
+    pub async fn due(self) -> Result<Due, Error> {
+        only_service(self.caller)?;
+        operation!(self.caller, "maintenance.due", |tx| {
+            let statement = Statement::from_string(DbBackend::Postgres, DUE);
+            Ok(Due::find_by_statement(statement).one(tx).await?.unwrap_or_default())
+        })
+    }
+
+    /// Deletes events older than a day, the oldest first, and tells after each batch how many are gone. Two at once share
+    /// the work.
+    ///
+    /// Who may: the service. Four round trips for each batch. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`].
+    pub async fn clean_events(self, run: Run, mut progress: impl FnMut(u64) + Send) -> Result<Done, Error> {
+        only_service(self.caller)?;
+        in_batches!(self.caller, "maintenance.clean_events", CLEAN_EVENTS, run, progress)
+    }
+
+    /// Moves completed sessions that ended 90 days ago to the archive, with their seats and rolls, and tells after each
+    /// batch how many have moved. Two at once share the work.
+    ///
+    /// Who may: the service. Four round trips for each batch. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`].
+    pub async fn archive_sessions(self, run: Run, mut progress: impl FnMut(u64) + Send) -> Result<Done, Error> {
+        only_service(self.caller)?;
+        in_batches!(self.caller, "maintenance.archive_sessions", ARCHIVE_SESSIONS, run, progress)
+    }
+}
+
+/// Not in a transaction of the caller's: PostgreSQL vacuums in none.
+impl Maintenance<'_, As> {
+    /// Vacuums and analyzes the tables where rows come and go fastest, and tells after each how many are done. A table
+    /// that somebody else vacuums is left to them; none is begun after the time of the run.
+    ///
+    /// Who may: the service, over a login that owns the tables (the one that migrated). A round trip for each table. No
+    /// event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`], also over a login that does not own the tables.
+    pub async fn vacuum(self, run: Run, mut progress: impl FnMut(u64) + Send) -> Result<Done, Error> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            owns: Option<bool>,
+        }
+        only_service(self.caller)?;
+        let span = tracing::info_span!("sparc", operation = "maintenance.vacuum", identity = "service");
+        tracing::Instrument::instrument(
+            async {
+                let pool = self.caller.pool();
+                let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(pool).await?;
+                if owns.and_then(|row| row.owns) != Some(true) {
+                    return Err(Error::NotAllowed { rule: "tables are vacuumed by the login that owns them" });
+                }
+                let begun = Instant::now();
+                let mut done = Done::default();
+                for table in TABLES {
+                    if done.rows > 0 && begun.elapsed() >= run.time {
+                        return Ok(done);
+                    }
+                    pool.execute_unprepared(&format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
+                    done.rows += 1;
+                    progress(done.rows);
+                }
+                done.is_finished = true;
+                Ok(done)
+            },
+            span,
+        )
+        .await
+    }
+}
+
+/// Said here, because nobody may find out by what a privilege says how much there is to clean.
+fn only_service(caller: &impl Sealed) -> Result<(), Error> {
+    match caller.identity() {
+        Identity::Service => Ok(()),
+        Identity::User(_) => Err(Error::NotAllowed { rule: "upkeep is the server's" }),
+        Identity::Anon => Err(Error::NotSignedIn),
+    }
+}

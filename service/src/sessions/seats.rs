@@ -1,0 +1,201 @@
+//! Seats: taking one, giving it up, and the Seer's hand in it.
+
+use entity::session_players;
+use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
+use uuid::Uuid;
+
+use super::{SessionCard, Sessions, lobby};
+use crate::{Caller, Error, JoinCode, connection::Worn, operation::operation, rows};
+
+const JOIN_BY_CODE: &str = "SELECT private.join_by_code($1, $2) AS session_id";
+
+const BY_CODE: &str = "SELECT * FROM private.session_by_code($1)";
+
+impl<C: Caller> Sessions<'_, C> {
+    /// What the session with that code is, public or private: who was told the code looks before sitting down.
+    ///
+    /// Who may: a user who knows the code, and the service. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchCode`], [`Error::NotSignedIn`].
+    pub async fn by_code(self, code: &JoinCode) -> Result<SessionCard, Error> {
+        operation!(self.caller, "sessions.by_code", |tx| {
+            // Elevated by the database: what a code is for.
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, BY_CODE, [code.as_str().into()]);
+            let row = lobby::Row::find_by_statement(statement).one(tx).await?.ok_or(Error::NoSuchCode)?;
+            Ok(row.into())
+        })
+    }
+
+    /// Takes a seat in the session with that code, public or private, or comes back to it. Who sits there already stays.
+    ///
+    /// Who may: a user who knows the code; newly while the session waits, back as long as it lives. Five round trips.
+    /// Event `player_joined`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchCode`], [`Error::SessionFull`], [`Error::SessionOver`], [`Error::SessionStarted`],
+    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotFound`] for the character,
+    /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    pub async fn join(self, code: &JoinCode, character_id: Uuid) -> Result<session_players::Model, Error> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            session_id: Uuid,
+        }
+        operation!(self.caller, "sessions.join", character = character_id, |tx| {
+            let user_id = tx.user()?;
+            let values = [code.as_str().into(), character_id.into()];
+            // Elevated by the database: what a code is for.
+            let row = Row::find_by_statement(Statement::from_sql_and_values(DbBackend::Postgres, JOIN_BY_CODE, values))
+                .one(tx)
+                .await?
+                .ok_or(Error::NoSuchCode)?;
+            seat(tx, row.session_id, user_id).await
+        })
+    }
+
+    /// Takes a seat in a public session, as the lobby offers it, or comes back to any. Who sits there already stays.
+    ///
+    /// Who may: a user; newly while the session waits, back as long as it lives. Five round trips. Event
+    /// `player_joined`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`] where the session is private or does not wait, [`Error::SessionFull`],
+    /// [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotFound`] for the
+    /// character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    pub async fn join_public(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
+        operation!(self.caller, "sessions.join_public", session = id, character = character_id, |tx| {
+            sit(tx, id, tx.user()?, character_id).await
+        })
+    }
+
+    /// Gives up the own seat. Again is no error.
+    ///
+    /// Who may: a player of the session. Four round trips. Event `player_left`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionOver`], [`Error::NotFound`] without a seat, [`Error::NotSignedIn`].
+    pub async fn leave(self, id: Uuid) -> Result<session_players::Model, Error> {
+        operation!(self.caller, "sessions.leave", session = id, |tx| { change(tx, id, tx.user()?, left()).await })
+    }
+
+    /// Takes the seat again that the caller gave up, with the same character or another.
+    ///
+    /// Who may: a player who left, while the session lives and has a seat. Four round trips. Event `player_joined`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
+    /// [`Error::NotFound`] without a seat or for the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    pub async fn come_back(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
+        operation!(self.caller, "sessions.come_back", session = id, character = character_id, |tx| {
+            let row = session_players::ActiveModel {
+                is_active: Set(true),
+                character_id: Set(character_id),
+                ..Default::default()
+            };
+            change(tx, id, tx.user()?, row).await
+        })
+    }
+
+    /// Brings another character to the seat that the caller holds.
+    ///
+    /// Who may: the player, before the start. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionStarted`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
+    /// [`Error::NotFound`] without a seat or for the character, [`Error::NotSignedIn`].
+    pub async fn change_character(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
+        operation!(self.caller, "sessions.change_character", session = id, character = character_id, |tx| {
+            let row = session_players::ActiveModel { character_id: Set(character_id), ..Default::default() };
+            change(tx, id, tx.user()?, row).await
+        })
+    }
+
+    /// Seats a player, at any time while the session lives; one who left comes back. Who sits there already stays.
+    ///
+    /// Who may: the Seer, and the service. Five round trips. Event `player_joined`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`] where it is not the player's,
+    /// [`Error::CharacterRetired`], [`Error::NotYourChoice`] for another character than the one that the player brought
+    /// and sits with, [`Error::NotFound`] for the character, [`Error::NotAllowed`], [`Error::NotSignedIn`],
+    /// [`Error::AccountClosed`] for the player's.
+    pub async fn seat(self, id: Uuid, player_id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
+        operation!(self.caller, "sessions.seat", session = id, player = player_id, character = character_id, |tx| {
+            sit(tx, id, player_id, character_id).await
+        })
+    }
+
+    /// Removes a player from the table. Again is no error. The player may come back while the session lives: there is no
+    /// ban.
+    ///
+    /// Who may: the Seer, and the service. Four round trips. Event `player_left`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionOver`], [`Error::NotFound`] without such a seat, also where the caller is not the Seer;
+    /// [`Error::NotSignedIn`].
+    pub async fn remove(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
+        operation!(self.caller, "sessions.remove", session = id, player = player_id, |tx| {
+            change(tx, id, player_id, left()).await
+        })
+    }
+}
+
+fn left() -> session_players::ActiveModel {
+    session_players::ActiveModel { is_active: Set(false), ..Default::default() }
+}
+
+async fn seat(tx: &Worn, session_id: Uuid, user_id: Uuid) -> Result<session_players::Model, Error> {
+    session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?.ok_or(Error::NotFound { what: "seat" })
+}
+
+async fn change(
+    tx: &Worn,
+    session_id: Uuid,
+    user_id: Uuid,
+    row: session_players::ActiveModel,
+) -> Result<session_players::Model, Error> {
+    session_players::Entity::update_many()
+        .set(row)
+        .filter(session_players::Column::SessionId.eq(session_id))
+        .filter(session_players::Column::UserId.eq(user_id))
+        .exec_with_returning(tx)
+        .await?
+        .pop()
+        .ok_or(Error::NotFound { what: "seat" })
+}
+
+/// An old seat first, where there is one: seats are taken before sessions, whoever takes them.
+async fn sit(tx: &Worn, session_id: Uuid, user_id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
+    let back =
+        session_players::ActiveModel { is_active: Set(true), character_id: Set(character_id), ..Default::default() };
+    let back = session_players::Entity::update_many()
+        .set(back)
+        .filter(session_players::Column::SessionId.eq(session_id))
+        .filter(session_players::Column::UserId.eq(user_id))
+        .filter(session_players::Column::IsActive.eq(false))
+        .exec_with_returning(tx)
+        .await?
+        .pop();
+    if let Some(seat) = back {
+        return Ok(seat);
+    }
+    let row = session_players::ActiveModel {
+        session_id: Set(session_id),
+        user_id: Set(user_id),
+        character_id: Set(character_id),
+        ..Default::default()
+    };
+    let key = [session_players::Column::SessionId, session_players::Column::UserId];
+    match rows::unless_there(tx, row, key).await? {
+        Some(seat) => Ok(seat),
+        None => seat(tx, session_id, user_id).await,
+    }
+}

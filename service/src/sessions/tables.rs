@@ -1,0 +1,208 @@
+//! One's own tables: those that live, those that are over, and the archive.
+
+use chrono::{DateTime, Utc};
+use entity::{archived_dice_rolls, archived_session_players, archived_sessions, sea_orm_active_enums::SessionStatus};
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect,
+    prelude::DateTimeWithTimeZone,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Sessions;
+use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, sql::Binds};
+
+/// Rows of a page.
+const PAGE: usize = 50;
+
+/// One of the caller's tables in a line.
+#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TableCard {
+    /// Session.
+    pub id: Uuid,
+    /// Its code.
+    pub code: String,
+    /// What it does.
+    pub status: SessionStatus,
+    /// Who runs it.
+    pub seer_id: Uuid,
+    /// Name of who runs it.
+    pub seer_name: String,
+    /// What is played.
+    pub adventure_id: Uuid,
+    /// Its name; none where it is a draft of somebody else's.
+    pub adventure_name: Option<String>,
+    /// The character that the caller brought; none for the Seer.
+    pub character_id: Option<Uuid>,
+    /// Seats held.
+    pub seats_taken: i32,
+    /// Seats in all.
+    pub max_players: i32,
+    /// When it is to begin.
+    pub scheduled_start: Option<DateTimeWithTimeZone>,
+    /// When it began.
+    pub started_at: Option<DateTimeWithTimeZone>,
+    /// When it was over.
+    pub ended_at: Option<DateTimeWithTimeZone>,
+    /// When it was opened.
+    pub created_at: DateTimeWithTimeZone,
+    /// Whether it is read from the archive.
+    pub is_archived: bool,
+}
+
+/// A session of long ago, and who sat there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ArchivedTable {
+    /// The session.
+    pub session: archived_sessions::Model,
+    /// Everyone who had a seat, the first to come first; nobody, for a visitor.
+    pub seats: Vec<archived_session_players::Model>,
+}
+
+/// The columns of a card, from a live session or an archived one.
+const CARD: &str = "SELECT
+    session.id, session.code::text AS code, session.status, session.seer_id, seer.display_name AS seer_name,
+    session.adventure_id, adventure.name AS adventure_name, seat.character_id, session.seats_taken,
+    session.max_players, session.scheduled_start, session.started_at, session.ended_at, session.created_at";
+
+const LIVE: &str = ", false AS is_archived
+  FROM public.sessions AS session
+  JOIN public.users AS seer ON seer.id = session.seer_id
+  LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
+  LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = $1
+  WHERE session.id = ANY ((SELECT private.my_session_ids())::uuid[])";
+
+const ARCHIVED: &str = ", true AS is_archived
+  FROM public.archived_sessions AS session
+  JOIN public.users AS seer ON seer.id = session.seer_id
+  LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
+  LEFT JOIN public.archived_session_players AS seat ON seat.session_id = session.id AND seat.user_id = $1
+  WHERE session.id = ANY ((SELECT private.my_archived_session_ids())::uuid[])";
+
+impl<C: Caller> Sessions<'_, C> {
+    /// A page of the caller's tables that live: those that the caller runs or has a seat at, the last opened first; fifty
+    /// at most.
+    ///
+    /// Who may: a user. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadCursor`], [`Error::NotSignedIn`].
+    pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<TableCard>, Error> {
+        let after = after.map(Cursor::key::<(DateTime<Utc>, Uuid)>).transpose()?;
+        operation!(self.caller, "sessions.mine", |tx| {
+            let mut binds = Binds::default();
+            binds.bind(tx.user()?);
+            let later = later(&mut binds, "created_at", after);
+            let statement = binds.statement(format!(
+                "{CARD}{LIVE}
+                 AND session.status NOT IN ('completed', 'cancelled')
+                 AND (session.seer_id = $1 OR seat.is_active)
+                 {later}
+                 ORDER BY created_at DESC, id LIMIT {}",
+                PAGE + 1
+            ));
+            let rows = TableCard::find_by_statement(statement).all(tx).await?;
+            Page::of(rows, PAGE, |row: &TableCard| (row.created_at, row.id))
+        })
+    }
+
+    /// A page of the caller's tables that are over, also from the archive: those that the caller ran or ever sat at, the
+    /// last to end first; fifty at most.
+    ///
+    /// Who may: a user. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadCursor`], [`Error::NotSignedIn`].
+    pub async fn past(self, after: Option<&Cursor>) -> Result<Page<TableCard>, Error> {
+        let after = after.map(Cursor::key::<(DateTime<Utc>, Uuid)>).transpose()?;
+        operation!(self.caller, "sessions.past", |tx| {
+            let mut binds = Binds::default();
+            binds.bind(tx.user()?);
+            let later = later(&mut binds, "ended_at", after);
+            let end = format!("{later} ORDER BY ended_at DESC, id LIMIT {}", PAGE + 1);
+            let statement = binds.statement(format!(
+                "({CARD}{LIVE} AND session.status IN ('completed', 'cancelled') {end})
+                 UNION ALL
+                 ({CARD}{ARCHIVED} {end})
+                 ORDER BY ended_at DESC, id LIMIT {}",
+                PAGE + 1
+            ));
+            let rows = TableCard::find_by_statement(statement).all(tx).await?;
+            Page::of(rows, PAGE, |row: &TableCard| (row.ended_at, row.id))
+        })
+    }
+
+    /// A table of the archive, with its seats; its rolls have [`archived_rolls`](Self::archived_rolls).
+    ///
+    /// Who may: everybody where it was public, else those who were at it. Five round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn archived(self, id: Uuid) -> Result<ArchivedTable, Error> {
+        operation!(self.caller, "sessions.archived", session = id, |tx| {
+            let session =
+                archived_sessions::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
+            // Seats are for those who signed in.
+            let seats = match tx.identity() {
+                crate::identity::Identity::Anon => Vec::new(),
+                _ => {
+                    archived_session_players::Entity::find()
+                        .filter(archived_session_players::Column::SessionId.eq(id))
+                        .order_by_asc(archived_session_players::Column::JoinedAt)
+                        .order_by_asc(archived_session_players::Column::UserId)
+                        .all(tx)
+                        .await?
+                }
+            };
+            Ok(ArchivedTable { session, seats })
+        })
+    }
+
+    /// A page of the rolls of a table of the archive, in the order in which they fell.
+    ///
+    /// Who may: those who were at the table; to others there are none. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadCursor`], [`Error::NotSignedIn`].
+    pub async fn archived_rolls(
+        self,
+        id: Uuid,
+        size: PageSize,
+        after: Option<&Cursor>,
+    ) -> Result<Page<archived_dice_rolls::Model>, Error> {
+        let after = after.map(Cursor::key::<(DateTimeWithTimeZone, Uuid)>).transpose()?;
+        let limit = size.rows();
+        operation!(self.caller, "sessions.archived_rolls", session = id, |tx| {
+            let mut query = archived_dice_rolls::Entity::find()
+                .filter(archived_dice_rolls::Column::SessionId.eq(id))
+                .order_by_asc(archived_dice_rolls::Column::CreatedAt)
+                .order_by_asc(archived_dice_rolls::Column::Id)
+                .limit(limit as u64 + 1);
+            if let Some((created, roll)) = after {
+                query = query.filter(archived_dice_rolls::Column::CreatedAt.gte(created)).filter(
+                    Condition::any()
+                        .add(archived_dice_rolls::Column::CreatedAt.gt(created))
+                        .add(archived_dice_rolls::Column::Id.gt(roll)),
+                );
+            }
+            Page::of(query.all(tx).await?, limit, |row: &archived_dice_rolls::Model| (row.created_at, row.id))
+        })
+    }
+}
+
+/// The condition of the page after that place, the latest first.
+fn later(binds: &mut Binds, column: &str, after: Option<(DateTime<Utc>, Uuid)>) -> String {
+    match after {
+        None => String::new(),
+        Some((time, id)) => {
+            let (time, id) = (binds.bind(time), binds.bind(id));
+            format!("AND session.{column} <= {time} AND (session.{column} < {time} OR session.id > {id})")
+        }
+    }
+}

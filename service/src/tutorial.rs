@@ -1,0 +1,256 @@
+//! The tutorial: two paths, learnt step by step.
+//!
+//! Player: welcome, character basics, dice rolling, combat practice, player complete. Seer: welcome, running sessions,
+//! seer complete (decision "Facts of the game"). The database refuses steps out of order.
+//!
+//! ```no_run
+//! use entity::sea_orm_active_enums::TutorialPath;
+//! use service::{Operations, Sparc, tutorial::Step};
+//!
+//! # async fn learn(sparc: &Sparc, ada: uuid::Uuid) -> Result<(), service::Error> {
+//! let ada = sparc.as_user(ada);
+//! ada.tutorial().begin(TutorialPath::Seer).await?;
+//! ada.tutorial().advance(Step::Welcome).await?;
+//! ada.tutorial().advance(Step::RunningSessions).await?;
+//! let progress = ada.tutorial().complete().await?;
+//! assert!(progress.completed_at.is_some());
+//! # Ok(())
+//! # }
+//! ```
+
+use std::{fmt, str::FromStr};
+
+use entity::{sea_orm_active_enums::TutorialPath, tutorial_progress};
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QuerySelect, sea_query::Expr};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{Caller, Error, connection::Worn, operation::operation, rows};
+
+/// A step of the tutorial, named in `tutorial_progress` as it is displayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Step {
+    /// What the game is: both paths begin here.
+    Welcome,
+    /// What a character is.
+    CharacterBasics,
+    /// How dice decide.
+    DiceRolling,
+    /// A first fight.
+    CombatPractice,
+    /// The end of the player's path.
+    PlayerComplete,
+    /// How a Seer runs a session.
+    RunningSessions,
+    /// The end of the Seer's path.
+    SeerComplete,
+}
+
+impl Step {
+    /// The steps of a path, in their order.
+    #[must_use]
+    pub const fn of(path: TutorialPath) -> &'static [Self] {
+        match path {
+            TutorialPath::Player => {
+                &[Self::Welcome, Self::CharacterBasics, Self::DiceRolling, Self::CombatPractice, Self::PlayerComplete]
+            }
+            TutorialPath::Seer => &[Self::Welcome, Self::RunningSessions, Self::SeerComplete],
+        }
+    }
+
+    /// Its name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Welcome => "welcome",
+            Self::CharacterBasics => "character-basics",
+            Self::DiceRolling => "dice-rolling",
+            Self::CombatPractice => "combat-practice",
+            Self::PlayerComplete => "player-complete",
+            Self::RunningSessions => "running-sessions",
+            Self::SeerComplete => "seer-complete",
+        }
+    }
+
+    fn next(self, path: TutorialPath) -> Option<Self> {
+        let steps = Self::of(path);
+        let place = steps.iter().position(|step| *step == self)?;
+        steps.get(place + 1).copied()
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Step {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        [TutorialPath::Player, TutorialPath::Seer]
+            .into_iter()
+            .flat_map(Self::of)
+            .find(|step| step.as_str() == text)
+            .copied()
+            .ok_or(Error::InvalidValue { field: "step", rule: "is a step of the tutorial" })
+    }
+}
+
+/// Operations on the tutorial: [`Operations::tutorial`](crate::Operations::tutorial).
+#[derive(Debug)]
+pub struct Tutorial<'a, C> {
+    pub(crate) caller: &'a C,
+}
+
+impl<C: Caller> Tutorial<'_, C> {
+    /// Where the caller is; none before the beginning.
+    ///
+    /// Who may: a user. Four round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSignedIn`].
+    pub async fn progress(self) -> Result<Option<tutorial_progress::Model>, Error> {
+        operation!(self.caller, "tutorial.progress", |tx| {
+            Ok(tutorial_progress::Entity::find_by_id(tx.user()?).one(tx).await?)
+        })
+    }
+
+    /// Begins a path. Who has begun is given where they are: [`restart`](Self::restart) changes the path.
+    ///
+    /// Who may: a user. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSignedIn`].
+    pub async fn begin(self, path: TutorialPath) -> Result<tutorial_progress::Model, Error> {
+        operation!(self.caller, "tutorial.begin", |tx| {
+            let user_id = tx.user()?;
+            let row =
+                tutorial_progress::ActiveModel { user_id: Set(user_id), path: Set(Some(path)), ..Default::default() };
+            match rows::unless_there(tx, row, [tutorial_progress::Column::UserId]).await? {
+                Some(progress) => Ok(progress),
+                None => find(tx, user_id).await,
+            }
+        })
+    }
+
+    /// Says that a step is learnt, the one where the caller is, and goes on to the next.
+    ///
+    /// Who may: a user. Five round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TutorialOutOfOrder`] for another step and at the end of the path, [`Error::NotFound`] before the
+    /// beginning, [`Error::NotSignedIn`].
+    pub async fn advance(self, learnt: Step) -> Result<tutorial_progress::Model, Error> {
+        operation!(self.caller, "tutorial.advance", |tx| {
+            let progress = held(tx, tx.user()?).await?;
+            let next = progress.path.and_then(|path| learnt.next(path)).ok_or(Error::TutorialOutOfOrder)?;
+            if progress.current_step != learnt.as_str() {
+                return Err(Error::TutorialOutOfOrder);
+            }
+            let row = tutorial_progress::ActiveModel { current_step: Set(next.to_string()), ..Default::default() };
+            change(tx, progress.user_id, row).await
+        })
+    }
+
+    /// Ends the tutorial, at the last step of the path. Again is no error.
+    ///
+    /// Who may: a user. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TutorialOutOfOrder`] before the last step, [`Error::NotFound`] before the beginning,
+    /// [`Error::NotSignedIn`].
+    pub async fn complete(self) -> Result<tutorial_progress::Model, Error> {
+        operation!(self.caller, "tutorial.complete", |tx| {
+            tutorial_progress::Entity::update_many()
+                .col_expr(tutorial_progress::Column::CompletedAt, Expr::cust("now()"))
+                .filter(tutorial_progress::Column::UserId.eq(tx.user()?))
+                .exec_with_returning(tx)
+                .await?
+                .pop()
+                .ok_or(Error::NotFound { what: "tutorial" })
+        })
+    }
+
+    /// Leaves the tutorial out; whoever did may still go on. Also before the beginning. Again is no error.
+    ///
+    /// Who may: a user. Five round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSignedIn`].
+    pub async fn skip(self) -> Result<tutorial_progress::Model, Error> {
+        operation!(self.caller, "tutorial.skip", |tx| {
+            let user_id = tx.user()?;
+            let row =
+                tutorial_progress::ActiveModel { user_id: Set(user_id), skipped: Set(true), ..Default::default() };
+            if let Some(progress) = rows::unless_there(tx, row, [tutorial_progress::Column::UserId]).await? {
+                return Ok(progress);
+            }
+            change(tx, user_id, tutorial_progress::ActiveModel { skipped: Set(true), ..Default::default() }).await
+        })
+    }
+
+    /// Goes back to the beginning, of that path: what was completed or skipped is so no more.
+    ///
+    /// Who may: a user. Four round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] before the beginning, [`Error::NotSignedIn`].
+    pub async fn restart(self, path: TutorialPath) -> Result<tutorial_progress::Model, Error> {
+        operation!(self.caller, "tutorial.restart", |tx| {
+            let row = tutorial_progress::ActiveModel {
+                path: Set(Some(path)),
+                current_step: Set(Step::Welcome.to_string()),
+                completed_steps: Set(Vec::new()),
+                completed_at: Set(None),
+                skipped: Set(false),
+                ..Default::default()
+            };
+            change(tx, tx.user()?, row).await
+        })
+    }
+}
+
+async fn find(tx: &Worn, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
+    rows::find::<tutorial_progress::Entity>(tx, user_id, "tutorial").await
+}
+
+/// Held, so that of two who say the same step at once one is told that it is done.
+async fn held(tx: &Worn, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
+    tutorial_progress::Entity::find_by_id(user_id)
+        .lock_exclusive()
+        .one(tx)
+        .await?
+        .ok_or(Error::NotFound { what: "tutorial" })
+}
+
+async fn change(
+    tx: &Worn,
+    user_id: Uuid,
+    row: tutorial_progress::ActiveModel,
+) -> Result<tutorial_progress::Model, Error> {
+    rows::change(tx, row, user_id, tutorial_progress::Column::UserId).await?.ok_or(Error::NotFound { what: "tutorial" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Step, TutorialPath};
+
+    #[test]
+    fn every_step_is_read_as_it_is_written() {
+        for step in [TutorialPath::Player, TutorialPath::Seer].into_iter().flat_map(Step::of) {
+            assert_eq!(step.to_string().parse::<Step>().unwrap(), *step);
+            assert_eq!(serde_json::to_value(step).unwrap(), step.as_str());
+        }
+        assert_eq!("nowhere".parse::<Step>().unwrap_err().code(), "invalid_value");
+    }
+}
