@@ -270,7 +270,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`], [`Error::NotFound`], [`Error::InvalidValue`].
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`], [`Error::InvalidValue`].
     pub async fn set_rating(self, id: Uuid, average: Option<Decimal>) -> Result<adventures::Model, Error> {
         operation!(self.caller, "adventures.set_rating", adventure = id, |tx| {
             update(tx, id, adventures::ActiveModel { average_rating: Set(average), ..Default::default() }).await

@@ -115,7 +115,7 @@ impl<C: Caller> Maintenance<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`].
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn due(self) -> Result<Due, Error> {
         only_service(self.caller)?;
         operation!(self.caller, "maintenance.due", |tx| {
@@ -131,7 +131,7 @@ impl<C: Caller> Maintenance<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`].
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn clean_events(self, run: Run, mut progress: impl FnMut(u64) + Send) -> Result<Done, Error> {
         only_service(self.caller)?;
         in_batches!(self.caller, "maintenance.clean_events", CLEAN_EVENTS, run, progress)
@@ -144,7 +144,7 @@ impl<C: Caller> Maintenance<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`].
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn archive_sessions(self, run: Run, mut progress: impl FnMut(u64) + Send) -> Result<Done, Error> {
         only_service(self.caller)?;
         in_batches!(self.caller, "maintenance.archive_sessions", ARCHIVE_SESSIONS, run, progress)

@@ -107,6 +107,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::AdventureNotPlayable`], [`Error::NotFound`] for the adventure, [`Error::IdConflict`],
+    /// [`Error::InvalidValue`] for a text with NUL,
     /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn create(self, new: NewSession) -> Result<sessions::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);

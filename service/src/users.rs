@@ -161,7 +161,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`].
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn sign_up(self, account: NewAccount) -> Result<Profile, Error> {
         let id = account.id.unwrap_or_else(Uuid::new_v4);
         let metadata = match &account.display_name {
@@ -228,7 +228,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`], [`Error::NotFound`].
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`].
     pub async fn with_email(self, email: &str) -> Result<Profile, Error> {
         operation!(self.caller, "users.with_email", |tx| {
             users::Entity::find()
@@ -345,7 +345,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`], [`Error::NotFound`].
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`].
     pub async fn set_badge(self, id: Uuid, badge: Badge) -> Result<Profile, Error> {
         operation!(self.caller, "users.set_badge", user = id, |tx| {
             let row = users::ActiveModel { is_verified: Set(badge == Badge::Verified), ..Default::default() };

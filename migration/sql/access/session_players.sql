@@ -41,7 +41,7 @@ $$;
 -- Who knows a session's code may sit down at it, public or private: the one thing that a code is for, and therefore
 -- elevated. The API does not serve this schema; the service calls it as the player. Coming back needs no new seat.
 CREATE OR REPLACE FUNCTION private.join_by_code(session_code text, hero uuid)
-RETURNS uuid
+RETURNS SETOF public.session_players
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = ''
@@ -69,28 +69,29 @@ BEGIN
   WHERE session_id = session.id
     AND user_id = me
   FOR NO KEY UPDATE;
-  IF FOUND THEN
-    IF NOT seat.is_active THEN
-      UPDATE public.session_players
-      SET is_active = true,
-          character_id = hero
-      WHERE session_id = session.id
-        AND user_id = me;
+  IF NOT FOUND THEN
+    IF session.status IN ('active', 'paused') THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP005',
+        MESSAGE = 'The session has started',
+        TABLE = 'session_players',
+        CONSTRAINT = 'session_not_started';
     END IF;
-    RETURN session.id;
+    INSERT INTO public.session_players (session_id, user_id, character_id)
+    VALUES (session.id, me, hero)
+    ON CONFLICT DO NOTHING;
+  ELSIF NOT seat.is_active THEN
+    UPDATE public.session_players
+    SET is_active = true,
+        character_id = hero
+    WHERE session_id = session.id
+      AND user_id = me;
   END IF;
-
-  IF session.status IN ('active', 'paused') THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP005',
-      MESSAGE = 'The session has started',
-      TABLE = 'session_players',
-      CONSTRAINT = 'session_not_started';
-  END IF;
-  INSERT INTO public.session_players (session_id, user_id, character_id)
-  VALUES (session.id, me, hero)
-  ON CONFLICT DO NOTHING;
-  RETURN session.id;
+  RETURN QUERY
+  SELECT *
+  FROM public.session_players
+  WHERE session_id = session.id
+    AND user_id = me;
 END
 $$;
 

@@ -88,7 +88,7 @@ BEGIN
         TABLE = 'session_players',
         CONSTRAINT = 'own_character';
     END IF;
-    IF takes_seat AND hero.retired_at IS NOT NULL THEN
+    IF NEW.is_active AND hero.retired_at IS NOT NULL THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP007',
         MESSAGE = 'The character is retired',

@@ -40,3 +40,18 @@ WHERE status = 'published';
 CREATE INDEX IF NOT EXISTS idx_adventures_best_rated
 ON public.adventures (average_rating DESC NULLS LAST, id)
 WHERE status = 'published';
+
+-- A function that tells more than it did is made anew: its result cannot be replaced.
+DO $$
+BEGIN
+  IF EXISTS (
+    SELECT
+    FROM pg_catalog.pg_proc
+    WHERE oid = to_regprocedure('private.join_by_code(text, uuid)')
+      AND prorettype = 'uuid'::regtype
+  )
+  THEN
+    DROP FUNCTION private.join_by_code(text, uuid);
+  END IF;
+END
+$$;

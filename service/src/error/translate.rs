@@ -108,7 +108,7 @@ fn unique(constraint: &str) -> Error {
         "sessions_pkey" | "archived_sessions_pkey" => "session",
         "session_players_pkey" | "archived_session_players_pkey" => "seat",
         "dice_rolls_pkey" | "archived_dice_rolls_pkey" => "roll",
-        "session_events_pkey" => "event",
+        "session_events_pkey" | "idx_session_events_seq" => "event",
         "tutorial_progress_pkey" => "tutorial",
         _ => "row",
     };

@@ -1,0 +1,98 @@
+//! Adventures.
+
+use sparc::service::{
+    Operations,
+    adventures::{AdventureChanges, AdventureContent, CatalogueFilter, CatalogueOrder, NewAdventure},
+};
+use uuid::Uuid;
+
+use super::{EVERYBODYS, Operation, Refusal, SERVICE, SIGNED_IN, Who, operation, refusal, told};
+
+fn named(name: &str) -> NewAdventure {
+    NewAdventure { name: name.into(), ..Default::default() }
+}
+
+/// The Seer's own, which others cannot read.
+const DRAFT: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"];
+
+/// The Seer's own, which everybody reads.
+const PUBLISHED: [&str; 6] = ["not_signed_in", "not_allowed", "not_allowed", "not_allowed", "done", "done"];
+
+/// What the creator alone is judged for.
+const JUDGED: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "not_signed_in"];
+
+pub fn operations() -> Vec<Operation> {
+    vec![
+        operation!("adventures.create", SIGNED_IN, |tx, scene| tx.adventures().create(named("New"))),
+        operation!("adventures.edit", PUBLISHED, |tx, scene| {
+            let changes = AdventureChanges { estimated_duration: Some(90), ..Default::default() };
+            tx.adventures().edit(scene.adventure, changes)
+        }),
+        operation!("adventures.set_content", DRAFT, |tx, scene| async {
+            tx.adventures().set_content(scene.draft, &AdventureContent::default()).await
+        }),
+        operation!("adventures.validate", JUDGED, |tx, scene| tx.adventures().validate(scene.draft)),
+        operation!("adventures.publish", JUDGED, |tx, scene| tx.adventures().publish(scene.draft)),
+        operation!("adventures.unpublish", PUBLISHED, |tx, scene| tx.adventures().unpublish(scene.adventure)),
+        operation!("adventures.archive", PUBLISHED, |tx, scene| tx.adventures().archive(scene.adventure)),
+        operation!("adventures.delete", DRAFT, |tx, scene| tx.adventures().delete(scene.draft)),
+        operation!("adventures.get", ["done", "done", "done", "done", "done", "done"], |tx, scene| {
+            tx.adventures().get(scene.adventure)
+        }),
+        operation!("adventures.set_rating", SERVICE, |tx, scene| {
+            tx.adventures().set_rating(scene.adventure, Some("4.25".parse().unwrap()))
+        }),
+        operation!("adventures.catalogue", EVERYBODYS, |tx, scene| async {
+            tx.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, None).await
+        }),
+        operation!("adventures.mine", SIGNED_IN, |tx, scene| tx.adventures().mine(None)),
+    ]
+}
+
+pub fn refusals() -> Vec<Refusal> {
+    vec![
+        refusal!("adventures.create", Player, "invalid_value", |tx, scene| tx.adventures().create(named("xy"))),
+        refusal!("adventures.create", Player, "invalid_value", |tx, scene| {
+            tx.adventures().create(NewAdventure { estimated_duration: 0, ..named("Short") })
+        }),
+        refusal!("adventures.create", Player, "invalid_value", |tx, scene| {
+            tx.adventures().create(NewAdventure { min_players: 4, max_players: 3, ..named("Odd") })
+        }),
+        refusal!("adventures.create", Player, "id_conflict", |tx, scene| {
+            tx.adventures().create(NewAdventure { id: Some(scene.draft), ..named("Thief") })
+        }),
+        refusal!("adventures.edit", Seer, "invalid_value", |tx, scene| {
+            tx.adventures().edit(scene.draft, AdventureChanges { max_players: Some(7), ..Default::default() })
+        }),
+        refusal!("adventures.edit", Stranger, "not_found", |tx, scene| {
+            tx.adventures().edit(scene.draft, AdventureChanges { max_players: Some(6), ..Default::default() })
+        }),
+        refusal!("adventures.set_content", Seer, "adventure_published", |tx, scene| async {
+            let content = AdventureContent { start: Some("x".into()), ..Default::default() };
+            tx.adventures().set_content(scene.adventure, &content).await
+        }),
+        refusal!("adventures.set_content", Stranger, "not_allowed", |tx, scene| async {
+            tx.adventures().set_content(scene.adventure, &AdventureContent::default()).await
+        }),
+        refusal!("adventures.validate", Stranger, "not_found", |tx, scene| tx.adventures().validate(scene.adventure)),
+        refusal!("adventures.publish", Seer, "adventure_invalid", |tx, scene| tx.adventures().publish(scene.faulty)),
+        refusal!("adventures.unpublish", Stranger, "not_found", |tx, scene| tx.adventures().unpublish(scene.draft)),
+        refusal!("adventures.archive", Stranger, "not_found", |tx, scene| tx.adventures().archive(scene.draft)),
+        refusal!("adventures.delete", Seer, "has_history", |tx, scene| tx.adventures().delete(scene.adventure)),
+        refusal!("adventures.get", Stranger, "not_found", |tx, scene| tx.adventures().get(scene.draft)),
+        refusal!("adventures.set_rating", Service, "not_found", |tx, scene| {
+            tx.adventures().set_rating(Uuid::new_v4(), None)
+        }),
+        refusal!("adventures.set_rating", Service, "invalid_value", |tx, scene| {
+            tx.adventures().set_rating(scene.adventure, Some("10".parse().unwrap()))
+        }),
+        refusal!("adventures.catalogue", Visitor, "bad_cursor", |tx, scene| async {
+            let forged = "00".to_owned().into();
+            tx.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, Some(&forged)).await
+        }),
+        refusal!("adventures.mine", Seer, "bad_cursor", |tx, scene| async {
+            let forged = "5b5d".to_owned().into();
+            tx.adventures().mine(Some(&forged)).await
+        }),
+    ]
+}

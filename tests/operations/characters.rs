@@ -1,0 +1,108 @@
+//! Characters.
+
+use sparc::service::{
+    Level, MaxHitPoints, Operations,
+    characters::{Attributes, Item, NewCharacter, SpecialAbility},
+};
+use uuid::Uuid;
+
+use super::{Operation, READS, Refusal, SERVICE, SIGNED_IN, Who, operation, refusal, told};
+
+fn named(name: &str) -> NewCharacter {
+    NewCharacter { name: name.into(), ..Default::default() }
+}
+
+/// The Seer at whose table it sits has a hand on it.
+const TABLE: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "done", "done"];
+
+const OWN: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "not_found", "done"];
+
+pub fn operations() -> Vec<Operation> {
+    vec![
+        operation!("characters.create", SIGNED_IN, |tx, scene| tx.characters().create(named("Brunhild"))),
+        operation!("characters.list", SIGNED_IN, |tx, scene| tx.characters().list()),
+        operation!("characters.retired", SIGNED_IN, |tx, scene| tx.characters().retired()),
+        operation!("characters.get", OWN, |tx, scene| tx.characters().get(scene.player.character)),
+        operation!("characters.seats", READS, |tx, scene| tx.characters().seats(scene.player.character)),
+        operation!("characters.rename", OWN, |tx, scene| tx.characters().rename(scene.player.character, "Other")),
+        operation!("characters.set_equipment", OWN, |tx, scene| async {
+            let rope = Item { name: "rope".into(), ..Default::default() };
+            tx.characters().set_equipment(scene.player.character, &[rope]).await
+        }),
+        operation!("characters.set_special_ability", OWN, |tx, scene| async {
+            let song = SpecialAbility { name: "song".into(), ..Default::default() };
+            tx.characters().set_special_ability(scene.player.character, &song).await
+        }),
+        operation!("characters.damage", TABLE, |tx, scene| tx.characters().damage(scene.player.character, 2)),
+        operation!("characters.heal", TABLE, |tx, scene| tx.characters().heal(scene.player.character, 2)),
+        operation!("characters.rest", TABLE, |tx, scene| tx.characters().rest(scene.player.character)),
+        operation!("characters.retire", OWN, |tx, scene| tx.characters().retire(scene.spare)),
+        operation!("characters.bring_back", OWN, |tx, scene| tx.characters().bring_back(scene.retired)),
+        operation!("characters.delete", OWN, |tx, scene| tx.characters().delete(scene.spare)),
+        operation!("characters.award_experience", SERVICE, |tx, scene| {
+            tx.characters().award_experience(scene.player.character, 100)
+        }),
+        operation!("characters.set_level", SERVICE, |tx, scene| {
+            tx.characters().set_level(scene.player.character, Level::MAX)
+        }),
+        operation!("characters.set_max_hit_points", SERVICE, |tx, scene| {
+            tx.characters().set_max_hit_points(scene.player.character, MaxHitPoints::MIN)
+        }),
+    ]
+}
+
+pub fn refusals() -> Vec<Refusal> {
+    vec![
+        refusal!("characters.create", Crowded, "character_limit_reached", |tx, scene| {
+            tx.characters().create(named("The Eleventh"))
+        }),
+        refusal!("characters.create", Player, "character_name_taken", |tx, scene| async {
+            tx.characters().create(named("Twin")).await?;
+            tx.characters().create(named("Twin")).await
+        }),
+        refusal!("characters.create", Player, "id_conflict", |tx, scene| {
+            tx.characters().create(NewCharacter { id: Some(scene.stranger.character), ..named("Thief") })
+        }),
+        refusal!("characters.create", Player, "id_conflict", |tx, scene| async {
+            let id = Some(Uuid::new_v4());
+            tx.characters().create(NewCharacter { id, ..named("Twice") }).await?;
+            let attributes = Some(Attributes::new(6, 6, 6, 6)?);
+            tx.characters().create(NewCharacter { id, attributes, ..named("Twice") }).await
+        }),
+        refusal!("characters.create", Player, "invalid_value", |tx, scene| tx.characters().create(named("x"))),
+        refusal!("characters.create", Player, "invalid_value", |tx, scene| tx.characters().create(named("N\0ul"))),
+        refusal!("characters.create", Erased, "account_closed", |tx, scene| tx.characters().create(named("Ghost"))),
+        refusal!("characters.rename", Player, "character_name_taken", |tx, scene| async {
+            tx.characters().create(named("Twin")).await?;
+            tx.characters().rename(scene.spare, "Twin").await
+        }),
+        refusal!("characters.rename", Player, "invalid_value", |tx, scene| tx.characters().rename(scene.spare, "")),
+        refusal!("characters.damage", Stranger, "not_found", |tx, scene| tx.characters().damage(Uuid::new_v4(), 1)),
+        // The spare one sits nowhere, so that no Seer has a hand on it.
+        refusal!("characters.damage", Seer, "not_found", |tx, scene| tx.characters().damage(scene.spare, 1)),
+        refusal!("characters.retire", Player, "character_seated", |tx, scene| {
+            tx.characters().retire(scene.player.character)
+        }),
+        refusal!("characters.bring_back", Crowded, "character_limit_reached", |tx, scene| {
+            tx.characters().bring_back(scene.crowded_retired)
+        }),
+        refusal!("characters.bring_back", Erased, "account_closed", |tx, scene| {
+            tx.characters().bring_back(scene.erased_retired)
+        }),
+        refusal!("characters.delete", Player, "has_history", |tx, scene| {
+            tx.characters().delete(scene.player.character)
+        }),
+        refusal!("characters.award_experience", Service, "not_found", |tx, scene| {
+            tx.characters().award_experience(Uuid::new_v4(), 1)
+        }),
+        refusal!("characters.award_experience", Service, "invalid_value", |tx, scene| {
+            tx.characters().award_experience(scene.learned, 1)
+        }),
+        refusal!("characters.set_level", Service, "not_found", |tx, scene| {
+            tx.characters().set_level(Uuid::new_v4(), Level::MIN)
+        }),
+        refusal!("characters.set_max_hit_points", Service, "not_found", |tx, scene| {
+            tx.characters().set_max_hit_points(Uuid::new_v4(), MaxHitPoints::MIN)
+        }),
+    ]
+}

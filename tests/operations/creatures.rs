@@ -1,0 +1,52 @@
+//! Creatures.
+
+use sparc::service::{
+    Operations,
+    creatures::{CreatureChanges, NewCreature, Stats},
+};
+use uuid::Uuid;
+
+use super::{EVERYBODYS, Operation, Refusal, Who, operation, refusal, told};
+
+fn named(name: &str) -> NewCreature {
+    NewCreature { name: name.into(), ..Default::default() }
+}
+
+const CREATOR: [&str; 6] = ["not_signed_in", "not_allowed", "not_allowed", "not_allowed", "done", "done"];
+
+pub fn operations() -> Vec<Operation> {
+    vec![
+        operation!("creatures.add", CREATOR, |tx, scene| tx.creatures().add(scene.adventure, named("Wolf"))),
+        operation!("creatures.edit", CREATOR, |tx, scene| {
+            tx.creatures().edit(scene.creature, CreatureChanges { armor: Some(2), ..Default::default() })
+        }),
+        operation!(
+            "creatures.remove",
+            ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"],
+            |tx, scene| tx.creatures().remove(scene.creature)
+        ),
+        operation!("creatures.get", EVERYBODYS, |tx, scene| tx.creatures().get(scene.creature)),
+        operation!("creatures.list", EVERYBODYS, |tx, scene| tx.creatures().list(scene.adventure)),
+    ]
+}
+
+pub fn refusals() -> Vec<Refusal> {
+    vec![
+        refusal!("creatures.add", Seer, "invalid_value", |tx, scene| tx.creatures().add(scene.adventure, named(""))),
+        refusal!("creatures.add", Seer, "invalid_value", |tx, scene| {
+            let stats = Stats { might: 11, ..Default::default() };
+            tx.creatures().add(scene.adventure, NewCreature { stats, ..named("Giant") })
+        }),
+        refusal!("creatures.add", Seer, "not_allowed", |tx, scene| tx.creatures().add(Uuid::new_v4(), named("Wolf"))),
+        refusal!("creatures.add", Seer, "id_conflict", |tx, scene| {
+            tx.creatures().add(scene.adventure, NewCreature { id: Some(scene.creature), ..named("Wolf") })
+        }),
+        refusal!("creatures.edit", Seer, "invalid_value", |tx, scene| {
+            tx.creatures().edit(scene.creature, CreatureChanges { hit_points: Some(1001), ..Default::default() })
+        }),
+        refusal!("creatures.edit", Stranger, "not_found", |tx, scene| {
+            tx.creatures().edit(scene.foreign_creature, CreatureChanges { armor: Some(2), ..Default::default() })
+        }),
+        refusal!("creatures.get", Stranger, "not_found", |tx, scene| tx.creatures().get(scene.foreign_creature)),
+    ]
+}

@@ -1,0 +1,42 @@
+//! Events.
+
+use serde_json::json;
+use sparc::service::{Operations, events::NewEvent};
+use uuid::Uuid;
+
+use super::{Operation, READS, Refusal, Who, operation, refusal, told};
+
+fn wave(session_id: Uuid) -> NewEvent {
+    NewEvent { session_id, kind: "wave".into(), ..Default::default() }
+}
+
+pub fn operations() -> Vec<Operation> {
+    vec![
+        operation!(
+            "events.send",
+            ["not_signed_in", "not_allowed", "not_allowed", "done", "done", "done"],
+            |tx, scene| tx.events().send(wave(scene.active))
+        ),
+        operation!("events.after", READS, |tx, scene| tx.events().after(scene.active, 0)),
+        operation!("events.newest", READS, |tx, scene| tx.events().newest(scene.active)),
+    ]
+}
+
+pub fn refusals() -> Vec<Refusal> {
+    vec![
+        refusal!("events.send", Player, "invalid_value", |tx, scene| {
+            tx.events().send(NewEvent { kind: String::new(), ..wave(scene.active) })
+        }),
+        refusal!("events.send", Player, "invalid_value", |tx, scene| {
+            tx.events().send(NewEvent { kind: "k".repeat(58), ..wave(scene.active) })
+        }),
+        refusal!("events.send", Player, "invalid_value", |tx, scene| {
+            tx.events().send(NewEvent { payload: json!("\0"), ..wave(scene.active) })
+        }),
+        refusal!("events.send", Player, "id_conflict", |tx, scene| async {
+            let id = Some(Uuid::new_v4());
+            tx.events().send(NewEvent { id, ..wave(scene.active) }).await?;
+            tx.events().send(NewEvent { id, payload: json!(2), ..wave(scene.active) }).await
+        }),
+    ]
+}

@@ -1,0 +1,249 @@
+//! The rows that operations are tried on: a game in the middle of everything.
+
+use sparc::service::{As, JoinCode, Sparc};
+use uuid::Uuid;
+
+use crate::world::{Player, World, roll, seat};
+
+/// Who asks; the first six in the order of every list of outcomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Visitor,
+    Stranger,
+    /// A player who left every table.
+    Left,
+    Player,
+    Seer,
+    Service,
+    /// Whose token outlives the account.
+    Erased,
+    /// Who has ten characters.
+    Crowded,
+}
+
+pub const EVERYBODY: [Who; 6] = [Who::Visitor, Who::Stranger, Who::Left, Who::Player, Who::Seer, Who::Service];
+
+pub struct Scene {
+    pub world: World,
+    pub seer: Uuid,
+    pub player: Player,
+    pub left: Player,
+    pub stranger: Player,
+    /// An account with ten characters that live, and one that is retired.
+    pub crowded: Uuid,
+    pub crowded_retired: Uuid,
+    /// An account that was erased, with a retired character.
+    pub erased: Uuid,
+    pub erased_retired: Uuid,
+    pub erased_living: Uuid,
+    /// A character with all the experience that there can be.
+    pub learned: Uuid,
+    /// A character of the player's that was never played, and one that is retired.
+    pub spare: Uuid,
+    pub retired: Uuid,
+    /// Published and played; a valid draft that was never played; a draft with faults.
+    pub adventure: Uuid,
+    pub draft: Uuid,
+    pub faulty: Uuid,
+    pub creature: Uuid,
+    pub foreign_creature: Uuid,
+    /// Sessions of the Seer's; the player sits at each, and the other one left each.
+    pub waiting: Uuid,
+    pub private: Uuid,
+    pub soon: Uuid,
+    pub active: Uuid,
+    pub paused: Uuid,
+    pub over: Uuid,
+    pub archived: Uuid,
+    /// Active, too: its heroic save is spent.
+    pub spent: Uuid,
+    /// Public and full of others.
+    pub full: Uuid,
+    /// Of the Seer's; waiting, with three of six seats taken; and with both of two, the one who left among them.
+    pub roomy: Uuid,
+    pub crammed: Uuid,
+    /// Active, with nobody seated.
+    pub lonely: Uuid,
+    pub failed: Uuid,
+    pub succeeded: Uuid,
+    pub late: Uuid,
+    pub saved: Uuid,
+    pub unsaved: Uuid,
+}
+
+impl Scene {
+    pub async fn new() -> Self {
+        let world = World::new().await;
+        let owner = world.owner();
+        let seer = world.account().await;
+        let (player, left, stranger) = (world.player().await, world.player().await, world.player().await);
+        let spare = world.character(player.id).await;
+        let retired = world.character(player.id).await;
+        let (crowded, erased) = (world.account().await, world.account().await);
+        let crowded_retired = world.character(crowded).await;
+        let erased_retired = world.character(erased).await;
+        let erased_living = world.character(erased).await;
+        let learned = world.character(crowded).await;
+        owner.exec(&format!("UPDATE characters SET experience = 2147483647 WHERE id = '{learned}'")).await.unwrap();
+        owner
+            .exec(&format!(
+                "UPDATE characters SET retired_at = now()
+                 WHERE id IN ('{retired}', '{crowded_retired}', '{erased_retired}')"
+            ))
+            .await
+            .unwrap();
+        for _ in 0..9 {
+            world.character(crowded).await;
+        }
+
+        let adventure = world.adventure(seer).await;
+        let story = r#"{"start": "a", "nodes": [{"id": "a", "type": "story"}]}"#;
+        let make = |name: &str, content: &str| {
+            format!(
+                "INSERT INTO adventures (creator_id, name, content)
+                 VALUES ('{seer}', '{name}', '{content}') RETURNING id"
+            )
+        };
+        let draft = owner.value(&make("The Quiet Mill", story)).await.unwrap();
+        let faulty = owner.value(&make("The Torn Page", "{}")).await.unwrap();
+        let creature = |of: Uuid| {
+            format!("INSERT INTO creatures (adventure_id, name) VALUES ('{of}', 'Reed Horror') RETURNING id")
+        };
+        let foreign_creature = owner.value(&creature(draft)).await.unwrap();
+        let creature = owner.value(&creature(adventure)).await.unwrap();
+
+        let mut sessions = Vec::new();
+        for (public, states) in [
+            (true, ""),
+            (false, ""),
+            (false, "starting_soon"),
+            (false, "active"),
+            (false, "active paused"),
+            (false, "active completed"),
+            (false, "active"),
+            (false, "active completed"),
+        ] {
+            let sql = format!(
+                "INSERT INTO sessions (seer_id, adventure_id, is_public)
+                 VALUES ('{seer}', '{adventure}', {public}) RETURNING id"
+            );
+            let session: Uuid = owner.value(&sql).await.unwrap();
+            for sits in [&left, &player] {
+                owner.exec(&seat(session, sits.id, sits.character)).await.unwrap();
+            }
+            let leave = format!(
+                "UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'",
+                left.id
+            );
+            owner.exec(&leave).await.unwrap();
+            for state in states.split_whitespace() {
+                let sql = format!("UPDATE sessions SET status = '{state}' WHERE id = '{session}'");
+                owner.exec(&sql).await.unwrap();
+            }
+            sessions.push(session);
+        }
+        let &[waiting, private, soon, active, paused, over, spent, archived] = &sessions[..] else { unreachable!() };
+        owner.exec(&roll(archived, player.character)).await.unwrap();
+        let long_ago = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{archived}'");
+        owner.exec(&long_ago).await.unwrap();
+        assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+
+        let full = world.table(2).await;
+        world.set(&full, "is_public = true, max_players = 2").await;
+        let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}') RETURNING id");
+        let lonely: Uuid = owner.value(&sql).await.unwrap();
+        let (roomy, crammed): (Uuid, Uuid) = (owner.value(&sql).await.unwrap(), owner.value(&sql).await.unwrap());
+        for session in [roomy, crammed] {
+            owner.exec(&seat(session, left.id, left.character)).await.unwrap();
+            let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
+            owner.exec(&leave).await.unwrap();
+        }
+        for (session, others) in [(roomy, 2), (crammed, 1)] {
+            owner.exec(&seat(session, player.id, player.character)).await.unwrap();
+            for _ in 0..others {
+                let other = world.player().await;
+                owner.exec(&seat(session, other.id, other.character)).await.unwrap();
+            }
+        }
+        owner.exec(&seat(roomy, erased, erased_living)).await.unwrap();
+        owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{erased}'")).await.unwrap();
+        owner.exec(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{crammed}'")).await.unwrap();
+        owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{lonely}'")).await.unwrap();
+
+        // In the future, where a heroic save is never too late.
+        let hero = player.character;
+        let failed = world.roll(active, hero, "{1,2}", 10, -3600).await;
+        let succeeded = world.roll(active, hero, "{6}", 10, -3600).await;
+        let late = world.roll(active, hero, "{1,2}", 10, 3600).await;
+        let saved = world.roll(spent, hero, "{1,2}", 10, -3600).await;
+        let unsaved = world.roll(spent, hero, "{1,2}", 10, -3600).await;
+        owner.exec(&crate::world::heroic_save(spent, hero, saved)).await.unwrap();
+        owner
+            .exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{}', 'player')", player.id))
+            .await
+            .unwrap();
+        Self {
+            seer,
+            player,
+            left,
+            stranger,
+            crowded,
+            crowded_retired,
+            erased,
+            erased_retired,
+            erased_living,
+            learned,
+            spare,
+            retired,
+            adventure,
+            draft,
+            faulty,
+            creature,
+            foreign_creature,
+            waiting,
+            private,
+            soon,
+            active,
+            paused,
+            over,
+            archived,
+            spent,
+            full: full.session,
+            roomy,
+            crammed,
+            lonely,
+            failed,
+            succeeded,
+            late,
+            saved,
+            unsaved,
+            world,
+        }
+    }
+
+    pub fn identity(&self, sparc: &Sparc, who: Who) -> As {
+        match who {
+            Who::Visitor => sparc.as_anon(),
+            Who::Stranger => sparc.as_user(self.stranger.id),
+            Who::Left => sparc.as_user(self.left.id),
+            Who::Player => sparc.as_user(self.player.id),
+            Who::Seer => sparc.as_user(self.seer),
+            Who::Service => sparc.as_service(),
+            Who::Erased => sparc.as_user(self.erased),
+            Who::Crowded => sparc.as_user(self.crowded),
+        }
+    }
+
+    pub async fn code(&self, session: Uuid) -> JoinCode {
+        let sql = format!("SELECT code::text FROM sessions WHERE id = '{session}'");
+        self.world.owner().value::<String>(&sql).await.unwrap().parse().unwrap()
+    }
+
+    /// All rows of all tables, in short.
+    pub async fn digest(&self) -> String {
+        let sql = "SELECT md5(string_agg(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname),
+                     true, true, '')::text, '' ORDER BY relname))
+                   FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
+        self.world.owner().value(sql).await.unwrap()
+    }
+}

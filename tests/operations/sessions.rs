@@ -1,0 +1,270 @@
+//! Sessions and seats.
+
+use serde_json::json;
+use sparc::service::{
+    Operations, PageSize, TableSize,
+    sessions::{Expected, LobbyFilter, NewSession, SessionChanges, Visibility},
+};
+use uuid::Uuid;
+
+use super::{EVERYBODYS, Operation, READS, Refusal, SIGNED_IN, Who, operation, refusal, told};
+
+/// Of a public session: everybody sees it, its Seer runs it.
+const RUN: [&str; 6] = ["not_signed_in", "not_a_seer", "not_a_seer", "not_a_seer", "done", "done"];
+
+/// Of a private one, which the stranger does not see.
+const RUN_PRIVATE: [&str; 6] = ["not_signed_in", "not_found", "not_a_seer", "not_a_seer", "done", "done"];
+
+pub fn operations() -> Vec<Operation> {
+    vec![
+        operation!("sessions.create", SIGNED_IN, |tx, scene| {
+            tx.sessions().create(NewSession { adventure_id: scene.adventure, ..Default::default() })
+        }),
+        operation!("sessions.edit", RUN, |tx, scene| {
+            let changes = SessionChanges { visibility: Some(Visibility::Private), ..Default::default() };
+            tx.sessions().edit(scene.waiting, changes)
+        }),
+        operation!("sessions.get", ["not_found", "not_found", "done", "done", "done", "done"], |tx, scene| {
+            tx.sessions().get(scene.private)
+        }),
+        operation!("sessions.details", ["not_found", "not_found", "done", "done", "done", "done"], |tx, scene| {
+            tx.sessions().details(scene.private)
+        }),
+        operation!("sessions.lobby", EVERYBODYS, |tx, scene| async {
+            tx.sessions().lobby(&LobbyFilter::default(), None).await
+        }),
+        operation!("sessions.by_code", READS, |tx, scene| async {
+            tx.sessions().by_code(&scene.code(scene.private).await).await
+        }),
+        operation!(
+            "sessions.join",
+            ["not_signed_in", "done", "character_not_yours", "done", "character_not_yours", "not_signed_in"],
+            |tx, scene| async { tx.sessions().join(&scene.code(scene.private).await, scene.stranger.character).await }
+        ),
+        operation!(
+            "sessions.join_public",
+            [
+                "not_signed_in",
+                "done",
+                "character_not_yours",
+                "character_not_yours",
+                "character_not_yours",
+                "not_signed_in"
+            ],
+            |tx, scene| tx.sessions().join_public(scene.waiting, scene.stranger.character)
+        ),
+        operation!(
+            "sessions.leave",
+            ["not_signed_in", "not_found", "done", "done", "not_found", "not_signed_in"],
+            |tx, scene| tx.sessions().leave(scene.active)
+        ),
+        operation!(
+            "sessions.come_back",
+            ["not_signed_in", "not_found", "done", "character_not_yours", "not_found", "not_signed_in"],
+            |tx, scene| tx.sessions().come_back(scene.waiting, scene.left.character)
+        ),
+        operation!(
+            "sessions.change_character",
+            ["not_signed_in", "not_found", "character_not_yours", "done", "not_found", "not_signed_in"],
+            |tx, scene| tx.sessions().change_character(scene.waiting, scene.spare)
+        ),
+        operation!(
+            "sessions.seat",
+            ["not_signed_in", "done", "not_allowed", "not_allowed", "done", "done"],
+            |tx, scene| tx.sessions().seat(scene.waiting, scene.stranger.id, scene.stranger.character)
+        ),
+        operation!(
+            "sessions.remove",
+            ["not_signed_in", "not_found", "not_found", "done", "done", "done"],
+            |tx, scene| tx.sessions().remove(scene.active, scene.player.id)
+        ),
+        operation!("sessions.announce", RUN, |tx, scene| tx.sessions().announce(scene.waiting)),
+        operation!("sessions.withdraw", RUN_PRIVATE, |tx, scene| tx.sessions().withdraw(scene.soon)),
+        operation!("sessions.start", RUN, |tx, scene| tx.sessions().start(scene.waiting)),
+        operation!("sessions.pause", RUN_PRIVATE, |tx, scene| tx.sessions().pause(scene.active)),
+        operation!("sessions.resume", RUN_PRIVATE, |tx, scene| tx.sessions().resume(scene.paused)),
+        operation!("sessions.complete", RUN_PRIVATE, |tx, scene| tx.sessions().complete(scene.active)),
+        operation!("sessions.cancel", RUN, |tx, scene| tx.sessions().cancel(scene.waiting)),
+        operation!("sessions.set_scene", RUN_PRIVATE, |tx, scene| {
+            tx.sessions().set_scene(scene.active, Some("ford"))
+        }),
+        operation!("sessions.set_encounter", RUN_PRIVATE, |tx, scene| {
+            tx.sessions().set_encounter(scene.active, Some("wade"))
+        }),
+        operation!("sessions.set_game_state", RUN_PRIVATE, |tx, scene| {
+            tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), Expected::Version(0))
+        }),
+        operation!("sessions.mine", SIGNED_IN, |tx, scene| tx.sessions().mine(None)),
+        operation!("sessions.past", SIGNED_IN, |tx, scene| tx.sessions().past(None)),
+        operation!("sessions.archived", ["not_found", "not_found", "done", "done", "done", "done"], |tx, scene| {
+            tx.sessions().archived(scene.archived)
+        }),
+        operation!("sessions.archived_rolls", READS, |tx, scene| {
+            tx.sessions().archived_rolls(scene.archived, PageSize::default(), None)
+        }),
+    ]
+}
+
+pub fn refusals() -> Vec<Refusal> {
+    let mut all = taking_seats();
+    all.extend(running());
+    all
+}
+
+fn taking_seats() -> Vec<Refusal> {
+    vec![
+        refusal!("sessions.by_code", Stranger, "no_such_code", |tx, scene| async {
+            tx.sessions().by_code(&"ZZZZZZ".parse()?).await
+        }),
+        refusal!("sessions.join", Stranger, "no_such_code", |tx, scene| async {
+            tx.sessions().join(&"ZZZZZZ".parse()?, scene.stranger.character).await
+        }),
+        refusal!("sessions.join", Stranger, "session_full", |tx, scene| async {
+            tx.sessions().join(&scene.code(scene.full).await, scene.stranger.character).await
+        }),
+        refusal!("sessions.join", Stranger, "session_over", |tx, scene| async {
+            tx.sessions().join(&scene.code(scene.over).await, scene.stranger.character).await
+        }),
+        refusal!("sessions.join", Stranger, "session_started", |tx, scene| async {
+            tx.sessions().join(&scene.code(scene.active).await, scene.stranger.character).await
+        }),
+        refusal!("sessions.join", Crowded, "character_retired", |tx, scene| async {
+            tx.sessions().join(&scene.code(scene.waiting).await, scene.crowded_retired).await
+        }),
+        refusal!("sessions.join", Stranger, "not_found", |tx, scene| async {
+            tx.sessions().join(&scene.code(scene.waiting).await, Uuid::new_v4()).await
+        }),
+        refusal!("sessions.join", Erased, "account_closed", |tx, scene| async {
+            tx.sessions().join(&scene.code(scene.waiting).await, scene.erased_living).await
+        }),
+        refusal!("sessions.join_public", Stranger, "not_allowed", |tx, scene| {
+            tx.sessions().join_public(scene.private, scene.stranger.character)
+        }),
+        refusal!("sessions.join_public", Stranger, "session_full", |tx, scene| {
+            tx.sessions().join_public(scene.full, scene.stranger.character)
+        }),
+        refusal!("sessions.join_public", Left, "session_over", |tx, scene| {
+            tx.sessions().join_public(scene.over, scene.left.character)
+        }),
+        refusal!("sessions.join_public", Crowded, "character_retired", |tx, scene| {
+            tx.sessions().join_public(scene.waiting, scene.crowded_retired)
+        }),
+        refusal!("sessions.join_public", Stranger, "not_found", |tx, scene| {
+            tx.sessions().join_public(scene.waiting, Uuid::new_v4())
+        }),
+        refusal!("sessions.join_public", Erased, "account_closed", |tx, scene| {
+            tx.sessions().join_public(scene.waiting, scene.erased_living)
+        }),
+        refusal!("sessions.leave", Player, "session_over", |tx, scene| tx.sessions().leave(scene.over)),
+        refusal!("sessions.come_back", Left, "session_full", |tx, scene| {
+            tx.sessions().come_back(scene.crammed, scene.left.character)
+        }),
+        refusal!("sessions.come_back", Left, "session_over", |tx, scene| {
+            tx.sessions().come_back(scene.over, scene.left.character)
+        }),
+        refusal!("sessions.come_back", Left, "not_found", |tx, scene| {
+            tx.sessions().come_back(scene.waiting, Uuid::new_v4())
+        }),
+        refusal!("sessions.come_back", Player, "character_retired", |tx, scene| async {
+            tx.sessions().leave(scene.waiting).await?;
+            tx.sessions().come_back(scene.waiting, scene.retired).await
+        }),
+        refusal!("sessions.come_back", Erased, "account_closed", |tx, scene| {
+            tx.sessions().come_back(scene.roomy, scene.erased_living)
+        }),
+        refusal!("sessions.change_character", Player, "session_started", |tx, scene| {
+            tx.sessions().change_character(scene.active, scene.spare)
+        }),
+        refusal!("sessions.change_character", Player, "session_over", |tx, scene| {
+            tx.sessions().change_character(scene.over, scene.spare)
+        }),
+        refusal!("sessions.change_character", Player, "character_retired", |tx, scene| {
+            tx.sessions().change_character(scene.waiting, scene.retired)
+        }),
+        refusal!("sessions.seat", Seer, "session_full", |tx, scene| {
+            tx.sessions().seat(scene.crammed, scene.stranger.id, scene.stranger.character)
+        }),
+        refusal!("sessions.seat", Seer, "session_over", |tx, scene| {
+            tx.sessions().seat(scene.over, scene.stranger.id, scene.stranger.character)
+        }),
+        refusal!("sessions.seat", Seer, "character_not_yours", |tx, scene| {
+            tx.sessions().seat(scene.waiting, scene.stranger.id, scene.spare)
+        }),
+        refusal!("sessions.seat", Seer, "character_retired", |tx, scene| {
+            tx.sessions().seat(scene.waiting, scene.crowded, scene.crowded_retired)
+        }),
+        refusal!("sessions.seat", Seer, "not_found", |tx, scene| {
+            tx.sessions().seat(scene.waiting, scene.stranger.id, Uuid::new_v4())
+        }),
+        refusal!("sessions.seat", Seer, "account_closed", |tx, scene| {
+            tx.sessions().seat(scene.waiting, scene.erased, scene.erased_living)
+        }),
+        refusal!("sessions.remove", Seer, "session_over", |tx, scene| {
+            tx.sessions().remove(scene.over, scene.player.id)
+        }),
+    ]
+}
+
+fn running() -> Vec<Refusal> {
+    vec![
+        refusal!("sessions.create", Stranger, "adventure_not_playable", |tx, scene| {
+            tx.sessions().create(NewSession { adventure_id: scene.draft, ..Default::default() })
+        }),
+        refusal!("sessions.create", Stranger, "not_found", |tx, scene| tx.sessions().create(NewSession::default())),
+        refusal!("sessions.create", Stranger, "id_conflict", |tx, scene| {
+            let id = Some(scene.waiting);
+            tx.sessions().create(NewSession { id, adventure_id: scene.adventure, ..Default::default() })
+        }),
+        refusal!("sessions.create", Stranger, "invalid_value", |tx, scene| {
+            let looking_for = Some("a\0".into());
+            tx.sessions().create(NewSession { looking_for, adventure_id: scene.adventure, ..Default::default() })
+        }),
+        refusal!("sessions.create", Erased, "account_closed", |tx, scene| {
+            tx.sessions().create(NewSession { adventure_id: scene.adventure, ..Default::default() })
+        }),
+        refusal!("sessions.edit", Seer, "seats_are_taken", |tx, scene| {
+            tx.sessions().edit(scene.roomy, SessionChanges { max_players: Some(TableSize::MIN), ..Default::default() })
+        }),
+        refusal!("sessions.edit", Seer, "not_found", |tx, scene| {
+            tx.sessions().edit(Uuid::new_v4(), SessionChanges { looking_for: Some(None), ..Default::default() })
+        }),
+        refusal!("sessions.edit", Seer, "invalid_value", |tx, scene| {
+            let looking_for = Some(Some("a\0".into()));
+            tx.sessions().edit(scene.waiting, SessionChanges { looking_for, ..Default::default() })
+        }),
+        refusal!("sessions.lobby", Visitor, "bad_cursor", |tx, scene| async {
+            let forged = "7b7d".to_owned().into();
+            tx.sessions().lobby(&LobbyFilter::default(), Some(&forged)).await
+        }),
+        refusal!("sessions.announce", Seer, "illegal_transition", |tx, scene| tx.sessions().announce(scene.over)),
+        refusal!("sessions.announce", Seer, "not_found", |tx, scene| tx.sessions().announce(Uuid::new_v4())),
+        refusal!("sessions.withdraw", Seer, "illegal_transition", |tx, scene| tx.sessions().withdraw(scene.active)),
+        refusal!("sessions.start", Seer, "illegal_transition", |tx, scene| tx.sessions().start(scene.paused)),
+        refusal!("sessions.start", Seer, "not_found", |tx, scene| tx.sessions().start(Uuid::new_v4())),
+        refusal!("sessions.pause", Seer, "illegal_transition", |tx, scene| tx.sessions().pause(scene.waiting)),
+        refusal!("sessions.resume", Seer, "illegal_transition", |tx, scene| tx.sessions().resume(scene.waiting)),
+        refusal!("sessions.complete", Seer, "illegal_transition", |tx, scene| tx.sessions().complete(scene.waiting)),
+        refusal!("sessions.cancel", Seer, "illegal_transition", |tx, scene| tx.sessions().cancel(scene.over)),
+        refusal!("sessions.cancel", Seer, "not_found", |tx, scene| tx.sessions().cancel(Uuid::new_v4())),
+        refusal!("sessions.set_scene", Seer, "not_found", |tx, scene| tx.sessions().set_scene(Uuid::new_v4(), None)),
+        refusal!("sessions.set_game_state", Seer, "game_state_changed", |tx, scene| {
+            tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), Expected::Version(7))
+        }),
+        refusal!("sessions.set_game_state", Player, "not_a_seer", |tx, scene| {
+            tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), Expected::Any)
+        }),
+        refusal!("sessions.set_game_state", Seer, "invalid_value", |tx, scene| {
+            tx.sessions().set_game_state(scene.active, json!({ "nul": "\0" }), Expected::Any)
+        }),
+        refusal!("sessions.mine", Seer, "bad_cursor", |tx, scene| async {
+            tx.sessions().mine(Some(&"00".to_owned().into())).await
+        }),
+        refusal!("sessions.past", Seer, "bad_cursor", |tx, scene| async {
+            tx.sessions().past(Some(&"00".to_owned().into())).await
+        }),
+        refusal!("sessions.archived_rolls", Seer, "bad_cursor", |tx, scene| async {
+            let forged = "00".to_owned().into();
+            tx.sessions().archived_rolls(scene.archived, PageSize::MAX, Some(&forged)).await
+        }),
+    ]
+}

@@ -1,0 +1,52 @@
+//! Accounts and profiles.
+
+use sparc::service::{
+    Operations,
+    users::{Badge, NewAccount, ProfileChanges},
+};
+use uuid::Uuid;
+
+use super::{EVERYBODYS, Operation, Refusal, SERVICE, SIGNED_IN, Who, operation, refusal, told};
+
+pub fn operations() -> Vec<Operation> {
+    vec![
+        operation!("users.sign_up", SERVICE, |tx, scene| tx.users().sign_up(NewAccount::default())),
+        operation!("users.profiles", EVERYBODYS, |tx, scene| {
+            tx.users().profiles(std::slice::from_ref(&scene.seer))
+        }),
+        operation!("users.profile", EVERYBODYS, |tx, scene| { tx.users().profile(scene.seer) }),
+        operation!("users.named", EVERYBODYS, |tx, scene| tx.users().named("Morgan")),
+        operation!("users.with_email", SERVICE, |tx, scene| async {
+            tx.users().with_email(&format!("{}@example.org", scene.seer)).await
+        }),
+        operation!("users.me", SIGNED_IN, |tx, scene| tx.users().me()),
+        operation!("users.my_email", SIGNED_IN, |tx, scene| tx.users().my_email()),
+        operation!("users.statistics", SIGNED_IN, |tx, scene| tx.users().statistics()),
+        operation!("users.edit", SIGNED_IN, |tx, scene| tx
+            .users()
+            .edit(ProfileChanges { bio: Some(Some("Here".into())), ..Default::default() })),
+        operation!(
+            "users.erase",
+            ["not_signed_in", "not_allowed", "not_allowed", "done", "not_allowed", "done"],
+            |tx, scene| tx.users().erase(scene.player.id)
+        ),
+        operation!("users.set_badge", SERVICE, |tx, scene| tx.users().set_badge(scene.player.id, Badge::Verified)),
+    ]
+}
+
+pub fn refusals() -> Vec<Refusal> {
+    vec![
+        refusal!("users.profile", Visitor, "not_found", |tx, scene| tx.users().profile(Uuid::new_v4())),
+        refusal!("users.with_email", Service, "not_found", |tx, scene| tx.users().with_email("nobody@example.org")),
+        refusal!("users.edit", Player, "invalid_value", |tx, scene| {
+            tx.users().edit(ProfileChanges { display_name: Some("Ada\0".into()), ..Default::default() })
+        }),
+        refusal!("users.edit", Erased, "account_closed", |tx, scene| {
+            tx.users().edit(ProfileChanges { display_name: Some("Back".into()), ..Default::default() })
+        }),
+        refusal!("users.erase", Service, "not_found", |tx, scene| tx.users().erase(Uuid::new_v4())),
+        refusal!("users.set_badge", Service, "not_found", |tx, scene| {
+            tx.users().set_badge(Uuid::new_v4(), Badge::None)
+        }),
+    ]
+}

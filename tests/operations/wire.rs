@@ -1,0 +1,150 @@
+//! Round trips, counted on the wire.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, TransactionSession, TransactionTrait};
+use sparc::{
+    entity::sea_orm_active_enums::Attribute,
+    service::{
+        Difficulty, Error, Operations, Sparc,
+        dice::{NewRoll, Roller},
+        sessions::LobbyFilter,
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy},
+    net::{TcpListener, TcpStream},
+};
+
+use super::{documented::documented, operations, scene::EVERYBODY, scene::Scene};
+
+/// Counts how often the server says that it is ready for the next query: once a round trip.
+#[derive(Clone)]
+struct Wire {
+    port: u16,
+    ready: Arc<AtomicU32>,
+}
+
+impl Wire {
+    async fn to(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let wire = Self { port: listener.local_addr().unwrap().port(), ready: Arc::default() };
+        let ready = wire.ready.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&server).await.unwrap();
+                client.set_nodelay(true).unwrap();
+                server.set_nodelay(true).unwrap();
+                let (mut said, mut asked) = server.into_split();
+                let (mut asks, mut told) = client.into_split();
+                tokio::spawn(async move { copy(&mut asks, &mut asked).await });
+                let ready = ready.clone();
+                tokio::spawn(async move {
+                    // A message is a letter and a length that counts itself.
+                    let mut head = [0; 5];
+                    while said.read_exact(&mut head).await.is_ok() {
+                        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+                        let mut body = vec![0; length - 4];
+                        said.read_exact(&mut body).await?;
+                        if head[0] == b'Z' {
+                            ready.fetch_add(1, Ordering::SeqCst);
+                        }
+                        told.write_all(&head).await?;
+                        told.write_all(&body).await?;
+                    }
+                    Ok::<_, std::io::Error>(())
+                });
+            }
+        });
+        wire
+    }
+
+    /// Those since the last look.
+    fn round_trips(&self) -> u32 {
+        self.ready.swap(0, Ordering::SeqCst)
+    }
+}
+
+/// A pool of one connection that is listened to.
+async fn listened(scene: &Scene) -> (DatabaseConnection, Wire) {
+    let url = scene.world.url();
+    let (before, rest) = url.rsplit_once('@').unwrap();
+    let (server, database) = rest.split_once('/').unwrap();
+    let wire = Wire::to(server.to_owned()).await;
+    let database = database.split('?').next().unwrap();
+    let url = format!("{before}@127.0.0.1:{}/{database}?sslmode=disable", wire.port);
+    let mut options = ConnectOptions::new(url);
+    options.max_connections(1).min_connections(1).sqlx_logging(false).test_before_acquire(false);
+    (Database::connect(options).await.unwrap(), wire)
+}
+
+#[tokio::test]
+async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
+    let scene = Scene::new().await;
+    let (db, wire) = listened(&scene).await;
+    let sparc = Sparc::new(db);
+    let documented = documented();
+    let words = ["none", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"];
+    let mut wrong = Vec::new();
+    for operation in operations() {
+        // The player rather than anybody; the visitor where only visitors may.
+        let order = [3, 4, 5, 2, 1, 0];
+        let who = order.into_iter().find(|place| operation.told[*place] == "done");
+        let Some(who) = who else { continue };
+        let mut counted = 0;
+        // Statements are prepared the first time, on the one connection.
+        for _ in 0..2 {
+            let tx = scene.identity(&sparc, EVERYBODY[who]).begin().await.unwrap();
+            wire.round_trips();
+            assert_eq!((operation.ask)(&tx, &scene).await, "done");
+            // Begin, identity and commit of a transaction of its own.
+            counted = wire.round_trips() + 3;
+            tx.rollback().await.unwrap();
+        }
+        let said = &documented.iter().find(|one| one.name == operation.name).unwrap().round_trips;
+        if said.split(' ').next() != Some(words[counted as usize]) {
+            wrong.push(format!("{}: {counted}, and not {said}", operation.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The round trips of one operation in a transaction of its own.
+///
+/// The pool asks once more when it has the connection back, which nobody waits for: who takes the one connection next
+/// does, so that a look while it is held tells a sure number.
+async fn alone<T>(db: &DatabaseConnection, wire: &Wire, operation: impl Future<Output = Result<T, Error>>) -> u32 {
+    let held = db.begin().await.unwrap();
+    wire.round_trips();
+    held.rollback().await.unwrap();
+    assert!(operation.await.is_ok());
+    let held = db.begin().await.unwrap();
+    // Rollback, the pool's question, the pool's question, begin.
+    let counted = wire.round_trips() - 4;
+    held.rollback().await.unwrap();
+    counted
+}
+
+#[tokio::test]
+async fn a_roll_a_lobby_page_and_a_join_take_four_by_themselves() {
+    let scene = Scene::new().await;
+    let (db, wire) = listened(&scene).await;
+    let sparc = Sparc::new(db.clone());
+    let (ada, eve) = (sparc.as_user(scene.player.id), sparc.as_user(scene.stranger.id));
+    let code = scene.code(scene.private).await;
+    let check =
+        || NewRoll::check(scene.active, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN);
+    for _ in 0..2 {
+        // Statements are prepared the first time.
+        let _ = ada.dice().roll(check()).await.unwrap();
+        sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
+        eve.sessions().join(&code, scene.stranger.character).await.unwrap();
+        eve.sessions().leave(scene.private).await.unwrap();
+    }
+    assert_eq!(alone(&db, &wire, ada.dice().roll(check())).await, 4);
+    assert_eq!(alone(&db, &wire, sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None)).await, 4);
+    assert_eq!(alone(&db, &wire, eve.sessions().join(&code, scene.stranger.character)).await, 4);
+}

@@ -1,0 +1,217 @@
+//! Pages of every list, walked while rows come: no row twice, none lost.
+
+use std::{collections::HashSet, fmt::Debug, hash::Hash};
+
+use sparc::service::{
+    Cursor, Error, Operations, Page, PageSize,
+    adventures::{CatalogueFilter, CatalogueOrder},
+    dice::{HistoryFilter, RollsOf},
+};
+use uuid::Uuid;
+
+use crate::world::World;
+
+/// Walks a list to its end, with something between two pages.
+async fn walk<T, K: Hash + Eq + Clone + Debug>(
+    mut page: impl AsyncFnMut(Option<Cursor>) -> Result<Page<T>, Error>,
+    mut between: impl AsyncFnMut(),
+    key: impl Fn(&T) -> K,
+) -> Vec<K> {
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let got = page(after).await.unwrap();
+        seen.extend(got.rows.iter().map(&key));
+        between().await;
+        match got.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "no row twice");
+    seen
+}
+
+/// Adventures of one creator, with equal keys and without.
+async fn shelf(world: &World, creator: Uuid, how_many: u32) {
+    let sql = format!(
+        "INSERT INTO adventures (creator_id, name, description, status, is_valid, published_at, times_played,
+           average_rating, estimated_duration, min_players, max_players, created_at)
+         SELECT '{creator}', 'Adventure ' || i, 'no. ' || i, 'published', true,
+           '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 day', i / 9, CASE WHEN i % 3 > 0 THEN (i % 5)::numeric END,
+           30 * (1 + i % 4), 1 + i % 3, 4 + i % 3, '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 day'
+         FROM generate_series(1, {how_many}) AS i"
+    );
+    world.owner().exec(&sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_catalogue_is_walked_in_each_order() {
+    let world = World::new().await;
+    let creator = world.account().await;
+    shelf(&world, creator, 70).await;
+    world.draft(creator).await;
+    let there: HashSet<Uuid> =
+        world.owner().values("SELECT id FROM adventures WHERE status <> 'draft'").await.unwrap().into_iter().collect();
+    let visitor = world.sparc.as_anon();
+    for (order, by) in [
+        (CatalogueOrder::Newest, "published_at DESC, id"),
+        (CatalogueOrder::MostPlayed, "times_played DESC, id"),
+        (CatalogueOrder::BestRated, "average_rating DESC NULLS LAST, id"),
+    ] {
+        let wanted: Vec<Uuid> = world
+            .owner()
+            .values(&format!("SELECT id FROM adventures WHERE status = 'published' ORDER BY {by}"))
+            .await
+            .unwrap();
+        let filter = CatalogueFilter::default();
+        let seen = walk(
+            async |after| visitor.adventures().catalogue(&filter, order, after.as_ref()).await,
+            async || (),
+            |row| row.id,
+        )
+        .await;
+        assert_eq!(seen, wanted, "{order:?}");
+        let seen = walk(
+            async |after| visitor.adventures().catalogue(&filter, order, after.as_ref()).await,
+            async || {
+                world.adventure(creator).await;
+            },
+            |row| row.id,
+        )
+        .await;
+        assert!(there.iter().all(|id| seen.contains(id)), "none lost while others come: {order:?}");
+    }
+    let all = CatalogueFilter::default();
+    let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
+    let wrong = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref());
+    assert!(matches!(wrong.await, Err(Error::BadCursor)), "a cursor of another order");
+}
+
+#[tokio::test]
+async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
+    let world = World::new().await;
+    let creator = world.account().await;
+    shelf(&world, creator, 12).await;
+    let visitor = world.sparc.as_anon();
+    let count = async |filter: CatalogueFilter, sql: &str| {
+        let page = visitor.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await.unwrap();
+        let wanted = world.owner().count(&format!("adventures WHERE {sql}")).await;
+        assert!(wanted > 0 || sql.contains("false"), "{sql} tries something");
+        assert_eq!(i64::try_from(page.rows.len()).unwrap(), wanted, "{sql}");
+    };
+    count(CatalogueFilter { longest: Some(60), ..Default::default() }, "estimated_duration <= 60").await;
+    count(CatalogueFilter { shortest: Some(90), ..Default::default() }, "estimated_duration >= 90").await;
+    count(CatalogueFilter { players: Some(6), ..Default::default() }, "6 BETWEEN min_players AND max_players").await;
+    count(CatalogueFilter { search: Some("NO. 3".into()), ..Default::default() }, "description = 'no. 3'").await;
+    count(CatalogueFilter { search: Some("%".into()), ..Default::default() }, "false").await;
+    let difficulty = Some(sparc::entity::sea_orm_active_enums::DifficultyLevel::Hard);
+    world.owner().exec("UPDATE adventures SET difficulty = 'hard' WHERE name LIKE '%1'").await.unwrap();
+    count(CatalogueFilter { difficulty, ..Default::default() }, "difficulty = 'hard'").await;
+}
+
+#[tokio::test]
+async fn ones_own_adventures_are_walked() {
+    let world = World::new().await;
+    let creator = world.account().await;
+    shelf(&world, creator, 45).await;
+    let draft = world.draft(creator).await;
+    shelf(&world, world.account().await, 3).await;
+    let me = world.sparc.as_user(creator);
+    let seen = walk(
+        async |after| me.adventures().mine(after.as_ref()).await,
+        async || {
+            world.draft(creator).await;
+        },
+        |row| row.id,
+    )
+    .await;
+    assert_eq!(seen.len(), 46);
+    assert_eq!(seen[0], draft, "the last begun first");
+}
+
+#[tokio::test]
+async fn a_history_is_walked_while_dice_fall_and_filters() {
+    let world = World::new().await;
+    let table = world.active_table(2).await;
+    let (ada, ben) = (&table.players[0], &table.players[1]);
+    // Seven at a time: equal moments.
+    let fill = format!(
+        "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
+         SELECT '{}', CASE WHEN i % 3 = 0 THEN '{}' ELSE '{}' END::uuid, 'might', 10,
+           (ARRAY['attack', 'defense'])[1 + i % 2]::roll_type, '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 minute'
+         FROM generate_series(1, 230) AS i",
+        table.session, ben.character, ada.character
+    );
+    world.owner().exec(&fill).await.unwrap();
+    let me = world.sparc.as_user(ada.id);
+    let filter = HistoryFilter::default();
+    let of = RollsOf::Session(table.session);
+    let first = me.dice().history(of, &filter, None).await.unwrap();
+    assert_eq!(first.rows.len(), 50);
+    assert!(first.rows.is_sorted_by(|a, b| a.created_at >= b.created_at), "the latest first");
+    let most = HistoryFilter { page_size: PageSize::MAX, ..filter };
+    assert_eq!(me.dice().history(of, &most, None).await.unwrap().rows.len(), 200);
+    let seen = walk(
+        async |after| me.dice().history(of, &filter, after.as_ref()).await,
+        async || {
+            world.owner().exec(&crate::world::roll(table.session, ada.character)).await.unwrap();
+        },
+        |row| row.id,
+    )
+    .await;
+    assert_eq!(seen.len(), 230, "those that fell meanwhile stand before the first page");
+
+    let count = async |of: RollsOf, filter: HistoryFilter| {
+        let filter = HistoryFilter { page_size: PageSize::MAX, until: "2026-02-01T00:00:00Z".parse().ok(), ..filter };
+        me.dice().history(of, &filter, None).await.unwrap().rows.len()
+    };
+    assert_eq!(count(of, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
+    let attacks = Some(sparc::entity::sea_orm_active_enums::RollType::Attack);
+    assert_eq!(count(of, HistoryFilter { kind: attacks, ..filter }).await, 115);
+    assert_eq!(count(RollsOf::Character(ben.character), filter).await, 76);
+    let from = "2026-01-01T00:32:00Z".parse().ok();
+    assert_eq!(count(of, HistoryFilter { from, ..filter }).await, 7, "the last minute has seven");
+    let stranger = world.sparc.as_user(world.account().await);
+    assert!(stranger.dice().history(of, &filter, None).await.unwrap().rows.is_empty());
+}
+
+#[tokio::test]
+async fn ones_tables_are_walked_live_past_and_archived() {
+    let world = World::new().await;
+    let seer = world.account().await;
+    let adventure = world.adventure(seer).await;
+    let fill = |status: &str, ended: &str, how_many: u32| {
+        format!(
+            "INSERT INTO sessions (seer_id, adventure_id, status, ended_at, created_at)
+             SELECT '{seer}', '{adventure}', '{status}', {ended}, '2026-01-01'::timestamptz + (i / 4) * INTERVAL '1 day'
+             FROM generate_series(1, {how_many}) AS i"
+        )
+    };
+    world.owner().exec(&fill("completed", "'2026-02-01'::timestamptz + (i / 4) * INTERVAL '1 day'", 40)).await.unwrap();
+    assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(100)").await, Ok(40));
+    let recently = "now() - (i / 4) * INTERVAL '1 minute'";
+    for (status, ended) in [("waiting", "NULL"), ("completed", recently), ("cancelled", recently)] {
+        world.owner().exec(&fill(status, ended, 60)).await.unwrap();
+    }
+    let other = world.table(1).await;
+    let me = world.sparc.as_user(seer);
+    let more = async || {
+        world.owner().exec(&fill("waiting", "NULL", 1)).await.unwrap();
+    };
+    let live = walk(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
+    assert_eq!(live.len(), 60);
+    let past =
+        walk(async |after| me.sessions().past(after.as_ref()).await, more, |row| (row.id, row.is_archived)).await;
+    assert_eq!(past.len(), 160, "completed, cancelled, archived");
+    assert_eq!(past.iter().filter(|(_, archived)| *archived).count(), 40);
+    assert!(past[120..].iter().all(|(_, archived)| *archived), "the last to end first");
+    let player = world.sparc.as_user(other.players[0].id);
+    let mine = player.sessions().mine(None).await.unwrap().rows;
+    assert_eq!(mine.len(), 1);
+    assert_eq!(mine[0].character_id, Some(other.players[0].character));
+    assert_eq!(mine[0].adventure_name.as_deref(), Some("The Drowned Ford"));
+    player.sessions().leave(other.session).await.unwrap();
+    assert!(player.sessions().mine(None).await.unwrap().rows.is_empty(), "who left does not sit there");
+    world.set(&other, "status = 'cancelled'").await;
+    assert_eq!(player.sessions().past(None).await.unwrap().rows.len(), 1, "but was there");
+}

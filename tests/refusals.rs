@@ -1,0 +1,132 @@
+//! Whatever the database can refuse has a variant that says what was wrong, in words for a person.
+
+use sea_orm::{ConnectionTrait, EntityTrait};
+use sparc::{
+    entity::{characters, session_players, users},
+    service::{Error, Operations},
+};
+
+use crate::world::World;
+
+/// The error that the service makes of a refusal by the owner's hand.
+async fn said(world: &World, code: &str, constraint: &str, table: &str, message: &str) -> Error {
+    let sql = format!(
+        "DO $do$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}', CONSTRAINT = '{constraint}', TABLE = '{table}',
+           MESSAGE = '{message}', DETAIL = 'waiting -> paused'; END $do$"
+    );
+    world.db.execute_unprepared(&sql).await.unwrap_err().into()
+}
+
+/// What a person can act on: not a name of ours, and not a shrug.
+fn speaks(error: &Error) -> bool {
+    let shrugs = matches!(error, Error::Database(_) | Error::RuleViolated { .. } | Error::IdConflict { what: "row" });
+    // Fields are named as in the input; a name of a constraint is not.
+    !shrugs && !error.to_string().contains("_check") && error.to_string().contains(' ')
+}
+
+#[tokio::test]
+async fn every_constraint_says_what_was_wrong() {
+    let world = World::new().await;
+    let constraints = world
+        .owner()
+        .values::<String>(
+            "SELECT concat_ws(' ', contype, conname, conrelid::regclass) FROM pg_constraint
+             WHERE connamespace = 'public'::regnamespace AND contype IN ('c', 'u', 'p', 'f')
+               AND conrelid <> 'seaql_migrations'::regclass
+             UNION ALL
+             SELECT concat_ws(' ', 'u', indexrelid::regclass, indrelid::regclass) FROM pg_index
+             WHERE indisunique AND indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
+               AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)",
+        )
+        .await
+        .unwrap();
+    assert!(constraints.len() > 80, "{}", constraints.len());
+    let mut silent = Vec::new();
+    for line in constraints {
+        let [kind, constraint, table] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let answers = match kind {
+            "c" => vec![said(&world, "23514", constraint, table, "new row violates").await],
+            "f" => vec![
+                said(&world, "23503", constraint, table, "insert or update violates").await,
+                said(&world, "23503", constraint, table, "update or delete violates").await,
+            ],
+            _ => vec![said(&world, "23505", constraint, table, "duplicate key").await],
+        };
+        // A code that two drew at once is drawn again.
+        if !answers.iter().all(|error| speaks(error)) {
+            silent.push(format!("{line}: {answers:?}"));
+        }
+    }
+    assert!(silent.is_empty(), "{}", silent.join("\n"));
+}
+
+#[tokio::test]
+async fn every_refusal_of_a_trigger_says_what_was_wrong() {
+    let world = World::new().await;
+    let codes = world
+        .owner()
+        .values::<String>(
+            "SELECT DISTINCT code[1] FROM pg_proc, regexp_matches(prosrc, 'ERRCODE = ''(\\w+)''', 'g') AS code
+             WHERE pronamespace IN ('private'::regnamespace, 'public'::regnamespace) ORDER BY 1",
+        )
+        .await
+        .unwrap();
+    let ours = codes.iter().filter(|code| code.starts_with("SP")).count();
+    assert_eq!(ours, 21, "{codes:?}");
+    let mut told = Vec::new();
+    for code in codes.iter().filter(|code| code.starts_with("SP")) {
+        let error = said(&world, code, "", "", "no").await;
+        assert!(speaks(&error), "{code}: {error:?}");
+        told.push(error.to_string());
+    }
+    told.sort();
+    told.dedup();
+    assert_eq!(told.len(), ours, "each its own words");
+}
+
+#[tokio::test]
+async fn every_policy_says_who_may() {
+    let world = World::new().await;
+    let tables = world.owner().values::<String>("SELECT DISTINCT tablename::text FROM pg_policies").await.unwrap();
+    assert_eq!(tables.len(), 12);
+    for table in tables {
+        let message = format!("new row violates row-level security policy for table \"{table}\"");
+        let error = said(&world, "42501", "", "", &message).await;
+        assert!(matches!(error, Error::NotAllowed { rule } if rule != "that is the server's"), "{table}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_code_is_one_words_and_a_status() {
+    let world = World::new().await;
+    for (state, code, status, passing) in [
+        ("40001", "busy", 503, true),
+        ("40P01", "busy", 503, true),
+        ("57014", "deadline_exceeded", 504, true),
+        ("57P01", "connection_lost", 503, true),
+        ("53300", "pool_exhausted", 503, true),
+        ("53100", "database", 500, false),
+        ("XX000", "database", 500, false),
+        ("22P05", "invalid_value", 422, false),
+    ] {
+        let error = said(&world, state, "", "", "no").await;
+        assert_eq!((error.code(), error.http_status(), error.is_passing()), (code, status, passing), "{state}");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_column_is_no_riddle() {
+    let world = World::new().await;
+    let player = world.player().await;
+    let ada = world.sparc.as_user(player.id);
+    let closed = users::Entity::find().all(&ada).await.unwrap_err();
+    assert!(closed.to_string().contains("into_partial_model::<service::users::Profile>()"), "{closed}");
+    assert!(matches!(Error::from(closed), Error::ColumnClosed { table: "users", .. }));
+    let forged = characters::ActiveModel { level: sea_orm::ActiveValue::Set(10), ..Default::default() };
+    let closed = characters::Entity::update_many().set(forged).exec(&ada).await.unwrap_err();
+    assert!(matches!(Error::from(closed), Error::ColumnClosed { table: "characters", .. }));
+    // A visitor has no column at all: that is no matter of which.
+    let none = session_players::Entity::find().all(&world.sparc.as_anon()).await.unwrap_err();
+    assert!(matches!(Error::from(none), Error::NotAllowed { .. }));
+    assert!(ada.users().me().await.is_ok());
+}

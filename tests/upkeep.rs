@@ -1,0 +1,151 @@
+//! Maintenance: in batches, in bounded time, twice and at once.
+
+use std::time::Duration;
+
+use sea_orm::ConnectionTrait;
+use sparc::service::{Error, Operations, PageSize, Sparc, maintenance::Run};
+use uuid::Uuid;
+
+use crate::world::{World, at_once, roll};
+
+fn run(batch: u16) -> Run {
+    Run { batch, ..Default::default() }
+}
+
+/// So many events of two days ago.
+async fn old_events(world: &World, session: Uuid, how_many: u32) {
+    let sql = format!(
+        "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger;
+         INSERT INTO session_events (session_id, event_type, created_at)
+         SELECT '{session}', 'client.old', now() - INTERVAL '2 days' FROM generate_series(1, {how_many});
+         ALTER TABLE session_events ENABLE TRIGGER cleanup_events_trigger"
+    );
+    world.db.execute_unprepared(&sql).await.unwrap();
+}
+
+/// So many sessions completed a year ago.
+async fn old_sessions(world: &World, how_many: u32) -> Uuid {
+    let seer = world.account().await;
+    let adventure = world.adventure(seer).await;
+    let sql = format!(
+        "INSERT INTO sessions (seer_id, adventure_id, status, ended_at)
+         SELECT '{seer}', '{adventure}', 'completed', now() - INTERVAL '1 year' FROM generate_series(1, {how_many})"
+    );
+    world.owner().exec(&sql).await.unwrap();
+    seer
+}
+
+#[tokio::test]
+async fn old_events_go_in_batches_and_each_is_told() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    old_events(&world, table.session, 25).await;
+    let service = world.sparc.as_service();
+    assert_eq!(service.maintenance().due().await.unwrap().events, 25);
+    let mut told = Vec::new();
+    let done = service.maintenance().clean_events(run(10), |so_far| told.push(so_far)).await.unwrap();
+    assert_eq!((done.rows, done.is_finished, told), (25, true, vec![10, 20, 25]));
+    let again = service.maintenance().clean_events(run(10), |_| ()).await.unwrap();
+    assert_eq!((again.rows, again.is_finished), (0, true), "twice is safe");
+    assert_eq!(world.owner().count("session_events").await, 1, "those of today stay");
+}
+
+#[tokio::test]
+async fn two_at_once_share_the_work() {
+    let world = World::new().await;
+    let table = world.table(0).await;
+    old_events(&world, table.session, 400).await;
+    old_sessions(&world, 40).await;
+    let working = (0..4)
+        .map(|_| {
+            let service = world.sparc.as_service();
+            async move {
+                let events = service.maintenance().clean_events(run(20), |_| ()).await.unwrap();
+                let sessions = service.maintenance().archive_sessions(run(5), |_| ()).await.unwrap();
+                (events.rows, sessions.rows)
+            }
+        })
+        .collect();
+    let done = at_once(working).await;
+    assert_eq!(done.iter().map(|(events, _)| events).sum::<u64>(), 400, "{done:?}");
+    assert_eq!(done.iter().map(|(_, sessions)| sessions).sum::<u64>(), 40, "{done:?}");
+    assert_eq!(world.owner().count("archived_sessions").await, 40);
+}
+
+#[tokio::test]
+async fn no_batch_begins_after_the_time() {
+    let world = World::new().await;
+    old_sessions(&world, 30).await;
+    let service = world.sparc.as_service();
+    let short = Run { batch: 10, time: Duration::ZERO };
+    let done = service.maintenance().archive_sessions(short, |_| ()).await.unwrap();
+    assert_eq!((done.rows, done.is_finished), (10, false), "one batch, and the truth about the rest");
+    assert_eq!(service.maintenance().due().await.unwrap().sessions, 20);
+}
+
+#[tokio::test]
+async fn an_archived_table_is_read_back_by_those_who_were_there() {
+    let world = World::new().await;
+    let table = world.active_table(2).await;
+    let player = &table.players[0];
+    for _ in 0..5 {
+        world.owner().exec(&roll(table.session, player.character)).await.unwrap();
+    }
+    world.set(&table, "status = 'completed'").await;
+    world.set(&table, "ended_at = now() - INTERVAL '1 year'").await;
+    world.sparc.as_service().maintenance().archive_sessions(Run::default(), |_| ()).await.unwrap();
+    let ada = world.sparc.as_user(player.id);
+    assert!(matches!(ada.sessions().get(table.session).await, Err(Error::NotFound { .. })));
+    let kept = ada.sessions().archived(table.session).await.unwrap();
+    assert_eq!((kept.session.id, kept.seats.len()), (table.session, 2));
+    let two = PageSize::new(2).unwrap();
+    let (mut rolls, mut after) = (Vec::new(), None);
+    loop {
+        let page = ada.sessions().archived_rolls(table.session, two, after.as_ref()).await.unwrap();
+        rolls.extend(page.rows.into_iter().map(|roll| roll.id));
+        let Some(next) = page.next else { break };
+        after = Some(next);
+    }
+    rolls.sort();
+    rolls.dedup();
+    assert_eq!(rolls.len(), 5);
+    assert_eq!(ada.sessions().past(None).await.unwrap().rows[0].id, table.session);
+    let stranger = world.sparc.as_user(world.account().await);
+    assert!(matches!(stranger.sessions().archived(table.session).await, Err(Error::NotFound { .. })));
+    assert!(stranger.sessions().archived_rolls(table.session, two, None).await.unwrap().rows.is_empty());
+}
+
+#[tokio::test]
+async fn tables_are_vacuumed_by_their_owner_alone_also_two_at_once() {
+    let world = World::new().await;
+    let vacuuming = (0..2)
+        .map(|_| {
+            let service = world.sparc.as_service();
+            async move { service.maintenance().vacuum(Run::default(), |_| ()).await.unwrap() }
+        })
+        .collect();
+    for done in at_once(vacuuming).await {
+        assert_eq!((done.rows, done.is_finished), (4, true));
+    }
+    let analyzed = "pg_class WHERE relname IN ('sessions', 'dice_rolls') AND reltuples >= 0";
+    assert_eq!(world.owner().count(analyzed).await, 2);
+    let user = world.sparc.as_user(world.account().await);
+    assert_eq!(user.maintenance().vacuum(Run::default(), |_| ()).await.unwrap_err().code(), "not_allowed");
+    assert_eq!(
+        world.sparc.as_anon().maintenance().vacuum(Run::default(), |_| ()).await.unwrap_err().code(),
+        "not_signed_in"
+    );
+
+    // A login of a service, which owns nothing.
+    let role = format!("plain_{}", Uuid::new_v4().simple());
+    let make = format!("CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT anon, authenticated, service_role TO {role}");
+    world.db.execute_unprepared(&make).await.unwrap();
+    let (scheme, rest) = world.url().split_once("://").unwrap();
+    let login = format!("{scheme}://{role}:x@{}", rest.rsplit_once('@').unwrap().1);
+    let sparc = Sparc::connect(&login).await.unwrap();
+    let refused = sparc.as_service().maintenance().vacuum(Run::default(), |_| ()).await.unwrap_err();
+    assert_eq!(refused.code(), "not_allowed");
+    assert!(sparc.as_service().maintenance().due().await.is_ok(), "the rest needs no more than the three roles");
+    sparc.close().await.unwrap();
+    world.db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
+}
