@@ -271,6 +271,23 @@ async fn a_night_begins_on_a_platform() {
     assert_eq!(ada.characters().list().await.unwrap().len(), 1);
     let refused = sparc.as_service().users().sign_up(Default::default()).await.unwrap_err();
     assert_eq!(refused.code(), "not_allowed", "on a platform the platform signs up");
+
+    ada.users().erase(id).await.unwrap();
+    assert_eq!(ada.users().me().await.unwrap().display_name, "Former player");
+    let gone =
+        format!("SELECT id::text FROM auth.users WHERE id = '{id}' AND deleted_at IS NOT NULL AND email IS NULL");
+    assert_eq!(lines(&admin, &gone).await.len(), 1);
+    // Where the platform keeps its accounts to itself, ours is erased all the same.
+    let ben = uuid::Uuid::new_v4();
+    admin
+        .execute_unprepared(&format!(
+            "INSERT INTO auth.users (id, email) VALUES ('{ben}', 'ben@x.org');
+             SET ROLE supabase_auth_admin; REVOKE UPDATE ON auth.users FROM platform_owner; RESET ROLE"
+        ))
+        .await
+        .unwrap();
+    sparc.as_service().users().erase(ben).await.unwrap();
+    assert_eq!(sparc.as_anon().users().profile(ben).await.unwrap().display_name, "Former player");
     sparc.close().await.unwrap();
 }
 

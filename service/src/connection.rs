@@ -184,7 +184,7 @@ pub(crate) mod sealed {
         /// Begun for one operation, ended with it.
         Own(Worn),
         /// The caller's, who ends it.
-        Joined(&'a Worn),
+        Joined(&'a Transaction),
     }
 
     pub trait Sealed {
@@ -223,7 +223,7 @@ pub(crate) mod sealed {
 
         async fn scope(&self, _: Option<Duration>) -> Result<Scope<'_>, Error> {
             self.verify().await?;
-            Ok(Scope::Joined(self.worn()))
+            Ok(Scope::Joined(self))
         }
     }
 }

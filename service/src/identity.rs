@@ -135,7 +135,8 @@ pub(crate) fn refuse_escape(sql: &str) -> Result<(), DbErr> {
 
 fn is_escape(sql: &str) -> bool {
     let words = sql.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
-    let ends = words.split(';').map(str::trim).any(|statement| {
+    // What a DO block holds cannot end the transaction that it runs in.
+    let ends = without_bodies(&words).split(';').map(str::trim).any(|statement| {
         ENDS.iter().any(|end| {
             statement.strip_prefix(end).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
                 && !statement.starts_with("rollback to")
@@ -161,6 +162,29 @@ fn without_comments(sql: &str) -> String {
         let end = if line == Some(begin) { comment.find('\n') } else { block_end(comment) };
         rest = end.map_or("", |end| &comment[end..]);
     }
+}
+
+/// The statement without what stands between dollar quotes.
+fn without_bodies(sql: &str) -> String {
+    let mut kept = String::with_capacity(sql.len());
+    let mut rest = sql;
+    while let Some(begin) = rest.find('$') {
+        let (before, from) = rest.split_at(begin);
+        kept.push_str(before);
+        let tag = from[1..].find('$').map(|end| &from[..end + 2]).filter(|tag| {
+            tag[1..tag.len() - 1].chars().all(|c| c.is_alphanumeric() || c == '_')
+                && !tag[1..].starts_with(char::is_numeric)
+        });
+        let body = tag.and_then(|tag| from[tag.len()..].find(tag).map(|end| end + 2 * tag.len()));
+        // Not a quote, or one that nobody closes: the rest is looked at as it is.
+        let end = body.unwrap_or(1);
+        if body.is_none() {
+            kept.push('$');
+        }
+        rest = &from[end..];
+    }
+    kept.push_str(rest);
+    kept
 }
 
 /// Where a block comment ends; they nest.
@@ -201,6 +225,8 @@ mod tests {
             "/* a /* nested */ comment */ COMMIT",
             "-- a line\nRESET/**/ROLE",
             "PREPARE TRANSACTION 'x'",
+            "DO $$ BEGIN END $$; COMMIT",
+            "SELECT $1; COMMIT; SELECT $1",
         ] {
             assert!(refuse_escape(escape).is_err(), "{escape}");
         }
@@ -213,6 +239,9 @@ mod tests {
             "UPDATE sessions SET status = 'active'",
             "SELECT id FROM users ORDER BY ended_at",
             "ROLLBACK TO SAVEPOINT here",
+            "DO $$ BEGIN PERFORM 1; END $$",
+            "DO $do$ BEGIN PERFORM '$$'; END $do$",
+            "SELECT $1, $2",
             "SELECT 1 -- reset nothing",
             "SELECT '/* an open one",
         ] {

@@ -46,8 +46,14 @@ impl Attempts {
     /// Only what the server rolled back as a whole is begun again; an answer lost in the commit is not, because the
     /// commit may have happened.
     pub(crate) async fn end<T>(&mut self, scope: Scope<'_>, outcome: Result<T, Error>) -> Option<Result<T, Error>> {
-        let Scope::Own(transaction) = scope else {
-            return Some(outcome.map_err(|error| self.told(error)));
+        let transaction = match scope {
+            Scope::Own(transaction) => transaction,
+            Scope::Joined(transaction) => {
+                if outcome.is_err() {
+                    transaction.doubt();
+                }
+                return Some(outcome.map_err(|error| self.told(error)));
+            }
         };
         let outcome = match outcome {
             Ok(value) => match transaction.commit().await {
@@ -98,7 +104,7 @@ impl Scope<'_> {
     pub(crate) fn transaction(&self) -> &Worn {
         match self {
             Self::Own(transaction) => transaction,
-            Self::Joined(transaction) => transaction,
+            Self::Joined(transaction) => transaction.worn(),
         }
     }
 }

@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
-use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use sea_orm::{
+    DatabaseConnection, DbErr, RuntimeErr, SqlxPostgresConnector,
+    sqlx::{
+        self, ConnectOptions,
+        postgres::{PgConnectOptions, PgPoolOptions},
+    },
+};
 use uuid::Uuid;
 
 use crate::{Error, connection::As, identity::Identity};
@@ -39,12 +45,19 @@ impl Sparc {
     ///
     /// As [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
-        let mut connect = ConnectOptions::new(url);
-        connect.max_connections(options.max_connections).acquire_timeout(options.acquire_timeout).sqlx_logging(false);
+        // Not through SeaORM's own options, whose trace says the address with the password in it.
+        let mut connect: PgConnectOptions = url.parse().map_err(sqlx_error)?;
+        connect = connect.disable_statement_logging();
         if !options.named_statements {
-            connect.map_sqlx_postgres_opts(|options| options.statement_cache_capacity(0));
+            connect = connect.statement_cache_capacity(0);
         }
-        Ok(Self { db: Database::connect(connect).await?, deadline: options.deadline })
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .connect_with(connect)
+            .await
+            .map_err(sqlx_error)?;
+        Ok(Self { db: SqlxPostgresConnector::from_sqlx_postgres_pool(pool), deadline: options.deadline })
     }
 
     /// As the user of that account: role `authenticated`.
@@ -124,4 +137,8 @@ impl Options {
         self.named_statements = false;
         self
     }
+}
+
+fn sqlx_error(error: sqlx::Error) -> DbErr {
+    DbErr::Conn(RuntimeErr::SqlxError(error.into()))
 }

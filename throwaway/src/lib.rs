@@ -205,6 +205,19 @@ impl Database {
         }
     }
 
+    /// The same, brought up to the newest schema.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::open`], or the migration says why it does not.
+    pub async fn open_migrated() -> Result<Self, Error> {
+        let database = Self::open().await?;
+        let connection = database.connect(2).await?;
+        Migrator::up(&connection, None).await?;
+        connection.close().await?;
+        Ok(database)
+    }
+
     /// Its address.
     #[must_use]
     pub fn url(&self) -> &str {

@@ -110,6 +110,20 @@ pub enum FaultKind {
 }
 
 impl AdventureContent {
+    /// The shortest valid story: one node, where it starts and ends.
+    #[must_use]
+    pub fn told(text: &str) -> Self {
+        let node = Node {
+            id: "start".to_owned(),
+            kind: NodeKind::Story,
+            title: String::new(),
+            text: text.to_owned(),
+            enemies: Vec::new(),
+            extra: Map::new(),
+        };
+        Self { nodes: vec![node], start: Some("start".to_owned()), ..Default::default() }
+    }
+
     /// Everything that is wrong, in the order of the nodes; empty for a valid adventure.
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
@@ -204,6 +218,7 @@ mod tests {
     #[test]
     fn a_sound_story_has_no_fault() {
         assert_eq!(content(sound()).faults(), []);
+        assert_eq!(AdventureContent::told("Once.").faults(), []);
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Transaction {
         self.worn.identity().user()
     }
 
-    pub(super) fn worn(&self) -> &Worn {
+    pub(crate) fn worn(&self) -> &Worn {
         &self.worn
     }
 
@@ -55,10 +55,15 @@ impl Transaction {
         Ok(())
     }
 
+    /// Something failed: PostgreSQL may have given the whole transaction up.
+    pub(crate) fn doubt(&self) {
+        self.unverified.store(true, Ordering::Relaxed);
+    }
+
     /// Before a statement whose text is the caller's.
     fn look_through(&self, sql: &str) -> Result<(), DbErr> {
         refuse_escape(sql)?;
-        self.unverified.store(true, Ordering::Relaxed);
+        self.doubt();
         Ok(())
     }
 
@@ -71,7 +76,7 @@ impl Transaction {
 
     fn told<T>(&self, outcome: Result<T, DbErr>) -> Result<T, DbErr> {
         outcome.map_err(|error| {
-            self.unverified.store(true, Ordering::Relaxed);
+            self.doubt();
             match self.worn.identity() {
                 Identity::User(_) => name_closed_columns(error),
                 Identity::Anon | Identity::Service => error,

@@ -1,0 +1,122 @@
+//! The lobby in the terminal, page by page.
+//!
+//! `cargo run --example lobby` shows the tables of a database of its own; `cargo run --example lobby -- ford` those whose
+//! adventure or Seer has `ford` in the name. With `DATABASE_URL`, it shows yours, as it is.
+
+use std::{
+    env,
+    error::Error as StdError,
+    io::{self, IsTerminal},
+};
+
+use anstream::println;
+use chrono::{Duration, Utc};
+use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
+use owo_colors::OwoColorize;
+use sparc::entity::sea_orm_active_enums::{DifficultyLevel, SessionStatus};
+use sparc::service::{
+    Error, Operations, Sparc,
+    adventures::{AdventureContent, NewAdventure},
+    sessions::{LobbyFilter, NewSession, SessionCard, Visibility},
+    users::NewAccount,
+};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn StdError>> {
+    let database = throwaway::Database::open_migrated().await?;
+    let sparc = Sparc::connect(database.url()).await?;
+    if env::var_os("DATABASE_URL").is_none() {
+        open_tables(&sparc).await?;
+    }
+
+    let words: Vec<String> = env::args().skip(1).collect();
+    let filter = LobbyFilter { search: (!words.is_empty()).then(|| words.join(" ")), ..Default::default() };
+    let visitor = sparc.as_anon();
+    let (mut after, mut number) = (None, 0);
+    loop {
+        let page = visitor.sessions().lobby(&filter, after.as_ref()).await?;
+        number += 1;
+        println!("{}\n{}", format!("page {number}").bold(), table(&page.rows));
+        match page.next {
+            Some(next) if wants_more()? => after = Some(next),
+            _ => break,
+        }
+    }
+    Ok(sparc.close().await?)
+}
+
+/// Asks somebody who sits at a terminal; shows all to whoever reads a pipe.
+fn wants_more() -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Ok(true);
+    }
+    println!("{}", "Enter for the next page, q to leave".dimmed());
+    let mut line = String::new();
+    Ok(io::stdin().read_line(&mut line)? > 0 && !line.trim().eq_ignore_ascii_case("q"))
+}
+
+fn table(rows: &[SessionCard]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY).set_header([
+        "adventure",
+        "level",
+        "min",
+        "Seer",
+        "begins",
+        "seats",
+        "looking for",
+    ]);
+    for row in rows {
+        let (name, level, minutes) = row.adventure.as_ref().map_or_else(
+            || ("a secret".to_owned(), String::new(), String::new()),
+            |adventure| {
+                let level = format!("{:?}", adventure.difficulty).to_lowercase();
+                (adventure.name.clone(), level, adventure.estimated_duration.to_string())
+            },
+        );
+        let begins = match (row.status, row.scheduled_start) {
+            (SessionStatus::StartingSoon, _) => "soon".to_owned(),
+            (_, Some(start)) => start.format("%a %d %b %H:%M").to_string(),
+            (_, None) => "when all are there".to_owned(),
+        };
+        let seats = format!("{}/{}", row.seats_taken, row.max_players);
+        table.add_row([
+            name,
+            level,
+            minutes,
+            row.seer_name.clone(),
+            begins,
+            seats,
+            row.looking_for.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+/// Two Seers and thirty tables.
+async fn open_tables(sparc: &Sparc) -> Result<(), Error> {
+    let story = || AdventureContent::told("It begins here, and it ends here.");
+    for (seer, adventure, difficulty) in
+        [("Morgan", "The Drowned Ford", DifficultyLevel::Hard), ("Edda", "The Quiet Mill", DifficultyLevel::Easy)]
+    {
+        let account = NewAccount { display_name: Some(seer.into()), ..Default::default() };
+        let seer = sparc.as_user(sparc.as_service().users().sign_up(account).await?.id);
+        let new = NewAdventure { name: adventure.into(), difficulty, content: story(), ..Default::default() };
+        let adventure = seer.adventures().create(new).await?;
+        seer.adventures().publish(adventure.id).await?;
+        for day in 0..15 {
+            let new = NewSession {
+                adventure_id: adventure.id,
+                visibility: Visibility::Public,
+                looking_for: (day % 3 == 0).then(|| "a healer".to_owned()),
+                scheduled_start: (day > 2).then(|| Utc::now() + Duration::days(day)),
+                ..Default::default()
+            };
+            let table = seer.sessions().create(new).await?;
+            if day == 1 {
+                seer.sessions().announce(table.id).await?;
+            }
+        }
+    }
+    Ok(())
+}

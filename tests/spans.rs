@@ -1,0 +1,118 @@
+//! What the service says in its spans: operation, ids, outcome, duration, retries, and nothing personal.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::json;
+use sparc::{
+    entity::sea_orm_active_enums::Attribute,
+    service::{
+        Difficulty, JoinCode, Operations, Sparc,
+        adventures::{AdventureContent, NewAdventure},
+        characters::NewCharacter,
+        dice::{NewRoll, Roller},
+        events::NewEvent,
+        sessions::{LobbyFilter, NewSession},
+        users::{NewAccount, ProfileChanges},
+    },
+};
+use tracing_subscriber::fmt::format::FmtSpan;
+use uuid::Uuid;
+
+use crate::world::World;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_whole_night_is_told_by_ids_and_nobody_is_named() {
+    let world = World::new().await;
+    let log = Log::default();
+    // With one subscriber alone, a thread of another test that has none would switch a span off for all.
+    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    let sparc = Sparc::connect(world.url()).await.unwrap();
+    let sign_up = async |name: &str| {
+        let account =
+            NewAccount { email: Some(format!("{name}@secret.example")), display_name: Some(name.into()), id: None };
+        let id = sparc.as_service().users().sign_up(account).await.unwrap().id;
+        sparc.as_user(id)
+    };
+    let (seer, ada) = (sign_up("Morgana").await, sign_up("Adalbert").await);
+    ada.users()
+        .edit(ProfileChanges { bio: Some(Some("Lives in Nowhereton".into())), ..Default::default() })
+        .await
+        .unwrap();
+    ada.users().my_email().await.unwrap();
+    let _ = sparc.as_service().users().with_email("adalbert@secret.example").await;
+    let _ = sparc.as_anon().users().named("Adalbert").await;
+    let hero = ada.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await.unwrap();
+    let twin = ada.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await;
+    assert_eq!(twin.unwrap_err().code(), "character_name_taken");
+    let story = AdventureContent { start: Some("Nowhereton".into()), ..Default::default() };
+    let draft = NewAdventure { name: "Nowhereton Nights".into(), content: story, ..Default::default() };
+    let adventure = seer.adventures().create(draft).await.unwrap();
+    let _ = seer.adventures().publish(adventure.id).await;
+    let table = NewSession { adventure_id: adventure.id, looking_for: Some("Adalbert".into()), ..Default::default() };
+    let table = seer.sessions().create(table).await.unwrap();
+    let code: JoinCode = table.code.parse().unwrap();
+    ada.sessions().by_code(&code).await.unwrap();
+    ada.sessions().join(&code, hero.id).await.unwrap();
+    seer.sessions().start(table.id).await.unwrap();
+    let check = NewRoll::check(table.id, Roller::Character(hero.id), Attribute::Might, Difficulty::MIN);
+    ada.dice().roll(NewRoll { description: Some("Brunhild prays".into()), ..check }).await.unwrap();
+    let wave = NewEvent { session_id: table.id, kind: "wave".into(), payload: json!("Adalbert waves"), id: None };
+    ada.events().send(wave).await.unwrap();
+    let search = LobbyFilter { search: Some("Morgana".into()), ..Default::default() };
+    sparc.as_anon().sessions().lobby(&search, None).await.unwrap();
+    let _ = ada.sessions().start(Uuid::new_v4()).await;
+    let _ = sparc.as_anon().characters().list().await;
+    seer.sessions().complete(table.id).await.unwrap();
+    ada.users().erase(ada.user_id().unwrap()).await.unwrap();
+    drop(guard);
+
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for personal in [
+        "postgres://",
+        "secret.example",
+        "Adalbert",
+        "adalbert",
+        "Morgana",
+        "morgana",
+        "Brunhild",
+        "Nowhereton",
+        code.as_str(),
+    ] {
+        let line = log.lines().find(|line| line.contains(personal));
+        assert!(line.is_none(), "{personal} is told: {}", line.unwrap());
+    }
+    let told = |parts: &[&str]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+    let (session, user) = (format!("session={}", table.id), format!("identity={}", ada.user_id().unwrap()));
+    assert!(
+        told(&["operation=\"dice.roll\"", &session, &user, "outcome=\"done\"", "retries=0", "duration_us="]),
+        "{log}"
+    );
+    assert!(told(&["operation=\"characters.create\"", "outcome=\"character_name_taken\""]));
+    assert!(told(&["operation=\"characters.list\"", "identity=anon", "outcome=\"not_signed_in\""]));
+    assert!(told(&["operation=\"users.sign_up\"", "identity=service"]));
+}

@@ -1,0 +1,101 @@
+//! The tutorial, in plain SQL and through the service: in its order, whoever writes.
+
+use sparc::{
+    entity::sea_orm_active_enums::TutorialPath,
+    service::{Error, Operations, tutorial::Step},
+};
+
+use crate::world::{Person, World};
+
+const OUT_OF_ORDER: (&str, &str) = ("SP021", "tutorial_in_order");
+
+async fn refused(person: &Person, sql: &str) -> bool {
+    person.exec(sql).await.unwrap_err().is(OUT_OF_ORDER.0, OUT_OF_ORDER.1)
+}
+
+#[tokio::test]
+async fn both_paths_are_learnt_step_by_step() {
+    let world = World::new().await;
+    for path in [TutorialPath::Player, TutorialPath::Seer] {
+        let me = world.sparc.as_user(world.account().await);
+        assert!(me.tutorial().progress().await.unwrap().is_none());
+        assert_eq!(me.tutorial().begin(path).await.unwrap().current_step, "welcome");
+        assert_eq!(me.tutorial().begin(path).await.unwrap().completed_steps, Vec::<String>::new());
+        let steps = Step::of(path);
+        for (place, step) in steps[..steps.len() - 1].iter().enumerate() {
+            assert!(matches!(me.tutorial().complete().await, Err(Error::TutorialOutOfOrder)), "too early at {step}");
+            let progress = me.tutorial().advance(*step).await.unwrap();
+            assert_eq!(progress.current_step, steps[place + 1].to_string());
+            assert_eq!(progress.completed_steps.len(), place + 1);
+            assert!(matches!(me.tutorial().advance(*step).await, Err(Error::TutorialOutOfOrder)), "{step} again");
+        }
+        let done = me.tutorial().complete().await.unwrap();
+        assert_eq!(done.completed_steps.len(), steps.len());
+        let again = me.tutorial().complete().await.unwrap();
+        assert_eq!(again.completed_at, done.completed_at, "again is no error, and no later");
+        assert!(matches!(me.tutorial().advance(*steps.last().unwrap()).await, Err(Error::TutorialOutOfOrder)));
+        let back = me.tutorial().restart(TutorialPath::Seer).await.unwrap();
+        assert_eq!((back.current_step.as_str(), back.completed_at, back.completed_steps.len()), ("welcome", None, 0));
+    }
+}
+
+#[tokio::test]
+async fn the_tutorial_may_be_skipped_before_the_beginning_and_taken_up_again() {
+    let world = World::new().await;
+    let me = world.sparc.as_user(world.account().await);
+    assert!(me.tutorial().skip().await.unwrap().skipped);
+    assert!(me.tutorial().skip().await.unwrap().skipped);
+    let begun = me.tutorial().begin(TutorialPath::Player).await.unwrap();
+    assert_eq!(begun.path, Some(TutorialPath::Player), "whoever skipped may still go on");
+    assert_eq!(me.tutorial().advance(Step::Welcome).await.unwrap().current_step, "character-basics");
+    assert!(!me.tutorial().restart(TutorialPath::Player).await.unwrap().skipped);
+}
+
+#[tokio::test]
+async fn a_client_of_the_api_is_held_to_the_order() {
+    let world = World::new().await;
+    let me = world.somebody().await;
+    let id = me.uuid();
+    for forged in [
+        format!(
+            "INSERT INTO tutorial_progress (user_id, path, current_step) VALUES ('{id}', 'player', 'dice-rolling')"
+        ),
+        format!("INSERT INTO tutorial_progress (user_id, path, completed_at) VALUES ('{id}', 'seer', now())"),
+        format!(
+            "INSERT INTO tutorial_progress (user_id, path, completed_steps)
+                 VALUES ('{id}', 'player', '{{welcome,character-basics}}')"
+        ),
+    ] {
+        assert!(refused(&me, &forged).await, "{forged}");
+    }
+    me.exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player')")).await.unwrap();
+    for forged in [
+        "current_step = 'combat-practice'",
+        "current_step = 'running-sessions'",
+        "completed_at = now()",
+        "completed_steps = '{welcome,character-basics,dice-rolling}'",
+        "path = 'seer', current_step = 'seer-complete'",
+    ] {
+        assert!(refused(&me, &format!("UPDATE tutorial_progress SET {forged}")).await, "{forged}");
+    }
+    // On by one, said in each way that a client may say it.
+    me.exec("UPDATE tutorial_progress SET completed_steps = '{welcome}'").await.unwrap();
+    me.exec("UPDATE tutorial_progress SET current_step = 'character-basics'").await.unwrap();
+    me.exec(
+        "UPDATE tutorial_progress SET current_step = 'dice-rolling', completed_steps = '{welcome,character-basics}'",
+    )
+    .await
+    .unwrap();
+    let done = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
+    assert_eq!(me.value::<String>(done).await.unwrap(), "welcome character-basics");
+    assert!(refused(&me, "UPDATE tutorial_progress SET current_step = 'character-basics'").await, "nor back by one");
+    assert!(refused(&me, "UPDATE tutorial_progress SET path = 'seer'").await, "nor on another path half way");
+    me.exec("UPDATE tutorial_progress SET path = 'seer', current_step = 'welcome'").await.unwrap();
+    me.exec("UPDATE tutorial_progress SET current_step = 'running-sessions'").await.unwrap();
+    me.exec("UPDATE tutorial_progress SET current_step = 'seer-complete'").await.unwrap();
+    let long_ago = "UPDATE tutorial_progress SET completed_at = '2000-01-01'";
+    me.exec(long_ago).await.unwrap();
+    assert_eq!(me.count("tutorial_progress WHERE completed_at > '2020-01-01'").await, 1, "the moment is the server's");
+    let put = "UPDATE tutorial_progress SET path = 'player', current_step = 'combat-practice', completed_at = NULL";
+    assert_eq!(world.service().exec(put).await, Ok(1), "the server may put anybody anywhere");
+}
