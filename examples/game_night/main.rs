@@ -170,6 +170,9 @@ async fn tell(listener: &As, session: Uuid, mut seen: i64) -> Result<i64, Error>
         seen = event.seq;
         let p = |key: &str| event.payload[key].to_string().replace('"', "").replace("null", "none");
         let text = match event.event_type.as_str() {
+            "dice_rolled" if event.payload["rollType"] == "initiative" => {
+                format!("{} rolls {} for initiative", p("characterName"), p("total"))
+            }
             "dice_rolled" => {
                 let roll = [p("characterName"), p("results"), p("modifiedTotal"), p("difficulty"), p("outcome")];
                 format!("{} rolls {}: {} against {}, {}", roll[0], roll[1], roll[2], roll[3], roll[4])

@@ -1,16 +1,20 @@
 //! Adventures: what a Seer runs, from the first draft to the catalogue.
 //!
-//! ```no_run
+//! ```
 //! use service::{Error, Operations, Sparc, adventures::{AdventureContent, NewAdventure}};
 //!
-//! # async fn write(sparc: &Sparc, id: uuid::Uuid, content: AdventureContent) -> Result<(), Error> {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let night = throwaway::Night::begin().await?;
+//! # let sparc = Sparc::connect(night.url()).await?;
+//! # let (id, content) = (night.seer, AdventureContent::told("It rains."));
 //! let morgan = sparc.as_user(id);
 //! let draft = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
 //! let draft = morgan.adventures().create(draft).await?;
 //! match morgan.adventures().publish(draft.id).await {
 //!     Ok(adventure) => println!("published at {:?}", adventure.published_at),
 //!     Err(Error::AdventureInvalid(faults)) => println!("{} things to mend", faults.len()),
-//!     Err(other) => return Err(other),
+//!     Err(other) => return Err(other.into()),
 //! }
 //! # Ok(())
 //! # }

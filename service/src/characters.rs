@@ -1,10 +1,14 @@
 //! Characters: whom the players play.
 //!
-//! ```no_run
+//! ```
 //! use entity::sea_orm_active_enums::CharacterClass;
 //! use service::{Operations, Sparc, characters::NewCharacter};
 //!
-//! # async fn make(sparc: &Sparc, id: uuid::Uuid) -> Result<(), service::Error> {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let night = throwaway::Night::begin().await?;
+//! # let sparc = Sparc::connect(night.url()).await?;
+//! # let id = night.player;
 //! let ada = sparc.as_user(id);
 //! let new = NewCharacter { name: "Brunhild".into(), class: CharacterClass::Warrior, ..Default::default() };
 //! let brunhild = ada.characters().create(new).await?; // might 5: the usual sheet

@@ -1,9 +1,13 @@
 //! Creatures: whom the Seer plays in an adventure.
 //!
-//! ```no_run
+//! ```
 //! use service::{Operations, Sparc, creatures::{NewCreature, Stats}};
 //!
-//! # async fn add(sparc: &Sparc, id: uuid::Uuid, adventure: uuid::Uuid) -> Result<(), service::Error> {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let night = throwaway::Night::begin().await?;
+//! # let sparc = Sparc::connect(night.url()).await?;
+//! # let (id, adventure) = (night.seer, night.adventure);
 //! let morgan = sparc.as_user(id);
 //! let stats = Stats { might: 4, grace: 2, ..Default::default() };
 //! let horror = NewCreature { name: "Reed Horror".into(), stats, ..Default::default() };

@@ -1,10 +1,14 @@
 //! Rolls: a caller says what is rolled, the database rolls it.
 //!
-//! ```no_run
+//! ```
 //! use entity::sea_orm_active_enums::Attribute;
 //! use service::{Difficulty, Operations, Sparc, dice::{Modifier, NewRoll, Roller}};
 //!
-//! # async fn strike(sparc: &Sparc, ada: uuid::Uuid, table: uuid::Uuid, hero: uuid::Uuid) -> Result<(), service::Error> {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let night = throwaway::Night::begin().await?;
+//! # let sparc = Sparc::connect(night.url()).await?;
+//! # let (ada, table, hero) = (night.player, night.session, night.hero);
 //! let ada = sparc.as_user(ada);
 //! let blow = NewRoll::attack(table, Roller::Character(hero), Attribute::Might, Difficulty::new(12)?)
 //!     .with(Modifier::flat(1, "high ground"));

@@ -3,10 +3,14 @@
 //! Triggers write them, so that no writer forgets one; a participant may add kinds that begin with `client.`. They are
 //! kept for a day.
 //!
-//! ```no_run
+//! ```
 //! use service::{Operations, Sparc, events::NewEvent};
 //!
-//! # async fn listen(sparc: &Sparc, ada: uuid::Uuid, table: uuid::Uuid) -> Result<(), service::Error> {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let night = throwaway::Night::begin().await?;
+//! # let sparc = Sparc::connect(night.url()).await?;
+//! # let (ada, table) = (night.player, night.session);
 //! let ada = sparc.as_user(ada);
 //! ada.events().send(NewEvent { session_id: table, kind: "wave".into(), ..Default::default() }).await?;
 //! let mut seen = 0;

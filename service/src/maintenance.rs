@@ -2,10 +2,13 @@
 //!
 //! Where `pg_cron` is installed, the schema schedules the same jobs.
 //!
-//! ```no_run
+//! ```
 //! use service::{Operations, Sparc, maintenance::Run};
 //!
-//! # async fn nightly(sparc: &Sparc) -> Result<(), service::Error> {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let night = throwaway::Night::begin().await?;
+//! # let sparc = Sparc::connect(night.url()).await?;
 //! let service = sparc.as_service();
 //! let archived = service.maintenance().archive_sessions(Run::default(), |so_far| println!("{so_far} moved")).await?;
 //! service.maintenance().clean_events(Run::default(), |_| ()).await?;

@@ -1,10 +1,13 @@
 //! Sessions: one table, one night, from the lobby to the archive.
 //!
-//! ```no_run
+//! ```
 //! use service::{Operations, Sparc, sessions::NewSession};
 //!
-//! # async fn night(sparc: &Sparc, seer: uuid::Uuid, ada: uuid::Uuid, adventure: uuid::Uuid, hero: uuid::Uuid)
-//! #     -> Result<(), service::Error> {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let night = throwaway::Night::begin().await?;
+//! # let sparc = Sparc::connect(night.url()).await?;
+//! # let (seer, ada, adventure, hero) = (night.seer, night.player, night.adventure, night.hero);
 //! let morgan = sparc.as_user(seer);
 //! let table = morgan.sessions().create(NewSession { adventure_id: adventure, ..Default::default() }).await?;
 //! sparc.as_user(ada).sessions().join(&table.code.parse()?, hero).await?;

@@ -3,11 +3,15 @@
 //! Player: welcome, character basics, dice rolling, combat practice, player complete. Seer: welcome, running sessions,
 //! seer complete (decision "Facts of the game"). The database refuses steps out of order.
 //!
-//! ```no_run
+//! ```
 //! use entity::sea_orm_active_enums::TutorialPath;
 //! use service::{Operations, Sparc, tutorial::Step};
 //!
-//! # async fn learn(sparc: &Sparc, ada: uuid::Uuid) -> Result<(), service::Error> {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let night = throwaway::Night::begin().await?;
+//! # let sparc = Sparc::connect(night.url()).await?;
+//! # let ada = night.player;
 //! let ada = sparc.as_user(ada);
 //! ada.tutorial().begin(TutorialPath::Seer).await?;
 //! ada.tutorial().advance(Step::Welcome).await?;

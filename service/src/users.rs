@@ -1,9 +1,13 @@
 //! Accounts and profiles: who plays, and sign-up where there is no platform to do it.
 //!
-//! ```no_run
+//! ```
 //! use service::{Operations, Sparc, users::ProfileChanges};
 //!
-//! # async fn edit(sparc: &Sparc, id: uuid::Uuid) -> Result<(), service::Error> {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let night = throwaway::Night::begin().await?;
+//! # let sparc = Sparc::connect(night.url()).await?;
+//! # let id = night.player;
 //! let ada = sparc.as_user(id);
 //! let changes = ProfileChanges { bio: Some(Some("Plays on Tuesdays".into())), ..Default::default() };
 //! let profile = ada.users().edit(changes).await?;

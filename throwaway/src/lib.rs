@@ -29,10 +29,12 @@ use sea_orm::{ConnectOptions, ConnectionTrait, Database as SeaOrm, DatabaseConne
 use tokio::sync::OnceCell;
 
 mod cluster;
+mod night;
 mod npm;
 mod programs;
 
 use cluster::Cluster;
+pub use night::Night;
 pub use programs::Programs;
 
 /// Why there is no server. Each is a sentence for a person.

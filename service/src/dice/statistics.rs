@@ -10,6 +10,7 @@ use crate::{Caller, Error, operation::operation};
 
 /// Whose rolls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RollsOf {
     /// All at a table.
     Session(Uuid),

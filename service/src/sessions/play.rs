@@ -10,6 +10,7 @@ use crate::{Caller, Error, connection::Worn, operation::operation};
 
 /// Which game state one means to write over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Expected {
     /// The one of this `sessions.game_state_version`: another screen of the Seer's is not overwritten unseen.
     Version(i32),

@@ -1,0 +1,62 @@
+//! Plays a night through `sparc` alone, and runs ten programs that a game's services would be, each as short as it can
+//! be. `cargo with-database cargo run --manifest-path tests/outside/Cargo.toml`
+
+mod programs;
+
+use std::error::Error as StdError;
+
+use sparc::entity::sea_orm_active_enums::{Attribute, CharacterClass};
+use sparc::service::{
+    As, Difficulty, Error, JoinCode, Operations, Options, Sparc,
+    adventures::{AdventureContent, NewAdventure},
+    characters::NewCharacter,
+    dice::{NewRoll, Roller},
+    sessions::{NewSession, Visibility},
+    users::NewAccount,
+};
+use uuid::Uuid;
+
+/// What the night leaves for the programs.
+pub struct Night {
+    pub sparc: Sparc,
+    pub seer: As,
+    pub ada: As,
+    pub hero: Uuid,
+    pub adventure: Uuid,
+    pub session: Uuid,
+    pub code: JoinCode,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn StdError>> {
+    let url = std::env::var("DATABASE_URL")?;
+    let sparc = Sparc::connect_with(&url, Options::default().max_connections(4)).await?;
+    let night = begin(&sparc).await?;
+    programs::run(&night).await?;
+    night.seer.sessions().complete(night.session).await?;
+    println!("games run: {}", night.seer.users().me().await?.games_run);
+    Ok(sparc.close().await?)
+}
+
+async fn begin(sparc: &Sparc) -> Result<Night, Error> {
+    let (seer, ada) = (sign_up(sparc, "Morgan").await?, sign_up(sparc, "Ada").await?);
+    let content = AdventureContent::told("The water is higher than it was.");
+    let adventure = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
+    let adventure = seer.adventures().create(adventure).await?.id;
+    seer.adventures().publish(adventure).await?;
+    let new = NewSession { adventure_id: adventure, visibility: Visibility::Public, ..Default::default() };
+    let session = seer.sessions().create(new).await?;
+    let code: JoinCode = session.code.parse()?;
+    let hero = NewCharacter { name: "Brunhild".into(), class: CharacterClass::Warrior, ..Default::default() };
+    let hero = ada.characters().create(hero).await?.id;
+    ada.sessions().join(&code, hero).await?;
+    seer.sessions().start(session.id).await?;
+    let check = NewRoll::check(session.id, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
+    println!("Brunhild rolls {}", ada.dice().roll(check).await?.total);
+    Ok(Night { sparc: sparc.clone(), seer, ada, hero, adventure, session: session.id, code })
+}
+
+pub async fn sign_up(sparc: &Sparc, name: &str) -> Result<As, Error> {
+    let account = NewAccount { display_name: Some(name.into()), ..Default::default() };
+    Ok(sparc.as_user(sparc.as_service().users().sign_up(account).await?.id))
+}

@@ -1,0 +1,164 @@
+//! The ten shortest programs: what a game's services would ask for, and nothing else. What one of them missed is there
+//! now; `docs/testing.md` says what it was.
+
+use sparc::entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath};
+use sparc::service::{
+    AttributeValue, Difficulty, Error, Operations,
+    adventures::{AdventureChanges, AdventureContent, CatalogueFilter, CatalogueOrder},
+    characters::{Item, NewCharacter},
+    creatures::NewCreature,
+    dice::{HistoryFilter, NewInitiative, NewRoll, Roller, RollsOf},
+    events::NewEvent,
+    maintenance::Run,
+    sessions::{Expected, LobbyFilter, NewSession},
+    tutorial::Step,
+    users::{Badge, ProfileChanges},
+};
+
+use crate::{Night, sign_up};
+
+pub async fn run(night: &Night) -> Result<(), Error> {
+    gateway(night).await?;
+    lobby_page(night).await?;
+    discord_bot(night).await?;
+    support_desk(night).await?;
+    sheet_page(night).await?;
+    seer_screen(night).await?;
+    forge(night).await?;
+    catalogue_page(night).await?;
+    first_steps(night).await?;
+    nightly(night).await
+}
+
+/// A game server's socket: what a client missed, then what it does.
+async fn gateway(Night { ada, session, hero, .. }: &Night) -> Result<(), Error> {
+    let details = ada.sessions().details(*session).await?;
+    let mut seen = ada.events().newest(*session).await?;
+    let wave = NewEvent { session_id: *session, kind: "wave".into(), ..Default::default() };
+    ada.events().send(wave).await?;
+    let blow = NewRoll::attack(*session, Roller::Character(*hero), Attribute::Might, Difficulty::new(12)?);
+    ada.dice().roll(blow).await?;
+    for event in ada.events().after(*session, seen).await? {
+        seen = event.seq;
+    }
+    println!("gateway: {} at the table, heard up to {seen}", details.players.len());
+    Ok(())
+}
+
+/// A page for whoever looks for a table, with no account.
+async fn lobby_page(Night { sparc, seer, adventure, .. }: &Night) -> Result<(), Error> {
+    let open = NewSession {
+        adventure_id: *adventure,
+        visibility: sparc::service::sessions::Visibility::Public,
+        ..Default::default()
+    };
+    seer.sessions().create(open).await?;
+    let filter = LobbyFilter { free_seats: Some(2), search: Some("ford".into()), ..Default::default() };
+    let page = sparc.as_anon().sessions().lobby(&filter, None).await?;
+    println!("lobby page: {} tables, more: {}", page.rows.len(), page.next.is_some());
+    Ok(())
+}
+
+/// A bot on a chat server: what a code is, who runs what, a roll's answer.
+async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> Result<(), Error> {
+    let card = ada.sessions().by_code(code).await?;
+    let filter = LobbyFilter { seer_id: seer.user_id(), ..Default::default() };
+    let open = sparc.as_anon().sessions().lobby(&filter, None).await?.rows.len();
+    let last = ada.dice().history(RollsOf::Session(*session), &HistoryFilter::default(), None).await?.rows;
+    let names = sparc.as_anon().users().named(&card.seer_name).await?;
+    println!(
+        "bot: {} runs {open} open tables; last roll {:?}; {} of that name",
+        card.seer_name,
+        last[0].outcome,
+        names.len()
+    );
+    Ok(())
+}
+
+/// A support desk: finds somebody, looks as they would, and helps.
+async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Error> {
+    let service = sparc.as_service();
+    let address = ada.users().my_email().await?;
+    let profile = service.users().with_email(&address).await?;
+    let their = sparc.as_user(profile.id);
+    let seats = their.characters().seats(*hero).await?;
+    service.users().set_badge(profile.id, Badge::Verified).await?;
+    service.characters().award_experience(*hero, 100).await?;
+    let troll = sign_up(sparc, "Rude").await?;
+    if let Some(id) = troll.user_id() {
+        service.users().erase(id).await?;
+    }
+    println!("desk: {} seats, {} past tables", seats.len(), their.sessions().past(None).await?.rows.len());
+    Ok(())
+}
+
+/// A character's page.
+async fn sheet_page(Night { ada, hero, .. }: &Night) -> Result<(), Error> {
+    ada.characters().set_equipment(*hero, &[Item { name: "rope".into(), ..Default::default() }]).await?;
+    let sheet = ada.characters().get(*hero).await?;
+    let numbers = ada.dice().statistics(RollsOf::Character(*hero)).await?;
+    let might = AttributeValue::new(sheet.might)?;
+    println!("sheet: {} might {might}, {} rolls, mean {:?}", sheet.name, numbers.rolls, numbers.mean_total);
+    Ok(())
+}
+
+/// The Seer's screen: an encounter from its first die to its wounds.
+async fn seer_screen(Night { seer, session, adventure, hero, .. }: &Night) -> Result<(), Error> {
+    let wolf = seer.creatures().add(*adventure, NewCreature { name: "Wolf".into(), ..Default::default() }).await?.id;
+    seer.sessions().set_encounter(*session, Some("wolves")).await?;
+    let new = NewInitiative { id: None, session_id: *session, creatures: vec![wolf] };
+    let turns = seer.dice().initiative(new).await?;
+    let left = seer.characters().damage(*hero, 2).await?;
+    let before = seer.sessions().get(*session).await?;
+    let over = Expected::Version(before.game_state_version);
+    let after = seer.sessions().set_game_state(*session, before.game_state, over).await?;
+    let saves = seer.dice().saves_left(*session).await?;
+    println!(
+        "screen: {} first, {} hit points, state {}, {} saves",
+        turns[0].name, left.hit_points, after.game_state_version, saves[0].left
+    );
+    Ok(())
+}
+
+/// The editor of adventures.
+async fn forge(Night { seer, adventure, .. }: &Night) -> Result<(), Error> {
+    seer.adventures().unpublish(*adventure).await?;
+    let changes = AdventureChanges { estimated_duration: Some(120), ..Default::default() };
+    seer.adventures().edit(*adventure, changes).await?;
+    seer.adventures().set_content(*adventure, &AdventureContent::default()).await?;
+    let faults = seer.adventures().validate(*adventure).await?;
+    seer.adventures().set_content(*adventure, &AdventureContent::told("It rains.")).await?;
+    seer.adventures().publish(*adventure).await?;
+    println!("forge: {} faults mended, {} adventures", faults.len(), seer.adventures().mine(None).await?.rows.len());
+    Ok(())
+}
+
+/// The catalogue.
+async fn catalogue_page(Night { sparc, adventure, .. }: &Night) -> Result<(), Error> {
+    sparc.as_service().adventures().set_rating(*adventure, Some("4.5".parse().unwrap_or_default())).await?;
+    let filter = CatalogueFilter { players: Some(3), longest: Some(180), ..Default::default() };
+    let page = sparc.as_anon().adventures().catalogue(&filter, CatalogueOrder::BestRated, None).await?;
+    println!("catalogue: {} rated {:?}", page.rows[0].name, page.rows[0].average_rating);
+    Ok(())
+}
+
+/// Somebody's first evening.
+async fn first_steps(Night { sparc, .. }: &Night) -> Result<(), Error> {
+    let eve = sign_up(sparc, "Eve").await?;
+    eve.tutorial().begin(TutorialPath::Player).await?;
+    let progress = eve.tutorial().advance(Step::Welcome).await?;
+    let changes = ProfileChanges { bio: Some(Some("New here".into())), ..Default::default() };
+    eve.users().edit(changes).await?;
+    let hero = eve.characters().create(NewCharacter { name: "Nim".into(), ..Default::default() }).await?;
+    println!("first steps: {} learns {}, of {:?}", hero.name, progress.current_step, RollType::AttributeCheck);
+    Ok(())
+}
+
+/// The job of the small hours.
+async fn nightly(Night { sparc, .. }: &Night) -> Result<(), Error> {
+    let service = sparc.as_service();
+    let events = service.maintenance().clean_events(Run::default(), |_| ()).await?;
+    let sessions = service.maintenance().archive_sessions(Run::default(), |_| ()).await?;
+    println!("nightly: {} events, {} sessions", events.rows, sessions.rows);
+    Ok(())
+}
