@@ -16,6 +16,7 @@ mod play;
 mod privacy;
 mod refusals;
 mod repeats;
+mod retries;
 mod rolls;
 mod seats;
 mod service;

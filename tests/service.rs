@@ -1,12 +1,6 @@
-//! The service's operations: typed refusals, safe retries, pages, plans and round trips.
+//! The service's operations: typed refusals, safe retries, pages and plans.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-};
+use std::{collections::HashSet, sync::Arc};
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::{
@@ -32,25 +26,6 @@ async fn code(world: &World, session: Uuid) -> JoinCode {
         .unwrap()
         .parse()
         .unwrap()
-}
-
-#[tokio::test]
-async fn creating_twice_with_the_same_id_gives_the_first() {
-    let world = World::new().await;
-    let seer = world.account().await;
-    let adventure = world.adventure(seer).await;
-    let me = world.sparc.as_user(seer);
-    let id = Some(Uuid::new_v4());
-    let session = NewSession { id, adventure_id: adventure, ..Default::default() };
-    let first = me.sessions().create(session.clone()).await.unwrap();
-    assert_eq!(me.sessions().create(session).await.unwrap(), first);
-    let hero = NewCharacter { id, name: "Brunhild".into(), ..Default::default() };
-    let first = me.characters().create(hero.clone()).await.unwrap();
-    assert_eq!(me.characters().create(hero.clone()).await.unwrap(), first);
-    let other = NewCharacter { name: "Another".into(), ..hero.clone() };
-    assert_eq!(me.characters().create(other).await.unwrap_err().code(), "id_conflict");
-    let thief = world.sparc.as_user(world.account().await);
-    assert_eq!(thief.characters().create(hero).await.unwrap_err().code(), "id_conflict", "somebody else's id");
 }
 
 #[tokio::test]
@@ -280,29 +255,6 @@ async fn a_lobby_page_is_a_walk_along_its_index() {
 }
 
 #[tokio::test]
-async fn round_trips_are_as_few_as_documented() {
-    let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
-    let count = Arc::new(AtomicU32::new(0));
-    let mut db = world.db.clone();
-    let counted = count.clone();
-    db.set_metric_callback(move |_| {
-        counted.fetch_add(1, Ordering::Relaxed);
-    });
-    let sparc = Sparc::new(db);
-    let me = sparc.as_user(player.id);
-    let check = NewRoll::check(table.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
-    me.dice().roll(check).await.unwrap();
-    // Begin and commit are not statements to the callback: identity and insert are.
-    assert_eq!(count.swap(0, Ordering::Relaxed), 2, "a roll: begin, identity, insert, commit");
-    sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
-    assert_eq!(count.swap(0, Ordering::Relaxed), 2, "a lobby page");
-    me.sessions().details(table.session).await.unwrap();
-    assert_eq!(count.swap(0, Ordering::Relaxed), 2, "details");
-}
-
-#[tokio::test]
 async fn an_own_profile_is_told_and_edited() {
     let world = World::new().await;
     let account =
@@ -331,4 +283,20 @@ async fn a_connection_that_the_server_ends_is_said_to_be_lost() {
     // Waits for the backend to be gone, so that its last word is there to be read.
     assert_eq!(world.owner().value::<bool>(&format!("SELECT pg_terminate_backend({pid}, 5000)")).await, Ok(true));
     assert!(matches!(tx.users().me().await, Err(Error::ConnectionLost(_))));
+}
+
+#[tokio::test]
+async fn an_address_that_does_not_answer_is_said_so_at_once() {
+    let world = World::new().await;
+    let begun = std::time::Instant::now();
+    let nobody = Sparc::connect("postgres://nobody:secret@127.0.0.1:1/nowhere").await.unwrap_err();
+    assert_eq!(nobody.code(), "connection_lost");
+    let (before, _) = world.url().rsplit_once('/').unwrap();
+    let nowhere = Sparc::connect(&format!("{before}/nowhere")).await.unwrap_err();
+    assert_eq!(nowhere.code(), "database");
+    let garbled = Sparc::connect("postgres://me:secret@[/nowhere").await.unwrap_err();
+    for error in [nobody, nowhere, garbled] {
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "before any timeout");
 }

@@ -27,6 +27,20 @@ use transaction::transaction_trait;
 /// It is a SeaORM connection: finds, inserts, updates, raw statements, loaders, paginators and streams run under row
 /// security, each in a short transaction of its own (four round trips; five for a raw statement, after which is looked
 /// whether the identity is still the same). Several together go through [`begin`](TransactionTrait::begin).
+///
+/// There is no way from it to the bare connection, nor to another identity:
+///
+/// ```compile_fail
+/// # fn slip(ada: service::As) {
+/// let bare = ada.db;
+/// # }
+/// ```
+///
+/// ```compile_fail
+/// # fn slip(mut ada: service::As, sparc: service::Sparc) {
+/// ada.identity = sparc.as_service().identity;
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct As {
     db: DatabaseConnection,

@@ -164,7 +164,15 @@ impl Maintenance<'_, As> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`], also over a login that does not own the tables.
+    /// [`Error::NotAllowed`], also over a login that does not own the tables; [`Error::NotSignedIn`].
+    ///
+    /// ```compile_fail
+    /// use service::{Operations, Transaction, maintenance::Run};
+    ///
+    /// # async fn within(tx: &Transaction) {
+    /// tx.maintenance().vacuum(Run::default(), |_| ()).await; // PostgreSQL vacuums in no transaction
+    /// # }
+    /// ```
     pub async fn vacuum(self, run: Run, mut progress: impl FnMut(u64) + Send) -> Result<Done, Error> {
         #[derive(FromQueryResult)]
         struct Row {

@@ -76,6 +76,17 @@ impl Attempts {
         }
     }
 
+    /// Whether an operation that did not even begin is tried on another connection: the server went and came back, and
+    /// the pool has connections of before.
+    pub(crate) async fn may_begin_again(&mut self, error: &Error) -> bool {
+        let again = matches!(error, Error::ConnectionLost(_)) && self.failed + 1 < ATTEMPTS;
+        if again {
+            self.failed += 1;
+            tokio::time::sleep(pause(self.failed)).await;
+        }
+        again
+    }
+
     /// To a visitor, what is not allowed means: sign in.
     fn told(&self, error: Error) -> Error {
         match error {
@@ -141,6 +152,7 @@ macro_rules! operation {
                     });
                     let (scope, story) = match attempt.await {
                         Ok(ended) => ended,
+                        Err(error) if attempts.may_begin_again(&error).await => continue,
                         Err(error) => break Err(error),
                     };
                     if let Some(outcome) = attempts.end(scope, story).await {

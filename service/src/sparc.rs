@@ -5,13 +5,16 @@ use std::time::Duration;
 use sea_orm::{
     DatabaseConnection, DbErr, RuntimeErr, SqlxPostgresConnector,
     sqlx::{
-        self, ConnectOptions,
+        self, ConnectOptions, Connection, PgConnection,
         postgres::{PgConnectOptions, PgPoolOptions},
     },
 };
 use uuid::Uuid;
 
 use crate::{Error, connection::As, identity::Identity};
+
+/// Idle for longer, a connection may have been closed by whatever stands between.
+const LONG_IDLE: Duration = Duration::from_secs(30);
 
 /// The game's database: one handle over a pool, cheap to clone. It does nothing itself; it gives identities, and what
 /// they ask is asked in their name.
@@ -34,7 +37,8 @@ impl Sparc {
     ///
     /// # Errors
     ///
-    /// [`Error::ConnectionLost`] or [`Error::Database`] when the server does not let us in.
+    /// [`Error::ConnectionLost`] where nobody listens, [`Error::PoolExhausted`] where nothing answers in time,
+    /// [`Error::Database`] where the server does not let us in.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::connect_with(url, Options::default()).await
     }
@@ -51,12 +55,26 @@ impl Sparc {
         if !options.named_statements {
             connect = connect.statement_cache_capacity(0);
         }
+        // A pool would go on knocking until its time is up; one connection says at once what is wrong.
+        let knock = async { PgConnection::connect_with(&connect).await?.close().await };
+        tokio::time::timeout(options.acquire_timeout, knock)
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            .map_err(sqlx_error)?;
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
-            .connect_with(connect)
-            .await
-            .map_err(sqlx_error)?;
+            // A question before every operation would be a round trip of each; who was away for long is asked.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > LONG_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(connect);
         Ok(Self { db: SqlxPostgresConnector::from_sqlx_postgres_pool(pool), deadline: options.deadline })
     }
 

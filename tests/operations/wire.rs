@@ -5,11 +5,11 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use sea_orm::{ConnectOptions, Database, DatabaseConnection, TransactionSession, TransactionTrait};
+use sea_orm::{TransactionSession, TransactionTrait};
 use sparc::{
     entity::sea_orm_active_enums::Attribute,
     service::{
-        Difficulty, Error, Operations, Sparc,
+        Difficulty, Error, Operations, Options, Sparc,
         dice::{NewRoll, Roller},
         sessions::LobbyFilter,
     },
@@ -19,6 +19,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+use uuid::Uuid;
+
 use super::{documented::documented, operations, scene::EVERYBODY, scene::Scene};
 
 /// Counts how often the server says that it is ready for the next query: once a round trip.
@@ -26,13 +28,15 @@ use super::{documented::documented, operations, scene::EVERYBODY, scene::Scene};
 struct Wire {
     port: u16,
     ready: Arc<AtomicU32>,
+    /// After so many more, the line is cut before the answer; none at 0.
+    cut: Arc<AtomicU32>,
 }
 
 impl Wire {
     async fn to(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Self { port: listener.local_addr().unwrap().port(), ready: Arc::default() };
-        let ready = wire.ready.clone();
+        let wire = Self { port: listener.local_addr().unwrap().port(), ready: Arc::default(), cut: Arc::default() };
+        let (ready, cut) = (wire.ready.clone(), wire.cut.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(&server).await.unwrap();
@@ -41,7 +45,7 @@ impl Wire {
                 let (mut said, mut asked) = server.into_split();
                 let (mut asks, mut told) = client.into_split();
                 tokio::spawn(async move { copy(&mut asks, &mut asked).await });
-                let ready = ready.clone();
+                let (ready, cut) = (ready.clone(), cut.clone());
                 tokio::spawn(async move {
                     // A message is a letter and a length that counts itself.
                     let mut head = [0; 5];
@@ -51,6 +55,10 @@ impl Wire {
                         said.read_exact(&mut body).await?;
                         if head[0] == b'Z' {
                             ready.fetch_add(1, Ordering::SeqCst);
+                            let left = |left: u32| left.checked_sub(1);
+                            if cut.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left) == Ok(1) {
+                                return Ok(());
+                            }
                         }
                         told.write_all(&head).await?;
                         told.write_all(&body).await?;
@@ -68,24 +76,21 @@ impl Wire {
     }
 }
 
-/// A pool of one connection that is listened to.
-async fn listened(scene: &Scene) -> (DatabaseConnection, Wire) {
+/// The service over one connection that is listened to.
+async fn listened(scene: &Scene) -> (Sparc, Wire) {
     let url = scene.world.url();
     let (before, rest) = url.rsplit_once('@').unwrap();
     let (server, database) = rest.split_once('/').unwrap();
     let wire = Wire::to(server.to_owned()).await;
     let database = database.split('?').next().unwrap();
     let url = format!("{before}@127.0.0.1:{}/{database}?sslmode=disable", wire.port);
-    let mut options = ConnectOptions::new(url);
-    options.max_connections(1).min_connections(1).sqlx_logging(false).test_before_acquire(false);
-    (Database::connect(options).await.unwrap(), wire)
+    (Sparc::connect_with(&url, Options::default().max_connections(1)).await.unwrap(), wire)
 }
 
 #[tokio::test]
 async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
     let scene = Scene::new().await;
-    let (db, wire) = listened(&scene).await;
-    let sparc = Sparc::new(db);
+    let (sparc, wire) = listened(&scene).await;
     let documented = documented();
     let words = ["none", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"];
     let mut wrong = Vec::new();
@@ -116,14 +121,14 @@ async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
 ///
 /// The pool asks once more when it has the connection back, which nobody waits for: who takes the one connection next
 /// does, so that a look while it is held tells a sure number.
-async fn alone<T>(db: &DatabaseConnection, wire: &Wire, operation: impl Future<Output = Result<T, Error>>) -> u32 {
-    let held = db.begin().await.unwrap();
+async fn alone<T>(sparc: &Sparc, wire: &Wire, operation: impl Future<Output = Result<T, Error>>) -> u32 {
+    let held = sparc.as_service().begin().await.unwrap();
     wire.round_trips();
     held.rollback().await.unwrap();
     assert!(operation.await.is_ok());
-    let held = db.begin().await.unwrap();
-    // Rollback, the pool's question, the pool's question, begin.
-    let counted = wire.round_trips() - 4;
+    let held = sparc.as_service().begin().await.unwrap();
+    // Rollback and the pool's question; the pool's question, begin and identity.
+    let counted = wire.round_trips() - 5;
     held.rollback().await.unwrap();
     counted
 }
@@ -131,8 +136,7 @@ async fn alone<T>(db: &DatabaseConnection, wire: &Wire, operation: impl Future<O
 #[tokio::test]
 async fn a_roll_a_lobby_page_and_a_join_take_four_by_themselves() {
     let scene = Scene::new().await;
-    let (db, wire) = listened(&scene).await;
-    let sparc = Sparc::new(db.clone());
+    let (sparc, wire) = listened(&scene).await;
     let (ada, eve) = (sparc.as_user(scene.player.id), sparc.as_user(scene.stranger.id));
     let code = scene.code(scene.private).await;
     let check =
@@ -144,7 +148,38 @@ async fn a_roll_a_lobby_page_and_a_join_take_four_by_themselves() {
         eve.sessions().join(&code, scene.stranger.character).await.unwrap();
         eve.sessions().leave(scene.private).await.unwrap();
     }
-    assert_eq!(alone(&db, &wire, ada.dice().roll(check())).await, 4);
-    assert_eq!(alone(&db, &wire, sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None)).await, 4);
-    assert_eq!(alone(&db, &wire, eve.sessions().join(&code, scene.stranger.character)).await, 4);
+    assert_eq!(alone(&sparc, &wire, ada.dice().roll(check())).await, 4);
+    assert_eq!(alone(&sparc, &wire, sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None)).await, 4);
+    assert_eq!(alone(&sparc, &wire, eve.sessions().join(&code, scene.stranger.character)).await, 4);
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_is_found_again_by_the_same_id() {
+    let scene = Scene::new().await;
+    let (sparc, wire) = listened(&scene).await;
+    let ada = sparc.as_user(scene.player.id);
+    let check =
+        NewRoll::check(scene.active, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN);
+    let roll = |id: Uuid| ada.dice().roll(NewRoll { id: Some(id), ..check.clone() });
+    let there = async |id: Uuid| scene.world.owner().count(&format!("dice_rolls WHERE id = '{id}'")).await;
+    // Statements are prepared, and the pool has asked.
+    roll(Uuid::new_v4()).await.unwrap();
+    sparc.as_service().begin().await.unwrap().rollback().await.unwrap();
+    sparc.as_service().begin().await.unwrap().rollback().await.unwrap();
+
+    let lost = Uuid::new_v4();
+    let held = sparc.as_service().begin().await.unwrap();
+    // Rollback, the pool's question, begin, identity, insert: the answer to the commit does not come.
+    wire.cut.store(6, Ordering::SeqCst);
+    held.rollback().await.unwrap();
+    assert!(matches!(roll(lost).await, Err(Error::ConnectionLost(_))), "not said to be undone, and not tried again");
+    assert_eq!(there(lost).await, 1, "it was done");
+    let found = roll(lost).await.unwrap();
+    assert_eq!((found.id, there(lost).await), (lost, 1), "once");
+
+    // Before anything was asked, another connection is as good.
+    let held = sparc.as_service().begin().await.unwrap();
+    wire.cut.store(3, Ordering::SeqCst);
+    held.rollback().await.unwrap();
+    assert!(roll(Uuid::new_v4()).await.is_ok(), "the answer to begin was lost, and nothing with it");
 }

@@ -1,0 +1,68 @@
+//! What the server gave up for a reason that passes is begun again, a bounded number of times.
+
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use sparc::service::{Error, Operations, characters::NewCharacter};
+
+use crate::world::World;
+
+/// The first so many characters fail as a deadlock or a serialization failure would.
+async fn failing(world: &World, state: &str, times: u32) {
+    let sql = format!(
+        "CREATE SEQUENCE attempts; GRANT USAGE ON SEQUENCE attempts TO authenticated;
+         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+           IF nextval('public.attempts') <= {times} THEN RAISE EXCEPTION USING ERRCODE = '{state}'; END IF;
+           RETURN NEW;
+         END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON characters FOR EACH ROW EXECUTE FUNCTION fail()"
+    );
+    world.db.execute_unprepared(&sql).await.unwrap();
+}
+
+async fn attempts(world: &World) -> i64 {
+    world.owner().value("SELECT last_value FROM attempts").await.unwrap()
+}
+
+fn brunhild() -> NewCharacter {
+    NewCharacter { name: "Brunhild".into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_deadlock_and_a_serialization_failure_are_begun_again() {
+    for state in ["40P01", "40001"] {
+        let world = World::new().await;
+        failing(&world, state, 3).await;
+        let ada = world.sparc.as_user(world.account().await);
+        ada.characters().create(brunhild()).await.unwrap();
+        assert_eq!(attempts(&world).await, 4);
+        assert_eq!(world.owner().count("characters").await, 1);
+    }
+}
+
+#[tokio::test]
+async fn what_fails_again_and_again_is_said_to_be_busy_after_five() {
+    let world = World::new().await;
+    failing(&world, "40P01", 1000).await;
+    let ada = world.sparc.as_user(world.account().await);
+    assert!(matches!(ada.characters().create(brunhild()).await, Err(Error::Busy)));
+    assert_eq!(attempts(&world).await, 5);
+}
+
+#[tokio::test]
+async fn a_callers_transaction_is_the_callers_to_begin_again() {
+    let world = World::new().await;
+    failing(&world, "40001", 1).await;
+    let ada = world.sparc.as_user(world.account().await);
+    let tx = ada.begin().await.unwrap();
+    assert!(matches!(tx.characters().create(brunhild()).await, Err(Error::Busy)));
+    assert_eq!(attempts(&world).await, 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_begun_again() {
+    let world = World::new().await;
+    failing(&world, "SP001", 1000).await;
+    let ada = world.sparc.as_user(world.account().await);
+    assert!(matches!(ada.characters().create(brunhild()).await, Err(Error::CharacterLimitReached)));
+    assert_eq!(attempts(&world).await, 1);
+}
