@@ -1,5 +1,8 @@
 //! Every bound of the tables, at its edge and one beyond.
 
+use serde_json::json;
+use sparc::service::{Error, Operations, events::NewEvent, sessions::NewSession};
+
 use crate::world::{Person, World};
 
 /// The statement is refused by that constraint.
@@ -155,4 +158,148 @@ async fn of_what_there_is_once() {
          FROM dice_rolls, generate_series(1, 2) WHERE id = '{first}'"
     );
     taken(owner.exec(&saves).await, "idx_dice_rolls_original");
+}
+
+#[tokio::test]
+async fn a_date_at_the_end_of_time_harms_nobody() {
+    let world = World::new().await;
+    let table = world.table(0).await;
+    world.set(&table, "is_public = true").await;
+    for end in ["infinity", "-infinity", "294276-12-31", "4713-01-01 BC", "1999-12-31", "3000-01-02"] {
+        let refused = table.seer.exec(&format!("UPDATE sessions SET scheduled_start = '{end}'")).await;
+        assert!(refused.unwrap_err().is("23514", "bounded_schedule"), "{end}");
+    }
+    table.seer.exec("UPDATE sessions SET scheduled_start = '2999-12-31'").await.unwrap();
+    assert_eq!(world.sparc.as_anon().sessions().lobby(&Default::default(), None).await.unwrap().rows.len(), 1);
+}
+
+/// A text of so many characters is accepted; one more is not, through the API.
+async fn text(person: &Person, table: &str, column: &str, most: usize, constraint: &str) {
+    let set = |length: usize| format!("UPDATE {table} SET {column} = repeat('ä', {length})");
+    person.exec(&set(most)).await.unwrap();
+    beyond(person, &set(most + 1), constraint).await;
+}
+
+/// A document of so many bytes is accepted; a little more is not.
+async fn document(person: &Person, table: &str, column: &str, most: usize, constraint: &str, of: &str) {
+    let set = |length: usize| {
+        let filled = of.replace("FILL", &format!("' || repeat('x', {length}) || '"));
+        format!("UPDATE {table} SET {column} = ('{filled}')::jsonb")
+    };
+    person.exec(&set(most - 200)).await.unwrap();
+    beyond(person, &set(most + 1), constraint).await;
+}
+
+#[tokio::test]
+async fn of_texts_and_documents_that_a_client_writes() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let (ada, seer) = (&table.players[0].person, &table.seer);
+    text(ada, "users", "display_name", 100, "bounded_display_name").await;
+    beyond(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
+    text(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
+    text(ada, "users", "bio", 2000, "bounded_bio").await;
+    document(ada, "characters", "equipment", 65536, "bounded_equipment", r#"["FILL"]"#).await;
+    document(ada, "characters", "special_ability", 16384, "bounded_special_ability", r#"{"name": "FILL"}"#).await;
+    seer.exec("INSERT INTO adventures (creator_id, name) SELECT auth.uid(), 'A draft'").await.unwrap();
+    let draft: uuid::Uuid = seer.value("SELECT id FROM adventures WHERE status = 'draft'").await.unwrap();
+    seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf')")).await.unwrap();
+    text(seer, "adventures", "description", 10_000, "bounded_description").await;
+    text(seer, "adventures", "thumbnail_url", 2000, "bounded_thumbnail_url").await;
+    text(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
+    seer.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
+    document(seer, "adventures", "content", 1 << 20, "bounded_content", r#"{"notes": "FILL"}"#).await;
+    text(seer, "creatures", "description", 5000, "bounded_description").await;
+    let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": "FILL"}"#;
+    document(seer, "creatures", "stats", 16384, "bounded_stats", stats).await;
+    document(seer, "creatures", "abilities", 65536, "bounded_abilities", r#"["FILL"]"#).await;
+    text(seer, "sessions", "looking_for", 500, "bounded_looking_for").await;
+    text(seer, "sessions", "current_scene_id", 200, "bounded_scene").await;
+    text(seer, "sessions", "current_encounter_id", 200, "bounded_encounter").await;
+    document(seer, "sessions", "game_state", 1 << 18, "bounded_game_state", r#"{"x": "FILL"}"#).await;
+
+    let me = world.sparc.as_user(table.players[0].id);
+    let send = |length: usize| {
+        let payload = json!({ "x": "x".repeat(length) });
+        me.events().send(NewEvent { session_id: table.session, kind: "big".into(), payload, ..Default::default() })
+    };
+    send(16_000).await.unwrap();
+    assert!(matches!(send(17_000).await, Err(Error::InvalidValue { field: "payload", .. })));
+    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!("UPDATE sessions SET game_state = '{deep}'");
+    assert_eq!(seer.exec(&deep).await.unwrap_err().code, "54001", "as deep as the server's stack, and no deeper");
+    let roll = |length: usize| {
+        format!(
+            "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers, description)
+             VALUES ('{}', '{}', 'might', 3, 'attack',
+               jsonb_build_array(jsonb_build_object('type', 'flat', 'value', 1, 'source', 'x', 'm', repeat('x', {length}))),
+               repeat('x', {}))",
+            table.session, table.players[0].character, length / 20
+        )
+    };
+    ada.exec(&roll(8000)).await.unwrap();
+    beyond(ada, &roll(9000), "bounded_modifiers").await;
+    let described = format!("{} ", roll(100)).replace("repeat('x', 5))", "repeat('x', 501))");
+    beyond(ada, &described, "bounded_description").await;
+}
+
+#[tokio::test]
+async fn of_dates_that_a_service_is_given() {
+    let world = World::new().await;
+    let seer = world.account().await;
+    let adventure_id = world.adventure(seer).await;
+    let me = world.sparc.as_user(seer);
+    for end in [chrono::DateTime::<chrono::Utc>::MAX_UTC, chrono::DateTime::<chrono::Utc>::MIN_UTC] {
+        let new = NewSession { adventure_id, scheduled_start: Some(end), ..Default::default() };
+        let refused = me.sessions().create(new).await.unwrap_err();
+        assert!(matches!(refused, Error::InvalidValue { .. }), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_documents_that_no_client_could_read_again() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let (ada, seer) = (&table.players[0].person, &table.seer);
+    seer.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
+    seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", table.adventure))
+        .await
+        .unwrap();
+    let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    for (person, what, column) in [
+        (ada, "characters", "equipment"),
+        (ada, "characters", "special_ability"),
+        (seer, "adventures", "content"),
+        (seer, "creatures", "abilities"),
+        (seer, "sessions", "game_state"),
+    ] {
+        person.exec(&format!("UPDATE {what} SET {column} = '{}'", deep(99))).await.unwrap();
+        for unreadable in [deep(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
+            beyond(person, &format!("UPDATE {what} SET {column} = '{unreadable}'"), "readable_document").await;
+        }
+    }
+    let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": 1e400}"#;
+    beyond(seer, &format!("UPDATE creatures SET stats = '{stats}'"), "readable_document").await;
+    let event = |payload: &str| {
+        format!(
+            "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{payload}')",
+            table.session
+        )
+    };
+    beyond(ada, &event(&deep(101)), "readable_document").await;
+    beyond(ada, &event("1e400"), "readable_document").await;
+    ada.exec(&event(&deep(99))).await.unwrap();
+    let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
+    let roll = crate::world::roll(table.session, table.players[0].character)
+        .replace("roll_type)", "roll_type, modifiers)")
+        .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
+    beyond(ada, &roll, "readable_document").await;
+
+    // Whatever was accepted is read by everybody at the table.
+    let me = world.sparc.as_user(table.players[0].id);
+    me.events().after(table.session, 0).await.unwrap();
+    let details = me.sessions().details(table.session).await.unwrap();
+    assert!(details.adventure.content.is_none(), "a list is no story, and no reason to fail");
+    me.characters().list().await.unwrap();
+    world.sparc.as_user(seer.uuid()).adventures().get(table.adventure).await.unwrap();
 }

@@ -12,6 +12,8 @@ pub(crate) const CHECKS: &[&str] = &[
 pub(crate) const RULES: &[&str] = &[
     "private.touch_updated_at()",
     "private.random_numbers(integer, integer)",
+    "private.is_readable(jsonb)",
+    "private.check_readable()",
     "private.is_server()",
     "private.my_session_ids()",
     "private.my_archived_session_ids()",

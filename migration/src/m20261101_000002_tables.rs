@@ -14,6 +14,7 @@ impl MigrationTrait for Migration {
         crate::execute(manager, include_str!("../sql/tables/checks.sql")).await?;
         crate::execute(manager, &functions::close(functions::CHECKS)).await?;
         tables::create(manager).await?;
+        crate::execute(manager, tables::BOUNDS).await?;
         crate::execute(manager, include_str!("../sql/tables/close.sql")).await
     }
 

@@ -6,7 +6,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::{m20261101_000003_rules as rules, m20261101_000004_access as access};
+use crate::{m20261101_000003_rules as rules, m20261101_000004_access as access, tables};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -16,6 +16,7 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         crate::begin(manager).await?;
         crate::execute(manager, include_str!("../sql/tables/renew.sql")).await?;
+        crate::execute(manager, tables::BOUNDS).await?;
         access::withdraw(manager).await?;
         rules::apply(manager).await?;
         access::apply(manager).await

@@ -42,3 +42,9 @@ CREATE OR REPLACE TRIGGER check_adventure
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.adventures
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
+
+CREATE OR REPLACE TRIGGER check_readable_content
+  BEFORE INSERT OR UPDATE OF content ON public.adventures
+  FOR EACH ROW
+  WHEN (NEW.content <> '{}')
+  EXECUTE FUNCTION private.check_readable('content');

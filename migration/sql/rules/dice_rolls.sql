@@ -220,3 +220,10 @@ CREATE OR REPLACE TRIGGER roll_dice
 CREATE OR REPLACE TRIGGER tell_roll
   AFTER INSERT ON public.dice_rolls
   FOR EACH ROW EXECUTE FUNCTION private.tell_roll();
+
+-- Named to come after the roll, which says what is wrong with a modifier itself.
+CREATE OR REPLACE TRIGGER unreadable_modifiers
+  BEFORE INSERT OR UPDATE OF modifiers ON public.dice_rolls
+  FOR EACH ROW
+  WHEN (NEW.modifiers <> '[]')
+  EXECUTE FUNCTION private.check_readable('modifiers');

@@ -61,3 +61,9 @@ CREATE OR REPLACE TRIGGER number_event
 CREATE OR REPLACE TRIGGER cleanup_events_trigger
   AFTER INSERT ON public.session_events
   FOR EACH STATEMENT EXECUTE FUNCTION private.cleanup_old_events();
+
+CREATE OR REPLACE TRIGGER check_readable_payload
+  BEFORE INSERT OR UPDATE OF payload ON public.session_events
+  FOR EACH ROW
+  WHEN (starts_with(NEW.event_type, 'client.'))
+  EXECUTE FUNCTION private.check_readable('payload');

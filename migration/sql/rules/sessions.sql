@@ -249,3 +249,9 @@ CREATE OR REPLACE TRIGGER on_session_change
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
+
+CREATE OR REPLACE TRIGGER check_readable_game_state
+  BEFORE INSERT OR UPDATE OF game_state ON public.sessions
+  FOR EACH ROW
+  WHEN (NEW.game_state <> '{}')
+  EXECUTE FUNCTION private.check_readable('game_state');

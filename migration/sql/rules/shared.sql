@@ -49,6 +49,44 @@ BEGIN
 END
 $$;
 
+-- Whether a document can be read by a client whose numbers are doubles and whose parser goes no deeper than a hundred
+-- levels: one that cannot would stop everybody who reads the row.
+CREATE OR REPLACE FUNCTION private.is_readable(document jsonb)
+RETURNS boolean
+LANGUAGE plpgsql
+IMMUTABLE
+PARALLEL SAFE
+SET search_path = ''
+AS $$
+BEGIN
+  RETURN NOT jsonb_path_exists(document, '$.**{100}')
+    AND NOT jsonb_path_exists(document, '$.** ? (@.type() == "number" && (@ > 1e308 || @ < -1e308))');
+END
+$$;
+
+-- Looks at the document that the trigger names.
+CREATE OR REPLACE FUNCTION private.check_readable()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+DECLARE
+  document jsonb;
+BEGIN
+  EXECUTE format('SELECT ($1).%I', TG_ARGV[0]) INTO document USING NEW;
+  IF NOT private.is_readable(document) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'check_violation',
+      MESSAGE = format('%s is nested deeper than 100 levels, or holds a number beyond 1e308', TG_ARGV[0]),
+      TABLE = TG_TABLE_NAME,
+      COLUMN = TG_ARGV[0],
+      CONSTRAINT = 'readable_document';
+  END IF;
+  RETURN NEW;
+END
+$$;
+
 -- Whether the caller is the server itself rather than one of the API's users: `current_user` cannot tell inside a
 -- function that runs as its owner, the role that was put on can.
 CREATE OR REPLACE FUNCTION private.is_server()

@@ -54,6 +54,9 @@ pub(crate) async fn drop(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     Ok(())
 }
 
+/// What a client may write at most; also for tables of an earlier version.
+pub(crate) const BOUNDS: &str = include_str!("../../sql/tables/bounds.sql");
+
 /// Every table of ours, in the order of creation.
 pub(crate) const TABLES: [&str; 12] = [
     "users",

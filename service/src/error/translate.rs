@@ -90,6 +90,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "22003" => Error::InvalidValue { field: "number", rule: "is not as large as that" },
         "22008" => Error::InvalidValue { field: "time", rule: "is within the calendar" },
         "54000" => Error::InvalidValue { field: "text", rule: "is not as long as that" },
+        "54001" => Error::InvalidValue { field: "document", rule: "is not nested as deep as that" },
         _ => return None,
     })
 }
@@ -174,11 +175,41 @@ fn check(table: &str, constraint: &str) -> Option<Error> {
         "valid_step" => ("current_step", "is a step of the tutorial"),
         "users_games_played_check" => ("games_played", "is not negative"),
         "users_games_run_check" => ("games_run", "is not negative"),
+        "readable_document" => ("document", "is at most a hundred levels deep, with numbers up to 1e308"),
+        _ if constraint.starts_with("bounded_") => return bound(table, constraint),
         _ if constraint.ends_with("_seats_taken_check") => ("seats_taken", "is not negative"),
         _ if constraint.ends_with("_encounters_begun_check") => ("encounters_begun", "is not negative"),
         _ if constraint.ends_with("_game_state_version_check") => ("game_state_version", "is not negative"),
         _ if constraint.ends_with("_heroic_saves_used_check") => ("heroic_saves_used", "is not negative"),
         _ if constraint.ends_with("_heroic_saves_encounter_check") => ("heroic_saves_encounter", "is not negative"),
+        _ => return None,
+    };
+    Some(Error::InvalidValue { field, rule })
+}
+
+/// What a client may write at most (decision "Bounds").
+fn bound(table: &str, constraint: &str) -> Option<Error> {
+    let (field, rule) = match (table, constraint) {
+        (_, "bounded_display_name") => ("display_name", "has 1 to 100 characters"),
+        (_, "bounded_avatar_url") => ("avatar_url", "has at most 2,000 characters"),
+        (_, "bounded_bio") => ("bio", "has at most 2,000 characters"),
+        (_, "bounded_equipment") => ("equipment", "takes at most 64 KiB"),
+        (_, "bounded_special_ability") => ("special_ability", "takes at most 16 KiB"),
+        ("adventures", "bounded_description") => ("description", "has at most 10,000 characters"),
+        ("creatures", "bounded_description") => ("description", "has at most 5,000 characters"),
+        (_, "bounded_description") => ("description", "has at most 500 characters"),
+        (_, "bounded_thumbnail_url") => ("thumbnail_url", "has at most 2,000 characters"),
+        (_, "bounded_artwork_url") => ("artwork_url", "has at most 2,000 characters"),
+        (_, "bounded_content") => ("content", "takes at most 1 MiB"),
+        (_, "bounded_stats") => ("stats", "takes at most 16 KiB"),
+        (_, "bounded_abilities") => ("abilities", "takes at most 64 KiB"),
+        (_, "bounded_looking_for") => ("looking_for", "has at most 500 characters"),
+        (_, "bounded_schedule") => ("scheduled_start", "is from the year 2000 to 2999"),
+        (_, "bounded_scene") => ("scene", "has at most 200 characters"),
+        (_, "bounded_encounter") => ("encounter", "has at most 200 characters"),
+        (_, "bounded_game_state") => ("game_state", "takes at most 256 KiB"),
+        (_, "bounded_payload") => ("payload", "takes at most 16 KiB"),
+        (_, "bounded_modifiers") => ("modifiers", "take at most 8 KiB"),
         _ => return None,
     };
     Some(Error::InvalidValue { field, rule })

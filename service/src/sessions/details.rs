@@ -5,7 +5,7 @@ use entity::{
     sessions,
 };
 use sea_orm::{DbBackend, FromQueryResult, Statement, prelude::DateTimeWithTimeZone};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -67,9 +67,15 @@ pub struct SessionAdventure {
     pub estimated_duration: i32,
     /// Draft, published or archived.
     pub status: AdventureStatus,
-    /// The story.
-    #[serde(default)]
+    /// The story; none also where a draft holds something else.
+    #[serde(default, deserialize_with = "story")]
     pub content: Option<AdventureContent>,
+}
+
+/// A draft may hold anything that its author's client put there: no reason to keep the table from its players.
+fn story<'de, D: Deserializer<'de>>(document: D) -> Result<Option<AdventureContent>, D::Error> {
+    let document = Option::<Value>::deserialize(document)?;
+    Ok(document.and_then(|document| serde_json::from_value(document).ok()))
 }
 
 const DETAILS: &str = "SELECT session_data, players, adventure_data FROM public.get_session_details($1)";
