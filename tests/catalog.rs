@@ -262,3 +262,34 @@ async fn every_row_that_is_referred_to_is_there_and_goes_as_the_specification_sa
     ];
     assert_eq!(keys, expected);
 }
+
+#[tokio::test]
+async fn plpgsql_check_finds_nothing_in_any_function() {
+    let world = World::new().await;
+    let offered = "pg_available_extensions WHERE name = 'plpgsql_check'";
+    if world.owner().count(offered).await == 0 {
+        eprintln!("not tried: this server has no plpgsql_check");
+        return;
+    }
+    world.owner().exec("CREATE EXTENSION plpgsql_check").await.unwrap();
+    let found = world
+        .owner()
+        .values::<String>(
+            "SELECT concat_ws(' ', function.oid::regprocedure, found.lineno, found.level, found.message)
+             FROM pg_proc AS function
+             LEFT JOIN pg_trigger AS trigger ON trigger.tgfoid = function.oid AND NOT trigger.tgisinternal
+             CROSS JOIN LATERAL plpgsql_check_function_tb(
+               function.oid, coalesce(trigger.tgrelid, 0), all_warnings => true
+             ) AS found
+             WHERE function.pronamespace IN ('private'::regnamespace, 'public'::regnamespace)
+               AND function.prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgsql')
+               AND (trigger.oid IS NOT NULL OR function.prorettype <> 'trigger'::regtype)
+               AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = function.oid AND deptype = 'e')
+               -- It ends in a loop that returns from within.
+               AND NOT (function.proname = 'random_numbers' AND found.message LIKE 'control reached end%')
+             ORDER BY 1",
+        )
+        .await
+        .unwrap();
+    assert!(found.is_empty(), "{found:#?}");
+}

@@ -11,7 +11,7 @@ pub struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         crate::begin(manager).await?;
-        crate::execute(manager, include_str!("../sql/tables/checks.sql")).await?;
+        crate::execute(manager, tables::CHECKS).await?;
         crate::execute(manager, &functions::close(functions::CHECKS)).await?;
         tables::create(manager).await?;
         crate::execute(manager, tables::BOUNDS).await?;

@@ -16,6 +16,7 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         crate::begin(manager).await?;
         crate::execute(manager, include_str!("../sql/tables/renew.sql")).await?;
+        crate::execute(manager, tables::CHECKS).await?;
         crate::execute(manager, tables::BOUNDS).await?;
         access::withdraw(manager).await?;
         rules::apply(manager).await?;

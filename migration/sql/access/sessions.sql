@@ -75,7 +75,7 @@ SET search_path = ''
 AS $$
 BEGIN
   IF NOT private.is_server() AND (auth.uid() IS NULL OR NOT private.can_see_session(wanted)) THEN
-    RETURN '[]';
+    RETURN '[]'::jsonb;
   END IF;
   RETURN (
     SELECT coalesce(

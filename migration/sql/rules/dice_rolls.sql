@@ -127,7 +127,7 @@ BEGIN
     FROM public.characters AS hero
     WHERE hero.id = NEW.character_id;
   ELSE
-    SELECT creature.name, (creature.stats ->> NEW.attribute::text)::numeric
+    SELECT creature.name, (creature.stats ->> NEW.attribute::text)::numeric::integer
     INTO NEW.character_name, strength
     FROM public.creatures AS creature
     JOIN public.sessions AS session ON session.adventure_id = creature.adventure_id

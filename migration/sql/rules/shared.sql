@@ -26,7 +26,7 @@ VOLATILE
 SET search_path = ''
 AS $$
 DECLARE
-  numbers integer[] := '{}';
+  numbers integer[] := '{}'::integer[];
   found integer := 0;
   entropy bytea;
   place integer;
@@ -114,7 +114,7 @@ DECLARE
   me uuid := auth.uid();
 BEGIN
   IF me IS NULL THEN
-    RETURN '{}';
+    RETURN '{}'::uuid[];
   END IF;
   RETURN ARRAY(
     SELECT session.id
@@ -140,7 +140,7 @@ DECLARE
   me uuid := auth.uid();
 BEGIN
   IF me IS NULL THEN
-    RETURN '{}';
+    RETURN '{}'::uuid[];
   END IF;
   RETURN ARRAY(
     SELECT session.id

@@ -36,7 +36,7 @@ BEGIN
   END IF;
   -- Who names a step of one path alone has chosen that path.
   IF NEW.path IS NULL AND NEW.current_step <> 'welcome' THEN
-    NEW.path := CASE WHEN NEW.current_step = ANY (private.tutorial_steps('seer')) THEN 'seer' ELSE 'player' END;
+    NEW.path := CASE WHEN NEW.current_step = ANY (private.tutorial_steps('seer')) THEN 'seer' ELSE 'player' END::public.tutorial_path;
   END IF;
   steps := private.tutorial_steps(NEW.path);
   place := array_position(steps, NEW.current_step);

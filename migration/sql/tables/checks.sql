@@ -2,7 +2,7 @@
 -- a pinned search_path keeps a function in SQL from being inlined, and then it would be planned at every call.
 
 -- The pips of a roll added up.
-CREATE FUNCTION private.sum_of_dice(results integer[])
+CREATE OR REPLACE FUNCTION private.sum_of_dice(results integer[])
 RETURNS integer
 LANGUAGE plpgsql
 IMMUTABLE
@@ -23,7 +23,7 @@ $$;
 
 -- A list of at most ten `{"type": "dice" | "flat", "value": int, "source": text}`, dice from -5 to 5, flat from -10 to
 -- 10, the source named. Everyone at the table sees a modifier, and nobody can forge a result with one.
-CREATE FUNCTION private.are_valid_modifiers(modifiers jsonb)
+CREATE OR REPLACE FUNCTION private.are_valid_modifiers(modifiers jsonb)
 RETURNS boolean
 LANGUAGE plpgsql
 IMMUTABLE
@@ -62,7 +62,7 @@ END
 $$;
 
 -- The modifiers of one kind added up; nothing for a list that is not valid, which its own check refuses.
-CREATE FUNCTION private.sum_of_modifiers(modifiers jsonb, kind text)
+CREATE OR REPLACE FUNCTION private.sum_of_modifiers(modifiers jsonb, kind text)
 RETURNS integer
 LANGUAGE plpgsql
 IMMUTABLE
@@ -74,7 +74,7 @@ BEGIN
     RETURN 0;
   END IF;
   RETURN (
-    SELECT coalesce(sum((element ->> 'value')::numeric), 0)
+    SELECT coalesce(sum((element ->> 'value')::numeric), 0)::integer
     FROM jsonb_array_elements(modifiers) AS list (element)
     WHERE element ->> 'type' = kind
   );
@@ -82,7 +82,7 @@ END
 $$;
 
 -- A creature's sheet: an object with the four attributes, whole numbers from 1 to 10. It may hold more.
-CREATE FUNCTION private.are_valid_stats(stats jsonb)
+CREATE OR REPLACE FUNCTION private.are_valid_stats(stats jsonb)
 RETURNS boolean
 LANGUAGE plpgsql
 IMMUTABLE

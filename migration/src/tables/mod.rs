@@ -54,6 +54,9 @@ pub(crate) async fn drop(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     Ok(())
 }
 
+/// Pure functions that the checks ask.
+pub(crate) const CHECKS: &str = include_str!("../../sql/tables/checks.sql");
+
 /// What a client may write at most; also for tables of an earlier version.
 pub(crate) const BOUNDS: &str = include_str!("../../sql/tables/bounds.sql");
 
