@@ -13,6 +13,7 @@ mod migrations;
 mod operations;
 mod pages;
 mod play;
+mod pooler;
 mod privacy;
 mod refusals;
 mod repeats;

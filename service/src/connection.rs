@@ -46,11 +46,27 @@ pub struct As {
     db: DatabaseConnection,
     identity: Identity,
     deadline: Option<Duration>,
+    statements: Statements,
+}
+
+/// What becomes of the statements that the driver prepares by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Statements {
+    /// They are kept on their connection.
+    #[default]
+    Kept,
+    /// Each transaction begins without any: behind a pooler, the connection was somebody else's before.
+    Forgotten,
 }
 
 impl As {
-    pub(crate) fn new(db: DatabaseConnection, identity: Identity, deadline: Option<Duration>) -> Self {
-        Self { db, identity, deadline }
+    pub(crate) fn new(
+        db: DatabaseConnection,
+        identity: Identity,
+        deadline: Option<Duration>,
+        statements: Statements,
+    ) -> Self {
+        Self { db, identity, deadline, statements }
     }
 
     /// The user in whose name statements run; none for a visitor and for the service.
@@ -74,8 +90,8 @@ impl As {
         &self.db
     }
 
-    async fn begin_worn(&self, options: TransactionOptions, time: Option<Duration>) -> Result<Worn, DbErr> {
-        Worn::put_on(self.db.begin_with_options(options).await?, self.identity, time).await
+    pub(crate) async fn begin_worn(&self, options: TransactionOptions, time: Option<Duration>) -> Result<Worn, DbErr> {
+        Worn::put_on(self.db.begin_with_options(options).await?, self.identity, time, self.statements).await
     }
 
     async fn begin_as(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {

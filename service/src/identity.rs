@@ -82,6 +82,24 @@ impl Identity {
         transaction.query_one_raw(statement).await.map(|_| ())
     }
 
+    /// The same, and forgets what was prepared on the connection: one round trip, in a statement that is not prepared
+    /// itself. What stands in it is a role of ours and an id, which need no quoting.
+    pub(crate) async fn wear_afresh<C: ConnectionTrait>(
+        self,
+        transaction: &C,
+        time: Option<Duration>,
+    ) -> Result<(), DbErr> {
+        let (role, claims) = (self.role(), self.claims());
+        let time = time.map_or_else(String::new, |time| {
+            format!(", set_config('statement_timeout', '{}', true)", time.as_millis().clamp(1, i32::MAX as u128))
+        });
+        let sql = format!(
+            "DEALLOCATE ALL; SELECT set_config('role', '{role}', true), \
+             set_config('request.jwt.claims', '{claims}', true){time}"
+        );
+        transaction.execute_unprepared(&sql).await.map(|_| ())
+    }
+
     /// Looks whether it is still on: one round trip.
     pub(crate) async fn verify<C: ConnectionTrait>(self, transaction: &C) -> Result<(), DbErr> {
         let values = [self.role().into(), self.claims().into()];

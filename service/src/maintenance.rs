@@ -20,7 +20,7 @@
 
 use std::time::{Duration, Instant};
 
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, TransactionOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::{As, Caller, Error, connection::sealed::Sealed, identity::Identity, operation::operation};
@@ -83,7 +83,7 @@ const ARCHIVE_SESSIONS: &str = "SELECT private.archive_sessions($1) AS rows";
 const TABLES: [&str; 4] = ["sessions", "session_players", "session_events", "dice_rolls"];
 
 /// VACUUM skips a table that the role does not own, with a warning that no client reads.
-const OWNS: &str = "SELECT bool_and(pg_has_role(relowner, 'USAGE')) AS owns
+const OWNS: &str = "SELECT bool_and(pg_has_role(session_user, relowner, 'USAGE')) AS owns
   FROM pg_catalog.pg_class
   WHERE oid = ANY ('{public.sessions,public.session_players,public.session_events,public.dice_rolls}'::regclass[])";
 
@@ -159,7 +159,7 @@ impl Maintenance<'_, As> {
     /// Vacuums and analyzes the tables where rows come and go fastest, and tells after each how many are done. A table
     /// that somebody else vacuums is left to them; none is begun after the time of the run.
     ///
-    /// Who may: the service, over a login that owns the tables (the one that migrated). A round trip for each table. No
+    /// Who may: the service, over a login that owns the tables (the one that migrated). Four round trips and one for each table. No
     /// event.
     ///
     /// # Errors
@@ -182,8 +182,10 @@ impl Maintenance<'_, As> {
         let span = tracing::info_span!("sparc", operation = "maintenance.vacuum", identity = "service");
         tracing::Instrument::instrument(
             async {
+                let tx = self.caller.begin_worn(TransactionOptions::default(), None).await?;
+                let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(&tx).await?;
+                tx.rollback().await?;
                 let pool = self.caller.pool();
-                let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(pool).await?;
                 if owns.and_then(|row| row.owns) != Some(true) {
                     return Err(Error::NotAllowed { rule: "tables are vacuumed by the login that owns them" });
                 }

@@ -11,7 +11,11 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::{Error, connection::As, identity::Identity};
+use crate::{
+    Error,
+    connection::{As, Statements},
+    identity::Identity,
+};
 
 /// Idle for longer, a connection may have been closed by whatever stands between.
 const LONG_IDLE: Duration = Duration::from_secs(30);
@@ -24,13 +28,14 @@ const LONG_IDLE: Duration = Duration::from_secs(30);
 pub struct Sparc {
     db: DatabaseConnection,
     deadline: Option<Duration>,
+    statements: Statements,
 }
 
 impl Sparc {
     /// Over a pool that the service has already.
     #[must_use]
     pub fn new(db: DatabaseConnection) -> Self {
-        Self { db, deadline: None }
+        Self { db, deadline: None, statements: Statements::Kept }
     }
 
     /// Over a pool of its own, with the default [`Options`].
@@ -53,6 +58,7 @@ impl Sparc {
         let mut connect: PgConnectOptions = url.parse().map_err(sqlx_error)?;
         connect = connect.disable_statement_logging();
         if !options.named_statements {
+            // The driver names them all the same, and remembers none: each transaction begins by forgetting.
             connect = connect.statement_cache_capacity(0);
         }
         // A pool would go on knocking until its time is up; one connection says at once what is wrong.
@@ -75,25 +81,26 @@ impl Sparc {
                 })
             })
             .connect_lazy_with(connect);
-        Ok(Self { db: SqlxPostgresConnector::from_sqlx_postgres_pool(pool), deadline: options.deadline })
+        let statements = if options.named_statements { Statements::Kept } else { Statements::Forgotten };
+        Ok(Self { db: SqlxPostgresConnector::from_sqlx_postgres_pool(pool), deadline: options.deadline, statements })
     }
 
     /// As the user of that account: role `authenticated`.
     #[must_use]
     pub fn as_user(&self, id: Uuid) -> As {
-        As::new(self.db.clone(), Identity::User(id), self.deadline)
+        As::new(self.db.clone(), Identity::User(id), self.deadline, self.statements)
     }
 
     /// As a visitor who has not signed in: role `anon`.
     #[must_use]
     pub fn as_anon(&self) -> As {
-        As::new(self.db.clone(), Identity::Anon, self.deadline)
+        As::new(self.db.clone(), Identity::Anon, self.deadline, self.statements)
     }
 
     /// As the server itself: role `service_role`. Row security does not bind it; constraints and triggers do.
     #[must_use]
     pub fn as_service(&self) -> As {
-        As::new(self.db.clone(), Identity::Service, self.deadline)
+        As::new(self.db.clone(), Identity::Service, self.deadline, self.statements)
     }
 
     /// Ends the pool. What is under way ends first.
@@ -114,8 +121,9 @@ pub struct Options {
     pub max_connections: u32,
     /// How long an operation waits for one. Five seconds by default.
     pub acquire_timeout: Duration,
-    /// Whether statements are prepared by name and kept on their connection. On by default; off behind a pooler in
-    /// transaction mode that does not follow them (PgBouncer before 1.21).
+    /// Whether prepared statements are kept on their connection. On by default; off behind a pooler in transaction mode
+    /// that does not follow them (PgBouncer before 1.21): each transaction then begins by forgetting what others prepared,
+    /// in the same round trip, and each of its statements takes a second one to be prepared.
     pub named_statements: bool,
     /// How long an operation may take, as [`As::with_deadline`]. No bound by default.
     pub deadline: Option<Duration>,

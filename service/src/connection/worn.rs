@@ -9,6 +9,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
+use super::Statements;
 use crate::{Error, identity::Identity};
 
 /// Statements in it are the crate's own and are not looked through; a caller's go through
@@ -25,8 +26,12 @@ impl Worn {
         inner: DatabaseTransaction,
         identity: Identity,
         time: Option<Duration>,
+        statements: Statements,
     ) -> Result<Self, DbErr> {
-        identity.wear(&inner, time).await?;
+        match statements {
+            Statements::Kept => identity.wear(&inner, time).await?,
+            Statements::Forgotten => identity.wear_afresh(&inner, time).await?,
+        }
         Ok(Self { inner, identity })
     }
 

@@ -1,0 +1,118 @@
+//! Behind PgBouncer in transaction mode: fifty users over four server connections, each in the own world.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use sea_orm::{ConnectionTrait, EntityTrait, TransactionTrait};
+use sparc::{
+    entity::characters,
+    service::{Operations, Options, Sparc},
+};
+use uuid::Uuid;
+
+use crate::world::{World, at_once};
+
+/// A pooler that is gone with its handle.
+struct Pooler {
+    process: Child,
+    folder: PathBuf,
+    url: String,
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|said| said.stdout == b"0\n")
+}
+
+/// None where it is not installed.
+async fn pooler(world: &World) -> Option<Pooler> {
+    let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"]
+        .into_iter()
+        .find(|path| fs::exists(path).unwrap_or_default())?;
+    // postgres://USER:PASSWORD@HOST:PORT/DATABASE
+    let parts: Vec<&str> = world.url().split(['/', ':', '@', '?']).filter(|part| !part.is_empty()).collect();
+    let [_, user, password, host, port, database] = parts[..6] else { panic!("{} parts", parts.len()) };
+    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let folder = std::env::temp_dir().join(format!("sparc-pooler-{}", Uuid::new_v4().simple()));
+    fs::create_dir(&folder).unwrap();
+    let settings = folder.join("pgbouncer.ini");
+    // Nothing is reset between two clients: what an identity leaves would be seen.
+    let text = format!(
+        "[databases]\n{database} = host={host} port={port} user={user} password={password}\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {listen}\nunix_socket_dir =\nauth_type = any\n\
+         pool_mode = transaction\ndefault_pool_size = 4\nserver_reset_query =\nmax_client_conn = 200\n\
+         ignore_startup_parameters = extra_float_digits\n"
+    );
+    fs::write(&settings, text).unwrap();
+    // It refuses to be run by root, as the server does.
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "--pdeathsig", "KILL", program]);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.arg(&settings).stdout(Stdio::null()).stderr(Stdio::null());
+    let process = command.spawn().unwrap();
+    let pooler = Pooler { process, folder, url: format!("postgres://{user}@127.0.0.1:{listen}/{database}") };
+    for _ in 0..200 {
+        if tokio::net::TcpStream::connect(("127.0.0.1", listen)).await.is_ok() {
+            return Some(pooler);
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the pooler does not answer");
+}
+
+#[tokio::test]
+async fn fifty_users_over_four_connections_each_see_the_own_world() {
+    let world = World::new().await;
+    let Some(pooler) = pooler(&world).await else {
+        eprintln!("not tried: this machine has no pgbouncer");
+        return;
+    };
+    let rounds: u32 = std::env::var("SPARC_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
+    let options = Options::default().max_connections(20).without_named_statements();
+    let sparc = Sparc::connect_with(&pooler.url, options.acquire_timeout(Duration::from_secs(60))).await.unwrap();
+    let mut asking = Vec::new();
+    for number in 0..50_u32 {
+        let player = world.player().await;
+        let sparc = sparc.clone();
+        asking.push(async move {
+            let me = sparc.as_user(player.id);
+            for round in 0..rounds {
+                let mine = me.characters().list().await.unwrap();
+                assert_eq!(mine.iter().map(|hero| hero.id).collect::<Vec<_>>(), [player.character]);
+                assert_eq!(me.users().me().await.unwrap().id, player.id);
+                let found = characters::Entity::find().all(&me).await.unwrap();
+                assert!(found.len() == 1 && found[0].user_id == player.id);
+                match (number + round) % 5 {
+                    // One that is dropped, one that fails, a visitor, the service: none is worn by the next.
+                    0 => drop(me.begin().await.unwrap()),
+                    1 => assert!(me.execute_unprepared("SELECT 1 / 0").await.is_err()),
+                    2 => assert_eq!(sparc.as_anon().characters().list().await.unwrap_err().code(), "not_signed_in"),
+                    3 => assert!(sparc.as_service().maintenance().due().await.is_ok()),
+                    _ => assert!(me.characters().heal(player.character, 1).await.is_ok()),
+                }
+            }
+        });
+    }
+    at_once(asking).await;
+    let used =
+        "pg_stat_activity WHERE datname = current_database() AND usename = current_user AND client_port IS NOT NULL
+                AND application_name = '' AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'";
+    assert_eq!(world.owner().count(used).await, 0, "no transaction stays open");
+    sparc.close().await.unwrap();
+}
