@@ -96,7 +96,9 @@ async fn a_commit_after_a_failed_statement_says_that_nothing_was_committed() {
     let tx = ada.begin().await.unwrap();
     tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
     assert!(tx.execute_unprepared("SELECT 1 / 0").await.is_err());
-    assert!(tx.commit().await.is_err(), "PostgreSQL itself would answer ROLLBACK, and no error");
+    assert!(matches!(tx.users().me().await, Err(Error::TransactionFailed)), "the next operation says so, too");
+    let outcome = tx.commit().await.map_err(Error::from);
+    assert!(matches!(outcome, Err(Error::TransactionFailed)), "PostgreSQL itself would answer ROLLBACK, and no error");
     assert!(ada.users().me().await.unwrap().bio.is_none());
     let tx = ada.begin().await.unwrap();
     tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();

@@ -127,6 +127,10 @@ pub enum Error {
     /// A statement of the caller's changed the identity; nothing was committed. Code `identity_changed`.
     #[error("a statement changed who is asking; nothing was committed")]
     IdentityChanged,
+    /// Something failed in this transaction before, and nothing of it will be committed: roll it back. Code
+    /// `transaction_failed`.
+    #[error("the transaction failed before; roll it back")]
+    TransactionFailed,
     /// There is no such thing, or the caller may not see it. Code `not_found`.
     #[error("no such {what}")]
     NotFound {
@@ -242,6 +246,7 @@ impl Error {
             Self::ColumnClosed { .. } => entry("column_closed", 403),
             Self::IdentityIsFixed => entry("identity_is_fixed", 500),
             Self::IdentityChanged => entry("identity_changed", 500),
+            Self::TransactionFailed => entry("transaction_failed", 500),
             Self::NotFound { .. } => entry("not_found", 404),
             Self::IdConflict { .. } => entry("id_conflict", 409),
             Self::InvalidValue { .. } => entry("invalid_value", 422),
