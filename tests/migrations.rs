@@ -133,6 +133,31 @@ async fn a_database_of_an_earlier_version_becomes_like_a_new_one_and_loses_nothi
 }
 
 #[tokio::test]
+async fn rows_of_an_earlier_version_beyond_a_bound_harm_nobody() {
+    server().await.migrated().await.unwrap(); // Roles are the cluster's.
+    let (database, db) = empty().await;
+    let restoring = connect(database.url()).await.unwrap();
+    restoring.execute_unprepared(EARLIER[0]).await.unwrap();
+    restoring.close().await.unwrap();
+    let beyond = "UPDATE users SET bio = repeat('x', 3000);
+                  UPDATE sessions SET scheduled_start = 'infinity'";
+    db.execute_unprepared(beyond).await.unwrap();
+    Migrator::up(&db, None).await.unwrap();
+    let kept = lines(&db, "SELECT char_length(bio)::text FROM users").await;
+    assert_eq!(kept, ["3000", "3000"], "nothing is lost");
+    let dates = lines(&db, "SELECT id::text FROM sessions WHERE scheduled_start IS NOT NULL").await;
+    assert!(dates.is_empty(), "a date that stops its readers is none");
+    let sparc = Sparc::new(db.clone());
+    let seer = sparc.as_user("00000000-0000-4000-8000-000000000001".parse().unwrap());
+    let completed = seer.sessions().complete("00000000-0000-4000-8000-000000000006".parse().unwrap()).await;
+    assert!(completed.is_ok(), "a long biography keeps nobody's games from counting: {completed:?}");
+    let held =
+        lines(&db, "SELECT conname::text FROM pg_constraint WHERE conname IN ('bounded_bio', 'bounded_schedule')")
+            .await;
+    assert_eq!(held, ["bounded_schedule"], "what no row is beyond is held");
+}
+
+#[tokio::test]
 async fn a_migration_in_a_transaction_of_the_callers_is_rolled_back_with_it() {
     let (_database, db) = empty().await;
     let before = catalog(&db).await;

@@ -23,7 +23,12 @@ use std::time::{Duration, Instant};
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, TransactionOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::{As, Caller, Error, connection::sealed::Sealed, identity::Identity, operation::operation};
+use crate::{
+    As, Caller, Error,
+    connection::sealed::Sealed,
+    identity::Identity,
+    operation::{Attempts, operation},
+};
 
 /// How a job is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,8 +164,8 @@ impl Maintenance<'_, As> {
     /// Vacuums and analyzes the tables where rows come and go fastest, and tells after each how many are done. A table
     /// that somebody else vacuums is left to them; none is begun after the time of the run.
     ///
-    /// Who may: the service, over a login that owns the tables (the one that migrated). Four round trips and one for each table. No
-    /// event.
+    /// Who may: the service, over a login that owns the tables (the one that migrated). Four round trips and one for each
+    /// table. No event.
     ///
     /// # Errors
     ///
@@ -179,32 +184,42 @@ impl Maintenance<'_, As> {
             owns: Option<bool>,
         }
         only_service(self.caller)?;
-        let span = tracing::info_span!("sparc", operation = "maintenance.vacuum", identity = "service");
-        tracing::Instrument::instrument(
-            async {
-                let tx = self.caller.begin_worn(TransactionOptions::default(), None).await?;
-                let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(&tx).await?;
-                tx.rollback().await?;
-                let pool = self.caller.pool();
-                if owns.and_then(|row| row.owns) != Some(true) {
-                    return Err(Error::NotAllowed { rule: "tables are vacuumed by the login that owns them" });
+        let span = tracing::info_span!(
+            "sparc",
+            operation = "maintenance.vacuum",
+            identity = "service",
+            outcome = tracing::field::Empty,
+            retries = tracing::field::Empty,
+            duration_us = tracing::field::Empty,
+        );
+        let attempts = Attempts::of(self.caller);
+        let vacuuming = async {
+            let tx = self.caller.begin_worn(TransactionOptions::default(), None).await?;
+            let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(&tx).await?;
+            tx.rollback().await?;
+            let pool = self.caller.pool();
+            if owns.and_then(|row| row.owns) != Some(true) {
+                return Err(Error::NotAllowed { rule: "tables are vacuumed by the login that owns them" });
+            }
+            let begun = Instant::now();
+            let mut done = Done::default();
+            for table in TABLES {
+                if done.rows > 0 && begun.elapsed() >= run.time {
+                    return Ok(done);
                 }
-                let begun = Instant::now();
-                let mut done = Done::default();
-                for table in TABLES {
-                    if done.rows > 0 && begun.elapsed() >= run.time {
-                        return Ok(done);
-                    }
-                    pool.execute_unprepared(&format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
-                    done.rows += 1;
-                    progress(done.rows);
-                }
-                done.is_finished = true;
-                Ok(done)
-            },
-            span,
-        )
-        .await
+                pool.execute_unprepared(&format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
+                done.rows += 1;
+                progress(done.rows);
+            }
+            done.is_finished = true;
+            Ok(done)
+        };
+        let told = async {
+            let outcome = vacuuming.await;
+            attempts.record(&outcome);
+            outcome
+        };
+        tracing::Instrument::instrument(told, span).await
     }
 }
 
