@@ -2,11 +2,13 @@
 
 #![allow(missing_docs)]
 
+mod access;
 mod accounts;
 mod adventures;
 mod bounds;
 mod catalog;
 mod characters;
+mod documents;
 mod events;
 mod identities;
 mod migrations;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{operations, seen};
+use crate::documents::{agree, root};
 
 /// What the documentation of an operation says.
 pub struct Documented {
@@ -16,10 +17,6 @@ pub struct Documented {
     pub round_trips: String,
     event: String,
     errors: BTreeSet<String>,
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -152,18 +149,6 @@ fn every_error_that_is_documented_was_seen_and_every_one_that_was_seen_is_docume
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Writes the file where `SPARC_WRITE_DOCS` is set; else says whether it is as it would be written.
-fn agree(name: &str, text: &str) {
-    let path = root().join("docs").join(name);
-    if std::env::var_os("SPARC_WRITE_DOCS").is_some() {
-        fs::write(&path, text).unwrap();
-    }
-    assert!(
-        fs::read_to_string(&path).unwrap_or_default() == text,
-        "docs/{name} is not what the code says: SPARC_WRITE_DOCS=1 cargo test --test integration documented"
-    );
-}
-
 #[test]
 fn the_table_of_operations_is_as_the_code_says() {
     let mut text = "# The service's operations\n\n\
@@ -195,7 +180,7 @@ fn the_table_of_operations_is_as_the_code_says() {
             operation.event.trim_start_matches("Event ").trim_start_matches("Events ")
         ));
     }
-    agree("api.md", &text);
+    agree("api.md", &text, "documented");
 }
 
 #[test]
@@ -226,5 +211,5 @@ fn the_table_of_errors_is_as_the_code_says() {
         }
     }
     assert_eq!(told, codes.len(), "every variant has a documentation with its code");
-    agree("errors.md", &text);
+    agree("errors.md", &text, "documented");
 }

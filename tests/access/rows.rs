@@ -1,0 +1,308 @@
+//! Which rows: each kind of row, asked for by everybody.
+
+use uuid::Uuid;
+
+use crate::world::{heroic_save, insert_character, roll, seat};
+
+use super::{
+    Came, attempt, heading, line,
+    scene::{ACTORS, Actor, Game, STATUSES, Scene},
+};
+
+/// What a letter tries, of a row and by somebody.
+type Tries<'a> = Vec<(char, Box<dyn Fn(&Actor) -> String + Send + 'a>)>;
+
+macro_rules! tries {
+    ($($letter:literal => |$actor:pat_param| $sql:expr),* $(,)?) => {
+        vec![$(($letter, Box::new(move |$actor: &Actor| $sql) as Box<dyn Fn(&Actor) -> String + Send>)),*]
+    };
+}
+
+fn title(page: &mut String, name: &str, about: &str) {
+    let columns: Vec<&str> = ["row"].into_iter().chain(ACTORS).collect();
+    heading(page, name, about, &columns);
+}
+
+async fn rows(scene: &Scene, page: &mut String, name: &str, tries: Tries<'_>) {
+    let mut cells = vec![name.to_owned()];
+    for actor in &scene.actors {
+        let mut cell = String::new();
+        let mut ruled = String::new();
+        for (letter, sql) in &tries {
+            match attempt(&actor.person, &sql(actor)).await {
+                Came::Done => cell.push(*letter),
+                Came::Ruled => ruled.push(*letter),
+                Came::Closed => {}
+            }
+        }
+        if !ruled.is_empty() {
+            cell = format!("{cell} ({ruled})").trim().to_owned();
+        }
+        cells.push(cell);
+    }
+    line(page, &cells);
+}
+
+/// The account that somebody acts for: the own one, else the stranger's.
+fn account<'a>(scene: &'a Scene, actor: &'a Actor) -> &'a Actor {
+    if actor.id.is_nil() { scene.actor("stranger") } else { actor }
+}
+
+pub async fn write(scene: &Scene, page: &mut String) {
+    write_users(scene, page).await;
+    write_characters(scene, page).await;
+    write_adventures(scene, page).await;
+    title(
+        page,
+        "sessions",
+        "r: sees it, u: changes its note, p: opens or closes it to the public, m: changes its size, d: deletes it.",
+    );
+    for Game { name, id, .. } in &scene.games {
+        let with = |set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
+        let tries = tries![
+            'r' => |_| format!("SELECT FROM sessions WHERE id = '{id}'"),
+            'u' => |_| with("looking_for = 'A healer'"),
+            'p' => |_| with("is_public = NOT is_public"),
+            'm' => |_| with("max_players = 5"),
+            'd' => |_| format!("DELETE FROM sessions WHERE id = '{id}'"),
+        ];
+        rows(scene, page, name, tries).await;
+    }
+    for (which, adventure) in
+        [("new, of a published adventure", 1), ("new, of the Seer's draft", 2), ("new, of the Seer's archived", 3)]
+    {
+        let adventure = scene.adventures[adventure].1;
+        let insert =
+            |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
+        let tries = tries![
+            'i' => |actor| insert(account(scene, actor).id),
+            'f' => |actor| insert(scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id),
+        ];
+        rows(scene, page, &format!("{which} (i: as its Seer, f: in another's name)"), tries).await;
+    }
+    write_seats(scene, page).await;
+    write_rolls(scene, page).await;
+    write_archive(scene, page).await;
+}
+
+async fn write_users(scene: &Scene, page: &mut String) {
+    title(
+        page,
+        "users, tutorial_progress",
+        "r: sees it, u: changes it (a name, a skipped tutorial), d: deletes it, i: makes one for oneself.",
+    );
+    let player = scene.actor("player").id;
+    for (table, key, set) in [("users", "id", "bio = 'Plays.'"), ("tutorial_progress", "user_id", "skipped = true")] {
+        let tries = |of: fn(&Scene, &Actor) -> Uuid| -> Tries<'_> {
+            tries![
+                'r' => |actor| format!("SELECT {key} FROM {table} WHERE {key} = '{}'", of(scene, actor)),
+                'u' => |actor| format!("UPDATE {table} SET {set} WHERE {key} = '{}'", of(scene, actor)),
+                'd' => |actor| format!("DELETE FROM {table} WHERE {key} = '{}'", of(scene, actor)),
+            ]
+        };
+        rows(scene, page, &format!("`{table}`, own"), tries(|_, actor| actor.id)).await;
+        rows(scene, page, &format!("`{table}`, the player's"), tries(|scene, _| scene.actor("player").id)).await;
+    }
+    let email = tries!['r' => |_| format!("SELECT email FROM users WHERE id = '{player}'")];
+    rows(scene, page, "address of the player", email).await;
+    let profile = tries!['i' => |_| "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a@b.c', 'A')".to_owned()];
+    rows(scene, page, "new profile (refused for want of an account)", profile).await;
+    let tutorial = tries![
+        'i' => |actor| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", account(scene, actor).id),
+    ];
+    rows(scene, page, "new tutorial (there is one already)", tutorial).await;
+}
+
+async fn write_characters(scene: &Scene, page: &mut String) {
+    title(
+        page,
+        "characters",
+        "r: sees it, u: changes its name, h: wounds it, x: gives it experience, t: retires it or brings it back, d: deletes it.",
+    );
+    rows(scene, page, "own, never played", of_character(|actor| actor.spare)).await;
+    rows(
+        scene,
+        page,
+        "own, played by those who sat (retired for the retired one)",
+        of_character(|actor| actor.character),
+    )
+    .await;
+    for name in ["player", "left", "retired", "stranger"] {
+        let id = scene.actor(name).character;
+        rows(scene, page, &format!("the one of: {name}"), of_character(move |_| id)).await;
+    }
+    let new = tries![
+        'i' => |actor| insert_character(Uuid::new_v4(), account(scene, actor).id),
+        'f' => |actor| insert_character(
+            Uuid::new_v4(), scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id),
+        'x' => |actor| format!(
+            "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, level)
+             VALUES ('{}', 'Elder', 'warrior', 5, 3, 2, 2, '{{}}', 9)", account(scene, actor).id),
+    ];
+    rows(scene, page, "new (i: own, f: in another's name, x: with a level)", new).await;
+}
+
+fn of_character<'a>(of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Tries<'a> {
+    tries![
+        'r' => |actor| format!("SELECT FROM characters WHERE id = '{}'", of(actor)),
+        'u' => |actor| format!("UPDATE characters SET name = 'Renamed' WHERE id = '{}'", of(actor)),
+        'h' => |actor| format!("UPDATE characters SET hit_points = 0 WHERE id = '{}'", of(actor)),
+        'x' => |actor| format!("UPDATE characters SET experience = 5 WHERE id = '{}'", of(actor)),
+        't' => |actor| format!(
+            "UPDATE characters SET retired_at = CASE WHEN retired_at IS NULL THEN now() END WHERE id = '{}'", of(actor)),
+        'd' => |actor| format!("DELETE FROM characters WHERE id = '{}'", of(actor)),
+    ]
+}
+
+async fn write_adventures(scene: &Scene, page: &mut String) {
+    title(
+        page,
+        "adventures, creatures",
+        "The Seer made them. r: sees it, u: changes its name, c: its content, p: publishes it or takes it back, v: calls it\n\
+         valid, d: deletes it; of a creature r, i: adds one, u, d.",
+    );
+    for (name, adventure, creature) in &scene.adventures {
+        let with = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{adventure}'");
+        let tries = tries![
+            'r' => |_| format!("SELECT FROM adventures WHERE id = '{adventure}'"),
+            'u' => |_| with("name = 'Renamed'"),
+            'c' => |_| with("content = '{\"nodes\": []}'"),
+            'p' => |_| with("status = CASE status WHEN 'published' THEN 'draft' ELSE 'published' END::adventure_status"),
+            'v' => |_| with("is_valid = true"),
+            'd' => |_| format!("DELETE FROM adventures WHERE id = '{adventure}'"),
+        ];
+        rows(scene, page, name, tries).await;
+        let tries = tries![
+            'r' => |_| format!("SELECT FROM creatures WHERE id = '{creature}'"),
+            'i' => |_| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mud Hag')"),
+            'u' => |_| format!("UPDATE creatures SET name = 'Renamed' WHERE id = '{creature}'"),
+            'd' => |_| format!("DELETE FROM creatures WHERE id = '{creature}'"),
+        ];
+        rows(scene, page, &format!("{name}: creature"), tries).await;
+    }
+    let insert = |of: Uuid, columns: &str, values: &str| {
+        format!("INSERT INTO adventures (creator_id, name{columns}) VALUES ('{of}', 'A draft'{values})")
+    };
+    let new = tries![
+        'i' => |actor| insert(account(scene, actor).id, "", ""),
+        'f' => |actor| insert(scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id, "", ""),
+        'p' => |actor| insert(account(scene, actor).id, ", status", ", 'published'"),
+        'v' => |actor| insert(account(scene, actor).id, ", is_valid", ", true"),
+    ];
+    rows(scene, page, "new (i: own, f: in another's name, p: published, v: valid)", new).await;
+}
+
+async fn write_seats(scene: &Scene, page: &mut String) {
+    title(
+        page,
+        "session_players",
+        "r: sees the player's seat, j: takes a new seat (the visitor and the service: the stranger's), s: seats the stranger,\n\
+         a: leaves, or comes back to, the own seat, k: removes the player, c: changes the own character, x: the player's, h: gives\n\
+         oneself the heroic save back, d: deletes the player's seat.",
+    );
+    let (player, stranger) = (scene.actor("player"), scene.actor("stranger"));
+    for Game { name, id, .. } in &scene.games {
+        let with = |set: &str, whose: Uuid| {
+            format!("UPDATE session_players SET {set} WHERE session_id = '{id}' AND user_id = '{whose}'")
+        };
+        let tries = tries![
+            'r' => |_| format!("SELECT FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
+            'j' => |actor| { let sits = account(scene, actor); seat(*id, sits.id, sits.spare) },
+            's' => |_| seat(*id, stranger.id, stranger.character),
+            'a' => |actor| with("is_active = NOT is_active", actor.id),
+            'k' => |_| with("is_active = false", player.id),
+            'c' => |actor| with(&format!("character_id = '{}'", actor.spare), actor.id),
+            'x' => |_| with(&format!("character_id = '{}'", player.spare), player.id),
+            'h' => |actor| with("heroic_saves_used = 0", account(scene, actor).id),
+            'd' => |_| format!("DELETE FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
+        ];
+        rows(scene, page, name, tries).await;
+    }
+}
+
+async fn write_rolls(scene: &Scene, page: &mut String) {
+    title(
+        page,
+        "dice_rolls, session_events",
+        "Of rolls r: sees one, o: rolls for the own character, p: for the player's, c: for a creature, n: names the result, s:\n\
+         saves the player's roll, u: changes one, d: deletes one. Of events e: sees one, k: sends a `client.` kind, f: sends a\n\
+         kind of the server's, w: changes one, b: deletes one.",
+    );
+    let player = scene.actor("player");
+    for Game { name, id, roll: of, event, .. } in &scene.games {
+        let insert_event =
+            |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{id}', '{kind}')");
+        let tries = tries![
+            'r' => |_| format!("SELECT FROM dice_rolls WHERE id = '{of}'"),
+            'o' => |actor| roll(*id, actor.character),
+            'p' => |_| roll(*id, player.character),
+            'c' => |_| format!(
+                "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
+                 VALUES ('{id}', '{}', 'might', 10, 'attack')", scene.creature),
+            'n' => |actor| format!(
+                "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results)
+                 VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')", account(scene, actor).character),
+            's' => |_| heroic_save(*id, player.character, *of),
+            'u' => |_| format!("UPDATE dice_rolls SET description = '' WHERE id = '{of}'"),
+            'd' => |_| format!("DELETE FROM dice_rolls WHERE id = '{of}'"),
+            'e' => |_| format!("SELECT FROM session_events WHERE id = '{event}'"),
+            'k' => |_| insert_event("client.emote"),
+            'f' => |_| insert_event("dice_rolled"),
+            'w' => |_| format!("UPDATE session_events SET payload = '{{}}' WHERE id = '{event}'"),
+            'b' => |_| format!("DELETE FROM session_events WHERE id = '{event}'"),
+        ];
+        rows(scene, page, name, tries).await;
+    }
+}
+
+async fn write_archive(scene: &Scene, page: &mut String) {
+    title(
+        page,
+        "archived_sessions, archived_session_players, archived_dice_rolls",
+        "r: sees it, u: changes it, d: deletes it.",
+    );
+    for (visibility, id) in ["public", "private"].into_iter().zip(scene.archived) {
+        for (table, key, set) in [
+            ("archived_sessions", "id", "looking_for = ''"),
+            ("archived_session_players", "session_id", "is_active = false"),
+            ("archived_dice_rolls", "session_id", "description = ''"),
+        ] {
+            let tries = tries![
+                'r' => |_| format!("SELECT FROM {table} WHERE {key} = '{id}'"),
+                'u' => |_| format!("UPDATE {table} SET {set} WHERE {key} = '{id}'"),
+                'd' => |_| format!("DELETE FROM {table} WHERE {key} = '{id}'"),
+            ];
+            rows(scene, page, &format!("{visibility}: `{table}`"), tries).await;
+        }
+    }
+}
+
+/// From every status to every other, by everybody whose change reaches the row at all.
+pub async fn write_transitions(scene: &Scene, page: &mut String) {
+    let mut columns = vec!["from"];
+    columns.extend(STATUSES);
+    heading(
+        page,
+        "Status of a session",
+        "Who brings it from one to the other; S: its Seer, v: the service. Nobody else does.",
+        &columns,
+    );
+    for Game { name, id, status, .. } in &scene.games {
+        let mut cells = vec![name.clone()];
+        for to in STATUSES {
+            let mut cell = String::new();
+            for (actor, person) in ACTORS.iter().zip(&scene.actors) {
+                let sql = format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'");
+                if attempt(&person.person, &sql).await == Came::Done && *status != to {
+                    cell.push_str(match *actor {
+                        "Seer" => "S",
+                        "service" => "v",
+                        other => other,
+                    });
+                }
+            }
+            cells.push(cell);
+        }
+        line(page, &cells);
+    }
+}

@@ -1,0 +1,138 @@
+//! A table of every visibility in every status, with everybody who has something to do with one.
+
+use uuid::Uuid;
+
+use crate::world::{Person, Player, World, seat};
+
+pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
+
+pub const ACTORS: [&str; 7] = ["visitor", "stranger", "player", "left", "retired", "Seer", "service"];
+
+/// Somebody who tries.
+pub struct Actor {
+    pub person: Person,
+    /// The account; nobody's, for the visitor and the service.
+    pub id: Uuid,
+    /// The character that was played, and another one.
+    pub character: Uuid,
+    pub spare: Uuid,
+}
+
+pub struct Game {
+    pub name: String,
+    pub status: &'static str,
+    pub id: Uuid,
+    pub roll: Uuid,
+    pub event: Uuid,
+}
+
+pub struct Scene {
+    pub world: World,
+    /// In the order of [`ACTORS`].
+    pub actors: Vec<Actor>,
+    pub games: Vec<Game>,
+    /// Public and private.
+    pub archived: [Uuid; 2],
+    /// The Seer's, by status, each with a creature; those that were played cannot go.
+    pub adventures: Vec<(&'static str, Uuid, Uuid)>,
+    pub creature: Uuid,
+}
+
+impl Scene {
+    pub async fn new() -> Self {
+        let world = World::new().await;
+        let owner = world.owner();
+        let mut people = Vec::new();
+        for _ in 0..5 {
+            people.push((world.player().await, Uuid::nil()));
+        }
+        for (player, spare) in &mut people {
+            *spare = world.character(player.id).await;
+            let tutorial = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id);
+            owner.exec(&tutorial).await.unwrap();
+        }
+        let seer = people[4].0.id;
+
+        let mut adventures = Vec::new();
+        for (name, status) in [
+            ("published, played", "published"),
+            ("published", "published"),
+            ("draft", "draft"),
+            ("archived", "archived"),
+        ] {
+            let sql = format!(
+                "INSERT INTO adventures (creator_id, name, status, is_valid)
+                 VALUES ('{seer}', 'The Drowned Ford', '{status}', true) RETURNING id"
+            );
+            let id: Uuid = owner.value(&sql).await.unwrap();
+            let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{id}', 'Reed Horror') RETURNING id");
+            adventures.push((name, id, owner.value(&sql).await.unwrap()));
+        }
+        let (_, adventure, creature) = adventures[0];
+
+        let mut games = Vec::new();
+        for public in [true, false] {
+            for status in STATUSES {
+                games.push(game(&world, &people, adventure, public, status).await);
+            }
+        }
+        let mut archived = [Uuid::nil(); 2];
+        for (public, id) in [true, false].into_iter().zip(&mut archived) {
+            *id = game(&world, &people, adventure, public, "completed").await.id;
+            let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{id}'");
+            owner.exec(&sql).await.unwrap();
+        }
+        assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(2));
+        let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", people[3].0.character);
+        owner.exec(&retire).await.unwrap();
+
+        let nobody = |person: Person| Actor { person, id: Uuid::nil(), character: Uuid::nil(), spare: Uuid::nil() };
+        let mut actors = vec![nobody(world.visitor())];
+        let mut order: Vec<(Player, Uuid)> = people;
+        let stranger = order.remove(0);
+        for (player, spare) in [stranger].into_iter().chain(order) {
+            actors.push(Actor { person: player.person, id: player.id, character: player.character, spare });
+        }
+        actors.push(nobody(world.service()));
+        Self { world, actors, games, archived, adventures, creature }
+    }
+
+    pub fn actor(&self, name: &str) -> &Actor {
+        let place = ACTORS.iter().position(|actor| *actor == name).unwrap();
+        &self.actors[place]
+    }
+}
+
+/// A table where the second sits, and the third and fourth did.
+async fn game(world: &World, people: &[(Player, Uuid)], adventure: Uuid, public: bool, status: &'static str) -> Game {
+    let owner = world.owner();
+    let [_, (player, _), (left, _), (retired, _), (seer, _)] = people else { unreachable!() };
+    let sql = format!(
+        "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{}', '{adventure}', {public}) RETURNING id",
+        seer.id
+    );
+    let id: Uuid = owner.value(&sql).await.unwrap();
+    for sits in [player, left, retired] {
+        owner.exec(&seat(id, sits.id, sits.character)).await.unwrap();
+    }
+    let leave = format!(
+        "UPDATE session_players SET is_active = false WHERE session_id = '{id}' AND user_id IN ('{}', '{}')",
+        left.id, retired.id
+    );
+    owner.exec(&leave).await.unwrap();
+    // In the future, where a heroic save is never too late.
+    let roll = world.roll(id, player.character, "{1,2}", 10, -3600).await;
+    let event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");
+    let event = owner.value(&event).await.unwrap();
+    let steps: &[&str] = match status {
+        "waiting" => &[],
+        "paused" => &["active", "paused"],
+        "completed" => &["active", "completed"],
+        _ => &[status],
+    };
+    for step in steps {
+        owner.exec(&format!("UPDATE sessions SET status = '{step}' WHERE id = '{id}'")).await.unwrap();
+    }
+    let name = format!("{}, {}", if public { "public" } else { "private" }, status.replace('_', " "));
+    Game { name, status, id, roll, event }
+}
