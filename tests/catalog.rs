@@ -264,6 +264,37 @@ async fn every_row_that_is_referred_to_is_there_and_goes_as_the_specification_sa
 }
 
 #[tokio::test]
+async fn these_columns_may_be_empty_and_no_others() {
+    let empty: Vec<String> = World::new()
+        .await
+        .owner()
+        .values(
+            "SELECT relname || ': ' || string_agg(attname, ' ' ORDER BY attnum)
+             FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+             WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'seaql_migrations'
+               AND attnum > 0 AND NOT attnotnull AND NOT attisdropped
+             GROUP BY relname ORDER BY relname",
+        )
+        .await
+        .unwrap();
+    let expected = [
+        "adventures: description thumbnail_url artwork_url published_at average_rating",
+        "archived_dice_rolls: character_id creature_id description animation_seed original_roll_id",
+        "archived_session_players: left_at",
+        "archived_sessions: looking_for scheduled_start current_scene_id current_encounter_id started_at ended_at",
+        "characters: last_played_at retired_at",
+        "creatures: description",
+        "dice_rolls: character_id creature_id description animation_seed original_roll_id",
+        "session_events: sender_id",
+        "session_players: left_at",
+        "sessions: looking_for scheduled_start current_scene_id current_encounter_id started_at ended_at",
+        "tutorial_progress: path completed_at",
+        "users: avatar_url bio",
+    ];
+    assert_eq!(empty, expected);
+}
+
+#[tokio::test]
 async fn plpgsql_check_finds_nothing_in_any_function() {
     let world = World::new().await;
     let offered = "pg_available_extensions WHERE name = 'plpgsql_check'";

@@ -104,7 +104,8 @@ async fn every_code_is_one_words_and_a_status() {
         ("57014", "deadline_exceeded", 504, true),
         ("57P01", "connection_lost", 503, true),
         ("53300", "pool_exhausted", 503, true),
-        ("53100", "database", 500, false),
+        ("53100", "server_exhausted", 503, true),
+        ("53200", "server_exhausted", 503, true),
         ("XX000", "database", 500, false),
         ("22P05", "invalid_value", 422, false),
     ] {

@@ -62,9 +62,25 @@ pub struct Player {
 
 impl World {
     pub async fn new() -> Self {
-        let database = server().await.migrated().await.unwrap();
+        Self::on(server().await).await
+    }
+
+    /// On a server of the test's own.
+    pub async fn on(server: &Server) -> Self {
+        let database = server.migrated().await.unwrap();
         let db = database.connect(40).await.unwrap();
+        Self::of(database, db)
+    }
+
+    /// In a database of the test's own making.
+    pub fn of(database: Database, db: DatabaseConnection) -> Self {
         Self { sparc: Sparc::new(db.clone()), db, database: Arc::new(database) }
+    }
+
+    /// The same, with connections that do not know what became of those before.
+    pub async fn again(&self) -> Self {
+        let db = self.database.connect(4).await.unwrap();
+        Self { sparc: Sparc::new(db.clone()), db, database: self.database.clone() }
     }
 
     pub fn url(&self) -> &str {

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use futures_util::{Stream, StreamExt, stream};
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
-    Statement, StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionSession,
+    RuntimeErr, Statement, StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionSession,
     TransactionTrait,
 };
 use tokio::sync::mpsc;
+use tracing::Instrument;
 use uuid::Uuid;
 
 pub use transaction::Transaction;
@@ -91,7 +92,12 @@ impl As {
     }
 
     pub(crate) async fn begin_worn(&self, options: TransactionOptions, time: Option<Duration>) -> Result<Worn, DbErr> {
-        Worn::put_on(self.db.begin_with_options(options).await?, self.identity, time, self.statements).await
+        // In a task of its own, because the driver forgets a BEGIN that nobody waits for any more: the connection would go
+        // back to the pool with a transaction open. This one is waited for, and rolled back.
+        let db = self.db.clone();
+        let begun = tokio::spawn(async move { db.begin_with_options(options).await }.in_current_span());
+        let begun = begun.await.map_err(|error| DbErr::Conn(RuntimeErr::Internal(error.to_string())))??;
+        Worn::put_on(begun, self.identity, time, self.statements).await
     }
 
     async fn begin_as(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {

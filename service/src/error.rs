@@ -12,8 +12,8 @@ use crate::adventures::Fault;
 /// What an operation refuses, or could not do.
 ///
 /// Any operation may fail with [`Busy`](Self::Busy), [`DeadlineExceeded`](Self::DeadlineExceeded),
-/// [`ConnectionLost`](Self::ConnectionLost), [`PoolExhausted`](Self::PoolExhausted) and [`Database`](Self::Database);
-/// one that changes something, by an account that was erased, with [`AccountClosed`](Self::AccountClosed). Its
+/// [`ConnectionLost`](Self::ConnectionLost), [`PoolExhausted`](Self::PoolExhausted),
+/// [`ServerExhausted`](Self::ServerExhausted) and [`Database`](Self::Database); one that changes something, by an account that was erased, with [`AccountClosed`](Self::AccountClosed). Its
 /// documentation names the others.
 ///
 /// Match on the variant, or on [`code`](Error::code) where a string must cross a border; never on the text.
@@ -173,6 +173,9 @@ pub enum Error {
     /// No connection was free in time. Nothing was done. Code `pool_exhausted`.
     #[error("no database connection was free in time")]
     PoolExhausted(#[source] DbErr),
+    /// The server has no disk or memory left. Nothing was done. Code `server_exhausted`.
+    #[error("the database server has no room left")]
+    ServerExhausted(#[source] DbErr),
     /// Anything else, with its source. Code `database`.
     #[error("the database failed")]
     Database(#[source] DbErr),
@@ -256,6 +259,7 @@ impl Error {
             Self::Busy => passing("busy", 503),
             Self::ConnectionLost(_) => passing("connection_lost", 503),
             Self::PoolExhausted(_) => passing("pool_exhausted", 503),
+            Self::ServerExhausted(_) => passing("server_exhausted", 503),
             Self::Database(_) => entry("database", 500),
         }
     }

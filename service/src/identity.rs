@@ -122,6 +122,10 @@ impl Identity {
 pub(crate) const CHANGED: &str = "identity_changed: a statement changed the role, the claims or the transaction of an \
      identity; nothing was committed";
 
+/// What a transaction says when a future was dropped in the middle of what changes it.
+pub(crate) const TORN: &str = "transaction_failed: a nested transaction or an operation was dropped half way; nothing \
+     was committed";
+
 /// What a statement is told that would.
 pub(crate) const FIXED: &str = "identity_is_fixed: a statement may not change the role, the claims or the transaction \
      of an identity; take another identity from the handle instead";

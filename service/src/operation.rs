@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use sea_orm::{DbErr, RuntimeErr};
 use uuid::Uuid;
 
 use crate::{
@@ -12,6 +13,9 @@ use crate::{
 
 /// How often an operation is begun before a deadlock or serialization failure reaches the caller.
 const ATTEMPTS: u32 = 5;
+
+/// A commit that is under way is waited for so long beyond a deadline: most are answered, and then it is known.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The attempts of one operation.
 #[derive(Debug)]
@@ -41,6 +45,15 @@ impl Attempts {
         }
     }
 
+    /// The end of the transaction, in the time that is left and a little more. Whoever hears nothing then does not know
+    /// what became of it.
+    async fn at_last(&self, end: impl Future<Output = Result<(), DbErr>>) -> Result<(), DbErr> {
+        let Some(left) = self.left() else { return end.await };
+        tokio::time::timeout(left.max(GRACE), end).await.unwrap_or_else(|_| {
+            Err(DbErr::Conn(RuntimeErr::Internal("the end of the transaction was not answered in time".to_owned())))
+        })
+    }
+
     /// Ends the transaction as the story ended. `None`: begin again.
     ///
     /// Only what the server rolled back as a whole is begun again; an answer lost in the commit is not, because the
@@ -56,13 +69,13 @@ impl Attempts {
             }
         };
         let outcome = match outcome {
-            Ok(value) => match transaction.commit().await {
+            Ok(value) => match self.at_last(transaction.commit()).await {
                 Ok(()) => Ok(value),
                 Err(error) => Err(Error::from(error)),
             },
             Err(error) => {
                 // The refusal matters; a connection that cannot roll back is closed by the pool.
-                let _ = transaction.rollback().await;
+                let _ = self.at_last(transaction.rollback()).await;
                 Err(error)
             }
         };

@@ -125,13 +125,19 @@ pub struct Options {
     /// that does not follow them (PgBouncer before 1.21): each transaction then begins by forgetting what others prepared,
     /// in the same round trip, and each of its statements takes a second one to be prepared.
     pub named_statements: bool,
-    /// How long an operation may take, as [`As::with_deadline`]. No bound by default.
+    /// How long an operation may take, as [`As::with_deadline`]. Half a minute by default: a network that swallows what is
+    /// sent would else be waited for for ever. `None`: no bound.
     pub deadline: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_connections: 10, acquire_timeout: Duration::from_secs(5), named_statements: true, deadline: None }
+        Self {
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(5),
+            named_statements: true,
+            deadline: Some(Duration::from_secs(30)),
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
     os::unix::process::CommandExt,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::Mutex,
 };
 
 use uuid::Uuid;
@@ -32,7 +33,7 @@ const SETTINGS: [&str; 6] = [
 #[derive(Debug)]
 pub(crate) struct Cluster {
     keeper: Child,
-    pipe: Option<ChildStdin>,
+    pipe: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
     port: u16,
     password: String,
 }
@@ -85,11 +86,21 @@ impl Cluster {
         let mut said = String::new();
         output.read_line(&mut said).map_err(io_error("The keeper does not speak"))?;
         if said.trim() == "ready" {
-            return Ok(Ok(Self { keeper, pipe: Some(pipe), port, password }));
+            return Ok(Ok(Self { keeper, pipe: Mutex::new(Some((pipe, output))), port, password }));
         }
         output.read_to_string(&mut said).map_err(io_error("The keeper does not speak"))?;
         keeper.wait().map_err(io_error("The keeper does not end"))?;
         Ok(Err(said.trim().to_owned()))
+    }
+
+    /// Kills the server as a power failure would, and starts it on what it left on the disk.
+    pub(crate) fn crash(&self) -> Result<(), Error> {
+        let mut pipe = self.pipe.lock().map_err(|_| Error::Start("the keeper was left waiting.".to_owned()))?;
+        let Some((asks, said)) = &mut *pipe else { return Err(Error::Start("the keeper is gone.".to_owned())) };
+        writeln!(asks, "crash").map_err(io_error("The keeper does not listen"))?;
+        let mut line = String::new();
+        said.read_line(&mut line).map_err(io_error("The keeper does not speak"))?;
+        if line.trim() == "ready" { Ok(()) } else { Err(Error::Start(line)) }
     }
 
     pub(crate) fn url(&self, database: &str) -> String {
@@ -99,7 +110,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        drop(self.pipe.take());
+        if let Ok(pipe) = self.pipe.get_mut() {
+            drop(pipe.take());
+        }
         // Waiting, so that nothing is left when the caller looks; a keeper that is gone has nothing left to do.
         let _ = self.keeper.wait();
     }

@@ -2,8 +2,9 @@
 # the program that wants the server: however that program ends, the pipe ends with it.
 #
 # Arguments: folder of the server programs, port, settings (name=value) ...
-# Standard input: a line with the superuser's password, then nothing until the end.
-# Standard output: "ready", or whatever went wrong.
+# Standard input: a line with the superuser's password; a line "crash" for each time that the server is to be killed and
+# started again; the end.
+# Standard output: "ready" after each start, or whatever went wrong.
 
 # PIPE: the program may end before it has heard that the server is ready.
 trap '' INT TERM HUP QUIT PIPE
@@ -22,11 +23,26 @@ for setting in "$@"; do
   options="$options -c $setting"
 done
 
+start() {
+  "$programs/pg_ctl" start -D data -w -t 60 -l log -o "$options" >>log 2>&1
+}
+
 if "$programs/initdb" -D data -U postgres --pwfile=password --auth=password --encoding=UTF8 --no-locale --no-sync \
   --no-instructions >log 2>&1 &&
-  "$programs/pg_ctl" start -D data -w -t 60 -l log -o "$options" >>log 2>&1; then
+  start; then
   echo ready
-  read -r _
+  while read -r _; do
+    read -r server <data/postmaster.pid
+    kill -9 "$server"
+    # Its last backends hold the shared memory until they see that it is gone.
+    tries=0
+    until start; do
+      tries=$((tries + 1))
+      [ "$tries" -lt 100 ] || break
+      sleep 0.1
+    done
+    echo ready
+  done
   "$programs/pg_ctl" stop -D data -m immediate -w >>log 2>&1
 else
   cat log

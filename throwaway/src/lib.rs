@@ -124,6 +124,18 @@ impl Server {
         Self { inner: Arc::new(Inner { url, cluster, template: OnceCell::new(), made: AtomicU32::new(0) }) }
     }
 
+    /// Kills a private server as a power failure would, and starts it again on what it left on the disk. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not ours, or does not come back.
+    pub fn crash(&self) -> Result<(), Error> {
+        match &self.inner.cluster {
+            Some(cluster) => cluster.crash(),
+            None => Err(Error::Start("that server is not ours to kill.".to_owned())),
+        }
+    }
+
     /// Address of the database that the server came with.
     #[must_use]
     pub fn url(&self) -> &str {

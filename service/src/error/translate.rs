@@ -4,15 +4,18 @@ use entity::sea_orm_active_enums::SessionStatus;
 use sea_orm::{ActiveEnum, DbErr, Iterable, RuntimeErr, SqlxError, SqlxPostgresError};
 
 use super::Error;
-use crate::identity::{CHANGED, FIXED};
+use crate::identity::{CHANGED, FIXED, TORN};
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         match &error {
             DbErr::ConnectionAcquire(_) => Self::PoolExhausted(error),
             DbErr::Custom(text) if text == CHANGED => Self::IdentityChanged,
+            DbErr::Custom(text) if text == TORN => Self::TransactionFailed,
             DbErr::Custom(text) if text == FIXED => Self::IdentityIsFixed,
             DbErr::Custom(text) => closed(text).unwrap_or(Self::Database(error)),
+            // The end of a transaction was waited for in vain.
+            DbErr::Conn(RuntimeErr::Internal(_)) => Self::ConnectionLost(error),
             _ => match server_said(&error) {
                 Some(SqlxError::Io(_) | SqlxError::Tls(_) | SqlxError::Protocol(_) | SqlxError::WorkerCrashed) => {
                     Self::ConnectionLost(error)
@@ -25,6 +28,10 @@ impl From<DbErr> for Error {
                     }
                     // Too many connections.
                     Some(said) if said.code() == "53300" => Self::PoolExhausted(error),
+                    // No disk, no memory; a disk that does not write.
+                    Some(said) if said.code().starts_with("53") || said.code() == "58030" => {
+                        Self::ServerExhausted(error)
+                    }
                     Some(said) => translate(said).unwrap_or(Self::Database(error)),
                     None => Self::Database(error),
                 },

@@ -1,0 +1,149 @@
+-- What always holds, as one query that must return no row: `psql "$DATABASE_URL" -f migration/sql/invariants.sql`.
+--
+-- Constraints and triggers keep these; a row here says that one was switched off, a table restored in part, or that we
+-- were wrong. It reads every table once: for a quiet hour, on a replica if there is one. Run it as the owner.
+WITH live AS (
+  SELECT * FROM public.sessions WHERE status NOT IN ('completed', 'cancelled')
+),
+seats AS (
+  SELECT session_id, count(*) FILTER (WHERE is_active) AS taken FROM public.session_players GROUP BY session_id
+),
+every_session AS (
+  SELECT id, seer_id, adventure_id, status FROM public.sessions
+  UNION ALL
+  SELECT id, seer_id, adventure_id, status FROM public.archived_sessions
+),
+every_seat AS (
+  SELECT session_id, user_id FROM public.session_players
+  UNION ALL
+  SELECT session_id, user_id FROM public.archived_session_players
+)
+SELECT 'a session counts the seats that are taken' AS invariant, session.id::text AS row,
+  format('%s counted, %s taken', session.seats_taken, coalesce(seats.taken, 0)) AS detail
+FROM public.sessions AS session LEFT JOIN seats ON seats.session_id = session.id
+WHERE session.seats_taken <> coalesce(seats.taken, 0)
+UNION ALL
+SELECT 'no session seats more than it has seats', session.id::text, format('%s of %s', seats.taken, session.max_players)
+FROM public.sessions AS session JOIN seats ON seats.session_id = session.id
+WHERE seats.taken > session.max_players
+UNION ALL
+SELECT 'ten living characters an account', user_id::text, count(*)::text
+FROM public.characters
+WHERE retired_at IS NULL
+GROUP BY user_id
+HAVING count(*) > 10
+UNION ALL
+SELECT 'who sits at a live table does so with a living character of the own', seat.session_id::text, seat.user_id::text
+FROM public.session_players AS seat
+JOIN live ON live.id = seat.session_id
+JOIN public.characters AS hero ON hero.id = seat.character_id
+WHERE seat.is_active AND (hero.user_id <> seat.user_id OR hero.retired_at IS NOT NULL)
+UNION ALL
+SELECT 'a seat that was left says when, and no other', session_id::text, user_id::text
+FROM public.session_players
+WHERE is_active = (left_at IS NOT NULL)
+UNION ALL
+SELECT 'what has begun and what has ended says when', id::text, status::text
+FROM public.sessions
+WHERE (status IN ('completed', 'cancelled')) <> (ended_at IS NOT NULL)
+  OR (status IN ('active', 'paused', 'completed') AND started_at IS NULL)
+UNION ALL
+SELECT 'a heroic save follows a failed roll of the same character at the same table, in time', save.id::text, first.id::text
+FROM public.dice_rolls AS save
+JOIN public.dice_rolls AS first ON first.id = save.original_roll_id
+WHERE first.session_id <> save.session_id
+  OR first.character_id IS DISTINCT FROM save.character_id
+  OR first.success
+  OR first.roll_type = 'heroic_save'
+  OR first.attribute <> save.attribute
+  OR first.difficulty <> save.difficulty
+UNION ALL
+SELECT 'a roll is saved once', original_roll_id::text, count(*)::text
+FROM public.dice_rolls
+WHERE original_roll_id IS NOT NULL
+GROUP BY original_roll_id
+HAVING count(*) > 1
+UNION ALL
+SELECT 'one heroic save an encounter for each seat', session_id::text, format('%s used in encounter %s', heroic_saves_used, heroic_saves_encounter)
+FROM public.session_players
+WHERE heroic_saves_used > 1
+UNION ALL
+SELECT 'a creature rolls where its adventure is played', roll.id::text, roll.creature_id::text
+FROM public.dice_rolls AS roll
+JOIN public.creatures AS creature ON creature.id = roll.creature_id
+JOIN public.sessions AS session ON session.id = roll.session_id
+WHERE creature.adventure_id <> session.adventure_id
+UNION ALL
+-- A little less than a day, so that what is just being cleaned up is not missed.
+SELECT 'the table was told of every roll', roll.id::text, roll.session_id::text
+FROM public.dice_rolls AS roll
+WHERE roll.created_at BETWEEN now() - INTERVAL '23 hours' AND now()
+  AND NOT EXISTS (
+    SELECT FROM public.session_events AS event
+    WHERE event.session_id = roll.session_id
+      AND event.event_type = 'dice_rolled'
+      AND event.payload ->> 'rollId' = roll.id::text
+  )
+UNION ALL
+SELECT 'the table was told of nothing that did not happen', event.id::text, event.payload ->> 'rollId'
+FROM public.session_events AS event
+WHERE event.event_type = 'dice_rolled'
+  AND NOT EXISTS (SELECT FROM public.dice_rolls AS roll WHERE roll.id::text = event.payload ->> 'rollId')
+UNION ALL
+SELECT 'the last that a table was told of its status is its status', session.id::text, told.status
+FROM public.sessions AS session
+CROSS JOIN LATERAL (
+  SELECT event.payload ->> 'to' AS status
+  FROM public.session_events AS event
+  WHERE event.session_id = session.id AND event.event_type = 'session_status'
+  ORDER BY event.seq DESC
+  LIMIT 1
+) AS told
+WHERE told.status <> session.status::text
+UNION ALL
+SELECT 'who ran games has them counted', profile.id::text, format('%s counted, %s run', profile.games_run, run.games)
+FROM public.users AS profile
+JOIN (
+  SELECT seer_id, count(*) AS games FROM every_session WHERE status = 'completed' GROUP BY seer_id
+) AS run ON run.seer_id = profile.id
+WHERE profile.games_run < run.games
+UNION ALL
+SELECT 'who played games has them counted', profile.id::text, format('%s counted, %s played', profile.games_played, played.games)
+FROM public.users AS profile
+JOIN (
+  SELECT seat.user_id, count(*) AS games
+  FROM every_seat AS seat JOIN every_session AS session ON session.id = seat.session_id
+  WHERE session.status = 'completed'
+  GROUP BY seat.user_id
+) AS played ON played.user_id = profile.id
+WHERE profile.games_played < played.games
+UNION ALL
+SELECT 'an adventure counts the games that played it', adventure.id::text, format('%s counted, %s played', adventure.times_played, played.games)
+FROM public.adventures AS adventure
+JOIN (
+  SELECT adventure_id, count(*) AS games FROM every_session WHERE status = 'completed' GROUP BY adventure_id
+) AS played ON played.adventure_id = adventure.id
+WHERE adventure.times_played < played.games
+UNION ALL
+SELECT 'a session is played or archived, not both', session.id::text, archived.archived_at::text
+FROM public.sessions AS session JOIN public.archived_sessions AS archived ON archived.id = session.id
+UNION ALL
+SELECT 'an account that was closed sits nowhere, runs nothing that waits, and has no draft', profile.id::text, what.remains
+FROM public.users AS profile
+CROSS JOIN LATERAL (
+  SELECT 'seat ' || seat.session_id AS remains
+  FROM public.session_players AS seat JOIN live ON live.id = seat.session_id
+  WHERE seat.user_id = profile.id AND seat.is_active
+  UNION ALL
+  SELECT 'session ' || live.id FROM live WHERE live.seer_id = profile.id AND live.status IN ('waiting', 'starting_soon')
+  UNION ALL
+  SELECT 'adventure ' || draft.id FROM public.adventures AS draft
+  WHERE draft.creator_id = profile.id AND draft.status = 'draft'
+  UNION ALL
+  SELECT 'name' WHERE profile.display_name <> 'Former player' OR profile.avatar_url IS NOT NULL OR profile.bio IS NOT NULL
+) AS what
+WHERE profile.email = profile.id || '@deleted.invalid'
+UNION ALL
+SELECT 'every account has a profile', account.id::text, account.created_at::text
+FROM auth.users AS account
+WHERE NOT EXISTS (SELECT FROM public.users AS profile WHERE profile.id = account.id);

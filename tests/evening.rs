@@ -1,0 +1,212 @@
+//! A busy evening: people who do whatever people do, at random, at the same tables.
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use fastrand::Rng;
+use sparc::{
+    entity::sea_orm_active_enums::{Attribute, RollType},
+    service::{
+        As, Difficulty, Error, JoinCode, Operations, Sparc,
+        characters::NewCharacter,
+        dice::{HistoryFilter, NewInitiative, NewRoll, Roller, RollsOf},
+        events::NewEvent,
+        maintenance::Run,
+        sessions::{Expected, LobbyFilter, NewSession, SessionChanges, Visibility},
+        users::ProfileChanges,
+    },
+};
+use uuid::Uuid;
+
+use crate::world::World;
+
+/// Who is there, and what they may pick from.
+pub struct Evening {
+    people: Vec<Guest>,
+    adventure: Uuid,
+    creature: Uuid,
+    tables: Mutex<Vec<Table>>,
+}
+
+struct Guest {
+    id: Uuid,
+    heroes: Vec<Uuid>,
+}
+
+#[derive(Clone)]
+struct Table {
+    id: Uuid,
+    seer: Uuid,
+    code: JoinCode,
+}
+
+/// What was acknowledged, and must be there ever after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    Session(Uuid),
+    Character(Uuid),
+    Roll(Uuid),
+    Event(Uuid),
+}
+
+impl Kept {
+    pub fn there(self) -> String {
+        match self {
+            Self::Session(id) => format!("sessions WHERE id = '{id}'"),
+            Self::Character(id) => format!("characters WHERE id = '{id}'"),
+            Self::Roll(id) => format!("dice_rolls WHERE id = '{id}'"),
+            Self::Event(id) => format!("session_events WHERE id = '{id}'"),
+        }
+    }
+}
+
+/// So many of the newest tables are played at; the older are left as they are.
+const TABLES: usize = 12;
+
+impl Evening {
+    pub async fn new(world: &World, guests: usize) -> Self {
+        let host = world.account().await;
+        let adventure = world.adventure(host).await;
+        let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Wolf') RETURNING id");
+        let creature = world.owner().value(&sql).await.unwrap();
+        let mut people = Vec::new();
+        for _ in 0..guests {
+            let player = world.player().await;
+            people.push(Guest { id: player.id, heroes: vec![player.character, world.character(player.id).await] });
+        }
+        Self { people, adventure, creature, tables: Mutex::default() }
+    }
+
+    /// Somebody does something.
+    pub async fn act(&self, sparc: &Sparc, rng: &mut Rng) -> Result<Option<Kept>, Error> {
+        let guest = &self.people[rng.usize(..self.people.len())];
+        let hero = guest.heroes[rng.usize(..guest.heroes.len())];
+        let table = {
+            let tables = self.tables.lock().unwrap();
+            let newest = &tables[tables.len().saturating_sub(TABLES)..];
+            (!newest.is_empty()).then(|| newest[rng.usize(..newest.len())].clone())
+        };
+        let me = sparc.as_user(guest.id);
+        let Some(table) = table.filter(|_| rng.u8(..20) > 0) else { return self.open(&me, guest.id, rng).await };
+        // Half the time the Seer, without whom nothing begins.
+        let seer = sparc.as_user(if rng.bool() { table.seer } else { guest.id });
+        self.at(sparc, &me, &seer, guest, hero, table, rng).await
+    }
+
+    async fn open(&self, me: &As, seer: Uuid, rng: &mut Rng) -> Result<Option<Kept>, Error> {
+        let visibility = if rng.bool() { Visibility::Public } else { Visibility::Private };
+        let new = NewSession { adventure_id: self.adventure, visibility, ..Default::default() };
+        let made = me.sessions().create(new).await?;
+        let table = Table { id: made.id, seer, code: made.code.parse().unwrap() };
+        self.tables.lock().unwrap().push(table);
+        Ok(Some(Kept::Session(made.id)))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn at(
+        &self,
+        sparc: &Sparc,
+        me: &As,
+        seer: &As,
+        guest: &Guest,
+        hero: Uuid,
+        table: Table,
+        rng: &mut Rng,
+    ) -> Result<Option<Kept>, Error> {
+        let id = table.id;
+        match rng.u8(..42) {
+            0..=3 => drop(me.sessions().join(&table.code, hero).await?),
+            4..=5 => drop(me.sessions().join_public(id, hero).await?),
+            6 => drop(me.sessions().leave(id).await?),
+            7 => drop(me.sessions().come_back(id, hero).await?),
+            8 => drop(me.sessions().change_character(id, hero).await?),
+            9..=10 => drop(seer.sessions().seat(id, guest.id, hero).await?),
+            11 => drop(seer.sessions().remove(id, guest.id).await?),
+            12 => drop(seer.sessions().announce(id).await?),
+            13 => drop(seer.sessions().withdraw(id).await?),
+            14..=15 => drop(seer.sessions().start(id).await?),
+            16 => drop(seer.sessions().pause(id).await?),
+            17 => drop(seer.sessions().resume(id).await?),
+            18 => drop(seer.sessions().complete(id).await?),
+            19 if rng.u8(..3) == 0 => drop(seer.sessions().cancel(id).await?),
+            20 => drop(seer.sessions().set_scene(id, Some(&rng.u8(..).to_string())).await?),
+            21 => drop(seer.sessions().set_encounter(id, Some(&rng.u8(..).to_string())).await?),
+            22 => {
+                let state = serde_json::json!({ "round": rng.u8(..) });
+                drop(seer.sessions().set_game_state(id, state, Expected::Any).await?);
+            }
+            23..=26 => {
+                let roll = NewRoll::of(RollType::Attack, id, Roller::Character(hero), Attribute::Wit, Difficulty::MAX);
+                let rolled = seer.dice().roll(roll).await?;
+                if !rolled.success {
+                    let saved = seer.dice().heroic_save(rolled.id).await?;
+                    return Ok(Some(Kept::Roll(saved.id)));
+                }
+                return Ok(Some(Kept::Roll(rolled.id)));
+            }
+            27 => {
+                let creatures = vec![self.creature];
+                drop(seer.dice().initiative(NewInitiative { id: None, session_id: id, creatures }).await?);
+            }
+            28..=30 => {
+                let sent = NewEvent { session_id: id, kind: "wave".to_owned(), ..Default::default() };
+                return Ok(Some(Kept::Event(me.events().send(sent).await?.id)));
+            }
+            31 => drop(me.sessions().details(id).await?),
+            32 => drop(me.sessions().lobby(&LobbyFilter::default(), None).await?),
+            33 => drop(me.dice().history(RollsOf::Session(id), &HistoryFilter::default(), None).await?),
+            34 => drop(me.events().after(id, 0).await?),
+            35 => drop(me.sessions().mine(None).await?),
+            36 => drop(me.characters().retire(hero).await?),
+            37 => drop(me.characters().bring_back(hero).await?),
+            38 => {
+                let name = format!("Hero {}", rng.u64(..));
+                let made = me.characters().create(NewCharacter { name, ..Default::default() }).await?;
+                return Ok(Some(Kept::Character(made.id)));
+            }
+            39 => drop(seer.characters().damage(hero, 1).await?),
+            40 => {
+                let changes = SessionChanges {
+                    visibility: Some(if rng.bool() { Visibility::Public } else { Visibility::Private }),
+                    ..Default::default()
+                };
+                drop(seer.sessions().edit(id, changes).await?);
+            }
+            _ => {
+                let service = sparc.as_service();
+                service.maintenance().clean_events(Run::default(), |_| ()).await?;
+                let bio = Some(Some(rng.u64(..).to_string()));
+                drop(me.users().edit(ProfileChanges { bio, ..Default::default() }).await?);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Answers that a person could act on; the rest are ours to mend.
+pub fn unexpected(told: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
+    let ours = [
+        "busy",
+        "database",
+        "connection_lost",
+        "pool_exhausted",
+        "deadline_exceeded",
+        "transaction_failed",
+        "id_conflict",
+        "internal",
+        "invalid_value",
+        "not_signed_in",
+    ];
+    told.iter()
+        .filter(|(code, _)| ours.contains(code) && !allowed.contains(code))
+        .map(|(code, times)| format!("{code}: {times}"))
+        .collect()
+}
+
+/// What does not hold, which is nothing.
+pub async fn broken(world: &World) -> Vec<String> {
+    let sql = format!(
+        "SELECT concat_ws(': ', invariant, row, detail) FROM ({}) AS broken",
+        sparc::migration::INVARIANTS.trim_end().trim_end_matches(';')
+    );
+    world.owner().values(&sql).await.unwrap()
+}

@@ -1,0 +1,76 @@
+//! The server killed, and its backends.
+//!
+//! `SPARC_CRASHES=50 cargo test --test integration faults::crashes` is the longer run.
+
+use std::{sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use sparc::service::{Options, Sparc};
+use throwaway::Server;
+
+use super::{Load, answers, no_transaction_is_open, nothing_is_lost, times};
+use crate::{
+    evening::{Evening, broken, unexpected},
+    world::World,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_outlives_the_server() {
+    let crashes = times("SPARC_CRASHES", 2);
+    let settings = ["fsync=on", "synchronous_commit=on", "full_page_writes=on"];
+    let server = Server::start_private(Some(&settings)).await.unwrap();
+    let world = World::on(&server).await;
+    let evening = Arc::new(Evening::new(&world, 20).await);
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(8)).await.unwrap();
+    let mut rng = Rng::with_seed(6);
+    let load = Load::begin(&sparc, &evening, 8);
+    for _ in 0..crashes {
+        tokio::time::sleep(Duration::from_millis(rng.u64(100..600))).await;
+        let dying = server.clone();
+        tokio::task::spawn_blocking(move || dying.crash()).await.unwrap().unwrap();
+        // While the others go on: what answers first is not the one that begins.
+        answers(&sparc).await;
+        let fresh = world.again().await;
+        assert_eq!(broken(&fresh).await, [""; 0]);
+    }
+    let told = load.end().await;
+    let world = world.again().await;
+    nothing_is_lost(&world, &told.kept).await;
+    assert_eq!(broken(&world).await, [""; 0]);
+    no_transaction_is_open(&world).await;
+    println!("{crashes} crashes, {} rows acknowledged and there: {:?}", told.kept.len(), told.codes);
+    assert_eq!(unexpected(&told.codes, &["connection_lost", "pool_exhausted"]), [""; 0]);
+    assert!(told.codes["done"] > 0);
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backends_that_are_ended_at_random_take_nothing_with_them() {
+    let ended = times("SPARC_ENDED", 30);
+    let world = World::new().await;
+    let evening = Arc::new(Evening::new(&world, 20).await);
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(8)).await.unwrap();
+    let load = Load::begin(&sparc, &evening, 8);
+    // Those who are doing something; the owner's own are spared.
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM (
+                 SELECT pid FROM pg_stat_activity
+                 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+                 ORDER BY xact_start IS NULL, random() LIMIT 1
+               ) AS one";
+    let killer = world.owner();
+    let mut killed = 0;
+    for _ in 0..ended {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        killed += killer.value::<i64>(end).await.unwrap();
+    }
+    let told = load.end().await;
+    let fresh = world.again().await;
+    nothing_is_lost(&fresh, &told.kept).await;
+    assert_eq!(broken(&fresh).await, [""; 0]);
+    no_transaction_is_open(&fresh).await;
+    println!("{killed} ended: {:?}", told.codes);
+    assert_eq!(unexpected(&told.codes, &["connection_lost"]), [""; 0]);
+    assert!(killed > 0 && told.codes.contains_key("connection_lost"), "nobody was hit");
+    answers(&sparc).await;
+    sparc.close().await.unwrap();
+}

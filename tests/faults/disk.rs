@@ -1,0 +1,102 @@
+//! A disk that is full.
+
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process::Command};
+
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use sparc::{
+    migration::{Migrator, sea_orm_migration::MigratorTrait},
+    service::{Operations, Sparc, events::NewEvent, users::NewAccount},
+};
+use uuid::Uuid;
+
+use super::no_transaction_is_open;
+use crate::{
+    evening::broken,
+    world::{World, server},
+};
+
+/// A file system of a few megabytes, gone with its handle. Root alone may make one.
+struct Small {
+    folder: PathBuf,
+}
+
+impl Small {
+    /// For whoever owns that folder, which is the server.
+    fn mount(like: &str) -> Option<Self> {
+        let owner = fs::metadata(like).ok()?.uid();
+        let folder = std::env::temp_dir().join(format!("sparc-small-{}", Uuid::new_v4().simple()));
+        fs::create_dir(&folder).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size=24m,mode=700,uid={owner}"), "tmpfs"])
+            .arg(&folder)
+            .output()
+            .is_ok_and(|said| said.status.success());
+        if mounted {
+            return Some(Self { folder });
+        }
+        fs::remove_dir(&folder).unwrap();
+        None
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.folder).output();
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_so_and_room_is_all_that_it_takes() {
+    let database = server().await.empty().await.unwrap();
+    let db = database.connect(4).await.unwrap();
+    let ask = &db;
+    let said = |sql: &'static str| async move {
+        let row = ask.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
+        row.try_get_by_index::<String>(0).unwrap()
+    };
+    let name = said("SELECT current_database()::text").await;
+    let Some(small) = Small::mount(&said("SHOW data_directory").await) else {
+        eprintln!("not tried: only root makes a small file system, beside its server");
+        return;
+    };
+    db.execute_unprepared(&format!("CREATE TABLESPACE small_{name} LOCATION '{}'", small.folder.display()))
+        .await
+        .unwrap();
+    db.execute_unprepared(&format!("SET default_tablespace = small_{name}")).await.unwrap();
+    db.execute_unprepared(&format!("ALTER DATABASE {name} SET default_tablespace = small_{name}")).await.unwrap();
+    db.close().await.unwrap();
+    let db = database.connect(4).await.unwrap();
+    Migrator::up(&db, None).await.unwrap();
+
+    let world = World::of(database, db);
+    let table = world.active_table(1).await;
+    let sparc = Sparc::connect(world.url()).await.unwrap();
+    let ada = sparc.as_user(table.players[0].id);
+    let ballast = "CREATE TABLE public.ballast AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 1000)";
+    world.owner().exec(ballast).await.unwrap();
+    while world.owner().exec("INSERT INTO public.ballast SELECT x FROM public.ballast LIMIT 2000").await.is_ok() {}
+
+    // Documents that do not compress, until there is no page left for one.
+    let mut code = "";
+    for _ in 0..2000 {
+        let noise: String = (0..200).map(|_| Uuid::new_v4().to_string()).collect();
+        let payload = serde_json::json!({ "noise": noise });
+        let event = NewEvent { session_id: table.session, kind: "noise".to_owned(), payload, ..Default::default() };
+        if let Err(error) = ada.events().send(event).await {
+            code = error.code();
+            break;
+        }
+    }
+    assert_eq!(code, "server_exhausted");
+    no_transaction_is_open(&world).await;
+    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(ada.characters().list().await.unwrap().len(), 1, "reading goes on");
+
+    world.owner().exec("DROP TABLE public.ballast").await.unwrap();
+    sparc.as_service().users().sign_up(NewAccount::default()).await.unwrap();
+    let event = NewEvent { session_id: table.session, kind: "again".to_owned(), ..Default::default() };
+    ada.events().send(event).await.unwrap();
+    assert_eq!(broken(&world).await, [""; 0]);
+    sparc.close().await.unwrap();
+}

@@ -1,0 +1,115 @@
+//! What a server, a disk and a network do to a service: each fault is told by a typed error in bounded time, leaves no
+//! transaction open, and takes nothing away that was acknowledged.
+
+mod crashes;
+mod disk;
+mod dropped;
+mod network;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use fastrand::Rng;
+use sparc::service::{Operations, Sparc, sessions::LobbyFilter};
+
+use crate::{
+    evening::{Evening, Kept},
+    world::World,
+};
+
+/// Nothing may take longer, whatever happens to it.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// Clients that go on and on until they are told to stop.
+struct Load {
+    stopped: Arc<AtomicBool>,
+    clients: Vec<tokio::task::JoinHandle<Told>>,
+}
+
+#[derive(Default)]
+struct Told {
+    kept: BTreeSet<Kept>,
+    codes: BTreeMap<&'static str, usize>,
+}
+
+impl Load {
+    fn begin(sparc: &Sparc, evening: &Arc<Evening>, clients: u64) -> Self {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let clients = (0..clients)
+            .map(|client| {
+                let (sparc, evening, stopped) = (sparc.clone(), evening.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    let mut rng = Rng::with_seed(client);
+                    let mut told = Told::default();
+                    while !stopped.load(Ordering::SeqCst) {
+                        let acting = evening.act(&sparc, &mut rng);
+                        let outcome = tokio::time::timeout(BOUND, acting).await.expect("an operation hangs");
+                        if let Ok(Some(kept)) = &outcome {
+                            told.kept.insert(*kept);
+                        }
+                        *told.codes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
+                    }
+                    told
+                })
+            })
+            .collect();
+        Self { stopped, clients }
+    }
+
+    async fn end(self) -> Told {
+        self.stopped.store(true, Ordering::SeqCst);
+        let mut all = Told::default();
+        for client in self.clients {
+            let told = client.await.unwrap();
+            all.kept.extend(told.kept);
+            for (code, times) in told.codes {
+                *all.codes.entry(code).or_default() += times;
+            }
+        }
+        all
+    }
+}
+
+/// How often each longer run is done: `name` says, else `few` for the test command.
+fn times(name: &str, few: u32) -> u32 {
+    std::env::var(name).map_or(few, |times| times.parse().unwrap())
+}
+
+/// The service answers again without being started anew.
+async fn answers(sparc: &Sparc) {
+    let asking = sparc.as_anon();
+    let filter = LobbyFilter::default();
+    let asking = asking.sessions().lobby(&filter, None);
+    if let Err(error) = tokio::time::timeout(BOUND, asking).await.expect("it hangs") {
+        panic!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string));
+    }
+}
+
+/// Everything that was acknowledged is there.
+async fn nothing_is_lost(world: &World, kept: &BTreeSet<Kept>) {
+    let owner = world.owner();
+    for kept in kept {
+        assert_eq!(owner.count(&kept.there()).await, 1, "{kept:?} was acknowledged, and is not there");
+    }
+}
+
+/// No transaction is left open by whoever is connected besides us; a connection that is being given back may take a
+/// moment.
+async fn no_transaction_is_open(world: &World) {
+    let open =
+        "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+                AND backend_type = 'client backend'";
+    for _ in 0..200 {
+        if world.owner().count(open).await == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("a transaction stays open");
+}

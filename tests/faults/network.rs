@@ -1,0 +1,132 @@
+//! A line between service and server that is cut, slow, or swallows what it is given.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use sparc::service::{Operations, Options, Sparc};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use super::{BOUND, Load, answers, no_transaction_is_open, nothing_is_lost, times};
+use crate::{
+    evening::{Evening, broken, unexpected},
+    world::World,
+};
+
+/// Lets through; delays each piece; swallows; ends whatever comes.
+const OPEN: u8 = 0;
+const SLOW: u8 = 1;
+const SWALLOWING: u8 = 2;
+const CUT: u8 = 3;
+
+#[derive(Clone)]
+pub struct Line {
+    state: Arc<AtomicU8>,
+    pub url: String,
+}
+
+impl Line {
+    pub async fn to(world: &World) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (before, rest) = world.url().rsplit_once('@').unwrap();
+        let (server, database) = rest.split_once('/').unwrap();
+        let url = format!("{before}@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
+        let line = Self { state: Arc::new(AtomicU8::new(OPEN)), url };
+        let (state, server) = (line.state.clone(), server.to_owned());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(&server).await else { continue };
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                tokio::spawn(carry(from_client, to_server, state.clone()));
+                tokio::spawn(carry(from_server, to_client, state.clone()));
+            }
+        });
+        line
+    }
+
+    fn is(&self, state: u8) {
+        self.state.store(state, Ordering::SeqCst);
+    }
+}
+
+async fn carry(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, state: Arc<AtomicU8>) {
+    let mut piece = vec![0; 8192];
+    while let Ok(length @ 1..) = from.read(&mut piece).await {
+        match state.load(Ordering::SeqCst) {
+            SLOW => tokio::time::sleep(Duration::from_millis(20)).await,
+            SWALLOWING => continue,
+            CUT => return,
+            _ => {}
+        }
+        if to.write_all(&piece[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_is_cut_and_slow_loses_nothing_that_was_acknowledged() {
+    let cuts = times("SPARC_CUTS", 5);
+    let world = World::new().await;
+    let line = Line::to(&world).await;
+    let evening = Arc::new(Evening::new(&world, 20).await);
+    let sparc = Sparc::connect_with(&line.url, Options::default().max_connections(8)).await.unwrap();
+    let load = Load::begin(&sparc, &evening, 8);
+    for _ in 0..cuts {
+        for state in [OPEN, SLOW, CUT] {
+            line.is(state);
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+    }
+    line.is(OPEN);
+    let told = load.end().await;
+    nothing_is_lost(&world, &told.kept).await;
+    assert_eq!(broken(&world).await, [""; 0]);
+    no_transaction_is_open(&world).await;
+    println!("cut {cuts} times: {:?}", told.codes);
+    assert_eq!(unexpected(&told.codes, &["connection_lost", "pool_exhausted"]), [""; 0]);
+    assert!(told.codes.contains_key("connection_lost"), "nobody was cut off");
+    answers(&sparc).await;
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_swallows_everything_is_given_up_in_time() {
+    let world = World::new().await;
+    let player = world.player().await;
+    let line = Line::to(&world).await;
+    let deadline = Duration::from_millis(500);
+    let options = Options::default().max_connections(2).acquire_timeout(deadline).deadline(deadline);
+    let sparc = Sparc::connect_with(&line.url, options).await.unwrap();
+    let me = sparc.as_user(player.id);
+    me.characters().list().await.unwrap();
+    line.is(SWALLOWING);
+    for _ in 0..4 {
+        let asked = Instant::now();
+        let code = me.characters().list().await.unwrap_err().code();
+        assert!(["deadline_exceeded", "pool_exhausted"].contains(&code), "{code}");
+        assert!(asked.elapsed() < BOUND);
+    }
+    // Whoever was swallowed is never heard of again; a line that is cut after it is a line again.
+    line.is(CUT);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    line.is(OPEN);
+    let mut tries = 0;
+    let mine = loop {
+        match me.characters().list().await {
+            Ok(mine) => break mine,
+            Err(error) => assert!(tries < 20, "{}", error.code()),
+        }
+        tries += 1;
+    };
+    assert_eq!(mine.len(), 1);
+    no_transaction_is_open(&world).await;
+}

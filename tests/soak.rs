@@ -1,0 +1,56 @@
+//! Many people at the same tables at once: nothing deadlocks to the caller, and every invariant holds.
+//!
+//! `SPARC_SOAK=300 cargo test --release --test integration soak` is the longer run, with 64 clients for five minutes.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fastrand::Rng;
+use sparc::service::{Options, Sparc};
+
+use crate::{
+    evening::{Evening, broken, unexpected},
+    world::{World, at_once},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_evening_breaks_nothing_and_deadlocks_nobody() {
+    let seconds = std::env::var("SPARC_SOAK").map_or(3, |seconds| seconds.parse().unwrap());
+    let clients = if seconds > 10 { 64 } else { 16 };
+    let world = World::new().await;
+    let evening = Arc::new(Evening::new(&world, 40).await);
+    let options = Options::default().max_connections(clients).acquire_timeout(Duration::from_secs(60));
+    let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
+    let ends = Instant::now() + Duration::from_secs(seconds);
+    let clients: Vec<_> = (0..clients)
+        .map(|client| {
+            let (sparc, evening) = (sparc.clone(), evening.clone());
+            async move {
+                let mut rng = Rng::with_seed(u64::from(client));
+                let mut told = BTreeMap::<&'static str, usize>::new();
+                while Instant::now() < ends {
+                    let outcome = evening.act(&sparc, &mut rng).await;
+                    *told.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
+                }
+                told
+            }
+        })
+        .collect();
+    let mut told = BTreeMap::new();
+    for of_one in at_once(clients).await {
+        for (code, times) in of_one {
+            *told.entry(code).or_default() += times;
+        }
+    }
+    sparc.close().await.unwrap();
+    println!("{seconds} s, {} operations: {told:?}", told.values().sum::<usize>());
+    assert_eq!(unexpected(&told, &[]), [""; 0], "{told:?}");
+    assert!(told["done"] > told.values().sum::<usize>() / 10, "most of it is refused: {told:?}");
+    assert_eq!(broken(&world).await, [""; 0]);
+    let deadlocks: i64 =
+        world.owner().value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await.unwrap();
+    println!("{deadlocks} deadlocks, told to nobody");
+}

@@ -1,0 +1,89 @@
+-- Every rule of the schema, with the statement that takes it out or loosens it by one: kind, name, statement.
+WITH ours AS (
+  SELECT pg_class.oid, relname::text AS name
+  FROM pg_catalog.pg_class
+  WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'seaql_migrations'
+),
+constraints AS (
+  SELECT ours.name AS "table", conname, contype, pg_get_constraintdef(pg_constraint.oid) AS definition
+  FROM pg_catalog.pg_constraint JOIN ours ON ours.oid = conrelid
+  WHERE contype IN ('c', 'f', 'p', 'u')
+),
+-- A bound that is a number, and the number one further out.
+bounds AS (
+  SELECT constraints.*, nth,
+    regexp_instr(definition, pattern, 1, nth, 0, '', 2) AS "from",
+    regexp_substr(definition, pattern, 1, nth, '', 2) AS number,
+    CASE WHEN regexp_substr(definition, pattern, 1, nth, '', 1) LIKE '<%' THEN 1 ELSE -1 END AS further
+  FROM constraints,
+    (VALUES ('(<=|>=|<|>) \(?''?(-?[0-9]+)(?![-0-9])')) AS bound (pattern),
+    generate_series(1, regexp_count(definition, pattern)) AS nth
+  WHERE contype = 'c'
+),
+functions AS (
+  SELECT pg_proc.oid::regprocedure::text AS name, proname, pg_get_functiondef(pg_proc.oid) AS definition
+  FROM pg_catalog.pg_proc
+  WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
+),
+-- In a function: what it raises, the locks that it takes, the bounds that it holds.
+lines AS (
+  SELECT kind, functions.name || ': ' || nth || CASE kind WHEN 'bound' THEN ', ' || regexp_substr(definition, pattern, 1, nth) ELSE '' END AS name,
+    regexp_replace(definition, pattern, CASE kind WHEN 'raise' THEN 'NULL;' ELSE '' END, 1, nth) AS definition
+  FROM functions,
+    (VALUES
+      ('raise', 'RAISE EXCEPTION USING.*?;'),
+      ('lock', 'FOR (NO KEY UPDATE|UPDATE|SHARE)( OF [a-z]+)?( SKIP LOCKED)?')
+    ) AS line (kind, pattern),
+    generate_series(1, regexp_count(definition, pattern)) AS nth
+)
+SELECT 'constraint' AS kind, "table" || '.' || conname AS name,
+  format('ALTER TABLE public.%I DROP CONSTRAINT %I CASCADE', "table", conname) AS statement
+FROM constraints
+UNION ALL
+SELECT 'bound', format('%s.%s: %s %s', "table", conname, number, CASE further WHEN 1 THEN 'and one more' ELSE 'and one less' END),
+  format(
+    'ALTER TABLE public.%I DROP CONSTRAINT %I, ADD CONSTRAINT %I %s', "table", conname, conname,
+    left(definition, "from" - 1) || (number::bigint + further) || substr(definition, "from" + length(number))
+  )
+FROM bounds
+UNION ALL
+SELECT 'not null', ours.name || '.' || attname, format('ALTER TABLE public.%I ALTER COLUMN %I DROP NOT NULL', ours.name, attname)
+FROM ours JOIN pg_catalog.pg_attribute ON attrelid = ours.oid
+WHERE attnum > 0 AND attnotnull AND attidentity = ''
+  AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_constraint WHERE conrelid = ours.oid AND contype = 'p' AND attnum = ANY (conkey)
+  )
+UNION ALL
+SELECT 'unique index', relname, format('DROP INDEX public.%I', relname)
+FROM pg_catalog.pg_index JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
+WHERE relnamespace = 'public'::regnamespace AND indisunique
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u'))
+UNION ALL
+SELECT 'trigger', tgrelid::regclass || '.' || tgname, format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass)
+FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_class ON pg_class.oid = tgrelid
+WHERE NOT tgisinternal AND relnamespace IN ('public'::regnamespace, 'auth'::regnamespace)
+UNION ALL
+SELECT 'row security', name, format('ALTER TABLE public.%I DISABLE ROW LEVEL SECURITY', name)
+FROM ours
+UNION ALL
+SELECT 'policy gone', tablename || ': ' || policyname, format('DROP POLICY %I ON public.%I', policyname, tablename)
+FROM pg_catalog.pg_policies WHERE schemaname = 'public'
+UNION ALL
+SELECT 'policy open', tablename || ': ' || policyname || ', ' || side,
+  format('ALTER POLICY %I ON public.%I %s (true)', policyname, tablename, side)
+FROM pg_catalog.pg_policies,
+  LATERAL (VALUES ('USING', qual), ('WITH CHECK', with_check)) AS part (side, expression)
+WHERE schemaname = 'public' AND expression IS NOT NULL AND expression <> 'true'
+UNION ALL
+SELECT 'revoke', format('%s on %s from %s', privilege, name, role), format('GRANT %s ON public.%I TO %s', privilege, name, role)
+FROM ours,
+  unnest(ARRAY['anon', 'authenticated', 'service_role']) AS role,
+  unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS privilege
+WHERE NOT has_table_privilege(role, ours.oid, privilege)
+UNION ALL
+SELECT 'revoke', format('call of %s from %s', functions.name, role), format('GRANT EXECUTE ON FUNCTION %s TO %s', functions.name, role)
+FROM functions, unnest(ARRAY['anon', 'authenticated', 'service_role']) AS role
+WHERE NOT has_function_privilege(role, functions.name::regprocedure, 'EXECUTE')
+UNION ALL
+SELECT kind, name, definition FROM lines
+ORDER BY 1, 2
