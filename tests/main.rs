@@ -14,6 +14,7 @@ mod events;
 mod faults;
 mod identities;
 mod migrations;
+mod model;
 mod operations;
 mod pages;
 mod play;

@@ -50,7 +50,7 @@ async fn a_database_of_a_server_is_a_copy_with_the_whole_schema() {
     assert!(begun.elapsed() < Duration::from_secs(30));
     let db = database.connect(1).await.unwrap();
     let count = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM seaql_migrations");
-    assert_eq!(db.query_one_raw(count).await.unwrap().unwrap().try_get_by_index::<i64>(0).unwrap(), 7);
+    assert_eq!(db.query_one_raw(count).await.unwrap().unwrap().try_get_by_index::<i64>(0).unwrap(), 8);
 }
 
 /// A test program that starts a server of its own, in a temporary folder that can be looked at.

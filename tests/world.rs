@@ -67,8 +67,13 @@ impl World {
 
     /// On a server of the test's own.
     pub async fn on(server: &Server) -> Self {
+        Self::with(server, 40).await
+    }
+
+    /// The same, with so many connections.
+    pub async fn with(server: &Server, connections: u32) -> Self {
         let database = server.migrated().await.unwrap();
-        let db = database.connect(40).await.unwrap();
+        let db = database.connect(connections).await.unwrap();
         Self::of(database, db)
     }
 

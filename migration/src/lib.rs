@@ -16,6 +16,7 @@ mod m20261101_000004_access;
 mod m20261101_000005_live;
 mod m20261101_000006_upkeep;
 mod m20261124_000007_renewal;
+mod m20261124_000008_closed_accounts;
 
 pub use connect::{ConnectError, connect};
 pub use guard::{Refusal, check_known};
@@ -46,6 +47,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_000005_live::Migration),
             Box::new(m20261101_000006_upkeep::Migration),
             Box::new(m20261124_000007_renewal::Migration),
+            Box::new(m20261124_000008_closed_accounts::Migration),
         ]
     }
 

@@ -11,16 +11,21 @@ use crate::{m20261101_000003_rules as rules, m20261101_000004_access as access, 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
+/// Brings everything to what the files say.
+pub(crate) async fn renew(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    crate::begin(manager).await?;
+    crate::execute(manager, include_str!("../sql/tables/renew.sql")).await?;
+    crate::execute(manager, tables::CHECKS).await?;
+    crate::execute(manager, tables::BOUNDS).await?;
+    access::withdraw(manager).await?;
+    rules::apply(manager).await?;
+    access::apply(manager).await
+}
+
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::begin(manager).await?;
-        crate::execute(manager, include_str!("../sql/tables/renew.sql")).await?;
-        crate::execute(manager, tables::CHECKS).await?;
-        crate::execute(manager, tables::BOUNDS).await?;
-        access::withdraw(manager).await?;
-        rules::apply(manager).await?;
-        access::apply(manager).await
+        renew(manager).await
     }
 
     async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {

@@ -65,20 +65,20 @@ async fn tables(db: &DatabaseConnection) -> i64 {
 async fn the_commands_do_what_they_say() {
     let (database, db) = empty().await;
     let url = Some(database.url());
-    assert_eq!(printed(&run(&["status"], url)).matches("pending").count(), 7);
+    assert_eq!(printed(&run(&["status"], url)).matches("pending").count(), 8);
     assert_eq!(tables(&db).await, 0, "status changes nothing");
     assert_eq!(printed(&run(&["up", "-n", "2"], url)).matches("applied").count(), 2);
     assert_eq!(printed(&run(&[], url)).matches("applied").count(), 5, "up is what it does without a command");
     assert_eq!(printed(&run(&["up"], url)), "nothing to do\n");
-    assert_eq!(printed(&run(&["status"], url)).matches("applied").count(), 7);
-    assert_eq!(printed(&run(&["down"], url)), "undone  m20261124_000007_renewal\n", "one step");
+    assert_eq!(printed(&run(&["status"], url)).matches("applied").count(), 8);
+    assert_eq!(printed(&run(&["down"], url)), "undone  m20261124_000008_closed_accounts\n", "one step");
     assert_eq!(printed(&run(&["down", "-n", "2"], url)).lines().count(), 2);
     assert_eq!(printed(&run(&["refresh"], url)).lines().count(), 11);
     assert_eq!(printed(&run(&["fresh"], url)).lines().count(), 14);
-    assert_eq!(printed(&run(&["reset"], url)).lines().count(), 7);
+    assert_eq!(printed(&run(&["reset"], url)).lines().count(), 8);
     assert_eq!(tables(&db).await, 0);
     let given = run(&["--database-url", database.url(), "status"], None);
-    assert_eq!(printed(&given).matches("pending").count(), 7);
+    assert_eq!(printed(&given).matches("pending").count(), 8);
     let help = printed(&run(&["--help"], None));
     for command in ["up", "down", "fresh", "refresh", "reset", "status", "generate", "--database-url"] {
         assert!(help.contains(command), "{command}");
@@ -158,7 +158,7 @@ async fn eight_programs_at_once_all_succeed_and_one_does_the_work() {
     let running: Vec<_> =
         (0..8).map(|_| program(&["up"], Some(database.url())).stdout(Stdio::piped()).spawn().unwrap()).collect();
     let said: Vec<String> = running.into_iter().map(|child| printed(&child.wait_with_output().unwrap())).collect();
-    assert_eq!(said.iter().filter(|text| text.matches("applied").count() == 7).count(), 1, "{said:?}");
+    assert_eq!(said.iter().filter(|text| text.matches("applied").count() == 8).count(), 1, "{said:?}");
     assert_eq!(said.iter().filter(|text| *text == "nothing to do\n").count(), 7, "{said:?}");
 }
 

@@ -1,0 +1,19 @@
+//! An account that was closed makes no adventure and tells no new one: the newest rules, for databases of before.
+
+use sea_orm_migration::prelude::*;
+
+use crate::m20261124_000007_renewal as renewal;
+
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        renewal::renew(manager).await
+    }
+
+    async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! A plain model of the game beside the database: random people do random things to both, and after each the answer and
+//! all that a random person sees must be the same.
+//!
+//! `SPARC_STEPS=1000000 SPARC_SEED=7 cargo test --release --test integration model` is the longer run.
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner},
+};
+use sparc::service::Sparc;
+use uuid::Uuid;
+
+use crate::{
+    evening::broken,
+    world::{World, server},
+};
+
+mod game;
+mod sight;
+mod steps;
+mod table;
+
+use game::{Adventure, Game, Person};
+use sight::{Eyes, seen};
+use steps::{Asked, Step, step};
+
+const PEOPLE: usize = 5;
+
+/// Steps of one story, each on a database of its own.
+const STEPS: usize = 1000;
+
+/// Five people, a published adventure and a valid draft.
+async fn begin(world: &World) -> Game {
+    let mut game = Game::default();
+    for _ in 0..PEOPLE {
+        let id = world.account().await;
+        game.people.push(Person { id, played: 0, run: 0, closed: false });
+    }
+    for (creator, status) in [(0, "published"), (1, "draft")] {
+        let (id, creature) = (game.id(), game.id());
+        let owner = game.people[creator].id;
+        let sql = format!(
+            "INSERT INTO adventures (id, creator_id, name, status, is_valid)
+             VALUES ('{id}', '{owner}', 'The Drowned Ford', '{status}', true);
+             INSERT INTO creatures (id, adventure_id, name) VALUES ('{creature}', '{id}', 'Wolf')"
+        );
+        world.owner().exec(&sql).await.unwrap();
+        let creature = Some(creature);
+        game.adventures.push(Adventure { id, creator, status, valid: true, played: 0, creature, gone: false });
+    }
+    let default = "SELECT pg_get_expr(adbin, adrelid)::integer FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid
+                   AND attnum = adnum WHERE adrelid = 'characters'::regclass AND attname = 'max_hit_points'";
+    game.hit_points = world.owner().value(default).await.unwrap();
+    game
+}
+
+/// How often each answer was given.
+type Tally = Mutex<BTreeMap<&'static str, u64>>;
+
+async fn story(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
+    let world = World::with(server().await, 2).await;
+    let mut game = begin(&world).await;
+    let sparc = Sparc::new(world.db.clone());
+    let asked = Asked { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };
+    for (number, step) in steps.iter().enumerate() {
+        if let Some((told, expected)) = step.ask(&mut game, &asked).await {
+            prop_assert_eq!(told, expected, "step {}: {:?}", number, step);
+            let answer = told.map_or_else(|code| code, |reached| if reached { "done" } else { "no row" });
+            *tally.lock().unwrap().entry(answer).or_default() += 1;
+        }
+        let eyes = match usize::from(step.eyes) % (PEOPLE + 2) {
+            0 => Eyes::Visitor,
+            1 => Eyes::Service,
+            person => Eyes::Of(person - 2),
+        };
+        let (there, expected) = (seen(asked.pool, &game, eyes).await, game.seen(eyes));
+        let missing: Vec<&String> = expected.iter().filter(|line| !there.contains(line)).collect();
+        let too_much: Vec<&String> = there.iter().filter(|line| !expected.contains(line)).collect();
+        prop_assert!(
+            there == expected,
+            "step {}: {:?}, {:?} misses {:#?} and sees besides {:#?}",
+            number,
+            step,
+            eyes,
+            missing,
+            too_much
+        );
+    }
+    let broken = broken(&world).await;
+    prop_assert!(broken.is_empty(), "{:?}", broken);
+    Ok(())
+}
+
+#[test]
+fn the_database_does_what_the_model_says_and_shows_what_it_says() {
+    let number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
+    let steps = number("SPARC_STEPS").unwrap_or(2000);
+    let seed = number("SPARC_SEED").unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
+    println!("{steps} steps, SPARC_SEED={seed}");
+    let config = Config {
+        cases: u32::try_from(steps.div_ceil(STEPS as u64)).unwrap(),
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        max_shrink_time: 1,
+        ..Config::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let steps = proptest::collection::vec(step(), STEPS);
+    let tally = Tally::default();
+    let outcome = TestRunner::new(config).run(&steps, |steps| runtime.block_on(story(&steps, &tally)));
+    println!("{:?}", tally.lock().unwrap());
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(why, steps)) => {
+            let steps: Vec<String> = steps.iter().map(|step| format!("{step:?}")).collect();
+            panic!("SPARC_SEED={seed}: {why}\nafter {} steps:\n{}", steps.len(), steps.join("\n"));
+        }
+        Err(error) => panic!("SPARC_SEED={seed}: {error}"),
+    }
+}

@@ -1,0 +1,152 @@
+//! What somebody sees, said by the model and asked of the database: one line a row.
+
+use std::sync::LazyLock;
+
+use sea_orm::sqlx::{AssertSqlSafe, PgPool, query_scalar, raw_sql};
+use uuid::Uuid;
+
+use super::game::Game;
+
+/// Who looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eyes {
+    Visitor,
+    Service,
+    Of(usize),
+}
+
+/// What everybody may ask.
+const OPEN: &str = "
+    SELECT concat_ws(' ', 'user', id, games_played, games_run, display_name = 'Former player') AS line FROM public.users
+    UNION ALL
+    SELECT concat_ws(' ', 'adventure', id, creator_id, status, times_played) FROM public.adventures
+    UNION ALL
+    SELECT concat_ws(' ', 'creature', id, adventure_id) FROM public.creatures
+    UNION ALL
+    SELECT concat_ws(' ', 'session', id, seer_id, is_public, max_players, status, seats_taken, encounters_begun,
+      coalesce(current_scene_id, '-'), coalesce(current_encounter_id, '-'), game_state_version) FROM public.sessions
+    UNION ALL
+    SELECT concat_ws(' ', 'archived', id, seer_id, is_public, status, seats_taken) FROM public.archived_sessions";
+
+/// What a visitor has no part in.
+const CLOSED: &str = "
+    UNION ALL
+    SELECT concat_ws(' ', 'character', id, user_id, name, retired_at IS NOT NULL, hit_points) FROM public.characters
+    UNION ALL
+    SELECT concat_ws(' ', 'seat', session_id, user_id, character_id, is_active, heroic_saves_used) FROM public.session_players
+    UNION ALL
+    SELECT concat_ws(' ', 'roll', id, session_id, coalesce(character_id::text, '-'), success, coalesce(original_roll_id::text, '-'))
+    FROM public.dice_rolls
+    UNION ALL
+    SELECT concat_ws(' ', 'events', session_id, event_type, count(*)) FROM public.session_events GROUP BY session_id, event_type
+    UNION ALL
+    SELECT concat_ws(' ', 'archived seat', session_id, user_id, character_id, is_active) FROM public.archived_session_players
+    UNION ALL
+    SELECT concat_ws(' ', 'archived roll', id, session_id, success) FROM public.archived_dice_rolls";
+
+/// The statements that put an identity on, for a transaction of one message.
+pub fn wear(eyes: Eyes, game: &Game) -> String {
+    let (role, id) = match eyes {
+        Eyes::Visitor => ("anon", None),
+        Eyes::Service => ("service_role", None),
+        Eyes::Of(person) => ("authenticated", Some(game.people[person].id)),
+    };
+    let claims = serde_json::json!({ "role": role, "sub": id });
+    format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL request.jwt.claims = '{claims}'; ")
+}
+
+/// What a person sees, a visitor or anybody else: two statements, prepared once a connection.
+pub async fn seen(pool: &PgPool, game: &Game, eyes: Eyes) -> Vec<String> {
+    static SIGNED_IN: LazyLock<String> = LazyLock::new(|| format!("{OPEN}{CLOSED}"));
+    let sql = if eyes == Eyes::Visitor { OPEN } else { &SIGNED_IN };
+    let mut connection = pool.acquire().await.unwrap();
+    raw_sql(AssertSqlSafe(wear(eyes, game))).execute(&mut *connection).await.unwrap();
+    let lines = query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&mut *connection).await;
+    raw_sql("COMMIT").execute(&mut *connection).await.unwrap();
+    let mut lines = lines.unwrap();
+    lines.sort_unstable();
+    lines
+}
+
+fn flag(is: bool) -> char {
+    if is { 't' } else { 'f' }
+}
+
+impl Game {
+    /// The same, by the rules.
+    pub fn seen(&self, eyes: Eyes) -> Vec<String> {
+        let mut lines = Vec::new();
+        let me = |person: usize| eyes == Eyes::Service || eyes == Eyes::Of(person);
+        let signed_in = eyes != Eyes::Visitor;
+        let person = |place: usize| self.people[place].id;
+        let hero = |place: usize| self.characters[place].id;
+        for person in &self.people {
+            lines.push(format!("user {} {} {} {}", person.id, person.played, person.run, flag(person.closed)));
+        }
+        for adventure in self.adventures.iter().filter(|adventure| !adventure.gone) {
+            if adventure.status == "published" || me(adventure.creator) {
+                let creator = person(adventure.creator);
+                lines.push(format!("adventure {} {creator} {} {}", adventure.id, adventure.status, adventure.played));
+                lines.extend(adventure.creature.map(|creature| format!("creature {creature} {}", adventure.id)));
+            }
+        }
+        for character in self.characters.iter().filter(|hero| !hero.gone && me(hero.owner)) {
+            let owner = person(character.owner);
+            let (id, name, retired) = (character.id, character.name, flag(character.retired));
+            lines.push(format!("character {id} {owner} Hero {name} {retired} {}", character.hit_points));
+        }
+        let or_none = |text: Option<u8>| text.map_or("-".to_owned(), |text| text.to_string());
+        for session in &self.sessions {
+            let mine = match eyes {
+                Eyes::Visitor => false,
+                Eyes::Service => true,
+                Eyes::Of(person) => session.is_of(person),
+            };
+            let (id, seer, public) = (session.id, person(session.seer), flag(session.public));
+            if mine || session.public {
+                lines.push(if session.archived {
+                    format!("archived {id} {seer} {public} {} {}", session.status, session.taken())
+                } else {
+                    format!(
+                        "session {id} {seer} {public} {} {} {} {} {} {} {}",
+                        session.size,
+                        session.status,
+                        session.taken(),
+                        session.encounters,
+                        or_none(session.scene),
+                        or_none(session.encounter),
+                        session.version
+                    )
+                });
+            }
+            for (player, seat) in session.seats.iter().filter(|_| mine || (signed_in && session.public)) {
+                let (player, hero, active) = (person(*player), hero(seat.hero), flag(seat.active));
+                lines.push(if session.archived {
+                    format!("archived seat {id} {player} {hero} {active}")
+                } else {
+                    format!("seat {id} {player} {hero} {active} {}", u8::from(seat.saved.is_some()))
+                });
+            }
+            if mine && !session.archived {
+                lines.extend(session.events.iter().map(|(kind, count)| format!("events {id} {kind} {count}")));
+            }
+            let place = self.place(id);
+            for roll in self.rolls.iter().filter(|roll| mine && roll.session == place) {
+                let success = flag(roll.success);
+                lines.push(if session.archived {
+                    format!("archived roll {} {id} {success}", roll.id)
+                } else {
+                    let by = roll.hero.map_or("-".to_owned(), |place| hero(place).to_string());
+                    let saves = roll.saves.map_or("-".to_owned(), |first| self.rolls[first].id.to_string());
+                    format!("roll {} {id} {by} {success} {saves}", roll.id)
+                });
+            }
+        }
+        lines.sort_unstable();
+        lines
+    }
+
+    fn place(&self, session: Uuid) -> usize {
+        self.sessions.iter().position(|other| other.id == session).unwrap()
+    }
+}
