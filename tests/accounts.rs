@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::world::{World, at_once, row, seat};
+use crate::world::{Asking, World, at_once, row, seat};
 
 async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
     let id = Uuid::new_v4();
@@ -157,4 +157,43 @@ async fn a_hard_deletion_works_while_nobody_elses_history_holds_the_account() {
     assert_eq!(world.owner().exec(&delete(table.players[0].id)).await.unwrap_err().code, "23503", "a seat elsewhere");
     assert_eq!(world.owner().exec(&delete(table.seer.uuid())).await.unwrap_err().code, "23503", "others sat there");
     assert_eq!(world.owner().count("users").await, 2, "all or nothing");
+}
+
+#[tokio::test]
+async fn accounts_that_close_at_once_do_not_wait_for_each_other_for_ever() {
+    let world = World::new().await;
+    let owner = world.owner();
+    let mut tables = vec![world.table(0).await, world.table(0).await, world.table(0).await];
+    tables.sort_by_key(|table| table.session);
+    for round in 0..10 {
+        let (ada, ben, cas) = (world.player().await, world.player().await, world.player().await);
+        for (place, table) in tables.iter().enumerate() {
+            // They sat down in opposite orders.
+            let other = &tables[tables.len() - 1 - place];
+            owner.exec(&seat(table.session, ada.id, ada.character)).await.unwrap();
+            owner.exec(&seat(other.session, ben.id, ben.character)).await.unwrap();
+            owner.exec(&seat(other.session, cas.id, cas.character)).await.unwrap();
+        }
+        let mut closing: Vec<Asking<_>> = Vec::new();
+        for account in [ada.id, ben.id] {
+            let owner = owner.clone();
+            closing.push(Box::pin(async move {
+                owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'")).await
+            }));
+        }
+        // One closes the account, and leaves a table at the same time.
+        for sql in [
+            format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", cas.id),
+            format!(
+                "UPDATE session_players SET is_active = false WHERE user_id = '{}' AND session_id = '{}'",
+                cas.id, tables[0].session
+            ),
+        ] {
+            let owner = owner.clone();
+            closing.push(Box::pin(async move { owner.exec(&sql).await }));
+        }
+        for outcome in at_once(closing).await {
+            assert!(outcome.is_ok(), "round {round}: {outcome:?}");
+        }
+    }
 }

@@ -303,3 +303,79 @@ async fn of_documents_that_no_client_could_read_again() {
     me.characters().list().await.unwrap();
     world.sparc.as_user(seer.uuid()).adventures().get(table.adventure).await.unwrap();
 }
+
+#[tokio::test]
+async fn of_documents_to_the_byte() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let owner = world.owner();
+    let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", table.adventure);
+    owner.exec(&creature).await.unwrap();
+    let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", table.session);
+    owner.exec(&event).await.unwrap();
+    world.set(&table, "status = 'paused'").await;
+    owner.exec("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();
+    owner.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
+    for (table, column, most, rest) in [
+        ("adventures", "content", 1_048_576, "{}"),
+        ("characters", "equipment", 65_536, "[]"),
+        ("characters", "special_ability", 16_384, "{}"),
+        ("creatures", "abilities", 65_536, "[]"),
+        ("creatures", "stats", 16_384, r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1}"#),
+        ("session_events", "payload", 16_384, "{}"),
+        ("sessions", "game_state", 262_144, "{}"),
+    ] {
+        // As long a text as makes the document so many bytes.
+        let document = |text: &str| match rest {
+            "[]" => format!("jsonb_build_array(repeat('x', {text}))"),
+            _ => format!("'{rest}'::jsonb || jsonb_build_object('longest', repeat('x', {text}))"),
+        };
+        let around = format!("SELECT pg_column_size({}) - 1000", document("1000"));
+        let around: i32 = owner.value(&around).await.unwrap();
+        let set = |size: i32| format!("UPDATE {table} SET {column} = {}", document(&(size - around).to_string()));
+        within(&owner, &set(most)).await;
+        beyond(&owner, &set(most + 1), &format!("bounded_{column}")).await;
+    }
+}
+
+#[tokio::test]
+async fn of_modifiers_to_the_byte() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let owner = world.owner();
+    // What else stands in a modifier is let through, and counts.
+    let insert = |length: i32| {
+        format!(
+            "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
+             VALUES ('{}', '{}', 'might', 10, 'attack', {})",
+            table.session,
+            table.players[0].character,
+            modifiers(length)
+        )
+    };
+    fn modifiers(length: i32) -> String {
+        format!(
+            "jsonb_build_array(jsonb_build_object('type', 'flat', 'value', 1, 'source', 'x', 'longest', repeat('x', {length})))"
+        )
+    }
+    let around: i32 = owner.value(&format!("SELECT pg_column_size({}) - 1000", modifiers(1000))).await.unwrap();
+    within(&owner, &insert(8192 - around)).await;
+    beyond(&owner, &insert(8193 - around), "bounded_modifiers").await;
+}
+
+#[tokio::test]
+async fn of_counts_that_the_server_keeps() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let owner = world.owner();
+    whole_number(&owner, "sessions", "game_state_version", 0, i32::MAX).await;
+    world.set(&table, "game_state_version = 0, status = 'completed'").await;
+    world.set(&table, "ended_at = now() - INTERVAL '1 year'").await;
+    assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+    for column in ["seats_taken", "encounters_begun", "game_state_version"] {
+        whole_number(&owner, "archived_sessions", column, 0, i32::MAX).await;
+    }
+    for column in ["heroic_saves_used", "heroic_saves_encounter"] {
+        whole_number(&owner, "archived_session_players", column, 0, i32::MAX).await;
+    }
+}

@@ -73,6 +73,21 @@ async fn two_at_once_share_the_work() {
 }
 
 #[tokio::test]
+async fn a_clean_up_goes_around_what_another_holds() {
+    let world = World::new().await;
+    let table = world.table(0).await;
+    old_events(&world, table.session, 10).await;
+    let holder = world.owner().begin().await;
+    let hold = "SELECT FROM session_events WHERE created_at < now() - INTERVAL '1 day' ORDER BY seq LIMIT 1 FOR UPDATE";
+    holder.execute_unprepared(hold).await.unwrap();
+    let cleaner = world.owner().begin().await;
+    cleaner.execute_unprepared("SET LOCAL lock_timeout = '2s'; SELECT private.clean_events(100)").await.unwrap();
+    cleaner.commit().await.unwrap();
+    holder.rollback().await.unwrap();
+    assert_eq!(world.owner().count("session_events WHERE created_at < now() - INTERVAL '1 day'").await, 1);
+}
+
+#[tokio::test]
 async fn no_batch_begins_after_the_time() {
     let world = World::new().await;
     old_sessions(&world, 30).await;

@@ -67,8 +67,7 @@ BEGIN
   INTO seat
   FROM public.session_players
   WHERE session_id = session.id
-    AND user_id = me
-  FOR NO KEY UPDATE;
+    AND user_id = me;
   IF NOT FOUND THEN
     IF session.status IN ('active', 'paused') THEN
       RAISE EXCEPTION USING

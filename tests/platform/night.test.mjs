@@ -1,0 +1,72 @@
+// A whole night through the API alone: what a client without our Rust can do.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { hero, rows, start, told } from "./api.mjs";
+
+let server;
+before(async () => (server = await start()));
+after(() => server.stop());
+
+test("a night through the API alone", async () => {
+  const [seer, ada, ben] = [server.account(), server.account(), server.account()];
+  const [{ email, ...mine }] = await rows(server.service().from("users").select().eq("id", ada.id));
+  assert.ok(email && mine.display_name);
+  await rows(ada.api.from("users").update({ bio: "Plays a warrior." }).eq("id", ada.id));
+
+  const [adventure] = await rows(seer.api.from("adventures").insert({ creator_id: seer.id, name: "The Drowned Ford" }).select());
+  const publish = () => seer.api.from("adventures").update({ status: "published" }).eq("id", adventure.id).select("status");
+  assert.equal(await told(publish()), "23514", "only what is valid is published");
+  await rows(server.service().from("adventures").update({ is_valid: true }).eq("id", adventure.id));
+  assert.deepEqual(await rows(publish()), [{ status: "published" }]);
+  await rows(seer.api.from("creatures").insert({ adventure_id: adventure.id, name: "Reed Horror" }));
+
+  const table = { seer_id: seer.id, adventure_id: adventure.id, is_public: true, max_players: 2 };
+  const [session] = await rows(seer.api.from("sessions").insert(table).select());
+  assert.match(session.code, /^[A-HJ-NP-Z2-9]{6}$/);
+  const lobby = server.visitor().from("sessions").select("id, adventures(name), users!sessions_seer_id_fkey(display_name)");
+  const open = await rows(lobby.eq("is_public", true).in("status", ["waiting", "starting_soon"])
+    .order("scheduled_start", { nullsFirst: false }).order("created_at", { ascending: false }).limit(20));
+  assert.equal(open[0].adventures.name, "The Drowned Ford");
+
+  const [warrior] = await rows(ada.api.from("characters").insert(hero(ada.id)).select());
+  const [other] = await rows(ben.api.from("characters").insert(hero(ben.id)).select());
+  for (const [person, character] of [[ada, warrior], [ben, other]]) {
+    const seat = { session_id: session.id, user_id: person.id, character_id: character.id };
+    await rows(person.api.from("session_players").insert(seat).select());
+  }
+  const late = server.account();
+  const [third] = await rows(late.api.from("characters").insert(hero(late.id)).select());
+  const seat = { session_id: session.id, user_id: late.id, character_id: third.id };
+  assert.equal(await told(late.api.from("session_players").insert(seat)), "SP002", "two seats are two");
+
+  await rows(seer.api.from("sessions").update({ status: "active", current_encounter_id: "ford" }).eq("id", session.id));
+  const roll = { session_id: session.id, character_id: warrior.id, attribute: "might", difficulty: 18, roll_type: "attack" };
+  let failed;
+  do {
+    [failed] = await rows(ada.api.from("dice_rolls").insert(roll).select());
+    assert.equal(failed.results.length, 5);
+    assert.equal(failed.total, failed.results.reduce((sum, die) => sum + die));
+  } while (failed.success);
+  const save = { ...roll, roll_type: "heroic_save", original_roll_id: failed.id };
+  await rows(ada.api.from("dice_rolls").insert(save).select());
+  assert.match(await told(ada.api.from("dice_rolls").insert(save)), /^SP01[14]$/, "one save an encounter");
+  await rows(ben.api.from("session_events").insert({ session_id: session.id, event_type: "client.cheer", payload: { to: "ada" } }));
+
+  const [details] = await rows(ben.api.rpc("get_session_details", { p_session_id: session.id }));
+  assert.equal(details.players.length, 2);
+  assert.equal(details.adventure_data.name, "The Drowned Ford");
+  const events = await rows(ben.api.from("session_events").select("seq, event_type").eq("session_id", session.id).order("seq"));
+  const seen = new Set(events.map((event) => event.event_type));
+  for (const kind of ["player_joined", "session_status", "encounter_changed", "dice_rolled", "client.cheer"]) {
+    assert.ok(seen.has(kind), kind);
+  }
+  const later = await rows(ben.api.from("session_events").select("seq").eq("session_id", session.id).gt("seq", events.at(-2).seq));
+  assert.equal(later.length, 1, "a reader resumes where it was");
+
+  await rows(seer.api.from("sessions").update({ status: "completed" }).eq("id", session.id));
+  assert.equal(await told(seer.api.from("sessions").update({ status: "active" }).eq("id", session.id)), "SP003");
+  const counted = await rows(server.visitor().from("users").select("id, games_played, games_run").in("id", [seer.id, ada.id]));
+  assert.equal(counted.find((user) => user.id === seer.id).games_run, 1);
+  assert.equal(counted.find((user) => user.id === ada.id).games_played, 1);
+});
