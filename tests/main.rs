@@ -22,6 +22,7 @@ mod pooler;
 mod privacy;
 mod refusals;
 mod repeats;
+mod replicas;
 mod retries;
 mod rolls;
 mod seats;

@@ -7,7 +7,10 @@ use sparc::{
 };
 use throwaway::Database;
 
-use crate::world::{at_once, server};
+use crate::{
+    faults::{network::Line, times},
+    world::{at_once, server},
+};
 
 async fn empty() -> (Database, DatabaseConnection) {
     let database = server().await.empty().await.unwrap();
@@ -90,6 +93,34 @@ async fn eight_at_once_all_succeed() {
     let outcomes = at_once(migrating).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     assert_eq!(lines(&db, "SELECT version::text FROM seaql_migrations").await.len(), Migrator::migrations().len());
+}
+
+/// The line cut after each answer, or, in the test command, after some: `SPARC_KILLS=1 cargo test --test integration killed`.
+#[tokio::test]
+async fn killed_anywhere_and_run_again_it_is_as_if_never_killed() {
+    let fresh = server().await.migrated().await.unwrap();
+    let fresh = catalog(&connect(fresh.url()).await.unwrap()).await;
+    let every = times("SPARC_KILLS", 16);
+    let mut answers = 4;
+    let mut killed = 0;
+    loop {
+        let (database, db) = empty().await;
+        let line = Line::towards(database.url()).await;
+        line.cut_after(answers);
+        let outcome = match connect(&line.url).await {
+            Ok(through) => Migrator::up(&through, None).await.is_ok(),
+            Err(_) => false,
+        };
+        Migrator::up(&db, None).await.unwrap();
+        assert_eq!(catalog(&db).await, fresh, "cut after {answers} answers");
+        if outcome {
+            break;
+        }
+        killed += 1;
+        answers += every;
+    }
+    println!("killed {killed} times, after up to {answers} answers");
+    assert!(killed > 3);
 }
 
 /// Dumps of databases that earlier versions migrated, with rows in them; each version that changes the schema adds one.

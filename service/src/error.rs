@@ -13,7 +13,7 @@ use crate::adventures::Fault;
 ///
 /// Any operation may fail with [`Busy`](Self::Busy), [`DeadlineExceeded`](Self::DeadlineExceeded),
 /// [`ConnectionLost`](Self::ConnectionLost), [`PoolExhausted`](Self::PoolExhausted),
-/// [`ServerExhausted`](Self::ServerExhausted) and [`Database`](Self::Database); one that changes something, by an account that was erased, with [`AccountClosed`](Self::AccountClosed). Its
+/// [`ServerExhausted`](Self::ServerExhausted), [`ReadOnly`](Self::ReadOnly) and [`Database`](Self::Database); one that changes something, by an account that was erased, with [`AccountClosed`](Self::AccountClosed). Its
 /// documentation names the others.
 ///
 /// Match on the variant, or on [`code`](Error::code) where a string must cross a border; never on the text.
@@ -176,6 +176,9 @@ pub enum Error {
     /// The server has no disk or memory left. Nothing was done. Code `server_exhausted`.
     #[error("the database server has no room left")]
     ServerExhausted(#[source] DbErr),
+    /// The server is a standby, which answers readers alone. Nothing was done. Code `read_only`.
+    #[error("this database server answers readers alone")]
+    ReadOnly,
     /// Anything else, with its source. Code `database`.
     #[error("the database failed")]
     Database(#[source] DbErr),
@@ -259,6 +262,7 @@ impl Error {
             Self::Busy => passing("busy", 503),
             Self::ConnectionLost(_) => passing("connection_lost", 503),
             Self::PoolExhausted(_) => passing("pool_exhausted", 503),
+            Self::ReadOnly => entry("read_only", 503),
             Self::ServerExhausted(_) => passing("server_exhausted", 503),
             Self::Database(_) => entry("database", 500),
         }

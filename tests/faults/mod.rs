@@ -4,7 +4,7 @@
 mod crashes;
 mod disk;
 mod dropped;
-mod network;
+pub mod network;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -77,7 +77,7 @@ impl Load {
 }
 
 /// How often each longer run is done: `name` says, else `few` for the test command.
-fn times(name: &str, few: u32) -> u32 {
+pub fn times(name: &str, few: u32) -> u32 {
     std::env::var(name).map_or(few, |times| times.parse().unwrap())
 }
 

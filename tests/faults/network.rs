@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -25,31 +25,44 @@ const OPEN: u8 = 0;
 const SLOW: u8 = 1;
 const SWALLOWING: u8 = 2;
 const CUT: u8 = 3;
+/// Lets so many answers through, and cuts.
+const COUNTING: u8 = 4;
 
 #[derive(Clone)]
 pub struct Line {
     state: Arc<AtomicU8>,
+    left: Arc<AtomicU32>,
     pub url: String,
 }
 
 impl Line {
     pub async fn to(world: &World) -> Self {
+        Self::towards(world.url()).await
+    }
+
+    pub async fn towards(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (before, rest) = world.url().rsplit_once('@').unwrap();
+        let (before, rest) = url.rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
         let url = format!("{before}@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
-        let line = Self { state: Arc::new(AtomicU8::new(OPEN)), url };
-        let (state, server) = (line.state.clone(), server.to_owned());
+        let line = Self { state: Arc::new(AtomicU8::new(OPEN)), left: Arc::default(), url };
+        let (state, left, server) = (line.state.clone(), line.left.clone(), server.to_owned());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(&server).await else { continue };
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                tokio::spawn(carry(from_client, to_server, state.clone()));
-                tokio::spawn(carry(from_server, to_client, state.clone()));
+                tokio::spawn(carry(from_client, to_server, state.clone(), None));
+                tokio::spawn(carry(from_server, to_client, state.clone(), Some(left.clone())));
             }
         });
         line
+    }
+
+    /// Lets so many answers through, and then nothing.
+    pub fn cut_after(&self, answers: u32) {
+        self.left.store(answers, Ordering::SeqCst);
+        self.is(COUNTING);
     }
 
     fn is(&self, state: u8) {
@@ -57,13 +70,25 @@ impl Line {
     }
 }
 
-async fn carry(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, state: Arc<AtomicU8>) {
+async fn carry(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    state: Arc<AtomicU8>,
+    left: Option<Arc<AtomicU32>>,
+) {
     let mut piece = vec![0; 8192];
     while let Ok(length @ 1..) = from.read(&mut piece).await {
         match state.load(Ordering::SeqCst) {
             SLOW => tokio::time::sleep(Duration::from_millis(20)).await,
             SWALLOWING => continue,
             CUT => return,
+            COUNTING => {
+                if let Some(left) = &left
+                    && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err()
+                {
+                    return state.store(CUT, Ordering::SeqCst);
+                }
+            }
             _ => {}
         }
         if to.write_all(&piece[..length]).await.is_err() {

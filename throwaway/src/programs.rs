@@ -18,6 +18,14 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// One of them, and of those that come with a client, where it is there.
+    #[must_use]
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        // The folder may hold links to some of them alone.
+        let real = self.folder.join("postgres").canonicalize().ok()?;
+        [self.folder.as_path(), real.parent()?].iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+    }
+
     /// Looks in `PG_BIN`, in `PATH`, and where Debian, Red Hat, Homebrew and Postgres.app put them; else fetches them
     /// with npm, and says so. `PG_VERSION` (15 to 18) asks for that major version.
     ///

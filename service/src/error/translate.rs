@@ -92,6 +92,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "42501" => Error::NotAllowed { rule: who_may(refusal) },
         "40001" | "40P01" | "55P03" => Error::Busy,
         "25P02" => Error::TransactionFailed,
+        "25006" => Error::ReadOnly,
         "57014" => Error::DeadlineExceeded,
         // Text and documents cannot hold the character NUL.
         "22021" | "22P05" => Error::InvalidValue { field: "text", rule: "has no NUL in it" },

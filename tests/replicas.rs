@@ -1,0 +1,222 @@
+//! Copies of a migrated database: a dump restored, a standby, a logical subscriber.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::{fs::MetadataExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+use sparc::{
+    entity::sea_orm_active_enums::{Attribute, RollType},
+    migration::connect,
+    service::{
+        Difficulty, Operations, Sparc,
+        dice::{HistoryFilter, NewRoll, Roller, RollsOf},
+        sessions::LobbyFilter,
+    },
+};
+use throwaway::Programs;
+use uuid::Uuid;
+
+use crate::{
+    evening::broken,
+    world::{Table, World, server},
+};
+
+async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
+    let rows = db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
+    rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
+}
+
+/// All rows of all tables, a line each.
+const ROWS: &str = "
+    SELECT relname || ' ' || replace(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname), true, true, '')::text, E'\\n', '')
+    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'seaql_migrations'
+    ORDER BY relname";
+
+/// A table that played, with a roll.
+async fn played(world: &World) -> Table {
+    let table = world.active_table(2).await;
+    world.set(&table, "is_public = true").await;
+    let ada = world.sparc.as_user(table.players[0].id);
+    let hero = Roller::Character(table.players[0].character);
+    let roll = NewRoll::of(RollType::Attack, table.session, hero, Attribute::Wit, Difficulty::MAX);
+    ada.dice().roll(roll).await.unwrap();
+    table
+}
+
+/// Whoever owns the server's folder runs its programs.
+fn as_server(program: &Path, data: &Path) -> Command {
+    let owner = fs::metadata(data).unwrap();
+    let mut command = Command::new(program);
+    let me = fs::metadata("/proc/self").map_or(owner.uid(), |process| process.uid());
+    if me != owner.uid() {
+        command.uid(owner.uid()).gid(owner.gid());
+    }
+    command.current_dir("/");
+    command
+}
+
+fn ran(output: std::io::Result<Output>) -> Output {
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+#[tokio::test]
+async fn a_dump_restored_is_the_same_and_plays_on() {
+    let world = World::new().await;
+    let Some(dump) = Programs::find().unwrap().program("pg_dump") else {
+        eprintln!("not tried: these server programs come without pg_dump");
+        return;
+    };
+    let table = played(&world).await;
+    let dumped = ran(Command::new(dump).args(["--inserts", world.url()]).output());
+    let dumped = String::from_utf8(dumped.stdout).unwrap();
+    let dumped: String =
+        dumped.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect();
+    let database = server().await.empty().await.unwrap();
+    // On a connection of its own: a dump changes settings of the session that reads it.
+    let restoring = connect(database.url()).await.unwrap();
+    restoring.execute_unprepared(&dumped).await.unwrap();
+    restoring.close().await.unwrap();
+    let restored = World::of(database, world.db.clone()).again().await;
+
+    assert_eq!(lines(&restored.db, ROWS).await, lines(&world.db, ROWS).await);
+    let unsaid = |line: String| match line.rsplit_once(" {postgres=") {
+        // What the owner alone may do is left unsaid by a dump.
+        Some((relation, owner)) if !owner.contains(',') => format!("{relation} "),
+        _ => line,
+    };
+    let told = async |db: &DatabaseConnection| {
+        lines(db, include_str!("catalog.sql")).await.into_iter().map(unsaid).collect::<Vec<_>>()
+    };
+    let (there, here) = (told(&restored.db).await, told(&world.db).await);
+    let differing: Vec<_> = there.iter().filter(|line| !here.contains(line)).collect();
+    let missing: Vec<_> = here.iter().filter(|line| !there.contains(line)).collect();
+    assert!(differing.is_empty() && missing.is_empty(), "{differing:#?} instead of {missing:#?}");
+
+    let seer = restored.sparc.as_user(table.seer.uuid());
+    seer.sessions().complete(table.session).await.unwrap();
+    let stranger = restored.sparc.as_user(restored.account().await);
+    assert_eq!(stranger.sessions().pause(table.session).await.unwrap_err().code(), "not_a_seer");
+    assert_eq!(broken(&restored).await, [""; 0]);
+}
+
+/// A standby that ends with its handle.
+struct Standby {
+    pg_ctl: PathBuf,
+    folder: PathBuf,
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        let data = self.folder.join("data");
+        if data.exists() {
+            let _ = as_server(&self.pg_ctl, &data).args(["stop", "-m", "immediate", "-D"]).arg(&data).output();
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[tokio::test]
+async fn a_standby_answers_readers_as_the_server_does() {
+    let world = World::new().await;
+    let programs = Programs::find().unwrap();
+    let (Some(copy), Some(pg_ctl)) = (programs.program("pg_basebackup"), programs.program("pg_ctl")) else {
+        eprintln!("not tried: these server programs come without pg_basebackup");
+        return;
+    };
+    let table = played(&world).await;
+    let original: String = world.owner().value("SHOW data_directory").await.unwrap();
+    let folder = std::env::temp_dir().join(format!("sparc-postgresql-standby-{}", Uuid::new_v4().simple()));
+    ran(as_server(Path::new("/bin/mkdir"), Path::new(&original)).args(["-m", "700"]).arg(&folder).output());
+    let standby = Standby { pg_ctl: pg_ctl.clone(), folder };
+    let data = standby.folder.join("data");
+    let mut copying = as_server(&copy, Path::new(&original));
+    copying.args(["-R", "-X", "stream", "-c", "fast", "-d", world.url(), "-D"]).arg(&data);
+    ran(copying.output());
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // A standby has room for as many as its server.
+    let most: String = world.owner().value("SHOW max_connections").await.unwrap();
+    let options = format!(
+        "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={} -c max_connections={most} -c fsync=off",
+        data.display()
+    );
+    let mut starting = as_server(&pg_ctl, Path::new(&original));
+    starting.args(["start", "-w", "-t", "60", "-D"]).arg(&data).arg("-l").arg(data.join("log")).args(["-o", &options]);
+    let started = starting.stdout(std::process::Stdio::null()).status().unwrap().success();
+    assert!(started, "{}", fs::read_to_string(data.join("log")).unwrap_or_default());
+
+    let (before, rest) = world.url().rsplit_once('@').unwrap();
+    let url = format!("{before}@127.0.0.1:{port}/{}", rest.split_once('/').unwrap().1);
+    let sparc = Sparc::connect(&url).await.unwrap();
+    // What is done from now on is streamed.
+    let later = played(&world).await;
+    let wal: String = world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
+    let there = connect(&url).await.unwrap();
+    for _ in 0..600 {
+        let caught_up = format!("SELECT (pg_last_wal_replay_lsn() >= '{wal}')::text");
+        if lines(&there, &caught_up).await == ["true"] {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(lines(&there, ROWS).await == lines(&world.db, ROWS).await, "rows differ");
+    let catalog = include_str!("catalog.sql");
+    assert!(lines(&there, catalog).await == lines(&world.db, catalog).await, "catalogs differ");
+    for table in [&table, &later] {
+        let ada = sparc.as_user(table.players[0].id);
+        let of = RollsOf::Session(table.session);
+        assert_eq!(ada.dice().history(of, &HistoryFilter::default(), None).await.unwrap().rows.len(), 1);
+        assert_eq!(ada.sessions().details(table.session).await.unwrap().players.len(), 2);
+        let stranger = sparc.as_user(Uuid::new_v4());
+        let closed = stranger.dice().history(of, &HistoryFilter::default(), None).await.unwrap();
+        assert!(closed.rows.is_empty(), "row security holds there too");
+        assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
+        assert_eq!(ada.characters().retire(table.players[0].character).await.unwrap_err().code(), "read_only");
+    }
+    sparc.close().await.unwrap();
+    there.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_subscriber_gets_every_row_and_no_trigger_writes_it_twice() {
+    let (world, copy) = (World::new().await, World::new().await);
+    let name = format!("copy_{}", Uuid::new_v4().simple());
+    let tables = "auth.users, public.users, public.characters, public.adventures, public.creatures, public.sessions,
+                  public.session_players, public.dice_rolls, public.session_events, public.tutorial_progress,
+                  public.archived_sessions, public.archived_session_players, public.archived_dice_rolls";
+    world.db.execute_unprepared(&format!("CREATE PUBLICATION {name} FOR TABLE {tables}")).await.unwrap();
+    // In one cluster the slot is made first: a subscription that made it would wait for itself.
+    let slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");
+    lines(&world.db, &slot).await;
+    let subscribe = format!(
+        "CREATE SUBSCRIPTION {name} CONNECTION '{}' PUBLICATION {name} WITH (create_slot = false, slot_name = '{name}')",
+        world.url()
+    );
+    copy.db.execute_unprepared(&subscribe).await.unwrap();
+    let table = played(&world).await;
+    world.sparc.as_user(table.seer.uuid()).sessions().complete(table.session).await.unwrap();
+    let old = format!("ended_at = now() - INTERVAL '1 year' WHERE id = '{}' --", table.session);
+    world.set(&table, &old).await;
+    assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+    played(&world).await;
+    let wanted = lines(&world.db, ROWS).await;
+    let mut there = Vec::new();
+    for _ in 0..600 {
+        there = lines(&copy.db, ROWS).await;
+        if there == wanted {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let clean = format!("DROP SUBSCRIPTION {name}");
+    copy.db.execute_unprepared(&clean).await.unwrap();
+    assert!(there == wanted, "the copy differs");
+    assert_eq!(broken(&copy).await, [""; 0]);
+}
