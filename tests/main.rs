@@ -20,6 +20,7 @@ mod pages;
 mod play;
 mod pooler;
 mod privacy;
+mod races;
 mod refusals;
 mod repeats;
 mod replicas;

@@ -1,0 +1,190 @@
+//! Every limit, uniqueness and state change, and every creation with an id, asked for by 2, 8 and 32 at once.
+
+use std::collections::BTreeMap;
+
+use sparc::{
+    entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath},
+    service::{
+        As, Difficulty, Error, JoinCode, Operations,
+        characters::NewCharacter,
+        dice::{NewRoll, Roller},
+        sessions::{Expected, NewSession},
+        users::NewAccount,
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    evening::broken,
+    world::{World, at_once},
+};
+
+const CROWDS: [usize; 3] = [2, 8, 32];
+
+/// So many at once do the same; how often each answer was given.
+async fn crowd<T, F>(clients: usize, ask: impl Fn(usize) -> F) -> BTreeMap<&'static str, usize>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+{
+    let mut told = BTreeMap::new();
+    for outcome in at_once((0..clients).map(ask).collect()).await {
+        *told.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
+    }
+    told
+}
+
+fn only(done: usize, refused: &'static str, others: usize) -> BTreeMap<&'static str, usize> {
+    [("done", done), (refused, others)].into_iter().filter(|(_, times)| *times > 0).collect()
+}
+
+async fn code(world: &World, session: Uuid) -> JoinCode {
+    let sql = format!("SELECT code::text FROM sessions WHERE id = '{session}'");
+    world.owner().value::<String>(&sql).await.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn limits_hold() {
+    let world = World::new().await;
+    for clients in CROWDS {
+        // Nine characters, and room for one.
+        let crowded = world.account().await;
+        for _ in 0..9 {
+            world.character(crowded).await;
+        }
+        let me = world.sparc.as_user(crowded);
+        let told = crowd(clients, |number| {
+            let me = me.clone();
+            async move {
+                let name = format!("Hero {number}");
+                me.characters().create(NewCharacter { name, ..Default::default() }).await
+            }
+        })
+        .await;
+        assert_eq!(told, only(1, "character_limit_reached", clients - 1));
+
+        // Four seats, by code and by the lobby.
+        let table = world.table(0).await;
+        world.set(&table, "is_public = true").await;
+        let (session, code) = (table.session, code(&world, table.session).await);
+        let mut players = Vec::new();
+        for _ in 0..clients {
+            let player = world.player().await;
+            players.push((world.sparc.as_user(player.id), player.character));
+        }
+        let told = crowd(clients, |number| {
+            let ((me, hero), code) = (players[number].clone(), code.clone());
+            async move {
+                match number % 2 {
+                    0 => me.sessions().join(&code, hero).await,
+                    _ => me.sessions().join_public(session, hero).await,
+                }
+            }
+        })
+        .await;
+        let seated = clients.min(4);
+        assert_eq!(told, only(seated, "session_full", clients - seated));
+    }
+    assert_eq!(broken(&world).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn what_is_once_is_once() {
+    let world = World::new().await;
+    for clients in CROWDS {
+        let table = world.active_table(1).await;
+        let (session, hero) = (table.session, table.players[0].character);
+        let failed = world.roll(session, hero, "{1,2}", 10, -60).await;
+        let me = world.sparc.as_user(table.players[0].id);
+        let asking = |me: &As| me.clone();
+        let told = crowd(clients, |_| {
+            let me = asking(&me);
+            async move { me.dice().heroic_save(failed).await }
+        })
+        .await;
+        assert_eq!(told["done"], 1, "{told:?}");
+        assert!(told.keys().all(|code| ["done", "roll_already_saved", "heroic_save_spent"].contains(code)), "{told:?}");
+
+        // One name an account.
+        let told = crowd(clients, |_| {
+            let me = asking(&me);
+            async move { me.characters().create(NewCharacter { name: "Twin".to_owned(), ..Default::default() }).await }
+        })
+        .await;
+        assert_eq!(told, only(1, "character_name_taken", clients - 1));
+
+        // One state over another.
+        let seer = world.sparc.as_user(table.seer.uuid());
+        let told = crowd(clients, |number| {
+            let seer = asking(&seer);
+            async move {
+                let state = serde_json::json!({ "screen": number });
+                seer.sessions().set_game_state(session, state, Expected::Version(0)).await
+            }
+        })
+        .await;
+        assert_eq!(told, only(1, "game_state_changed", clients - 1));
+
+        // One end.
+        let told = crowd(clients, |number| {
+            let seer = asking(&seer);
+            async move {
+                match number % 2 {
+                    0 => seer.sessions().complete(session).await,
+                    _ => seer.sessions().cancel(session).await,
+                }
+            }
+        })
+        .await;
+        assert!(told["done"] >= 1 && told.keys().all(|code| ["done", "illegal_transition"].contains(code)), "{told:?}");
+        let ends =
+            format!("session_events WHERE session_id = '{session}' AND payload ->> 'to' IN ('completed', 'cancelled')");
+        assert_eq!(world.owner().count(&ends).await, 1, "it ended once");
+    }
+    assert_eq!(broken(&world).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn every_creation_with_an_id_creates_once() {
+    let world = World::new().await;
+    for clients in CROWDS {
+        let table = world.active_table(1).await;
+        let (session, adventure, hero) = (table.session, table.adventure, table.players[0].character);
+        let (me, seer) = (world.sparc.as_user(table.players[0].id), world.sparc.as_user(table.seer.uuid()));
+        let service = world.sparc.as_service();
+        let id = Uuid::new_v4();
+        let all = only(clients, "", 0);
+        let told = crowd(clients, |_| {
+            let me = me.clone();
+            async move {
+                let roll =
+                    NewRoll::of(RollType::Attack, session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
+                me.dice().roll(NewRoll { id: Some(id), ..roll }).await
+            }
+        })
+        .await;
+        assert_eq!(told, all, "roll");
+        let told = crowd(clients, |_| {
+            let seer = seer.clone();
+            async move {
+                seer.sessions().create(NewSession { id: Some(id), adventure_id: adventure, ..Default::default() }).await
+            }
+        })
+        .await;
+        assert_eq!(told, all, "session");
+        let told = crowd(clients, |_| {
+            let service = service.clone();
+            async move { service.users().sign_up(NewAccount { id: Some(id), ..Default::default() }).await }
+        })
+        .await;
+        assert_eq!(told, all, "account");
+        let told = crowd(clients, |_| {
+            let me = me.clone();
+            async move { me.tutorial().begin(TutorialPath::Player).await }
+        })
+        .await;
+        assert_eq!(told, all, "tutorial");
+        let one = format!("dice_rolls WHERE id = '{id}'");
+        assert_eq!(world.owner().count(&one).await, 1);
+    }
+}
