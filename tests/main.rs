@@ -31,6 +31,7 @@ mod service;
 mod sessions;
 mod soak;
 mod spans;
+mod texts;
 mod throwaway_server;
 mod tutorial;
 mod upkeep;

@@ -108,6 +108,7 @@ async fn every_code_is_one_words_and_a_status() {
         ("53200", "server_exhausted", 503, true),
         ("25006", "read_only", 503, false),
         ("XX000", "database", 500, false),
+        ("22P02", "invalid_value", 422, false),
         ("22P05", "invalid_value", 422, false),
     ] {
         let error = said(&world, state, "", "", "no").await;

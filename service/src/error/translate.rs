@@ -97,6 +97,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         // Text and documents cannot hold the character NUL.
         "22021" | "22P05" => Error::InvalidValue { field: "text", rule: "has no NUL in it" },
         "22003" => Error::InvalidValue { field: "number", rule: "is not as large as that" },
+        "22P02" => Error::InvalidValue { field: "value", rule: "is written as its type asks" },
         "22008" => Error::InvalidValue { field: "time", rule: "is within the calendar" },
         "54000" => Error::InvalidValue { field: "text", rule: "is not as long as that" },
         "54001" => Error::InvalidValue { field: "document", rule: "is not nested as deep as that" },
