@@ -95,6 +95,23 @@ async fn eight_at_once_all_succeed() {
     assert_eq!(lines(&db, "SELECT version::text FROM seaql_migrations").await.len(), Migrator::migrations().len());
 }
 
+#[tokio::test]
+async fn a_table_that_somebody_holds_is_not_waited_for_for_ever() {
+    let (database, db) = empty().await;
+    let restoring = connect(database.url()).await.unwrap();
+    restoring.execute_unprepared(EARLIER[1]).await.unwrap();
+    restoring.close().await.unwrap();
+    let before = catalog(&db).await;
+    let holder = connect(database.url()).await.unwrap();
+    let holding = holder.begin().await.unwrap();
+    holding.execute_unprepared("LOCK TABLE public.sessions IN ACCESS SHARE MODE").await.unwrap();
+    let error = Migrator::up(&db, None).await.unwrap_err().to_string();
+    assert!(error.contains("lock timeout"), "{error}");
+    assert_eq!(catalog(&db).await, before);
+    holding.commit().await.unwrap();
+    Migrator::up(&db, None).await.unwrap();
+}
+
 /// The line cut after each answer, or, in the test command, after some: `SPARC_KILLS=1 cargo test --test integration killed`.
 #[tokio::test]
 async fn killed_anywhere_and_run_again_it_is_as_if_never_killed() {
@@ -154,9 +171,11 @@ async fn a_database_of_an_earlier_version_becomes_like_a_new_one_and_loses_nothi
         let missing: Vec<_> = fresh.iter().filter(|line| !renewed.contains(line)).collect();
         assert!(differing.is_empty() && missing.is_empty(), "{differing:#?} instead of {missing:#?}");
         assert_eq!(lines(&db, rows).await, before);
-        let sparc = Sparc::new(db);
-        let seer = sparc.as_user("00000000-0000-4000-8000-000000000001".parse().unwrap());
-        let session = "00000000-0000-4000-8000-000000000006".parse().unwrap();
+        let live = "SELECT seer_id || ' ' || id FROM sessions WHERE status NOT IN ('completed', 'cancelled')";
+        let live = lines(&db, live).await.pop().unwrap();
+        let (seer, session) = live.split_once(' ').unwrap();
+        let (sparc, session) = (Sparc::new(db), session.parse().unwrap());
+        let seer = sparc.as_user(seer.parse().unwrap());
         let played =
             seer.sessions().set_game_state(session, serde_json::json!({ "torches": 2 }), Expected::Any).await.unwrap();
         assert_eq!(played.game_state_version, 1);

@@ -192,10 +192,12 @@ impl MigratorTrait for Story {
 }
 
 /// Prepares a migration's transaction: unqualified names mean `public` whatever the role's settings say, and whoever
-/// takes over from a killed migrator waits until the server has noticed its death.
+/// takes over from a killed migrator waits until the server has noticed its death. A table that somebody holds is waited
+/// for no longer than ten seconds: everybody else would queue behind.
 async fn begin(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     execute(manager, "SET LOCAL search_path = public").await?;
-    execute(manager, lock::WORK).await
+    execute(manager, lock::WORK).await?;
+    execute(manager, "SET LOCAL lock_timeout = '10s'").await
 }
 
 async fn execute(manager: &SchemaManager<'_>, sql: &str) -> Result<(), DbErr> {
