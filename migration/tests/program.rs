@@ -68,13 +68,13 @@ async fn the_commands_do_what_they_say() {
     assert_eq!(printed(&run(&["status"], url)).matches("pending").count(), 8);
     assert_eq!(tables(&db).await, 0, "status changes nothing");
     assert_eq!(printed(&run(&["up", "-n", "2"], url)).matches("applied").count(), 2);
-    assert_eq!(printed(&run(&[], url)).matches("applied").count(), 5, "up is what it does without a command");
+    assert_eq!(printed(&run(&[], url)).matches("applied").count(), 6, "up is what it does without a command");
     assert_eq!(printed(&run(&["up"], url)), "nothing to do\n");
     assert_eq!(printed(&run(&["status"], url)).matches("applied").count(), 8);
     assert_eq!(printed(&run(&["down"], url)), "undone  m20261124_000008_closed_accounts\n", "one step");
     assert_eq!(printed(&run(&["down", "-n", "2"], url)).lines().count(), 2);
-    assert_eq!(printed(&run(&["refresh"], url)).lines().count(), 11);
-    assert_eq!(printed(&run(&["fresh"], url)).lines().count(), 14);
+    assert_eq!(printed(&run(&["refresh"], url)).lines().count(), 13);
+    assert_eq!(printed(&run(&["fresh"], url)).lines().count(), 16);
     assert_eq!(printed(&run(&["reset"], url)).lines().count(), 8);
     assert_eq!(tables(&db).await, 0);
     let given = run(&["--database-url", database.url(), "status"], None);
