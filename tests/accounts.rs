@@ -163,7 +163,7 @@ async fn a_hard_deletion_works_while_nobody_elses_history_holds_the_account() {
 async fn accounts_that_close_at_once_do_not_wait_for_each_other_for_ever() {
     let world = World::new().await;
     let owner = world.owner();
-    let mut tables = vec![world.table(0).await, world.table(0).await, world.table(0).await];
+    let mut tables = [world.table(0).await, world.table(0).await, world.table(0).await];
     tables.sort_by_key(|table| table.session);
     for round in 0..10 {
         let (ada, ben, cas) = (world.player().await, world.player().await, world.player().await);

@@ -114,25 +114,57 @@ impl Evening {
     ) -> Result<Option<Kept>, Error> {
         let id = table.id;
         match rng.u8(..42) {
-            0..=3 => drop(me.sessions().join(&table.code, hero).await?),
-            4..=5 => drop(me.sessions().join_public(id, hero).await?),
-            6 => drop(me.sessions().leave(id).await?),
-            7 => drop(me.sessions().come_back(id, hero).await?),
-            8 => drop(me.sessions().change_character(id, hero).await?),
-            9..=10 => drop(seer.sessions().seat(id, guest.id, hero).await?),
-            11 => drop(seer.sessions().remove(id, guest.id).await?),
-            12 => drop(seer.sessions().announce(id).await?),
-            13 => drop(seer.sessions().withdraw(id).await?),
-            14..=15 => drop(seer.sessions().start(id).await?),
-            16 => drop(seer.sessions().pause(id).await?),
-            17 => drop(seer.sessions().resume(id).await?),
-            18 => drop(seer.sessions().complete(id).await?),
-            19 if rng.u8(..3) == 0 => drop(seer.sessions().cancel(id).await?),
-            20 => drop(seer.sessions().set_scene(id, Some(&rng.u8(..).to_string())).await?),
-            21 => drop(seer.sessions().set_encounter(id, Some(&rng.u8(..).to_string())).await?),
+            0..=3 => {
+                me.sessions().join(&table.code, hero).await?;
+            }
+            4..=5 => {
+                me.sessions().join_public(id, hero).await?;
+            }
+            6 => {
+                me.sessions().leave(id).await?;
+            }
+            7 => {
+                me.sessions().come_back(id, hero).await?;
+            }
+            8 => {
+                me.sessions().change_character(id, hero).await?;
+            }
+            9..=10 => {
+                seer.sessions().seat(id, guest.id, hero).await?;
+            }
+            11 => {
+                seer.sessions().remove(id, guest.id).await?;
+            }
+            12 => {
+                seer.sessions().announce(id).await?;
+            }
+            13 => {
+                seer.sessions().withdraw(id).await?;
+            }
+            14..=15 => {
+                seer.sessions().start(id).await?;
+            }
+            16 => {
+                seer.sessions().pause(id).await?;
+            }
+            17 => {
+                seer.sessions().resume(id).await?;
+            }
+            18 => {
+                seer.sessions().complete(id).await?;
+            }
+            19 if rng.u8(..3) == 0 => {
+                seer.sessions().cancel(id).await?;
+            }
+            20 => {
+                seer.sessions().set_scene(id, Some(&rng.u8(..).to_string())).await?;
+            }
+            21 => {
+                seer.sessions().set_encounter(id, Some(&rng.u8(..).to_string())).await?;
+            }
             22 => {
                 let state = serde_json::json!({ "round": rng.u8(..) });
-                drop(seer.sessions().set_game_state(id, state, Expected::Any).await?);
+                seer.sessions().set_game_state(id, state, Expected::Any).await?;
             }
             23..=26 => {
                 let roll = NewRoll::of(RollType::Attack, id, Roller::Character(hero), Attribute::Wit, Difficulty::MAX);
@@ -145,37 +177,53 @@ impl Evening {
             }
             27 => {
                 let creatures = vec![self.creature];
-                drop(seer.dice().initiative(NewInitiative { id: None, session_id: id, creatures }).await?);
+                seer.dice().initiative(NewInitiative { id: None, session_id: id, creatures }).await?;
             }
             28..=30 => {
                 let sent = NewEvent { session_id: id, kind: "wave".to_owned(), ..Default::default() };
                 return Ok(Some(Kept::Event(me.events().send(sent).await?.id)));
             }
-            31 => drop(me.sessions().details(id).await?),
-            32 => drop(me.sessions().lobby(&LobbyFilter::default(), None).await?),
-            33 => drop(me.dice().history(RollsOf::Session(id), &HistoryFilter::default(), None).await?),
-            34 => drop(me.events().after(id, 0).await?),
-            35 => drop(me.sessions().mine(None).await?),
-            36 => drop(me.characters().retire(hero).await?),
-            37 => drop(me.characters().bring_back(hero).await?),
+            31 => {
+                me.sessions().details(id).await?;
+            }
+            32 => {
+                me.sessions().lobby(&LobbyFilter::default(), None).await?;
+            }
+            33 => {
+                me.dice().history(RollsOf::Session(id), &HistoryFilter::default(), None).await?;
+            }
+            34 => {
+                me.events().after(id, 0).await?;
+            }
+            35 => {
+                me.sessions().mine(None).await?;
+            }
+            36 => {
+                me.characters().retire(hero).await?;
+            }
+            37 => {
+                me.characters().bring_back(hero).await?;
+            }
             38 => {
                 let name = format!("Hero {}", rng.u64(..));
                 let made = me.characters().create(NewCharacter { name, ..Default::default() }).await?;
                 return Ok(Some(Kept::Character(made.id)));
             }
-            39 => drop(seer.characters().damage(hero, 1).await?),
+            39 => {
+                seer.characters().damage(hero, 1).await?;
+            }
             40 => {
                 let changes = SessionChanges {
                     visibility: Some(if rng.bool() { Visibility::Public } else { Visibility::Private }),
                     ..Default::default()
                 };
-                drop(seer.sessions().edit(id, changes).await?);
+                seer.sessions().edit(id, changes).await?;
             }
             _ => {
                 let service = sparc.as_service();
                 service.maintenance().clean_events(Run::default(), |_| ()).await?;
                 let bio = Some(Some(rng.u64(..).to_string()));
-                drop(me.users().edit(ProfileChanges { bio, ..Default::default() }).await?);
+                me.users().edit(ProfileChanges { bio, ..Default::default() }).await?;
             }
         }
         Ok(None)

@@ -90,8 +90,8 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                loop {
-                    let Some(mutant) = queue.lock().ok().and_then(|mut queue| queue.next().copied()) else { break };
+                let next = || queue.lock().ok().and_then(|mut queue| queue.next().copied());
+                while let Some(mutant) = next() {
                     let key = (mutant.kind.clone(), mutant.name.clone());
                     let killer =
                         kill(&program, mutant, known.get(&key)).unwrap_or_else(|error| Some(error.to_string()));
