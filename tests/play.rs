@@ -34,7 +34,7 @@ async fn initiative_is_one_die_the_highest_first_ties_by_grace() {
     };
     let mut ties = 0;
     for _ in 0..40 {
-        let new = NewInitiative { id: None, session_id: table.session, creatures: vec![wolf.id] };
+        let new = NewInitiative { id: None, session_id: table.session, creatures: vec![wolf.id, wolf.id] };
         let turns = seer.dice().initiative(new).await.unwrap();
         assert_eq!(turns.len(), 5);
         assert!(turns.iter().all(|turn| turn.roll.dice_count == 1 && turn.roll.roll_type == RollType::Initiative));

@@ -1,5 +1,7 @@
 //! Initiative: who acts when.
 
+use std::collections::BTreeSet;
+
 use entity::{
     dice_rolls,
     sea_orm_active_enums::{Attribute, RollType},
@@ -21,7 +23,7 @@ pub struct NewInitiative {
     pub id: Option<Uuid>,
     /// Table.
     pub session_id: Uuid,
-    /// The creatures that take part, besides all characters that are seated.
+    /// The creatures that take part, besides all characters that are seated. One that is named twice rolls once.
     pub creatures: Vec<Uuid>,
 }
 
@@ -60,9 +62,10 @@ impl<C: Caller> Dice<'_, C> {
             ids: Vec<Uuid>,
         }
         let id = new.id.unwrap_or_else(Uuid::new_v4);
+        let creatures: BTreeSet<Uuid> = new.creatures.into_iter().collect();
         operation!(self.caller, "dice.initiative", session = new.session_id, |tx| {
             let rollers = seated(tx, new.session_id).await?.into_iter().map(Roller::Character);
-            let rollers: Vec<Roller> = rollers.chain(new.creatures.iter().copied().map(Roller::Creature)).collect();
+            let rollers: Vec<Roller> = rollers.chain(creatures.iter().copied().map(Roller::Creature)).collect();
             if rollers.is_empty() {
                 return Err(Error::NotFound { what: "seat" });
             }
