@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sea_orm::ConnectionTrait;
 use sparc::{
     entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath},
     service::{
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     evening::broken,
-    world::{World, at_once},
+    world::{World, at_once, heroic_save},
 };
 
 const CROWDS: [usize; 3] = [2, 8, 32];
@@ -187,4 +188,37 @@ async fn every_creation_with_an_id_creates_once() {
         let one = format!("dice_rolls WHERE id = '{id}'");
         assert_eq!(world.owner().count(&one).await, 1);
     }
+}
+
+#[tokio::test]
+async fn a_new_encounter_waits_for_a_save_that_is_under_way() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let player = &table.players[0];
+    // The save stops after it has taken its seat.
+    world
+        .owner()
+        .exec(
+            "CREATE FUNCTION private.stop() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+             $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$;
+             CREATE TRIGGER stop BEFORE UPDATE OF heroic_saves_used ON session_players
+             FOR EACH ROW EXECUTE FUNCTION private.stop()",
+        )
+        .await
+        .unwrap();
+    let holder = world.owner().begin().await;
+    holder.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
+    let failed = world.roll(table.session, player.character, "{1,2}", 10, 0).await;
+    let (person, sql) = (player.person.clone(), heroic_save(table.session, player.character, failed));
+    let saving = tokio::spawn(async move { person.exec(&sql).await });
+    world.owner().until_waiting(1).await;
+    let encounter = format!(
+        "SET LOCAL lock_timeout = '200ms'; UPDATE sessions SET current_encounter_id = 'ford' WHERE id = '{}'",
+        table.session
+    );
+    assert_eq!(world.owner().exec(&encounter).await.unwrap_err().code, "55P03", "it waits");
+    holder.rollback().await.unwrap();
+    assert_eq!(saving.await.unwrap(), Ok(1));
+    world.set(&table, "current_encounter_id = 'ford'").await;
+    assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
 }

@@ -1,5 +1,7 @@
 //! Seats: who may take one, and how many there are.
 
+use sea_orm::ConnectionTrait;
+
 use crate::world::{World, at_once, seat};
 
 #[tokio::test]
@@ -185,4 +187,26 @@ async fn a_seat_comes_back_with_the_statement_that_takes_it() {
     let player = world.player().await;
     let sql = format!("{} RETURNING user_id", seat(table.session, player.id, player.character));
     assert_eq!(player.person.value::<uuid::Uuid>(&sql).await.unwrap(), player.id);
+}
+
+#[tokio::test]
+async fn coming_back_twice_at_once_with_two_characters_is_coming_back_once() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    let player = &table.players[0];
+    let other = world.character(player.id).await;
+    let seat = format!("WHERE session_id = '{}' AND user_id = '{}'", table.session, player.id);
+    player.person.exec(&format!("UPDATE session_players SET is_active = false {seat}")).await.unwrap();
+    world.set(&table, "status = 'active'").await;
+    let back = player.person.begin().await;
+    back.execute_unprepared(&format!("UPDATE session_players SET is_active = true {seat}")).await.unwrap();
+    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", table.session);
+    let code: String = world.owner().value(&code).await.unwrap();
+    let person = player.person.clone();
+    let joining = tokio::spawn(async move {
+        person.value::<uuid::Uuid>(&format!("SELECT character_id FROM private.join_by_code('{code}', '{other}')")).await
+    });
+    world.owner().until_waiting(1).await;
+    back.commit().await.unwrap();
+    assert_eq!(joining.await.unwrap(), Ok(player.character), "who sits there already stays");
 }

@@ -227,6 +227,18 @@ impl Person {
         self.value(&format!("SELECT count(*) FROM {from}")).await.unwrap()
     }
 
+    /// Waits until so many others in this database wait for a lock.
+    pub async fn until_waiting(&self, others: i64) {
+        let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        for _ in 0..400 {
+            if self.count(waiting).await >= others {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        }
+        panic!("nobody waits");
+    }
+
     /// A transaction in which this person's statements run.
     pub async fn begin(&self) -> sea_orm::DatabaseTransaction {
         let transaction = self.db.begin().await.unwrap();

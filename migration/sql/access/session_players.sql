@@ -67,7 +67,8 @@ BEGIN
   INTO seat
   FROM public.session_players
   WHERE session_id = session.id
-    AND user_id = me;
+    AND user_id = me
+  FOR NO KEY UPDATE;
   IF NOT FOUND THEN
     IF session.status IN ('active', 'paused') THEN
       RAISE EXCEPTION USING

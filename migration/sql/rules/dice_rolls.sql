@@ -46,7 +46,8 @@ BEGIN
   SELECT encounters_begun
   INTO encounter
   FROM public.sessions
-  WHERE id = save.session_id;
+  WHERE id = save.session_id
+  FOR NO KEY UPDATE;
   IF EXISTS (SELECT FROM public.dice_rolls WHERE original_roll_id = first.id) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP014',
