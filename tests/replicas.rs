@@ -19,7 +19,7 @@ use sparc::{
         sessions::LobbyFilter,
     },
 };
-use throwaway::Programs;
+use throwaway::{Programs, Server};
 use uuid::Uuid;
 
 use crate::{
@@ -125,7 +125,9 @@ impl Drop for Standby {
 
 #[tokio::test]
 async fn a_standby_answers_readers_as_the_server_does() {
-    let world = World::new().await;
+    // A server of its own: a standby copies all of it, and follows all that happens there.
+    let server = Server::start_private(None).await.unwrap();
+    let world = World::on(&server).await;
     let programs = Programs::find().unwrap();
     let (Some(copy), Some(pg_ctl)) = (programs.program("pg_basebackup"), programs.program("pg_ctl")) else {
         eprintln!("not tried: these server programs come without pg_basebackup");

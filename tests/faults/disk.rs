@@ -7,13 +7,11 @@ use sparc::{
     migration::{Migrator, sea_orm_migration::MigratorTrait},
     service::{Operations, Sparc, events::NewEvent, users::NewAccount},
 };
+use throwaway::Server;
 use uuid::Uuid;
 
 use super::no_transaction_is_open;
-use crate::{
-    evening::broken,
-    world::{World, server},
-};
+use crate::{evening::broken, world::World};
 
 /// A file system of a few megabytes, gone with its handle. Root alone may make one.
 struct Small {
@@ -48,7 +46,9 @@ impl Drop for Small {
 
 #[tokio::test]
 async fn a_full_disk_is_said_so_and_room_is_all_that_it_takes() {
-    let database = server().await.empty().await.unwrap();
+    // A server of its own: a tablespace is everybody's, and this one goes with its file system.
+    let server = Server::start_private(None).await.unwrap();
+    let database = server.empty().await.unwrap();
     let db = database.connect(4).await.unwrap();
     let ask = &db;
     let said = |sql: &'static str| async move {

@@ -25,6 +25,7 @@ const BESIDE: &[&str] = &[
     "postgrest::",
     "soak::",
     "faults::",
+    "replicas::",
     "plpgsql_check",
 ];
 
