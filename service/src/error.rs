@@ -13,8 +13,9 @@ use crate::adventures::Fault;
 ///
 /// Any operation may fail with [`Busy`](Self::Busy), [`DeadlineExceeded`](Self::DeadlineExceeded),
 /// [`ConnectionLost`](Self::ConnectionLost), [`PoolExhausted`](Self::PoolExhausted),
-/// [`ServerExhausted`](Self::ServerExhausted), [`ReadOnly`](Self::ReadOnly) and [`Database`](Self::Database); one that changes something, by an account that was erased, with [`AccountClosed`](Self::AccountClosed). Its
-/// documentation names the others.
+/// [`ServerExhausted`](Self::ServerExhausted), [`ReadOnly`](Self::ReadOnly) and [`Database`](Self::Database); one that
+/// changes something, by an account that was erased, with [`AccountClosed`](Self::AccountClosed). Its documentation
+/// names the others.
 ///
 /// Match on the variant, or on [`code`](Error::code) where a string must cross a border; never on the text.
 #[derive(Debug, thiserror::Error)]

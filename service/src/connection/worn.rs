@@ -49,11 +49,15 @@ impl Worn {
 
     /// A savepoint; the identity is on already. Dropped or failed half way, the driver ends the whole transaction.
     pub(crate) async fn nested(&self, options: TransactionOptions) -> Result<Self, DbErr> {
-        self.whole()?;
-        self.torn.store(true, Ordering::Relaxed);
+        self.tear()?;
         let inner = self.inner.begin_with_options(options).await?;
         self.torn.store(false, Ordering::Relaxed);
         Ok(Self { inner, identity: self.identity, torn: self.torn.clone() })
+    }
+
+    /// Before what must not be left half done; one at a time.
+    fn tear(&self) -> Result<(), DbErr> {
+        if self.torn.swap(true, Ordering::Relaxed) { Err(DbErr::Custom(TORN.to_owned())) } else { Ok(()) }
     }
 
     /// Nothing is done in what may be no transaction any more, or wear another role.
@@ -96,8 +100,7 @@ impl Worn {
     ///
     /// A failure needs no putting back: the transaction is over.
     pub(crate) async fn elevated(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.whole()?;
-        self.torn.store(true, Ordering::Relaxed);
+        self.tear()?;
         let outcome = async {
             Identity::Service.wear_role(&self.inner).await?;
             let done = self.inner.execute_raw(statement).await?;
