@@ -1,5 +1,6 @@
 //! Sign-up never fails because of us; profiles follow their accounts until the end.
 
+use sea_orm::ConnectionTrait;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -196,4 +197,54 @@ async fn accounts_that_close_at_once_do_not_wait_for_each_other_for_ever() {
             assert!(outcome.is_ok(), "round {round}: {outcome:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_account_that_closes_waits_for_a_seat_that_is_being_left_and_holds_no_table_meanwhile() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    let (owner, ada) = (world.owner(), table.players[0].id);
+    let leaving = owner.begin().await;
+    let seat = format!("FROM session_players WHERE user_id = '{ada}' FOR UPDATE");
+    leaving.execute_unprepared(&format!("SELECT {seat}")).await.unwrap();
+    let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada}'");
+    let (closed, ()) = tokio::join!(owner.exec(&close), async {
+        owner.until_waiting(1).await;
+        // Takes the session, after the seat: whoever held it and waited for the seat would wait for ever.
+        let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada}'");
+        leaving.execute_unprepared(&leave).await.unwrap();
+        leaving.commit().await.unwrap();
+    });
+    assert!(closed.is_ok(), "{closed:?}");
+}
+
+#[tokio::test]
+async fn two_that_close_and_each_sit_at_the_others_table_do_not_wait_for_each_other_for_ever() {
+    let world = World::new().await;
+    let owner = world.owner();
+    let mut tables = [world.table(0).await, world.table(0).await];
+    tables.sort_by_key(|table| table.session);
+    let [first, second] = &tables;
+    // Whoever takes tables as they come takes the one with the seat, then the own one.
+    for (at, of) in [(first, second), (second, first)] {
+        let hero = world.character(of.seer.uuid()).await;
+        owner.exec(&seat(at.session, of.seer.uuid(), hero)).await.unwrap();
+    }
+    let held = owner.begin().await;
+    held.execute_unprepared(&format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", second.session)).await.unwrap();
+    let close = |account| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
+    // The Seer of the first sits at the second, which is held, and so waits before the other one does.
+    let (one, other) = (close(first.seer.uuid()), close(second.seer.uuid()));
+    let (one, other, ()) = tokio::join!(
+        owner.exec(&one),
+        async {
+            owner.until_waiting(1).await;
+            owner.exec(&other).await
+        },
+        async {
+            owner.until_waiting(2).await;
+            held.commit().await.unwrap();
+        }
+    );
+    assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
 }

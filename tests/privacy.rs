@@ -113,6 +113,10 @@ async fn nothing_is_given_away_even_where_a_privilege_would_let_it() {
     for (who, sql) in [
         (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{mine}'", other.id)),
         (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{spare}'", other.id)),
+        // A statement that reads no column is not held by what one may read.
+        (&other.person, format!("UPDATE adventures SET creator_id = '{}'", ada.uuid())),
+        (&other.person, format!("UPDATE characters SET user_id = '{}'", ada.uuid())),
+        (ada, format!("UPDATE session_players SET user_id = '{}'", other.id)),
         (seer, format!("UPDATE creatures SET adventure_id = '{others}'")),
         (seer, format!("UPDATE sessions SET seer_id = '{}' WHERE id = '{}'", other.id, table.session)),
         (seer, format!("UPDATE session_players SET session_id = '{foreign}' WHERE session_id = '{}'", table.session)),

@@ -32,13 +32,13 @@ DECLARE
   place integer;
   byte integer;
 BEGIN
+  -- Nothing of what is not known is wanted: no call goes on for ever.
+  WHILE found < wanted AND bound <= 256
   LOOP
     entropy := uuid_send(gen_random_uuid());
     FOREACH place IN ARRAY ARRAY[0, 1, 2, 3, 4, 5, 9, 10, 11, 12, 13, 14, 15]
     LOOP
-      IF found = wanted THEN
-        RETURN numbers;
-      END IF;
+      EXIT WHEN found = wanted;
       byte := get_byte(entropy, place);
       IF byte < 256 - 256 % bound THEN
         numbers := numbers || byte % bound;
@@ -46,6 +46,7 @@ BEGIN
       END IF;
     END LOOP;
   END LOOP;
+  RETURN numbers;
 END
 $$;
 
