@@ -31,10 +31,12 @@ use tokio::sync::OnceCell;
 mod cluster;
 mod night;
 mod npm;
+mod prepared;
 mod programs;
 
 use cluster::Cluster;
 pub use night::Night;
+pub use prepared::{Prepared, prepared};
 pub use programs::Programs;
 
 /// Why there is no server. Each is a sentence for a person.

@@ -1,0 +1,104 @@
+//! What this schema is held to, and whether it keeps it.
+
+use crate::report::Report;
+
+/// A goal with its figure.
+#[derive(Debug)]
+pub struct Goal {
+    /// What is held.
+    pub what: String,
+    /// What is asked.
+    pub asked: String,
+    /// What was measured.
+    pub measured: String,
+    /// Whether it holds.
+    pub is_met: bool,
+}
+
+/// All goals of which the run says something.
+#[must_use]
+pub fn goals(report: &Report) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    let at_one = |name: &str| report.measures.iter().find(|measure| measure.scale == 1.0 && measure.name == name);
+    for (name, times) in [("lobby, first page", 1000.0), ("a table's rolls", 500.0), ("one event", 500.0)] {
+        if let Some(measured) = at_one(name) {
+            goals.push(Goal {
+                what: format!("{name}, beside the specification's, scale 1"),
+                asked: format!("{times} times faster"),
+                measured: format!(
+                    "{:.0} times ({:.1} ms, {:.3} ms)",
+                    measured.ratio, measured.prd_ms, measured.ours_ms
+                ),
+                is_met: measured.ratio >= times,
+            });
+        }
+    }
+    if let Some(lobby) = at_one("lobby, first page") {
+        goals.push(Goal {
+            what: "lobby, first page, in the server".to_owned(),
+            asked: "under 1 ms".to_owned(),
+            measured: format!("{:.3} ms", lobby.server_ms),
+            is_met: lobby.server_ms < 1.0,
+        });
+    }
+    goals.extend(growth(report));
+    if let Some(cost) = report.overhead {
+        goals.push(Goal {
+            what: "a roll, beside bare INSERTs into the same tables".to_owned(),
+            asked: "under 2.0 times".to_owned(),
+            measured: format!("{:.2} times ({:.3} ms, {:.3} ms)", cost.ratio, cost.roll_ms, cost.bare_ms),
+            is_met: cost.ratio < 2.0,
+        });
+    }
+    for operated in &report.operations {
+        let asked = match operated.clients {
+            1 => 0.85,
+            8 => 0.9,
+            _ => continue,
+        };
+        goals.push(Goal {
+            what: format!("{} by the service, beside pgbench, {} at once", operated.name, operated.clients),
+            asked: format!("{asked} of it"),
+            measured: format!("{:.2}", operated.ratio),
+            is_met: operated.ratio >= asked,
+        });
+    }
+    let slower: Vec<&str> =
+        report.measures.iter().filter(|measure| measure.ratio < 1.0).map(|measure| measure.name.as_str()).collect();
+    goals.push(Goal {
+        what: "what is slower than the specification's".to_owned(),
+        asked: "nothing".to_owned(),
+        measured: if slower.is_empty() { "nothing".to_owned() } else { slower.join("; ") },
+        is_met: slower.is_empty(),
+    });
+    goals
+}
+
+/// Scale 10 beside scale 1.
+fn growth(report: &Report) -> Option<Goal> {
+    let grown: Vec<(f64, &str)> = report
+        .measures
+        .iter()
+        .filter(|measure| measure.scale == 10.0)
+        .filter_map(|big| {
+            let small = report.measures.iter().find(|small| small.scale == 1.0 && small.name == big.name)?;
+            Some((big.ours_ms / small.ours_ms, big.name.as_str()))
+        })
+        .collect();
+    if grown.is_empty() {
+        return None;
+    }
+    let over: Vec<String> =
+        grown.iter().filter(|(times, _)| *times > 1.3).map(|(times, name)| format!("{name} {times:.2}")).collect();
+    let kept = grown.len() - over.len();
+    Some(Goal {
+        what: "every read and write at scale 10, beside scale 1".to_owned(),
+        asked: "within 1.3 times".to_owned(),
+        measured: format!(
+            "{kept} of {}; {}",
+            grown.len(),
+            if over.is_empty() { "all".to_owned() } else { over.join(", ") }
+        ),
+        is_met: over.is_empty(),
+    })
+}

@@ -1,0 +1,146 @@
+//! One measure on both sides, in turns, and what came of it.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::{
+    Failure,
+    client::Client,
+    plan::{self, Plan},
+    side::{Asking, Role},
+};
+
+/// What is measured.
+#[derive(Debug)]
+pub struct Measure {
+    /// Its name in the report.
+    pub name: &'static str,
+    /// Who asks.
+    pub role: Role,
+    /// As the specification's schema has it.
+    pub specification: Asking,
+    /// As the service asks this schema.
+    pub ours: Asking,
+}
+
+/// A measure, in the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// What was asked.
+    pub name: String,
+    /// How big the world is: 1 is 300 thousand sessions.
+    pub scale: f64,
+    /// The role that asked.
+    pub role: &'static str,
+    /// Median of the specification's side, milliseconds.
+    pub prd_ms: f64,
+    /// Whether that side was given up after so long: it takes at least this.
+    pub prd_gave_up: bool,
+    /// Median of ours, milliseconds.
+    pub ours_ms: f64,
+    /// The first divided by the second.
+    pub ratio: f64,
+    /// The 99th percentile of ours, milliseconds.
+    pub p99_ms: f64,
+    /// Rows that ours gave.
+    pub rows: u64,
+    /// Rows that the specification's side gave.
+    pub prd_rows: u64,
+    /// How often ours was asked.
+    pub times: usize,
+    /// Time in the server, planning included where it plans, milliseconds; by the server's own clock.
+    pub server_ms: f64,
+    /// What the plan of ours looks like, with the values known.
+    pub plan_hash: String,
+    /// The same with the values unknown: a plan for all.
+    pub generic_plan_hash: String,
+    /// Buffers that the plan reads.
+    pub buffers: u64,
+    /// The plan itself.
+    #[serde(skip)]
+    pub plan: Plan,
+}
+
+/// So long for both sides of a measure.
+const BUDGET: Duration = Duration::from_secs(4);
+/// Rounds at least and at most; in each, ours is asked as often as the other side takes longer, up to ten times.
+const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
+
+impl Measure {
+    /// Measures it at one scale.
+    pub async fn take(&self, specification: &mut Client, ours: &mut Client, scale: f64) -> Result<Measured, Failure> {
+        self.specification.prepare(specification).await?;
+        self.ours.prepare(ours).await?;
+        let (mut theirs, mut own, mut gave_up) = (Vec::new(), Vec::new(), false);
+        let (mut rows, mut prd_rows) = (0, 0);
+
+        // Warm: six times, after which the server has chosen its plan.
+        for place in 0..6 {
+            self.ours.once(ours, self.role, place).await?;
+        }
+        let begun = Instant::now();
+        for round in 0..*ROUNDS.end() {
+            if round >= *ROUNDS.start() && begun.elapsed() > BUDGET {
+                break;
+            }
+            if !gave_up {
+                match self.specification.once(specification, self.role, round).await? {
+                    Some((time, count)) => {
+                        theirs.push(time);
+                        prd_rows = count;
+                    }
+                    None => gave_up = true,
+                }
+                if theirs.iter().sum::<Duration>() > 3 * BUDGET {
+                    // One look is enough at what takes this long.
+                    gave_up = gave_up || theirs.is_empty();
+                }
+            }
+            let last = theirs.last().copied().unwrap_or(BUDGET);
+            for turn in 0..10 {
+                let Some((time, count)) = self.ours.once(ours, self.role, round * 10 + turn).await? else {
+                    return Err(Failure::Slow(self.name));
+                };
+                own.push(time);
+                rows = count;
+                if time * (turn as u32 + 1) > last {
+                    break;
+                }
+            }
+        }
+
+        let plan = plan::of(ours, &self.ours, self.role, "force_custom_plan").await?;
+        let generic = plan::of(ours, &self.ours, self.role, "force_generic_plan").await?;
+        self.specification.forget(specification).await?;
+        self.ours.forget(ours).await?;
+        let prd_ms =
+            if theirs.is_empty() { crate::side::PATIENCE.as_secs_f64() * 1000.0 } else { quantile(&mut theirs, 0.5) };
+        let ours_ms = quantile(&mut own, 0.5);
+        Ok(Measured {
+            name: self.name.to_owned(),
+            scale,
+            role: self.role.name(),
+            prd_ms,
+            prd_gave_up: gave_up,
+            ours_ms,
+            ratio: prd_ms / ours_ms,
+            p99_ms: quantile(&mut own, 0.99),
+            rows,
+            prd_rows,
+            times: own.len(),
+            server_ms: plan.ms,
+            plan_hash: plan.hash(),
+            generic_plan_hash: generic.hash(),
+            buffers: plan.buffers,
+            plan,
+        })
+    }
+}
+
+/// The time, in milliseconds, below which that part of them is.
+pub fn quantile(times: &mut [Duration], part: f64) -> f64 {
+    times.sort_unstable();
+    let place = ((times.len() as f64 - 1.0) * part).ceil().max(0.0) as usize;
+    times.get(place).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
+}

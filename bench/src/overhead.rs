@@ -1,0 +1,74 @@
+//! What triggers and policies cost: a roll as a player makes it, beside the bare INSERTs that leave the same two rows.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{
+    Failure,
+    client::Client,
+    measure::quantile,
+    samples::Sample,
+    side::{Asked, Role, begin},
+    writes::roll_values,
+};
+
+/// The two figures.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Overhead {
+    /// A roll by a player: policy, dice, checks, the event with its number, clean-up. Milliseconds, median.
+    pub roll_ms: f64,
+    /// Two INSERTs of finished rows by the owner, with keys, checks and indexes, without triggers and policies.
+    pub bare_ms: f64,
+    /// The first divided by the second.
+    pub ratio: f64,
+}
+
+const TIMES: usize = 2000;
+
+const BARE: &str = "PREPARE bare_roll AS
+    INSERT INTO dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type,
+      modifiers, results, total, modified_total, success, outcome, margin, animation_seed)
+    VALUES (gen_random_uuid(), $1, $2, 'Hero', 'might', 3, 9, 'attribute_check', '[]', '{4,2,6}', 12, 12, true, 'success',
+      3, 4711)
+    RETURNING *;
+    PREPARE bare_event AS
+    INSERT INTO session_events (id, session_id, event_type, payload, sender_id)
+    VALUES (gen_random_uuid(), $1, 'dice_rolled', $2, $3)";
+
+/// Both in turns, each many times within one transaction that is rolled back.
+pub async fn overhead(client: &mut Client, sample: &Sample, roll: &str) -> Result<Overhead, Failure> {
+    client.run(&format!("PREPARE roll AS {roll}; {BARE}")).await?;
+    let by_player = format!("EXECUTE roll({})", roll_values(sample).join(", "));
+    let payload = client
+        .value("SELECT payload FROM session_events WHERE event_type = 'dice_rolled' ORDER BY seq DESC LIMIT 1")
+        .await?;
+    let bare = format!(
+        "EXECUTE bare_roll('{0}', '{1}'); EXECUTE bare_event('{0}', '{payload}', '{2}')",
+        sample.session, sample.hero, sample.player
+    );
+    let asked = Asked { user: sample.player.to_string(), ..Default::default() };
+    let as_player = begin(Role::Authenticated, &asked);
+    let as_owner =
+        "BEGIN; ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER";
+
+    let (mut rolls, mut bares) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        rolls.extend(many(client, &as_player, &by_player).await?);
+        bares.extend(many(client, as_owner, &bare).await?);
+    }
+    client.run("DEALLOCATE ALL").await?;
+    let (roll_ms, bare_ms) = (quantile(&mut rolls, 0.5), quantile(&mut bares, 0.5));
+    Ok(Overhead { roll_ms, bare_ms, ratio: roll_ms / bare_ms })
+}
+
+async fn many(client: &mut Client, before: &str, timed: &str) -> Result<Vec<Duration>, Failure> {
+    client.run(before).await?;
+    let mut times = Vec::new();
+    for _ in 0..TIMES / 4 {
+        times.push(client.time(timed).await?.0);
+    }
+    client.run("ROLLBACK").await?;
+    // The first plan, and choose.
+    Ok(times.split_off(20))
+}

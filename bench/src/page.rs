@@ -1,0 +1,224 @@
+//! The page of the documents.
+
+use std::fmt::Write;
+
+use crate::{goals::goals, report::Report};
+
+/// The whole page; the plots are at that path from it.
+#[must_use]
+pub fn page(report: &Report, plots: &str) -> String {
+    let mut page = String::from(HEAD);
+    settings(&mut page, report);
+    page.push_str("\n## Goals\n\n| what | asked | measured | |\n| --- | --- | --- | --- |\n");
+    for goal in goals(report) {
+        let met = if goal.is_met { "met" } else { "**not met**" };
+        let _ = writeln!(page, "| {} | {} | {} | {met} |", goal.what, goal.asked, goal.measured);
+    }
+    statements(&mut page, report, plots);
+    operations(&mut page, report, plots);
+    growth(&mut page, report, plots);
+    plans(&mut page, report);
+    page
+}
+
+const HEAD: &str = "# Performance
+
+Made by `cargo run --release -p bench -- compare --scale 0.1,1,10 --out target/bench --docs`; [bench](../bench/README.md)
+says how it measures. The specification's own SQL and this schema stand in one cluster, filled with the same rows, and are
+asked in turns. Scale 1 is 200 thousand users, 300 thousand sessions (100 thousand of them in the lobby), 600 thousand seats,
+a million rolls and a million events.
+";
+
+fn settings(page: &mut String, report: &Report) {
+    let settings = &report.settings;
+    let memory = settings.memory_gib.map(|memory| format!(", {memory} GiB")).unwrap_or_default();
+    let told: Vec<String> = settings.postgresql.iter().map(|(name, setting)| format!("`{name}` {setting}")).collect();
+    let _ = write!(
+        page,
+        "\nLast run: PostgreSQL {}, {} processors{memory}, {:.0} s; {}.\n",
+        settings.server,
+        settings.processors,
+        settings.seconds,
+        told.join(", ")
+    );
+}
+
+fn scales(report: &Report) -> Vec<f64> {
+    let mut scales: Vec<f64> = report.measures.iter().map(|measure| measure.scale).collect();
+    scales.dedup();
+    scales
+}
+
+fn statements(page: &mut String, report: &Report, plots: &str) {
+    let _ = write!(
+        page,
+        "\n## Statements\n\n![Each statement, this schema beside the specification's]({plots}statements.svg)\n\n\
+         Milliseconds, medians, as the role that asks, under row security, sent and answered on the same machine; writes are \
+         rolled back. Where a trigger of this schema tells the table, the specification's client writes the event itself, so \
+         that both leave the same behind. `>`: given up after that time.\n"
+    );
+    for scale in scales(report) {
+        let _ = write!(
+            page,
+            "\n### Scale {scale}\n\n| statement | role | specification | here | times | p99 | in the server | buffers | rows |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        );
+        for one in report.measures.iter().filter(|measure| measure.scale == scale) {
+            let more = if one.prd_gave_up { "> " } else { "" };
+            let _ = writeln!(
+                page,
+                "| {} | {} | {more}{:.3} | {:.3} | {more}{:.1} | {:.3} | {:.3} | {} | {} |",
+                one.name,
+                one.role,
+                one.prd_ms,
+                one.ours_ms,
+                one.ratio,
+                one.p99_ms,
+                one.server_ms,
+                one.buffers,
+                one.rows
+            );
+        }
+    }
+}
+
+fn operations(page: &mut String, report: &Report, plots: &str) {
+    if let Some(cost) = report.overhead {
+        let _ = write!(
+            page,
+            "\n## Triggers and policies\n\nA roll as a player makes it takes {:.3} ms, the two INSERTs of finished rows, with \
+             keys, checks and indexes but without triggers and policies, {:.3} ms: {:.2} times.\n",
+            cost.roll_ms, cost.bare_ms, cost.ratio
+        );
+    }
+    if !report.operations.is_empty() {
+        let _ = write!(
+            page,
+            "\n## Whole operations\n\n![Operations a second, the service beside pgbench]({plots}operations.svg)\n\n\
+             The service, and pgbench with the same statements in the same transactions over the same protocol; client and \
+             server share the machine. Processor time is of one operation, in milliseconds.\n\n\
+             | operation | clients | operations/s | pgbench | of it | round trips | p50 ms | p99 ms | server CPU | with \
+             pgbench | service CPU |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        );
+        let cpu = |time: Option<f64>| time.map_or_else(String::new, |time| format!("{time:.3}"));
+        for one in &report.operations {
+            let _ = writeln!(
+                page,
+                "| {} | {} | {:.0} | {:.0} | {:.2} | {} | {:.3} | {:.3} | {} | {} | {} |",
+                one.name,
+                one.clients,
+                one.ops_s,
+                one.pgbench_ops_s,
+                one.ratio,
+                one.round_trips,
+                one.p50_ms,
+                one.p99_ms,
+                cpu(one.server_cpu_ms),
+                cpu(one.pgbench_server_cpu_ms),
+                cpu(one.client_cpu_ms)
+            );
+        }
+    }
+    if !report.evenings.is_empty() {
+        let _ = write!(
+            page,
+            "\n## An evening\n\n![A roll at more and more tables]({plots}evening.svg)\n\nTables of six; each rolls every four \
+             seconds, and after each roll all six look what is new. A roll is counted from the moment at which it was \
+             wanted.\n\n| tables | rolls/s | operations/s | p50 ms | p99 ms | server's processors | service's processors |\n\
+             | --- | --- | --- | --- | --- | --- | --- |\n"
+        );
+        for one in &report.evenings {
+            let cpus = |cpus: Option<f64>| cpus.map_or_else(String::new, |cpus| format!("{cpus:.2}"));
+            let _ = writeln!(
+                page,
+                "| {} | {:.0} | {:.0} | {:.2} | {:.2} | {} | {} |",
+                one.tables,
+                one.rolls_s,
+                one.operations_s,
+                one.roll_p50_ms,
+                one.roll_p99_ms,
+                cpus(one.server_cpus),
+                cpus(one.client_cpus)
+            );
+        }
+    }
+}
+
+fn growth(page: &mut String, report: &Report, plots: &str) {
+    let _ = write!(
+        page,
+        "\n## Growth\n\n![Each statement as the tables grow]({plots}growth.svg)\n\n\
+         | scale | bytes a session, specification | here | building indexes ms | `up`, empty ms | `up`, full ms | longest lock \
+         ms | of |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+    );
+    for size in &report.sizes {
+        let _ = writeln!(
+            page,
+            "| {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | `{}` |",
+            size.scale,
+            size.prd_bytes_session,
+            size.ours_bytes_session,
+            size.indexes_ms,
+            size.up_empty_ms,
+            size.up_full_ms,
+            size.longest_lock_ms,
+            size.longest_lock_of
+        );
+    }
+    if let Some(size) = report.sizes.iter().find(|size| size.scale == 1.0).or(report.sizes.last()) {
+        let _ =
+            write!(page, "\nIndexes at scale {}:\n\n| index | ms to build | MiB |\n| --- | --- | --- |\n", size.scale);
+        for index in &size.indexes {
+            let _ = writeln!(page, "| `{}` | {:.0} | {:.1} |", index.index, index.ms, index.bytes / 1024.0 / 1024.0);
+        }
+    }
+    if !report.days.is_empty() {
+        let _ = write!(
+            page,
+            "\n## A long life\n\n![Size of the events' table]({plots}life.svg)\n\nEvents are written and expire after a day \
+             of the game, which passes in a minute; the clean-up that comes with each event takes the old ones.\n\n\
+             | day | written | rows | dead | table MiB | indexes MiB | vacuumed |\n| --- | --- | --- | --- | --- | --- | --- \
+             |\n"
+        );
+        let step = report.days.len().div_ceil(12);
+        for day in report.days.iter().step_by(step) {
+            let _ = writeln!(
+                page,
+                "| {:.0} | {} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} |",
+                day.day,
+                day.written,
+                day.live,
+                day.dead,
+                day.table_bytes / 1024.0 / 1024.0,
+                day.index_bytes / 1024.0 / 1024.0,
+                day.vacuumed
+            );
+        }
+    }
+}
+
+fn plans(page: &mut String, report: &Report) {
+    let Some(scale) = scales(report).into_iter().next_back() else { return };
+    page.push_str("\n## Plans\n\n");
+    let flips: Vec<String> = report
+        .measures
+        .iter()
+        .filter(|one| {
+            report.measures.iter().any(|other| other.name == one.name && other.plan_hash != one.plan_hash)
+                || one.plan_hash != one.generic_plan_hash
+        })
+        .map(|one| format!("{} (scale {}: {}, generic {})", one.name, one.scale, one.plan_hash, one.generic_plan_hash))
+        .collect();
+    if flips.is_empty() {
+        page.push_str("The same at every scale, with the values known and with one plan for all.\n");
+    } else {
+        page.push_str("Not the same at every scale, or with one plan for all values:\n\n");
+        for flip in flips {
+            let _ = writeln!(page, "- {flip}");
+        }
+    }
+    let _ = writeln!(page, "\nOf scale {scale}, as the role that asks:");
+    for one in report.measures.iter().filter(|measure| measure.scale == scale) {
+        let _ = write!(page, "\n### {}\n\n```text\n{}\n```\n", one.name, one.plan.text);
+    }
+}

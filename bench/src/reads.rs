@@ -1,0 +1,300 @@
+//! What people read: the specification's statement, and the service's.
+
+use chrono::{Duration, Utc};
+use service::{
+    Operations,
+    adventures::{CatalogueFilter, CatalogueOrder},
+    dice::{HistoryFilter, RollsOf},
+    sessions::LobbyFilter,
+};
+use throwaway::Prepared;
+
+use crate::{
+    Failure,
+    captured::Capturing,
+    measure::Measure,
+    samples::Sample,
+    side::{Asked, Asking, Role},
+};
+
+/// How a measure names the user and the values for a place of the world.
+type Values<'a> = Box<dyn Fn(&Sample) -> (String, Vec<String>) + 'a>;
+
+/// The list of reads, made while the service is asked for its statements.
+pub struct Reads<'a> {
+    samples: &'a [Sample],
+    measures: Vec<Measure>,
+}
+
+/// A text as SQL has it.
+pub fn quoted(value: impl std::fmt::Display) -> String {
+    format!("'{}'", value.to_string().replace('\'', "''"))
+}
+
+/// One prepared statement, asked with other values at each place.
+pub fn asking(name: &str, sql: String, samples: &[Sample], values: &Values<'_>) -> Asking {
+    let asked = samples
+        .iter()
+        .map(|sample| {
+            let (user, values) = values(sample);
+            let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
+            Asked { user, before: String::new(), timed: format!("EXECUTE {name}{values}") }
+        })
+        .collect();
+    Asking { prepared: vec![(name.to_owned(), sql)], asked }
+}
+
+/// The text behind `PREPARE name`, with the types of the values.
+pub fn text(prepared: &Prepared) -> String {
+    prepared.sql.clone()
+}
+
+impl<'a> Reads<'a> {
+    /// Both sides with the same values, in their orders.
+    fn add<'v>(
+        &mut self,
+        name: &'static str,
+        role: Role,
+        specification: &str,
+        theirs: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
+        ours: &Prepared,
+        own: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
+    ) {
+        self.measures.push(Measure {
+            name,
+            role,
+            specification: asking("theirs", specification.to_owned(), self.samples, &(Box::new(theirs) as Values<'v>)),
+            ours: asking("ours", text(ours), self.samples, &(Box::new(own) as Values<'v>)),
+        });
+    }
+}
+
+/// The specification's lobby query, with conditions between and behind its own.
+fn lobby(join: &str, condition: &str, having: &str, offset: &str) -> String {
+    format!(
+        "SELECT s.id, s.code, s.status, a.name, a.thumbnail_url, COUNT(sp.user_id) as player_count, s.max_players
+        FROM sessions s
+        JOIN adventures a ON s.adventure_id = a.id {join}
+        LEFT JOIN session_players sp ON s.id = sp.session_id AND sp.is_active = true
+        WHERE s.is_public = true
+          AND s.status IN ('waiting', 'starting_soon') {condition}
+        GROUP BY s.id, a.id
+        HAVING COUNT(sp.user_id) < s.max_players {having}
+        ORDER BY s.scheduled_start NULLS LAST, s.created_at DESC
+        LIMIT 20 {offset}"
+    )
+}
+
+/// All reads.
+pub async fn reads(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
+    let mut reads = Reads { samples, measures: Vec::new() };
+    lobby_pages(&mut reads, capturing).await?;
+    tables(&mut reads, capturing).await?;
+    catalogue(&mut reads, capturing).await?;
+    Ok(reads.measures)
+}
+
+async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), Failure> {
+    let sample = reads.samples[0].clone();
+    let nothing = |sample: &Sample| (sample.player.to_string(), Vec::new());
+    let ada = capturing.sparc.as_user(sample.player);
+
+    let mut page = ada.sessions().lobby(&LobbyFilter::default(), None).await?;
+    let first = capturing.newest().await?;
+    reads.add("lobby, first page", Role::Authenticated, &lobby("", "", "", ""), nothing, &first, nothing);
+    reads.add("lobby, first page, visitor", Role::Anon, &lobby("", "", "", ""), nothing, &first, nothing);
+
+    for _ in 0..48 {
+        let Some(next) = page.next.take() else { break };
+        page = ada.sessions().lobby(&LobbyFilter::default(), Some(&next)).await?;
+    }
+    let last = page.rows.last().ok_or(Failure::Said("the lobby is empty".into()))?.clone();
+    let fiftieth = capturing.newest().await?;
+    let start = last.scheduled_start.map(quoted).ok_or(Failure::Said("the lobby has fifty pages of dates".into()))?;
+    let key = [quoted(last.created_at), quoted(last.id), start];
+    let there = move |sample: &Sample| (sample.player.to_string(), key.to_vec());
+    reads.add("lobby, fiftieth page", Role::Authenticated, &lobby("", "", "", "OFFSET 980"), nothing, &fiftieth, there);
+
+    let soon = Utc::now() + Duration::days(7);
+    let filters: [(&'static str, LobbyFilter, String, String); 8] = [
+        (
+            "lobby, by difficulty",
+            LobbyFilter { difficulty: Some(entity::sea_orm_active_enums::DifficultyLevel::Hard), ..Default::default() },
+            lobby("", "AND a.difficulty = $1::difficulty_level", "", ""),
+            quoted("hard"),
+        ),
+        (
+            "lobby, by duration",
+            LobbyFilter { longest: Some(60), ..Default::default() },
+            lobby("", "AND a.estimated_duration <= $1::int", "", ""),
+            "60".to_owned(),
+        ),
+        (
+            "lobby, before a day",
+            LobbyFilter { starts_before: Some(soon), ..Default::default() },
+            lobby("", "AND s.scheduled_start < $1::timestamptz", "", ""),
+            quoted(soon),
+        ),
+        (
+            "lobby, from a day",
+            LobbyFilter { starts_after: Some(soon), ..Default::default() },
+            lobby("", "AND s.scheduled_start >= $1::timestamptz", "", ""),
+            quoted(soon),
+        ),
+        (
+            "lobby, by free seats",
+            LobbyFilter { free_seats: Some(4), ..Default::default() },
+            lobby("", "", "AND s.max_players - COUNT(sp.user_id) >= $1::int", ""),
+            "4".to_owned(),
+        ),
+        (
+            "lobby, of a Seer",
+            LobbyFilter { seer_id: Some(sample.open_seer), ..Default::default() },
+            lobby("", "AND s.seer_id = $1::uuid", "", ""),
+            quoted(sample.open_seer),
+        ),
+        (
+            "lobby, of an adventure",
+            LobbyFilter { adventure_id: Some(sample.adventure), ..Default::default() },
+            lobby("", "AND s.adventure_id = $1::uuid", "", ""),
+            quoted(sample.adventure),
+        ),
+        (
+            "lobby, search",
+            LobbyFilter { search: Some("Lighthouse".to_owned()), ..Default::default() },
+            lobby("JOIN users u ON u.id = s.seer_id", "AND (a.name ILIKE $1 OR u.display_name ILIKE $1)", "", ""),
+            quoted("%Lighthouse%"),
+        ),
+    ];
+    for (name, filter, specification, value) in filters {
+        ada.sessions().lobby(&filter, None).await?;
+        let ours = capturing.newest().await?;
+        let with = move |sample: &Sample| (sample.player.to_string(), vec![value.clone()]);
+        reads.add(name, Role::Authenticated, &specification, with.clone(), &ours, with);
+        if name == "lobby, search" {
+            let none = |sample: &Sample| (sample.player.to_string(), vec![quoted("%Nowhere%")]);
+            reads.add("lobby, search without a hit", Role::Authenticated, &specification, none, &ours, none);
+        }
+    }
+    Ok(())
+}
+
+async fn tables(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), Failure> {
+    let sample = reads.samples[0].clone();
+    let ada = capturing.sparc.as_user(sample.player);
+    let player =
+        |value: fn(&Sample) -> String| move |sample: &Sample| (sample.player.to_string(), vec![quoted(value(sample))]);
+    let paged = |value: fn(&Sample) -> String| {
+        move |sample: &Sample| (sample.player.to_string(), vec![quoted(value(sample)), "51".to_owned()])
+    };
+
+    ada.dice().history(RollsOf::Session(sample.session), &HistoryFilter::default(), None).await?;
+    let ours = capturing.newest().await?;
+    let sql = "SELECT * FROM dice_rolls WHERE session_id = $1 ORDER BY created_at DESC LIMIT 51";
+    let of = |sample: &Sample| sample.session.to_string();
+    reads.add("a table's rolls", Role::Authenticated, sql, player(of), &ours, paged(of));
+
+    ada.dice().history(RollsOf::Character(sample.hero), &HistoryFilter::default(), None).await?;
+    let ours = capturing.newest().await?;
+    let sql = "SELECT * FROM dice_rolls WHERE character_id = $1 ORDER BY created_at DESC LIMIT 51";
+    let of = |sample: &Sample| sample.hero.to_string();
+    reads.add("a character's rolls", Role::Authenticated, sql, player(of), &ours, paged(of));
+
+    let sql = "SELECT count(*) FROM dice_rolls";
+    let count = Prepared { sql: sql.to_owned(), types: String::new() };
+    let nothing = |sample: &Sample| (sample.player.to_string(), Vec::new());
+    reads.add("all rolls that one may see, counted", Role::Authenticated, sql, nothing, &count, nothing);
+
+    ada.sessions().mine(None).await?;
+    let ours = capturing.newest().await?;
+    let sql = "SELECT s.id, s.code, s.status, s.seer_id, u.display_name, a.id, a.name, sp.character_id, s.max_players,
+            s.scheduled_start, s.started_at, s.ended_at, s.created_at,
+            (SELECT COUNT(*) FROM session_players c WHERE c.session_id = s.id AND c.is_active)
+        FROM sessions s
+        JOIN users u ON u.id = s.seer_id
+        JOIN adventures a ON a.id = s.adventure_id
+        LEFT JOIN session_players sp ON sp.session_id = s.id AND sp.user_id = $1
+        WHERE (s.seer_id = $1 OR sp.is_active)
+          AND s.status NOT IN ('completed', 'cancelled')
+        ORDER BY s.created_at DESC
+        LIMIT 51";
+    let me = |sample: &Sample| sample.player.to_string();
+    reads.add("own sessions", Role::Authenticated, sql, player(me), &ours, player(me));
+
+    ada.sessions().details(sample.session).await?;
+    let ours = capturing.newest().await?;
+    let sql = "SELECT * FROM get_session_details($1)";
+    let of = |sample: &Sample| sample.session.to_string();
+    reads.add("session details", Role::Authenticated, sql, player(of), &ours, player(of));
+
+    ada.events().after(sample.session, 1).await?;
+    let ours = capturing.newest().await?;
+    let sql = "SELECT * FROM session_events
+        WHERE session_id = $1
+          AND created_at > (SELECT created_at FROM session_events WHERE id = $2)
+        ORDER BY created_at
+        LIMIT 200";
+    let theirs = |sample: &Sample| (sample.player.to_string(), vec![quoted(sample.session), quoted(sample.event)]);
+    let own = |sample: &Sample| {
+        (sample.player.to_string(), vec![quoted(sample.session), sample.seq.to_string(), "200".to_owned()])
+    };
+    reads.add("events after a point", Role::Authenticated, sql, theirs, &ours, own);
+
+    ada.users().profile(sample.newcomer).await?;
+    let ours = capturing.newest().await?;
+    let sql = "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
+        FROM users
+        WHERE id = $1";
+    let of = |sample: &Sample| sample.newcomer.to_string();
+    let one = move |sample: &Sample| (sample.player.to_string(), vec![quoted(of(sample)), "1".to_owned()]);
+    reads.add("a profile", Role::Authenticated, sql, player(of), &ours, one);
+    Ok(())
+}
+
+async fn catalogue(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), Failure> {
+    let sample = reads.samples[0].clone();
+    let ada = capturing.sparc.as_user(sample.player);
+    let nothing = |sample: &Sample| (sample.player.to_string(), Vec::new());
+    let list = |condition: &str, order: &str| {
+        format!(
+            "SELECT id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players,
+                max_players, status, published_at, is_valid, times_played, average_rating, created_at
+            FROM adventures
+            WHERE status = 'published' {condition}
+            ORDER BY {order}
+            LIMIT 21"
+        )
+    };
+    let all = CatalogueFilter::default();
+    for (name, order, column) in [
+        ("catalogue, newest", CatalogueOrder::Newest, "published_at DESC"),
+        ("catalogue, most played", CatalogueOrder::MostPlayed, "times_played DESC"),
+        ("catalogue, best rated", CatalogueOrder::BestRated, "average_rating DESC NULLS LAST"),
+    ] {
+        ada.adventures().catalogue(&all, order, None).await?;
+        let ours = capturing.newest().await?;
+        reads.add(name, Role::Authenticated, &list("", column), nothing, &ours, nothing);
+    }
+
+    let mut page = ada.adventures().catalogue(&all, CatalogueOrder::BestRated, None).await?;
+    for _ in 0..19 {
+        let Some(next) = page.next.take() else { break };
+        page = ada.adventures().catalogue(&all, CatalogueOrder::BestRated, Some(&next)).await?;
+    }
+    let last = page.rows.last().ok_or(Failure::Said("the catalogue is empty".into()))?.clone();
+    let ours = capturing.newest().await?;
+    let place = last.average_rating.map(quoted).ok_or(Failure::Said("twenty pages of ratings".into()))?;
+    let key = vec![place, quoted(last.id)];
+    let there = move |sample: &Sample| (sample.player.to_string(), key.clone());
+    let sql = list("", "average_rating DESC NULLS LAST OFFSET 399")
+        .replace("OFFSET 399\n            LIMIT 21", "LIMIT 21 OFFSET 399");
+    reads.add("catalogue, best rated, twentieth page", Role::Authenticated, &sql, nothing, &ours, there);
+
+    let filter = CatalogueFilter { search: Some("Lighthouse".to_owned()), ..Default::default() };
+    ada.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await?;
+    let ours = capturing.newest().await?;
+    let word = |sample: &Sample| (sample.player.to_string(), vec![quoted("%Lighthouse%")]);
+    let sql = list("AND (name ILIKE $1 OR description ILIKE $1)", "published_at DESC");
+    reads.add("catalogue, search", Role::Authenticated, &sql, word, &ours, word);
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! What is written as `report.json`.
+
+use serde::Serialize;
+
+use crate::{
+    Failure, client::Client, evening::Evening, growth::Size, life::Day, measure::Measured, operations::Operated,
+    overhead::Overhead,
+};
+
+/// All figures of one run.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// What the machine and the server were.
+    pub settings: Settings,
+    /// Statements, both schemas side by side.
+    pub measures: Vec<Measured>,
+    /// Operations of the service, beside pgbench.
+    pub operations: Vec<Operated>,
+    /// Triggers and policies on a roll.
+    pub overhead: Option<Overhead>,
+    /// Evenings with more and more tables.
+    pub evenings: Vec<Evening>,
+    /// Sizes and migrations, at each scale.
+    pub sizes: Vec<Size>,
+    /// The long life.
+    pub days: Vec<Day>,
+}
+
+/// The machine and the server.
+#[derive(Debug, Default, Serialize)]
+pub struct Settings {
+    /// The server's version.
+    pub server: String,
+    /// Processors.
+    pub processors: usize,
+    /// Memory, in GiB; none where it cannot be told.
+    pub memory_gib: Option<u64>,
+    /// Settings of the server that matter.
+    pub postgresql: Vec<(String, String)>,
+    /// Seconds that the whole run took.
+    pub seconds: f64,
+}
+
+/// Settings that are told.
+const TOLD: &str = "SELECT name, setting || coalesce(' ' || unit, '')
+    FROM pg_settings
+    WHERE name IN ('shared_buffers', 'wal_level', 'fsync', 'synchronous_commit', 'full_page_writes', 'work_mem', 'jit',
+      'effective_cache_size', 'random_page_cost', 'max_wal_size', 'max_connections')
+    ORDER BY name";
+
+impl Settings {
+    /// Asks the server and the system.
+    pub async fn of(client: &mut Client) -> Result<Self, Failure> {
+        let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|told| {
+            let kib: u64 = told.lines().next()?.split_whitespace().nth(1)?.parse().ok()?;
+            Some(kib / 1024 / 1024)
+        });
+        Ok(Self {
+            server: client.value("SHOW server_version").await?,
+            processors: std::thread::available_parallelism().map_or(0, usize::from),
+            memory_gib: memory,
+            postgresql: client
+                .rows(TOLD)
+                .await?
+                .into_iter()
+                .filter_map(|row| row.try_into().ok())
+                .map(|[a, b]: [String; 2]| (a, b))
+                .collect(),
+            seconds: 0.0,
+        })
+    }
+}
