@@ -17,6 +17,7 @@ mod migrations;
 mod model;
 mod operations;
 mod pages;
+mod plans;
 mod play;
 mod pooler;
 mod privacy;

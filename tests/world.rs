@@ -88,6 +88,12 @@ impl World {
         Self { sparc: Sparc::new(db.clone()), db, database: self.database.clone() }
     }
 
+    /// The same over one connection, and that connection.
+    pub async fn alone(&self) -> (Self, DatabaseConnection) {
+        let db = self.database.connect(1).await.unwrap();
+        (Self { sparc: Sparc::new(db.clone()), db: db.clone(), database: self.database.clone() }, db)
+    }
+
     pub fn url(&self) -> &str {
         self.database.url()
     }

@@ -145,7 +145,7 @@ async fn measure(both: &Both, scale: f64, asked: &Compare, report: &mut Report) 
         }
         let measured = measure.take(&mut theirs, &mut ours, scale).await?;
         println!(
-            "{:>42} {:>10.3} ms {:>8.3} ms {:>9.1} times, p99 {:.3} ms, {} buffers, {} of {} rows",
+            "{:>42} {:>10.3} ms {:>8.3} ms {:>9.1} times, p99 {:.3} ms, {} buffers, {} of {} rows, {:?}",
             measured.name,
             measured.prd_ms,
             measured.ours_ms,
@@ -153,7 +153,8 @@ async fn measure(both: &Both, scale: f64, asked: &Compare, report: &mut Report) 
             measured.p99_ms,
             measured.buffers,
             measured.rows,
-            measured.prd_rows
+            measured.prd_rows,
+            measured.planned
         );
         report.measures.push(measured);
     }

@@ -54,6 +54,10 @@ pub async fn evenings(url: &str, world: &World, server: Option<u32>) -> Result<V
     while bad.is_none_or(|bad| bad - good > good / 10) {
         let evening = evening(&sparc, world, tables, server).await?;
         evenings.push(evening);
+        println!(
+            "{tables} tables: {:.0} rolls a second, p50 {:.2} ms, p99 {:.2} ms",
+            evening.rolls_s, evening.roll_p50_ms, evening.roll_p99_ms
+        );
         if evening.roll_p99_ms < BEARABLE && evening.rolls_s > evening.wanted_rolls_s * 0.95 {
             good = tables;
         } else {

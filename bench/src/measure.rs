@@ -18,6 +18,9 @@ pub struct Measure {
     pub name: &'static str,
     /// Who asks.
     pub role: Role,
+    /// Whether it changes nothing: then a short one is sent many times at once, so that what the way there and back takes
+    /// is shared.
+    pub is_read: bool,
     /// As the specification's schema has it.
     pub specification: Asking,
     /// As the service asks this schema.
@@ -55,6 +58,8 @@ pub struct Measured {
     pub plan_hash: String,
     /// The same with the values unknown: a plan for all.
     pub generic_plan_hash: String,
+    /// How often the server planned anew, and how often it took one plan for all values.
+    pub planned: (u64, u64),
     /// Buffers that the plan reads.
     pub buffers: u64,
     /// The plan itself.
@@ -68,6 +73,19 @@ const BUDGET: Duration = Duration::from_secs(4);
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl Measure {
+    /// How often a statement is sent at once: a short one many times.
+    async fn repeats(&self, asking: &Asking, client: &mut Client) -> Result<u32, Failure> {
+        let mut least = BUDGET;
+        for place in 0..6 {
+            let Some((time, _)) = asking.once(client, self.role, place, 1).await? else { return Ok(1) };
+            least = least.min(time);
+            if time > Duration::from_millis(100) {
+                return Ok(1);
+            }
+        }
+        Ok(if self.is_read { (2000 / least.as_micros().max(1)).clamp(1, 25) as u32 } else { 1 })
+    }
+
     /// Measures it at one scale.
     pub async fn take(&self, specification: &mut Client, ours: &mut Client, scale: f64) -> Result<Measured, Failure> {
         self.specification.prepare(specification).await?;
@@ -76,30 +94,25 @@ impl Measure {
         let (mut rows, mut prd_rows) = (0, 0);
 
         // Warm: six times, after which the server has chosen its plan.
-        for place in 0..6 {
-            self.ours.once(ours, self.role, place).await?;
-        }
+        let here = self.repeats(&self.ours, ours).await?;
+        let there = self.repeats(&self.specification, specification).await?;
         let begun = Instant::now();
         for round in 0..*ROUNDS.end() {
             if round >= *ROUNDS.start() && begun.elapsed() > BUDGET {
                 break;
             }
             if !gave_up {
-                match self.specification.once(specification, self.role, round).await? {
+                match self.specification.once(specification, self.role, round, there).await? {
                     Some((time, count)) => {
                         theirs.push(time);
                         prd_rows = count;
                     }
                     None => gave_up = true,
                 }
-                if theirs.iter().sum::<Duration>() > 3 * BUDGET {
-                    // One look is enough at what takes this long.
-                    gave_up = gave_up || theirs.is_empty();
-                }
             }
             let last = theirs.last().copied().unwrap_or(BUDGET);
             for turn in 0..10 {
-                let Some((time, count)) = self.ours.once(ours, self.role, round * 10 + turn).await? else {
+                let Some((time, count)) = self.ours.once(ours, self.role, round * 10 + turn, here).await? else {
                     return Err(Failure::Slow(self.name));
                 };
                 own.push(time);
@@ -110,6 +123,12 @@ impl Measure {
             }
         }
 
+        let planned = ours
+            .rows("SELECT custom_plans, generic_plans FROM pg_prepared_statements ORDER BY prepare_time DESC LIMIT 1")
+            .await?;
+        let planned = planned
+            .first()
+            .map_or((0, 0), |row| (row[0].parse().unwrap_or_default(), row[1].parse().unwrap_or_default()));
         let plan = plan::of(ours, &self.ours, self.role, "force_custom_plan").await?;
         let generic = plan::of(ours, &self.ours, self.role, "force_generic_plan").await?;
         self.specification.forget(specification).await?;
@@ -132,6 +151,7 @@ impl Measure {
             server_ms: plan.ms,
             plan_hash: plan.hash(),
             generic_plan_hash: generic.hash(),
+            planned,
             buffers: plan.buffers,
             plan,
         })

@@ -63,6 +63,7 @@ impl<'a> Reads<'a> {
         self.measures.push(Measure {
             name,
             role,
+            is_read: true,
             specification: asking("theirs", specification.to_owned(), self.samples, &(Box::new(theirs) as Values<'v>)),
             ours: asking("ours", text(ours), self.samples, &(Box::new(own) as Values<'v>)),
         });

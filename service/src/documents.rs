@@ -15,3 +15,16 @@ pub(crate) fn from_json<T: DeserializeOwned>(value: Value, field: &'static str) 
     serde_json::from_value(value)
         .map_err(|_| Error::InvalidValue { field, rule: "has the shape that its documentation gives" })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{from_json, to_json};
+
+    #[test]
+    fn a_document_is_kept_and_read() {
+        let kept = to_json(&[1, 2]).unwrap();
+        assert_eq!(kept, serde_json::json!([1, 2]));
+        assert_eq!(from_json::<Vec<i32>>(kept.clone(), "numbers").unwrap(), [1, 2]);
+        assert_eq!(from_json::<bool>(kept, "numbers").unwrap_err().code(), "invalid_value");
+    }
+}

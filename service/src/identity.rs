@@ -232,7 +232,14 @@ fn block_end(comment: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::refuse_escape;
+    use super::{Identity, refuse_escape};
+
+    #[test]
+    fn a_span_tells_who_asks() {
+        let id = uuid::Uuid::new_v4();
+        assert_eq!(Identity::User(id).to_string(), id.to_string());
+        assert_eq!((Identity::Anon.to_string(), Identity::Service.to_string()), ("anon".into(), "service".into()));
+    }
 
     #[test]
     fn a_statement_cannot_change_who_is_asking() {
@@ -249,6 +256,10 @@ mod tests {
             "PREPARE TRANSACTION 'x'",
             "DO $$ BEGIN END $$; COMMIT",
             "SELECT $1; COMMIT; SELECT $1",
+            // No tags of a quote, and what follows one that has ended.
+            "SELECT $1$; COMMIT; SELECT $1$",
+            "SELECT $a b$; COMMIT; SELECT $a b$",
+            "SELECT $body$x$body$abc$; COMMIT; SELECT $abc$",
         ] {
             assert!(refuse_escape(escape).is_err(), "{escape}");
         }
@@ -263,6 +274,7 @@ mod tests {
             "ROLLBACK TO SAVEPOINT here",
             "DO $$ BEGIN PERFORM 1; END $$",
             "DO $do$ BEGIN PERFORM '$$'; END $do$",
+            "DO $a_long_name$ BEGIN; COMMIT; $a_long_name$",
             "SELECT $1, $2",
             "SELECT 1 -- reset nothing",
             "SELECT '/* an open one",

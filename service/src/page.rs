@@ -72,6 +72,7 @@ mod tests {
     #[test]
     fn a_cursor_gives_back_its_place() {
         let cursor = Cursor::at(&("x", 7)).unwrap();
+        let cursor = Cursor::from(cursor.to_string());
         assert_eq!(cursor.key::<(String, i32)>().unwrap(), ("x".to_owned(), 7));
     }
 

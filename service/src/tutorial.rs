@@ -255,6 +255,10 @@ mod tests {
             assert_eq!(step.to_string().parse::<Step>().unwrap(), *step);
             assert_eq!(serde_json::to_value(step).unwrap(), step.as_str());
         }
+        assert_eq!(Step::Welcome.next(TutorialPath::Seer), Some(Step::RunningSessions));
+        assert_eq!(Step::DiceRolling.next(TutorialPath::Player), Some(Step::CombatPractice));
+        assert_eq!(Step::PlayerComplete.next(TutorialPath::Player), None);
+        assert_eq!(Step::SeerComplete.next(TutorialPath::Player), None);
         assert_eq!("nowhere".parse::<Step>().unwrap_err().code(), "invalid_value");
     }
 }

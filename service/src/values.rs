@@ -189,12 +189,14 @@ impl Default for PageSize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Difficulty, JoinCode};
+    use super::{Difficulty, JoinCode, PageSize};
 
     #[test]
     fn a_code_is_read_as_a_person_writes_it() {
         for text in ["ABC234", "abc234", " abc 234 ", "ABC-234"] {
-            assert_eq!(text.parse::<JoinCode>().unwrap().as_str(), "ABC234");
+            let code = text.parse::<JoinCode>().unwrap();
+            assert_eq!((code.as_str(), code.to_string()), ("ABC234", "ABC234".to_owned()));
+            assert_eq!(String::from(code), "ABC234");
         }
     }
 
@@ -203,6 +205,11 @@ mod tests {
         for text in ["", "ABC23", "ABC2345", "ABC23Ä", "ABC23!"] {
             assert_eq!(text.parse::<JoinCode>().unwrap_err().code(), "invalid_value");
         }
+    }
+
+    #[test]
+    fn a_page_has_the_rows_that_were_asked_for_or_fifty() {
+        assert_eq!((PageSize::default().rows(), PageSize::new(200).unwrap().rows()), (50, 200));
     }
 
     #[test]

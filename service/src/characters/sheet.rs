@@ -104,6 +104,18 @@ mod tests {
     use sea_orm::Iterable;
 
     #[test]
+    fn sheets_are_those_of_the_game() {
+        let of = |class| Attributes::usual(class).dice();
+        assert_eq!(of(CharacterClass::Warrior), [5, 3, 2, 2]);
+        assert_eq!(of(CharacterClass::Rogue), [2, 5, 3, 2]);
+        assert_eq!(of(CharacterClass::Wizard), [1, 2, 5, 4]);
+        assert_eq!(of(CharacterClass::Cleric), [2, 2, 3, 5]);
+        assert_eq!(of(CharacterClass::Paladin), [4, 2, 2, 4]);
+        assert_eq!(of(CharacterClass::Ranger), [3, 4, 3, 2]);
+        assert_eq!(of(CharacterClass::Necromancer), [1, 2, 5, 4]);
+    }
+
+    #[test]
     fn every_class_is_best_at_its_primary_attribute() {
         for class in CharacterClass::iter() {
             let sheet = Attributes::usual(class);

@@ -148,77 +148,108 @@ impl From<Row> for SessionCard {
     }
 }
 
-/// Each part of the list is a walk along `idx_sessions_free_seats`: the conditions are its predicate to the letter.
-const PART: &str = "SELECT
+const CARDS: &str = "SELECT
     session.id, session.status, session.scheduled_start, session.looking_for, session.seats_taken,
     session.max_players, session.created_at, session.seer_id, seer.display_name AS seer_name,
     adventure.id AS adventure_id, adventure.name AS adventure_name, adventure.thumbnail_url, adventure.difficulty,
-    adventure.estimated_duration
-  FROM public.sessions AS session
+    adventure.estimated_duration";
+
+const JOINED: &str = "
   JOIN public.users AS seer ON seer.id = session.seer_id
-  LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
-  WHERE session.is_public
+  LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id";
+
+/// The predicate of `idx_sessions_free_seats` to the letter: each part of the list is a walk along it.
+const OPEN: &str = "session.is_public
     AND session.status IN ('waiting', 'starting_soon')
     AND session.seats_taken < session.max_players";
 
 const ORDER: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 
-fn statement(filter: &LobbyFilter, after: Option<&Key>) -> Statement {
-    let mut binds = Binds::default();
-    let mut part = PART.to_owned();
-    if let Some(difficulty) = filter.difficulty {
-        let value = binds.bind(difficulty.to_value().value.into_owned());
-        part.push_str(&format!(" AND adventure.difficulty = {value}::public.difficulty_level"));
-    }
-    if let Some(longest) = filter.longest {
-        part.push_str(&format!(" AND adventure.estimated_duration <= {}", binds.bind(longest)));
-    }
-    if let Some(before) = filter.starts_before {
-        part.push_str(&format!(" AND session.scheduled_start < {}", binds.bind(before)));
-    }
-    if let Some(after) = filter.starts_after {
-        part.push_str(&format!(" AND session.scheduled_start >= {}", binds.bind(after)));
-    }
-    if let Some(seats) = filter.free_seats {
-        part.push_str(&format!(" AND session.max_players - session.seats_taken >= {}", binds.bind(seats)));
-    }
-    if let Some(seer) = filter.seer_id {
-        part.push_str(&format!(" AND session.seer_id = {}", binds.bind(seer)));
-    }
-    if let Some(adventure) = filter.adventure_id {
-        part.push_str(&format!(" AND session.adventure_id = {}", binds.bind(adventure)));
-    }
-    if let Some(search) = &filter.search {
-        let value = binds.bind_search(search);
-        part.push_str(&format!(" AND (adventure.name ILIKE {value} OR seer.display_name ILIKE {value})"));
+/// What is asked of the list, once for all of its parts.
+struct Asked {
+    binds: Binds,
+    /// Where the sessions come from.
+    sessions: String,
+    /// Conditions on a session alone.
+    of_session: String,
+    /// Conditions on its adventure and its Seer.
+    of_others: String,
+}
+
+impl Asked {
+    fn new(filter: &LobbyFilter) -> Self {
+        let mut binds = Binds::default();
+        let (mut of_session, mut of_others) = (String::new(), String::new());
+        // Of one Seer there are few: found first, whatever the planner would think of a walk along the whole list.
+        let sessions = match filter.seer_id {
+            None => "public.sessions".to_owned(),
+            Some(seer) => format!("(SELECT * FROM public.sessions WHERE seer_id = {} OFFSET 0)", binds.bind(seer)),
+        };
+        if let Some(difficulty) = filter.difficulty {
+            let value = binds.bind(difficulty.to_value().value.into_owned());
+            of_others.push_str(&format!(" AND adventure.difficulty = {value}::public.difficulty_level"));
+        }
+        if let Some(longest) = filter.longest {
+            of_others.push_str(&format!(" AND adventure.estimated_duration <= {}", binds.bind(longest)));
+        }
+        if let Some(before) = filter.starts_before {
+            of_session.push_str(&format!(" AND session.scheduled_start < {}", binds.bind(before)));
+        }
+        if let Some(after) = filter.starts_after {
+            of_session.push_str(&format!(" AND session.scheduled_start >= {}", binds.bind(after)));
+        }
+        if let Some(seats) = filter.free_seats {
+            let seats = binds.bind(seats);
+            of_session.push_str(&format!(" AND session.max_players - session.seats_taken >= {seats}"));
+        }
+        if let Some(adventure) = filter.adventure_id {
+            of_session.push_str(&format!(" AND session.adventure_id = {}", binds.bind(adventure)));
+        }
+        if let Some(search) = &filter.search {
+            let value = binds.bind_search(search);
+            of_others.push_str(&format!(" AND (adventure.name ILIKE {value} OR seer.display_name ILIKE {value})"));
+        }
+        Self { binds, sessions, of_session, of_others }
     }
 
-    let limit = PAGE + 1;
+    /// The part of the list whose sessions are so.
+    fn part(&self, condition: &str) -> String {
+        let Self { sessions, of_session, of_others, .. } = self;
+        let limit = PAGE + 1;
+        let walk = format!("FROM {sessions} AS session");
+        let open = format!("WHERE {OPEN}{of_session}{condition}");
+        if of_others.is_empty() {
+            // The page first, then who and what belongs to it: there is nothing to misjudge.
+            format!("{CARDS} FROM (SELECT * {walk} {open} {ORDER} LIMIT {limit}) AS session{JOINED} {ORDER}")
+        } else {
+            format!("{CARDS} {walk}{JOINED} {open}{of_others} {ORDER} LIMIT {limit}")
+        }
+    }
+}
+
+fn statement(filter: &LobbyFilter, after: Option<&Key>) -> Statement {
+    let mut asked = Asked::new(filter);
     let sql = match after {
-        None => format!("{part} {ORDER} LIMIT {limit}"),
+        None => asked.part(""),
         Some(Key { start, created, id }) => {
-            let created = binds.bind(*created);
-            let id = binds.bind(*id);
+            let created = asked.binds.bind(*created);
+            let id = asked.binds.bind(*id);
             let later =
                 format!("(session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))");
+            let undated = " AND session.scheduled_start IS NULL";
             match start {
-                None => format!(
-                    "{part} AND session.scheduled_start IS NULL AND session.created_at <= {created} AND {later} \
-                     {ORDER} LIMIT {limit}"
-                ),
+                None => asked.part(&format!("{undated} AND session.created_at <= {created} AND {later}")),
                 // Dated sessions, then the undated: two walks, each along the index.
                 Some(start) => {
-                    let start = binds.bind(*start);
-                    format!(
-                        "({part} AND session.scheduled_start >= {start} \
-                         AND (session.scheduled_start > {start} OR {later}) {ORDER} LIMIT {limit}) \
-                         UNION ALL \
-                         ({part} AND session.scheduled_start IS NULL {ORDER} LIMIT {limit}) \
-                         {ORDER} LIMIT {limit}"
-                    )
+                    let start = asked.binds.bind(*start);
+                    let dated = asked.part(&format!(
+                        " AND session.scheduled_start >= {start} AND (session.scheduled_start > {start} OR {later})"
+                    ));
+                    let undated = asked.part(undated);
+                    format!("({dated}) UNION ALL ({undated}) {ORDER} LIMIT {}", PAGE + 1)
                 }
             }
         }
     };
-    binds.statement(sql)
+    asked.binds.statement(sql)
 }

@@ -1,0 +1,221 @@
+//! Plans of what is asked most, on full tables, as the role that asks: each statement is the one that the service sent.
+//! With the values known and with one plan for all, before the statistics are made and after.
+
+use std::future::Future;
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
+use serde_json::Value;
+use sparc::{
+    entity::sea_orm_active_enums::{DifficultyLevel, RollType},
+    service::{
+        As, Error, Operations,
+        adventures::{CatalogueFilter, CatalogueOrder},
+        dice::{HistoryFilter, RollsOf},
+        sessions::LobbyFilter,
+    },
+};
+use throwaway::prepared;
+use uuid::Uuid;
+
+use crate::world::World;
+
+/// Thousands of everything, most of it other people's: 4,000 users, 20,000 sessions that wait (of the soonest 5,000 four in
+/// five are full) and 20,000 that are over, two seats each, a few rolls and events, and one table with thousands.
+const FILL: &str = "SET LOCAL session_replication_role = replica;
+    INSERT INTO auth.users (id, email) SELECT md5('u' || i)::uuid, i || '@x.org' FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
+    INSERT INTO users (id, email, display_name)
+    SELECT md5('u' || i)::uuid, i || '@x.org', 'Player ' || i FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
+    INSERT INTO characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
+    SELECT md5('c' || i)::uuid, md5('u' || i)::uuid, 'Hero ' || i, 'rogue', 2, 5, 3, 2, '{}' FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
+    INSERT INTO adventures (id, creator_id, name, status, is_valid, published_at, times_played, average_rating, difficulty,
+      estimated_duration)
+    SELECT md5('a' || i)::uuid, md5('u' || i)::uuid, 'The mill of ' || i, 'published', true,
+      now() - i * INTERVAL '1 minute', i % 500, i % 400 / 100.0 + 1, (enum_range(NULL::difficulty_level))[1 + i % 3],
+      30 + i % 7 * 30
+    FROM generate_series(0, 2999) AS i WHERE i % 50 {part} 0;
+    INSERT INTO sessions (id, seer_id, adventure_id, code, is_public, status, max_players, seats_taken, scheduled_start,
+      ended_at, created_at)
+    SELECT md5('s' || i)::uuid, md5('u' || i % 4000)::uuid, md5('a' || i % 3000)::uuid,
+      translate(lpad(i::text, 6, '0'), '01', 'XY'), i % 10 < 9,
+      (CASE WHEN i < 20000 THEN 'waiting' ELSE 'completed' END)::session_status, 4,
+      CASE WHEN i < 5000 AND i % 5 > 0 THEN 4 ELSE 2 END, CASE WHEN i % 10 > 0 THEN now() + i * INTERVAL '1 minute' END,
+      CASE WHEN i >= 20000 THEN now() - i * INTERVAL '1 minute' END, now() - i * INTERVAL '1 second'
+    FROM generate_series(0, 39999) AS i WHERE i % 50 {part} 0;
+    INSERT INTO session_players (session_id, user_id, character_id)
+    SELECT md5('s' || i)::uuid, md5('u' || (i + seat) % 4000)::uuid, md5('c' || (i + seat) % 4000)::uuid
+    FROM generate_series(0, 39999) AS i, generate_series(1, 2) AS seat WHERE i % 50 {part} 0;
+    INSERT INTO dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type,
+      results, total, modified_total, success, outcome, margin, created_at)
+    SELECT md5('r' || i)::uuid, md5('s' || i / 2)::uuid, md5('c' || (i / 2 + 1 + i % 2) % 4000)::uuid, 'Hero', 'might', 2, 5,
+      'attack', '{2,3}', 5, 5, true, 'success', 0, now() - i * INTERVAL '1 second'
+    FROM generate_series(40000, 79999) AS i WHERE i % 50 {part} 0;
+    INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type, results,
+      total, modified_total, success, outcome, margin, created_at)
+    SELECT md5('s20006')::uuid, md5('c8')::uuid, 'Hero', 'might', 2, 5,
+      (CASE i % 9 WHEN 0 THEN 'attack' ELSE 'damage' END)::roll_type, '{2,3}', 5, 5, true, 'success', 0, now() - i * INTERVAL '1 second'
+    FROM generate_series(1, 5000) AS i WHERE i % 50 {part} 0;
+    INSERT INTO session_events (session_id, event_type) OVERRIDING USER VALUE
+    SELECT md5('s20006')::uuid, 'dice_rolled' FROM generate_series(1, 5000) AS i WHERE i % 50 {part} 0;
+    INSERT INTO session_events (session_id, event_type) OVERRIDING USER VALUE
+    SELECT md5('s' || i)::uuid, 'dice_rolled' FROM generate_series(0, 19999) AS i, generate_series(1, 2) WHERE i % 50 {part} 0";
+
+/// Tables that grow with the game.
+const BIG: [&str; 7] =
+    ["users", "characters", "adventures", "sessions", "session_players", "dice_rolls", "session_events"];
+
+/// A statement of the service that is asked again.
+struct Hot {
+    db: DatabaseConnection,
+    user: Uuid,
+    known: usize,
+}
+
+impl Hot {
+    /// Asks the service, and then for the plans of what it sent; none may read more than so many rows of big tables.
+    async fn ask<'a, T, F>(&mut self, what: &str, most: u64, values: &[&str], operation: F) -> T
+    where
+        F: Future<Output = Result<T, Error>> + 'a,
+    {
+        let answer = operation.await.unwrap();
+        let mut all = prepared(&self.db).await.unwrap();
+        let new = all.split_off(self.known);
+        self.known += new.len();
+        let statement = new.iter().rfind(|statement| !statement.is_identity()).expect("a new statement");
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            let plan = self.plan(&statement.again("hot"), mode, values).await;
+            let mut read = 0;
+            walk(&plan, what, mode, most, &mut read);
+            assert!(read <= most, "{what}, {mode}: {read} rows are read\n{plan:#}");
+        }
+        answer
+    }
+
+    async fn plan(&self, prepare: &str, mode: &str, values: &[&str]) -> Value {
+        let transaction = self.db.begin().await.unwrap();
+        let claims = format!("{{\"role\": \"authenticated\", \"sub\": \"{}\"}}", self.user);
+        let wear = format!("{prepare}; SET LOCAL ROLE authenticated; SET LOCAL request.jwt.claims = '{claims}'");
+        transaction.execute_unprepared(&wear).await.unwrap();
+        // As a host with a solid disk has it; the tables of a test fit in a few pages, which a spinning one would read whole.
+        let host = format!("SET LOCAL plan_cache_mode = {mode}; SET LOCAL random_page_cost = 1.1");
+        transaction.execute_unprepared(&host).await.unwrap();
+        let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
+        let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE hot{values}");
+        // Past the driver's own cache, for which each of these would be a statement of its own.
+        let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, explain)).await;
+        let plan: Value = row.unwrap().unwrap().try_get_by_index(0).unwrap();
+        transaction.execute_unprepared("DEALLOCATE hot").await.unwrap();
+        transaction.rollback().await.unwrap();
+        plan[0]["Plan"].clone()
+    }
+}
+
+/// Counts the rows that scans look at, and stops at a scan of a whole big table and at a sort of more than is asked for.
+fn walk(node: &Value, what: &str, mode: &str, most: u64, read: &mut u64) {
+    let number = |name: &str| node[name].as_f64().unwrap_or_default();
+    let kind = node["Node Type"].as_str().unwrap_or_default();
+    let loops = number("Actual Loops");
+    if let Some(table) = node["Relation Name"].as_str() {
+        assert!(kind != "Seq Scan" || !BIG.contains(&table), "{what}, {mode}: {table} is read whole\n{node:#}");
+        let rows = number("Actual Rows") + number("Rows Removed by Filter") + number("Rows Removed by Index Recheck");
+        *read += (rows * loops) as u64;
+    }
+    if kind.contains("Sort") {
+        let rows = number("Actual Rows") * loops;
+        assert!(rows <= most as f64, "{what}, {mode}: {rows} rows are sorted\n{node:#}");
+    }
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        walk(child, what, mode, most, read);
+    }
+}
+
+fn quoted(value: impl std::fmt::Display) -> String {
+    format!("'{value}'")
+}
+
+#[tokio::test]
+async fn what_is_asked_most_reads_what_it_shows_whatever_the_statistics_say() {
+    let world = World::new().await;
+    let owner = world.owner();
+    // Statistics of when there was a fiftieth, then what came since.
+    owner.exec(&FILL.replace("{part}", "=")).await.unwrap();
+    owner.exec("ANALYZE").await.unwrap();
+    owner.exec(&FILL.replace("{part}", "<>")).await.unwrap();
+    let user: Uuid = owner.value("SELECT md5('u7')::uuid").await.unwrap();
+    for moment in ["before ANALYZE", "after it"] {
+        // Statements are known to the driver from before: a connection of its own for each.
+        let (alone, db) = world.alone().await;
+        let mut hot = Hot { db, user, known: 0 };
+        let ada = alone.sparc.as_user(user);
+        lobby(&mut hot, &ada, moment).await;
+        table(&mut hot, &ada, moment).await;
+        catalogue(&mut hot, &ada, moment).await;
+        owner.exec("ANALYZE").await.unwrap();
+    }
+}
+
+async fn lobby(hot: &mut Hot, ada: &As, moment: &str) {
+    // A page and one, each with its Seer and its adventure.
+    let page = 3 * 21;
+    let all = LobbyFilter::default();
+    let first = hot.ask(&format!("lobby, {moment}"), page, &[], ada.sessions().lobby(&all, None)).await;
+    let last = first.rows.last().unwrap().clone();
+    let key = [quoted(last.created_at), quoted(last.id), quoted(last.scheduled_start.unwrap())];
+    let key: Vec<&str> = key.iter().map(String::as_str).collect();
+    let next = first.next.as_ref();
+    // The dated and the undated, of which a page each may be walked.
+    hot.ask(&format!("lobby, next page, {moment}"), 2 * page + 2, &key, ada.sessions().lobby(&all, next)).await;
+    let hard = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
+    hot.ask(&format!("lobby, one in three, {moment}"), 6 * page, &["'hard'"], ada.sessions().lobby(&hard, None)).await;
+    let seer = LobbyFilter { seer_id: Some(hot.user), ..Default::default() };
+    let user = quoted(hot.user);
+    hot.ask(&format!("lobby, of a Seer, {moment}"), page, &[&user], ada.sessions().lobby(&seer, None)).await;
+}
+
+async fn table(hot: &mut Hot, ada: &As, moment: &str) {
+    let (session, hero) = (md5(&hot.db, "s20006").await, md5(&hot.db, "c7").await);
+    let all = HistoryFilter::default();
+    let rolls = || ada.dice().history(RollsOf::Session(session), &all, None);
+    hot.ask(&format!("a table's rolls, {moment}"), 51, &[&quoted(session), "51"], rolls()).await;
+    let kind = HistoryFilter { kind: Some(RollType::Attack), ..Default::default() };
+    // One in nine: comparing an enum is not leakproof either, so the table's rolls are walked until the page is full.
+    let values = [&quoted(session), "'attack'", "51"];
+    let attacks = ada.dice().history(RollsOf::Session(session), &kind, None);
+    hot.ask(&format!("a table's attacks, {moment}"), 9 * 51, &values, attacks).await;
+    // The rolls of the own tables at most: twenty tables with two rolls each.
+    let own = ada.dice().history(RollsOf::Character(hero), &all, None);
+    hot.ask(&format!("a character's rolls, {moment}"), 80, &[&quoted(hero), "51"], own).await;
+    // The events of the table at most: row security's condition on the same column makes the planner expect two rows, for
+    // which one index of the session is as good as the other.
+    let events = ada.events().after(session, 0);
+    hot.ask(&format!("events, {moment}"), 5000, &[&quoted(session), "0", "200"], events).await;
+    let newest = ada.events().newest(session);
+    hot.ask(&format!("the newest event, {moment}"), 5000, &[&quoted(session), "1"], newest).await;
+    // Thirty tables, each with its Seer, its adventure and the own seat.
+    let user = quoted(hot.user);
+    hot.ask(&format!("own sessions, {moment}"), 4 * 30, &[&user], ada.sessions().mine(None)).await;
+    hot.ask(&format!("a profile, {moment}"), 1, &[&user, "1"], ada.users().profile(hot.user)).await;
+}
+
+async fn catalogue(hot: &mut Hot, ada: &As, moment: &str) {
+    let all = CatalogueFilter::default();
+    for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
+        let what = format!("catalogue, {order:?}, {moment}");
+        let first = hot.ask(&what, 21, &[], ada.adventures().catalogue(&all, order, None)).await;
+        let last = first.rows.last().unwrap().clone();
+        let place = match order {
+            CatalogueOrder::MostPlayed => last.times_played.to_string(),
+            CatalogueOrder::BestRated => quoted(last.average_rating.unwrap()),
+            _ => quoted(last.published_at.unwrap()),
+        };
+        let next = ada.adventures().catalogue(&all, order, first.next.as_ref());
+        // The best rated are walked from the top: comparing `numeric` is not leakproof, so it waits for row security.
+        let values = [place.as_str(), &quoted(last.id)];
+        hot.ask(&format!("{what}, next page"), 3 * 21, &values, next).await;
+    }
+}
+
+async fn md5(db: &DatabaseConnection, of: &str) -> Uuid {
+    let sql = format!("SELECT md5('{of}')::uuid");
+    let row = db.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await;
+    row.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
