@@ -107,11 +107,16 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
 
     for _ in 0..48 {
         let Some(next) = page.next.take() else { break };
-        page = ada.sessions().lobby(&LobbyFilter::default(), Some(&next)).await?;
+        let later = ada.sessions().lobby(&LobbyFilter::default(), Some(&next)).await?;
+        // A small lobby has fewer pages: then the last of those with dates.
+        if later.rows.last().is_none_or(|last| last.scheduled_start.is_none()) {
+            break;
+        }
+        page = later;
     }
     let last = page.rows.last().ok_or(Failure::Said("the lobby is empty".into()))?.clone();
     let fiftieth = capturing.newest().await?;
-    let start = last.scheduled_start.map(quoted).ok_or(Failure::Said("the lobby has fifty pages of dates".into()))?;
+    let start = last.scheduled_start.map(quoted).ok_or(Failure::Said("nobody in the lobby has a date".into()))?;
     let key = [quoted(last.created_at), quoted(last.id), start];
     let there = move |sample: &Sample| (sample.player.to_string(), key.to_vec());
     reads.add("lobby, fiftieth page", Role::Authenticated, &lobby("", "", "", "OFFSET 980"), nothing, &fiftieth, there);
@@ -280,11 +285,15 @@ async fn catalogue(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(
     let mut page = ada.adventures().catalogue(&all, CatalogueOrder::BestRated, None).await?;
     for _ in 0..19 {
         let Some(next) = page.next.take() else { break };
-        page = ada.adventures().catalogue(&all, CatalogueOrder::BestRated, Some(&next)).await?;
+        let later = ada.adventures().catalogue(&all, CatalogueOrder::BestRated, Some(&next)).await?;
+        if later.rows.last().is_none_or(|last| last.average_rating.is_none()) {
+            break;
+        }
+        page = later;
     }
     let last = page.rows.last().ok_or(Failure::Said("the catalogue is empty".into()))?.clone();
     let ours = capturing.newest().await?;
-    let place = last.average_rating.map(quoted).ok_or(Failure::Said("twenty pages of ratings".into()))?;
+    let place = last.average_rating.map(quoted).ok_or(Failure::Said("no adventure has a rating".into()))?;
     let key = vec![place, quoted(last.id)];
     let there = move |sample: &Sample| (sample.player.to_string(), key.clone());
     let sql = list("", "average_rating DESC NULLS LAST OFFSET 399")

@@ -24,7 +24,8 @@ GRANT EXECUTE ON FUNCTION
   private.session_by_code(text),
   private.initiative_order(uuid[]),
   private.change_hit_points(uuid, integer),
-  private.close_account(uuid)
+  private.close_account(uuid),
+  private.is_readable(jsonb)
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION
@@ -33,5 +34,6 @@ GRANT EXECUTE ON FUNCTION
   private.session_by_code(text),
   private.initiative_order(uuid[]),
   private.change_hit_points(uuid, integer),
-  private.close_account(uuid)
+  private.close_account(uuid),
+  private.is_readable(jsonb)
 TO service_role;

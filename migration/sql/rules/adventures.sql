@@ -59,5 +59,5 @@ CREATE OR REPLACE TRIGGER set_updated_at
 CREATE OR REPLACE TRIGGER check_readable_content
   BEFORE INSERT OR UPDATE OF content ON public.adventures
   FOR EACH ROW
-  WHEN (NEW.content <> '{}')
+  WHEN (NOT private.is_readable(NEW.content))
   EXECUTE FUNCTION private.check_readable('content');

@@ -76,11 +76,11 @@ CREATE OR REPLACE TRIGGER set_updated_at
 CREATE OR REPLACE TRIGGER check_readable_equipment
   BEFORE INSERT OR UPDATE OF equipment ON public.characters
   FOR EACH ROW
-  WHEN (NEW.equipment <> '[]')
+  WHEN (NOT private.is_readable(NEW.equipment))
   EXECUTE FUNCTION private.check_readable('equipment');
 
 CREATE OR REPLACE TRIGGER check_readable_special_ability
   BEFORE INSERT OR UPDATE OF special_ability ON public.characters
   FOR EACH ROW
-  WHEN (NEW.special_ability <> '{}')
+  WHEN (NOT private.is_readable(NEW.special_ability))
   EXECUTE FUNCTION private.check_readable('special_ability');

@@ -5,10 +5,11 @@ CREATE OR REPLACE TRIGGER set_updated_at
 CREATE OR REPLACE TRIGGER check_readable_stats
   BEFORE INSERT OR UPDATE OF stats ON public.creatures
   FOR EACH ROW
+  WHEN (NOT private.is_readable(NEW.stats))
   EXECUTE FUNCTION private.check_readable('stats');
 
 CREATE OR REPLACE TRIGGER check_readable_abilities
   BEFORE INSERT OR UPDATE OF abilities ON public.creatures
   FOR EACH ROW
-  WHEN (NEW.abilities <> '[]')
+  WHEN (NOT private.is_readable(NEW.abilities))
   EXECUTE FUNCTION private.check_readable('abilities');

@@ -225,5 +225,5 @@ CREATE OR REPLACE TRIGGER tell_roll
 CREATE OR REPLACE TRIGGER unreadable_modifiers
   BEFORE INSERT OR UPDATE OF modifiers ON public.dice_rolls
   FOR EACH ROW
-  WHEN (NEW.modifiers <> '[]')
+  WHEN (NEW.modifiers <> '[]' AND NOT private.is_readable(NEW.modifiers))
   EXECUTE FUNCTION private.check_readable('modifiers');

@@ -253,5 +253,5 @@ CREATE OR REPLACE TRIGGER set_updated_at
 CREATE OR REPLACE TRIGGER check_readable_game_state
   BEFORE INSERT OR UPDATE OF game_state ON public.sessions
   FOR EACH ROW
-  WHEN (NEW.game_state <> '{}')
+  WHEN (NEW.game_state <> '{}' AND NOT private.is_readable(NEW.game_state))
   EXECUTE FUNCTION private.check_readable('game_state');

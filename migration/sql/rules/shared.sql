@@ -65,26 +65,21 @@ BEGIN
 END
 $$;
 
--- Looks at the document that the trigger names.
+-- Refuses the document that the trigger names. The trigger's own condition looks at it, so that one that can be read costs
+-- no call of a function that finds its column by name.
 CREATE OR REPLACE FUNCTION private.check_readable()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = ''
 AS $$
-DECLARE
-  document jsonb;
 BEGIN
-  EXECUTE format('SELECT ($1).%I', TG_ARGV[0]) INTO document USING NEW;
-  IF NOT private.is_readable(document) THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'check_violation',
-      MESSAGE = format('%s is nested deeper than 100 levels, or holds a number beyond 1e308', TG_ARGV[0]),
-      TABLE = TG_TABLE_NAME,
-      COLUMN = TG_ARGV[0],
-      CONSTRAINT = 'readable_document';
-  END IF;
-  RETURN NEW;
+  RAISE EXCEPTION USING
+    ERRCODE = 'check_violation',
+    MESSAGE = format('%s is nested deeper than 100 levels, or holds a number beyond 1e308', TG_ARGV[0]),
+    TABLE = TG_TABLE_NAME,
+    COLUMN = TG_ARGV[0],
+    CONSTRAINT = 'readable_document';
 END
 $$;
 
