@@ -20,6 +20,7 @@ mod plan;
 mod plots;
 mod reads;
 mod report;
+mod rows;
 mod samples;
 mod side;
 mod world;

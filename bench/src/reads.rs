@@ -44,11 +44,6 @@ pub fn asking(name: &str, sql: String, samples: &[Sample], values: &Values<'_>) 
     Asking { prepared: vec![(name.to_owned(), sql)], asked }
 }
 
-/// The text behind `PREPARE name`, with the types of the values.
-pub fn text(prepared: &Prepared) -> String {
-    prepared.sql.clone()
-}
-
 impl<'a> Reads<'a> {
     /// Both sides with the same values, in their orders.
     fn add<'v>(
@@ -65,7 +60,7 @@ impl<'a> Reads<'a> {
             role,
             is_read: true,
             specification: asking("theirs", specification.to_owned(), self.samples, &(Box::new(theirs) as Values<'v>)),
-            ours: asking("ours", text(ours), self.samples, &(Box::new(own) as Values<'v>)),
+            ours: asking("ours", ours.sql.clone(), self.samples, &(Box::new(own) as Values<'v>)),
         });
     }
 }

@@ -1,0 +1,261 @@
+//! Rows, as COPY takes them in its text format.
+
+use std::fmt::Write;
+
+use chrono::{DateTime, Duration, Utc};
+
+use crate::{
+    fill::Side,
+    world::{self, EVENTS, Kind, State, World, draw, id, part},
+};
+
+/// What the rows depend on besides their number.
+#[derive(Clone, Copy, Debug)]
+pub struct Filling {
+    /// How many there are of each.
+    pub world: World,
+    /// For which schema.
+    pub side: Side,
+    /// The moment to which all times are near.
+    pub now: DateTime<Utc>,
+}
+
+impl Filling {
+    fn ago(&self, minutes: u64) -> String {
+        (self.now - Duration::minutes(i64::try_from(minutes).unwrap_or_default())).to_rfc3339()
+    }
+}
+
+/// An account of the platform's.
+pub fn account(lines: &mut String, _: &Filling, number: u64) {
+    let _ = writeln!(lines, "{}\tuser{number}@mail.example", id(Kind::User, number));
+}
+
+/// A profile.
+pub fn user(lines: &mut String, filling: &Filling, number: u64) {
+    let made = filling.ago(draw(20, number) % (2 * 365 * 1440));
+    let _ = writeln!(
+        lines,
+        "{}\tuser{number}@mail.example\tPlayer {number}\tPlays on {} evenings and likes long stories.\t{made}",
+        id(Kind::User, number),
+        number % 7
+    );
+}
+
+/// Class and sheet of a character.
+const SHEETS: [(&str, [u64; 4]); 4] =
+    [("warrior", [5, 3, 2, 2]), ("rogue", [2, 5, 3, 2]), ("wizard", [1, 2, 5, 4]), ("cleric", [2, 2, 3, 5])];
+
+/// A character.
+pub fn character(lines: &mut String, filling: &Filling, number: u64) {
+    let (class, [might, grace, wit, heart]) = SHEETS[(number % 4) as usize];
+    let _ = writeln!(
+        lines,
+        "{}\t{}\tHero {number}\t{class}\t{might}\t{grace}\t{wit}\t{heart}\t{{\"name\": \"Second wind\"}}\t{}",
+        id(Kind::Character, number),
+        id(Kind::User, filling.world.owner(number)),
+        filling.ago(draw(21, number) % (365 * 1440))
+    );
+}
+
+/// Words of names, so that one name in forty-eight holds a given one.
+const PLACES: [&str; 48] = [
+    "Mill",
+    "Tower",
+    "Marsh",
+    "Crypt",
+    "Harbor",
+    "Forest",
+    "Mine",
+    "Bridge",
+    "Temple",
+    "Castle",
+    "Cave",
+    "Desert",
+    "Garden",
+    "Library",
+    "Market",
+    "Prison",
+    "Ruins",
+    "Shrine",
+    "Swamp",
+    "Tavern",
+    "Theatre",
+    "Valley",
+    "Village",
+    "Volcano",
+    "Well",
+    "Windmill",
+    "Woods",
+    "Abbey",
+    "Bazaar",
+    "Canyon",
+    "Citadel",
+    "Cliff",
+    "Dungeon",
+    "Farm",
+    "Fjord",
+    "Glacier",
+    "Grotto",
+    "Island",
+    "Keep",
+    "Lagoon",
+    "Lighthouse",
+    "Manor",
+    "Meadow",
+    "Oasis",
+    "Orchard",
+    "Palace",
+    "Quarry",
+    "Reef",
+];
+
+/// An adventure with a small story.
+pub fn adventure(lines: &mut String, filling: &Filling, number: u64) {
+    let (status, creator) = filling.world.adventure(number);
+    let place = PLACES[(draw(22, number) % 48) as usize];
+    let published = if status == "published" { filling.ago(draw(23, number) % (365 * 1440)) } else { "\\N".to_owned() };
+    let rating = if number.is_multiple_of(3) {
+        "\\N".to_owned()
+    } else {
+        format!("{}.{:02}", 1 + draw(24, number) % 4, draw(25, number) % 100)
+    };
+    let nodes: Vec<String> = (0..8)
+        .map(|node| {
+            format!(
+                "{{\"id\": \"n{node}\", \"kind\": \"{}\", \"text\": \"What happens at the {place}, part {node}.\"}}",
+                ["story", "decision", "challenge", "combat"][node % 4]
+            )
+        })
+        .collect();
+    let _ = writeln!(
+        lines,
+        "{}\t{}\tThe {place} of {number}\tA story about the {place}.\t{}\t{}\t{{\"start\": \"n0\", \"nodes\": [{}], \
+         \"connections\": []}}\t{status}\t{published}\t{}\t{}\t{rating}\t{}",
+        id(Kind::Adventure, number),
+        id(Kind::User, creator),
+        ["easy", "medium", "hard"][(draw(26, number) % 3) as usize],
+        30 + draw(27, number) % 10 * 30,
+        nodes.join(", "),
+        status == "published",
+        draw(28, number) % 500,
+        filling.ago(365 * 1440 + draw(29, number) % (365 * 1440)),
+    );
+}
+
+/// A session; ours knows its seats without counting.
+pub fn session(lines: &mut String, filling: &Filling, number: u64) {
+    let session = filling.world.session(number);
+    let none = || "\\N".to_owned();
+    let (status, started, ended, age) = match session.state {
+        State::Active => ("active", filling.ago(180), none(), 1440),
+        State::Waiting => ("waiting", none(), none(), draw(30, number) % 20_000),
+        State::StartingSoon => ("starting_soon", none(), none(), draw(30, number) % 20_000),
+        State::Completed(minutes) => ("completed", filling.ago(minutes + 180), filling.ago(minutes), minutes + 3000),
+        State::Cancelled(minutes) => ("cancelled", none(), filling.ago(minutes), minutes + 3000),
+    };
+    // One in ten has no date; the others begin within two weeks.
+    let start = match session.state {
+        State::Waiting | State::StartingSoon if draw(31, number).is_multiple_of(10) => none(),
+        State::Waiting | State::StartingSoon => {
+            let minutes = i64::try_from(draw(32, number) % 20_000).unwrap_or_default();
+            (filling.now + Duration::minutes(minutes + 300)).to_rfc3339()
+        }
+        _ => filling.ago(age / 2),
+    };
+    let _ = write!(
+        lines,
+        "{}\t{}\t{}\t{}\t{}\t{}\tBeginners are welcome\t{start}\t{status}\t{started}\t{ended}\t{}",
+        id(Kind::Session, number),
+        id(Kind::User, session.seer),
+        id(Kind::Adventure, session.adventure),
+        world::code(number),
+        session.is_public,
+        session.places,
+        filling.ago(age),
+    );
+    if filling.side == Side::Ours {
+        let _ = write!(lines, "\t{}", session.seats);
+    }
+    lines.push('\n');
+}
+
+/// The seats of a session.
+pub fn seats(lines: &mut String, filling: &Filling, number: u64) {
+    let session = filling.world.session(number);
+    let joined = match session.state {
+        State::Completed(minutes) | State::Cancelled(minutes) => filling.ago(minutes + 1000),
+        State::Active | State::Waiting | State::StartingSoon => filling.ago(300),
+    };
+    for seat in 0..session.seats {
+        let player = filling.world.player(number, seat);
+        let _ = writeln!(
+            lines,
+            "{}\t{}\t{}\t{joined}",
+            id(Kind::Session, number),
+            id(Kind::User, player),
+            id(Kind::Character, player)
+        );
+    }
+}
+
+/// The rolls of a session.
+pub fn rolls(lines: &mut String, filling: &Filling, number: u64) {
+    let session = filling.world.session(number);
+    let begun = match session.state {
+        State::Completed(minutes) => minutes + 180,
+        _ => 180,
+    };
+    let count = filling.world.rolls(&session);
+    for roll in 0..count {
+        let seed = draw(33, number * 1000 + roll);
+        let player = filling.world.player(number, roll % session.seats);
+        let sheet = SHEETS[(player % 4) as usize].1;
+        let attribute = (seed % 4) as usize;
+        let dice: Vec<u64> = (0..sheet[attribute]).map(|die| 1 + (seed >> (8 * die + 8)) % 6).collect();
+        let total: u64 = dice.iter().sum();
+        let difficulty = 3 + (seed >> 3) % 16;
+        let outcome = if dice.iter().all(|die| *die == 6) {
+            "critical_success"
+        } else if dice.iter().all(|die| *die == 1) {
+            "critical_failure"
+        } else if total >= difficulty {
+            "success"
+        } else {
+            "failure"
+        };
+        let dice: Vec<String> = dice.iter().map(u64::to_string).collect();
+        let _ = writeln!(
+            lines,
+            "{}\t{}\t{}\tHero {player}\t{}\t{}\t{difficulty}\t{}\t{{{}}}\t{total}\t{total}\t{}\t{outcome}\t{}\t{}\t{}",
+            part(Kind::Roll, number, roll),
+            id(Kind::Session, number),
+            id(Kind::Character, player),
+            ["might", "grace", "wit", "heart"][attribute],
+            dice.len(),
+            ["attribute_check", "attack", "defense", "damage"][(seed >> 5) as usize % 4],
+            dice.join(","),
+            outcome.ends_with("success"),
+            total as i64 - difficulty as i64,
+            seed >> 20,
+            filling.ago(begun - roll * 170 / count),
+        );
+    }
+}
+
+/// The events of a lively table.
+pub fn events(lines: &mut String, filling: &Filling, number: u64) {
+    let session = filling.world.lively_session(number);
+    for event in 0..EVENTS {
+        let _ = writeln!(
+            lines,
+            "{}\t{}\tdice_rolled\t{{\"rollId\": \"{}\", \"characterName\": \"Hero {number}\", \"rollType\": \"attack\", \
+             \"attribute\": \"might\", \"difficulty\": 9, \"results\": [4, 2, 6], \"total\": 12, \"outcome\": \
+             \"success\", \"success\": true}}\t{}",
+            part(Kind::Event, session, event),
+            id(Kind::Session, session),
+            part(Kind::Roll, session, event),
+            filling.ago(1000 - event * 9),
+        );
+    }
+}
