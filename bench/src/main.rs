@@ -112,7 +112,7 @@ enum Command {
 #[derive(Args, Clone, Debug)]
 pub struct Compare {
     /// How big the world is, several with commas; 1 is 200 thousand users, 300 thousand sessions, a million rolls and events.
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = scale)]
     scale: Vec<f64>,
     /// Folder for the report, the plots and the page.
     #[arg(long)]
@@ -132,6 +132,11 @@ pub struct Compare {
     /// Only the measures whose name holds this.
     #[arg(long)]
     only: Option<String>,
+}
+
+/// A scale that a machine may bear.
+fn scale(text: &str) -> Result<f64, String> {
+    text.trim().parse().ok().filter(|scale| (0.001..=100.0).contains(scale)).ok_or("is 0.001 to 100".to_owned())
 }
 
 impl Compare {

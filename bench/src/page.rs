@@ -7,7 +7,8 @@ use crate::{goals::goals, report::Report};
 /// The whole page; the plots are at that path from it.
 #[must_use]
 pub fn page(report: &Report, plots: &str) -> String {
-    let mut page = String::from(HEAD);
+    let measured: Vec<String> = scales(report).iter().map(f64::to_string).collect();
+    let mut page = HEAD.replace("{scales}", &measured.join(","));
     settings(&mut page, report);
     page.push_str("\n## Goals\n\n| what | asked | measured | |\n| --- | --- | --- | --- |\n");
     for goal in goals(report) {
@@ -23,7 +24,7 @@ pub fn page(report: &Report, plots: &str) -> String {
 
 const HEAD: &str = "# Performance
 
-Made by `cargo run --release -p bench -- compare --scale 0.1,1,10 --out target/bench --docs`; [bench](../bench/README.md)
+Made by `cargo run --release -p bench -- compare --scale {scales} --out target/bench --docs`; [bench](../bench/README.md)
 says how it measures. The specification's own SQL and this schema stand in one cluster, filled with the same rows, and are
 asked in turns. Scale 1 is 200 thousand users, 300 thousand sessions (100 thousand of them in the lobby), 600 thousand seats,
 a million rolls and a million events.

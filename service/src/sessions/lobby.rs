@@ -183,7 +183,10 @@ impl Asked {
         // Of one Seer there are few: found first, whatever the planner would think of a walk along the whole list.
         let sessions = match filter.seer_id {
             None => "public.sessions".to_owned(),
-            Some(seer) => format!("(SELECT * FROM public.sessions WHERE seer_id = {} OFFSET 0)", binds.bind(seer)),
+            Some(seer) => format!(
+                "(WITH run AS MATERIALIZED (SELECT * FROM public.sessions WHERE seer_id = {}) SELECT * FROM run)",
+                binds.bind(seer)
+            ),
         };
         if let Some(difficulty) = filter.difficulty {
             let value = binds.bind(difficulty.to_value().value.into_owned());
