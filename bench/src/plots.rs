@@ -76,7 +76,7 @@ fn statements(report: &Report, path: &Path) -> Drawn {
         chart.draw_series([Circle::new((one.prd_ms, place), 4, THEIRS.filled())])?;
         chart.draw_series([Circle::new((one.ours_ms, place), 4, OURS.filled())])?;
     }
-    legend(&mut chart, &[("here", OURS), ("specification", THEIRS)])?;
+    legend(&mut chart, SeriesLabelPosition::MiddleRight, &[("here", OURS), ("specification", THEIRS)])?;
     root.present()?;
     Ok(())
 }
@@ -84,6 +84,7 @@ fn statements(report: &Report, path: &Path) -> Drawn {
 /// Empty series that only the legend shows.
 fn legend<'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
+    position: SeriesLabelPosition,
     entries: &[(&str, RGBColor)],
 ) -> Drawn
 where
@@ -102,7 +103,7 @@ where
         .background_style(WHITE.mix(0.85))
         .border_style(GREY)
         .label_font(("sans-serif", 14))
-        .position(SeriesLabelPosition::LowerRight)
+        .position(position)
         .draw()?;
     Ok(())
 }
@@ -140,7 +141,7 @@ fn growth(report: &Report, path: &Path) -> Drawn {
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, color.filled())))?;
         }
     }
-    legend(&mut chart, &[("here", OURS), ("specification", THEIRS)])?;
+    legend(&mut chart, SeriesLabelPosition::MiddleRight, &[("here", OURS), ("specification", THEIRS)])?;
     root.present()?;
     Ok(())
 }
@@ -178,7 +179,7 @@ fn operations(report: &Report, path: &Path) -> Drawn {
         };
         chart.draw_series([bar(-0.36, 0.0, one.ops_s, OURS), bar(0.0, 0.36, one.pgbench_ops_s, THIRD)])?;
     }
-    legend(&mut chart, &[("the service", OURS), ("pgbench", THIRD)])?;
+    legend(&mut chart, SeriesLabelPosition::UpperLeft, &[("the service", OURS), ("pgbench", THIRD)])?;
     root.present()?;
     Ok(())
 }
@@ -254,5 +255,5 @@ where
         chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, color.filled())))?;
     }
     let entries: Vec<(&str, RGBColor)> = curves.iter().map(|(name, color, _)| (*name, *color)).collect();
-    legend(&mut chart, &entries)
+    legend(&mut chart, SeriesLabelPosition::LowerRight, &entries)
 }
