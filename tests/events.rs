@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::Value;
 
 use crate::world::{Asking, World, at_once, roll, row};
@@ -276,4 +276,17 @@ async fn finished_sessions_move_to_the_archive_with_their_seats_and_rolls() {
     }
     let kept = row(&world.owner(), "SELECT seats_taken, status FROM archived_sessions").await;
     assert_eq!((kept["seats_taken"].as_i64(), kept["status"].as_str()), (Some(2), Some("completed")));
+}
+
+#[tokio::test]
+async fn a_clean_up_that_was_planned_on_an_empty_table_keeps_to_its_index() {
+    let world = World::new().await;
+    // Known to be empty, as after its first vacuum.
+    world.owner().exec("ANALYZE session_events").await.unwrap();
+    let transaction = world.owner().begin().await;
+    // The plan is kept by the connection: one that reads the whole table would go on doing so as it fills.
+    transaction.execute_unprepared("SELECT private.clean_events(100)").await.unwrap();
+    let read = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'public.session_events'::regclass";
+    let read = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, read)).await.unwrap().unwrap();
+    assert_eq!(read.try_get_by_index::<i64>(0).unwrap(), 0);
 }

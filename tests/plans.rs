@@ -100,7 +100,6 @@ impl Hot {
         transaction.execute_unprepared(&host).await.unwrap();
         let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
         let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE hot{values}");
-        // Past the driver's own cache, for which each of these would be a statement of its own.
         let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, explain)).await;
         let plan: Value = row.unwrap().unwrap().try_get_by_index(0).unwrap();
         transaction.execute_unprepared("DEALLOCATE hot").await.unwrap();

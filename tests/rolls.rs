@@ -1,5 +1,6 @@
 //! Rolls are rolled by the database and checked by it.
 
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use uuid::Uuid;
 
 use crate::world::{Asking, Refused, World, at_once, heroic_save, roll, row};
@@ -369,5 +370,17 @@ async fn leaving_saving_and_new_encounters_at_once_do_not_deadlock() {
             let fine = outcome.as_ref().map_or_else(|no| no.is_forbidden() || no.code == "SP011", |_| true);
             assert!(fine, "round {round}: {outcome:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_nobody_can_draw_are_none_and_take_no_time() {
+    let world = World::new().await;
+    let transaction = world.owner().begin().await;
+    transaction.execute_unprepared("SET LOCAL statement_timeout = '2s'").await.unwrap();
+    for (bound, wanted) in [("NULL", "6"), ("6", "NULL"), ("257", "6"), ("6", "0")] {
+        let drawn = format!("SELECT cardinality(private.random_numbers({bound}, {wanted}))");
+        let drawn = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, drawn)).await;
+        assert_eq!(drawn.unwrap().unwrap().try_get_by_index::<i32>(0).unwrap(), 0, "{wanted} below {bound}");
     }
 }
