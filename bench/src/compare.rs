@@ -35,6 +35,7 @@ const SETTINGS: [&str; 8] = [
 ];
 
 const SPECIFICATION: &str = include_str!("../sql/specification.sql");
+const ACCOUNTS: &str = include_str!("../sql/accounts.sql");
 const PLATFORM: &str = include_str!("../sql/platform.sql");
 
 /// The tables and all rules; what comes after renews what earlier versions laid.
@@ -95,12 +96,14 @@ async fn lay(server: &Server, scale: f64) -> Result<Both, Failure> {
     let pool = specification.connect(2).await?;
     // The platform alone: accounts, roles, who is asking.
     up(&pool, Some(1)).await?;
+    pool.execute_unprepared(ACCOUNTS).await?;
     pool.execute_unprepared(SPECIFICATION).await?;
     pool.execute_unprepared(PLATFORM).await?;
     pool.close().await?;
     let ours = server.empty().await?;
     let pool = ours.connect(2).await?;
     up(&pool, Some(FIRST_STEPS)).await?;
+    pool.execute_unprepared(ACCOUNTS).await?;
 
     let filling = fill(ours.url(), Side::Ours, world, now);
     let (built, theirs) = tokio::try_join!(filling, fill(specification.url(), Side::Specification, world, now))?;
