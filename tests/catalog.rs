@@ -71,7 +71,7 @@ async fn visitors_may_call_nothing_but_what_their_policies_ask() {
         "SELECT oid::regprocedure::text FROM pg_proc
           WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
             AND has_function_privilege('anon', oid, 'EXECUTE')
-            AND proname NOT IN ('get_session_details', 'session_roster', 'session_adventure', 'my_session_ids',
+            AND proname NOT IN ('get_session_details', 'session_company', 'my_session_ids',
                                 'my_archived_session_ids', 'can_see_adventure', 'is_server')",
     )
     .await;

@@ -141,7 +141,11 @@ async fn killed_anywhere_and_run_again_it_is_as_if_never_killed() {
 }
 
 /// Dumps of databases that earlier versions migrated, with rows in them; each version that changes the schema adds one.
-const EARLIER: [&str; 2] = [include_str!("upgrade/2026-11-23.sql"), include_str!("upgrade/2026-11-24.sql")];
+const EARLIER: [&str; 3] = [
+    include_str!("upgrade/2026-11-23.sql"),
+    include_str!("upgrade/2026-11-24.sql"),
+    include_str!("upgrade/2026-11-25.sql"),
+];
 
 #[tokio::test]
 async fn a_database_of_an_earlier_version_becomes_like_a_new_one_and_loses_nothing() {

@@ -17,6 +17,7 @@ mod m20261101_000005_live;
 mod m20261101_000006_upkeep;
 mod m20261124_000007_renewal;
 mod m20261124_000008_closed_accounts;
+mod m20261125_000009_shorter_ways;
 
 pub use connect::{ConnectError, connect};
 pub use guard::{Refusal, check_known};
@@ -48,6 +49,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_000006_upkeep::Migration),
             Box::new(m20261124_000007_renewal::Migration),
             Box::new(m20261124_000008_closed_accounts::Migration),
+            Box::new(m20261125_000009_shorter_ways::Migration),
         ]
     }
 

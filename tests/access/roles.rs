@@ -166,8 +166,10 @@ const ELEVATED: &[(&str, &str)] = &[
     ),
     ("close_account", "the own account erased; to the service, any"),
     ("my_email", "the own address"),
-    ("session_roster", "of a session that the caller sees: its mates' names and classes"),
-    ("session_adventure", "of a session that the caller sees: its adventure, the content for the table alone"),
+    (
+        "session_company",
+        "of a session that the caller sees: its mates' names and classes, its adventure, the content for the table alone",
+    ),
     ("clean_events", "upkeep in batches"),
     ("archive_sessions", "upkeep in batches"),
 ];

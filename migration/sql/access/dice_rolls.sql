@@ -11,10 +11,13 @@ AS $$
 DECLARE
   me uuid := auth.uid();
   seer uuid;
+  is_seated boolean;
 BEGIN
-  SELECT session.seer_id
-  INTO seer
+  -- The player's own seat, by its key.
+  SELECT session.seer_id, coalesce(seat.character_id = hero AND seat.is_active, false)
+  INTO seer, is_seated
   FROM public.sessions AS session
+  LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = me
   WHERE session.id = wanted
     AND session.status = 'active';
   IF NOT FOUND THEN
@@ -23,23 +26,22 @@ BEGIN
   IF creature IS NOT NULL THEN
     RETURN seer = me;
   END IF;
+  IF is_seated OR seer IS DISTINCT FROM me THEN
+    RETURN is_seated;
+  END IF;
   RETURN EXISTS (
     SELECT
     FROM public.session_players AS seat
     WHERE seat.session_id = wanted
       AND seat.character_id = hero
       AND seat.is_active
-      AND (seat.user_id = me OR seer = me)
   )
-  OR (
-    seer = me
-    AND EXISTS (
-      SELECT
-      FROM public.characters AS own
-      WHERE own.id = hero
-        AND own.user_id = me
-        AND own.retired_at IS NULL
-    )
+  OR EXISTS (
+    SELECT
+    FROM public.characters AS own
+    WHERE own.id = hero
+      AND own.user_id = me
+      AND own.retired_at IS NULL
   );
 END
 $$;

@@ -6,8 +6,7 @@ GRANT EXECUTE ON FUNCTION
   private.my_archived_session_ids(),
   private.can_see_adventure(uuid),
   private.is_server(),
-  private.session_roster(uuid),
-  private.session_adventure(uuid),
+  private.session_company(uuid),
   public.get_session_details(uuid)
 TO anon, authenticated, service_role;
 

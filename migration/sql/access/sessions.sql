@@ -1,32 +1,5 @@
 -- Public sessions are everyone's to see, private ones their participants'; the Seer alone changes one.
 
--- Whether the caller sees the session, as the policy below says it, for tables that hang on it.
-CREATE OR REPLACE FUNCTION private.can_see_session(wanted uuid)
-RETURNS boolean
-LANGUAGE plpgsql
-STABLE
-SECURITY DEFINER
-SET search_path = ''
-AS $$
-BEGIN
-  RETURN EXISTS (
-    SELECT
-    FROM public.sessions AS session
-    WHERE session.id = wanted
-      AND (
-        session.is_public
-        OR session.seer_id = auth.uid()
-        OR EXISTS (
-          SELECT
-          FROM public.session_players AS seat
-          WHERE seat.session_id = session.id
-            AND seat.user_id = auth.uid()
-        )
-      )
-  );
-END
-$$;
-
 CREATE OR REPLACE FUNCTION private.is_seer(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -52,84 +25,71 @@ STABLE
 SECURITY DEFINER
 SET search_path = ''
 AS $$
+DECLARE
+  me uuid := auth.uid();
 BEGIN
-  RETURN private.is_seer(wanted)
-    OR EXISTS (
-      SELECT
-      FROM public.session_players AS seat
-      WHERE seat.session_id = wanted
-        AND seat.user_id = auth.uid()
-        AND seat.is_active
-    );
-END
-$$;
-
--- Who sits there, with the name and class of each character: characters are their owners', a table sees its mates'.
--- As in every look at seats, a visitor sees none.
-CREATE OR REPLACE FUNCTION private.session_roster(wanted uuid)
-RETURNS jsonb
-LANGUAGE plpgsql
-STABLE
-SECURITY DEFINER
-SET search_path = ''
-AS $$
-BEGIN
-  IF NOT private.is_server() AND (auth.uid() IS NULL OR NOT private.can_see_session(wanted)) THEN
-    RETURN '[]'::jsonb;
-  END IF;
-  RETURN (
-    SELECT coalesce(
-      jsonb_agg(
-        jsonb_build_object(
-          'userId', seat.user_id,
-          'characterId', seat.character_id,
-          'characterName', hero.name,
-          'characterClass', hero.class,
-          'displayName', profile.display_name,
-          'avatarUrl', profile.avatar_url,
-          'joinedAt', seat.joined_at,
-          'isActive', seat.is_active
-        )
-        ORDER BY seat.joined_at, seat.user_id
-      ),
-      '[]'
-    )
-    FROM public.session_players AS seat
-    JOIN public.characters AS hero ON hero.id = seat.character_id
-    JOIN public.users AS profile ON profile.id = seat.user_id
-    WHERE seat.session_id = wanted
+  RETURN EXISTS (
+    SELECT
+    FROM public.sessions AS session
+    LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = me
+    WHERE session.id = wanted
+      AND (session.seer_id = me OR seat.is_active)
   );
 END
 $$;
 
--- The adventure that the session plays. Its content is for those who may read the adventure or sit at the table: a
--- public session with a draft does not publish the draft.
-CREATE OR REPLACE FUNCTION private.session_adventure(wanted uuid)
-RETURNS jsonb
+-- Who sits there, with the name and class of each character, and what is played; nothing of a session that the caller does
+-- not see. Characters are their owners', a table sees its mates'; as in every look at seats, a visitor sees none. The
+-- content of the adventure is for those who may read it or sit at the table: a public session with a draft does not
+-- publish the draft.
+CREATE OR REPLACE FUNCTION private.session_company(wanted uuid)
+RETURNS TABLE (players jsonb, adventure jsonb)
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
 SET search_path = ''
 AS $$
 DECLARE
-  adventure public.adventures;
+  me uuid := auth.uid();
+  sees_all boolean := private.is_server();
 BEGIN
-  IF NOT private.is_server() AND NOT private.can_see_session(wanted) THEN
-    RETURN NULL;
-  END IF;
-  SELECT played.*
-  INTO adventure
+  RETURN QUERY
+  SELECT
+    CASE
+      WHEN sees_all OR me IS NOT NULL THEN (
+        SELECT coalesce(
+          jsonb_agg(
+            jsonb_build_object(
+              'userId', seat.user_id,
+              'characterId', seat.character_id,
+              'characterName', hero.name,
+              'characterClass', hero.class,
+              'displayName', profile.display_name,
+              'avatarUrl', profile.avatar_url,
+              'joinedAt', seat.joined_at,
+              'isActive', seat.is_active
+            )
+            ORDER BY seat.joined_at, seat.user_id
+          ),
+          '[]'
+        )
+        FROM public.session_players AS seat
+        JOIN public.characters AS hero ON hero.id = seat.character_id
+        JOIN public.users AS profile ON profile.id = seat.user_id
+        WHERE seat.session_id = wanted
+      )
+      ELSE '[]'::jsonb
+    END,
+    CASE
+      WHEN sees_all OR played.status = 'published' OR played.creator_id = me OR session.seer_id = me OR own.is_active
+        THEN to_jsonb(played.*)
+      ELSE to_jsonb(played.*) - 'content' - 'validation_errors'
+    END
   FROM public.sessions AS session
   JOIN public.adventures AS played ON played.id = session.adventure_id
-  WHERE session.id = wanted;
-  IF private.is_server()
-    OR adventure.status = 'published'
-    OR adventure.creator_id = auth.uid()
-    OR private.is_at_table(wanted)
-  THEN
-    RETURN to_jsonb(adventure);
-  END IF;
-  RETURN to_jsonb(adventure) - 'content' - 'validation_errors';
+  LEFT JOIN public.session_players AS own ON own.session_id = session.id AND own.user_id = me
+  WHERE session.id = wanted
+    AND (sees_all OR session.is_public OR session.seer_id = me OR own.user_id IS NOT NULL);
 END
 $$;
 
@@ -144,11 +104,9 @@ SET search_path = ''
 AS $$
 BEGIN
   RETURN QUERY
-  SELECT
-    to_jsonb(session.*),
-    private.session_roster(session.id),
-    private.session_adventure(session.id)
+  SELECT to_jsonb(session.*), company.players, company.adventure
   FROM public.sessions AS session
+  CROSS JOIN LATERAL private.session_company(session.id) AS company
   WHERE session.id = p_session_id;
 END
 $$;

@@ -148,7 +148,12 @@ BEGIN
       WHEN NEW.roll_type = 'initiative' THEN 1
       ELSE least(10, greatest(1, strength + private.sum_of_modifiers(NEW.modifiers, 'dice')))
     END;
-    NEW.results := ARRAY(SELECT face + 1 FROM unnest(private.random_numbers(6, NEW.dice_count)) AS face);
+    -- Faces begin at one. A loop, because a query over the array would cost more than the dice.
+    NEW.results := private.random_numbers(6, NEW.dice_count);
+    FOR die IN 1 .. NEW.dice_count
+    LOOP
+      NEW.results[die] := NEW.results[die] + 1;
+    END LOOP;
   END IF;
 
   NEW.dice_count := coalesce(NEW.dice_count, cardinality(NEW.results));

@@ -55,3 +55,9 @@ BEGIN
   END IF;
 END
 $$;
+
+-- Helpers that others took the place of.
+DROP FUNCTION IF EXISTS
+  private.session_roster(uuid),
+  private.session_adventure(uuid),
+  private.can_see_session(uuid);
