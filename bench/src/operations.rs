@@ -80,6 +80,10 @@ const TURNS: u32 = 3;
 /// The service's own bound on an operation, which is one of the values that it sends.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// What the service says with its BEGIN.
+const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
+    set_config('statement_timeout', $3, true)";
+
 /// Where it happens.
 pub struct Place<'a> {
     /// Address of the database.
@@ -112,8 +116,8 @@ pub async fn operations(
     let mut operated = Vec::new();
     for (doing, name) in ALL {
         let steps = steps(doing, capturing().await?, place.samples).await?;
-        // What is prepared, and begin and commit, which are not.
-        let round_trips = steps.len() + 2;
+        // Begin with the identity, each statement, and commit.
+        let round_trips = steps.len() + 1;
         let script = place.folder.join("script.sql");
         tokio::fs::write(&script, pgbench::script(&steps)).await?;
         for clients in CLIENTS {
@@ -227,25 +231,24 @@ fn each(before: Option<Duration>, after: Option<Duration>, count: f64) -> Option
 async fn steps(doing: Doing, mut capturing: Capturing, samples: &[Sample]) -> Result<Vec<Step>, Failure> {
     let ada = capturing.sparc.as_user(samples[0].player).with_deadline(DEADLINE);
     once(doing, &ada, &samples[0]).await?;
-    let values = |identity: bool, sample: &Sample| -> Vec<String> {
+    let identity = |sample: &Sample| -> Vec<String> {
         let claims = format!("{{\"role\":\"authenticated\",\"sub\":\"{}\"}}", sample.player);
+        vec![quoted("authenticated"), quoted(claims), quoted(DEADLINE.as_millis())]
+    };
+    let values = |sample: &Sample| -> Vec<String> {
         let session = quoted(sample.session);
         match doing {
-            _ if identity => vec![quoted("authenticated"), quoted(claims), quoted(DEADLINE.as_millis())],
             Doing::Roll => roll_values(sample),
             Doing::Send => vec!["gen_random_uuid()".to_owned(), session, quoted("client.wave"), quoted("{}")],
             Doing::Lobby => Vec::new(),
             Doing::History => vec![session, quoted(51)],
         }
     };
-    let statements = capturing.since().await?;
-    Ok(statements
-        .into_iter()
-        .map(|statement| {
-            let values = samples.iter().map(|sample| values(statement.is_identity(), sample)).collect();
-            Step { sql: statement.sql, values }
-        })
-        .collect())
+    let mut steps = vec![Step { sql: IDENTITY.to_owned(), values: samples.iter().map(identity).collect() }];
+    for statement in capturing.since().await? {
+        steps.push(Step { sql: statement.sql, values: samples.iter().map(values).collect() });
+    }
+    Ok(steps)
 }
 
 async fn run_pgbench(script: &Path, clients: u32, place: &Place<'_>) -> Result<Run, Failure> {

@@ -11,12 +11,13 @@ pub struct Step {
     pub values: Vec<Vec<String>>,
 }
 
-/// The whole script: each client takes its values once, and then repeats the transaction.
+/// The whole script: each client takes its values once, and then repeats the transaction. The first step is the identity.
 #[must_use]
 pub fn script(steps: &[Step]) -> String {
     let mut names = Vec::new();
     let mut rows: Vec<Vec<String>> = vec![Vec::new(); steps.first().map_or(0, |step| step.values.len())];
-    let mut transaction = String::from("BEGIN;\n");
+    // Begin and identity in one message, as the service sends them.
+    let mut transaction = String::from("\\startpipeline\nBEGIN;\n");
     for (place, step) in steps.iter().enumerate() {
         let mut sql = step.sql.clone();
         for number in (1..=step.values[0].len()).rev() {
@@ -34,7 +35,8 @@ pub fn script(steps: &[Step]) -> String {
             };
             sql = sql.replace(&format!("${number}"), &replacement);
         }
-        let _ = writeln!(transaction, "{sql};");
+        let end = if place == 0 { "\n\\endpipeline" } else { "" };
+        let _ = writeln!(transaction, "{sql};{end}");
     }
     transaction.push_str("COMMIT;\n");
 

@@ -116,7 +116,7 @@ pub struct Adventures<'a, C> {
 impl<C: Caller> Adventures<'_, C> {
     /// Makes a draft of the caller's. Twice with the same id gives the first.
     ///
-    /// Who may: a user. Four round trips. No event.
+    /// Who may: a user. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -150,7 +150,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// Changes what an adventure is called and for whom it is; its content has [`set_content`](Self::set_content).
     /// Nothing to change gives it as it is.
     ///
-    /// Who may: the creator, and the service. Four round trips. No event.
+    /// Who may: the creator, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -171,7 +171,7 @@ impl<C: Caller> Adventures<'_, C> {
 
     /// Replaces the content of a draft; it is valid again once it was judged again.
     ///
-    /// Who may: the creator, and the service. Four round trips. No event.
+    /// Who may: the creator, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// Judges the content, writes the verdict down, and gives every fault with the node that it is at. No fault: the
     /// adventure is valid and may be published.
     ///
-    /// Who may: the creator. Seven round trips. No event.
+    /// Who may: the creator. Six round trips. No event.
     ///
     /// # Errors
     ///
@@ -197,7 +197,7 @@ impl<C: Caller> Adventures<'_, C> {
 
     /// Judges the content, and publishes the adventure if it has no fault. A published one stays as it is.
     ///
-    /// Who may: the creator. Eight round trips. No event.
+    /// Who may: the creator. Seven round trips. No event.
     ///
     /// # Errors
     ///
@@ -215,7 +215,7 @@ impl<C: Caller> Adventures<'_, C> {
 
     /// Takes an adventure back to a draft, from the catalogue or the archive. Sessions that play it go on.
     ///
-    /// Who may: the creator, and the service. Four round trips. No event.
+    /// Who may: the creator, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -228,7 +228,7 @@ impl<C: Caller> Adventures<'_, C> {
 
     /// Puts an adventure away: out of the catalogue, its history kept.
     ///
-    /// Who may: the creator, and the service. Four round trips. No event.
+    /// Who may: the creator, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -241,7 +241,7 @@ impl<C: Caller> Adventures<'_, C> {
 
     /// Deletes an adventure that was never played, with its creatures.
     ///
-    /// Who may: the creator, and the service. Four round trips. No event.
+    /// Who may: the creator, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -256,7 +256,7 @@ impl<C: Caller> Adventures<'_, C> {
 
     /// One adventure with its content.
     ///
-    /// Who may: everybody where it is published, else the creator. Four round trips.
+    /// Who may: everybody where it is published, else the creator. Three round trips.
     ///
     /// # Errors
     ///
@@ -270,7 +270,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// Sets what players think of an adventure: 0.00 to 9.99, or nothing yet. Who rates, and how, is the service's to
     /// say; the catalogue is ordered by it.
     ///
-    /// Who may: the service. Four round trips. No event.
+    /// Who may: the service. Three round trips. No event.
     ///
     /// # Errors
     ///

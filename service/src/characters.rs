@@ -97,7 +97,7 @@ pub struct Characters<'a, C> {
 impl<C: Caller> Characters<'_, C> {
     /// Makes a character of the caller's. Twice with the same id gives the first.
     ///
-    /// Who may: a user, for oneself. Four round trips. No event.
+    /// Who may: a user, for oneself. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -135,7 +135,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// The caller's living characters, the one played last first.
     ///
-    /// Who may: a user. Four round trips.
+    /// Who may: a user. Three round trips.
     ///
     /// # Errors
     ///
@@ -158,7 +158,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// The caller's retired characters, the last to retire first.
     ///
-    /// Who may: a user. Four round trips.
+    /// Who may: a user. Three round trips.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// One character.
     ///
-    /// Who may: its owner, and the service. Four round trips.
+    /// Who may: its owner, and the service. Three round trips.
     ///
     /// # Errors
     ///
@@ -190,7 +190,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Where a character sits and sat, in sessions that are not archived, the last seat first.
     ///
-    /// Who may: its owner, and whoever sees the sessions. Four round trips.
+    /// Who may: its owner, and whoever sees the sessions. Three round trips.
     ///
     /// # Errors
     ///
@@ -218,7 +218,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Gives a character another name.
     ///
-    /// Who may: its owner, and the service. Four round trips. No event.
+    /// Who may: its owner, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -231,7 +231,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Says anew what a character carries.
     ///
-    /// Who may: its owner, and the service. Four round trips. No event.
+    /// Who may: its owner, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -245,7 +245,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Says anew what only this character can do.
     ///
-    /// Who may: its owner, and the service. Four round trips. No event.
+    /// Who may: its owner, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -261,7 +261,7 @@ impl<C: Caller> Characters<'_, C> {
     /// Sends a character to rest: its history stays, it takes no seat, and it does not count against ten. Again is no
     /// error.
     ///
-    /// Who may: its owner, and the service. Four round trips. No event.
+    /// Who may: its owner, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -272,7 +272,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Brings a retired character back. Again is no error.
     ///
-    /// Who may: its owner, and the service. Four round trips. No event.
+    /// Who may: its owner, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -284,7 +284,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Deletes a character that was never played.
     ///
-    /// Who may: its owner, and the service. Four round trips. No event.
+    /// Who may: its owner, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///

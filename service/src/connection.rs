@@ -1,5 +1,6 @@
 //! An identity as a SeaORM connection: every statement in a short transaction of its own.
 
+mod link;
 mod transaction;
 mod worn;
 
@@ -8,12 +9,11 @@ use std::{pin::Pin, time::Duration};
 use async_trait::async_trait;
 use futures_util::{Stream, StreamExt, stream};
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
-    RuntimeErr, Statement, StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionSession,
-    TransactionTrait,
+    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseConnectionType, DbBackend, DbErr, ExecResult,
+    IsolationLevel, QueryResult, RuntimeErr, Statement, StatementBuilder, StreamTrait, TransactionError,
+    TransactionOptions, TransactionSession, TransactionTrait,
 };
 use tokio::sync::mpsc;
-use tracing::Instrument;
 use uuid::Uuid;
 
 pub use transaction::Transaction;
@@ -26,7 +26,7 @@ use transaction::transaction_trait;
 /// [`as_anon`](crate::Sparc::as_anon) and [`as_service`](crate::Sparc::as_service), cheap to clone.
 ///
 /// It is a SeaORM connection: finds, inserts, updates, raw statements, loaders, paginators and streams run under row
-/// security, each in a short transaction of its own (four round trips; five for a raw statement, after which is looked
+/// security, each in a short transaction of its own (three round trips; four for a raw statement, after which is looked
 /// whether the identity is still the same). Several together go through [`begin`](TransactionTrait::begin).
 ///
 /// There is no way from it to the bare connection, nor to another identity:
@@ -92,12 +92,11 @@ impl As {
     }
 
     pub(crate) async fn begin_worn(&self, options: TransactionOptions, time: Option<Duration>) -> Result<Worn, DbErr> {
-        // In a task of its own, because the driver forgets a BEGIN that nobody waits for any more: the connection would go
-        // back to the pool with a transaction open. This one is waited for, and rolled back.
-        let db = self.db.clone();
-        let begun = tokio::spawn(async move { db.begin_with_options(options).await }.in_current_span());
-        let begun = begun.await.map_err(|error| DbErr::Conn(RuntimeErr::Internal(error.to_string())))??;
-        Worn::put_on(begun, self.identity, time, self.statements).await
+        let DatabaseConnectionType::SqlxPostgresPoolConnection(_) = &self.db.inner else {
+            return Err(DbErr::Conn(RuntimeErr::Internal("no pool of PostgreSQL connections".to_owned())));
+        };
+        let pool = self.db.get_postgres_connection_pool();
+        Worn::begin(pool, options, self.identity, time, self.statements).await
     }
 
     async fn begin_as(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
@@ -155,6 +154,14 @@ impl ConnectionTrait for As {
 /// Rows as they come, from a transaction that lives as long as the stream.
 pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'a>>;
 
+/// What a task sends, as a stream.
+fn received<'a>(read: mpsc::Receiver<Result<QueryResult, DbErr>>) -> RowStream<'a> {
+    Box::pin(stream::unfold(read, |mut read| async {
+        let row = read.recv().await?;
+        Some((row, read))
+    }))
+}
+
 /// Rows that may wait for a slow reader before the server does.
 const STREAM_BUFFER: usize = 64;
 
@@ -195,11 +202,7 @@ impl StreamTrait for As {
                     let _ = rows.send(Err(error)).await;
                 }
             });
-            let rows = stream::unfold(read, |mut read| async {
-                let row = read.recv().await?;
-                Some((row, read))
-            });
-            Ok::<RowStream<'a>, DbErr>(Box::pin(rows))
+            Ok(received(read))
         })
     }
 }

@@ -123,7 +123,7 @@ pub struct Creatures<'a, C> {
 impl<C: Caller> Creatures<'_, C> {
     /// Puts a creature into an adventure. Twice with the same id gives the first.
     ///
-    /// Who may: the adventure's creator, and the service. Four round trips. No event.
+    /// Who may: the adventure's creator, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl<C: Caller> Creatures<'_, C> {
 
     /// Changes a creature. Nothing to change gives it as it is.
     ///
-    /// Who may: the adventure's creator, and the service. Four round trips. No event.
+    /// Who may: the adventure's creator, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -181,7 +181,7 @@ impl<C: Caller> Creatures<'_, C> {
 
     /// Takes a creature out of its adventure. Its rolls stay, under its name.
     ///
-    /// Who may: the adventure's creator, and the service. Four round trips. No event.
+    /// Who may: the adventure's creator, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -195,7 +195,7 @@ impl<C: Caller> Creatures<'_, C> {
 
     /// One creature.
     ///
-    /// Who may: whoever may read its adventure. Four round trips.
+    /// Who may: whoever may read its adventure. Three round trips.
     ///
     /// # Errors
     ///
@@ -208,7 +208,7 @@ impl<C: Caller> Creatures<'_, C> {
 
     /// The creatures of an adventure, by name.
     ///
-    /// Who may: whoever may read the adventure; to others there are none. Four round trips.
+    /// Who may: whoever may read the adventure; to others there are none. Three round trips.
     ///
     /// # Errors
     ///

@@ -47,7 +47,7 @@ impl<C: Caller> Dice<'_, C> {
     /// Twice with the same id gives the first roll.
     ///
     /// Who may: a player for the own seated character, the Seer for any character seated there, the own, and the
-    /// adventure's creatures; in an active session. Four round trips. Event `dice_rolled`.
+    /// adventure's creatures; in an active session. Three round trips. Event `dice_rolled`.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl<C: Caller> Dice<'_, C> {
     /// Rolls a failed roll again, the same way; the new result stands even if it is worse.
     ///
     /// One an encounter for each seat, once a roll, within thirty seconds. Who may: who may roll for the character.
-    /// Five round trips. Event `dice_rolled`.
+    /// Four round trips. Event `dice_rolled`.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl<C: Caller> Dice<'_, C> {
 
     /// One roll.
     ///
-    /// Who may: those at the table. Four round trips.
+    /// Who may: those at the table. Three round trips.
     ///
     /// # Errors
     ///

@@ -61,7 +61,7 @@ impl<C: Caller> Events<'_, C> {
     /// Tells the table something of a client's own: kind `client.` and `kind`, with the caller's id as the sender's.
     /// Twice with the same id gives the first.
     ///
-    /// Who may: the Seer, whoever has a seat, and the service. Four round trips. Event `client.*`.
+    /// Who may: the Seer, whoever has a seat, and the service. Three round trips. Event `client.*`.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl<C: Caller> Events<'_, C> {
     /// What happened at a table after the event with that `seq` (0: all of the last day), at most two hundred, the
     /// oldest first. Who asks again with the last `seq` misses nothing.
     ///
-    /// Who may: those at the table; to others there are none. Four round trips.
+    /// Who may: those at the table; to others there are none. Three round trips.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl<C: Caller> Events<'_, C> {
     /// The `seq` of the newest event at a table: who has read the table's state begins to listen after it. 0 where there
     /// is none.
     ///
-    /// Who may: those at the table; to others there is none. Four round trips.
+    /// Who may: those at the table; to others there is none. Three round trips.
     ///
     /// # Errors
     ///

@@ -27,13 +27,6 @@ impl std::fmt::Display for Identity {
     }
 }
 
-/// Transaction-local, so that nothing of it reaches the next user of a pooled connection.
-const WEAR: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
-
-/// The same, with the milliseconds that a statement may take.
-const WEAR_IN_TIME: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
-    set_config('statement_timeout', $3, true)";
-
 /// Whether it is on as it was put on: the transaction was not ended, nothing put on another.
 const VERIFY: &str = "SELECT current_setting('role') = $1
     AND current_setting('request.jwt.claims', true) IS NOT DISTINCT FROM $2
@@ -67,37 +60,17 @@ impl Identity {
         claims.to_string()
     }
 
-    /// Puts the identity on for the rest of the transaction: one round trip.
-    pub(crate) async fn wear<C: ConnectionTrait>(self, transaction: &C, time: Option<Duration>) -> Result<(), DbErr> {
-        let mut values = vec![self.role().into(), self.claims().into()];
-        let sql = match time {
-            None => WEAR,
-            Some(time) => {
-                // None at all would be no bound.
-                values.push(time.as_millis().clamp(1, i32::MAX as u128).to_string().into());
-                WEAR_IN_TIME
-            }
-        };
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        transaction.query_one_raw(statement).await.map(|_| ())
-    }
-
-    /// The same, and forgets what was prepared on the connection: one round trip, in a statement that is not prepared
-    /// itself. What stands in it is a role of ours and an id, which need no quoting.
-    pub(crate) async fn wear_afresh<C: ConnectionTrait>(
-        self,
-        transaction: &C,
-        time: Option<Duration>,
-    ) -> Result<(), DbErr> {
+    /// What puts the identity on for the rest of the transaction, so that nothing of it reaches the next user of a pooled
+    /// connection, and says how long a statement may take. To be sent as it stands, with what begins the transaction: a role of
+    /// ours and an id need no quoting. (SET LOCAL would be a little faster; but the server's statistics of statements take
+    /// each of those for one of its own, a line for every user.)
+    pub(crate) fn wear(self, time: Option<Duration>) -> String {
         let (role, claims) = (self.role(), self.claims());
+        // None at all would be no bound.
         let time = time.map_or_else(String::new, |time| {
             format!(", set_config('statement_timeout', '{}', true)", time.as_millis().clamp(1, i32::MAX as u128))
         });
-        let sql = format!(
-            "DEALLOCATE ALL; SELECT set_config('role', '{role}', true), \
-             set_config('request.jwt.claims', '{claims}', true){time}"
-        );
-        transaction.execute_unprepared(&sql).await.map(|_| ())
+        format!("SELECT set_config('role', '{role}', true), set_config('request.jwt.claims', '{claims}', true){time}")
     }
 
     /// Looks whether it is still on: one round trip.
@@ -111,10 +84,9 @@ impl Identity {
         }
     }
 
-    /// Puts on this identity's role, leaving the claims: the beginning and the end of an elevated section.
-    pub(crate) async fn wear_role<C: ConnectionTrait>(self, transaction: &C) -> Result<(), DbErr> {
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, ROLE, [self.role().into()]);
-        transaction.query_one_raw(statement).await.map(|_| ())
+    /// What puts on this identity's role, leaving the claims: the beginning and the end of an elevated section.
+    pub(crate) fn wear_role(self) -> Statement {
+        Statement::from_sql_and_values(DbBackend::Postgres, ROLE, [self.role().into()])
     }
 }
 

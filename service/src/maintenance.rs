@@ -119,7 +119,7 @@ macro_rules! in_batches {
 impl<C: Caller> Maintenance<'_, C> {
     /// What is waiting to be done: the end of a progress bar.
     ///
-    /// Who may: the service. Four round trips.
+    /// Who may: the service. Three round trips.
     ///
     /// # Errors
     ///
@@ -135,7 +135,7 @@ impl<C: Caller> Maintenance<'_, C> {
     /// Deletes events older than a day, the oldest first, and tells after each batch how many are gone. Two at once share
     /// the work.
     ///
-    /// Who may: the service. Four round trips for each batch. No event.
+    /// Who may: the service. Three round trips for each batch. No event.
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ impl<C: Caller> Maintenance<'_, C> {
     /// Moves completed sessions that ended 90 days ago to the archive, with their seats and rolls, and tells after each
     /// batch how many have moved. Two at once share the work.
     ///
-    /// Who may: the service. Four round trips for each batch. No event.
+    /// Who may: the service. Three round trips for each batch. No event.
     ///
     /// # Errors
     ///
@@ -164,7 +164,7 @@ impl Maintenance<'_, As> {
     /// Vacuums and analyzes the tables where rows come and go fastest, and tells after each how many are done. A table
     /// that somebody else vacuums is left to them; none is begun after the time of the run.
     ///
-    /// Who may: the service, over a login that owns the tables (the one that migrated). Four round trips and one for each
+    /// Who may: the service, over a login that owns the tables (the one that migrated). Three round trips and one for each
     /// table. No event.
     ///
     /// # Errors

@@ -105,7 +105,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// Opens a session with the caller as its Seer; the database draws its code. Twice with the same id gives the
     /// first.
     ///
-    /// Who may: a user. Four round trips. No event.
+    /// Who may: a user. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// Changes what a session offers; what happens in it has operations of its own. Nothing to change gives it as it
     /// is.
     ///
-    /// Who may: the Seer, and the service. Four round trips. No event.
+    /// Who may: the Seer, and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// One session.
     ///
-    /// Who may: everybody where it is public, else those at its table. Four round trips.
+    /// Who may: everybody where it is public, else those at its table. Three round trips.
     ///
     /// # Errors
     ///

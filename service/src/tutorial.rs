@@ -120,7 +120,7 @@ pub struct Tutorial<'a, C> {
 impl<C: Caller> Tutorial<'_, C> {
     /// Where the caller is; none before the beginning.
     ///
-    /// Who may: a user. Four round trips.
+    /// Who may: a user. Three round trips.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl<C: Caller> Tutorial<'_, C> {
 
     /// Begins a path. Who has begun is given where they are: [`restart`](Self::restart) changes the path.
     ///
-    /// Who may: a user. Four round trips. No event.
+    /// Who may: a user. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl<C: Caller> Tutorial<'_, C> {
 
     /// Says that a step is learnt, the one where the caller is, and goes on to the next.
     ///
-    /// Who may: a user. Five round trips. No event.
+    /// Who may: a user. Four round trips. No event.
     ///
     /// # Errors
     ///
@@ -171,7 +171,7 @@ impl<C: Caller> Tutorial<'_, C> {
 
     /// Ends the tutorial, at the last step of the path. Again is no error.
     ///
-    /// Who may: a user. Four round trips. No event.
+    /// Who may: a user. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -191,7 +191,7 @@ impl<C: Caller> Tutorial<'_, C> {
 
     /// Leaves the tutorial out; whoever did may still go on. Also before the beginning. Again is no error.
     ///
-    /// Who may: a user. Four round trips. No event.
+    /// Who may: a user. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -208,7 +208,7 @@ impl<C: Caller> Tutorial<'_, C> {
 
     /// Goes back to the beginning, of that path: what was completed or skipped is so no more.
     ///
-    /// Who may: a user. Four round trips. No event.
+    /// Who may: a user. Three round trips. No event.
     ///
     /// # Errors
     ///

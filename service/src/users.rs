@@ -161,7 +161,7 @@ impl<C: Caller> Users<'_, C> {
     /// Signs somebody up in the stand-in for the platform; a trigger makes the profile. On Supabase the platform does
     /// that, and lets nobody else.
     ///
-    /// Who may: the service. Five round trips. No event.
+    /// Who may: the service. Four round trips. No event.
     ///
     /// # Errors
     ///
@@ -181,7 +181,7 @@ impl<C: Caller> Users<'_, C> {
 
     /// The profiles of those accounts, those that exist, in no particular order.
     ///
-    /// Who may: everybody. Four round trips.
+    /// Who may: everybody. Three round trips.
     ///
     /// # Errors
     ///
@@ -198,7 +198,7 @@ impl<C: Caller> Users<'_, C> {
 
     /// The profile of that account.
     ///
-    /// Who may: everybody. Four round trips.
+    /// Who may: everybody. Three round trips.
     ///
     /// # Errors
     ///
@@ -209,7 +209,7 @@ impl<C: Caller> Users<'_, C> {
 
     /// The profiles of that name, to the letter, the oldest account first; at most fifty.
     ///
-    /// Who may: everybody. Four round trips.
+    /// Who may: everybody. Three round trips.
     ///
     /// # Errors
     ///
@@ -228,7 +228,7 @@ impl<C: Caller> Users<'_, C> {
 
     /// The profile of the account with that address: for a support desk.
     ///
-    /// Who may: the service. Four round trips.
+    /// Who may: the service. Three round trips.
     ///
     /// # Errors
     ///
@@ -246,7 +246,7 @@ impl<C: Caller> Users<'_, C> {
 
     /// The own profile.
     ///
-    /// Who may: a user. Four round trips.
+    /// Who may: a user. Three round trips.
     ///
     /// # Errors
     ///
@@ -257,7 +257,7 @@ impl<C: Caller> Users<'_, C> {
 
     /// The own address, which nobody else can read. An account without one has `<id>@no-email.invalid`.
     ///
-    /// Who may: a user. Four round trips.
+    /// Who may: a user. Three round trips.
     ///
     /// # Errors
     ///
@@ -280,7 +280,7 @@ impl<C: Caller> Users<'_, C> {
 
     /// What the caller has done in the game.
     ///
-    /// Who may: a user, of oneself. Four round trips.
+    /// Who may: a user, of oneself. Three round trips.
     ///
     /// # Errors
     ///
@@ -294,7 +294,7 @@ impl<C: Caller> Users<'_, C> {
 
     /// Changes the own profile. Nothing to change gives it as it is.
     ///
-    /// Who may: a user. Five round trips. No event.
+    /// Who may: a user. Four round trips. No event.
     ///
     /// # Errors
     ///
@@ -322,7 +322,7 @@ impl<C: Caller> Users<'_, C> {
     /// On Supabase the platform should be asked instead, which also ends the account's sessions; there, this erases what
     /// is ours and, where the platform allows it, marks the account as deleted.
     ///
-    /// Who may: a user, oneself; the service, anybody. Four round trips. Events `player_left` and `session_status` at
+    /// Who may: a user, oneself; the service, anybody. Three round trips. Events `player_left` and `session_status` at
     /// the tables concerned.
     ///
     /// # Errors
@@ -345,7 +345,7 @@ impl<C: Caller> Users<'_, C> {
 
     /// Gives an account the badge, or takes it.
     ///
-    /// Who may: the service. Four round trips. No event.
+    /// Who may: the service. Three round trips. No event.
     ///
     /// # Errors
     ///

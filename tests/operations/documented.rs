@@ -155,7 +155,7 @@ fn the_table_of_operations_is_as_the_code_says() {
          Made from the documentation of `service/src` by `tests/operations/documented.rs`, which also asserts that each\n\
          error was seen, and none that is not told here. `SPARC_WRITE_DOCS=1 cargo test --test integration documented`\n\
          writes it anew. What any operation may answer besides (`busy`, `deadline_exceeded`, `connection_lost`,\n\
-         `pool_exhausted`, `server_exhausted`, `read_only`, `database`) is in [errors.md](errors.md). Round trips count begin, identity and commit; in a\n\
+         `pool_exhausted`, `server_exhausted`, `read_only`, `database`) is in [errors.md](errors.md). Round trips count begin with identity and commit; in a\n\
          caller's transaction they are three fewer.\n"
         .to_owned();
     let mut aggregate = String::new();

@@ -105,8 +105,8 @@ async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
             let tx = scene.identity(&sparc, EVERYBODY[who]).begin().await.unwrap();
             wire.round_trips();
             assert_eq!((operation.ask)(&tx, &scene).await, "done");
-            // Begin, identity and commit of a transaction of its own.
-            counted = wire.round_trips() + 3;
+            // Begin with the identity, and commit, of a transaction of its own.
+            counted = wire.round_trips() + 2;
             tx.rollback().await.unwrap();
         }
         let said = &documented.iter().find(|one| one.name == operation.name).unwrap().round_trips;
@@ -127,14 +127,14 @@ async fn alone<T>(sparc: &Sparc, wire: &Wire, operation: impl Future<Output = Re
     held.rollback().await.unwrap();
     assert!(operation.await.is_ok());
     let held = sparc.as_service().begin().await.unwrap();
-    // Rollback and the pool's question; the pool's question, begin and identity.
-    let counted = wire.round_trips() - 5;
+    // Rollback and the pool's question; the pool's question, and begin with the identity.
+    let counted = wire.round_trips() - 4;
     held.rollback().await.unwrap();
     counted
 }
 
 #[tokio::test]
-async fn a_roll_a_lobby_page_and_a_join_take_four_by_themselves() {
+async fn a_roll_a_lobby_page_and_a_join_take_three_by_themselves() {
     let scene = Scene::new().await;
     let (sparc, wire) = listened(&scene).await;
     let (ada, eve) = (sparc.as_user(scene.player.id), sparc.as_user(scene.stranger.id));
@@ -148,9 +148,9 @@ async fn a_roll_a_lobby_page_and_a_join_take_four_by_themselves() {
         eve.sessions().join(&code, scene.stranger.character).await.unwrap();
         eve.sessions().leave(scene.private).await.unwrap();
     }
-    assert_eq!(alone(&sparc, &wire, ada.dice().roll(check())).await, 4);
-    assert_eq!(alone(&sparc, &wire, sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None)).await, 4);
-    assert_eq!(alone(&sparc, &wire, eve.sessions().join(&code, scene.stranger.character)).await, 4);
+    assert_eq!(alone(&sparc, &wire, ada.dice().roll(check())).await, 3);
+    assert_eq!(alone(&sparc, &wire, sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None)).await, 3);
+    assert_eq!(alone(&sparc, &wire, eve.sessions().join(&code, scene.stranger.character)).await, 3);
 }
 
 #[tokio::test]
@@ -169,8 +169,8 @@ async fn an_answer_that_was_lost_is_found_again_by_the_same_id() {
 
     let lost = Uuid::new_v4();
     let held = sparc.as_service().begin().await.unwrap();
-    // Rollback, the pool's question, begin, identity, insert: the answer to the commit does not come.
-    wire.cut.store(6, Ordering::SeqCst);
+    // Rollback, the pool's question, begin, insert: the answer to the commit does not come.
+    wire.cut.store(5, Ordering::SeqCst);
     held.rollback().await.unwrap();
     assert!(matches!(roll(lost).await, Err(Error::ConnectionLost(_))), "not said to be undone, and not tried again");
     assert_eq!(there(lost).await, 1, "it was done");

@@ -96,7 +96,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// Pages are stable while adventures come and go; one that is played or rated meanwhile moves.
     ///
-    /// Who may: everybody. Four round trips.
+    /// Who may: everybody. Three round trips.
     ///
     /// # Errors
     ///
@@ -121,7 +121,7 @@ impl<C: Caller> Adventures<'_, C> {
 
     /// A page of the caller's adventures, drafts and archived ones too, the last begun first; twenty at most.
     ///
-    /// Who may: a user. Four round trips.
+    /// Who may: a user. Three round trips.
     ///
     /// # Errors
     ///

@@ -40,7 +40,7 @@ const ALL: i32 = 1000;
 impl<C: Caller> Characters<'_, C> {
     /// Takes hit points, down to none.
     ///
-    /// Who may: its owner, the Seer at whose table it sits while the session is active or paused, the service. Four
+    /// Who may: its owner, the Seer at whose table it sits while the session is active or paused, the service. Three
     /// round trips. No event.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Gives hit points back, up to the maximum.
     ///
-    /// Who may: its owner, the Seer at whose table it sits while the session is active or paused, the service. Four
+    /// Who may: its owner, the Seer at whose table it sits while the session is active or paused, the service. Three
     /// round trips. No event.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Gives all hit points back.
     ///
-    /// Who may: its owner, the Seer at whose table it sits while the session is active or paused, the service. Four
+    /// Who may: its owner, the Seer at whose table it sits while the session is active or paused, the service. Three
     /// round trips. No event.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl<C: Caller> Characters<'_, C> {
     /// award oneself (decision "Privacy and server-owned columns"). A game server that lets its Seers award does so as
     /// the service, by its own rules.
     ///
-    /// Who may: the service. Four round trips. No event.
+    /// Who may: the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Sets a character's level.
     ///
-    /// Who may: the service, for the same reason as experience. Four round trips. No event.
+    /// Who may: the service, for the same reason as experience. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -119,7 +119,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Sets the most hit points that a character can have; those that it has are cut to it.
     ///
-    /// Who may: the service. Four round trips. No event.
+    /// Who may: the service. Three round trips. No event.
     ///
     /// # Errors
     ///

@@ -49,7 +49,7 @@ impl Transaction {
     /// Looks whether the identity is still the one that was put on, where there is reason to.
     pub(super) async fn verify(&self) -> Result<(), DbErr> {
         if self.unverified.load(Ordering::Relaxed) {
-            self.worn.identity().verify(self.worn.inner()?).await?;
+            self.worn.identity().verify(&self.worn).await?;
             self.unverified.store(false, Ordering::Relaxed);
         }
         Ok(())
@@ -145,8 +145,7 @@ impl StreamTrait for Transaction {
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
             self.look_through(&statement.sql)?;
-            let rows = self.told(self.worn.inner()?.stream_raw(statement).await)?;
-            Ok::<RowStream<'a>, DbErr>(Box::pin(rows))
+            self.told(self.worn.stream(statement).await)
         })
     }
 }

@@ -56,7 +56,7 @@ const SAVES_LEFT: &str = "SELECT
 impl<C: Caller> Dice<'_, C> {
     /// A page of rolls, the latest first: of a table, or of a character at the tables that the caller was at.
     ///
-    /// Who may: those at the table; to others there are none. Four round trips.
+    /// Who may: those at the table; to others there are none. Three round trips.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl<C: Caller> Dice<'_, C> {
 
     /// The heroic saves that are left at a table, a line for each seat that is held.
     ///
-    /// Who may: whoever, signed in, sees the session; to others there are none. Four round trips.
+    /// Who may: whoever, signed in, sees the session; to others there are none. Three round trips.
     ///
     /// # Errors
     ///

@@ -49,7 +49,7 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// Twice with the same id gives the first rolls; who sat down in between rolls now.
     ///
-    /// Who may: the Seer of an active session, and the service. Seven round trips. Event `dice_rolled` for each.
+    /// Who may: the Seer of an active session, and the service. Six round trips. Event `dice_rolled` for each.
     ///
     /// # Errors
     ///

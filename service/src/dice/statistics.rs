@@ -81,7 +81,7 @@ impl<C: Caller> Dice<'_, C> {
     /// How many rolls there were, how they went, and their mean: in all, and by kind.
     ///
     /// Who may: those at the table; of a character, of the rolls at tables that the caller was at. To others there are
-    /// none. Four round trips.
+    /// none. Three round trips.
     ///
     /// # Errors
     ///

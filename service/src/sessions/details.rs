@@ -83,7 +83,7 @@ const DETAILS: &str = "SELECT session_data, players, adventure_data FROM public.
 impl<C: Caller> Sessions<'_, C> {
     /// A session with its table and its adventure.
     ///
-    /// Who may: everybody where it is public, else those at its table. Four round trips.
+    /// Who may: everybody where it is public, else those at its table. Three round trips.
     ///
     /// # Errors
     ///

@@ -105,7 +105,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// A page of the lobby: twenty public sessions that wait and have a seat free, soonest first. The first page, or
     /// the one that `after` leads to.
     ///
-    /// Who may: everybody. Four round trips.
+    /// Who may: everybody. Three round trips.
     ///
     /// # Errors
     ///

@@ -21,7 +21,7 @@ pub enum Expected {
 impl<C: Caller> Sessions<'_, C> {
     /// Tells the lobby and the table that it is about to begin.
     ///
-    /// Who may: the Seer, and the service. Four round trips. Event `session_status`.
+    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
@@ -34,7 +34,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Takes the announcement back: the session waits again.
     ///
-    /// Who may: the Seer, and the service. Four round trips. Event `session_status`.
+    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Begins to play, which stamps the start. Again is no error.
     ///
-    /// Who may: the Seer, and the service. Four round trips. Event `session_status`.
+    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Stops for a while: nobody rolls.
     ///
-    /// Who may: the Seer, and the service. Four round trips. Event `session_status`.
+    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Goes on after a pause. Again is no error.
     ///
-    /// Who may: the Seer, and the service. Four round trips. Event `session_status`.
+    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Ends the session well: it counts for the Seer, every player who was seated, and the adventure.
     ///
-    /// Who may: the Seer, and the service. Four round trips. Event `session_status`.
+    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
@@ -99,7 +99,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Calls the session off: it counts for nobody.
     ///
-    /// Who may: the Seer, and the service. Four round trips. Event `session_status`.
+    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Moves the table to a scene, or to none.
     ///
-    /// Who may: the Seer, and the service. Four round trips. Event `scene_changed`.
+    /// Who may: the Seer, and the service. Three round trips. Event `scene_changed`.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Begins an encounter, or ends it with none: everyone has the heroic save back.
     ///
-    /// Who may: the Seer, and the service. Four round trips. Event `encounter_changed`.
+    /// Who may: the Seer, and the service. Three round trips. Event `encounter_changed`.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// Sets the state that the table's clients share, over the one that is expected to be there. The same state again
     /// changes nothing, and tells nobody.
     ///
-    /// Who may: the Seer, and the service. Four round trips. Event `game_state`, with the new version.
+    /// Who may: the Seer, and the service. Three round trips. Event `game_state`, with the new version.
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@ const BY_CODE: &str = "SELECT * FROM private.session_by_code($1)";
 impl<C: Caller> Sessions<'_, C> {
     /// What the session with that code is, public or private: who was told the code looks before sitting down.
     ///
-    /// Who may: a user who knows the code, and the service. Four round trips.
+    /// Who may: a user who knows the code, and the service. Three round trips.
     ///
     /// # Errors
     ///
@@ -30,7 +30,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Takes a seat in the session with that code, public or private, or comes back to it. Who sits there already stays.
     ///
-    /// Who may: a user who knows the code; newly while the session waits, back as long as it lives. Four round trips.
+    /// Who may: a user who knows the code; newly while the session waits, back as long as it lives. Three round trips.
     /// Event `player_joined`.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Takes a seat in a public session, as the lobby offers it, or comes back to any. Who sits there already stays.
     ///
-    /// Who may: a user; newly while the session waits, back as long as it lives. Five round trips. Event
+    /// Who may: a user; newly while the session waits, back as long as it lives. Four round trips. Event
     /// `player_joined`.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Gives up the own seat. Again is no error.
     ///
-    /// Who may: a player of the session. Four round trips. Event `player_left`.
+    /// Who may: a player of the session. Three round trips. Event `player_left`.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Takes the seat again that the caller gave up, with the same character or another.
     ///
-    /// Who may: a player who left, while the session lives and has a seat. Four round trips. Event `player_joined`.
+    /// Who may: a player who left, while the session lives and has a seat. Three round trips. Event `player_joined`.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Brings another character to the seat that the caller holds.
     ///
-    /// Who may: the player, before the start. Four round trips. No event.
+    /// Who may: the player, before the start. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Seats a player, at any time while the session lives; one who left comes back. Who sits there already stays.
     ///
-    /// Who may: the Seer, and the service. Five round trips. Event `player_joined`.
+    /// Who may: the Seer, and the service. Four round trips. Event `player_joined`.
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// Removes a player from the table. Again is no error. The player may come back while the session lives: there is no
     /// ban.
     ///
-    /// Who may: the Seer, and the service. Four round trips. Event `player_left`.
+    /// Who may: the Seer, and the service. Three round trips. Event `player_left`.
     ///
     /// # Errors
     ///

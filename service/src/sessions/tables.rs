@@ -85,7 +85,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// A page of the caller's tables that live: those that the caller runs or has a seat at, the last opened first; fifty
     /// at most.
     ///
-    /// Who may: a user. Four round trips.
+    /// Who may: a user. Three round trips.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// A page of the caller's tables that are over, also from the archive: those that the caller ran or ever sat at, the
     /// last to end first; fifty at most.
     ///
-    /// Who may: a user. Four round trips.
+    /// Who may: a user. Three round trips.
     ///
     /// # Errors
     ///
@@ -138,7 +138,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// A table of the archive, with its seats; its rolls have [`archived_rolls`](Self::archived_rolls).
     ///
-    /// Who may: everybody where it was public, else those who were at it. Five round trips.
+    /// Who may: everybody where it was public, else those who were at it. Four round trips.
     ///
     /// # Errors
     ///
@@ -165,7 +165,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// A page of the rolls of a table of the archive, in the order in which they fell.
     ///
-    /// Who may: those who were at the table; to others there are none. Four round trips.
+    /// Who may: those who were at the table; to others there are none. Three round trips.
     ///
     /// # Errors
     ///
