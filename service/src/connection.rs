@@ -1,6 +1,7 @@
 //! An identity as a SeaORM connection: every statement in a short transaction of its own.
 
 mod link;
+mod pool;
 mod transaction;
 mod worn;
 
@@ -9,13 +10,13 @@ use std::{pin::Pin, time::Duration};
 use async_trait::async_trait;
 use futures_util::{Stream, StreamExt, stream};
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseConnectionType, DbBackend, DbErr, ExecResult,
-    IsolationLevel, QueryResult, RuntimeErr, Statement, StatementBuilder, StreamTrait, TransactionError,
-    TransactionOptions, TransactionSession, TransactionTrait,
+    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
+    StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub(crate) use pool::Pool;
 pub use transaction::Transaction;
 pub(crate) use worn::Worn;
 
@@ -33,7 +34,7 @@ use transaction::transaction_trait;
 ///
 /// ```compile_fail
 /// # fn slip(ada: service::As) {
-/// let bare = ada.db;
+/// let bare = ada.pool;
 /// # }
 /// ```
 ///
@@ -44,7 +45,7 @@ use transaction::transaction_trait;
 /// ```
 #[derive(Clone, Debug)]
 pub struct As {
-    db: DatabaseConnection,
+    pool: Pool,
     identity: Identity,
     deadline: Option<Duration>,
     statements: Statements,
@@ -61,13 +62,8 @@ pub(crate) enum Statements {
 }
 
 impl As {
-    pub(crate) fn new(
-        db: DatabaseConnection,
-        identity: Identity,
-        deadline: Option<Duration>,
-        statements: Statements,
-    ) -> Self {
-        Self { db, identity, deadline, statements }
+    pub(crate) fn new(pool: Pool, identity: Identity, deadline: Option<Duration>, statements: Statements) -> Self {
+        Self { pool, identity, deadline, statements }
     }
 
     /// The user in whose name statements run; none for a visitor and for the service.
@@ -86,17 +82,13 @@ impl As {
         self
     }
 
-    /// The pool itself, for what cannot run in a transaction.
-    pub(crate) fn pool(&self) -> &DatabaseConnection {
-        &self.db
+    /// Runs, as the pool's login, what cannot run in a transaction.
+    pub(crate) async fn as_login(&self, sql: String) -> Result<(), DbErr> {
+        link::alone(&self.pool, sql).await
     }
 
     pub(crate) async fn begin_worn(&self, options: TransactionOptions, time: Option<Duration>) -> Result<Worn, DbErr> {
-        let DatabaseConnectionType::SqlxPostgresPoolConnection(_) = &self.db.inner else {
-            return Err(DbErr::Conn(RuntimeErr::Internal("no pool of PostgreSQL connections".to_owned())));
-        };
-        let pool = self.db.get_postgres_connection_pool();
-        Worn::begin(pool, options, self.identity, time, self.statements).await
+        Worn::begin(&self.pool, options, self.identity, time, self.statements).await
     }
 
     async fn begin_as(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {

@@ -20,7 +20,7 @@
 
 use std::time::{Duration, Instant};
 
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, TransactionOptions};
+use sea_orm::{DbBackend, FromQueryResult, Statement, TransactionOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -197,7 +197,6 @@ impl Maintenance<'_, As> {
             let tx = self.caller.begin_worn(TransactionOptions::default(), None).await?;
             let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(&tx).await?;
             tx.rollback().await?;
-            let pool = self.caller.pool();
             if owns.and_then(|row| row.owns) != Some(true) {
                 return Err(Error::NotAllowed { rule: "tables are vacuumed by the login that owns them" });
             }
@@ -207,7 +206,7 @@ impl Maintenance<'_, As> {
                 if done.rows > 0 && begun.elapsed() >= run.time {
                     return Ok(done);
                 }
-                pool.execute_unprepared(&format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
+                self.caller.as_login(format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
                 done.rows += 1;
                 progress(done.rows);
             }

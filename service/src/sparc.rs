@@ -3,22 +3,16 @@
 use std::time::Duration;
 
 use sea_orm::{
-    DatabaseConnection, DbErr, RuntimeErr, SqlxPostgresConnector,
-    sqlx::{
-        self, ConnectOptions, Connection, PgConnection,
-        postgres::{PgConnectOptions, PgPoolOptions},
-    },
+    DatabaseConnection, DbErr, RuntimeErr,
+    sqlx::{self, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions},
 };
 use uuid::Uuid;
 
 use crate::{
     Error,
-    connection::{As, Statements},
+    connection::{As, Pool, Statements},
     identity::Identity,
 };
-
-/// Idle for longer, a connection may have been closed by whatever stands between.
-const LONG_IDLE: Duration = Duration::from_secs(30);
 
 /// The game's database: one handle over a pool, cheap to clone. It does nothing itself; it gives identities, and what
 /// they ask is asked in their name.
@@ -26,7 +20,7 @@ const LONG_IDLE: Duration = Duration::from_secs(30);
 /// The pool's login needs membership in the roles `anon`, `authenticated` and `service_role`, and nothing else.
 #[derive(Clone, Debug)]
 pub struct Sparc {
-    db: DatabaseConnection,
+    pool: Pool,
     deadline: Option<Duration>,
     statements: Statements,
 }
@@ -35,7 +29,7 @@ impl Sparc {
     /// Over a pool that the service has already.
     #[must_use]
     pub fn new(db: DatabaseConnection) -> Self {
-        Self { db, deadline: None, statements: Statements::Kept }
+        Self { pool: Pool::Given(db), deadline: None, statements: Statements::Kept }
     }
 
     /// Over a pool of its own, with the default [`Options`].
@@ -67,40 +61,27 @@ impl Sparc {
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))
             .map_err(sqlx_error)?;
-        let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections)
-            .acquire_timeout(options.acquire_timeout)
-            // A question before every operation would be a round trip of each; who was away for long is asked.
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > LONG_IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(connect);
+        let pool = Pool::of(connect, options.max_connections, options.acquire_timeout)?;
         let statements = if options.named_statements { Statements::Kept } else { Statements::Forgotten };
-        Ok(Self { db: SqlxPostgresConnector::from_sqlx_postgres_pool(pool), deadline: options.deadline, statements })
+        Ok(Self { pool, deadline: options.deadline, statements })
     }
 
     /// As the user of that account: role `authenticated`.
     #[must_use]
     pub fn as_user(&self, id: Uuid) -> As {
-        As::new(self.db.clone(), Identity::User(id), self.deadline, self.statements)
+        As::new(self.pool.clone(), Identity::User(id), self.deadline, self.statements)
     }
 
     /// As a visitor who has not signed in: role `anon`.
     #[must_use]
     pub fn as_anon(&self) -> As {
-        As::new(self.db.clone(), Identity::Anon, self.deadline, self.statements)
+        As::new(self.pool.clone(), Identity::Anon, self.deadline, self.statements)
     }
 
     /// As the server itself: role `service_role`. Row security does not bind it; constraints and triggers do.
     #[must_use]
     pub fn as_service(&self) -> As {
-        As::new(self.db.clone(), Identity::Service, self.deadline, self.statements)
+        As::new(self.pool.clone(), Identity::Service, self.deadline, self.statements)
     }
 
     /// Ends the pool. What is under way ends first.
@@ -109,7 +90,7 @@ impl Sparc {
     ///
     /// [`Error::Database`].
     pub async fn close(self) -> Result<(), Error> {
-        Ok(self.db.close().await?)
+        Ok(self.pool.close().await?)
     }
 }
 

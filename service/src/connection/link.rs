@@ -14,8 +14,8 @@ use std::{
 
 use futures_util::TryStreamExt;
 use sea_orm::{
-    ConnAcquireErr, DbErr, ExecResult, QueryResult, RuntimeErr, Statement, Values,
-    sqlx::{self, AssertSqlSafe, Executor, PgPool, Postgres, pool::PoolConnection, query::Query, query_with},
+    DbErr, ExecResult, QueryResult, RuntimeErr, Statement, Values,
+    sqlx::{self, AssertSqlSafe, Executor, PgConnection, Postgres, query::Query, query_with},
 };
 use sea_query_sqlx::SqlxValues;
 use tokio::{
@@ -23,6 +23,8 @@ use tokio::{
     sync::{Mutex, OwnedMutexGuard, mpsc},
     time::timeout,
 };
+
+use super::pool::{Pool, Taken};
 
 /// No savepoint was left without an end.
 const NONE: u32 = u32::MAX;
@@ -41,15 +43,14 @@ pub(crate) struct Link {
 /// The connection itself, and whether a transaction may be open on it: without one, nothing is said.
 #[derive(Debug)]
 struct Line {
-    connection: Option<PoolConnection<Postgres>>,
+    taken: Option<Taken>,
     is_open: bool,
 }
 
 impl Link {
     /// Takes a connection and says what begins a transaction, in one message.
-    pub(crate) async fn begin(pool: &PgPool, sql: String) -> Result<Self, DbErr> {
-        let connection = pool.acquire().await.map_err(not_acquired)?;
-        let mut line = Line { connection: Some(connection), is_open: true };
+    pub(crate) async fn begin(pool: &Pool, sql: String) -> Result<Self, DbErr> {
+        let mut line = Line::of(pool).await?;
         line.say(sql).await?;
         Ok(Self { line: Arc::new(Mutex::new(line)), left: AtomicU32::new(NONE) })
     }
@@ -148,10 +149,22 @@ impl Link {
     }
 }
 
+/// Runs what cannot run in a transaction.
+pub(crate) async fn alone(pool: &Pool, sql: String) -> Result<(), DbErr> {
+    let mut line = Line::of(pool).await?;
+    line.say(sql).await?;
+    line.is_open = false;
+    Ok(())
+}
+
 impl Line {
-    fn connection(&mut self) -> Result<&mut sqlx::PgConnection, DbErr> {
+    async fn of(pool: &Pool) -> Result<Self, DbErr> {
+        Ok(Self { taken: Some(pool.take().await?), is_open: true })
+    }
+
+    fn connection(&mut self) -> Result<&mut PgConnection, DbErr> {
         let over = || DbErr::Conn(RuntimeErr::Internal("the transaction is over".to_owned()));
-        self.connection.as_deref_mut().filter(|_| self.is_open).ok_or_else(over)
+        self.taken.as_mut().filter(|_| self.is_open).map(Taken::connection).ok_or_else(over)
     }
 
     async fn say(&mut self, sql: String) -> Result<ExecResult, DbErr> {
@@ -161,14 +174,11 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take().filter(|_| self.is_open) else { return };
-        let Ok(runtime) = Handle::try_current() else {
-            connection.close_on_drop();
-            return;
-        };
+        let Some(mut taken) = self.taken.take().filter(|_| self.is_open) else { return };
+        let Ok(runtime) = Handle::try_current() else { return taken.discard() };
         runtime.spawn(async move {
-            if !matches!(timeout(PATIENCE, connection.execute("ROLLBACK")).await, Ok(Ok(_))) {
-                connection.close_on_drop();
+            if !matches!(timeout(PATIENCE, taken.connection().execute("ROLLBACK")).await, Ok(Ok(_))) {
+                taken.discard();
             }
         });
     }
@@ -190,12 +200,4 @@ fn exec_error(error: sqlx::Error) -> DbErr {
 
 fn query_error(error: sqlx::Error) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(error.into()))
-}
-
-fn not_acquired(error: sqlx::Error) -> DbErr {
-    match error {
-        sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
-        sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
-        error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
-    }
 }

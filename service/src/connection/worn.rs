@@ -11,12 +11,11 @@ use std::{
 use async_trait::async_trait;
 use sea_orm::{
     ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement, StatementBuilder, TransactionOptions,
-    sqlx::PgPool,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{RowStream, STREAM_BUFFER, Statements, link::Link, received};
+use super::{Pool, RowStream, STREAM_BUFFER, Statements, link::Link, received};
 use crate::{
     Error,
     identity::{Identity, TORN},
@@ -40,7 +39,7 @@ pub struct Worn {
 impl Worn {
     /// Begins, with the identity on, and the time that each statement may take: one round trip.
     pub(crate) async fn begin(
-        pool: &PgPool,
+        pool: &Pool,
         options: TransactionOptions,
         identity: Identity,
         time: Option<Duration>,
