@@ -18,9 +18,9 @@ pub struct Measure {
     pub name: &'static str,
     /// Who asks.
     pub role: Role,
-    /// Whether it changes nothing: then a short one is sent many times at once, so that what the way there and back takes
-    /// is shared.
-    pub is_read: bool,
+    /// Whether it may be done many times in one transaction: then a short one is sent many times at once, so that what the
+    /// way there and back takes is shared.
+    pub is_repeatable: bool,
     /// As the specification's schema has it.
     pub specification: Asking,
     /// As the service asks this schema.
@@ -83,7 +83,7 @@ impl Measure {
                 return Ok(1);
             }
         }
-        Ok(if self.is_read { (2000 / least.as_micros().max(1)).clamp(1, 25) as u32 } else { 1 })
+        Ok(if self.is_repeatable { (2000 / least.as_micros().max(1)).clamp(1, 25) as u32 } else { 1 })
     }
 
     /// Measures it at one scale.

@@ -39,6 +39,8 @@ pub struct Operated {
     pub pgbench_ops_s: f64,
     /// The first divided by the second.
     pub ratio: f64,
+    /// Operations a second of pgbench where it sends begin and identity in one message, as the service does.
+    pub pgbench_pipelined_ops_s: f64,
     /// Answers that a client waits for.
     pub round_trips: usize,
     /// Median of an operation of the service, milliseconds.
@@ -118,29 +120,37 @@ pub async fn operations(
         let steps = steps(doing, capturing().await?, place.samples).await?;
         // Begin with the identity, each statement, and commit.
         let round_trips = steps.len() + 1;
-        let script = place.folder.join("script.sql");
-        tokio::fs::write(&script, pgbench::script(&steps)).await?;
+        let scripts = [false, true].map(|pipelined| {
+            let name = if pipelined { "pipelined.sql" } else { "script.sql" };
+            (place.folder.join(name), pgbench::script(&steps, pipelined))
+        });
+        for (path, script) in &scripts {
+            tokio::fs::write(path, script).await?;
+        }
         for clients in CLIENTS {
-            // The default, or one for each: what comes back to the pool is asked once more before it is given out again.
+            // The default, or one for each.
             let connections = clients.max(10);
             let sparc = Sparc::connect_with(place.url, Options::default().max_connections(connections)).await?;
-            let (mut ours, mut bench, mut times) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut ours, mut bench, mut times) = (Vec::new(), [Vec::new(), Vec::new()], Vec::new());
             // Warm: every connection is there, and has its statements.
             service(doing, &sparc, clients, place, Duration::from_secs(1)).await?;
             for _ in 0..TURNS {
                 let (run, took) = service(doing, &sparc, clients, place, place.time).await?;
                 ours.push(run);
                 times.extend(took);
-                bench.push(run_pgbench(&script, clients, place).await?);
+                for (runs, (script, _)) in bench.iter_mut().zip(&scripts) {
+                    runs.push(run_pgbench(script, clients, place).await?);
+                }
             }
             sparc.close().await?;
-            let (ours, bench) = (median(ours), median(bench));
+            let (ours, [bench, pipelined]) = (median(ours), bench.map(median));
             operated.push(Operated {
                 name,
                 clients,
                 ops_s: ours.ops_s,
                 pgbench_ops_s: bench.ops_s,
                 ratio: ours.ops_s / bench.ops_s,
+                pgbench_pipelined_ops_s: pipelined.ops_s,
                 round_trips,
                 p50_ms: quantile(&mut times, 0.5),
                 p99_ms: quantile(&mut times, 0.99),
@@ -149,10 +159,12 @@ pub async fn operations(
                 pgbench_server_cpu_ms: bench.server_cpu_ms,
             });
             println!(
-                "{name}, {clients} at once: {:.0} a second, pgbench {:.0}: {:.2} of it",
+                "{name}, {clients} at once: {:.0} a second, pgbench {:.0}: {:.2} of it; pipelined {:.0}: {:.2}",
                 ours.ops_s,
                 bench.ops_s,
-                ours.ops_s / bench.ops_s
+                ours.ops_s / bench.ops_s,
+                pipelined.ops_s,
+                ours.ops_s / pipelined.ops_s
             );
         }
     }

@@ -11,13 +11,13 @@ pub struct Step {
     pub values: Vec<Vec<String>>,
 }
 
-/// The whole script: each client takes its values once, and then repeats the transaction. The first step is the identity.
+/// The whole script: each client takes its values once, and then repeats the transaction. The first step is the identity,
+/// which goes with the BEGIN in one message where that is asked for.
 #[must_use]
-pub fn script(steps: &[Step]) -> String {
+pub fn script(steps: &[Step], pipelined: bool) -> String {
     let mut names = Vec::new();
     let mut rows: Vec<Vec<String>> = vec![Vec::new(); steps.first().map_or(0, |step| step.values.len())];
-    // Begin and identity in one message, as the service sends them.
-    let mut transaction = String::from("\\startpipeline\nBEGIN;\n");
+    let mut transaction = String::from(if pipelined { "\\startpipeline\nBEGIN;\n" } else { "BEGIN;\n" });
     for (place, step) in steps.iter().enumerate() {
         let mut sql = step.sql.clone();
         for number in (1..=step.values[0].len()).rev() {
@@ -35,7 +35,7 @@ pub fn script(steps: &[Step]) -> String {
             };
             sql = sql.replace(&format!("${number}"), &replacement);
         }
-        let end = if place == 0 { "\n\\endpipeline" } else { "" };
+        let end = if pipelined && place == 0 { "\n\\endpipeline" } else { "" };
         let _ = writeln!(transaction, "{sql};{end}");
     }
     transaction.push_str("COMMIT;\n");
@@ -66,7 +66,9 @@ mod tests {
                 ["gen_random_uuid()", "'a'", "3", "4", "5", "6", "7", "8", "9", "NULL"].map(str::to_owned).to_vec(),
             ],
         };
-        let script = script(&[step]);
+        let script = script(std::slice::from_ref(&step), false);
+        assert!(!script.contains("pipeline"), "{script}");
+        assert!(super::script(&[step], true).contains("\\endpipeline\nCOMMIT"));
         assert!(script.contains("INSERT INTO t VALUES (gen_random_uuid(), :v0_2, NULL);"), "{script}");
         assert!(script.contains("\\gset") && script.ends_with("COMMIT;\n"));
     }

@@ -58,7 +58,7 @@ impl<'a> Reads<'a> {
         self.measures.push(Measure {
             name,
             role,
-            is_read: true,
+            is_repeatable: true,
             specification: asking("theirs", specification.to_owned(), self.samples, &(Box::new(theirs) as Values<'v>)),
             ours: asking("ours", ours.sql.clone(), self.samples, &(Box::new(own) as Values<'v>)),
         });

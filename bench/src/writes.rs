@@ -79,7 +79,7 @@ async fn rolls_and_events(capturing: &mut Capturing, samples: &[Sample]) -> Resu
     let one_event = Measure {
         name: "one event",
         role: Role::Authenticated,
-        is_read: false,
+        is_repeatable: true,
         specification: together(&[("event", EVENT)], samples, |sample| {
             (sample.player.to_string(), event(sample.session, "client.wave", "{}"))
         }),
@@ -106,7 +106,7 @@ async fn rolls_and_events(capturing: &mut Capturing, samples: &[Sample]) -> Resu
     let one_roll = Measure {
         name: "one roll, and the table told",
         role: Role::Authenticated,
-        is_read: false,
+        is_repeatable: true,
         specification: together(&[("roll", roll), ("event", EVENT)], samples, |sample| {
             let roll = format!("EXECUTE roll({}, {})", quoted(sample.session), quoted(sample.hero));
             (sample.player.to_string(), format!("{roll}; {}", event(sample.session, "dice_rolled", ROLLED)))
@@ -147,7 +147,7 @@ async fn seats(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Meas
     let join = Measure {
         name: "a join by code, and the table told",
         role: Role::Authenticated,
-        is_read: false,
+        is_repeatable: false,
         specification: together(&[("sit", sit), ("event", EVENT)], samples, |sample| {
             let [code, hero, me] = [quoted(&sample.open_code), quoted(sample.newcomer_hero), quoted(sample.newcomer)];
             let sit = format!("EXECUTE sit({code}, {me}, {hero})");
@@ -173,7 +173,7 @@ async fn seats(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Meas
     let leave = Measure {
         name: "leaving, and the table told",
         role: Role::Authenticated,
-        is_read: false,
+        is_repeatable: false,
         specification: together(&[("stand", stand), ("event", EVENT)], samples, |sample| {
             let stand = format!("EXECUTE stand({}, {})", quoted(sample.open), quoted(sample.open_player));
             (sample.open_player.to_string(), format!("{stand}; {}", event(sample.open, "player_left", JOINED)))
@@ -204,7 +204,7 @@ async fn seats(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Meas
     let change = |name, sql: &str, ours: &str, to: &'static [&'static str], of: fn(&Sample) -> (Uuid, Uuid)| Measure {
         name,
         role: Role::Authenticated,
-        is_read: false,
+        is_repeatable: false,
         specification: together(&[("turn", sql), ("event", EVENT)], samples, |sample| {
             let (session, seer) = of(sample);
             let turn = format!("EXECUTE turn({})", quoted(session));
@@ -267,21 +267,21 @@ async fn jobs(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measu
         Measure {
             name: "a sign-up",
             role: Role::Service,
-            is_read: false,
+            is_repeatable: false,
             specification: plain("account", account.to_owned(), "", format!("EXECUTE account({values})")),
             ours: plain("ours", sign_up.sql, "", format!("EXECUTE ours({values})")),
         },
         Measure {
             name: "a clean-up of a thousand events",
             role: Role::Service,
-            is_read: false,
+            is_repeatable: false,
             specification: plain("clean", delete.to_owned(), OLD_EVENTS, "EXECUTE clean".to_owned()),
             ours: plain("ours", clean.sql, OLD_EVENTS, "EXECUTE ours(1000)".to_owned()),
         },
         Measure {
             name: "an archive of a thousand sessions",
             role: Role::Owner,
-            is_read: false,
+            is_repeatable: false,
             specification: Asking {
                 prepared: vec![("keep".to_owned(), insert.to_owned()), ("away".to_owned(), drop.to_owned())],
                 asked: vec![Asked { timed: "EXECUTE keep; EXECUTE away".to_owned(), ..Default::default() }],

@@ -22,8 +22,11 @@
 //! # }
 //! ```
 
-use entity::session_events;
-use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use entity::session_events::{self, Model as Event};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QueryResult, QuerySelect,
+    QueryTrait,
+};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -55,6 +58,10 @@ impl Default for NewEvent {
 #[derive(Debug)]
 pub struct Events<'a, C> {
     pub(crate) caller: &'a C,
+}
+
+fn event(row: &QueryResult) -> Result<Event, DbErr> {
+    rows::read!(row => Event { id, session_id, event_type, payload, created_at, seq, sender_id })
 }
 
 impl<C: Caller> Events<'_, C> {
@@ -98,13 +105,12 @@ impl<C: Caller> Events<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
         operation!(self.caller, "events.after", session = session_id, |tx| {
-            Ok(session_events::Entity::find()
+            let query = session_events::Entity::find()
                 .filter(session_events::Column::SessionId.eq(session_id))
                 .filter(session_events::Column::Seq.gt(seq))
                 .order_by_asc(session_events::Column::Seq)
-                .limit(PAGE)
-                .all(tx)
-                .await?)
+                .limit(PAGE);
+            rows::all(tx, query.build(DbBackend::Postgres), event).await
         })
     }
 

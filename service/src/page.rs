@@ -1,5 +1,7 @@
 //! Keyset pages: where a page ended is told by the row it ended with, so that rows may come and go between two pages.
 
+use std::fmt::Write;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::Error;
@@ -35,7 +37,11 @@ impl Cursor {
     /// A cursor at the place that `key` describes.
     pub(crate) fn at<K: Serialize>(key: &K) -> Result<Self, Error> {
         let bytes = serde_json::to_vec(key).map_err(|_| Error::BadCursor)?;
-        Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+        let mut text = String::with_capacity(2 * bytes.len());
+        for byte in bytes {
+            write!(text, "{byte:02x}").map_err(|_| Error::BadCursor)?;
+        }
+        Ok(Self(text))
     }
 
     /// The place, if this is a cursor of that list.

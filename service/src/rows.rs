@@ -1,8 +1,8 @@
-//! One row at a time: made once however often it is asked for, found, changed.
+//! One row at a time: made once however often it is asked for, found, changed; and many, read.
 
 use sea_orm::{
-    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, PrimaryKeyTrait,
-    QueryFilter, TryInsertResult,
+    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel,
+    PrimaryKeyTrait, QueryFilter, QueryResult, Statement, TryInsertResult,
 };
 use uuid::Uuid;
 
@@ -77,6 +77,25 @@ where
     let changed = A::Entity::update_many().set(row).filter(id_column.eq(id)).exec_with_returning(tx).await?;
     Ok(changed.into_iter().next())
 }
+
+/// All rows of a statement.
+pub(crate) async fn all<T>(
+    tx: &Worn,
+    statement: Statement,
+    read: impl Fn(&QueryResult) -> Result<T, DbErr>,
+) -> Result<Vec<T>, Error> {
+    Ok(tx.query_all_raw(statement).await?.iter().map(read).collect::<Result<_, _>>()?)
+}
+
+/// Reads a row of the hot lists by the plain names of its columns: `read!(row => Card { id, status })`. SeaORM's own way puts
+/// each name together anew for every cell, with a prefix that is empty here.
+macro_rules! read {
+    ($row:ident => $type:ident { $($field:ident),+ $(,)? }) => {
+        Ok($type { $($field: $row.try_get_by(stringify!($field))?),+ })
+    };
+}
+
+pub(crate) use read;
 
 /// Sets a field that is to be changed.
 pub(crate) fn set_if<T: Clone + Into<sea_orm::Value>>(field: &mut sea_orm::ActiveValue<T>, to: &Option<T>) {

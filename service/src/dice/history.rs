@@ -1,16 +1,19 @@
 //! Rolls of the past, and the saves that are left.
 
 use chrono::{DateTime, Utc};
-use entity::{dice_rolls, sea_orm_active_enums::RollType};
+use entity::{
+    dice_rolls::{self, Model as Roll},
+    sea_orm_active_enums::RollType,
+};
 use sea_orm::{
-    ColumnTrait, Condition, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Statement,
-    prelude::DateTimeWithTimeZone,
+    ColumnTrait, Condition, DbBackend, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QueryResult,
+    QuerySelect, QueryTrait, Statement, prelude::DateTimeWithTimeZone,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Dice, RollsOf};
-use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation};
+use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, rows};
 
 /// Which rolls to show. All, fifty a page, by default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +55,13 @@ const SAVES_LEFT: &str = "SELECT
   WHERE seat.session_id = $1
     AND seat.is_active
   ORDER BY seat.joined_at, seat.user_id";
+
+fn roll(row: &QueryResult) -> Result<Roll, DbErr> {
+    rows::read!(row => Roll {
+        id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
+        results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, created_at,
+    })
+}
 
 impl<C: Caller> Dice<'_, C> {
     /// A page of rolls, the latest first: of a table, or of a character at the tables that the caller was at.
@@ -98,7 +108,8 @@ impl<C: Caller> Dice<'_, C> {
                         .add(dice_rolls::Column::Id.gt(roll)),
                 );
             }
-            Page::of(query.all(tx).await?, limit, |row: &dice_rolls::Model| (row.created_at, row.id))
+            let rolls = rows::all(tx, query.build(DbBackend::Postgres), roll).await?;
+            Page::of(rolls, limit, |row: &dice_rolls::Model| (row.created_at, row.id))
         })
     }
 

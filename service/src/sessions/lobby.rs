@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use entity::sea_orm_active_enums::{DifficultyLevel, SessionStatus};
-use sea_orm::{ActiveEnum, FromQueryResult, Statement, prelude::DateTimeWithTimeZone};
+use sea_orm::{ActiveEnum, DbErr, QueryResult, Statement, prelude::DateTimeWithTimeZone};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::{Caller, Cursor, Error, Page, operation::operation, sql::Binds};
+use crate::{Caller, Cursor, Error, Page, operation::operation, rows, sql::Binds};
 
 /// Rows of a lobby page.
 const PAGE: usize = 20;
@@ -83,7 +83,6 @@ struct Key {
     id: Uuid,
 }
 
-#[derive(FromQueryResult)]
 pub(super) struct Row {
     id: Uuid,
     status: SessionStatus,
@@ -114,13 +113,21 @@ impl<C: Caller> Sessions<'_, C> {
         let after = after.map(Cursor::key::<Key>).transpose()?;
         let statement = statement(filter, after.as_ref());
         operation!(self.caller, "sessions.lobby", |tx| {
-            let rows =
-                Row::find_by_statement(statement.clone()).all(tx).await?.into_iter().map(SessionCard::from).collect();
+            let rows = rows::all(tx, statement.clone(), |row| Row::read(row).map(SessionCard::from)).await?;
             Page::of(rows, PAGE, |row: &SessionCard| Key {
                 start: row.scheduled_start,
                 created: row.created_at,
                 id: row.id,
             })
+        })
+    }
+}
+
+impl Row {
+    pub(super) fn read(row: &QueryResult) -> Result<Self, DbErr> {
+        rows::read!(row => Self {
+            id, status, scheduled_start, looking_for, seats_taken, max_players, created_at, seer_id, seer_name,
+            adventure_id, adventure_name, thumbnail_url, difficulty, estimated_duration,
         })
     }
 }

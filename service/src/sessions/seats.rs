@@ -23,7 +23,7 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.by_code", |tx| {
             // Elevated by the database: what a code is for.
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, BY_CODE, [code.as_str().into()]);
-            let row = lobby::Row::find_by_statement(statement).one(tx).await?.ok_or(Error::NoSuchCode)?;
+            let row = rows::all(tx, statement, lobby::Row::read).await?.pop().ok_or(Error::NoSuchCode)?;
             Ok(row.into())
         })
     }
