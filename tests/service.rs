@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::{
-    entity::sea_orm_active_enums::{Attribute, CharacterClass, SessionStatus},
+    entity::sea_orm_active_enums::{Attribute, CharacterClass, DifficultyLevel, SessionStatus},
     service::{
         Difficulty, Error, JoinCode, Operations, Sparc, TableSize,
         adventures::NewAdventure,
@@ -195,6 +195,37 @@ async fn the_lobby_is_walked_page_by_page_while_sessions_come() {
     assert!(pages >= 5);
     let dated: Vec<_> = seen.iter().map_while(|(_, start)| *start).collect();
     assert!(dated.is_sorted() && dated.len() == 64, "soonest first, undated last");
+}
+
+#[tokio::test]
+async fn a_filter_that_few_sessions_match_looks_at_so_many_a_page_and_goes_on() {
+    let world = World::new().await;
+    let seer = world.account().await;
+    let (easy, hard) = (world.adventure(seer).await, world.adventure(seer).await);
+    let fill = format!(
+        "UPDATE adventures SET difficulty = 'hard' WHERE id = '{hard}';
+         UPDATE adventures SET difficulty = 'easy' WHERE id = '{easy}';
+         INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
+         SELECT '{seer}', CASE WHEN i % 1100 = 0 THEN '{hard}'::uuid ELSE '{easy}' END, true,
+                CASE WHEN i <= 1500 THEN '2030-01-01'::timestamptz + (i / 10) * INTERVAL '1 hour' END,
+                '2026-01-01'::timestamptz - i * INTERVAL '1 minute'
+         FROM generate_series(1, 2300) AS i"
+    );
+    world.owner().exec(&fill).await.unwrap();
+    let hard = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
+    let visitor = world.sparc.as_anon();
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = visitor.sessions().lobby(&hard, after.as_ref()).await.unwrap();
+        found.push(page.rows.len());
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, [0, 1, 1], "a thousand sessions a page, over dated and undated ones");
+    let easy = LobbyFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
+    assert_eq!(visitor.sessions().lobby(&easy, None).await.unwrap().rows.len(), 20, "a page that fills is full");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use crate::{
     evening,
     fill::{Side, fill, fill_events},
     growth::{Size, bytes_a_session, up, up_watched},
+    indexes::{Uses, indexes},
     life, operations, overhead, page, plots,
     reads::{quoted, reads},
     report::{Report, Settings},
@@ -71,8 +72,11 @@ pub async fn compare(asked: &Compare) -> Result<(), Failure> {
     for scale in scales {
         println!("scale {scale}");
         let both = lay(&server, scale).await?;
-        measure(&both, scale, asked, &mut report).await?;
+        let uses = measure(&both, scale, asked, &mut report).await?;
         if scale == nearest {
+            let mut client = Client::open(both.ours.url()).await?;
+            report.indexes = indexes(&mut client, &uses).await?;
+            client.close().await?;
             whole(&both, postmaster, asked, &mut report).await?;
         }
         report.sizes.push(both.size);
@@ -134,13 +138,14 @@ async fn lay(server: &Server, scale: f64) -> Result<Both, Failure> {
     Ok(Both { specification, ours, world, samples, size })
 }
 
-/// Reads and writes, side by side.
-async fn measure(both: &Both, scale: f64, asked: &Compare, report: &mut Report) -> Result<(), Failure> {
+/// Reads and writes, side by side, and which indexes they use.
+async fn measure(both: &Both, scale: f64, asked: &Compare, report: &mut Report) -> Result<Uses, Failure> {
     let mut capturing = Capturing::of(both.ours.connect(1).await?);
     let mut measures = reads(&mut capturing, &both.samples).await?;
     measures.extend(writes(&mut capturing, &both.samples).await?);
     let mut theirs = Client::open(both.specification.url()).await?;
     let mut ours = Client::open(both.ours.url()).await?;
+    let mut uses = Uses::since_now(&mut ours).await?;
     for measure in &measures {
         if asked.only.as_ref().is_some_and(|only| !measure.name.contains(only.as_str())) {
             continue;
@@ -158,10 +163,12 @@ async fn measure(both: &Both, scale: f64, asked: &Compare, report: &mut Report) 
             measured.prd_rows,
             measured.planned
         );
+        uses.note(&mut ours, measure.name).await?;
         report.measures.push(measured);
     }
     theirs.close().await?;
-    ours.close().await
+    ours.close().await?;
+    Ok(uses)
 }
 
 /// What is done at one scale alone.

@@ -10,6 +10,7 @@ mod goals;
 mod growth;
 #[cfg(feature = "heap")]
 mod heap;
+mod indexes;
 mod life;
 mod measure;
 mod operations;

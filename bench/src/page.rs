@@ -150,6 +150,33 @@ fn operations(page: &mut String, report: &Report, plots: &str) {
     }
 }
 
+/// What each index is for. Those that nothing reads are told by their emptiness.
+fn indexes(page: &mut String, report: &Report) {
+    let Some(size) = report.sizes.iter().find(|size| size.scale == 1.0).or(report.sizes.first()) else { return };
+    let _ = write!(
+        page,
+        "\n## Indexes\n\nAt scale {}: what reads each (measured statements, with the functions and policies in them; constraints; \
+         what else there is), its size, how long it takes to build after loading, and what it adds to a row that is \
+         written, by writing the same rows with it and without. *Carried* is what the specification names and nothing \
+         of ours reads.\n\n\
+         | table | index | read by | MiB | ms to build | µs a row |\n| --- | --- | --- | --- | --- | --- |\n",
+        size.scale
+    );
+    for index in &report.indexes {
+        let built = size.indexes.iter().find(|built| built.index == index.name);
+        let used_by = if index.used_by.is_empty() { "*carried*".to_owned() } else { index.used_by.join("; ") };
+        let _ = writeln!(
+            page,
+            "| `{}` | `{}` | {used_by} | {:.1} | {} | {} |",
+            index.table,
+            index.name,
+            index.bytes / 1024.0 / 1024.0,
+            built.map_or_else(String::new, |built| format!("{:.0}", built.ms)),
+            index.write_us.map_or_else(String::new, |cost| format!("{cost:.1}"))
+        );
+    }
+}
+
 fn growth(page: &mut String, report: &Report, plots: &str) {
     let _ = write!(
         page,
@@ -171,13 +198,7 @@ fn growth(page: &mut String, report: &Report, plots: &str) {
             size.longest_lock_of
         );
     }
-    if let Some(size) = report.sizes.iter().find(|size| size.scale == 1.0).or(report.sizes.last()) {
-        let _ =
-            write!(page, "\nIndexes at scale {}:\n\n| index | ms to build | MiB |\n| --- | --- | --- |\n", size.scale);
-        for index in &size.indexes {
-            let _ = writeln!(page, "| `{}` | {:.0} | {:.1} |", index.index, index.ms, index.bytes / 1024.0 / 1024.0);
-        }
-    }
+    indexes(page, report);
     if !report.days.is_empty() {
         let _ = write!(
             page,

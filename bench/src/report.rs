@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::{
-    Failure, client::Client, evening::Evening, growth::Size, life::Day, measure::Measured, operations::Operated,
-    overhead::Overhead,
+    Failure, client::Client, evening::Evening, growth::Size, indexes::Index, life::Day, measure::Measured,
+    operations::Operated, overhead::Overhead,
 };
 
 /// All figures of one run.
@@ -22,6 +22,8 @@ pub struct Report {
     pub evenings: Vec<Evening>,
     /// Sizes and migrations, at each scale.
     pub sizes: Vec<Size>,
+    /// What each index is for, and what it costs.
+    pub indexes: Vec<Index>,
     /// The long life.
     pub days: Vec<Day>,
 }

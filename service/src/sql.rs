@@ -3,7 +3,7 @@
 use sea_orm::{DbBackend, Statement, Value};
 
 /// The values of a statement, in the order in which its text names them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Binds(Vec<Value>);
 
 impl Binds {

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use entity::sea_orm_active_enums::{DifficultyLevel, SessionStatus};
-use sea_orm::{ActiveEnum, DbErr, QueryResult, Statement, prelude::DateTimeWithTimeZone};
+use sea_orm::{ActiveEnum, DbErr, FromQueryResult, QueryResult, Statement, prelude::DateTimeWithTimeZone};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -11,6 +11,10 @@ use crate::{Caller, Cursor, Error, Page, operation::operation, rows, sql::Binds}
 
 /// Rows of a lobby page.
 const PAGE: usize = 20;
+
+/// Sessions that a page looks through where a filter asks for what no index of the list knows: bounded, however long the list
+/// is and however few match.
+const WALK: usize = 1000;
 
 /// Which sessions to show. All, by default.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +80,7 @@ pub struct AdventureCard {
 }
 
 /// The order of the list: soonest first, undated last, the newest first among equals.
-#[derive(Serialize, Deserialize)]
+#[derive(FromQueryResult, Serialize, Deserialize)]
 struct Key {
     start: Option<DateTimeWithTimeZone>,
     created: DateTimeWithTimeZone,
@@ -104,21 +108,29 @@ impl<C: Caller> Sessions<'_, C> {
     /// A page of the lobby: twenty public sessions that wait and have a seat free, soonest first. The first page, or
     /// the one that `after` leads to.
     ///
-    /// Who may: everybody. Three round trips.
+    /// By difficulty, length, free seats or search, a page looks through a thousand sessions at most: with fewer rows than
+    /// twenty, or none, and a next page, it goes on there.
+    ///
+    /// Who may: everybody. Three round trips, four for such a page that is not full.
     ///
     /// # Errors
     ///
     /// [`Error::BadCursor`].
     pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionCard>, Error> {
         let after = after.map(Cursor::key::<Key>).transpose()?;
-        let statement = statement(filter, after.as_ref());
+        let Asked { page, end } = Asked::new(filter, after.as_ref());
         operation!(self.caller, "sessions.lobby", |tx| {
-            let rows = rows::all(tx, statement.clone(), |row| Row::read(row).map(SessionCard::from)).await?;
-            Page::of(rows, PAGE, |row: &SessionCard| Key {
+            let rows = rows::all(tx, page.clone(), |row| Row::read(row).map(SessionCard::from)).await?;
+            let mut page = Page::of(rows, PAGE, |row: &SessionCard| Key {
                 start: row.scheduled_start,
                 created: row.created_at,
                 id: row.id,
-            })
+            })?;
+            if let (None, Some(end)) = (&page.next, &end) {
+                let end = Key::find_by_statement(end.clone()).one(tx).await?;
+                page.next = end.as_ref().map(Cursor::at).transpose()?;
+            }
+            Ok(page)
         })
     }
 }
@@ -165,6 +177,16 @@ const JOINED: &str = "
   JOIN public.users AS seer ON seer.id = session.seer_id
   LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id";
 
+/// The same, one by one: whatever the planner expects of the conditions, it does not read all users for them.
+const LOOKED_UP: &str = "
+  CROSS JOIN LATERAL (SELECT display_name FROM public.users WHERE id = session.seer_id LIMIT 1) AS seer
+  LEFT JOIN LATERAL (
+    SELECT id, name, thumbnail_url, difficulty, estimated_duration
+    FROM public.adventures
+    WHERE id = session.adventure_id
+    LIMIT 1
+  ) AS adventure ON true";
+
 /// The predicate of `idx_sessions_free_seats` to the letter: each part of the list is a walk along it.
 const OPEN: &str = "session.is_public
     AND session.status IN ('waiting', 'starting_soon')
@@ -172,94 +194,105 @@ const OPEN: &str = "session.is_public
 
 const ORDER: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 
-/// What is asked of the list, once for all of its parts.
+/// The list as it is asked for.
 struct Asked {
-    binds: Binds,
-    /// Where the sessions come from.
-    sessions: String,
-    /// Conditions on a session alone.
-    of_session: String,
-    /// Conditions on its adventure and its Seer.
-    of_others: String,
+    /// The page.
+    page: Statement,
+    /// Where the walk ended that looked for it: asked where it is bounded and the page is not full.
+    end: Option<Statement>,
+}
+
+/// Conditions on a session that its indexes answer, and where the sessions come from.
+fn walked(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
+    // Of one Seer there are few: found first, whatever the planner would think of a walk along the whole list.
+    let sessions = match filter.seer_id {
+        None => "public.sessions".to_owned(),
+        Some(seer) => format!(
+            "(WITH run AS MATERIALIZED (SELECT * FROM public.sessions WHERE seer_id = {}) SELECT * FROM run)",
+            binds.bind(seer)
+        ),
+    };
+    let mut conditions = format!("WHERE {OPEN}");
+    if let Some(before) = filter.starts_before {
+        conditions.push_str(&format!(" AND session.scheduled_start < {}", binds.bind(before)));
+    }
+    if let Some(after) = filter.starts_after {
+        conditions.push_str(&format!(" AND session.scheduled_start >= {}", binds.bind(after)));
+    }
+    if let Some(adventure) = filter.adventure_id {
+        conditions.push_str(&format!(" AND session.adventure_id = {}", binds.bind(adventure)));
+    }
+    (sessions, conditions)
+}
+
+/// Conditions that are looked at one session after the other.
+fn looked_at(filter: &LobbyFilter, binds: &mut Binds) -> String {
+    let mut conditions = Vec::new();
+    if let Some(seats) = filter.free_seats {
+        conditions.push(format!("session.max_players - session.seats_taken >= {}", binds.bind(seats)));
+    }
+    if let Some(difficulty) = filter.difficulty {
+        let value = binds.bind(difficulty.to_value().value.into_owned());
+        conditions.push(format!("adventure.difficulty = {value}::public.difficulty_level"));
+    }
+    if let Some(longest) = filter.longest {
+        conditions.push(format!("adventure.estimated_duration <= {}", binds.bind(longest)));
+    }
+    if let Some(search) = &filter.search {
+        let value = binds.bind_search(search);
+        conditions.push(format!("(adventure.name ILIKE {value} OR seer.display_name ILIKE {value})"));
+    }
+    conditions.join(" AND ")
 }
 
 impl Asked {
-    fn new(filter: &LobbyFilter) -> Self {
+    fn new(filter: &LobbyFilter, after: Option<&Key>) -> Self {
         let mut binds = Binds::default();
-        let (mut of_session, mut of_others) = (String::new(), String::new());
-        // Of one Seer there are few: found first, whatever the planner would think of a walk along the whole list.
-        let sessions = match filter.seer_id {
-            None => "public.sessions".to_owned(),
-            Some(seer) => format!(
-                "(WITH run AS MATERIALIZED (SELECT * FROM public.sessions WHERE seer_id = {}) SELECT * FROM run)",
-                binds.bind(seer)
-            ),
+        let (sessions, conditions) = walked(filter, &mut binds);
+        let walk = |condition: &str, rows: usize| {
+            format!("SELECT * FROM {sessions} AS session {conditions}{condition} {ORDER} LIMIT {rows}")
         };
-        if let Some(difficulty) = filter.difficulty {
-            let value = binds.bind(difficulty.to_value().value.into_owned());
-            of_others.push_str(&format!(" AND adventure.difficulty = {value}::public.difficulty_level"));
-        }
-        if let Some(longest) = filter.longest {
-            of_others.push_str(&format!(" AND adventure.estimated_duration <= {}", binds.bind(longest)));
-        }
-        if let Some(before) = filter.starts_before {
-            of_session.push_str(&format!(" AND session.scheduled_start < {}", binds.bind(before)));
-        }
-        if let Some(after) = filter.starts_after {
-            of_session.push_str(&format!(" AND session.scheduled_start >= {}", binds.bind(after)));
-        }
-        if let Some(seats) = filter.free_seats {
-            let seats = binds.bind(seats);
-            of_session.push_str(&format!(" AND session.max_players - session.seats_taken >= {seats}"));
-        }
-        if let Some(adventure) = filter.adventure_id {
-            of_session.push_str(&format!(" AND session.adventure_id = {}", binds.bind(adventure)));
-        }
-        if let Some(search) = &filter.search {
-            let value = binds.bind_search(search);
-            of_others.push_str(&format!(" AND (adventure.name ILIKE {value} OR seer.display_name ILIKE {value})"));
-        }
-        Self { binds, sessions, of_session, of_others }
-    }
-
-    /// The part of the list whose sessions are so.
-    fn part(&self, condition: &str) -> String {
-        let Self { sessions, of_session, of_others, .. } = self;
-        let limit = PAGE + 1;
-        let walk = format!("FROM {sessions} AS session");
-        let open = format!("WHERE {OPEN}{of_session}{condition}");
-        if of_others.is_empty() {
-            // The page first, then who and what belongs to it: there is nothing to misjudge.
-            format!("{CARDS} FROM (SELECT * {walk} {open} {ORDER} LIMIT {limit}) AS session{JOINED} {ORDER}")
-        } else {
-            format!("{CARDS} {walk}{JOINED} {open}{of_others} {ORDER} LIMIT {limit}")
-        }
-    }
-}
-
-fn statement(filter: &LobbyFilter, after: Option<&Key>) -> Statement {
-    let mut asked = Asked::new(filter);
-    let sql = match after {
-        None => asked.part(""),
-        Some(Key { start, created, id }) => {
-            let created = asked.binds.bind(*created);
-            let id = asked.binds.bind(*id);
-            let later =
-                format!("(session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))");
-            let undated = " AND session.scheduled_start IS NULL";
-            match start {
-                None => asked.part(&format!("{undated} AND session.created_at <= {created} AND {later}")),
-                // Dated sessions, then the undated: two walks, each along the index.
-                Some(start) => {
-                    let start = asked.binds.bind(*start);
-                    let dated = asked.part(&format!(
-                        " AND session.scheduled_start >= {start} AND (session.scheduled_start > {start} OR {later})"
-                    ));
-                    let undated = asked.part(undated);
-                    format!("({dated}) UNION ALL ({undated}) {ORDER} LIMIT {}", PAGE + 1)
+        let list: Box<dyn Fn(usize) -> String> = match after {
+            None => Box::new(|rows| walk("", rows)),
+            Some(Key { start, created, id }) => {
+                let (created, id) = (binds.bind(*created), binds.bind(*id));
+                let later = format!(
+                    "(session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))"
+                );
+                let undated = " AND session.scheduled_start IS NULL";
+                match start {
+                    None => Box::new(move |rows| {
+                        walk(&format!("{undated} AND session.created_at <= {created} AND {later}"), rows)
+                    }),
+                    // Dated sessions, then the undated: two walks, each along the index.
+                    Some(start) => {
+                        let start = binds.bind(*start);
+                        let dated = format!(
+                            " AND session.scheduled_start >= {start} AND (session.scheduled_start > {start} OR {later})"
+                        );
+                        Box::new(move |rows| {
+                            let (dated, undated) = (walk(&dated, rows), walk(undated, rows));
+                            format!("SELECT * FROM (({dated}) UNION ALL ({undated})) AS session {ORDER} LIMIT {rows}")
+                        })
+                    }
                 }
             }
+        };
+        let limit = PAGE + 1;
+        let of_walk = binds.clone();
+        let looked_at = looked_at(filter, &mut binds);
+        if looked_at.is_empty() {
+            // The page first, then who and what belongs to it: there is nothing to misjudge.
+            let page = format!("{CARDS} FROM ({}) AS session{JOINED} {ORDER}", list(limit));
+            return Self { page: binds.statement(page), end: None };
         }
-    };
-    asked.binds.statement(sql)
+        let walk = list(WALK);
+        let page = format!("{CARDS} FROM ({walk}) AS session{LOOKED_UP} WHERE {looked_at} {ORDER} LIMIT {limit}");
+        let end = format!(
+            "SELECT scheduled_start AS start, created_at AS created, id
+            FROM (SELECT *, row_number() OVER ({ORDER}) AS place FROM ({walk}) AS session) AS walked
+            WHERE place = {WALK}"
+        );
+        Self { page: binds.statement(page), end: Some(of_walk.statement(end)) }
+    }
 }
