@@ -20,6 +20,11 @@ impl Capturing {
         Self { sparc: Sparc::new(pool.clone()), pool, known: 0 }
     }
 
+    /// Ends the connection, and with it what it has not told the server's statistics yet.
+    pub async fn close(self) -> Result<(), Failure> {
+        Ok(self.pool.close().await?)
+    }
+
     /// The statement that the last operation prepared.
     pub async fn newest(&mut self) -> Result<Prepared, Failure> {
         let all = self.since().await?;

@@ -4,6 +4,7 @@ use std::{fs, path::Path, time::Instant};
 
 use chrono::Utc;
 use sea_orm::ConnectionTrait;
+use service::{Operations, events::NewEvent};
 use throwaway::{Database, Programs, Server};
 
 use crate::{
@@ -143,6 +144,7 @@ async fn measure(both: &Both, scale: f64, asked: &Compare, report: &mut Report) 
     let mut capturing = Capturing::of(both.ours.connect(1).await?);
     let mut measures = reads(&mut capturing, &both.samples).await?;
     measures.extend(writes(&mut capturing, &both.samples).await?);
+    capturing.close().await?;
     let mut theirs = Client::open(both.specification.url()).await?;
     let mut ours = Client::open(both.ours.url()).await?;
     let mut uses = Uses::since_now(&mut ours).await?;
@@ -176,10 +178,13 @@ async fn whole(both: &Both, server: Option<u32>, asked: &Compare, report: &mut R
     let url = both.ours.url();
     let mut capturing = Capturing::of(both.ours.connect(1).await?);
     let sample = &both.samples[0];
-    service::Operations::dice(&capturing.sparc.as_user(sample.player)).roll(check(sample)?).await?;
+    capturing.sparc.as_user(sample.player).dice().roll(check(sample)?).await?;
     let roll = capturing.newest().await?;
+    let new = NewEvent { session_id: sample.session, kind: "wave".to_owned(), ..Default::default() };
+    capturing.sparc.as_user(sample.player).events().send(new).await?;
+    let event = capturing.newest().await?;
     let mut client = Client::open(url).await?;
-    let cost = overhead::overhead(&mut client, sample, &roll.sql).await?;
+    let cost = overhead::overhead(&mut client, sample, &roll.sql, &event.sql).await?;
     println!("a roll {:.3} ms, bare {:.3} ms: {:.2} times", cost.roll_ms, cost.bare_ms, cost.ratio);
     report.overhead = Some(cost);
 

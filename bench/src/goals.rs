@@ -50,6 +50,21 @@ pub fn goals(report: &Report) -> Vec<Goal> {
             is_met: cost.ratio < 2.0,
         });
     }
+    let trips: Vec<String> = report
+        .operations
+        .iter()
+        .filter(|operated| operated.clients == 1)
+        .map(|operated| format!("{} {}", operated.name, operated.round_trips))
+        .collect();
+    if !trips.is_empty() {
+        goals.push(Goal {
+            what: "round trips, begin, identity and commit included (a join too: `tests/operations/wire.rs`)"
+                .to_owned(),
+            asked: "4".to_owned(),
+            measured: trips.join(", "),
+            is_met: report.operations.iter().all(|operated| operated.round_trips <= 4),
+        });
+    }
     for operated in &report.operations {
         let asked = match operated.clients {
             1 => 0.85,

@@ -128,8 +128,10 @@ async fn cost(client: &mut Client, table: &str, index: &str) -> Result<f64, Fail
             client
                 .run(&format!(
                     "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '5s'; {leave_out}
-                     CREATE TEMPORARY TABLE rewritten ON COMMIT DROP AS SELECT * FROM {table} ORDER BY 1 LIMIT {ROWS};
-                     DELETE FROM {table} WHERE ctid IN (SELECT ctid FROM {table} ORDER BY 1 LIMIT {ROWS})"
+                     CREATE TEMPORARY TABLE places ON COMMIT DROP AS SELECT ctid AS place FROM {table} LIMIT {ROWS};
+                     CREATE TEMPORARY TABLE rewritten ON COMMIT DROP AS
+                     SELECT again.* FROM {table} AS again JOIN places ON again.ctid = place;
+                     DELETE FROM {table} USING places WHERE {table}.ctid = place"
                 ))
                 .await?;
             let again = format!("INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM rewritten");

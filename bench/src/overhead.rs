@@ -22,6 +22,10 @@ pub struct Overhead {
     pub bare_ms: f64,
     /// The first divided by the second.
     pub ratio: f64,
+    /// An event of a client's own by a player, in the same way.
+    pub event_ms: f64,
+    /// The bare INSERT of one: what no design goes below.
+    pub bare_event_ms: f64,
 }
 
 const TIMES: usize = 2000;
@@ -37,8 +41,8 @@ const BARE: &str = "PREPARE bare_roll AS
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2, $3)";
 
 /// Both in turns, each many times within one transaction that is rolled back.
-pub async fn overhead(client: &mut Client, sample: &Sample, roll: &str) -> Result<Overhead, Failure> {
-    client.run(&format!("PREPARE roll AS {roll}; {BARE}")).await?;
+pub async fn overhead(client: &mut Client, sample: &Sample, roll: &str, event: &str) -> Result<Overhead, Failure> {
+    client.run(&format!("PREPARE roll AS {roll}; PREPARE event AS {event}; {BARE}")).await?;
     let by_player = format!("EXECUTE roll({})", roll_values(sample).join(", "));
     let payload = client
         .value("SELECT payload FROM session_events WHERE event_type = 'dice_rolled' ORDER BY seq DESC LIMIT 1")
@@ -52,14 +56,18 @@ pub async fn overhead(client: &mut Client, sample: &Sample, roll: &str) -> Resul
     let as_owner =
         "BEGIN; ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER";
 
-    let (mut rolls, mut bares) = (Vec::new(), Vec::new());
+    let event = format!("EXECUTE event(gen_random_uuid(), '{}', 'client.wave', '{{}}')", sample.session);
+    let bare_event = format!("EXECUTE bare_event('{}', '{{}}', '{}')", sample.session, sample.player);
+    let mut times: [Vec<Duration>; 4] = Default::default();
     for _ in 0..4 {
-        rolls.extend(many(client, &as_player, &by_player).await?);
-        bares.extend(many(client, as_owner, &bare).await?);
+        times[0].extend(many(client, &as_player, &by_player).await?);
+        times[1].extend(many(client, as_owner, &bare).await?);
+        times[2].extend(many(client, &as_player, &event).await?);
+        times[3].extend(many(client, as_owner, &bare_event).await?);
     }
     client.run("DEALLOCATE ALL").await?;
-    let (roll_ms, bare_ms) = (quantile(&mut rolls, 0.5), quantile(&mut bares, 0.5));
-    Ok(Overhead { roll_ms, bare_ms, ratio: roll_ms / bare_ms })
+    let [roll_ms, bare_ms, event_ms, bare_event_ms] = times.map(|mut times| quantile(&mut times, 0.5));
+    Ok(Overhead { roll_ms, bare_ms, ratio: roll_ms / bare_ms, event_ms, bare_event_ms })
 }
 
 async fn many(client: &mut Client, before: &str, timed: &str) -> Result<Vec<Duration>, Failure> {

@@ -204,11 +204,13 @@ struct Asked {
 
 /// Conditions on a session that its indexes answer, and where the sessions come from.
 fn walked(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
-    // Of one Seer there are few: found first, whatever the planner would think of a walk along the whole list.
+    // Of one Seer there are few: found first, whatever the planner would think of a walk along the whole list. Private ones are
+    // left out there, before anything is asked about them.
     let sessions = match filter.seer_id {
         None => "public.sessions".to_owned(),
         Some(seer) => format!(
-            "(WITH run AS MATERIALIZED (SELECT * FROM public.sessions WHERE seer_id = {}) SELECT * FROM run)",
+            "(WITH run AS MATERIALIZED (SELECT * FROM public.sessions WHERE seer_id = {} AND is_public) \
+             SELECT * FROM run)",
             binds.bind(seer)
         ),
     };
