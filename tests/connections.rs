@@ -1,0 +1,129 @@
+//! What becomes of connections: the handle's own pool, one that a service had already, and transactions left behind.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures_util::{StreamExt, TryStreamExt};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, Statement, StreamTrait, TransactionSession, TransactionTrait,
+};
+use sparc::service::{As, Error, Operations, Options, Sparc, Transaction};
+use uuid::Uuid;
+
+use crate::world::World;
+
+fn sql(text: &str) -> Statement {
+    Statement::from_string(DbBackend::Postgres, text)
+}
+
+async fn backend(who: &As) -> i32 {
+    who.query_one_raw(sql("SELECT pg_backend_pid()")).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
+
+#[tokio::test]
+async fn who_comes_one_after_the_other_has_the_one_warm_connection() {
+    let world = World::new().await;
+    let sparc = Sparc::connect(world.url()).await.unwrap();
+    // Ten are there, and rest.
+    let held: Vec<_> =
+        futures_util::future::join_all((0..10).map(|_| async { sparc.as_service().begin().await })).await;
+    for tx in held {
+        tx.unwrap().rollback().await.unwrap();
+    }
+    let mut backends = HashSet::new();
+    for _ in 0..10 {
+        backends.insert(backend(&sparc.as_anon()).await);
+    }
+    assert_eq!(backends.len(), 1);
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_waits_for_what_is_under_way_and_gives_no_more_out() {
+    let world = World::new().await;
+    let sparc = Sparc::connect(world.url()).await.unwrap();
+    let other = sparc.clone();
+    let id = world.account().await;
+    let tx = sparc.as_user(id).begin().await.unwrap();
+    let mut closing = tokio::spawn(sparc.close());
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut closing).await.is_err(), "it waits");
+    assert!(matches!(other.as_user(id).users().me().await, Err(Error::PoolExhausted(_))));
+    assert_eq!(tx.users().me().await.unwrap().id, id, "what is under way goes on");
+    tx.commit().await.unwrap();
+    closing.await.unwrap().unwrap();
+    assert!(matches!(other.as_user(id).users().me().await, Err(Error::PoolExhausted(_))));
+}
+
+#[tokio::test]
+async fn a_pool_that_a_service_had_is_used_and_given_back() {
+    let world = World::new().await;
+    let id = world.account().await;
+    let db = sparc::migration::connect(world.url()).await.unwrap();
+    let sparc = Sparc::new(db.clone());
+    assert_eq!(sparc.as_user(id).users().me().await.unwrap().id, id);
+    drop(sparc.as_user(id).begin().await.unwrap());
+    let row = db.query_one_raw(sql("SELECT current_user = session_user")).await.unwrap().unwrap();
+    assert!(row.try_get_by_index::<bool>(0).unwrap(), "nothing of an identity is left on it");
+    sparc.close().await.unwrap();
+    let nowhere = Sparc::new(DatabaseConnection::default());
+    assert!(matches!(nowhere.as_user(id).users().me().await, Err(Error::ConnectionLost(_))), "none at all is an error");
+}
+
+async fn rename(tx: &Transaction, id: Uuid, name: &str) {
+    let statement = format!("UPDATE users SET bio = '{name}' WHERE id = '{id}'");
+    assert_eq!(tx.execute_raw(sql(&statement)).await.unwrap().rows_affected(), 1);
+}
+
+async fn named(tx: &Transaction) -> Option<String> {
+    tx.users().me().await.unwrap().bio
+}
+
+#[tokio::test]
+async fn a_nested_transaction_that_is_left_is_undone_and_the_outer_one_goes_on() {
+    let world = World::new().await;
+    let id = world.account().await;
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    let ada = sparc.as_user(id);
+    let tx = ada.begin().await.unwrap();
+    rename(&tx, id, "outer").await;
+    let inner = tx.begin().await.unwrap();
+    rename(&inner, id, "inner").await;
+    let innermost = inner.begin().await.unwrap();
+    rename(&innermost, id, "innermost").await;
+    drop(innermost);
+    assert_eq!(named(&inner).await.as_deref(), Some("inner"));
+    drop(inner);
+    assert_eq!(named(&tx).await.as_deref(), Some("outer"));
+    let inner = tx.begin().await.unwrap();
+    rename(&inner, id, "kept").await;
+    inner.commit().await.unwrap();
+    // One that is left in a failed state, too.
+    let inner = tx.begin().await.unwrap();
+    assert!(inner.execute_raw(sql("SELECT 1 / 0")).await.is_err());
+    drop(inner);
+    tx.commit().await.unwrap();
+    assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("kept"));
+    drop(ada.begin().await.unwrap());
+    assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("kept"), "the one connection comes back at rest");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_left_ends_before_the_transaction_goes_on() {
+    let world = World::new().await;
+    let id = world.account().await;
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    let ada = sparc.as_user(id);
+    let tx = ada.begin().await.unwrap();
+    let rows = "SELECT i, current_user::text FROM generate_series(1, 100000) AS i";
+    let mut stream = tx.stream_raw(sql(rows)).await.unwrap();
+    assert!(stream.next().await.unwrap().is_ok());
+    drop(stream);
+    assert_eq!(tx.users().me().await.unwrap().id, id);
+    // Not even begun to be read: it never runs as anybody else.
+    let asks = "SELECT set_config('sparc.asked', current_user, false) FROM generate_series(1, 3)";
+    assert!(tx.stream_raw(sql(asks)).await.is_err(), "a statement that sets something is refused");
+    drop(tx.stream_raw(sql("SELECT pg_sleep(0), current_user::text")).await.unwrap());
+    tx.commit().await.unwrap();
+    let all: Vec<_> = ada.stream_raw(sql(rows)).await.unwrap().try_collect().await.unwrap();
+    let last: String = all.last().unwrap().try_get_by_index(1).unwrap();
+    assert_eq!((all.len(), last.as_str()), (100_000, "authenticated"));
+}
