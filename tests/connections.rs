@@ -100,7 +100,11 @@ async fn a_nested_transaction_that_is_left_is_undone_and_the_outer_one_goes_on()
     let inner = tx.begin().await.unwrap();
     assert!(inner.execute_raw(sql("SELECT 1 / 0")).await.is_err());
     drop(inner);
+    // One that outlives the outer one is over with it.
+    let inner = tx.begin().await.unwrap();
     tx.commit().await.unwrap();
+    assert_eq!(Error::from(inner.execute_raw(sql("SELECT 1")).await.unwrap_err()).code(), "transaction_failed");
+    assert_eq!(Error::from(inner.commit().await.unwrap_err()).code(), "transaction_failed");
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("kept"));
     drop(ada.begin().await.unwrap());
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("kept"), "the one connection comes back at rest");

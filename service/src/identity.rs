@@ -97,6 +97,9 @@ pub(crate) const CHANGED: &str = "identity_changed: a statement changed the role
 pub(crate) const TORN: &str = "transaction_failed: a nested transaction or an operation was dropped half way; nothing \
      was committed";
 
+/// What a nested transaction says when the one around it has ended.
+pub(crate) const OVER: &str = "transaction_failed: the transaction is over";
+
 /// What a statement is told that would.
 pub(crate) const FIXED: &str = "identity_is_fixed: a statement may not change the role, the claims or the transaction \
      of an identity; take another identity from the handle instead";

@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use super::pool::{Pool, Taken};
+use crate::identity::OVER;
 
 /// No savepoint was left without an end.
 const NONE: u32 = u32::MAX;
@@ -90,10 +91,14 @@ impl Link {
 
     async fn ready(&self) -> Result<OwnedMutexGuard<Line>, DbErr> {
         let mut line = self.line.clone().lock_owned().await;
-        let depth = self.left.load(Ordering::Relaxed);
-        if depth != NONE {
+        let mut depth = self.left.load(Ordering::Relaxed);
+        while depth != NONE {
             line.say(format!("ROLLBACK TO SAVEPOINT {}", savepoint(depth))).await?;
-            self.left.store(NONE, Ordering::Relaxed);
+            // One further out may have been left in the meantime.
+            match self.left.compare_exchange(depth, NONE, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(further) => depth = further,
+            }
         }
         Ok(line)
     }
@@ -163,7 +168,8 @@ impl Line {
     }
 
     fn connection(&mut self) -> Result<&mut PgConnection, DbErr> {
-        let over = || DbErr::Conn(RuntimeErr::Internal("the transaction is over".to_owned()));
+        // One nested in it may still be there, and would speak as the login.
+        let over = || DbErr::Custom(OVER.to_owned());
         self.taken.as_mut().filter(|_| self.is_open).map(Taken::connection).ok_or_else(over)
     }
 

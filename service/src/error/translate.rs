@@ -4,14 +4,14 @@ use entity::sea_orm_active_enums::SessionStatus;
 use sea_orm::{ActiveEnum, DbErr, Iterable, RuntimeErr, SqlxError, SqlxPostgresError};
 
 use super::Error;
-use crate::identity::{CHANGED, FIXED, TORN};
+use crate::identity::{CHANGED, FIXED, OVER, TORN};
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         match &error {
             DbErr::ConnectionAcquire(_) => Self::PoolExhausted(error),
             DbErr::Custom(text) if text == CHANGED => Self::IdentityChanged,
-            DbErr::Custom(text) if text == TORN => Self::TransactionFailed,
+            DbErr::Custom(text) if text == TORN || text == OVER => Self::TransactionFailed,
             DbErr::Custom(text) if text == FIXED => Self::IdentityIsFixed,
             DbErr::Custom(text) => closed(text).unwrap_or(Self::Database(error)),
             // The end of a transaction was waited for in vain.

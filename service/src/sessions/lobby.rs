@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use entity::sea_orm_active_enums::{DifficultyLevel, SessionStatus};
-use sea_orm::{ActiveEnum, DbErr, FromQueryResult, QueryResult, Statement, prelude::DateTimeWithTimeZone};
+use sea_orm::{ActiveEnum, ConnectionTrait, DbErr, QueryResult, Statement, prelude::DateTimeWithTimeZone};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -80,7 +80,7 @@ pub struct AdventureCard {
 }
 
 /// The order of the list: soonest first, undated last, the newest first among equals.
-#[derive(FromQueryResult, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Key {
     start: Option<DateTimeWithTimeZone>,
     created: DateTimeWithTimeZone,
@@ -118,17 +118,20 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::BadCursor`].
     pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionCard>, Error> {
         let after = after.map(Cursor::key::<Key>).transpose()?;
-        let Asked { page, end } = Asked::new(filter, after.as_ref());
+        let Asked { page, again } = Asked::new(filter, after.as_ref());
         operation!(self.caller, "sessions.lobby", |tx| {
-            let rows = rows::all(tx, page.clone(), |row| Row::read(row).map(SessionCard::from)).await?;
-            let mut page = Page::of(rows, PAGE, |row: &SessionCard| Key {
-                start: row.scheduled_start,
-                created: row.created_at,
-                id: row.id,
-            })?;
-            if let (None, Some(end)) = (&page.next, &end) {
-                let end = Key::find_by_statement(end.clone()).one(tx).await?;
-                page.next = end.as_ref().map(Cursor::at).transpose()?;
+            let card = |row: &QueryResult| Row::read(row).map(SessionCard::from);
+            let place = |row: &SessionCard| Key { start: row.scheduled_start, created: row.created_at, id: row.id };
+            let mut page = Page::of(rows::all(tx, page.clone(), card).await?, PAGE, place)?;
+            if let (None, Some(again)) = (&page.next, &again) {
+                let rows = tx.query_all_raw(again.clone()).await?;
+                let end = rows.first().map(end).transpose()?.flatten();
+                let is_card = |row: &&QueryResult| !matches!(row.try_get_by("id"), Ok(None::<Uuid>));
+                let cards = rows.iter().filter(is_card).map(card).collect::<Result<_, _>>()?;
+                page = Page::of(cards, PAGE, place)?;
+                if let (None, Some(end)) = (&page.next, &end) {
+                    page.next = Some(Cursor::at(end)?);
+                }
             }
             Ok(page)
         })
@@ -198,8 +201,9 @@ const ORDER: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 struct Asked {
     /// The page.
     page: Statement,
-    /// Where the walk ended that looked for it: asked where it is bounded and the page is not full.
-    end: Option<Statement>,
+    /// The page again, with where the walk ended that looked for it: asked where it is bounded and the page is not full. Both in
+    /// one statement, so that what leaves the list meanwhile hides nothing that stays.
+    again: Option<Statement>,
 }
 
 /// Conditions on a session that its indexes answer, and where the sessions come from.
@@ -281,20 +285,38 @@ impl Asked {
             }
         };
         let limit = PAGE + 1;
-        let of_walk = binds.clone();
         let looked_at = looked_at(filter, &mut binds);
         if looked_at.is_empty() {
             // The page first, then who and what belongs to it: there is nothing to misjudge.
             let page = format!("{CARDS} FROM ({}) AS session{JOINED} {ORDER}", list(limit));
-            return Self { page: binds.statement(page), end: None };
+            return Self { page: binds.statement(page), again: None };
         }
         let walk = list(WALK);
-        let page = format!("{CARDS} FROM ({walk}) AS session{LOOKED_UP} WHERE {looked_at} {ORDER} LIMIT {limit}");
-        let end = format!(
-            "SELECT scheduled_start AS start, created_at AS created, id
-            FROM (SELECT *, row_number() OVER ({ORDER}) AS place FROM ({walk}) AS session) AS walked
-            WHERE place = {WALK}"
+        let cards = |walked: &str| {
+            format!("{CARDS} FROM {walked} AS session{LOOKED_UP} WHERE {looked_at} {ORDER} LIMIT {limit}")
+        };
+        let page = cards(&format!("({walk})"));
+        let again = format!(
+            "WITH walked AS MATERIALIZED ({walk}),
+              page AS ({}),
+              last AS (
+                SELECT scheduled_start AS start, created_at AS created, id AS last
+                FROM (SELECT *, row_number() OVER ({ORDER}) AS place FROM walked) AS placed
+                WHERE place = {WALK}
+              )
+            SELECT page.*, last.*
+            FROM (VALUES (true)) AS always
+            LEFT JOIN page ON true
+            LEFT JOIN last ON true
+            {ORDER}",
+            cards("walked")
         );
-        Self { page: binds.statement(page), end: Some(of_walk.statement(end)) }
+        Self { page: binds.clone().statement(page), again: Some(binds.statement(again)) }
     }
+}
+
+/// Where a walk of so many sessions ended; none where the list ended first.
+fn end(row: &QueryResult) -> Result<Option<Key>, DbErr> {
+    let id: Option<Uuid> = row.try_get_by("last")?;
+    id.map(|id| Ok(Key { start: row.try_get_by("start")?, created: row.try_get_by("created")?, id })).transpose()
 }
