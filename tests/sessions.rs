@@ -278,5 +278,25 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     let seen = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
     assert!(!seen(row(&world.somebody().await, &ask).await), "a stranger");
     assert!(seen(row(&table.seer, &ask).await), "the Seer");
-    assert!(seen(row(&table.players[0].person, &ask).await), "a player");
+    let player = &table.players[0];
+    assert!(seen(row(&player.person, &ask).await), "a player");
+    let stood = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
+    player.person.exec(&stood).await.unwrap();
+    assert!(!seen(row(&player.person, &ask).await), "who has left");
+}
+
+#[tokio::test]
+async fn the_helper_of_the_details_tells_of_no_session_that_one_does_not_see() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    let told = format!("private.session_company('{}')", table.session);
+    assert_eq!(world.somebody().await.count(&told).await, 0, "a stranger");
+    assert_eq!(world.visitor().count(&told).await, 0, "a visitor");
+    for person in [&table.seer, &table.players[0].person, &world.service()] {
+        assert_eq!(person.count(&told).await, 1);
+    }
+    world.set(&table, "is_public = true").await;
+    let players = format!("SELECT jsonb_array_length(players) FROM {told}");
+    assert_eq!(world.visitor().value::<i32>(&players).await.unwrap(), 0, "a visitor sees no seats");
+    assert_eq!(world.somebody().await.value::<i32>(&players).await.unwrap(), 1);
 }
