@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use service::{Operations, Options, Sparc};
 use tokio::task::JoinSet;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// One evening, in the report.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Evening {
     /// Tables of six.
     pub tables: u64,

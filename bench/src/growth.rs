@@ -11,12 +11,12 @@ use std::{
 
 use migration::{Migrator, sea_orm_migration::MigratorTrait};
 use sea_orm::DatabaseConnection;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Failure, client::Client, fill::Built, world::World};
 
 /// How big both databases are at one scale, in the report.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Size {
     /// 1 is 300 thousand sessions.
     pub scale: f64,

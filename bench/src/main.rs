@@ -133,6 +133,9 @@ pub struct Compare {
     /// Only the measures whose name holds this.
     #[arg(long)]
     only: Option<String>,
+    /// A report of before: what it has of other scales, and of whole operations, is told with what this run measures.
+    #[arg(long)]
+    after: Option<PathBuf>,
 }
 
 /// A scale that a machine may bear.

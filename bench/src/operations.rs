@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use service::{
     As, Operations, Options, Sparc,
     dice::{HistoryFilter, RollsOf},
@@ -27,10 +27,10 @@ use crate::{
 };
 
 /// An operation at a number of clients, in the report.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Operated {
     /// What was done.
-    pub name: &'static str,
+    pub name: String,
     /// How many at once.
     pub clients: u32,
     /// Operations a second, of the service.
@@ -145,7 +145,7 @@ pub async fn operations(
             sparc.close().await?;
             let (ours, [bench, pipelined]) = (median(ours), bench.map(median));
             operated.push(Operated {
-                name,
+                name: name.to_owned(),
                 clients,
                 ops_s: ours.ops_s,
                 pgbench_ops_s: bench.ops_s,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The two figures.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Overhead {
     /// A roll by a player: policy, dice, checks, the event with its number, clean-up. Milliseconds, median.
     pub roll_ms: f64,

@@ -169,7 +169,7 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
     ];
     for (name, filter, specification, value) in filters {
         ada.sessions().lobby(&filter, None).await?;
-        let ours = capturing.newest().await?;
+        let ours = capturing.first().await?;
         let with = move |sample: &Sample| (sample.player.to_string(), vec![value.clone()]);
         reads.add(name, Role::Authenticated, &specification, with.clone(), &ours, with);
         if name == "lobby, search" {

@@ -1,6 +1,6 @@
 //! What is written as `report.json`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure, client::Client, evening::Evening, growth::Size, indexes::Index, life::Day, measure::Measured,
@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// All figures of one run.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// What the machine and the server were.
     pub settings: Settings,
@@ -28,8 +28,16 @@ pub struct Report {
     pub days: Vec<Day>,
 }
 
+impl Report {
+    /// Forgets what it has of these scales.
+    pub fn leave_out(&mut self, scales: &[f64]) {
+        self.measures.retain(|measure| !scales.contains(&measure.scale));
+        self.sizes.retain(|size| !scales.contains(&size.scale));
+    }
+}
+
 /// The machine and the server.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Settings {
     /// The server's version.
     pub server: String,
