@@ -78,8 +78,10 @@ pub fn goals(report: &Report) -> Vec<Goal> {
             is_met: operated.ratio >= asked,
         });
     }
-    let slower: Vec<&str> =
+    let mut slower: Vec<&str> =
         report.measures.iter().filter(|measure| measure.ratio < 1.0).map(|measure| measure.name.as_str()).collect();
+    slower.sort_unstable();
+    slower.dedup();
     goals.push(Goal {
         what: "what is slower than the specification's".to_owned(),
         asked: "nothing".to_owned(),

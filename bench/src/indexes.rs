@@ -17,7 +17,7 @@ pub struct Index {
     pub bytes: f64,
     /// What reads it: measured statements, a constraint, or what else there is.
     pub used_by: Vec<String>,
-    /// Microseconds that it adds to a row which is written; none where it cannot be left out.
+    /// Microseconds that it adds to a row which is written; none where it cannot be left out, or the table is too small to tell.
     pub write_us: Option<f64>,
 }
 
@@ -113,14 +113,18 @@ pub async fn indexes(client: &mut Client, uses: &Uses) -> Result<Vec<Index>, Fai
         let is_needed = !constraint.is_empty();
         let used_by = [constraint, foreign].into_iter().filter(|what| !what.is_empty()).chain(also);
         let used_by = used_by.chain(uses.by.get(&name).into_iter().flatten().cloned()).collect();
-        let write_us = if is_needed { None } else { Some(cost(client, &table, &name).await?) };
+        let write_us = if is_needed { None } else { cost(client, &table, &name).await? };
         indexes.push(Index { table, bytes: bytes.parse().unwrap_or_default(), used_by, write_us, name });
     }
     Ok(indexes)
 }
 
 /// The same rows are written again, with the index and without it.
-async fn cost(client: &mut Client, table: &str, index: &str) -> Result<f64, Failure> {
+async fn cost(client: &mut Client, table: &str, index: &str) -> Result<Option<f64>, Failure> {
+    let rows = client.number(&format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {ROWS}) AS these")).await?;
+    if rows < f64::from(ROWS) / 10.0 {
+        return Ok(None);
+    }
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
         for (times, leave_out) in [(&mut with, ""), (&mut without, "DROP INDEX public.")] {
@@ -139,6 +143,5 @@ async fn cost(client: &mut Client, table: &str, index: &str) -> Result<f64, Fail
             client.run("ROLLBACK").await?;
         }
     }
-    let rows = client.number(&format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {ROWS}) AS these")).await?;
-    Ok((quantile(&mut with, 0.5) - quantile(&mut without, 0.5)).max(0.0) * 1000.0 / rows.max(1.0))
+    Ok(Some((quantile(&mut with, 0.5) - quantile(&mut without, 0.5)).max(0.0) * 1000.0 / rows))
 }
