@@ -46,6 +46,8 @@ pub struct Measured {
     pub ratio: f64,
     /// The 99th percentile of ours, milliseconds.
     pub p99_ms: f64,
+    /// Median of ours without the other side in turns, milliseconds: what growth is told by.
+    pub alone_ms: f64,
     /// Rows that ours gave.
     pub rows: u64,
     /// Rows that the specification's side gave.
@@ -74,6 +76,8 @@ const TURNS: usize = 10;
 /// What takes the other side longer reads so much that it drives out what ours reads: both stand in one memory, which two hosts
 /// would not share. Then ours are asked once before they are timed.
 const COLD: Duration = Duration::from_millis(50);
+/// Ours by itself goes so often to each place.
+const ALONE: usize = 10;
 /// Rounds at least and at most; in each, ours is asked as often as the other side takes longer.
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
@@ -89,6 +93,27 @@ impl Measure {
             }
         }
         Ok(if self.is_repeatable { (2000 / least.as_micros().max(1)).clamp(1, 25) as u32 } else { 1 })
+    }
+
+    /// Ours by itself: the other side reads more the bigger the world is, and drives out of the processor's caches what
+    /// ours would find there on a host of its own. Each place once before it is timed.
+    async fn alone(&self, ours: &mut Client, repeats: u32) -> Result<Vec<Duration>, Failure> {
+        let places = self.ours.asked.len();
+        let begun = Instant::now();
+        for place in 0..places {
+            self.ours.once(ours, self.role, place, repeats).await?;
+            if begun.elapsed() > BUDGET / 2 {
+                break;
+            }
+        }
+        let mut times = Vec::new();
+        while times.len() < *ROUNDS.start() || times.len() < places * ALONE && begun.elapsed() < BUDGET {
+            let Some((time, _)) = self.ours.once(ours, self.role, times.len(), repeats).await? else {
+                return Err(Failure::Slow(self.name));
+            };
+            times.push(time);
+        }
+        Ok(times)
     }
 
     /// Measures it at one scale.
@@ -133,6 +158,7 @@ impl Measure {
             }
         }
 
+        let mut alone = self.alone(ours, here).await?;
         let planned = ours
             .rows("SELECT custom_plans, generic_plans FROM pg_prepared_statements ORDER BY prepare_time DESC LIMIT 1")
             .await?;
@@ -155,6 +181,7 @@ impl Measure {
             ours_ms,
             ratio: prd_ms / ours_ms,
             p99_ms: quantile(&mut own, 0.99),
+            alone_ms: quantile(&mut alone, 0.5),
             rows,
             prd_rows,
             times: own.len(),

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Failure,
     client::Client,
-    measure::quantile,
+    measure::{Measure, quantile},
     samples::Sample,
-    side::{Asked, Role, begin},
-    writes::roll_values,
+    side::{Asked, Asking, Role, begin},
+    writes::{ROLLED, roll_values},
 };
 
 /// The two figures.
@@ -30,19 +30,61 @@ pub struct Overhead {
 
 const TIMES: usize = 2000;
 
-const BARE: &str = "PREPARE bare_roll AS
-    INSERT INTO dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type,
-      modifiers, results, total, modified_total, success, outcome, margin, animation_seed)
+const BARE_ROLL: &str = "INSERT INTO dice_rolls (id, session_id, character_id, character_name, attribute, dice_count,
+      difficulty, roll_type, modifiers, results, total, modified_total, success, outcome, margin, animation_seed)
     VALUES (gen_random_uuid(), $1, $2, 'Hero', 'might', 3, 9, 'attribute_check', '[]', '{4,2,6}', 12, 12, true, 'success',
       3, 4711)
-    RETURNING *;
-    PREPARE bare_event AS
-    INSERT INTO session_events (id, session_id, event_type, payload, sender_id)
+    RETURNING *";
+const BARE_EVENT: &str = "INSERT INTO session_events (id, session_id, event_type, payload, sender_id)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2, $3)";
+/// The same where nobody is named.
+const BARE_EVENT_OF_NOBODY: &str = "INSERT INTO session_events (id, session_id, event_type, payload)
+    VALUES (gen_random_uuid(), $1, 'dice_rolled', $2)";
+
+/// Keys and checks stay.
+const WITHOUT_TRIGGERS: &str =
+    "ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER";
+
+/// Names of the measures of [`bare`].
+pub const BARE: [&str; 2] = ["bare rows of a roll", "bare row of an event"];
+
+/// What the two tables themselves take as they grow, on both sides: no policy, no trigger, the rows finished.
+pub fn bare(samples: &[Sample]) -> Vec<Measure> {
+    let side = |event: &str, sender: fn(&Sample) -> String, with_roll: bool| {
+        let once = |sample: &Sample| {
+            let event = format!("EXECUTE bare_event('{}', '{ROLLED}'{})", sample.session, sender(sample));
+            let roll = format!("EXECUTE bare_roll('{}', '{}'); ", sample.session, sample.hero);
+            if with_roll { roll + &event } else { event }
+        };
+        // Tables that have just been altered are planned anew: that is done at the next place, before the time is taken.
+        let next = samples.iter().cycle().skip(1);
+        let asked = samples.iter().zip(next).map(|(sample, next)| Asked {
+            before: format!("{WITHOUT_TRIGGERS}; {}", once(next)),
+            timed: once(sample),
+            ..Default::default()
+        });
+        Asking {
+            prepared: [("bare_roll", BARE_ROLL), ("bare_event", event)]
+                .map(|(name, sql)| (name.into(), sql.into()))
+                .into(),
+            asked: asked.collect(),
+        }
+    };
+    let measure = |name, with_roll| Measure {
+        name,
+        role: Role::Owner,
+        is_repeatable: true,
+        specification: side(BARE_EVENT_OF_NOBODY, |_| String::new(), with_roll),
+        ours: side(BARE_EVENT, |sample| format!(", '{}'", sample.player), with_roll),
+    };
+    vec![measure(BARE[0], true), measure(BARE[1], false)]
+}
 
 /// Both in turns, each many times within one transaction that is rolled back.
 pub async fn overhead(client: &mut Client, sample: &Sample, roll: &str, event: &str) -> Result<Overhead, Failure> {
-    client.run(&format!("PREPARE roll AS {roll}; PREPARE event AS {event}; {BARE}")).await?;
+    for (name, sql) in [("roll", roll), ("event", event), ("bare_roll", BARE_ROLL), ("bare_event", BARE_EVENT)] {
+        client.run(&format!("PREPARE {name} AS {sql}")).await?;
+    }
     let by_player = format!("EXECUTE roll({})", roll_values(sample).join(", "));
     let payload = client
         .value("SELECT payload FROM session_events WHERE event_type = 'dice_rolled' ORDER BY seq DESC LIMIT 1")
@@ -53,17 +95,16 @@ pub async fn overhead(client: &mut Client, sample: &Sample, roll: &str, event: &
     );
     let asked = Asked { user: sample.player.to_string(), ..Default::default() };
     let as_player = begin(Role::Authenticated, &asked);
-    let as_owner =
-        "BEGIN; ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER";
+    let as_owner = format!("BEGIN; {WITHOUT_TRIGGERS}");
 
     let event = format!("EXECUTE event(gen_random_uuid(), '{}', 'client.wave', '{{}}')", sample.session);
     let bare_event = format!("EXECUTE bare_event('{}', '{{}}', '{}')", sample.session, sample.player);
     let mut times: [Vec<Duration>; 4] = Default::default();
     for _ in 0..4 {
         times[0].extend(many(client, &as_player, &by_player).await?);
-        times[1].extend(many(client, as_owner, &bare).await?);
+        times[1].extend(many(client, &as_owner, &bare).await?);
         times[2].extend(many(client, &as_player, &event).await?);
-        times[3].extend(many(client, as_owner, &bare_event).await?);
+        times[3].extend(many(client, &as_owner, &bare_event).await?);
     }
     client.run("DEALLOCATE ALL").await?;
     let [roll_ms, bare_ms, event_ms, bare_event_ms] = times.map(|mut times| quantile(&mut times, 0.5));

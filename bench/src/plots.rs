@@ -137,7 +137,7 @@ fn growth(report: &Report, path: &Path) -> Drawn {
         let of = |ms: fn(&crate::measure::Measured) -> f64| {
             report.measures.iter().filter(|one| one.name == name).map(|one| (one.scale, ms(one))).collect::<Vec<_>>()
         };
-        for (points, color) in [(of(|one| one.prd_ms), THEIRS), (of(|one| one.ours_ms), OURS)] {
+        for (points, color) in [(of(|one| one.prd_ms), THEIRS), (of(|one| one.alone_ms), OURS)] {
             chart.draw_series(LineSeries::new(points.clone(), color.mix(0.7)))?;
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, color.filled())))?;
         }

@@ -20,6 +20,9 @@ use crate::{
 /// How a measure names the user and the values for a place of the world.
 type Values<'a> = Box<dyn Fn(&Sample) -> (String, Vec<String>) + 'a>;
 
+/// A filter of the lobby: its name, as the service has it, as the specification's query has it, and its value.
+type Filter<'a> = (&'static str, LobbyFilter, String, &'a dyn Fn(&Sample) -> String);
+
 /// The list of reads, made while the service is asked for its statements.
 pub struct Reads<'a> {
     samples: &'a [Sample],
@@ -117,61 +120,61 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
     reads.add("lobby, fiftieth page", Role::Authenticated, &lobby("", "", "", "OFFSET 980"), nothing, &fiftieth, there);
 
     let soon = Utc::now() + Duration::days(7);
-    let filters: [(&'static str, LobbyFilter, String, String); 8] = [
+    let filters: [Filter<'_>; 8] = [
         (
             "lobby, by difficulty",
             LobbyFilter { difficulty: Some(entity::sea_orm_active_enums::DifficultyLevel::Hard), ..Default::default() },
             lobby("", "AND a.difficulty = $1::difficulty_level", "", ""),
-            quoted("hard"),
+            &|sample: &Sample| quoted(sample.looking_for.0),
         ),
         (
             "lobby, by duration",
             LobbyFilter { longest: Some(60), ..Default::default() },
             lobby("", "AND a.estimated_duration <= $1::int", "", ""),
-            "60".to_owned(),
+            &|sample: &Sample| sample.looking_for.1.to_string(),
         ),
         (
             "lobby, before a day",
             LobbyFilter { starts_before: Some(soon), ..Default::default() },
             lobby("", "AND s.scheduled_start < $1::timestamptz", "", ""),
-            quoted(soon),
+            &|_: &Sample| quoted(soon),
         ),
         (
             "lobby, from a day",
             LobbyFilter { starts_after: Some(soon), ..Default::default() },
             lobby("", "AND s.scheduled_start >= $1::timestamptz", "", ""),
-            quoted(soon),
+            &|_: &Sample| quoted(soon),
         ),
         (
             "lobby, by free seats",
             LobbyFilter { free_seats: Some(4), ..Default::default() },
             lobby("", "", "AND s.max_players - COUNT(sp.user_id) >= $1::int", ""),
-            "4".to_owned(),
+            &|sample: &Sample| sample.looking_for.2.to_string(),
         ),
         (
             "lobby, of a Seer",
             LobbyFilter { seer_id: Some(sample.open_seer), ..Default::default() },
             lobby("", "AND s.seer_id = $1::uuid", "", ""),
-            quoted(sample.open_seer),
+            &|sample: &Sample| quoted(sample.open_seer),
         ),
         (
             "lobby, of an adventure",
             LobbyFilter { adventure_id: Some(sample.adventure), ..Default::default() },
             lobby("", "AND s.adventure_id = $1::uuid", "", ""),
-            quoted(sample.adventure),
+            &|sample: &Sample| quoted(sample.adventure),
         ),
         (
             "lobby, search",
             LobbyFilter { search: Some("Lighthouse".to_owned()), ..Default::default() },
             lobby("JOIN users u ON u.id = s.seer_id", "AND (a.name ILIKE $1 OR u.display_name ILIKE $1)", "", ""),
-            quoted("%Lighthouse%"),
+            &|_: &Sample| quoted("%Lighthouse%"),
         ),
     ];
     for (name, filter, specification, value) in filters {
         ada.sessions().lobby(&filter, None).await?;
         let ours = capturing.first().await?;
-        let with = move |sample: &Sample| (sample.player.to_string(), vec![value.clone()]);
-        reads.add(name, Role::Authenticated, &specification, with.clone(), &ours, with);
+        let with = move |sample: &Sample| (sample.player.to_string(), vec![value(sample)]);
+        reads.add(name, Role::Authenticated, &specification, with, &ours, with);
         if name == "lobby, search" {
             let none = |sample: &Sample| (sample.player.to_string(), vec![quoted("%Nowhere%")]);
             reads.add("lobby, search without a hit", Role::Authenticated, &specification, none, &ours, none);

@@ -20,6 +20,9 @@ pub struct Sample {
     pub hero: Uuid,
     /// An adventure that is published.
     pub adventure: Uuid,
+    /// What somebody looks for in the lobby: a difficulty, a longest duration in minutes, free seats. In turns, so that a
+    /// figure does not hang on how many of one kind happen to begin first.
+    pub looking_for: (&'static str, u32, u32),
     /// A public session of the lobby with a seat free: a player, its code, its Seer.
     pub open: Uuid,
     /// Its code.
@@ -49,13 +52,15 @@ pub fn samples(world: &World) -> Vec<Sample> {
                 .map(|step| world.session(world.busy + (number * 1009 + step) % world.open))
                 .find(|open| open.is_public && open.state == State::Waiting && (1..open.places).contains(&open.seats));
             let open = open.unwrap_or(busy);
+            let turn = number as usize;
             let newcomer = world.users * 8 / 10 + number;
             Sample {
                 session: id(Kind::Session, busy.number),
                 seer: id(Kind::User, busy.seer),
                 player: id(Kind::User, player),
                 hero: id(Kind::Character, player),
-                adventure: id(Kind::Adventure, busy.adventure),
+                adventure: id(Kind::Adventure, open.adventure),
+                looking_for: (["easy", "medium", "hard"][turn % 3], [60, 90, 120, 150][turn % 4], [2, 3, 4][turn % 3]),
                 open: id(Kind::Session, open.number),
                 open_code: code(open.number),
                 open_seer: id(Kind::User, open.seer),

@@ -18,6 +18,7 @@ use crate::{
     Failure,
     captured::Capturing,
     measure::Measure,
+    overhead,
     reads::{asking, quoted},
     samples::Sample,
     side::{Asked, Asking, Role},
@@ -55,12 +56,14 @@ const START: [&str; 4] = ["active", "waiting", "starting_soon", "active"];
 
 const JOINED: &str = r#"{"userId": "0", "displayName": "Player", "characterName": "Hero", "characterClass": "rogue"}"#;
 const STATUS: &str = r#"{"from": "waiting", "to": "active", "startedAt": null, "endedAt": null}"#;
-const ROLLED: &str = r#"{"rollId": "0", "characterName": "Hero", "rollType": "attack", "attribute": "might",
+/// What the table is told of a roll.
+pub const ROLLED: &str = r#"{"rollId": "0", "characterName": "Hero", "rollType": "attack", "attribute": "might",
     "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
 
 /// All writes.
 pub async fn writes(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
     let mut measures = rolls_and_events(capturing, samples).await?;
+    measures.extend(overhead::bare(samples));
     measures.extend(seats(capturing, samples).await?);
     measures.extend(jobs(capturing, samples).await?);
     Ok(measures)
