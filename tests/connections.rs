@@ -68,6 +68,34 @@ async fn a_pool_that_a_service_had_is_used_and_given_back() {
     assert!(matches!(nowhere.as_user(id).users().me().await, Err(Error::ConnectionLost(_))), "none at all is an error");
 }
 
+#[tokio::test]
+async fn a_transaction_that_is_left_where_nothing_runs_takes_its_connection_with_it() {
+    let world = World::new().await;
+    let id = world.account().await;
+    let given = Sparc::new(sparc::migration::connect(world.url()).await.unwrap());
+    let own = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    for sparc in [own, given] {
+        let tx = sparc.as_user(id).begin().await.unwrap();
+        rename(&tx, id, "left").await;
+        std::thread::spawn(move || drop(tx)).join().expect("no panic outside of a runtime");
+
+        // A runtime that ends before the rollback is done.
+        let tx = sparc.as_user(id).begin().await.unwrap();
+        rename(&tx, id, "left").await;
+        let ending = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let _inside = runtime.enter();
+            drop(tx);
+        };
+        std::thread::spawn(ending).join().unwrap();
+
+        let tx = sparc.as_user(id).begin().await.unwrap();
+        assert_eq!(named(&tx).await, None, "undone, and not on the connection of the next one");
+        tx.commit().await.unwrap();
+        sparc.close().await.unwrap();
+    }
+}
+
 async fn rename(tx: &Transaction, id: Uuid, name: &str) {
     let statement = format!("UPDATE users SET bio = '{name}' WHERE id = '{id}'");
     assert_eq!(tx.execute_raw(sql(&statement)).await.unwrap().rows_affected(), 1);

@@ -180,13 +180,31 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Some(mut taken) = self.taken.take().filter(|_| self.is_open) else { return };
-        let Ok(runtime) = Handle::try_current() else { return taken.discard() };
-        runtime.spawn(async move {
-            if !matches!(timeout(PATIENCE, taken.connection().execute("ROLLBACK")).await, Ok(Ok(_))) {
-                taken.discard();
-            }
-        });
+        let left = Left(self.taken.take().filter(|_| self.is_open));
+        if let (true, Ok(runtime)) = (left.0.is_some(), Handle::try_current()) {
+            runtime.spawn(left.end());
+        }
+    }
+}
+
+/// A connection whose transaction nobody ended. It goes back once that is rolled back, and not at all where that fails, or
+/// where there is no runtime to do it, or one that ends before it is done.
+struct Left(Option<Taken>);
+
+impl Left {
+    async fn end(mut self) {
+        let Some(taken) = &mut self.0 else { return };
+        if matches!(timeout(PATIENCE, taken.connection().execute("ROLLBACK")).await, Ok(Ok(_))) {
+            self.0 = None;
+        }
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Some(taken) = self.0.take() {
+            taken.discard();
+        }
     }
 }
 

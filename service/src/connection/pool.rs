@@ -117,7 +117,8 @@ impl Taken {
     pub(crate) fn discard(self) {
         match self {
             Self::Own(object) => drop(Object::take(object)),
-            Self::Given(mut connection) => connection.close_on_drop(),
+            // Closed by a task, as the driver would, it needs a runtime.
+            Self::Given(connection) => drop(connection.detach()),
         }
     }
 }
