@@ -1,6 +1,6 @@
 //! The whole run: two databases in one cluster, filled alike, measured in turns.
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, time::Instant};
 
 use chrono::Utc;
 use sea_orm::ConnectionTrait;
@@ -15,7 +15,9 @@ use crate::{
     fill::{Side, fill, fill_events},
     growth::{Size, bytes_a_session, up, up_watched},
     indexes::{Uses, indexes},
-    life, operations, overhead, page, plots,
+    life,
+    measure::Measure,
+    operations, overhead, page,
     reads::{quoted, reads},
     report::{Report, Settings},
     samples::{Sample, samples},
@@ -43,13 +45,6 @@ const PLATFORM: &str = include_str!("../sql/platform.sql");
 /// The tables and all rules; what comes after renews what earlier versions laid.
 const FIRST_STEPS: u32 = 6;
 
-impl Compare {
-    /// What was measured before.
-    fn before(&self) -> Result<Report, Failure> {
-        self.after.as_ref().map_or_else(|| Ok(Report::default()), |path| Ok(serde_json::from_slice(&fs::read(path)?)?))
-    }
-}
-
 /// The two databases at one scale.
 struct Both {
     specification: Database,
@@ -65,7 +60,7 @@ pub async fn compare(asked: &Compare) -> Result<(), Failure> {
     fs::create_dir_all(&asked.out)?;
     let server = Server::start_private(Some(&SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
-    let mut report = Report { settings: Settings::of(&mut client).await?, ..asked.before()? };
+    let mut report = Report { settings: Settings::of(&mut client).await?, ..Report::default() };
     for (name, setting) in &report.settings.postgresql {
         println!("{name:>22} {setting}");
     }
@@ -73,7 +68,6 @@ pub async fn compare(asked: &Compare) -> Result<(), Failure> {
     let postmaster = postmaster.lines().next().and_then(|line| line.parse().ok());
     client.close().await?;
 
-    report.leave_out(&asked.scale);
     let mut scales = asked.scale.clone();
     scales.sort_by(f64::total_cmp);
     // Whole operations, evening and long life at the scale that the goals speak of.
@@ -81,17 +75,19 @@ pub async fn compare(asked: &Compare) -> Result<(), Failure> {
     for scale in scales {
         println!("scale {scale}");
         let both = lay(&server, scale).await?;
-        let uses = measure(&both, scale, asked, &mut report).await?;
-        // An earlier report has them.
-        if scale == nearest && asked.after.is_none() {
-            let mut client = Client::open(both.ours.url()).await?;
+        let (uses, measures) = measure(&both, scale, asked, &mut report).await?;
+        let Both { specification, ours, world, samples, size } = both;
+        drop(specification);
+        alone(&ours, &measures, scale, &mut report).await?;
+        if scale == nearest {
+            let mut client = Client::open(ours.url()).await?;
             report.indexes = indexes(&mut client, &uses).await?;
             client.close().await?;
-            whole(&both, postmaster, asked, &mut report).await?;
+            whole(&ours, &samples, world, postmaster, asked, &mut report).await?;
         }
-        report.sizes.push(both.size);
+        report.sizes.push(size);
         report.settings.seconds = begun.elapsed().as_secs_f64();
-        write(&report, asked)?;
+        page::write(&report, &asked.out, asked.docs)?;
     }
     Ok(())
 }
@@ -149,18 +145,21 @@ async fn lay(server: &Server, scale: f64) -> Result<Both, Failure> {
 }
 
 /// Reads and writes, side by side, and which indexes they use.
-async fn measure(both: &Both, scale: f64, asked: &Compare, report: &mut Report) -> Result<Uses, Failure> {
+async fn measure(
+    both: &Both,
+    scale: f64,
+    asked: &Compare,
+    report: &mut Report,
+) -> Result<(Uses, Vec<Measure>), Failure> {
     let mut capturing = Capturing::of(both.ours.connect(1).await?);
     let mut measures = reads(&mut capturing, &both.samples).await?;
     measures.extend(writes(&mut capturing, &both.samples).await?);
+    measures.retain(|measure| asked.only.as_ref().is_none_or(|only| measure.name.contains(only.as_str())));
     capturing.close().await?;
     let mut theirs = Client::open(both.specification.url()).await?;
     let mut ours = Client::open(both.ours.url()).await?;
     let mut uses = Uses::since_now(&mut ours).await?;
     for measure in &measures {
-        if asked.only.as_ref().is_some_and(|only| !measure.name.contains(only.as_str())) {
-            continue;
-        }
         let measured = measure.take(&mut theirs, &mut ours, scale).await?;
         println!(
             "{:>42} {:>10.3} ms {:>8.3} ms {:>9.1} times, p99 {:.3} ms, {} buffers, {} of {} rows, {:?}",
@@ -179,14 +178,47 @@ async fn measure(both: &Both, scale: f64, asked: &Compare, report: &mut Report) 
     }
     theirs.close().await?;
     ours.close().await?;
-    Ok(uses)
+    Ok((uses, measures))
+}
+
+/// Into the system's memory with all of it, where the server has the means: a host has memory for what it serves.
+const WARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensions;
+    SELECT extensions.pg_prewarm(oid, 'read')
+    FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace
+      AND relkind IN ('r', 'i')";
+
+/// Ours by itself. What the specification's statements read grows with the world, and drives out of memory and caches what ours
+/// would find there on a host of its own.
+async fn alone(ours: &Database, measures: &[Measure], scale: f64, report: &mut Report) -> Result<(), Failure> {
+    let mut client = Client::open(ours.url()).await?;
+    if client.number("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_prewarm'").await? > 0.0 {
+        client.run(WARM).await?;
+    }
+    for measure in measures {
+        let ms = measure.alone(&mut client).await?;
+        println!("{:>42} {ms:>8.3} ms alone", measure.name);
+        for measured in &mut report.measures {
+            if measured.scale == scale && measured.name == measure.name {
+                measured.alone_ms = ms;
+            }
+        }
+    }
+    client.close().await
 }
 
 /// What is done at one scale alone.
-async fn whole(both: &Both, server: Option<u32>, asked: &Compare, report: &mut Report) -> Result<(), Failure> {
-    let url = both.ours.url();
-    let mut capturing = Capturing::of(both.ours.connect(1).await?);
-    let sample = &both.samples[0];
+async fn whole(
+    ours: &Database,
+    samples: &[Sample],
+    world: World,
+    server: Option<u32>,
+    asked: &Compare,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let url = ours.url();
+    let mut capturing = Capturing::of(ours.connect(1).await?);
+    let sample = &samples[0];
     capturing.sparc.as_user(sample.player).dice().roll(check(sample)?).await?;
     let roll = capturing.newest().await?;
     let new = NewEvent { session_id: sample.session, kind: "wave".to_owned(), ..Default::default() };
@@ -198,29 +230,15 @@ async fn whole(both: &Both, server: Option<u32>, asked: &Compare, report: &mut R
     report.overhead = Some(cost);
 
     if let (Some(time), Some(pgbench)) = (asked.operations(), Programs::find()?.program("pgbench")) {
-        let place = operations::Place { url, pgbench, samples: &both.samples, server, folder: &asked.out, time };
-        let capturing = async || Ok(Capturing::of(both.ours.connect(1).await?));
+        let place = operations::Place { url, pgbench, samples, server, folder: &asked.out, time };
+        let capturing = async || Ok(Capturing::of(ours.connect(1).await?));
         report.operations = operations::operations(&place, capturing).await?;
     }
     if !asked.no_evening {
-        report.evenings = evening::evenings(url, &both.world, server).await?;
+        report.evenings = evening::evenings(url, &world, server).await?;
     }
     if let Some(time) = asked.life() {
-        report.days = life::life(url, both.world, time).await?;
+        report.days = life::life(url, world, time).await?;
     }
     client.close().await
-}
-
-fn write(report: &Report, asked: &Compare) -> Result<(), Failure> {
-    fs::write(asked.out.join("report.json"), serde_json::to_string_pretty(report)?)?;
-    plots::plots(report, &asked.out)?;
-    fs::write(asked.out.join("performance.md"), page::page(report, ""))?;
-    if asked.docs {
-        let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-        let pictures = documents.join("performance");
-        fs::create_dir_all(&pictures)?;
-        plots::plots(report, &pictures)?;
-        fs::write(documents.join("performance.md"), page::page(report, "performance/"))?;
-    }
-    Ok(())
 }

@@ -100,6 +100,8 @@ struct Arguments {
 enum Command {
     /// Measures both schemas side by side, and the service beside pgbench.
     Compare(Compare),
+    /// Makes page and pictures of what several runs measured.
+    Page(Page),
     /// Profiles what the service allocates for an operation.
     #[cfg(feature = "heap")]
     Heap {
@@ -133,9 +135,20 @@ pub struct Compare {
     /// Only the measures whose name holds this.
     #[arg(long)]
     only: Option<String>,
-    /// A report of before: what it has of other scales, and of whole operations, is told with what this run measures.
+}
+
+/// What to tell.
+#[derive(Args, Clone, Debug)]
+pub struct Page {
+    /// Reports of runs; what an earlier one has of a scale, or of what is measured at one scale alone, stands.
+    #[arg(required = true)]
+    reports: Vec<PathBuf>,
+    /// Folder for the report, the plots and the page.
     #[arg(long)]
-    after: Option<PathBuf>,
+    out: PathBuf,
+    /// Writes the page and the plots into the project's documents too.
+    #[arg(long)]
+    docs: bool,
 }
 
 /// A scale that a machine may bear.
@@ -157,6 +170,9 @@ impl Compare {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Compare(compare) => compare::compare(&compare).await,
+        Command::Page(page) => {
+            report::together(&page.reports).and_then(|report| page::write(&report, &page.out, page.docs))
+        }
         #[cfg(feature = "heap")]
         Command::Heap { out } => heap::heap(&out).await,
     };

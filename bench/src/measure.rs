@@ -46,7 +46,7 @@ pub struct Measured {
     pub ratio: f64,
     /// The 99th percentile of ours, milliseconds.
     pub p99_ms: f64,
-    /// Median of ours without the other side in turns, milliseconds: what growth is told by.
+    /// Median of ours once the other side is gone, milliseconds: what growth is told by.
     pub alone_ms: f64,
     /// Rows that ours gave.
     pub rows: u64,
@@ -65,7 +65,6 @@ pub struct Measured {
     /// Buffers that the plan reads.
     pub buffers: u64,
     /// The plan itself.
-    #[serde(skip)]
     pub plan: Plan,
 }
 
@@ -95,9 +94,10 @@ impl Measure {
         Ok(if self.is_repeatable { (2000 / least.as_micros().max(1)).clamp(1, 25) as u32 } else { 1 })
     }
 
-    /// Ours by itself: the other side reads more the bigger the world is, and drives out of the processor's caches what
-    /// ours would find there on a host of its own. Each place once before it is timed.
-    async fn alone(&self, ours: &mut Client, repeats: u32) -> Result<Vec<Duration>, Failure> {
+    /// Median of ours by itself, at places that were all asked once before, milliseconds.
+    pub async fn alone(&self, ours: &mut Client) -> Result<f64, Failure> {
+        self.ours.prepare(ours).await?;
+        let repeats = self.repeats(&self.ours, ours).await?;
         let places = self.ours.asked.len();
         let begun = Instant::now();
         for place in 0..places {
@@ -113,7 +113,8 @@ impl Measure {
             };
             times.push(time);
         }
-        Ok(times)
+        self.ours.forget(ours).await?;
+        Ok(quantile(&mut times, 0.5))
     }
 
     /// Measures it at one scale.
@@ -158,7 +159,6 @@ impl Measure {
             }
         }
 
-        let mut alone = self.alone(ours, here).await?;
         let planned = ours
             .rows("SELECT custom_plans, generic_plans FROM pg_prepared_statements ORDER BY prepare_time DESC LIMIT 1")
             .await?;
@@ -181,7 +181,7 @@ impl Measure {
             ours_ms,
             ratio: prd_ms / ours_ms,
             p99_ms: quantile(&mut own, 0.99),
-            alone_ms: quantile(&mut alone, 0.5),
+            alone_ms: 0.0,
             rows,
             prd_rows,
             times: own.len(),

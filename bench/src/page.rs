@@ -1,15 +1,32 @@
 //! The page of the documents.
 
-use std::fmt::Write;
+use std::{fmt::Write, fs, path::Path};
 
 use crate::{
+    Failure,
     goals::{goals, grown},
+    plots::plots,
     report::Report,
 };
 
+/// Writes report, page and pictures into the folder, and page and pictures into the project's documents.
+pub fn write(report: &Report, folder: &Path, docs: bool) -> Result<(), Failure> {
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("report.json"), serde_json::to_string_pretty(report)?)?;
+    plots(report, folder)?;
+    fs::write(folder.join("performance.md"), page(report, ""))?;
+    if docs {
+        let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        let pictures = documents.join("performance");
+        fs::create_dir_all(&pictures)?;
+        plots(report, &pictures)?;
+        fs::write(documents.join("performance.md"), page(report, "performance/"))?;
+    }
+    Ok(())
+}
+
 /// The whole page; the plots are at that path from it.
-#[must_use]
-pub fn page(report: &Report, plots: &str) -> String {
+fn page(report: &Report, plots: &str) -> String {
     let measured: Vec<String> = scales(report).iter().map(f64::to_string).collect();
     let mut page = HEAD.replace("{scales}", &measured.join(","));
     settings(&mut page, report);
@@ -232,7 +249,8 @@ fn growth(page: &mut String, report: &Report, plots: &str) {
         let _ = write!(
             page,
             "\n## A long life\n\n![Size of the events' table]({plots}life.svg)\n\nEvents are written and expire after a day \
-             of the game, which passes in a minute; the clean-up that comes with each event takes the old ones.\n\n\
+             of the game, which passes in a minute; the clean-up that comes with each event takes the old ones. So many days are \
+             run by themselves: `--only nothing --operations 0 --no-evening --life 60`.\n\n\
              | day | written | rows | dead | table MiB | indexes MiB | vacuumed |\n| --- | --- | --- | --- | --- | --- | --- \
              |\n"
         );

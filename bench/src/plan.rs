@@ -1,5 +1,6 @@
 //! The plan of what a measure asks, as the role that asks.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// A plan that was run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Plan {
     /// Its lines, as EXPLAIN says them.
     pub text: String,

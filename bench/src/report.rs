@@ -1,5 +1,7 @@
 //! What is written as `report.json`.
 
+use std::{fs, path::PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -29,11 +31,43 @@ pub struct Report {
 }
 
 impl Report {
-    /// Forgets what it has of these scales.
-    pub fn leave_out(&mut self, scales: &[f64]) {
-        self.measures.retain(|measure| !scales.contains(&measure.scale));
-        self.sizes.retain(|size| !scales.contains(&size.scale));
+    /// Takes from another what this one does not have.
+    fn add(&mut self, other: Self) {
+        let known: Vec<f64> = self.sizes.iter().map(|size| size.scale).collect();
+        let is_new = |scale: f64| !known.contains(&scale);
+        self.measures.extend(other.measures.into_iter().filter(|measure| is_new(measure.scale)));
+        self.sizes.extend(other.sizes.into_iter().filter(|size| is_new(size.scale)));
+        fn or<T>(own: &mut Vec<T>, other: Vec<T>) {
+            if own.is_empty() {
+                *own = other;
+            }
+        }
+        or(&mut self.operations, other.operations);
+        or(&mut self.evenings, other.evenings);
+        or(&mut self.indexes, other.indexes);
+        // Every run lives for some days; the longest life tells most.
+        if other.days.len() > self.days.len() {
+            self.days = other.days;
+        }
+        self.overhead = self.overhead.or(other.overhead);
+        self.settings.seconds += other.settings.seconds;
     }
+}
+
+/// Several reports as one; what an earlier one has stands. The settings are the first one's.
+pub fn together(paths: &[PathBuf]) -> Result<Report, Failure> {
+    let mut all: Option<Report> = None;
+    for path in paths {
+        let report: Report = serde_json::from_slice(&fs::read(path)?)?;
+        match &mut all {
+            Some(all) => all.add(report),
+            None => all = Some(report),
+        }
+    }
+    let mut all = all.unwrap_or_default();
+    all.measures.sort_by(|a, b| a.scale.total_cmp(&b.scale));
+    all.sizes.sort_by(|a, b| a.scale.total_cmp(&b.scale));
+    Ok(all)
 }
 
 /// The machine and the server.
