@@ -46,7 +46,7 @@ pub struct Measured {
     pub ratio: f64,
     /// The 99th percentile of ours, milliseconds.
     pub p99_ms: f64,
-    /// Median of ours once the other side is gone, milliseconds: what growth is told by.
+    /// Median of ours once the other side is gone, milliseconds, the least of a few: what growth is told by.
     pub alone_ms: f64,
     /// Rows that ours gave.
     pub rows: u64,
@@ -75,8 +75,8 @@ const TURNS: usize = 10;
 /// What takes the other side longer reads so much that it drives out what ours reads: both stand in one memory, which two hosts
 /// would not share. Then ours are asked once before they are timed.
 const COLD: Duration = Duration::from_millis(50);
-/// Ours by itself goes so often to each place.
-const ALONE: usize = 10;
+/// Ours by itself goes so often to each place, and so long to all.
+const ALONE: (usize, Duration) = (10, Duration::from_millis(1500));
 /// Rounds at least and at most; in each, ours is asked as often as the other side takes longer.
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
@@ -102,12 +102,12 @@ impl Measure {
         let begun = Instant::now();
         for place in 0..places {
             self.ours.once(ours, self.role, place, repeats).await?;
-            if begun.elapsed() > BUDGET / 2 {
+            if begun.elapsed() > ALONE.1 / 2 {
                 break;
             }
         }
         let mut times = Vec::new();
-        while times.len() < *ROUNDS.start() || times.len() < places * ALONE && begun.elapsed() < BUDGET {
+        while times.len() < *ROUNDS.start() || times.len() < places * ALONE.0 && begun.elapsed() < ALONE.1 {
             let Some((time, _)) = self.ours.once(ours, self.role, times.len(), repeats).await? else {
                 return Err(Failure::Slow(self.name));
             };
