@@ -77,6 +77,9 @@ const TURNS: usize = 10;
 const COLD: Duration = Duration::from_millis(50);
 /// Ours by itself goes so often to each place, and so long to all.
 const ALONE: (usize, Duration) = (10, Duration::from_millis(1500));
+/// So often a statement is asked before it is timed: a server chooses after five times, and what a function holds is chosen
+/// for once the function is.
+const WARM: usize = 16;
 /// Rounds at least and at most; in each, ours is asked as often as the other side takes longer.
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
@@ -84,7 +87,7 @@ impl Measure {
     /// How often a statement is sent at once: a short one many times.
     async fn repeats(&self, asking: &Asking, client: &mut Client) -> Result<u32, Failure> {
         let mut least = BUDGET;
-        for place in 0..6 {
+        for place in 0..WARM {
             let Some((time, _)) = asking.once(client, self.role, place, 1).await? else { return Ok(1) };
             least = least.min(time);
             if time > Duration::from_millis(100) {
@@ -124,7 +127,7 @@ impl Measure {
         let (mut theirs, mut own, mut gave_up) = (Vec::new(), Vec::new(), false);
         let (mut rows, mut prd_rows) = (0, 0);
 
-        // Warm: six times, after which the server has chosen its plan.
+        // Warm: often enough for the server to have chosen its plans.
         let here = self.repeats(&self.ours, ours).await?;
         let there = self.repeats(&self.specification, specification).await?;
         let begun = Instant::now();
@@ -192,6 +195,14 @@ impl Measure {
             buffers: plan.buffers,
             plan,
         })
+    }
+}
+
+impl Measured {
+    /// What is measured, and at which scale.
+    #[must_use]
+    pub fn key(&self) -> (u64, String) {
+        (self.scale.to_bits(), self.name.clone())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is written as `report.json`.
 
-use std::{fs, path::PathBuf};
+use std::{collections::HashSet, fs, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,10 +33,10 @@ pub struct Report {
 impl Report {
     /// Takes from another what this one does not have.
     fn add(&mut self, other: Self) {
+        let measures: HashSet<_> = self.measures.iter().map(Measured::key).collect();
+        self.measures.extend(other.measures.into_iter().filter(|measure| !measures.contains(&measure.key())));
         let known: Vec<f64> = self.sizes.iter().map(|size| size.scale).collect();
-        let is_new = |scale: f64| !known.contains(&scale);
-        self.measures.extend(other.measures.into_iter().filter(|measure| is_new(measure.scale)));
-        self.sizes.extend(other.sizes.into_iter().filter(|size| is_new(size.scale)));
+        self.sizes.extend(other.sizes.into_iter().filter(|size| !known.contains(&size.scale)));
         fn or<T>(own: &mut Vec<T>, other: Vec<T>) {
             if own.is_empty() {
                 *own = other;
@@ -65,7 +65,12 @@ pub fn together(paths: &[PathBuf]) -> Result<Report, Failure> {
         }
     }
     let mut all = all.unwrap_or_default();
-    all.measures.sort_by(|a, b| a.scale.total_cmp(&b.scale));
+    // As the longest list has them.
+    let lists = all.measures.chunk_by(|a, b| a.scale == b.scale);
+    let longest = lists.max_by_key(|list| list.len()).unwrap_or_default();
+    let order: Vec<String> = longest.iter().map(|one| one.name.clone()).collect();
+    let place = |one: &Measured| order.iter().position(|name| *name == one.name);
+    all.measures.sort_by(|a, b| a.scale.total_cmp(&b.scale).then(place(a).cmp(&place(b))));
     all.sizes.sort_by(|a, b| a.scale.total_cmp(&b.scale));
     Ok(all)
 }
