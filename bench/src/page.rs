@@ -61,6 +61,11 @@ Where a goal is not met:
   eight clients) it is the kernel's share of three messages each way, then the driver's rows and their decoding, then
   allocation: 75 allocations for a lobby page, 180 for fifty rolls, 201 for a roll (`bench heap`). What is left of a read beside
   pgbench is the server's time divided by both.
+- **Growth.** What is over reads as much as before (below, *Growth*: buffers), of tables and indexes ten times as big, and waits for
+  memory: a lobby filter or search looks at some hundred adventures and Seers that are spread over more pages than a
+  processor's cache holds; a sign-up and each event of a clean-up have a random place in an index of which a part alone is in
+  the server's buffers (4 GB of 14). With both databases in one memory, and the specification's scans in between, bare INSERTs of
+  a roll's rows take more than twice as long at scale 10, this schema's rules or not.
 - **Slower than the specification.** There it guards nothing: its events and session details ask nobody who may read them
   (`my_session_ids`, the policy's array, is most of the difference), its profiles show every column, its lobby has no Seer's
   name, its sign-up checks no text.
