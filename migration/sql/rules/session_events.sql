@@ -18,6 +18,7 @@ $$;
 
 -- The oldest go, a bounded number at a time, found by their index; rows that another clean-up holds are left to it. A plan
 -- that a connection made while the table was empty would read all of it, and be kept, so the index is insisted on.
+-- Rows that are locked stay where they are, so they are found again by their place.
 CREATE OR REPLACE FUNCTION private.clean_events(batch integer)
 RETURNS integer
 LANGUAGE plpgsql
@@ -29,9 +30,9 @@ DECLARE
   gone integer;
 BEGIN
   DELETE FROM public.session_events
-  WHERE id = ANY (
+  WHERE ctid = ANY (
     ARRAY(
-      SELECT old.id
+      SELECT old.ctid
       FROM public.session_events AS old
       WHERE old.created_at < now() - INTERVAL '24 hours'
       ORDER BY old.created_at
