@@ -18,6 +18,7 @@ mod m20261101_000006_upkeep;
 mod m20261124_000007_renewal;
 mod m20261124_000008_closed_accounts;
 mod m20261125_000009_shorter_ways;
+mod m20261125_000010_clean_up_by_place;
 
 pub use connect::{ConnectError, connect};
 pub use guard::{Refusal, check_known};
@@ -50,6 +51,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000007_renewal::Migration),
             Box::new(m20261124_000008_closed_accounts::Migration),
             Box::new(m20261125_000009_shorter_ways::Migration),
+            Box::new(m20261125_000010_clean_up_by_place::Migration),
         ]
     }
 
