@@ -191,7 +191,7 @@ const WARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensions;
     WHERE relnamespace = 'public'::regnamespace
       AND relkind IN ('r', 'i')";
 
-/// Each is asked in so many rounds, some minutes apart: a machine that others share has worse moments and better ones.
+/// Each is asked in so many rounds, about a minute apart: a machine that others share has worse moments and better ones.
 const ROUNDS: u32 = 3;
 
 /// Ours by itself. What the specification's statements read grows with the world, and drives out of memory and caches what ours
