@@ -2,8 +2,9 @@
 
 use std::{collections::HashSet, fmt::Debug, hash::Hash};
 
+use sparc::entity::sea_orm_active_enums::{DifficultyLevel, RollType};
 use sparc::service::{
-    Cursor, Error, Operations, Page, PageSize,
+    As, Cursor, Error, Operations, Page, PageSize,
     adventures::{CatalogueFilter, CatalogueOrder},
     dice::{HistoryFilter, RollsOf},
 };
@@ -81,6 +82,14 @@ async fn the_catalogue_is_walked_in_each_order() {
         .await;
         assert!(there.iter().all(|id| seen.contains(id)), "none lost while others come: {order:?}");
     }
+    // What finds the best rated sees drafts, and does not tell of them.
+    world.draft(creator).await;
+    let rated = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
+    assert_eq!(world.owner().exec(rated).await, Ok(2));
+    let found = "SELECT unnest(private.best_rated_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
+    let found: HashSet<Uuid> = world.visitor().values(found).await.unwrap().into_iter().collect();
+    let published = world.owner().values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
+    assert_eq!(found, published.into_iter().collect());
     let all = CatalogueFilter::default();
     let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
     let wrong = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref());
@@ -104,9 +113,48 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
     count(CatalogueFilter { players: Some(6), ..Default::default() }, "6 BETWEEN min_players AND max_players").await;
     count(CatalogueFilter { search: Some("NO. 3".into()), ..Default::default() }, "description = 'no. 3'").await;
     count(CatalogueFilter { search: Some("%".into()), ..Default::default() }, "false").await;
-    let difficulty = Some(sparc::entity::sea_orm_active_enums::DifficultyLevel::Hard);
+    let difficulty = Some(DifficultyLevel::Hard);
     world.owner().exec("UPDATE adventures SET difficulty = 'hard' WHERE name LIKE '%1'").await.unwrap();
     count(CatalogueFilter { difficulty, ..Default::default() }, "difficulty = 'hard'").await;
+}
+
+#[tokio::test]
+async fn a_filter_that_few_adventures_match_looks_at_so_many_a_page_and_goes_on() {
+    let world = World::new().await;
+    let creator = world.account().await;
+    let fill = format!(
+        "INSERT INTO adventures (creator_id, name, status, is_valid, difficulty, published_at, times_played, average_rating)
+         SELECT '{creator}', 'Adventure', 'published', true,
+           (CASE WHEN i % 1100 = 0 THEN 'hard' ELSE 'easy' END)::difficulty_level,
+           '2026-01-01'::timestamptz - i * INTERVAL '1 minute', 3000 - i, CASE WHEN i <= 2250 THEN 5 - i / 600.0 END
+         FROM generate_series(1, 2300) AS i"
+    );
+    world.owner().exec(&fill).await.unwrap();
+    let visitor = world.sparc.as_anon();
+    let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
+    let easy = CatalogueFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
+    for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
+        let mut found = Vec::new();
+        let seen = walk(
+            async |after| {
+                let page = visitor.adventures().catalogue(&hard, order, after.as_ref()).await?;
+                found.push(page.rows.len());
+                Ok(page)
+            },
+            async || (),
+            |row| row.id,
+        )
+        .await;
+        assert_eq!((found, seen.len()), (vec![0, 1, 1], 2), "a thousand adventures a page: {order:?}");
+        let seen = walk(
+            async |after| visitor.adventures().catalogue(&easy, order, after.as_ref()).await,
+            async || (),
+            |row| row.id,
+        )
+        .await;
+        assert_eq!(seen.len(), 2298, "none lost: {order:?}");
+    }
+    assert_eq!(visitor.adventures().catalogue(&easy, CatalogueOrder::Newest, None).await.unwrap().rows.len(), 20);
 }
 
 #[tokio::test]
@@ -166,13 +214,53 @@ async fn a_history_is_walked_while_dice_fall_and_filters() {
         me.dice().history(of, &filter, None).await.unwrap().rows.len()
     };
     assert_eq!(count(of, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
-    let attacks = Some(sparc::entity::sea_orm_active_enums::RollType::Attack);
+    let attacks = Some(RollType::Attack);
     assert_eq!(count(of, HistoryFilter { kind: attacks, ..filter }).await, 115);
-    assert_eq!(count(RollsOf::Character(ben.character), filter).await, 76);
     let from = "2026-01-01T00:32:00Z".parse().ok();
     assert_eq!(count(of, HistoryFilter { from, ..filter }).await, 7, "the last minute has seven");
     let stranger = world.sparc.as_user(world.account().await);
     assert!(stranger.dice().history(of, &filter, None).await.unwrap().rows.is_empty());
+
+    let hers = RollsOf::Character(ben.character);
+    assert_eq!(count(hers, filter).await, 76);
+    assert_eq!(count(hers, HistoryFilter { kind: attacks, ..filter }).await, 38);
+    assert_eq!(count(hers, HistoryFilter { from, ..filter }).await, 2);
+    assert_eq!(count(hers, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
+    assert_eq!(count(hers, HistoryFilter { character_id: Some(ada.character), ..filter }).await, 0);
+    assert!(stranger.dice().history(hers, &filter, None).await.unwrap().rows.is_empty());
+}
+
+#[tokio::test]
+async fn a_characters_rolls_are_walked_at_the_tables_that_one_was_at() {
+    let world = World::new().await;
+    let (here, there) = (world.active_table(2).await, world.active_table(1).await);
+    let (ada, ben) = (&here.players[0], &here.players[1]);
+    let fill = format!(
+        "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
+         SELECT (ARRAY['{}', '{}'])[1 + i % 2]::uuid, '{}', 'might', 10, 'attack',
+           '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 minute'
+         FROM generate_series(1, 230) AS i",
+        here.session, there.session, ada.character
+    );
+    world.owner().exec(&fill).await.unwrap();
+    let seen = async |caller: &As| {
+        walk(
+            async |after| {
+                let (of, all) = (RollsOf::Character(ada.character), HistoryFilter::default());
+                let page = caller.dice().history(of, &all, after.as_ref()).await?;
+                assert!(page.rows.is_sorted_by(|a, b| a.created_at >= b.created_at), "the latest first");
+                Ok(page)
+            },
+            async || (),
+            |row| (row.id, row.session_id),
+        )
+        .await
+    };
+    let mates = seen(&world.sparc.as_user(ben.id)).await;
+    assert_eq!(mates.len(), 115);
+    assert!(mates.iter().all(|(_, session)| *session == here.session), "of the table that both are at alone");
+    assert_eq!(seen(&world.sparc.as_user(there.seer.uuid())).await.len(), 115);
+    assert_eq!(seen(&world.sparc.as_service()).await.len(), 230);
 }
 
 #[tokio::test]

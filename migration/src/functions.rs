@@ -55,6 +55,8 @@ pub(crate) const ACCESS: &[&str] = &[
     "private.change_hit_points(uuid, integer)",
     "private.session_by_code(text)",
     "private.initiative_order(uuid[])",
+    "private.rolls_of_character(uuid, public.roll_type, timestamptz, timestamptz, timestamptz, uuid, integer)",
+    "private.best_rated_after(numeric, uuid, integer)",
     "private.can_see_adventure(uuid)",
     "private.owns_adventure(uuid)",
     "private.is_seer(uuid)",

@@ -19,6 +19,7 @@ mod sql;
 pub mod tutorial;
 pub mod users;
 mod values;
+mod walk;
 
 // Named for the choice of TLS that it makes for the driver under SeaORM.
 use sqlx as _;

@@ -35,6 +35,44 @@ BEGIN
 END
 $$;
 
+-- The published adventures that follow a place in the list of the best rated. Comparing `numeric` is not leakproof: a condition of
+-- the caller's waits for row security, and the list would be walked from its top. Published ones are everybody's to read.
+CREATE OR REPLACE FUNCTION private.best_rated_after(rating numeric, last_id uuid, wanted integer)
+RETURNS uuid[]
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = ''
+AS $$
+BEGIN
+  RETURN ARRAY(
+    SELECT id
+    FROM (
+      (
+        SELECT id, average_rating
+        FROM public.adventures
+        WHERE status = 'published'
+          AND average_rating <= rating
+          AND (average_rating < rating OR id > last_id)
+        ORDER BY average_rating DESC NULLS LAST, id
+        LIMIT wanted
+      )
+      UNION ALL
+      (
+        SELECT id, average_rating
+        FROM public.adventures
+        WHERE status = 'published'
+          AND average_rating IS NULL
+        ORDER BY average_rating DESC NULLS LAST, id
+        LIMIT wanted
+      )
+    ) AS following
+    ORDER BY average_rating DESC NULLS LAST, id
+    LIMIT wanted
+  );
+END
+$$;
+
 CREATE POLICY "Published adventures visible to all"
 ON public.adventures FOR SELECT
 TO anon, authenticated

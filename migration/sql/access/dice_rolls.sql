@@ -71,6 +71,40 @@ BEGIN
 END
 $$;
 
+-- Rolls of a character, the latest first, from a place in that list if one is given. The planner takes rolls at own tables for
+-- rare among a character's, and would read and sort all of both; here the character's are walked until there are enough.
+-- Row security decides as for the table.
+CREATE OR REPLACE FUNCTION private.rolls_of_character(
+  hero uuid,
+  kind public.roll_type,
+  begun timestamptz,
+  ended timestamptz,
+  last_at timestamptz,
+  last_id uuid,
+  wanted integer
+)
+RETURNS SETOF public.dice_rolls
+LANGUAGE plpgsql
+STABLE
+SET search_path = ''
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+BEGIN
+  RETURN QUERY
+  SELECT roll.*
+  FROM public.dice_rolls AS roll
+  WHERE roll.character_id = hero
+    AND roll.created_at >= coalesce(begun, '-infinity')
+    AND roll.created_at < coalesce(ended, 'infinity')
+    AND roll.created_at <= coalesce(last_at, 'infinity')
+    AND (last_at IS NULL OR roll.created_at < last_at OR roll.id > last_id)
+    AND (kind IS NULL OR roll.roll_type = kind)
+  ORDER BY roll.created_at DESC, roll.id
+  LIMIT wanted;
+END
+$$;
+
 CREATE POLICY "Dice rolls visible to session participants"
 ON public.dice_rolls FOR SELECT
 TO authenticated

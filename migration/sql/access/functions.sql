@@ -5,6 +5,7 @@ GRANT EXECUTE ON FUNCTION
   private.my_session_ids(),
   private.my_archived_session_ids(),
   private.can_see_adventure(uuid),
+  private.best_rated_after(numeric, uuid, integer),
   private.is_server(),
   private.session_company(uuid),
   public.get_session_details(uuid)
@@ -22,6 +23,7 @@ GRANT EXECUTE ON FUNCTION
   private.join_by_code(text, uuid),
   private.session_by_code(text),
   private.initiative_order(uuid[]),
+  private.rolls_of_character(uuid, public.roll_type, timestamptz, timestamptz, timestamptz, uuid, integer),
   private.change_hit_points(uuid, integer),
   private.close_account(uuid),
   private.is_readable(jsonb)
@@ -32,6 +34,7 @@ GRANT EXECUTE ON FUNCTION
   private.archive_sessions(integer),
   private.session_by_code(text),
   private.initiative_order(uuid[]),
+  private.rolls_of_character(uuid, public.roll_type, timestamptz, timestamptz, timestamptz, uuid, integer),
   private.change_hit_points(uuid, integer),
   private.close_account(uuid),
   private.is_readable(jsonb)

@@ -6,14 +6,19 @@ use entity::{
 };
 use sea_orm::{
     ActiveEnum, ColumnTrait, Condition, DerivePartialModel, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, Statement,
+    QueryResult, QuerySelect,
     prelude::{DateTimeWithTimeZone, Decimal},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Adventures;
-use crate::{Caller, Cursor, Error, Page, operation::operation, sql::Binds};
+use crate::{
+    Caller, Cursor, Error, Page,
+    operation::operation,
+    sql::Binds,
+    walk::{WALK, Walk},
+};
 
 /// Rows of a page.
 const PAGE: usize = 20;
@@ -94,9 +99,10 @@ enum Key {
 impl<C: Caller> Adventures<'_, C> {
     /// A page of the published adventures, twenty at most: the first, or the one that `after` leads to.
     ///
-    /// Pages are stable while adventures come and go; one that is played or rated meanwhile moves.
+    /// Pages are stable while adventures come and go; one that is played or rated meanwhile moves. With a filter, a page looks
+    /// through a thousand adventures at most: with fewer rows than twenty, or none, and a next page, it goes on there.
     ///
-    /// Who may: everybody. Three round trips.
+    /// Who may: everybody. Three round trips, four for a filtered page that is not full.
     ///
     /// # Errors
     ///
@@ -108,14 +114,22 @@ impl<C: Caller> Adventures<'_, C> {
         after: Option<&Cursor>,
     ) -> Result<Page<AdventureSummary>, Error> {
         let after = after.map(Cursor::key::<Key>).transpose()?;
-        let statement = statement(filter, order, after.as_ref())?;
+        let walk = walk(filter, order, after.as_ref())?;
         operation!(self.caller, "adventures.catalogue", |tx| {
-            let rows = AdventureSummary::find_by_statement(statement.clone()).all(tx).await?;
-            Page::of(rows, PAGE, |row: &AdventureSummary| match order {
+            let summary = |row: &QueryResult| AdventureSummary::from_query_result(row, "");
+            let place = |row: &AdventureSummary| match order {
                 CatalogueOrder::Newest => Key::Newest(row.published_at, row.id),
                 CatalogueOrder::MostPlayed => Key::MostPlayed(row.times_played, row.id),
                 CatalogueOrder::BestRated => Key::BestRated(row.average_rating, row.id),
-            })
+            };
+            let end = |row: &QueryResult, id| {
+                Ok(match order {
+                    CatalogueOrder::Newest => Key::Newest(row.try_get_by("place")?, id),
+                    CatalogueOrder::MostPlayed => Key::MostPlayed(row.try_get_by("place")?, id),
+                    CatalogueOrder::BestRated => Key::BestRated(row.try_get_by("place")?, id),
+                })
+            };
+            walk.page(tx, PAGE, summary, place, end).await
         })
     }
 
@@ -151,54 +165,66 @@ const PART: &str = "SELECT
   FROM public.adventures
   WHERE status = 'published'";
 
-fn statement(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) -> Result<Statement, Error> {
-    let mut binds = Binds::default();
-    let mut part = PART.to_owned();
+/// Conditions that are looked at one adventure after the other.
+fn looked_at(filter: &CatalogueFilter, binds: &mut Binds) -> String {
+    let mut conditions = Vec::new();
     if let Some(difficulty) = filter.difficulty {
         let value = binds.bind(difficulty.to_value().value.into_owned());
-        part.push_str(&format!(" AND difficulty = {value}::public.difficulty_level"));
+        conditions.push(format!("difficulty = {value}::public.difficulty_level"));
     }
     if let Some(shortest) = filter.shortest {
-        part.push_str(&format!(" AND estimated_duration >= {}", binds.bind(shortest)));
+        conditions.push(format!("estimated_duration >= {}", binds.bind(shortest)));
     }
     if let Some(longest) = filter.longest {
-        part.push_str(&format!(" AND estimated_duration <= {}", binds.bind(longest)));
+        conditions.push(format!("estimated_duration <= {}", binds.bind(longest)));
     }
     if let Some(players) = filter.players {
-        part.push_str(&format!(" AND {} BETWEEN min_players AND max_players", binds.bind(players)));
+        conditions.push(format!("{} BETWEEN min_players AND max_players", binds.bind(players)));
     }
     if let Some(search) = &filter.search {
         let value = binds.bind_search(search);
-        part.push_str(&format!(" AND (name ILIKE {value} OR description ILIKE {value})"));
+        conditions.push(format!("(name ILIKE {value} OR description ILIKE {value})"));
     }
+    conditions.join(" AND ")
+}
 
+fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) -> Result<Walk, Error> {
+    let mut binds = Binds::default();
+    let looked_at = looked_at(filter, &mut binds);
     let limit = PAGE + 1;
+    let rows = if looked_at.is_empty() { limit } else { WALK };
     let (column, nulls) = match order {
         CatalogueOrder::Newest => ("published_at", ""),
         CatalogueOrder::MostPlayed => ("times_played", ""),
         CatalogueOrder::BestRated => ("average_rating", " NULLS LAST"),
     };
-    let ordered = format!("ORDER BY {column} DESC{nulls}, id LIMIT {limit}");
+    let ordered = format!("ORDER BY {column} DESC{nulls}, id");
+    let part = |condition: &str| format!("{PART}{condition} {ordered} LIMIT {rows}");
     let (place, id) = match (order, after) {
-        (_, None) => return Ok(binds.statement(format!("{part} {ordered}"))),
-        (CatalogueOrder::Newest, Some(Key::Newest(place, id))) => (place.map(|place| binds.bind(place)), id),
-        (CatalogueOrder::MostPlayed, Some(Key::MostPlayed(place, id))) => (Some(binds.bind(*place)), id),
-        (CatalogueOrder::BestRated, Some(Key::BestRated(place, id))) => (place.map(|place| binds.bind(place)), id),
+        (_, None) => (None, None),
+        (CatalogueOrder::Newest, Some(Key::Newest(place, id))) => (place.map(|place| binds.bind(place)), Some(id)),
+        (CatalogueOrder::MostPlayed, Some(Key::MostPlayed(place, id))) => (Some(binds.bind(*place)), Some(id)),
+        (CatalogueOrder::BestRated, Some(Key::BestRated(place, id))) => {
+            (place.map(|place| binds.bind(place)), Some(id))
+        }
         _ => return Err(Error::BadCursor),
     };
-    let id = binds.bind(*id);
-    let sql = match place {
-        None => format!("{part} AND {column} IS NULL AND id > {id} {ordered}"),
-        Some(place) => {
-            let below = format!("{part} AND {column} <= {place} AND ({column} < {place} OR id > {id}) {ordered}");
-            match order {
-                // The rated, then the others: two walks.
-                CatalogueOrder::BestRated => {
-                    format!("({below}) UNION ALL ({part} AND {column} IS NULL {ordered}) {ordered}")
-                }
-                CatalogueOrder::Newest | CatalogueOrder::MostPlayed => below,
+    let list = match (place, id.map(|id| binds.bind(*id))) {
+        (_, None) => part(""),
+        (None, Some(id)) => part(&format!(" AND {column} IS NULL AND id > {id}")),
+        (Some(place), Some(id)) => part(&match order {
+            // No index is walked by a comparison of ratings under row security.
+            CatalogueOrder::BestRated => {
+                format!(" AND id = ANY ((SELECT private.best_rated_after({place}, {id}, {rows}))::uuid[])")
             }
-        }
+            CatalogueOrder::Newest | CatalogueOrder::MostPlayed => {
+                format!(" AND {column} <= {place} AND ({column} < {place} OR id > {id})")
+            }
+        }),
     };
-    Ok(binds.statement(sql))
+    if looked_at.is_empty() {
+        return Ok(Walk::straight(binds, list));
+    }
+    let page = |walked: &str| format!("SELECT * FROM {walked} AS adventure WHERE {looked_at} {ordered} LIMIT {limit}");
+    Ok(Walk::bounded(binds, &list, page, &ordered, &format!("{column} AS place, id AS last")))
 }

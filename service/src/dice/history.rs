@@ -6,14 +6,14 @@ use entity::{
     sea_orm_active_enums::RollType,
 };
 use sea_orm::{
-    ColumnTrait, Condition, DbBackend, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QueryResult,
-    QuerySelect, QueryTrait, Statement, prelude::DateTimeWithTimeZone,
+    ActiveEnum, ColumnTrait, Condition, DbBackend, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QueryResult, QuerySelect, QueryTrait, Statement, prelude::DateTimeWithTimeZone,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Dice, RollsOf};
-use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, rows};
+use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, rows, sql::Binds};
 
 /// Which rolls to show. All, fifty a page, by default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,6 +63,54 @@ fn roll(row: &QueryResult) -> Result<Roll, DbErr> {
     })
 }
 
+type Place = (DateTimeWithTimeZone, Uuid);
+
+/// A walk along the table's rolls.
+fn of_session(id: Uuid, filter: &HistoryFilter, after: Option<Place>, limit: usize) -> Statement {
+    let mut query = dice_rolls::Entity::find()
+        .filter(dice_rolls::Column::SessionId.eq(id))
+        .order_by_desc(dice_rolls::Column::CreatedAt)
+        .order_by_asc(dice_rolls::Column::Id)
+        .limit(limit as u64);
+    if let Some(character) = filter.character_id {
+        query = query.filter(dice_rolls::Column::CharacterId.eq(character));
+    }
+    if let Some(kind) = filter.kind {
+        query = query.filter(dice_rolls::Column::RollType.eq(kind));
+    }
+    if let Some(from) = filter.from {
+        query = query.filter(dice_rolls::Column::CreatedAt.gte(from));
+    }
+    if let Some(until) = filter.until {
+        query = query.filter(dice_rolls::Column::CreatedAt.lt(until));
+    }
+    if let Some((created, roll)) = after {
+        query = query.filter(dice_rolls::Column::CreatedAt.lte(created)).filter(
+            Condition::any().add(dice_rolls::Column::CreatedAt.lt(created)).add(dice_rolls::Column::Id.gt(roll)),
+        );
+    }
+    query.build(DbBackend::Postgres)
+}
+
+/// A walk along the character's rolls, which the database insists on.
+fn of_character(id: Uuid, filter: &HistoryFilter, after: Option<Place>, limit: usize) -> Statement {
+    let mut binds = Binds::default();
+    let arguments = [
+        binds.bind(id),
+        binds.bind(filter.kind.map(|kind| kind.to_value().value.into_owned())) + "::public.roll_type",
+        binds.bind(filter.from),
+        binds.bind(filter.until),
+        binds.bind(after.map(|(created, _)| created)),
+        binds.bind(after.map(|(_, roll)| roll)),
+        binds.bind(limit as i32),
+    ]
+    .join(", ");
+    let other = filter.character_id.map(|other| format!(" WHERE character_id = {}", binds.bind(other)));
+    let other = other.unwrap_or_default();
+    let sql = format!("SELECT * FROM private.rolls_of_character({arguments}){other} ORDER BY created_at DESC, id");
+    binds.statement(sql)
+}
+
 impl<C: Caller> Dice<'_, C> {
     /// A page of rolls, the latest first: of a table, or of a character at the tables that the caller was at.
     ///
@@ -79,36 +127,12 @@ impl<C: Caller> Dice<'_, C> {
     ) -> Result<Page<dice_rolls::Model>, Error> {
         let after = after.map(Cursor::key::<(DateTimeWithTimeZone, Uuid)>).transpose()?;
         let limit = filter.page_size.rows();
-        let (column, id) = match of {
-            RollsOf::Session(id) => (dice_rolls::Column::SessionId, id),
-            RollsOf::Character(id) => (dice_rolls::Column::CharacterId, id),
+        let (id, statement) = match of {
+            RollsOf::Session(id) => (id, of_session(id, filter, after, limit + 1)),
+            RollsOf::Character(id) => (id, of_character(id, filter, after, limit + 1)),
         };
         operation!(self.caller, "dice.history", of = id, |tx| {
-            let mut query = dice_rolls::Entity::find()
-                .filter(column.eq(id))
-                .order_by_desc(dice_rolls::Column::CreatedAt)
-                .order_by_asc(dice_rolls::Column::Id)
-                .limit(limit as u64 + 1);
-            if let Some(character) = filter.character_id {
-                query = query.filter(dice_rolls::Column::CharacterId.eq(character));
-            }
-            if let Some(kind) = filter.kind {
-                query = query.filter(dice_rolls::Column::RollType.eq(kind));
-            }
-            if let Some(from) = filter.from {
-                query = query.filter(dice_rolls::Column::CreatedAt.gte(from));
-            }
-            if let Some(until) = filter.until {
-                query = query.filter(dice_rolls::Column::CreatedAt.lt(until));
-            }
-            if let Some((created, roll)) = after {
-                query = query.filter(dice_rolls::Column::CreatedAt.lte(created)).filter(
-                    Condition::any()
-                        .add(dice_rolls::Column::CreatedAt.lt(created))
-                        .add(dice_rolls::Column::Id.gt(roll)),
-                );
-            }
-            let rolls = rows::all(tx, query.build(DbBackend::Postgres), roll).await?;
+            let rolls = rows::all(tx, statement.clone(), roll).await?;
             Page::of(rolls, limit, |row: &dice_rolls::Model| (row.created_at, row.id))
         })
     }

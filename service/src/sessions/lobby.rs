@@ -2,19 +2,21 @@
 
 use chrono::{DateTime, Utc};
 use entity::sea_orm_active_enums::{DifficultyLevel, SessionStatus};
-use sea_orm::{ActiveEnum, ConnectionTrait, DbErr, QueryResult, Statement, prelude::DateTimeWithTimeZone};
+use sea_orm::{ActiveEnum, DbErr, QueryResult, prelude::DateTimeWithTimeZone};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::{Caller, Cursor, Error, Page, operation::operation, rows, sql::Binds};
+use crate::{
+    Caller, Cursor, Error, Page,
+    operation::operation,
+    rows,
+    sql::Binds,
+    walk::{WALK, Walk},
+};
 
 /// Rows of a lobby page.
 const PAGE: usize = 20;
-
-/// Sessions that a page looks through where a filter asks for what no index of the list knows: bounded, however long the list
-/// is and however few match.
-const WALK: usize = 1000;
 
 /// Which sessions to show. All, by default.
 #[derive(Clone, Debug, Default)]
@@ -118,22 +120,14 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::BadCursor`].
     pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionCard>, Error> {
         let after = after.map(Cursor::key::<Key>).transpose()?;
-        let Asked { page, again } = Asked::new(filter, after.as_ref());
+        let walk = walk(filter, after.as_ref());
         operation!(self.caller, "sessions.lobby", |tx| {
             let card = |row: &QueryResult| Row::read(row).map(SessionCard::from);
             let place = |row: &SessionCard| Key { start: row.scheduled_start, created: row.created_at, id: row.id };
-            let mut page = Page::of(rows::all(tx, page.clone(), card).await?, PAGE, place)?;
-            if let (None, Some(again)) = (&page.next, &again) {
-                let rows = tx.query_all_raw(again.clone()).await?;
-                let end = rows.first().map(end).transpose()?.flatten();
-                let is_card = |row: &&QueryResult| !matches!(row.try_get_by("id"), Ok(None::<Uuid>));
-                let cards = rows.iter().filter(is_card).map(card).collect::<Result<_, _>>()?;
-                page = Page::of(cards, PAGE, place)?;
-                if let (None, Some(end)) = (&page.next, &end) {
-                    page.next = Some(Cursor::at(end)?);
-                }
-            }
-            Ok(page)
+            let end = |row: &QueryResult, id| {
+                Ok(Key { start: row.try_get_by("start")?, created: row.try_get_by("created")?, id })
+            };
+            walk.page(tx, PAGE, card, place, end).await
         })
     }
 }
@@ -197,15 +191,6 @@ const OPEN: &str = "session.is_public
 
 const ORDER: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 
-/// The list as it is asked for.
-struct Asked {
-    /// The page.
-    page: Statement,
-    /// The page again, with where the walk ended that looked for it: asked where it is bounded and the page is not full. Both in
-    /// one statement, so that what leaves the list meanwhile hides nothing that stays.
-    again: Option<Statement>,
-}
-
 /// Conditions on a session that its indexes answer, and where the sessions come from.
 fn walked(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
     // Of one Seer there are few: found first, whatever the planner would think of a walk along the whole list. Private ones are
@@ -251,72 +236,45 @@ fn looked_at(filter: &LobbyFilter, binds: &mut Binds) -> String {
     conditions.join(" AND ")
 }
 
-impl Asked {
-    fn new(filter: &LobbyFilter, after: Option<&Key>) -> Self {
-        let mut binds = Binds::default();
-        let (sessions, conditions) = walked(filter, &mut binds);
-        let walk = |condition: &str, rows: usize| {
-            format!("SELECT * FROM {sessions} AS session {conditions}{condition} {ORDER} LIMIT {rows}")
-        };
-        let list: Box<dyn Fn(usize) -> String> = match after {
-            None => Box::new(|rows| walk("", rows)),
-            Some(Key { start, created, id }) => {
-                let (created, id) = (binds.bind(*created), binds.bind(*id));
-                let later = format!(
-                    "(session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))"
-                );
-                let undated = " AND session.scheduled_start IS NULL";
-                match start {
-                    None => Box::new(move |rows| {
-                        walk(&format!("{undated} AND session.created_at <= {created} AND {later}"), rows)
-                    }),
-                    // Dated sessions, then the undated: two walks, each along the index.
-                    Some(start) => {
-                        let start = binds.bind(*start);
-                        let dated = format!(
-                            " AND session.scheduled_start >= {start} AND (session.scheduled_start > {start} OR {later})"
-                        );
-                        Box::new(move |rows| {
-                            let (dated, undated) = (walk(&dated, rows), walk(undated, rows));
-                            format!("SELECT * FROM (({dated}) UNION ALL ({undated})) AS session {ORDER} LIMIT {rows}")
-                        })
-                    }
+/// The list as it is asked for.
+fn walk(filter: &LobbyFilter, after: Option<&Key>) -> Walk {
+    let mut binds = Binds::default();
+    let (sessions, conditions) = walked(filter, &mut binds);
+    let part = |condition: &str, rows: usize| {
+        format!("SELECT * FROM {sessions} AS session {conditions}{condition} {ORDER} LIMIT {rows}")
+    };
+    let list: Box<dyn Fn(usize) -> String> = match after {
+        None => Box::new(|rows| part("", rows)),
+        Some(Key { start, created, id }) => {
+            let (created, id) = (binds.bind(*created), binds.bind(*id));
+            let later =
+                format!("(session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))");
+            let undated = " AND session.scheduled_start IS NULL";
+            match start {
+                None => Box::new(move |rows| {
+                    part(&format!("{undated} AND session.created_at <= {created} AND {later}"), rows)
+                }),
+                // Dated sessions, then the undated: two walks, each along the index.
+                Some(start) => {
+                    let start = binds.bind(*start);
+                    let dated = format!(
+                        " AND session.scheduled_start >= {start} AND (session.scheduled_start > {start} OR {later})"
+                    );
+                    Box::new(move |rows| {
+                        let (dated, undated) = (part(&dated, rows), part(undated, rows));
+                        format!("SELECT * FROM (({dated}) UNION ALL ({undated})) AS session {ORDER} LIMIT {rows}")
+                    })
                 }
             }
-        };
-        let limit = PAGE + 1;
-        let looked_at = looked_at(filter, &mut binds);
-        if looked_at.is_empty() {
-            // The page first, then who and what belongs to it: there is nothing to misjudge.
-            let page = format!("{CARDS} FROM ({}) AS session{JOINED} {ORDER}", list(limit));
-            return Self { page: binds.statement(page), again: None };
         }
-        let walk = list(WALK);
-        let cards = |walked: &str| {
-            format!("{CARDS} FROM {walked} AS session{LOOKED_UP} WHERE {looked_at} {ORDER} LIMIT {limit}")
-        };
-        let page = cards(&format!("({walk})"));
-        let again = format!(
-            "WITH walked AS MATERIALIZED ({walk}),
-              page AS ({}),
-              last AS (
-                SELECT scheduled_start AS start, created_at AS created, id AS last
-                FROM (SELECT *, row_number() OVER ({ORDER}) AS place FROM walked) AS placed
-                WHERE place = {WALK}
-              )
-            SELECT page.*, last.*
-            FROM (VALUES (true)) AS always
-            LEFT JOIN page ON true
-            LEFT JOIN last ON true
-            {ORDER}",
-            cards("walked")
-        );
-        Self { page: binds.clone().statement(page), again: Some(binds.statement(again)) }
+    };
+    let limit = PAGE + 1;
+    let looked_at = looked_at(filter, &mut binds);
+    if looked_at.is_empty() {
+        // The page first, then who and what belongs to it: there is nothing to misjudge.
+        return Walk::straight(binds, format!("{CARDS} FROM ({}) AS session{JOINED} {ORDER}", list(limit)));
     }
-}
-
-/// Where a walk of so many sessions ended; none where the list ended first.
-fn end(row: &QueryResult) -> Result<Option<Key>, DbErr> {
-    let id: Option<Uuid> = row.try_get_by("last")?;
-    id.map(|id| Ok(Key { start: row.try_get_by("start")?, created: row.try_get_by("created")?, id })).transpose()
+    let page =
+        |walked: &str| format!("{CARDS} FROM {walked} AS session{LOOKED_UP} WHERE {looked_at} {ORDER} LIMIT {limit}");
+    Walk::bounded(binds, &list(WALK), page, ORDER, "scheduled_start AS start, created_at AS created, id AS last")
 }
