@@ -1,5 +1,5 @@
-//! A character's rolls, and the best rated adventures, are walked from where a page begins: the newest access, for databases of
-//! before.
+//! A character's rolls, the best rated adventures and a table's events are walked from where a page begins: the newest access and
+//! index, for databases of before.
 
 use sea_orm_migration::prelude::*;
 

@@ -17,6 +17,7 @@ BEGIN
       VALUES
         ('idx_dice_rolls_type', 'public.dice_rolls (session_id, roll_type, created_at DESC, id)'),
         ('idx_dice_rolls_character', 'public.dice_rolls (character_id, created_at DESC, id)'),
+        ('idx_session_events_created', 'public.session_events (session_id, created_at DESC, id)'),
         ('idx_adventures_creator_id', 'public.adventures (creator_id, created_at DESC, id)'),
         ('idx_adventures_published', 'public.adventures (published_at DESC, id) WHERE status = ''published''')
     ) AS indexes (name, definition)
