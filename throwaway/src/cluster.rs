@@ -76,7 +76,9 @@ impl Cluster {
             let (user, group) = unprivileged()?;
             command.uid(user).gid(group);
         }
-        let mut keeper = command.spawn().map_err(io_error("sh cannot be run"))?;
+        let mut keeper = command
+            .spawn()
+            .map_err(io_error("No shell can be run, and PATH must name the folder of sh, usually /bin"))?;
         let (Some(mut pipe), Some(output)) = (keeper.stdin.take(), keeper.stdout.take()) else {
             return Err(Error::Start("the keeper has no pipes.".to_owned()));
         };
