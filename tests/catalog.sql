@@ -9,7 +9,8 @@ FROM (
   SELECT 'schema ' || nspname || ' ' || coalesce(nspacl::text, '') || ' ' || coalesce(obj_description(oid, 'pg_namespace'), '')
   FROM pg_namespace WHERE oid IN (SELECT oid FROM ours)
   UNION ALL
-  SELECT 'relation ' || oid::regclass || ' ' || relkind::text || ' ' || relrowsecurity || ' ' || coalesce(relacl::text, '')
+  SELECT 'relation ' || oid::regclass || ' ' || relkind::text || ' ' || relrowsecurity || ' ' || coalesce(reloptions::text, '')
+    || ' ' || coalesce(relacl::text, '')
   FROM pg_class WHERE relnamespace IN (SELECT oid FROM ours)
   UNION ALL
   SELECT 'column ' || attrelid::regclass || '.' || attname || ' ' || format_type(atttypid, atttypmod) || ' ' || attnotnull

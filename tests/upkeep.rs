@@ -36,6 +36,17 @@ async fn old_sessions(world: &World, how_many: u32) -> Uuid {
 }
 
 #[tokio::test]
+async fn lists_that_lose_rows_at_their_head_are_vacuumed_by_the_number_of_the_dead() {
+    let world = World::new().await;
+    let sql = "SELECT relname::text FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace
+          AND reloptions @> '{autovacuum_vacuum_threshold=5000,autovacuum_vacuum_scale_factor=0.002,vacuum_index_cleanup=on}'
+        ORDER BY relname";
+    let tables: Vec<String> = world.owner().values(sql).await.unwrap();
+    assert_eq!(tables, ["adventures", "session_events", "sessions"]);
+}
+
+#[tokio::test]
 async fn old_events_go_in_batches_and_each_is_told() {
     let world = World::new().await;
     let table = world.table(1).await;

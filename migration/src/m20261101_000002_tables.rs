@@ -15,6 +15,7 @@ impl MigrationTrait for Migration {
         crate::execute(manager, &functions::close(functions::CHECKS)).await?;
         tables::create(manager).await?;
         crate::execute(manager, tables::BOUNDS).await?;
+        crate::execute(manager, tables::VACUUM).await?;
         crate::execute(manager, include_str!("../sql/tables/close.sql")).await
     }
 

@@ -17,6 +17,7 @@ pub(crate) async fn renew(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     crate::execute(manager, include_str!("../sql/tables/renew.sql")).await?;
     crate::execute(manager, tables::CHECKS).await?;
     crate::execute(manager, tables::BOUNDS).await?;
+    crate::execute(manager, tables::VACUUM).await?;
     access::withdraw(manager).await?;
     rules::apply(manager).await?;
     access::apply(manager).await

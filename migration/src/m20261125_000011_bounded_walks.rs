@@ -1,5 +1,5 @@
 //! A character's rolls, the best rated adventures and a table's events are walked from where a page begins: the newest access and
-//! index, for databases of before.
+//! index, and without what is dead in between, for databases of before.
 
 use sea_orm_migration::prelude::*;
 

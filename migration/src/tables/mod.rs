@@ -60,6 +60,9 @@ pub(crate) const CHECKS: &str = include_str!("../../sql/tables/checks.sql");
 /// What a client may write at most; also for tables of an earlier version.
 pub(crate) const BOUNDS: &str = include_str!("../../sql/tables/bounds.sql");
 
+/// When tables are vacuumed; also those of an earlier version.
+pub(crate) const VACUUM: &str = include_str!("../../sql/tables/vacuum.sql");
+
 /// Every table of ours, in the order of creation.
 pub(crate) const TABLES: [&str; 12] = [
     "users",
