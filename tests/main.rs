@@ -36,5 +36,6 @@ mod spans;
 mod texts;
 mod throwaway_server;
 mod tutorial;
+mod upgrade;
 mod upkeep;
 mod world;

@@ -3,7 +3,7 @@
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
 use sparc::{
     migration::{Migrator, connect, sea_orm_migration::MigratorTrait},
-    service::{Operations, Sparc, characters::NewCharacter, sessions::Expected},
+    service::{Operations, Sparc, characters::NewCharacter},
 };
 use throwaway::Database;
 
@@ -12,13 +12,13 @@ use crate::{
     world::{at_once, server},
 };
 
-async fn empty() -> (Database, DatabaseConnection) {
+pub async fn empty() -> (Database, DatabaseConnection) {
     let database = server().await.empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }
 
-async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
+pub async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql))
         .await
         .unwrap()
@@ -28,7 +28,7 @@ async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
 }
 
 /// Everything that a database holds besides rows, to the letter, a line each.
-async fn catalog(db: &DatabaseConnection) -> Vec<String> {
+pub async fn catalog(db: &DatabaseConnection) -> Vec<String> {
     lines(db, include_str!("catalog.sql")).await
 }
 
@@ -95,23 +95,6 @@ async fn eight_at_once_all_succeed() {
     assert_eq!(lines(&db, "SELECT version::text FROM seaql_migrations").await.len(), Migrator::migrations().len());
 }
 
-#[tokio::test]
-async fn a_table_that_somebody_holds_is_not_waited_for_for_ever() {
-    let (database, db) = empty().await;
-    let restoring = connect(database.url()).await.unwrap();
-    restoring.execute_unprepared(EARLIER[1]).await.unwrap();
-    restoring.close().await.unwrap();
-    let before = catalog(&db).await;
-    let holder = connect(database.url()).await.unwrap();
-    let holding = holder.begin().await.unwrap();
-    holding.execute_unprepared("LOCK TABLE public.sessions IN ACCESS SHARE MODE").await.unwrap();
-    let error = Migrator::up(&db, None).await.unwrap_err().to_string();
-    assert!(error.contains("lock timeout"), "{error}");
-    assert_eq!(catalog(&db).await, before);
-    holding.commit().await.unwrap();
-    Migrator::up(&db, None).await.unwrap();
-}
-
 /// The line cut after each answer, or, in the test command, after some: `SPARC_KILLS=1 cargo test --test integration killed`.
 #[tokio::test]
 async fn killed_anywhere_and_run_again_it_is_as_if_never_killed() {
@@ -138,78 +121,6 @@ async fn killed_anywhere_and_run_again_it_is_as_if_never_killed() {
     }
     println!("killed {killed} times, after up to {answers} answers");
     assert!(killed > 3);
-}
-
-/// Dumps of databases that earlier versions migrated, with rows in them; each version that changes the schema adds one.
-const EARLIER: [&str; 4] = [
-    include_str!("upgrade/2026-11-23.sql"),
-    include_str!("upgrade/2026-11-24.sql"),
-    include_str!("upgrade/2026-11-25.sql"),
-    include_str!("upgrade/2026-11-25-night.sql"),
-];
-
-#[tokio::test]
-async fn a_database_of_an_earlier_version_becomes_like_a_new_one_and_loses_nothing() {
-    let fresh = server().await.migrated().await.unwrap();
-    // A dump leaves unsaid what the owner alone may do.
-    let unsaid = |line: String| match line.rsplit_once(" {postgres=") {
-        Some((relation, owner)) if !owner.contains(',') => format!("{relation} "),
-        _ => line,
-    };
-    let told = async |db: &DatabaseConnection| catalog(db).await.into_iter().map(unsaid).collect::<Vec<_>>();
-    let fresh = told(&connect(fresh.url()).await.unwrap()).await;
-    let rows = "SELECT relname || ' ' || (xpath('/row/c/text()', query_to_xml(format(
-                  'SELECT count(*) AS c FROM public.%I', relname), false, true, '')))[1]
-                FROM pg_class
-                WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'seaql_migrations'
-                ORDER BY relname";
-    for dump in EARLIER {
-        let (database, db) = empty().await;
-        // On a connection of its own: a dump changes settings of the session that reads it.
-        let restoring = connect(database.url()).await.unwrap();
-        restoring.execute_unprepared(dump).await.unwrap();
-        restoring.close().await.unwrap();
-        let before = lines(&db, rows).await;
-        Migrator::up(&db, None).await.unwrap();
-        let renewed = told(&db).await;
-        let differing: Vec<_> = renewed.iter().filter(|line| !fresh.contains(line)).collect();
-        let missing: Vec<_> = fresh.iter().filter(|line| !renewed.contains(line)).collect();
-        assert!(differing.is_empty() && missing.is_empty(), "{differing:#?} instead of {missing:#?}");
-        assert_eq!(lines(&db, rows).await, before);
-        let live = "SELECT seer_id || ' ' || id FROM sessions WHERE status NOT IN ('completed', 'cancelled')";
-        let live = lines(&db, live).await.pop().unwrap();
-        let (seer, session) = live.split_once(' ').unwrap();
-        let (sparc, session) = (Sparc::new(db), session.parse().unwrap());
-        let seer = sparc.as_user(seer.parse().unwrap());
-        let played =
-            seer.sessions().set_game_state(session, serde_json::json!({ "torches": 2 }), Expected::Any).await.unwrap();
-        assert_eq!(played.game_state_version, 1);
-    }
-}
-
-#[tokio::test]
-async fn rows_of_an_earlier_version_beyond_a_bound_harm_nobody() {
-    server().await.migrated().await.unwrap(); // Roles are the cluster's.
-    let (database, db) = empty().await;
-    let restoring = connect(database.url()).await.unwrap();
-    restoring.execute_unprepared(EARLIER[0]).await.unwrap();
-    restoring.close().await.unwrap();
-    let beyond = "UPDATE users SET bio = repeat('x', 3000);
-                  UPDATE sessions SET scheduled_start = 'infinity'";
-    db.execute_unprepared(beyond).await.unwrap();
-    Migrator::up(&db, None).await.unwrap();
-    let kept = lines(&db, "SELECT char_length(bio)::text FROM users").await;
-    assert_eq!(kept, ["3000", "3000"], "nothing is lost");
-    let dates = lines(&db, "SELECT id::text FROM sessions WHERE scheduled_start IS NOT NULL").await;
-    assert!(dates.is_empty(), "a date that stops its readers is none");
-    let sparc = Sparc::new(db.clone());
-    let seer = sparc.as_user("00000000-0000-4000-8000-000000000001".parse().unwrap());
-    let completed = seer.sessions().complete("00000000-0000-4000-8000-000000000006".parse().unwrap()).await;
-    assert!(completed.is_ok(), "a long biography keeps nobody's games from counting: {completed:?}");
-    let held =
-        lines(&db, "SELECT conname::text FROM pg_constraint WHERE conname IN ('bounded_bio', 'bounded_schedule')")
-            .await;
-    assert_eq!(held, ["bounded_schedule"], "what no row is beyond is held");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{Cursor, Error, Page, connection::Worn, rows, sql::Binds};
 
 /// Rows that a page looks through.
-pub(crate) const WALK: usize = 1000;
+const WALK: usize = 1000;
 
 /// A page of a list as it is asked for.
 pub(crate) struct Walk {
@@ -25,9 +25,16 @@ impl Walk {
         Self { page: binds.statement(page), again: None }
     }
 
-    /// The page that `page` makes of the rows that were walked: the first [`WALK`] of the list, in its `order`. `key` names the
-    /// columns of a place in the list so that no row has them; the id is its `last`.
-    pub(crate) fn bounded(binds: Binds, walk: &str, page: impl Fn(&str) -> String, order: &str, key: &str) -> Self {
+    /// The page that `page` makes of the rows that were walked: so many of the `list`, in its `order`. `key` names the columns of
+    /// a place in the list so that no row has them; the id is its `last`.
+    pub(crate) fn bounded(
+        binds: Binds,
+        list: impl Fn(usize) -> String,
+        page: impl Fn(&str) -> String,
+        order: &str,
+        key: &str,
+    ) -> Self {
+        let walk = list(WALK);
         let again = format!(
             "WITH walked AS MATERIALIZED ({walk}),
               page AS ({}),

@@ -13,12 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Adventures;
-use crate::{
-    Caller, Cursor, Error, Page,
-    operation::operation,
-    sql::Binds,
-    walk::{WALK, Walk},
-};
+use crate::{Caller, Cursor, Error, Page, operation::operation, sql::Binds, walk::Walk};
 
 /// Rows of a page.
 const PAGE: usize = 20;
@@ -192,14 +187,12 @@ fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) ->
     let mut binds = Binds::default();
     let looked_at = looked_at(filter, &mut binds);
     let limit = PAGE + 1;
-    let rows = if looked_at.is_empty() { limit } else { WALK };
     let (column, nulls) = match order {
         CatalogueOrder::Newest => ("published_at", ""),
         CatalogueOrder::MostPlayed => ("times_played", ""),
         CatalogueOrder::BestRated => ("average_rating", " NULLS LAST"),
     };
     let ordered = format!("ORDER BY {column} DESC{nulls}, id");
-    let part = |condition: &str| format!("{PART}{condition} {ordered} LIMIT {rows}");
     let (place, id) = match (order, after) {
         (_, None) => (None, None),
         (CatalogueOrder::Newest, Some(Key::Newest(place, id))) => (place.map(|place| binds.bind(place)), Some(id)),
@@ -209,22 +202,24 @@ fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) ->
         }
         _ => return Err(Error::BadCursor),
     };
-    let list = match (place, id.map(|id| binds.bind(*id))) {
-        (_, None) => part(""),
-        (None, Some(id)) => part(&format!(" AND {column} IS NULL AND id > {id}")),
-        (Some(place), Some(id)) => part(&match order {
+    let id = id.map(|id| binds.bind(*id));
+    let list = |rows: usize| {
+        let condition = match (&place, &id, order) {
+            (_, None, _) => String::new(),
+            (None, Some(id), _) => format!(" AND {column} IS NULL AND id > {id}"),
             // No index is walked by a comparison of ratings under row security.
-            CatalogueOrder::BestRated => {
+            (Some(place), Some(id), CatalogueOrder::BestRated) => {
                 format!(" AND id = ANY ((SELECT private.best_rated_after({place}, {id}, {rows}))::uuid[])")
             }
-            CatalogueOrder::Newest | CatalogueOrder::MostPlayed => {
+            (Some(place), Some(id), CatalogueOrder::Newest | CatalogueOrder::MostPlayed) => {
                 format!(" AND {column} <= {place} AND ({column} < {place} OR id > {id})")
             }
-        }),
+        };
+        format!("{PART}{condition} {ordered} LIMIT {rows}")
     };
     if looked_at.is_empty() {
-        return Ok(Walk::straight(binds, list));
+        return Ok(Walk::straight(binds, list(limit)));
     }
     let page = |walked: &str| format!("SELECT * FROM {walked} AS adventure WHERE {looked_at} {ordered} LIMIT {limit}");
-    Ok(Walk::bounded(binds, &list, page, &ordered, &format!("{column} AS place, id AS last")))
+    Ok(Walk::bounded(binds, list, page, &ordered, &format!("{column} AS place, id AS last")))
 }

@@ -7,13 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::{
-    Caller, Cursor, Error, Page,
-    operation::operation,
-    rows,
-    sql::Binds,
-    walk::{WALK, Walk},
-};
+use crate::{Caller, Cursor, Error, Page, operation::operation, rows, sql::Binds, walk::Walk};
 
 /// Rows of a lobby page.
 const PAGE: usize = 20;
@@ -276,5 +270,5 @@ fn walk(filter: &LobbyFilter, after: Option<&Key>) -> Walk {
     }
     let page =
         |walked: &str| format!("{CARDS} FROM {walked} AS session{LOOKED_UP} WHERE {looked_at} {ORDER} LIMIT {limit}");
-    Walk::bounded(binds, &list(WALK), page, ORDER, "scheduled_start AS start, created_at AS created, id AS last")
+    Walk::bounded(binds, list, page, ORDER, "scheduled_start AS start, created_at AS created, id AS last")
 }

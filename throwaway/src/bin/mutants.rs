@@ -18,6 +18,7 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 const BESIDE: &[&str] = &[
     "throwaway_server::",
     "migrations::",
+    "upgrade::",
     "documented::",
     "spans::",
     "pooler::",
