@@ -71,8 +71,9 @@ async fn visitors_may_call_nothing_but_what_their_policies_ask() {
         "SELECT oid::regprocedure::text FROM pg_proc
           WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
             AND has_function_privilege('anon', oid, 'EXECUTE')
-            AND proname NOT IN ('get_session_details', 'session_company', 'my_session_ids',
-                                'my_archived_session_ids', 'can_see_adventure', 'best_rated_after', 'is_server')",
+            AND proname NOT IN ('get_session_details', 'session_details', 'my_session_ids',
+                                'my_archived_session_ids', 'can_see_adventure', 'best_rated_after', 'newest_adventures',
+                                'most_played_adventures', 'best_rated_adventures', 'is_server')",
     )
     .await;
 }

@@ -289,7 +289,7 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
 async fn the_helper_of_the_details_tells_of_no_session_that_one_does_not_see() {
     let world = World::new().await;
     let table = world.table(1).await;
-    let told = format!("private.session_company('{}')", table.session);
+    let told = format!("private.session_details('{}')", table.session);
     assert_eq!(world.somebody().await.count(&told).await, 0, "a stranger");
     assert_eq!(world.visitor().count(&told).await, 0, "a visitor");
     for person in [&table.seer, &table.players[0].person, &world.service()] {

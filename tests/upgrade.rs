@@ -17,7 +17,7 @@ const EARLIER: [&str; 4] = [
     include_str!("upgrade/2026-11-23.sql"),
     include_str!("upgrade/2026-11-24.sql"),
     include_str!("upgrade/2026-11-25.sql"),
-    include_str!("upgrade/2026-11-25-night.sql"),
+    include_str!("upgrade/2026-11-26.sql"),
 ];
 
 /// A database as that version left it. Read on a connection of its own: a dump changes settings of the session.

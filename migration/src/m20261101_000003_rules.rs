@@ -34,7 +34,8 @@ pub(crate) async fn apply(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         crate::begin(manager).await?;
-        apply(manager).await
+        apply(manager).await?;
+        crate::execute(manager, include_str!("../sql/first_profiles.sql")).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

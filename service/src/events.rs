@@ -60,8 +60,8 @@ pub struct Events<'a, C> {
     pub(crate) caller: &'a C,
 }
 
-fn event(row: &QueryResult) -> Result<Event, DbErr> {
-    rows::read!(row => Event { id, session_id, event_type, payload, created_at, seq, sender_id })
+fn events(rows: &[QueryResult]) -> Result<Vec<Event>, DbErr> {
+    rows::read!(rows => Event { id, session_id, event_type, payload, created_at, seq, sender_id })
 }
 
 impl<C: Caller> Events<'_, C> {
@@ -110,7 +110,7 @@ impl<C: Caller> Events<'_, C> {
                 .filter(session_events::Column::Seq.gt(seq))
                 .order_by_asc(session_events::Column::Seq)
                 .limit(PAGE);
-            rows::all(tx, query.build(DbBackend::Postgres), event).await
+            rows::all(tx, query.build(DbBackend::Postgres), events).await
         })
     }
 

@@ -3,6 +3,7 @@
 use sea_orm::{
     ActiveModelBehavior, ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel,
     PrimaryKeyTrait, QueryFilter, QueryResult, Statement, TryInsertResult,
+    sqlx::{Column, Row},
 };
 use uuid::Uuid;
 
@@ -82,20 +83,37 @@ where
 pub(crate) async fn all<T>(
     tx: &Worn,
     statement: Statement,
-    read: impl Fn(&QueryResult) -> Result<T, DbErr>,
+    read: impl Fn(&[QueryResult]) -> Result<Vec<T>, DbErr>,
 ) -> Result<Vec<T>, Error> {
-    Ok(tx.query_all_raw(statement).await?.iter().map(read).collect::<Result<_, _>>()?)
+    Ok(read(&tx.query_all_raw(statement).await?)?)
 }
 
-/// Reads a row of the hot lists by the plain names of its columns: `read!(row => Card { id, status })`. SeaORM's own way puts
-/// each name together anew for every cell, with a prefix that is empty here.
+/// Reads the rows of a hot list by the names of its columns: `read!(rows => Card { id, status })`. Where each stands is looked
+/// up once an answer; SeaORM's own way puts each name together, and looks it up, for every cell.
 macro_rules! read {
-    ($row:ident => $type:ident { $($field:ident),+ $(,)? }) => {
-        Ok($type { $($field: $row.try_get_by(stringify!($field))?),+ })
-    };
+    ($rows:expr => $type:ident { $($field:ident),+ $(,)? }) => {{
+        let [$($field),+] = $crate::rows::places($rows, [$(stringify!($field)),+])?;
+        let mut read = Vec::with_capacity($rows.len());
+        for row in $rows {
+            read.push($type { $($field: row.try_get_by_index($field)?),+ });
+        }
+        Ok(read)
+    }};
 }
 
 pub(crate) use read;
+
+/// Where the columns of these names stand in an answer.
+pub(crate) fn places<const N: usize>(rows: &[QueryResult], names: [&str; N]) -> Result<[usize; N], DbErr> {
+    let mut places = [0; N];
+    let Some(first) = rows.first() else { return Ok(places) };
+    let columns = first.try_as_pg_row().map(Row::columns).unwrap_or_default();
+    for (place, name) in places.iter_mut().zip(names) {
+        let missing = || DbErr::Type(format!("the answer has no column {name}"));
+        *place = columns.iter().position(|column| column.name() == name).ok_or_else(missing)?;
+    }
+    Ok(places)
+}
 
 /// Sets a field that is to be changed.
 pub(crate) fn set_if<T: Clone + Into<sea_orm::Value>>(field: &mut sea_orm::ActiveValue<T>, to: &Option<T>) {

@@ -167,8 +167,8 @@ const ELEVATED: &[(&str, &str)] = &[
     ("close_account", "the own account erased; to the service, any"),
     ("my_email", "the own address"),
     (
-        "session_company",
-        "of a session that the caller sees: its mates' names and classes, its adventure, the content for the table alone",
+        "session_details",
+        "a session that the caller sees: its mates' names and classes, its adventure, the content for the table alone",
     ),
     ("clean_events", "upkeep in batches"),
     ("archive_sessions", "upkeep in batches"),

@@ -73,6 +73,82 @@ BEGIN
 END
 $$;
 
+-- Published adventures from a place in one of the catalogue's lists, or from its top; row security decides as for the table. The
+-- planner has no statistics for `status` under row security and would sort the whole list for a long walk; here it is walked.
+CREATE OR REPLACE FUNCTION private.newest_adventures(place timestamptz, last_id uuid, wanted integer)
+RETURNS SETOF public.adventures
+LANGUAGE plpgsql
+STABLE
+SET search_path = ''
+SET enable_sort = off
+AS $$
+BEGIN
+  RETURN QUERY
+  SELECT adventure.*
+  FROM public.adventures AS adventure
+  WHERE adventure.status = 'published'
+    AND adventure.published_at <= coalesce(place, 'infinity')
+    AND (place IS NULL OR adventure.published_at < place OR adventure.id > last_id)
+  ORDER BY adventure.published_at DESC, adventure.id
+  LIMIT wanted;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION private.most_played_adventures(place integer, last_id uuid, wanted integer)
+RETURNS SETOF public.adventures
+LANGUAGE plpgsql
+STABLE
+SET search_path = ''
+SET enable_sort = off
+AS $$
+BEGIN
+  RETURN QUERY
+  SELECT adventure.*
+  FROM public.adventures AS adventure
+  WHERE adventure.status = 'published'
+    AND adventure.times_played <= coalesce(place, 2147483647)
+    AND (place IS NULL OR adventure.times_played < place OR adventure.id > last_id)
+  ORDER BY adventure.times_played DESC, adventure.id
+  LIMIT wanted;
+END
+$$;
+
+-- Those without a rating come last, and are a list of their own.
+CREATE OR REPLACE FUNCTION private.best_rated_adventures(place numeric, last_id uuid, wanted integer)
+RETURNS SETOF public.adventures
+LANGUAGE plpgsql
+STABLE
+SET search_path = ''
+SET enable_sort = off
+AS $$
+BEGIN
+  IF last_id IS NULL THEN
+    RETURN QUERY
+    SELECT adventure.*
+    FROM public.adventures AS adventure
+    WHERE adventure.status = 'published'
+    ORDER BY adventure.average_rating DESC NULLS LAST, adventure.id
+    LIMIT wanted;
+  ELSIF place IS NULL THEN
+    RETURN QUERY
+    SELECT adventure.*
+    FROM public.adventures AS adventure
+    WHERE adventure.status = 'published'
+      AND adventure.average_rating IS NULL
+      AND adventure.id > last_id
+    ORDER BY adventure.average_rating DESC NULLS LAST, adventure.id
+    LIMIT wanted;
+  ELSE
+    RETURN QUERY
+    SELECT adventure.*
+    FROM public.adventures AS adventure
+    WHERE adventure.status = 'published'
+      AND adventure.id = ANY (private.best_rated_after(place, last_id, wanted))
+    ORDER BY adventure.average_rating DESC NULLS LAST, adventure.id;
+  END IF;
+END
+$$;
+
 CREATE POLICY "Published adventures visible to all"
 ON public.adventures FOR SELECT
 TO anon, authenticated

@@ -6,8 +6,11 @@ GRANT EXECUTE ON FUNCTION
   private.my_archived_session_ids(),
   private.can_see_adventure(uuid),
   private.best_rated_after(numeric, uuid, integer),
+  private.newest_adventures(timestamptz, uuid, integer),
+  private.most_played_adventures(integer, uuid, integer),
+  private.best_rated_adventures(numeric, uuid, integer),
   private.is_server(),
-  private.session_company(uuid),
+  private.session_details(uuid),
   public.get_session_details(uuid)
 TO anon, authenticated, service_role;
 

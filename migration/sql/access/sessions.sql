@@ -38,12 +38,13 @@ BEGIN
 END
 $$;
 
--- Who sits there, with the name and class of each character, and what is played; nothing of a session that the caller does
--- not see. Characters are their owners', a table sees its mates'; as in every look at seats, a visitor sees none. The
--- content of the adventure is for those who may read it or sit at the table: a public session with a draft does not
--- publish the draft.
-CREATE OR REPLACE FUNCTION private.session_company(wanted uuid)
-RETURNS TABLE (players jsonb, adventure jsonb)
+-- A session, who sits there, with the name and class of each character, and what is played; nothing of a session that the
+-- caller does not see. Characters are their owners', a table sees its mates'; as in every look at seats, a visitor sees
+-- none. The content of the adventure is for those who may read it or sit at the table: a public session with a draft does
+-- not publish the draft. Who may see the session is said here as its policy says it: asked there too, it would be looked up
+-- twice.
+CREATE OR REPLACE FUNCTION private.session_details(wanted uuid)
+RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
@@ -55,6 +56,7 @@ DECLARE
 BEGIN
   RETURN QUERY
   SELECT
+    to_jsonb(session.*),
     CASE
       WHEN sees_all OR me IS NOT NULL THEN (
         SELECT coalesce(
@@ -93,8 +95,7 @@ BEGIN
 END
 $$;
 
--- A session with all that a client shows of it, in one round trip. It runs as its caller: what the caller may not see
--- is not there.
+-- A session with all that a client shows of it, in one round trip: what the caller may not see is not there.
 CREATE OR REPLACE FUNCTION public.get_session_details(p_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
@@ -104,10 +105,8 @@ SET search_path = ''
 AS $$
 BEGIN
   RETURN QUERY
-  SELECT to_jsonb(session.*), company.players, company.adventure
-  FROM public.sessions AS session
-  CROSS JOIN LATERAL private.session_company(session.id) AS company
-  WHERE session.id = p_session_id;
+  SELECT *
+  FROM private.session_details(p_session_id);
 END
 $$;
 

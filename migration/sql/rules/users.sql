@@ -255,21 +255,3 @@ CREATE OR REPLACE TRIGGER check_profile_change
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.users
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
-
--- Accounts that were there before us get their profile now.
-DO $$
-DECLARE
-  account record;
-BEGIN
-  FOR account IN
-    SELECT id, email, raw_user_meta_data, deleted_at
-    FROM auth.users
-    ORDER BY created_at, id
-  LOOP
-    PERFORM private.create_profile(account.id, account.email, account.raw_user_meta_data);
-    IF account.deleted_at IS NOT NULL THEN
-      PERFORM private.erase_account(account.id);
-    END IF;
-  END LOOP;
-END
-$$;

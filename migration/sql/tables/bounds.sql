@@ -3,11 +3,6 @@
 --
 -- In a database that an earlier version let hold more, a bound that rows are beyond is left out and said: held, it would
 -- refuse every later change of such a row, a seat's or a count's too. The next renewal tries again.
-UPDATE public.sessions
-SET scheduled_start = NULL
-WHERE scheduled_start < '2000-01-01 00:00+00'
-  OR scheduled_start >= '3000-01-01 00:00+00';
-
 DO $$
 DECLARE
   bound record;
@@ -45,6 +40,12 @@ BEGIN
         AND conname = name
     )
   LOOP
+    IF bound.name = 'bounded_schedule' THEN
+      UPDATE public.sessions
+      SET scheduled_start = NULL
+      WHERE scheduled_start < '2000-01-01 00:00+00'
+        OR scheduled_start >= '3000-01-01 00:00+00';
+    END IF;
     BEGIN
       EXECUTE format('ALTER TABLE public.%I ADD CONSTRAINT %I CHECK (%s)', bound.relation, bound.name, bound.condition);
     EXCEPTION

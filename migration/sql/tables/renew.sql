@@ -61,4 +61,5 @@ $$;
 DROP FUNCTION IF EXISTS
   private.session_roster(uuid),
   private.session_adventure(uuid),
+  private.session_company(uuid),
   private.can_see_session(uuid);

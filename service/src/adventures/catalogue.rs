@@ -5,15 +5,15 @@ use entity::{
     sea_orm_active_enums::{AdventureStatus, DifficultyLevel},
 };
 use sea_orm::{
-    ActiveEnum, ColumnTrait, Condition, DerivePartialModel, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QueryResult, QuerySelect,
+    ActiveEnum, ColumnTrait, Condition, DbErr, DerivePartialModel, EntityTrait, QueryFilter, QueryOrder, QueryResult,
+    QuerySelect,
     prelude::{DateTimeWithTimeZone, Decimal},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Adventures;
-use crate::{Caller, Cursor, Error, Page, operation::operation, sql::Binds, walk::Walk};
+use crate::{Caller, Cursor, Error, Page, operation::operation, rows, sql::Binds, walk::Walk};
 
 /// Rows of a page.
 const PAGE: usize = 20;
@@ -111,7 +111,6 @@ impl<C: Caller> Adventures<'_, C> {
         let after = after.map(Cursor::key::<Key>).transpose()?;
         let walk = walk(filter, order, after.as_ref())?;
         operation!(self.caller, "adventures.catalogue", |tx| {
-            let summary = |row: &QueryResult| AdventureSummary::from_query_result(row, "");
             let place = |row: &AdventureSummary| match order {
                 CatalogueOrder::Newest => Key::Newest(row.published_at, row.id),
                 CatalogueOrder::MostPlayed => Key::MostPlayed(row.times_played, row.id),
@@ -124,7 +123,7 @@ impl<C: Caller> Adventures<'_, C> {
                     CatalogueOrder::BestRated => Key::BestRated(row.try_get_by("place")?, id),
                 })
             };
-            walk.page(tx, PAGE, summary, place, end).await
+            walk.page(tx, PAGE, summaries, place, end).await
         })
     }
 
@@ -153,12 +152,17 @@ impl<C: Caller> Adventures<'_, C> {
     }
 }
 
-/// Each part is a walk along the index of its order.
-const PART: &str = "SELECT
-    id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players, max_players, status,
-    published_at, is_valid, times_played, average_rating, created_at
-  FROM public.adventures
-  WHERE status = 'published'";
+fn summaries(rows: &[QueryResult]) -> Result<Vec<AdventureSummary>, DbErr> {
+    rows::read!(rows => AdventureSummary {
+        id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players, max_players, status,
+        published_at, is_valid, times_played, average_rating, created_at,
+    })
+}
+
+/// What a summary is read from.
+const COLUMNS: &str =
+    "id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players, max_players,
+    status, published_at, is_valid, times_played, average_rating, created_at";
 
 /// Conditions that are looked at one adventure after the other.
 fn looked_at(filter: &CatalogueFilter, binds: &mut Binds) -> String {
@@ -215,11 +219,22 @@ fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) ->
                 format!(" AND {column} <= {place} AND ({column} < {place} OR id > {id})")
             }
         };
-        format!("{PART}{condition} {ordered} LIMIT {rows}")
+        // Each is a walk along the index of its order.
+        format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published'{condition} {ordered} LIMIT {rows}")
     };
     if looked_at.is_empty() {
         return Ok(Walk::straight(binds, list(limit)));
     }
+    // The planner would sort all that is published for so many.
+    let long = |rows: usize| {
+        let [place, id] = [&place, &id].map(|value| value.as_deref().unwrap_or("NULL"));
+        let walk = match order {
+            CatalogueOrder::Newest => "newest_adventures",
+            CatalogueOrder::MostPlayed => "most_played_adventures",
+            CatalogueOrder::BestRated => "best_rated_adventures",
+        };
+        format!("SELECT {COLUMNS} FROM private.{walk}({place}, {id}, {rows})")
+    };
     let page = |walked: &str| format!("SELECT * FROM {walked} AS adventure WHERE {looked_at} {ordered} LIMIT {limit}");
-    Ok(Walk::bounded(binds, list, page, &ordered, &format!("{column} AS place, id AS last")))
+    Ok(Walk::bounded(binds, list, long, page, &ordered, &format!("{column} AS place, id AS last")))
 }

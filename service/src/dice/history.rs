@@ -56,8 +56,8 @@ const SAVES_LEFT: &str = "SELECT
     AND seat.is_active
   ORDER BY seat.joined_at, seat.user_id";
 
-fn roll(row: &QueryResult) -> Result<Roll, DbErr> {
-    rows::read!(row => Roll {
+fn rolls(rows: &[QueryResult]) -> Result<Vec<Roll>, DbErr> {
+    rows::read!(rows => Roll {
         id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
         results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, created_at,
     })
@@ -132,7 +132,7 @@ impl<C: Caller> Dice<'_, C> {
             RollsOf::Character(id) => (id, of_character(id, filter, after, limit + 1)),
         };
         operation!(self.caller, "dice.history", of = id, |tx| {
-            let rolls = rows::all(tx, statement.clone(), roll).await?;
+            let rolls = rows::all(tx, statement.clone(), rolls).await?;
             Page::of(rolls, limit, |row: &dice_rolls::Model| (row.created_at, row.id))
         })
     }

@@ -116,19 +116,19 @@ impl<C: Caller> Sessions<'_, C> {
         let after = after.map(Cursor::key::<Key>).transpose()?;
         let walk = walk(filter, after.as_ref());
         operation!(self.caller, "sessions.lobby", |tx| {
-            let card = |row: &QueryResult| Row::read(row).map(SessionCard::from);
+            let cards = |rows: &[QueryResult]| Ok(Row::read(rows)?.into_iter().map(SessionCard::from).collect());
             let place = |row: &SessionCard| Key { start: row.scheduled_start, created: row.created_at, id: row.id };
             let end = |row: &QueryResult, id| {
                 Ok(Key { start: row.try_get_by("start")?, created: row.try_get_by("created")?, id })
             };
-            walk.page(tx, PAGE, card, place, end).await
+            walk.page(tx, PAGE, cards, place, end).await
         })
     }
 }
 
 impl Row {
-    pub(super) fn read(row: &QueryResult) -> Result<Self, DbErr> {
-        rows::read!(row => Self {
+    pub(super) fn read(rows: &[QueryResult]) -> Result<Vec<Self>, DbErr> {
+        rows::read!(rows => Self {
             id, status, scheduled_start, looking_for, seats_taken, max_players, created_at, seer_id, seer_name,
             adventure_id, adventure_name, thumbnail_url, difficulty, estimated_duration,
         })
@@ -270,5 +270,5 @@ fn walk(filter: &LobbyFilter, after: Option<&Key>) -> Walk {
     }
     let page =
         |walked: &str| format!("{CARDS} FROM {walked} AS session{LOOKED_UP} WHERE {looked_at} {ORDER} LIMIT {limit}");
-    Walk::bounded(binds, list, page, ORDER, "scheduled_start AS start, created_at AS created, id AS last")
+    Walk::bounded(binds, &list, &list, page, ORDER, "scheduled_start AS start, created_at AS created, id AS last")
 }

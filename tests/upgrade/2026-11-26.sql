@@ -239,6 +239,39 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION private.best_rated_after(rating numeric, last_id uuid, wanted integer) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+BEGIN
+  RETURN ARRAY(
+    SELECT id
+    FROM (
+      (
+        SELECT id, average_rating
+        FROM public.adventures
+        WHERE status = 'published'
+          AND average_rating <= rating
+          AND (average_rating < rating OR id > last_id)
+        ORDER BY average_rating DESC NULLS LAST, id
+        LIMIT wanted
+      )
+      UNION ALL
+      (
+        SELECT id, average_rating
+        FROM public.adventures
+        WHERE status = 'published'
+          AND average_rating IS NULL
+        ORDER BY average_rating DESC NULLS LAST, id
+        LIMIT wanted
+      )
+    ) AS following
+    ORDER BY average_rating DESC NULLS LAST, id
+    LIMIT wanted
+  );
+END
+$$;
+
 CREATE FUNCTION private.can_see_adventure(wanted uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -1594,6 +1627,27 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION private.rolls_of_character(hero uuid, kind public.roll_type, begun timestamp with time zone, ended timestamp with time zone, last_at timestamp with time zone, last_id uuid, wanted integer) RETURNS SETOF public.dice_rolls
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    AS $$
+BEGIN
+  RETURN QUERY
+  SELECT roll.*
+  FROM public.dice_rolls AS roll
+  WHERE roll.character_id = hero
+    AND roll.created_at >= coalesce(begun, '-infinity')
+    AND roll.created_at < coalesce(ended, 'infinity')
+    AND roll.created_at <= coalesce(last_at, 'infinity')
+    AND (last_at IS NULL OR roll.created_at < last_at OR roll.id > last_id)
+    AND (kind IS NULL OR roll.roll_type = kind)
+  ORDER BY roll.created_at DESC, roll.id
+  LIMIT wanted;
+END
+$$;
+
 CREATE FUNCTION private.session_by_code(session_code text) RETURNS TABLE(id uuid, status public.session_status, scheduled_start timestamp with time zone, looking_for text, seats_taken integer, max_players integer, created_at timestamp with time zone, seer_id uuid, seer_name text, adventure_id uuid, adventure_name text, thumbnail_url text, difficulty public.difficulty_level, estimated_duration integer)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -1844,7 +1898,8 @@ CREATE TABLE public.adventures (
     CONSTRAINT published_is_valid CHECK (((status <> 'published'::public.adventure_status) OR (is_valid AND (published_at IS NOT NULL)))),
     CONSTRAINT valid_name CHECK (((char_length(name) >= 3) AND (char_length(name) <= 100))),
     CONSTRAINT valid_player_range CHECK ((min_players <= max_players))
-);
+)
+WITH (autovacuum_vacuum_threshold='5000', autovacuum_vacuum_scale_factor='0.002', vacuum_index_cleanup='on');
 
 CREATE TABLE public.archived_dice_rolls (
     id uuid NOT NULL,
@@ -1975,7 +2030,8 @@ CREATE TABLE public.session_events (
     sender_id uuid,
     CONSTRAINT bounded_payload CHECK (((NOT starts_with(event_type, 'client.'::text)) OR (pg_column_size(payload) <= 16384))),
     CONSTRAINT valid_event_type CHECK (((char_length(event_type) >= 1) AND (char_length(event_type) <= 64)))
-);
+)
+WITH (autovacuum_vacuum_threshold='5000', autovacuum_vacuum_scale_factor='0.002', vacuum_index_cleanup='on');
 
 ALTER TABLE public.session_events ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.session_events_seq_seq
@@ -2017,7 +2073,8 @@ CREATE TABLE public.sessions (
     CONSTRAINT sessions_max_players_check CHECK (((max_players >= 2) AND (max_players <= 6))),
     CONSTRAINT sessions_seats_taken_check CHECK ((seats_taken >= 0)),
     CONSTRAINT valid_code CHECK ((code ~ '^[A-Z0-9]{6}$'::text))
-);
+)
+WITH (autovacuum_vacuum_threshold='5000', autovacuum_vacuum_scale_factor='0.002', vacuum_index_cleanup='on');
 
 CREATE TABLE public.tutorial_progress (
     user_id uuid NOT NULL,
@@ -2049,91 +2106,90 @@ CREATE TABLE public.users (
     CONSTRAINT users_games_run_check CHECK ((games_run >= 0))
 );
 
-INSERT INTO auth.users VALUES ('a89ee76e-6a7f-491f-9ad0-d92caddfa032', 'a89ee76e-6a7f-491f-9ad0-d92caddfa032@example.org', NULL, '{"display_name": "Morgan"}', false, false, '2026-11-25 22:23:52.973025+00', NULL);
-INSERT INTO auth.users VALUES ('b907e269-da76-49c8-901d-c6700aad9acc', 'b907e269-da76-49c8-901d-c6700aad9acc@example.org', NULL, '{"display_name": "Ada"}', false, false, '2026-11-25 22:23:52.97891+00', NULL);
-INSERT INTO auth.users VALUES ('0a491c6f-4a07-4414-8d00-0f9450f85229', '0a491c6f-4a07-4414-8d00-0f9450f85229@example.org', NULL, '{"display_name": "Ben"}', false, false, '2026-11-25 22:23:52.990157+00', NULL);
-INSERT INTO auth.users VALUES ('3716d1db-f7d8-4b96-abda-1e2d37d739c3', '3716d1db-f7d8-4b96-abda-1e2d37d739c3@example.org', NULL, '{"display_name": "Cleo"}', false, false, '2026-11-25 22:23:52.995207+00', NULL);
-INSERT INTO auth.users VALUES ('78683355-9d61-4a82-821d-326f8702bc98', '78683355-9d61-4a82-821d-326f8702bc98@example.org', NULL, '{"display_name": "Dana"}', false, false, '2026-11-25 22:23:53.002433+00', NULL);
-INSERT INTO auth.users VALUES ('957fff81-8928-4bde-a636-9901d1eca988', '957fff81-8928-4bde-a636-9901d1eca988@example.org', NULL, '{"display_name": "Eve"}', false, false, '2026-11-25 22:23:53.007291+00', NULL);
+INSERT INTO auth.users VALUES ('b1cb8b6a-d70f-4920-bdf2-15fa93b06063', 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063@example.org', NULL, '{"display_name": "Morgan"}', false, false, '2026-11-26 04:48:01.653858+00', NULL);
+INSERT INTO auth.users VALUES ('59502398-4e23-4944-a637-58a22ee3c99f', '59502398-4e23-4944-a637-58a22ee3c99f@example.org', NULL, '{"display_name": "Ada"}', false, false, '2026-11-26 04:48:01.658466+00', NULL);
+INSERT INTO auth.users VALUES ('b801addd-e1af-4dff-ab80-7734f4599993', 'b801addd-e1af-4dff-ab80-7734f4599993@example.org', NULL, '{"display_name": "Ben"}', false, false, '2026-11-26 04:48:01.665487+00', NULL);
+INSERT INTO auth.users VALUES ('d7d25410-4ef8-4113-a817-6b1e1b500a15', 'd7d25410-4ef8-4113-a817-6b1e1b500a15@example.org', NULL, '{"display_name": "Cleo"}', false, false, '2026-11-26 04:48:01.671309+00', NULL);
+INSERT INTO auth.users VALUES ('1908627d-090e-4663-a9d1-6618ac6cc875', '1908627d-090e-4663-a9d1-6618ac6cc875@example.org', NULL, '{"display_name": "Dana"}', false, false, '2026-11-26 04:48:01.673147+00', NULL);
+INSERT INTO auth.users VALUES ('2432e8f8-c97b-40cb-8be8-944ed66e5714', '2432e8f8-c97b-40cb-8be8-944ed66e5714@example.org', NULL, '{"display_name": "Eve"}', false, false, '2026-11-26 04:48:01.67505+00', NULL);
 
-INSERT INTO public.adventures VALUES ('66ff7455-8ff7-4bd9-bd58-baa67dbb7c78', 'a89ee76e-6a7f-491f-9ad0-d92caddfa032', 'The Drowned Ford', NULL, NULL, NULL, 'medium', 60, 2, 4, '{"nodes": [{"id": "ford", "text": "The ferry rope is cut. Across the black water a lantern swings, and nobody holds it.", "type": "decision", "title": "The Drowned Ford"}, {"id": "wade", "text": "The water is warm where it should be cold. Then it stands up.", "type": "combat", "title": "Something in the reeds", "enemies": ["Reed Horror"]}, {"id": "bell", "text": "You ring the drowned bell. The lantern bows, once, and leads the way home.", "type": "story", "title": "The bell"}], "start": "ford", "connections": [{"to": "wade", "from": "ford", "label": "Wade across"}, {"to": "bell", "from": "ford", "label": "Ring the bell under the water"}]}', 'published', '2026-11-25 22:23:53.033515+00', true, '[]', 1, NULL, '2026-11-25 22:23:53.014576+00', '2026-11-25 22:23:53.198122+00');
+INSERT INTO public.adventures VALUES ('254e1478-671d-4431-a5c9-1828815457f9', 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063', 'The Drowned Ford', NULL, NULL, NULL, 'medium', 60, 2, 4, '{"nodes": [{"id": "ford", "text": "The ferry rope is cut. Across the black water a lantern swings, and nobody holds it.", "type": "decision", "title": "The Drowned Ford"}, {"id": "wade", "text": "The water is warm where it should be cold. Then it stands up.", "type": "combat", "title": "Something in the reeds", "enemies": ["Reed Horror"]}, {"id": "bell", "text": "You ring the drowned bell. The lantern bows, once, and leads the way home.", "type": "story", "title": "The bell"}], "start": "ford", "connections": [{"to": "wade", "from": "ford", "label": "Wade across"}, {"to": "bell", "from": "ford", "label": "Ring the bell under the water"}]}', 'published', '2026-11-26 04:48:01.689961+00', true, '[]', 1, NULL, '2026-11-26 04:48:01.680867+00', '2026-11-26 04:48:01.783221+00');
 
-INSERT INTO public.characters VALUES ('a7f3d264-2cd9-488b-aed8-1cf3960d3b36', '957fff81-8928-4bde-a636-9901d1eca988', 'Far-Walker', 'ranger', 3, 4, 3, 2, 6, 6, 0, 1, '[]', '{"name": "", "description": ""}', NULL, NULL, '2026-11-25 22:23:53.012871+00', '2026-11-25 22:23:53.012871+00');
-INSERT INTO public.characters VALUES ('9c224d5c-6742-4b57-a337-014fdea465bf', 'b907e269-da76-49c8-901d-c6700aad9acc', 'Brunhild', 'warrior', 5, 3, 2, 2, 6, 6, 0, 1, '[]', '{"name": "", "description": ""}', '2026-11-25 22:23:53.198122+00', NULL, '2026-11-25 22:23:52.980401+00', '2026-11-25 22:23:53.198122+00');
-INSERT INTO public.characters VALUES ('613abf59-3a9c-43e5-b88c-1d8f824a678c', '0a491c6f-4a07-4414-8d00-0f9450f85229', 'Quick Nim', 'rogue', 2, 5, 3, 2, 6, 6, 0, 1, '[]', '{"name": "", "description": ""}', '2026-11-25 22:23:53.198122+00', NULL, '2026-11-25 22:23:52.992468+00', '2026-11-25 22:23:53.198122+00');
-INSERT INTO public.characters VALUES ('606c9edf-11fa-4b54-901f-551135d90542', '78683355-9d61-4a82-821d-326f8702bc98', 'Sister Maud', 'cleric', 2, 2, 3, 5, 6, 6, 0, 1, '[]', '{"name": "", "description": ""}', '2026-11-25 22:23:53.198122+00', NULL, '2026-11-25 22:23:53.005523+00', '2026-11-25 22:23:53.198122+00');
-INSERT INTO public.characters VALUES ('dda0989d-7761-42b3-b33a-c892ccd8b15c', '3716d1db-f7d8-4b96-abda-1e2d37d739c3', 'Old Ambrose', 'wizard', 1, 2, 5, 4, 4, 6, 0, 1, '[]', '{"name": "", "description": ""}', '2026-11-25 22:23:53.198122+00', NULL, '2026-11-25 22:23:52.998001+00', '2026-11-25 22:23:53.198122+00');
+INSERT INTO public.characters VALUES ('8ce38c25-054b-4f4a-802b-044810632422', '2432e8f8-c97b-40cb-8be8-944ed66e5714', 'Far-Walker', 'ranger', 3, 4, 3, 2, 6, 6, 0, 1, '[]', '{"name": "", "description": ""}', NULL, NULL, '2026-11-26 04:48:01.679259+00', '2026-11-26 04:48:01.679259+00');
+INSERT INTO public.characters VALUES ('b3b64b6c-405a-49af-bb79-d1050ea8003f', '59502398-4e23-4944-a637-58a22ee3c99f', 'Brunhild', 'warrior', 5, 3, 2, 2, 6, 6, 0, 1, '[]', '{"name": "", "description": ""}', '2026-11-26 04:48:01.783221+00', NULL, '2026-11-26 04:48:01.662273+00', '2026-11-26 04:48:01.783221+00');
+INSERT INTO public.characters VALUES ('a3018ca4-97e3-48d2-b2a4-d8422ca6f8ae', 'b801addd-e1af-4dff-ab80-7734f4599993', 'Quick Nim', 'rogue', 2, 5, 3, 2, 6, 6, 0, 1, '[]', '{"name": "", "description": ""}', '2026-11-26 04:48:01.783221+00', NULL, '2026-11-26 04:48:01.670255+00', '2026-11-26 04:48:01.783221+00');
+INSERT INTO public.characters VALUES ('d2453645-b2cf-479a-9d26-beff7fa4ab76', 'd7d25410-4ef8-4113-a817-6b1e1b500a15', 'Old Ambrose', 'wizard', 1, 2, 5, 4, 6, 6, 0, 1, '[]', '{"name": "", "description": ""}', '2026-11-26 04:48:01.783221+00', NULL, '2026-11-26 04:48:01.672201+00', '2026-11-26 04:48:01.783221+00');
+INSERT INTO public.characters VALUES ('5d8acef4-8b4c-4dc2-8908-3291fdcb4f8b', '1908627d-090e-4663-a9d1-6618ac6cc875', 'Sister Maud', 'cleric', 2, 2, 3, 5, 6, 6, 0, 1, '[]', '{"name": "", "description": ""}', '2026-11-26 04:48:01.783221+00', NULL, '2026-11-26 04:48:01.674043+00', '2026-11-26 04:48:01.783221+00');
 
-INSERT INTO public.creatures VALUES ('eeea7bd2-7966-48dd-94fe-0bd75471666a', '66ff7455-8ff7-4bd9-bd58-baa67dbb7c78', 'Reed Horror', NULL, '{"wit": 1, "grace": 2, "heart": 1, "might": 4}', '[]', 6, 0, '2026-11-25 22:23:53.036643+00', '2026-11-25 22:23:53.036643+00');
+INSERT INTO public.creatures VALUES ('e07865b4-fdd8-49f6-8bc7-7d5b243f71f0', '254e1478-671d-4431-a5c9-1828815457f9', 'Reed Horror', NULL, '{"wit": 1, "grace": 2, "heart": 1, "might": 4}', '[]', 6, 0, '2026-11-26 04:48:01.69528+00', '2026-11-26 04:48:01.69528+00');
 
-INSERT INTO public.dice_rolls VALUES ('53020a59-b3b1-07c5-3e11-a5981b5f5fd8', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', '9c224d5c-6742-4b57-a337-014fdea465bf', NULL, 'Brunhild', 'grace', 1, 3, 'initiative', '[]', '{1}', 1, 1, false, 'critical_failure', -2, NULL, 96359331187882, NULL, '2026-11-25 22:23:53.096789+00');
-INSERT INTO public.dice_rolls VALUES ('ae1af85c-ee6f-0f77-25aa-b95847b15deb', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', '613abf59-3a9c-43e5-b88c-1d8f824a678c', NULL, 'Quick Nim', 'grace', 1, 3, 'initiative', '[]', '{5}', 5, 5, true, 'success', 2, NULL, 254603841610652, NULL, '2026-11-25 22:23:53.096789+00');
-INSERT INTO public.dice_rolls VALUES ('1280df98-a392-0e21-2e1c-6c4509238b3b', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dda0989d-7761-42b3-b33a-c892ccd8b15c', NULL, 'Old Ambrose', 'grace', 1, 3, 'initiative', '[]', '{5}', 5, 5, true, 'success', 2, NULL, 249211431710693, NULL, '2026-11-25 22:23:53.096789+00');
-INSERT INTO public.dice_rolls VALUES ('af4cd9da-c509-07c6-0d39-f1c6f0223f25', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', '606c9edf-11fa-4b54-901f-551135d90542', NULL, 'Sister Maud', 'grace', 1, 3, 'initiative', '[]', '{5}', 5, 5, true, 'success', 2, NULL, 88768602912947, NULL, '2026-11-25 22:23:53.096789+00');
-INSERT INTO public.dice_rolls VALUES ('21ca3cd7-ad95-044f-09d8-af00918a5c0d', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', NULL, 'eeea7bd2-7966-48dd-94fe-0bd75471666a', 'Reed Horror', 'grace', 1, 3, 'initiative', '[]', '{4}', 4, 4, true, 'success', 1, NULL, 23926380606291, NULL, '2026-11-25 22:23:53.096789+00');
-INSERT INTO public.dice_rolls VALUES ('2867b904-f2db-48ae-bb0b-ed0969f0c716', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', '613abf59-3a9c-43e5-b88c-1d8f824a678c', NULL, 'Quick Nim', 'grace', 5, 12, 'attack', '[{"type": "flat", "value": 1, "source": "high ground"}]', '{5,5,5,3,6}', 24, 25, true, 'success', 13, NULL, 150339085030652, NULL, '2026-11-25 22:23:53.125629+00');
-INSERT INTO public.dice_rolls VALUES ('35ed6b03-f599-4329-a31f-5579c3484d49', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dda0989d-7761-42b3-b33a-c892ccd8b15c', NULL, 'Old Ambrose', 'wit', 5, 12, 'attack', '[{"type": "flat", "value": 1, "source": "high ground"}]', '{5,5,3,5,3}', 21, 22, true, 'success', 10, NULL, 27536320659281, NULL, '2026-11-25 22:23:53.131395+00');
-INSERT INTO public.dice_rolls VALUES ('ac0fc08b-03c2-4b69-9158-60ff9a3c3f01', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', '606c9edf-11fa-4b54-901f-551135d90542', NULL, 'Sister Maud', 'heart', 5, 12, 'attack', '[{"type": "flat", "value": 1, "source": "high ground"}]', '{3,3,3,5,3}', 17, 18, true, 'success', 6, NULL, 87605224029057, NULL, '2026-11-25 22:23:53.135724+00');
-INSERT INTO public.dice_rolls VALUES ('a281f959-8f61-4a60-b121-5ff04c6db2f3', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', NULL, 'eeea7bd2-7966-48dd-94fe-0bd75471666a', 'Reed Horror', 'might', 4, 10, 'attack', '[]', '{5,4,2,6}', 17, 17, true, 'success', 7, NULL, 244160730850920, NULL, '2026-11-25 22:23:53.141437+00');
-INSERT INTO public.dice_rolls VALUES ('c035d4ca-2d26-4014-82a1-376e01ae0f7d', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', '9c224d5c-6742-4b57-a337-014fdea465bf', NULL, 'Brunhild', 'might', 5, 12, 'attack', '[{"type": "flat", "value": 1, "source": "high ground"}]', '{2,4,4,1,6}', 17, 18, true, 'success', 6, NULL, 212688153040451, NULL, '2026-11-25 22:23:53.15514+00');
-INSERT INTO public.dice_rolls VALUES ('e25a2738-6b6b-49d3-a537-d5cdad86e47a', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dda0989d-7761-42b3-b33a-c892ccd8b15c', NULL, 'Old Ambrose', 'might', 1, 18, 'attribute_check', '[]', '{2}', 2, 2, false, 'failure', -16, NULL, 192444580303342, NULL, '2026-11-25 22:23:53.165539+00');
-INSERT INTO public.dice_rolls VALUES ('0cb6adc9-85cc-4c70-9cb2-5b73ad62463c', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dda0989d-7761-42b3-b33a-c892ccd8b15c', NULL, 'Old Ambrose', 'might', 1, 18, 'attribute_check', '[]', '{5}', 5, 5, false, 'failure', -13, NULL, 188853624277756, NULL, '2026-11-25 22:23:53.17395+00');
-INSERT INTO public.dice_rolls VALUES ('14f21d35-7761-44cc-b796-a10caed4f48d', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dda0989d-7761-42b3-b33a-c892ccd8b15c', NULL, 'Old Ambrose', 'might', 1, 18, 'attribute_check', '[]', '{6}', 6, 6, true, 'critical_success', -12, NULL, 193117300066322, NULL, '2026-11-25 22:23:53.176086+00');
-INSERT INTO public.dice_rolls VALUES ('a09bbbcb-0686-40e5-8b2a-25fdd64f8422', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dda0989d-7761-42b3-b33a-c892ccd8b15c', NULL, 'Old Ambrose', 'might', 1, 18, 'heroic_save', '[]', '{3}', 3, 3, false, 'failure', -15, NULL, 196910621215380, 'e25a2738-6b6b-49d3-a537-d5cdad86e47a', '2026-11-25 22:23:53.178206+00');
+INSERT INTO public.dice_rolls VALUES ('20da5976-5519-044a-10c4-03d0597ff84e', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'b3b64b6c-405a-49af-bb79-d1050ea8003f', NULL, 'Brunhild', 'grace', 1, 3, 'initiative', '[]', '{6}', 6, 6, true, 'critical_success', 3, NULL, 156859559097186, NULL, '2026-11-26 04:48:01.738048+00');
+INSERT INTO public.dice_rolls VALUES ('306d9ebe-82a0-0537-1919-0a977b7100df', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'a3018ca4-97e3-48d2-b2a4-d8422ca6f8ae', NULL, 'Quick Nim', 'grace', 1, 3, 'initiative', '[]', '{3}', 3, 3, true, 'success', 0, NULL, 12075712732915, NULL, '2026-11-26 04:48:01.738048+00');
+INSERT INTO public.dice_rolls VALUES ('4129245f-a78c-0a7f-369b-6c2a28735307', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'd2453645-b2cf-479a-9d26-beff7fa4ab76', NULL, 'Old Ambrose', 'grace', 1, 3, 'initiative', '[]', '{3}', 3, 3, true, 'success', 0, NULL, 170582110158497, NULL, '2026-11-26 04:48:01.738048+00');
+INSERT INTO public.dice_rolls VALUES ('cee6dcee-9e0f-0027-22b5-e044aa1cb7fa', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', '5d8acef4-8b4c-4dc2-8908-3291fdcb4f8b', NULL, 'Sister Maud', 'grace', 1, 3, 'initiative', '[]', '{1}', 1, 1, false, 'critical_failure', -2, NULL, 76553689814474, NULL, '2026-11-26 04:48:01.738048+00');
+INSERT INTO public.dice_rolls VALUES ('731477ae-e89b-0413-207a-af8e73e88981', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', NULL, 'e07865b4-fdd8-49f6-8bc7-7d5b243f71f0', 'Reed Horror', 'grace', 1, 3, 'initiative', '[]', '{6}', 6, 6, true, 'critical_success', 3, NULL, 22781152131953, NULL, '2026-11-26 04:48:01.738048+00');
+INSERT INTO public.dice_rolls VALUES ('1e8dc890-7742-472e-9ca5-768ec7430e22', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'b3b64b6c-405a-49af-bb79-d1050ea8003f', NULL, 'Brunhild', 'might', 5, 12, 'attack', '[{"type": "flat", "value": 1, "source": "high ground"}]', '{2,1,5,2,6}', 16, 17, true, 'success', 5, NULL, 183358416822173, NULL, '2026-11-26 04:48:01.754695+00');
+INSERT INTO public.dice_rolls VALUES ('3e73f8b9-c6e2-4962-ba83-8897738fb668', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', NULL, 'e07865b4-fdd8-49f6-8bc7-7d5b243f71f0', 'Reed Horror', 'might', 4, 10, 'attack', '[]', '{2,3,1,3}', 9, 9, false, 'failure', -1, NULL, 19221381599807, NULL, '2026-11-26 04:48:01.758727+00');
+INSERT INTO public.dice_rolls VALUES ('cb23f2ad-858a-4837-83ef-1f6bf25fc930', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'a3018ca4-97e3-48d2-b2a4-d8422ca6f8ae', NULL, 'Quick Nim', 'grace', 5, 12, 'attack', '[{"type": "flat", "value": 1, "source": "high ground"}]', '{5,1,6,5,1}', 18, 19, true, 'success', 7, NULL, 104851022513938, NULL, '2026-11-26 04:48:01.762015+00');
+INSERT INTO public.dice_rolls VALUES ('c3dec12e-172b-466f-aed7-7c5a2c1a3368', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'd2453645-b2cf-479a-9d26-beff7fa4ab76', NULL, 'Old Ambrose', 'wit', 5, 12, 'attack', '[{"type": "flat", "value": 1, "source": "high ground"}]', '{5,5,5,5,4}', 24, 25, true, 'success', 13, NULL, 9873386213098, NULL, '2026-11-26 04:48:01.76337+00');
+INSERT INTO public.dice_rolls VALUES ('2426bcbb-5ca6-4057-a9cc-fc6429d60d7f', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', '5d8acef4-8b4c-4dc2-8908-3291fdcb4f8b', NULL, 'Sister Maud', 'heart', 5, 12, 'attack', '[{"type": "flat", "value": 1, "source": "high ground"}]', '{2,3,5,6,4}', 20, 21, true, 'success', 9, NULL, 3915833674219, NULL, '2026-11-26 04:48:01.765213+00');
+INSERT INTO public.dice_rolls VALUES ('376d85bb-bcb4-4372-b32d-3df287b1bccd', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'd2453645-b2cf-479a-9d26-beff7fa4ab76', NULL, 'Old Ambrose', 'might', 1, 18, 'attribute_check', '[]', '{5}', 5, 5, false, 'failure', -13, NULL, 277237496561789, NULL, '2026-11-26 04:48:01.771997+00');
+INSERT INTO public.dice_rolls VALUES ('fea6687b-d75b-48b6-93dd-25b217029195', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'd2453645-b2cf-479a-9d26-beff7fa4ab76', NULL, 'Old Ambrose', 'might', 1, 18, 'attribute_check', '[]', '{1}', 1, 1, false, 'critical_failure', -17, NULL, 197567631047419, NULL, '2026-11-26 04:48:01.773054+00');
+INSERT INTO public.dice_rolls VALUES ('65453f7c-a88e-4eec-bb21-8d9315e1c99c', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'd2453645-b2cf-479a-9d26-beff7fa4ab76', NULL, 'Old Ambrose', 'might', 1, 18, 'heroic_save', '[]', '{2}', 2, 2, false, 'failure', -16, NULL, 224353480668033, '376d85bb-bcb4-4372-b32d-3df287b1bccd', '2026-11-26 04:48:01.77408+00');
 
-INSERT INTO public.seaql_migrations VALUES ('m20261101_000001_platform', 1795645376);
-INSERT INTO public.seaql_migrations VALUES ('m20261101_000002_tables', 1795645376);
-INSERT INTO public.seaql_migrations VALUES ('m20261101_000003_rules', 1795645376);
-INSERT INTO public.seaql_migrations VALUES ('m20261101_000004_access', 1795645376);
-INSERT INTO public.seaql_migrations VALUES ('m20261101_000005_live', 1795645376);
-INSERT INTO public.seaql_migrations VALUES ('m20261101_000006_upkeep', 1795645376);
-INSERT INTO public.seaql_migrations VALUES ('m20261124_000007_renewal', 1795645376);
-INSERT INTO public.seaql_migrations VALUES ('m20261124_000008_closed_accounts', 1795645376);
-INSERT INTO public.seaql_migrations VALUES ('m20261125_000009_shorter_ways', 1795645376);
-INSERT INTO public.seaql_migrations VALUES ('m20261125_000010_clean_up_by_place', 1795645376);
+INSERT INTO public.seaql_migrations VALUES ('m20261101_000001_platform', 1795668481);
+INSERT INTO public.seaql_migrations VALUES ('m20261101_000002_tables', 1795668481);
+INSERT INTO public.seaql_migrations VALUES ('m20261101_000003_rules', 1795668481);
+INSERT INTO public.seaql_migrations VALUES ('m20261101_000004_access', 1795668481);
+INSERT INTO public.seaql_migrations VALUES ('m20261101_000005_live', 1795668481);
+INSERT INTO public.seaql_migrations VALUES ('m20261101_000006_upkeep', 1795668481);
+INSERT INTO public.seaql_migrations VALUES ('m20261124_000007_renewal', 1795668481);
+INSERT INTO public.seaql_migrations VALUES ('m20261124_000008_closed_accounts', 1795668481);
+INSERT INTO public.seaql_migrations VALUES ('m20261125_000009_shorter_ways', 1795668481);
+INSERT INTO public.seaql_migrations VALUES ('m20261125_000010_clean_up_by_place', 1795668481);
+INSERT INTO public.seaql_migrations VALUES ('m20261125_000011_bounded_walks', 1795668481);
 
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('2aa48b61-54e2-4f9e-bacd-c682fc7f15cb', '260d6895-b8e8-41c1-aa28-7bbcc9deee4d', 'player_joined', '{"userId": "957fff81-8928-4bde-a636-9901d1eca988", "avatarUrl": null, "maxPlayers": 4, "seatsTaken": 1, "characterId": "a7f3d264-2cd9-488b-aed8-1cf3960d3b36", "displayName": "Eve", "characterName": "Far-Walker", "characterClass": "ranger"}', '2026-11-25 22:23:53.051193+00', 2, '957fff81-8928-4bde-a636-9901d1eca988');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('a43b3705-979f-4c90-bea2-9dff71489a0d', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'player_joined', '{"userId": "b907e269-da76-49c8-901d-c6700aad9acc", "avatarUrl": null, "maxPlayers": 4, "seatsTaken": 1, "characterId": "9c224d5c-6742-4b57-a337-014fdea465bf", "displayName": "Ada", "characterName": "Brunhild", "characterClass": "warrior"}', '2026-11-25 22:23:53.071254+00', 4, 'b907e269-da76-49c8-901d-c6700aad9acc');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('94cd0698-7b2d-4f6a-a100-74ffdd3eb24c', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'player_joined', '{"userId": "0a491c6f-4a07-4414-8d00-0f9450f85229", "avatarUrl": null, "maxPlayers": 4, "seatsTaken": 2, "characterId": "613abf59-3a9c-43e5-b88c-1d8f824a678c", "displayName": "Ben", "characterName": "Quick Nim", "characterClass": "rogue"}', '2026-11-25 22:23:53.07399+00', 6, '0a491c6f-4a07-4414-8d00-0f9450f85229');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('09dd3431-1d51-4359-b05c-820862ac5323', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'player_joined', '{"userId": "3716d1db-f7d8-4b96-abda-1e2d37d739c3", "avatarUrl": null, "maxPlayers": 4, "seatsTaken": 3, "characterId": "dda0989d-7761-42b3-b33a-c892ccd8b15c", "displayName": "Cleo", "characterName": "Old Ambrose", "characterClass": "wizard"}', '2026-11-25 22:23:53.076617+00', 8, '3716d1db-f7d8-4b96-abda-1e2d37d739c3');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('434385cf-5d9e-4433-a251-70f8b2761df2', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'player_joined', '{"userId": "78683355-9d61-4a82-821d-326f8702bc98", "avatarUrl": null, "maxPlayers": 4, "seatsTaken": 4, "characterId": "606c9edf-11fa-4b54-901f-551135d90542", "displayName": "Dana", "characterName": "Sister Maud", "characterClass": "cleric"}', '2026-11-25 22:23:53.079333+00', 10, '78683355-9d61-4a82-821d-326f8702bc98');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('7a1a6645-5f9a-477d-a538-92fd2687e45f', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'session_status', '{"to": "active", "from": "waiting", "endedAt": null, "startedAt": "2026-11-25T22:23:53.083575+00:00"}', '2026-11-25 22:23:53.083575+00', 12, 'a89ee76e-6a7f-491f-9ad0-d92caddfa032');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('c8df3392-d2eb-4897-aaac-badeed46a846', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'scene_changed', '{"to": "ford", "from": null}', '2026-11-25 22:23:53.089003+00', 14, 'a89ee76e-6a7f-491f-9ad0-d92caddfa032');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('75591081-8b9b-4202-80cd-5d9926598d5e', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'encounter_changed', '{"to": "wade", "from": null}', '2026-11-25 22:23:53.091738+00', 16, 'a89ee76e-6a7f-491f-9ad0-d92caddfa032');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('be9af76d-ffaa-4657-a621-4338195c1681', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 1, "margin": -2, "rollId": "53020a59-b3b1-07c5-3e11-a5981b5f5fd8", "outcome": "critical_failure", "results": [1], "success": false, "rollType": "initiative", "attribute": "grace", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 3, "characterId": "9c224d5c-6742-4b57-a337-014fdea465bf", "description": null, "animationSeed": 96359331187882, "characterName": "Brunhild", "modifiedTotal": 1, "originalRollId": null}', '2026-11-25 22:23:53.096789+00', 18, 'a89ee76e-6a7f-491f-9ad0-d92caddfa032');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('99990a45-26bf-473d-bbe2-d1f12366a02d', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 5, "margin": 2, "rollId": "ae1af85c-ee6f-0f77-25aa-b95847b15deb", "outcome": "success", "results": [5], "success": true, "rollType": "initiative", "attribute": "grace", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 3, "characterId": "613abf59-3a9c-43e5-b88c-1d8f824a678c", "description": null, "animationSeed": 254603841610652, "characterName": "Quick Nim", "modifiedTotal": 5, "originalRollId": null}', '2026-11-25 22:23:53.096789+00', 20, 'a89ee76e-6a7f-491f-9ad0-d92caddfa032');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('b5206e5b-2f9a-40c1-b376-0feabc09fa1e', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 5, "margin": 2, "rollId": "1280df98-a392-0e21-2e1c-6c4509238b3b", "outcome": "success", "results": [5], "success": true, "rollType": "initiative", "attribute": "grace", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 3, "characterId": "dda0989d-7761-42b3-b33a-c892ccd8b15c", "description": null, "animationSeed": 249211431710693, "characterName": "Old Ambrose", "modifiedTotal": 5, "originalRollId": null}', '2026-11-25 22:23:53.096789+00', 22, 'a89ee76e-6a7f-491f-9ad0-d92caddfa032');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('cab06fdb-5cca-4b83-b48d-2cbf7e8e0ae0', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 5, "margin": 2, "rollId": "af4cd9da-c509-07c6-0d39-f1c6f0223f25", "outcome": "success", "results": [5], "success": true, "rollType": "initiative", "attribute": "grace", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 3, "characterId": "606c9edf-11fa-4b54-901f-551135d90542", "description": null, "animationSeed": 88768602912947, "characterName": "Sister Maud", "modifiedTotal": 5, "originalRollId": null}', '2026-11-25 22:23:53.096789+00', 24, 'a89ee76e-6a7f-491f-9ad0-d92caddfa032');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('ae9f9e09-5493-49d3-a1b1-a354b3fc64e4', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 4, "margin": 1, "rollId": "21ca3cd7-ad95-044f-09d8-af00918a5c0d", "outcome": "success", "results": [4], "success": true, "rollType": "initiative", "attribute": "grace", "diceCount": 1, "modifiers": [], "creatureId": "eeea7bd2-7966-48dd-94fe-0bd75471666a", "difficulty": 3, "characterId": null, "description": null, "animationSeed": 23926380606291, "characterName": "Reed Horror", "modifiedTotal": 4, "originalRollId": null}', '2026-11-25 22:23:53.096789+00', 26, 'a89ee76e-6a7f-491f-9ad0-d92caddfa032');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('e8007524-f3a6-43cb-8748-83fe22088d8f', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 24, "margin": 13, "rollId": "2867b904-f2db-48ae-bb0b-ed0969f0c716", "outcome": "success", "results": [5, 5, 5, 3, 6], "success": true, "rollType": "attack", "attribute": "grace", "diceCount": 5, "modifiers": [{"type": "flat", "value": 1, "source": "high ground"}], "creatureId": null, "difficulty": 12, "characterId": "613abf59-3a9c-43e5-b88c-1d8f824a678c", "description": null, "animationSeed": 150339085030652, "characterName": "Quick Nim", "modifiedTotal": 25, "originalRollId": null}', '2026-11-25 22:23:53.125629+00', 28, '0a491c6f-4a07-4414-8d00-0f9450f85229');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('9d2e88bc-4a00-40d7-ab11-5bd3128b0716', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 21, "margin": 10, "rollId": "35ed6b03-f599-4329-a31f-5579c3484d49", "outcome": "success", "results": [5, 5, 3, 5, 3], "success": true, "rollType": "attack", "attribute": "wit", "diceCount": 5, "modifiers": [{"type": "flat", "value": 1, "source": "high ground"}], "creatureId": null, "difficulty": 12, "characterId": "dda0989d-7761-42b3-b33a-c892ccd8b15c", "description": null, "animationSeed": 27536320659281, "characterName": "Old Ambrose", "modifiedTotal": 22, "originalRollId": null}', '2026-11-25 22:23:53.131395+00', 30, '3716d1db-f7d8-4b96-abda-1e2d37d739c3');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('ddf6f29c-c89d-4e36-8bf9-a1038e49505c', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 17, "margin": 6, "rollId": "ac0fc08b-03c2-4b69-9158-60ff9a3c3f01", "outcome": "success", "results": [3, 3, 3, 5, 3], "success": true, "rollType": "attack", "attribute": "heart", "diceCount": 5, "modifiers": [{"type": "flat", "value": 1, "source": "high ground"}], "creatureId": null, "difficulty": 12, "characterId": "606c9edf-11fa-4b54-901f-551135d90542", "description": null, "animationSeed": 87605224029057, "characterName": "Sister Maud", "modifiedTotal": 18, "originalRollId": null}', '2026-11-25 22:23:53.135724+00', 32, '78683355-9d61-4a82-821d-326f8702bc98');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('20cf06af-eb54-4bf6-9dbb-8da501f5e906', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 17, "margin": 7, "rollId": "a281f959-8f61-4a60-b121-5ff04c6db2f3", "outcome": "success", "results": [5, 4, 2, 6], "success": true, "rollType": "attack", "attribute": "might", "diceCount": 4, "modifiers": [], "creatureId": "eeea7bd2-7966-48dd-94fe-0bd75471666a", "difficulty": 10, "characterId": null, "description": null, "animationSeed": 244160730850920, "characterName": "Reed Horror", "modifiedTotal": 17, "originalRollId": null}', '2026-11-25 22:23:53.141437+00', 34, 'a89ee76e-6a7f-491f-9ad0-d92caddfa032');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('72d194c6-61c9-4c88-bde6-4be2f659c665', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 17, "margin": 6, "rollId": "c035d4ca-2d26-4014-82a1-376e01ae0f7d", "outcome": "success", "results": [2, 4, 4, 1, 6], "success": true, "rollType": "attack", "attribute": "might", "diceCount": 5, "modifiers": [{"type": "flat", "value": 1, "source": "high ground"}], "creatureId": null, "difficulty": 12, "characterId": "9c224d5c-6742-4b57-a337-014fdea465bf", "description": null, "animationSeed": 212688153040451, "characterName": "Brunhild", "modifiedTotal": 18, "originalRollId": null}', '2026-11-25 22:23:53.15514+00', 36, 'b907e269-da76-49c8-901d-c6700aad9acc');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('453ab7c9-49b1-43ab-a288-0aa71e7088d8', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 2, "margin": -16, "rollId": "e25a2738-6b6b-49d3-a537-d5cdad86e47a", "outcome": "failure", "results": [2], "success": false, "rollType": "attribute_check", "attribute": "might", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 18, "characterId": "dda0989d-7761-42b3-b33a-c892ccd8b15c", "description": null, "animationSeed": 192444580303342, "characterName": "Old Ambrose", "modifiedTotal": 2, "originalRollId": null}', '2026-11-25 22:23:53.165539+00', 38, '3716d1db-f7d8-4b96-abda-1e2d37d739c3');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('44e4edc4-4dfc-4248-956a-49f36ae01839', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 5, "margin": -13, "rollId": "0cb6adc9-85cc-4c70-9cb2-5b73ad62463c", "outcome": "failure", "results": [5], "success": false, "rollType": "attribute_check", "attribute": "might", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 18, "characterId": "dda0989d-7761-42b3-b33a-c892ccd8b15c", "description": null, "animationSeed": 188853624277756, "characterName": "Old Ambrose", "modifiedTotal": 5, "originalRollId": null}', '2026-11-25 22:23:53.17395+00', 40, '3716d1db-f7d8-4b96-abda-1e2d37d739c3');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('00628398-345d-44f3-8a49-6c6c2610bf82', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 6, "margin": -12, "rollId": "14f21d35-7761-44cc-b796-a10caed4f48d", "outcome": "critical_success", "results": [6], "success": true, "rollType": "attribute_check", "attribute": "might", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 18, "characterId": "dda0989d-7761-42b3-b33a-c892ccd8b15c", "description": null, "animationSeed": 193117300066322, "characterName": "Old Ambrose", "modifiedTotal": 6, "originalRollId": null}', '2026-11-25 22:23:53.176086+00', 42, '3716d1db-f7d8-4b96-abda-1e2d37d739c3');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('55e3ef79-80b9-4174-8dcd-a555d59fa389', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'dice_rolled', '{"total": 3, "margin": -15, "rollId": "a09bbbcb-0686-40e5-8b2a-25fdd64f8422", "outcome": "failure", "results": [3], "success": false, "rollType": "heroic_save", "attribute": "might", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 18, "characterId": "dda0989d-7761-42b3-b33a-c892ccd8b15c", "description": null, "animationSeed": 196910621215380, "characterName": "Old Ambrose", "modifiedTotal": 3, "originalRollId": "e25a2738-6b6b-49d3-a537-d5cdad86e47a"}', '2026-11-25 22:23:53.178206+00', 44, '3716d1db-f7d8-4b96-abda-1e2d37d739c3');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('450b3140-10a3-4d20-8e68-38a3706d904b', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'scene_changed', '{"to": "bell", "from": "ford"}', '2026-11-25 22:23:53.192606+00', 46, 'a89ee76e-6a7f-491f-9ad0-d92caddfa032');
-INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('810174dd-ba88-4037-b55b-e8622f916fd8', '2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'session_status', '{"to": "completed", "from": "active", "endedAt": "2026-11-25T22:23:53.198122+00:00", "startedAt": "2026-11-25T22:23:53.083575+00:00"}', '2026-11-25 22:23:53.198122+00', 48, 'a89ee76e-6a7f-491f-9ad0-d92caddfa032');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('c13bdd1d-c005-4de6-bc18-dcb36b92e3c5', '5f9bfdb4-bdc1-4726-82b7-d66753fed16f', 'player_joined', '{"userId": "2432e8f8-c97b-40cb-8be8-944ed66e5714", "avatarUrl": null, "maxPlayers": 4, "seatsTaken": 1, "characterId": "8ce38c25-054b-4f4a-802b-044810632422", "displayName": "Eve", "characterName": "Far-Walker", "characterClass": "ranger"}', '2026-11-26 04:48:01.706077+00', 2, '2432e8f8-c97b-40cb-8be8-944ed66e5714');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('19975fe6-adcd-4f17-8719-46b1e6184f0a', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'player_joined', '{"userId": "59502398-4e23-4944-a637-58a22ee3c99f", "avatarUrl": null, "maxPlayers": 4, "seatsTaken": 1, "characterId": "b3b64b6c-405a-49af-bb79-d1050ea8003f", "displayName": "Ada", "characterName": "Brunhild", "characterClass": "warrior"}', '2026-11-26 04:48:01.722166+00', 4, '59502398-4e23-4944-a637-58a22ee3c99f');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('dcbbba52-cddf-45e6-9096-469196098afa', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'player_joined', '{"userId": "b801addd-e1af-4dff-ab80-7734f4599993", "avatarUrl": null, "maxPlayers": 4, "seatsTaken": 2, "characterId": "a3018ca4-97e3-48d2-b2a4-d8422ca6f8ae", "displayName": "Ben", "characterName": "Quick Nim", "characterClass": "rogue"}', '2026-11-26 04:48:01.724029+00', 6, 'b801addd-e1af-4dff-ab80-7734f4599993');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('8fbe6405-7243-48f0-b976-78ea8b9684f5', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'player_joined', '{"userId": "d7d25410-4ef8-4113-a817-6b1e1b500a15", "avatarUrl": null, "maxPlayers": 4, "seatsTaken": 3, "characterId": "d2453645-b2cf-479a-9d26-beff7fa4ab76", "displayName": "Cleo", "characterName": "Old Ambrose", "characterClass": "wizard"}', '2026-11-26 04:48:01.725262+00', 8, 'd7d25410-4ef8-4113-a817-6b1e1b500a15');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('41e35211-3a1f-4669-8ed7-6074255462e2', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'player_joined', '{"userId": "1908627d-090e-4663-a9d1-6618ac6cc875", "avatarUrl": null, "maxPlayers": 4, "seatsTaken": 4, "characterId": "5d8acef4-8b4c-4dc2-8908-3291fdcb4f8b", "displayName": "Dana", "characterName": "Sister Maud", "characterClass": "cleric"}', '2026-11-26 04:48:01.726473+00', 10, '1908627d-090e-4663-a9d1-6618ac6cc875');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('619f6fe9-3ae3-450b-93bd-4949bdff2cd1', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'session_status', '{"to": "active", "from": "waiting", "endedAt": null, "startedAt": "2026-11-26T04:48:01.730045+00:00"}', '2026-11-26 04:48:01.730045+00', 12, 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('2807f424-a826-400a-bc87-c1c8424e628c', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'scene_changed', '{"to": "ford", "from": null}', '2026-11-26 04:48:01.73161+00', 14, 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('3794241a-c8de-4b6f-b8e3-099e1bbf171b', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'encounter_changed', '{"to": "wade", "from": null}', '2026-11-26 04:48:01.734615+00', 16, 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('ada2d75d-ba5d-4b25-b1fe-8f70c3e8eda0', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 6, "margin": 3, "rollId": "20da5976-5519-044a-10c4-03d0597ff84e", "outcome": "critical_success", "results": [6], "success": true, "rollType": "initiative", "attribute": "grace", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 3, "characterId": "b3b64b6c-405a-49af-bb79-d1050ea8003f", "description": null, "animationSeed": 156859559097186, "characterName": "Brunhild", "modifiedTotal": 6, "originalRollId": null}', '2026-11-26 04:48:01.738048+00', 18, 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('70623d5b-5fee-4984-94e8-ba8632ba4780', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 3, "margin": 0, "rollId": "306d9ebe-82a0-0537-1919-0a977b7100df", "outcome": "success", "results": [3], "success": true, "rollType": "initiative", "attribute": "grace", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 3, "characterId": "a3018ca4-97e3-48d2-b2a4-d8422ca6f8ae", "description": null, "animationSeed": 12075712732915, "characterName": "Quick Nim", "modifiedTotal": 3, "originalRollId": null}', '2026-11-26 04:48:01.738048+00', 20, 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('b2ac00a5-151f-4390-b34a-3446c36832f3', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 3, "margin": 0, "rollId": "4129245f-a78c-0a7f-369b-6c2a28735307", "outcome": "success", "results": [3], "success": true, "rollType": "initiative", "attribute": "grace", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 3, "characterId": "d2453645-b2cf-479a-9d26-beff7fa4ab76", "description": null, "animationSeed": 170582110158497, "characterName": "Old Ambrose", "modifiedTotal": 3, "originalRollId": null}', '2026-11-26 04:48:01.738048+00', 22, 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('b0cc5479-5994-405e-98dc-b8ceced6fbe6', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 1, "margin": -2, "rollId": "cee6dcee-9e0f-0027-22b5-e044aa1cb7fa", "outcome": "critical_failure", "results": [1], "success": false, "rollType": "initiative", "attribute": "grace", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 3, "characterId": "5d8acef4-8b4c-4dc2-8908-3291fdcb4f8b", "description": null, "animationSeed": 76553689814474, "characterName": "Sister Maud", "modifiedTotal": 1, "originalRollId": null}', '2026-11-26 04:48:01.738048+00', 24, 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('3d5b87f9-8e23-4a9e-843c-ccac1ffd806e', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 6, "margin": 3, "rollId": "731477ae-e89b-0413-207a-af8e73e88981", "outcome": "critical_success", "results": [6], "success": true, "rollType": "initiative", "attribute": "grace", "diceCount": 1, "modifiers": [], "creatureId": "e07865b4-fdd8-49f6-8bc7-7d5b243f71f0", "difficulty": 3, "characterId": null, "description": null, "animationSeed": 22781152131953, "characterName": "Reed Horror", "modifiedTotal": 6, "originalRollId": null}', '2026-11-26 04:48:01.738048+00', 26, 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('8a8c68d7-cdcb-413a-bee0-b665653bd7e5', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 16, "margin": 5, "rollId": "1e8dc890-7742-472e-9ca5-768ec7430e22", "outcome": "success", "results": [2, 1, 5, 2, 6], "success": true, "rollType": "attack", "attribute": "might", "diceCount": 5, "modifiers": [{"type": "flat", "value": 1, "source": "high ground"}], "creatureId": null, "difficulty": 12, "characterId": "b3b64b6c-405a-49af-bb79-d1050ea8003f", "description": null, "animationSeed": 183358416822173, "characterName": "Brunhild", "modifiedTotal": 17, "originalRollId": null}', '2026-11-26 04:48:01.754695+00', 28, '59502398-4e23-4944-a637-58a22ee3c99f');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('a7ea6f76-e4ee-48c5-936d-fff519818277', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 9, "margin": -1, "rollId": "3e73f8b9-c6e2-4962-ba83-8897738fb668", "outcome": "failure", "results": [2, 3, 1, 3], "success": false, "rollType": "attack", "attribute": "might", "diceCount": 4, "modifiers": [], "creatureId": "e07865b4-fdd8-49f6-8bc7-7d5b243f71f0", "difficulty": 10, "characterId": null, "description": null, "animationSeed": 19221381599807, "characterName": "Reed Horror", "modifiedTotal": 9, "originalRollId": null}', '2026-11-26 04:48:01.758727+00', 30, 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('f363b7f6-faf4-4965-bcc5-25a322677aa7', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 18, "margin": 7, "rollId": "cb23f2ad-858a-4837-83ef-1f6bf25fc930", "outcome": "success", "results": [5, 1, 6, 5, 1], "success": true, "rollType": "attack", "attribute": "grace", "diceCount": 5, "modifiers": [{"type": "flat", "value": 1, "source": "high ground"}], "creatureId": null, "difficulty": 12, "characterId": "a3018ca4-97e3-48d2-b2a4-d8422ca6f8ae", "description": null, "animationSeed": 104851022513938, "characterName": "Quick Nim", "modifiedTotal": 19, "originalRollId": null}', '2026-11-26 04:48:01.762015+00', 32, 'b801addd-e1af-4dff-ab80-7734f4599993');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('7f928a0f-0c9e-4728-be24-e4ec222a3667', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 24, "margin": 13, "rollId": "c3dec12e-172b-466f-aed7-7c5a2c1a3368", "outcome": "success", "results": [5, 5, 5, 5, 4], "success": true, "rollType": "attack", "attribute": "wit", "diceCount": 5, "modifiers": [{"type": "flat", "value": 1, "source": "high ground"}], "creatureId": null, "difficulty": 12, "characterId": "d2453645-b2cf-479a-9d26-beff7fa4ab76", "description": null, "animationSeed": 9873386213098, "characterName": "Old Ambrose", "modifiedTotal": 25, "originalRollId": null}', '2026-11-26 04:48:01.76337+00', 34, 'd7d25410-4ef8-4113-a817-6b1e1b500a15');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('f1326be5-e001-44c1-9606-75ae2e3316b9', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 20, "margin": 9, "rollId": "2426bcbb-5ca6-4057-a9cc-fc6429d60d7f", "outcome": "success", "results": [2, 3, 5, 6, 4], "success": true, "rollType": "attack", "attribute": "heart", "diceCount": 5, "modifiers": [{"type": "flat", "value": 1, "source": "high ground"}], "creatureId": null, "difficulty": 12, "characterId": "5d8acef4-8b4c-4dc2-8908-3291fdcb4f8b", "description": null, "animationSeed": 3915833674219, "characterName": "Sister Maud", "modifiedTotal": 21, "originalRollId": null}', '2026-11-26 04:48:01.765213+00', 36, '1908627d-090e-4663-a9d1-6618ac6cc875');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('6630bab2-be92-4b77-bceb-365e072e6d7c', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 5, "margin": -13, "rollId": "376d85bb-bcb4-4372-b32d-3df287b1bccd", "outcome": "failure", "results": [5], "success": false, "rollType": "attribute_check", "attribute": "might", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 18, "characterId": "d2453645-b2cf-479a-9d26-beff7fa4ab76", "description": null, "animationSeed": 277237496561789, "characterName": "Old Ambrose", "modifiedTotal": 5, "originalRollId": null}', '2026-11-26 04:48:01.771997+00', 38, 'd7d25410-4ef8-4113-a817-6b1e1b500a15');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('fdda6e95-88b0-43aa-b73b-9bcc9312ff1f', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 1, "margin": -17, "rollId": "fea6687b-d75b-48b6-93dd-25b217029195", "outcome": "critical_failure", "results": [1], "success": false, "rollType": "attribute_check", "attribute": "might", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 18, "characterId": "d2453645-b2cf-479a-9d26-beff7fa4ab76", "description": null, "animationSeed": 197567631047419, "characterName": "Old Ambrose", "modifiedTotal": 1, "originalRollId": null}', '2026-11-26 04:48:01.773054+00', 40, 'd7d25410-4ef8-4113-a817-6b1e1b500a15');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('7dd2e273-57d0-4cf2-a659-b9fdc64691b3', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'dice_rolled', '{"total": 2, "margin": -16, "rollId": "65453f7c-a88e-4eec-bb21-8d9315e1c99c", "outcome": "failure", "results": [2], "success": false, "rollType": "heroic_save", "attribute": "might", "diceCount": 1, "modifiers": [], "creatureId": null, "difficulty": 18, "characterId": "d2453645-b2cf-479a-9d26-beff7fa4ab76", "description": null, "animationSeed": 224353480668033, "characterName": "Old Ambrose", "modifiedTotal": 2, "originalRollId": "376d85bb-bcb4-4372-b32d-3df287b1bccd"}', '2026-11-26 04:48:01.77408+00', 42, 'd7d25410-4ef8-4113-a817-6b1e1b500a15');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('ef32075b-8b70-4c4c-9ce0-9a8e74fb6328', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'scene_changed', '{"to": "bell", "from": "ford"}', '2026-11-26 04:48:01.781303+00', 44, 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063');
+INSERT INTO public.session_events OVERRIDING SYSTEM VALUE VALUES ('c7e3fc2a-646d-45db-99c2-f33b857b11bd', '9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'session_status', '{"to": "completed", "from": "active", "endedAt": "2026-11-26T04:48:01.783221+00:00", "startedAt": "2026-11-26T04:48:01.730045+00:00"}', '2026-11-26 04:48:01.783221+00', 46, 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063');
 
-INSERT INTO public.session_players VALUES ('260d6895-b8e8-41c1-aa28-7bbcc9deee4d', '957fff81-8928-4bde-a636-9901d1eca988', 'a7f3d264-2cd9-488b-aed8-1cf3960d3b36', true, 0, '2026-11-25 22:23:53.051193+00', NULL, 0);
-INSERT INTO public.session_players VALUES ('2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'b907e269-da76-49c8-901d-c6700aad9acc', '9c224d5c-6742-4b57-a337-014fdea465bf', true, 0, '2026-11-25 22:23:53.071254+00', NULL, 0);
-INSERT INTO public.session_players VALUES ('2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', '0a491c6f-4a07-4414-8d00-0f9450f85229', '613abf59-3a9c-43e5-b88c-1d8f824a678c', true, 0, '2026-11-25 22:23:53.07399+00', NULL, 0);
-INSERT INTO public.session_players VALUES ('2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', '78683355-9d61-4a82-821d-326f8702bc98', '606c9edf-11fa-4b54-901f-551135d90542', true, 0, '2026-11-25 22:23:53.079333+00', NULL, 0);
-INSERT INTO public.session_players VALUES ('2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', '3716d1db-f7d8-4b96-abda-1e2d37d739c3', 'dda0989d-7761-42b3-b33a-c892ccd8b15c', true, 1, '2026-11-25 22:23:53.076617+00', NULL, 1);
+INSERT INTO public.session_players VALUES ('5f9bfdb4-bdc1-4726-82b7-d66753fed16f', '2432e8f8-c97b-40cb-8be8-944ed66e5714', '8ce38c25-054b-4f4a-802b-044810632422', true, 0, '2026-11-26 04:48:01.706077+00', NULL, 0);
+INSERT INTO public.session_players VALUES ('9dbf0af8-670b-4d86-81f5-617a3e5bfd58', '59502398-4e23-4944-a637-58a22ee3c99f', 'b3b64b6c-405a-49af-bb79-d1050ea8003f', true, 0, '2026-11-26 04:48:01.722166+00', NULL, 0);
+INSERT INTO public.session_players VALUES ('9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'b801addd-e1af-4dff-ab80-7734f4599993', 'a3018ca4-97e3-48d2-b2a4-d8422ca6f8ae', true, 0, '2026-11-26 04:48:01.724029+00', NULL, 0);
+INSERT INTO public.session_players VALUES ('9dbf0af8-670b-4d86-81f5-617a3e5bfd58', '1908627d-090e-4663-a9d1-6618ac6cc875', '5d8acef4-8b4c-4dc2-8908-3291fdcb4f8b', true, 0, '2026-11-26 04:48:01.726473+00', NULL, 0);
+INSERT INTO public.session_players VALUES ('9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'd7d25410-4ef8-4113-a817-6b1e1b500a15', 'd2453645-b2cf-479a-9d26-beff7fa4ab76', true, 1, '2026-11-26 04:48:01.725262+00', NULL, 1);
 
-INSERT INTO public.sessions VALUES ('260d6895-b8e8-41c1-aa28-7bbcc9deee4d', 'a89ee76e-6a7f-491f-9ad0-d92caddfa032', '66ff7455-8ff7-4bd9-bd58-baa67dbb7c78', 'CTRTXE', true, 4, 'a healer', NULL, 'waiting', NULL, NULL, '{}', NULL, NULL, '2026-11-25 22:23:53.043249+00', '2026-11-25 22:23:53.051193+00', 1, 0, 0);
-INSERT INTO public.sessions VALUES ('2819a95e-f9a3-4b22-9dc6-6eb00bf4cad0', 'a89ee76e-6a7f-491f-9ad0-d92caddfa032', '66ff7455-8ff7-4bd9-bd58-baa67dbb7c78', 'VVJZUM', false, 4, NULL, NULL, 'completed', 'bell', 'wade', '{}', '2026-11-25 22:23:53.083575+00', '2026-11-25 22:23:53.198122+00', '2026-11-25 22:23:53.063016+00', '2026-11-25 22:23:53.198122+00', 4, 1, 0);
+INSERT INTO public.sessions VALUES ('5f9bfdb4-bdc1-4726-82b7-d66753fed16f', 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063', '254e1478-671d-4431-a5c9-1828815457f9', 'BBBBH4', true, 4, 'a healer', NULL, 'waiting', NULL, NULL, '{}', NULL, NULL, '2026-11-26 04:48:01.697596+00', '2026-11-26 04:48:01.706077+00', 1, 0, 0);
+INSERT INTO public.sessions VALUES ('9dbf0af8-670b-4d86-81f5-617a3e5bfd58', 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063', '254e1478-671d-4431-a5c9-1828815457f9', '7VTVYJ', false, 4, NULL, NULL, 'completed', 'bell', 'wade', '{}', '2026-11-26 04:48:01.730045+00', '2026-11-26 04:48:01.783221+00', '2026-11-26 04:48:01.714069+00', '2026-11-26 04:48:01.783221+00', 4, 1, 0);
 
-INSERT INTO public.users VALUES ('957fff81-8928-4bde-a636-9901d1eca988', '957fff81-8928-4bde-a636-9901d1eca988@example.org', 'Eve', NULL, NULL, false, 0, 0, '2026-11-25 22:23:53.007291+00', '2026-11-25 22:23:53.007291+00');
-INSERT INTO public.users VALUES ('a89ee76e-6a7f-491f-9ad0-d92caddfa032', 'a89ee76e-6a7f-491f-9ad0-d92caddfa032@example.org', 'Morgan', NULL, NULL, false, 0, 1, '2026-11-25 22:23:52.973025+00', '2026-11-25 22:23:53.198122+00');
-INSERT INTO public.users VALUES ('b907e269-da76-49c8-901d-c6700aad9acc', 'b907e269-da76-49c8-901d-c6700aad9acc@example.org', 'Ada', NULL, NULL, false, 1, 0, '2026-11-25 22:23:52.97891+00', '2026-11-25 22:23:53.198122+00');
-INSERT INTO public.users VALUES ('0a491c6f-4a07-4414-8d00-0f9450f85229', '0a491c6f-4a07-4414-8d00-0f9450f85229@example.org', 'Ben', NULL, NULL, false, 1, 0, '2026-11-25 22:23:52.990157+00', '2026-11-25 22:23:53.198122+00');
-INSERT INTO public.users VALUES ('3716d1db-f7d8-4b96-abda-1e2d37d739c3', '3716d1db-f7d8-4b96-abda-1e2d37d739c3@example.org', 'Cleo', NULL, NULL, false, 1, 0, '2026-11-25 22:23:52.995207+00', '2026-11-25 22:23:53.198122+00');
-INSERT INTO public.users VALUES ('78683355-9d61-4a82-821d-326f8702bc98', '78683355-9d61-4a82-821d-326f8702bc98@example.org', 'Dana', NULL, NULL, false, 1, 0, '2026-11-25 22:23:53.002433+00', '2026-11-25 22:23:53.198122+00');
+INSERT INTO public.users VALUES ('2432e8f8-c97b-40cb-8be8-944ed66e5714', '2432e8f8-c97b-40cb-8be8-944ed66e5714@example.org', 'Eve', NULL, NULL, false, 0, 0, '2026-11-26 04:48:01.67505+00', '2026-11-26 04:48:01.67505+00');
+INSERT INTO public.users VALUES ('b1cb8b6a-d70f-4920-bdf2-15fa93b06063', 'b1cb8b6a-d70f-4920-bdf2-15fa93b06063@example.org', 'Morgan', NULL, NULL, false, 0, 1, '2026-11-26 04:48:01.653858+00', '2026-11-26 04:48:01.783221+00');
+INSERT INTO public.users VALUES ('59502398-4e23-4944-a637-58a22ee3c99f', '59502398-4e23-4944-a637-58a22ee3c99f@example.org', 'Ada', NULL, NULL, false, 1, 0, '2026-11-26 04:48:01.658466+00', '2026-11-26 04:48:01.783221+00');
+INSERT INTO public.users VALUES ('b801addd-e1af-4dff-ab80-7734f4599993', 'b801addd-e1af-4dff-ab80-7734f4599993@example.org', 'Ben', NULL, NULL, false, 1, 0, '2026-11-26 04:48:01.665487+00', '2026-11-26 04:48:01.783221+00');
+INSERT INTO public.users VALUES ('d7d25410-4ef8-4113-a817-6b1e1b500a15', 'd7d25410-4ef8-4113-a817-6b1e1b500a15@example.org', 'Cleo', NULL, NULL, false, 1, 0, '2026-11-26 04:48:01.671309+00', '2026-11-26 04:48:01.783221+00');
+INSERT INTO public.users VALUES ('1908627d-090e-4663-a9d1-6618ac6cc875', '1908627d-090e-4663-a9d1-6618ac6cc875@example.org', 'Dana', NULL, NULL, false, 1, 0, '2026-11-26 04:48:01.673147+00', '2026-11-26 04:48:01.783221+00');
 
-SELECT pg_catalog.setval('public.session_events_seq_seq', 48, true);
+SELECT pg_catalog.setval('public.session_events_seq_seq', 46, true);
 
 ALTER TABLE ONLY auth.users
     ADD CONSTRAINT users_pkey PRIMARY KEY (id);
@@ -2238,7 +2294,7 @@ CREATE INDEX idx_dice_rolls_type ON public.dice_rolls USING btree (session_id, r
 
 CREATE INDEX idx_session_events_cleanup ON public.session_events USING btree (created_at);
 
-CREATE INDEX idx_session_events_created ON public.session_events USING btree (session_id, created_at DESC);
+CREATE INDEX idx_session_events_created ON public.session_events USING btree (session_id, created_at DESC, id);
 
 CREATE UNIQUE INDEX idx_session_events_seq ON public.session_events USING btree (session_id, seq);
 
@@ -2541,6 +2597,11 @@ REVOKE ALL ON FUNCTION private.are_valid_stats(stats jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.are_valid_stats(stats jsonb) TO authenticated;
 GRANT ALL ON FUNCTION private.are_valid_stats(stats jsonb) TO service_role;
 
+REVOKE ALL ON FUNCTION private.best_rated_after(rating numeric, last_id uuid, wanted integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.best_rated_after(rating numeric, last_id uuid, wanted integer) TO anon;
+GRANT ALL ON FUNCTION private.best_rated_after(rating numeric, last_id uuid, wanted integer) TO authenticated;
+GRANT ALL ON FUNCTION private.best_rated_after(rating numeric, last_id uuid, wanted integer) TO service_role;
+
 REVOKE ALL ON FUNCTION private.can_see_adventure(wanted uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.can_see_adventure(wanted uuid) TO anon;
 GRANT ALL ON FUNCTION private.can_see_adventure(wanted uuid) TO authenticated;
@@ -2708,6 +2769,10 @@ REVOKE ALL ON FUNCTION private.random_numbers(bound integer, wanted integer) FRO
 REVOKE ALL ON FUNCTION private.refuse_erased(account_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.roll_dice() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.rolls_of_character(hero uuid, kind public.roll_type, begun timestamp with time zone, ended timestamp with time zone, last_at timestamp with time zone, last_id uuid, wanted integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.rolls_of_character(hero uuid, kind public.roll_type, begun timestamp with time zone, ended timestamp with time zone, last_at timestamp with time zone, last_id uuid, wanted integer) TO authenticated;
+GRANT ALL ON FUNCTION private.rolls_of_character(hero uuid, kind public.roll_type, begun timestamp with time zone, ended timestamp with time zone, last_at timestamp with time zone, last_id uuid, wanted integer) TO service_role;
 
 REVOKE ALL ON FUNCTION private.session_by_code(session_code text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.session_by_code(session_code text) TO authenticated;
@@ -2921,3 +2986,4 @@ GRANT SELECT(created_at) ON TABLE public.users TO authenticated;
 
 GRANT SELECT(updated_at) ON TABLE public.users TO anon;
 GRANT SELECT(updated_at) ON TABLE public.users TO authenticated;
+
