@@ -41,20 +41,34 @@ const BARE_EVENT: &str = "INSERT INTO session_events (id, session_id, event_type
 const BARE_EVENT_OF_NOBODY: &str = "INSERT INTO session_events (id, session_id, event_type, payload)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2)";
 
+const BARE_ACCOUNT: &str = "WITH account AS (
+      INSERT INTO auth.users (id, email, raw_user_meta_data)
+      VALUES (gen_random_uuid(), $1, '{\"display_name\": \"Newcomer\"}')
+      RETURNING id, email
+    )
+    INSERT INTO users (id, email, display_name) SELECT id, email, 'Newcomer' FROM account";
+
 /// Keys and checks stay.
 const WITHOUT_TRIGGERS: &str =
-    "ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER";
+    "ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER;
+    ALTER TABLE users DISABLE TRIGGER USER; ALTER TABLE auth.users DISABLE TRIGGER USER";
 
 /// Names of the measures of [`bare`].
-pub const BARE: [&str; 2] = ["bare rows of a roll", "bare row of an event"];
+pub const BARE: [&str; 3] = ["bare rows of a roll", "bare row of an event", "bare rows of a sign-up"];
 
-/// What the two tables themselves take as they grow, on both sides: no policy, no trigger, the rows finished.
+/// What the tables themselves take as they grow, on both sides: no policy, no trigger, the rows finished.
 pub fn bare(samples: &[Sample]) -> Vec<Measure> {
-    let side = |event: &str, sender: fn(&Sample) -> String, with_roll: bool| {
+    let side = |event: &str, sender: fn(&Sample) -> String, name: &str| {
         let once = |sample: &Sample| {
             let event = format!("EXECUTE bare_event('{}', '{ROLLED}'{})", sample.session, sender(sample));
-            let roll = format!("EXECUTE bare_roll('{}', '{}'); ", sample.session, sample.hero);
-            if with_roll { roll + &event } else { event }
+            let roll = format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.hero);
+            // An address for each, as the statement repeats.
+            let account = "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
+            match BARE.iter().position(|bare| *bare == name) {
+                Some(0) => format!("{roll}; {event}"),
+                Some(1) => event,
+                _ => account,
+            }
         };
         // Tables that have just been altered are planned anew: that is done at the next place, before the time is taken.
         let next = samples.iter().cycle().skip(1);
@@ -64,20 +78,20 @@ pub fn bare(samples: &[Sample]) -> Vec<Measure> {
             ..Default::default()
         });
         Asking {
-            prepared: [("bare_roll", BARE_ROLL), ("bare_event", event)]
+            prepared: [("bare_roll", BARE_ROLL), ("bare_event", event), ("bare_account", BARE_ACCOUNT)]
                 .map(|(name, sql)| (name.into(), sql.into()))
                 .into(),
             asked: asked.collect(),
         }
     };
-    let measure = |name, with_roll| Measure {
+    let measure = |name| Measure {
         name,
         role: Role::Owner,
         is_repeatable: true,
-        specification: side(BARE_EVENT_OF_NOBODY, |_| String::new(), with_roll),
-        ours: side(BARE_EVENT, |sample| format!(", '{}'", sample.player), with_roll),
+        specification: side(BARE_EVENT_OF_NOBODY, |_| String::new(), name),
+        ours: side(BARE_EVENT, |sample| format!(", '{}'", sample.player), name),
     };
-    vec![measure(BARE[0], true), measure(BARE[1], false)]
+    BARE.map(measure).into()
 }
 
 /// Both in turns, each many times within one transaction that is rolled back.

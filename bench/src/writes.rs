@@ -261,7 +261,8 @@ async fn jobs(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measu
             .collect(),
     };
     let account = "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ($1, $2, $3)";
-    let values = "gen_random_uuid(), 'new@mail.example', '{\"display_name\": \"Newcomer\"}'";
+    // An address for each: many are sent at once.
+    let values = "gen_random_uuid(), gen_random_uuid() || '@mail.example', '{\"display_name\": \"Newcomer\"}'";
     let delete = "DELETE FROM session_events WHERE created_at < NOW() - INTERVAL '24 hours'";
     let insert = "INSERT INTO archived_sessions SELECT * FROM sessions
         WHERE status = 'completed' AND ended_at < NOW() - INTERVAL '90 days'";
@@ -270,7 +271,7 @@ async fn jobs(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measu
         Measure {
             name: "a sign-up",
             role: Role::Service,
-            is_repeatable: false,
+            is_repeatable: true,
             specification: plain("account", account.to_owned(), "", format!("EXECUTE account({values})")),
             ours: plain("ours", sign_up.sql, "", format!("EXECUTE ours({values})")),
         },
