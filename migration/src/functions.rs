@@ -17,7 +17,6 @@ pub(crate) const RULES: &[&str] = &[
     "private.is_server()",
     "private.my_session_ids()",
     "private.my_archived_session_ids()",
-    "private.display_name_of(jsonb, text)",
     "private.create_profile(uuid, text, jsonb)",
     "private.handle_new_user()",
     "private.erase_account(uuid)",

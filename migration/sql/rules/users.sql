@@ -1,23 +1,5 @@
 -- Profiles follow accounts: they come, change and go with `auth.users`.
 
--- The first name that says something: what the platform was told, else the mailbox.
-CREATE OR REPLACE FUNCTION private.display_name_of(metadata jsonb, email text)
-RETURNS text
-LANGUAGE plpgsql
-IMMUTABLE
-SET search_path = ''
-AS $$
-BEGIN
-  RETURN coalesce(
-    nullif(btrim(left(metadata ->> 'display_name', 100)), ''),
-    nullif(btrim(left(metadata ->> 'full_name', 100)), ''),
-    nullif(btrim(left(metadata ->> 'name', 100)), ''),
-    nullif(btrim(left(split_part(email, '@', 1), 100)), ''),
-    'Adventurer'
-  );
-END
-$$;
-
 -- A sign-up must never fail because of us: an account without an address, or with one that another account holds
 -- (single sign-on allows that), gets one that nobody else can have. ON CONFLICT waits for a sign-up under way.
 CREATE OR REPLACE FUNCTION private.create_profile(account_id uuid, account_email text, metadata jsonb)
@@ -27,7 +9,14 @@ SECURITY DEFINER
 SET search_path = ''
 AS $$
 DECLARE
-  name text := private.display_name_of(metadata, account_email);
+  -- The first name that says something: what the platform was told, else the mailbox.
+  name text := coalesce(
+    nullif(btrim(left(metadata ->> 'display_name', 100)), ''),
+    nullif(btrim(left(metadata ->> 'full_name', 100)), ''),
+    nullif(btrim(left(metadata ->> 'name', 100)), ''),
+    nullif(btrim(left(split_part(account_email, '@', 1), 100)), ''),
+    'Adventurer'
+  );
 BEGIN
   IF btrim(account_email) <> '' THEN
     INSERT INTO public.users (id, email, display_name)

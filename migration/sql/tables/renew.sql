@@ -59,6 +59,7 @@ $$;
 
 -- Helpers that others took the place of.
 DROP FUNCTION IF EXISTS
+  private.display_name_of(jsonb, text),
   private.session_roster(uuid),
   private.session_adventure(uuid),
   private.session_company(uuid),
