@@ -43,8 +43,8 @@ impl Walk {
             "WITH walked AS MATERIALIZED ({}),
               page AS ({}),
               last AS (
-                SELECT {key}
-                FROM (SELECT *, row_number() OVER ({order}) AS nth FROM walked) AS numbered
+                SELECT *
+                FROM (SELECT {key}, row_number() OVER ({order}) AS nth FROM walked) AS numbered
                 WHERE nth = {MOST}
               )
             SELECT page.*, last.*
