@@ -185,7 +185,7 @@ async fn lobby(hot: &mut Hot, ada: &As, moment: &str) {
     hot.ask(&format!("lobby, one in three, {moment}"), 6 * page, &["'hard'"], ada.sessions().lobby(&hard, None)).await;
     let nowhere = LobbyFilter { search: Some("nowhere".to_owned()), ..Default::default() };
     let missed = ada.sessions().lobby(&nowhere, None);
-    hot.ask(&format!("lobby, without a hit, {moment}"), 3 * 1000, &["'%nowhere%'"], missed).await;
+    hot.ask(&format!("lobby, without a hit, {moment}"), 4 * 1000, &["'%nowhere%'"], missed).await;
     let seer = LobbyFilter { seer_id: Some(hot.user), ..Default::default() };
     let user = quoted(hot.user);
     hot.ask(&format!("lobby, of a Seer, {moment}"), page, &[&user], ada.sessions().lobby(&seer, None)).await;
@@ -230,14 +230,13 @@ async fn catalogue(hot: &mut Hot, ada: &As, moment: &str) {
         let values = [place.as_str(), &quoted(last.id)];
         // The best rated are found first, and then looked up.
         hot.ask(&format!("{what}, next page"), 2 * 21, &values, next).await;
-        // One in three.
+        // A function insists on the walk, so that it is one on any disk; twice where the page is not full.
+        hot.random_page_cost = DEAR;
         let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
-        hot.ask(&format!("{what}, hard"), 6 * 21, &["'hard'"], ada.adventures().catalogue(&hard, order, None)).await;
+        hot.ask(&format!("{what}, hard"), 1000, &["'hard'"], ada.adventures().catalogue(&hard, order, None)).await;
         let nowhere = CatalogueFilter { search: Some("nowhere".to_owned()), ..Default::default() };
         let missed = ada.adventures().catalogue(&nowhere, order, None);
-        // A function insists on the walk, so that it is one on any disk.
-        hot.random_page_cost = DEAR;
-        hot.ask(&format!("{what}, without a hit"), 1000, &["'%nowhere%'"], missed).await;
+        hot.ask(&format!("{what}, without a hit"), 2 * 1000, &["'%nowhere%'"], missed).await;
         hot.random_page_cost = SOLID;
     }
 }

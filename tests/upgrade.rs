@@ -65,6 +65,18 @@ async fn a_database_of_an_earlier_version_becomes_like_a_new_one_and_loses_nothi
 }
 
 #[tokio::test]
+async fn a_later_migration_looks_at_no_account() {
+    // Every table is closed meanwhile, and accounts may be millions.
+    let database = server().await.migrated().await.unwrap();
+    let db = connect(database.url()).await.unwrap();
+    let without_profile = "INSERT INTO auth.users (id) VALUES (gen_random_uuid()); DELETE FROM public.users";
+    db.execute_unprepared(without_profile).await.unwrap();
+    Migrator::down(&db, Some(1)).await.unwrap();
+    Migrator::up(&db, None).await.unwrap();
+    assert_eq!(lines(&db, "SELECT count(*)::text FROM public.users").await, ["0"]);
+}
+
+#[tokio::test]
 async fn rows_of_an_earlier_version_beyond_a_bound_harm_nobody() {
     server().await.migrated().await.unwrap(); // Roles are the cluster's.
     let (_database, db) = restored(EARLIER[0]).await;

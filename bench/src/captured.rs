@@ -33,12 +33,6 @@ impl Capturing {
             .ok_or(Failure::Said("nothing new was prepared".into()))
     }
 
-    /// The first that was prepared since the last look: of an operation that may ask once more, what it always asks.
-    pub async fn first(&mut self) -> Result<Prepared, Failure> {
-        let new = self.since().await?;
-        new.into_iter().next().ok_or(Failure::Said("nothing new was prepared".into()))
-    }
-
     /// All that were prepared since the last look.
     pub async fn since(&mut self) -> Result<Vec<Prepared>, Failure> {
         let mut all = prepared(&self.pool).await?;

@@ -81,7 +81,7 @@ pub async fn compare(asked: &Compare) -> Result<(), Failure> {
         alone(&ours, &measures, scale, &mut report).await?;
         if scale == nearest {
             // Of a part of the measures it would say that nothing reads most of them.
-            if asked.only.is_none() {
+            if asked.only.is_empty() {
                 let mut client = Client::open(ours.url()).await?;
                 report.indexes = indexes(&mut client, &uses).await?;
                 client.close().await?;
@@ -157,7 +157,8 @@ async fn measure(
     let mut capturing = Capturing::of(both.ours.connect(1).await?);
     let mut measures = reads(&mut capturing, &both.samples).await?;
     measures.extend(writes(&mut capturing, &both.samples).await?);
-    measures.retain(|measure| asked.only.as_ref().is_none_or(|only| measure.name.contains(only.as_str())));
+    measures
+        .retain(|measure| asked.only.is_empty() || asked.only.iter().any(|only| measure.name.contains(only.as_str())));
     capturing.close().await?;
     let mut theirs = Client::open(both.specification.url()).await?;
     let mut ours = Client::open(both.ours.url()).await?;

@@ -132,9 +132,9 @@ pub struct Compare {
     /// Minutes of the long life, a day of the game each; 0 leaves it out.
     #[arg(long, default_value = "3")]
     life: u64,
-    /// Only the measures whose name holds this.
+    /// Only the measures whose name holds this; may be said several times.
     #[arg(long)]
-    only: Option<String>,
+    only: Vec<String>,
 }
 
 /// What to tell.

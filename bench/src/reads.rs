@@ -2,7 +2,7 @@
 
 use chrono::{Duration, Utc};
 use service::{
-    As, Operations,
+    Operations,
     adventures::{CatalogueFilter, CatalogueOrder},
     dice::{HistoryFilter, RollsOf},
     sessions::LobbyFilter,
@@ -36,21 +36,15 @@ pub fn quoted(value: impl std::fmt::Display) -> String {
 
 /// One prepared statement, asked with other values at each place.
 pub fn asking(name: &str, sql: String, samples: &[Sample], values: &Values<'_>) -> Asking {
-    asking_all(vec![(name.to_owned(), sql)], samples, values)
-}
-
-/// Several, one after the other with the same values.
-fn asking_all(prepared: Vec<(String, String)>, samples: &[Sample], values: &Values<'_>) -> Asking {
     let asked = samples
         .iter()
         .map(|sample| {
             let (user, values) = values(sample);
             let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
-            let timed: Vec<_> = prepared.iter().map(|(name, _)| format!("EXECUTE {name}{values}")).collect();
-            Asked { user, before: String::new(), timed: timed.join("; ") }
+            Asked { user, before: String::new(), timed: format!("EXECUTE {name}{values}") }
         })
         .collect();
-    Asking { prepared, asked }
+    Asking { prepared: vec![(name.to_owned(), sql)], asked }
 }
 
 impl<'a> Reads<'a> {
@@ -64,47 +58,13 @@ impl<'a> Reads<'a> {
         ours: &Prepared,
         own: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
     ) {
-        self.add_all(name, role, specification, theirs, std::slice::from_ref(ours), own);
-    }
-
-    /// The same where the service asks more than once.
-    fn add_all<'v>(
-        &mut self,
-        name: &'static str,
-        role: Role,
-        specification: &str,
-        theirs: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
-        ours: &[Prepared],
-        own: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
-    ) {
-        let ours = ours.iter().enumerate().map(|(place, one)| (format!("ours_{place}"), one.sql.clone())).collect();
         self.measures.push(Measure {
             name,
             role,
             is_repeatable: true,
             specification: asking("theirs", specification.to_owned(), self.samples, &(Box::new(theirs) as Values<'v>)),
-            ours: asking_all(ours, self.samples, &(Box::new(own) as Values<'v>)),
+            ours: asking("ours", ours.sql.clone(), self.samples, &(Box::new(own) as Values<'v>)),
         });
-    }
-
-    /// A list that is searched: for what it has, and for what it has not. A page that is not full is looked for once more, and
-    /// both askings count.
-    async fn add_search(
-        &mut self,
-        names: [&'static str; 2],
-        specification: &str,
-        capturing: &mut Capturing,
-        search: impl AsyncFn(&As, String) -> Result<(), service::Error>,
-    ) -> Result<(), Failure> {
-        let mut ours = Vec::new();
-        let ada = capturing.sparc.as_user(self.samples[0].player);
-        for (name, word) in names.into_iter().zip(["Lighthouse", "Nowhere"]) {
-            search(&ada, word.to_owned()).await?;
-            ours.extend(capturing.since().await?.into_iter().filter(|statement| !statement.is_identity()));
-            let with = move |sample: &Sample| (sample.player.to_string(), vec![quoted(format!("%{word}%"))]);
-            self.add_all(name, Role::Authenticated, specification, with, &ours, with);
-        }
-        Ok(())
     }
 }
 
@@ -160,7 +120,7 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
     reads.add("lobby, fiftieth page", Role::Authenticated, &lobby("", "", "", "OFFSET 980"), nothing, &fiftieth, there);
 
     let soon = Utc::now() + Duration::days(7);
-    let filters: [Filter<'_>; 7] = [
+    let filters: [Filter<'_>; 8] = [
         (
             "lobby, by difficulty",
             LobbyFilter { difficulty: Some(entity::sea_orm_active_enums::DifficultyLevel::Hard), ..Default::default() },
@@ -203,20 +163,24 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
             lobby("", "AND s.adventure_id = $1::uuid", "", ""),
             &|sample: &Sample| quoted(sample.adventure),
         ),
+        (
+            "lobby, search",
+            LobbyFilter { search: Some("Lighthouse".to_owned()), ..Default::default() },
+            lobby("JOIN users u ON u.id = s.seer_id", "AND (a.name ILIKE $1 OR u.display_name ILIKE $1)", "", ""),
+            &|_: &Sample| quoted("%Lighthouse%"),
+        ),
     ];
     for (name, filter, specification, value) in filters {
         ada.sessions().lobby(&filter, None).await?;
-        let ours = capturing.first().await?;
+        let ours = capturing.newest().await?;
         let with = move |sample: &Sample| (sample.player.to_string(), vec![value(sample)]);
         reads.add(name, Role::Authenticated, &specification, with, &ours, with);
+        if name == "lobby, search" {
+            let none = |sample: &Sample| (sample.player.to_string(), vec![quoted("%Nowhere%")]);
+            reads.add("lobby, search without a hit", Role::Authenticated, &specification, none, &ours, none);
+        }
     }
-
-    let sql = lobby("JOIN users u ON u.id = s.seer_id", "AND (a.name ILIKE $1 OR u.display_name ILIKE $1)", "", "");
-    let search = async |ada: &As, word| {
-        let filter = LobbyFilter { search: Some(word), ..Default::default() };
-        ada.sessions().lobby(&filter, None).await.map(drop)
-    };
-    reads.add_search(["lobby, search", "lobby, search without a hit"], &sql, capturing, search).await
+    Ok(())
 }
 
 async fn tables(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), Failure> {
@@ -340,10 +304,13 @@ async fn catalogue(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(
         .replace("OFFSET 399\n            LIMIT 21", "LIMIT 21 OFFSET 399");
     reads.add("catalogue, best rated, twentieth page", Role::Authenticated, &sql, nothing, &ours, there);
 
+    let filter = CatalogueFilter { search: Some("Lighthouse".to_owned()), ..Default::default() };
+    ada.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await?;
+    let ours = capturing.newest().await?;
     let sql = list("AND (name ILIKE $1 OR description ILIKE $1)", "published_at DESC");
-    let search = async |ada: &As, word| {
-        let filter = CatalogueFilter { search: Some(word), ..Default::default() };
-        ada.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await.map(drop)
-    };
-    reads.add_search(["catalogue, search", "catalogue, search without a hit"], &sql, capturing, search).await
+    for (name, word) in [("catalogue, search", "%Lighthouse%"), ("catalogue, search without a hit", "%Nowhere%")] {
+        let with = move |sample: &Sample| (sample.player.to_string(), vec![quoted(word)]);
+        reads.add(name, Role::Authenticated, &sql, with, &ours, with);
+    }
+    Ok(())
 }

@@ -1,62 +1,53 @@
 //! Lists that may be filtered by what no index of theirs knows. A page looks through a thousand rows of the list at most, however
-//! long the list is and however few match; one that is not full tells where it goes on. Most pages are full after a few: two
-//! hundred are looked through first.
+//! long the list is and however few match; one that is not full tells where it goes on.
 
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{Cursor, Error, Page, connection::Worn, rows, sql::Binds};
+use crate::{Cursor, Error, Page, connection::Worn, sql::Binds};
 
-/// Rows that a page looks through first.
-const FIRST: usize = 200;
-/// Rows that it looks through where those do not fill it.
-const MOST: usize = 1000;
+/// Rows that a page looks through.
+const WALK: usize = 1000;
 
-/// A page of a list as it is asked for.
-pub(crate) struct Walk {
-    /// The page.
-    page: Statement,
-    /// The page again, with where the walk ended that looked for it: asked where it is bounded and the page is not full. Both in
-    /// one statement, so that what leaves the list meanwhile hides nothing that stays.
-    again: Option<Statement>,
-}
+/// A page of a list as it is asked for: one statement.
+pub(crate) struct Walk(Statement);
 
 impl Walk {
     /// A page of which an index knows every row.
     pub(crate) fn straight(binds: Binds, page: String) -> Self {
-        Self { page: binds.statement(page), again: None }
+        Self(binds.statement(page))
     }
 
-    /// The page that `page` makes of the rows that were walked: so many of the `list`, in its `order`; `long` is the same list
-    /// where all of a long walk is read. `key` names the columns of a place in the list so that no row has them; the id is its
-    /// `last`.
+    /// The page of at most so many rows that `page` makes of those that were walked: so many of the `list`, in its `order`. `key`
+    /// names the columns of a place in the list so that no row has them; the id is its `last`.
+    ///
+    /// Where the walk ended is looked for only where the page is not full; in the same statement, so that what leaves the list
+    /// meanwhile hides nothing that stays.
     pub(crate) fn bounded(
         binds: Binds,
         list: impl Fn(usize) -> String,
-        long: impl Fn(usize) -> String,
-        page: impl Fn(&str) -> String,
+        page: impl Fn(&str, usize) -> String,
+        limit: usize,
         order: &str,
         key: &str,
     ) -> Self {
-        let again = format!(
-            "WITH walked AS MATERIALIZED ({}),
-              page AS ({}),
+        let walked = format!("({})", list(WALK));
+        let page = page(&walked, limit + 1);
+        Self(binds.statement(format!(
+            "WITH page AS MATERIALIZED ({page}),
               last AS (
                 SELECT *
-                FROM (SELECT {key}, row_number() OVER ({order}) AS nth FROM walked) AS numbered
-                WHERE nth = {MOST}
+                FROM (SELECT {key}, row_number() OVER ({order}) AS nth FROM {walked} AS walked) AS numbered
+                WHERE nth = {WALK}
+                  AND (SELECT count(*) FROM page) <= {limit}
               )
             SELECT page.*, last.*
             FROM (VALUES (true)) AS always
             LEFT JOIN page ON true
             LEFT JOIN last ON true
-            {order}",
-            long(MOST),
-            page("walked")
-        );
-        let page = page(&format!("({})", list(FIRST)));
-        Self { page: binds.clone().statement(page), again: Some(binds.statement(again)) }
+            {order}"
+        )))
     }
 
     /// Asks for it. `place` is where a row stands in the list, `end` where the walk of an answer ended, if its id is there.
@@ -68,18 +59,14 @@ impl Walk {
         place: impl Fn(&T) -> K,
         end: impl Fn(&QueryResult, Uuid) -> Result<K, DbErr>,
     ) -> Result<Page<T>, Error> {
-        let page = Page::of(rows::all(tx, self.page.clone(), &read).await?, limit, &place)?;
-        let (None, Some(again)) = (&page.next, &self.again) else {
-            return Ok(page);
+        let answer = tx.query_all_raw(self.0.clone()).await?;
+        let Some(first) = answer.first() else {
+            return Page::of(Vec::new(), limit, place);
         };
-        let mut answer = tx.query_all_raw(again.clone()).await?;
-        let ended = match answer.first() {
-            Some(first) => first.try_get_by::<Option<Uuid>, _>("last")?.map(|id| end(first, id)).transpose()?,
-            None => None,
-        };
-        // Without a row, the answer is where the walk ended.
-        answer.retain(|row| !matches!(row.try_get_by("id"), Ok(None::<Uuid>)));
-        let mut page = Page::of(read(&answer)?, limit, place)?;
+        let ended = first.try_get_by::<Option<Uuid>, _>("last")?.map(|id| end(first, id)).transpose()?;
+        // Where none matches, the answer is where the walk ended and nothing else.
+        let is_empty = first.try_get_by::<Option<Uuid>, _>("id")?.is_none();
+        let mut page = Page::of(read(if is_empty { &[] } else { &answer })?, limit, place)?;
         if let (None, Some(key)) = (&page.next, ended) {
             page.next = Some(Cursor::at(&key)?);
         }

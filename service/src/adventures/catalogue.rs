@@ -97,7 +97,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// Pages are stable while adventures come and go; one that is played or rated meanwhile moves. With a filter, a page looks
     /// through a thousand adventures at most: with fewer rows than twenty, or none, and a next page, it goes on there.
     ///
-    /// Who may: everybody. Three round trips, four for a filtered page that is not full.
+    /// Who may: everybody. Three round trips.
     ///
     /// # Errors
     ///
@@ -190,7 +190,6 @@ fn looked_at(filter: &CatalogueFilter, binds: &mut Binds) -> String {
 fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) -> Result<Walk, Error> {
     let mut binds = Binds::default();
     let looked_at = looked_at(filter, &mut binds);
-    let limit = PAGE + 1;
     let (column, nulls) = match order {
         CatalogueOrder::Newest => ("published_at", ""),
         CatalogueOrder::MostPlayed => ("times_played", ""),
@@ -207,34 +206,35 @@ fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) ->
         _ => return Err(Error::BadCursor),
     };
     let id = id.map(|id| binds.bind(*id));
-    let list = |rows: usize| {
-        let condition = match (&place, &id, order) {
-            (_, None, _) => String::new(),
-            (None, Some(id), _) => format!(" AND {column} IS NULL AND id > {id}"),
-            // No index is walked by a comparison of ratings under row security.
-            (Some(place), Some(id), CatalogueOrder::BestRated) => {
-                format!(" AND id = ANY ((SELECT private.best_rated_after({place}, {id}, {rows}))::uuid[])")
-            }
-            (Some(place), Some(id), CatalogueOrder::Newest | CatalogueOrder::MostPlayed) => {
-                format!(" AND {column} <= {place} AND ({column} < {place} OR id > {id})")
-            }
-        };
-        // Each is a walk along the index of its order.
-        format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published'{condition} {ordered} LIMIT {rows}")
-    };
-    if looked_at.is_empty() {
-        return Ok(Walk::straight(binds, list(limit)));
-    }
-    // The planner would sort all that is published for so many.
-    let long = |rows: usize| {
+    if !looked_at.is_empty() {
+        // The planner would sort all that is published for so long a walk; a function insists on it, and its rows come in its
+        // order: the page is full without a look at the others.
         let [place, id] = [&place, &id].map(|value| value.as_deref().unwrap_or("NULL"));
         let walk = match order {
             CatalogueOrder::Newest => "newest_adventures",
             CatalogueOrder::MostPlayed => "most_played_adventures",
             CatalogueOrder::BestRated => "best_rated_adventures",
         };
-        format!("SELECT {COLUMNS} FROM private.{walk}({place}, {id}, {rows})")
+        let list = |rows: usize| format!("SELECT {COLUMNS} FROM private.{walk}({place}, {id}, {rows})");
+        let page =
+            |walked: &str, rows: usize| format!("SELECT * FROM {walked} AS adventure WHERE {looked_at} LIMIT {rows}");
+        let key = format!("{column} AS place, id AS last");
+        return Ok(Walk::bounded(binds, list, page, PAGE, &ordered, &key));
+    }
+    // Along the index of the order.
+    let rows = PAGE + 1;
+    let condition = match (&place, &id, order) {
+        (_, None, _) => String::new(),
+        (None, Some(id), _) => format!(" AND {column} IS NULL AND id > {id}"),
+        // No index is walked by a comparison of ratings under row security.
+        (Some(place), Some(id), CatalogueOrder::BestRated) => {
+            format!(" AND id = ANY ((SELECT private.best_rated_after({place}, {id}, {rows}))::uuid[])")
+        }
+        (Some(place), Some(id), CatalogueOrder::Newest | CatalogueOrder::MostPlayed) => {
+            format!(" AND {column} <= {place} AND ({column} < {place} OR id > {id})")
+        }
     };
-    let page = |walked: &str| format!("SELECT * FROM {walked} AS adventure WHERE {looked_at} {ordered} LIMIT {limit}");
-    Ok(Walk::bounded(binds, list, long, page, &ordered, &format!("{column} AS place, id AS last")))
+    let page =
+        format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published'{condition} {ordered} LIMIT {rows}");
+    Ok(Walk::straight(binds, page))
 }

@@ -107,7 +107,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// By difficulty, length, free seats or search, a page looks through a thousand sessions at most: with fewer rows than
     /// twenty, or none, and a next page, it goes on there.
     ///
-    /// Who may: everybody. Three round trips, four for such a page that is not full.
+    /// Who may: everybody. Three round trips.
     ///
     /// # Errors
     ///
@@ -262,13 +262,13 @@ fn walk(filter: &LobbyFilter, after: Option<&Key>) -> Walk {
             }
         }
     };
-    let limit = PAGE + 1;
     let looked_at = looked_at(filter, &mut binds);
     if looked_at.is_empty() {
         // The page first, then who and what belongs to it: there is nothing to misjudge.
-        return Walk::straight(binds, format!("{CARDS} FROM ({}) AS session{JOINED} {ORDER}", list(limit)));
+        return Walk::straight(binds, format!("{CARDS} FROM ({}) AS session{JOINED} {ORDER}", list(PAGE + 1)));
     }
-    let page =
-        |walked: &str| format!("{CARDS} FROM {walked} AS session{LOOKED_UP} WHERE {looked_at} {ORDER} LIMIT {limit}");
-    Walk::bounded(binds, &list, &list, page, ORDER, "scheduled_start AS start, created_at AS created, id AS last")
+    let page = |walked: &str, rows: usize| {
+        format!("{CARDS} FROM {walked} AS session{LOOKED_UP} WHERE {looked_at} {ORDER} LIMIT {rows}")
+    };
+    Walk::bounded(binds, list, page, PAGE, ORDER, "scheduled_start AS start, created_at AS created, id AS last")
 }
