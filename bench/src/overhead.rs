@@ -58,23 +58,27 @@ pub const BARE: [&str; 3] = ["bare rows of a roll", "bare row of an event", "bar
 
 /// What the tables themselves take as they grow, on both sides: no policy, no trigger, the rows finished.
 pub fn bare(samples: &[Sample]) -> Vec<Measure> {
-    let side = |event: &str, sender: fn(&Sample) -> String, name: &str| {
-        let once = |sample: &Sample| {
-            let event = format!("EXECUTE bare_event('{}', '{ROLLED}'{})", sample.session, sender(sample));
-            let roll = format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.hero);
-            // An address for each, as the statement repeats.
-            let account = "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
-            match BARE.iter().position(|bare| *bare == name) {
-                Some(0) => format!("{roll}; {event}"),
-                Some(1) => event,
-                _ => account,
-            }
-        };
+    let roll = |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.hero);
+    let event = |sample: &Sample, sender: &str| format!("EXECUTE bare_event('{}', '{ROLLED}'{sender})", sample.session);
+    let roll_and_event = |sample: &Sample, sender: &str| format!("{}; {}", roll(sample), event(sample, sender));
+    // An address for each, as the statement repeats.
+    let account = |_: &Sample, _: &str| "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
+    vec![
+        bare_measure(BARE[0], samples, &roll_and_event),
+        bare_measure(BARE[1], samples, &event),
+        bare_measure(BARE[2], samples, &account),
+    ]
+}
+
+/// The same rows on both sides; `once` says them at a place, with the sender that ours names.
+fn bare_measure(name: &'static str, samples: &[Sample], once: &dyn Fn(&Sample, &str) -> String) -> Measure {
+    let side = |event: &str, sender: fn(&Sample) -> String| {
+        let timed = |sample: &Sample| once(sample, &sender(sample));
         // Tables that have just been altered are planned anew: that is done at the next place, before the time is taken.
         let next = samples.iter().cycle().skip(1);
         let asked = samples.iter().zip(next).map(|(sample, next)| Asked {
-            before: format!("{WITHOUT_TRIGGERS}; {}", once(next)),
-            timed: once(sample),
+            before: format!("{WITHOUT_TRIGGERS}; {}", timed(next)),
+            timed: timed(sample),
             ..Default::default()
         });
         Asking {
@@ -84,14 +88,13 @@ pub fn bare(samples: &[Sample]) -> Vec<Measure> {
             asked: asked.collect(),
         }
     };
-    let measure = |name| Measure {
+    Measure {
         name,
         role: Role::Owner,
         is_repeatable: true,
-        specification: side(BARE_EVENT_OF_NOBODY, |_| String::new(), name),
-        ours: side(BARE_EVENT, |sample| format!(", '{}'", sample.player), name),
-    };
-    BARE.map(measure).into()
+        specification: side(BARE_EVENT_OF_NOBODY, |_| String::new()),
+        ours: side(BARE_EVENT, |sample| format!(", '{}'", sample.player)),
+    }
 }
 
 /// Both in turns, each many times within one transaction that is rolled back.
