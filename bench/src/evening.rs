@@ -7,7 +7,8 @@ use service::{Operations, Options, Sparc};
 use tokio::task::JoinSet;
 
 use crate::{
-    Failure, cpu,
+    Failure,
+    cpu::{self, Spent},
     measure::quantile,
     samples::Sample,
     world::{Kind, World, id},
@@ -89,9 +90,7 @@ async fn evening(sparc: &Sparc, world: &World, tables: u64, server: Option<u32>)
         looks += looked;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let busy = |before: Option<Duration>, after: Option<Duration>| {
-        Some(after?.saturating_sub(before?).as_secs_f64() / seconds)
-    };
+    let busy = |before: Option<Spent>, after: Option<Spent>| Some(after?.since(&before?).as_secs_f64() / seconds);
     Ok(Evening {
         tables,
         wanted_rolls_s: tables as f64 / PACE.as_secs_f64(),

@@ -18,7 +18,7 @@ use tokio::{process::Command, task::JoinSet};
 use crate::{
     Failure,
     captured::Capturing,
-    cpu,
+    cpu::{self, Spent},
     measure::quantile,
     pgbench::{self, Step},
     reads::quoted,
@@ -234,8 +234,8 @@ async fn service(
 }
 
 /// Milliseconds for each.
-fn each(before: Option<Duration>, after: Option<Duration>, count: f64) -> Option<f64> {
-    let spent = after?.saturating_sub(before?);
+fn each(before: Option<Spent>, after: Option<Spent>, count: f64) -> Option<f64> {
+    let spent = after?.since(&before?);
     Some(spent.as_secs_f64() * 1000.0 / count)
 }
 
