@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use service::{
+    Operations,
+    sessions::{NewSession, Visibility},
+};
 use throwaway::Night;
 
 use crate::Failure;
@@ -13,7 +17,7 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 /// Operations of each kind that are profiled.
 const TIMES: u32 = 1000;
 
-/// Rolls and lobby pages, after the pool is warm: how often and how much each allocates, and the profile in the folder.
+/// Rolls and full pages, after the pool is warm: how often and how much each allocates, and the profile in the folder.
 pub async fn heap(folder: &Path) -> Result<(), Failure> {
     use crate::operations::{Doing, once};
     std::fs::create_dir_all(folder)?;
@@ -21,7 +25,13 @@ pub async fn heap(folder: &Path) -> Result<(), Failure> {
     let sparc = service::Sparc::connect(night.url()).await?;
     let ada = sparc.as_user(night.player);
     let sample = crate::samples::Sample { session: night.session, hero: night.hero, ..Default::default() };
-    for (doing, name) in [(Doing::Lobby, "a lobby page"), (Doing::History, "rolls"), (Doing::Roll, "a roll")] {
+    let seer = sparc.as_user(night.seer);
+    for _ in 0..25 {
+        let new = NewSession { adventure_id: night.adventure, visibility: Visibility::Public, ..NewSession::default() };
+        seer.sessions().create(new).await?;
+    }
+    // What is rolled first fills the page of rolls.
+    for (doing, name) in [(Doing::Roll, "a roll"), (Doing::Lobby, "a lobby page"), (Doing::History, "fifty rolls")] {
         for _ in 0..20 {
             once(doing, &ada, &sample).await?;
         }

@@ -43,6 +43,7 @@ LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
 SET search_path = ''
+SET jit = off
 AS $$
 BEGIN
   RETURN ARRAY(
@@ -75,12 +76,14 @@ $$;
 
 -- Published adventures from a place in one of the catalogue's lists, or from its top; row security decides as for the table. The
 -- planner has no statistics for `status` under row security and would sort the whole list for a long walk; here it is walked.
+-- It does not know how far, and compiles what looks long: that would take longer than the walk.
 CREATE OR REPLACE FUNCTION private.newest_adventures(place timestamptz, last_id uuid, wanted integer)
 RETURNS SETOF public.adventures
 LANGUAGE plpgsql
 STABLE
 SET search_path = ''
 SET enable_sort = off
+SET jit = off
 AS $$
 BEGIN
   RETURN QUERY
@@ -100,6 +103,7 @@ LANGUAGE plpgsql
 STABLE
 SET search_path = ''
 SET enable_sort = off
+SET jit = off
 AS $$
 BEGIN
   RETURN QUERY
@@ -120,6 +124,7 @@ LANGUAGE plpgsql
 STABLE
 SET search_path = ''
 SET enable_sort = off
+SET jit = off
 AS $$
 BEGIN
   IF last_id IS NULL THEN
