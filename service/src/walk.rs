@@ -22,8 +22,8 @@ impl Walk {
     /// The page of at most so many rows that `page` makes of those that were walked: so many of the `list`, in its `order`. `key`
     /// names the columns of a place in the list so that no row has them; the id is its `last`.
     ///
-    /// Where the walk ended is looked for only where the page is not full; in the same statement, so that what leaves the list
-    /// meanwhile hides nothing that stays.
+    /// Where the walk ended is looked for only where the page is not full (materialized: pulled into the join, newer versions
+    /// would look first); in the same statement, so that what leaves the list meanwhile hides nothing that stays.
     pub(crate) fn bounded(
         binds: Binds,
         list: impl Fn(usize) -> String,
@@ -36,7 +36,7 @@ impl Walk {
         let page = page(&walked, limit + 1);
         Self(binds.statement(format!(
             "WITH page AS MATERIALIZED ({page}),
-              last AS (
+              last AS MATERIALIZED (
                 SELECT *
                 FROM (SELECT {key}, row_number() OVER ({order}) AS nth FROM {walked} AS walked) AS numbered
                 WHERE nth = {WALK}
