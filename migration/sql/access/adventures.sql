@@ -43,7 +43,6 @@ LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
 SET search_path = ''
-SET jit = off
 AS $$
 BEGIN
   RETURN ARRAY(
@@ -76,14 +75,12 @@ $$;
 
 -- Published adventures from a place in one of the catalogue's lists, or from its top; row security decides as for the table. The
 -- planner has no statistics for `status` under row security and would sort the whole list for a long walk; here it is walked.
--- It does not know how far, and compiles what looks long: that would take longer than the walk.
 CREATE OR REPLACE FUNCTION private.newest_adventures(place timestamptz, last_id uuid, wanted integer)
 RETURNS SETOF public.adventures
 LANGUAGE plpgsql
 STABLE
 SET search_path = ''
 SET enable_sort = off
-SET jit = off
 AS $$
 BEGIN
   RETURN QUERY
@@ -103,7 +100,6 @@ LANGUAGE plpgsql
 STABLE
 SET search_path = ''
 SET enable_sort = off
-SET jit = off
 AS $$
 BEGIN
   RETURN QUERY
@@ -124,7 +120,6 @@ LANGUAGE plpgsql
 STABLE
 SET search_path = ''
 SET enable_sort = off
-SET jit = off
 AS $$
 BEGIN
   IF last_id IS NULL THEN

@@ -89,7 +89,6 @@ STABLE
 SET search_path = ''
 SET enable_bitmapscan = off
 SET enable_sort = off
-SET jit = off
 AS $$
 BEGIN
   RETURN QUERY

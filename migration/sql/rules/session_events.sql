@@ -18,15 +18,13 @@ $$;
 
 -- The oldest go, a bounded number at a time, found by their index; rows that another clean-up holds are left to it. A plan
 -- that a connection made while the table was empty would read all of it, and be kept, so the index is insisted on.
--- Rows that are locked stay where they are, so they are found again by their place. How many there are is not known when it
--- is planned: of ten million events it looks long enough to be compiled, which takes three times as long as to clean.
+-- Rows that are locked stay where they are, so they are found again by their place.
 CREATE OR REPLACE FUNCTION private.clean_events(batch integer)
 RETURNS integer
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = ''
 SET enable_seqscan = off
-SET jit = off
 AS $$
 DECLARE
   gone integer;
