@@ -110,9 +110,6 @@ async fn fifty_users_over_four_connections_each_see_the_own_world() {
         });
     }
     at_once(asking).await;
-    let used =
-        "pg_stat_activity WHERE datname = current_database() AND usename = current_user AND client_port IS NOT NULL
-                AND application_name = '' AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'";
-    assert_eq!(world.owner().count(used).await, 0, "no transaction stays open");
+    world.owner().until_at_rest().await;
     sparc.close().await.unwrap();
 }

@@ -245,6 +245,21 @@ impl Person {
         panic!("nobody waits");
     }
 
+    /// Waits until no connection in this database has a transaction open that nothing is done in: what was dropped is rolled back
+    /// by a task, before its connection goes back to the pool.
+    pub async fn until_at_rest(&self) {
+        let open =
+            "pg_stat_activity WHERE datname = current_database() AND usename = current_user AND client_port IS NOT NULL
+                      AND application_name = '' AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'";
+        for _ in 0..200 {
+            if self.count(open).await == 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("a transaction stays open");
+    }
+
     /// A transaction in which this person's statements run.
     pub async fn begin(&self) -> sea_orm::DatabaseTransaction {
         let transaction = self.db.begin().await.unwrap();
