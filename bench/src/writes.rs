@@ -26,11 +26,12 @@ use crate::{
 
 const EVENT: &str = "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
 
-/// A day and a thousand minutes ago: what a clean-up finds.
+/// A day and a thousand minutes ago: what a clean-up finds. As long as the others, so that they stand together as those do that
+/// were written one after the other: without a payload, each would fill what is left of a page, a thousand pages anywhere.
 const OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
-    INSERT INTO session_events (session_id, event_type, created_at)
-    SELECT id, 'dice_rolled', now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()
-    FROM (SELECT id FROM sessions LIMIT 1000) AS lately;
+    INSERT INTO session_events (session_id, event_type, payload, created_at)
+    SELECT session_id, event_type, payload, now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()
+    FROM (SELECT session_id, event_type, payload FROM session_events LIMIT 1000) AS like_others;
     SET LOCAL session_replication_role = origin";
 
 /// The specification's side: statements one after the other.

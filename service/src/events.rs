@@ -23,17 +23,14 @@
 //! ```
 
 use entity::session_events::{self, Model as Event};
-use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QueryResult, QuerySelect,
-    QueryTrait,
-};
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{Caller, Error, operation::operation, rows};
+use crate::{Caller, Error, operation::operation, rows, sql::Binds};
 
 /// Most events of one answer.
-const PAGE: u64 = 200;
+const PAGE: i64 = 200;
 
 /// Something of a client's own to be told.
 #[derive(Clone, Debug)]
@@ -60,9 +57,7 @@ pub struct Events<'a, C> {
     pub(crate) caller: &'a C,
 }
 
-fn events(rows: &[QueryResult]) -> Result<Vec<Event>, DbErr> {
-    rows::read!(rows => Event { id, session_id, event_type, payload, created_at, seq, sender_id })
-}
+rows::list!(COLUMNS, events: Event { id, session_id, event_type, payload, created_at, seq, sender_id });
 
 impl<C: Caller> Events<'_, C> {
     /// Tells the table something of a client's own: kind `client.` and `kind`, with the caller's id as the sender's.
@@ -105,12 +100,13 @@ impl<C: Caller> Events<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
         operation!(self.caller, "events.after", session = session_id, |tx| {
-            let query = session_events::Entity::find()
-                .filter(session_events::Column::SessionId.eq(session_id))
-                .filter(session_events::Column::Seq.gt(seq))
-                .order_by_asc(session_events::Column::Seq)
-                .limit(PAGE);
-            rows::all(tx, query.build(DbBackend::Postgres), events).await
+            let mut binds = Binds::default();
+            let (table, seq, page) = (binds.bind(session_id), binds.bind(seq), binds.bind(PAGE));
+            let sql = format!(
+                "SELECT {COLUMNS} FROM public.session_events \
+                 WHERE session_id = {table} AND seq > {seq} ORDER BY seq LIMIT {page}"
+            );
+            rows::all(tx, binds.statement(sql), events).await
         })
     }
 

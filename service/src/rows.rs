@@ -1,9 +1,11 @@
 //! One row at a time: made once however often it is asked for, found, changed; and many, read.
 
+use std::marker::PhantomData;
+
 use sea_orm::{
-    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel,
-    PrimaryKeyTrait, QueryFilter, QueryResult, Statement, TryInsertResult,
-    sqlx::{Column, Row},
+    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, PrimaryKeyTrait,
+    QueryFilter, RuntimeErr, Statement, TryInsertResult,
+    sqlx::{self, Column as _, Decode, Postgres, Row, Type, postgres::PgRow},
 };
 use uuid::Uuid;
 
@@ -83,36 +85,62 @@ where
 pub(crate) async fn all<T>(
     tx: &Worn,
     statement: Statement,
-    read: impl Fn(&[QueryResult]) -> Result<Vec<T>, DbErr>,
+    read: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
 ) -> Result<Vec<T>, Error> {
-    Ok(read(&tx.query_all_raw(statement).await?)?)
+    Ok(read(&tx.rows(statement).await?)?)
 }
 
-/// Reads the rows of a hot list by the names of its columns: `read!(rows => Card { id, status })`. Where each stands is looked
-/// up once an answer; SeaORM's own way puts each name together, and looks it up, for every cell.
+/// Reads the rows of a hot list by the names of its columns: `read!(rows => Card { id, status })`. Where each stands, and whether
+/// it has the field's type, is looked up once an answer; SeaORM's own way does so for every cell.
 macro_rules! read {
     ($rows:expr => $type:ident { $($field:ident),+ $(,)? }) => {{
-        let [$($field),+] = $crate::rows::places($rows, [$(stringify!($field)),+])?;
-        let mut read = Vec::with_capacity($rows.len());
-        for row in $rows {
-            read.push($type { $($field: row.try_get_by_index($field)?),+ });
-        }
-        Ok(read)
+        let rows: &[sea_orm::sqlx::postgres::PgRow] = $rows;
+        let Some(first) = rows.first() else { return Ok(Vec::new()) };
+        $(let $field = $crate::rows::Column::of(first, stringify!($field))?;)+
+        rows.iter().map(|row| Ok($type { $($field: $field.read(row)?),+ })).collect()
     }};
 }
 
-pub(crate) use read;
+/// The columns of a hot list, as its statement names them, and what reads its rows: `list!(COLUMNS, cards: Card { id, status })`.
+macro_rules! list {
+    ($columns:ident, $read:ident: $type:ident { $first:ident $(, $field:ident)* $(,)? }) => {
+        const $columns: &str = concat!(stringify!($first) $(, ", ", stringify!($field))*);
 
-/// Where the columns of these names stand in an answer.
-pub(crate) fn places<const N: usize>(rows: &[QueryResult], names: [&str; N]) -> Result<[usize; N], DbErr> {
-    let mut places = [0; N];
-    let Some(first) = rows.first() else { return Ok(places) };
-    let columns = first.try_as_pg_row().map(Row::columns).unwrap_or_default();
-    for (place, name) in places.iter_mut().zip(names) {
-        let missing = || DbErr::Type(format!("the answer has no column {name}"));
-        *place = columns.iter().position(|column| column.name() == name).ok_or_else(missing)?;
+        fn $read(rows: &[sea_orm::sqlx::postgres::PgRow]) -> Result<Vec<$type>, sea_orm::DbErr> {
+            $crate::rows::read!(rows => $type { $first $(, $field)* })
+        }
+    };
+}
+
+pub(crate) use {list, read};
+
+/// A column of an answer, of a type that it was looked whether it has.
+pub(crate) struct Column<T>(usize, PhantomData<T>);
+
+impl<T: Type<Postgres> + for<'r> Decode<'r, Postgres>> Column<T> {
+    /// The column of that name.
+    pub(crate) fn of(row: &PgRow, name: &str) -> Result<Self, DbErr> {
+        let column = row.try_column(name).map_err(unreadable)?;
+        if T::compatible(column.type_info()) {
+            Ok(Self(column.ordinal(), PhantomData))
+        } else {
+            Err(DbErr::Type(format!("column {name} is of type {}, which is not the field's", column.type_info())))
+        }
     }
-    Ok(places)
+
+    /// Its cell in a row of the answer.
+    pub(crate) fn read(&self, row: &PgRow) -> Result<T, DbErr> {
+        row.try_get_unchecked(self.0).map_err(unreadable)
+    }
+}
+
+/// One cell.
+pub(crate) fn cell<T: Type<Postgres> + for<'r> Decode<'r, Postgres>>(row: &PgRow, name: &str) -> Result<T, DbErr> {
+    Column::of(row, name)?.read(row)
+}
+
+fn unreadable(error: sqlx::Error) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(error.into()))
 }
 
 /// Sets a field that is to be changed.

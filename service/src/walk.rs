@@ -1,22 +1,26 @@
 //! Lists that may be filtered by what no index of theirs knows. A page looks through a thousand rows of the list at most, however
 //! long the list is and however few match; one that is not full tells where it goes on.
 
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement};
+use sea_orm::{DbErr, Statement, sqlx::postgres::PgRow};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{Cursor, Error, Page, connection::Worn, sql::Binds};
+use crate::{Cursor, Error, Page, connection::Worn, rows, sql::Binds};
 
 /// Rows that a page looks through.
 const WALK: usize = 1000;
 
 /// A page of a list as it is asked for: one statement.
-pub(crate) struct Walk(Statement);
+pub(crate) struct Walk {
+    statement: Statement,
+    /// Whether the answer tells where the walk ended.
+    is_bounded: bool,
+}
 
 impl Walk {
     /// A page of which an index knows every row.
     pub(crate) fn straight(binds: Binds, page: String) -> Self {
-        Self(binds.statement(page))
+        Self { statement: binds.statement(page), is_bounded: false }
     }
 
     /// The page of at most so many rows that `page` makes of those that were walked: so many of the `list`, in its `order`. `key`
@@ -34,7 +38,7 @@ impl Walk {
     ) -> Self {
         let walked = format!("({})", list(WALK));
         let page = page(&walked, limit + 1);
-        Self(binds.statement(format!(
+        let statement = binds.statement(format!(
             "WITH page AS MATERIALIZED ({page}),
               last AS MATERIALIZED (
                 SELECT *
@@ -47,7 +51,8 @@ impl Walk {
             LEFT JOIN page ON true
             LEFT JOIN last ON true
             {order}"
-        )))
+        ));
+        Self { statement, is_bounded: true }
     }
 
     /// Asks for it. `place` is where a row stands in the list, `end` where the walk of an answer ended, if its id is there.
@@ -55,17 +60,17 @@ impl Walk {
         &self,
         tx: &Worn,
         limit: usize,
-        read: impl Fn(&[QueryResult]) -> Result<Vec<T>, DbErr>,
+        read: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
         place: impl Fn(&T) -> K,
-        end: impl Fn(&QueryResult, Uuid) -> Result<K, DbErr>,
+        end: impl Fn(&PgRow, Uuid) -> Result<K, DbErr>,
     ) -> Result<Page<T>, Error> {
-        let answer = tx.query_all_raw(self.0.clone()).await?;
-        let Some(first) = answer.first() else {
-            return Page::of(Vec::new(), limit, place);
+        let answer = tx.rows(self.statement.clone()).await?;
+        let Some(first) = answer.first().filter(|_| self.is_bounded) else {
+            return Page::of(read(&answer)?, limit, place);
         };
-        let ended = first.try_get_by::<Option<Uuid>, _>("last")?.map(|id| end(first, id)).transpose()?;
+        let ended = rows::cell::<Option<Uuid>>(first, "last")?.map(|id| end(first, id)).transpose()?;
         // Where none matches, the answer is where the walk ended and nothing else.
-        let is_empty = first.try_get_by::<Option<Uuid>, _>("id")?.is_none();
+        let is_empty = rows::cell::<Option<Uuid>>(first, "id")?.is_none();
         let mut page = Page::of(read(if is_empty { &[] } else { &answer })?, limit, place)?;
         if let (None, Some(key)) = (&page.next, ended) {
             page.next = Some(Cursor::at(&key)?);

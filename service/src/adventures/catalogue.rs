@@ -1,13 +1,10 @@
 //! Lists of adventures: the catalogue of the published ones, and one's own.
 
-use entity::{
-    adventures,
-    sea_orm_active_enums::{AdventureStatus, DifficultyLevel},
-};
+use entity::sea_orm_active_enums::{AdventureStatus, DifficultyLevel};
 use sea_orm::{
-    ActiveEnum, ColumnTrait, Condition, DbErr, DerivePartialModel, EntityTrait, QueryFilter, QueryOrder, QueryResult,
-    QuerySelect,
+    ActiveEnum,
     prelude::{DateTimeWithTimeZone, Decimal},
+    sqlx::postgres::PgRow,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -19,8 +16,7 @@ use crate::{Caller, Cursor, Error, Page, operation::operation, rows, sql::Binds,
 const PAGE: usize = 20;
 
 /// An adventure without its content, as a list shows it.
-#[derive(Clone, Debug, PartialEq, DerivePartialModel, Serialize, Deserialize)]
-#[sea_orm(entity = "adventures::Entity", from_query_result)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AdventureSummary {
     /// Adventure.
@@ -116,11 +112,11 @@ impl<C: Caller> Adventures<'_, C> {
                 CatalogueOrder::MostPlayed => Key::MostPlayed(row.times_played, row.id),
                 CatalogueOrder::BestRated => Key::BestRated(row.average_rating, row.id),
             };
-            let end = |row: &QueryResult, id| {
+            let end = |row: &PgRow, id| {
                 Ok(match order {
-                    CatalogueOrder::Newest => Key::Newest(row.try_get_by("place")?, id),
-                    CatalogueOrder::MostPlayed => Key::MostPlayed(row.try_get_by("place")?, id),
-                    CatalogueOrder::BestRated => Key::BestRated(row.try_get_by("place")?, id),
+                    CatalogueOrder::Newest => Key::Newest(rows::cell(row, "place")?, id),
+                    CatalogueOrder::MostPlayed => Key::MostPlayed(rows::cell(row, "place")?, id),
+                    CatalogueOrder::BestRated => Key::BestRated(rows::cell(row, "place")?, id),
                 })
             };
             walk.page(tx, PAGE, summaries, place, end).await
@@ -137,32 +133,26 @@ impl<C: Caller> Adventures<'_, C> {
     pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<AdventureSummary>, Error> {
         let after = after.map(Cursor::key::<(DateTimeWithTimeZone, Uuid)>).transpose()?;
         operation!(self.caller, "adventures.mine", |tx| {
-            let mut query = adventures::Entity::find()
-                .filter(adventures::Column::CreatorId.eq(tx.user()?))
-                .order_by_desc(adventures::Column::CreatedAt)
-                .order_by_asc(adventures::Column::Id)
-                .limit(PAGE as u64 + 1);
+            let mut binds = Binds::default();
+            let mut conditions = format!("creator_id = {}", binds.bind(tx.user()?));
             if let Some((created, id)) = after {
-                query = query.filter(adventures::Column::CreatedAt.lte(created)).filter(
-                    Condition::any().add(adventures::Column::CreatedAt.lt(created)).add(adventures::Column::Id.gt(id)),
-                );
+                let (created, id) = (binds.bind(created), binds.bind(id));
+                conditions += &format!(" AND created_at <= {created} AND (created_at < {created} OR id > {id})");
             }
-            Page::of(query.into_partial_model().all(tx).await?, PAGE, |row: &AdventureSummary| (row.created_at, row.id))
+            let rows = PAGE + 1;
+            let sql = format!(
+                "SELECT {COLUMNS} FROM public.adventures WHERE {conditions} ORDER BY created_at DESC, id LIMIT {rows}"
+            );
+            let rows = rows::all(tx, binds.statement(sql), summaries).await?;
+            Page::of(rows, PAGE, |row: &AdventureSummary| (row.created_at, row.id))
         })
     }
 }
 
-fn summaries(rows: &[QueryResult]) -> Result<Vec<AdventureSummary>, DbErr> {
-    rows::read!(rows => AdventureSummary {
-        id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players, max_players, status,
-        published_at, is_valid, times_played, average_rating, created_at,
-    })
-}
-
-/// What a summary is read from.
-const COLUMNS: &str =
-    "id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players, max_players,
-    status, published_at, is_valid, times_played, average_rating, created_at";
+rows::list!(COLUMNS, summaries: AdventureSummary {
+    id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players, max_players, status,
+    published_at, is_valid, times_played, average_rating, created_at,
+});
 
 /// Conditions that are looked at one adventure after the other.
 fn looked_at(filter: &CatalogueFilter, binds: &mut Binds) -> String {

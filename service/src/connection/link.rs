@@ -15,7 +15,7 @@ use std::{
 use futures_util::TryStreamExt;
 use sea_orm::{
     DbErr, ExecResult, QueryResult, RuntimeErr, Statement, Values,
-    sqlx::{self, AssertSqlSafe, Executor, PgConnection, Postgres, query::Query, query_with},
+    sqlx::{self, AssertSqlSafe, Executor, PgConnection, Postgres, postgres::PgRow, query::Query, query_with},
 };
 use sea_query_sqlx::SqlxValues;
 use tokio::{
@@ -125,6 +125,12 @@ impl Link {
     pub(crate) async fn query_all(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         let mut line = self.ready().await?;
         prepared(statement).fetch(line.connection()?).map_ok(Into::into).try_collect().await.map_err(query_error)
+    }
+
+    /// The same, as the driver has them.
+    pub(crate) async fn rows(&self, statement: Statement) -> Result<Vec<PgRow>, DbErr> {
+        let mut line = self.ready().await?;
+        prepared(statement).fetch_all(line.connection()?).await.map_err(query_error)
     }
 
     /// Sends the rows as they come, until there are no more or nobody reads them. A task has the connection as long, because a

@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use sea_orm::{
     ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement, StatementBuilder, TransactionOptions,
+    sqlx::postgres::PgRow,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -105,6 +106,11 @@ impl Worn {
         self.link.undo(self.depth).await?;
         self.is_over = true;
         Ok(())
+    }
+
+    /// All rows, as the driver has them.
+    pub(crate) async fn rows(&self, statement: Statement) -> Result<Vec<PgRow>, DbErr> {
+        self.whole()?.rows(statement).await
     }
 
     /// Rows as they come.

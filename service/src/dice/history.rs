@@ -5,10 +5,7 @@ use entity::{
     dice_rolls::{self, Model as Roll},
     sea_orm_active_enums::RollType,
 };
-use sea_orm::{
-    ActiveEnum, ColumnTrait, Condition, DbBackend, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QueryResult, QuerySelect, QueryTrait, Statement, prelude::DateTimeWithTimeZone,
-};
+use sea_orm::{ActiveEnum, DbBackend, FromQueryResult, Statement, prelude::DateTimeWithTimeZone};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -56,40 +53,42 @@ const SAVES_LEFT: &str = "SELECT
     AND seat.is_active
   ORDER BY seat.joined_at, seat.user_id";
 
-fn rolls(rows: &[QueryResult]) -> Result<Vec<Roll>, DbErr> {
-    rows::read!(rows => Roll {
-        id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
-        results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, created_at,
-    })
-}
+rows::list!(COLUMNS, rolls: Roll {
+    id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
+    results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, created_at,
+});
 
 type Place = (DateTimeWithTimeZone, Uuid);
 
+fn text(kind: RollType) -> String {
+    kind.to_value().value.into_owned()
+}
+
 /// A walk along the table's rolls.
 fn of_session(id: Uuid, filter: &HistoryFilter, after: Option<Place>, limit: usize) -> Statement {
-    let mut query = dice_rolls::Entity::find()
-        .filter(dice_rolls::Column::SessionId.eq(id))
-        .order_by_desc(dice_rolls::Column::CreatedAt)
-        .order_by_asc(dice_rolls::Column::Id)
-        .limit(limit as u64);
+    let mut binds = Binds::default();
+    let mut conditions = format!("session_id = {}", binds.bind(id));
     if let Some(character) = filter.character_id {
-        query = query.filter(dice_rolls::Column::CharacterId.eq(character));
+        conditions += &format!(" AND character_id = {}", binds.bind(character));
     }
     if let Some(kind) = filter.kind {
-        query = query.filter(dice_rolls::Column::RollType.eq(kind));
+        conditions += &format!(" AND roll_type = {}::public.roll_type", binds.bind(text(kind)));
     }
     if let Some(from) = filter.from {
-        query = query.filter(dice_rolls::Column::CreatedAt.gte(from));
+        conditions += &format!(" AND created_at >= {}", binds.bind(from));
     }
     if let Some(until) = filter.until {
-        query = query.filter(dice_rolls::Column::CreatedAt.lt(until));
+        conditions += &format!(" AND created_at < {}", binds.bind(until));
     }
     if let Some((created, roll)) = after {
-        query = query.filter(dice_rolls::Column::CreatedAt.lte(created)).filter(
-            Condition::any().add(dice_rolls::Column::CreatedAt.lt(created)).add(dice_rolls::Column::Id.gt(roll)),
-        );
+        let (created, roll) = (binds.bind(created), binds.bind(roll));
+        conditions += &format!(" AND created_at <= {created} AND (created_at < {created} OR id > {roll})");
     }
-    query.build(DbBackend::Postgres)
+    let limit = binds.bind(limit as i64);
+    let sql = format!(
+        "SELECT {COLUMNS} FROM public.dice_rolls WHERE {conditions} ORDER BY created_at DESC, id LIMIT {limit}"
+    );
+    binds.statement(sql)
 }
 
 /// A walk along the character's rolls, which the database insists on.
@@ -97,7 +96,7 @@ fn of_character(id: Uuid, filter: &HistoryFilter, after: Option<Place>, limit: u
     let mut binds = Binds::default();
     let arguments = [
         binds.bind(id),
-        binds.bind(filter.kind.map(|kind| kind.to_value().value.into_owned())) + "::public.roll_type",
+        binds.bind(filter.kind.map(text)) + "::public.roll_type",
         binds.bind(filter.from),
         binds.bind(filter.until),
         binds.bind(after.map(|(created, _)| created)),
@@ -107,7 +106,8 @@ fn of_character(id: Uuid, filter: &HistoryFilter, after: Option<Place>, limit: u
     .join(", ");
     let other = filter.character_id.map(|other| format!(" WHERE character_id = {}", binds.bind(other)));
     let other = other.unwrap_or_default();
-    let sql = format!("SELECT * FROM private.rolls_of_character({arguments}){other} ORDER BY created_at DESC, id");
+    let sql =
+        format!("SELECT {COLUMNS} FROM private.rolls_of_character({arguments}){other} ORDER BY created_at DESC, id");
     binds.statement(sql)
 }
 

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use entity::sea_orm_active_enums::{DifficultyLevel, SessionStatus};
-use sea_orm::{ActiveEnum, DbErr, QueryResult, prelude::DateTimeWithTimeZone};
+use sea_orm::{ActiveEnum, DbErr, prelude::DateTimeWithTimeZone, sqlx::postgres::PgRow};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -116,10 +116,10 @@ impl<C: Caller> Sessions<'_, C> {
         let after = after.map(Cursor::key::<Key>).transpose()?;
         let walk = walk(filter, after.as_ref());
         operation!(self.caller, "sessions.lobby", |tx| {
-            let cards = |rows: &[QueryResult]| Ok(Row::read(rows)?.into_iter().map(SessionCard::from).collect());
+            let cards = |rows: &[PgRow]| Ok(Row::read(rows)?.into_iter().map(SessionCard::from).collect());
             let place = |row: &SessionCard| Key { start: row.scheduled_start, created: row.created_at, id: row.id };
-            let end = |row: &QueryResult, id| {
-                Ok(Key { start: row.try_get_by("start")?, created: row.try_get_by("created")?, id })
+            let end = |row: &PgRow, id| {
+                Ok(Key { start: rows::cell(row, "start")?, created: rows::cell(row, "created")?, id })
             };
             walk.page(tx, PAGE, cards, place, end).await
         })
@@ -127,7 +127,7 @@ impl<C: Caller> Sessions<'_, C> {
 }
 
 impl Row {
-    pub(super) fn read(rows: &[QueryResult]) -> Result<Vec<Self>, DbErr> {
+    pub(super) fn read(rows: &[PgRow]) -> Result<Vec<Self>, DbErr> {
         rows::read!(rows => Self {
             id, status, scheduled_start, looking_for, seats_taken, max_players, created_at, seer_id, seer_name,
             adventure_id, adventure_name, thumbnail_url, difficulty, estimated_duration,
