@@ -8,7 +8,7 @@ use serde_json::Value;
 use sparc::{
     entity::sea_orm_active_enums::{DifficultyLevel, RollType},
     service::{
-        As, Error, Operations,
+        As, Cursor, Error, Operations, Page,
         adventures::{CatalogueFilter, CatalogueOrder},
         dice::{HistoryFilter, RollsOf},
         sessions::LobbyFilter,
@@ -20,7 +20,8 @@ use uuid::Uuid;
 use crate::world::World;
 
 /// Thousands of everything, most of it other people's: 4,000 users, 20,000 sessions that wait (of the soonest 5,000 four in
-/// five are full) and 20,000 that are over, two seats each, a few rolls and events, and one table with thousands.
+/// five are full) and 20,000 that are over, two seats each, a few rolls and events, and one table with thousands. Thousands begin
+/// at the same moment, and a thousand adventures at a time are equal in each order of the catalogue.
 const FILL: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO auth.users (id, email) SELECT md5('u' || i)::uuid, i || '@x.org' FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
     INSERT INTO users (id, email, display_name)
@@ -30,7 +31,7 @@ const FILL: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO adventures (id, creator_id, name, status, is_valid, published_at, times_played, average_rating, difficulty,
       estimated_duration)
     SELECT md5('a' || i)::uuid, md5('u' || i)::uuid, 'The mill of ' || i, 'published', true,
-      now() - i * INTERVAL '1 minute', i % 500, i % 400 / 100.0 + 1, (enum_range(NULL::difficulty_level))[1 + i % 3],
+      now() - i / 1500 * INTERVAL '1 day', i / 1500, 5 - i / 1500, (enum_range(NULL::difficulty_level))[1 + i % 3],
       30 + i % 7 * 30
     FROM generate_series(0, 2999) AS i WHERE i % 50 {part} 0;
     INSERT INTO sessions (id, seer_id, adventure_id, code, is_public, status, max_players, seats_taken, scheduled_start,
@@ -38,7 +39,7 @@ const FILL: &str = "SET LOCAL session_replication_role = replica;
     SELECT md5('s' || i)::uuid, md5('u' || i % 4000)::uuid, md5('a' || i % 3000)::uuid,
       translate(lpad(i::text, 6, '0'), '01', 'XY'), i % 10 < 9,
       (CASE WHEN i < 20000 THEN 'waiting' ELSE 'completed' END)::session_status, 4,
-      CASE WHEN i < 5000 AND i % 5 > 0 THEN 4 ELSE 2 END, CASE WHEN i % 10 > 0 THEN now() + i * INTERVAL '1 minute' END,
+      CASE WHEN i < 5000 AND i % 5 > 0 THEN 4 ELSE 2 END, CASE WHEN i % 10 > 0 THEN now() + i / 2500 * INTERVAL '1 day' END,
       CASE WHEN i >= 20000 THEN now() - i * INTERVAL '1 minute' END, now() - i * INTERVAL '1 second'
     FROM generate_series(0, 39999) AS i WHERE i % 50 {part} 0;
     INSERT INTO session_players (session_id, user_id, character_id)
@@ -163,24 +164,34 @@ async fn what_is_asked_most_reads_what_it_shows_whatever_the_statistics_say() {
         let (alone, db) = world.alone().await;
         let mut hot = Hot { db, user, known: 0, random_page_cost: SOLID };
         let ada = alone.sparc.as_user(user);
-        lobby(&mut hot, &ada, moment).await;
+        let scout = world.sparc.as_user(user);
+        lobby(&mut hot, &ada, &scout, moment).await;
         table(&mut hot, &ada, moment).await;
-        catalogue(&mut hot, &ada, moment).await;
+        catalogue(&mut hot, &ada, &scout, moment).await;
         owner.exec("ANALYZE").await.unwrap();
     }
 }
 
-async fn lobby(hot: &mut Hot, ada: &As, moment: &str) {
+/// The page after so many others: among rows that are equal in what the list is ordered by.
+async fn later<T>(pages: u32, page: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>) -> (T, Cursor) {
+    let mut there = page(None).await.unwrap();
+    for _ in 1..pages {
+        there = page(there.next).await.unwrap();
+    }
+    (there.rows.pop().unwrap(), there.next.unwrap())
+}
+
+async fn lobby(hot: &mut Hot, ada: &As, scout: &As, moment: &str) {
     // A page and one, each with its Seer and its adventure.
     let page = 3 * 21;
     let all = LobbyFilter::default();
-    let first = hot.ask(&format!("lobby, {moment}"), page, &[], ada.sessions().lobby(&all, None)).await;
-    let last = first.rows.last().unwrap().clone();
+    hot.ask(&format!("lobby, {moment}"), page, &[], ada.sessions().lobby(&all, None)).await;
+    let (last, next) = later(8, async |after| scout.sessions().lobby(&all, after.as_ref()).await).await;
     let key = [quoted(last.created_at), quoted(last.id), quoted(last.scheduled_start.unwrap())];
     let key: Vec<&str> = key.iter().map(String::as_str).collect();
-    let next = first.next.as_ref();
-    // The dated and the undated, of which a page each may be walked.
-    hot.ask(&format!("lobby, next page, {moment}"), 2 * page + 2, &key, ada.sessions().lobby(&all, next)).await;
+    // Those of the same moment, the later and the undated, of which a page each may be walked.
+    let ninth = ada.sessions().lobby(&all, Some(&next));
+    hot.ask(&format!("lobby, ninth page, {moment}"), page + 2 * 21, &key, ninth).await;
     let hard = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
     hot.ask(&format!("lobby, one in three, {moment}"), 6 * page, &["'hard'"], ada.sessions().lobby(&hard, None)).await;
     let nowhere = LobbyFilter { search: Some("nowhere".to_owned()), ..Default::default() };
@@ -215,21 +226,22 @@ async fn table(hot: &mut Hot, ada: &As, moment: &str) {
     hot.ask(&format!("a profile, {moment}"), 1, &[&user, "1"], ada.users().profile(hot.user)).await;
 }
 
-async fn catalogue(hot: &mut Hot, ada: &As, moment: &str) {
+async fn catalogue(hot: &mut Hot, ada: &As, scout: &As, moment: &str) {
     let all = CatalogueFilter::default();
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
         let what = format!("catalogue, {order:?}, {moment}");
-        let first = hot.ask(&what, 21, &[], ada.adventures().catalogue(&all, order, None)).await;
-        let last = first.rows.last().unwrap().clone();
+        hot.ask(&what, 21, &[], ada.adventures().catalogue(&all, order, None)).await;
+        let pages = async |after: Option<Cursor>| scout.adventures().catalogue(&all, order, after.as_ref()).await;
+        let (last, next) = later(30, pages).await;
         let place = match order {
             CatalogueOrder::MostPlayed => last.times_played.to_string(),
             CatalogueOrder::BestRated => quoted(last.average_rating.unwrap()),
             _ => quoted(last.published_at.unwrap()),
         };
-        let next = ada.adventures().catalogue(&all, order, first.next.as_ref());
+        let next = ada.adventures().catalogue(&all, order, Some(&next));
         let values = [place.as_str(), &quoted(last.id)];
         // The best rated are found first, and then looked up.
-        hot.ask(&format!("{what}, next page"), 2 * 21, &values, next).await;
+        hot.ask(&format!("{what}, page 31"), 2 * 21, &values, next).await;
         // A function insists on the walk, so that it is one on any disk; twice where the page is not full.
         hot.random_page_cost = DEAR;
         let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };

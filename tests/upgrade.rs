@@ -13,11 +13,12 @@ use crate::{
 };
 
 /// Dumps of databases that earlier versions migrated, with rows in them; each version that changes the schema adds one.
-const EARLIER: [&str; 4] = [
+const EARLIER: [&str; 5] = [
     include_str!("upgrade/2026-11-23.sql"),
     include_str!("upgrade/2026-11-24.sql"),
     include_str!("upgrade/2026-11-25.sql"),
     include_str!("upgrade/2026-11-26.sql"),
+    include_str!("upgrade/2026-11-26-noon.sql"),
 ];
 
 /// A database as that version left it. Read on a connection of its own: a dump changes settings of the session.

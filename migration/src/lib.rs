@@ -21,6 +21,7 @@ mod m20261125_000009_shorter_ways;
 mod m20261125_000010_clean_up_by_place;
 mod m20261125_000011_bounded_walks;
 mod m20261126_000012_long_walks;
+mod m20261126_000013_equal_places;
 
 pub use connect::{ConnectError, connect};
 pub use guard::{Refusal, check_known};
@@ -56,6 +57,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000010_clean_up_by_place::Migration),
             Box::new(m20261125_000011_bounded_walks::Migration),
             Box::new(m20261126_000012_long_walks::Migration),
+            Box::new(m20261126_000013_equal_places::Migration),
         ]
     }
 

@@ -53,6 +53,7 @@ impl MigrationTrait for Migration {
         crate::begin(manager).await?;
         withdraw(manager).await?;
         crate::execute(manager, &functions::drop(functions::ACCESS)).await?;
+        crate::execute(manager, "DROP VIEW IF EXISTS private.published_adventures").await?;
         // Helpers of the rules stay, closed again.
         crate::execute(manager, &functions::close(functions::RULES)).await
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{Cursor, Error, Page, connection::Worn, rows, sql::Binds};
 
 /// Rows that a page looks through.
-const WALK: usize = 1000;
+pub(crate) const WALK: usize = 1000;
 
 /// A page of a list as it is asked for: one statement.
 pub(crate) struct Walk {
@@ -23,26 +23,18 @@ impl Walk {
         Self { statement: binds.statement(page), is_bounded: false }
     }
 
-    /// The page of at most so many rows that `page` makes of those that were walked: so many of the `list`, in its `order`. `key`
-    /// names the columns of a place in the list so that no row has them; the id is its `last`.
+    /// The page of at most so many rows, and one, that `page` makes of those that were walked. `walked` tells of them, in the
+    /// list's order, the `nth` and where it stands in the list, in columns that no row of the page has; the id is its `last`.
+    /// `with` is a query by name that both use, or nothing.
     ///
     /// Where the walk ended is looked for only where the page is not full (materialized: pulled into the join, newer versions
     /// would look first); in the same statement, so that what leaves the list meanwhile hides nothing that stays.
-    pub(crate) fn bounded(
-        binds: Binds,
-        list: impl Fn(usize) -> String,
-        page: impl Fn(&str, usize) -> String,
-        limit: usize,
-        order: &str,
-        key: &str,
-    ) -> Self {
-        let walked = format!("({})", list(WALK));
-        let page = page(&walked, limit + 1);
+    pub(crate) fn bounded(binds: Binds, with: &str, page: &str, walked: &str, limit: usize, order: &str) -> Self {
         let statement = binds.statement(format!(
-            "WITH page AS MATERIALIZED ({page}),
+            "WITH {with}page AS MATERIALIZED ({page}),
               last AS MATERIALIZED (
                 SELECT *
-                FROM (SELECT {key}, row_number() OVER ({order}) AS nth FROM {walked} AS walked) AS numbered
+                FROM ({walked}) AS walked
                 WHERE nth = {WALK}
                   AND (SELECT count(*) FROM page) <= {limit}
               )

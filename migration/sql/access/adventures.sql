@@ -35,116 +35,181 @@ BEGIN
 END
 $$;
 
--- The published adventures that follow a place in the list of the best rated. Comparing `numeric` is not leakproof: a condition of
--- the caller's waits for row security, and the list would be walked from its top. Published ones are everybody's to read.
+-- What the catalogue shows of an adventure, its content left out; as the caller.
+CREATE OR REPLACE VIEW private.published_adventures
+WITH (security_invoker = true)
+AS
+SELECT
+  id,
+  creator_id,
+  name,
+  description,
+  thumbnail_url,
+  difficulty,
+  estimated_duration,
+  min_players,
+  max_players,
+  status,
+  published_at,
+  is_valid,
+  times_played,
+  average_rating,
+  created_at
+FROM public.adventures
+WHERE status = 'published';
+
+-- The catalogue's lists, from the row that a page ended with: those that are equal to it in what the list is ordered by, however
+-- many, are a walk of their own that begins behind it. The planner has no statistics for `status` under row security and would
+-- sort a list for a long walk: sorting is off.
+CREATE OR REPLACE FUNCTION private.newest_adventures(place timestamptz, last_id uuid, wanted integer)
+RETURNS SETOF private.published_adventures
+LANGUAGE plpgsql
+STABLE
+SET search_path = ''
+SET enable_sort = off
+AS $$
+DECLARE
+  found integer;
+BEGIN
+  IF last_id IS NULL THEN
+    RETURN QUERY
+    SELECT *
+    FROM private.published_adventures
+    ORDER BY published_at DESC, id
+    LIMIT wanted;
+    RETURN;
+  END IF;
+  RETURN QUERY
+  SELECT *
+  FROM private.published_adventures
+  WHERE published_at = place
+    AND id > last_id
+  ORDER BY published_at DESC, id
+  LIMIT wanted;
+  GET DIAGNOSTICS found = ROW_COUNT;
+  RETURN QUERY
+  SELECT *
+  FROM private.published_adventures
+  WHERE published_at < place
+  ORDER BY published_at DESC, id
+  LIMIT wanted - found;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION private.most_played_adventures(place integer, last_id uuid, wanted integer)
+RETURNS SETOF private.published_adventures
+LANGUAGE plpgsql
+STABLE
+SET search_path = ''
+SET enable_sort = off
+AS $$
+DECLARE
+  found integer;
+BEGIN
+  IF last_id IS NULL THEN
+    RETURN QUERY
+    SELECT *
+    FROM private.published_adventures
+    ORDER BY times_played DESC, id
+    LIMIT wanted;
+    RETURN;
+  END IF;
+  RETURN QUERY
+  SELECT *
+  FROM private.published_adventures
+  WHERE times_played = place
+    AND id > last_id
+  ORDER BY times_played DESC, id
+  LIMIT wanted;
+  GET DIAGNOSTICS found = ROW_COUNT;
+  RETURN QUERY
+  SELECT *
+  FROM private.published_adventures
+  WHERE times_played < place
+  ORDER BY times_played DESC, id
+  LIMIT wanted - found;
+END
+$$;
+
+-- Comparing `numeric` is not leakproof: a condition of the caller's waits for row security, and the list would be walked from its
+-- top. So what follows a place is found as the owner, published ids alone, which are everybody's to read.
 CREATE OR REPLACE FUNCTION private.best_rated_after(rating numeric, last_id uuid, wanted integer)
 RETURNS uuid[]
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
 SET search_path = ''
+SET enable_sort = off
 AS $$
+DECLARE
+  following uuid[];
 BEGIN
-  RETURN ARRAY(
+  following := ARRAY(
     SELECT id
-    FROM (
-      (
-        SELECT id, average_rating
-        FROM public.adventures
-        WHERE status = 'published'
-          AND average_rating <= rating
-          AND (average_rating < rating OR id > last_id)
-        ORDER BY average_rating DESC NULLS LAST, id
-        LIMIT wanted
-      )
-      UNION ALL
-      (
-        SELECT id, average_rating
-        FROM public.adventures
-        WHERE status = 'published'
-          AND average_rating IS NULL
-        ORDER BY average_rating DESC NULLS LAST, id
-        LIMIT wanted
-      )
-    ) AS following
+    FROM public.adventures
+    WHERE status = 'published'
+      AND average_rating = rating
+      AND id > last_id
     ORDER BY average_rating DESC NULLS LAST, id
     LIMIT wanted
   );
+  IF cardinality(following) < wanted THEN
+    following := following || ARRAY(
+      SELECT id
+      FROM public.adventures
+      WHERE status = 'published'
+        AND average_rating < rating
+      ORDER BY average_rating DESC NULLS LAST, id
+      LIMIT wanted - cardinality(following)
+    );
+  END IF;
+  IF cardinality(following) < wanted THEN
+    following := following || ARRAY(
+      SELECT id
+      FROM public.adventures
+      WHERE status = 'published'
+        AND average_rating IS NULL
+      ORDER BY average_rating DESC NULLS LAST, id
+      LIMIT wanted - cardinality(following)
+    );
+  END IF;
+  RETURN following;
 END
 $$;
 
--- Published adventures from a place in one of the catalogue's lists, or from its top; row security decides as for the table. The
--- planner has no statistics for `status` under row security and would sort the whole list for a long walk; here it is walked.
-CREATE OR REPLACE FUNCTION private.newest_adventures(place timestamptz, last_id uuid, wanted integer)
-RETURNS SETOF public.adventures
-LANGUAGE plpgsql
-STABLE
-SET search_path = ''
-SET enable_sort = off
-AS $$
-BEGIN
-  RETURN QUERY
-  SELECT adventure.*
-  FROM public.adventures AS adventure
-  WHERE adventure.status = 'published'
-    AND adventure.published_at <= coalesce(place, 'infinity')
-    AND (place IS NULL OR adventure.published_at < place OR adventure.id > last_id)
-  ORDER BY adventure.published_at DESC, adventure.id
-  LIMIT wanted;
-END
-$$;
-
-CREATE OR REPLACE FUNCTION private.most_played_adventures(place integer, last_id uuid, wanted integer)
-RETURNS SETOF public.adventures
-LANGUAGE plpgsql
-STABLE
-SET search_path = ''
-SET enable_sort = off
-AS $$
-BEGIN
-  RETURN QUERY
-  SELECT adventure.*
-  FROM public.adventures AS adventure
-  WHERE adventure.status = 'published'
-    AND adventure.times_played <= coalesce(place, 2147483647)
-    AND (place IS NULL OR adventure.times_played < place OR adventure.id > last_id)
-  ORDER BY adventure.times_played DESC, adventure.id
-  LIMIT wanted;
-END
-$$;
-
--- Those without a rating come last, and are a list of their own.
+-- Those without a rating come last.
 CREATE OR REPLACE FUNCTION private.best_rated_adventures(place numeric, last_id uuid, wanted integer)
-RETURNS SETOF public.adventures
+RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
 STABLE
 SET search_path = ''
 SET enable_sort = off
 AS $$
+DECLARE
+  following uuid[];
 BEGIN
   IF last_id IS NULL THEN
     RETURN QUERY
-    SELECT adventure.*
-    FROM public.adventures AS adventure
-    WHERE adventure.status = 'published'
-    ORDER BY adventure.average_rating DESC NULLS LAST, adventure.id
+    SELECT *
+    FROM private.published_adventures
+    ORDER BY average_rating DESC NULLS LAST, id
     LIMIT wanted;
   ELSIF place IS NULL THEN
     RETURN QUERY
-    SELECT adventure.*
-    FROM public.adventures AS adventure
-    WHERE adventure.status = 'published'
-      AND adventure.average_rating IS NULL
-      AND adventure.id > last_id
-    ORDER BY adventure.average_rating DESC NULLS LAST, adventure.id
+    SELECT *
+    FROM private.published_adventures
+    WHERE average_rating IS NULL
+      AND id > last_id
+    ORDER BY average_rating DESC NULLS LAST, id
     LIMIT wanted;
   ELSE
+    -- Not within the query: its planner would call the function for itself, to see how many there are.
+    following := private.best_rated_after(place, last_id, wanted);
     RETURN QUERY
     SELECT adventure.*
-    FROM public.adventures AS adventure
-    WHERE adventure.status = 'published'
-      AND adventure.id = ANY (private.best_rated_after(place, last_id, wanted))
-    ORDER BY adventure.average_rating DESC NULLS LAST, adventure.id;
+    FROM unnest(following) WITH ORDINALITY AS best (id, nth)
+    JOIN private.published_adventures AS adventure ON adventure.id = best.id
+    ORDER BY best.nth;
   END IF;
 END
 $$;
@@ -171,6 +236,7 @@ TO authenticated
 USING (creator_id = (SELECT auth.uid()));
 
 GRANT SELECT ON public.adventures TO anon, authenticated;
+GRANT SELECT ON private.published_adventures TO anon, authenticated, service_role;
 GRANT INSERT (
   id, creator_id, name, description, thumbnail_url, artwork_url, difficulty, estimated_duration, min_players,
   max_players, content, status

@@ -42,18 +42,25 @@ CREATE INDEX IF NOT EXISTS idx_adventures_best_rated
 ON public.adventures (average_rating DESC NULLS LAST, id)
 WHERE status = 'published';
 
--- A function that tells more than it did is made anew: its result cannot be replaced.
+-- A function that tells something else than it did is made anew: its result cannot be replaced.
 DO $$
+DECLARE
+  changed regprocedure;
 BEGIN
-  IF EXISTS (
-    SELECT
-    FROM pg_catalog.pg_proc
-    WHERE oid = to_regprocedure('private.join_by_code(text, uuid)')
-      AND prorettype = 'uuid'::regtype
-  )
-  THEN
-    DROP FUNCTION private.join_by_code(text, uuid);
-  END IF;
+  FOR changed IN
+    SELECT oid::regprocedure
+    FROM (
+      VALUES
+        ('private.join_by_code(text, uuid)', 'uuid'),
+        ('private.newest_adventures(timestamptz, uuid, integer)', 'public.adventures'),
+        ('private.most_played_adventures(integer, uuid, integer)', 'public.adventures'),
+        ('private.best_rated_adventures(numeric, uuid, integer)', 'public.adventures')
+    ) AS earlier (name, result)
+    JOIN pg_catalog.pg_proc ON oid = to_regprocedure(name)
+    WHERE prorettype = result::regtype
+  LOOP
+    EXECUTE format('DROP FUNCTION %s', changed);
+  END LOOP;
 END
 $$;
 

@@ -10,7 +10,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Adventures;
-use crate::{Caller, Cursor, Error, Page, operation::operation, rows, sql::Binds, walk::Walk};
+use crate::{
+    Caller, Cursor, Error, Page,
+    operation::operation,
+    rows,
+    sql::Binds,
+    walk::{WALK, Walk},
+};
 
 /// Rows of a page.
 const PAGE: usize = 20;
@@ -195,36 +201,27 @@ fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) ->
         }
         _ => return Err(Error::BadCursor),
     };
-    let id = id.map(|id| binds.bind(*id));
-    if !looked_at.is_empty() {
-        // The planner would sort all that is published for so long a walk; a function insists on it, and its rows come in its
-        // order: the page is full without a look at the others.
-        let [place, id] = [&place, &id].map(|value| value.as_deref().unwrap_or("NULL"));
-        let walk = match order {
+    let (walk, rows) = (
+        match order {
             CatalogueOrder::Newest => "newest_adventures",
             CatalogueOrder::MostPlayed => "most_played_adventures",
             CatalogueOrder::BestRated => "best_rated_adventures",
-        };
-        let list = |rows: usize| format!("SELECT {COLUMNS} FROM private.{walk}({place}, {id}, {rows})");
-        let page =
-            |walked: &str, rows: usize| format!("SELECT * FROM {walked} AS adventure WHERE {looked_at} LIMIT {rows}");
-        let key = format!("{column} AS place, id AS last");
-        return Ok(Walk::bounded(binds, list, page, PAGE, &ordered, &key));
-    }
-    // Along the index of the order.
-    let rows = PAGE + 1;
-    let condition = match (&place, &id, order) {
-        (_, None, _) => String::new(),
-        (None, Some(id), _) => format!(" AND {column} IS NULL AND id > {id}"),
-        // No index is walked by a comparison of ratings under row security.
-        (Some(place), Some(id), CatalogueOrder::BestRated) => {
-            format!(" AND id = ANY ((SELECT private.best_rated_after({place}, {id}, {rows}))::uuid[])")
-        }
-        (Some(place), Some(id), CatalogueOrder::Newest | CatalogueOrder::MostPlayed) => {
-            format!(" AND {column} <= {place} AND ({column} < {place} OR id > {id})")
-        }
-    };
-    let page =
-        format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published'{condition} {ordered} LIMIT {rows}");
-    Ok(Walk::straight(binds, page))
+        },
+        PAGE + 1,
+    );
+    let (first, place) = (id.is_none(), place.unwrap_or("NULL".to_owned()));
+    let id = id.map_or("NULL".to_owned(), |id| binds.bind(*id));
+    Ok(if !looked_at.is_empty() {
+        // Its rows come in the list's order: the page is full without a look at the others.
+        let with =
+            format!("walked AS MATERIALIZED (SELECT * FROM private.{walk}({place}, {id}, {WALK}) WITH ORDINALITY), ");
+        let page = format!("SELECT {COLUMNS} FROM walked WHERE {looked_at} LIMIT {rows}");
+        let walked = format!("SELECT {column} AS place, id AS last, ordinality AS nth FROM walked");
+        Walk::bounded(binds, &with, &page, &walked, PAGE, &ordered)
+    } else if first {
+        let page = format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published' {ordered} LIMIT {rows}");
+        Walk::straight(binds, page)
+    } else {
+        Walk::straight(binds, format!("SELECT {COLUMNS} FROM private.{walk}({place}, {id}, {rows})"))
+    })
 }

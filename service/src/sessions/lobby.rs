@@ -7,7 +7,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::{Caller, Cursor, Error, Page, operation::operation, rows, sql::Binds, walk::Walk};
+use crate::{
+    Caller, Cursor, Error, Page,
+    operation::operation,
+    rows,
+    sql::Binds,
+    walk::{WALK, Walk},
+};
 
 /// Rows of a lobby page.
 const PAGE: usize = 20;
@@ -248,15 +254,19 @@ fn walk(filter: &LobbyFilter, after: Option<&Key>) -> Walk {
                 None => Box::new(move |rows| {
                     part(&format!("{undated} AND session.created_at <= {created} AND {later}"), rows)
                 }),
-                // Dated sessions, then the undated: two walks, each along the index.
+                // Those of the same moment, however many, then the later, then the undated: three walks, each along the index.
                 Some(start) => {
                     let start = binds.bind(*start);
-                    let dated = format!(
-                        " AND session.scheduled_start >= {start} AND (session.scheduled_start > {start} OR {later})"
+                    let same = format!(
+                        " AND session.scheduled_start = {start} AND session.created_at <= {created} AND {later}"
                     );
+                    let dated = format!(" AND session.scheduled_start > {start}");
                     Box::new(move |rows| {
-                        let (dated, undated) = (part(&dated, rows), part(undated, rows));
-                        format!("SELECT * FROM (({dated}) UNION ALL ({undated})) AS session {ORDER} LIMIT {rows}")
+                        let [same, dated, undated] = [&same, &dated, undated].map(|condition| part(condition, rows));
+                        format!(
+                            "SELECT * FROM (({same}) UNION ALL ({dated}) UNION ALL ({undated})) AS session \
+                             {ORDER} LIMIT {rows}"
+                        )
                     })
                 }
             }
@@ -267,8 +277,11 @@ fn walk(filter: &LobbyFilter, after: Option<&Key>) -> Walk {
         // The page first, then who and what belongs to it: there is nothing to misjudge.
         return Walk::straight(binds, format!("{CARDS} FROM ({}) AS session{JOINED} {ORDER}", list(PAGE + 1)));
     }
-    let page = |walked: &str, rows: usize| {
-        format!("{CARDS} FROM {walked} AS session{LOOKED_UP} WHERE {looked_at} {ORDER} LIMIT {rows}")
-    };
-    Walk::bounded(binds, list, page, PAGE, ORDER, "scheduled_start AS start, created_at AS created, id AS last")
+    let (rows, list) = (PAGE + 1, list(WALK));
+    let page = format!("{CARDS} FROM ({list}) AS session{LOOKED_UP} WHERE {looked_at} {ORDER} LIMIT {rows}");
+    let walked = format!(
+        "SELECT scheduled_start AS start, created_at AS created, id AS last, row_number() OVER ({ORDER}) AS nth \
+         FROM ({list}) AS walked"
+    );
+    Walk::bounded(binds, "", &page, &walked, PAGE, ORDER)
 }
