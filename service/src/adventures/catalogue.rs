@@ -186,10 +186,10 @@ fn looked_at(filter: &CatalogueFilter, binds: &mut Binds) -> String {
 fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) -> Result<Walk, Error> {
     let mut binds = Binds::default();
     let looked_at = looked_at(filter, &mut binds);
-    let (column, nulls) = match order {
-        CatalogueOrder::Newest => ("published_at", ""),
-        CatalogueOrder::MostPlayed => ("times_played", ""),
-        CatalogueOrder::BestRated => ("average_rating", " NULLS LAST"),
+    let (column, nulls, walk) = match order {
+        CatalogueOrder::Newest => ("published_at", "", "newest_adventures"),
+        CatalogueOrder::MostPlayed => ("times_played", "", "most_played_adventures"),
+        CatalogueOrder::BestRated => ("average_rating", " NULLS LAST", "best_rated_adventures"),
     };
     let ordered = format!("ORDER BY {column} DESC{nulls}, id");
     let (place, id) = match (order, after) {
@@ -201,24 +201,18 @@ fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) ->
         }
         _ => return Err(Error::BadCursor),
     };
-    let (walk, rows) = (
-        match order {
-            CatalogueOrder::Newest => "newest_adventures",
-            CatalogueOrder::MostPlayed => "most_played_adventures",
-            CatalogueOrder::BestRated => "best_rated_adventures",
-        },
-        PAGE + 1,
-    );
-    let (first, place) = (id.is_none(), place.unwrap_or("NULL".to_owned()));
-    let id = id.map_or("NULL".to_owned(), |id| binds.bind(*id));
+    let is_first = id.is_none();
+    let null = || "NULL".to_owned();
+    let (place, id) = (place.unwrap_or_else(null), id.map_or_else(null, |id| binds.bind(*id)));
+    let rows = PAGE + 1;
     Ok(if !looked_at.is_empty() {
-        // Its rows come in the list's order: the page is full without a look at the others.
+        // Its rows come in the list's order: the first that match are the page.
         let with =
             format!("walked AS MATERIALIZED (SELECT * FROM private.{walk}({place}, {id}, {WALK}) WITH ORDINALITY), ");
         let page = format!("SELECT {COLUMNS} FROM walked WHERE {looked_at} LIMIT {rows}");
         let walked = format!("SELECT {column} AS place, id AS last, ordinality AS nth FROM walked");
         Walk::bounded(binds, &with, &page, &walked, PAGE, &ordered)
-    } else if first {
+    } else if is_first {
         let page = format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published' {ordered} LIMIT {rows}");
         Walk::straight(binds, page)
     } else {
