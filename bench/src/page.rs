@@ -69,8 +69,9 @@ Where a goal is not met:
   thousand pages of seats, taken in turns.
 - **Slower than the specification.** There it guards nothing: its events and session details ask nobody who may read them
   (`my_session_ids`, the policy's array, is most of the difference), its profiles show every column, its lobby has no Seer's
-  name, its sign-up checks no text and finds no address for who has none. A search of the catalogue walks from the newest through
-  at most a thousand, whatever there are; where there are eight hundred, the specification reads them all in less.
+  name, its sign-up checks no text and finds no address for who has none. A search of the catalogue looks through a
+  thousand from the newest, whether many match or none; the specification's reads eight hundred in less, and with many that match
+  it stops at the twenty-first.
 ";
 
 fn settings(page: &mut String, report: &Report) {
