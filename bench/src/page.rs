@@ -62,8 +62,8 @@ Where a goal is not met:
   thousand cells of fifty rolls, 15 allocate (238 allocations, 142 for a lobby page, 193 for a roll: `bench heap`), 13 take the
   driver's messages apart, 8 copy, 6 trace, 5 schedule. Begin, identity, statement and commit in one message of text, tried with
   pgbench, are 5 percent more than the three that are sent.
-- **Growth.** A search of the lobby looks until the page is full, at a thousand sessions at most. At scale 1 there are enough
-  hits among the first eight hundred; at scale 10 names repeat less, the thousand have one too few, and where they end is looked
+- **Growth.** A search of the lobby looks until the page is full, at a thousand sessions at most. One in forty-eight matches: at
+  scale 1 the first eight hundred happen to hold the twenty-one, at scale 10 the thousand hold twenty, and where they end is looked
   for as well. One that finds nothing looks at a thousand at any size, and takes as long (below, *Growth*). Where a statement asks
   for the own sessions (a table's rolls, events, own sessions), the nine more buffers are the map of visible pages, one for each 32
   thousand pages of seats, taken in turns.
