@@ -242,13 +242,13 @@ async fn catalogue(hot: &mut Hot, ada: &As, scout: &As, moment: &str) {
         let values = [place.as_str(), &quoted(last.id)];
         // The best rated are found first, and then looked up.
         hot.ask(&format!("{what}, page 31"), 2 * 21, &values, next).await;
-        // A function insists on the walk, so that it is one on any disk; twice where the page is not full.
+        // A function insists on the walk, so that it is one on any disk, and one alone where the page is not full too.
         hot.random_page_cost = DEAR;
         let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
         hot.ask(&format!("{what}, hard"), 1000, &["'hard'"], ada.adventures().catalogue(&hard, order, None)).await;
         let nowhere = CatalogueFilter { search: Some("nowhere".to_owned()), ..Default::default() };
         let missed = ada.adventures().catalogue(&nowhere, order, None);
-        hot.ask(&format!("{what}, without a hit"), 2 * 1000, &["'%nowhere%'"], missed).await;
+        hot.ask(&format!("{what}, without a hit"), 1000, &["'%nowhere%'"], missed).await;
         hot.random_page_cost = SOLID;
     }
 }
