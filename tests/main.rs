@@ -36,6 +36,5 @@ mod spans;
 mod texts;
 mod throwaway_server;
 mod tutorial;
-mod upgrade;
 mod upkeep;
 mod world;

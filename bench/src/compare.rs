@@ -42,9 +42,6 @@ const SPECIFICATION: &str = include_str!("../sql/specification.sql");
 const ACCOUNTS: &str = include_str!("../sql/accounts.sql");
 const PLATFORM: &str = include_str!("../sql/platform.sql");
 
-/// The tables and all rules; what comes after renews what earlier versions laid.
-const FIRST_STEPS: u32 = 6;
-
 /// The two databases at one scale.
 struct Both {
     specification: Database,
@@ -115,7 +112,7 @@ async fn lay(server: &Server, scale: f64) -> Result<Both, Failure> {
     pool.close().await?;
     let ours = server.empty().await?;
     let pool = ours.connect(2).await?;
-    up(&pool, Some(FIRST_STEPS)).await?;
+    up(&pool, None).await?;
     pool.execute_unprepared(ACCOUNTS).await?;
 
     let filling = fill(ours.url(), Side::Ours, world, now);

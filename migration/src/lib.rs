@@ -15,13 +15,6 @@ mod m20261101_000003_rules;
 mod m20261101_000004_access;
 mod m20261101_000005_live;
 mod m20261101_000006_upkeep;
-mod m20261124_000007_renewal;
-mod m20261124_000008_closed_accounts;
-mod m20261125_000009_shorter_ways;
-mod m20261125_000010_clean_up_by_place;
-mod m20261125_000011_bounded_walks;
-mod m20261126_000012_long_walks;
-mod m20261126_000013_equal_places;
 
 pub use connect::{ConnectError, connect};
 pub use guard::{Refusal, check_known};
@@ -51,13 +44,6 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_000004_access::Migration),
             Box::new(m20261101_000005_live::Migration),
             Box::new(m20261101_000006_upkeep::Migration),
-            Box::new(m20261124_000007_renewal::Migration),
-            Box::new(m20261124_000008_closed_accounts::Migration),
-            Box::new(m20261125_000009_shorter_ways::Migration),
-            Box::new(m20261125_000010_clean_up_by_place::Migration),
-            Box::new(m20261125_000011_bounded_walks::Migration),
-            Box::new(m20261126_000012_long_walks::Migration),
-            Box::new(m20261126_000013_equal_places::Migration),
         ]
     }
 

@@ -57,10 +57,10 @@ pub(crate) async fn drop(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 /// Pure functions that the checks ask.
 pub(crate) const CHECKS: &str = include_str!("../../sql/tables/checks.sql");
 
-/// What a client may write at most; also for tables of an earlier version.
+/// Size limits of what a client writes.
 pub(crate) const BOUNDS: &str = include_str!("../../sql/tables/bounds.sql");
 
-/// When tables are vacuumed; also those of an earlier version.
+/// When tables are vacuumed.
 pub(crate) const VACUUM: &str = include_str!("../../sql/tables/vacuum.sql");
 
 /// Every table of ours, in the order of creation.

@@ -18,7 +18,6 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 const BESIDE: &[&str] = &[
     "throwaway_server::",
     "migrations::",
-    "upgrade::",
     "documented::",
     "spans::",
     "pooler::",
