@@ -8,6 +8,7 @@ mod adventures;
 mod bounds;
 mod catalog;
 mod characters;
+mod columns;
 mod connections;
 mod documents;
 mod evening;
