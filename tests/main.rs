@@ -14,6 +14,7 @@ mod evening;
 mod events;
 mod faults;
 mod identities;
+mod interleavings;
 mod migrations;
 mod model;
 mod operations;
