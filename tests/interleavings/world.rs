@@ -64,6 +64,15 @@ pub fn id(name: &str) -> String {
     format!("00000000-0000-4000-8000-{:012x}", place + 1)
 }
 
+/// The name of an id, as SQL for [`with_ids`].
+fn name(id: &str) -> String {
+    let place = id.rsplit('-').next().and_then(|place| usize::from_str_radix(place, 16).ok());
+    match place.and_then(|place| NAMES.get(place.wrapping_sub(1))) {
+        Some(name) => format!("@{name}"),
+        None => format!("'{id}'"),
+    }
+}
+
 /// Puts ids in the place of names.
 pub fn with_ids(sql: &str) -> String {
     let mut filled = String::with_capacity(sql.len() * 2);
@@ -112,7 +121,8 @@ impl Stage {
             "SELECT concat_ws(': ', invariant, row, detail) FROM ({}) AS broken",
             sparc::migration::INVARIANTS.trim_end().trim_end_matches(';')
         );
-        run(&mut owner, "SET jit = off; VACUUM ANALYZE").await;
+        run(&mut owner, "SET jit = off").await;
+        run(&mut owner, "VACUUM ANALYZE").await;
         Self { owner, url, restore, invariants, _database: database }
     }
 
@@ -139,7 +149,7 @@ impl Stage {
             .unwrap()
     }
 
-    /// The rows that somebody holds a lock on, each as a table and a condition.
+    /// The rows that somebody holds a lock on, each as a table and a condition for [`with_ids`].
     pub async fn locked(&mut self) -> Vec<String> {
         let mut locked = Vec::new();
         for (table, key) in LOCKABLE {
@@ -150,7 +160,7 @@ impl Stage {
             let free = format!("SELECT ARRAY[{names}] FROM {table} FOR UPDATE SKIP LOCKED");
             let free: Vec<Vec<String>> = query_scalar(AssertSqlSafe(free)).fetch_all(&mut self.owner).await.unwrap();
             for row in all.iter().filter(|row| !free.contains(row)) {
-                let keys = row.iter().map(|value| format!("'{value}'")).collect::<Vec<_>>().join(", ");
+                let keys = row.iter().map(|value| name(value)).collect::<Vec<_>>().join(", ");
                 locked.push(format!("{table} WHERE ({key}) = ({keys})"));
             }
         }
