@@ -5,6 +5,7 @@
 mod access;
 mod accounts;
 mod adventures;
+mod attacks;
 mod bounds;
 mod catalog;
 mod characters;

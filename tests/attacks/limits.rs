@@ -1,0 +1,493 @@
+//! Every bound, with rows that are being deleted, in snapshots of the past, at once, and at its edge.
+
+use uuid::Uuid;
+
+use super::{ask, finish, number, open_session, sound, told, within, would};
+use crate::world::{Person, World, at_once, insert_character, seat};
+
+/// A limit: somebody who has one less than the most, and what asks for one more.
+struct Limit {
+    name: &'static str,
+    code: &'static str,
+    most: i64,
+    /// How many there are.
+    count: String,
+    /// Whose counter says so.
+    counter: String,
+    /// People who ask, each with a statement that asks for one more.
+    asks: Vec<(Person, String)>,
+}
+
+/// So many more characters, living or retired.
+async fn characters(world: &World, user: Uuid, wanted: i64, retired: bool) {
+    let stamp = if retired { "now()" } else { "NULL" };
+    let sql = format!(
+        "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
+         SELECT '{user}', 'Hero {retired} ' || number, 'warrior', 5, 3, 2, 2, '{{}}', {stamp} FROM generate_series(1, {wanted}) AS number"
+    );
+    world.owner().exec(&sql).await.unwrap();
+}
+
+async fn limits(world: &World, asked: usize) -> Vec<Limit> {
+    let owner = world.owner();
+    let mut limits = Vec::new();
+    let of = |user: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{user}'");
+
+    let me = world.somebody().await;
+    characters(world, me.uuid(), 9, false).await;
+    limits.push(Limit {
+        name: "living characters",
+        code: "SP001",
+        most: 10,
+        count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()),
+        counter: of(me.uuid(), "living_characters"),
+        asks: (0..asked).map(|_| (me.clone(), insert_character(Uuid::new_v4(), me.uuid()))).collect(),
+    });
+
+    let me = world.somebody().await;
+    characters(world, me.uuid(), 9, false).await;
+    characters(world, me.uuid(), asked as i64, true).await;
+    let retired: Vec<Uuid> =
+        owner.values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", me.uuid())).await.unwrap();
+    limits.push(Limit {
+        name: "living characters, brought back",
+        code: "SP001",
+        most: 10,
+        count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()),
+        counter: of(me.uuid(), "living_characters"),
+        asks: retired
+            .iter()
+            .map(|id| (me.clone(), format!("UPDATE characters SET retired_at = NULL WHERE id = '{id}'")))
+            .collect(),
+    });
+
+    let me = world.somebody().await;
+    characters(world, me.uuid(), 99, true).await;
+    characters(world, me.uuid(), asked.min(10) as i64, false).await;
+    let living: Vec<Uuid> =
+        owner.values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid())).await.unwrap();
+    limits.push(Limit {
+        name: "retired characters",
+        code: "SP022",
+        most: 100,
+        count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", me.uuid()),
+        counter: of(me.uuid(), "retired_characters"),
+        asks: living
+            .iter()
+            .map(|id| (me.clone(), format!("UPDATE characters SET retired_at = now() WHERE id = '{id}'")))
+            .collect(),
+    });
+
+    let player = world.player().await;
+    let (seer, other) = (world.account().await, world.account().await);
+    let adventure = world.adventure(seer).await;
+    for place in 0..19 {
+        let session = open_session(world, if place % 2 == 0 { seer } else { other }, adventure, true).await;
+        owner.exec(&seat(session, player.id, player.character)).await.unwrap();
+    }
+    let mut asks = Vec::new();
+    let third = world.account().await;
+    for _ in 0..asked {
+        let session = open_session(world, third, adventure, true).await;
+        asks.push((player.person.clone(), seat(session, player.id, player.character)));
+    }
+    limits.push(Limit {
+        name: "seats in live sessions",
+        code: "SP023",
+        most: 20,
+        count: format!("SELECT count(*) FROM session_players WHERE user_id = '{}' AND is_active", player.id),
+        counter: of(player.id, "live_seats"),
+        asks,
+    });
+
+    let me = world.somebody().await;
+    for _ in 0..19 {
+        open_session(world, me.uuid(), adventure, false).await;
+    }
+    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid());
+    limits.push(Limit {
+        name: "live sessions as Seer",
+        code: "SP024",
+        most: 20,
+        count: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", me.uuid()),
+        counter: of(me.uuid(), "live_sessions"),
+        asks: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
+    });
+
+    let me = world.somebody().await;
+    let sql = format!(
+        "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number FROM generate_series(1, 199) AS number",
+        me.uuid()
+    );
+    owner.exec(&sql).await.unwrap();
+    let insert = format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'One more')", me.uuid());
+    limits.push(Limit {
+        name: "adventures",
+        code: "SP025",
+        most: 200,
+        count: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", me.uuid()),
+        counter: of(me.uuid(), "adventure_count"),
+        asks: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
+    });
+
+    let me = world.somebody().await;
+    let draft = world.draft(me.uuid()).await;
+    let sql = format!(
+        "INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number FROM generate_series(1, 199) AS number"
+    );
+    owner.exec(&sql).await.unwrap();
+    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'One more')");
+    limits.push(Limit {
+        name: "creatures of an adventure",
+        code: "SP026",
+        most: 200,
+        count: format!("SELECT count(*) FROM creatures WHERE adventure_id = '{draft}'"),
+        counter: format!("SELECT creature_count FROM adventures WHERE id = '{draft}'"),
+        asks: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
+    });
+
+    let table = world.table(3).await;
+    world.set(&table, "is_public = true").await;
+    let mut asks = Vec::new();
+    for _ in 0..asked {
+        let player = world.player().await;
+        asks.push((player.person.clone(), seat(table.session, player.id, player.character)));
+    }
+    limits.push(Limit {
+        name: "seats of a session",
+        code: "SP002",
+        most: 4,
+        count: format!("SELECT count(*) FROM session_players WHERE session_id = '{}' AND is_active", table.session),
+        counter: format!("SELECT seats_taken FROM sessions WHERE id = '{}'", table.session),
+        asks,
+    });
+    limits
+}
+
+async fn holds(world: &World, limit: &Limit) {
+    let (there, counted) = (number(world, &limit.count).await, number(world, &limit.counter).await);
+    assert!(there <= limit.most, "{}: {there} of {}", limit.name, limit.most);
+    assert_eq!(there, counted, "{}: counted wrongly", limit.name);
+}
+
+#[tokio::test]
+async fn each_limit_is_reached_and_not_passed() {
+    let world = World::new().await;
+    for limit in limits(&world, 2).await {
+        let (person, sql) = &limit.asks[0];
+        assert_eq!(ask(person, sql).await, "done", "{}: the last", limit.name);
+        let (person, sql) = &limit.asks[1];
+        assert_eq!(ask(person, sql).await, limit.code, "{}: one more", limit.name);
+        assert_eq!(number(&world, &limit.count).await, limit.most, "{}", limit.name);
+        holds(&world, &limit).await;
+    }
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn each_limit_holds_for_eight_at_once() {
+    let world = World::new().await;
+    for limit in limits(&world, 8).await {
+        let tasks: Vec<_> =
+            limit.asks.iter().cloned().map(|(person, sql)| async move { ask(&person, &sql).await }).collect();
+        let outcomes = at_once(tasks).await;
+        let done = outcomes.iter().filter(|outcome| *outcome == "done").count();
+        assert_eq!(done, 1, "{}: {outcomes:?}", limit.name);
+        assert!(outcomes.iter().all(|outcome| outcome == "done" || outcome == limit.code), "{}: {outcomes:?}", limit.name);
+        holds(&world, &limit).await;
+    }
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn each_limit_holds_for_those_who_see_the_past() {
+    let world = World::new().await;
+    for limit in limits(&world, 3).await {
+        // Both saw one place left; one asks while the other has not committed, one afterwards.
+        let (first, second, third) = (&limit.asks[0], &limit.asks[1], &limit.asks[2]);
+        let (early, late) = (second.0.begin_with_snapshot().await, third.0.begin_with_snapshot().await);
+        let open = first.0.begin_with_snapshot().await;
+        within(&open, &first.1).await.unwrap();
+        let statement = second.1.clone();
+        let waiting = tokio::spawn(async move { finish(early, &statement).await });
+        world.owner().until_waiting(1).await;
+        open.commit().await.unwrap();
+        let outcome = waiting.await.unwrap();
+        assert!([limit.code, "40001"].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
+        let outcome = finish(late, &third.1).await;
+        assert!([limit.code, "40001"].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
+        holds(&world, &limit).await;
+    }
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn a_row_that_is_being_deleted_makes_no_room() {
+    for conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
+        let world = World::new().await;
+        let me = world.somebody().await;
+        characters(&world, me.uuid(), 10, false).await;
+        let ids: Vec<Uuid> =
+            world.owner().values(&format!("SELECT id FROM characters WHERE user_id = '{}' LIMIT 8", me.uuid())).await.unwrap();
+        let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
+        // All eight go; whoever wants their ids waits for that.
+        let going = me.begin().await;
+        within(&going, &format!("DELETE FROM characters WHERE id IN ({all})")).await.unwrap();
+        let again: Vec<_> = ids
+            .iter()
+            .map(|id| {
+                let (me, sql) = (me.clone(), insert_character(*id, me.uuid()) + conflict);
+                tokio::spawn(async move { ask(&me, &sql).await })
+            })
+            .collect();
+        world.owner().until_waiting(8).await;
+        going.commit().await.unwrap();
+        // Meanwhile others come with ids of their own.
+        let others = (0..8).map(|_| {
+            let (me, sql) = (me.clone(), insert_character(Uuid::new_v4(), me.uuid()));
+            async move { ask(&me, &sql).await }
+        });
+        let mut outcomes = at_once(others.collect()).await;
+        for task in again {
+            outcomes.push(task.await.unwrap());
+        }
+        let living = format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid());
+        let living = number(&world, &living).await;
+        assert!(living <= 10, "{conflict}: {living}, {outcomes:?}");
+        assert_eq!(living, number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", me.uuid())).await);
+        sound(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn a_seat_that_is_being_deleted_makes_no_room() {
+    let world = World::new().await;
+    let table = world.table(4).await;
+    world.set(&table, "is_public = true").await;
+    let sits = &table.players[0];
+    let going = world.service().begin().await;
+    let delete = format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", table.session, sits.id);
+    within(&going, &delete).await.unwrap();
+    let (person, sql) = (sits.person.clone(), seat(table.session, sits.id, sits.character));
+    let mut again = vec![tokio::spawn(async move { ask(&person, &sql).await })];
+    for _ in 0..3 {
+        let player = world.player().await;
+        let sql = seat(table.session, player.id, player.character);
+        again.push(tokio::spawn(async move { ask(&player.person, &sql).await }));
+    }
+    world.owner().until_waiting(4).await;
+    going.commit().await.unwrap();
+    let mut outcomes = Vec::new();
+    for task in again {
+        outcomes.push(task.await.unwrap());
+    }
+    assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 1, "{outcomes:?}");
+    assert_eq!(world.owner().count(&format!("session_players WHERE session_id = '{}' AND is_active", table.session)).await, 4);
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn who_sits_does_not_retire_in_a_past_where_nobody_sat() {
+    let world = World::new().await;
+    let (table, player) = (world.table(1).await, world.player().await);
+    world.set(&table, "is_public = true").await;
+    // The retirement saw no seat.
+    let retiring = player.person.begin_with_snapshot().await;
+    assert_eq!(ask(&player.person, &seat(table.session, player.id, player.character)).await, "done");
+    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
+    let outcome = finish(retiring, &retire).await;
+    assert!(["SP008", "40001"].contains(&outcome.as_str()), "{outcome}");
+    // The seat saw a living character.
+    let other = world.player().await;
+    let sitting = other.person.begin_with_snapshot().await;
+    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character);
+    assert_eq!(ask(&other.person, &retire).await, "done");
+    let outcome = finish(sitting, &seat(table.session, other.id, other.character)).await;
+    assert!(["SP007", "40001"].contains(&outcome.as_str()), "{outcome}");
+    // Nor is it deleted where a seat is that it does not see.
+    let third = world.player().await;
+    let deleting = third.person.begin_with_snapshot().await;
+    assert_eq!(ask(&third.person, &seat(table.session, third.id, third.character)).await, "done");
+    let outcome = finish(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
+    assert!(["23503", "40001", "SP008"].contains(&outcome.as_str()), "{outcome}");
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn a_session_does_not_shrink_in_a_past_where_seats_were_free() {
+    let world = World::new().await;
+    let table = world.table(2).await;
+    world.set(&table, "is_public = true").await;
+    let shrinking = table.seer.begin_with_snapshot().await;
+    let player = world.player().await;
+    assert_eq!(ask(&player.person, &seat(table.session, player.id, player.character)).await, "done");
+    let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", table.session);
+    let outcome = finish(shrinking, &shrink).await;
+    assert!(["23514", "40001"].contains(&outcome.as_str()), "{outcome}");
+    assert_eq!(ask(&table.seer, &shrink).await, "23514");
+}
+
+#[tokio::test]
+async fn nobody_takes_a_seat_everywhere() {
+    let world = World::new().await;
+    let player = world.player().await;
+    let (seer, other) = (world.account().await, world.account().await);
+    let adventure = world.adventure(seer).await;
+    for place in 0..30 {
+        open_session(&world, if place % 2 == 0 { seer } else { other }, adventure, true).await;
+    }
+    let everywhere = format!(
+        "INSERT INTO session_players (session_id, user_id, character_id)
+         SELECT id, '{}', '{}' FROM sessions WHERE is_public AND status = 'waiting'",
+        player.id, player.character
+    );
+    assert_eq!(ask(&player.person, &everywhere).await, "SP023");
+    assert_eq!(ask(&player.person, &format!("{everywhere} ON CONFLICT DO NOTHING")).await, "SP023");
+    // Twenty, and those of a session that ends are free again.
+    assert_eq!(player.person.exec(&format!("{everywhere} LIMIT 20")).await, Ok(20));
+    assert_eq!(number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await, 20);
+    let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE seats_taken = 1 AND seer_id = '{seer}'");
+    world.owner().exec(&cancel).await.unwrap();
+    assert!(number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await < 20);
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn what_is_given_up_is_free_again() {
+    let world = World::new().await;
+    let me = world.somebody().await;
+    let adventure = world.adventure(me.uuid()).await;
+    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid());
+    for _ in 0..20 {
+        assert_eq!(ask(&me, &insert).await, "done");
+    }
+    assert_eq!(ask(&me, &insert).await, "SP024");
+    for end in ["cancelled", "deleted"] {
+        let one = format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", me.uuid());
+        match end {
+            "deleted" => assert_eq!(ask(&world.service(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "done"),
+            _ => assert_eq!(ask(&me, &format!("UPDATE sessions SET status = '{end}' WHERE id = {one}")).await, "done"),
+        }
+        assert_eq!(ask(&me, &insert).await, "done", "{end}");
+        assert_eq!(ask(&me, &insert).await, "SP024", "{end}");
+    }
+    // All at once, and all again.
+    let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}' AND status = 'waiting'", me.uuid());
+    assert_eq!(me.exec(&cancel).await, Ok(20));
+    assert_eq!(number(&world, &format!("SELECT live_sessions FROM users WHERE id = '{}'", me.uuid())).await, 0);
+    let many = format!("INSERT INTO sessions (seer_id, adventure_id) SELECT '{}', '{adventure}' FROM generate_series(1, 21)", me.uuid());
+    assert_eq!(ask(&me, &many).await, "SP024");
+    assert_eq!(me.exec(&many.replace("21", "20")).await, Ok(20));
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn one_statement_inserts_a_hundred_rows_and_no_more() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let (player, session) = (&table.players[0], table.session);
+    let draft = world.draft(table.seer.uuid()).await;
+    let rows = |wanted: usize| format!("FROM generate_series(1, {wanted}) AS number");
+    let event = |wanted| format!("INSERT INTO session_events (session_id, event_type) SELECT '{session}', 'client.wave' {}", rows(wanted));
+    let dice = |wanted| {
+        format!(
+            "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
+             SELECT '{session}', '{}', 'might'::attribute, 10, 'attack'::roll_type {}",
+            player.character,
+            rows(wanted)
+        )
+    };
+    let creature = |wanted| format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number {}", rows(wanted));
+    let adventure = |wanted| {
+        format!("INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number {}", table.seer.uuid(), rows(wanted))
+    };
+    for (person, what) in [
+        (&player.person, &event as &(dyn Fn(usize) -> String + Sync)),
+        (&player.person, &dice),
+        (&table.seer, &creature),
+        (&table.seer, &adventure),
+    ] {
+        assert_eq!(would(person, &what(100)).await, "done", "{}", what(100));
+        assert_eq!(would(person, &what(101)).await, "SP027", "{}", what(101));
+        assert_eq!(would(person, &what(5000)).await, "SP027", "{}", what(5000));
+        // The same in parts of one statement.
+        let parts = format!("WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first", what(60), what(60));
+        assert_eq!(would(person, &parts).await, "SP027", "{parts}");
+        let nothing = format!("{} ON CONFLICT DO NOTHING", what(101));
+        assert_eq!(would(person, &nothing).await, "SP027", "{nothing}");
+    }
+    let merge = format!(
+        "MERGE INTO session_events AS event USING generate_series(1, 101) AS number ON false
+         WHEN NOT MATCHED THEN INSERT (session_id, event_type) VALUES ('{session}', 'client.wave')"
+    );
+    assert_eq!(would(&player.person, &merge).await, "SP027");
+    // The server itself copies as many as it likes.
+    assert_eq!(told(world.owner().exec(&event(500)).await), "done");
+}
+
+/// Each document of somebody's own, in a form with the document left open.
+async fn documents(world: &World) -> Vec<(Person, &'static str, String)> {
+    let table = world.active_table(1).await;
+    let (player, seer) = (&table.players[0], &table.seer);
+    let draft = world.draft(seer.uuid()).await;
+    let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
+    let creature: Uuid = world.owner().value(&sql).await.unwrap();
+    let update = |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $DOC$ WHERE id = '{id}'");
+    vec![
+        (player.person.clone(), "bounded_equipment", update("characters", "equipment", player.character)),
+        (player.person.clone(), "bounded_special_ability", update("characters", "special_ability", player.character)),
+        (seer.clone(), "bounded_content", update("adventures", "content", draft)),
+        (seer.clone(), "bounded_abilities", update("creatures", "abilities", creature)),
+        (seer.clone(), "bounded_stats", update("creatures", "stats", creature)),
+        (seer.clone(), "bounded_game_state", update("sessions", "game_state", table.session)),
+        (
+            player.person.clone(),
+            "bounded_payload",
+            format!("INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.big', $DOC$)", table.session),
+        ),
+        (
+            player.person.clone(),
+            "bounded_modifiers",
+            format!(
+                "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
+                 VALUES ('{}', '{}', 'might', 10, 'attack', $DOC$)",
+                table.session, player.character
+            ),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn a_document_is_measured_before_it_is_looked_through() {
+    let world = World::new().await;
+    // Too large, and besides nested too deeply, or holding a number that no client reads: its size is what is told.
+    let wide = "(SELECT jsonb_agg(md5(number::text)) FROM generate_series(1, 60000) AS number)";
+    let deep = format!("({wide} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
+    let great = format!("({wide} || '[1e400]'::jsonb)");
+    let object = format!("jsonb_build_object('a', {deep})");
+    for (person, constraint, sql) in documents(&world).await {
+        for document in [wide, &deep, &great, &object] {
+            let refused = person.exec(&sql.replace("$DOC$", document)).await.unwrap_err();
+            assert!(refused.is("23514", constraint), "{constraint}: {refused:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_costs_no_more_than_reading_it() {
+    let world = World::new().await;
+    let (mut bare, mut refused) = (Vec::new(), Vec::new());
+    let wide = "(SELECT jsonb_agg(jsonb_build_array(number, number)) FROM generate_series(1, 300000) AS number)";
+    let table = world.active_table(1).await;
+    let sql = format!("UPDATE sessions SET game_state = {wide} WHERE id = '{}'", table.session);
+    for _ in 0..3 {
+        let began = std::time::Instant::now();
+        table.seer.exec(&format!("SELECT pg_column_size({wide})")).await.unwrap();
+        bare.push(began.elapsed());
+        let began = std::time::Instant::now();
+        assert_eq!(ask(&table.seer, &sql).await, "23514");
+        refused.push(began.elapsed());
+    }
+    let (bare, refused) = (bare.iter().min().unwrap(), refused.iter().min().unwrap());
+    assert!(*refused < *bare * 3, "{refused:?}, and {bare:?} to make it");
+}
