@@ -260,6 +260,47 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
 }
 
 #[tokio::test]
+async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
+    let world = World::new().await;
+    let (me, other) = (world.somebody().await, world.somebody().await);
+    let draft = world.draft(other.uuid()).await;
+    for (person, table, columns, owner) in [
+        (&me, "adventures", "id, creator_id, name", me.uuid()),
+        (&other, "creatures", "id, adventure_id, name", draft),
+    ] {
+        let insert = |id: Uuid| format!("INSERT INTO {table} ({columns}) VALUES ('{id}', '{owner}', 'Again')");
+        let of = columns.split(", ").nth(1).unwrap();
+        let fill = format!("INSERT INTO {table} ({columns}) SELECT gen_random_uuid(), '{owner}', 'Old' FROM generate_series(1, 200)");
+        world.owner().exec(&fill).await.unwrap();
+        let ids: Vec<Uuid> =
+            world.owner().values(&format!("SELECT id FROM {table} WHERE {of} = '{owner}' LIMIT 4")).await.unwrap();
+        let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
+        let going = person.begin().await;
+        within(&going, &format!("DELETE FROM {table} WHERE id IN ({all})")).await.unwrap();
+        let again: Vec<_> = ids
+            .iter()
+            .map(|id| {
+                let (person, sql) = (person.clone(), insert(*id));
+                tokio::spawn(async move { ask(&person, &sql).await })
+            })
+            .collect();
+        world.owner().until_waiting(4).await;
+        going.commit().await.unwrap();
+        let others = (0..4).map(|_| {
+            let (person, sql) = (person.clone(), insert(Uuid::new_v4()));
+            async move { ask(&person, &sql).await }
+        });
+        let mut outcomes = at_once(others.collect()).await;
+        for task in again {
+            outcomes.push(task.await.unwrap());
+        }
+        assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 4, "{table}: {outcomes:?}");
+        assert_eq!(world.owner().count(&format!("{table} WHERE {of} = '{owner}'")).await, 200, "{table}");
+    }
+    sound(&world).await;
+}
+
+#[tokio::test]
 async fn a_seat_that_is_being_deleted_makes_no_room() {
     let world = World::new().await;
     let table = world.table(4).await;
