@@ -193,6 +193,8 @@ impl Scene {
             .into_iter()
             .map(|sql| (player.clone(), sql))
             .chain(of_seer.into_iter().map(|sql| (table.seer.clone(), sql)))
+            // Or it would be the caller's own table that is written.
+            .map(|(person, sql)| (person, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public.")))
             .collect()
     }
 }

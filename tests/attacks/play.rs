@@ -261,13 +261,14 @@ async fn a_modifier_is_an_integer_in_its_text_too() {
             table.session, table.players[0].character
         )
     };
-    for value in ["5.0", "5.00", "0.0", "-3.0", "50e-1", "0.5e1", "5.5", "1e400", "\"5\"", "null", "true", "11", "-11", "[5]", "{}"] {
+    for value in ["5.0", "5.00", "0.0", "-3.0", "50e-1", "5.5", "1e400", "\"5\"", "null", "true", "11", "-11", "[5]", "{}"] {
         for person in [&table.players[0].person, &world.service()] {
-            let refused = person.exec(&with(value)).await.unwrap_err();
-            assert!(refused.is("23514", "valid_modifiers"), "{value}: {refused:?}");
+            let outcome = person.exec(&with(value)).await;
+            let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "valid_modifiers"));
+            assert!(refused, "{value}: {outcome:?}");
         }
     }
-    for value in ["5", "-5", "0", "-0", "10", "-10", "5e0", "1E1"] {
+    for value in ["5", "-5", "0", "-0", "10", "-10", "5e0", "1E1", "0.5e1"] {
         let outcome = ask(&table.players[0].person, &with(value)).await;
         // PostgreSQL writes these as plain integers.
         assert_eq!(outcome, "done", "{value}");
