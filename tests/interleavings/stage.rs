@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sea_orm::sqlx::{AssertSqlSafe, Error, query_scalar, raw_sql};
+use sea_orm::sqlx::{AssertSqlSafe, Error, postgres::PgDatabaseError, query_scalar, raw_sql};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::timeout,
@@ -59,7 +59,9 @@ impl Side {
                 let answer = raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
                 let answer = answer.map(|done| done.rows_affected()).map_err(|error| match error {
                     Error::Database(error) => {
-                        (error.code().unwrap_or_default().into_owned(), error.message().to_owned())
+                        let place = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::r#where);
+                        let message = format!("{} {}", error.message(), place.unwrap_or_default().replace('\n', " "));
+                        (error.code().unwrap_or_default().into_owned(), message)
                     }
                     other => ("connection".to_owned(), other.to_string()),
                 });
@@ -162,6 +164,8 @@ pub struct Theatre {
     sides: Vec<Side>,
     holders: Vec<Side>,
     played: u32,
+    /// Whether something was committed since every row was as it was.
+    changed: bool,
 }
 
 impl Theatre {
@@ -174,7 +178,7 @@ impl Theatre {
         for _ in 0..2 {
             holders.push(Side::new(&stage.url).await);
         }
-        Self { stage, sides, holders, played: 0 }
+        Self { stage, sides, holders, played: 0, changed: true }
     }
 
     /// The rows that a statement locks, alone.
@@ -184,7 +188,7 @@ impl Theatre {
         self.sides[0].finish().await;
         self.sides[0].send(with_ids(statement.sql));
         let answer = self.sides[0].finish().await;
-        if !matches!(answer, Some(Ok(1..))) { println!("{} reaches nothing, alone: {answer:?}", statement.name); }
+        assert!(matches!(answer, Some(Ok(1..))), "{} reaches nothing, alone: {answer:?}", statement.name);
         let locked = self.stage.locked().await;
         self.sides[0].send("ROLLBACK".to_owned());
         self.sides[0].finish().await;
@@ -197,7 +201,9 @@ impl Theatre {
         if self.played.is_multiple_of(500) {
             self.stage.vacuum().await;
         }
-        self.stage.restore().await;
+        if self.changed {
+            self.stage.restore().await;
+        }
         for (holder, row) in self.holders.iter_mut().zip(&case.held) {
             holder.send(with_ids(&format!("BEGIN; SELECT FROM {row} FOR UPDATE")));
             // Where the first holds it already, the second need not.
@@ -212,6 +218,7 @@ impl Theatre {
         let mut wrong = Vec::new();
         let mut schedule: VecDeque<(usize, Step)> = case.schedule.iter().copied().collect();
         let mut released = case.held.is_empty();
+        let mut stalled = None;
         loop {
             // Those who waited may go on.
             for side in 0..outcomes.len() {
@@ -236,21 +243,15 @@ impl Theatre {
                     }
                     continue;
                 }
-                let waiting: Vec<usize> = (0..outcomes.len()).filter(|side| self.sides[*side].waits).collect();
-                let Some(first) = waiting.first() else { break };
-                // A deadlock is told to one of them; anything else lasts for ever.
-                match self.sides[*first].answers.recv().await {
-                    Some(answer) => {
-                        self.sides[*first].waits = false;
-                        outcomes[*first].answer = Some(answer);
-                        for step in later[*first].drain(..).rev() {
-                            schedule.push_front((*first, step));
-                        }
-                    }
-                    None => unreachable!("the connection is gone"),
+                if self.sides[..outcomes.len()].iter().all(|side| !side.waits) {
+                    break;
                 }
+                // A deadlock is told to one of them soon; anything else lasts for ever.
+                let stalls = *stalled.get_or_insert_with(Instant::now);
+                assert!(stalls.elapsed() < FOR_EVER, "somebody waits for ever: {case}");
                 continue;
             };
+            stalled = None;
             if self.sides[side].waits {
                 later[side].push_back(step);
                 continue;
@@ -281,7 +282,10 @@ impl Theatre {
             }
         }
         judge(case, &outcomes, &mut wrong);
-        wrong.extend(self.stage.broken().await);
+        self.changed = commits > 0;
+        if self.changed {
+            wrong.extend(self.stage.broken().await);
+        }
         wrong
     }
 }

@@ -71,14 +71,14 @@ pub const STATEMENTS: &[Statement] = &[
         "ada_creates_a_character",
         "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES (@first, @ada, 'First', 'wizard', 1, 2, 5, 4, '{}')",
-        &[CHARACTER_LIMIT, CLOSED, FORBIDDEN, MISSING],
+        &[CHARACTER_LIMIT, CLOSED, FORBIDDEN, MISSING, TAKEN],
     ),
     by(
         ADA,
         "ada_creates_another",
         "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES (@second, @ada, 'Second', 'wizard', 1, 2, 5, 4, '{}')",
-        &[CHARACTER_LIMIT, CLOSED, FORBIDDEN, MISSING],
+        &[CHARACTER_LIMIT, CLOSED, FORBIDDEN, MISSING, TAKEN],
     ),
     by(ADA, "ada_retires_a_spare", "UPDATE public.characters SET retired_at = now() WHERE id = @ada2", &[SEATED, CLOSED]),
     by(
@@ -94,11 +94,10 @@ pub const STATEMENTS: &[Statement] = &[
         "WITH gone AS (DELETE FROM public.characters WHERE id = @ada3 RETURNING id)
          INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
          SELECT @save, @ada, 'Third', 'wizard'::public.character_class, 1, 2, 5, 4, '{}' FROM gone",
-        &[CHARACTER_LIMIT, CLOSED, FORBIDDEN, MISSING],
+        &[CHARACTER_LIMIT, CLOSED, FORBIDDEN, MISSING, TAKEN],
     ),
     by(ADA, "ada_renames_one", "UPDATE public.characters SET name = 'Renamed' WHERE id = @ada1", &[CLOSED]),
     by(ADA, "ada_wounds_hers", "SELECT * FROM private.change_hit_points(@ada1, -1)", &[CLOSED]),
-    by(BOB, "bob_retires_all", "UPDATE public.characters SET retired_at = now() WHERE user_id = @bob", &[SEATED, CLOSED]),
     by(ADA, "ada_edits_her_profile", "UPDATE public.users SET bio = 'Plays.' WHERE id = @ada", &[CLOSED]),
     by(ADA, "ada_skips_the_tutorial", "UPDATE public.tutorial_progress SET skipped = true WHERE user_id = @ada", &[CLOSED]),
     by(
@@ -246,19 +245,19 @@ pub const STATEMENTS: &[Statement] = &[
         EVE,
         "eve_opens_a_session",
         "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@first, @eve, @tower)",
-        &[UNPLAYABLE, CLOSED, FORBIDDEN, MISSING],
+        &[UNPLAYABLE, CLOSED, FORBIDDEN, MISSING, TAKEN],
     ),
     by(
         ZOE,
         "zoe_opens_a_session",
         "INSERT INTO public.sessions (id, seer_id, adventure_id, is_public) VALUES (@second, @zoe, @ford, true)",
-        &[UNPLAYABLE, CLOSED, FORBIDDEN, MISSING],
+        &[UNPLAYABLE, CLOSED, FORBIDDEN, MISSING, TAKEN],
     ),
     by(
         SEER,
         "seer_plays_the_draft",
         "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@save, @seer, @draft)",
-        &[UNPLAYABLE, CLOSED, FORBIDDEN, MISSING],
+        &[UNPLAYABLE, CLOSED, FORBIDDEN, MISSING, TAKEN],
     ),
     // Adventures.
     by(ZOE, "zoe_deletes_the_pinned", "DELETE FROM public.adventures WHERE id = @tower", &[MISSING, CLOSED]),
