@@ -49,7 +49,7 @@ async fn what_does_not_change_is_not_told() {
     let world = World::new().await;
     let table = world.active_table(1).await;
     world.set(&table, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
-    assert_eq!(kinds(&world, table.session).await, ["session_status"]);
+    assert_eq!(kinds(&world, table.session).await, ["player_joined", "session_status"]);
 }
 
 #[tokio::test]
