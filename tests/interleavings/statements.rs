@@ -40,6 +40,8 @@ const ZOE: Sender = User("zoe");
 /// The row is gone, or no longer the caller's to write.
 const FORBIDDEN: &str = "42501";
 const MISSING: &str = "23503";
+/// Somebody else holds a row: nothing was done, and a retry helps.
+const BUSY: &str = "55P03";
 const TAKEN: &str = "23505";
 const CHARACTER_LIMIT: &str = "SP001";
 const FULL: &str = "SP002";
@@ -298,6 +300,6 @@ pub const STATEMENTS: &[Statement] = &[
         Service,
         "the_service_deletes_sessions",
         "DELETE FROM public.sessions WHERE id IN (@plays, @zoepaused, @onewaits)",
-        &[MISSING],
+        &[MISSING, BUSY],
     ),
 ];

@@ -49,6 +49,7 @@ const NAMES: &[&str] = &[
 /// The tables that a statement may lock rows of, with what names a row.
 pub const LOCKABLE: &[(&str, &str)] = &[
     ("auth.users", "id"),
+    ("private.account_gates", "account_id"),
     ("public.users", "id"),
     ("public.characters", "id"),
     ("public.adventures", "id"),
@@ -176,7 +177,8 @@ async fn keep(owner: &mut PgConnection) -> String {
         "SELECT attrelid::regclass::text, replace(attrelid::regclass::text, '.', '_'),
                 string_agg(quote_ident(attname), ', ' ORDER BY attnum)
          FROM pg_attribute JOIN pg_class AS class ON class.oid = attrelid
-         WHERE (relnamespace = 'public'::regnamespace OR attrelid = 'auth.users'::regclass) AND relkind = 'r'
+         WHERE (relnamespace IN ('public'::regnamespace, 'private'::regnamespace) OR attrelid = 'auth.users'::regclass)
+           AND relkind = 'r'
            AND relname !~ 'migrations$' AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
          GROUP BY attrelid",
     )
