@@ -26,7 +26,10 @@ async fn asks(world: &World) -> Vec<(Person, String)> {
     asks.push((crowded, tenth));
 
     let player = world.player().await;
-    asks.push((player.person.clone(), format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character)));
+    asks.push((
+        player.person.clone(),
+        format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character),
+    ));
     let player = world.player().await;
     asks.push((player.person.clone(), format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.id)));
     let player = world.player().await;
@@ -55,11 +58,13 @@ async fn asks(world: &World) -> Vec<(Person, String)> {
     asks.push((player.person.clone(), roll(table.session, player.character)));
     let failed = world.roll(table.session, player.character, "{1,2}", 10, -3600).await;
     asks.push((player.person.clone(), heroic_save(table.session, player.character, failed)));
-    let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
+    let event =
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
     asks.push((player.person.clone(), event));
     asks.push((player.person.clone(), format!("SELECT * FROM private.change_hit_points('{}', -1)", player.character)));
 
-    for (waiting, set) in [(true, "status = 'active'"), (true, "status = 'cancelled'"), (false, "status = 'completed'")] {
+    for (waiting, set) in [(true, "status = 'active'"), (true, "status = 'cancelled'"), (false, "status = 'completed'")]
+    {
         let table = if waiting { world.table(1).await } else { world.active_table(1).await };
         asks.push((table.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", table.session)));
     }

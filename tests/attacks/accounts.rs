@@ -112,7 +112,10 @@ async fn everything(world: &World) -> Everything {
         owner.exec(&seat(table.session, account, hero)).await.unwrap();
     }
     world.set(&joined, "status = 'active'").await;
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{account}' AND session_id = '{}'", left.session);
+    let leave = format!(
+        "UPDATE session_players SET is_active = false WHERE user_id = '{account}' AND session_id = '{}'",
+        left.session
+    );
     owner.exec(&leave).await.unwrap();
     let failed = world.roll(joined.session, hero, "{1,2}", 10, -3600).await;
     let somewhere = world.table(0).await;
@@ -122,7 +125,18 @@ async fn everything(world: &World) -> Everything {
     let creature = owner.value(&sql).await.unwrap();
     owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')")).await.unwrap();
     Everything {
-        account, me, live, finished, joined, left, public: somewhere.session, hero, spare, published, failed, creature,
+        account,
+        me,
+        live,
+        finished,
+        joined,
+        left,
+        public: somewhere.session,
+        hero,
+        spare,
+        published,
+        failed,
+        creature,
     }
 }
 
@@ -186,7 +200,9 @@ fn writes(of: &Everything) -> Vec<String> {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{finished}', 'client.wave')"),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{joined}', 'client.wave')"),
         format!("UPDATE tutorial_progress SET skipped = true WHERE user_id = '{account}'"),
-        format!("UPDATE tutorial_progress SET current_step = 'character-basics', path = 'player' WHERE user_id = '{account}'"),
+        format!(
+            "UPDATE tutorial_progress SET current_step = 'character-basics', path = 'player' WHERE user_id = '{account}'"
+        ),
         format!(
             "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{account}', true)
              ON CONFLICT (user_id) DO UPDATE SET skipped = true"
@@ -238,7 +254,10 @@ async fn a_closed_account_writes_nothing() {
             format!("UPDATE sessions SET looking_for = 'Me' WHERE id = '{}'", of.finished.session),
             format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A new draft')", of.account),
             format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", of.published),
-            format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", of.finished.session),
+            format!(
+                "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')",
+                of.finished.session
+            ),
         ] {
             if way != "deleted" || !sql.contains("adventures SET") {
                 assert_eq!(would(&of.me, &sql).await, "SP019", "{way}: {sql}");
@@ -273,7 +292,8 @@ async fn a_write_that_sees_the_past_is_refused_after_the_closing() {
     let mut open = Vec::new();
     let statements = writes(&of);
     // Twenty at a time: each holds a connection.
-    let open_session = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", of.account, of.published);
+    let open_session =
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", of.account, of.published);
     for sql in statements.iter().step_by(3).chain([&open_session]) {
         open.push((of.me.begin_with_snapshot().await, sql));
     }
@@ -313,9 +333,13 @@ async fn closing_and_ones_own_requests_wait_for_each_other() {
                     player.id, left.session
                 );
                 world.owner().exec(&leave).await.unwrap();
-                let code: String =
-                    world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", public.session)).await.unwrap();
-                let sql = begun(player.id, &player, public.adventure, public.session, left.session, &code).remove(place);
+                let code: String = world
+                    .owner()
+                    .value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", public.session))
+                    .await
+                    .unwrap();
+                let sql =
+                    begun(player.id, &player, public.adventure, public.session, left.session, &code).remove(place);
                 let closing = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
                 let request = match snapshot {
                     true => player.person.begin_with_snapshot().await,
@@ -362,7 +386,10 @@ async fn no_session_outlives_the_account_of_its_seer() {
                 "operation" => {
                     assert_eq!(ask(&table.seer, &format!("SELECT private.close_account('{seer}')")).await, "done");
                 }
-                _ => assert_eq!(ask(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{seer}'")).await, "done"),
+                _ => assert_eq!(
+                    ask(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{seer}'")).await,
+                    "done"
+                ),
             }
             let live = format!(
                 "sessions WHERE seer_id = '{seer}' AND status IN ('waiting', 'starting_soon', 'active', 'paused')"

@@ -26,7 +26,10 @@ async fn a_strangers_empty_session_pins_no_adventure() {
             let adventure = world.adventure(creator.uuid()).await;
             let stranger = world.somebody().await;
             for _ in 0..sessions {
-                let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id", stranger.uuid());
+                let insert = format!(
+                    "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id",
+                    stranger.uuid()
+                );
                 let session: Uuid = stranger.value(&insert).await.unwrap();
                 end(&world, session, archived).await;
             }
@@ -52,7 +55,11 @@ async fn a_strangers_empty_session_keeps_nobodys_profile() {
     end(&world, session, false).await;
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
     assert_eq!(ask(&world.owner(), &delete).await, "done");
-    assert_eq!(world.owner().count(&format!("users WHERE id = '{}'", creator.uuid())).await, 0, "it leaves nothing behind");
+    assert_eq!(
+        world.owner().count(&format!("users WHERE id = '{}'", creator.uuid())).await,
+        0,
+        "it leaves nothing behind"
+    );
     sound(&world).await;
 }
 
@@ -99,10 +106,18 @@ async fn history_still_keeps_an_adventure() {
 /// Whether any answer that somebody gets of a session has a word of the adventure's content.
 async fn reads(person: &Person, session: Uuid, adventure: Uuid) -> bool {
     for sql in [
-        format!("SELECT count(*) FROM public.get_session_details('{session}') AS details WHERE details::text LIKE '%secret%'"),
-        format!("SELECT count(*) FROM private.session_details('{session}') AS details WHERE details::text LIKE '%secret%'"),
-        format!("SELECT count(*) FROM adventures AS adventure WHERE id = '{adventure}' AND adventure::text LIKE '%secret%'"),
-        format!("SELECT count(*) FROM creatures AS creature WHERE adventure_id = '{adventure}' AND creature::text LIKE '%secret%'"),
+        format!(
+            "SELECT count(*) FROM public.get_session_details('{session}') AS details WHERE details::text LIKE '%secret%'"
+        ),
+        format!(
+            "SELECT count(*) FROM private.session_details('{session}') AS details WHERE details::text LIKE '%secret%'"
+        ),
+        format!(
+            "SELECT count(*) FROM adventures AS adventure WHERE id = '{adventure}' AND adventure::text LIKE '%secret%'"
+        ),
+        format!(
+            "SELECT count(*) FROM creatures AS creature WHERE adventure_id = '{adventure}' AND creature::text LIKE '%secret%'"
+        ),
     ] {
         if person.value::<i64>(&sql).await.unwrap_or(0) > 0 {
             return true;
@@ -170,7 +185,10 @@ async fn a_session_does_not_come_back_to_life_to_be_read() {
     let adventure = world.adventure(creator.uuid()).await;
     let session = open_session(&world, stranger.uuid(), adventure, true).await;
     end(&world, session, false).await;
-    assert_eq!(ask(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await, "done");
+    assert_eq!(
+        ask(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
+        "done"
+    );
     for status in ["waiting", "starting_soon", "active", "paused"] {
         let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
         assert_eq!(ask(&stranger, &sql).await, "SP003", "{status}");

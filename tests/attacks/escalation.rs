@@ -114,7 +114,8 @@ impl Scene {
         let failed = world.roll(table.session, player.character, "{1,2}", 10, -3600).await;
         let spare = world.character(player.id).await;
         let (seer, draft) = (table.seer.uuid(), world.draft(table.seer.uuid()).await);
-        let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", table.adventure);
+        let sql =
+            format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", table.adventure);
         let creature = world.owner().value(&sql).await.unwrap();
         for account in [seer, player.id] {
             let sql = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')");
@@ -194,7 +195,9 @@ impl Scene {
             .map(|sql| (player.clone(), sql))
             .chain(of_seer.into_iter().map(|sql| (table.seer.clone(), sql)))
             // Or it would be the caller's own table that is written.
-            .map(|(person, sql)| (person, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public.")))
+            .map(|(person, sql)| {
+                (person, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
+            })
             .collect()
     }
 }
@@ -209,7 +212,9 @@ async fn no_temporary_object_of_the_callers_runs_as_the_owner() {
         let outcome = told(within(&transaction, &sql).await);
         assert_eq!(outcome, "done", "{sql}");
         transaction.rollback().await.unwrap();
-        for path in ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"] {
+        for path in
+            ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"]
+        {
             let transaction = person.begin().await;
             within(&transaction, "SET LOCAL sparc.attacker = 'authenticated'").await.unwrap();
             within(&transaction, TRAPS).await.unwrap();
@@ -262,12 +267,17 @@ async fn maintenance_and_the_platform_meet_no_trap_either() {
                 "SELECT private.clean_events(10)".to_owned(),
                 "SELECT private.cancel_abandoned_sessions(10)".to_owned(),
                 format!("SELECT private.close_account('{}')", scene.waiting.seer.uuid()),
-                "INSERT INTO auth.users (id, email) VALUES (pg_catalog.gen_random_uuid(), 'new@example.org')".to_owned(),
+                "INSERT INTO auth.users (id, email) VALUES (pg_catalog.gen_random_uuid(), 'new@example.org')"
+                    .to_owned(),
                 format!("UPDATE auth.users SET email = 'other@example.org' WHERE id = '{}'", scene.table.players[0].id),
                 format!("DELETE FROM auth.users WHERE id = '{}'", scene.table.players[1].id),
             ],
         ),
-        (world.visitor(), "anon", vec![format!("SELECT * FROM public.get_session_details('{}')", scene.waiting.session)]),
+        (
+            world.visitor(),
+            "anon",
+            vec![format!("SELECT * FROM public.get_session_details('{}')", scene.waiting.session)],
+        ),
     ] {
         for sql in asks {
             let transaction = person.begin().await;

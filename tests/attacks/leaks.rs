@@ -43,7 +43,9 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     let retired = world.character(me.id).await;
     world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
     let other = world.player().await;
-    for (with, character) in [("own", me.character), ("retired", retired), ("another's", other.character), ("nobody's", Uuid::new_v4())] {
+    for (with, character) in
+        [("own", me.character), ("retired", retired), ("another's", other.character), ("nobody's", Uuid::new_v4())]
+    {
         let asks: Vec<(&str, String)> = [
             ("empty", empty.session),
             ("full", full.session),
@@ -100,18 +102,32 @@ async fn a_stranger_does_not_learn_how_many_characters_somebody_has() {
         super::open_session(&world, busy.uuid(), adventure, false).await;
     }
     let session = |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
-    let asks =
-        [("few", session(few.id)), ("twenty", session(busy.uuid())), ("closed", session(closed.id)), ("nobody", session(Uuid::new_v4()))];
+    let asks = [
+        ("few", session(few.id)),
+        ("twenty", session(busy.uuid())),
+        ("closed", session(closed.id)),
+        ("nobody", session(Uuid::new_v4())),
+    ];
     all_the_same(&[&me, &world.visitor()], "another's session", &asks, "42501").await;
-    let sql = format!("INSERT INTO adventures (creator_id, name) SELECT '{many}', 'Draft' FROM generate_series(1, 200)");
+    let sql =
+        format!("INSERT INTO adventures (creator_id, name) SELECT '{many}', 'Draft' FROM generate_series(1, 200)");
     world.owner().exec(&sql).await.unwrap();
     let draft = |creator: Uuid| format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft')");
-    let asks = [("few", draft(few.id)), ("many", draft(many)), ("closed", draft(closed.id)), ("nobody", draft(Uuid::new_v4()))];
+    let asks = [
+        ("few", draft(few.id)),
+        ("many", draft(many)),
+        ("closed", draft(closed.id)),
+        ("nobody", draft(Uuid::new_v4())),
+    ];
     all_the_same(&[&me, &world.visitor()], "another's adventure", &asks, "42501").await;
     world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{many}')")).await.unwrap();
     let tutorial = |user: Uuid| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{user}')");
-    let asks =
-        [("none", tutorial(few.id)), ("begun", tutorial(many)), ("closed", tutorial(closed.id)), ("nobody", tutorial(Uuid::new_v4()))];
+    let asks = [
+        ("none", tutorial(few.id)),
+        ("begun", tutorial(many)),
+        ("closed", tutorial(closed.id)),
+        ("nobody", tutorial(Uuid::new_v4())),
+    ];
     all_the_same(&[&me, &world.visitor()], "another's tutorial", &asks, "42501").await;
 }
 
@@ -128,11 +144,16 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let each = |sql: &dyn Fn(Uuid) -> String| {
         [("draft", sql(draft)), ("archived", sql(archived)), ("full", sql(full)), ("nothing", sql(Uuid::new_v4()))]
     };
-    let play = |adventure: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid());
+    let play = |adventure: Uuid| {
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid())
+    };
     all_the_same(&[&me], "a session on it", &each(&play), "SP009").await;
-    let creature = |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mine')");
+    let creature =
+        |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mine')");
     all_the_same(&[&me, &world.visitor()], "a creature in it", &each(&creature), "42501").await;
-    let bad = |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{adventure}', 'Mine', '[]')");
+    let bad = |adventure: Uuid| {
+        format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{adventure}', 'Mine', '[]')")
+    };
     let told: Vec<String> = {
         let mut told = Vec::new();
         for (_, sql) in each(&bad) {
@@ -164,11 +185,18 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
     let save = heroic_save(active.session, active.players[1].character, spent);
     assert_eq!(super::ask(&active.players[1].person, &save).await, "done");
     let me = world.player().await;
-    let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active.adventure);
+    let sql =
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active.adventure);
     let creature: Uuid = world.owner().value(&sql).await.unwrap();
 
     let with = |original: Uuid| heroic_save(active.session, hero, original);
-    let asks = [("failed", with(failed)), ("passed", with(passed)), ("late", with(late)), ("saved", with(spent)), ("nothing", with(Uuid::new_v4()))];
+    let asks = [
+        ("failed", with(failed)),
+        ("passed", with(passed)),
+        ("late", with(late)),
+        ("saved", with(spent)),
+        ("nothing", with(Uuid::new_v4())),
+    ];
     all_the_same(&[&me.person, &world.visitor()], "another's save", &asks, "42501").await;
     let asks = [
         ("who sits", roll(active.session, hero)),
@@ -192,8 +220,11 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
         ("nowhere", with(creature, Uuid::new_v4())),
     ];
     all_the_same(&[&me.person, &active.players[0].person, &world.visitor()], "a creature's roll", &asks, "42501").await;
-    let event = |session: Uuid| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')");
-    let asks = [("active", event(active.session)), ("waiting", event(waiting.session)), ("nothing", event(Uuid::new_v4()))];
+    let event = |session: Uuid| {
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
+    };
+    let asks =
+        [("active", event(active.session)), ("waiting", event(waiting.session)), ("nothing", event(Uuid::new_v4()))];
     all_the_same(&[&me.person, &world.visitor()], "an event", &asks, "42501").await;
     let wound = |hero: Uuid| format!("SELECT * FROM private.change_hit_points('{hero}', -1)");
     let asks = [("there", wound(hero)), ("nothing", wound(Uuid::new_v4()))];
@@ -216,6 +247,10 @@ async fn another_persons_character_is_told_from_none_by_nobody() {
     ];
     all_the_same(&[&me.person], "another's character in one's seat", &asks, "SP006").await;
     let code = |hero: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{hero}')");
-    let asks = [("own", code(me.character, "ZZZZZZ")), ("another's", code(other.character, "ZZZZZZ")), ("nobody's", code(Uuid::new_v4(), "ZZZZZZ"))];
+    let asks = [
+        ("own", code(me.character, "ZZZZZZ")),
+        ("another's", code(other.character, "ZZZZZZ")),
+        ("nobody's", code(Uuid::new_v4(), "ZZZZZZ")),
+    ];
     all_the_same(&[&me.person], "a code that is none", &asks, "SP020").await;
 }

@@ -47,8 +47,10 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
     let me = world.somebody().await;
     characters(world, me.uuid(), 9, false).await;
     characters(world, me.uuid(), asked as i64, true).await;
-    let retired: Vec<Uuid> =
-        owner.values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", me.uuid())).await.unwrap();
+    let retired: Vec<Uuid> = owner
+        .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", me.uuid()))
+        .await
+        .unwrap();
     limits.push(Limit {
         name: "living characters, brought back",
         code: "SP001",
@@ -64,8 +66,10 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
     let me = world.somebody().await;
     characters(world, me.uuid(), 99, true).await;
     characters(world, me.uuid(), asked.min(10) as i64, false).await;
-    let living: Vec<Uuid> =
-        owner.values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid())).await.unwrap();
+    let living: Vec<Uuid> = owner
+        .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()))
+        .await
+        .unwrap();
     limits.push(Limit {
         name: "retired characters",
         code: "SP022",
@@ -193,7 +197,11 @@ async fn each_limit_holds_for_eight_at_once() {
         let outcomes = at_once(tasks).await;
         let done = outcomes.iter().filter(|outcome| *outcome == "done").count();
         assert_eq!(done, 1, "{}: {outcomes:?}", limit.name);
-        assert!(outcomes.iter().all(|outcome| outcome == "done" || outcome == limit.code), "{}: {outcomes:?}", limit.name);
+        assert!(
+            outcomes.iter().all(|outcome| outcome == "done" || outcome == limit.code),
+            "{}: {outcomes:?}",
+            limit.name
+        );
         holds(&world, &limit).await;
     }
     sound(&world).await;
@@ -227,8 +235,11 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
         let world = World::new().await;
         let me = world.somebody().await;
         characters(&world, me.uuid(), 10, false).await;
-        let ids: Vec<Uuid> =
-            world.owner().values(&format!("SELECT id FROM characters WHERE user_id = '{}' LIMIT 8", me.uuid())).await.unwrap();
+        let ids: Vec<Uuid> = world
+            .owner()
+            .values(&format!("SELECT id FROM characters WHERE user_id = '{}' LIMIT 8", me.uuid()))
+            .await
+            .unwrap();
         let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
         // All eight go; whoever wants their ids waits for that.
         let going = me.begin().await;
@@ -254,7 +265,10 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
         let living = format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid());
         let living = number(&world, &living).await;
         assert!(living <= 10, "{conflict}: {living}, {outcomes:?}");
-        assert_eq!(living, number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", me.uuid())).await);
+        assert_eq!(
+            living,
+            number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", me.uuid())).await
+        );
         sound(&world).await;
     }
 }
@@ -264,13 +278,14 @@ async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
     let world = World::new().await;
     let (me, other) = (world.somebody().await, world.somebody().await);
     let draft = world.draft(other.uuid()).await;
-    for (person, table, columns, owner) in [
-        (&me, "adventures", "id, creator_id, name", me.uuid()),
-        (&other, "creatures", "id, adventure_id, name", draft),
-    ] {
+    for (person, table, columns, owner) in
+        [(&me, "adventures", "id, creator_id, name", me.uuid()), (&other, "creatures", "id, adventure_id, name", draft)]
+    {
         let insert = |id: Uuid| format!("INSERT INTO {table} ({columns}) VALUES ('{id}', '{owner}', 'Again')");
         let of = columns.split(", ").nth(1).unwrap();
-        let fill = format!("INSERT INTO {table} ({columns}) SELECT gen_random_uuid(), '{owner}', 'Old' FROM generate_series(1, 200)");
+        let fill = format!(
+            "INSERT INTO {table} ({columns}) SELECT gen_random_uuid(), '{owner}', 'Old' FROM generate_series(1, 200)"
+        );
         world.owner().exec(&fill).await.unwrap();
         let ids: Vec<Uuid> =
             world.owner().values(&format!("SELECT id FROM {table} WHERE {of} = '{owner}' LIMIT 4")).await.unwrap();
@@ -307,7 +322,8 @@ async fn a_seat_that_is_being_deleted_makes_no_room() {
     world.set(&table, "is_public = true").await;
     let sits = &table.players[0];
     let going = world.service().begin().await;
-    let delete = format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", table.session, sits.id);
+    let delete =
+        format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", table.session, sits.id);
     within(&going, &delete).await.unwrap();
     let (person, sql) = (sits.person.clone(), seat(table.session, sits.id, sits.character));
     let mut again = vec![tokio::spawn(async move { ask(&person, &sql).await })];
@@ -323,7 +339,10 @@ async fn a_seat_that_is_being_deleted_makes_no_room() {
         outcomes.push(task.await.unwrap());
     }
     assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 1, "{outcomes:?}");
-    assert_eq!(world.owner().count(&format!("session_players WHERE session_id = '{}' AND is_active", table.session)).await, 4);
+    assert_eq!(
+        world.owner().count(&format!("session_players WHERE session_id = '{}' AND is_active", table.session)).await,
+        4
+    );
     sound(&world).await;
 }
 
@@ -406,17 +425,23 @@ async fn what_is_given_up_is_free_again() {
     for end in ["cancelled", "deleted"] {
         let one = format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", me.uuid());
         match end {
-            "deleted" => assert_eq!(ask(&world.service(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "done"),
+            "deleted" => {
+                assert_eq!(ask(&world.service(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "done")
+            }
             _ => assert_eq!(ask(&me, &format!("UPDATE sessions SET status = '{end}' WHERE id = {one}")).await, "done"),
         }
         assert_eq!(ask(&me, &insert).await, "done", "{end}");
         assert_eq!(ask(&me, &insert).await, "SP024", "{end}");
     }
     // All at once, and all again.
-    let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}' AND status = 'waiting'", me.uuid());
+    let cancel =
+        format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}' AND status = 'waiting'", me.uuid());
     assert_eq!(me.exec(&cancel).await, Ok(20));
     assert_eq!(number(&world, &format!("SELECT live_sessions FROM users WHERE id = '{}'", me.uuid())).await, 0);
-    let many = format!("INSERT INTO sessions (seer_id, adventure_id) SELECT '{}', '{adventure}' FROM generate_series(1, 21)", me.uuid());
+    let many = format!(
+        "INSERT INTO sessions (seer_id, adventure_id) SELECT '{}', '{adventure}' FROM generate_series(1, 21)",
+        me.uuid()
+    );
     assert_eq!(ask(&me, &many).await, "SP024");
     assert_eq!(me.exec(&many.replace("21", "20")).await, Ok(20));
     sound(&world).await;
@@ -429,7 +454,12 @@ async fn one_statement_inserts_a_hundred_rows_and_no_more() {
     let (player, session) = (&table.players[0], table.session);
     let draft = world.draft(table.seer.uuid()).await;
     let rows = |wanted: usize| format!("FROM generate_series(1, {wanted}) AS number");
-    let event = |wanted| format!("INSERT INTO session_events (session_id, event_type) SELECT '{session}', 'client.wave' {}", rows(wanted));
+    let event = |wanted| {
+        format!(
+            "INSERT INTO session_events (session_id, event_type) SELECT '{session}', 'client.wave' {}",
+            rows(wanted)
+        )
+    };
     let dice = |wanted| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
@@ -438,9 +468,15 @@ async fn one_statement_inserts_a_hundred_rows_and_no_more() {
             rows(wanted)
         )
     };
-    let creature = |wanted| format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number {}", rows(wanted));
+    let creature = |wanted| {
+        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number {}", rows(wanted))
+    };
     let adventure = |wanted| {
-        format!("INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number {}", table.seer.uuid(), rows(wanted))
+        format!(
+            "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number {}",
+            table.seer.uuid(),
+            rows(wanted)
+        )
     };
     for (person, what) in [
         (&player.person, &event as &(dyn Fn(usize) -> String + Sync)),
@@ -452,7 +488,11 @@ async fn one_statement_inserts_a_hundred_rows_and_no_more() {
         assert_eq!(would(person, &what(101)).await, "SP027", "{}", what(101));
         assert_eq!(would(person, &what(5000)).await, "SP027", "{}", what(5000));
         // The same in parts of one statement.
-        let parts = format!("WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first", what(60), what(60));
+        let parts = format!(
+            "WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first",
+            what(60),
+            what(60)
+        );
         assert_eq!(would(person, &parts).await, "SP027", "{parts}");
         let nothing = format!("{} ON CONFLICT DO NOTHING", what(101));
         assert_eq!(would(person, &nothing).await, "SP027", "{nothing}");
@@ -484,7 +524,10 @@ async fn documents(world: &World) -> Vec<(Person, &'static str, String)> {
         (
             player.person.clone(),
             "bounded_payload",
-            format!("INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.big', $DOC$)", table.session),
+            format!(
+                "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.big', $DOC$)",
+                table.session
+            ),
         ),
         (
             player.person.clone(),

@@ -10,19 +10,33 @@ async fn status(world: &World, session: Uuid) -> String {
 }
 
 async fn set(world: &World, session: Uuid, what: &str) {
-    assert_eq!(ask(&world.owner(), &format!("UPDATE sessions SET {what} WHERE id = '{session}'")).await, "done", "{what}");
+    assert_eq!(
+        ask(&world.owner(), &format!("UPDATE sessions SET {what} WHERE id = '{session}'")).await,
+        "done",
+        "{what}"
+    );
 }
 
 #[tokio::test]
 async fn what_was_cancelled_is_archived_as_what_was_completed() {
     let world = World::new().await;
-    for (end, days, goes) in [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)] {
+    for (end, days, goes) in
+        [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
+    {
         let table = world.active_table(2).await;
         set(&world, table.session, &format!("status = '{end}'")).await;
         set(&world, table.session, &format!("ended_at = now() - INTERVAL '{days} days'")).await;
         ask(&world.service(), "SELECT private.archive_sessions(100)").await;
-        assert_eq!(world.owner().count(&format!("archived_sessions WHERE id = '{}'", table.session)).await == 1, goes, "{end}, {days}");
-        assert_eq!(world.owner().count(&format!("sessions WHERE id = '{}'", table.session)).await == 0, goes, "{end}, {days}");
+        assert_eq!(
+            world.owner().count(&format!("archived_sessions WHERE id = '{}'", table.session)).await == 1,
+            goes,
+            "{end}, {days}"
+        );
+        assert_eq!(
+            world.owner().count(&format!("sessions WHERE id = '{}'", table.session)).await == 0,
+            goes,
+            "{end}, {days}"
+        );
         let kept = format!("archived_session_players WHERE session_id = '{}'", table.session);
         assert_eq!(world.owner().count(&kept).await == 2, goes, "{end}, {days}");
     }
@@ -58,10 +72,26 @@ async fn what_was_abandoned_is_cancelled() {
         ("waiting", "created_at = now() - INTERVAL '27 days'", false),
         ("starting_soon", "created_at = now() - INTERVAL '32 days'", true),
         ("starting_soon", "scheduled_start = now() - INTERVAL '8 days'", true),
-        ("active", "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '32 days'", true),
-        ("active", "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '27 days'", false),
-        ("paused", "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '32 days'", true),
-        ("paused", "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '27 days'", false),
+        (
+            "active",
+            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '32 days'",
+            true,
+        ),
+        (
+            "active",
+            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '27 days'",
+            false,
+        ),
+        (
+            "paused",
+            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '32 days'",
+            true,
+        ),
+        (
+            "paused",
+            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '27 days'",
+            false,
+        ),
         // A game that goes on, begun long ago and planned for long ago.
         ("active", "scheduled_start = now() - INTERVAL '80 days', last_event_at = now() - INTERVAL '1 day'", false),
     ] {
@@ -92,7 +122,10 @@ async fn what_was_abandoned_is_cancelled() {
         let now = status(&world, table.session).await;
         assert_eq!(now, if *goes { "cancelled" } else { *state }, "{what}");
         let player = &table.players[0];
-        assert_eq!(number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await, i64::from(!goes));
+        assert_eq!(
+            number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await,
+            i64::from(!goes)
+        );
         let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
         assert_eq!(ask(&player.person, &retire).await, if *goes { "done" } else { "SP008" }, "{what}");
     }
@@ -104,7 +137,8 @@ async fn an_event_keeps_a_session_alive() {
     let world = World::new().await;
     let table = world.active_table(1).await;
     set(&world, table.session, "last_event_at = now() - INTERVAL '40 days'").await;
-    let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
+    let event =
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
     assert_eq!(ask(&table.players[0].person, &event).await, "done");
     assert_eq!(world.service().value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(0));
     assert_eq!(status(&world, table.session).await, "active");

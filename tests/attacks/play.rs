@@ -40,7 +40,8 @@ async fn statements_over_many_rows_never_wait_for_each_other_in_a_circle() {
         let [one, other] = entangled(&world, status).await;
         let owner = world.owner();
         let ends = if status == "active" { "completed" } else { "cancelled" };
-        let all = |seer: Uuid| format!("UPDATE sessions SET status = '{ends}' WHERE seer_id = '{seer}' AND ended_at IS NULL");
+        let all =
+            |seer: Uuid| format!("UPDATE sessions SET status = '{ends}' WHERE seer_id = '{seer}' AND ended_at IS NULL");
         let player: Uuid = owner.value("SELECT user_id FROM session_players LIMIT 1").await.unwrap();
         let mut asks = vec![(world.user(one), all(one)), (world.user(other), all(other))];
         match round % 4 {
@@ -80,7 +81,9 @@ async fn a_save_that_writes_no_row_claims_nothing() {
         )
     };
     for id in [there, failed, of_other] {
-        for (end, expected) in [(" ON CONFLICT DO NOTHING", "no row"), (" ON CONFLICT (id) DO NOTHING", "no row"), ("", "23505")] {
+        for (end, expected) in
+            [(" ON CONFLICT DO NOTHING", "no row"), (" ON CONFLICT (id) DO NOTHING", "no row"), ("", "23505")]
+        {
             assert_eq!(ask(&player.person, &save(id, end)).await, expected, "{end}");
             assert_eq!(world.owner().count(&unused).await, 1, "{id}{end} claims nothing");
         }
@@ -104,10 +107,7 @@ async fn a_save_that_writes_no_row_claims_nothing() {
     // And then it is there to be used, once.
     assert_eq!(ask(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 0);
-    let again = format!(
-        "{} ON CONFLICT DO NOTHING",
-        heroic_save(table.session, hero, there)
-    );
+    let again = format!("{} ON CONFLICT DO NOTHING", heroic_save(table.session, hero, there));
     assert_eq!(ask(&player.person, &again).await, "SP011");
     sound(&world).await;
 }
@@ -152,7 +152,9 @@ async fn sessions_without_players_count_for_nothing() {
     for _ in 0..10 {
         sessions.push(open_session(&world, seer.id, adventure, true).await);
     }
-    let to = |status: &str| format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.id);
+    let to = |status: &str| {
+        format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.id)
+    };
     assert_eq!(ask(&seer.person, &to("active")).await, "SP029");
     assert_eq!(ask(&seer.person, &to("starting_soon")).await, "done");
     assert_eq!(ask(&seer.person, &to("active")).await, "SP029");
@@ -172,7 +174,10 @@ async fn sessions_without_players_count_for_nothing() {
             ask(&seer.person, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
         }
     }
-    assert_eq!(number(&world, &format!("SELECT games_run + games_played FROM users WHERE id = '{}'", seer.id)).await, 0);
+    assert_eq!(
+        number(&world, &format!("SELECT games_run + games_played FROM users WHERE id = '{}'", seer.id)).await,
+        0
+    );
     assert_eq!(number(&world, &format!("SELECT times_played FROM adventures WHERE id = '{adventure}'")).await, 0);
     sound(&world).await;
 }
@@ -205,11 +210,16 @@ async fn nobody_schedules_in_the_past() {
     let seer = world.somebody().await;
     let adventure = world.adventure(seer.uuid()).await;
     let insert = |at: &str| {
-        format!("INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start) VALUES ('{}', '{adventure}', true, {at})", seer.uuid())
+        format!(
+            "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start) VALUES ('{}', '{adventure}', true, {at})",
+            seer.uuid()
+        )
     };
     let session = open_session(&world, seer.uuid(), adventure, true).await;
     let update = |at: &str| format!("UPDATE sessions SET scheduled_start = {at} WHERE id = '{session}'");
-    for past in ["'2000-01-01'", "now() - INTERVAL '61 minutes'", "now() - INTERVAL '2 hours'", "now() - INTERVAL '1 year'"] {
+    for past in
+        ["'2000-01-01'", "now() - INTERVAL '61 minutes'", "now() - INTERVAL '2 hours'", "now() - INTERVAL '1 year'"]
+    {
         assert_eq!(would(&seer, &insert(past)).await, "SP030", "{past}");
         assert_eq!(would(&seer, &update(past)).await, "SP030", "{past}");
     }
@@ -226,7 +236,12 @@ async fn nobody_schedules_in_the_past() {
     // One that is late by now is edited all the same, with its date or without.
     let late = format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
     world.owner().exec(&late).await.unwrap();
-    for set in ["looking_for = 'A healer'", "scheduled_start = scheduled_start, looking_for = 'A healer'", "max_players = 5", "status = 'starting_soon'"] {
+    for set in [
+        "looking_for = 'A healer'",
+        "scheduled_start = scheduled_start, looking_for = 'A healer'",
+        "max_players = 5",
+        "status = 'starting_soon'",
+    ] {
         assert_eq!(would(&seer, &format!("UPDATE sessions SET {set} WHERE id = '{session}'")).await, "done", "{set}");
     }
 }
@@ -239,7 +254,8 @@ async fn the_lobby_forgets_what_did_not_begin() {
     let mut at = Vec::new();
     for hours in [-24 * 365, -7, -5, 1] {
         let session = open_session(&world, seer, adventure, true).await;
-        let sql = format!("UPDATE sessions SET scheduled_start = now() + INTERVAL '{hours} hours' WHERE id = '{session}'");
+        let sql =
+            format!("UPDATE sessions SET scheduled_start = now() + INTERVAL '{hours} hours' WHERE id = '{session}'");
         world.owner().exec(&sql).await.unwrap();
         at.push(session);
     }
@@ -261,7 +277,9 @@ async fn a_modifier_is_an_integer_in_its_text_too() {
             table.session, table.players[0].character
         )
     };
-    for value in ["5.0", "5.00", "0.0", "-3.0", "50e-1", "5.5", "1e400", "\"5\"", "null", "true", "11", "-11", "[5]", "{}"] {
+    for value in
+        ["5.0", "5.00", "0.0", "-3.0", "50e-1", "5.5", "1e400", "\"5\"", "null", "true", "11", "-11", "[5]", "{}"]
+    {
         for person in [&table.players[0].person, &world.service()] {
             let outcome = person.exec(&with(value)).await;
             let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "valid_modifiers"));
@@ -302,7 +320,11 @@ async fn nothing_heals_nobody() {
     let before = number(&world, &points).await;
     for person in [&player.person, &table.seer, &world.service()] {
         for change in ["NULL", "NULL::integer", "(SELECT NULL::integer)", "0"] {
-            let outcome = told(person.exec(&format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character)).await);
+            let outcome = told(
+                person
+                    .exec(&format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character))
+                    .await,
+            );
             assert_eq!(number(&world, &points).await, before, "{change}: {outcome}");
         }
     }

@@ -62,7 +62,8 @@ async fn nobody_seats_another() {
                     assert_eq!(would(person, &sql).await, "42501", "{status}: {sql}");
                 }
                 // Another's character in a seat of one's own.
-                let with_theirs = own_seat(mine.session, accomplice.id, &format!("character_id = '{}'", victim.character));
+                let with_theirs =
+                    own_seat(mine.session, accomplice.id, &format!("character_id = '{}'", victim.character));
                 assert_ne!(would(person, &with_theirs).await, "done", "{status}: {with_theirs}");
             }
         }
@@ -104,9 +105,11 @@ async fn no_character_takes_two_players_seats() {
     let stranger = world.player().await;
     let sql = seat(mine.session, stranger.id, victim.character);
     assert_eq!(ask(&stranger.person, &sql).await, "SP006");
-    let join = format!("SELECT * FROM private.join_by_code('{}', '{}')", code(&world, mine.session).await, victim.character);
+    let join =
+        format!("SELECT * FROM private.join_by_code('{}', '{}')", code(&world, mine.session).await, victim.character);
     assert_eq!(ask(&stranger.person, &join).await, "SP006");
-    let own = format!("SELECT * FROM private.join_by_code('{}', '{}')", code(&world, mine.session).await, stranger.character);
+    let own =
+        format!("SELECT * FROM private.join_by_code('{}', '{}')", code(&world, mine.session).await, stranger.character);
     assert_eq!(ask(&stranger.person, &own).await, "done");
     let change = own_seat(mine.session, stranger.id, &format!("character_id = '{}'", victim.character));
     assert_eq!(ask(&stranger.person, &change).await, "SP006");
@@ -150,7 +153,8 @@ async fn a_seer_never_chooses_a_players_character() {
         let table = world.table(1).await;
         let player = &table.players[0];
         let spare = world.character(player.id).await;
-        let steps = ["is_active = false".to_owned(), format!("character_id = '{spare}'"), "is_active = true".to_owned()];
+        let steps =
+            ["is_active = false".to_owned(), format!("character_id = '{spare}'"), "is_active = true".to_owned()];
         let steps: Vec<String> = steps.iter().map(|set| own_seat(table.session, player.id, set)).collect();
         if in_one {
             assert_eq!(ask(&table.seer, &steps.join("; ")).await, "SP018");
@@ -191,7 +195,12 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
     for status in ["waiting", "active", "paused"] {
         let table = world.table(2).await;
         world.set(&table, "is_public = true").await;
-        for step in [&["active"][..], &["active", "paused"]].iter().find(|steps| steps.last() == Some(&status)).into_iter().flat_map(|steps| steps.iter()) {
+        for step in [&["active"][..], &["active", "paused"]]
+            .iter()
+            .find(|steps| steps.last() == Some(&status))
+            .into_iter()
+            .flat_map(|steps| steps.iter())
+        {
             world.set(&table, &format!("status = '{step}'")).await;
         }
         let player = &table.players[0];
@@ -236,7 +245,10 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
         }
         let outcome = finish(past, &with("is_active = true")).await;
         assert!(["SP028", "40001", "done"].contains(&outcome.as_str()), "{outcome}");
-        let sits = format!("session_players WHERE session_id = '{}' AND user_id = '{}' AND is_active", table.session, player.id);
+        let sits = format!(
+            "session_players WHERE session_id = '{}' AND user_id = '{}' AND is_active",
+            table.session, player.id
+        );
         assert_eq!(world.owner().count(&sits).await, 0, "{status}");
         // Others cannot clear it.
         for person in [&table.players[1].person, &world.somebody().await] {
@@ -244,7 +256,11 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
         }
         // The Seer can; then the player comes back.
         assert_eq!(ask(&table.seer, &with("removed_at = NULL")).await, "done");
-        let back = if status == "waiting" { with("is_active = true") } else { format!("SELECT * FROM private.join_by_code('{code}', '{spare}')") };
+        let back = if status == "waiting" {
+            with("is_active = true")
+        } else {
+            format!("SELECT * FROM private.join_by_code('{code}', '{spare}')")
+        };
         assert_eq!(ask(&player.person, &back).await, "done", "{status}");
     }
     sound(&world).await;

@@ -7,26 +7,73 @@ use crate::world::{Person, World};
 
 /// What no name holds.
 const FORBIDDEN: &[char] = &[
-    '\u{1}', '\u{7}', '\u{8}', '\t', '\n', '\u{b}', '\u{c}', '\r', '\u{1b}', '\u{1f}', '\u{7f}', '\u{80}', '\u{85}', '\u{9f}',
-    '\u{200b}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}',
-    '\u{2068}', '\u{2069}', '\u{feff}',
+    '\u{1}', '\u{7}', '\u{8}', '\t', '\n', '\u{b}', '\u{c}', '\r', '\u{1b}', '\u{1f}', '\u{7f}', '\u{80}', '\u{85}',
+    '\u{9f}', '\u{200b}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
+    '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
 ];
 
 /// What shows nothing, however often.
 const INVISIBLE: &[&str] = &[
-    "     ", "\u{a0}\u{a0}\u{a0}", "\u{1680}\u{1680}\u{1680}", "\u{2000}\u{2001}\u{2002}\u{2003}", "\u{2004}\u{2005}\u{2006}\u{2007}",
-    "\u{2008}\u{2009}\u{200a}", "\u{202f}\u{202f}\u{202f}", "\u{205f}\u{205f}\u{205f}", "\u{3000}\u{3000}\u{3000}",
-    "\u{200d}\u{200d}\u{200d}", "\u{200c}\u{200d}\u{200c}", " \u{200d} ", "\u{2800}\u{2800}\u{2800}", "\u{3164}\u{3164}\u{3164}",
-    "\u{115f}\u{1160}\u{115f}", "\u{ffa0}\u{ffa0}\u{ffa0}", "\u{ad}\u{ad}\u{ad}", "\u{34f}\u{34f}\u{34f}", "\u{180e}\u{180e}\u{180e}",
-    "\u{2060}\u{2060}\u{2060}", "\u{2061}\u{2062}\u{2063}\u{2064}", "\u{fe0f}\u{fe0f}\u{fe0f}", "\u{e0100}\u{e0100}\u{e0100}",
-    "\u{e0020}\u{e0041}\u{e007f}", "\u{200e}\u{200f}\u{61c}", " \u{a0}\u{3000}\u{200d}\u{fe0f}",
+    "     ",
+    "\u{a0}\u{a0}\u{a0}",
+    "\u{1680}\u{1680}\u{1680}",
+    "\u{2000}\u{2001}\u{2002}\u{2003}",
+    "\u{2004}\u{2005}\u{2006}\u{2007}",
+    "\u{2008}\u{2009}\u{200a}",
+    "\u{202f}\u{202f}\u{202f}",
+    "\u{205f}\u{205f}\u{205f}",
+    "\u{3000}\u{3000}\u{3000}",
+    "\u{200d}\u{200d}\u{200d}",
+    "\u{200c}\u{200d}\u{200c}",
+    " \u{200d} ",
+    "\u{2800}\u{2800}\u{2800}",
+    "\u{3164}\u{3164}\u{3164}",
+    "\u{115f}\u{1160}\u{115f}",
+    "\u{ffa0}\u{ffa0}\u{ffa0}",
+    "\u{ad}\u{ad}\u{ad}",
+    "\u{34f}\u{34f}\u{34f}",
+    "\u{180e}\u{180e}\u{180e}",
+    "\u{2060}\u{2060}\u{2060}",
+    "\u{2061}\u{2062}\u{2063}\u{2064}",
+    "\u{fe0f}\u{fe0f}\u{fe0f}",
+    "\u{e0100}\u{e0100}\u{e0100}",
+    "\u{e0020}\u{e0041}\u{e007f}",
+    "\u{200e}\u{200f}\u{61c}",
+    " \u{a0}\u{3000}\u{200d}\u{fe0f}",
 ];
 
 /// Names as people have them.
 const NAMES: &[&str] = &[
-    "Ada", "O'Brien-Łukasz", "Zoë Ångström", "Владимир", "Ελένη", "محمد علی", "می\u{200c}خواهم", "שָׁלוֹם", "नरेन्द्र", "क्\u{200d}ष",
-    "สมชาย", "王小明", "山田 太郎", "김철수", "ᏣᎳᎩ", "አበበ", "தமிழ்", "မြန်မာ", "👩\u{200d}🚀 Ada", "👨\u{200d}👩\u{200d}👧", "🏳\u{fe0f}\u{200d}🌈🏴", "🇩🇪🇫🇷",
-    "e\u{301}e\u{301}", "Ada\u{3000}Lovelace", "Ada\u{a0}Lovelace", "𝕬𝖉𝖆", "!?*", "42", "A\u{200d}B", "❤\u{fe0f}❤\u{fe0f}",
+    "Ada",
+    "O'Brien-Łukasz",
+    "Zoë Ångström",
+    "Владимир",
+    "Ελένη",
+    "محمد علی",
+    "می\u{200c}خواهم",
+    "שָׁלוֹם",
+    "नरेन्द्र",
+    "क्\u{200d}ष",
+    "สมชาย",
+    "王小明",
+    "山田 太郎",
+    "김철수",
+    "ᏣᎳᎩ",
+    "አበበ",
+    "தமிழ்",
+    "မြန်မာ",
+    "👩\u{200d}🚀 Ada",
+    "👨\u{200d}👩\u{200d}👧",
+    "🏳\u{fe0f}\u{200d}🌈🏴",
+    "🇩🇪🇫🇷",
+    "e\u{301}e\u{301}",
+    "Ada\u{3000}Lovelace",
+    "Ada\u{a0}Lovelace",
+    "𝕬𝖉𝖆",
+    "!?*",
+    "42",
+    "A\u{200d}B",
+    "❤\u{fe0f}❤\u{fe0f}",
 ];
 
 /// Each name that a client writes, new and changed, with the name left open.
@@ -44,7 +91,8 @@ async fn named(world: &World) -> Vec<Named> {
     let draft = world.draft(seer.uuid()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
     let creature: Uuid = world.owner().value(&sql).await.unwrap();
-    let update = |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $NAME$ WHERE id = '{id}'");
+    let update =
+        |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $NAME$ WHERE id = '{id}'");
     vec![
         Named {
             what: "display name",
@@ -97,7 +145,9 @@ async fn no_name_holds_what_deceives() {
     for named in named(&world).await {
         for write in &named.writes {
             for letter in FORBIDDEN {
-                for text in [format!("Ada{letter}Lovelace"), format!("{letter}Ada Lovelace"), format!("Ada Lovelace{letter}")] {
+                for text in
+                    [format!("Ada{letter}Lovelace"), format!("{letter}Ada Lovelace"), format!("Ada Lovelace{letter}")]
+                {
                     let outcome = named.person.exec(&write.replace("$NAME$", &literal(&text))).await;
                     let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "clean_name"));
                     assert!(refused, "{}: {text:?}: {outcome:?}", named.what);
@@ -165,7 +215,9 @@ async fn a_sign_up_takes_strings_alone_from_its_metadata() {
     for value in ["42", "true", "null", "[\"Ada\"]", "{\"name\": \"Ada\"}", "\"\""] {
         let id = Uuid::new_v4();
         let metadata = format!("{{\"display_name\": {value}, \"avatar_url\": {value}, \"full_name\": \"Grace\"}}");
-        let sql = format!("INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', '{metadata}')");
+        let sql = format!(
+            "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', '{metadata}')"
+        );
         assert_eq!(ask(&world.owner(), &sql).await, "done", "{value}");
         let read = format!("SELECT display_name FROM users WHERE id = '{id}' AND avatar_url IS NULL");
         assert_eq!(world.owner().value::<String>(&read).await.unwrap(), "Grace", "{value}");
@@ -182,10 +234,14 @@ async fn a_sign_up_takes_strings_alone_from_its_metadata() {
     ] {
         let id = Uuid::new_v4();
         let metadata = serde_json::json!({ "avatar_url": address }).to_string();
-        let sql = format!("INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', {})", literal(&metadata));
+        let sql = format!(
+            "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', {})",
+            literal(&metadata)
+        );
         assert_eq!(ask(&world.owner(), &sql).await, "done", "{address}");
         let there = world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NOT NULL")).await;
-        if ![" https://example.org", "HTTPS://example.org/a.png", "https://example.org/\u{202e}gnp"].contains(&address) {
+        if ![" https://example.org", "HTTPS://example.org/a.png", "https://example.org/\u{202e}gnp"].contains(&address)
+        {
             assert_eq!(there == 1, kept, "{address}");
         }
     }
