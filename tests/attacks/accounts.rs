@@ -305,6 +305,23 @@ async fn a_write_that_sees_the_past_is_refused_after_the_closing() {
     sound(&world).await;
 }
 
+#[tokio::test]
+async fn a_closing_that_sees_the_past_closes_the_present() {
+    let world = World::new().await;
+    let count = writes(&everything(&world).await).len();
+    for place in (0..count).step_by(2) {
+        let of = everything(&world).await;
+        let take_back = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", of.published);
+        let sql = if place == 0 { take_back } else { writes(&of).remove(place) };
+        let closing = of.me.begin_with_snapshot().await;
+        assert_eq!(ask(&of.me, &sql).await, "done", "{sql}");
+        let outcome = finish(closing, &format!("SELECT private.close_account('{}')", of.account)).await;
+        assert!(["done", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
+        assert_eq!(is_closed(&world, of.account).await, outcome == "done", "{sql}");
+        assert_eq!(crate::evening::broken(&world).await, [""; 0], "{sql}");
+    }
+}
+
 /// What a person may have begun a moment before the account closes.
 fn begun(account: Uuid, player: &Player, adventure: Uuid, public: Uuid, left: Uuid, code: &str) -> Vec<String> {
     vec![

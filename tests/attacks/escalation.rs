@@ -3,7 +3,7 @@
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{told, within};
+use super::{told, within, would};
 use crate::world::{Person, Table, World, heroic_save, insert_character, roll, seat};
 
 #[tokio::test]
@@ -206,24 +206,26 @@ impl Scene {
 async fn no_temporary_object_of_the_callers_runs_as_the_owner() {
     let scene = Scene::new().await;
     let mut sprung = Vec::new();
-    for (person, sql) in scene.asks() {
-        // Without traps, to know that it does something.
-        let transaction = person.begin().await;
-        let outcome = told(within(&transaction, &sql).await);
-        assert_eq!(outcome, "done", "{sql}");
-        transaction.rollback().await.unwrap();
-        for path in
-            ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"]
-        {
+    for person in [&scene.table.players[0].person, &scene.table.seer] {
+        let asks: Vec<String> =
+            scene.asks().into_iter().filter(|(asker, _)| asker.id == person.id).map(|(_, sql)| sql).collect();
+        // Without traps, to know that each does something.
+        for sql in &asks {
+            assert_eq!(would(person, sql).await, "done", "{sql}");
+        }
+        for path in ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"] {
             let transaction = person.begin().await;
-            within(&transaction, "SET LOCAL sparc.attacker = 'authenticated'").await.unwrap();
-            within(&transaction, TRAPS).await.unwrap();
-            within(&transaction, IMPOSTORS).await.unwrap();
-            within(&transaction, path).await.unwrap();
-            // What the caller writes is the caller's: it runs as the caller, and is no matter here.
-            let outcome = within(&transaction, &sql).await;
-            if outcome.as_ref().is_err_and(|refused| path.is_empty() || refused.code == "ZZ666") {
-                sprung.push(format!("{path} {sql}: {outcome:?}"));
+            for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS, IMPOSTORS, path] {
+                within(&transaction, sql).await.unwrap();
+            }
+            for sql in &asks {
+                within(&transaction, "SAVEPOINT before").await.unwrap();
+                let outcome = within(&transaction, sql).await;
+                // What the caller's own words mean by such a path is the caller's, and runs as the caller.
+                if outcome.as_ref().is_err_and(|refused| path.is_empty() || refused.code == "ZZ666") {
+                    sprung.push(format!("{path} {sql}: {outcome:?}"));
+                }
+                within(&transaction, "ROLLBACK TO before").await.unwrap();
             }
             transaction.rollback().await.unwrap();
         }

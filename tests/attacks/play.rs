@@ -34,9 +34,9 @@ async fn entangled(world: &World, status: &str) -> [Uuid; 2] {
 
 #[tokio::test]
 async fn statements_over_many_rows_never_wait_for_each_other_in_a_circle() {
-    for round in 0..12 {
+    for round in 0..4 {
         let world = World::new().await;
-        let status = if round % 2 == 0 { "active" } else { "waiting" };
+        let status = if round == 1 { "waiting" } else { "active" };
         let [one, other] = entangled(&world, status).await;
         let owner = world.owner();
         let ends = if status == "active" { "completed" } else { "cancelled" };
@@ -44,7 +44,7 @@ async fn statements_over_many_rows_never_wait_for_each_other_in_a_circle() {
             |seer: Uuid| format!("UPDATE sessions SET status = '{ends}' WHERE seer_id = '{seer}' AND ended_at IS NULL");
         let player: Uuid = owner.value("SELECT user_id FROM session_players LIMIT 1").await.unwrap();
         let mut asks = vec![(world.user(one), all(one)), (world.user(other), all(other))];
-        match round % 4 {
+        match round {
             0 => {}
             1 => asks.push((
                 world.user(player),
