@@ -16,6 +16,7 @@ mod events;
 mod faults;
 mod identities;
 mod interleavings;
+mod inputs;
 mod migrations;
 mod model;
 mod operations;

@@ -123,13 +123,13 @@ WHERE roll.created_at BETWEEN now() - INTERVAL '23 hours' AND now()
     SELECT FROM public.session_events AS event
     WHERE event.session_id = roll.session_id
       AND event.event_type = 'dice_rolled'
-      AND event.payload ->> 'rollId' = roll.id::text
+      AND event.payload ->> 'roll_id' = roll.id::text
   )
 UNION ALL
-SELECT 'the table was told of nothing that did not happen', event.id::text, event.payload ->> 'rollId'
+SELECT 'the table was told of nothing that did not happen', event.id::text, event.payload ->> 'roll_id'
 FROM public.session_events AS event
 WHERE event.event_type = 'dice_rolled'
-  AND NOT EXISTS (SELECT FROM public.dice_rolls AS roll WHERE roll.id::text = event.payload ->> 'rollId')
+  AND NOT EXISTS (SELECT FROM public.dice_rolls AS roll WHERE roll.id::text = event.payload ->> 'roll_id')
 UNION ALL
 SELECT 'the last that a table was told of its status is its status', session.id::text, told.status
 FROM public.sessions AS session

@@ -62,6 +62,8 @@ pub(crate) const RULES: &[&str] = &[
     "private.claim_heroic_save()",
     "private.roll_dice()",
     "private.tell_roll()",
+    "private.can_broadcast()",
+    "private.broadcast_event()",
     "private.number_event()",
     "private.clean_events(integer)",
     "private.cleanup_old_events()",
@@ -97,6 +99,7 @@ pub(crate) const ACCESS: &[&str] = &[
     "private.join_by_code(text, uuid)",
     "private.may_roll(uuid, uuid, uuid)",
     "private.is_public_archived_session(uuid)",
+    "private.can_follow(text)",
 ];
 
 /// Takes from the API's roles what default privileges gave them on the functions.

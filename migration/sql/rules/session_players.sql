@@ -242,14 +242,14 @@ BEGIN
     seat.session_id,
     CASE WHEN seat.seats > 0 THEN 'player_joined' ELSE 'player_left' END,
     jsonb_build_object(
-      'userId', seat.user_id,
-      'displayName', profile.display_name,
-      'avatarUrl', profile.avatar_url,
-      'characterId', seat.character_id,
-      'characterName', hero.name,
-      'characterClass', hero.class,
-      'seatsTaken', session.seats_taken,
-      'maxPlayers', session.max_players
+      'user_id', seat.user_id,
+      'display_name', profile.display_name,
+      'avatar_url', profile.avatar_url,
+      'character_id', seat.character_id,
+      'character_name', hero.name,
+      'character_class', hero.class,
+      'seats_taken', session.seats_taken,
+      'max_players', session.max_players
     )
   FROM (
     -- A changed character is neither.

@@ -370,7 +370,7 @@ BEGIN
     VALUES (
       NEW.id,
       'session_status',
-      jsonb_build_object('from', OLD.status, 'to', NEW.status, 'startedAt', NEW.started_at, 'endedAt', NEW.ended_at)
+      jsonb_build_object('from', OLD.status, 'to', NEW.status, 'started_at', NEW.started_at, 'ended_at', NEW.ended_at)
     );
   END IF;
   IF NEW.current_scene_id IS DISTINCT FROM OLD.current_scene_id THEN
@@ -394,7 +394,7 @@ BEGIN
     VALUES (
       NEW.id,
       'game_state',
-      jsonb_build_object('gameState', NEW.game_state, 'version', NEW.game_state_version)
+      jsonb_build_object('game_state', NEW.game_state, 'version', NEW.game_state_version)
     );
   END IF;
   RETURN NULL;

@@ -223,7 +223,7 @@ BEGIN
     AND closed_at IS NULL;
   -- A session that is being archived takes its events with it.
   UPDATE public.session_events
-  SET payload = payload || '{"displayName": "Former player", "avatarUrl": null}'
+  SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
   WHERE session_id = ANY (
     ARRAY(
       SELECT id
@@ -233,7 +233,7 @@ BEGIN
     )
   )
     AND event_type IN ('player_joined', 'player_left')
-    AND payload ->> 'userId' = account::text;
+    AND payload ->> 'user_id' = account::text;
 
   UPDATE public.session_players AS seat
   SET is_active = false

@@ -8,3 +8,6 @@ CREATE TABLE private.account_gates (
 
 ALTER TABLE private.account_gates ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON TABLE private.account_gates FROM PUBLIC, anon, authenticated, service_role;
+
+-- Row security does not apply to deletions in a publication: a subscriber receives the replica identity of every deleted row.
+ALTER TABLE public.session_players REPLICA IDENTITY USING INDEX session_players_replica_id_key;
