@@ -213,7 +213,9 @@ async fn no_temporary_object_of_the_callers_runs_as_the_owner() {
         for sql in &asks {
             assert_eq!(would(person, sql).await, "done", "{sql}");
         }
-        for path in ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"] {
+        for path in
+            ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"]
+        {
             let transaction = person.begin().await;
             for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS, IMPOSTORS, path] {
                 within(&transaction, sql).await.unwrap();

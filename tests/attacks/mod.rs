@@ -9,11 +9,14 @@ use crate::world::{Person, Refused, World, refused};
 mod accounts;
 mod adventures;
 mod escalation;
+mod everything;
 mod leaks;
 mod limits;
 mod maintenance;
+mod past;
 mod play;
 mod seats;
+mod sizes;
 mod texts;
 
 /// What came of a statement: "done", "no row", or the SQLSTATE of its refusal.
@@ -60,6 +63,10 @@ async fn finish(transaction: DatabaseTransaction, sql: &str) -> String {
 async fn close(world: &World, account: Uuid) {
     let sql = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
     assert_eq!(world.owner().exec(&sql).await, Ok(1));
+}
+
+async fn is_closed(world: &World, account: Uuid) -> bool {
+    world.owner().value(&format!("SELECT closed_at IS NOT NULL FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
 /// A public session of that Seer, waiting.

@@ -17,6 +17,7 @@ use crate::{
     world::{World, server},
 };
 
+mod adventures;
 mod game;
 mod sight;
 mod steps;
