@@ -9,6 +9,7 @@ mod attacks;
 mod bounds;
 mod catalog;
 mod characters;
+mod columns;
 mod connections;
 mod documents;
 mod evening;
