@@ -5,6 +5,7 @@
 mod access;
 mod accounts;
 mod adventures;
+mod attacks;
 mod bounds;
 mod catalog;
 mod characters;
@@ -16,6 +17,7 @@ mod events;
 mod faults;
 mod identities;
 mod inputs;
+mod interleavings;
 mod migrations;
 mod model;
 mod operations;
