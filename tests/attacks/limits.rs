@@ -385,7 +385,8 @@ async fn what_is_given_up_is_free_again() {
         let one = format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", me.uuid());
         match end {
             "deleted" => {
-                assert_eq!(ask(&world.service(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "done")
+                assert_eq!(ask(&world.service(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "SP031");
+                assert_eq!(ask(&world.owner(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "done")
             }
             _ => assert_eq!(ask(&me, &format!("UPDATE sessions SET status = '{end}' WHERE id = {one}")).await, "done"),
         }

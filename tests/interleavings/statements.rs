@@ -299,7 +299,7 @@ pub const STATEMENTS: &[Statement] = &[
     by(
         Service,
         "the_service_deletes_sessions",
-        "DELETE FROM public.sessions WHERE id IN (@plays, @zoepaused, @onewaits)",
+        "DELETE FROM public.sessions WHERE id IN (@over, @pin)",
         &[MISSING, BUSY],
     ),
 ];

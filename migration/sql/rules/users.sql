@@ -109,6 +109,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  -- The address is a key: its change waits for those whose foreign keys hold the profile, and they may want to count in it.
+  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   UPDATE public.users
   SET email = private.kept_email(account, address)
   WHERE id = account
