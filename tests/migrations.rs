@@ -92,7 +92,7 @@ async fn eight_at_once_all_succeed() {
         .collect();
     let outcomes = at_once(migrating).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
-    assert_eq!(lines(&db, "SELECT version::text FROM seaql_migrations").await.len(), Migrator::migrations().len());
+    assert_eq!(lines(&db, "SELECT version::text FROM sparc_migrations").await.len(), Migrator::migrations().len());
 }
 
 /// The line cut after each answer, or, in the test command, after some: `SPARC_KILLS=1 cargo test --test integration killed`.
@@ -149,7 +149,7 @@ async fn tables_of_the_same_names_that_are_not_ours_are_left_alone() {
 async fn migrations_that_this_program_does_not_know_stop_it() {
     let (_database, db) = empty().await;
     Migrator::up(&db, None).await.unwrap();
-    db.execute_unprepared("INSERT INTO seaql_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
+    db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
     let before = catalog(&db).await;
     for attempt in [Migrator::up(&db, None).await, Migrator::down(&db, None).await, Migrator::reset(&db).await] {
         assert!(refusal(attempt.unwrap_err()).contains("m29991231_000001_future"));

@@ -140,7 +140,7 @@ async fn what_is_not_ours_and_what_is_not_known_is_said_so() {
     assert!(refused(&["up"], Some(database.url())).contains("table public.sessions"));
     db.execute_unprepared("DROP TABLE sessions").await.unwrap();
     printed(&run(&["up"], Some(database.url())));
-    db.execute_unprepared("INSERT INTO seaql_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
+    db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
     for command in ["up", "down", "reset", "status"] {
         assert!(refused(&[command], Some(database.url())).contains("m29991231_000001_future"), "{command}");
     }
