@@ -265,11 +265,10 @@ impl Plan {
                 Target::Policy(name, table) => {
                     self.push(format!("DROP POLICY IF EXISTS \"{}\" ON {table}", name.replace('"', "\"\"")));
                 }
-                Target::Other => {
-                    for object in wanted.iter().filter(|object| mentions(statement, object)) {
-                        if let Some((name, table)) = on_table(object) {
-                            self.push(format!("DROP POLICY IF EXISTS {name} ON {table}"));
-                        }
+                // A block makes all of its policies.
+                Target::Other if statement.sql.contains("CREATE POLICY") => {
+                    for (name, table) in in_blocks(state, "policy").filter_map(on_table) {
+                        self.push(format!("DROP POLICY IF EXISTS {name} ON {table}"));
                     }
                 }
                 _ => {}
@@ -411,17 +410,20 @@ fn makes_any(statement: &Statement, objects: &BTreeSet<&str>) -> bool {
         Target::View(name) => objects.contains(format!("view {name}").as_str()),
         Target::Trigger(name, table) => of_table("trigger", name, table),
         Target::Policy(name, table) => of_table("policy", &name.replace('"', "\"\""), table),
-        Target::Other => objects.iter().any(|object| mentions(statement, object)),
-        Target::Privilege => false,
+        Target::Other | Target::Privilege => false,
     }
 }
 
-/// A block that makes policies on the platform's own tables, where they are.
-fn mentions(statement: &Statement, object: &str) -> bool {
-    object.starts_with("policy ")
-        && on_table(object).is_some_and(|(name, table)| {
-            statement.sql.contains(table) && statement.sql.contains(name.trim_matches('"'))
-        })
+/// Policies or triggers that no plain statement makes: a block does, for many tables.
+fn in_blocks<'a>(state: &'a State, kind: &'static str) -> impl Iterator<Item = &'a str> {
+    let plain: Vec<Statement> =
+        rules::statements().into_iter().filter(|statement| statement.target != Target::Other).collect();
+    state
+        .expected
+        .keys()
+        .map(String::as_str)
+        .filter(move |object| manifest::kind(object) == kind)
+        .filter(move |object| !plain.iter().any(|statement| makes_any(statement, &BTreeSet::from([*object]))))
 }
 
 /// The values of `enum ('a', 'b')`, quoted as they are.
