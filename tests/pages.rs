@@ -278,7 +278,8 @@ async fn ones_tables_are_walked_live_past_and_archived() {
     world.owner().exec(&fill("completed", "'2026-02-01'::timestamptz + (i / 4) * INTERVAL '1 day'", 40)).await.unwrap();
     assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(100)").await, Ok(40));
     let recently = "now() - (i / 4) * INTERVAL '1 minute'";
-    for (status, ended, how_many) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)] {
+    for (status, ended, how_many) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)]
+    {
         world.owner().exec(&fill(status, ended, how_many)).await.unwrap();
     }
     let other = world.table(1).await;

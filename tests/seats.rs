@@ -164,7 +164,11 @@ async fn a_player_who_is_away_is_removed_too() {
     assert_eq!(world.owner().count(removed).await, 0, "leaving is not being removed");
     assert_eq!(table.seer.exec(&set("removed_at = '2000-01-01'")).await, Ok(1));
     assert_eq!(world.owner().count("session_players WHERE removed_at = now()").await, 0);
-    assert_eq!(world.owner().count("session_players WHERE removed_at > '2000-01-01'").await, 1, "the moment is the server's");
+    assert_eq!(
+        world.owner().count("session_players WHERE removed_at > '2000-01-01'").await,
+        1,
+        "the moment is the server's"
+    );
     assert!(player.person.exec(&set("is_active = true")).await.unwrap_err().is("SP028", "player_removed"));
 }
 

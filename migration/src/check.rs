@@ -178,11 +178,17 @@ impl State {
         report
     }
 
-    /// What the database holds, and what this program carries where that does not apply in it.
-    pub(crate) fn manifest(&self) -> String {
+    /// What the database holds, and the jobs that `pg_cron` is given.
+    pub(crate) fn actual(&self) -> Lines {
         let mut lines: Lines =
             self.found.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();
         lines.extend(rules::jobs().into_iter().map(|(name, command)| (format!("job {name}"), command)));
+        lines
+    }
+
+    /// What the database holds, and what this program carries where that does not apply in it.
+    pub(crate) fn manifest(&self) -> String {
+        let mut lines = self.actual();
         lines.extend(
             manifest::carried()
                 .into_iter()

@@ -24,7 +24,7 @@ mod m20261101_000002_tables;
 pub use check::{Difference, Report};
 pub use connect::{ConnectError, connect};
 pub use failure::user_message;
-pub use manifest::MANIFEST;
+pub use manifest::{MANIFEST, object};
 pub use preflight::PreflightError;
 pub use run::{Command, Status, Step, accounts, dry_run, run, status};
 pub use script::sql;
@@ -122,4 +122,17 @@ where
     C: IntoSchemaManagerConnection<'c>,
 {
     Ok(run::read_state(&db.into_database_executor()).await?.manifest())
+}
+
+/// The same without what this program carries: for making the manifest anew.
+///
+/// # Errors
+///
+/// What the database said.
+#[doc(hidden)]
+pub async fn actual_manifest<'c, C>(db: C) -> Result<String, DbErr>
+where
+    C: IntoSchemaManagerConnection<'c>,
+{
+    Ok(manifest::print(&run::read_state(&db.into_database_executor()).await?.actual()))
 }

@@ -50,7 +50,8 @@ fn accounts() -> TableCreateStatement {
     Table::create()
         .table(("auth", "users"))
         .col(ColumnDef::new("id").uuid().primary_key().default(Expr::cust("gen_random_uuid()")))
-        .col(ColumnDef::new("email").text())
+        // The type that the platform has: conditions of our triggers print it.
+        .col(ColumnDef::new("email").string_len(255))
         .col(ColumnDef::new("phone").text())
         .col(ColumnDef::new("raw_user_meta_data").json_binary())
         .col(ColumnDef::new("is_sso_user").boolean().not_null().default(false))

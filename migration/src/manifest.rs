@@ -73,6 +73,12 @@ pub(crate) fn parse(text: &str) -> Lines {
         .collect()
 }
 
+/// The object that a line of a manifest speaks of.
+#[must_use]
+pub fn object(line: &str) -> Option<&str> {
+    cut(line).map(|(object, _)| object)
+}
+
 /// Cuts at the first `: ` outside quotes.
 fn cut(line: &str) -> Option<(&str, &str)> {
     let mut is_quoted = false;
