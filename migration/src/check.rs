@@ -85,7 +85,7 @@ struct Remembered {
 
 impl Record {
     async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
-        if !preflight::can_read(db, "private.sparc_record").await? {
+        if !preflight::can_read(db, "private", "sparc_record").await? {
             return Ok(Self::default());
         }
         let mut record = Self { is_readable: true, ..Self::default() };

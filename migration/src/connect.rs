@@ -283,7 +283,7 @@ pub fn explain(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError 
 }
 
 fn certificate_reason(said: &str, host: &str) -> String {
-    if said.contains("UnknownIssuer") {
+    if said.contains("UnknownIssuer") || said.contains("BadSignature") {
         "nobody it trusts has signed it; give the certificate of its authority with sslrootcert=FILE".to_owned()
     } else if said.contains("NotValidForName") || said.contains("not valid for name") {
         format!("it is not for \"{host}\"; use the host name that it was issued for, or sslmode=verify-ca")

@@ -172,8 +172,10 @@ async fn agreed(db: &SchemaManagerConnection<'_>, consent: &Consent, command: Co
     if accounts == 0 {
         return Ok(command);
     }
-    let what =
-        format!("The database holds {accounts} accounts, and this deletes everything that they have in the game");
+    let what = format!(
+        "The database holds {accounts} account{}, and this deletes everything that people have in the game",
+        if accounts == 1 { "" } else { "s" }
+    );
     if !io::stdin().is_terminal() {
         return Err(format!("{what}: give --yes if that is meant."));
     }

@@ -30,7 +30,7 @@ pub(crate) struct Place {
     pub(crate) has_stand_in: bool,
     /// The platform sends broadcasts.
     pub(crate) has_realtime: bool,
-    /// `pg_cron` is installed.
+    /// `pg_cron` is installed, and this role may look.
     pub(crate) has_cron: bool,
 }
 
@@ -39,9 +39,23 @@ impl Place {
         query::one(
             db,
             "SELECT
-               coalesce(obj_description(to_regnamespace('auth'), 'pg_namespace') LIKE 'made by sparc%', false) AS has_stand_in,
-               to_regclass('realtime.messages') IS NOT NULL AS has_realtime,
-               EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron') AS has_cron",
+               EXISTS (
+                 SELECT
+                 FROM pg_catalog.pg_namespace
+                 WHERE nspname = 'auth' AND obj_description(oid, 'pg_namespace') LIKE 'made by sparc%'
+               ) AS has_stand_in,
+               EXISTS (
+                 SELECT
+                 FROM pg_catalog.pg_class
+                 JOIN pg_catalog.pg_namespace AS space ON space.oid = relnamespace
+                 WHERE nspname = 'realtime' AND relname = 'messages'
+               ) AS has_realtime,
+               EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron')
+                 AND EXISTS (
+                   SELECT
+                   FROM pg_catalog.pg_namespace
+                   WHERE nspname = 'cron' AND has_schema_privilege(oid, 'USAGE')
+                 ) AS has_cron",
         )
         .await
     }

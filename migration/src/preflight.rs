@@ -86,6 +86,14 @@ pub enum PreflightError {
         /// Each object, as PostgreSQL describes it.
         found: Vec<String>,
     },
+    /// A lock that others hold.
+    #[error(
+        "A lock that is needed here is held by another session ({holders}): end its transaction, and run it again; nothing was changed."
+    )]
+    Locked {
+        /// Each session, and the table.
+        holders: String,
+    },
     /// What `up` cannot put right.
     #[error("{}: this is not repaired by itself, so put it right by hand; nothing was changed.", found.join("; "))]
     NotRepairable {
@@ -112,27 +120,49 @@ impl From<PreflightError> for DbErr {
     }
 }
 
-/// Whether the current role reads every row of the table: not where there is none, nor through row security.
-pub(crate) async fn can_read<C: ConnectionTrait>(db: &C, table: &str) -> Result<bool, DbErr> {
-    let table = query::literal(table);
+/// Whether the current role reads every row of the table: not where there is none, nor through row security. Asks the
+/// catalog alone, because a role without the schema may not even name the table.
+pub(crate) async fn can_read<C: ConnectionTrait>(db: &C, schema: &str, table: &str) -> Result<bool, DbErr> {
     ask(
         db,
         &format!(
-            "SELECT CASE
-               WHEN to_regclass({table}) IS NULL THEN false
-               ELSE has_table_privilege(to_regclass({table}), 'SELECT') AND NOT row_security_active(to_regclass({table}))
-             END AS answer"
+            "SELECT EXISTS (
+               SELECT
+               FROM pg_catalog.pg_class AS class
+               JOIN pg_catalog.pg_namespace AS space ON space.oid = relnamespace
+               WHERE nspname = {}
+                 AND relname = {}
+                 AND has_schema_privilege(space.oid, 'USAGE')
+                 AND has_table_privilege(class.oid, 'SELECT')
+                 AND NOT row_security_active(class.oid)
+             ) AS answer",
+            query::literal(schema),
+            query::literal(table)
         ),
+    )
+    .await
+}
+
+/// Whether anything was ever applied here.
+pub(crate) async fn has_record<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr> {
+    ask(
+        db,
+        "SELECT EXISTS (
+           SELECT
+           FROM pg_catalog.pg_class
+           JOIN pg_catalog.pg_namespace AS space ON space.oid = relnamespace
+           WHERE nspname = 'public' AND relname = 'sparc_migrations'
+         ) AS answer",
     )
     .await
 }
 
 /// The migrations that the database records; none where the role may not read them.
 pub(crate) async fn applied<C: ConnectionTrait>(db: &C) -> Result<Option<Vec<String>>, DbErr> {
-    if ask(db, "SELECT to_regclass('public.sparc_migrations') IS NULL AS answer").await? {
+    if !has_record(db).await? {
         return Ok(Some(Vec::new()));
     }
-    if !can_read(db, "public.sparc_migrations").await? {
+    if !can_read(db, "public", "sparc_migrations").await? {
         return Ok(None);
     }
     Ok(Some(list(db, "SELECT version::text AS name FROM public.sparc_migrations ORDER BY version").await?))

@@ -64,8 +64,10 @@ impl Plan {
             .collect();
         // What the cascade takes of ours is made again, like what was missing.
         let cascaded = dependents::of(db, state, &dropped).await?;
-        for object in &dropped {
-            plan.push(drop(&object.object));
+        for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
+            for object in dropped.iter().filter(|object| kinds.contains(&manifest::kind(&object.object))) {
+                plan.push(drop(&object.object));
+            }
         }
 
         let mut missing: BTreeSet<String> =
@@ -233,8 +235,16 @@ impl Plan {
                     .map(|difference| difference.object.as_str()),
             )
             .collect();
-        let chosen: Vec<Statement> =
-            rules::statements().into_iter().filter(|statement| makes_any(statement, &wanted)).collect();
+        let is_policy_in_block = in_blocks(state, "policy").any(|object| wanted.contains(object));
+        let is_trigger_in_block = in_blocks(state, "trigger").any(|object| wanted.contains(object));
+        let is_chosen = |statement: &Statement| match statement.target {
+            Target::Other => {
+                (is_policy_in_block && statement.sql.contains("CREATE POLICY"))
+                    || (is_trigger_in_block && statement.sql.contains(" TRIGGER "))
+            }
+            _ => makes_any(statement, &wanted),
+        };
+        let chosen: Vec<Statement> = rules::statements().into_iter().filter(is_chosen).collect();
         let (first, then): (Vec<Statement>, Vec<Statement>) =
             chosen.into_iter().partition(|statement| matches!(statement.target, Target::Function(_) | Target::View(_)));
         for statement in &first {
@@ -314,6 +324,13 @@ impl Plan {
                 self.push(format!("GRANT {privileges} ON {on} TO {role}"));
             }
         }
+        // A table that is made again was published because we said so, not because an operator did.
+        for table in missing.iter().filter_map(|object| object.strip_prefix("table ")) {
+            let is_published = state.expected.contains_key(&format!("publication supabase_realtime of {table}"));
+            if is_published && !missing.contains("publication supabase_realtime") {
+                self.push(format!("ALTER PUBLICATION supabase_realtime ADD TABLE {table}"));
+            }
+        }
         if missing.contains("publication supabase_realtime") {
             self.push(rules::PUBLICATION);
         } else if changed.iter().any(|difference| difference.object == "publication supabase_realtime") {
@@ -365,14 +382,14 @@ fn must_be_dropped(difference: &Difference) -> bool {
 fn drop(object: &str) -> String {
     let (kind, rest) = object.split_once(' ').unwrap_or_default();
     match (kind, on_table(object)) {
-        ("constraint", Some((name, table))) => format!("ALTER TABLE {table} DROP CONSTRAINT {name}"),
+        ("constraint", Some((name, table))) => format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}"),
         ("index", Some((name, table))) => {
             let schema = table.split('.').next().unwrap_or("public");
-            format!("DROP INDEX {schema}.{name}")
+            format!("DROP INDEX IF EXISTS {schema}.{name}")
         }
-        ("trigger" | "policy", Some(_)) => format!("DROP {kind} {rest}"),
+        ("trigger" | "policy", Some(_)) => format!("DROP {kind} IF EXISTS {rest}"),
         // Policies, triggers and checks of ours go along, and are made again.
-        _ => format!("DROP {kind} {rest} CASCADE"),
+        _ => format!("DROP {kind} IF EXISTS {rest} CASCADE"),
     }
 }
 

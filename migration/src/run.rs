@@ -3,8 +3,8 @@
 use sea_orm_migration::{
     MigrationTrait, MigratorTrait, SchemaManagerConnection, async_trait,
     sea_orm::{
-        self, AccessMode, ConnectionTrait, DatabaseTransaction, DbErr, DynIden, FromQueryResult, IsolationLevel,
-        SqlErr, TransactionTrait,
+        self, AccessMode, ConnectionTrait, DatabaseTransaction, DbErr, DynIden, FromQueryResult, SqlErr,
+        TransactionTrait,
     },
 };
 
@@ -131,10 +131,11 @@ pub async fn accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     }
     let transaction = begin(db, AccessMode::ReadOnly).await?;
     let mut accounts = 0;
-    for table in ["public.users", "auth.users"] {
-        let is_ours = "SELECT to_regclass('public.sparc_migrations') IS NOT NULL AS answer";
-        if query::ask(&transaction, is_ours).await? && preflight::can_read(&transaction, table).await? {
-            let count: Count = query::one(&transaction, &format!("SELECT count(*) AS count FROM {table}")).await?;
+    let has_record = preflight::has_record(&transaction).await?;
+    for schema in ["public", "auth"] {
+        if has_record && preflight::can_read(&transaction, schema, "users").await? {
+            let count: Count =
+                query::one(&transaction, &format!("SELECT count(*) AS count FROM {schema}.users")).await?;
             accounts = accounts.max(count.count);
         }
     }
@@ -158,15 +159,17 @@ fn is_own(db: &SchemaManagerConnection<'_>) -> bool {
 /// somebody else's before: statements of the same names are forgotten.
 async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
     let transaction = match db {
-        SchemaManagerConnection::Connection(pool) => {
-            pool.begin_with_config(Some(IsolationLevel::ReadCommitted), Some(access)).await?
-        }
-        SchemaManagerConnection::Transaction(transaction) => transaction.begin().await?,
-        SchemaManagerConnection::OwnedTransaction(transaction) => transaction.begin().await?,
+        SchemaManagerConnection::Connection(pool) => pool.begin().await?,
+        SchemaManagerConnection::Transaction(transaction) => return transaction.begin().await,
+        SchemaManagerConnection::OwnedTransaction(transaction) => return transaction.begin().await,
     };
+    // Unprepared: SeaORM's own way to say so prepares a statement, before those of others are forgotten.
     if is_own(db) {
         transaction.execute_unprepared("DEALLOCATE ALL").await?;
     }
+    let access = if access == AccessMode::ReadOnly { "READ ONLY" } else { "READ WRITE" };
+    let isolation = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
+    transaction.execute_unprepared(&isolation).await?;
     Ok(transaction)
 }
 
@@ -295,8 +298,29 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
     Ok(())
 }
 
+/// Who holds locks on tables of ours, or the migrators' own lock.
+const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
+       CASE locktype WHEN 'advisory' THEN 'the lock of the migrators' ELSE nspname || '.' || relname END) AS name
+     FROM pg_catalog.pg_locks
+     LEFT JOIN pg_catalog.pg_stat_activity USING (pid)
+     LEFT JOIN pg_catalog.pg_class ON pg_class.oid = relation
+     LEFT JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+     WHERE granted
+       AND pid <> pg_backend_pid()
+       AND pg_locks.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+       AND ((nspname IN ('public', 'private', 'auth') AND relkind = 'r')
+         OR (locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = 358434263618))
+     ORDER BY 1";
+
 /// Says which rows or which lock were in the way, where that can still be seen.
 async fn explain(db: &SchemaManagerConnection<'_>, asked: Option<Asked>, error: DbErr) -> DbErr {
+    if connect::sqlstate(&error).as_deref() == Some("55P03") {
+        let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
+        return match query::list(&transaction, HOLDERS).await {
+            Ok(holders) if !holders.is_empty() => PreflightError::Locked { holders: holders.join(", ") }.into(),
+            _ => error,
+        };
+    }
     let is_rows = asked.is_some() && (error.sql_err().is_some() || is_violation(&error));
     if let (true, Some(asked)) = (is_rows, asked) {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };

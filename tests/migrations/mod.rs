@@ -1,11 +1,17 @@
 //! The migrations as a library: up and down, alone and at once, on plain PostgreSQL and on a platform like Supabase.
 
+mod drift;
+mod operators;
+mod poolers;
+mod scripts;
+mod tls;
+
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
 use sparc::{
     migration::{Migrator, connect, sea_orm_migration::MigratorTrait},
     service::{Operations, Sparc, characters::NewCharacter},
 };
-use throwaway::Database;
+use throwaway::{Database, Server};
 
 use crate::{
     faults::{network::Line, times},
@@ -29,10 +35,10 @@ pub async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
 
 /// Everything that a database holds besides rows, to the letter, a line each.
 pub async fn catalog(db: &DatabaseConnection) -> Vec<String> {
-    lines(db, include_str!("catalog.sql")).await
+    lines(db, include_str!("../catalog.sql")).await
 }
 
-fn refusal(error: DbErr) -> String {
+pub fn refusal(error: DbErr) -> String {
     let DbErr::Migration(sentence) = error else { panic!("not a refusal: {error}") };
     assert!(sentence.ends_with('.') && !sentence.contains('\n'), "one sentence: {sentence}");
     sentence
@@ -194,15 +200,17 @@ async fn accounts_that_were_there_before_get_their_profile() {
     assert_eq!(lines(&db, "SELECT email FROM users WHERE email LIKE 'gone%'").await, Vec::<String>::new());
 }
 
-/// A platform as Supabase lays it out: its roles and schemas are there, and the owner of the database is no superuser.
+/// A project of the platform: a connection for its administrator, and one for its owner, who is no superuser.
 async fn platform() -> (Database, DatabaseConnection, DatabaseConnection) {
-    let (database, admin) = empty().await;
-    admin.execute_unprepared(include_str!("platform.sql")).await.unwrap();
-    let owner = connect(&login(database.url(), "platform_owner", "platform")).await.unwrap();
-    (database, admin, owner)
+    static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
+    let server = SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await;
+    let database = server.empty().await.unwrap();
+    let administrator = connect(&database.administrator_url()).await.unwrap();
+    let owner = connect(database.url()).await.unwrap();
+    (database, administrator, owner)
 }
 
-fn login(url: &str, role: &str, password: &str) -> String {
+pub fn login(url: &str, role: &str, password: &str) -> String {
     let (_, rest) = url.split_once('@').unwrap();
     format!("postgres://{role}:{password}@{rest}")
 }
@@ -254,7 +262,7 @@ async fn a_night_begins_on_a_platform() {
         ))
         .await
         .unwrap();
-    let sparc = Sparc::connect(&login(database.url(), "platform_owner", "platform")).await.unwrap();
+    let sparc = Sparc::connect(database.url()).await.unwrap();
     let ada = sparc.as_user(id);
     assert_eq!(ada.users().me().await.unwrap().display_name, "ada");
     let new = NewCharacter { name: "Brunhild".into(), ..Default::default() };
@@ -273,7 +281,7 @@ async fn a_night_begins_on_a_platform() {
     admin
         .execute_unprepared(&format!(
             "INSERT INTO auth.users (id, email) VALUES ('{ben}', 'ben@x.org');
-             SET ROLE supabase_auth_admin; REVOKE UPDATE ON auth.users FROM platform_owner; RESET ROLE"
+             SET ROLE supabase_auth_admin; REVOKE UPDATE ON auth.users FROM postgres; RESET ROLE"
         ))
         .await
         .unwrap();
