@@ -32,6 +32,9 @@ pub use script::sql;
 /// What always holds, as one query that must return no row: a tool for operators, and for tests.
 pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 
+/// Sets every counter to what the rows say, for rows that came while triggers were off. To be run in a transaction.
+pub const RECOUNT: &str = include_str!("../sql/recount.sql");
+
 /// The schema: numbered migrations for its structure, and the rules that `up` applies after them, and again whenever the
 /// database differs from what this program carries.
 ///

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// One file per table, after what they share; then who may do what.
-const FILES: [&str; 24] = [
+const FILES: [&str; 26] = [
     include_str!("../sql/rules/shared.sql"),
     include_str!("../sql/rules/users.sql"),
     include_str!("../sql/rules/characters.sql"),
@@ -21,6 +21,7 @@ const FILES: [&str; 24] = [
     include_str!("../sql/rules/tutorial_progress.sql"),
     include_str!("../sql/rules/archive.sql"),
     include_str!("../sql/rules/limits.sql"),
+    include_str!("../sql/rules/broadcast.sql"),
     include_str!("../sql/access/users.sql"),
     include_str!("../sql/access/characters.sql"),
     include_str!("../sql/access/adventures.sql"),
@@ -32,6 +33,7 @@ const FILES: [&str; 24] = [
     include_str!("../sql/access/tutorial_progress.sql"),
     include_str!("../sql/access/archive.sql"),
     include_str!("../sql/access/closed_accounts.sql"),
+    include_str!("../sql/access/broadcast.sql"),
     include_str!("../sql/access/functions.sql"),
 ];
 

@@ -109,8 +109,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::AdventureNotPlayable`], [`Error::NotFound`] for the adventure, [`Error::IdConflict`],
-    /// [`Error::InvalidValue`] for a text with NUL,
+    /// [`Error::AdventureNotPlayable`] also where there is no such adventure, [`Error::SessionLimitReached`],
+    /// [`Error::IdConflict`], [`Error::InvalidValue`] for a text with NUL or a start in the past,
     /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn create(self, new: NewSession) -> Result<sessions::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);

@@ -316,14 +316,15 @@ impl<C: Caller> Users<'_, C> {
         })
     }
 
-    /// Erases an account: the profile loses its personal data, live seats are left, waiting sessions are cancelled,
-    /// drafts go; what others played with it stays (decision "Leaving without tearing history"). Again is no error.
+    /// Closes an account: the profile loses its personal data, seats in live sessions are given up, live sessions it runs
+    /// are cancelled, drafts are deleted; what others played with it stays (decision "Retiring, closing, deleting").
+    /// Idempotent.
     ///
-    /// On Supabase the platform should be asked instead, which also ends the account's sessions; there, this erases what
-    /// is ours and, where the platform allows it, marks the account as deleted.
+    /// On Supabase, ask the platform instead, which also ends the account's logins. There, this closes what is ours and,
+    /// where the platform allows it, marks the account as deleted.
     ///
     /// Who may: a user, oneself; the service, anybody. Three round trips. Events `player_left` and `session_status` at
-    /// the tables concerned.
+    /// the sessions concerned.
     ///
     /// # Errors
     ///
