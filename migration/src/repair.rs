@@ -270,18 +270,15 @@ impl Plan {
         for object in missing.iter().filter(|object| manifest::kind(object) == "table") {
             self.table(object, &state.expected[object]);
         }
+        // Blocks make all of their policies.
+        if is_policy_in_block {
+            for (name, table) in in_blocks(state, "policy").filter_map(on_table) {
+                self.push(format!("DROP POLICY IF EXISTS {name} ON {table}"));
+            }
+        }
         for statement in &then {
-            match &statement.target {
-                Target::Policy(name, table) => {
-                    self.push(format!("DROP POLICY IF EXISTS \"{}\" ON {table}", name.replace('"', "\"\"")));
-                }
-                // A block makes all of its policies.
-                Target::Other if statement.sql.contains("CREATE POLICY") => {
-                    for (name, table) in in_blocks(state, "policy").filter_map(on_table) {
-                        self.push(format!("DROP POLICY IF EXISTS {name} ON {table}"));
-                    }
-                }
-                _ => {}
+            if let Target::Policy(name, table) = &statement.target {
+                self.push(format!("DROP POLICY IF EXISTS \"{}\" ON {table}", name.replace('"', "\"\"")));
             }
             self.push(statement.sql);
         }

@@ -8,7 +8,7 @@ mod tls;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
 use sparc::{
-    migration::{Migrator, connect, sea_orm_migration::MigratorTrait},
+    migration::{self, MANIFEST, Migrator, check, connect, sea_orm_migration::MigratorTrait},
     service::{Operations, Sparc, characters::NewCharacter},
 };
 use throwaway::{Database, Server};
@@ -225,6 +225,33 @@ async fn the_owner_of_a_platform_migrates_it_and_takes_away_only_what_is_ours() 
     assert_eq!(catalog(&admin).await, before, "the platform is as it was");
     Migrator::up(&owner, None).await.unwrap();
     assert_eq!(catalog(&admin).await, migrated);
+}
+
+#[tokio::test]
+async fn what_is_broken_on_a_platform_is_named_and_repaired_by_its_owner() {
+    for (sql, object) in [
+        (
+            "DROP POLICY \"Participants follow their sessions\" ON realtime.messages",
+            "policy \"Participants follow their sessions\" on realtime.messages",
+        ),
+        (
+            "ALTER POLICY \"Participants track their presence\" ON realtime.messages WITH CHECK (true)",
+            "policy \"Participants track their presence\" on realtime.messages",
+        ),
+        ("DROP TRIGGER on_auth_user_created ON auth.users", "trigger on_auth_user_created on auth.users"),
+        ("ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_created", "trigger on_auth_user_created on auth.users"),
+        ("GRANT ALL ON ALL TABLES IN SCHEMA public TO anon", "grant on table public.users to anon"),
+    ] {
+        let (_database, administrator, owner) = platform().await;
+        Migrator::up(&owner, None).await.unwrap();
+        assert!(check(&owner).await.unwrap().is_clean());
+        administrator.execute_unprepared(sql).await.unwrap();
+        let report = check(&owner).await.unwrap();
+        assert!(report.differences.iter().any(|difference| difference.object == object), "{sql}: {report:#?}");
+        Migrator::up(&owner, None).await.unwrap();
+        assert!(check(&owner).await.unwrap().is_clean(), "{sql}");
+        assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST, "{sql}");
+    }
 }
 
 #[tokio::test]
