@@ -86,15 +86,21 @@ impl Plan {
                 _ => changed.push(difference),
             }
         }
+        // What is made again has no privileges; what changes its owner loses those of the owner before.
+        let is_bare = |name: &str| {
+            let view = name.replacen("table ", "view ", 1);
+            missing.contains(name)
+                || missing.contains(&view)
+                || changed
+                    .iter()
+                    .any(|difference| is_anothers(difference) && [name, &view].contains(&&*difference.object))
+        };
         let privileges: Vec<String> = state
             .expected
             .keys()
             .filter(|object| {
-                object.strip_prefix("grant on ").is_some_and(|rest| {
-                    rest.rsplit_once(" to ").is_some_and(|(name, _)| {
-                        missing.contains(&name.replacen("table ", "view ", 1)) || missing.contains(name)
-                    })
-                })
+                let rest = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to "));
+                rest.is_some_and(|(name, _)| is_bare(name))
             })
             .cloned()
             .collect();
@@ -102,6 +108,10 @@ impl Plan {
         plan.structure(state, &missing, &changed);
         plan.rules(state, &missing, &changed);
         plan.privileges(state, &missing, &changed);
+        // Who signed up while no trigger told us of it.
+        if missing.iter().any(|object| object.starts_with("trigger ") && object.ends_with(" on auth.users")) {
+            plan.push(rules::BACKFILL);
+        }
         Ok(plan)
     }
 
@@ -157,12 +167,15 @@ impl Plan {
                 );
             }
         }
+        for difference in changed.iter().filter(|difference| is_anothers(difference)) {
+            self.push(give_to_owner(&difference.object));
+        }
         for difference in changed {
             let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { continue };
             match manifest::kind(&difference.object) {
                 "type" => self.enum_values(&difference.object, is, wanted),
                 "column" => self.column(&difference.object, is, wanted),
-                "table" => self.table(&difference.object, wanted),
+                "table" => self.table(&difference.object, is, wanted),
                 _ => {}
             }
         }
@@ -212,9 +225,9 @@ impl Plan {
         }
     }
 
-    fn table(&mut self, object: &str, wanted: &str) {
+    fn table(&mut self, object: &str, is: &str, wanted: &str) {
         let Some(table) = object.strip_prefix("table ") else { return };
-        if !wanted.contains(", unlogged") {
+        if is.contains(", unlogged") {
             self.push(format!("ALTER TABLE {table} SET LOGGED"));
         }
         if let Some(identity) = wanted.strip_prefix("replica identity ") {
@@ -268,7 +281,7 @@ impl Plan {
             }
         }
         for object in missing.iter().filter(|object| manifest::kind(object) == "table") {
-            self.table(object, &state.expected[object]);
+            self.table(object, "", &state.expected[object]);
         }
         // Blocks make all of their policies.
         if is_policy_in_block {
@@ -355,9 +368,32 @@ fn is_beyond(difference: &Difference) -> bool {
     let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { return false };
     match manifest::kind(&difference.object) {
         "type" => values(is).iter().any(|value| !values(wanted).contains(value)),
-        "domain" | "sequence" => true,
-        _ => is.ends_with("owned by another role") && !wanted.ends_with("owned by another role"),
+        "domain" => !is_anothers(difference),
+        "sequence" => true,
+        _ => false,
     }
+}
+
+/// Whether another role owns the object than the one that owns the rest.
+fn is_anothers(difference: &Difference) -> bool {
+    difference.found.as_deref().is_some_and(|found| found.contains(OTHERS))
+        && difference.expected.as_deref().is_some_and(|expected| !expected.contains(OTHERS))
+}
+
+/// What the catalog query says of such an object.
+const OTHERS: &str = "owned by another role";
+
+fn give_to_owner(object: &str) -> String {
+    format!(
+        "DO $$
+BEGIN
+  EXECUTE format(
+    'ALTER {object} OWNER TO %I',
+    (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'public.sparc_migrations'::regclass)
+  );
+END
+$$"
+    )
 }
 
 /// What cannot be replaced in its place, or is no longer part of the schema.

@@ -236,11 +236,6 @@ async fn up(
         db.execute_unprepared(&repair.sql).await?;
     }
     *asked = None;
-    // Who signed up while no trigger told us of it.
-    if plan.changes.iter().any(|change| matches!(change, Change::Created(object) if object.ends_with(" on auth.users")))
-    {
-        db.execute_unprepared(rules::BACKFILL).await?;
-    }
     rules::execute_all(db, &script::record()).await?;
     verify(db).await?;
     steps.extend(plan.changes.into_iter().map(|change| match change {

@@ -70,7 +70,9 @@ pub(crate) fn objects() -> Vec<String> {
 
 /// Statements as one transaction for `psql`.
 pub(crate) fn transaction(statements: &[String]) -> String {
-    let mut text = String::from("BEGIN;\n\n");
+    // The lock of the program: both may run at once.
+    let mut text =
+        String::from("BEGIN;\n\nDO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(358434263618); END $$;\n\n");
     for statement in statements {
         let statement = statement.trim_end().trim_end_matches(';');
         text.push_str(statement);

@@ -27,6 +27,12 @@ async fn up(db: &DatabaseConnection) -> Vec<Step> {
 /// What is done to the database, and the object that it is done to.
 const BROKEN: &[(&str, &str)] = &[
     ("DROP TABLE creatures CASCADE", "table public.creatures"),
+    ("DROP TABLE private.account_gates CASCADE", "table private.account_gates"),
+    ("DROP TABLE private.sparc_record CASCADE", "table private.sparc_record"),
+    ("ALTER TABLE creatures OWNER TO authenticated", "table public.creatures"),
+    ("ALTER FUNCTION private.is_seer(uuid) OWNER TO authenticated", "function private.is_seer(uuid)"),
+    ("ALTER TYPE attribute OWNER TO authenticated", "type public.attribute"),
+    ("ALTER TABLE session_players REPLICA IDENTITY DEFAULT", "table public.session_players"),
     ("ALTER TABLE characters REPLICA IDENTITY FULL", "table public.characters"),
     ("ALTER TABLE archived_dice_rolls SET UNLOGGED", "table public.archived_dice_rolls"),
     ("ALTER TABLE users DROP COLUMN bio CASCADE", "column bio of public.users"),
