@@ -162,7 +162,7 @@ async fn nobody_of_the_api_touches_the_list_of_migrations_or_a_sequence() {
         "SELECT relname || ' ' || role
           FROM pg_class, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role)
           WHERE relnamespace = 'public'::regnamespace
-            AND (relname = 'seaql_migrations' AND has_any_column_privilege(role, pg_class.oid, 'SELECT, INSERT, UPDATE')
+            AND (relname = 'sparc_migrations' AND has_any_column_privilege(role, pg_class.oid, 'SELECT, INSERT, UPDATE')
               OR CASE relkind WHEN 'S' THEN has_sequence_privilege(role, pg_class.oid, 'SELECT, USAGE, UPDATE') END)",
     )
     .await;
@@ -284,7 +284,7 @@ async fn these_columns_may_be_empty_and_no_others() {
         .values(
             "SELECT relname || ': ' || string_agg(attname, ' ' ORDER BY attnum)
              FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
-             WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'seaql_migrations'
+             WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
                AND attnum > 0 AND NOT attnotnull AND NOT attisdropped
              GROUP BY relname ORDER BY relname",
         )

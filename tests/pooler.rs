@@ -18,10 +18,10 @@ use uuid::Uuid;
 use crate::world::{World, at_once};
 
 /// A pooler that is gone with its handle.
-struct Pooler {
+pub struct Pooler {
     process: Child,
     folder: PathBuf,
-    url: String,
+    pub url: String,
 }
 
 impl Drop for Pooler {
@@ -38,11 +38,16 @@ fn is_root() -> bool {
 
 /// None where it is not installed.
 async fn pooler(world: &World) -> Option<Pooler> {
+    pooler_to(world.url()).await
+}
+
+/// None where it is not installed.
+pub async fn pooler_to(url: &str) -> Option<Pooler> {
     let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"]
         .into_iter()
         .find(|path| fs::exists(path).unwrap_or_default())?;
     // postgres://USER:PASSWORD@HOST:PORT/DATABASE
-    let parts: Vec<&str> = world.url().split(['/', ':', '@', '?']).filter(|part| !part.is_empty()).collect();
+    let parts: Vec<&str> = url.split(['/', ':', '@', '?']).filter(|part| !part.is_empty()).collect();
     let [_, user, password, host, port, database] = parts[..6] else { panic!("{} parts", parts.len()) };
     let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let folder = std::env::temp_dir().join(format!("sparc-pooler-{}", Uuid::new_v4().simple()));

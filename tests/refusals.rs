@@ -32,7 +32,7 @@ async fn every_constraint_says_what_was_wrong() {
         .values::<String>(
             "SELECT concat_ws(' ', contype, conname, conrelid::regclass) FROM pg_constraint
              WHERE connamespace = 'public'::regnamespace AND contype IN ('c', 'u', 'p', 'f')
-               AND conrelid <> 'seaql_migrations'::regclass
+               AND conrelid <> 'sparc_migrations'::regclass
              UNION ALL
              SELECT concat_ws(' ', 'u', indexrelid::regclass, indrelid::regclass) FROM pg_index
              WHERE indisunique AND indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)

@@ -35,7 +35,7 @@ async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
 /// All rows of all tables, a line each.
 const ROWS: &str = "
     SELECT relname || ' ' || replace(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname), true, true, '')::text, E'\\n', '')
-    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'seaql_migrations'
+    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
     ORDER BY relname";
 
 /// A table that played, with a roll.

@@ -50,7 +50,7 @@ async fn a_database_of_a_server_is_a_copy_with_the_whole_schema() {
     // Not a measurement: only that nothing waits.
     assert!(begun.elapsed() < Duration::from_secs(30));
     let db = database.connect(1).await.unwrap();
-    let count = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM seaql_migrations");
+    let count = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM sparc_migrations");
     let count: i64 = db.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
     assert_eq!(count, Migrator::migrations().len() as i64);
 }

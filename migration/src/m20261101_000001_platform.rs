@@ -2,36 +2,47 @@
 
 use sea_orm_migration::prelude::*;
 
+use crate::rules::execute_all;
+
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::begin(manager).await?;
-        crate::execute(manager, include_str!("../sql/platform/up.sql")).await?;
-        if !crate::guard::has_auth(manager.get_connection()).await? {
-            crate::execute(
-                manager,
-                "CREATE SCHEMA auth; COMMENT ON SCHEMA auth IS 'made by sparc: stand-in for the platform'",
-            )
-            .await?;
-            manager.create_table(accounts()).await?;
-            crate::execute(manager, include_str!("../sql/platform/auth.sql")).await?;
-        }
-        // SeaORM's list of migrations lies in `public`, where the API would serve it.
-        crate::execute(
-            manager,
-            "ALTER TABLE seaql_migrations ENABLE ROW LEVEL SECURITY;
-             REVOKE ALL ON TABLE seaql_migrations FROM PUBLIC, anon, authenticated, service_role",
-        )
-        .await
+        execute_all(manager.get_connection(), &up()).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::begin(manager).await?;
-        crate::execute(manager, include_str!("../sql/platform/down.sql")).await
+        execute_all(manager.get_connection(), &[include_str!("../sql/platform/down.sql").to_owned()]).await
     }
+}
+
+pub(crate) fn up() -> Vec<String> {
+    let stand_in = format!(
+        "CREATE SCHEMA auth;
+COMMENT ON SCHEMA auth IS 'made by sparc: stand-in for the platform';
+{};
+{}",
+        accounts().to_string(PostgresQueryBuilder),
+        include_str!("../sql/platform/auth.sql").trim_end()
+    );
+    vec![
+        include_str!("../sql/platform/up.sql").to_owned(),
+        include_str!("../sql/platform/record.sql").to_owned(),
+        // The whole stand-in in one text, because there may be nothing to do.
+        format!(
+            "DO $do$
+BEGIN
+  IF to_regnamespace('auth') IS NULL THEN
+    EXECUTE $stand_in$
+{stand_in}
+    $stand_in$;
+  END IF;
+END
+$do$"
+        ),
+    ]
 }
 
 /// The columns of the platform's accounts that the schema relies on.
@@ -39,7 +50,8 @@ fn accounts() -> TableCreateStatement {
     Table::create()
         .table(("auth", "users"))
         .col(ColumnDef::new("id").uuid().primary_key().default(Expr::cust("gen_random_uuid()")))
-        .col(ColumnDef::new("email").text())
+        // The type that the platform has: conditions of our triggers print it.
+        .col(ColumnDef::new("email").string_len(255))
         .col(ColumnDef::new("phone").text())
         .col(ColumnDef::new("raw_user_meta_data").json_binary())
         .col(ColumnDef::new("is_sso_user").boolean().not_null().default(false))

@@ -1,8 +1,11 @@
-//! Types, tables and indexes; closed to everyone until policies and grants open them.
+//! Types, tables and indexes; closed to everyone until the rules open them.
 
 use sea_orm_migration::prelude::*;
 
-use crate::{functions, tables};
+use crate::{
+    rules::{self, execute_all},
+    statements, tables,
+};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -10,21 +13,27 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::begin(manager).await?;
-        crate::execute(manager, tables::CHECKS).await?;
-        crate::execute(manager, &functions::close(functions::CHECKS)).await?;
-        tables::create(manager).await?;
-        crate::execute(manager, include_str!("../sql/tables/gates.sql")).await?;
-        crate::execute(manager, tables::BOUNDS).await?;
-        crate::execute(manager, tables::VACUUM).await?;
-        crate::execute(manager, include_str!("../sql/tables/comments.sql")).await?;
-        crate::execute(manager, include_str!("../sql/tables/close.sql")).await
+        execute_all(manager.get_connection(), &up()).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::begin(manager).await?;
-        crate::execute(manager, "DROP TABLE private.account_gates").await?;
-        tables::drop(manager).await?;
-        crate::execute(manager, &functions::drop(functions::CHECKS)).await
+        execute_all(manager.get_connection(), &down()).await
     }
+}
+
+pub(crate) fn up() -> Vec<String> {
+    let mut sql = vec![tables::CHECKS.to_owned(), rules::close(&statements::parse(tables::CHECKS))];
+    sql.extend(tables::create());
+    sql.extend(
+        [tables::GATES, tables::BOUNDS, tables::VACUUM, tables::CLOSE, tables::COMMENTS, rules::PUBLICATION]
+            .map(str::to_owned),
+    );
+    sql
+}
+
+fn down() -> Vec<String> {
+    let mut sql = vec![rules::unschedule(), include_str!("../sql/live/down.sql").to_owned()];
+    sql.push("DROP TABLE IF EXISTS private.account_gates CASCADE".to_owned());
+    sql.extend(tables::drop());
+    sql
 }

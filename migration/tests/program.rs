@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use migration::{Migrator, connect};
+use migration::{MANIFEST, Migrator, connect};
 use sea_orm_migration::MigratorTrait;
-use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
 use throwaway::{Database, Server};
 use tokio::sync::OnceCell;
 
@@ -61,6 +61,19 @@ fn refused(arguments: &[&str], url: Option<&str>) -> String {
     said
 }
 
+/// What `check` prints where something differs.
+fn differing(arguments: &[&str], url: Option<&str>) -> String {
+    let output = run(arguments, url);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn scalar<T: sea_orm_migration::sea_orm::TryGetable>(db: &impl ConnectionTrait, sql: &str) -> T {
+    let statement = Statement::from_string(DbBackend::Postgres, sql);
+    db.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
+
 async fn tables(db: &DatabaseConnection) -> i64 {
     let sql = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
     let statement = Statement::from_string(DbBackend::Postgres, sql);
@@ -73,23 +86,122 @@ async fn the_commands_do_what_they_say() {
     let url = Some(database.url());
     let all = names().len();
     assert_eq!(printed(&run(&["status"], url)).matches("pending").count(), all);
-    assert_eq!(tables(&db).await, 0, "status changes nothing");
-    assert_eq!(printed(&run(&["up", "-n", "2"], url)).matches("applied").count(), 2);
-    assert_eq!(printed(&run(&[], url)).matches("applied").count(), all - 2, "up is what it does without a command");
+    assert_eq!(differing(&["check"], url).matches("missing: migration").count(), all);
+    assert_eq!(tables(&db).await, 0, "status and check change nothing");
+    assert_eq!(printed(&run(&["up", "-n", "1"], url)).matches("applied").count(), 1);
+    assert_eq!(printed(&run(&[], url)).matches("applied").count(), all - 1, "up is what it does without a command");
     assert_eq!(printed(&run(&["up"], url)), "nothing to do\n");
+    assert_eq!(printed(&run(&["up", "--dry-run"], url)), "-- nothing to do\n");
     assert_eq!(printed(&run(&["status"], url)).matches("applied").count(), all);
+    assert_eq!(printed(&run(&["check"], url)), "the database is what this program carries\n");
+    assert_eq!(printed(&run(&["manifest"], url)), MANIFEST);
     assert_eq!(printed(&run(&["down"], url)), format!("undone  {}\n", names().pop().unwrap()), "one step");
-    assert_eq!(printed(&run(&["down", "-n", "2"], url)).lines().count(), 2);
-    assert_eq!(printed(&run(&["refresh"], url)).lines().count(), all - 3 + all);
-    assert_eq!(printed(&run(&["fresh"], url)).lines().count(), 2 * all);
+    assert_eq!(printed(&run(&["up"], url)).lines().count(), 2);
+    assert_eq!(printed(&run(&["refresh"], url)).matches("undone").count(), all);
+    assert_eq!(printed(&run(&["fresh"], url)).matches("applied").count(), all);
     assert_eq!(printed(&run(&["reset"], url)).lines().count(), all);
     assert_eq!(tables(&db).await, 0);
     let given = run(&["--database-url", database.url(), "status"], None);
     assert_eq!(printed(&given).matches("pending").count(), all);
+    assert!(printed(&run(&["sql"], None)).contains("CREATE TABLE"), "the script needs no database");
     let help = printed(&run(&["--help"], None));
-    for command in ["up", "down", "fresh", "refresh", "reset", "status", "generate", "--database-url"] {
+    let commands =
+        ["up", "check", "status", "sql", "manifest", "down", "reset", "fresh", "refresh", "generate", "--database-url"];
+    for command in commands {
         assert!(help.contains(command), "{command}");
     }
+    assert!(printed(&run(&["up", "--help"], None)).contains("--dry-run"));
+    assert!(printed(&run(&["fresh", "--help"], None)).contains("--yes"));
+}
+
+#[tokio::test]
+async fn check_exits_with_a_line_for_each_difference_and_up_with_one_for_each_change() {
+    let (database, db) = empty().await;
+    let url = Some(database.url());
+    printed(&run(&["up"], url));
+    db.execute_unprepared(
+        "DROP TRIGGER set_updated_at ON users; GRANT SELECT (email) ON users TO anon;
+         CREATE POLICY support ON users FOR SELECT TO anon USING (false)",
+    )
+    .await
+    .unwrap();
+    let said = differing(&["check"], url);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert!(said.contains("missing: trigger set_updated_at on public.users"), "{said}");
+    assert!(said.contains("changed: grant on table public.users to anon, from select ("), "{said}");
+    assert!(said.contains("hint: policy support on public.users"), "{said}");
+    assert!(printed(&run(&["status"], url)).contains("2 differences"));
+    let sql = printed(&run(&["up", "--dry-run"], url));
+    assert!(sql.starts_with("BEGIN;") && sql.contains("TRIGGER set_updated_at"), "{sql}");
+    assert_eq!(differing(&["check"], url), said, "nothing changed");
+    let changes = printed(&run(&["up"], url));
+    assert_eq!(
+        changes,
+        "changed grant on table public.users to anon\ncreated trigger set_updated_at on public.users\n"
+    );
+    printed(&run(&["check"], url));
+}
+
+#[tokio::test]
+async fn what_accounts_have_is_deleted_only_if_that_is_said() {
+    let (database, db) = empty().await;
+    let url = Some(database.url());
+    printed(&run(&["up"], url));
+    db.execute_unprepared("INSERT INTO auth.users (email) VALUES ('ada@x.org')").await.unwrap();
+    for command in ["down", "reset", "fresh", "refresh"] {
+        let said = refused(&[command], url);
+        assert!(said.contains("1 account,") && said.contains("--yes"), "{said}");
+    }
+    assert_eq!(tables(&db).await, 13, "nothing changed");
+    printed(&run(&["fresh", "--yes"], url));
+    db.execute_unprepared("INSERT INTO auth.users (email) VALUES ('ben@x.org')").await.unwrap();
+    printed(&run(&["reset", "--yes"], url));
+    assert_eq!(tables(&db).await, 0);
+}
+
+#[tokio::test]
+async fn an_operators_object_in_the_way_is_said_so() {
+    let (database, db) = empty().await;
+    let url = Some(database.url());
+    printed(&run(&["up"], url));
+    db.execute_unprepared("CREATE FUNCTION strongest(attribute) RETURNS text LANGUAGE sql AS 'SELECT $1::text'")
+        .await
+        .unwrap();
+    for command in ["down", "reset", "fresh", "refresh"] {
+        assert!(refused(&[command], url).contains("function public.strongest(public.attribute)"), "{command}");
+    }
+    printed(&run(&["check"], url));
+}
+
+#[tokio::test]
+async fn a_server_that_goes_away_midway_is_said_so_and_the_next_up_completes() {
+    let (database, db) = empty().await;
+    let url = Some(database.url());
+    // Somebody holds what the program will wait for: then its connection is ended.
+    let holding = db.begin().await.unwrap();
+    holding.execute_unprepared("SELECT pg_advisory_xact_lock(358434263618)").await.unwrap();
+    let child = program(&["up"], url).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let server = connect(server().await.url()).await.unwrap();
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE application_name = 'sparc migration' AND wait_event = 'advisory'
+                 AND datname = (SELECT datname FROM pg_stat_activity WHERE pid = $1)";
+    let pid: i32 = scalar(&holding, "SELECT pg_backend_pid()").await;
+    loop {
+        let statement = Statement::from_string(DbBackend::Postgres, end.replace("$1", &pid.to_string()));
+        let ended: i64 = server.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        if ended > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("lost") && said.lines().count() == 1, "{said}");
+    holding.rollback().await.unwrap();
+    printed(&run(&["up"], url));
+    printed(&run(&["check"], url));
 }
 
 #[tokio::test]
@@ -140,9 +252,12 @@ async fn what_is_not_ours_and_what_is_not_known_is_said_so() {
     assert!(refused(&["up"], Some(database.url())).contains("table public.sessions"));
     db.execute_unprepared("DROP TABLE sessions").await.unwrap();
     printed(&run(&["up"], Some(database.url())));
-    db.execute_unprepared("INSERT INTO seaql_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
-    for command in ["up", "down", "reset", "status"] {
-        assert!(refused(&[command], Some(database.url())).contains("m29991231_000001_future"), "{command}");
+    db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
+    db.execute_unprepared("UPDATE private.sparc_record SET value = '0.99.0' WHERE name = 'version'").await.unwrap();
+    for command in ["up", "down", "reset", "fresh", "status", "check"] {
+        let said = refused(&[command], Some(database.url()));
+        assert!(said.contains("m29991231_000001_future"), "{said}");
+        assert!(said.contains("0.99.0") && said.contains(env!("CARGO_PKG_VERSION")), "both versions: {said}");
     }
 }
 

@@ -52,7 +52,7 @@ test("nobody reads what is not theirs", () => all([
   ["its rolls, by a visitor", closed, () => visitor.from("dice_rolls").select()],
   ["a draft", "none", () => stranger.api.from("adventures").select().eq("id", draft.id)],
   ["another's tutorial", "none", () => stranger.api.from("tutorial_progress").select().neq("user_id", stranger.id)],
-  ["the list of migrations", closed, () => visitor.from("seaql_migrations").select()],
+  ["the list of migrations", closed, () => visitor.from("sparc_migrations").select()],
 ]));
 
 test("counting tells no more than reading", async () => {

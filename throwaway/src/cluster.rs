@@ -35,15 +35,16 @@ pub(crate) struct Cluster {
     keeper: Child,
     pipe: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
     port: u16,
+    superuser: &'static str,
     password: String,
 }
 
 impl Cluster {
-    pub(crate) fn start(programs: &Programs, settings: &[String]) -> Result<Self, Error> {
+    pub(crate) fn start(programs: &Programs, superuser: &'static str, settings: &[String]) -> Result<Self, Error> {
         let mut said = String::new();
         // A free port may be taken before the server has it.
         for _ in 0..5 {
-            match Self::try_start(programs, settings)? {
+            match Self::try_start(programs, superuser, settings)? {
                 Ok(cluster) => return Ok(cluster),
                 Err(log) => said = log,
             }
@@ -55,7 +56,11 @@ impl Cluster {
     }
 
     /// The inner error is what the server said.
-    fn try_start(programs: &Programs, settings: &[String]) -> Result<Result<Self, String>, Error> {
+    fn try_start(
+        programs: &Programs,
+        superuser: &'static str,
+        settings: &[String],
+    ) -> Result<Result<Self, String>, Error> {
         let port = free_port()?;
         let password = Uuid::new_v4().simple().to_string();
         let mut command = Command::new("sh");
@@ -63,6 +68,7 @@ impl Cluster {
             .args(["-c", KEEPER, "keeper"])
             .arg(&programs.folder)
             .arg(port.to_string())
+            .arg(superuser)
             .args(SETTINGS)
             .args(settings)
             .current_dir("/")
@@ -88,11 +94,16 @@ impl Cluster {
         let mut said = String::new();
         output.read_line(&mut said).map_err(io_error("The keeper does not speak"))?;
         if said.trim() == "ready" {
-            return Ok(Ok(Self { keeper, pipe: Mutex::new(Some((pipe, output))), port, password }));
+            return Ok(Ok(Self { keeper, pipe: Mutex::new(Some((pipe, output))), port, superuser, password }));
         }
         output.read_to_string(&mut said).map_err(io_error("The keeper does not speak"))?;
         keeper.wait().map_err(io_error("The keeper does not end"))?;
         Ok(Err(said.trim().to_owned()))
+    }
+
+    /// The superuser's password.
+    pub(crate) fn password(&self) -> &str {
+        &self.password
     }
 
     /// Kills the server as a power failure would, and starts it on what it left on the disk.
@@ -105,8 +116,14 @@ impl Cluster {
         if line.trim() == "ready" { Ok(()) } else { Err(Error::Start(line)) }
     }
 
+    /// Address of a database for its superuser.
     pub(crate) fn url(&self, database: &str) -> String {
-        format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
+        self.url_of(self.superuser, database)
+    }
+
+    /// Address of a database for a role with the same password.
+    pub(crate) fn url_of(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 }
 

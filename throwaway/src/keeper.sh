@@ -1,7 +1,7 @@
 # Makes a cluster, keeps it while standard input stays open, and leaves nothing behind. Standard input is a pipe from
 # the program that wants the server: however that program ends, the pipe ends with it.
 #
-# Arguments: folder of the server programs, port, settings (name=value) ...
+# Arguments: folder of the server programs, port, name of the superuser, settings (name=value) ...
 # Standard input: a line with the superuser's password; a line "crash" for each time that the server is to be killed and
 # started again; the end.
 # Standard output: "ready" after each start, or whatever went wrong.
@@ -11,7 +11,8 @@ trap '' INT TERM HUP QUIT PIPE
 umask 077
 programs=$1
 port=$2
-shift 2
+superuser=$3
+shift 3
 read -r password
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/sparc-postgresql-XXXXXX") || exit 1
@@ -27,7 +28,7 @@ start() {
   "$programs/pg_ctl" start -D data -w -t 60 -l log -o "$options" >>log 2>&1
 }
 
-if "$programs/initdb" -D data -U postgres --pwfile=password --auth=password --encoding=UTF8 --no-locale --no-sync \
+if "$programs/initdb" -D data -U "$superuser" --pwfile=password --auth=password --encoding=UTF8 --no-locale --no-sync \
   --no-instructions >log 2>&1 &&
   start; then
   echo ready

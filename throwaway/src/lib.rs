@@ -77,6 +77,12 @@ pub enum Error {
     Database(#[from] DbErr),
 }
 
+/// Any value makes [`Server::start`] give projects of a platform instead of plain databases.
+const PLATFORM: &str = "SPARC_PLATFORM";
+
+/// What makes a new database such a project.
+const PROJECT: &str = include_str!("../../tests/platform.sql");
+
 /// SQL to run on every migrated database: takes a rule out, to see a test fail for it.
 const MUTATION: &str = "SPARC_SCHEMA_MUTATION";
 
@@ -92,21 +98,43 @@ struct Inner {
     url: String,
     /// None where the server was there before us.
     cluster: Option<Cluster>,
+    /// Each new database is a project of a platform.
+    is_platform: bool,
+    project: OnceCell<Database>,
     template: OnceCell<Database>,
     made: AtomicU32,
 }
 
 impl Server {
-    /// The server of `DATABASE_URL`, else a private cluster.
+    /// The server of `DATABASE_URL`, else a private cluster; one of [`Server::start_platform`] where `SPARC_PLATFORM` is set.
     ///
     /// # Errors
     ///
     /// No programs, or the server does not start.
     pub async fn start() -> Result<Self, Error> {
         match given_url() {
-            Some(url) => Ok(Self::new(url, None)),
+            Some(url) => Ok(Self::new(url, None, false)),
+            None if env::var_os(PLATFORM).is_some_and(|value| !value.is_empty()) => Self::start_platform(None).await,
             None => Self::start_private(None).await,
         }
+    }
+
+    /// A private cluster whose databases are projects as Supabase lays them out: `postgres` owns them and is no superuser, the
+    /// schemas and roles of the platform are there, and default privileges open everything new.
+    ///
+    /// # Errors
+    ///
+    /// No programs, or the server does not start.
+    pub async fn start_platform(settings: Option<&[&str]>) -> Result<Self, Error> {
+        let cluster = cluster(ADMINISTRATOR, settings).await?;
+        let connection = connect(&cluster.url("postgres"), 1).await?;
+        let owner = format!(
+            "CREATE ROLE postgres LOGIN PASSWORD '{}' BYPASSRLS CREATEROLE CREATEDB REPLICATION",
+            cluster.password()
+        );
+        connection.execute_unprepared(&owner).await?;
+        connection.close().await?;
+        Ok(Self::new(cluster.url_of("postgres", "postgres"), Some(cluster), true))
     }
 
     /// A private cluster with settings of its own (`name=value`), whatever `DATABASE_URL` says.
@@ -115,15 +143,13 @@ impl Server {
     ///
     /// No programs, or the server does not start.
     pub async fn start_private(settings: Option<&[&str]>) -> Result<Self, Error> {
-        let settings: Vec<String> = settings.unwrap_or_default().iter().map(ToString::to_string).collect();
-        let cluster = tokio::task::spawn_blocking(move || Cluster::start(&Programs::find()?, &settings))
-            .await
-            .map_err(|error| Error::Start(error.to_string()))??;
-        Ok(Self::new(cluster.url("postgres"), Some(cluster)))
+        let cluster = cluster("postgres", settings).await?;
+        Ok(Self::new(cluster.url("postgres"), Some(cluster), false))
     }
 
-    fn new(url: String, cluster: Option<Cluster>) -> Self {
-        Self { inner: Arc::new(Inner { url, cluster, template: OnceCell::new(), made: AtomicU32::new(0) }) }
+    fn new(url: String, cluster: Option<Cluster>, is_platform: bool) -> Self {
+        let (project, template) = (OnceCell::new(), OnceCell::new());
+        Self { inner: Arc::new(Inner { url, cluster, is_platform, project, template, made: AtomicU32::new(0) }) }
     }
 
     /// Kills a private server as a power failure would, and starts it again on what it left on the disk. Blocks.
@@ -144,13 +170,28 @@ impl Server {
         &self.inner.url
     }
 
-    /// A new database with nothing in it, dropped with its handle.
+    /// A new database with nothing in it, or a new project of a platform; dropped with its handle.
     ///
     /// # Errors
     ///
     /// The role may not create databases, or the server is gone.
     pub async fn empty(&self) -> Result<Database, Error> {
-        self.create("").await
+        if !self.inner.is_platform {
+            return self.create("").await;
+        }
+        let project = self
+            .inner
+            .project
+            .get_or_try_init(|| async {
+                let mut project = self.create("").await?;
+                let connection = connect(&project.administrator_url(), 1).await?;
+                connection.execute_unprepared(PROJECT).await?;
+                connection.close().await?;
+                project.server = None; // A template that held its server would keep it alive for ever.
+                Ok::<_, Error>(project)
+            })
+            .await?;
+        self.create(&format!(" TEMPLATE {}", project.name)).await
     }
 
     /// A new database with the whole schema, dropped with its handle.
@@ -240,6 +281,15 @@ impl Database {
         &self.url
     }
 
+    /// Its address for the superuser of a private cluster; elsewhere the same as [`Database::url`].
+    #[must_use]
+    pub fn administrator_url(&self) -> String {
+        match self.server.as_ref().and_then(|server| server.inner.cluster.as_ref()) {
+            Some(cluster) => cluster.url(&self.name),
+            None => self.url.clone(),
+        }
+    }
+
     /// A pool of so many connections to it, with no logging of statements.
     ///
     /// # Errors
@@ -260,7 +310,8 @@ impl Drop for Database {
             return;
         }
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        let url = server.inner.url.clone();
+        // A superuser may end everybody's sessions.
+        let url = server.inner.cluster.as_ref().map_or(server.inner.url.clone(), |cluster| cluster.url("postgres"));
         // Drop is not async, and the caller's runtime may be ending: a thread with a runtime of its own.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -273,6 +324,16 @@ impl Drop for Database {
         // What cannot be dropped goes with the cluster.
         let _ = dropping.join();
     }
+}
+
+/// Superuser of a platform's cluster.
+const ADMINISTRATOR: &str = "supabase_admin";
+
+async fn cluster(superuser: &'static str, settings: Option<&[&str]>) -> Result<Cluster, Error> {
+    let settings: Vec<String> = settings.unwrap_or_default().iter().map(ToString::to_string).collect();
+    tokio::task::spawn_blocking(move || Cluster::start(&Programs::find()?, superuser, &settings))
+        .await
+        .map_err(|error| Error::Start(error.to_string()))?
 }
 
 async fn connect(url: &str, connections: u32) -> Result<DatabaseConnection, DbErr> {

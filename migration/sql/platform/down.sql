@@ -1,4 +1,6 @@
 -- Roles stay: they belong to the cluster, and other databases may use them.
+DROP TABLE IF EXISTS private.sparc_record;
+
 DO $$
 DECLARE
   made record;

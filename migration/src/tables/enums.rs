@@ -1,7 +1,7 @@
 //! The eight enumerated types (PRD, "Core Tables").
 
 use sea_orm_migration::prelude::{
-    extension::postgres::{Type, TypeCreateStatement, TypeDropStatement},
+    extension::postgres::{Type, TypeCreateStatement},
     *,
 };
 
@@ -36,8 +36,4 @@ pub(super) fn create() -> impl Iterator<Item = TypeCreateStatement> {
     DEFINITIONS.iter().map(|(name, values)| {
         Type::create().as_enum(Alias::new(*name)).values(values.iter().map(|value| Alias::new(*value))).to_owned()
     })
-}
-
-pub(super) fn drop() -> impl Iterator<Item = TypeDropStatement> {
-    TYPES.iter().map(|name| Type::drop().name(Alias::new(*name)).to_owned())
 }

@@ -18,47 +18,54 @@ mod sessions;
 mod tutorial_progress;
 mod users;
 
-/// Types, tables and indexes, in the order in which they need each other.
-pub(crate) async fn create(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    for r#type in enums::create() {
-        manager.create_type(r#type).await?;
-    }
+/// SQL that makes types, tables and indexes, in the order in which they need each other; unqualified names are in `public`.
+pub(crate) fn create() -> Vec<String> {
+    let mut sql: Vec<String> = enums::create().map(|r#type| r#type.to_string(PostgresQueryBuilder)).collect();
     for part in parts() {
-        manager.create_table(part.table).await?;
-        for index in part.indexes {
-            manager.create_index(index).await?;
-        }
+        sql.push(part.table.to_string(PostgresQueryBuilder));
+        sql.extend(part.indexes.iter().map(|index| index.to_string(PostgresQueryBuilder)));
     }
     // SeaQuery has no words for the place of NULLs in an index.
-    manager
-        .get_connection()
-        .execute_unprepared(
-            "CREATE INDEX idx_characters_last_played
-             ON public.characters (last_played_at DESC NULLS LAST);
-             CREATE INDEX idx_adventures_best_rated
-             ON public.adventures (average_rating DESC NULLS LAST, id)
-             WHERE status = 'published'",
-        )
-        .await?;
-    Ok(())
+    sql.push(
+        "CREATE INDEX idx_characters_last_played
+         ON public.characters (last_played_at DESC NULLS LAST)"
+            .to_owned(),
+    );
+    sql.push(
+        "CREATE INDEX idx_adventures_best_rated
+         ON public.adventures (average_rating DESC NULLS LAST, id)
+         WHERE status = 'published'"
+            .to_owned(),
+    );
+    sql
 }
 
-/// Tables and types away, in the opposite order.
-pub(crate) async fn drop(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    for name in TABLES.iter().rev() {
-        manager.drop_table(Table::drop().table(Alias::new(*name)).to_owned()).await?;
-    }
-    for r#type in enums::drop() {
-        manager.drop_type(r#type).await?;
-    }
-    Ok(())
+/// SQL that takes tables and types away, in the opposite order.
+pub(crate) fn drop() -> Vec<String> {
+    let tables = TABLES.iter().rev().map(|name| format!("DROP TABLE IF EXISTS public.{name} CASCADE"));
+    tables.chain(TYPES.iter().map(|name| format!("DROP TYPE IF EXISTS public.{name} CASCADE"))).collect()
+}
+
+/// SQL that makes one table again, without its indexes.
+pub(crate) fn create_one(name: &str) -> Option<String> {
+    let at = TABLES.iter().position(|table| *table == name)?;
+    Some(parts().get(at)?.table.to_string(PostgresQueryBuilder))
 }
 
 /// Pure functions that the checks ask.
 pub(crate) const CHECKS: &str = include_str!("../../sql/tables/checks.sql");
 
+/// What every table and column means.
+pub(crate) const COMMENTS: &str = include_str!("../../sql/tables/comments.sql");
+
+/// One row an account, which its writes lock; and what a deleted seat tells its subscribers.
+pub(crate) const GATES: &str = include_str!("../../sql/tables/gates.sql");
+
 /// Size limits of what a client writes.
 pub(crate) const BOUNDS: &str = include_str!("../../sql/tables/bounds.sql");
+
+/// Closes what default privileges opened.
+pub(crate) const CLOSE: &str = include_str!("../../sql/tables/close.sql");
 
 /// When tables are vacuumed.
 pub(crate) const VACUUM: &str = include_str!("../../sql/tables/vacuum.sql");

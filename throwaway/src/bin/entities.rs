@@ -101,7 +101,7 @@ fn command(url: &str, folder: &Path) -> GenerateSubcommands {
         frontend_format: false,
         include_hidden_tables: false,
         tables: Vec::new(),
-        ignore_tables: vec!["seaql_migrations".to_owned()],
+        ignore_tables: vec!["sparc_migrations".to_owned()],
         max_connections: 1,
         acquire_timeout: 30,
         output_dir: folder.display().to_string(),

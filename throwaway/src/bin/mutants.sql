@@ -2,7 +2,7 @@
 WITH ours AS (
   SELECT pg_class.oid, relname::text AS name
   FROM pg_catalog.pg_class
-  WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'seaql_migrations'
+  WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
 ),
 constraints AS (
   SELECT ours.name AS "table", conname, contype, pg_get_constraintdef(pg_constraint.oid) AS definition

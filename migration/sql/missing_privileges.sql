@@ -1,6 +1,6 @@
--- Each right that a role which is not a superuser needs and does not have, as PostgreSQL calls it.
+-- Each privilege that a role which is not a superuser needs and does not have, as PostgreSQL calls it.
 WITH
-  role_rights AS (
+  role_attributes AS (
     SELECT rolcreaterole, rolbypassrls, current_setting('server_version_num')::integer AS version
     FROM pg_catalog.pg_roles
     WHERE rolname = current_user
@@ -18,17 +18,17 @@ SELECT 'CREATE on schema public'
 WHERE NOT has_schema_privilege('public', 'CREATE')
 UNION ALL
 SELECT 'CREATEROLE (to make the roles anon, authenticated and service_role)'
-FROM role_rights
+FROM role_attributes
 WHERE NOT rolcreaterole
   AND EXISTS (SELECT FROM api WHERE NOT is_there)
 UNION ALL
 SELECT CASE WHEN version < 160000 THEN 'SUPERUSER' ELSE 'BYPASSRLS' END || ' (to make service_role, which bypasses row security)'
-FROM role_rights
+FROM role_attributes
 WHERE EXISTS (SELECT FROM api WHERE name = 'service_role' AND NOT is_there)
   AND (version < 160000 OR NOT rolbypassrls)
 UNION ALL
 SELECT 'membership in role ' || api.name
-FROM api, role_rights
+FROM api, role_attributes
 WHERE CASE WHEN api.is_there THEN NOT pg_has_role(api.name, 'MEMBER') END
   AND NOT (rolcreaterole AND version < 160000)
 UNION ALL

@@ -1,11 +1,17 @@
 //! The migrations as a library: up and down, alone and at once, on plain PostgreSQL and on a platform like Supabase.
 
+mod drift;
+mod operators;
+mod poolers;
+mod scripts;
+mod tls;
+
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
 use sparc::{
-    migration::{Migrator, connect, sea_orm_migration::MigratorTrait},
+    migration::{self, MANIFEST, Migrator, check, connect, sea_orm_migration::MigratorTrait},
     service::{Operations, Sparc, characters::NewCharacter},
 };
-use throwaway::Database;
+use throwaway::{Database, Server};
 
 use crate::{
     faults::{network::Line, times},
@@ -29,10 +35,10 @@ pub async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
 
 /// Everything that a database holds besides rows, to the letter, a line each.
 pub async fn catalog(db: &DatabaseConnection) -> Vec<String> {
-    lines(db, include_str!("catalog.sql")).await
+    lines(db, include_str!("../catalog.sql")).await
 }
 
-fn refusal(error: DbErr) -> String {
+pub fn refusal(error: DbErr) -> String {
     let DbErr::Migration(sentence) = error else { panic!("not a refusal: {error}") };
     assert!(sentence.ends_with('.') && !sentence.contains('\n'), "one sentence: {sentence}");
     sentence
@@ -92,7 +98,7 @@ async fn eight_at_once_all_succeed() {
         .collect();
     let outcomes = at_once(migrating).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
-    assert_eq!(lines(&db, "SELECT version::text FROM seaql_migrations").await.len(), Migrator::migrations().len());
+    assert_eq!(lines(&db, "SELECT version::text FROM sparc_migrations").await.len(), Migrator::migrations().len());
 }
 
 /// The line cut after each answer, or, in the test command, after some: `SPARC_KILLS=1 cargo test --test integration killed`.
@@ -149,7 +155,7 @@ async fn tables_of_the_same_names_that_are_not_ours_are_left_alone() {
 async fn migrations_that_this_program_does_not_know_stop_it() {
     let (_database, db) = empty().await;
     Migrator::up(&db, None).await.unwrap();
-    db.execute_unprepared("INSERT INTO seaql_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
+    db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
     let before = catalog(&db).await;
     for attempt in [Migrator::up(&db, None).await, Migrator::down(&db, None).await, Migrator::reset(&db).await] {
         assert!(refusal(attempt.unwrap_err()).contains("m29991231_000001_future"));
@@ -194,15 +200,17 @@ async fn accounts_that_were_there_before_get_their_profile() {
     assert_eq!(lines(&db, "SELECT email FROM users WHERE email LIKE 'gone%'").await, Vec::<String>::new());
 }
 
-/// A platform as Supabase lays it out: its roles and schemas are there, and the owner of the database is no superuser.
+/// A project of the platform: a connection for its administrator, and one for its owner, who is no superuser.
 async fn platform() -> (Database, DatabaseConnection, DatabaseConnection) {
-    let (database, admin) = empty().await;
-    admin.execute_unprepared(include_str!("platform.sql")).await.unwrap();
-    let owner = connect(&login(database.url(), "platform_owner", "platform")).await.unwrap();
-    (database, admin, owner)
+    static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
+    let server = SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await;
+    let database = server.empty().await.unwrap();
+    let administrator = connect(&database.administrator_url()).await.unwrap();
+    let owner = connect(database.url()).await.unwrap();
+    (database, administrator, owner)
 }
 
-fn login(url: &str, role: &str, password: &str) -> String {
+pub fn login(url: &str, role: &str, password: &str) -> String {
     let (_, rest) = url.split_once('@').unwrap();
     format!("postgres://{role}:{password}@{rest}")
 }
@@ -217,6 +225,33 @@ async fn the_owner_of_a_platform_migrates_it_and_takes_away_only_what_is_ours() 
     assert_eq!(catalog(&admin).await, before, "the platform is as it was");
     Migrator::up(&owner, None).await.unwrap();
     assert_eq!(catalog(&admin).await, migrated);
+}
+
+#[tokio::test]
+async fn what_is_broken_on_a_platform_is_named_and_repaired_by_its_owner() {
+    for (sql, object) in [
+        (
+            "DROP POLICY \"Participants follow their sessions\" ON realtime.messages",
+            "policy \"Participants follow their sessions\" on realtime.messages",
+        ),
+        (
+            "ALTER POLICY \"Participants track their presence\" ON realtime.messages WITH CHECK (true)",
+            "policy \"Participants track their presence\" on realtime.messages",
+        ),
+        ("DROP TRIGGER on_auth_user_created ON auth.users", "trigger on_auth_user_created on auth.users"),
+        ("ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_created", "trigger on_auth_user_created on auth.users"),
+        ("GRANT ALL ON ALL TABLES IN SCHEMA public TO anon", "grant on table public.users to anon"),
+    ] {
+        let (_database, administrator, owner) = platform().await;
+        Migrator::up(&owner, None).await.unwrap();
+        assert!(check(&owner).await.unwrap().is_clean());
+        administrator.execute_unprepared(sql).await.unwrap();
+        let report = check(&owner).await.unwrap();
+        assert!(report.differences.iter().any(|difference| difference.object == object), "{sql}: {report:#?}");
+        Migrator::up(&owner, None).await.unwrap();
+        assert!(check(&owner).await.unwrap().is_clean(), "{sql}");
+        assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST, "{sql}");
+    }
 }
 
 #[tokio::test]
@@ -254,7 +289,7 @@ async fn a_night_begins_on_a_platform() {
         ))
         .await
         .unwrap();
-    let sparc = Sparc::connect(&login(database.url(), "platform_owner", "platform")).await.unwrap();
+    let sparc = Sparc::connect(database.url()).await.unwrap();
     let ada = sparc.as_user(id);
     assert_eq!(ada.users().me().await.unwrap().display_name, "ada");
     let new = NewCharacter { name: "Brunhild".into(), ..Default::default() };
@@ -273,7 +308,7 @@ async fn a_night_begins_on_a_platform() {
     admin
         .execute_unprepared(&format!(
             "INSERT INTO auth.users (id, email) VALUES ('{ben}', 'ben@x.org');
-             SET ROLE supabase_auth_admin; REVOKE UPDATE ON auth.users FROM platform_owner; RESET ROLE"
+             SET ROLE supabase_auth_admin; REVOKE UPDATE ON auth.users FROM postgres; RESET ROLE"
         ))
         .await
         .unwrap();

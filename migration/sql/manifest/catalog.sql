@@ -1,0 +1,320 @@
+-- What the database holds of what the schema is made of: a row per object, with the catalog's own key. The text is the same on every
+-- server version, so nothing is taken as it is where versions print differently; the caller sets `search_path` to pg_catalog,
+-- so that every other name is qualified.
+WITH
+  -- The stand-in for the platform's `auth` is ours where it bears our mark.
+  space AS (
+    SELECT oid, nspname
+    FROM pg_namespace
+    WHERE nspname IN ('public', 'private')
+      OR (nspname = 'auth' AND obj_description(oid, 'pg_namespace') LIKE 'made by sparc%')
+  ),
+  grantee AS (
+    SELECT oid, rolname::text AS name
+    FROM pg_roles
+    WHERE rolname IN ('anon', 'authenticated', 'service_role')
+    UNION ALL
+    SELECT 0, 'PUBLIC'
+  ),
+  -- One owner for all: a function that runs as its owner, and tables that are somebody else's, are another schema.
+  owner AS (
+    SELECT coalesce(
+      (SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace('public') AND relname = 'sparc_migrations'),
+      (SELECT nspowner FROM pg_namespace WHERE nspname = 'private'),
+      (SELECT oid FROM pg_roles WHERE rolname = current_user)
+    ) AS oid
+  ),
+  extension_member AS (
+    SELECT classid, objid
+    FROM pg_depend
+    WHERE deptype = 'e'
+  ),
+  relation AS (
+    SELECT
+      class.oid,
+      class.relkind,
+      class.relacl,
+      class.relowner,
+      class.relrowsecurity,
+      class.relforcerowsecurity,
+      class.relreplident,
+      class.relpersistence,
+      class.reloptions,
+      format('%I.%I', space.nspname, class.relname) AS name
+    FROM pg_class AS class
+    JOIN space ON space.oid = class.relnamespace
+    WHERE class.relkind IN ('r', 'p', 'v', 'm', 'S')
+      AND NOT EXISTS (
+        SELECT FROM extension_member WHERE classid = 'pg_class'::regclass AND objid = class.oid
+      )
+  ),
+  base AS (
+    SELECT * FROM relation WHERE relkind IN ('r', 'p')
+  ),
+  routine AS (
+    SELECT
+      proc.*,
+      format('%I.%I(%s)', space.nspname, proc.proname, oidvectortypes(proc.proargtypes)) AS name
+    FROM pg_proc AS proc
+    JOIN space ON space.oid = proc.pronamespace
+    WHERE NOT EXISTS (
+      SELECT FROM extension_member WHERE classid = 'pg_proc'::regclass AND objid = proc.oid
+    )
+  ),
+  acl AS (
+    SELECT
+      'schema ' || quote_ident(space.nspname) AS name, 'pg_namespace'::regclass AS classid, space.oid AS objid,
+      privilege.grantee, lower(privilege.privilege_type) AS privilege, privilege.is_grantable, NULL::name AS attname
+    FROM space
+    JOIN pg_namespace ON pg_namespace.oid = space.oid
+    CROSS JOIN LATERAL aclexplode(nspacl) AS privilege
+    WHERE space.nspname <> 'public'
+    UNION ALL
+    -- Who may use `public` gets that from PUBLIC on one platform and directly on another.
+    SELECT 'schema public', 'pg_namespace'::regclass, space.oid, grantee.oid, 'usage', false, NULL
+    FROM space
+    CROSS JOIN grantee
+    WHERE space.nspname = 'public'
+      AND grantee.oid <> 0
+      AND has_schema_privilege(grantee.oid, space.oid, 'USAGE')
+    UNION ALL
+    SELECT
+      CASE relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END || relation.name, 'pg_class'::regclass, relation.oid,
+      privilege.grantee, lower(privilege.privilege_type), privilege.is_grantable, NULL
+    FROM relation
+    CROSS JOIN LATERAL aclexplode(relacl) AS privilege
+    UNION ALL
+    SELECT
+      'table ' || relation.name, 'pg_class'::regclass, relation.oid,
+      privilege.grantee, lower(privilege.privilege_type), privilege.is_grantable, attname
+    FROM relation
+    JOIN pg_attribute ON attrelid = relation.oid AND attnum > 0 AND NOT attisdropped
+    CROSS JOIN LATERAL aclexplode(attacl) AS privilege
+    UNION ALL
+    SELECT
+      'function ' || routine.name, 'pg_proc'::regclass, routine.oid,
+      privilege.grantee, lower(privilege.privilege_type), privilege.is_grantable, NULL
+    FROM routine
+    CROSS JOIN LATERAL aclexplode(coalesce(proacl, acldefault('f', proowner))) AS privilege
+  ),
+  privilege_list AS (
+    SELECT
+      acl.name, acl.classid, acl.objid, grantee.name AS grantee,
+      privilege
+        || coalesce(' (' || string_agg(quote_ident(attname), ', ' ORDER BY attname COLLATE "C") || ')', '')
+        || CASE WHEN is_grantable THEN ' with grant option' ELSE '' END AS privilege
+    FROM acl
+    JOIN grantee ON grantee.oid = acl.grantee
+    GROUP BY acl.name, classid, objid, grantee.name, privilege, is_grantable, attname IS NULL
+  ),
+  line (object, definition, class, objid, subid) AS (
+    SELECT 'schema private', 'present', 'pg_namespace', space.oid, 0
+    FROM space
+    WHERE nspname = 'private'
+
+    UNION ALL
+    SELECT
+      CASE typtype WHEN 'd' THEN 'domain ' ELSE 'type ' END || format('%I.%I', nspname, typname),
+      CASE typtype
+        WHEN 'e' THEN 'enum (' || (
+          SELECT string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = type.oid
+        ) || ')'
+        ELSE concat_ws(
+          ' ',
+          format_type(typbasetype, typtypmod),
+          CASE WHEN typnotnull THEN 'not null' END,
+          'default ' || typdefault,
+          (SELECT string_agg(pg_get_constraintdef(oid), ' ' ORDER BY conname) FROM pg_constraint WHERE contypid = type.oid AND contype = 'c')
+        )
+      END || CASE WHEN typowner = owner.oid THEN '' ELSE ', owned by another role' END,
+      'pg_type', type.oid, 0
+    FROM pg_type AS type
+    JOIN space ON space.oid = typnamespace
+    CROSS JOIN owner
+    WHERE typtype IN ('e', 'd')
+      AND NOT EXISTS (
+        SELECT FROM extension_member WHERE classid = 'pg_type'::regclass AND objid = type.oid
+      )
+
+    UNION ALL
+    SELECT
+      'table ' || base.name,
+      'replica identity ' || CASE relreplident
+        WHEN 'd' THEN 'default'
+        WHEN 'f' THEN 'full'
+        WHEN 'n' THEN 'nothing'
+        ELSE 'index ' || (
+          SELECT quote_ident(class.relname)
+          FROM pg_index
+          JOIN pg_class AS class ON class.oid = indexrelid
+          WHERE indrelid = base.oid AND indisreplident
+        )
+      END
+        || CASE WHEN relpersistence = 'p' THEN '' ELSE ', unlogged' END
+        || CASE WHEN relowner = owner.oid THEN '' ELSE ', owned by another role' END,
+      'pg_class', base.oid, 0
+    FROM base
+    CROSS JOIN owner
+    UNION ALL
+    SELECT
+      'row security on ' || name,
+      CASE WHEN relrowsecurity THEN 'enabled' ELSE 'disabled' END || CASE WHEN relforcerowsecurity THEN ', forced' ELSE '' END,
+      NULL, base.oid, 0
+    FROM base
+    UNION ALL
+    SELECT
+      format('column %I of %s', attname, name),
+      concat_ws(
+        ' ',
+        format_type(atttypid, atttypmod),
+        CASE WHEN attcollation <> typcollation THEN 'collate ' || attcollation::regcollation END,
+        CASE WHEN attnotnull THEN 'not null' END,
+        CASE
+          WHEN attidentity = 'a' THEN 'generated always as identity'
+          WHEN attidentity = 'd' THEN 'generated by default as identity'
+          WHEN attgenerated <> '' THEN 'generated always as (' || pg_get_expr(adbin, adrelid) || ') stored'
+          ELSE 'default ' || pg_get_expr(adbin, adrelid)
+        END
+      ),
+      'pg_class', base.oid, attnum
+    FROM base
+    JOIN pg_attribute ON attrelid = base.oid AND attnum > 0 AND NOT attisdropped
+    JOIN pg_type ON pg_type.oid = atttypid
+    LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+
+    UNION ALL
+    SELECT
+      'sequence ' || name,
+      concat_ws(
+        ' ',
+        format_type(seqtypid, NULL),
+        'start ' || seqstart,
+        'increment ' || seqincrement,
+        CASE WHEN seqcycle THEN 'cycle' END,
+        (
+          SELECT format('of %s.%I', refobjid::regclass, attname)
+          FROM pg_depend
+          JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
+          WHERE classid = 'pg_class'::regclass AND objid = relation.oid AND deptype IN ('a', 'i')
+        )
+      ),
+      'pg_class', relation.oid, 0
+    FROM relation
+    JOIN pg_sequence ON seqrelid = relation.oid
+
+    UNION ALL
+    -- NOT NULL is told with its column: before version 18 it is no constraint.
+    SELECT format('constraint %I on %s', conname, name), pg_get_constraintdef(con.oid), 'pg_constraint', con.oid, 0
+    FROM base
+    JOIN pg_constraint AS con ON conrelid = base.oid
+    WHERE contype IN ('c', 'f', 'p', 'u', 'x')
+    UNION ALL
+    SELECT
+      format('index %I on %s', class.relname, name),
+      pg_get_indexdef(indexrelid) || CASE WHEN indisvalid THEN '' ELSE ', invalid' END,
+      'pg_class', indexrelid, 0
+    FROM base
+    JOIN pg_index ON indrelid = base.oid
+    JOIN pg_class AS class ON class.oid = indexrelid
+    WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
+
+    UNION ALL
+    SELECT
+      'function ' || name,
+      concat_ws(
+        ' ',
+        '(' || pg_get_function_arguments(routine.oid) || ') returns ' || coalesce(pg_get_function_result(routine.oid), 'nothing'),
+        'language ' || lanname,
+        CASE provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' ELSE 'volatile' END,
+        CASE WHEN proisstrict THEN 'strict' END,
+        CASE WHEN proleakproof THEN 'leakproof' END,
+        CASE proparallel WHEN 's' THEN 'parallel safe' WHEN 'r' THEN 'parallel restricted' END,
+        CASE WHEN prosecdef THEN 'security definer' END,
+        CASE WHEN procost <> 100 THEN 'cost ' || procost END,
+        CASE WHEN prorows NOT IN (0, 1000) THEN 'rows ' || prorows END,
+        'set ' || array_to_string(proconfig, ' set '),
+        'body ' || left(encode(sha256(convert_to(prosrc, 'UTF8')), 'hex'), 16),
+        CASE WHEN proowner <> owner.oid THEN 'owned by another role' END
+      ),
+      'pg_proc', routine.oid, 0
+    FROM routine
+    JOIN pg_language ON pg_language.oid = prolang
+    CROSS JOIN owner
+
+    UNION ALL
+    -- Versions differ in whether they name the table of a column.
+    SELECT
+      'view ' || name,
+      concat_ws(', ', array_to_string(reloptions, ', '), CASE WHEN relowner <> owner.oid THEN 'owned by another role' END)
+        || ' as ' || btrim(regexp_replace(
+          regexp_replace(pg_get_viewdef(relation.oid), '("[^"]+"|[a-z_][a-z0-9_]*)\.', '', 'g'), '\s+', ' ', 'g'
+        ), ' ;'),
+      'pg_class', relation.oid, 0
+    FROM relation
+    CROSS JOIN owner
+    WHERE relkind IN ('v', 'm')
+
+    UNION ALL
+    SELECT
+      format('trigger %I on %I.%I', tgname, nspname, relname),
+      replace(pg_get_triggerdef(trigger.oid), format('CREATE TRIGGER %I ', tgname), '') || CASE tgenabled
+        WHEN 'O' THEN '' WHEN 'D' THEN ', disabled' WHEN 'A' THEN ', enabled always' ELSE ', enabled replica' END,
+      'pg_trigger', trigger.oid, 0
+    FROM pg_trigger AS trigger
+    JOIN pg_class ON pg_class.oid = tgrelid
+    JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE NOT tgisinternal
+      AND (tgrelid IN (SELECT oid FROM base) OR tgfoid IN (SELECT oid FROM routine))
+
+    UNION ALL
+    SELECT
+      format('policy %I on %I.%I', polname, nspname, relname),
+      concat_ws(
+        ' ',
+        CASE WHEN polpermissive THEN 'permissive' ELSE 'restrictive' END,
+        'for ' || CASE polcmd WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update' WHEN 'd' THEN 'delete' ELSE 'all' END,
+        'to ' || (
+          SELECT string_agg(coalesce(rolname::text, 'PUBLIC'), ', ' ORDER BY rolname COLLATE "C")
+          FROM unnest(polroles) AS member (oid)
+          LEFT JOIN pg_roles USING (oid)
+        ),
+        'using (' || regexp_replace(pg_get_expr(polqual, polrelid), '\s+', ' ', 'g') || ')',
+        'with check (' || regexp_replace(pg_get_expr(polwithcheck, polrelid), '\s+', ' ', 'g') || ')'
+      ),
+      'pg_policy', policy.oid, 0
+    FROM pg_policy AS policy
+    JOIN pg_class ON pg_class.oid = polrelid
+    JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE polrelid IN (SELECT oid FROM base)
+      OR (nspname = 'realtime' AND relname = 'messages')
+
+    UNION ALL
+    SELECT
+      format('grant on %s to %s', name, grantee),
+      string_agg(privilege, ', ' ORDER BY privilege COLLATE "C"),
+      NULL, objid, 0
+    FROM privilege_list
+    GROUP BY name, classid, objid, grantee
+
+    UNION ALL
+    SELECT
+      'publication supabase_realtime',
+      concat_ws(
+        ', ',
+        CASE WHEN pubinsert THEN 'insert' END,
+        CASE WHEN pubupdate THEN 'update' END,
+        CASE WHEN pubdelete THEN 'delete' END,
+        CASE WHEN pubtruncate THEN 'truncate' END
+      ),
+      'pg_publication', oid, 0
+    FROM pg_publication
+    WHERE pubname = 'supabase_realtime'
+    UNION ALL
+    SELECT format('publication supabase_realtime of %s', base.name), 'carried', NULL, base.oid, 0
+    FROM pg_publication_tables AS carried
+    JOIN base ON base.name = format('%I.%I', carried.schemaname, carried.tablename)
+    WHERE pubname = 'supabase_realtime'
+  )
+SELECT object, regexp_replace(definition, '\n\s*', ' ', 'g') AS definition, class, objid::bigint AS objid, subid::integer AS subid
+FROM line
+ORDER BY object COLLATE "C"

@@ -1,0 +1,62 @@
+-- What would go with the objects that are dropped, as the server's own cascade finds it. A part of a whole (the rule of a view,
+-- the default of a column, the trigger of a foreign key) stands for that whole.
+WITH RECURSIVE
+  dropped (classid, objid) AS (VALUES /* dropped */),
+  ours (classid, objid) AS (VALUES /* ours */),
+  whole AS (
+    SELECT classid, objid, refclassid, refobjid
+    FROM pg_depend
+    WHERE deptype = 'i'
+    UNION
+    SELECT 'pg_attrdef'::regclass, oid, 'pg_class'::regclass, adrelid
+    FROM pg_attrdef
+    UNION
+    -- From version 18 on, NOT NULL is a constraint.
+    SELECT 'pg_constraint'::regclass, oid, 'pg_class'::regclass, conrelid
+    FROM pg_constraint
+    WHERE contype = 'n' AND conrelid <> 0
+  ),
+  reached (classid, objid) AS (
+    SELECT classid::oid, objid FROM dropped
+    UNION
+    SELECT step.classid, step.objid
+    FROM reached
+    CROSS JOIN LATERAL (
+      SELECT dependent.classid, dependent.objid
+      FROM pg_depend AS dependent
+      WHERE dependent.refclassid = reached.classid
+        AND dependent.refobjid = reached.objid
+        AND dependent.deptype IN ('n', 'a', 'i', 'P', 'S')
+      UNION
+      SELECT whole.refclassid, whole.refobjid
+      FROM whole
+      WHERE whole.classid = reached.classid
+        AND whole.objid = reached.objid
+    ) AS step
+  )
+SELECT DISTINCT
+  reached.classid::regclass::text AS class,
+  reached.objid::bigint AS objid,
+  pg_describe_object(reached.classid, reached.objid, 0) AS description,
+  ours.objid IS NOT NULL AS is_ours
+FROM reached
+LEFT JOIN ours ON ours.classid::oid = reached.classid AND ours.objid = reached.objid
+WHERE NOT EXISTS (
+    SELECT FROM whole WHERE whole.classid = reached.classid AND whole.objid = reached.objid
+  )
+  -- The server's own storage of long values.
+  AND NOT EXISTS (
+    SELECT
+    FROM pg_class
+    WHERE reached.classid = 'pg_class'::regclass AND oid = reached.objid AND relnamespace = 'pg_toast'::regnamespace
+  )
+  -- Membership of the platform's publication goes with a table without a word.
+  AND NOT (
+    reached.classid = 'pg_publication_rel'::regclass
+    AND EXISTS (
+      SELECT
+      FROM pg_publication_rel
+      JOIN pg_publication ON pg_publication.oid = prpubid
+      WHERE pg_publication_rel.oid = reached.objid AND pubname = 'supabase_realtime'
+    )
+  )

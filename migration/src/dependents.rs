@@ -1,0 +1,57 @@
+//! What is not ours and would go with what we drop.
+
+use sea_orm_migration::prelude::*;
+
+use crate::{
+    PreflightError,
+    check::State,
+    manifest::{self, Found},
+    query,
+};
+
+/// Objects that depend on `dropped`: ours by name, and an operator's as a refusal that names all of them.
+pub(crate) async fn of<C: ConnectionTrait>(db: &C, state: &State, dropped: &[&Found]) -> Result<Vec<String>, DbErr> {
+    if dropped.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = |objects: &[&Found]| {
+        let rows: Vec<String> = objects
+            .iter()
+            .filter_map(|found| Some(format!("('{}'::regclass, {}::oid)", found.class.as_deref()?, found.objid)))
+            .collect();
+        rows.join(", ")
+    };
+    let ours: Vec<&Found> =
+        state.found.iter().filter(|found| found.class.is_some() && state.is_ours(&found.object)).collect();
+    let sql = include_str!("../sql/manifest/dependents.sql")
+        .replace("/* dropped */", &rows(dropped))
+        .replace("/* ours */", &rows(&ours));
+    let reached: Vec<Reached> = query::all(db, &sql).await?;
+    let mut foreign: Vec<String> =
+        reached.iter().filter(|reached| !reached.is_ours).map(|reached| reached.description.clone()).collect();
+    // A column of the operator's depends on nothing, and goes with its table all the same.
+    let tables: Vec<&str> = dropped.iter().filter_map(|found| found.object.strip_prefix("table ")).collect();
+    foreign.extend(state.found.iter().filter(|found| !state.is_ours(&found.object)).filter_map(|found| {
+        let (name, table) = manifest::on_table(found.object.strip_prefix("column ").map(|_| found.object.as_str())?)?;
+        tables.contains(&table).then(|| format!("column {name} of table {table}"))
+    }));
+    foreign.sort_unstable();
+    foreign.dedup();
+    if !foreign.is_empty() {
+        return Err(PreflightError::Dependents { found: foreign }.into());
+    }
+    let oids: Vec<(&str, i64)> = reached.iter().map(|reached| (reached.class.as_str(), reached.objid)).collect();
+    Ok(ours
+        .iter()
+        .filter(|found| oids.contains(&(found.class.as_deref().unwrap_or_default(), found.objid)))
+        .map(|found| found.object.clone())
+        .collect())
+}
+
+#[derive(sea_orm_migration::sea_orm::FromQueryResult)]
+struct Reached {
+    class: String,
+    objid: i64,
+    description: String,
+    is_ours: bool,
+}

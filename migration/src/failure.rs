@@ -1,0 +1,64 @@
+//! What a person is told of an error.
+
+use sea_orm_migration::sea_orm::{DbErr, RuntimeErr, sqlx};
+
+use crate::connect::sqlstate;
+
+/// One sentence for a person: what failed, the likeliest cause, and the remedy. It holds no secret.
+#[must_use]
+pub fn user_message(error: &DbErr) -> String {
+    if let DbErr::Migration(sentence) = error {
+        return sentence.clone();
+    }
+    match sqlstate(error).as_deref() {
+        Some("42P05" | "26000") => {
+            "The address is that of a pooler in transaction mode, which mixes up prepared statements: use the server's own \
+             address or a pooler in session mode (on Supabase, port 5432); nothing was changed."
+                .to_owned()
+        }
+        Some("55P03") => "Another session holds a lock that is needed here, for more than ten seconds: end its transaction, \
+                          and run it again; nothing was changed."
+            .to_owned(),
+        Some("42501") => format!(
+            "The role may not do this: {}. Migrate as the owner of the schema; nothing was changed.",
+            said(error)
+        ),
+        Some("25006") => "The database accepts no writes: give the address of the primary; nothing was changed.".to_owned(),
+        Some("57P01" | "57P02" | "57P03") => lost(),
+        None if is_lost(error) => lost(),
+        _ => format!("The migration stopped, and what it had begun was undone: {}.", said(error)),
+    }
+}
+
+fn lost() -> String {
+    "The connection to the server was lost, and what was begun is undone by the server: run it again.".to_owned()
+}
+
+fn is_lost(error: &DbErr) -> bool {
+    match error {
+        DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error))
+        | DbErr::Conn(RuntimeErr::SqlxError(error)) => {
+            matches!(
+                **error,
+                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed
+            )
+        }
+        DbErr::ConnectionAcquire(_) => true,
+        _ => false,
+    }
+}
+
+/// The database's own words, without the layers around them.
+fn said(error: &DbErr) -> String {
+    let said = match error {
+        DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error))
+        | DbErr::Conn(RuntimeErr::SqlxError(error)) => match error.as_database_error() {
+            Some(refusal) => refusal.message().to_owned(),
+            None => error.to_string(),
+        },
+        other => other.to_string(),
+    };
+    said.trim_end_matches('.').replace('\n', " ")
+}

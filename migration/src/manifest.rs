@@ -1,0 +1,193 @@
+//! The manifest: what a database of this schema holds, one line per object, as text that is committed and compiled in.
+
+use std::collections::BTreeMap;
+
+use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
+
+use crate::{query, rules};
+
+/// The committed manifest: sorted lines `object: definition`, the same on every server version.
+pub const MANIFEST: &str = include_str!("../manifest.txt");
+
+/// Objects by name, each with its definition.
+pub(crate) type Lines = BTreeMap<String, String>;
+
+/// An object that is in the database.
+#[derive(Clone, Debug, FromQueryResult)]
+pub(crate) struct Found {
+    pub(crate) object: String,
+    pub(crate) definition: String,
+    /// The catalog that holds it; none for what belongs to another object: privileges, row security.
+    pub(crate) class: Option<String>,
+    pub(crate) objid: i64,
+    pub(crate) subid: i32,
+}
+
+/// What is so in one database and not in another, and decides which lines apply there.
+#[derive(Clone, Debug, Default, FromQueryResult)]
+pub(crate) struct Place {
+    /// Schema `auth` is the stand-in that we made.
+    pub(crate) has_stand_in: bool,
+    /// The platform sends broadcasts.
+    pub(crate) has_realtime: bool,
+    /// `pg_cron` is installed, and this role may look.
+    pub(crate) has_cron: bool,
+}
+
+impl Place {
+    pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
+        query::one(
+            db,
+            "SELECT
+               EXISTS (
+                 SELECT
+                 FROM pg_catalog.pg_namespace
+                 WHERE nspname = 'auth' AND obj_description(oid, 'pg_namespace') LIKE 'made by sparc%'
+               ) AS has_stand_in,
+               EXISTS (
+                 SELECT
+                 FROM pg_catalog.pg_class
+                 JOIN pg_catalog.pg_namespace AS space ON space.oid = relnamespace
+                 WHERE nspname = 'realtime' AND relname = 'messages'
+               ) AS has_realtime,
+               EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron')
+                 AND EXISTS (
+                   SELECT
+                   FROM pg_catalog.pg_namespace
+                   WHERE nspname = 'cron' AND has_schema_privilege(oid, 'USAGE')
+                 ) AS has_cron",
+        )
+        .await
+    }
+
+    /// Whether the object is to be found in such a database at all.
+    pub(crate) fn applies(&self, object: &str) -> bool {
+        if object.starts_with("job ") {
+            self.has_cron
+        } else if object.starts_with("policy ") && object.ends_with(" on realtime.messages") {
+            self.has_realtime
+        } else {
+            self.has_stand_in || !is_stand_in(object)
+        }
+    }
+}
+
+/// Whether the object is a part of the stand-in for the platform's `auth`. Our triggers on its accounts are not.
+fn is_stand_in(object: &str) -> bool {
+    !object.starts_with("trigger ")
+        && (object.contains(" auth.") || object.starts_with("grant on schema auth "))
+        && !object.starts_with("function private.")
+        && !object.starts_with("function public.")
+}
+
+/// The lines of a manifest.
+pub(crate) fn parse(text: &str) -> Lines {
+    text.lines()
+        .filter_map(|line| cut(line).map(|(object, definition)| (object.to_owned(), definition.to_owned())))
+        .collect()
+}
+
+/// The object that a line of a manifest speaks of.
+#[must_use]
+pub fn object(line: &str) -> Option<&str> {
+    cut(line).map(|(object, _)| object)
+}
+
+/// Cuts at the first `: ` outside quotes.
+fn cut(line: &str) -> Option<(&str, &str)> {
+    let mut is_quoted = false;
+    for (at, c) in line.char_indices() {
+        if c == '"' {
+            is_quoted = !is_quoted;
+        } else if !is_quoted && line[at..].starts_with(": ") {
+            return Some((&line[..at], &line[at + 2..]));
+        }
+    }
+    None
+}
+
+/// What this program carries.
+pub(crate) fn carried() -> Lines {
+    parse(MANIFEST)
+}
+
+/// Everything in the database that a manifest speaks of. In a transaction; leaves its `search_path` at `pg_catalog`.
+pub(crate) async fn read<C: ConnectionTrait>(db: &C, place: &Place) -> Result<Vec<Found>, DbErr> {
+    db.execute_unprepared("SET LOCAL search_path = pg_catalog").await?;
+    let mut found: Vec<Found> = query::all(db, include_str!("../sql/manifest/catalog.sql")).await?;
+    if place.has_cron {
+        let names: Vec<String> = rules::jobs().into_iter().map(|(name, _)| name).collect();
+        let jobs = format!(
+            "SELECT
+               'job ' || jobname AS object, command AS definition, NULL::text AS class, jobid AS objid, 0 AS subid
+             FROM cron.job
+             WHERE database = current_database() AND jobname IN ({})",
+            query::literals(names.iter().map(String::as_str))
+        );
+        found.extend(query::all::<_, Found>(db, &jobs).await?);
+    }
+    Ok(found)
+}
+
+/// Lines as a manifest has them.
+pub(crate) fn print(lines: &Lines) -> String {
+    let mut lines: Vec<String> = lines.iter().map(|(object, definition)| format!("{object}: {definition}\n")).collect();
+    lines.sort_unstable();
+    lines.concat()
+}
+
+/// The kind of an object: the first word, or words, of its name.
+pub(crate) fn kind(object: &str) -> &str {
+    if object.starts_with("row security ") {
+        "row security"
+    } else if object.starts_with("publication supabase_realtime of ") {
+        "publication of"
+    } else {
+        object.split(' ').next().unwrap_or_default()
+    }
+}
+
+/// Name and table of an object that belongs to a table: a column, constraint, index, trigger or policy.
+pub(crate) fn on_table(object: &str) -> Option<(&str, &str)> {
+    let separator = if object.starts_with("column ") { " of " } else { " on " };
+    let (_, rest) = object.split_once(' ')?;
+    rest.rsplit_once(separator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MANIFEST, Place, cut, on_table, parse, print};
+
+    #[test]
+    fn the_committed_manifest_is_sorted_and_every_line_is_read() {
+        let lines = parse(MANIFEST);
+        assert_eq!(lines.len(), MANIFEST.lines().count());
+        assert_eq!(print(&lines), MANIFEST);
+    }
+
+    #[test]
+    fn a_line_is_cut_outside_quotes() {
+        assert_eq!(
+            cut("policy \"Users: own\" on public.users: for select"),
+            Some(("policy \"Users: own\" on public.users", "for select"))
+        );
+        assert_eq!(on_table("policy \"a on b\" on public.users"), Some(("\"a on b\"", "public.users")));
+        assert_eq!(on_table("column id of public.users"), Some(("id", "public.users")));
+    }
+
+    #[test]
+    fn only_a_stand_in_has_its_own_lines() {
+        let platform = Place::default();
+        for (object, applies) in [
+            ("table auth.users", false),
+            ("column id of auth.users", false),
+            ("grant on function auth.uid() to anon", false),
+            ("grant on schema auth to anon", false),
+            ("trigger on_auth_user_created on auth.users", true),
+            ("table public.users", true),
+            ("job archive-sessions", false),
+        ] {
+            assert_eq!(platform.applies(object), applies, "{object}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! What must be so before anything is changed, and the sentence that says so when it is not.
+
+use sea_orm_migration::{MigratorTrait, prelude::*, sea_orm::FromQueryResult};
+
+use crate::{
+    Migrator,
+    check::State,
+    manifest::{self, Lines},
+    query::{self, ask, list, one},
+};
+
+/// Why the database is not touched, as one sentence with what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PreflightError {
+    /// A server before 15.
+    #[error("PostgreSQL {found} is too old: the schema needs version 15 or newer, so upgrade the server.")]
+    ServerTooOld {
+        /// Version of the server.
+        found: String,
+    },
+    /// A standby, which nobody can write to.
+    #[error("This server is a read-only standby: give the address of the primary.")]
+    Standby,
+    /// Privileges that the role does not have.
+    #[error(
+        "Role \"{role}\" lacks {}: grant that, or migrate as a role that has it.",
+        missing.join(" and ")
+    )]
+    MissingPrivileges {
+        /// The role that migrates.
+        role: String,
+        /// Each privilege, as PostgreSQL calls it, and on what.
+        missing: Vec<String>,
+    },
+    /// Objects of our names that somebody else made, or of which the record was lost.
+    #[error(
+        "The database holds {} already, and no record that these migrations made it: migrate another database, or rename \
+         or drop what is there.",
+        found.join(", ")
+    )]
+    NameCollision {
+        /// Each object, qualified.
+        found: Vec<String>,
+    },
+    /// Migrations of a newer version of this program.
+    #[error(
+        "The database was migrated by version {database} of this program, which has {} that version {} does not know: \
+         run version {database} or newer, or give the address of another database.",
+        found.join(", "),
+        env!("CARGO_PKG_VERSION")
+    )]
+    UnknownMigrations {
+        /// Each name that is not in this program.
+        found: Vec<String>,
+        /// The version that the database records.
+        database: String,
+    },
+    /// A schema `auth` that is not the platform's.
+    #[error(
+        "Schema \"auth\" is there without {missing}: migrate a Supabase database, or one without a schema \"auth\"."
+    )]
+    IncompleteAuthSchema {
+        /// What the platform has and this database has not.
+        missing: String,
+    },
+    /// Objects of ours that another role owns.
+    #[error(
+        "{} belong to a role that \"{role}\" is no member of: migrate as their owner, or let an administrator make \
+         \"{role}\" the owner (ALTER ... OWNER TO).",
+        found.join(", ")
+    )]
+    OtherOwner {
+        /// The role that migrates.
+        role: String,
+        /// Each object, with its owner.
+        found: Vec<String>,
+    },
+    /// Objects of an operator's that would go with ours.
+    #[error(
+        "These are not ours and depend on what would be dropped: {}. Drop them first, or change them so that they do \
+         not; nothing was changed.",
+        found.join(", ")
+    )]
+    Dependents {
+        /// Each object, as PostgreSQL describes it.
+        found: Vec<String>,
+    },
+    /// A lock that others hold.
+    #[error(
+        "A lock that is needed here is held by another session ({holders}): end its transaction, and run it again; nothing was changed."
+    )]
+    Locked {
+        /// Each session, and the table.
+        holders: String,
+    },
+    /// What `up` cannot put right.
+    #[error("{}: this is not repaired by itself, so put it right by hand; nothing was changed.", found.join("; "))]
+    NotRepairable {
+        /// Each difference.
+        found: Vec<String>,
+    },
+    /// Rows that a missing constraint or unique index does not permit.
+    #[error(
+        "{object} cannot be made again while rows of {table} break it: {rows}. Put those right, and run it again; nothing was changed."
+    )]
+    RowsInTheWay {
+        /// The constraint or index.
+        object: String,
+        /// Its table.
+        table: String,
+        /// Their number, and the keys of the first of them.
+        rows: String,
+    },
+}
+
+impl From<PreflightError> for DbErr {
+    fn from(error: PreflightError) -> Self {
+        DbErr::Migration(error.to_string())
+    }
+}
+
+/// Whether the current role reads every row of the table: not where there is none, nor through row security. Asks the
+/// catalog alone, because a role without the schema may not even name the table.
+pub(crate) async fn can_read<C: ConnectionTrait>(db: &C, schema: &str, table: &str) -> Result<bool, DbErr> {
+    ask(
+        db,
+        &format!(
+            "SELECT EXISTS (
+               SELECT
+               FROM pg_catalog.pg_class AS class
+               JOIN pg_catalog.pg_namespace AS space ON space.oid = relnamespace
+               WHERE nspname = {}
+                 AND relname = {}
+                 AND has_schema_privilege(space.oid, 'USAGE')
+                 AND has_table_privilege(class.oid, 'SELECT')
+                 AND NOT row_security_active(class.oid)
+             ) AS answer",
+            query::literal(schema),
+            query::literal(table)
+        ),
+    )
+    .await
+}
+
+/// Whether anything was ever applied here.
+pub(crate) async fn has_record<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr> {
+    ask(
+        db,
+        "SELECT EXISTS (
+           SELECT
+           FROM pg_catalog.pg_class
+           JOIN pg_catalog.pg_namespace AS space ON space.oid = relnamespace
+           WHERE nspname = 'public' AND relname = 'sparc_migrations'
+         ) AS answer",
+    )
+    .await
+}
+
+/// The migrations that the database records; none where the role may not read them.
+pub(crate) async fn applied<C: ConnectionTrait>(db: &C) -> Result<Option<Vec<String>>, DbErr> {
+    if !has_record(db).await? {
+        return Ok(Some(Vec::new()));
+    }
+    if !can_read(db, "public", "sparc_migrations").await? {
+        return Ok(None);
+    }
+    Ok(Some(list(db, "SELECT version::text AS name FROM public.sparc_migrations ORDER BY version").await?))
+}
+
+/// No migration is applied that this program does not know.
+pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(), PreflightError> {
+    let known: Vec<String> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
+    let found: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let database = version.filter(|version| *version != env!("CARGO_PKG_VERSION")).unwrap_or("newer").to_owned();
+    Err(PreflightError::UnknownMigrations { found, database })
+}
+
+/// Whatever is still to be changed can be changed here, by this role.
+pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
+    let server: Server = one(
+        db,
+        "SELECT
+           current_setting('server_version_num')::integer AS number,
+           current_setting('server_version') AS version,
+           pg_is_in_recovery() AS standby,
+           current_user::text AS role,
+           (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS superuser",
+    )
+    .await?;
+    if server.number < 150_000 {
+        return Err(PreflightError::ServerTooOld { found: server.version }.into());
+    }
+    if server.standby {
+        return Err(PreflightError::Standby.into());
+    }
+    let Some(applied) = &state.applied else {
+        let missing = vec!["SELECT on table public.sparc_migrations, past its row security".to_owned()];
+        return Err(PreflightError::MissingPrivileges { role: server.role, missing }.into());
+    };
+    if applied.is_empty() {
+        check_platform(db).await?;
+    }
+    if applied.len() < Migrator::migrations().len() {
+        check_names_are_free(state)?;
+    }
+    if !server.superuser {
+        let missing = list(db, include_str!("../sql/missing_privileges.sql")).await?;
+        if !missing.is_empty() {
+            return Err(PreflightError::MissingPrivileges { role: server.role, missing }.into());
+        }
+    }
+    check_owner(db, state, server.role).await
+}
+
+async fn check_platform<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
+    let missing = list(
+        db,
+        "SELECT name
+         FROM (
+           VALUES
+             ('table auth.users', EXISTS (
+                SELECT
+                FROM pg_catalog.pg_class
+                WHERE relnamespace = to_regnamespace('auth') AND relname = 'users'
+             )),
+             ('function auth.uid()', EXISTS (
+                SELECT
+                FROM pg_catalog.pg_proc
+                WHERE pronamespace = to_regnamespace('auth') AND proname = 'uid'
+             ))
+         ) AS needed (name, is_there)
+         WHERE NOT is_there AND to_regnamespace('auth') IS NOT NULL",
+    )
+    .await?;
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(PreflightError::IncompleteAuthSchema { missing: missing.join(" and ") }.into())
+    }
+}
+
+/// Tables, views, types and functions of our names are not there before we make them.
+fn check_names_are_free(state: &State) -> Result<(), PreflightError> {
+    let names = |lines: Vec<&str>| -> Vec<String> {
+        let is_top =
+            |object: &&str| matches!(manifest::kind(object), "table" | "view" | "type" | "domain" | "function");
+        // The record itself is there when the first of the migrations is applied.
+        lines.into_iter().filter(is_top).filter(|object| !object.contains(".sparc_")).map(without_arguments).collect()
+    };
+    let carried: Lines = manifest::carried();
+    let ours = names(carried.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
+    let mut found = names(state.found.iter().map(|found| found.object.as_str()).collect());
+    found.retain(|name| ours.contains(name));
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::NameCollision { found }) }
+}
+
+fn without_arguments(object: &str) -> String {
+    object.split('(').next().unwrap_or_default().to_owned()
+}
+
+/// What is there of ours is the role's to alter.
+async fn check_owner<C: ConnectionTrait>(db: &C, state: &State, role: String) -> Result<(), DbErr> {
+    let mut queries = Vec::new();
+    for (class, owner) in [("pg_class", "relowner"), ("pg_proc", "proowner"), ("pg_type", "typowner")] {
+        let oids: Vec<String> = state
+            .found
+            .iter()
+            .filter(|found| found.class.as_deref() == Some(class) && found.subid == 0 && state.is_ours(&found.object))
+            .filter(|found| manifest::kind(&found.object) != "index")
+            .map(|found| found.objid.to_string())
+            .collect();
+        if !oids.is_empty() {
+            queries.push(format!(
+                "SELECT pg_describe_object('{class}'::regclass, oid, 0) || ' (of ' || pg_get_userbyid({owner}) || ')' AS name
+                 FROM pg_catalog.{class}
+                 WHERE oid IN ({}) AND NOT pg_has_role({owner}, 'USAGE')",
+                oids.join(", ")
+            ));
+        }
+    }
+    if queries.is_empty() {
+        return Ok(());
+    }
+    let found = list(db, &(queries.join(" UNION ALL ") + " ORDER BY 1")).await?;
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::OtherOwner { role, found }.into()) }
+}
+
+#[derive(FromQueryResult)]
+struct Server {
+    number: i32,
+    version: String,
+    standby: bool,
+    role: String,
+    superuser: bool,
+}

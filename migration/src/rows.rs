@@ -1,0 +1,92 @@
+//! Which rows stand in the way of a constraint or a unique index: their number and the keys of the first, never their values.
+
+use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
+
+use crate::{PreflightError, query, repair::Asked};
+
+#[derive(FromQueryResult)]
+struct InTheWay {
+    number: i64,
+    keys: Option<String>,
+}
+
+/// The refusal that names the rows; none if no row is in the way.
+pub(crate) async fn in_the_way<C: ConnectionTrait>(db: &C, asked: &Asked) -> Result<Option<PreflightError>, DbErr> {
+    let Some(condition) = condition(&asked.table, &asked.definition) else { return Ok(None) };
+    let key = key(db, &asked.table).await?;
+    let table = &asked.table;
+    let sql = format!(
+        "SELECT count(*) AS number, string_agg(key, ', ') FILTER (WHERE nth <= 5) AS keys
+         FROM (
+           SELECT {key} AS key, row_number() OVER () AS nth
+           FROM {table} AS row
+           WHERE {condition}
+         ) AS broken"
+    );
+    let rows: InTheWay = query::one(db, &sql).await?;
+    if rows.number == 0 {
+        return Ok(None);
+    }
+    let more = if rows.number > 5 { " and others" } else { "" };
+    Ok(Some(PreflightError::RowsInTheWay {
+        object: asked.object.clone(),
+        table: table.clone(),
+        rows: format!("{} (key {}{more})", rows.number, rows.keys.unwrap_or_default()),
+    }))
+}
+
+/// The primary key of a row as text, else its place.
+async fn key<C: ConnectionTrait>(db: &C, table: &str) -> Result<String, DbErr> {
+    let columns = query::list(
+        db,
+        &format!(
+            "SELECT format('row.%I', attname) AS name
+             FROM pg_catalog.pg_index
+             JOIN pg_catalog.pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+             WHERE indrelid = {}::regclass AND indisprimary
+             ORDER BY attnum",
+            query::literal(table)
+        ),
+    )
+    .await?;
+    Ok(if columns.is_empty() { "row.ctid::text".to_owned() } else { format!("concat_ws('/', {})", columns.join(", ")) })
+}
+
+/// What holds of a row that the definition does not permit; the row is called `row`.
+fn condition(table: &str, definition: &str) -> Option<String> {
+    if let Some(column) = definition.strip_prefix("NOT NULL ") {
+        return Some(format!("row.{column} IS NULL"));
+    }
+    if let Some(check) = definition.strip_prefix("CHECK ") {
+        return Some(format!("NOT {}", check.trim_end_matches(" NOT VALID")));
+    }
+    if let Some(foreign) = definition.strip_prefix("FOREIGN KEY (") {
+        let (columns, rest) = foreign.split_once(") REFERENCES ")?;
+        let (target, rest) = rest.split_once('(')?;
+        let (keys, _) = rest.split_once(')')?;
+        let pairs: Vec<String> = columns
+            .split(", ")
+            .zip(keys.split(", "))
+            .map(|(column, key)| format!("target.{key} = row.{column}"))
+            .collect();
+        let present: Vec<String> = columns.split(", ").map(|column| format!("row.{column} IS NOT NULL")).collect();
+        return Some(format!(
+            "{} AND NOT EXISTS (SELECT FROM {target} AS target WHERE {})",
+            present.join(" AND "),
+            pairs.join(" AND ")
+        ));
+    }
+    let (columns, partial) = if let Some(index) = definition.strip_prefix("CREATE UNIQUE INDEX ") {
+        let (_, rest) = index.split_once(" (")?;
+        match rest.split_once(") WHERE ") {
+            Some((columns, partial)) => (columns, partial),
+            None => (rest.strip_suffix(')')?, "true"),
+        }
+    } else {
+        let list = definition.strip_prefix("UNIQUE (").or_else(|| definition.strip_prefix("PRIMARY KEY ("))?;
+        (list.split(')').next()?, "true")
+    };
+    Some(format!(
+        "({columns}) IN (SELECT {columns} FROM {table} WHERE {partial} GROUP BY {columns} HAVING count(*) > 1) AND {partial}"
+    ))
+}

@@ -1,0 +1,371 @@
+//! The commands, each one transaction.
+
+use sea_orm_migration::{
+    MigrationTrait, MigratorTrait, SchemaManagerConnection, async_trait,
+    sea_orm::{
+        self, AccessMode, ConnectionTrait, DatabaseTransaction, DbErr, DynIden, FromQueryResult, SqlErr,
+        TransactionTrait,
+    },
+};
+
+use crate::{
+    Migrator, PreflightError, Report,
+    check::State,
+    connect, dependents,
+    manifest::{self, Found},
+    preflight, query,
+    repair::{self, Asked, Change, Plan},
+    rows, rules, script,
+};
+
+/// What to do with the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Command {
+    /// Apply so many pending migrations, or all and the rules.
+    Up(Option<u32>),
+    /// Undo so many applied migrations, the last first, or all.
+    Down(Option<u32>),
+    /// Undo all, and forget that there were any.
+    Reset,
+    /// Undo all, then apply all.
+    Refresh,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// A migration was applied, by name.
+    Applied(String),
+    /// A migration was undone, by name.
+    Undone(String),
+    /// All rules were made, so many.
+    Installed(usize),
+    /// An object that was missing was made again.
+    Created(String),
+    /// An object was made as it must be.
+    Changed(String),
+    /// An object that is no longer part of the schema was dropped.
+    Dropped(String),
+}
+
+/// One migrator at a time: whoever comes second waits, and looks at the database after the first is done. The number is
+/// arbitrary and ours alone ("SPARC" in ASCII). A role's own limits do not end a migration; a table that somebody holds is
+/// waited for no longer than ten seconds, because everybody else would queue behind.
+const LOCK: &str = "SET LOCAL search_path = public;
+     SET LOCAL statement_timeout = 0;
+     SET LOCAL idle_in_transaction_session_timeout = 0;
+     SET LOCAL check_function_bodies = on;
+     SET LOCAL client_min_messages = warning;
+     SET LOCAL lock_timeout = '10min';
+     SELECT pg_catalog.pg_advisory_xact_lock(358434263618);
+     SET LOCAL lock_timeout = '10s'";
+
+/// Does what `command` says, alone on this database and in one transaction, and tells each change.
+///
+/// # Errors
+///
+/// [`DbErr::Migration`] with the sentence of a [`PreflightError`]; else what the database said. Nothing is changed.
+pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<Step>, DbErr> {
+    let transaction = begin(db, AccessMode::ReadWrite).await?;
+    let mut asked = None;
+    match run_in(&transaction, command, &mut asked).await {
+        Ok(steps) => {
+            end(db, &transaction).await?;
+            transaction.commit().await?;
+            Ok(steps)
+        }
+        Err(error) => {
+            // A connection that is lost is rolled back by its server.
+            let _ = transaction.rollback().await;
+            Err(explain(db, asked, error).await)
+        }
+    }
+}
+
+/// The SQL that `up` would run, as one transaction for `psql`; empty if there is nothing to do. Changes and locks nothing.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> {
+    let transaction = begin(db, AccessMode::ReadOnly).await?;
+    let state = State::read(&transaction).await?;
+    let report = state.report();
+    let statements = if !report.pending.is_empty() {
+        preflight::check_ready(&transaction, &state).await?;
+        script::install(&report.pending)
+    } else if report.differences.is_empty() {
+        Vec::new()
+    } else {
+        preflight::check_ready(&transaction, &state).await?;
+        let plan = Plan::make(&transaction, &state, &report).await?;
+        let mut sql: Vec<String> = plan.statements.into_iter().map(|repair| repair.sql).collect();
+        sql.extend(script::record());
+        sql
+    };
+    end(db, &transaction).await?;
+    transaction.rollback().await?;
+    Ok(if statements.is_empty() { String::new() } else { script::transaction(&statements) })
+}
+
+/// Reads the state of the database, in a transaction that writes nothing.
+pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State, DbErr> {
+    let transaction = begin(db, AccessMode::ReadOnly).await?;
+    let state = State::read(&transaction).await?;
+    end(db, &transaction).await?;
+    transaction.rollback().await?;
+    Ok(state)
+}
+
+/// How many accounts the database holds: what `down` would take away.
+///
+/// # Errors
+///
+/// What the database said.
+pub async fn accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
+    #[derive(FromQueryResult)]
+    struct Count {
+        count: i64,
+    }
+    let transaction = begin(db, AccessMode::ReadOnly).await?;
+    let mut accounts = 0;
+    let has_record = preflight::has_record(&transaction).await?;
+    for schema in ["public", "auth"] {
+        if has_record && preflight::can_read(&transaction, schema, "users").await? {
+            let count: Count =
+                query::one(&transaction, &format!("SELECT count(*) AS count FROM {schema}.users")).await?;
+            accounts = accounts.max(count.count);
+        }
+    }
+    end(db, &transaction).await?;
+    transaction.rollback().await?;
+    Ok(accounts)
+}
+
+/// Whether the connection is one of [`connect::connect`]'s, whose prepared statements are nobody else's.
+fn is_own(db: &SchemaManagerConnection<'_>) -> bool {
+    match db {
+        SchemaManagerConnection::Connection(pool) => {
+            let options = pool.get_postgres_connection_pool().connect_options();
+            options.get_application_name() == Some(connect::APPLICATION_NAME)
+        }
+        _ => false,
+    }
+}
+
+/// Begins, also inside a transaction of the caller's. Behind a pooler in transaction mode the server's connection was
+/// somebody else's before: statements of the same names are forgotten.
+async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
+    let transaction = match db {
+        SchemaManagerConnection::Connection(pool) => pool.begin().await?,
+        SchemaManagerConnection::Transaction(transaction) => return transaction.begin().await,
+        SchemaManagerConnection::OwnedTransaction(transaction) => return transaction.begin().await,
+    };
+    // Unprepared: SeaORM's own way to say so prepares a statement, before those of others are forgotten.
+    if is_own(db) {
+        transaction.execute_unprepared("DEALLOCATE ALL").await?;
+    }
+    let access = if access == AccessMode::ReadOnly { "READ ONLY" } else { "READ WRITE" };
+    let isolation = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
+    transaction.execute_unprepared(&isolation).await?;
+    Ok(transaction)
+}
+
+/// Leaves no prepared statement on a connection that may be a pooler's.
+async fn end(db: &SchemaManagerConnection<'_>, transaction: &DatabaseTransaction) -> Result<(), DbErr> {
+    if is_own(db) {
+        transaction.execute_unprepared("DEALLOCATE ALL").await?;
+    }
+    Ok(())
+}
+
+async fn run_in(db: &DatabaseTransaction, command: Command, asked: &mut Option<Asked>) -> Result<Vec<Step>, DbErr> {
+    db.execute_unprepared(LOCK).await?;
+    let mut steps = Vec::new();
+    let down = match command {
+        Command::Down(steps) => steps.unwrap_or(u32::MAX),
+        Command::Reset | Command::Refresh => u32::MAX,
+        Command::Up(_) => 0,
+    };
+    if down > 0 {
+        undo(db, down, &mut steps).await?;
+    }
+    if command == Command::Reset {
+        db.execute_unprepared("SET LOCAL search_path = public").await?;
+        Inner::uninstall(db).await?;
+    }
+    match command {
+        Command::Up(number) => up(db, number.unwrap_or(u32::MAX), asked, &mut steps).await?,
+        Command::Refresh => up(db, u32::MAX, asked, &mut steps).await?,
+        Command::Down(_) | Command::Reset => {}
+    }
+    Ok(steps)
+}
+
+async fn up(
+    db: &DatabaseTransaction,
+    number: u32,
+    asked: &mut Option<Asked>,
+    steps: &mut Vec<Step>,
+) -> Result<(), DbErr> {
+    let state = State::read(db).await?;
+    let pending = state.pending();
+    if !pending.is_empty() {
+        preflight::check_ready(db, &state).await?;
+        db.execute_unprepared("SET LOCAL search_path = public").await?;
+        let number = number.min(u32::try_from(pending.len()).unwrap_or(u32::MAX));
+        Inner::up(db, Some(number)).await?;
+        steps.extend(pending.iter().take(number as usize).cloned().map(Step::Applied));
+        if number as usize == pending.len() {
+            let rules = script::rules();
+            rules::execute_all(db, &rules).await?;
+            steps.push(Step::Installed(script::objects().len()));
+        }
+        return Ok(());
+    }
+    let report = state.report();
+    if report.differences.is_empty() {
+        return remember(db, &state).await;
+    }
+    preflight::check_ready(db, &state).await?;
+    let plan = Plan::make(db, &state, &report).await?;
+    for repair in &plan.statements {
+        asked.clone_from(&repair.asks_rows);
+        db.execute_unprepared(&repair.sql).await?;
+    }
+    *asked = None;
+    rules::execute_all(db, &script::record()).await?;
+    verify(db).await?;
+    steps.extend(plan.changes.into_iter().map(|change| match change {
+        Change::Created(object) => Step::Created(object),
+        Change::Changed(object) => Step::Changed(object),
+        Change::Dropped(object) => Step::Dropped(object),
+    }));
+    Ok(())
+}
+
+/// A newer version with the same rules is remembered all the same.
+async fn remember(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
+    let is_known = !state.record.is_readable
+        || (state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
+            && script::objects().iter().all(|object| state.record.objects.contains(object)));
+    if is_known { Ok(()) } else { rules::execute_all(db, &script::record()).await }
+}
+
+/// What was repaired is as it must be now.
+async fn verify(db: &DatabaseTransaction) -> Result<(), DbErr> {
+    let left = State::read(db).await?.report().differences;
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(PreflightError::NotRepairable { found: left.iter().map(ToString::to_string).collect() }.into())
+}
+
+async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> Result<(), DbErr> {
+    let state = State::read(db).await?;
+    let Some(applied) = state.applied.clone() else {
+        // Says which privilege is missing.
+        return preflight::check_ready(db, &state).await;
+    };
+    let undone: Vec<String> = applied.iter().rev().take(number as usize).cloned().collect();
+    if undone.is_empty() {
+        return Ok(());
+    }
+    preflight::check_ready(db, &state).await?;
+    let keeps_platform = undone.len() < applied.len();
+    let is_platform = |found: &Found| {
+        found.object.contains(" auth.") && !found.object.starts_with("trigger ") || found.object.contains(".sparc_")
+    };
+    let dropped: Vec<&Found> = state
+        .found
+        .iter()
+        .filter(|found| state.is_ours(&found.object) && !found.object.starts_with("schema "))
+        .filter(|found| !matches!(manifest::kind(&found.object), "publication" | "publication of" | "job" | "column"))
+        .filter(|found| !(keeps_platform && is_platform(found)))
+        .collect();
+    dependents::of(db, &state, &dropped).await?;
+    db.execute_unprepared("SET LOCAL search_path = public").await?;
+    rules::execute_all(db, &repair::withdraw(&state)).await?;
+    Inner::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;
+    steps.extend(undone.into_iter().map(Step::Undone));
+    Ok(())
+}
+
+/// Who holds locks on tables of ours, or the migrators' own lock.
+const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
+       CASE locktype WHEN 'advisory' THEN 'the lock of the migrators' ELSE nspname || '.' || relname END) AS name
+     FROM pg_catalog.pg_locks
+     LEFT JOIN pg_catalog.pg_stat_activity USING (pid)
+     LEFT JOIN pg_catalog.pg_class ON pg_class.oid = relation
+     LEFT JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+     WHERE granted
+       AND pid <> pg_backend_pid()
+       AND pg_locks.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+       AND ((nspname IN ('public', 'private', 'auth') AND relkind = 'r')
+         OR (locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = 358434263618))
+     ORDER BY 1";
+
+/// Says which rows or which lock were in the way, where that can still be seen.
+async fn explain(db: &SchemaManagerConnection<'_>, asked: Option<Asked>, error: DbErr) -> DbErr {
+    if connect::sqlstate(&error).as_deref() == Some("55P03") {
+        let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
+        return match query::list(&transaction, HOLDERS).await {
+            Ok(holders) if !holders.is_empty() => PreflightError::Locked { holders: holders.join(", ") }.into(),
+            _ => error,
+        };
+    }
+    let is_rows = asked.is_some() && (error.sql_err().is_some() || is_violation(&error));
+    if let (true, Some(asked)) = (is_rows, asked) {
+        let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
+        if let Ok(Some(refusal)) = rows::in_the_way(&transaction, &asked).await {
+            return refusal.into();
+        }
+    }
+    error
+}
+
+fn is_violation(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_) | SqlErr::ForeignKeyConstraintViolation(_)))
+        || connect::sqlstate(error).is_some_and(|code| code.starts_with("23"))
+}
+
+/// SeaORM's own commands over the same migrations, for what [`Migrator`] wraps around them.
+struct Inner;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Inner {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        Migrator::migrations()
+    }
+
+    fn migration_table_name() -> DynIden {
+        Migrator::migration_table_name()
+    }
+}
+
+/// What is applied, what is not, and whether the rest is as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// Each migration by name, and whether it is applied.
+    pub migrations: Vec<(String, bool)>,
+    /// What a check found.
+    pub report: Report,
+}
+
+/// Tells what is applied.
+///
+/// # Errors
+///
+/// As [`crate::check`].
+pub async fn status(db: &SchemaManagerConnection<'_>) -> Result<Status, DbErr> {
+    let state = read_state(db).await?;
+    let pending = state.pending();
+    let migrations = Migrator::migrations()
+        .iter()
+        .map(|migration| (migration.name().to_owned(), !pending.contains(&migration.name().to_owned())))
+        .collect();
+    Ok(Status { migrations, report: state.report() })
+}

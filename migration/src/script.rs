@@ -1,0 +1,109 @@
+//! The whole schema as SQL, for `psql` and for `supabase/migrations`.
+
+use sea_orm_migration::MigrationName;
+
+use crate::{
+    m20261101_000001_platform as platform, m20261101_000002_tables as tables, manifest, query,
+    rules::{self},
+};
+
+/// Each migration's SQL, by name.
+fn structure() -> Vec<(String, Vec<String>)> {
+    vec![(platform::Migration.name().to_owned(), platform::up()), (tables::Migration.name().to_owned(), tables::up())]
+}
+
+/// SQL that applies the pending migrations, then all rules, and records both.
+pub(crate) fn install(pending: &[String]) -> Vec<String> {
+    let mut sql = vec![
+        "SET LOCAL search_path = public".to_owned(),
+        "CREATE TABLE IF NOT EXISTS public.sparc_migrations (
+  version character varying NOT NULL PRIMARY KEY,
+  applied_at bigint NOT NULL
+)"
+        .to_owned(),
+    ];
+    for (name, statements) in structure().into_iter().filter(|(name, _)| pending.contains(name)) {
+        sql.extend(statements);
+        sql.push(format!(
+            "INSERT INTO public.sparc_migrations (version, applied_at)
+VALUES ({}, extract(epoch FROM now())::bigint)",
+            query::literal(&name)
+        ));
+    }
+    sql.extend(rules());
+    sql
+}
+
+/// SQL that makes all rules and what goes with them, once the tables are there.
+pub(crate) fn rules() -> Vec<String> {
+    let mut sql = rules::install();
+    sql.extend([rules::BACKFILL.to_owned(), rules::JOBS.to_owned()]);
+    sql.extend(record());
+    sql
+}
+
+/// SQL that remembers what was made.
+pub(crate) fn record() -> [String; 2] {
+    let objects = objects().join("\n");
+    [
+        format!(
+            "INSERT INTO private.sparc_record (name, value)
+VALUES ('version', '{}'), ('objects', {})
+ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            env!("CARGO_PKG_VERSION"),
+            query::literal(&objects)
+        ),
+        "INSERT INTO private.sparc_record (name, value)
+SELECT 'jobs', 'scheduled'
+FROM pg_catalog.pg_extension
+WHERE extname = 'pg_cron'
+ON CONFLICT (name) DO NOTHING"
+            .to_owned(),
+    ]
+}
+
+/// What a later version may drop when it no longer has it.
+pub(crate) fn objects() -> Vec<String> {
+    let is_rule = |object: &String| matches!(manifest::kind(object), "function" | "trigger" | "policy" | "view");
+    manifest::carried().into_keys().filter(is_rule).collect()
+}
+
+/// Statements as one transaction for `psql`.
+pub(crate) fn transaction(statements: &[String]) -> String {
+    // The lock of the program: both may run at once.
+    let mut text =
+        String::from("BEGIN;\n\nDO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(358434263618); END $$;\n\n");
+    for statement in statements {
+        let statement = statement.trim_end().trim_end_matches(';');
+        text.push_str(statement);
+        // A comment at the end of a line would swallow it.
+        text.push_str(if statement.lines().last().is_some_and(|line| line.contains("--")) {
+            "\n;\n\n"
+        } else {
+            ";\n\n"
+        });
+    }
+    text.push_str("COMMIT;\n");
+    text
+}
+
+/// The whole schema as one script: for `psql -f`, and as a file of `supabase/migrations`. It records what it applied, so
+/// `up`, `check` and `status` accept the result. A database that has the schema refuses it.
+#[must_use]
+pub fn sql() -> String {
+    let names: Vec<String> = structure().into_iter().map(|(name, _)| name).collect();
+    let guard = "DO $$
+BEGIN
+  IF to_regclass('public.sparc_migrations') IS NOT NULL THEN
+    RAISE EXCEPTION 'the database has the schema already: bring it up to date with the program (cargo run -p migration -- up)';
+  END IF;
+END
+$$";
+    let mut statements = vec![guard.to_owned()];
+    statements.extend(install(&names));
+    format!(
+        "-- The SPARC schema, version {}: made by `cargo run -p migration -- sql`, for psql and supabase/migrations.\n\n{}",
+        env!("CARGO_PKG_VERSION"),
+        transaction(&statements)
+    )
+}

@@ -1,0 +1,147 @@
+//! The statements of a SQL file, and what each one makes.
+
+/// What a statement makes, by the name that the file writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A function, qualified.
+    Function(String),
+    /// A trigger, and its table, qualified.
+    Trigger(String, String),
+    /// A policy, unquoted, and its table, qualified.
+    Policy(String, String),
+    /// A view, qualified.
+    View(String),
+    /// Privileges given or taken.
+    Privilege,
+    /// Anything else: a block, a comment, a setting.
+    Other,
+}
+
+/// One statement of a file.
+#[derive(Clone, Debug)]
+pub(crate) struct Statement {
+    /// Without the semicolon and without the comments before it.
+    pub(crate) sql: &'static str,
+    pub(crate) target: Target,
+}
+
+/// Every statement of the file.
+pub(crate) fn parse(file: &'static str) -> Vec<Statement> {
+    split(file).into_iter().map(|sql| Statement { sql, target: target(sql) }).collect()
+}
+
+/// Cuts at semicolons outside quotes, dollar quotes and comments.
+fn split(file: &str) -> Vec<&str> {
+    let mut statements = Vec::new();
+    let mut begin = 0;
+    let mut at = 0;
+    while let Some(rest) = file.get(at..).filter(|rest| !rest.is_empty()) {
+        let skipped = if rest.starts_with("--") {
+            rest.find('\n').map_or(rest.len(), |end| end + 1)
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if let Some(quote) = rest.chars().next().filter(|c| matches!(c, '\'' | '"')) {
+            // A doubled quote ends one text and begins the next.
+            rest[1..].find(quote).map_or(rest.len(), |end| end + 2)
+        } else if let Some(tag) = dollar_tag(rest) {
+            rest[tag.len()..].find(tag).map_or(rest.len(), |end| end + 2 * tag.len())
+        } else if rest.starts_with(';') {
+            statements.push(&file[begin..at]);
+            begin = at + 1;
+            1
+        } else {
+            rest.chars().next().map_or(1, char::len_utf8)
+        };
+        at += skipped;
+    }
+    statements.push(&file[begin..]);
+    statements.into_iter().map(without_leading_comments).filter(|sql| !sql.is_empty()).collect()
+}
+
+/// `$$` or `$name$` at the beginning of the text.
+fn dollar_tag(text: &str) -> Option<&str> {
+    let end = text.strip_prefix('$')?.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))? + 1;
+    text[end..].starts_with('$').then(|| &text[..=end])
+}
+
+fn without_leading_comments(mut sql: &str) -> &str {
+    loop {
+        sql = sql.trim();
+        let Some(comment) = sql.strip_prefix("--") else { return sql };
+        sql = comment.split_once('\n').map_or("", |(_, rest)| rest);
+    }
+}
+
+fn target(sql: &str) -> Target {
+    let mut words = words(sql);
+    let verb = words.next().unwrap_or_default().to_ascii_uppercase();
+    if matches!(verb.as_str(), "GRANT" | "REVOKE") {
+        return Target::Privilege;
+    }
+    if verb != "CREATE" {
+        return Target::Other;
+    }
+    let mut kind = words.next().unwrap_or_default().to_ascii_uppercase();
+    while matches!(kind.as_str(), "OR" | "REPLACE" | "CONSTRAINT") {
+        kind = words.next().unwrap_or_default().to_ascii_uppercase();
+    }
+    let name = words.next().unwrap_or_default().to_owned();
+    let mut table = || words.find(|word| word.eq_ignore_ascii_case("ON")).and_then(|_| words.next());
+    match kind.as_str() {
+        "FUNCTION" => Target::Function(name),
+        "VIEW" => Target::View(name),
+        "TRIGGER" => table().map_or(Target::Other, |table| Target::Trigger(name, table.to_owned())),
+        "POLICY" => table().map_or(Target::Other, |table| {
+            Target::Policy(name.trim_matches('"').replace("\"\"", "\""), table.to_owned())
+        }),
+        _ => Target::Other,
+    }
+}
+
+/// The words of a statement up to the first bracket of each; a quoted name is one word.
+fn words(sql: &str) -> impl Iterator<Item = &str> {
+    let mut rest = sql;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '(' || c == ')' || c == ',');
+        if rest.is_empty() {
+            return None;
+        }
+        let end = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.find('"').map_or(rest.len(), |end| end + 2),
+            None => rest.find(|c: char| c.is_whitespace() || "(),".contains(c)).unwrap_or(rest.len()),
+        };
+        let (word, after) = rest.split_at(end);
+        rest = after;
+        Some(word)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Target, parse};
+
+    #[test]
+    fn statements_end_at_semicolons_outside_quotes_and_comments() {
+        let file =
+            "-- A comment; with one.\nSELECT ';', \"a;b\", $$;$$, $x$ $$;$$ $x$;\n/* ; */ DO $$ BEGIN; END $$;\n-- end";
+        let statements: Vec<&str> = parse(file).iter().map(|statement| statement.sql).collect();
+        assert_eq!(statements, ["SELECT ';', \"a;b\", $$;$$, $x$ $$;$$ $x$", "/* ; */ DO $$ BEGIN; END $$"]);
+    }
+
+    #[test]
+    fn each_statement_names_what_it_makes() {
+        let of = |sql: &'static str| parse(sql).remove(0).target;
+        assert_eq!(of("CREATE OR REPLACE FUNCTION private.a(b uuid) RETURNS"), Target::Function("private.a".into()));
+        assert_eq!(of("CREATE VIEW public.v\nWITH (x) AS"), Target::View("public.v".into()));
+        assert_eq!(
+            of("CREATE OR REPLACE TRIGGER t\n AFTER UPDATE OF a, b ON public.users\n FOR EACH ROW"),
+            Target::Trigger("t".into(), "public.users".into())
+        );
+        assert_eq!(
+            of("CREATE POLICY \"Users on tour\"\nON public.users FOR SELECT"),
+            Target::Policy("Users on tour".into(), "public.users".into())
+        );
+        assert_eq!(of("GRANT SELECT ON t TO anon"), Target::Privilege);
+        assert_eq!(of("DO $$ BEGIN END $$"), Target::Other);
+    }
+}

@@ -1,0 +1,135 @@
+//! What an operator has beside ours: it is named before it would be lost, and otherwise left alone.
+
+use sea_orm::ConnectionTrait;
+use sparc::migration::{check, connect, sea_orm_migration::MigratorTrait};
+
+use super::{Migrator, catalog, empty, lines, refusal};
+
+#[tokio::test]
+async fn what_depends_on_ours_is_named_and_nothing_is_undone() {
+    let (_database, db) = empty().await;
+    Migrator::up(&db, None).await.unwrap();
+    db.execute_unprepared(
+        "SET search_path = public;
+         CREATE FUNCTION strongest(attribute) RETURNS text LANGUAGE sql AS 'SELECT $1::text';
+         CREATE FUNCTION all_of(attribute[]) RETURNS int LANGUAGE sql AS 'SELECT 1';
+         CREATE VIEW names AS SELECT display_name FROM users;
+         CREATE VIEW more_names AS SELECT * FROM names;
+         CREATE TABLE tickets (id int PRIMARY KEY, user_id uuid REFERENCES users, kind attribute);
+         CREATE POLICY \"Support reads\" ON users FOR SELECT TO anon USING (false);
+         CREATE INDEX support_bio ON users (bio);
+         ALTER TABLE users ADD COLUMN support_note text;
+         CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER noted BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION noted();
+         CREATE PUBLICATION reporting FOR TABLE users",
+    )
+    .await
+    .unwrap();
+    let before = catalog(&db).await;
+    for attempt in [
+        Migrator::reset(&db).await,
+        Migrator::fresh(&db).await,
+        Migrator::refresh(&db).await,
+        Migrator::down(&db, Some(1)).await,
+    ] {
+        let sentence = refusal(attempt.unwrap_err());
+        for named in [
+            "function public.strongest(public.attribute)",
+            "function public.all_of(public.attribute[])",
+            "view public.names",
+            "view public.more_names",
+            "tickets_user_id_fkey on table public.tickets",
+            "table public.tickets",
+            "policy Support reads on table public.users",
+            "index public.support_bio",
+            "column support_note of table public.users",
+            "trigger noted on table public.users",
+            "publication reporting",
+        ] {
+            assert!(sentence.contains(named), "{named}: {sentence}");
+        }
+        assert!(!sentence.contains("pg_toast") && !sentence.contains("pg_temp"), "{sentence}");
+        assert_eq!(catalog(&db).await, before);
+    }
+    db.execute_unprepared(
+        "SET search_path = public;
+         DROP FUNCTION strongest, all_of; DROP VIEW more_names, names; DROP TABLE tickets;
+         DROP POLICY \"Support reads\" ON users; DROP INDEX support_bio; ALTER TABLE users DROP COLUMN support_note;
+         DROP FUNCTION noted CASCADE; DROP PUBLICATION reporting",
+    )
+    .await
+    .unwrap();
+    Migrator::reset(&db).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_repair_that_would_take_an_operators_object_along_is_refused() {
+    let (_database, db) = empty().await;
+    Migrator::up(&db, None).await.unwrap();
+    db.execute_unprepared(
+        "DROP VIEW private.published_adventures CASCADE;
+         CREATE VIEW private.published_adventures AS SELECT id FROM public.adventures;
+         CREATE VIEW public.catalogue AS SELECT * FROM private.published_adventures",
+    )
+    .await
+    .unwrap();
+    let before = catalog(&db).await;
+    assert!(refusal(Migrator::up(&db, None).await.unwrap_err()).contains("view public.catalogue"));
+    assert_eq!(catalog(&db).await, before);
+}
+
+#[tokio::test]
+async fn a_services_own_seaorm_migrations_stay_beside_ours() {
+    let (_database, db) = empty().await;
+    db.execute_unprepared(
+        "CREATE TABLE seaql_migrations (version varchar PRIMARY KEY, applied_at bigint NOT NULL);
+         INSERT INTO seaql_migrations VALUES ('m20220101_000001_create_table', 1);
+         CREATE TABLE cake (id int)",
+    )
+    .await
+    .unwrap();
+    let before = catalog(&db).await;
+    Migrator::up(&db, None).await.unwrap();
+    assert!(check(&db).await.unwrap().is_clean());
+    assert_eq!(Migrator::get_applied_migrations(&db).await.unwrap().len(), Migrator::migrations().len());
+    Migrator::reset(&db).await.unwrap();
+    assert_eq!(catalog(&db).await, before);
+    assert_eq!(lines(&db, "SELECT version::text FROM seaql_migrations").await, ["m20220101_000001_create_table"]);
+}
+
+#[tokio::test]
+async fn pg_cron_that_is_installed_later_gets_its_jobs_once_and_schedules_are_the_operators() {
+    let (_database, db) = empty().await;
+    if lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
+        eprintln!("not tried: this server has no pg_cron");
+        return;
+    }
+    let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];
+    let server = throwaway::Server::start_private(Some(&settings)).await.unwrap();
+    let db = connect(server.url()).await.unwrap();
+    Migrator::up(&db, None).await.unwrap();
+    db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
+    let missing = check(&db).await.unwrap().differences;
+    assert!(
+        missing.len() >= 4 && missing.iter().all(|difference| difference.object.starts_with("job ")),
+        "{missing:?}"
+    );
+    Migrator::up(&db, None).await.unwrap();
+    assert!(check(&db).await.unwrap().is_clean());
+    let archive = "SELECT schedule || ' ' || active || ' ' || command FROM cron.job WHERE jobname = 'archive-sessions'";
+    db.execute_unprepared(
+        "SELECT cron.alter_job(jobid, schedule := '5 5 * * *', active := false, command := 'SELECT 1')
+         FROM cron.job WHERE jobname = 'archive-sessions';
+         SELECT cron.unschedule('clean-events')",
+    )
+    .await
+    .unwrap();
+    let report = check(&db).await.unwrap();
+    let named: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
+    assert_eq!(named, ["job archive-sessions"], "the command is ours: {report:?}");
+    assert!(report.hints.iter().any(|hint| hint.starts_with("job clean-events")), "{report:?}");
+    Migrator::up(&db, None).await.unwrap();
+    assert_eq!(lines(&db, archive).await, ["5 5 * * * false SELECT private.archive_sessions(100000)"]);
+    assert_eq!(lines(&db, "SELECT jobname FROM cron.job WHERE jobname = 'clean-events'").await, Vec::<String>::new());
+    assert!(check(&db).await.unwrap().is_clean());
+}

@@ -1,0 +1,37 @@
+//! Through a pooler in transaction mode, on whose server connections others left prepared statements.
+
+use sea_orm::ConnectionTrait;
+use sparc::migration::{
+    self, Command, check, connect,
+    sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
+};
+
+use super::{Migrator, empty};
+use crate::pooler::pooler_to;
+
+#[tokio::test]
+async fn every_command_works_through_a_pooler_in_transaction_mode() {
+    let (database, direct) = empty().await;
+    let Some(pooler) = pooler_to(database.url()).await else { return };
+    // Names that a driver gives its first statements, on connections that the pooler hands to whoever comes.
+    let others = sea_orm::Database::connect(&pooler.url).await.unwrap();
+    for number in 1..=40 {
+        // Its own driver may have taken the first.
+        let _ = others.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await;
+    }
+    let db = connect(&pooler.url).await.unwrap();
+    for _ in 0..3 {
+        Migrator::up(&db, None).await.unwrap();
+        assert!(check(&db).await.unwrap().is_clean());
+        assert_eq!(migration::status(&(&db).into_database_executor()).await.unwrap().report.differences, []);
+        direct.execute_unprepared("DROP POLICY \"Users can update own profile\" ON public.users").await.unwrap();
+        assert_ne!(migration::dry_run(&(&db).into_database_executor()).await.unwrap(), "");
+        assert_eq!(migration::run(&(&db).into_database_executor(), Command::Up(None)).await.unwrap().len(), 1);
+        migration::manifest(&db).await.unwrap();
+        Migrator::fresh(&db).await.unwrap();
+        Migrator::down(&db, Some(1)).await.unwrap();
+        Migrator::reset(&db).await.unwrap();
+    }
+    others.close().await.unwrap();
+    db.close().await.unwrap();
+}

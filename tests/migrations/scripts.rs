@@ -1,0 +1,114 @@
+//! The schema as one SQL script, and a dump restored elsewhere.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use sea_orm::ConnectionTrait;
+use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::MigratorTrait};
+
+use super::{Migrator, catalog, empty, lines};
+
+/// A client program of PostgreSQL's, with what it is told; what it prints, or none where it is not installed.
+pub fn client(name: &str, arguments: &[&str], input: &str) -> Option<Result<String, String>> {
+    let mut child = match Command::new(name)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+    {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("not tried: this machine has no {name}");
+            return None;
+        }
+        child => child.unwrap(),
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    let text = input.to_owned();
+    let writing = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    let _ = writing.join().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Some(if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) })
+}
+
+#[tokio::test]
+async fn the_script_makes_what_up_makes() {
+    let (_database, db) = empty().await;
+    Migrator::up(&db, None).await.unwrap();
+    let migrated = catalog(&db).await;
+
+    let (database, scripted) = empty().await;
+    let Some(ran) = client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()) else {
+        return;
+    };
+    ran.unwrap();
+    assert_eq!(catalog(&scripted).await, migrated);
+    assert!(check(&scripted).await.unwrap().is_clean());
+    assert_eq!(migration::manifest(&scripted).await.unwrap(), MANIFEST);
+    let before = catalog(&scripted).await;
+    Migrator::up(&scripted, None).await.unwrap();
+    assert_eq!(catalog(&scripted).await, before);
+    assert_eq!(Migrator::get_pending_migrations(&scripted).await.unwrap().len(), 0);
+    let again = client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()).unwrap();
+    assert!(again.unwrap_err().contains("has the schema already"));
+    Migrator::reset(&scripted).await.unwrap();
+}
+
+/// As the platform's command line program does it: each statement by itself, in one transaction.
+#[tokio::test]
+async fn the_script_runs_in_one_query_too() {
+    let (_database, db) = empty().await;
+    db.execute_unprepared(&migration::sql()).await.unwrap();
+    assert!(check(&db).await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn the_sql_of_a_dry_run_makes_what_up_makes() {
+    use sparc::migration::sea_orm_migration::IntoSchemaManagerConnection;
+    let (_database, db) = empty().await;
+    let before = catalog(&db).await;
+    let sql = migration::dry_run(&(&db).into_database_executor()).await.unwrap();
+    assert_eq!(catalog(&db).await, before, "it changes nothing");
+    db.execute_unprepared(&sql).await.unwrap();
+    assert!(check(&db).await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn a_dump_restored_into_a_new_project_is_closed_again_by_up() {
+    let server = throwaway::Server::start_platform(None).await.unwrap();
+    let old = server.migrated().await.unwrap();
+    let new = server.empty().await.unwrap();
+    let arguments = ["-n", "public", "-n", "private", "--no-owner", old.url()];
+    let Some(dump) = client("pg_dump", &arguments, "") else { return };
+    let Ok(dump) = dump else {
+        eprintln!("not tried: pg_dump is older than the server");
+        return;
+    };
+    // The project has its schema `public` already.
+    let dump = dump.replace("CREATE SCHEMA public;", "").replace("\\restrict", "-- ").replace("\\unrestrict", "-- ");
+    // It holds default privileges of the administrator too, which its owner may not set: psql goes on behind them.
+    client("psql", &["-X", "-q", new.url()], &dump).unwrap().unwrap();
+    let db = connect(new.url()).await.unwrap();
+    let can = "SELECT has_column_privilege('anon', 'public.users', 'email', 'SELECT') || ' ' || has_table_privilege('anon', 'public.users', 'TRUNCATE')";
+    assert_eq!(lines(&db, can).await, ["true true"], "that is what the platform's default privileges do");
+    // Somebody signs up before the triggers on accounts are there.
+    let id = uuid::Uuid::new_v4();
+    db.execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'early@x.org')")).await.unwrap();
+
+    let report = check(&db).await.unwrap();
+    let named: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
+    assert!(named.contains(&"grant on table public.users to anon"), "{named:?}");
+    assert!(named.contains(&"trigger on_auth_user_created on auth.users"), "{named:?}");
+    Migrator::up(&db, None).await.unwrap();
+    assert_eq!(lines(&db, can).await, ["false false"]);
+    let report = check(&db).await.unwrap();
+    assert!(report.is_clean() && report.hints.iter().any(|hint| hint.starts_with("publication ")), "{report:#?}");
+    assert_eq!(
+        lines(&db, "SELECT display_name FROM public.users").await,
+        ["early"],
+        "no account is left without a profile"
+    );
+}

@@ -1,0 +1,137 @@
+//! TLS as libpq has it, against a real server with a certificate of its own authority.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use sea_orm::DatabaseConnection;
+use sparc::migration::{ConnectError, connect};
+use throwaway::Server;
+
+use super::lines;
+
+/// Certificates in a folder that is gone with its handle.
+struct Certificates {
+    folder: PathBuf,
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+impl Certificates {
+    /// An authority, another one, and a certificate that the first issued for `localhost`.
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("sparc-tls-{}", uuid::Uuid::new_v4().simple()));
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        let authority = authority();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap();
+        fs::write(folder.join("authority.crt"), authority.pem()).unwrap();
+        fs::write(folder.join("other.crt"), self::authority().pem()).unwrap();
+        fs::write(folder.join("server.crt"), certificate.pem()).unwrap();
+        let file = folder.join("server.key");
+        fs::write(&file, key.serialize_pem()).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        // The server runs as another user where the tests are root's, and reads no key that is somebody else's.
+        let id = |user: &str| {
+            let output = Command::new("id").args(["-u", user]).output().ok()?;
+            String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+        };
+        if let Some(user) = id("postgres").or_else(|| id("nobody")) {
+            let _ = std::os::unix::fs::chown(&file, Some(user), None);
+        }
+        Self { folder }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    async fn server(&self, rule: &str) -> Server {
+        fs::write(self.folder.join("pg_hba.conf"), format!("{rule} all all 127.0.0.1/32 password\n")).unwrap();
+        let settings = [
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", self.file("server.crt")),
+            format!("ssl_key_file={}", self.file("server.key")),
+            format!("hba_file={}", self.file("pg_hba.conf")),
+        ];
+        Server::start_private(Some(&settings.each_ref().map(String::as_str))).await.unwrap()
+    }
+}
+
+async fn is_encrypted(db: &DatabaseConnection) -> bool {
+    lines(db, "SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await == ["true"]
+}
+
+#[tokio::test]
+async fn the_modes_are_those_of_libpq() {
+    let certificates = Certificates::new();
+    let server = certificates.server("host").await;
+    let named = server.url().replace("127.0.0.1", "localhost");
+    let (ours, other) = (certificates.file("authority.crt"), certificates.file("other.crt"));
+
+    for (url, encrypted) in [
+        (server.url().to_owned(), true),
+        (format!("{}?sslmode=prefer", server.url()), true),
+        (format!("{}?sslmode=allow", server.url()), false),
+        (format!("{}?sslmode=disable", server.url()), false),
+        (format!("{}?sslmode=require", server.url()), true),
+        (format!("{}?sslmode=require&sslrootcert={ours}", server.url()), true),
+        (format!("{}?sslmode=verify-ca&sslrootcert={ours}", server.url()), true),
+        (format!("{named}?sslmode=verify-full&sslrootcert={ours}"), true),
+    ] {
+        let db = connect(&url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert_eq!(is_encrypted(&db).await, encrypted, "{url}");
+    }
+
+    for (url, said) in [
+        (format!("{}?sslmode=verify-full&sslrootcert={ours}", server.url()), "is not for \"127.0.0.1\""),
+        (format!("{named}?sslmode=verify-full"), "nobody it trusts has signed it"),
+        (format!("{named}?sslmode=verify-full&sslrootcert={other}"), "nobody it trusts has signed it"),
+        (format!("{named}?sslmode=verify-ca&sslrootcert={other}"), "nobody it trusts has signed it"),
+        (format!("{named}?sslmode=require&sslrootcert={other}"), "nobody it trusts has signed it"),
+        (format!("{named}?sslrootcert=system"), "nobody it trusts has signed it"),
+    ] {
+        let error = connect(&url).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Certificate { .. }), "{url}: {error}");
+        assert!(error.to_string().contains(said), "{url}: {error}");
+    }
+    let (head, tail) = server.url().split_once('@').unwrap();
+    let wrong = format!("{}:wrong@{tail}?sslmode=require", head.rsplit_once(':').unwrap().0);
+    assert!(matches!(connect(&wrong).await.unwrap_err(), ConnectError::Login { .. }));
+}
+
+#[tokio::test]
+async fn a_server_without_tls_and_one_that_requires_it_each_say_so() {
+    let plain = Server::start_private(None).await.unwrap();
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let error = connect(&format!("{}?sslmode={mode}", plain.url())).await.unwrap_err();
+        assert!(matches!(error, ConnectError::NoTls { .. }) && error.to_string().contains(mode), "{error}");
+    }
+    for mode in ["prefer", "allow", "disable"] {
+        assert!(!is_encrypted(&connect(&format!("{}?sslmode={mode}", plain.url())).await.unwrap()).await);
+    }
+
+    let certificates = Certificates::new();
+    let strict = certificates.server("hostssl").await;
+    for mode in ["prefer", "allow", "require"] {
+        assert!(is_encrypted(&connect(&format!("{}?sslmode={mode}", strict.url())).await.unwrap()).await, "{mode}");
+    }
+    let error = connect(&format!("{}?sslmode=disable", strict.url())).await.unwrap_err();
+    assert!(matches!(error, ConnectError::TlsRequired { .. }), "{error}");
+    assert!(!error.to_string().contains("password"), "{error}");
+
+    // One that permits no TLS to this client: prefer does without, as libpq does.
+    let open = certificates.server("hostnossl").await;
+    assert!(!is_encrypted(&connect(open.url()).await.unwrap()).await);
+}
