@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, Statement, StreamTrait, TransactionSession, TransactionTrait,
 };
-use sparc::service::{As, Error, Operations, Options, Sparc, Transaction};
+use sparc::service::{Error, IdentityConnection, Operations, Options, Sparc, Transaction};
 use uuid::Uuid;
 
 use crate::world::World;
@@ -15,7 +15,7 @@ fn sql(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
-async fn backend(who: &As) -> i32 {
+async fn backend(who: &IdentityConnection) -> i32 {
     who.query_one_raw(sql("SELECT pg_backend_pid()")).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
@@ -46,11 +46,12 @@ async fn closing_waits_for_what_is_under_way_and_gives_no_more_out() {
     let tx = sparc.as_user(id).begin().await.unwrap();
     let mut closing = tokio::spawn(sparc.close());
     assert!(tokio::time::timeout(Duration::from_millis(100), &mut closing).await.is_err(), "it waits");
-    assert!(matches!(other.as_user(id).users().me().await, Err(Error::PoolExhausted(_))));
+    assert!(matches!(other.as_user(id).users().me().await, Err(Error::PoolClosed)));
     assert_eq!(tx.users().me().await.unwrap().id, id, "what is under way goes on");
     tx.commit().await.unwrap();
     closing.await.unwrap().unwrap();
-    assert!(matches!(other.as_user(id).users().me().await, Err(Error::PoolExhausted(_))));
+    let closed = other.as_user(id).users().me().await.unwrap_err();
+    assert!(matches!(closed, Error::PoolClosed) && !closed.is_retryable());
 }
 
 #[tokio::test]
@@ -58,21 +59,22 @@ async fn a_pool_that_a_service_had_is_used_and_given_back() {
     let world = World::new().await;
     let id = world.account().await;
     let db = sparc::migration::connect(world.url()).await.unwrap();
-    let sparc = Sparc::new(db.clone());
+    let sparc = Sparc::from_connection(db.clone());
     assert_eq!(sparc.as_user(id).users().me().await.unwrap().id, id);
     drop(sparc.as_user(id).begin().await.unwrap());
     let row = db.query_one_raw(sql("SELECT current_user = session_user")).await.unwrap().unwrap();
     assert!(row.try_get_by_index::<bool>(0).unwrap(), "nothing of an identity is left on it");
     sparc.close().await.unwrap();
-    let nowhere = Sparc::new(DatabaseConnection::default());
-    assert!(matches!(nowhere.as_user(id).users().me().await, Err(Error::ConnectionLost(_))), "none at all is an error");
+    let nowhere = Sparc::from_connection(DatabaseConnection::default());
+    let none = nowhere.as_user(id).users().me().await.unwrap_err();
+    assert!(matches!(none, Error::Misconfigured { .. }) && !none.is_retryable(), "none at all is an error: {none:?}");
 }
 
 #[tokio::test]
 async fn a_transaction_that_is_left_where_nothing_runs_takes_its_connection_with_it() {
     let world = World::new().await;
     let id = world.account().await;
-    let given = Sparc::new(sparc::migration::connect(world.url()).await.unwrap());
+    let given = Sparc::from_connection(sparc::migration::connect(world.url()).await.unwrap());
     let own = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     for sparc in [own, given] {
         let tx = sparc.as_user(id).begin().await.unwrap();
@@ -128,11 +130,7 @@ async fn a_nested_transaction_that_is_left_is_undone_and_the_outer_one_goes_on()
     let inner = tx.begin().await.unwrap();
     assert!(inner.execute_raw(sql("SELECT 1 / 0")).await.is_err());
     drop(inner);
-    // One that outlives the outer one is over with it.
-    let inner = tx.begin().await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(Error::from(inner.execute_raw(sql("SELECT 1")).await.unwrap_err()).code(), "transaction_failed");
-    assert_eq!(Error::from(inner.commit().await.unwrap_err()).code(), "transaction_failed");
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("kept"));
     drop(ada.begin().await.unwrap());
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("kept"), "the one connection comes back at rest");
@@ -150,9 +148,6 @@ async fn a_stream_that_is_left_ends_before_the_transaction_goes_on() {
     assert!(stream.next().await.unwrap().is_ok());
     drop(stream);
     assert_eq!(tx.users().me().await.unwrap().id, id);
-    // Not even begun to be read: it never runs as anybody else.
-    let asks = "SELECT set_config('sparc.asked', current_user, false) FROM generate_series(1, 3)";
-    assert!(tx.stream_raw(sql(asks)).await.is_err(), "a statement that sets something is refused");
     drop(tx.stream_raw(sql("SELECT pg_sleep(0), current_user::text")).await.unwrap());
     tx.commit().await.unwrap();
     let all: Vec<_> = ada.stream_raw(sql(rows)).await.unwrap().try_collect().await.unwrap();

@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt::Debug, hash::Hash};
 
 use sparc::entity::sea_orm_active_enums::{DifficultyLevel, RollType};
 use sparc::service::{
-    As, Cursor, Error, Operations, Page, PageSize,
+    Cursor, Error, IdentityConnection, Operations, Page, PageSize,
     adventures::{CatalogueFilter, CatalogueOrder},
     dice::{HistoryFilter, RollsOf},
 };
@@ -243,7 +243,7 @@ async fn a_characters_rolls_are_walked_at_the_tables_that_one_was_at() {
         here.session, there.session, ada.character
     );
     world.owner().exec(&fill).await.unwrap();
-    let seen = async |caller: &As| {
+    let seen = async |caller: &IdentityConnection| {
         walk(
             async |after| {
                 let (of, all) = (RollsOf::Character(ada.character), HistoryFilter::default());

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use sparc::{
     entity::sea_orm_active_enums::Attribute,
     service::{
-        As, Difficulty, Error, Operations,
+        Difficulty, Error, IdentityConnection, Operations,
         adventures::NewAdventure,
         characters::NewCharacter,
         creatures::NewCreature,
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::world::{World, at_once};
 
 /// Twice in turn, and eight times at once, each with an id of its own.
-async fn repeated<T, F>(who: &As, what: &str, create: impl Fn(As, Uuid) -> F)
+async fn repeated<T, F>(who: &IdentityConnection, what: &str, create: impl Fn(IdentityConnection, Uuid) -> F)
 where
     T: PartialEq + Debug + Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,

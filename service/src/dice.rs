@@ -34,7 +34,7 @@ pub use initiative::{NewInitiative, Turn};
 pub use new::{Modifier, ModifierKind, NewRoll, Roller};
 pub use statistics::{KindStatistics, RollStatistics, RollsOf};
 
-use crate::{Caller, Error, documents, operation::operation, rows};
+use crate::{Caller, Error, json, operation::operation, rows};
 
 /// Operations on rolls: [`Operations::dice`](crate::Operations::dice).
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl<C: Caller> Dice<'_, C> {
     /// modifiers out of bounds, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn roll(self, new: NewRoll) -> Result<dice_rolls::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
-        let modifiers = documents::to_json(&new.modifiers)?;
+        let modifiers = json::to_json(&new.modifiers)?;
         let (character_id, creature_id) = match new.roller {
             Roller::Character(id) => (Some(id), None),
             Roller::Creature(id) => (None, Some(id)),

@@ -9,13 +9,13 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::{Error, connection::Worn};
+use crate::{Error, connection::UncheckedTransaction};
 
 /// Inserts the row, or gives the one that its id has already if `is_same` says that it is what was meant.
 ///
 /// A retry after a lost answer is safe. One round trip; two where the row is there. With two at once, the second waits for the first and finds it.
 pub(crate) async fn once<A>(
-    tx: &Worn,
+    tx: &UncheckedTransaction,
     row: A,
     id: Uuid,
     id_column: <A::Entity as EntityTrait>::Column,
@@ -35,7 +35,7 @@ where
 
 /// Inserts the row unless one with the same key is there: `INSERT ... ON CONFLICT (key) DO NOTHING RETURNING *`.
 pub(crate) async fn unless_there<A>(
-    tx: &Worn,
+    tx: &UncheckedTransaction,
     row: A,
     key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column>,
 ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
@@ -53,7 +53,7 @@ where
 }
 
 /// The row of that id, as far as the caller sees it.
-pub(crate) async fn find<E>(tx: &Worn, id: Uuid, what: &'static str) -> Result<E::Model, Error>
+pub(crate) async fn find<E>(tx: &UncheckedTransaction, id: Uuid, what: &'static str) -> Result<E::Model, Error>
 where
     E: EntityTrait,
     <E::PrimaryKey as PrimaryKeyTrait>::ValueType: From<Uuid>,
@@ -64,7 +64,7 @@ where
 /// Changes the row of that id and gives it as it is then; none where the caller may not, or there is none. Nothing to
 /// change gives it as it is. One round trip.
 pub(crate) async fn change<A>(
-    tx: &Worn,
+    tx: &UncheckedTransaction,
     row: A,
     id: Uuid,
     id_column: <A::Entity as EntityTrait>::Column,
@@ -83,11 +83,11 @@ where
 
 /// All rows of a statement.
 pub(crate) async fn all<T>(
-    tx: &Worn,
+    tx: &UncheckedTransaction,
     statement: Statement,
     read: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
 ) -> Result<Vec<T>, Error> {
-    Ok(read(&tx.rows(statement).await?)?)
+    Ok(read(&tx.fetch_all(statement).await?)?)
 }
 
 /// Reads the rows of a hot list by the names of its columns: `read!(rows => Card { id, status })`. Where each stands, and whether

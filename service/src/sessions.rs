@@ -37,7 +37,7 @@ pub use tables::{ArchivedTable, TableCard};
 
 use crate::{
     Caller, Error, TableSize,
-    connection::Worn,
+    connection::UncheckedTransaction,
     operation::operation,
     rows::{self, set_if},
 };
@@ -163,12 +163,12 @@ impl<C: Caller> Sessions<'_, C> {
     }
 }
 
-async fn find(tx: &Worn, id: Uuid) -> Result<sessions::Model, Error> {
+async fn find(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
     rows::find::<sessions::Entity>(tx, id, "session").await
 }
 
 /// What row security hides from an update is not there; whether it can be seen decides what the caller is told.
-async fn update(tx: &Worn, id: Uuid, row: sessions::ActiveModel) -> Result<sessions::Model, Error> {
+async fn update(tx: &UncheckedTransaction, id: Uuid, row: sessions::ActiveModel) -> Result<sessions::Model, Error> {
     match rows::change(tx, row, id, sessions::Column::Id).await? {
         Some(session) => Ok(session),
         None => {

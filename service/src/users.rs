@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     Caller, Error,
-    connection::Worn,
+    connection::UncheckedTransaction,
     operation::operation,
     rows::{self, set_if},
 };
@@ -375,6 +375,6 @@ impl From<users::Model> for Profile {
     }
 }
 
-async fn find(tx: &Worn, id: Uuid) -> Result<Profile, Error> {
+async fn find(tx: &UncheckedTransaction, id: Uuid) -> Result<Profile, Error> {
     users::Entity::find_by_id(id).into_partial_model().one(tx).await?.ok_or(Error::NotFound { what: "user" })
 }

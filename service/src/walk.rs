@@ -5,7 +5,7 @@ use sea_orm::{DbErr, Statement, sqlx::postgres::PgRow};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{Cursor, Error, Page, connection::Worn, rows, sql::Binds};
+use crate::{Cursor, Error, Page, connection::UncheckedTransaction, rows, sql::Binds};
 
 /// Rows that a page looks through.
 pub(crate) const WALK: usize = 1000;
@@ -50,13 +50,13 @@ impl Walk {
     /// Asks for it. `place` is where a row stands in the list, `end` where the walk of an answer ended, if its id is there.
     pub(crate) async fn page<T, K: Serialize>(
         &self,
-        tx: &Worn,
+        tx: &UncheckedTransaction,
         limit: usize,
         read: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
         place: impl Fn(&T) -> K,
         end: impl Fn(&PgRow, Uuid) -> Result<K, DbErr>,
     ) -> Result<Page<T>, Error> {
-        let answer = tx.rows(self.statement.clone()).await?;
+        let answer = tx.fetch_all(self.statement.clone()).await?;
         let Some(first) = answer.first().filter(|_| self.is_bounded) else {
             return Page::of(read(&answer)?, limit, place);
         };

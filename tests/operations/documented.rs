@@ -101,7 +101,7 @@ fn words(text: &str) -> String {
 struct Entry {
     code: String,
     status: String,
-    is_passing: bool,
+    is_retryable: bool,
 }
 
 fn codes() -> BTreeMap<String, Entry> {
@@ -110,8 +110,8 @@ fn codes() -> BTreeMap<String, Entry> {
         let (variant, entry) = line.trim().strip_prefix("Self::")?.split_once(" => ")?;
         let variant = variant.split([' ', '(']).next()?;
         let mut parts = entry.split(['(', ')', ',', '"', ' ']).filter(|part| !part.is_empty());
-        let is_passing = parts.next()? == "passing";
-        let entry = Entry { code: parts.next()?.to_owned(), status: parts.next()?.to_owned(), is_passing };
+        let is_retryable = parts.next()? == "retryable";
+        let entry = Entry { code: parts.next()?.to_owned(), status: parts.next()?.to_owned(), is_retryable };
         Some((variant.to_owned(), entry))
     };
     source.lines().filter_map(line).collect()
@@ -203,7 +203,7 @@ fn the_table_of_errors_is_as_the_code_says() {
                 let means = doc.trim().split(" Code `").next().unwrap();
                 let (code, said) = (&entry.code, doc.split("Code `").nth(1).unwrap().split('`').next().unwrap());
                 assert_eq!(code, said, "the documentation of {variant}");
-                let retry = if entry.is_passing { "helps" } else { "" };
+                let retry = if entry.is_retryable { "helps" } else { "" };
                 text.push_str(&format!("| `{code}` | `{variant}` | {means} | {} | {retry} |\n", entry.status));
                 told += 1;
             }

@@ -168,7 +168,7 @@ async fn an_answer_that_was_lost_is_found_again_by_the_same_id() {
     // Rollback, begin, insert: the answer to the commit does not come.
     wire.cut.store(4, Ordering::SeqCst);
     held.rollback().await.unwrap();
-    assert!(matches!(roll(lost).await, Err(Error::ConnectionLost(_))), "not said to be undone, and not tried again");
+    assert!(matches!(roll(lost).await, Err(Error::CommitUnknown(_))), "not said to be undone, and not tried again");
     assert_eq!(there(lost).await, 1, "it was done");
     let found = roll(lost).await.unwrap();
     assert_eq!((found.id, there(lost).await), (lost, 1), "once");

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Dice, Roller};
-use crate::{Caller, Difficulty, Error, connection::Worn, operation::operation};
+use crate::{Caller, Difficulty, Error, connection::UncheckedTransaction, operation::operation};
 
 /// A roll of initiative to be made for a whole table.
 #[derive(Clone, Debug, Default)]
@@ -90,7 +90,7 @@ impl<C: Caller> Dice<'_, C> {
     }
 }
 
-async fn seated(tx: &Worn, session_id: Uuid) -> Result<Vec<Uuid>, Error> {
+async fn seated(tx: &UncheckedTransaction, session_id: Uuid) -> Result<Vec<Uuid>, Error> {
     Ok(session_players::Entity::find()
         .select_only()
         .column(session_players::Column::CharacterId)

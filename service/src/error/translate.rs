@@ -1,57 +1,56 @@
 //! The one place where the database's words become an [`Error`]: SQLSTATEs, constraints, and who may.
 
 use entity::sea_orm_active_enums::SessionStatus;
-use sea_orm::{ActiveEnum, DbErr, Iterable, RuntimeErr, SqlxError, SqlxPostgresError};
+use rls::{pg_error, sqlx_error};
+use sea_orm::{ActiveEnum, DbErr, Iterable, SqlxPostgresError};
 
 use super::Error;
-use crate::identity::{CHANGED, FIXED, OVER, TORN};
 
-impl From<DbErr> for Error {
-    fn from(error: DbErr) -> Self {
-        match &error {
-            DbErr::ConnectionAcquire(_) => Self::PoolExhausted(error),
-            DbErr::Custom(text) if text == CHANGED => Self::IdentityChanged,
-            DbErr::Custom(text) if text == TORN || text == OVER => Self::TransactionFailed,
-            DbErr::Custom(text) if text == FIXED => Self::IdentityIsFixed,
-            DbErr::Custom(text) => closed(text).unwrap_or(Self::Database(error)),
-            // The end of a transaction was waited for in vain.
-            DbErr::Conn(RuntimeErr::Internal(_)) => Self::ConnectionLost(error),
-            _ => match server_said(&error) {
-                Some(SqlxError::Io(_) | SqlxError::Tls(_) | SqlxError::Protocol(_) | SqlxError::WorkerCrashed) => {
-                    Self::ConnectionLost(error)
-                }
-                Some(SqlxError::PoolTimedOut | SqlxError::PoolClosed) => Self::PoolExhausted(error),
-                Some(inner) => match refusal(inner) {
-                    // The server ended the connection (shutdown, termination), and said so first.
-                    Some(said) if said.code().starts_with("57P") || said.code().starts_with("08") => {
-                        Self::ConnectionLost(error)
-                    }
-                    // Too many connections.
-                    Some(said) if said.code() == "53300" => Self::PoolExhausted(error),
-                    // No disk, no memory; a disk that does not write.
-                    Some(said) if said.code().starts_with("53") || said.code() == "58030" => {
-                        Self::ServerExhausted(error)
-                    }
-                    Some(said) => translate(said).unwrap_or(Self::Database(error)),
-                    None => Self::Database(error),
-                },
-                None => Self::Database(error),
-            },
+/// Every kind of failure has its variant. What is neither the connection's nor a refusal that the table below knows is
+/// [`Error::Database`], and so is a state of the server's that nobody can act on.
+impl From<rls::Error> for Error {
+    fn from(error: rls::Error) -> Self {
+        match error {
+            rls::Error::NestedTransactionOpen => Self::NestedTransactionOpen,
+            rls::Error::TransactionOver => Self::TransactionOver,
+            rls::Error::TransactionFailed => Self::TransactionFailed,
+            rls::Error::IdentityChanged => Self::IdentityChanged,
+            rls::Error::TransactionEnded => Self::TransactionEnded,
+            rls::Error::InvalidStatement { reason } => Self::InvalidStatement { reason },
+            rls::Error::DeadlineExceeded => Self::DeadlineExceeded,
+            rls::Error::PoolTimeout => Self::PoolExhausted,
+            rls::Error::PoolClosed => Self::PoolClosed,
+            rls::Error::Misconfigured { reason } => Self::Misconfigured { reason },
+            rls::Error::ConnectionLost(source) => Self::ConnectionLost(source),
+            rls::Error::CommitUnknown(source) => Self::CommitUnknown(source),
+            rls::Error::Database(error) => refused(error),
+            // A kind that this crate does not know yet.
+            other => Self::Database(other.into()),
         }
     }
 }
 
-fn server_said(error: &DbErr) -> Option<&SqlxError> {
-    match error {
-        DbErr::Exec(RuntimeErr::SqlxError(inner))
-        | DbErr::Query(RuntimeErr::SqlxError(inner))
-        | DbErr::Conn(RuntimeErr::SqlxError(inner)) => Some(inner),
-        _ => None,
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        rls::Error::from(error).into()
     }
 }
 
-fn refusal(error: &SqlxError) -> Option<&SqlxPostgresError> {
-    error.as_database_error().and_then(|refusal| refusal.try_downcast_ref())
+fn refused(error: DbErr) -> Error {
+    match &error {
+        DbErr::Custom(text) => return closed(text).unwrap_or(Error::Database(error)),
+        // A change by an entity that met no row: it is not there, or the caller may not change it.
+        DbErr::RecordNotUpdated => return Error::NotFound { what: "row that you may change" },
+        DbErr::RecordNotFound(_) => return Error::NotFound { what: "row" },
+        DbErr::RecordNotInserted => return Error::IdConflict { what: "row" },
+        _ => {}
+    }
+    let Some(said) = sqlx_error(&error).and_then(pg_error) else { return Error::Database(error) };
+    match said.code() {
+        // No disk, no memory; a disk that does not write.
+        code if code.starts_with("53") || code == "58030" => Error::ServerExhausted(error),
+        _ => translate(said).unwrap_or(Error::Database(error)),
+    }
 }
 
 /// The table of SQLSTATEs and constraints. Class `SP` is ours; the schema raises each with a constraint name.
@@ -89,7 +88,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
             Some(error) => error,
             None => Error::RuleViolated { constraint: constraint.to_owned() },
         },
-        "42501" => Error::NotAllowed { rule: who_may(refusal) },
+        "42501" => Error::NotAllowed { rule: permission_rule(refusal) },
         "40001" | "40P01" | "55P03" => Error::Busy,
         "25P02" => Error::TransactionFailed,
         "25006" => Error::ReadOnly,
@@ -99,6 +98,10 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "22003" => Error::InvalidValue { field: "number", rule: "is not as large as that" },
         "22P02" => Error::InvalidValue { field: "value", rule: "is written as its type asks" },
         "22008" => Error::InvalidValue { field: "time", rule: "is within the calendar" },
+        // A statement that is wrong in itself, whoever runs it: syntax, names, types.
+        "42601" | "42P01" | "42P02" | "42703" | "42883" | "42804" | "42P18" | "42702" | "42725" | "42846" | "42809"
+        | "3F000" | "22P06" | "0A000" => Error::InvalidStatement { reason: refusal.message().to_owned() },
+        "25001" | "25P01" => Error::InvalidStatement { reason: refusal.message().to_owned() },
         "54000" => Error::InvalidValue { field: "text", rule: "is not as long as that" },
         "54001" => Error::InvalidValue { field: "document", rule: "is not nested as deep as that" },
         _ => return None,
@@ -282,7 +285,7 @@ fn table_of(text: &str) -> Option<&'static (&'static str, &'static str, &'static
     TABLES.iter().find(|(name, _, _)| text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == *name))
 }
 
-fn who_may(refusal: &SqlxPostgresError) -> &'static str {
+fn permission_rule(refusal: &SqlxPostgresError) -> &'static str {
     match table_of(refusal.message()) {
         Some((_, rule, _)) => rule,
         None => "that is the server's",
@@ -293,8 +296,12 @@ fn who_may(refusal: &SqlxPostgresError) -> &'static str {
 const CLOSED: &str = "column_closed: ";
 
 /// Says which columns are closed, where a caller's own statement met one: PostgreSQL says `permission denied` alone.
-pub(crate) fn name_closed_columns(error: DbErr) -> DbErr {
-    let said = server_said(&error).and_then(refusal);
+pub(crate) fn name_closed_columns(identity: &rls::Identity, error: DbErr) -> DbErr {
+    // A visitor may read none of them, and the service all.
+    if identity.user_id().is_none() {
+        return error;
+    }
+    let said = sqlx_error(&error).and_then(pg_error);
     let denied = said.filter(|said| said.code() == "42501" && said.routine() == Some("aclcheck_error"));
     match denied.and_then(|said| table_of(said.message())) {
         Some((table, _, instead)) => DbErr::Custom(format!("{CLOSED}{table} has columns closed to users: {instead}")),

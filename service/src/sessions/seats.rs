@@ -5,7 +5,7 @@ use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryRe
 use uuid::Uuid;
 
 use super::{SessionCard, Sessions, lobby};
-use crate::{Caller, Error, JoinCode, connection::Worn, operation::operation, rows};
+use crate::{Caller, Error, JoinCode, connection::UncheckedTransaction, operation::operation, rows};
 
 const JOIN_BY_CODE: &str = "SELECT * FROM private.join_by_code($1, $2)";
 
@@ -144,12 +144,12 @@ fn left() -> session_players::ActiveModel {
     session_players::ActiveModel { is_active: Set(false), ..Default::default() }
 }
 
-async fn seat(tx: &Worn, session_id: Uuid, user_id: Uuid) -> Result<session_players::Model, Error> {
+async fn seat(tx: &UncheckedTransaction, session_id: Uuid, user_id: Uuid) -> Result<session_players::Model, Error> {
     session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?.ok_or(Error::NotFound { what: "seat" })
 }
 
 async fn change(
-    tx: &Worn,
+    tx: &UncheckedTransaction,
     session_id: Uuid,
     user_id: Uuid,
     row: session_players::ActiveModel,
@@ -165,7 +165,12 @@ async fn change(
 }
 
 /// An old seat first, where there is one: seats are taken before sessions, whoever takes them.
-async fn sit(tx: &Worn, session_id: Uuid, user_id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
+async fn sit(
+    tx: &UncheckedTransaction,
+    session_id: Uuid,
+    user_id: Uuid,
+    character_id: Uuid,
+) -> Result<session_players::Model, Error> {
     let back =
         session_players::ActiveModel { is_active: Set(true), character_id: Set(character_id), ..Default::default() };
     let back = session_players::Entity::update_many()

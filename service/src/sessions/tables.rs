@@ -148,7 +148,7 @@ impl<C: Caller> Sessions<'_, C> {
             let session =
                 archived_sessions::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
             // Seats are for those who signed in.
-            let seats = match tx.identity() {
+            let seats = match tx.caller() {
                 crate::identity::Identity::Anon => Vec::new(),
                 _ => {
                     archived_session_players::Entity::find()
