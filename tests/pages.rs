@@ -93,7 +93,7 @@ async fn the_catalogue_is_walked_in_each_order() {
     let all = CatalogueFilter::default();
     let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
     let wrong = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref());
-    assert!(matches!(wrong.await, Err(Error::BadCursor)), "a cursor of another order");
+    assert!(matches!(wrong.await, Err(Error::InvalidCursor)), "a cursor of another order");
 }
 
 #[tokio::test]

@@ -109,6 +109,9 @@ pub struct AdventureChanges {
     pub max_players: Option<i32>,
 }
 
+/// The best that players can think of an adventure.
+const MAX_RATING: i32 = 5;
+
 /// Operations on adventures: [`Operations::adventures`](crate::Operations::adventures).
 #[derive(Debug)]
 pub struct Adventures<'a, C> {
@@ -128,7 +131,7 @@ impl<C: Caller> Adventures<'_, C> {
         let content = json::to_json(&new.content)?;
         operation!(self.caller, "adventures.create", adventure = id, |tx| {
             let creator_id = tx.user()?;
-            let row = adventures::ActiveModel {
+            let row = || adventures::ActiveModel {
                 id: Set(id),
                 creator_id: Set(creator_id),
                 name: Set(new.name.clone()),
@@ -142,10 +145,13 @@ impl<C: Caller> Adventures<'_, C> {
                 content: Set(content.clone()),
                 ..Default::default()
             };
-            rows::once(tx, row, id, adventures::Column::Id, "adventure", |there| {
-                there.creator_id == creator_id && there.name == new.name && there.content == content
-            })
-            .await
+            let repeat = rows::Repeat {
+                id: adventures::Column::Id,
+                what: "adventure",
+                fixed: &[adventures::Column::CreatorId],
+                edited: Some([adventures::Column::UpdatedAt, adventures::Column::CreatedAt]),
+            };
+            rows::insert_or_get(tx, row, None, repeat).await
         })
     }
 
@@ -271,7 +277,7 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Sets what players think of an adventure: 0.00 to 9.99, or nothing yet. Who rates, and how, is the service's to
+    /// Sets what players think of an adventure: 0 to 5, or nothing yet. Who rates, and how, is the service's to
     /// say; the catalogue is ordered by it.
     ///
     /// Who may: the service. Three round trips. No event.
@@ -280,6 +286,9 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`], [`Error::InvalidValue`].
     pub async fn set_rating(self, id: Uuid, average: Option<Decimal>) -> Result<adventures::Model, Error> {
+        if average.is_some_and(|average| average < Decimal::ZERO || average > Decimal::from(MAX_RATING)) {
+            return Err(Error::InvalidValue { field: "average_rating", rule: "must be 0 to 5" });
+        }
         operation!(self.caller, "adventures.set_rating", adventure = id, |tx| {
             update(tx, id, adventures::ActiveModel { average_rating: Set(average), ..Default::default() }).await
         })
@@ -292,7 +301,7 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: AdventureStatus
 
 /// What row security hides from an update is not there; whether it can be read decides what the caller is told.
 async fn update(tx: &UncheckedTransaction, id: Uuid, row: adventures::ActiveModel) -> Result<adventures::Model, Error> {
-    match rows::change(tx, row, id, adventures::Column::Id).await? {
+    match rows::update_returning(tx, row, id, adventures::Column::Id).await? {
         Some(adventure) => Ok(adventure),
         None => {
             rows::find::<adventures::Entity>(tx, id, "adventure").await?;

@@ -110,7 +110,7 @@ impl<C: Caller> Characters<'_, C> {
         let special_ability = json::to_json(&new.special_ability)?;
         operation!(self.caller, "characters.create", character = id, |tx| {
             let user_id = tx.user()?;
-            let row = characters::ActiveModel {
+            let row = || characters::ActiveModel {
                 id: Set(id),
                 user_id: Set(user_id),
                 name: Set(new.name.clone()),
@@ -123,13 +123,13 @@ impl<C: Caller> Characters<'_, C> {
                 special_ability: Set(special_ability.clone()),
                 ..Default::default()
             };
-            rows::once(tx, row, id, characters::Column::Id, "character", |there| {
-                there.user_id == user_id
-                    && there.name == new.name
-                    && there.class == new.class
-                    && [there.might, there.grace, there.wit, there.heart] == attributes.dice()
-            })
-            .await
+            let repeat = rows::Repeat {
+                id: characters::Column::Id,
+                what: "character",
+                fixed: &[characters::Column::UserId, characters::Column::Class],
+                edited: Some([characters::Column::UpdatedAt, characters::Column::CreatedAt]),
+            };
+            rows::insert_or_get(tx, row, None, repeat).await
         })
     }
 
@@ -299,7 +299,7 @@ impl<C: Caller> Characters<'_, C> {
 }
 
 async fn change(tx: &UncheckedTransaction, id: Uuid, row: characters::ActiveModel) -> Result<characters::Model, Error> {
-    rows::change(tx, row, id, characters::Column::Id).await?.ok_or(Error::NotFound { what: "character" })
+    rows::update_returning(tx, row, id, characters::Column::Id).await?.ok_or(Error::NotFound { what: "character" })
 }
 
 /// The trigger stamps the moment, and leaves the first where there is one.

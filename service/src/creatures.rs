@@ -134,7 +134,7 @@ impl<C: Caller> Creatures<'_, C> {
         let stats = json::to_json(&new.stats)?;
         let abilities = json::to_json(&new.abilities)?;
         operation!(self.caller, "creatures.add", adventure = adventure_id, creature = id, |tx| {
-            let row = creatures::ActiveModel {
+            let row = || creatures::ActiveModel {
                 id: Set(id),
                 adventure_id: Set(adventure_id),
                 name: Set(new.name.clone()),
@@ -145,10 +145,13 @@ impl<C: Caller> Creatures<'_, C> {
                 armor: Set(new.armor),
                 ..Default::default()
             };
-            rows::once(tx, row, id, creatures::Column::Id, "creature", |there| {
-                there.adventure_id == adventure_id && there.name == new.name && there.stats == stats
-            })
-            .await
+            let repeat = rows::Repeat {
+                id: creatures::Column::Id,
+                what: "creature",
+                fixed: &[creatures::Column::AdventureId],
+                edited: Some([creatures::Column::UpdatedAt, creatures::Column::CreatedAt]),
+            };
+            rows::insert_or_get(tx, row, None, repeat).await
         })
     }
 
@@ -169,7 +172,7 @@ impl<C: Caller> Creatures<'_, C> {
         set_if(&mut row.hit_points, &changes.hit_points);
         set_if(&mut row.armor, &changes.armor);
         operation!(self.caller, "creatures.edit", creature = id, |tx| {
-            match rows::change(tx, row.clone(), id, creatures::Column::Id).await? {
+            match rows::update_returning(tx, row.clone(), id, creatures::Column::Id).await? {
                 Some(creature) => Ok(creature),
                 None => {
                     rows::find::<creatures::Entity>(tx, id, "creature").await?;

@@ -61,7 +61,7 @@ impl<C: Caller> Dice<'_, C> {
             Roller::Creature(id) => (None, Some(id)),
         };
         operation!(self.caller, "dice.roll", session = new.session_id, roll = id, |tx| {
-            let row = dice_rolls::ActiveModel {
+            let row = || dice_rolls::ActiveModel {
                 id: Set(id),
                 session_id: Set(new.session_id),
                 character_id: Set(character_id),
@@ -73,15 +73,8 @@ impl<C: Caller> Dice<'_, C> {
                 description: Set(new.description.clone()),
                 ..Default::default()
             };
-            rows::once(tx, row, id, dice_rolls::Column::Id, "roll", |there| {
-                there.session_id == new.session_id
-                    && there.character_id == character_id
-                    && there.creature_id == creature_id
-                    && there.attribute == new.attribute
-                    && there.difficulty == new.difficulty.get()
-                    && there.roll_type == new.kind
-            })
-            .await
+            let repeat = rows::Repeat { id: dice_rolls::Column::Id, what: "roll", fixed: &[], edited: None };
+            rows::insert_or_get(tx, row, None, repeat).await
         })
     }
 

@@ -175,7 +175,7 @@ pub enum Error {
     },
     /// The cursor is not one of this list's. Code `bad_cursor`.
     #[error("the cursor is not one that this list gave")]
-    BadCursor,
+    InvalidCursor,
     /// The deadline passed. Nothing was done. Code `deadline_exceeded`.
     #[error("deadline exceeded; nothing was done")]
     DeadlineExceeded,
@@ -288,7 +288,7 @@ impl Error {
             Self::IdConflict { .. } => entry("id_conflict", 409),
             Self::InvalidValue { .. } => entry("invalid_value", 422),
             Self::RuleViolated { .. } => entry("rule_violated", 422),
-            Self::BadCursor => entry("bad_cursor", 400),
+            Self::InvalidCursor => entry("bad_cursor", 400),
             Self::DeadlineExceeded => retryable("deadline_exceeded", 504),
             Self::Busy => retryable("busy", 503),
             Self::ConnectionLost(_) => retryable("connection_lost", 503),

@@ -242,7 +242,7 @@ async fn change(
     user_id: Uuid,
     row: tutorial_progress::ActiveModel,
 ) -> Result<tutorial_progress::Model, Error> {
-    rows::change(tx, row, user_id, Column::UserId).await?.ok_or(Error::NotFound { what: "tutorial" })
+    rows::update_returning(tx, row, user_id, Column::UserId).await?.ok_or(Error::NotFound { what: "tutorial" })
 }
 
 #[cfg(test)]

@@ -128,6 +128,13 @@ const SIGN_UP: &str = "INSERT INTO auth.users (id, email, raw_user_meta_data)
      VALUES ($1, $2, $3)
      ON CONFLICT (id) DO NOTHING";
 
+/// Whether the account that is there was signed up the same way.
+const SAME_SIGN_UP: &str = "SELECT 1
+     FROM auth.users
+     WHERE id = $1
+       AND email IS NOT DISTINCT FROM $2
+       AND raw_user_meta_data = $3";
+
 const STATISTICS: &str = "SELECT
     profile.games_played,
     profile.games_run,
@@ -174,7 +181,11 @@ impl<C: Caller> Users<'_, C> {
         };
         operation!(self.caller, "users.sign_up", user = id, |tx| {
             let values = [id.into(), account.email.clone().into(), metadata.clone().into()];
-            tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, SIGN_UP, values)).await?;
+            let sign_up = Statement::from_sql_and_values(DbBackend::Postgres, SIGN_UP, values.clone());
+            if tx.execute_raw(sign_up).await?.rows_affected() == 0 {
+                let same = Statement::from_sql_and_values(DbBackend::Postgres, SAME_SIGN_UP, values);
+                tx.query_one_raw(same).await?.ok_or(Error::IdConflict { what: "account" })?;
+            }
             find(tx, id).await
         })
     }
@@ -353,7 +364,9 @@ impl<C: Caller> Users<'_, C> {
     pub async fn set_badge(self, id: Uuid, badge: Badge) -> Result<Profile, Error> {
         operation!(self.caller, "users.set_badge", user = id, |tx| {
             let row = users::ActiveModel { is_verified: Set(badge == Badge::Verified), ..Default::default() };
-            let user = rows::change(tx, row, id, users::Column::Id).await?.ok_or(Error::NotFound { what: "user" })?;
+            let user = rows::update_returning(tx, row, id, users::Column::Id)
+                .await?
+                .ok_or(Error::NotFound { what: "user" })?;
             Ok(user.into())
         })
     }

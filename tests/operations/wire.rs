@@ -49,6 +49,8 @@ impl Wire {
                 tokio::spawn(async move {
                     // A message is a letter and a length that counts itself.
                     let mut head = [0; 5];
+                    // An answer goes through as a whole, or not at all.
+                    let mut answer = Vec::new();
                     while said.read_exact(&mut head).await.is_ok() {
                         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
                         let mut body = vec![0; length - 4];
@@ -60,8 +62,13 @@ impl Wire {
                                 return Ok(());
                             }
                         }
-                        told.write_all(&head).await?;
-                        told.write_all(&body).await?;
+                        answer.extend_from_slice(&head);
+                        answer.extend_from_slice(&body);
+                        // What is asked while one signs in comes before that.
+                        if matches!(head[0], b'Z' | b'R') {
+                            told.write_all(&answer).await?;
+                            answer.clear();
+                        }
                     }
                     Ok::<_, std::io::Error>(())
                 });

@@ -43,11 +43,6 @@ impl Attributes {
         }
     }
 
-    /// The four as numbers, in their order.
-    pub(super) const fn dice(self) -> [i32; 4] {
-        [self.might.get(), self.grace.get(), self.wit.get(), self.heart.get()]
-    }
-
     /// The usual sheet of a class (design, "Facts of the game").
     #[must_use]
     pub const fn usual(class: CharacterClass) -> Self {

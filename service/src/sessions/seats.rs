@@ -23,7 +23,7 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.by_code", |tx| {
             // Elevated by the database: what a code is for.
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, BY_CODE, [code.as_str().into()]);
-            let row = rows::all(tx, statement, lobby::Row::read).await?.pop().ok_or(Error::NoSuchCode)?;
+            let row = rows::fetch_all(tx, statement, lobby::Row::read).await?.pop().ok_or(Error::NoSuchCode)?;
             Ok(row.into())
         })
     }
@@ -191,7 +191,7 @@ async fn sit(
         ..Default::default()
     };
     let key = [session_players::Column::SessionId, session_players::Column::UserId];
-    match rows::unless_there(tx, row, key).await? {
+    match rows::insert_if_absent(tx, row, key).await? {
         Some(seat) => Ok(seat),
         None => seat(tx, session_id, user_id).await,
     }
