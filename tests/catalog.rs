@@ -55,7 +55,7 @@ async fn every_function_pins_its_search_path() {
     none(
         "SELECT oid::regprocedure::text FROM pg_proc
           WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace, 'auth'::regnamespace)
-            AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=\"\"']",
+            AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']",
     )
     .await;
 }
@@ -259,7 +259,7 @@ async fn every_row_that_is_referred_to_is_there_and_goes_as_the_specification_sa
         "sessions.sessions_adventure_id_fkey -> adventures",
         "sessions.sessions_seer_id_fkey -> users",
         "tutorial_progress.tutorial_progress_user_id_fkey -> users cascade",
-        "users.users_id_fkey -> auth.users cascade",
+        "users.users_account_id_fkey -> auth.users set null",
     ];
     assert_eq!(keys, expected);
 }
@@ -281,16 +281,16 @@ async fn these_columns_may_be_empty_and_no_others() {
     let expected = [
         "adventures: description thumbnail_url artwork_url published_at average_rating",
         "archived_dice_rolls: character_id creature_id description animation_seed original_roll_id",
-        "archived_session_players: left_at",
+        "archived_session_players: left_at removed_at",
         "archived_sessions: looking_for scheduled_start current_scene_id current_encounter_id started_at ended_at",
         "characters: last_played_at retired_at",
         "creatures: description",
         "dice_rolls: character_id creature_id description animation_seed original_roll_id",
         "session_events: sender_id",
-        "session_players: left_at",
+        "session_players: left_at removed_at",
         "sessions: looking_for scheduled_start current_scene_id current_encounter_id started_at ended_at",
         "tutorial_progress: path completed_at",
-        "users: avatar_url bio",
+        "users: avatar_url bio account_id closed_at",
     ];
     assert_eq!(empty, expected);
 }
@@ -311,7 +311,9 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
              FROM pg_proc AS function
              LEFT JOIN pg_trigger AS trigger ON trigger.tgfoid = function.oid AND NOT trigger.tgisinternal
              CROSS JOIN LATERAL plpgsql_check_function_tb(
-               function.oid, coalesce(trigger.tgrelid, 0), all_warnings => true
+               function.oid, coalesce(trigger.tgrelid, 0), all_warnings => true,
+               oldtable => (SELECT max(tgoldtable) FROM pg_trigger WHERE tgfoid = function.oid),
+               newtable => (SELECT max(tgnewtable) FROM pg_trigger WHERE tgfoid = function.oid)
              ) AS found
              WHERE function.pronamespace IN ('private'::regnamespace, 'public'::regnamespace)
                AND function.prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgsql')

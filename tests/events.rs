@@ -47,7 +47,7 @@ async fn no_writer_forgets_an_event() {
 #[tokio::test]
 async fn what_does_not_change_is_not_told() {
     let world = World::new().await;
-    let table = world.active_table(0).await;
+    let table = world.active_table(1).await;
     world.set(&table, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
     assert_eq!(kinds(&world, table.session).await, ["session_status"]);
 }
@@ -230,7 +230,7 @@ async fn old_events_go_when_new_ones_come_in_bounded_batches() {
 #[tokio::test]
 async fn the_clean_up_finds_old_events_by_their_index() {
     let world = World::new().await;
-    let table = world.active_table(0).await;
+    let table = world.active_table(1).await;
     let fill = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type)

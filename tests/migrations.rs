@@ -299,6 +299,7 @@ async fn where_pg_cron_is_the_jobs_are_scheduled_and_taken_away_again() {
         lines(&db, jobs).await,
         [
             "archive-sessions: 0 0 1 * * SELECT private.archive_sessions(100000)",
+            "cancel-abandoned-sessions: 30 2 * * * SELECT private.cancel_abandoned_sessions(100000)",
             "clean-events: 0 * * * * SELECT private.clean_events(100000)",
             "vacuum-analyze-dice-rolls: 10 3 * * * VACUUM ANALYZE public.dice_rolls",
             "vacuum-analyze-sessions: 0 3 * * * VACUUM ANALYZE public.sessions",

@@ -225,7 +225,7 @@ async fn a_character_is_kept_and_grows_by_the_server_alone() {
 #[tokio::test]
 async fn a_creature_is_changed_and_goes_while_its_rolls_stay() {
     let world = World::new().await;
-    let table = world.active_table(0).await;
+    let table = world.active_table(1).await;
     let seer = world.sparc.as_user(table.seer.uuid());
     let bite = Ability { name: "Bite".into(), ..Default::default() };
     let wolf = NewCreature { name: "Wolf".into(), abilities: vec![bite], armor: 1, ..Default::default() };

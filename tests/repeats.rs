@@ -87,16 +87,17 @@ async fn joining_seating_and_coming_back_twice_take_one_seat() {
     let table = world.table(0).await;
     world.set(&table, "is_public = true").await;
     let player = world.player().await;
-    let (me, seer) = (world.sparc.as_user(player.id), world.sparc.as_user(table.seer.uuid()));
+    let (me, service) = (world.sparc.as_user(player.id), world.sparc.as_service());
+    let seer = world.sparc.as_user(table.seer.uuid());
     let (session, hero, id) = (table.session, player.character, player.id);
     let all = (0..8)
         .map(|place| {
-            let (me, seer) = (me.clone(), seer.clone());
+            let (me, service) = (me.clone(), service.clone());
             async move {
                 if place % 2 == 0 {
                     me.sessions().join_public(session, hero).await
                 } else {
-                    seer.sessions().seat(session, id, hero).await
+                    service.sessions().seat(session, id, hero).await
                 }
             }
         })

@@ -294,7 +294,10 @@ async fn a_heroic_save_is_refused_after_success_too_late_twice_and_for_others() 
     let bad = world.roll(table.session, me.character, "{1,2}", 10, 0).await;
     assert_eq!(me.person.exec(&save(bad)).await, Ok(1));
     world.set(&table, "current_encounter_id = 'next'").await;
-    assert!(me.person.exec(&save(bad)).await.unwrap_err().is("SP014", "heroic_save_once_a_roll"));
+    assert!(
+        me.person.exec(&save(bad)).await.unwrap_err().is("23505", "idx_dice_rolls_original"),
+        "a roll is saved once"
+    );
     let saved: Uuid = world.owner().value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
     assert!(
         me.person.exec(&save(saved)).await.unwrap_err().is("SP015", "heroic_save_of_own_roll"),

@@ -12,6 +12,8 @@ async fn the_last_two_seats_go_to_two_of_sixteen() {
         players.push(world.player().await);
     }
     for _ in 0..100 {
+        // An account holds twenty seats in live sessions at most.
+        world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
         let table = world.table(2).await;
         world.set(&table, "is_public = true").await;
         let asking = players
@@ -75,7 +77,14 @@ async fn finished_and_cancelled_sessions_take_nobody() {
         assert!(player.person.exec(&back).await.unwrap_err().is("SP004", "session_live"));
         let late = world.player().await;
         let no = table.seer.exec(&seat(table.session, late.id, late.character)).await.unwrap_err();
+        assert!(no.is_forbidden(), "nobody seats another: {no:?}");
+        let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", table.session);
+        let code: String = world.owner().value(&code).await.unwrap();
+        let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", late.character);
+        let no = late.person.value::<uuid::Uuid>(&join).await.unwrap_err();
         assert!(no.is("SP004", "session_live"), "{no:?}");
+        let sit = seat(table.session, late.id, late.character);
+        assert!(world.service().exec(&sit).await.unwrap_err().is("SP004", "session_live"));
     }
 }
 
@@ -121,14 +130,46 @@ async fn nobody_is_seated_by_a_stranger_and_nobody_sits_without_a_seat() {
 }
 
 #[tokio::test]
-async fn the_seer_seats_and_removes_players_while_the_session_lives() {
+async fn the_seer_removes_players_and_lets_them_back_in_but_seats_nobody() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let late = world.player().await;
-    assert_eq!(table.seer.exec(&seat(table.session, late.id, late.character)).await, Ok(1));
-    let remove = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", late.id);
-    assert_eq!(table.players[0].person.exec(&remove).await, Ok(0), "a mate may not");
-    assert_eq!(table.seer.exec(&remove).await, Ok(1));
+    let table = world.active_table(2).await;
+    let stranger = world.player().await;
+    assert!(table.seer.exec(&seat(table.session, stranger.id, stranger.character)).await.unwrap_err().is_forbidden());
+    let [player, other] = &table.players[..] else { panic!("two are seated") };
+    let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
+    assert_eq!(other.person.exec(&set("is_active = false")).await, Ok(0), "another player may not");
+    assert_eq!(table.seer.exec(&set("is_active = false")).await, Ok(1));
+    for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
+        let no = player.person.exec(&set(rejoin)).await.unwrap_err();
+        assert!(no.is("SP028", "player_removed"), "{rejoin}: {no:?}");
+    }
+    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", table.session);
+    let code: String = world.owner().value(&code).await.unwrap();
+    let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character);
+    assert!(player.person.value::<uuid::Uuid>(&join).await.unwrap_err().is("SP028", "player_removed"));
+    assert!(table.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"));
+    assert_eq!(table.seer.exec(&set("removed_at = NULL")).await, Ok(1));
+    assert!(table.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"), "nor afterwards");
+    assert_eq!(player.person.exec(&set("is_active = true")).await, Ok(1));
+}
+
+#[tokio::test]
+async fn a_player_who_is_away_is_removed_too() {
+    let world = World::new().await;
+    let table = world.table(1).await;
+    let player = &table.players[0];
+    let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
+    assert_eq!(player.person.exec(&set("is_active = false")).await, Ok(1));
+    let removed = "session_players WHERE removed_at IS NOT NULL";
+    assert_eq!(world.owner().count(removed).await, 0, "leaving is not being removed");
+    assert_eq!(table.seer.exec(&set("removed_at = '2000-01-01'")).await, Ok(1));
+    assert_eq!(world.owner().count("session_players WHERE removed_at = now()").await, 0);
+    assert_eq!(
+        world.owner().count("session_players WHERE removed_at > '2000-01-01'").await,
+        1,
+        "the moment is the server's"
+    );
+    assert!(player.person.exec(&set("is_active = true")).await.unwrap_err().is("SP028", "player_removed"));
 }
 
 #[tokio::test]
@@ -195,6 +236,8 @@ async fn coming_back_twice_at_once_with_two_characters_is_coming_back_once() {
     let table = world.table(1).await;
     let player = &table.players[0];
     let other = world.character(player.id).await;
+    let mate = world.player().await;
+    world.owner().exec(&seat(table.session, mate.id, mate.character)).await.unwrap();
     let seat = format!("WHERE session_id = '{}' AND user_id = '{}'", table.session, player.id);
     player.person.exec(&format!("UPDATE session_players SET is_active = false {seat}")).await.unwrap();
     world.set(&table, "status = 'active'").await;

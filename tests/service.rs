@@ -116,7 +116,7 @@ async fn refusals_are_typed() {
     me.characters().create(twin.clone()).await.unwrap();
     assert!(matches!(me.characters().create(twin).await, Err(Error::CharacterNameTaken)));
     let unknown = NewSession { adventure_id: Uuid::new_v4(), ..Default::default() };
-    assert!(matches!(me.sessions().create(unknown).await, Err(Error::NotFound { what: "adventure" })));
+    assert!(matches!(me.sessions().create(unknown).await, Err(Error::AdventureNotPlayable)));
     let big = NewSession { adventure_id: table.adventure, max_players: TableSize::MAX, ..Default::default() };
     assert_eq!(me.sessions().create(big).await.unwrap().max_players, 6);
 }
@@ -166,10 +166,11 @@ async fn the_lobby_is_walked_page_by_page_while_sessions_come() {
     let world = World::new().await;
     let seer = world.account().await;
     let adventure = world.adventure(seer).await;
+    let seers = world.accounts(5).await;
     // Equal dates, no dates, and equal moments of creation.
     let fill = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
-         SELECT '{seer}', '{adventure}', true,
+         SELECT ('{seers}'::uuid[])[1 + i % 5], '{adventure}', true,
                 CASE WHEN i % 3 > 0 THEN '2030-01-01'::timestamptz + (i / 10) * INTERVAL '1 hour' END,
                 '2026-01-01'::timestamptz + (i % 4) * INTERVAL '1 minute'
          FROM generate_series(1, 95) AS i"
@@ -202,11 +203,12 @@ async fn a_filter_that_few_sessions_match_looks_at_so_many_a_page_and_goes_on() 
     let world = World::new().await;
     let seer = world.account().await;
     let (easy, hard) = (world.adventure(seer).await, world.adventure(seer).await);
+    let seers = world.accounts(115).await;
     let fill = format!(
         "UPDATE adventures SET difficulty = 'hard' WHERE id = '{hard}';
          UPDATE adventures SET difficulty = 'easy' WHERE id = '{easy}';
          INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
-         SELECT '{seer}', CASE WHEN i % 1100 = 0 THEN '{hard}'::uuid ELSE '{easy}' END, true,
+         SELECT ('{seers}'::uuid[])[1 + i % 115], CASE WHEN i % 1100 = 0 THEN '{hard}'::uuid ELSE '{easy}' END, true,
                 CASE WHEN i <= 1500 THEN '2030-01-01'::timestamptz + (i / 10) * INTERVAL '1 hour' END,
                 '2026-01-01'::timestamptz - i * INTERVAL '1 minute'
          FROM generate_series(1, 2300) AS i"
@@ -262,9 +264,10 @@ async fn a_lobby_page_is_a_walk_along_its_index() {
     let world = World::new().await;
     let seer = world.account().await;
     let adventure = world.adventure(seer).await;
+    let seers = world.accounts(250).await;
     let fill = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start)
-         SELECT '{seer}', '{adventure}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"
+         SELECT ('{seers}'::uuid[])[1 + i % 250], '{adventure}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"
     );
     world.owner().exec(&fill).await.unwrap();
     world.owner().exec("ANALYZE").await.unwrap();

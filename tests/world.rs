@@ -126,6 +126,15 @@ impl World {
         id
     }
 
+    /// So many accounts, as an array that SQL reads: what one account may hold is limited.
+    pub async fn accounts(&self, count: usize) -> String {
+        let sql = format!(
+            "WITH made AS (INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, {count}) RETURNING id)
+             SELECT array_agg(id)::text FROM made"
+        );
+        self.owner().value(&sql).await.unwrap()
+    }
+
     pub async fn somebody(&self) -> Person {
         self.user(self.account().await)
     }

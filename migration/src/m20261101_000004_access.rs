@@ -7,7 +7,7 @@ use crate::{functions, tables::TABLES};
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
-const ACCESS: [&str; 10] = [
+const ACCESS: [&str; 11] = [
     include_str!("../sql/access/users.sql"),
     include_str!("../sql/access/characters.sql"),
     include_str!("../sql/access/adventures.sql"),
@@ -18,6 +18,7 @@ const ACCESS: [&str; 10] = [
     include_str!("../sql/access/session_events.sql"),
     include_str!("../sql/access/tutorial_progress.sql"),
     include_str!("../sql/access/archive.sql"),
+    include_str!("../sql/access/closed_accounts.sql"),
 ];
 
 /// Opens what is meant to be open, on tables that are closed.
@@ -53,7 +54,7 @@ impl MigrationTrait for Migration {
         crate::begin(manager).await?;
         withdraw(manager).await?;
         crate::execute(manager, &functions::drop(functions::ACCESS)).await?;
-        crate::execute(manager, "DROP VIEW IF EXISTS private.published_adventures").await?;
+        crate::execute(manager, "DROP VIEW IF EXISTS private.published_adventures, public.profiles").await?;
         // Helpers of the rules stay, closed again.
         crate::execute(manager, &functions::close(functions::RULES)).await
     }

@@ -15,7 +15,7 @@ use crate::adventures::Fault;
 /// [`ConnectionLost`](Self::ConnectionLost), [`CommitUnknown`](Self::CommitUnknown),
 /// [`PoolExhausted`](Self::PoolExhausted), [`PoolClosed`](Self::PoolClosed), [`Misconfigured`](Self::Misconfigured),
 /// [`ServerExhausted`](Self::ServerExhausted), [`ReadOnly`](Self::ReadOnly) and [`Database`](Self::Database); one that
-/// changes something, by an account that was erased, with [`AccountClosed`](Self::AccountClosed). Its documentation
+/// changes something, by an account that is closed, with [`AccountClosed`](Self::AccountClosed). Its documentation
 /// names the others.
 ///
 /// Match on the variant, or on [`code`](Error::code) where a string must cross a border; never on the text.
@@ -25,28 +25,52 @@ pub enum Error {
     /// Ten characters live in the account; retire one first. Code `character_limit_reached`.
     #[error("character limit reached (maximum 10)")]
     CharacterLimitReached,
+    /// A hundred retired characters are kept in the account; delete one first. Code `retired_limit_reached`.
+    #[error("retired character limit reached (maximum 100)")]
+    RetiredLimitReached,
+    /// The account holds twenty seats in live sessions; leave one first. Code `seat_limit_reached`.
+    #[error("seat limit reached (maximum 20 in live sessions)")]
+    SeatLimitReached,
+    /// The account runs twenty live sessions; end one first. Code `session_limit_reached`.
+    #[error("session limit reached (maximum 20 live sessions)")]
+    SessionLimitReached,
+    /// The account has two hundred adventures; delete one first. Code `adventure_limit_reached`.
+    #[error("adventure limit reached (maximum 200)")]
+    AdventureLimitReached,
+    /// The adventure has two hundred creatures; delete one first. Code `creature_limit_reached`.
+    #[error("creature limit reached (maximum 200)")]
+    CreatureLimitReached,
+    /// One statement of a user inserts at most a hundred rows into a table. Code `too_many_rows`.
+    #[error("one statement may insert at most 100 rows")]
+    TooManyRows,
     /// Another character of the account has that name. Code `character_name_taken`.
     #[error("another character of yours has that name")]
     CharacterNameTaken,
     /// The character is retired. Code `character_retired`.
     #[error("the character is retired")]
     CharacterRetired,
-    /// The character has a seat at a live table; leave it first. Code `character_seated`.
-    #[error("the character has a seat at a live table")]
+    /// The character has a seat in a live session; leave it first. Code `character_seated`.
+    #[error("the character has a seat in a live session; leave it first")]
     CharacterSeated,
     /// The character belongs to somebody else. Code `character_not_yours`.
     #[error("the character belongs to somebody else")]
     CharacterNotYours,
-    /// A Seer may not change which character a player brings. Code `not_your_choice`.
-    #[error("a player alone chooses the own character")]
+    /// Only the player takes the seat and chooses the character. Code `not_your_choice`.
+    #[error("only the player may take the seat and choose the character")]
     NotYourChoice,
     /// All seats are taken. Code `session_full`.
     #[error("session is full")]
     SessionFull,
+    /// The Seer removed this player, and only the Seer can let them back in. Code `player_removed`.
+    #[error("the Seer removed this player; only the Seer can let them back in")]
+    PlayerRemoved,
+    /// A session needs a seated player to become active. Code `session_has_no_player`.
+    #[error("a session needs a seated player to become active")]
+    SessionHasNoPlayer,
     /// The session was completed or cancelled. Code `session_over`.
     #[error("the session is over")]
     SessionOver,
-    /// The session has started: new players are seated by the Seer, and characters stay. Code `session_started`.
+    /// The session has started: seats are taken and characters chosen before. Code `session_started`.
     #[error("the session has started")]
     SessionStarted,
     /// The status machine has no such step. Code `illegal_transition`.
@@ -69,8 +93,8 @@ pub enum Error {
     /// The adventure is neither published nor the Seer's own. Code `adventure_not_playable`.
     #[error("a session plays a published adventure or one of the Seer's own")]
     AdventureNotPlayable,
-    /// A published adventure is taken back before it is edited. Code `adventure_published`.
-    #[error("a published adventure is taken back before it is edited")]
+    /// A published adventure must be unpublished before it is edited. Code `adventure_published`.
+    #[error("the adventure is published; unpublish it before editing")]
     AdventurePublished,
     /// The content has faults, each with its node. Code `adventure_invalid`.
     #[error("the adventure has {} fault(s)", .0.len())]
@@ -87,19 +111,19 @@ pub enum Error {
     /// The roll was saved once. Code `roll_already_saved`.
     #[error("the roll was saved already")]
     RollAlreadySaved,
-    /// Not a first roll of a character who sits at this table. Code `roll_not_saveable`.
-    #[error("a heroic save repeats a first roll of the same character at the same table")]
+    /// Not a first roll of the same character in the same session. Code `roll_not_saveable`.
+    #[error("a heroic save repeats a first roll of the same character in the same session")]
     RollNotSaveable,
     /// The creature is not in the adventure that is played. Code `creature_not_in_adventure`.
     #[error("the creature is not in the adventure that the session plays")]
     CreatureNotInAdventure,
-    /// The tutorial goes one step at a time, in the order of its path. Code `tutorial_out_of_order`.
-    #[error("the tutorial is learnt in its order")]
+    /// Tutorial steps must be completed in the order of their path. Code `tutorial_out_of_order`.
+    #[error("tutorial steps must be completed in order")]
     TutorialOutOfOrder,
     /// Other rows hold this one: it has a history, and can be retired or archived. Code `has_history`.
     #[error("its history is kept: it can be retired or archived, not deleted")]
     HasHistory,
-    /// The account was erased. Code `account_closed`.
+    /// The account is closed. Code `account_closed`.
     #[error("the account is closed")]
     AccountClosed,
     /// The caller has no user, and the operation needs one. Code `not_signed_in`.
@@ -250,12 +274,20 @@ impl Error {
     fn entry(&self) -> Entry {
         match self {
             Self::CharacterLimitReached => entry("character_limit_reached", 409),
+            Self::RetiredLimitReached => entry("retired_limit_reached", 409),
+            Self::SeatLimitReached => entry("seat_limit_reached", 409),
+            Self::SessionLimitReached => entry("session_limit_reached", 409),
+            Self::AdventureLimitReached => entry("adventure_limit_reached", 409),
+            Self::CreatureLimitReached => entry("creature_limit_reached", 409),
+            Self::TooManyRows => entry("too_many_rows", 422),
             Self::CharacterNameTaken => entry("character_name_taken", 409),
             Self::CharacterRetired => entry("character_retired", 409),
             Self::CharacterSeated => entry("character_seated", 409),
             Self::CharacterNotYours => entry("character_not_yours", 403),
             Self::NotYourChoice => entry("not_your_choice", 403),
             Self::SessionFull => entry("session_full", 409),
+            Self::PlayerRemoved => entry("player_removed", 403),
+            Self::SessionHasNoPlayer => entry("session_has_no_player", 409),
             Self::SessionOver => entry("session_over", 409),
             Self::SessionStarted => entry("session_started", 409),
             Self::IllegalTransition { .. } => entry("illegal_transition", 409),

@@ -62,8 +62,10 @@ pub struct Done {
 pub struct Due {
     /// Events older than a day.
     pub events: i64,
-    /// Completed sessions that ended 90 days ago.
+    /// Completed and cancelled sessions that ended 90 days ago.
     pub sessions: i64,
+    /// Live sessions that nobody comes back to.
+    pub abandoned: i64,
 }
 
 /// Operations of upkeep: [`Operations::maintenance`](crate::Operations::maintenance).
@@ -77,11 +79,18 @@ const DUE: &str = "SELECT
     (
       SELECT count(*)
       FROM public.sessions
-      WHERE status = 'completed'
+      WHERE status IN ('completed', 'cancelled')
         AND ended_at < now() - INTERVAL '90 days'
-    ) AS sessions";
+    ) AS sessions,
+    (
+      SELECT count(*)
+      FROM public.sessions AS session
+      WHERE private.is_abandoned(session)
+    ) AS abandoned";
 
 const CLEAN_EVENTS: &str = "SELECT private.clean_events($1) AS rows";
+
+const CANCEL_ABANDONED: &str = "SELECT private.cancel_abandoned_sessions($1) AS rows";
 
 const ARCHIVE_SESSIONS: &str = "SELECT private.archive_sessions($1) AS rows";
 
@@ -146,7 +155,21 @@ impl<C: Caller> Maintenance<'_, C> {
         in_batches!(self.caller, "maintenance.clean_events", CLEAN_EVENTS, run, progress)
     }
 
-    /// Moves completed sessions that ended 90 days ago to the archive, with their seats and rolls, and tells after each
+    /// Cancels live sessions that nobody comes back to: waiting ones a week after their start (or a month after they were
+    /// opened without one), started ones after a month without events. Reports after each batch how many are cancelled.
+    /// Two at once share the work.
+    ///
+    /// Who may: the service. Three round trips for each batch. Event `session_status`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
+    pub async fn cancel_abandoned(self, run: Run, mut progress: impl FnMut(u64) + Send) -> Result<Done, Error> {
+        only_service(self.caller)?;
+        in_batches!(self.caller, "maintenance.cancel_abandoned", CANCEL_ABANDONED, run, progress)
+    }
+
+    /// Moves completed and cancelled sessions that ended 90 days ago to the archive, with their seats and rolls, and tells after each
     /// batch how many have moved. Two at once share the work.
     ///
     /// Who may: the service. Three round trips for each batch. No event.

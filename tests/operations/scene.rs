@@ -158,6 +158,8 @@ impl Scene {
             let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
             owner.exec(&leave).await.unwrap();
         }
+        let company = world.player().await;
+        owner.exec(&seat(lonely, company.id, company.character)).await.unwrap();
         for (session, others) in [(roomy, 2), (crammed, 1)] {
             owner.exec(&seat(session, player.id, player.character)).await.unwrap();
             for _ in 0..others {

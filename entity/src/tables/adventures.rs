@@ -36,6 +36,7 @@ pub struct Model {
     pub average_rating: Option<Decimal>,
     pub created_at: DateTimeWithTimeZone,
     pub updated_at: DateTimeWithTimeZone,
+    pub creature_count: i32,
     #[sea_orm(has_many)]
     pub archived_sessions: HasMany<super::archived_sessions::Entity>,
     #[sea_orm(has_many)]

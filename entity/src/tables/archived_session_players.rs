@@ -17,6 +17,7 @@ pub struct Model {
     pub joined_at: DateTimeWithTimeZone,
     pub left_at: Option<DateTimeWithTimeZone>,
     pub heroic_saves_encounter: i32,
+    pub removed_at: Option<DateTimeWithTimeZone>,
     #[sea_orm(
         belongs_to,
         from = "session_id",

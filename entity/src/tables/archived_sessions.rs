@@ -32,6 +32,7 @@ pub struct Model {
     pub seats_taken: i32,
     pub encounters_begun: i32,
     pub game_state_version: i32,
+    pub last_event_at: DateTimeWithTimeZone,
     pub archived_at: DateTimeWithTimeZone,
     #[sea_orm(
         belongs_to,

@@ -31,6 +31,7 @@ pub struct Model {
     pub retired_at: Option<DateTimeWithTimeZone>,
     pub created_at: DateTimeWithTimeZone,
     pub updated_at: DateTimeWithTimeZone,
+    pub live_seats: i32,
     #[sea_orm(has_many)]
     pub archived_dice_rolls: HasMany<super::archived_dice_rolls::Entity>,
     #[sea_orm(has_many)]

@@ -22,6 +22,14 @@ pub struct Model {
     pub games_run: i32,
     pub created_at: DateTimeWithTimeZone,
     pub updated_at: DateTimeWithTimeZone,
+    #[sea_orm(unique)]
+    pub account_id: Option<Uuid>,
+    pub closed_at: Option<DateTimeWithTimeZone>,
+    pub living_characters: i32,
+    pub retired_characters: i32,
+    pub live_seats: i32,
+    pub live_sessions: i32,
+    pub adventure_count: i32,
     #[sea_orm(has_many)]
     pub adventures: HasMany<super::adventures::Entity>,
     #[sea_orm(has_many)]

@@ -6,7 +6,7 @@ RETURNS boolean
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN EXISTS (
@@ -23,7 +23,7 @@ RETURNS boolean
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN EXISTS (
@@ -65,7 +65,7 @@ CREATE OR REPLACE FUNCTION private.newest_adventures(place timestamptz, last_id 
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
 STABLE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 SET enable_sort = off
 AS $$
 DECLARE
@@ -100,7 +100,7 @@ CREATE OR REPLACE FUNCTION private.most_played_adventures(place integer, last_id
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
 STABLE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 SET enable_sort = off
 AS $$
 DECLARE
@@ -138,7 +138,7 @@ RETURNS uuid[]
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 SET enable_sort = off
 AS $$
 DECLARE
@@ -182,7 +182,7 @@ CREATE OR REPLACE FUNCTION private.best_rated_adventures(place numeric, last_id 
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
 STABLE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 SET enable_sort = off
 AS $$
 DECLARE
@@ -246,4 +246,13 @@ GRANT UPDATE (
   status
 ) ON public.adventures TO authenticated;
 GRANT DELETE ON public.adventures TO authenticated;
-GRANT SELECT, INSERT, UPDATE, DELETE ON public.adventures TO service_role;
+GRANT SELECT, DELETE ON public.adventures TO service_role;
+GRANT INSERT (
+  id, creator_id, name, description, thumbnail_url, artwork_url, difficulty, estimated_duration, min_players,
+  max_players, content, status, published_at, is_valid, validation_errors, times_played, average_rating, created_at,
+  updated_at
+) ON public.adventures TO service_role;
+GRANT UPDATE (
+  creator_id, name, description, thumbnail_url, artwork_url, difficulty, estimated_duration, min_players, max_players,
+  content, status, published_at, is_valid, validation_errors, times_played, average_rating, created_at, updated_at
+) ON public.adventures TO service_role;

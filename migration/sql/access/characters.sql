@@ -7,11 +7,17 @@ CREATE OR REPLACE FUNCTION private.change_hit_points(hero_id uuid, change intege
 RETURNS TABLE (character_id uuid, hit_points integer, max_hit_points integer)
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
 BEGIN
+  IF change IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'null_value_not_allowed',
+      MESSAGE = 'The change of hit points must be a number';
+  END IF;
+  PERFORM private.require_open_account();
   RETURN QUERY
   UPDATE public.characters AS hero
   SET hit_points = greatest(0, least(hero.max_hit_points, hero.hit_points::bigint + change))
@@ -59,4 +65,12 @@ GRANT INSERT (id, user_id, name, class, might, grace, wit, heart, equipment, spe
 ON public.characters TO authenticated;
 -- Retiring is the owner's too; the moment that it stamps is the server's.
 GRANT UPDATE (name, equipment, special_ability, hit_points, retired_at) ON public.characters TO authenticated;
-GRANT SELECT, INSERT, UPDATE, DELETE ON public.characters TO service_role;
+GRANT SELECT, DELETE ON public.characters TO service_role;
+GRANT INSERT (
+  id, user_id, name, class, might, grace, wit, heart, hit_points, max_hit_points, experience, level, equipment,
+  special_ability, last_played_at, retired_at, created_at, updated_at
+) ON public.characters TO service_role;
+GRANT UPDATE (
+  user_id, name, class, might, grace, wit, heart, hit_points, max_hit_points, experience, level, equipment,
+  special_ability, last_played_at, retired_at, created_at, updated_at
+) ON public.characters TO service_role;

@@ -6,7 +6,7 @@ RETURNS boolean
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
@@ -53,7 +53,7 @@ RETURNS uuid[]
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   mine uuid[] := private.my_session_ids();
@@ -86,7 +86,7 @@ CREATE OR REPLACE FUNCTION private.rolls_of_character(
 RETURNS SETOF public.dice_rolls
 LANGUAGE plpgsql
 STABLE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 SET enable_bitmapscan = off
 SET enable_sort = off
 AS $$

@@ -25,20 +25,25 @@ GRANT EXECUTE ON FUNCTION
   private.may_roll(uuid, uuid, uuid),
   private.join_by_code(text, uuid),
   private.session_by_code(text),
+  private.renew_session_code(uuid),
   private.initiative_order(uuid[]),
   private.rolls_of_character(uuid, public.roll_type, timestamptz, timestamptz, timestamptz, uuid, integer),
   private.change_hit_points(uuid, integer),
   private.close_account(uuid),
-  private.is_readable(jsonb)
+  private.require_open_account(),
+  private.is_readable(jsonb, integer)
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION
   private.clean_events(integer),
   private.archive_sessions(integer),
   private.session_by_code(text),
+  private.renew_session_code(uuid),
   private.initiative_order(uuid[]),
   private.rolls_of_character(uuid, public.roll_type, timestamptz, timestamptz, timestamptz, uuid, integer),
   private.change_hit_points(uuid, integer),
   private.close_account(uuid),
-  private.is_readable(jsonb)
+  private.cancel_abandoned_sessions(integer),
+  private.is_abandoned(public.sessions),
+  private.is_readable(jsonb, integer)
 TO service_role;

@@ -1,12 +1,12 @@
--- Whoever, signed in, sees a session sees its seats. A player takes a seat in a public session that waits, leaves it
--- and comes back; the Seer seats and removes players.
+-- Any signed-in user who can see a session can see its seats. A player takes a seat in a public session that waits, leaves
+-- it and rejoins; the Seer removes players and lets them back in. Nobody seats another.
 
 CREATE OR REPLACE FUNCTION private.is_public_session(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN EXISTS (
@@ -23,34 +23,35 @@ RETURNS boolean
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN EXISTS (
     SELECT
     FROM public.sessions AS session
     WHERE session.id = wanted
-      AND (
-        session.seer_id = auth.uid()
-        OR (player = auth.uid() AND session.is_public AND session.status IN ('waiting', 'starting_soon'))
-      )
+      AND player = auth.uid()
+      AND (session.is_public OR session.seer_id = auth.uid())
+      AND session.status IN ('waiting', 'starting_soon')
   );
 END
 $$;
 
--- Who knows a session's code may sit down at it, public or private: the one thing that a code is for, and therefore
--- elevated. The API does not serve this schema; the service calls it as the player. Coming back needs no new seat.
+-- Who knows a session's code may take a seat in it, public or private: the one thing that a code is for, and therefore
+-- elevated. The API does not serve this schema; the service calls it as the player. Whoever has a seat already takes it
+-- again, unless the Seer removed them.
 CREATE OR REPLACE FUNCTION private.join_by_code(session_code text, hero uuid)
 RETURNS SETOF public.session_players
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
   session record;
   seat record;
 BEGIN
+  PERFORM private.require_open_account();
   SELECT id, status
   INTO session
   FROM public.sessions
@@ -105,7 +106,7 @@ USING (
 );
 
 -- A seat is taken to be sat in: an empty row would make a participant of somebody who never came.
-CREATE POLICY "Players take seats, the Seer gives them"
+CREATE POLICY "Players take seats"
 ON public.session_players FOR INSERT
 TO authenticated
 WITH CHECK (is_active AND private.may_take_seat(session_id, user_id));
@@ -118,7 +119,7 @@ WITH CHECK (user_id = (SELECT auth.uid()) OR private.is_seer(session_id));
 
 GRANT SELECT ON public.session_players TO authenticated;
 GRANT INSERT (session_id, user_id, character_id, is_active) ON public.session_players TO authenticated;
-GRANT UPDATE (character_id, is_active) ON public.session_players TO authenticated;
+GRANT UPDATE (character_id, is_active, removed_at) ON public.session_players TO authenticated;
 GRANT SELECT, INSERT, DELETE ON public.session_players TO service_role;
-GRANT UPDATE (character_id, is_active, heroic_saves_used, heroic_saves_encounter, joined_at, left_at)
+GRANT UPDATE (character_id, is_active, heroic_saves_used, heroic_saves_encounter, joined_at, left_at, removed_at)
 ON public.session_players TO service_role;

@@ -5,7 +5,7 @@ RETURNS boolean
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN EXISTS (
@@ -23,7 +23,7 @@ RETURNS boolean
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
@@ -39,16 +39,16 @@ END
 $$;
 
 -- A session, who sits there, with the name and class of each character, and what is played; nothing of a session that the
--- caller does not see. Characters are their owners', a table sees its mates'; as in every look at seats, a visitor sees
--- none. The content of the adventure is for those who may read it or sit at the table: a public session with a draft does
--- not publish the draft. Who may see the session is said here as its policy says it: asked there too, it would be looked up
+-- caller does not see. Character sheets are private, names and classes are the participants'; as everywhere, a visitor sees no
+-- seats. The content of the adventure is for those who may read it, and for the Seer and seated players while the session is
+-- live: a public session with a draft does not publish the draft, and an old one does not keep later drafts open. Who may see the session is said here as its policy says it: asked there too, it would be looked up
 -- twice.
 CREATE OR REPLACE FUNCTION private.session_details(wanted uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
@@ -83,7 +83,10 @@ BEGIN
       ELSE '[]'::jsonb
     END,
     CASE
-      WHEN sees_all OR played.status = 'published' OR played.creator_id = me OR session.seer_id = me OR own.is_active
+      WHEN sees_all
+        OR played.status = 'published'
+        OR played.creator_id = me
+        OR (session.status NOT IN ('completed', 'cancelled') AND (session.seer_id = me OR own.is_active))
         THEN to_jsonb(played.*)
       ELSE to_jsonb(played.*) - 'content' - 'validation_errors'
     END
@@ -101,12 +104,32 @@ RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
 STABLE
 SECURITY INVOKER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN QUERY
   SELECT *
   FROM private.session_details(p_session_id);
+END
+$$;
+
+-- Another code for a live session, so that the old one, told to too many, opens nothing any more. By its Seer or the server;
+-- elevated, because the column is the server's.
+CREATE OR REPLACE FUNCTION private.renew_session_code(wanted uuid)
+RETURNS SETOF public.sessions
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM private.require_open_account();
+  RETURN QUERY
+  UPDATE public.sessions AS session
+  SET code = private.draw_session_code()
+  WHERE session.id = wanted
+    AND session.status NOT IN ('completed', 'cancelled')
+    AND (private.is_server() OR session.seer_id = auth.uid())
+  RETURNING session.*;
 END
 $$;
 
@@ -131,7 +154,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN QUERY

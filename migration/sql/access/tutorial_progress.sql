@@ -19,6 +19,7 @@ WITH CHECK (user_id = (SELECT auth.uid()));
 GRANT SELECT ON public.tutorial_progress TO authenticated;
 GRANT INSERT (user_id, path, current_step, completed_steps, completed_at, skipped)
 ON public.tutorial_progress TO authenticated;
-GRANT UPDATE (path, current_step, completed_steps, completed_at, skipped)
+-- The key too: an upsert of the platform's client names every column. Row security keeps it to oneself.
+GRANT UPDATE (user_id, path, current_step, completed_steps, completed_at, skipped)
 ON public.tutorial_progress TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.tutorial_progress TO service_role;

@@ -6,27 +6,27 @@ RETURNS text
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN (SELECT profile.email FROM public.users AS profile WHERE profile.id = auth.uid());
 END
 $$;
 
--- Deletes an account softly, as the platform does: the trigger on `auth.users` erases the profile. Where the platform
--- keeps its accounts to itself, the profile is erased all the same. One's own, or by the server. Tells whether there
--- was such an account.
-CREATE OR REPLACE FUNCTION private.close_account(account_id uuid)
+-- Deletes an account softly, as the platform does: the trigger on `auth.users` closes the profile. Where the platform
+-- keeps its accounts to itself, the profile is closed all the same. One's own, or by the server. Returns whether there
+-- is such an account.
+CREATE OR REPLACE FUNCTION private.close_account(account uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF NOT private.is_server() AND account_id IS DISTINCT FROM auth.uid() THEN
+  IF NOT private.is_server() AND account IS DISTINCT FROM auth.uid() THEN
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
-      MESSAGE = 'An account is closed by its owner or the server';
+      MESSAGE = 'Only the owner of an account or the server may close it';
   END IF;
   BEGIN
     UPDATE auth.users
@@ -34,16 +34,14 @@ BEGIN
         email = NULL,
         phone = NULL,
         raw_user_meta_data = '{}'
-    WHERE id = account_id
+    WHERE id = account
       AND deleted_at IS NULL;
   EXCEPTION
     WHEN insufficient_privilege THEN
       NULL;
   END;
-  IF NOT private.is_erased(account_id) THEN
-    PERFORM private.erase_account(account_id);
-  END IF;
-  RETURN EXISTS (SELECT FROM public.users AS profile WHERE profile.id = account_id);
+  PERFORM private.erase_account(account);
+  RETURN EXISTS (SELECT FROM public.users AS profile WHERE profile.id = account);
 END
 $$;
 
@@ -61,4 +59,22 @@ WITH CHECK (id = (SELECT auth.uid()));
 GRANT SELECT (id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at)
 ON public.users TO anon, authenticated;
 GRANT UPDATE (display_name, avatar_url, bio) ON public.users TO authenticated;
-GRANT SELECT, INSERT, UPDATE, DELETE ON public.users TO service_role;
+
+-- Even the server leaves the counts, and what closes an account, to the triggers that keep them.
+GRANT SELECT, DELETE ON public.users TO service_role;
+GRANT INSERT (
+  id, account_id, email, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
+) ON public.users TO service_role;
+GRANT UPDATE (
+  email, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
+) ON public.users TO service_role;
+
+-- `users` without the address, with the caller's rights: a client that selects everything by habit finds it here.
+CREATE OR REPLACE VIEW public.profiles
+WITH (security_invoker = true)
+AS
+SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
+FROM public.users;
+
+REVOKE ALL ON public.profiles FROM PUBLIC, anon, authenticated, service_role;
+GRANT SELECT ON public.profiles TO anon, authenticated, service_role;

@@ -4,7 +4,7 @@ CREATE FUNCTION auth.jwt()
 RETURNS jsonb
 LANGUAGE plpgsql
 STABLE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN coalesce(
@@ -18,7 +18,7 @@ CREATE FUNCTION auth.uid()
 RETURNS uuid
 LANGUAGE plpgsql
 STABLE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN coalesce(
@@ -32,7 +32,7 @@ CREATE FUNCTION auth.role()
 RETURNS text
 LANGUAGE plpgsql
 STABLE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN coalesce(

@@ -4,34 +4,22 @@ CREATE OR REPLACE FUNCTION private.check_adventure()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.creator_id := coalesce(NEW.creator_id, auth.uid());
-    PERFORM private.refuse_erased(NEW.creator_id);
     IF NEW.status = 'published' THEN
       NEW.published_at := coalesce(NEW.published_at, now());
     END IF;
     RETURN NEW;
   END IF;
 
-  -- A token outlives its account by an hour. What is put away stays so, and nothing new is told in it; the counts of what
-  -- others play go on.
-  IF auth.uid() = NEW.creator_id
-    AND (
-      (NEW.status <> OLD.status AND NEW.status <> 'archived')
-      OR (NEW.name, NEW.description, NEW.thumbnail_url, NEW.artwork_url, NEW.content)
-        IS DISTINCT FROM (OLD.name, OLD.description, OLD.thumbnail_url, OLD.artwork_url, OLD.content)
-    )
-  THEN
-    PERFORM private.refuse_erased(NEW.creator_id);
-  END IF;
   IF NEW.content IS DISTINCT FROM OLD.content THEN
     IF OLD.status = 'published' AND NEW.status = 'published' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP010',
-        MESSAGE = 'A published adventure is taken back before it is edited',
+        MESSAGE = 'The adventure is published; unpublish it before editing',
         TABLE = 'adventures',
         CONSTRAINT = 'published_not_edited';
     END IF;
@@ -48,9 +36,108 @@ BEGIN
 END
 $$;
 
+-- Two hundred adventures an account.
+CREATE OR REPLACE FUNCTION private.check_adventure_limit()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF TG_OP = 'UPDATE' AND NEW.creator_id = OLD.creator_id THEN
+    RETURN NULL;
+  END IF;
+  IF TG_OP <> 'INSERT' THEN
+    PERFORM private.count_for_account(OLD.creator_id, adventures => -1);
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    PERFORM private.count_for_account(NEW.creator_id, adventures => 1);
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+-- Whether a session of the adventure is live or had a player: that is history, and keeps the adventure. A session that
+-- ended without ever having had a player, its Seer aside, keeps nothing; anybody could have opened it.
+CREATE OR REPLACE FUNCTION private.adventure_has_history(adventure uuid)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN EXISTS (
+    SELECT
+    FROM public.sessions AS session
+    WHERE session.adventure_id = adventure
+      AND (
+        session.status NOT IN ('completed', 'cancelled')
+        OR EXISTS (
+          SELECT
+          FROM public.session_players AS seat
+          WHERE seat.session_id = session.id
+            AND seat.user_id <> session.seer_id
+        )
+      )
+  )
+  OR EXISTS (
+    SELECT
+    FROM public.archived_sessions AS session
+    JOIN public.archived_session_players AS seat ON seat.session_id = session.id AND seat.user_id <> session.seer_id
+    WHERE session.adventure_id = adventure
+  );
+END
+$$;
+
+-- What is no history goes with the adventure. A session that somebody has locked is left, and the foreign key then refuses:
+-- the adventure is locked already, and sessions come before adventures in the lock order.
+CREATE OR REPLACE FUNCTION private.delete_playerless_sessions()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  DELETE FROM public.sessions
+  WHERE id = ANY (
+    ARRAY(
+      SELECT session.id
+      FROM public.sessions AS session
+      WHERE session.adventure_id = OLD.id
+        AND session.status IN ('completed', 'cancelled')
+        AND NOT EXISTS (
+          SELECT
+          FROM public.session_players AS seat
+          WHERE seat.session_id = session.id
+            AND seat.user_id <> session.seer_id
+        )
+      FOR UPDATE SKIP LOCKED
+    )
+  );
+  DELETE FROM public.archived_sessions AS session
+  WHERE session.adventure_id = OLD.id
+    AND NOT EXISTS (
+      SELECT
+      FROM public.archived_session_players AS seat
+      WHERE seat.session_id = session.id
+        AND seat.user_id <> session.seer_id
+    );
+  RETURN OLD;
+END
+$$;
+
 CREATE OR REPLACE TRIGGER check_adventure
   BEFORE INSERT OR UPDATE ON public.adventures
   FOR EACH ROW EXECUTE FUNCTION private.check_adventure();
+
+CREATE OR REPLACE TRIGGER enforce_adventure_limit
+  AFTER INSERT OR DELETE OR UPDATE OF creator_id ON public.adventures
+  FOR EACH ROW EXECUTE FUNCTION private.check_adventure_limit();
+
+CREATE OR REPLACE TRIGGER delete_playerless_sessions
+  BEFORE DELETE ON public.adventures
+  FOR EACH ROW EXECUTE FUNCTION private.delete_playerless_sessions();
 
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.adventures
@@ -59,5 +146,5 @@ CREATE OR REPLACE TRIGGER set_updated_at
 CREATE OR REPLACE TRIGGER check_readable_content
   BEFORE INSERT OR UPDATE OF content ON public.adventures
   FOR EACH ROW
-  WHEN (NOT private.is_readable(NEW.content))
+  WHEN (NOT private.is_readable(NEW.content, 1048576))
   EXECUTE FUNCTION private.check_readable('content');

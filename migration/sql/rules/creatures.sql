@@ -1,3 +1,40 @@
+-- Two hundred creatures an adventure.
+CREATE OR REPLACE FUNCTION private.check_creature_limit()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF TG_OP = 'UPDATE' AND NEW.adventure_id = OLD.adventure_id THEN
+    RETURN NULL;
+  END IF;
+  IF TG_OP <> 'INSERT' THEN
+    UPDATE public.adventures
+    SET creature_count = creature_count - 1
+    WHERE id = OLD.adventure_id;
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    UPDATE public.adventures
+    SET creature_count = creature_count + 1
+    WHERE id = NEW.adventure_id
+      AND creature_count < 200;
+    IF NOT FOUND AND EXISTS (SELECT FROM public.adventures WHERE id = NEW.adventure_id) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP026',
+        MESSAGE = 'Creature limit reached (maximum 200)',
+        TABLE = 'creatures',
+        CONSTRAINT = 'creature_limit';
+    END IF;
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE TRIGGER enforce_creature_limit
+  AFTER INSERT OR DELETE OR UPDATE OF adventure_id ON public.creatures
+  FOR EACH ROW EXECUTE FUNCTION private.check_creature_limit();
+
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.creatures
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
@@ -5,11 +42,11 @@ CREATE OR REPLACE TRIGGER set_updated_at
 CREATE OR REPLACE TRIGGER check_readable_stats
   BEFORE INSERT OR UPDATE OF stats ON public.creatures
   FOR EACH ROW
-  WHEN (NOT private.is_readable(NEW.stats))
+  WHEN (NOT private.is_readable(NEW.stats, 16384))
   EXECUTE FUNCTION private.check_readable('stats');
 
 CREATE OR REPLACE TRIGGER check_readable_abilities
   BEFORE INSERT OR UPDATE OF abilities ON public.creatures
   FOR EACH ROW
-  WHEN (NOT private.is_readable(NEW.abilities))
+  WHEN (NOT private.is_readable(NEW.abilities, 65536))
   EXECUTE FUNCTION private.check_readable('abilities');

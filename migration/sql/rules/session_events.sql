@@ -6,12 +6,24 @@ CREATE OR REPLACE FUNCTION private.number_event()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  last_event timestamptz;
 BEGIN
-  PERFORM FROM public.sessions WHERE id = NEW.session_id FOR NO KEY UPDATE;
+  SELECT last_event_at
+  INTO last_event
+  FROM public.sessions
+  WHERE id = NEW.session_id
+  FOR NO KEY UPDATE;
   NEW.seq := nextval('public.session_events_seq_seq');
   NEW.sender_id := auth.uid();
+  -- Once a day is enough to tell an abandoned session, and spares each event a new version of the session.
+  IF last_event < now() - INTERVAL '1 day' THEN
+    UPDATE public.sessions
+    SET last_event_at = now()
+    WHERE id = NEW.session_id;
+  END IF;
   RETURN NEW;
 END
 $$;
@@ -23,7 +35,7 @@ CREATE OR REPLACE FUNCTION private.clean_events(batch integer)
 RETURNS integer
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 DECLARE
@@ -50,7 +62,7 @@ CREATE OR REPLACE FUNCTION private.cleanup_old_events()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 BEGIN
@@ -72,5 +84,5 @@ CREATE OR REPLACE TRIGGER cleanup_events_trigger
 CREATE OR REPLACE TRIGGER check_readable_payload
   BEFORE INSERT OR UPDATE OF payload ON public.session_events
   FOR EACH ROW
-  WHEN (starts_with(NEW.event_type, 'client.') AND NOT private.is_readable(NEW.payload))
+  WHEN (starts_with(NEW.event_type, 'client.') AND NOT private.is_readable(NEW.payload, 16384))
   EXECUTE FUNCTION private.check_readable('payload');

@@ -1,153 +1,224 @@
--- Seats: as many as the session has, each with a living character of the player who sits there.
+-- Seats: as many as the session has, each taken by its player with a living character of their own.
 
+-- Who may change what of a seat, and the moments that it stamps. Row security has let through the player, the session's Seer,
+-- and those whom it does not bind.
+CREATE OR REPLACE FUNCTION private.prepare_seat()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  me uuid := auth.uid();
+  is_user boolean := me IS NOT NULL AND NOT private.is_server();
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    NEW.user_id := coalesce(NEW.user_id, me);
+    IF NEW.is_active THEN
+      NEW.left_at := NULL;
+    ELSE
+      NEW.left_at := coalesce(NEW.left_at, now());
+    END IF;
+    IF is_user OR NEW.is_active THEN
+      RETURN NEW; -- Row security answers, or the trigger that counts.
+    END IF;
+  END IF;
+  IF (TG_OP = 'INSERT' OR NEW.character_id <> OLD.character_id)
+    AND EXISTS (SELECT FROM public.characters WHERE id = NEW.character_id AND user_id <> NEW.user_id)
+    AND (TG_OP = 'INSERT' OR NOT is_user OR NEW.user_id = me)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP006',
+      MESSAGE = 'The character belongs to somebody else',
+      TABLE = 'session_players',
+      CONSTRAINT = 'own_character';
+  END IF;
+  IF TG_OP = 'INSERT' THEN
+    RETURN NEW;
+  END IF;
+
+  IF is_user AND NEW.user_id <> me
+    AND (NEW.character_id <> OLD.character_id OR (NEW.is_active AND NOT OLD.is_active))
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP018',
+      MESSAGE = 'Only the player may take the seat and choose the character',
+      TABLE = 'session_players',
+      CONSTRAINT = 'own_choice';
+  END IF;
+  IF is_user AND NEW.user_id = me AND OLD.removed_at IS NOT NULL
+    AND (NEW.is_active OR NEW.removed_at IS DISTINCT FROM OLD.removed_at)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP028',
+      MESSAGE = 'The Seer removed this player; only the Seer can let them back in',
+      TABLE = 'session_players',
+      CONSTRAINT = 'player_removed';
+  END IF;
+
+  IF NEW.removed_at IS NOT NULL AND OLD.removed_at IS NULL THEN
+    -- A player gives the own seat up, and is not removed by it.
+    NEW.removed_at := CASE WHEN is_user AND NEW.user_id = me THEN NULL ELSE now() END;
+    NEW.is_active := false;
+  ELSIF NEW.removed_at IS NOT NULL AND NEW.is_active THEN
+    NEW.removed_at := NULL;
+  END IF;
+  IF NEW.is_active AND NOT OLD.is_active THEN
+    NEW.left_at := NULL;
+  ELSIF NOT NEW.is_active AND OLD.is_active THEN
+    NEW.left_at := now();
+    IF is_user AND NEW.user_id <> me THEN
+      NEW.removed_at := now();
+    END IF;
+  END IF;
+  RETURN NEW;
+END
+$$;
+
+-- Counts the seats that one statement takes and gives up, refuses what the session, the character or the account has no room
+-- for, and emits who came and who left. All rows of a table are locked in the order of their keys before the next table's.
 CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  session record;
-  hero record;
-  takes_seat boolean := NEW.is_active;
-  changes_character boolean := true;
-  seated boolean := false;
+  final CONSTANT public.session_status[] := '{completed,cancelled}';
+  -- What was given up and what was taken, as parallel arrays.
+  of_session uuid[];
+  of_user uuid[];
+  of_character uuid[];
+  change integer[];
+  live uuid[] := '{}'::uuid[];
+  played record;
+  character record;
+  player record;
+  target record;
+  sheet record;
 BEGIN
-  IF TG_OP = 'UPDATE' THEN
-    takes_seat := NEW.is_active AND NOT OLD.is_active;
-    changes_character := NEW.character_id <> OLD.character_id;
-    IF NOT takes_seat AND NOT changes_character AND NEW.is_active = OLD.is_active THEN
-      RETURN NEW;
-    END IF;
-  END IF;
-
-  -- The session owns the limit: whoever wants a seat waits here for the one before.
-  SELECT status, max_players, seats_taken
-  INTO session
-  FROM public.sessions
-  WHERE id = NEW.session_id
-  FOR NO KEY UPDATE;
-  IF NOT FOUND THEN
-    RETURN NEW; -- The foreign key answers.
-  END IF;
-
-  IF NOT (TG_OP = 'INSERT' AND NOT NEW.is_active) AND session.status IN ('completed', 'cancelled') THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP004',
-      MESSAGE = 'The session is over',
-      TABLE = 'session_players',
-      CONSTRAINT = 'session_live';
-  END IF;
-
   IF TG_OP = 'INSERT' THEN
-    -- Somebody who sits here already is answered by the primary key, not by the limit.
-    seated := EXISTS (
-      SELECT
-      FROM public.session_players AS seat
-      WHERE seat.session_id = NEW.session_id
-        AND seat.user_id = NEW.user_id
-        AND seat.is_active
-    );
+    SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(1)
+    INTO of_session, of_user, of_character, change
+    FROM new_seats
+    WHERE is_active;
+  ELSIF TG_OP = 'DELETE' THEN
+    SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(-1)
+    INTO of_session, of_user, of_character, change
+    FROM old_seats
+    WHERE is_active;
+  ELSE
+    SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(seats)
+    INTO of_session, of_user, of_character, change
+    FROM (
+      SELECT session_id, user_id, character_id, sum(seats)::integer AS seats
+      FROM (
+        SELECT session_id, user_id, character_id, -1 AS seats FROM old_seats WHERE is_active
+        UNION ALL
+        SELECT session_id, user_id, character_id, 1 FROM new_seats WHERE is_active
+      ) AS both_sides
+      GROUP BY session_id, user_id, character_id
+      HAVING sum(seats) <> 0
+    ) AS changed;
   END IF;
-  IF takes_seat AND NOT seated AND session.seats_taken >= session.max_players THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP002',
-      MESSAGE = 'Session is full',
-      TABLE = 'session_players',
-      CONSTRAINT = 'session_capacity';
+  IF of_session IS NULL THEN
+    RETURN NULL;
   END IF;
 
-  IF TG_OP = 'UPDATE' AND changes_character AND OLD.is_active THEN
-    IF session.status NOT IN ('waiting', 'starting_soon') THEN
+  FOR played IN
+    SELECT session_id, sum(seats)::integer AS seats, bool_or(swapped) AS swaps_character
+    FROM (
+      SELECT session_id, user_id, sum(seats) AS seats, count(*) > 1 AS swapped
+      FROM unnest(of_session, of_user, change) AS changed (session_id, user_id, seats)
+      GROUP BY session_id, user_id
+    ) AS players
+    GROUP BY session_id
+    ORDER BY session_id
+  LOOP
+    SELECT status, seats_taken, max_players
+    INTO target
+    FROM public.sessions
+    WHERE id = played.session_id
+    FOR NO KEY UPDATE;
+    CONTINUE WHEN NOT FOUND; -- The session itself is deleted, or the foreign key answers.
+    IF target.status = ANY (final) AND TG_OP <> 'DELETE' THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP004',
+        MESSAGE = 'The session is over',
+        TABLE = 'session_players',
+        CONSTRAINT = 'session_live';
+    END IF;
+    IF played.swaps_character AND target.status NOT IN ('waiting', 'starting_soon') AND TG_OP <> 'DELETE' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP005',
         MESSAGE = 'The session has started',
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;
-    IF auth.uid() <> NEW.user_id THEN
+    IF played.seats > 0 AND target.seats_taken + played.seats > target.max_players THEN
       RAISE EXCEPTION USING
-        ERRCODE = 'SP018',
-        MESSAGE = 'A player alone chooses the own character',
+        ERRCODE = 'SP002',
+        MESSAGE = 'Session is full',
         TABLE = 'session_players',
-        CONSTRAINT = 'own_choice';
+        CONSTRAINT = 'session_capacity';
     END IF;
-  END IF;
+    IF played.seats <> 0 THEN
+      UPDATE public.sessions
+      SET seats_taken = seats_taken + played.seats
+      WHERE id = played.session_id;
+    END IF;
+    IF target.status <> ALL (final) THEN
+      live := live || played.session_id;
+    END IF;
+  END LOOP;
 
-  IF takes_seat OR changes_character THEN
-    -- Shared, so that the character neither retires nor changes hands before this seat is seen.
+  FOR character IN
+    SELECT character_id, user_id, sum(seats)::integer AS seats
+    FROM unnest(of_session, of_user, of_character, change) AS changed (session_id, user_id, character_id, seats)
+    WHERE session_id = ANY (live)
+    GROUP BY character_id, user_id
+    ORDER BY character_id
+  LOOP
     SELECT user_id, retired_at
-    INTO hero
+    INTO sheet
     FROM public.characters
-    WHERE id = NEW.character_id
-    FOR SHARE;
-    IF FOUND AND hero.user_id <> NEW.user_id THEN
+    WHERE id = character.character_id
+    FOR NO KEY UPDATE;
+    CONTINUE WHEN NOT FOUND; -- The foreign key answers.
+    IF character.seats > 0 AND sheet.user_id <> character.user_id THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP006',
         MESSAGE = 'The character belongs to somebody else',
         TABLE = 'session_players',
         CONSTRAINT = 'own_character';
     END IF;
-    IF NEW.is_active AND hero.retired_at IS NOT NULL THEN
+    IF character.seats > 0 AND sheet.retired_at IS NOT NULL THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP007',
         MESSAGE = 'The character is retired',
         TABLE = 'session_players',
         CONSTRAINT = 'living_character';
     END IF;
-    IF takes_seat THEN
-      PERFORM private.refuse_erased(NEW.user_id);
-    END IF;
-  END IF;
+    UPDATE public.characters
+    SET live_seats = live_seats + character.seats
+    WHERE id = character.character_id;
+  END LOOP;
 
-  IF TG_OP = 'UPDATE' THEN
-    IF takes_seat THEN
-      NEW.left_at := NULL;
-    ELSIF NOT NEW.is_active AND OLD.is_active THEN
-      NEW.left_at := now();
-    END IF;
-  ELSIF NOT NEW.is_active THEN
-    NEW.left_at := coalesce(NEW.left_at, now());
-  END IF;
-  RETURN NEW;
-END
-$$;
-
--- The session knows its seats without counting, and the table is told who came and who left.
-CREATE OR REPLACE FUNCTION private.count_seats()
-RETURNS trigger
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = ''
-AS $$
-DECLARE
-  seat public.session_players := coalesce(NEW, OLD);
-  change integer := 0;
-  seats integer;
-  places integer;
-BEGIN
-  IF TG_OP <> 'DELETE' THEN
-    change := NEW.is_active::integer;
-  END IF;
-  IF TG_OP <> 'INSERT' THEN
-    change := change - OLD.is_active::integer;
-  END IF;
-  IF change = 0 THEN
-    RETURN NULL;
-  END IF;
-
-  UPDATE public.sessions
-  SET seats_taken = seats_taken + change
-  WHERE id = seat.session_id
-  RETURNING seats_taken, max_players INTO seats, places;
-  IF NOT FOUND THEN
-    RETURN NULL; -- The session itself is going, and its events with it.
-  END IF;
+  FOR player IN
+    SELECT user_id, sum(seats)::integer AS seats
+    FROM unnest(of_session, of_user, change) AS changed (session_id, user_id, seats)
+    WHERE session_id = ANY (live)
+    GROUP BY user_id
+    HAVING sum(seats) <> 0
+    ORDER BY user_id
+  LOOP
+    PERFORM private.count_for_account(player.user_id, seats => player.seats);
+  END LOOP;
 
   INSERT INTO public.session_events (session_id, event_type, payload)
   SELECT
     seat.session_id,
-    CASE WHEN change > 0 THEN 'player_joined' ELSE 'player_left' END,
+    CASE WHEN seat.seats > 0 THEN 'player_joined' ELSE 'player_left' END,
     jsonb_build_object(
       'userId', seat.user_id,
       'displayName', profile.display_name,
@@ -155,20 +226,39 @@ BEGIN
       'characterId', seat.character_id,
       'characterName', hero.name,
       'characterClass', hero.class,
-      'seatsTaken', seats,
-      'maxPlayers', places
+      'seatsTaken', session.seats_taken,
+      'maxPlayers', session.max_players
     )
-  FROM public.users AS profile
+  FROM (
+    -- A changed character is neither.
+    SELECT session_id, user_id, max(character_id::text)::uuid AS character_id, sum(seats) AS seats
+    FROM unnest(of_session, of_user, of_character, change) AS changed (session_id, user_id, character_id, seats)
+    GROUP BY session_id, user_id
+    HAVING sum(seats) <> 0
+  ) AS seat
+  JOIN public.sessions AS session ON session.id = seat.session_id
+  JOIN public.users AS profile ON profile.id = seat.user_id
   JOIN public.characters AS hero ON hero.id = seat.character_id
-  WHERE profile.id = seat.user_id;
+  ORDER BY seat.session_id, seat.user_id;
   RETURN NULL;
 END
 $$;
 
-CREATE OR REPLACE TRIGGER enforce_session_capacity
-  BEFORE INSERT OR UPDATE OF is_active, character_id ON public.session_players
-  FOR EACH ROW EXECUTE FUNCTION private.check_session_capacity();
+CREATE OR REPLACE TRIGGER prepare_seat
+  BEFORE INSERT OR UPDATE OF is_active, character_id, removed_at ON public.session_players
+  FOR EACH ROW EXECUTE FUNCTION private.prepare_seat();
 
-CREATE OR REPLACE TRIGGER count_seats
-  AFTER INSERT OR DELETE OR UPDATE OF is_active ON public.session_players
-  FOR EACH ROW EXECUTE FUNCTION private.count_seats();
+CREATE OR REPLACE TRIGGER enforce_session_capacity
+  AFTER INSERT ON public.session_players
+  REFERENCING NEW TABLE AS new_seats
+  FOR EACH STATEMENT EXECUTE FUNCTION private.check_session_capacity();
+
+CREATE OR REPLACE TRIGGER count_changed_seats
+  AFTER UPDATE ON public.session_players
+  REFERENCING OLD TABLE AS old_seats NEW TABLE AS new_seats
+  FOR EACH STATEMENT EXECUTE FUNCTION private.check_session_capacity();
+
+CREATE OR REPLACE TRIGGER count_deleted_seats
+  AFTER DELETE ON public.session_players
+  REFERENCING OLD TABLE AS old_seats
+  FOR EACH STATEMENT EXECUTE FUNCTION private.check_session_capacity();

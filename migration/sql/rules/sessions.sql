@@ -1,12 +1,12 @@
 -- A session's code, its life from waiting to its end, and what its end counts for.
 
 -- Six characters that nobody mixes up, from the strong random source. It runs as its owner, so that a code is free
--- whatever sessions the asker may see; two askers who draw the same code at once are held apart by the unique constraint.
-CREATE OR REPLACE FUNCTION private.generate_session_code()
-RETURNS trigger
+-- whatever sessions the caller may see; two callers who draw the same code at once are held apart by the unique constraint.
+CREATE OR REPLACE FUNCTION private.draw_session_code()
+RETURNS text
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   alphabet CONSTANT text := 'ABCDEFGHJKMNPQRSTUVWXYZ23456789';
@@ -21,28 +21,44 @@ BEGIN
     END LOOP;
     EXIT WHEN NOT EXISTS (SELECT FROM public.sessions WHERE code = drawn::bpchar);
   END LOOP;
-  NEW.code := drawn;
+  RETURN drawn;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION private.generate_session_code()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  NEW.code := private.draw_session_code();
   RETURN NEW;
 END
 $$;
 
--- A session plays a published adventure or one of the Seer's own.
+-- Who may open the session is told what is wrong with it; anybody else is refused by row security. So a draft that is
+-- hidden and an adventure that does not exist get the same answer.
 CREATE OR REPLACE FUNCTION private.check_session_adventure()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  is_user boolean := auth.uid() IS NOT NULL AND NOT private.is_server();
 BEGIN
   NEW.seer_id := coalesce(NEW.seer_id, auth.uid());
-  PERFORM private.refuse_erased(NEW.seer_id);
-  IF EXISTS (
+  IF is_user AND NEW.seer_id <> auth.uid() THEN
+    RETURN NEW;
+  END IF;
+  IF NOT EXISTS (
     SELECT
     FROM public.adventures AS adventure
     WHERE adventure.id = NEW.adventure_id
-      AND adventure.status <> 'published'
-      AND adventure.creator_id <> NEW.seer_id
+      AND (adventure.status = 'published' OR adventure.creator_id = NEW.seer_id)
   )
+    AND (is_user OR EXISTS (SELECT FROM public.adventures WHERE id = NEW.adventure_id))
   THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP009',
@@ -54,11 +70,48 @@ BEGIN
 END
 $$;
 
+-- A session that the lobby shows is one that somebody can still come to: what a user writes as its start is to come, with
+-- an hour's grace. A session that is late can be edited otherwise.
+CREATE OR REPLACE FUNCTION private.check_schedule()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF TG_OP = 'UPDATE' AND NEW.scheduled_start IS NOT DISTINCT FROM OLD.scheduled_start THEN
+    RETURN NEW;
+  END IF;
+  IF NEW.seer_id = auth.uid() AND NOT private.is_server() THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP030',
+      MESSAGE = 'scheduled_start must be in the future',
+      TABLE = 'sessions',
+      COLUMN = 'scheduled_start',
+      CONSTRAINT = 'scheduled_in_future';
+  END IF;
+  RETURN NEW;
+END
+$$;
+
+-- Twenty live sessions an account as Seer.
+CREATE OR REPLACE FUNCTION private.check_session_limit()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM private.count_for_account(NEW.seer_id, sessions => 1);
+  RETURN NULL;
+END
+$$;
+
 -- The status machine, and the moments that it stamps.
 CREATE OR REPLACE FUNCTION private.check_session_status()
 RETURNS trigger
 LANGUAGE plpgsql
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF TG_OP = 'UPDATE' THEN
@@ -80,6 +133,13 @@ BEGIN
         TABLE = 'sessions',
         CONSTRAINT = 'session_status_transition';
     END IF;
+    IF NEW.status = 'active' AND OLD.status <> 'active' AND NEW.seats_taken = 0 THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP029',
+        MESSAGE = 'A session needs a seated player to become active',
+        TABLE = 'sessions',
+        CONSTRAINT = 'session_has_player';
+    END IF;
     IF NEW.current_encounter_id IS DISTINCT FROM OLD.current_encounter_id THEN
       NEW.encounters_begun := OLD.encounters_begun + 1;
     END IF;
@@ -98,7 +158,7 @@ $$;
 CREATE OR REPLACE FUNCTION private.number_game_state()
 RETURNS trigger
 LANGUAGE plpgsql
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   NEW.game_state_version := OLD.game_state_version + 1;
@@ -112,7 +172,7 @@ CREATE OR REPLACE FUNCTION private.give_heroic_saves_back()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   UPDATE public.session_players
@@ -131,38 +191,171 @@ BEGIN
 END
 $$;
 
--- Completing counts once, for the Seer, everyone who was seated, and the adventure. Rows are taken in the order of
--- their keys, so that two sessions with the same players cannot wait for each other.
+-- What the end of a session changes, for all sessions that one statement ends: seats and sessions are no longer live, and
+-- completing counts once for the Seer, everyone who was seated, and the adventure. A session in which nobody but its Seer
+-- was seated counts for nobody. All rows of a table are locked in the order of their keys before any is changed.
 CREATE OR REPLACE FUNCTION private.update_user_stats()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  players uuid[];
-  played uuid[];
+  final CONSTANT public.session_status[] := '{completed,cancelled}';
+  ended uuid[];
+  counted uuid[];
+  heroes uuid[];
+  people uuid[];
 BEGIN
-  SELECT array_agg(seat.user_id), array_agg(seat.character_id)
-  INTO players, played
-  FROM public.session_players AS seat
-  WHERE seat.session_id = NEW.id;
+  SELECT
+    array_agg(after.id),
+    array_agg(after.id) FILTER (
+      WHERE after.status = 'completed'
+        AND EXISTS (
+          SELECT
+          FROM public.session_players AS seat
+          WHERE seat.session_id = after.id
+            AND seat.user_id <> after.seer_id
+        )
+    ),
+    array_agg(after.seer_id)
+  INTO ended, counted, people
+  FROM new_sessions AS after
+  JOIN old_sessions AS before ON before.id = after.id
+  WHERE after.status = ANY (final)
+    AND before.status <> ALL (final);
+  IF ended IS NULL THEN
+    RETURN NULL;
+  END IF;
 
-  PERFORM FROM public.characters WHERE id = ANY (played) ORDER BY id FOR NO KEY UPDATE;
-  UPDATE public.characters
-  SET last_played_at = NEW.ended_at
-  WHERE id = ANY (played);
+  SELECT array_agg(DISTINCT character_id), people || array_agg(DISTINCT user_id)
+  INTO heroes, people
+  FROM public.session_players
+  WHERE session_id = ANY (ended);
 
-  PERFORM FROM public.users WHERE id = ANY (NEW.seer_id || players) ORDER BY id FOR NO KEY UPDATE;
-  UPDATE public.users
-  SET games_run = games_run + (id = NEW.seer_id)::integer,
-      games_played = games_played + coalesce(id = ANY (players), false)::integer
-  WHERE id = ANY (NEW.seer_id || players);
+  PERFORM FROM public.characters WHERE id = ANY (heroes) ORDER BY id FOR NO KEY UPDATE;
+  UPDATE public.characters AS hero
+  SET live_seats = hero.live_seats - played.seats,
+      last_played_at = coalesce(played.last_at, hero.last_played_at)
+  FROM (
+    SELECT
+      seat.character_id,
+      count(*) FILTER (WHERE seat.is_active) AS seats,
+      max(session.ended_at) FILTER (WHERE session.id = ANY (counted)) AS last_at
+    FROM public.session_players AS seat
+    JOIN new_sessions AS session ON session.id = seat.session_id
+    WHERE session.id = ANY (ended)
+    GROUP BY seat.character_id
+  ) AS played
+  WHERE hero.id = played.character_id
+    AND (played.seats > 0 OR played.last_at IS NOT NULL);
 
-  UPDATE public.adventures
-  SET times_played = times_played + 1
-  WHERE id = NEW.adventure_id;
+  PERFORM FROM public.users WHERE id = ANY (people) ORDER BY id FOR NO KEY UPDATE;
+  UPDATE public.users AS profile
+  SET live_seats = profile.live_seats - part.seats,
+      live_sessions = profile.live_sessions - part.sessions,
+      games_played = profile.games_played + part.played,
+      games_run = profile.games_run + part.run
+  FROM (
+    SELECT
+      parts.user_id,
+      sum(parts.seats) AS seats,
+      sum(parts.sessions) AS sessions,
+      sum(parts.played) AS played,
+      sum(parts.run) AS run
+    FROM (
+      SELECT
+        seat.user_id,
+        seat.is_active::integer AS seats,
+        0 AS sessions,
+        coalesce(seat.session_id = ANY (counted), false)::integer AS played,
+        0 AS run
+      FROM public.session_players AS seat
+      WHERE seat.session_id = ANY (ended)
+      UNION ALL
+      SELECT session.seer_id, 0, 1, 0, coalesce(session.id = ANY (counted), false)::integer
+      FROM new_sessions AS session
+      WHERE session.id = ANY (ended)
+    ) AS parts
+    GROUP BY parts.user_id
+  ) AS part
+  WHERE profile.id = part.user_id
+    AND (part.seats > 0 OR part.sessions > 0 OR part.played > 0);
+
+  IF counted IS NOT NULL THEN
+    PERFORM
+    FROM public.adventures
+    WHERE id IN (SELECT adventure_id FROM new_sessions WHERE id = ANY (counted))
+    ORDER BY id
+    FOR NO KEY UPDATE;
+    UPDATE public.adventures AS adventure
+    SET times_played = adventure.times_played + played.times
+    FROM (
+      SELECT adventure_id, count(*) AS times
+      FROM new_sessions
+      WHERE id = ANY (counted)
+      GROUP BY adventure_id
+    ) AS played
+    WHERE adventure.id = played.adventure_id;
+  END IF;
   RETURN NULL;
+END
+$$;
+
+-- The server may give a session to another Seer, who needs a place for it.
+CREATE OR REPLACE FUNCTION private.move_session()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF NEW.status NOT IN ('completed', 'cancelled') THEN
+    PERFORM FROM public.users WHERE id IN (OLD.seer_id, NEW.seer_id) ORDER BY id FOR NO KEY UPDATE;
+    PERFORM private.count_for_account(OLD.seer_id, sessions => -1);
+    PERFORM private.count_for_account(NEW.seer_id, sessions => 1);
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+-- A live session that is deleted gives back what it holds; its seats go with it, when they cannot see it any more.
+CREATE OR REPLACE FUNCTION private.release_deleted_session()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  seats public.session_players[] := ARRAY(
+    SELECT seat
+    FROM public.session_players AS seat
+    WHERE seat.session_id = OLD.id
+      AND seat.is_active
+    ORDER BY seat.user_id
+  );
+  given public.session_players;
+BEGIN
+  PERFORM
+  FROM public.characters
+  WHERE id IN (SELECT character_id FROM unnest(seats))
+  ORDER BY id
+  FOR NO KEY UPDATE;
+  PERFORM
+  FROM public.users
+  WHERE id = OLD.seer_id
+    OR id IN (SELECT user_id FROM unnest(seats))
+  ORDER BY id
+  FOR NO KEY UPDATE;
+  FOREACH given IN ARRAY seats
+  LOOP
+    UPDATE public.characters
+    SET live_seats = live_seats - 1
+    WHERE id = given.character_id;
+    PERFORM private.count_for_account(given.user_id, seats => -1);
+  END LOOP;
+  PERFORM private.count_for_account(OLD.seer_id, sessions => -1);
+  RETURN OLD;
 END
 $$;
 
@@ -171,7 +364,7 @@ CREATE OR REPLACE FUNCTION private.tell_session_change()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF NEW.status <> OLD.status THEN
@@ -236,11 +429,34 @@ CREATE OR REPLACE TRIGGER give_heroic_saves_back
   WHEN (NEW.current_encounter_id IS DISTINCT FROM OLD.current_encounter_id)
   EXECUTE FUNCTION private.give_heroic_saves_back();
 
+CREATE OR REPLACE TRIGGER check_schedule
+  BEFORE INSERT OR UPDATE OF scheduled_start ON public.sessions
+  FOR EACH ROW
+  WHEN (NEW.scheduled_start < now() - INTERVAL '1 hour')
+  EXECUTE FUNCTION private.check_schedule();
+
+CREATE OR REPLACE TRIGGER enforce_session_limit
+  AFTER INSERT ON public.sessions
+  FOR EACH ROW
+  WHEN (NEW.status NOT IN ('completed', 'cancelled'))
+  EXECUTE FUNCTION private.check_session_limit();
+
+CREATE OR REPLACE TRIGGER move_session
+  AFTER UPDATE OF seer_id ON public.sessions
+  FOR EACH ROW
+  WHEN (NEW.seer_id <> OLD.seer_id)
+  EXECUTE FUNCTION private.move_session();
+
+CREATE OR REPLACE TRIGGER release_deleted_session
+  BEFORE DELETE ON public.sessions
+  FOR EACH ROW
+  WHEN (OLD.status NOT IN ('completed', 'cancelled'))
+  EXECUTE FUNCTION private.release_deleted_session();
+
 CREATE OR REPLACE TRIGGER on_session_complete
   AFTER UPDATE ON public.sessions
-  FOR EACH ROW
-  WHEN (NEW.status = 'completed' AND OLD.status <> 'completed')
-  EXECUTE FUNCTION private.update_user_stats();
+  REFERENCING OLD TABLE AS old_sessions NEW TABLE AS new_sessions
+  FOR EACH STATEMENT EXECUTE FUNCTION private.update_user_stats();
 
 CREATE OR REPLACE TRIGGER on_session_change
   AFTER UPDATE OF status, current_scene_id, current_encounter_id, game_state ON public.sessions
@@ -253,5 +469,5 @@ CREATE OR REPLACE TRIGGER set_updated_at
 CREATE OR REPLACE TRIGGER check_readable_game_state
   BEFORE INSERT OR UPDATE OF game_state ON public.sessions
   FOR EACH ROW
-  WHEN (NEW.game_state <> '{}' AND NOT private.is_readable(NEW.game_state))
+  WHEN (NEW.game_state <> '{}' AND NOT private.is_readable(NEW.game_state, 262144))
   EXECUTE FUNCTION private.check_readable('game_state');

@@ -1,14 +1,22 @@
--- What several tables need. Functions that run as their owner see every row: each tells or does one thing, and the
--- step that opens access says who may call it.
+-- What several tables need. Functions that run as their owner see every row: each tells or does one thing, and
+-- `access/functions.sql` says who may call it.
 --
--- Lock order, everywhere: seats, then sessions, then characters, then users, then adventures; several rows of one
--- table in the order of their key. Each trigger that takes rows keeps to it, so two of them cannot wait for each other.
+-- **BEFORE triggers fill values in; what a row breaks is refused AFTER**, when row security and the unique constraints
+-- have spoken. So a stranger learns nothing from a refusal (row security answers first), a row that
+-- `ON CONFLICT DO NOTHING` skips claims nothing, and no rule is skipped because a row seems to be there. Where a BEFORE
+-- trigger must refuse, it refuses only a caller whom row security would let through.
+--
+-- **A limit is a counter** beside the row that owns it (`sessions.seats_taken`, `users.living_characters`, ...), which an
+-- AFTER trigger updates and a check bounds. An update is seen at every isolation level; a count of rows is not.
+--
+-- **Lock order**, everywhere: seats, then sessions, then characters, then users, then adventures; several rows of one
+-- table in the order of their key, across the whole statement. Each trigger keeps to it, so no two can wait for each other.
 
 -- `updated_at` tells the last change, whoever made it.
 CREATE OR REPLACE FUNCTION private.touch_updated_at()
 RETURNS trigger
 LANGUAGE plpgsql
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   NEW.updated_at := now();
@@ -23,7 +31,7 @@ CREATE OR REPLACE FUNCTION private.random_numbers(bound integer, wanted integer)
 RETURNS integer[]
 LANGUAGE plpgsql
 VOLATILE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   numbers integer[] := '{}'::integer[];
@@ -51,17 +59,21 @@ END
 $$;
 
 -- Whether a document can be read by a client whose numbers are doubles and whose parser goes no deeper than a hundred
--- levels: one that cannot would stop everybody who reads the row.
-CREATE OR REPLACE FUNCTION private.is_readable(document jsonb)
+-- levels: one that cannot would stop everybody who reads the row. A document of more bytes than its check allows is not
+-- searched: the check refuses it by its size.
+CREATE OR REPLACE FUNCTION private.is_readable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql
 IMMUTABLE
 PARALLEL SAFE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  RETURN NOT jsonb_path_exists(document, '$.**{100}')
-    AND NOT jsonb_path_exists(document, '$.** ? (@.type() == "number" && (@ > 1e308 || @ < -1e308))');
+  RETURN pg_column_size(document) > max_bytes
+    OR (
+      NOT jsonb_path_exists(document, '$.**{100}')
+      AND NOT jsonb_path_exists(document, '$.** ? (@.type() == "number" && (@ > 1e308 || @ < -1e308))')
+    );
 END
 $$;
 
@@ -71,7 +83,7 @@ CREATE OR REPLACE FUNCTION private.check_readable()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RAISE EXCEPTION USING
@@ -89,11 +101,166 @@ CREATE OR REPLACE FUNCTION private.is_server()
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN current_setting('role') NOT IN ('anon', 'authenticated')
     AND pg_has_role(session_user, 'service_role', 'MEMBER');
+END
+$$;
+
+-- True, or the error that the caller's account is closed. The lock keeps the answer true until the end of the
+-- transaction: closing takes the row FOR UPDATE, and a write that comes while it does waits here. It is the lock of a
+-- foreign key, so that it does not wait for counters of the same row.
+CREATE OR REPLACE FUNCTION private.require_open_account()
+RETURNS boolean
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  me uuid := auth.uid();
+  closed timestamptz;
+BEGIN
+  IF me IS NOT NULL THEN
+    SELECT closed_at
+    INTO closed
+    FROM public.users
+    WHERE id = me
+    FOR KEY SHARE;
+    IF closed IS NOT NULL THEN
+      PERFORM private.refuse_closed_account();
+    END IF;
+  END IF;
+  RETURN true;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION private.refuse_closed_account()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = 'SP019',
+    MESSAGE = 'The account is closed',
+    TABLE = 'users',
+    CONSTRAINT = 'account_open';
+END
+$$;
+
+-- Changes the counters of an account, each up to its limit. A closed account gets no more of anything.
+CREATE OR REPLACE FUNCTION private.count_for_account(
+  account uuid,
+  living integer DEFAULT 0,
+  retired integer DEFAULT 0,
+  seats integer DEFAULT 0,
+  sessions integer DEFAULT 0,
+  adventures integer DEFAULT 0
+)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  adds boolean := greatest(living, retired, seats, sessions, adventures) > 0;
+  profile record;
+BEGIN
+  LOOP
+    UPDATE public.users
+    SET living_characters = living_characters + living,
+        retired_characters = retired_characters + retired,
+        live_seats = live_seats + seats,
+        live_sessions = live_sessions + sessions,
+        adventure_count = adventure_count + adventures
+    WHERE id = account
+      AND (
+        NOT adds
+        OR (
+          closed_at IS NULL
+          AND (living <= 0 OR living_characters + living <= 10)
+          AND (retired <= 0 OR retired_characters + retired <= 100)
+          AND (seats <= 0 OR live_seats + seats <= 20)
+          AND (sessions <= 0 OR live_sessions + sessions <= 20)
+          AND (adventures <= 0 OR adventure_count + adventures <= 200)
+        )
+      );
+    IF FOUND OR NOT adds THEN
+      RETURN;
+    END IF;
+
+    SELECT closed_at, living_characters, retired_characters, live_seats, live_sessions, adventure_count
+    INTO profile
+    FROM public.users
+    WHERE id = account;
+    IF NOT FOUND THEN
+      RETURN; -- The foreign key answers.
+    ELSIF profile.closed_at IS NOT NULL THEN
+      PERFORM private.refuse_closed_account();
+    ELSIF living > 0 AND profile.living_characters + living > 10 THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP001',
+        MESSAGE = 'Character limit reached (maximum 10)',
+        TABLE = 'characters',
+        CONSTRAINT = 'character_limit';
+    ELSIF retired > 0 AND profile.retired_characters + retired > 100 THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP022',
+        MESSAGE = 'Retired character limit reached (maximum 100)',
+        TABLE = 'characters',
+        CONSTRAINT = 'retired_character_limit';
+    ELSIF seats > 0 AND profile.live_seats + seats > 20 THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP023',
+        MESSAGE = 'Seat limit reached (maximum 20 in live sessions)',
+        TABLE = 'session_players',
+        CONSTRAINT = 'live_seat_limit';
+    ELSIF sessions > 0 AND profile.live_sessions + sessions > 20 THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP024',
+        MESSAGE = 'Session limit reached (maximum 20 live sessions)',
+        TABLE = 'sessions',
+        CONSTRAINT = 'live_session_limit';
+    ELSIF adventures > 0 AND profile.adventure_count + adventures > 200 THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP025',
+        MESSAGE = 'Adventure limit reached (maximum 200)',
+        TABLE = 'adventures',
+        CONSTRAINT = 'adventure_limit';
+    END IF;
+    -- Something was given back between the two statements: there is room now.
+  END LOOP;
+END
+$$;
+
+-- One statement of the API inserts at most a hundred rows into a table: fifty thousand events in one would keep everybody
+-- else at that session waiting. Rows are counted as they come, so that the hundred and first ends the statement; the trigger
+-- of the statement sets the count back.
+CREATE OR REPLACE FUNCTION private.limit_inserted_rows()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  counter CONSTANT text := 'sparc.inserted_' || TG_TABLE_NAME;
+  inserted integer;
+BEGIN
+  IF TG_LEVEL = 'STATEMENT' THEN
+    PERFORM set_config(counter, '0', true);
+    RETURN NULL;
+  END IF;
+  inserted := coalesce(nullif(current_setting(counter, true), ''), '0')::integer + 1;
+  IF inserted > 100 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP027',
+      MESSAGE = 'One statement may insert at most 100 rows',
+      TABLE = TG_TABLE_NAME,
+      CONSTRAINT = 'rows_per_statement';
+  END IF;
+  PERFORM set_config(counter, inserted::text, true);
+  RETURN NEW;
 END
 $$;
 
@@ -104,7 +271,7 @@ RETURNS uuid[]
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
@@ -130,7 +297,7 @@ RETURNS uuid[]
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();

@@ -1,11 +1,11 @@
--- The tutorial is learnt in the order of its path: on to the next step, or back to the beginning.
+-- Tutorial steps are completed in the order of their path.
 
 -- The steps of a path, the first that both share; of no path yet, that one alone.
 CREATE OR REPLACE FUNCTION private.tutorial_steps(path public.tutorial_path)
 RETURNS text[]
 LANGUAGE plpgsql
 IMMUTABLE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN CASE path
@@ -17,18 +17,18 @@ BEGIN
 END
 $$;
 
--- What is completed follows from where one is; the server may put anybody anywhere.
-CREATE OR REPLACE FUNCTION private.check_tutorial_step()
+-- What is completed follows from where one is. This only fills in: an upsert calls it for the row that it would insert and
+-- for the one that it then updates, and is held to the order by what it wrote.
+CREATE OR REPLACE FUNCTION private.prepare_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   known CONSTANT text[] := private.tutorial_steps('player') || private.tutorial_steps('seer');
   steps text[];
   place integer;
-  place_before integer := 1;
   done text[];
 BEGIN
   IF NOT NEW.current_step || NEW.completed_steps <@ known THEN
@@ -41,14 +41,11 @@ BEGIN
   steps := private.tutorial_steps(NEW.path);
   place := array_position(steps, NEW.current_step);
 
-  IF TG_OP = 'UPDATE' THEN
-    place_before := array_position(steps, OLD.current_step);
-    IF place = 1 AND OLD.current_step <> 'welcome' THEN
-      NEW.completed_steps := '{}';
-      NEW.completed_at := NULL;
-      NEW.skipped := NEW.skipped AND NOT OLD.skipped;
-      RETURN NEW;
-    END IF;
+  IF TG_OP = 'UPDATE' AND place = 1 AND OLD.current_step <> 'welcome' THEN
+    NEW.completed_steps := '{}';
+    NEW.completed_at := NULL;
+    NEW.skipped := NEW.skipped AND NOT OLD.skipped;
+    RETURN NEW;
   END IF;
   IF private.is_server() THEN
     RETURN NEW;
@@ -58,29 +55,60 @@ BEGIN
     NEW.completed_at := coalesce(CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_at END, now());
   END IF;
   done := CASE WHEN NEW.completed_at IS NULL THEN steps[:place - 1] ELSE steps END;
+  IF NEW.completed_steps = (CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_steps ELSE '{}' END)
+    AND NEW.completed_steps <> steps[:place]
+  THEN
+    NEW.completed_steps := done;
+  END IF;
+  RETURN NEW;
+END
+$$;
+
+-- On to the next step, or back to the beginning; the server may put anybody anywhere.
+CREATE OR REPLACE FUNCTION private.check_tutorial_step()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  steps CONSTANT text[] := private.tutorial_steps(NEW.path);
+  place CONSTANT integer := array_position(steps, NEW.current_step);
+  place_before integer := 1;
+BEGIN
+  IF private.is_server() THEN
+    RETURN NULL;
+  END IF;
+  IF TG_OP = 'UPDATE' THEN
+    place_before := array_position(steps, OLD.current_step);
+    IF place = 1 AND NEW.completed_at IS NULL AND NEW.completed_steps = '{}' THEN
+      RETURN NULL;
+    END IF;
+  END IF;
   IF place BETWEEN place_before AND place_before + 1
     AND (NEW.completed_at IS NULL OR (NEW.path IS NOT NULL AND place = cardinality(steps)))
     -- The step that one is at may be done already; nothing beyond it, and nothing before it left out.
     AND (
-      NEW.completed_steps IN (done, steps[:place])
-      OR NEW.completed_steps = CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_steps ELSE '{}' END
+      NEW.completed_steps = steps[:place]
+      OR NEW.completed_steps = (CASE WHEN NEW.completed_at IS NULL THEN steps[:place - 1] ELSE steps END)
     )
   THEN
-    IF NEW.completed_steps <> steps[:place] THEN
-      NEW.completed_steps := done;
-    END IF;
-    RETURN NEW;
+    RETURN NULL;
   END IF;
   RAISE EXCEPTION USING
     ERRCODE = 'SP021',
-    MESSAGE = 'The tutorial is learnt in its order',
+    MESSAGE = 'Tutorial steps must be completed in order',
     TABLE = 'tutorial_progress',
     CONSTRAINT = 'tutorial_in_order';
 END
 $$;
 
-CREATE OR REPLACE TRIGGER check_tutorial_step
+CREATE OR REPLACE TRIGGER prepare_tutorial_step
   BEFORE INSERT OR UPDATE ON public.tutorial_progress
+  FOR EACH ROW EXECUTE FUNCTION private.prepare_tutorial_step();
+
+CREATE OR REPLACE TRIGGER check_tutorial_step
+  AFTER INSERT OR UPDATE ON public.tutorial_progress
   FOR EACH ROW EXECUTE FUNCTION private.check_tutorial_step();
 
 CREATE OR REPLACE TRIGGER set_updated_at

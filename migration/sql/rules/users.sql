@@ -1,34 +1,121 @@
--- Profiles follow accounts: they come, change and go with `auth.users`.
+-- Profiles follow accounts: they come, change and are closed with `auth.users`.
+
+-- A name as others may see it: line breaks become blanks, what no name may contain is left out, and so is what is longer
+-- than a hundred characters. NULL where nothing visible remains, or for what is not a string.
+CREATE OR REPLACE FUNCTION private.clean_name(value jsonb)
+RETURNS text
+LANGUAGE plpgsql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  name text := left(value #>> '{}', 1000);
+BEGIN
+  IF jsonb_typeof(value) IS DISTINCT FROM 'string' THEN
+    RETURN NULL;
+  END IF;
+  name := regexp_replace(name, '[\u0001-\u001f\u007f-\u009f\u2028\u2029]+', ' ', 'g');
+  name := regexp_replace(name, '[\u200b\u202a-\u202e\u2066-\u2069\ufeff]', '', 'g');
+  name := btrim(left(btrim(name), 100));
+  RETURN CASE WHEN name <> '' AND private.is_clean_name(name) THEN name END;
+END
+$$;
+
+-- The address to keep for an account: its own, or one that nobody else can hold. The domains of those are reserved: an
+-- address in them counts as none.
+CREATE OR REPLACE FUNCTION private.kept_email(account uuid, address text)
+RETURNS text
+LANGUAGE plpgsql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF btrim(coalesce(address, '')) = '' OR lower(address) ~ '@(no-email|deleted)\.invalid\.?\s*$' THEN
+    RETURN account || '@no-email.invalid';
+  END IF;
+  RETURN address;
+END
+$$;
 
 -- A sign-up must never fail because of us: an account without an address, or with one that another account holds
--- (single sign-on allows that), gets one that nobody else can have. ON CONFLICT waits for a sign-up under way.
-CREATE OR REPLACE FUNCTION private.create_profile(account_id uuid, account_email text, metadata jsonb)
+-- (single sign-on allows that), gets one that nobody else can have. ON CONFLICT waits for a sign-up under way. An id that
+-- signs up again gets its history back.
+CREATE OR REPLACE FUNCTION private.create_profile(account uuid, account_email text, metadata jsonb)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  -- The first name that says something: what the platform was told, else the mailbox.
+  address text := private.kept_email(account, account_email);
+  no_address CONSTANT text := account || '@no-email.invalid';
+  -- The first name that says something: what the platform was told, else the local part of the address.
   name text := coalesce(
-    nullif(btrim(left(metadata ->> 'display_name', 100)), ''),
-    nullif(btrim(left(metadata ->> 'full_name', 100)), ''),
-    nullif(btrim(left(metadata ->> 'name', 100)), ''),
-    nullif(btrim(left(split_part(account_email, '@', 1), 100)), ''),
+    private.clean_name(metadata -> 'display_name'),
+    private.clean_name(metadata -> 'full_name'),
+    private.clean_name(metadata -> 'name'),
+    private.clean_name(to_jsonb(split_part(account_email, '@', 1))),
     'Adventurer'
   );
+  avatar text := coalesce(private.web_address(metadata -> 'avatar_url'), private.web_address(metadata -> 'picture'));
 BEGIN
-  IF btrim(account_email) <> '' THEN
-    INSERT INTO public.users (id, email, display_name)
-    VALUES (account_id, account_email, name)
-    ON CONFLICT DO NOTHING;
-    IF FOUND THEN
-      RETURN;
-    END IF;
-  END IF;
-  INSERT INTO public.users (id, email, display_name)
-  VALUES (account_id, account_id || '@no-email.invalid', name)
+  INSERT INTO public.users (id, account_id, email, display_name, avatar_url)
+  VALUES (account, account, address, name, avatar)
   ON CONFLICT DO NOTHING;
+  IF FOUND THEN
+    RETURN;
+  END IF;
+  INSERT INTO public.users (id, account_id, email, display_name, avatar_url)
+  VALUES (account, account, no_address, name, avatar)
+  ON CONFLICT DO NOTHING;
+  IF FOUND THEN
+    RETURN;
+  END IF;
+
+  UPDATE public.users AS profile
+  SET account_id = account,
+      email = no_address,
+      display_name = CASE WHEN profile.closed_at IS NULL THEN profile.display_name ELSE name END,
+      avatar_url = CASE WHEN profile.closed_at IS NULL THEN profile.avatar_url ELSE avatar END,
+      closed_at = NULL
+  WHERE profile.id = account;
+  PERFORM private.change_email(account, address);
+END
+$$;
+
+-- A picture's address, where it is one of the web and not too long.
+CREATE OR REPLACE FUNCTION private.web_address(value jsonb)
+RETURNS text
+LANGUAGE plpgsql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF jsonb_typeof(value) = 'string' AND char_length(value #>> '{}') <= 2000 AND value #>> '{}' ~* '^https?://[^\s/]\S*$' THEN
+    RETURN value #>> '{}';
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+-- An address that another profile holds does not stop the change of an account.
+CREATE OR REPLACE FUNCTION private.change_email(account uuid, address text)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  UPDATE public.users
+  SET email = private.kept_email(account, address)
+  WHERE id = account
+    AND closed_at IS NULL;
+EXCEPTION
+  WHEN unique_violation THEN
+    UPDATE public.users
+    SET email = account || '@no-email.invalid'
+    WHERE id = account
+      AND closed_at IS NULL;
 END
 $$;
 
@@ -36,7 +123,7 @@ CREATE OR REPLACE FUNCTION private.handle_new_user()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   PERFORM private.create_profile(NEW.id, NEW.email, NEW.raw_user_meta_data);
@@ -47,179 +134,245 @@ BEGIN
 END
 $$;
 
--- Soft deletion, as Supabase does it: personal data goes, history stays. Rows are taken in the lock order.
-CREATE OR REPLACE FUNCTION private.erase_account(account_id uuid)
+-- Locks all rows that closing an account changes, in the lock order, and the account itself so that nothing can be added
+-- to it before the end of the transaction. What was added between the first lock and the last is not locked yet: then the
+-- locks are given back and taken again. The last attempt takes the account first, whoever may have to give way.
+CREATE OR REPLACE FUNCTION private.lock_account(account uuid)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  attempts CONSTANT integer := 10;
+  live CONSTANT public.session_status[] := '{waiting,starting_soon,active,paused}';
+  locked uuid[];
+  person uuid;
+BEGIN
+  FOR attempt IN 1 .. attempts
+  LOOP
+    BEGIN
+      IF attempt = attempts THEN
+        PERFORM FROM public.users WHERE id = account FOR UPDATE;
+      END IF;
+      PERFORM
+      FROM public.session_players AS seat
+      JOIN public.sessions AS session ON session.id = seat.session_id
+      WHERE seat.user_id = account
+        AND seat.is_active
+        AND session.status = ANY (live)
+      ORDER BY seat.session_id
+      FOR NO KEY UPDATE OF seat;
+      locked := ARRAY(
+        SELECT session.id
+        FROM public.sessions AS session
+        WHERE session.status = ANY (live)
+          AND (
+            session.seer_id = account
+            OR session.id IN (SELECT session_id FROM public.session_players WHERE user_id = account AND is_active)
+          )
+        ORDER BY session.id
+        FOR NO KEY UPDATE
+      );
+      PERFORM
+      FROM public.characters
+      WHERE id IN (SELECT character_id FROM public.session_players WHERE session_id = ANY (locked))
+      ORDER BY id
+      FOR NO KEY UPDATE;
+      FOR person IN
+        SELECT account
+        UNION
+        SELECT user_id FROM public.session_players WHERE session_id = ANY (locked)
+        ORDER BY 1
+      LOOP
+        IF person = account THEN
+          PERFORM FROM public.users WHERE id = person FOR UPDATE;
+        ELSE
+          PERFORM FROM public.users WHERE id = person FOR NO KEY UPDATE;
+        END IF;
+      END LOOP;
+      IF attempt = attempts
+        OR NOT EXISTS (
+          SELECT
+          FROM public.sessions AS session
+          WHERE session.status = ANY (live)
+            AND session.id <> ALL (locked)
+            AND (
+              session.seer_id = account
+              OR session.id IN (SELECT session_id FROM public.session_players WHERE user_id = account AND is_active)
+            )
+        )
+      THEN
+        RETURN;
+      END IF;
+      RAISE EXCEPTION USING ERRCODE = 'RETRY';
+    EXCEPTION
+      WHEN SQLSTATE 'RETRY' THEN
+        NULL; -- The locks of this attempt are given back.
+    END;
+  END LOOP;
+END
+$$;
+
+-- Closes an account: personal data goes, history stays, live seats are given up, live sessions end. Idempotent.
+CREATE OR REPLACE FUNCTION private.erase_account(account uuid)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM
-  FROM public.session_players AS seat
-  JOIN public.sessions AS session ON session.id = seat.session_id
-  WHERE seat.user_id = account_id
-    AND seat.is_active
-    AND session.status NOT IN ('completed', 'cancelled')
-  ORDER BY seat.session_id
-  FOR NO KEY UPDATE OF seat;
+  PERFORM private.lock_account(account);
 
-  PERFORM
-  FROM public.sessions AS session
-  WHERE session.status NOT IN ('completed', 'cancelled')
-    AND (
-      session.seer_id = account_id
-      OR session.id IN (
-        SELECT seat.session_id
-        FROM public.session_players AS seat
-        WHERE seat.user_id = account_id
-          AND seat.is_active
-      )
-    )
-  ORDER BY session.id
-  FOR NO KEY UPDATE;
-
-  -- The profile first: what is told below of leaving and cancelling names nobody any more.
+  -- The profile first: the events below of leaving and cancelling then name nobody.
   UPDATE public.users
-  SET email = account_id || '@deleted.invalid',
+  SET email = account || '@deleted.invalid',
       display_name = 'Former player',
       avatar_url = NULL,
       bio = NULL
-  WHERE id = account_id
-    AND email <> account_id || '@deleted.invalid';
+  WHERE id = account
+    AND closed_at IS NULL;
   UPDATE public.session_events
   SET payload = payload || '{"displayName": "Former player", "avatarUrl": null}'
-  WHERE session_id IN (SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account_id)
+  WHERE session_id IN (SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
     AND event_type IN ('player_joined', 'player_left')
-    AND payload ->> 'userId' = account_id::text;
+    AND payload ->> 'userId' = account::text;
 
   UPDATE public.session_players AS seat
   SET is_active = false
   FROM public.sessions AS session
   WHERE session.id = seat.session_id
-    AND seat.user_id = account_id
+    AND seat.user_id = account
     AND seat.is_active
     AND session.status NOT IN ('completed', 'cancelled');
 
   UPDATE public.sessions
   SET status = 'cancelled'
-  WHERE seer_id = account_id
-    AND status IN ('waiting', 'starting_soon');
+  WHERE seer_id = account
+    AND status NOT IN ('completed', 'cancelled');
 
-  -- A draft that was played holds other people's history; it is put away instead.
+  -- A draft that was played holds other people's history; it is archived instead.
   DELETE FROM public.adventures AS adventure
-  WHERE adventure.creator_id = account_id
+  WHERE adventure.creator_id = account
     AND adventure.status = 'draft'
-    AND NOT EXISTS (SELECT FROM public.sessions AS played WHERE played.adventure_id = adventure.id)
-    AND NOT EXISTS (SELECT FROM public.archived_sessions AS played WHERE played.adventure_id = adventure.id);
+    AND NOT private.adventure_has_history(adventure.id);
   UPDATE public.adventures
   SET status = 'archived'
-  WHERE creator_id = account_id
+  WHERE creator_id = account
     AND status = 'draft';
+
+  UPDATE public.users
+  SET closed_at = now()
+  WHERE id = account
+    AND closed_at IS NULL;
 END
 $$;
 
--- Whether an account was erased: its token may outlive it by an hour, and must not bring personal data back.
-CREATE OR REPLACE FUNCTION private.is_erased(account_id uuid)
-RETURNS boolean
-LANGUAGE plpgsql
-STABLE
-SECURITY DEFINER
-SET search_path = ''
-AS $$
-BEGIN
-  RETURN EXISTS (
-    SELECT
-    FROM public.users AS profile
-    WHERE profile.id = account_id
-      AND profile.email = account_id || '@deleted.invalid'
-  );
-END
-$$;
-
-CREATE OR REPLACE FUNCTION private.refuse_erased(account_id uuid)
-RETURNS void
-LANGUAGE plpgsql
-SET search_path = ''
-AS $$
-BEGIN
-  IF private.is_erased(account_id) THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP019',
-      MESSAGE = 'The account is closed',
-      CONSTRAINT = 'account_open';
-  END IF;
-END
-$$;
-
--- A changed address reaches the profile; one that another profile holds does not stop the change.
 CREATE OR REPLACE FUNCTION private.handle_changed_user()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF NEW.deleted_at IS NOT NULL THEN
-    IF OLD.deleted_at IS NULL THEN
-      PERFORM private.erase_account(NEW.id);
-    END IF;
-    RETURN NEW;
-  END IF;
-  IF NEW.email IS DISTINCT FROM OLD.email AND NOT private.is_erased(NEW.id) THEN
-    BEGIN
-      UPDATE public.users
-      SET email = coalesce(nullif(btrim(NEW.email), ''), NEW.id || '@no-email.invalid')
-      WHERE id = NEW.id;
-    EXCEPTION
-      WHEN unique_violation THEN
-        UPDATE public.users
-        SET email = NEW.id || '@no-email.invalid'
-        WHERE id = NEW.id;
-    END;
+    PERFORM private.erase_account(NEW.id);
+  ELSIF NEW.email IS DISTINCT FROM OLD.email THEN
+    PERFORM private.change_email(NEW.id, NEW.email);
   END IF;
   RETURN NEW;
 END
 $$;
 
-CREATE OR REPLACE FUNCTION private.check_profile_change()
+-- Deleting an account always succeeds: it is closed, and the profile goes unless somebody else's history references it.
+CREATE OR REPLACE FUNCTION private.handle_deleted_user()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM private.refuse_erased(OLD.id);
-  RETURN NEW;
+  -- Ended sessions are deleted below; like all sessions they are locked before any account.
+  PERFORM
+  FROM public.sessions
+  WHERE seer_id = OLD.id
+    AND status IN ('completed', 'cancelled')
+  ORDER BY id
+  FOR UPDATE;
+  PERFORM private.erase_account(OLD.id);
+  BEGIN
+    DELETE FROM public.users WHERE id = OLD.id;
+  EXCEPTION
+    WHEN foreign_key_violation THEN
+      PERFORM private.delete_unshared(OLD.id);
+  END;
+  RETURN NULL;
 END
 $$;
 
--- A hard deletion takes the sessions in which nobody else ever sat; whatever other people's history holds is kept by
--- the foreign keys, which then refuse the whole deletion.
-CREATE OR REPLACE FUNCTION private.delete_own_history()
-RETURNS trigger
+-- Deletes what only the account itself had part in: sessions in which nobody else ever sat, and what then hangs on nothing.
+CREATE OR REPLACE FUNCTION private.delete_unshared(account uuid)
+RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   DELETE FROM public.sessions AS session
-  WHERE session.seer_id = OLD.id
+  WHERE session.seer_id = account
     AND NOT EXISTS (
       SELECT
       FROM public.session_players AS seat
       WHERE seat.session_id = session.id
-        AND seat.user_id <> OLD.id
+        AND seat.user_id <> account
     );
   DELETE FROM public.archived_sessions AS session
-  WHERE session.seer_id = OLD.id
+  WHERE session.seer_id = account
     AND NOT EXISTS (
       SELECT
       FROM public.archived_session_players AS seat
       WHERE seat.session_id = session.id
-        AND seat.user_id <> OLD.id
+        AND seat.user_id <> account
     );
-  RETURN OLD;
+  DELETE FROM public.tutorial_progress
+  WHERE user_id = account;
+  DELETE FROM public.adventures AS adventure
+  WHERE adventure.creator_id = account
+    AND NOT private.adventure_has_history(adventure.id);
+  DELETE FROM public.characters AS hero
+  WHERE hero.user_id = account
+    AND NOT EXISTS (SELECT FROM public.session_players WHERE character_id = hero.id)
+    AND NOT EXISTS (SELECT FROM public.archived_session_players WHERE character_id = hero.id)
+    AND NOT EXISTS (SELECT FROM public.dice_rolls WHERE character_id = hero.id)
+    AND NOT EXISTS (SELECT FROM public.archived_dice_rolls WHERE character_id = hero.id);
+END
+$$;
+
+-- A profile that is deleted takes this with it; what others' history references is kept by the foreign keys, which then
+-- refuse the whole deletion. AFTER, because counters of the profile change with what is deleted, and a row that is being
+-- deleted cannot; the capital letter puts the trigger before those of the foreign keys, which are called `RI_...`.
+CREATE OR REPLACE FUNCTION private.delete_own_history()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM private.delete_unshared(OLD.id);
+  RETURN NULL;
+END
+$$;
+
+-- A closed account's profile stays as it was left, whoever writes.
+CREATE OR REPLACE FUNCTION private.check_profile_change()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM private.refuse_closed_account();
+  RETURN NEW;
 END
 $$;
 
@@ -233,13 +386,26 @@ CREATE OR REPLACE TRIGGER on_auth_user_changed
   WHEN (NEW.email IS DISTINCT FROM OLD.email OR NEW.deleted_at IS DISTINCT FROM OLD.deleted_at)
   EXECUTE FUNCTION private.handle_changed_user();
 
-CREATE OR REPLACE TRIGGER delete_own_history
-  BEFORE DELETE ON public.users
+CREATE OR REPLACE TRIGGER on_auth_user_deleted
+  AFTER DELETE ON auth.users
+  FOR EACH ROW EXECUTE FUNCTION private.handle_deleted_user();
+
+CREATE OR REPLACE TRIGGER "Delete_own_history"
+  AFTER DELETE ON public.users
   FOR EACH ROW EXECUTE FUNCTION private.delete_own_history();
 
 CREATE OR REPLACE TRIGGER check_profile_change
   BEFORE UPDATE OF display_name, avatar_url, bio ON public.users
-  FOR EACH ROW EXECUTE FUNCTION private.check_profile_change();
+  FOR EACH ROW
+  WHEN (
+    OLD.closed_at IS NOT NULL AND NEW.closed_at IS NOT NULL
+    AND (
+      NEW.display_name <> OLD.display_name
+      OR NEW.avatar_url IS DISTINCT FROM OLD.avatar_url
+      OR NEW.bio IS DISTINCT FROM OLD.bio
+    )
+  )
+  EXECUTE FUNCTION private.check_profile_change();
 
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.users

@@ -1,5 +1,5 @@
 -- How long a text and how large a document may be, and when a session may begin: a client of the API writes them
--- directly.
+-- directly. Named to come before the checks that read a document: PostgreSQL evaluates checks in the order of their names.
 ALTER TABLE public.users
   ADD CONSTRAINT bounded_display_name CHECK (char_length(display_name) BETWEEN 1 AND 100),
   ADD CONSTRAINT bounded_avatar_url CHECK (char_length(avatar_url) <= 2000),

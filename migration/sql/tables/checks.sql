@@ -7,7 +7,7 @@ RETURNS integer
 LANGUAGE plpgsql
 IMMUTABLE
 PARALLEL SAFE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   total integer := 0;
@@ -28,11 +28,11 @@ RETURNS boolean
 LANGUAGE plpgsql
 IMMUTABLE
 PARALLEL SAFE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   modifier jsonb;
-  number numeric;
+  number integer;
 BEGIN
   IF modifiers = '[]' THEN
     RETURN true;
@@ -50,10 +50,12 @@ BEGIN
     THEN
       RETURN false;
     END IF;
-    number := (modifier ->> 'value')::numeric;
-    IF number <> trunc(number)
-      OR (CASE modifier ->> 'type' WHEN 'dice' THEN abs(number) > 5 WHEN 'flat' THEN abs(number) > 10 ELSE true END)
-    THEN
+    -- `5.0` equals 5 to PostgreSQL, and is no integer to a typed reader of the text.
+    IF modifier ->> 'value' !~ '^-?[0-9]{1,2}$' THEN
+      RETURN false;
+    END IF;
+    number := (modifier ->> 'value')::integer;
+    IF (CASE modifier ->> 'type' WHEN 'dice' THEN abs(number) > 5 WHEN 'flat' THEN abs(number) > 10 ELSE true END) THEN
       RETURN false;
     END IF;
   END LOOP;
@@ -67,14 +69,14 @@ RETURNS integer
 LANGUAGE plpgsql
 IMMUTABLE
 PARALLEL SAFE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF modifiers = '[]' OR NOT private.are_valid_modifiers(modifiers) THEN
     RETURN 0;
   END IF;
   RETURN (
-    SELECT coalesce(sum((element ->> 'value')::numeric), 0)::integer
+    SELECT coalesce(sum((element ->> 'value')::integer), 0)::integer
     FROM jsonb_array_elements(modifiers) AS list (element)
     WHERE element ->> 'type' = kind
   );
@@ -87,11 +89,10 @@ RETURNS boolean
 LANGUAGE plpgsql
 IMMUTABLE
 PARALLEL SAFE
-SET search_path = ''
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   name text;
-  number numeric;
 BEGIN
   IF jsonb_typeof(stats) IS DISTINCT FROM 'object' THEN
     RETURN false;
@@ -101,11 +102,36 @@ BEGIN
     IF jsonb_typeof(stats -> name) IS DISTINCT FROM 'number' THEN
       RETURN false;
     END IF;
-    number := (stats ->> name)::numeric;
-    IF number <> trunc(number) OR number NOT BETWEEN 1 AND 10 THEN
+    -- Digits alone: `5.0` is no integer to a typed reader of the text.
+    IF stats ->> name !~ '^([1-9]|10)$' THEN
       RETURN false;
     END IF;
   END LOOP;
   RETURN true;
+END
+$$;
+
+-- Whether a name that others see is fit to be seen: no control characters or line breaks, no bidirectional embeddings,
+-- overrides or isolates, no zero-width space, no byte-order mark, and at least one visible character. ZWJ and ZWNJ are
+-- allowed: Persian and emoji need them. A name that its length check refuses, too long or empty, is left to it.
+CREATE OR REPLACE FUNCTION private.is_clean_name(name text)
+RETURNS boolean
+LANGUAGE plpgsql
+IMMUTABLE
+PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN name = ''
+    OR char_length(name) > 100
+    OR (
+      name !~ '[\u0001-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2066-\u2069\ufeff]'
+      -- What leaves no mark: blanks of every width, soft hyphen, joiners and marks of direction, fillers, the blank
+      -- Braille pattern, variation selectors, tags.
+      AND name ~ (
+        '[^\u0020\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f'
+        || '\u2800\u3000\u3164\ufe00-\ufe0f\uffa0\ufff0-\uffff\U000e0000-\U000e0fff]'
+      )
+    );
 END
 $$;

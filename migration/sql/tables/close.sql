@@ -23,5 +23,6 @@ GRANT EXECUTE ON FUNCTION
   private.sum_of_dice(integer[]),
   private.are_valid_modifiers(jsonb),
   private.sum_of_modifiers(jsonb, text),
-  private.are_valid_stats(jsonb)
+  private.are_valid_stats(jsonb),
+  private.is_clean_name(text)
 TO authenticated, service_role;

@@ -29,6 +29,11 @@ pub(super) fn part() -> Part {
             .col(optional("average_rating").decimal_len(3, 2))
             .col(stamped("created_at"))
             .col(stamped("updated_at"))
+            // Creatures of the adventure, counted by a trigger.
+            .col(counter("creature_count"))
+            .check(named("creature_limit", "creature_count <= 200"))
+            .check(named("clean_name", "private.is_clean_name(name)"))
+            .check(named("adventures_average_rating_check", "average_rating BETWEEN 0 AND 5"))
             .check(named("valid_player_range", "min_players <= max_players"))
             .check(named("valid_name", "char_length(name) BETWEEN 3 AND 100"))
             .check(named("published_is_valid", "status <> 'published' OR (is_valid AND published_at IS NOT NULL)"))

@@ -27,6 +27,10 @@ pub(super) fn part() -> Part {
             .col(optional("retired_at").timestamp_with_time_zone())
             .col(stamped("created_at"))
             .col(stamped("updated_at"))
+            // Seats that the character holds in live sessions. Who holds one cannot retire.
+            .col(counter("live_seats"))
+            .check(named("character_not_seated", "retired_at IS NULL OR live_seats = 0"))
+            .check(named("clean_name", "private.is_clean_name(name)"))
             // The specification's upper bound of 6 would make a maximum of 7 to 10 unreachable.
             .check(named("characters_hit_points_check", "hit_points BETWEEN 0 AND max_hit_points"))
             .check(named("valid_name", "char_length(name) BETWEEN 2 AND 50"))

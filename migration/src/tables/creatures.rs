@@ -17,6 +17,7 @@ pub(super) fn part() -> Part {
             .col(stamped("created_at"))
             .col(stamped("updated_at"))
             .check(named("valid_name", "char_length(name) BETWEEN 1 AND 100"))
+            .check(named("clean_name", "private.is_clean_name(name)"))
             .check(named("valid_stats", "private.are_valid_stats(stats)"))
             .foreign_key(&mut foreign_key("creatures", "adventure_id", "adventures", ForeignKeyAction::Cascade))
             .to_owned(),

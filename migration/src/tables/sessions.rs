@@ -28,7 +28,9 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         // Encounters begun so far: a heroic save counts for the one in which it was made.
         .col(counter("encounters_begun"))
         // Times the game state was changed: who writes it over says which one.
-        .col(counter("game_state_version"));
+        .col(counter("game_state_version"))
+        // When something last happened, accurate to a day: events themselves are deleted after one.
+        .col(stamped("last_event_at"));
 }
 
 pub(super) fn part() -> Part {
@@ -54,8 +56,12 @@ pub(super) fn part() -> Part {
                 .and_where(Expr::cust(OPEN))
                 .and_where(Expr::cust("seats_taken < max_players"))
                 .to_owned(),
-            index_on("idx_sessions_completed", "sessions", &["ended_at"])
-                .and_where(Expr::cust("status = 'completed'"))
+            // Maintenance finds what it archives, and what was abandoned, without reading the rest.
+            index_on("idx_sessions_ended", "sessions", &["ended_at"])
+                .and_where(Expr::cust("status IN ('completed', 'cancelled')"))
+                .to_owned(),
+            index_on("idx_sessions_live", "sessions", &["id"])
+                .and_where(Expr::cust("status IN ('waiting', 'starting_soon', 'active', 'paused')"))
                 .to_owned(),
         ],
     }

@@ -6,6 +6,8 @@ pub(super) fn part() -> Part {
     Part {
         table: Table::create()
             .table("users")
+            // The account's id. No foreign key to `auth.users`: the profile stays for others' history when the account
+            // is deleted (decision "Deleting an account always succeeds").
             .col(required("id").uuid().primary_key())
             .col(required("email").text().unique_key())
             .col(required("display_name").text())
@@ -16,7 +18,30 @@ pub(super) fn part() -> Part {
             .col(counter("games_run"))
             .col(stamped("created_at"))
             .col(stamped("updated_at"))
-            .foreign_key(&mut foreign_key("users", "id", ("auth", "users"), ForeignKeyAction::Cascade))
+            // The account, while there is one; equal to `id`.
+            .col(optional("account_id").uuid().unique_key().to_owned())
+            // Set when the account is closed; from then on it writes nothing.
+            .col(optional("closed_at").timestamp_with_time_zone())
+            // What the account holds now. Triggers count, the checks below are the limits.
+            .col(counter("living_characters"))
+            .col(counter("retired_characters"))
+            .col(counter("live_seats"))
+            .col(counter("live_sessions"))
+            .col(counter("adventure_count"))
+            .check(named("account_is_own", "account_id = id"))
+            .check(named("character_limit", "living_characters <= 10"))
+            .check(named("retired_character_limit", "retired_characters <= 100"))
+            .check(named("live_seat_limit", "live_seats <= 20"))
+            .check(named("live_session_limit", "live_sessions <= 20"))
+            .check(named("adventure_limit", "adventure_count <= 200"))
+            // Nobody else can hold the address that an account without one, or a closed one, gets.
+            .check(named(
+                "reserved_email_is_own",
+                "lower(email) !~ '@(no-email|deleted)\\.invalid$' \
+                 OR email IN (id || '@no-email.invalid', id || '@deleted.invalid')",
+            ))
+            .check(named("clean_name", "private.is_clean_name(display_name)"))
+            .foreign_key(&mut foreign_key("users", "account_id", ("auth", "users"), ForeignKeyAction::SetNull))
             .to_owned(),
         indexes: vec![
             index_on("idx_users_display_name", "users", &["display_name"]),

@@ -73,7 +73,6 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP011" => Error::HeroicSaveSpent,
         "SP012" => Error::HeroicSaveNotNeeded,
         "SP013" => Error::HeroicSaveTooLate,
-        "SP014" => Error::RollAlreadySaved,
         "SP015" => Error::RollNotSaveable,
         "SP016" => Error::InvalidValue { field: "roller", rule: "is one character or one creature" },
         "SP017" => Error::CreatureNotInAdventure,
@@ -81,6 +80,15 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP019" => Error::AccountClosed,
         "SP020" => Error::NoSuchCode,
         "SP021" => Error::TutorialOutOfOrder,
+        "SP022" => Error::RetiredLimitReached,
+        "SP023" => Error::SeatLimitReached,
+        "SP024" => Error::SessionLimitReached,
+        "SP025" => Error::AdventureLimitReached,
+        "SP026" => Error::CreatureLimitReached,
+        "SP027" => Error::TooManyRows,
+        "SP028" => Error::PlayerRemoved,
+        "SP029" => Error::SessionHasNoPlayer,
+        "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "23505" => unique(constraint),
         "23503" if refusal.message().starts_with("update or delete") => Error::HasHistory,
         "23503" => Error::NotFound { what: referred(constraint) },
@@ -97,6 +105,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "22021" | "22P05" => Error::InvalidValue { field: "text", rule: "has no NUL in it" },
         "22003" => Error::InvalidValue { field: "number", rule: "is not as large as that" },
         "22P02" => Error::InvalidValue { field: "value", rule: "is written as its type asks" },
+        "22004" => Error::InvalidValue { field: "value", rule: "must be given" },
         "22008" => Error::InvalidValue { field: "time", rule: "is within the calendar" },
         // A statement that is wrong in itself, whoever runs it: syntax, names, types.
         "42601" | "42P01" | "42P02" | "42703" | "42883" | "42804" | "42P18" | "42702" | "42725" | "42846" | "42809"
@@ -144,6 +153,21 @@ fn referred(constraint: &str) -> &'static str {
 fn check(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match constraint {
         "seats_within_limit" => return Some(Error::SeatsAreTaken),
+        "character_not_seated" => return Some(Error::CharacterSeated),
+        "character_limit" => return Some(Error::CharacterLimitReached),
+        "retired_character_limit" => return Some(Error::RetiredLimitReached),
+        "live_seat_limit" => return Some(Error::SeatLimitReached),
+        "live_session_limit" => return Some(Error::SessionLimitReached),
+        "adventure_limit" => return Some(Error::AdventureLimitReached),
+        "creature_limit" => return Some(Error::CreatureLimitReached),
+        "clean_name" => (
+            if table == "users" { "display_name" } else { "name" },
+            "must have a visible character, and no control, bidirectional or zero-width ones",
+        ),
+        "reserved_email_is_own" => ("email", "must not be in a reserved domain"),
+        "account_is_own" => ("account_id", "must equal the id"),
+        "removed_is_inactive" => ("removed_at", "must be empty while the seat is held"),
+        "adventures_average_rating_check" => ("average_rating", "must be 0 to 5"),
         "published_is_valid" => return Some(Error::AdventureInvalid(Vec::new())),
         "valid_name" => (
             "name",
@@ -190,6 +214,12 @@ fn check(table: &str, constraint: &str) -> Option<Error> {
         "users_games_run_check" => ("games_run", "is not negative"),
         "readable_document" => ("document", "is at most a hundred levels deep, with numbers up to 1e308"),
         _ if constraint.starts_with("bounded_") => return bound(table, constraint),
+        "adventures_creature_count_check" => ("creature_count", "must not be negative"),
+        "users_adventure_count_check" => ("adventure_count", "must not be negative"),
+        "users_living_characters_check" => ("living_characters", "must not be negative"),
+        "users_retired_characters_check" => ("retired_characters", "must not be negative"),
+        "users_live_sessions_check" => ("live_sessions", "must not be negative"),
+        _ if constraint.ends_with("_live_seats_check") => ("live_seats", "must not be negative"),
         _ if constraint.ends_with("_seats_taken_check") => ("seats_taken", "is not negative"),
         _ if constraint.ends_with("_encounters_begun_check") => ("encounters_begun", "is not negative"),
         _ if constraint.ends_with("_game_state_version_check") => ("game_state_version", "is not negative"),
@@ -236,8 +266,9 @@ const TABLES: [(&str, &str, &str); 12] = [
     ("archived_sessions", "the archive is written by the archiving alone", "read only"),
     (
         "session_players",
-        "a player takes the own seat in a public session that waits, or by its code; its Seer seats and removes players",
-        "set session_id, user_id, character_id and is_active alone",
+        "a player takes their own seat, in a public session that waits or by its code; the Seer removes players and lets \
+         them back in",
+        "set session_id, user_id, character_id, is_active and removed_at alone",
     ),
     (
         "session_events",

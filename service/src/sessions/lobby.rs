@@ -109,7 +109,7 @@ pub(super) struct Row {
 
 impl<C: Caller> Sessions<'_, C> {
     /// A page of the lobby: twenty public sessions that wait and have a seat free, soonest first. The first page, or
-    /// the one that `after` leads to.
+    /// the one that `after` leads to. Sessions scheduled more than six hours ago are left out.
     ///
     /// By difficulty, length, free seats or search, a page looks through a thousand sessions at most: with fewer rows than
     /// twenty, or none, and a next page, it goes on there.
@@ -193,6 +193,9 @@ const OPEN: &str = "session.is_public
 
 const ORDER: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 
+/// A session that should have begun longer ago is not offered any more.
+const NOT_MISSED: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
+
 /// Conditions on a session that its indexes answer, and where the sessions come from.
 fn walked(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
     // Of one Seer there are few: found first, whatever the planner would think of a walk along the whole list. Private ones are
@@ -245,31 +248,31 @@ fn walk(filter: &LobbyFilter, after: Option<&Key>) -> Walk {
     let part = |condition: &str, rows: usize| {
         format!("SELECT * FROM {sessions} AS session {conditions}{condition} {ORDER} LIMIT {rows}")
     };
+    let undated = " AND session.scheduled_start IS NULL";
+    // Each part is a walk along the index, and begins where its rows do.
+    let parts = |conditions: &[&str], rows: usize| {
+        let parts: Vec<_> = conditions.iter().map(|condition| format!("({})", part(condition, rows))).collect();
+        format!("SELECT * FROM ({}) AS session {ORDER} LIMIT {rows}", parts.join(" UNION ALL "))
+    };
     let list: Box<dyn Fn(usize) -> String> = match after {
-        None => Box::new(|rows| part("", rows)),
+        None => Box::new(|rows| parts(&[&format!(" AND {NOT_MISSED}"), undated], rows)),
         Some(Key { start, created, id }) => {
             let (created, id) = (binds.bind(*created), binds.bind(*id));
             let later =
                 format!("(session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))");
-            let undated = " AND session.scheduled_start IS NULL";
             match start {
                 None => Box::new(move |rows| {
                     part(&format!("{undated} AND session.created_at <= {created} AND {later}"), rows)
                 }),
-                // Those of the same moment, however many, then the later, then the undated: three walks, each along the index.
+                // Those of the same moment, however many, then the later, then the undated.
                 Some(start) => {
                     let start = binds.bind(*start);
                     let same = format!(
-                        " AND session.scheduled_start = {start} AND session.created_at <= {created} AND {later}"
+                        " AND {NOT_MISSED} AND session.scheduled_start = {start} AND session.created_at <= {created} \
+                         AND {later}"
                     );
-                    let dated = format!(" AND session.scheduled_start > {start}");
-                    Box::new(move |rows| {
-                        let [same, dated, undated] = [&same, &dated, undated].map(|condition| part(condition, rows));
-                        format!(
-                            "SELECT * FROM (({same}) UNION ALL ({dated}) UNION ALL ({undated})) AS session \
-                             {ORDER} LIMIT {rows}"
-                        )
-                    })
+                    let dated = format!(" AND {NOT_MISSED} AND session.scheduled_start > {start}");
+                    Box::new(move |rows| parts(&[&same, &dated, undated], rows))
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! What the Seer does at the table: the session's life, its scene, its encounter, its state.
 
 use entity::{sea_orm_active_enums::SessionStatus, sessions};
-use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -164,6 +164,31 @@ impl<C: Caller> Sessions<'_, C> {
             }
             run_by_caller(tx, id).await?;
             Err(Error::GameStateChanged)
+        })
+    }
+}
+
+impl<C: Caller> Sessions<'_, C> {
+    /// Gives a live session another code; the old one opens nothing any more.
+    ///
+    /// Who may: the Seer, and the service. Three round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionOver`], [`Error::NotASeer`], [`Error::NotFound`], [`Error::NotSignedIn`],
+    /// [`Error::AccountClosed`].
+    pub async fn renew_code(self, id: Uuid) -> Result<sessions::Model, Error> {
+        operation!(self.caller, "sessions.renew_code", session = id, |tx| {
+            // Elevated by the database: the column is the server's.
+            let sql = "SELECT * FROM private.renew_session_code($1)";
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
+            match sessions::Model::find_by_statement(statement).one(tx).await? {
+                Some(session) => Ok(session),
+                None => {
+                    run_by_caller(tx, id).await?;
+                    Err(Error::SessionOver)
+                }
+            }
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Seats: taking one, giving it up, and the Seer's hand in it.
+//! Seats: taking one, giving it up, and what the Seer may do with them.
 
 use entity::session_players;
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
@@ -36,8 +36,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::NoSuchCode`], [`Error::SessionFull`], [`Error::SessionOver`], [`Error::SessionStarted`],
-    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotFound`] for the character,
-    /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::PlayerRemoved`], [`Error::SeatLimitReached`],
+    /// [`Error::NotFound`] for the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn join(self, code: &JoinCode, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.join", character = character_id, |tx| {
             tx.user()?;
@@ -56,8 +56,9 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotAllowed`] where the session is private or does not wait, [`Error::SessionFull`],
-    /// [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotFound`] for the
-    /// character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::PlayerRemoved`],
+    /// [`Error::SeatLimitReached`], [`Error::NotFound`] for the character, [`Error::NotSignedIn`],
+    /// [`Error::AccountClosed`].
     pub async fn join_public(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.join_public", session = id, character = character_id, |tx| {
             sit(tx, id, tx.user()?, character_id).await
@@ -82,7 +83,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
-    /// [`Error::NotFound`] without a seat or for the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotFound`] without a seat or for the character,
+    /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn come_back(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.come_back", session = id, character = character_id, |tx| {
             let row = session_players::ActiveModel {
@@ -109,14 +111,15 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Seats a player, at any time while the session lives; one who left comes back. Who sits there already stays.
+    /// Seats a player, at any time while the session is live; one who left or was removed rejoins. Idempotent.
     ///
-    /// Who may: the Seer, and the service. Four round trips. Event `player_joined`.
+    /// Who may: the service. Players seat themselves: a seat lets its Seer wound the character. Four round trips. Event `player_joined`.
     ///
     /// # Errors
     ///
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`] where it is not the player's,
-    /// [`Error::CharacterRetired`], [`Error::NotFound`] for the character, [`Error::NotAllowed`],
+    /// [`Error::CharacterRetired`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the character,
+    /// [`Error::NotAllowed`] also for the Seer, [`Error::NotYourChoice`] for the Seer where the player left,
     /// [`Error::NotSignedIn`], [`Error::AccountClosed`] for the player's.
     pub async fn seat(self, id: Uuid, player_id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.seat", session = id, player = player_id, character = character_id, |tx| {
@@ -124,8 +127,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Removes a player from the table. Again is no error. The player may come back while the session lives: there is no
-    /// ban.
+    /// Removes a player from the session, who cannot rejoin until [`readmit`](Self::readmit). Idempotent.
     ///
     /// Who may: the Seer, and the service. Three round trips. Event `player_left`.
     ///
@@ -135,7 +137,28 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn remove(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.remove", session = id, player = player_id, |tx| {
-            change(tx, id, player_id, left()).await
+            let row = session_players::ActiveModel {
+                is_active: Set(false),
+                // The database stamps the moment.
+                removed_at: Set(Some(chrono::Utc::now().into())),
+                ..Default::default()
+            };
+            change(tx, id, player_id, row).await
+        })
+    }
+
+    /// Lets a player rejoin whom the Seer removed. The seat stays free until the player takes it. Idempotent.
+    ///
+    /// Who may: the Seer, and the service. Three round trips. No event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PlayerRemoved`] for the player, [`Error::NotFound`] without such a seat, also where the caller is not the
+    /// Seer; [`Error::NotSignedIn`].
+    pub async fn readmit(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
+        operation!(self.caller, "sessions.readmit", session = id, player = player_id, |tx| {
+            let row = session_players::ActiveModel { removed_at: Set(None), ..Default::default() };
+            change(tx, id, player_id, row).await
         })
     }
 }

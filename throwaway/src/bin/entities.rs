@@ -7,21 +7,21 @@ use std::{error::Error, fs, path::Path};
 use sea_orm_cli::{BannerVersion, BigIntegerType, DateTimeCrate, GenerateSubcommands, run_generate_command};
 use throwaway::Server;
 
-/// The foreign key `users.id -> auth.users.id` crosses schemas; the generator sees the tables' names alone, and takes
+/// The foreign key `users.account_id -> auth.users.id` crosses schemas; the generator sees the tables' names alone, and takes
 /// it for a relation of `users` with itself. These lines of `users.rs` are taken out again.
 const FALSE_RELATION: &str = r#"    #[sea_orm(
         self_ref,
         relation_enum = "SelfRef",
-        from = "id",
+        from = "account_id",
         to = "id",
         on_update = "NoAction",
-        on_delete = "Cascade"
+        on_delete = "SetNull"
     )]
-    pub users: BelongsTo<Entity>,
+    pub users: BelongsTo<Option<Entity>>,
 "#;
 
 /// The same in the diagram.
-const FALSE_LINE: &str = "    users }o--|| users : \"id\"\n";
+const FALSE_LINE: &str = "    users }o--|| users : \"account_id\"\n";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
