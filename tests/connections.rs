@@ -4,8 +4,10 @@ use std::{collections::HashSet, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, Statement, StreamTrait, TransactionSession, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, Statement, StreamTrait, TransactionSession,
+    TransactionTrait,
 };
+use sparc::entity::characters;
 use sparc::service::{Error, IdentityConnection, Operations, Options, Sparc, Transaction};
 use uuid::Uuid;
 
@@ -153,4 +155,72 @@ async fn a_stream_that_is_left_ends_before_the_transaction_goes_on() {
     let all: Vec<_> = ada.stream_raw(sql(rows)).await.unwrap().try_collect().await.unwrap();
     let last: String = all.last().unwrap().try_get_by_index(1).unwrap();
     assert_eq!((all.len(), last.as_str()), (100_000, "authenticated"));
+}
+
+/// Ends all connections of the service but ours.
+async fn end_idle(world: &World) -> i64 {
+    let end = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'sparc'";
+    world.owner().value(end).await.unwrap()
+}
+
+#[tokio::test]
+async fn connections_that_the_server_ended_while_they_were_idle_are_replaced() {
+    let world = World::new().await;
+    let id = world.account().await;
+    for size in [1, 5, 9] {
+        let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(size)).await.unwrap();
+        let ada = sparc.as_user(id);
+        for way in 0..5 {
+            let held = futures_util::future::join_all((0..size).map(|_| ada.begin())).await;
+            drop(held.into_iter().map(Result::unwrap).collect::<Vec<_>>());
+            world.owner().until_at_rest().await;
+            assert_eq!(end_idle(&world).await, i64::from(size));
+            match way {
+                0 => assert_eq!(ada.users().me().await.unwrap().id, id),
+                1 => assert_eq!(characters::Entity::find().all(&ada).await.unwrap().len(), 0),
+                2 => assert_eq!(backend(&ada).await > 0, true),
+                3 => ada.begin().await.unwrap().commit().await.unwrap(),
+                _ => {
+                    let rows = ada.stream_raw(sql("SELECT 1")).await.unwrap().try_collect::<Vec<_>>().await.unwrap();
+                    assert_eq!(rows.len(), 1);
+                }
+            }
+        }
+        sparc.close().await.unwrap();
+    }
+    // And of a pool that the service had already.
+    let db = sparc::migration::connect(world.url()).await.unwrap();
+    let ada = Sparc::from_connection(db).as_user(id);
+    ada.users().me().await.unwrap();
+    let end = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'sparc migration'";
+    assert!(world.owner().value::<i64>(end).await.unwrap() > 0);
+    assert_eq!(characters::Entity::find().all(&ada).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_lost_in_a_callers_transaction_left_nothing() {
+    let world = World::new().await;
+    let id = world.account().await;
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(2)).await.unwrap();
+    let ada = sparc.as_user(id);
+    let tx = ada.begin().await.unwrap();
+    rename(&tx, id, "lost").await;
+    assert_eq!(end_idle(&world).await, 1);
+    let lost = tx.users().me().await.unwrap_err();
+    assert!(matches!(lost, Error::ConnectionLost(_)) && lost.is_retryable(), "{lost:?}");
+    assert!(lost.to_string().contains("nothing was done"), "{lost}");
+    assert!(matches!(tx.users().me().await, Err(Error::ConnectionLost(_))));
+    assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::ConnectionLost(_))), "no commit was sent");
+    let tx = ada.begin().await.unwrap();
+    assert_eq!(named(&tx).await, None);
+    end_idle(&world).await;
+    // A commit that was sent is another matter; a rollback is not.
+    let outcome = tx.commit().await.map_err(Error::from).unwrap_err();
+    assert!(matches!(outcome, Error::CommitUnknown(_)) && !outcome.is_retryable(), "{outcome:?}");
+    let tx = ada.begin().await.unwrap();
+    end_idle(&world).await;
+    tx.rollback().await.unwrap();
+    assert!(ada.users().me().await.is_ok());
 }

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, StreamTrait, TransactionSession, TransactionTrait};
+use sea_orm::{
+    ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, StreamTrait, TransactionSession, TransactionTrait,
+};
 use sparc::service::{Error, Operations, Options, Sparc};
 
 use crate::world::World;
@@ -80,7 +82,10 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
     assert_eq!(all.len(), 1);
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("read"));
     // What changes the identity is not committed.
-    let sql = format!("UPDATE users SET bio = 'changed' WHERE id = '{}' RETURNING set_config('role', 'anon', true)", player.id);
+    let sql = format!(
+        "UPDATE users SET bio = 'changed' WHERE id = '{}' RETURNING set_config('role', 'anon', true)",
+        player.id
+    );
     let changed = ada.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
     let changed = changed.try_collect::<Vec<_>>().await.map_err(Error::from);
     assert!(matches!(changed, Err(Error::IdentityChanged)), "{changed:?}");
@@ -91,7 +96,8 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
 async fn a_stream_that_fails_half_way_fails_its_transaction() {
     let world = World::new().await;
     let ada = one(&world, Duration::from_secs(20)).await.as_user(world.account().await);
-    let failing = || Statement::from_string(DbBackend::Postgres, "SELECT 1000 / (500 - i) FROM generate_series(1, 1000) AS i");
+    let failing =
+        || Statement::from_string(DbBackend::Postgres, "SELECT 1000 / (500 - i) FROM generate_series(1, 1000) AS i");
     let tx = ada.begin().await.unwrap();
     let read = tx.stream_raw(failing()).await.unwrap().try_collect::<Vec<_>>().await;
     assert!(read.is_err());
