@@ -26,6 +26,7 @@ mod plans;
 mod play;
 mod pooler;
 mod privacy;
+mod programs;
 mod races;
 mod refusals;
 mod repeats;

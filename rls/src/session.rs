@@ -184,7 +184,8 @@ impl Session {
         inner.settle(&self.marks).await?;
         inner.check(frame)?;
         if inner.frame(frame).is_some_and(|frame| frame.unverified) {
-            inner.verify(frame).await?;
+            // Nothing of the caller's is lost when it is dropped here.
+            inner.verify(frame, Pending::Stream).await?;
         }
         inner.pending = Some(Pending::Call(frame));
         Ok(Call { inner, frame })
@@ -403,7 +404,7 @@ impl Call {
 
     /// Whether the identity is still the one that was set.
     pub(crate) async fn verify(&mut self) -> Result<(), DbErr> {
-        self.inner.verify(self.frame).await
+        self.inner.verify(self.frame, Pending::Call(self.frame)).await
     }
 
     /// Takes the time as up: the connection is closed.
@@ -542,7 +543,9 @@ impl Inner {
                 }
                 Pending::Release(frame) | Pending::Undo(frame) if !refused => self.pop(frame),
                 Pending::Release(frame) | Pending::Undo(frame) => self.fail(frame, Failure::Failed),
-                Pending::End => self.close(Over::Lost),
+                // It has ended, one way or the other.
+                Pending::End if !refused => self.over = Some(Over::Ended),
+                Pending::End => self.close(Over::Ended),
             }
         }
         for (frame, dropped) in marks.take() {
@@ -594,7 +597,7 @@ impl Inner {
 
     async fn release(&mut self, frame: u64) -> Result<(), DbErr> {
         if self.frame(frame).is_some_and(|frame| frame.unverified)
-            && let Err(changed) = self.verify(frame).await
+            && let Err(changed) = self.verify(frame, Pending::Stream).await
         {
             self.roll_back_refused(frame).await;
             return Err(changed);
@@ -622,9 +625,9 @@ impl Inner {
         let _ = if frame == OUTERMOST { self.roll_back().await } else { self.undo(frame).await };
     }
 
-    async fn verify(&mut self, frame: u64) -> Result<(), DbErr> {
+    async fn verify(&mut self, frame: u64, pending: Pending) -> Result<(), DbErr> {
         let sql = self.identity.verify_sql(&self.begun);
-        self.pending = Some(Pending::Call(frame));
+        self.pending = Some(pending);
         let found = self.say(sql).await?.row.as_ref().and_then(|row| number(row, 0));
         match found {
             Some(0) => {
