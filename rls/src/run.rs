@@ -27,11 +27,11 @@ macro_rules! run {
     ($session:expr, $frame:expr, $statement:expr, $check:expr, $error:ident, |$query:ident, $connection:ident| $run:expr) => {{
         let statement: Sent = $statement;
         check_values(&statement.statement)?;
-        if statement.may_write() {
-            $session.count_write();
-        }
         let run = async {
             let mut call = $session.call($frame).await?;
+            if statement.may_write() {
+                $session.count_write();
+            }
             if $check != Check::Never {
                 call.expect_changes();
             }
@@ -99,9 +99,9 @@ impl Session {
         statement: Statement,
     ) -> Result<ExecResult, DbErr> {
         let [elevate, restore] = set;
-        self.count_write();
         let run = async {
             let mut call = self.call(frame).await?;
+            self.count_write();
             call.execute(elevate).await?;
             let done = call.execute(statement).await?;
             call.execute(restore).await?;
@@ -175,8 +175,8 @@ pub(crate) async fn stream(
     commits: bool,
 ) -> Result<RowStream<'static>, DbErr> {
     check_values(&statement)?;
-    session.count_write();
     let mut call = session.in_time(session.call(frame)).await?;
+    session.count_write();
     if check != Check::Never {
         call.expect_changes();
     }

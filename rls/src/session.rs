@@ -49,6 +49,8 @@ pub(crate) struct Session {
     pub(crate) identity: Identity,
     /// How long each statement may take.
     pub(crate) time: Option<Duration>,
+    /// Statements that were sent by this handle and may have written something.
+    writes: Arc<AtomicU64>,
 }
 
 /// What is known without the connection: a handle that is dropped cannot wait for it.
@@ -58,8 +60,6 @@ struct Marks {
     /// How many wait for the connection.
     waiting: AtomicUsize,
     wanted: Notify,
-    /// Statements that may have written something.
-    writes: AtomicU64,
 }
 
 /// What was dropped of a frame.
@@ -163,7 +163,13 @@ impl Session {
                 let is_last = pooled.is_new() || dead > pool.size();
                 match Inner::begin(pooled, identity.clone(), modes, time, statements).await {
                     Ok(inner) => {
-                        return Ok(Self { inner: Arc::new(Mutex::new(inner)), marks: Arc::default(), identity, time });
+                        return Ok(Self {
+                            inner: Arc::new(Mutex::new(inner)),
+                            marks: Arc::default(),
+                            identity,
+                            time,
+                            writes: Arc::default(),
+                        });
                     }
                     Err(error) if is_lost(&error) && !is_last => dead += 1,
                     Err(error) => return Err(begin_error(error, identity.role())),
@@ -320,12 +326,17 @@ impl Session {
         self.marks.add(frame, Dropped::Operation);
     }
 
+    /// The same, counting for itself.
+    pub(crate) fn counting(&self) -> Self {
+        Self { writes: Arc::default(), ..self.clone() }
+    }
+
     pub(crate) fn count_write(&self) {
-        self.marks.writes.fetch_add(1, Ordering::Relaxed);
+        self.writes.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn writes(&self) -> u64 {
-        self.marks.writes.load(Ordering::Relaxed)
+        self.writes.load(Ordering::Relaxed)
     }
 }
 

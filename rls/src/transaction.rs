@@ -113,10 +113,16 @@ impl UncheckedTransaction {
         self.session.fail(self.frame);
     }
 
-    /// Counts the statements so far that may have written something.
+    /// The same transaction for one operation of several statements, with a count of its own; dropping it ends nothing.
     #[must_use]
-    pub fn writes(&self) -> u64 {
-        self.session.writes()
+    pub fn for_operation(&self) -> Self {
+        Self { session: self.session.counting(), frame: self.frame, is_over: true, pools: self.pools.clone() }
+    }
+
+    /// Whether it sent a statement that may have written something.
+    #[must_use]
+    pub fn has_written(&self) -> bool {
+        self.session.writes() > 0
     }
 
     async fn begin_nested(&self, options: &TransactionOptions) -> Result<Self, DbErr> {

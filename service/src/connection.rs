@@ -56,31 +56,30 @@ pub(crate) mod sealed {
 
     /// A transaction to work in.
     #[derive(Debug)]
-    pub enum Scope<'a> {
+    pub enum Scope {
         /// Begun for one operation, ended with it.
         Own(UncheckedTransaction),
         /// The caller's, who ends it.
-        Joined(Joined<'a>),
+        Joined(Joined),
     }
 
     /// An operation in a caller's transaction. One that wrote something and did not succeed, or was dropped, leaves half of
     /// itself there: the transaction can only be rolled back then.
     #[derive(Debug)]
-    pub struct Joined<'a> {
-        pub(crate) transaction: &'a UncheckedTransaction,
-        writes_before: u64,
+    pub struct Joined {
+        pub(crate) transaction: UncheckedTransaction,
         has_succeeded: bool,
     }
 
-    impl Joined<'_> {
+    impl Joined {
         pub(crate) fn succeeded(mut self) {
             self.has_succeeded = true;
         }
     }
 
-    impl Drop for Joined<'_> {
+    impl Drop for Joined {
         fn drop(&mut self) {
-            if !self.has_succeeded && self.transaction.writes() != self.writes_before {
+            if !self.has_succeeded && self.transaction.has_written() {
                 self.transaction.fail();
             }
         }
@@ -96,7 +95,7 @@ pub(crate) mod sealed {
         fn as_service(&self) -> Option<IdentityConnection>;
 
         /// A transaction whose statements may take so long each.
-        fn scope(&self, time: Option<Duration>) -> impl Future<Output = Result<Scope<'_>, Error>> + Send;
+        fn scope(&self, time: Option<Duration>) -> impl Future<Output = Result<Scope, Error>> + Send;
     }
 
     impl Sealed for IdentityConnection {
@@ -112,7 +111,7 @@ pub(crate) mod sealed {
             Some(self.switch_to(supabase::service()))
         }
 
-        async fn scope(&self, time: Option<Duration>) -> Result<Scope<'_>, Error> {
+        async fn scope(&self, time: Option<Duration>) -> Result<Scope, Error> {
             Ok(Scope::Own(Unchecked::begin_unchecked(self, TransactionOptions::default(), time).await?))
         }
     }
@@ -131,10 +130,9 @@ pub(crate) mod sealed {
             None
         }
 
-        async fn scope(&self, _: Option<Duration>) -> Result<Scope<'_>, Error> {
-            let transaction = self.unchecked();
-            let writes_before = transaction.writes();
-            Ok(Scope::Joined(Joined { transaction, writes_before, has_succeeded: false }))
+        async fn scope(&self, _: Option<Duration>) -> Result<Scope, Error> {
+            let transaction = self.unchecked().for_operation();
+            Ok(Scope::Joined(Joined { transaction, has_succeeded: false }))
         }
     }
 }

@@ -61,7 +61,7 @@ impl Attempts {
     ///
     /// Only what the server rolled back as a whole is begun again; an answer lost in the commit is not, because the
     /// commit may have happened.
-    pub(crate) async fn end<T>(&mut self, scope: Scope<'_>, outcome: Result<T, Error>) -> Option<Result<T, Error>> {
+    pub(crate) async fn end<T>(&mut self, scope: Scope, outcome: Result<T, Error>) -> Option<Result<T, Error>> {
         let transaction = match scope {
             Scope::Own(transaction) => transaction,
             Scope::Joined(joined) => {
@@ -121,11 +121,11 @@ fn pause(failed: u32) -> Duration {
     Duration::from_millis(random % (10 << failed.min(6)) + 1)
 }
 
-impl Scope<'_> {
+impl Scope {
     pub(crate) fn transaction(&self) -> &UncheckedTransaction {
         match self {
             Self::Own(transaction) => transaction,
-            Self::Joined(joined) => joined.transaction,
+            Self::Joined(joined) => &joined.transaction,
         }
     }
 }

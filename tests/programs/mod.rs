@@ -13,6 +13,7 @@ use sparc::service::{Options, Sparc};
 
 use crate::{faults::times, world::World};
 use model::Task;
+pub use model::polled;
 
 /// Steps of one task.
 const STEPS: u32 = 60;
