@@ -4,6 +4,7 @@ mod connection;
 mod database;
 mod error;
 mod identity;
+mod inner;
 mod plain;
 mod pool;
 mod run;

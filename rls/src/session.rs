@@ -3,7 +3,7 @@
 //!
 //! Everything that is said holds the connection from the check of the state to the answer ([`Call`]), so that nothing can
 //! slip in between. The state is a stack of frames, the transaction and the savepoints in it; only the innermost may be
-//! used. A call that was dropped half way is found by what it left behind ([`Pending`]), and settled before anything else
+//! used. A call that was dropped half way is found by what it left behind (`Pending`), and settled before anything else
 //! is said.
 
 use std::{
@@ -19,7 +19,6 @@ use sea_orm::{
     sqlx::{self, PgConnection},
 };
 use tokio::{
-    runtime::Handle,
     sync::{Mutex, Notify, OwnedMutexGuard},
     time::timeout,
 };
@@ -27,11 +26,9 @@ use tokio::{
 use crate::{
     Error, Identity,
     error::is_lost,
-    pool::{Pool, PooledConnection},
-    wire::{
-        Answer, PreparedStatements, ROLLBACK_TIMEOUT, Released, drain, exec_error, has_own_statements, last_text,
-        number, simple_query,
-    },
+    inner::{Failure, Frame, Inner, Over, Pending, commit_unknown, over_error, savepoint},
+    pool::Pool,
+    wire::{PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
 };
 
 /// The server stops a statement at its deadline; so much later it is not waited for any more. A commit that is under way is
@@ -55,7 +52,7 @@ pub(crate) struct Session {
 
 /// What is known without the connection: a handle that is dropped cannot wait for it.
 #[derive(Debug, Default)]
-struct Marks {
+pub(crate) struct Marks {
     dropped: StdMutex<Vec<(u64, Dropped)>>,
     /// How many wait for the connection.
     waiting: AtomicUsize,
@@ -64,75 +61,11 @@ struct Marks {
 
 /// What was dropped of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dropped {
+pub(crate) enum Dropped {
     /// Its handle, without commit or rollback.
     Handle,
     /// An operation of several statements, half way.
     Operation,
-}
-
-/// The connection, and all that is known of it.
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pooled: Option<PooledConnection>,
-    frames: Vec<Frame>,
-    pending: Option<Pending>,
-    over: Option<Over>,
-    /// Whether something ran that may have changed the session.
-    unclean: bool,
-    next: u64,
-    /// When the transaction began, as the server says it.
-    begun: String,
-    identity: Identity,
-    time: Option<Duration>,
-    statements: PreparedStatements,
-}
-
-/// The transaction, or a savepoint in it.
-#[derive(Debug)]
-struct Frame {
-    id: u64,
-    failed: Option<Failure>,
-    abandoned: bool,
-    /// Whether something ran that may have changed the identity, since it was verified.
-    unverified: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
-    /// A statement failed, or a call was dropped.
-    Failed,
-    IdentityChanged,
-}
-
-/// What was said and not yet answered. Still there when the next one comes, it was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pending {
-    /// A statement, or several, of this frame.
-    Call(u64),
-    /// Rows that nobody reads any more.
-    Stream,
-    /// The savepoint of this frame.
-    Begin(u64),
-    /// The release of this frame's savepoint.
-    Release(u64),
-    /// The rollback to this frame's savepoint.
-    Undo(u64),
-    /// The end of the transaction.
-    End,
-}
-
-/// Why nothing more is said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
-    /// It was committed or rolled back.
-    Ended,
-    /// The connection was lost.
-    Lost,
-    /// It was not waited for any longer.
-    Late,
-    /// A statement ended the transaction.
-    ByText,
 }
 
 /// When the identity is looked at after a statement of the caller's.
@@ -249,15 +182,14 @@ impl Session {
             let id = inner.next;
             let sql = format!("SAVEPOINT {}", savepoint(id));
             inner.frames.push(Frame::new(id));
-            inner.pending = Some(Pending::Begin(id));
-            if let Err(error) = inner.say(sql).await {
+            if let Err(error) = inner.say(sql, Pending::Begin(id)).await {
                 inner.pop(id);
                 inner.fail(frame, Failure::Failed);
                 return Err(error);
             }
             if !modes.is_empty() {
-                inner.pending = Some(Pending::Begin(id));
-                if let Err(error) = inner.say(format!("SET TRANSACTION{modes}")).await {
+                let set = format!("SET TRANSACTION{modes}");
+                if let Err(error) = inner.say(set, Pending::Begin(id)).await {
                     inner.undo(id).await?;
                     return Err(nested_mode_error(error));
                 }
@@ -362,14 +294,8 @@ impl Marks {
         self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((frame, dropped));
     }
 
-    fn take(&self) -> Vec<(u64, Dropped)> {
+    pub(crate) fn take(&self) -> Vec<(u64, Dropped)> {
         std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Frame {
-    fn new(id: u64) -> Self {
-        Self { id, failed: None, abandoned: false, unverified: false }
     }
 }
 
@@ -422,365 +348,6 @@ impl Call {
     pub(crate) fn too_late(&mut self) {
         self.inner.close(Over::Late);
     }
-}
-
-impl Inner {
-    async fn begin(
-        pooled: PooledConnection,
-        identity: Identity,
-        modes: &str,
-        time: Option<Duration>,
-        statements: PreparedStatements,
-    ) -> Result<Self, sqlx::Error> {
-        let mut inner = Self {
-            pooled: Some(pooled),
-            frames: vec![Frame::new(OUTERMOST)],
-            pending: Some(Pending::End),
-            over: None,
-            unclean: false,
-            next: OUTERMOST,
-            begun: String::new(),
-            identity,
-            time,
-            statements,
-        };
-        let set = inner.identity.set_local_sql(time);
-        let sql = format!("BEGIN{modes}; {}{set}", statements.begin());
-        let mut answer = Answer::default();
-        let outcome = match inner.pooled.as_mut() {
-            Some(pooled) => simple_query(pooled.connection(), sql, &mut answer).await,
-            None => Ok(()),
-        };
-        inner.answered(OUTERMOST, outcome)?;
-        inner.begun = answer.row.as_ref().and_then(last_text).unwrap_or_default();
-        Ok(inner)
-    }
-
-    fn connection(&mut self) -> Result<&mut PgConnection, DbErr> {
-        let over = self.over;
-        match (&mut self.pooled, over) {
-            (Some(pooled), None) => Ok(pooled.connection()),
-            (_, over) => Err(over_error(over)),
-        }
-    }
-
-    fn frame(&mut self, id: u64) -> Option<&mut Frame> {
-        self.frames.iter_mut().find(|frame| frame.id == id)
-    }
-
-    /// Whether that frame may be used.
-    fn check(&mut self, frame: u64) -> Result<(), DbErr> {
-        if self.over.is_some() {
-            return Err(over_error(self.over));
-        }
-        let innermost = self.frames.last().map(|frame| frame.id);
-        match self.frame(frame).map(|frame| frame.failed) {
-            None => Err(Error::TransactionOver.into()),
-            Some(_) if innermost != Some(frame) => Err(Error::NestedTransactionOpen.into()),
-            Some(Some(Failure::Failed)) => Err(Error::TransactionFailed.into()),
-            Some(Some(Failure::IdentityChanged)) => Err(Error::IdentityChanged.into()),
-            Some(None) => Ok(()),
-        }
-    }
-
-    /// Takes note of an answer: a refusal fails the frame, a lost connection ends all.
-    fn answered<T>(&mut self, frame: u64, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        self.pending = None;
-        if let Err(error) = &outcome {
-            if is_lost(error) {
-                self.close(Over::Lost);
-            } else if error.as_database_error().is_some() {
-                self.fail(frame, Failure::Failed);
-            } else {
-                // The driver could not send it, or read what came: there may be more.
-                self.pending = Some(Pending::Stream);
-            }
-        }
-        outcome
-    }
-
-    fn fail(&mut self, frame: u64, failure: Failure) {
-        if let Some(frame) = self.frame(frame) {
-            frame.failed.get_or_insert(failure);
-        }
-    }
-
-    /// Nothing more is said, and the connection does not go back to its pool.
-    fn close(&mut self, over: Over) {
-        self.over = Some(over);
-        self.pending = None;
-        if let Some(pooled) = self.pooled.take() {
-            pooled.discard();
-        }
-    }
-
-    /// Says what is the layer's own, of the innermost frame.
-    async fn say(&mut self, sql: String) -> Result<Answer, DbErr> {
-        let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
-        let mut answer = Answer::default();
-        let outcome = simple_query(self.connection()?, sql, &mut answer).await;
-        self.answered(frame, outcome).map_err(exec_error)?;
-        Ok(answer)
-    }
-
-    /// Brings to an end what was left half way. May be dropped itself, at any point.
-    async fn settle(&mut self, marks: &Marks) -> Result<(), DbErr> {
-        if let (Some(pending), None) = (self.pending, self.over) {
-            let patience = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
-            let refused = match timeout(patience, drain(self.connection()?)).await {
-                Ok(Ok(refused)) => refused.is_some(),
-                Ok(Err(error)) => {
-                    self.close(Over::Lost);
-                    return Err(exec_error(error));
-                }
-                Err(_) => {
-                    self.close(Over::Late);
-                    return Err(Error::DeadlineExceeded.into());
-                }
-            };
-            self.pending = None;
-            match pending {
-                Pending::Call(frame) => self.fail(frame, Failure::Failed),
-                Pending::Stream if refused => {
-                    let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
-                    self.fail(frame, Failure::Failed);
-                }
-                Pending::Stream => {}
-                // Nobody has its handle.
-                Pending::Begin(frame) => {
-                    if let Some(frame) = self.frame(frame) {
-                        frame.abandoned = true;
-                    }
-                }
-                Pending::Release(frame) | Pending::Undo(frame) if !refused => self.pop(frame),
-                Pending::Release(frame) | Pending::Undo(frame) => self.fail(frame, Failure::Failed),
-                // It has ended, one way or the other.
-                Pending::End if !refused => self.over = Some(Over::Ended),
-                Pending::End => self.close(Over::Ended),
-            }
-        }
-        for (frame, dropped) in marks.take() {
-            match dropped {
-                Dropped::Operation => self.fail(frame, Failure::Failed),
-                Dropped::Handle => {
-                    if let Some(frame) = self.frame(frame) {
-                        frame.abandoned = true;
-                    }
-                }
-            }
-        }
-        while let (Some(frame), None) =
-            (self.frames.iter().find(|frame| frame.abandoned).map(|frame| frame.id), self.over)
-        {
-            if frame == OUTERMOST {
-                self.roll_back().await?;
-            } else {
-                self.undo(frame).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The frame and those in it are no more.
-    fn pop(&mut self, frame: u64) {
-        let Some(place) = self.frames.iter().position(|there| there.id == frame) else { return };
-        let unverified = self.frames.drain(place..).any(|frame| frame.unverified);
-        if let Some(around) = self.frames.last_mut() {
-            around.unverified |= unverified;
-        }
-    }
-
-    /// Undoes what was done since the savepoint, and takes it away.
-    async fn undo(&mut self, frame: u64) -> Result<(), DbErr> {
-        let Some(place) = self.frames.iter().position(|there| there.id == frame) else {
-            return Err(Error::TransactionOver.into());
-        };
-        let around = self.frames.get(place.wrapping_sub(1)).map_or(OUTERMOST, |frame| frame.id);
-        let sql = format!("ROLLBACK TO SAVEPOINT {0}; RELEASE SAVEPOINT {0}", savepoint(frame));
-        self.pending = Some(Pending::Undo(frame));
-        let outcome = self.say(sql).await;
-        self.pop(frame);
-        if outcome.is_err() {
-            self.fail(around, Failure::Failed);
-        }
-        outcome.map(drop)
-    }
-
-    async fn release(&mut self, frame: u64) -> Result<(), DbErr> {
-        if self.frame(frame).is_some_and(|frame| frame.unverified)
-            && let Err(changed) = self.verify(frame, Pending::Stream).await
-        {
-            self.roll_back_refused(frame).await;
-            return Err(changed);
-        }
-        let sql = format!("RELEASE SAVEPOINT {}", savepoint(frame));
-        self.pending = Some(Pending::Release(frame));
-        match self.say(sql).await {
-            Ok(_) => {
-                self.pop(frame);
-                Ok(())
-            }
-            Err(error) => {
-                self.roll_back_refused(frame).await;
-                Err(error)
-            }
-        }
-    }
-
-    /// After a commit that was refused, whose handle is gone.
-    async fn roll_back_refused(&mut self, frame: u64) {
-        if self.over.is_some() {
-            return;
-        }
-        // What cannot be rolled back is closed, or failed already: the refusal matters.
-        let _ = if frame == OUTERMOST { self.roll_back().await } else { self.undo(frame).await };
-    }
-
-    async fn verify(&mut self, frame: u64, pending: Pending) -> Result<(), DbErr> {
-        let sql = self.identity.verify_sql(&self.begun);
-        self.pending = Some(pending);
-        let found = self.say(sql).await?.row.as_ref().and_then(|row| number(row, 0));
-        match found {
-            Some(0) => {
-                if let Some(frame) = self.frame(frame) {
-                    frame.unverified = false;
-                }
-                Ok(())
-            }
-            Some(1) => {
-                self.fail(frame, Failure::IdentityChanged);
-                Err(Error::IdentityChanged.into())
-            }
-            _ => {
-                self.over = Some(Over::ByText);
-                Err(Error::TransactionEnded.into())
-            }
-        }
-    }
-
-    /// PostgreSQL answers the commit of a failed transaction with ROLLBACK, which the driver takes for success. So a
-    /// statement stands before it in the same message that fails where the transaction has.
-    async fn commit(&mut self) -> Result<(), DbErr> {
-        let is_unverified = self.frames.iter().any(|frame| frame.unverified);
-        let before = if is_unverified { self.identity.require_sql(&self.begun) } else { "CLOSE ALL".to_owned() };
-        let after = if self.unclean { self.statements.clean() } else { String::new() };
-        let statements = self.statements;
-        let mut answer = Answer::default();
-        self.pending = Some(Pending::End);
-        let connection = self.connection()?;
-        let outcome = simple_query(connection, format!("{before}; COMMIT; {after}"), &mut answer).await;
-        let is_committed = answer.done >= 2;
-        match outcome {
-            Ok(()) => {
-                self.pending = None;
-                self.over = Some(Over::Ended);
-                if self.unclean {
-                    let is_clean = has_own_statements(self.connection_at_rest()?, &answer, statements);
-                    if is_clean { self.unclean = false } else { self.discard() }
-                }
-                Ok(())
-            }
-            // It is committed, and could not be cleaned.
-            Err(_) if is_committed => {
-                self.close(Over::Ended);
-                Ok(())
-            }
-            Err(error) if is_lost(&error) => {
-                self.close(Over::Lost);
-                Err(commit_unknown(&error.to_string()))
-            }
-            Err(error) => {
-                self.pending = None;
-                let refused = self.not_committed(error, answer.done);
-                self.roll_back_refused(OUTERMOST).await;
-                Err(refused)
-            }
-        }
-    }
-
-    fn not_committed(&mut self, error: sqlx::Error, done: usize) -> DbErr {
-        let text = error.to_string();
-        if done == 0 && text.contains(crate::identity::ENDED) {
-            self.over = Some(Over::ByText);
-            return Error::TransactionEnded.into();
-        }
-        if done == 0 && text.contains(crate::identity::CHANGED) {
-            return Error::IdentityChanged.into();
-        }
-        let is_failed =
-            error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("25P02");
-        if is_failed { Error::TransactionFailed.into() } else { exec_error(error) }
-    }
-
-    fn connection_at_rest(&mut self) -> Result<&mut PgConnection, DbErr> {
-        self.pooled.as_mut().map(PooledConnection::connection).ok_or_else(|| Error::TransactionOver.into())
-    }
-
-    fn discard(&mut self) {
-        if let Some(pooled) = self.pooled.take() {
-            pooled.discard();
-        }
-    }
-
-    async fn roll_back(&mut self) -> Result<(), DbErr> {
-        if self.over.is_some() {
-            // Lost, late, or ended by a text: the server rolled back, or there is nothing to roll back.
-            return Ok(());
-        }
-        let after = if self.unclean { self.statements.clean() } else { String::new() };
-        let statements = self.statements;
-        let mut answer = Answer::default();
-        self.pending = Some(Pending::End);
-        let outcome = simple_query(self.connection()?, format!("ROLLBACK; {after}"), &mut answer).await;
-        match outcome {
-            Ok(()) => {
-                self.pending = None;
-                self.over = Some(Over::Ended);
-                if self.unclean {
-                    let is_clean = has_own_statements(self.connection_at_rest()?, &answer, statements);
-                    if is_clean { self.unclean = false } else { self.discard() }
-                }
-            }
-            // A server that is gone has rolled back, too.
-            Err(_) => self.close(Over::Ended),
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        let Some(pooled) = self.pooled.take() else { return };
-        let is_at_rest = self.over == Some(Over::Ended) && self.pending.is_none() && !self.unclean;
-        if is_at_rest {
-            return drop(pooled);
-        }
-        let unclean = self.unclean.then_some(self.statements);
-        // A text that ended the transaction may have begun another.
-        let is_open = self.over != Some(Over::Ended);
-        let released = Released { connection: Some(pooled), is_open, unclean };
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(released.put_back());
-        }
-    }
-}
-
-/// Unique in its transaction.
-fn savepoint(frame: u64) -> String {
-    format!("rls_{frame}")
-}
-
-fn over_error(over: Option<Over>) -> DbErr {
-    match over {
-        Some(Over::Late) => Error::DeadlineExceeded.into(),
-        Some(Over::ByText) => Error::TransactionEnded.into(),
-        Some(Over::Lost) => Error::ConnectionLost(DbErr::Custom("it was lost by an earlier call".to_owned())).into(),
-        Some(Over::Ended) | None => Error::TransactionOver.into(),
-    }
-}
-
-fn commit_unknown(text: &str) -> DbErr {
-    Error::CommitUnknown(DbErr::Custom(text.to_owned())).into()
 }
 
 /// A role that the login may not take, or that is not there.

@@ -155,7 +155,7 @@ fn the_table_of_operations_is_as_the_code_says() {
          Made from the documentation of `service/src` by `tests/operations/documented.rs`, which also asserts that each\n\
          error was seen, and none that is not told here. `SPARC_WRITE_DOCS=1 cargo test --test integration documented`\n\
          writes it anew. What any operation may answer besides (`busy`, `deadline_exceeded`, `connection_lost`,\n\
-         `pool_exhausted`, `server_exhausted`, `read_only`, `database`) is in [errors.md](errors.md). Round trips count begin with identity and commit; in a\n\
+         `commit_unknown`, `pool_exhausted`, `pool_closed`, `misconfigured`, `server_exhausted`, `read_only`, `database`) is in [errors.md](errors.md). Round trips count begin with identity and commit; in a\n\
          caller's transaction they are three fewer.\n"
         .to_owned();
     let mut aggregate = String::new();
@@ -189,8 +189,8 @@ fn the_table_of_errors_is_as_the_code_says() {
     let codes = codes();
     let mut text = "# Errors\n\n\
          `service::Error`, made from `service/src/error.rs` by `tests/operations/documented.rs`. Match on the variant, or on\n\
-         `code()` where a string crosses a border. A retry of the same call helps where the last column says so; after\n\
-         `connection_lost` it is not known whether the call was done, so that only what was given an id is safe to repeat.\n\n\
+         `code()` where a string crosses a border. A retry of the same call helps where the last column says so; nothing\n\
+         of it was done. After `commit_unknown` it is not known whether it was, so that only what was given an id is safe to repeat.\n\n\
          | code | variant | means | HTTP | retry |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
     let (mut doc, mut told) = (String::new(), 0);

@@ -126,7 +126,7 @@ impl<C: Caller> Dice<'_, C> {
         after: Option<&Cursor>,
     ) -> Result<Page<dice_rolls::Model>, Error> {
         // Pages of one list may have other sizes.
-        let list = List::new("dice.history", &(of, HistoryFilter { page_size: PageSize::default(), ..filter.clone() }));
+        let list = List::new("dice.history", &(of, HistoryFilter { page_size: PageSize::default(), ..*filter }));
         let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
         let limit = filter.page_size.rows();
         let (id, statement) = match of {
