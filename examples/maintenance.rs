@@ -1,4 +1,5 @@
-//! Upkeep in the background, with a progress bar: old events go, old sessions move to the archive, tables are vacuumed.
+//! Maintenance in the background, with a progress bar: old events are deleted, abandoned sessions cancelled, old sessions
+//! archived, tables vacuumed.
 //!
 //! `cargo run --example maintenance` on a database of its own, with rows of last year; with `DATABASE_URL`, on yours, as
 //! it is.
@@ -34,6 +35,9 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         let events = bar("events cleaned", due.events);
         let done = service.maintenance().clean_events(run, |so_far| events.set_position(so_far)).await?;
         end(&events, "events cleaned", done);
+        let abandoned = bar("sessions cancelled", due.abandoned);
+        let done = service.maintenance().cancel_abandoned(run, |so_far| abandoned.set_position(so_far)).await?;
+        end(&abandoned, "sessions cancelled", done);
         let moved = bar("sessions archived", due.sessions);
         let done = service.maintenance().archive_sessions(run, |so_far| moved.set_position(so_far)).await?;
         end(&moved, "sessions archived", done);

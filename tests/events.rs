@@ -49,7 +49,7 @@ async fn what_does_not_change_is_not_told() {
     let world = World::new().await;
     let table = world.active_table(1).await;
     world.set(&table, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
-    assert_eq!(kinds(&world, table.session).await, ["session_status"]);
+    assert_eq!(kinds(&world, table.session).await, ["player_joined", "session_status"]);
 }
 
 #[tokio::test]
@@ -64,23 +64,23 @@ async fn a_payload_needs_no_further_query() {
         async move { person.value::<Value>(&sql).await.unwrap() }
     };
     let joined = payload("player_joined").await;
-    assert_eq!(joined["userId"], player.id.to_string());
-    for key in ["displayName", "characterId", "characterName", "characterClass", "seatsTaken", "maxPlayers"] {
+    assert_eq!(joined["user_id"], player.id.to_string());
+    for key in ["display_name", "character_id", "character_name", "character_class", "seats_taken", "max_players"] {
         assert!(!joined[key].is_null(), "{key}");
     }
     let status = payload("session_status").await;
     assert_eq!((status["from"].as_str(), status["to"].as_str()), (Some("waiting"), Some("active")));
     let rolled = payload("dice_rolled").await;
     for key in [
-        "rollId",
-        "characterName",
+        "roll_id",
+        "character_name",
         "results",
         "total",
-        "modifiedTotal",
+        "modified_total",
         "outcome",
         "success",
         "margin",
-        "animationSeed",
+        "animation_seed",
     ] {
         assert!(!rolled[key].is_null(), "{key}");
     }

@@ -14,6 +14,7 @@ mod evening;
 mod events;
 mod faults;
 mod identities;
+mod inputs;
 mod leftovers;
 mod logins;
 mod migrations;

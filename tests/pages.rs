@@ -287,7 +287,7 @@ async fn ones_tables_are_walked_live_past_and_archived() {
     let other = world.table(1).await;
     let me = world.sparc.as_user(seer);
     let more = async || {
-        world.owner().exec(&fill("waiting", "NULL", 1)).await.unwrap();
+        world.owner().exec(&fill("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
     let live = walk(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
     assert_eq!(live.len(), 19);

@@ -185,7 +185,8 @@ async fn lobby(hot: &mut Hot, ada: &IdentityConnection, scout: &IdentityConnecti
     // A page and one, each with its Seer and its adventure.
     let page = 3 * 21;
     let all = LobbyFilter::default();
-    hot.ask(&format!("lobby, {moment}"), page, &[], ada.sessions().lobby(&all, None)).await;
+    // The walk of undated sessions is begun, too: one row.
+    hot.ask(&format!("lobby, {moment}"), page + 1, &[], ada.sessions().lobby(&all, None)).await;
     let (last, next) = later(8, async |after| scout.sessions().lobby(&all, after.as_ref()).await).await;
     let key = [quoted(last.created_at), quoted(last.id), quoted(last.scheduled_start.unwrap())];
     let key: Vec<&str> = key.iter().map(String::as_str).collect();
@@ -196,7 +197,7 @@ async fn lobby(hot: &mut Hot, ada: &IdentityConnection, scout: &IdentityConnecti
     hot.ask(&format!("lobby, one in three, {moment}"), 6 * page, &["'hard'"], ada.sessions().lobby(&hard, None)).await;
     let nowhere = LobbyFilter { search: Some("nowhere".to_owned()), ..Default::default() };
     let missed = ada.sessions().lobby(&nowhere, None);
-    hot.ask(&format!("lobby, without a hit, {moment}"), 4 * 1000, &["'%nowhere%'"], missed).await;
+    hot.ask(&format!("lobby, without a hit, {moment}"), 4 * 1000 + 2, &["'%nowhere%'"], missed).await;
     let seer = LobbyFilter { seer_id: Some(hot.user), ..Default::default() };
     let user = quoted(hot.user);
     hot.ask(&format!("lobby, of a Seer, {moment}"), page, &[&user], ada.sessions().lobby(&seer, None)).await;

@@ -110,7 +110,7 @@ async fn two_screens_of_one_seer_do_not_overwrite_each_other_unseen() {
     let told = ada.events().after(table.session, 0).await.unwrap();
     let states: Vec<_> = told.iter().filter(|event| event.event_type == "game_state").collect();
     assert_eq!(states.len(), 2);
-    assert_eq!(states[1].payload, json!({ "gameState": {}, "version": 2 }));
+    assert_eq!(states[1].payload, json!({ "game_state": {}, "version": 2 }));
     assert_eq!(ada.events().newest(table.session).await.unwrap(), told.last().unwrap().seq);
     // Not even the server sets the version by hand.
     assert!(world.service().exec("UPDATE sessions SET game_state_version = 9").await.unwrap_err().is_forbidden());

@@ -192,7 +192,8 @@ async fn a_subscriber_gets_every_row_and_no_trigger_writes_it_twice() {
     let name = format!("copy_{}", Uuid::new_v4().simple());
     let tables = "auth.users, public.users, public.characters, public.adventures, public.creatures, public.sessions,
                   public.session_players, public.dice_rolls, public.session_events, public.tutorial_progress,
-                  public.archived_sessions, public.archived_session_players, public.archived_dice_rolls";
+                  public.archived_sessions, public.archived_session_players, public.archived_dice_rolls,
+                  private.account_gates";
     world.db.execute_unprepared(&format!("CREATE PUBLICATION {name} FOR TABLE {tables}")).await.unwrap();
     // In one cluster the slot is made first: a subscription that made it would wait for itself.
     let slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");

@@ -16,7 +16,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::{World, at_once};
+use crate::world::{World, at_once, seat};
 
 async fn code(world: &World, session: Uuid) -> JoinCode {
     world
@@ -59,6 +59,8 @@ async fn joining_by_code_takes_a_seat_once_and_comes_back() {
         assert!(seat.is_active && seat.session_id == table.session, "again is no error");
     }
     me.sessions().leave(table.session).await.unwrap();
+    let other = world.player().await;
+    world.owner().exec(&seat(table.session, other.id, other.character)).await.unwrap();
     world.set(&table, "status = 'active'").await;
     assert!(me.sessions().join(&code, player.character).await.unwrap().is_active, "back while it lives");
     let late = world.player().await;

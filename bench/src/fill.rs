@@ -81,6 +81,13 @@ pub async fn fill(url: &str, side: Side, world: World, now: DateTime<Utc>) -> Re
         client.copy(table.into, chunks).await?;
     }
 
+    if side == Side::Ours {
+        bar.set_message("counters");
+        client.run(&format!("BEGIN; {}; COMMIT", migration::RECOUNT)).await?;
+        client.run("VACUUM FULL users").await?;
+        client.run("VACUUM FULL characters").await?;
+    }
+
     let mut built = Vec::new();
     for index in &indexes {
         bar.set_message(index[0].clone());

@@ -35,7 +35,7 @@ const ALSO: [(&str, &str); 17] = [
     ("idx_session_events_seq", "events after a point; one number once a session"),
     ("idx_session_players_active", "who sits there now, for clients of the API"),
     ("idx_session_players_character", "where a character sits"),
-    ("idx_sessions_completed", "what may be archived"),
+    ("idx_sessions_ended", "what may be archived"),
     ("idx_sessions_public_waiting", "the lobby as clients of the API sort it, full tables included"),
     ("idx_sessions_seer_id", "what one runs: in every policy of sessions, rolls and events"),
     ("idx_session_players_user", "where one sits: in every policy of sessions, rolls and events"),

@@ -249,7 +249,7 @@ pub fn events(lines: &mut String, filling: &Filling, number: u64) {
     for event in 0..EVENTS {
         let _ = writeln!(
             lines,
-            "{}\t{}\tdice_rolled\t{{\"rollId\": \"{}\", \"characterName\": \"Hero {number}\", \"rollType\": \"attack\", \
+            "{}\t{}\tdice_rolled\t{{\"roll_id\": \"{}\", \"character_name\": \"Hero {number}\", \"roll_type\": \"attack\", \
              \"attribute\": \"might\", \"difficulty\": 9, \"results\": [4, 2, 6], \"total\": 12, \"outcome\": \
              \"success\", \"success\": true}}\t{}",
             part(Kind::Event, session, event),

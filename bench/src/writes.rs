@@ -55,10 +55,11 @@ fn event(session: impl std::fmt::Display, kind: &str, payload: &str) -> String {
 /// To be active, from where a start leads.
 const START: [&str; 4] = ["active", "waiting", "starting_soon", "active"];
 
-const JOINED: &str = r#"{"userId": "0", "displayName": "Player", "characterName": "Hero", "characterClass": "rogue"}"#;
-const STATUS: &str = r#"{"from": "waiting", "to": "active", "startedAt": null, "endedAt": null}"#;
+const JOINED: &str =
+    r#"{"user_id": "0", "display_name": "Player", "character_name": "Hero", "character_class": "rogue"}"#;
+const STATUS: &str = r#"{"from": "waiting", "to": "active", "started_at": null, "ended_at": null}"#;
 /// What the table is told of a roll.
-pub const ROLLED: &str = r#"{"rollId": "0", "characterName": "Hero", "rollType": "attack", "attribute": "might",
+pub const ROLLED: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attack", "attribute": "might",
     "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
 
 /// All writes.

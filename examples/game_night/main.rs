@@ -170,14 +170,14 @@ async fn tell(listener: &IdentityConnection, session: Uuid, mut seen: i64) -> Re
         seen = event.seq;
         let p = |key: &str| event.payload[key].to_string().replace('"', "").replace("null", "none");
         let text = match event.event_type.as_str() {
-            "dice_rolled" if event.payload["rollType"] == "initiative" => {
-                format!("{} rolls {} for initiative", p("characterName"), p("total"))
+            "dice_rolled" if event.payload["roll_type"] == "initiative" => {
+                format!("{} rolls {} for initiative", p("character_name"), p("total"))
             }
             "dice_rolled" => {
-                let roll = [p("characterName"), p("results"), p("modifiedTotal"), p("difficulty"), p("outcome")];
+                let roll = [p("character_name"), p("results"), p("modified_total"), p("difficulty"), p("outcome")];
                 format!("{} rolls {}: {} against {}, {}", roll[0], roll[1], roll[2], roll[3], roll[4])
             }
-            "player_joined" => format!("{} as {}, seat {}", p("displayName"), p("characterName"), p("seatsTaken")),
+            "player_joined" => format!("{} as {}, seat {}", p("display_name"), p("character_name"), p("seats_taken")),
             _ => format!("{} -> {}", p("from"), p("to")),
         };
         println!("  {} {text}", format!("{:<18}", event.event_type).cyan());

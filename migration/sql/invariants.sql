@@ -8,15 +8,21 @@ WITH live AS (
 seats AS (
   SELECT session_id, count(*) FILTER (WHERE is_active) AS taken FROM public.session_players GROUP BY session_id
 ),
-every_session AS (
-  SELECT id, seer_id, adventure_id, status FROM public.sessions
-  UNION ALL
-  SELECT id, seer_id, adventure_id, status FROM public.archived_sessions
-),
 every_seat AS (
   SELECT session_id, user_id FROM public.session_players
   UNION ALL
   SELECT session_id, user_id FROM public.archived_session_players
+),
+-- Completed sessions in which somebody besides the Seer was seated: only they count.
+counted AS (
+  SELECT session.id, session.seer_id, session.adventure_id
+  FROM (
+    SELECT id, seer_id, adventure_id, status FROM public.sessions
+    UNION ALL
+    SELECT id, seer_id, adventure_id, status FROM public.archived_sessions
+  ) AS session
+  WHERE session.status = 'completed'
+    AND EXISTS (SELECT FROM every_seat AS seat WHERE seat.session_id = session.id AND seat.user_id <> session.seer_id)
 )
 SELECT 'a session counts the seats that are taken' AS invariant, session.id::text AS row,
   format('%s counted, %s taken', session.seats_taken, coalesce(seats.taken, 0)) AS detail
@@ -27,13 +33,48 @@ SELECT 'no session seats more than it has seats', session.id::text, format('%s o
 FROM public.sessions AS session JOIN seats ON seats.session_id = session.id
 WHERE seats.taken > session.max_players
 UNION ALL
-SELECT 'ten living characters an account', user_id::text, count(*)::text
-FROM public.characters
-WHERE retired_at IS NULL
-GROUP BY user_id
-HAVING count(*) > 10
+SELECT 'an account counts what it holds, within its limits', profile.id::text, format('%s counted, %s held', counted, held)
+FROM public.users AS profile
+CROSS JOIN LATERAL (
+  SELECT
+    ARRAY[living_characters, retired_characters, live_seats, live_sessions, adventure_count] AS counted,
+    ARRAY[
+      (SELECT count(*) FROM public.characters WHERE user_id = profile.id AND retired_at IS NULL),
+      (SELECT count(*) FROM public.characters WHERE user_id = profile.id AND retired_at IS NOT NULL),
+      (
+        SELECT count(*)
+        FROM public.session_players AS seat JOIN live ON live.id = seat.session_id
+        WHERE seat.user_id = profile.id AND seat.is_active
+      ),
+      (SELECT count(*) FROM live WHERE live.seer_id = profile.id),
+      (SELECT count(*) FROM public.adventures WHERE creator_id = profile.id)
+    ]::integer[] AS held
+) AS counts
+WHERE counted <> held
+  OR held[1] > 10 OR held[2] > 100 OR held[3] > 20 OR held[4] > 20 OR held[5] > 200
 UNION ALL
-SELECT 'who sits at a live table does so with a living character of the own', seat.session_id::text, seat.user_id::text
+SELECT 'a character counts the live sessions in which it is seated', hero.id::text, format('%s counted, %s held', hero.live_seats, held.seats)
+FROM public.characters AS hero
+CROSS JOIN LATERAL (
+  SELECT count(*) AS seats
+  FROM public.session_players AS seat JOIN live ON live.id = seat.session_id
+  WHERE seat.character_id = hero.id AND seat.is_active
+) AS held
+WHERE hero.live_seats <> held.seats
+UNION ALL
+SELECT 'an adventure counts its creatures', adventure.id::text, format('%s counted, %s held', adventure.creature_count, held.creatures)
+FROM public.adventures AS adventure
+CROSS JOIN LATERAL (
+  SELECT count(*) AS creatures FROM public.creatures WHERE adventure_id = adventure.id
+) AS held
+WHERE adventure.creature_count <> held.creatures
+UNION ALL
+SELECT 'the gate of an account is open until it is closed', profile.id::text, profile.closed_at::text
+FROM public.users AS profile
+LEFT JOIN private.account_gates AS gate ON gate.account_id = profile.id
+WHERE gate.is_open IS DISTINCT FROM (profile.closed_at IS NULL)
+UNION ALL
+SELECT 'who is seated in a live session has a living character of their own there', seat.session_id::text, seat.user_id::text
 FROM public.session_players AS seat
 JOIN live ON live.id = seat.session_id
 JOIN public.characters AS hero ON hero.id = seat.character_id
@@ -82,13 +123,13 @@ WHERE roll.created_at BETWEEN now() - INTERVAL '23 hours' AND now()
     SELECT FROM public.session_events AS event
     WHERE event.session_id = roll.session_id
       AND event.event_type = 'dice_rolled'
-      AND event.payload ->> 'rollId' = roll.id::text
+      AND event.payload ->> 'roll_id' = roll.id::text
   )
 UNION ALL
-SELECT 'the table was told of nothing that did not happen', event.id::text, event.payload ->> 'rollId'
+SELECT 'the table was told of nothing that did not happen', event.id::text, event.payload ->> 'roll_id'
 FROM public.session_events AS event
 WHERE event.event_type = 'dice_rolled'
-  AND NOT EXISTS (SELECT FROM public.dice_rolls AS roll WHERE roll.id::text = event.payload ->> 'rollId')
+  AND NOT EXISTS (SELECT FROM public.dice_rolls AS roll WHERE roll.id::text = event.payload ->> 'roll_id')
 UNION ALL
 SELECT 'the last that a table was told of its status is its status', session.id::text, told.status
 FROM public.sessions AS session
@@ -104,7 +145,7 @@ UNION ALL
 SELECT 'who ran games has them counted', profile.id::text, format('%s counted, %s run', profile.games_run, run.games)
 FROM public.users AS profile
 JOIN (
-  SELECT seer_id, count(*) AS games FROM every_session WHERE status = 'completed' GROUP BY seer_id
+  SELECT seer_id, count(*) AS games FROM counted GROUP BY seer_id
 ) AS run ON run.seer_id = profile.id
 WHERE profile.games_run < run.games
 UNION ALL
@@ -112,8 +153,7 @@ SELECT 'who played games has them counted', profile.id::text, format('%s counted
 FROM public.users AS profile
 JOIN (
   SELECT seat.user_id, count(*) AS games
-  FROM every_seat AS seat JOIN every_session AS session ON session.id = seat.session_id
-  WHERE session.status = 'completed'
+  FROM every_seat AS seat JOIN counted AS session ON session.id = seat.session_id
   GROUP BY seat.user_id
 ) AS played ON played.user_id = profile.id
 WHERE profile.games_played < played.games
@@ -121,29 +161,29 @@ UNION ALL
 SELECT 'an adventure counts the games that played it', adventure.id::text, format('%s counted, %s played', adventure.times_played, played.games)
 FROM public.adventures AS adventure
 JOIN (
-  SELECT adventure_id, count(*) AS games FROM every_session WHERE status = 'completed' GROUP BY adventure_id
+  SELECT adventure_id, count(*) AS games FROM counted GROUP BY adventure_id
 ) AS played ON played.adventure_id = adventure.id
 WHERE adventure.times_played < played.games
 UNION ALL
 SELECT 'a session is played or archived, not both', session.id::text, archived.archived_at::text
 FROM public.sessions AS session JOIN public.archived_sessions AS archived ON archived.id = session.id
 UNION ALL
-SELECT 'an account that was closed sits nowhere, runs nothing that waits, and has no draft', profile.id::text, what.remains
+SELECT 'a closed account holds no live seat, runs no live session, and has no draft', profile.id::text, what.remains
 FROM public.users AS profile
 CROSS JOIN LATERAL (
   SELECT 'seat ' || seat.session_id AS remains
   FROM public.session_players AS seat JOIN live ON live.id = seat.session_id
   WHERE seat.user_id = profile.id AND seat.is_active
   UNION ALL
-  SELECT 'session ' || live.id FROM live WHERE live.seer_id = profile.id AND live.status IN ('waiting', 'starting_soon')
+  SELECT 'session ' || live.id FROM live WHERE live.seer_id = profile.id
   UNION ALL
   SELECT 'adventure ' || draft.id FROM public.adventures AS draft
   WHERE draft.creator_id = profile.id AND draft.status = 'draft'
   UNION ALL
   SELECT 'name' WHERE profile.display_name <> 'Former player' OR profile.avatar_url IS NOT NULL OR profile.bio IS NOT NULL
 ) AS what
-WHERE profile.email = profile.id || '@deleted.invalid'
+WHERE profile.closed_at IS NOT NULL
 UNION ALL
-SELECT 'every account has a profile', account.id::text, account.created_at::text
+SELECT 'every account has its profile', account.id::text, account.created_at::text
 FROM auth.users AS account
-WHERE NOT EXISTS (SELECT FROM public.users AS profile WHERE profile.id = account.id);
+WHERE NOT EXISTS (SELECT FROM public.users AS profile WHERE profile.id = account.id AND profile.account_id = account.id);

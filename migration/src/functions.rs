@@ -19,6 +19,7 @@ pub(crate) const RULES: &[&str] = &[
     "private.require_open_account()",
     "private.refuse_closed_account()",
     "private.count_for_account(uuid, integer, integer, integer, integer, integer)",
+    "private.lock_sessions(uuid[])",
     "private.limit_inserted_rows()",
     "private.my_session_ids()",
     "private.my_archived_session_ids()",
@@ -29,6 +30,7 @@ pub(crate) const RULES: &[&str] = &[
     "private.web_address(jsonb)",
     "private.kept_email(uuid, text)",
     "private.change_email(uuid, text)",
+    "private.make_gate()",
     "private.lock_account(uuid)",
     "private.handle_deleted_user()",
     "private.delete_unshared(uuid)",
@@ -55,10 +57,13 @@ pub(crate) const RULES: &[&str] = &[
     "private.update_user_stats()",
     "private.tell_session_change()",
     "private.prepare_seat()",
+    "private.stamp_removal()",
     "private.check_session_capacity()",
     "private.claim_heroic_save()",
     "private.roll_dice()",
     "private.tell_roll()",
+    "private.can_broadcast()",
+    "private.broadcast_event()",
     "private.number_event()",
     "private.clean_events(integer)",
     "private.cleanup_old_events()",
@@ -94,6 +99,7 @@ pub(crate) const ACCESS: &[&str] = &[
     "private.join_by_code(text, uuid)",
     "private.may_roll(uuid, uuid, uuid)",
     "private.is_public_archived_session(uuid)",
+    "private.can_follow(text)",
 ];
 
 /// Takes from the API's roles what default privileges gave them on the functions.

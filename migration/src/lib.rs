@@ -22,6 +22,9 @@ pub use guard::{Refusal, check_known};
 /// What always holds, as one query that must return no row: a tool for operators, and for tests.
 pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 
+/// Sets every counter to what the rows say, for rows that came while triggers were off. To be run in a transaction.
+pub const RECOUNT: &str = include_str!("../sql/recount.sql");
+
 /// The schema's migrations, in the order in which they tell its story: the platform that it stands on, types and
 /// tables, the rules that they keep, who may touch them, what everyone sees at once, and the jobs that keep it tidy.
 ///

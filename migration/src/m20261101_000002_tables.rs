@@ -14,6 +14,7 @@ impl MigrationTrait for Migration {
         crate::execute(manager, tables::CHECKS).await?;
         crate::execute(manager, &functions::close(functions::CHECKS)).await?;
         tables::create(manager).await?;
+        crate::execute(manager, include_str!("../sql/tables/gates.sql")).await?;
         crate::execute(manager, tables::BOUNDS).await?;
         crate::execute(manager, tables::VACUUM).await?;
         crate::execute(manager, include_str!("../sql/tables/close.sql")).await
@@ -21,6 +22,7 @@ impl MigrationTrait for Migration {
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         crate::begin(manager).await?;
+        crate::execute(manager, "DROP TABLE private.account_gates").await?;
         tables::drop(manager).await?;
         crate::execute(manager, &functions::drop(functions::CHECKS)).await
     }

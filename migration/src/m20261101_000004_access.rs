@@ -7,7 +7,7 @@ use crate::{functions, tables::TABLES};
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
-const ACCESS: [&str; 11] = [
+const ACCESS: [&str; 12] = [
     include_str!("../sql/access/users.sql"),
     include_str!("../sql/access/characters.sql"),
     include_str!("../sql/access/adventures.sql"),
@@ -19,6 +19,7 @@ const ACCESS: [&str; 11] = [
     include_str!("../sql/access/tutorial_progress.sql"),
     include_str!("../sql/access/archive.sql"),
     include_str!("../sql/access/closed_accounts.sql"),
+    include_str!("../sql/access/broadcast.sql"),
 ];
 
 /// Opens what is meant to be open, on tables that are closed.

@@ -54,7 +54,8 @@ async fn the_settings_of_an_identity_are_verified_and_not_left_over() {
     let (_database, pool, role) = tenants().await;
     let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
     other.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
-    for change in ["SET LOCAL app.tenant = 'other'", "SET app.tenant = 'other'", "SET app.admin = 'yes'", "RESET ROLE"] {
+    for change in ["SET LOCAL app.tenant = 'other'", "SET app.tenant = 'other'", "SET app.admin = 'yes'", "RESET ROLE"]
+    {
         let tx = acme.begin().await.unwrap();
         assert_eq!(code(tx.execute_unprepared(change).await), "identity_changed", "{change}");
         assert_eq!(code(tx.commit().await), "identity_changed", "{change}");

@@ -172,4 +172,6 @@ const ELEVATED: &[(&str, &str)] = &[
     ),
     ("clean_events", "upkeep in batches"),
     ("archive_sessions", "upkeep in batches"),
+    ("cancel_abandoned_sessions", "upkeep in batches"),
+    ("renew_session_code", "another code for a live session of one's own; to the service, for any"),
 ];

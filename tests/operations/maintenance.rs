@@ -10,6 +10,9 @@ pub fn operations() -> Vec<Operation> {
         operation!("maintenance.clean_events", SERVICE, |tx, scene| {
             tx.maintenance().clean_events(Run::default(), |_| ())
         }),
+        operation!("maintenance.cancel_abandoned", SERVICE, |tx, scene| {
+            tx.maintenance().cancel_abandoned(Run::default(), |_| ())
+        }),
         operation!("maintenance.archive_sessions", SERVICE, |tx, scene| {
             tx.maintenance().archive_sessions(Run::default(), |_| ())
         }),

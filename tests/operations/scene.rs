@@ -29,9 +29,12 @@ pub struct Scene {
     pub player: Player,
     pub left: Player,
     pub stranger: Player,
-    /// An account with ten characters that live, and one that is retired.
+    /// An account with ten characters that live, one of them in twenty live sessions, and one that is retired; a session of
+    /// which it gave the seat up; it runs twenty live sessions itself.
     pub crowded: Uuid,
+    pub crowded_living: Uuid,
     pub crowded_retired: Uuid,
+    pub given_up: Uuid,
     /// An account that was erased, with a retired character.
     pub erased: Uuid,
     pub erased_retired: Uuid,
@@ -62,7 +65,7 @@ pub struct Scene {
     /// Of the Seer's; waiting, with three of six seats taken; and with both of two, the one who left among them.
     pub roomy: Uuid,
     pub crammed: Uuid,
-    /// Active, with nobody seated.
+    /// Active, after its only player left.
     pub lonely: Uuid,
     pub failed: Uuid,
     pub succeeded: Uuid,
@@ -171,6 +174,39 @@ impl Scene {
         owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{erased}'")).await.unwrap();
         owner.exec(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{crammed}'")).await.unwrap();
         owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{lonely}'")).await.unwrap();
+        owner
+            .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{lonely}'"))
+            .await
+            .unwrap();
+        let opened = format!(
+            "INSERT INTO sessions (seer_id, adventure_id) SELECT '{crowded}', '{adventure}' FROM generate_series(1, 20)"
+        );
+        owner.exec(&opened).await.unwrap();
+
+        // The Seer removed who left one of them.
+        owner
+            .exec(&format!(
+                "UPDATE session_players SET removed_at = now() WHERE session_id = '{soon}' AND user_id = '{}'",
+                left.id
+            ))
+            .await
+            .unwrap();
+        let seers = world.accounts(2).await;
+        let sit = format!(
+            "WITH opened AS (
+               INSERT INTO sessions (seer_id, adventure_id)
+               SELECT ('{seers}'::uuid[])[1 + i % 2], '{adventure}' FROM generate_series(1, {{}}) AS i
+               RETURNING id
+             )
+             INSERT INTO session_players (session_id, user_id, character_id)
+             SELECT id, '{crowded}', '{learned}' FROM opened RETURNING session_id"
+        );
+        let given_up: Uuid = owner.value(&sit.replace("{}", "1")).await.unwrap();
+        owner
+            .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{given_up}'"))
+            .await
+            .unwrap();
+        owner.exec(&sit.replace("{}", "20")).await.unwrap();
 
         // In the future, where a heroic save is never too late.
         let hero = player.character;
@@ -190,7 +226,9 @@ impl Scene {
             left,
             stranger,
             crowded,
+            crowded_living: learned,
             crowded_retired,
+            given_up,
             erased,
             erased_retired,
             erased_living,

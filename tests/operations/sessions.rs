@@ -43,14 +43,7 @@ pub fn operations() -> Vec<Operation> {
         ),
         operation!(
             "sessions.join_public",
-            [
-                "not_signed_in",
-                "done",
-                "character_not_yours",
-                "character_not_yours",
-                "character_not_yours",
-                "not_signed_in"
-            ],
+            ["not_signed_in", "done", "character_not_yours", "done", "character_not_yours", "not_signed_in"],
             |tx, scene| tx.sessions().join_public(scene.waiting, scene.stranger.character)
         ),
         operation!(
@@ -70,7 +63,7 @@ pub fn operations() -> Vec<Operation> {
         ),
         operation!(
             "sessions.seat",
-            ["not_signed_in", "done", "not_allowed", "not_allowed", "done", "done"],
+            ["not_signed_in", "done", "not_allowed", "not_allowed", "not_allowed", "done"],
             |tx, scene| tx.sessions().seat(scene.waiting, scene.stranger.id, scene.stranger.character)
         ),
         operation!(
@@ -78,6 +71,12 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_found", "not_found", "done", "done", "done"],
             |tx, scene| tx.sessions().remove(scene.active, scene.player.id)
         ),
+        operation!(
+            "sessions.readmit",
+            ["not_signed_in", "not_found", "player_removed", "not_found", "done", "done"],
+            |tx, scene| tx.sessions().readmit(scene.soon, scene.left.id)
+        ),
+        operation!("sessions.renew_code", RUN, |tx, scene| tx.sessions().renew_code(scene.waiting)),
         operation!("sessions.announce", RUN, |tx, scene| tx.sessions().announce(scene.waiting)),
         operation!("sessions.withdraw", RUN_PRIVATE, |tx, scene| tx.sessions().withdraw(scene.soon)),
         operation!("sessions.start", RUN, |tx, scene| tx.sessions().start(scene.waiting)),
@@ -181,23 +180,52 @@ fn taking_seats() -> Vec<Refusal> {
         refusal!("sessions.change_character", Player, "character_retired", |tx, scene| {
             tx.sessions().change_character(scene.waiting, scene.retired)
         }),
-        refusal!("sessions.seat", Seer, "session_full", |tx, scene| {
+        refusal!("sessions.seat", Service, "session_full", |tx, scene| {
             tx.sessions().seat(scene.crammed, scene.stranger.id, scene.stranger.character)
         }),
-        refusal!("sessions.seat", Seer, "session_over", |tx, scene| {
+        refusal!("sessions.seat", Service, "session_over", |tx, scene| {
             tx.sessions().seat(scene.over, scene.stranger.id, scene.stranger.character)
         }),
-        refusal!("sessions.seat", Seer, "character_not_yours", |tx, scene| {
+        refusal!("sessions.seat", Service, "character_not_yours", |tx, scene| {
             tx.sessions().seat(scene.waiting, scene.stranger.id, scene.spare)
         }),
-        refusal!("sessions.seat", Seer, "character_retired", |tx, scene| {
+        refusal!("sessions.seat", Service, "character_retired", |tx, scene| {
             tx.sessions().seat(scene.waiting, scene.crowded, scene.crowded_retired)
         }),
-        refusal!("sessions.seat", Seer, "not_found", |tx, scene| {
+        refusal!("sessions.seat", Service, "not_found", |tx, scene| {
             tx.sessions().seat(scene.waiting, scene.stranger.id, Uuid::new_v4())
         }),
-        refusal!("sessions.seat", Seer, "account_closed", |tx, scene| {
+        refusal!("sessions.seat", Service, "account_closed", |tx, scene| {
             tx.sessions().seat(scene.waiting, scene.erased, scene.erased_living)
+        }),
+        refusal!("sessions.seat", Seer, "not_your_choice", |tx, scene| {
+            tx.sessions().seat(scene.roomy, scene.left.id, scene.left.character)
+        }),
+        refusal!("sessions.seat", Service, "seat_limit_reached", |tx, scene| {
+            tx.sessions().seat(scene.waiting, scene.crowded, scene.crowded_living)
+        }),
+        refusal!("sessions.join", Crowded, "seat_limit_reached", |tx, scene| async {
+            tx.sessions().join(&scene.code(scene.waiting).await, scene.crowded_living).await
+        }),
+        refusal!("sessions.join_public", Crowded, "seat_limit_reached", |tx, scene| {
+            tx.sessions().join_public(scene.waiting, scene.crowded_living)
+        }),
+        refusal!("sessions.come_back", Crowded, "seat_limit_reached", |tx, scene| {
+            tx.sessions().come_back(scene.given_up, scene.crowded_living)
+        }),
+        refusal!("sessions.join", Left, "player_removed", |tx, scene| async {
+            tx.sessions().join(&scene.code(scene.soon).await, scene.left.character).await
+        }),
+        refusal!("sessions.join_public", Left, "player_removed", |tx, scene| {
+            tx.sessions().join_public(scene.soon, scene.left.character)
+        }),
+        refusal!("sessions.come_back", Left, "player_removed", |tx, scene| {
+            tx.sessions().come_back(scene.soon, scene.left.character)
+        }),
+        refusal!("sessions.renew_code", Seer, "session_over", |tx, scene| tx.sessions().renew_code(scene.over)),
+        refusal!("sessions.renew_code", Seer, "not_found", |tx, scene| tx.sessions().renew_code(Uuid::new_v4())),
+        refusal!("sessions.renew_code", Erased, "account_closed", |tx, scene| {
+            tx.sessions().renew_code(scene.waiting)
         }),
         refusal!("sessions.remove", Seer, "session_over", |tx, scene| {
             tx.sessions().remove(scene.over, scene.player.id)
@@ -210,7 +238,9 @@ fn running() -> Vec<Refusal> {
         refusal!("sessions.create", Stranger, "adventure_not_playable", |tx, scene| {
             tx.sessions().create(NewSession { adventure_id: scene.draft, ..Default::default() })
         }),
-        refusal!("sessions.create", Stranger, "not_found", |tx, scene| tx.sessions().create(NewSession::default())),
+        refusal!("sessions.create", Crowded, "session_limit_reached", |tx, scene| {
+            tx.sessions().create(NewSession { adventure_id: scene.adventure, ..Default::default() })
+        }),
         refusal!("sessions.create", Stranger, "id_conflict", |tx, scene| {
             let id = Some(scene.waiting);
             tx.sessions().create(NewSession { id, adventure_id: scene.adventure, ..Default::default() })

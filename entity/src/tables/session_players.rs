@@ -18,6 +18,8 @@ pub struct Model {
     pub left_at: Option<DateTimeWithTimeZone>,
     pub heroic_saves_encounter: i32,
     pub removed_at: Option<DateTimeWithTimeZone>,
+    #[sea_orm(unique)]
+    pub replica_id: Uuid,
     #[sea_orm(
         belongs_to,
         from = "character_id",

@@ -31,6 +31,7 @@ GRANT EXECUTE ON FUNCTION
   private.change_hit_points(uuid, integer),
   private.close_account(uuid),
   private.require_open_account(),
+  private.can_follow(text),
   private.is_readable(jsonb, integer)
 TO authenticated;
 

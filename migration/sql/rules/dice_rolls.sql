@@ -198,24 +198,24 @@ BEGIN
     NEW.session_id,
     'dice_rolled',
     jsonb_build_object(
-      'rollId', NEW.id,
-      'characterId', NEW.character_id,
-      'creatureId', NEW.creature_id,
-      'characterName', NEW.character_name,
-      'rollType', NEW.roll_type,
+      'roll_id', NEW.id,
+      'character_id', NEW.character_id,
+      'creature_id', NEW.creature_id,
+      'character_name', NEW.character_name,
+      'roll_type', NEW.roll_type,
       'attribute', NEW.attribute,
       'difficulty', NEW.difficulty,
       'modifiers', NEW.modifiers,
-      'diceCount', NEW.dice_count,
+      'dice_count', NEW.dice_count,
       'results', NEW.results,
       'total', NEW.total,
-      'modifiedTotal', NEW.modified_total,
+      'modified_total', NEW.modified_total,
       'margin', NEW.margin,
       'outcome', NEW.outcome,
       'success', NEW.success,
       'description', NEW.description,
-      'animationSeed', NEW.animation_seed,
-      'originalRollId', NEW.original_roll_id
+      'animation_seed', NEW.animation_seed,
+      'original_roll_id', NEW.original_roll_id
     )
   );
   RETURN NULL;

@@ -13,12 +13,12 @@ BEGIN
       'CREATE OR REPLACE TRIGGER limit_rows_start
          BEFORE INSERT ON public.%1$I
          FOR EACH STATEMENT
-         WHEN (pg_trigger_depth() = 0 AND NOT private.is_server())
+         WHEN (pg_trigger_depth() = 0 AND current_setting(''role'') IN (''anon'', ''authenticated''))
          EXECUTE FUNCTION private.limit_inserted_rows();
        CREATE OR REPLACE TRIGGER limit_rows
          BEFORE INSERT ON public.%1$I
          FOR EACH ROW
-         WHEN (pg_trigger_depth() = 0 AND NOT private.is_server())
+         WHEN (pg_trigger_depth() = 0 AND current_setting(''role'') IN (''anon'', ''authenticated''))
          EXECUTE FUNCTION private.limit_inserted_rows();',
       relation
     );

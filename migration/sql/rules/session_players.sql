@@ -37,6 +37,16 @@ BEGIN
     RETURN NEW;
   END IF;
 
+  IF (NEW.is_active <> OLD.is_active OR NEW.character_id <> OLD.character_id)
+    AND EXISTS (SELECT FROM public.sessions WHERE id = NEW.session_id AND status IN ('completed', 'cancelled'))
+  THEN
+    -- Here too, where nothing is waited for: whoever archives the session holds it, and wants this seat.
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP004',
+      MESSAGE = 'The session is over',
+      TABLE = 'session_players',
+      CONSTRAINT = 'session_live';
+  END IF;
   IF is_user AND NEW.user_id <> me
     AND (NEW.character_id <> OLD.character_id OR (NEW.is_active AND NOT OLD.is_active))
   THEN
@@ -67,9 +77,21 @@ BEGIN
     NEW.left_at := NULL;
   ELSIF NOT NEW.is_active AND OLD.is_active THEN
     NEW.left_at := now();
-    IF is_user AND NEW.user_id <> me THEN
-      NEW.removed_at := now();
-    END IF;
+  END IF;
+  RETURN NEW;
+END
+$$;
+
+-- A Seer who makes a seat inactive removes the player, also one who has just left.
+CREATE OR REPLACE FUNCTION private.stamp_removal()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF NEW.user_id <> auth.uid() AND NOT private.is_server() THEN
+    NEW.removed_at := now();
   END IF;
   RETURN NEW;
 END
@@ -84,7 +106,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  final CONSTANT public.session_status[] := '{completed,cancelled}';
+  final CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
   -- What was given up and what was taken, as parallel arrays.
   of_session uuid[];
   of_user uuid[];
@@ -125,6 +147,7 @@ BEGIN
     RETURN NULL;
   END IF;
 
+  PERFORM private.lock_sessions(ARRAY(SELECT DISTINCT id FROM unnest(of_session) AS changed (id)));
   FOR played IN
     SELECT session_id, sum(seats)::integer AS seats, bool_or(swapped) AS swaps_character
     FROM (
@@ -138,8 +161,7 @@ BEGIN
     SELECT status, seats_taken, max_players
     INTO target
     FROM public.sessions
-    WHERE id = played.session_id
-    FOR NO KEY UPDATE;
+    WHERE id = played.session_id;
     CONTINUE WHEN NOT FOUND; -- The session itself is deleted, or the foreign key answers.
     IF target.status = ANY (final) AND TG_OP <> 'DELETE' THEN
       RAISE EXCEPTION USING
@@ -220,14 +242,14 @@ BEGIN
     seat.session_id,
     CASE WHEN seat.seats > 0 THEN 'player_joined' ELSE 'player_left' END,
     jsonb_build_object(
-      'userId', seat.user_id,
-      'displayName', profile.display_name,
-      'avatarUrl', profile.avatar_url,
-      'characterId', seat.character_id,
-      'characterName', hero.name,
-      'characterClass', hero.class,
-      'seatsTaken', session.seats_taken,
-      'maxPlayers', session.max_players
+      'user_id', seat.user_id,
+      'display_name', profile.display_name,
+      'avatar_url', profile.avatar_url,
+      'character_id', seat.character_id,
+      'character_name', hero.name,
+      'character_class', hero.class,
+      'seats_taken', session.seats_taken,
+      'max_players', session.max_players
     )
   FROM (
     -- A changed character is neither.
@@ -247,6 +269,13 @@ $$;
 CREATE OR REPLACE TRIGGER prepare_seat
   BEFORE INSERT OR UPDATE OF is_active, character_id, removed_at ON public.session_players
   FOR EACH ROW EXECUTE FUNCTION private.prepare_seat();
+
+-- Fires when a statement names the column, whether or not it changes: named to come after the trigger above.
+CREATE OR REPLACE TRIGGER prepare_seat_removal
+  BEFORE UPDATE OF is_active ON public.session_players
+  FOR EACH ROW
+  WHEN (NOT NEW.is_active AND OLD.removed_at IS NULL)
+  EXECUTE FUNCTION private.stamp_removal();
 
 CREATE OR REPLACE TRIGGER enforce_session_capacity
   AFTER INSERT ON public.session_players

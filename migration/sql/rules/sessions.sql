@@ -201,7 +201,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  final CONSTANT public.session_status[] := '{completed,cancelled}';
+  final CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
   ended uuid[];
   counted uuid[];
   heroes uuid[];
@@ -319,7 +319,9 @@ BEGIN
 END
 $$;
 
--- A live session that is deleted gives back what it holds; its seats go with it, when they cannot see it any more.
+-- A live session that is deleted gives back what it holds; its seats go with it, when they cannot see it any more. The session
+-- is locked already, which comes after its seats in the lock order: a deletion that meets somebody else's change gives way at
+-- once instead of waiting.
 CREATE OR REPLACE FUNCTION private.release_deleted_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -327,26 +329,22 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  seats public.session_players[] := ARRAY(
+  seats public.session_players[];
+  given public.session_players;
+BEGIN
+  PERFORM FROM public.session_players WHERE session_id = OLD.id FOR UPDATE NOWAIT;
+  seats := ARRAY(
     SELECT seat
     FROM public.session_players AS seat
     WHERE seat.session_id = OLD.id
       AND seat.is_active
-    ORDER BY seat.user_id
   );
-  given public.session_players;
-BEGIN
-  PERFORM
-  FROM public.characters
-  WHERE id IN (SELECT character_id FROM unnest(seats))
-  ORDER BY id
-  FOR NO KEY UPDATE;
+  PERFORM FROM public.characters WHERE id IN (SELECT character_id FROM unnest(seats)) FOR NO KEY UPDATE NOWAIT;
   PERFORM
   FROM public.users
   WHERE id = OLD.seer_id
     OR id IN (SELECT user_id FROM unnest(seats))
-  ORDER BY id
-  FOR NO KEY UPDATE;
+  FOR NO KEY UPDATE NOWAIT;
   FOREACH given IN ARRAY seats
   LOOP
     UPDATE public.characters
@@ -372,7 +370,7 @@ BEGIN
     VALUES (
       NEW.id,
       'session_status',
-      jsonb_build_object('from', OLD.status, 'to', NEW.status, 'startedAt', NEW.started_at, 'endedAt', NEW.ended_at)
+      jsonb_build_object('from', OLD.status, 'to', NEW.status, 'started_at', NEW.started_at, 'ended_at', NEW.ended_at)
     );
   END IF;
   IF NEW.current_scene_id IS DISTINCT FROM OLD.current_scene_id THEN
@@ -396,7 +394,7 @@ BEGIN
     VALUES (
       NEW.id,
       'game_state',
-      jsonb_build_object('gameState', NEW.game_state, 'version', NEW.game_state_version)
+      jsonb_build_object('game_state', NEW.game_state, 'version', NEW.game_state_version)
     );
   END IF;
   RETURN NULL;

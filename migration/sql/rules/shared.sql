@@ -9,7 +9,7 @@
 -- **A limit is a counter** beside the row that owns it (`sessions.seats_taken`, `users.living_characters`, ...), which an
 -- AFTER trigger updates and a check bounds. An update is seen at every isolation level; a count of rows is not.
 --
--- **Lock order**, everywhere: seats, then sessions, then characters, then users, then adventures; several rows of one
+-- **Lock order**, everywhere: the gate of the account that asks, then seats, then sessions, then characters, then users, then adventures; several rows of one
 -- table in the order of their key, across the whole statement. Each trigger keeps to it, so no two can wait for each other.
 
 -- `updated_at` tells the last change, whoever made it.
@@ -110,8 +110,8 @@ END
 $$;
 
 -- True, or the error that the caller's account is closed. The lock keeps the answer true until the end of the
--- transaction: closing takes the row FOR UPDATE, and a write that comes while it does waits here. It is the lock of a
--- foreign key, so that it does not wait for counters of the same row.
+-- transaction: closing locks the gate alone, and a write that comes while it does waits here. The first lock of both, so that
+-- neither waits for the other with anything in its hands.
 CREATE OR REPLACE FUNCTION private.require_open_account()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -120,15 +120,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  closed timestamptz;
+  can_write boolean;
 BEGIN
   IF me IS NOT NULL THEN
-    SELECT closed_at
-    INTO closed
-    FROM public.users
-    WHERE id = me
+    SELECT is_open
+    INTO can_write
+    FROM private.account_gates
+    WHERE account_id = me
     FOR KEY SHARE;
-    IF closed IS NOT NULL THEN
+    IF NOT can_write THEN
       PERFORM private.refuse_closed_account();
     END IF;
   END IF;
@@ -231,6 +231,42 @@ BEGIN
         CONSTRAINT = 'adventure_limit';
     END IF;
     -- Something was given back between the two statements: there is room now.
+  END LOOP;
+END
+$$;
+
+-- Locks sessions without holding one while waiting for another: a statement of their Seer's locks them in whatever order it
+-- finds them. What is busy is waited for first, with nothing in the hands, and then all are tried again.
+CREATE OR REPLACE FUNCTION private.lock_sessions(sessions uuid[])
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  busy uuid := sessions[1];
+  session uuid;
+BEGIN
+  IF cardinality(sessions) = 1 THEN
+    PERFORM FROM public.sessions WHERE id = busy FOR NO KEY UPDATE;
+    RETURN;
+  END IF;
+  LOOP
+    BEGIN
+      session := NULL;
+      PERFORM FROM public.sessions WHERE id = busy FOR NO KEY UPDATE;
+      FOREACH session IN ARRAY sessions
+      LOOP
+        PERFORM FROM public.sessions WHERE id = session FOR NO KEY UPDATE NOWAIT;
+      END LOOP;
+      RETURN;
+    EXCEPTION
+      WHEN lock_not_available THEN
+        IF session IS NULL THEN
+          RAISE; -- The caller's own lock_timeout.
+        END IF;
+        busy := session;
+    END;
   END LOOP;
 END
 $$;

@@ -79,6 +79,9 @@ BEGIN
       avatar_url = CASE WHEN profile.closed_at IS NULL THEN profile.avatar_url ELSE avatar END,
       closed_at = NULL
   WHERE profile.id = account;
+  UPDATE private.account_gates
+  SET is_open = true
+  WHERE account_id = account;
   PERFORM private.change_email(account, address);
 END
 $$;
@@ -134,9 +137,23 @@ BEGIN
 END
 $$;
 
--- Locks all rows that closing an account changes, in the lock order, and the account itself so that nothing can be added
--- to it before the end of the transaction. What was added between the first lock and the last is not locked yet: then the
--- locks are given back and taken again. The last attempt takes the account first, whoever may have to give way.
+-- Each account has its gate.
+CREATE OR REPLACE FUNCTION private.make_gate()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  INSERT INTO private.account_gates (account_id, is_open)
+  VALUES (NEW.id, NEW.closed_at IS NULL)
+  ON CONFLICT DO NOTHING;
+  RETURN NULL;
+END
+$$;
+
+-- Locks all rows that closing an account changes: first its gate, which no write of the account is inside then, and the rest
+-- in the lock order, people of the sessions that will end among them.
 CREATE OR REPLACE FUNCTION private.lock_account(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -144,72 +161,44 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  attempts CONSTANT integer := 10;
-  live CONSTANT public.session_status[] := '{waiting,starting_soon,active,paused}';
-  locked uuid[];
+  live CONSTANT public.session_status[] := '{waiting,starting_soon,active,paused}'::public.session_status[];
+  seated uuid[];
+  sessions uuid[];
   person uuid;
 BEGIN
-  FOR attempt IN 1 .. attempts
+  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
+  seated := ARRAY(
+    SELECT seat.session_id
+    FROM public.session_players AS seat
+    JOIN public.sessions AS session ON session.id = seat.session_id
+    WHERE seat.user_id = account
+      AND seat.is_active
+      AND session.status = ANY (live)
+    ORDER BY seat.session_id
+    FOR NO KEY UPDATE OF seat
+  );
+  sessions := ARRAY(
+    SELECT id
+    FROM public.sessions
+    WHERE status = ANY (live)
+      AND (seer_id = account OR id = ANY (seated))
+    ORDER BY id
+  );
+  IF sessions <> '{}' THEN
+    PERFORM private.lock_sessions(sessions);
+  END IF;
+  PERFORM
+  FROM public.characters
+  WHERE id IN (SELECT character_id FROM public.session_players WHERE session_id = ANY (sessions))
+  ORDER BY id
+  FOR NO KEY UPDATE;
+  FOR person IN
+    SELECT account
+    UNION
+    SELECT user_id FROM public.session_players WHERE session_id = ANY (sessions)
+    ORDER BY 1
   LOOP
-    BEGIN
-      IF attempt = attempts THEN
-        PERFORM FROM public.users WHERE id = account FOR UPDATE;
-      END IF;
-      PERFORM
-      FROM public.session_players AS seat
-      JOIN public.sessions AS session ON session.id = seat.session_id
-      WHERE seat.user_id = account
-        AND seat.is_active
-        AND session.status = ANY (live)
-      ORDER BY seat.session_id
-      FOR NO KEY UPDATE OF seat;
-      locked := ARRAY(
-        SELECT session.id
-        FROM public.sessions AS session
-        WHERE session.status = ANY (live)
-          AND (
-            session.seer_id = account
-            OR session.id IN (SELECT session_id FROM public.session_players WHERE user_id = account AND is_active)
-          )
-        ORDER BY session.id
-        FOR NO KEY UPDATE
-      );
-      PERFORM
-      FROM public.characters
-      WHERE id IN (SELECT character_id FROM public.session_players WHERE session_id = ANY (locked))
-      ORDER BY id
-      FOR NO KEY UPDATE;
-      FOR person IN
-        SELECT account
-        UNION
-        SELECT user_id FROM public.session_players WHERE session_id = ANY (locked)
-        ORDER BY 1
-      LOOP
-        IF person = account THEN
-          PERFORM FROM public.users WHERE id = person FOR UPDATE;
-        ELSE
-          PERFORM FROM public.users WHERE id = person FOR NO KEY UPDATE;
-        END IF;
-      END LOOP;
-      IF attempt = attempts
-        OR NOT EXISTS (
-          SELECT
-          FROM public.sessions AS session
-          WHERE session.status = ANY (live)
-            AND session.id <> ALL (locked)
-            AND (
-              session.seer_id = account
-              OR session.id IN (SELECT session_id FROM public.session_players WHERE user_id = account AND is_active)
-            )
-        )
-      THEN
-        RETURN;
-      END IF;
-      RAISE EXCEPTION USING ERRCODE = 'RETRY';
-    EXCEPTION
-      WHEN SQLSTATE 'RETRY' THEN
-        NULL; -- The locks of this attempt are given back.
-    END;
+    PERFORM FROM public.users WHERE id = person FOR NO KEY UPDATE;
   END LOOP;
 END
 $$;
@@ -232,11 +221,19 @@ BEGIN
       bio = NULL
   WHERE id = account
     AND closed_at IS NULL;
+  -- A session that is being archived takes its events with it.
   UPDATE public.session_events
-  SET payload = payload || '{"displayName": "Former player", "avatarUrl": null}'
-  WHERE session_id IN (SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
+  SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
+  WHERE session_id = ANY (
+    ARRAY(
+      SELECT id
+      FROM public.sessions
+      WHERE id IN (SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
+      FOR KEY SHARE SKIP LOCKED
+    )
+  )
     AND event_type IN ('player_joined', 'player_left')
-    AND payload ->> 'userId' = account::text;
+    AND payload ->> 'user_id' = account::text;
 
   UPDATE public.session_players AS seat
   SET is_active = false
@@ -265,6 +262,9 @@ BEGIN
   SET closed_at = now()
   WHERE id = account
     AND closed_at IS NULL;
+  UPDATE private.account_gates
+  SET is_open = false
+  WHERE account_id = account;
 END
 $$;
 
@@ -292,6 +292,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  PERFORM FROM private.account_gates WHERE account_id = OLD.id FOR UPDATE;
   -- Ended sessions are deleted below; like all sessions they are locked before any account.
   PERFORM
   FROM public.sessions
@@ -299,6 +300,11 @@ BEGIN
     AND status IN ('completed', 'cancelled')
   ORDER BY id
   FOR UPDATE;
+  PERFORM private.lock_account(OLD.id);
+  -- Before any other change: the foreign key would look for the account again at the second.
+  UPDATE public.users
+  SET account_id = NULL
+  WHERE id = OLD.id;
   PERFORM private.erase_account(OLD.id);
   BEGIN
     DELETE FROM public.users WHERE id = OLD.id;
@@ -386,9 +392,14 @@ CREATE OR REPLACE TRIGGER on_auth_user_changed
   WHEN (NEW.email IS DISTINCT FROM OLD.email OR NEW.deleted_at IS DISTINCT FROM OLD.deleted_at)
   EXECUTE FUNCTION private.handle_changed_user();
 
-CREATE OR REPLACE TRIGGER on_auth_user_deleted
+-- The capital letter puts it before the trigger of the foreign key, which would lock the profile before its sessions.
+CREATE OR REPLACE TRIGGER "On_auth_user_deleted"
   AFTER DELETE ON auth.users
   FOR EACH ROW EXECUTE FUNCTION private.handle_deleted_user();
+
+CREATE OR REPLACE TRIGGER make_gate
+  AFTER INSERT ON public.users
+  FOR EACH ROW EXECUTE FUNCTION private.make_gate();
 
 CREATE OR REPLACE TRIGGER "Delete_own_history"
   AFTER DELETE ON public.users

@@ -24,6 +24,9 @@ pub(super) fn part() -> Part {
     let mut table = Table::create().table("session_players").to_owned();
     columns(&mut table);
     table
+        // The replica identity: every subscriber of the table receives it of each deleted row, and the key names a person.
+        .col(required("replica_id").uuid().default(Expr::cust("gen_random_uuid()")))
+        .index(Index::create().unique().name("session_players_replica_id_key").col("replica_id"))
         .foreign_key(&mut foreign_key("session_players", "session_id", "sessions", ForeignKeyAction::Cascade))
         .foreign_key(&mut foreign_key("session_players", "user_id", "users", ForeignKeyAction::NoAction))
         .foreign_key(&mut foreign_key("session_players", "character_id", "characters", ForeignKeyAction::NoAction));

@@ -124,7 +124,7 @@ fn unique(constraint: &str) -> Error {
         // Two drew the same code at once: the next draw is another.
         "sessions_code_key" => return Error::Busy,
         "users_email_key" => return Error::InvalidValue { field: "email", rule: "is not another account's" },
-        "users_pkey" => "account",
+        "users_pkey" | "users_account_id_key" => "account",
         "characters_pkey" => "character",
         "adventures_pkey" => "adventure",
         "creatures_pkey" => "creature",

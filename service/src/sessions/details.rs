@@ -24,26 +24,34 @@ pub struct SessionDetails {
     pub adventure: SessionAdventure,
 }
 
-/// Who sits at a table, as the others there see it.
+/// A participant, as the others in the session see them. Written in snake case; the names that the specification gives
+/// `get_session_details` are read, too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Mate {
     /// Account.
+    #[serde(alias = "userId")]
     pub user_id: Uuid,
     /// Name of the player.
+    #[serde(alias = "displayName")]
     pub display_name: String,
     /// Picture of the player.
+    #[serde(alias = "avatarUrl")]
     pub avatar_url: Option<String>,
     /// Character.
+    #[serde(alias = "characterId")]
     pub character_id: Uuid,
     /// Name of the character.
+    #[serde(alias = "characterName")]
     pub character_name: String,
     /// Class of the character.
+    #[serde(alias = "characterClass")]
     pub character_class: CharacterClass,
     /// When the seat was first taken.
+    #[serde(alias = "joinedAt")]
     pub joined_at: DateTimeWithTimeZone,
     /// Whether the seat is held now.
+    #[serde(alias = "isActive")]
     pub is_active: bool,
 }
 

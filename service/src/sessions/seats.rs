@@ -50,7 +50,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Takes a seat in a public session, as the lobby offers it, or comes back to any. Who sits there already stays.
     ///
-    /// Who may: a user; newly while the session waits, back as long as it lives. Four round trips. Event
+    /// Who may: a user; newly while the session waits, back as long as it lives. Three round trips, and one more where a seat is taken. Event
     /// `player_joined`.
     ///
     /// # Errors
@@ -187,35 +187,47 @@ async fn change(
         .ok_or(Error::NotFound { what: "seat" })
 }
 
-/// An old seat first, where there is one: seats are taken before sessions, whoever takes them.
+/// An old seat first, where there is one: seats are locked before sessions, whoever takes them.
 async fn sit(
     tx: &UncheckedTransaction,
     session_id: Uuid,
     user_id: Uuid,
     character_id: Uuid,
 ) -> Result<session_players::Model, Error> {
-    let back =
-        session_players::ActiveModel { is_active: Set(true), character_id: Set(character_id), ..Default::default() };
-    let back = session_players::Entity::update_many()
-        .set(back)
-        .filter(session_players::Column::SessionId.eq(session_id))
-        .filter(session_players::Column::UserId.eq(user_id))
-        .filter(session_players::Column::IsActive.eq(false))
-        .exec_with_returning(tx)
-        .await?
-        .pop();
-    if let Some(seat) = back {
-        return Ok(seat);
+    let held = session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?;
+    match held {
+        Some(held) if held.is_active => return Ok(held),
+        Some(_) => {
+            let row = session_players::ActiveModel {
+                is_active: Set(true),
+                character_id: Set(character_id),
+                ..Default::default()
+            };
+            let rejoined = session_players::Entity::update_many()
+                .set(row)
+                .filter(session_players::Column::SessionId.eq(session_id))
+                .filter(session_players::Column::UserId.eq(user_id))
+                .filter(session_players::Column::IsActive.eq(false))
+                .exec_with_returning(tx)
+                .await?
+                .pop();
+            if let Some(seat) = rejoined {
+                return Ok(seat);
+            }
+        }
+        None => {
+            let row = session_players::ActiveModel {
+                session_id: Set(session_id),
+                user_id: Set(user_id),
+                character_id: Set(character_id),
+                ..Default::default()
+            };
+            let key = [session_players::Column::SessionId, session_players::Column::UserId];
+            if let Some(seat) = rows::insert_if_absent(tx, row, key).await? {
+                return Ok(seat);
+            }
+        }
     }
-    let row = session_players::ActiveModel {
-        session_id: Set(session_id),
-        user_id: Set(user_id),
-        character_id: Set(character_id),
-        ..Default::default()
-    };
-    let key = [session_players::Column::SessionId, session_players::Column::UserId];
-    match rows::insert_if_absent(tx, row, key).await? {
-        Some(seat) => Ok(seat),
-        None => seat(tx, session_id, user_id).await,
-    }
+    // Somebody took it meanwhile: the same caller, twice at once.
+    seat(tx, session_id, user_id).await
 }

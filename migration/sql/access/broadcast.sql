@@ -1,0 +1,40 @@
+-- Who may follow a session's broadcasts: its participants. They track presence on the topic, too; broadcasts are written by the
+-- trigger alone, otherwise a client could forge a roll.
+
+-- The session of a topic `session:<id>`, if the caller takes part in it; any other text is no session, and no error.
+CREATE OR REPLACE FUNCTION private.can_follow(topic text)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF topic IS NULL OR topic !~ '^session:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' THEN
+    RETURN false;
+  END IF;
+  RETURN substr(topic, 9)::uuid = ANY (private.my_session_ids())
+    AND NOT EXISTS (SELECT FROM private.account_gates WHERE account_id = auth.uid() AND NOT is_open);
+END
+$$;
+
+DO $$
+BEGIN
+  IF to_regclass('realtime.messages') IS NULL OR to_regprocedure('realtime.topic()') IS NULL THEN
+    RETURN;
+  END IF;
+  DROP POLICY IF EXISTS "Participants follow their sessions" ON realtime.messages;
+  CREATE POLICY "Participants follow their sessions"
+  ON realtime.messages FOR SELECT
+  TO authenticated
+  USING (extension IN ('broadcast', 'presence') AND private.can_follow((SELECT realtime.topic())));
+  DROP POLICY IF EXISTS "Participants track their presence" ON realtime.messages;
+  CREATE POLICY "Participants track their presence"
+  ON realtime.messages FOR INSERT
+  TO authenticated
+  WITH CHECK (extension = 'presence' AND private.can_follow((SELECT realtime.topic())));
+EXCEPTION
+  WHEN insufficient_privilege THEN
+    RAISE WARNING 'no policies on realtime.messages: this role may not make them';
+END
+$$;

@@ -1,0 +1,92 @@
+-- Where the platform has `realtime.send`, each event is also a private broadcast on the topic `session:<id>`. An operator turns it
+-- off with `ALTER DATABASE ... SET sparc.broadcast = 'off'`.
+
+-- Whether a broadcast would arrive now. `realtime.send` warns in the server's log for each one that does not: for want of a
+-- privilege, or of the day's partition, which the platform makes only once a client has connected. The answer is kept for the
+-- connection until the partition ends.
+CREATE OR REPLACE FUNCTION private.can_broadcast()
+RETURNS boolean
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  send CONSTANT regprocedure := to_regprocedure('realtime.send(jsonb,text,text,boolean)');
+  messages CONSTANT regclass := to_regclass('realtime.messages');
+  kept CONSTANT text := coalesce(current_setting('sparc.broadcast_until', true), '');
+  until timestamp;
+BEGIN
+  IF send IS NULL OR coalesce(current_setting('sparc.broadcast', true), '') = 'off' THEN
+    RETURN false;
+  END IF;
+  IF kept <> '' AND localtimestamp < kept::timestamp THEN
+    RETURN true;
+  END IF;
+  IF messages IS NULL
+    OR NOT has_function_privilege(send, 'EXECUTE')
+    OR NOT has_table_privilege(messages, 'INSERT')
+  THEN
+    RETURN false;
+  END IF;
+  IF NOT EXISTS (SELECT FROM pg_class WHERE oid = messages AND relkind = 'p') THEN
+    RETURN true;
+  END IF;
+  SELECT max(bounds[2]::timestamp)
+  INTO until
+  FROM pg_inherits
+  JOIN pg_class AS partition ON partition.oid = inhrelid
+  CROSS JOIN LATERAL (
+    SELECT CASE pg_get_expr(partition.relpartbound, partition.oid)
+      WHEN 'DEFAULT' THEN ARRAY['-infinity', 'infinity']
+      ELSE regexp_match(pg_get_expr(partition.relpartbound, partition.oid), $re$FROM \('([^']+)'\) TO \('([^']+)'\)$re$)
+    END AS bounds
+  ) AS range
+  WHERE inhparent = messages
+    AND localtimestamp >= bounds[1]::timestamp
+    AND localtimestamp < bounds[2]::timestamp;
+  IF until IS NULL THEN
+    RETURN false;
+  END IF;
+  PERFORM set_config('sparc.broadcast_until', until::text, false);
+  RETURN true;
+END
+$$;
+
+-- A broadcast that fails never fails what it tells of.
+CREATE OR REPLACE FUNCTION private.broadcast_event()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  BEGIN
+    IF private.can_broadcast() THEN
+      PERFORM realtime.send(
+        jsonb_build_object(
+          'id', NEW.id,
+          'session_id', NEW.session_id,
+          'seq', NEW.seq,
+          'event_type', NEW.event_type,
+          'payload', NEW.payload,
+          'sender_id', NEW.sender_id,
+          'created_at', NEW.created_at
+        ),
+        NEW.event_type,
+        'session:' || NEW.session_id,
+        true
+      );
+    END IF;
+  EXCEPTION
+    WHEN OTHERS THEN
+      NULL;
+  END;
+  RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE TRIGGER broadcast_event
+  AFTER INSERT ON public.session_events
+  FOR EACH ROW
+  WHEN (to_regnamespace('realtime') IS NOT NULL)
+  EXECUTE FUNCTION private.broadcast_event();

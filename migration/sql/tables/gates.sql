@@ -1,0 +1,13 @@
+-- One row an account, locked by every write of the account (shared) and by its closing (alone), before any other row. The
+-- profile itself cannot serve: it is locked late in the lock order, for its counters. Nobody but our functions reaches it, so
+-- nobody can hold another account's.
+CREATE TABLE private.account_gates (
+  account_id uuid PRIMARY KEY REFERENCES public.users (id) ON DELETE CASCADE,
+  is_open boolean NOT NULL DEFAULT true
+);
+
+ALTER TABLE private.account_gates ENABLE ROW LEVEL SECURITY;
+REVOKE ALL ON TABLE private.account_gates FROM PUBLIC, anon, authenticated, service_role;
+
+-- Row security does not apply to deletions in a publication: a subscriber receives the replica identity of every deleted row.
+ALTER TABLE public.session_players REPLICA IDENTITY USING INDEX session_players_replica_id_key;
