@@ -81,7 +81,7 @@ impl<C: Caller> Events<'_, C> {
     /// [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn send(self, new: NewEvent) -> Result<session_events::Model, Error> {
         if new.kind.is_empty() {
-            return Err(Error::InvalidValue { field: "kind", rule: "has 1 to 57 characters" });
+            return Err(Error::InvalidValue { field: "kind", rule: "must have 1 to 57 characters" });
         }
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let kind = format!("client.{}", new.kind);

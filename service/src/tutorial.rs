@@ -107,7 +107,7 @@ impl FromStr for Step {
             .flat_map(Self::of)
             .find(|step| step.as_str() == text)
             .copied()
-            .ok_or(Error::InvalidValue { field: "step", rule: "is a step of the tutorial" })
+            .ok_or(Error::InvalidValue { field: "step", rule: "must be a step of the tutorial" })
     }
 }
 
