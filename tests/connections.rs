@@ -179,7 +179,7 @@ async fn connections_that_the_server_ended_while_they_were_idle_are_replaced() {
             match way {
                 0 => assert_eq!(ada.users().me().await.unwrap().id, id),
                 1 => assert_eq!(characters::Entity::find().all(&ada).await.unwrap().len(), 0),
-                2 => assert_eq!(backend(&ada).await > 0, true),
+                2 => assert!(backend(&ada).await > 0),
                 3 => ada.begin().await.unwrap().commit().await.unwrap(),
                 _ => {
                     let rows = ada.stream_raw(sql("SELECT 1")).await.unwrap().try_collect::<Vec<_>>().await.unwrap();

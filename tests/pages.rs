@@ -345,7 +345,7 @@ async fn a_cursor_leads_on_in_its_own_list_alone() {
     ];
     for (own, cursor) in cursors.iter().enumerate() {
         let after = Some(cursor);
-        let kind = HistoryFilter { kind: Some(RollType::Attack), ..all.clone() };
+        let kind = HistoryFilter { kind: Some(RollType::Attack), ..all };
         let outcomes = [
             me.sessions().past(after).await.map(drop),
             me.adventures().mine(after).await.map(drop),

@@ -133,7 +133,8 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     let ada = world.sparc.as_user(table.players[0].id);
     let ben = world.sparc.as_user(table.players[1].id);
     let service = world.sparc.as_service();
-    let id = Some(Uuid::new_v4());
+    let uuid = Uuid::new_v4();
+    let id = Some(uuid);
 
     let wave = NewEvent { id, session_id: session, kind: "wave".into(), payload: json!({"n": 1e16, "m": 0.1}) };
     ada.events().send(wave.clone()).await.unwrap();
@@ -164,7 +165,7 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     let soon = Some(chrono::Utc::now() + chrono::TimeDelta::hours(1));
     other("another time", seer.sessions().create(NewSession { scheduled_start: soon, ..new.clone() }).await).await;
     let changes = SessionChanges { looking_for: Some(None), ..Default::default() };
-    seer.sessions().edit(id.unwrap(), changes).await.unwrap();
+    seer.sessions().edit(uuid, changes).await.unwrap();
     assert!(seer.sessions().create(new.clone()).await.is_ok(), "it was edited since");
     other("another Seer", ada.sessions().create(new).await).await;
 
@@ -176,7 +177,7 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     other("no description", seer.adventures().create(NewAdventure { description: None, ..new.clone() }).await).await;
     other("another creator", ada.adventures().create(new.clone()).await).await;
     let name = Some("The Loud Mill".into());
-    seer.adventures().edit(id.unwrap(), AdventureChanges { name, ..Default::default() }).await.unwrap();
+    seer.adventures().edit(uuid, AdventureChanges { name, ..Default::default() }).await.unwrap();
     assert_eq!(seer.adventures().create(new).await.unwrap().name, "The Loud Mill", "it was renamed since");
 
     let new = NewCharacter { id, name: "Brunhild".into(), ..Default::default() };
@@ -184,7 +185,7 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     let equipment = vec![Default::default()];
     other("other equipment", ada.characters().create(NewCharacter { equipment, ..new.clone() }).await).await;
     other("another player", ben.characters().create(new.clone()).await).await;
-    ada.characters().rename(id.unwrap(), "Hild the Old").await.unwrap();
+    ada.characters().rename(uuid, "Hild the Old").await.unwrap();
     assert_eq!(ada.characters().create(new).await.unwrap().name, "Hild the Old");
 
     let new = NewCreature { id, name: "Wolf".into(), ..Default::default() };

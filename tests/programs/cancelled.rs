@@ -25,8 +25,11 @@ fn sql(text: &str) -> Statement {
 
 const ROWS: &str = "SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, 200) AS i";
 
+/// Its name, and a call of it.
+type Method<C> = (&'static str, for<'a> fn(&'a C) -> Done<'a>);
+
 /// What both have.
-fn methods<C>() -> Vec<(&'static str, for<'a> fn(&'a C) -> Done<'a>)>
+fn methods<C>() -> Vec<Method<C>>
 where
     C: ConnectionTrait + StreamTrait + TransactionTrait<Transaction = Transaction>,
 {
