@@ -17,6 +17,7 @@ impl MigrationTrait for Migration {
         crate::execute(manager, include_str!("../sql/tables/gates.sql")).await?;
         crate::execute(manager, tables::BOUNDS).await?;
         crate::execute(manager, tables::VACUUM).await?;
+        crate::execute(manager, include_str!("../sql/tables/comments.sql")).await?;
         crate::execute(manager, include_str!("../sql/tables/close.sql")).await
     }
 

@@ -88,6 +88,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP027" => Error::TooManyRows,
         "SP028" => Error::PlayerRemoved,
         "SP029" => Error::SessionHasNoPlayer,
+        "SP031" => Error::SessionLive,
         "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "23505" => unique(constraint),
         "23503" if refusal.message().starts_with("update or delete") => Error::HasHistory,
