@@ -11,7 +11,7 @@ use sea_orm::{
 };
 use sparc::entity::{characters, session_players, sessions, users};
 use sparc::service::{
-    As, Error, Operations, Sparc,
+    Error, IdentityConnection, Operations, Sparc,
     adventures::NewAdventure,
     characters::NewCharacter,
     sessions::NewSession,
@@ -68,7 +68,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     Ok(sparc.close().await?)
 }
 
-async fn two_at_a_table(sparc: &Sparc) -> Result<(As, As), Error> {
+async fn two_at_a_table(sparc: &Sparc) -> Result<(IdentityConnection, IdentityConnection), Error> {
     let ada = sparc.as_user(sparc.as_service().users().sign_up(NewAccount::default()).await?.id);
     let ben = sparc.as_user(sparc.as_service().users().sign_up(NewAccount::default()).await?.id);
     let adventure = NewAdventure { name: "The Drowned Ford".into(), ..Default::default() };

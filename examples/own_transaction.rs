@@ -59,10 +59,10 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     Ok(sparc.close().await?)
 }
 
-async fn count(ada: &sparc::service::As) -> Result<usize, Error> {
+async fn count(ada: &sparc::service::IdentityConnection) -> Result<usize, Error> {
     Ok(ada.characters().list().await?.len())
 }
 
-async fn tables(ada: &sparc::service::As) -> Result<usize, Error> {
+async fn tables(ada: &sparc::service::IdentityConnection) -> Result<usize, Error> {
     Ok(ada.sessions().mine(None).await?.rows.len())
 }

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use sparc::{
     entity::sea_orm_active_enums::{Attribute, RollType},
     service::{
-        As, Difficulty, Error, JoinCode, Operations, Sparc,
+        Difficulty, Error, IdentityConnection, JoinCode, Operations, Sparc,
         characters::NewCharacter,
         dice::{HistoryFilter, NewInitiative, NewRoll, Roller, RollsOf},
         events::NewEvent,
@@ -92,7 +92,7 @@ impl Evening {
         self.at(sparc, &me, &seer, guest, hero, table, rng).await
     }
 
-    async fn open(&self, me: &As, seer: Uuid, rng: &mut Rng) -> Result<Option<Kept>, Error> {
+    async fn open(&self, me: &IdentityConnection, seer: Uuid, rng: &mut Rng) -> Result<Option<Kept>, Error> {
         let visibility = if rng.bool() { Visibility::Public } else { Visibility::Private };
         let new = NewSession { adventure_id: self.adventure, visibility, ..Default::default() };
         let made = me.sessions().create(new).await?;
@@ -105,8 +105,8 @@ impl Evening {
     async fn at(
         &self,
         sparc: &Sparc,
-        me: &As,
-        seer: &As,
+        me: &IdentityConnection,
+        seer: &IdentityConnection,
         guest: &Guest,
         hero: Uuid,
         table: Table,

@@ -26,7 +26,7 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
     })
     .await
     .unwrap();
-    let sparc = Sparc::new(one.clone());
+    let sparc = Sparc::from_connection(one.clone());
     let (ada, ben) = (world.player().await, world.player().await);
     for _ in 0..10 {
         for player in [&ada, &ben] {
@@ -49,44 +49,97 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
 }
 
 #[tokio::test]
-async fn an_identity_cannot_be_changed_half_way() {
-    let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
-    let tx = ada.begin().await.unwrap();
-    for escape in ["RESET ROLE", "SET ROLE postgres", "COMMIT", "SELECT set_config('role', 'postgres', true)"] {
-        assert!(tx.execute_unprepared(escape).await.is_err(), "{escape}");
-        assert!(ada.execute_unprepared(escape).await.is_err(), "{escape}");
-        let statement = Statement::from_string(sea_orm::DbBackend::Postgres, escape);
-        assert!(tx.query_one_raw(statement).await.is_err(), "{escape}");
-    }
-    assert!(tx.users().me().await.is_ok(), "and nothing was sent");
-}
-
-#[tokio::test]
-async fn an_identity_that_was_changed_all_the_same_is_found_and_nothing_is_committed() {
+async fn a_statement_that_changes_the_identity_is_found_and_nothing_is_committed() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.account().await);
     let other = world.account().await;
-    let hidden = "DO $$ BEGIN EXECUTE 'RES' || 'ET ROLE'; END $$";
-    let claims = "DO $$ BEGIN EXECUTE 'SET LOCAL requ' || 'est.jwt.claims = ''{}'''; END $$";
-    for escape in [hidden, claims] {
+    for change in [
+        "RESET ROLE",
+        "RESET/**/ROLE",
+        "SET LOCAL role TO service_role",
+        "SET \"role\" = 'postgres'",
+        "SELECT set_config('role', 'postgres', true)",
+        "SELECT \"set_config\"('role', 'postgres', true)",
+        "SELECT U&\"set\\005fconfig\"('role', 'postgres', true)",
+        "-- x\rRESET ROLE",
+        "RESET ALL",
+        "SELECT set_config('request.jwt.claim.sub', gen_random_uuid()::text, true)",
+        "SET LOCAL request.jwt.claims = '{}'",
+        "SET LOCAL request.jwt.claim = '{}'",
+        "DO $$ BEGIN EXECUTE 'RES' || 'ET ROLE'; END $$",
+        "SET SESSION AUTHORIZATION authenticated",
+    ] {
         let tx = ada.begin().await.unwrap();
         tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
-        tx.execute_unprepared(escape).await.unwrap();
-        assert!(matches!(tx.users().me().await, Err(Error::IdentityChanged)), "before the next operation");
-        assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::IdentityChanged)));
-        assert!(ada.users().me().await.unwrap().bio.is_none(), "nothing was committed");
+        let changed = tx.execute_unprepared(change).await.map_err(Error::from);
+        assert!(matches!(changed, Err(Error::IdentityChanged)), "{change}: {changed:?}");
+        assert!(matches!(tx.users().me().await, Err(Error::IdentityChanged)), "{change}: nor anything after it");
+        assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::IdentityChanged)), "{change}");
+        let changed = ada.execute_unprepared(change).await.map_err(Error::from);
+        assert!(matches!(changed, Err(Error::IdentityChanged)), "{change} alone: {changed:?}");
+        assert!(ada.users().me().await.unwrap().bio.is_none(), "{change}: nothing was committed");
     }
-    let theft = format!(
-        "DO $$ BEGIN EXECUTE 'RES' || 'ET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other}'; END $$"
-    );
+    let theft =
+        format!("DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other}'; END $$");
     let refused = ada.execute_unprepared(&theft).await.map_err(Error::from);
     assert!(matches!(refused, Err(Error::IdentityChanged)), "{refused:?}");
     assert!(!ada.users().profile(other).await.unwrap().is_verified);
-    let statement = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT 1 -- RESET ROLE");
-    assert!(matches!(ada.query_one_raw(statement).await.map_err(Error::from), Err(Error::IdentityIsFixed)));
     let custom = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
-    assert!(custom.into_tuple::<String>().one(&ada).await.is_err(), "nor in an expression");
+    let refused = custom.into_tuple::<String>().one(&ada).await.map_err(Error::from);
+    assert!(matches!(refused, Err(Error::IdentityChanged)), "in an expression: {refused:?}");
+}
+
+#[tokio::test]
+async fn rows_that_were_read_after_a_change_are_not_given_out() {
+    let world = World::new().await;
+    let (ada, ben) = (world.player().await, world.player().await);
+    let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
+    let switch = Expr::cust("set_config('role', 'service_role', true)");
+    assert!(users::Entity::find().select_only().expr(switch).into_tuple::<String>().one(&tx).await.is_err());
+    let private = characters::Entity::find_by_id(ben.character).one(&tx).await;
+    assert!(matches!(private.map_err(Error::from), Err(Error::IdentityChanged)));
+    // A nested transaction is undone alone, with what it changed.
+    drop(tx);
+    let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
+    let inner = tx.begin().await.unwrap();
+    assert!(inner.execute_unprepared("RESET ROLE").await.is_err());
+    inner.rollback().await.unwrap();
+    assert_eq!(characters::Entity::find().all(&tx).await.unwrap().len(), 1);
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_statement_that_ends_its_transaction_is_not_said_to_be_undone() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.account().await);
+    for (end, bio) in [("COMMIT", Some("COMMIT")), ("ROLLBACK", None), ("COMMIT AND CHAIN", Some("COMMIT AND CHAIN"))] {
+        let nothing = ProfileChanges { bio: Some(None), ..Default::default() };
+        ada.users().edit(nothing).await.unwrap();
+        let tx = ada.begin().await.unwrap();
+        tx.users().edit(ProfileChanges { bio: Some(Some(end.into())), ..Default::default() }).await.unwrap();
+        let ended = tx.execute_unprepared(end).await.map_err(Error::from);
+        assert!(matches!(ended, Err(Error::TransactionEnded)), "{end}: {ended:?}");
+        assert!(matches!(tx.users().me().await, Err(Error::TransactionEnded)), "nothing runs as the login");
+        assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::TransactionEnded)));
+        assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio, "{end}");
+        assert!(matches!(ada.execute_unprepared(end).await.map_err(Error::from), Err(Error::TransactionEnded)));
+    }
+    let several = ada.execute_unprepared("SELECT 1; COMMIT; SELECT 2").await.map_err(Error::from);
+    assert!(matches!(several, Err(Error::InvalidStatement { .. })), "{several:?}");
+}
+
+#[tokio::test]
+async fn a_harmless_text_is_not_refused() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.account().await);
+    for text in ["SELECT 'Reset all the traps'", "SELECT 1 -- RESET ROLE", "DO $$ BEGIN PERFORM 'COMMIT'; END $$"] {
+        ada.execute_unprepared(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
+    let tx = ada.begin().await.unwrap();
+    for text in ["SAVEPOINT here", "ROLLBACK TO SAVEPOINT here", "SET LOCAL application_name = 'begin; commit'"] {
+        tx.execute_unprepared(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
+    tx.commit().await.unwrap();
 }
 
 #[tokio::test]
@@ -145,7 +198,7 @@ async fn an_operation_that_takes_too_long_ends_in_time_and_leaves_nothing() {
     let impatient = Options::default().max_connections(1).acquire_timeout(soon);
     let one = Sparc::connect_with(world.url(), impatient).await.unwrap();
     let _held = one.as_user(player.id).begin().await.unwrap();
-    assert!(matches!(one.as_user(player.id).users().me().await, Err(Error::PoolExhausted(_))));
+    assert!(matches!(one.as_user(player.id).users().me().await, Err(Error::PoolExhausted)));
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 
 use std::{collections::HashSet, fmt::Debug, hash::Hash};
 
+use sea_orm::ConnectionTrait;
 use sparc::entity::sea_orm_active_enums::{DifficultyLevel, RollType};
 use sparc::service::{
-    As, Cursor, Error, Operations, Page, PageSize,
+    Cursor, Error, IdentityConnection, Operations, Page, PageSize,
     adventures::{CatalogueFilter, CatalogueOrder},
     dice::{HistoryFilter, RollsOf},
+    sessions::LobbyFilter,
 };
 use uuid::Uuid;
 
@@ -93,7 +95,7 @@ async fn the_catalogue_is_walked_in_each_order() {
     let all = CatalogueFilter::default();
     let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
     let wrong = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref());
-    assert!(matches!(wrong.await, Err(Error::BadCursor)), "a cursor of another order");
+    assert!(matches!(wrong.await, Err(Error::InvalidCursor)), "a cursor of another order");
 }
 
 #[tokio::test]
@@ -243,7 +245,7 @@ async fn a_characters_rolls_are_walked_at_the_tables_that_one_was_at() {
         here.session, there.session, ada.character
     );
     world.owner().exec(&fill).await.unwrap();
-    let seen = async |caller: &As| {
+    let seen = async |caller: &IdentityConnection| {
         walk(
             async |after| {
                 let (of, all) = (RollsOf::Character(ada.character), HistoryFilter::default());
@@ -303,4 +305,72 @@ async fn ones_tables_are_walked_live_past_and_archived() {
     assert!(player.sessions().mine(None).await.unwrap().rows.is_empty(), "who left does not sit there");
     world.set(&other, "status = 'cancelled'").await;
     assert_eq!(player.sessions().past(None).await.unwrap().rows.len(), 1, "but was there");
+}
+
+#[tokio::test]
+async fn a_cursor_leads_on_in_its_own_list_alone() {
+    let world = World::new().await;
+    let (here, there) = (world.active_table(1).await, world.active_table(1).await);
+    let seer = here.seer.uuid();
+    let fill = format!(
+        "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
+         SELECT '{session}', '{hero}', 'might', 10, 'attack' FROM generate_series(1, 60);
+         INSERT INTO sessions (seer_id, adventure_id, status, ended_at)
+         SELECT '{seer}', '{adventure}', 'completed', now() FROM generate_series(1, 60);
+         INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, 30);
+         INSERT INTO sessions (seer_id, adventure_id, is_public) SELECT id, '{adventure}', true FROM users;
+         INSERT INTO adventures (creator_id, name, status, is_valid)
+         SELECT '{seer}', 'The Ford', 'published', true FROM generate_series(1, 30)",
+        session = here.session,
+        hero = here.players[0].character,
+        adventure = here.adventure
+    );
+    world.db.execute_unprepared(&fill).await.unwrap();
+    let me = world.sparc.as_user(seer);
+    let other = world.sparc.as_user(there.seer.uuid());
+    let all = HistoryFilter::default();
+    let (lobby, easy) = (LobbyFilter::default(), LobbyFilter { longest: Some(90), ..Default::default() });
+    let (catalogue, short) = (CatalogueFilter::default(), CatalogueFilter { longest: Some(90), ..Default::default() });
+    let (newest, played) = (CatalogueOrder::Newest, CatalogueOrder::MostPlayed);
+    let of_here = RollsOf::Session(here.session);
+    let cursors = [
+        me.sessions().past(None).await.unwrap().next.unwrap(),
+        me.adventures().mine(None).await.unwrap().next.unwrap(),
+        me.dice().history(of_here, &all, None).await.unwrap().next.unwrap(),
+        me.sessions().lobby(&lobby, None).await.unwrap().next.unwrap(),
+        me.sessions().lobby(&easy, None).await.unwrap().next.unwrap(),
+        me.adventures().catalogue(&catalogue, newest, None).await.unwrap().next.unwrap(),
+        me.adventures().catalogue(&short, newest, None).await.unwrap().next.unwrap(),
+        me.adventures().catalogue(&catalogue, played, None).await.unwrap().next.unwrap(),
+    ];
+    for (own, cursor) in cursors.iter().enumerate() {
+        let after = Some(cursor);
+        let kind = HistoryFilter { kind: Some(RollType::Attack), ..all };
+        let outcomes = [
+            me.sessions().past(after).await.map(drop),
+            me.adventures().mine(after).await.map(drop),
+            me.dice().history(of_here, &all, after).await.map(drop),
+            me.sessions().lobby(&lobby, after).await.map(drop),
+            me.sessions().lobby(&easy, after).await.map(drop),
+            me.adventures().catalogue(&catalogue, newest, after).await.map(drop),
+            me.adventures().catalogue(&short, newest, after).await.map(drop),
+            me.adventures().catalogue(&catalogue, played, after).await.map(drop),
+            me.sessions().mine(after).await.map(drop),
+            other.sessions().past(after).await.map(drop),
+            other.adventures().mine(after).await.map(drop),
+            me.dice().history(RollsOf::Session(there.session), &all, after).await.map(drop),
+            me.dice().history(RollsOf::Character(here.players[0].character), &all, after).await.map(drop),
+            me.dice().history(of_here, &kind, after).await.map(drop),
+            me.sessions().archived_rolls(here.session, PageSize::default(), after).await.map(drop),
+        ];
+        for (list, outcome) in outcomes.into_iter().enumerate() {
+            match outcome {
+                Ok(()) => assert_eq!(list, own, "a cursor of list {own} in list {list}"),
+                Err(error) => assert!(list != own && error.code() == "bad_cursor", "{own} in {list}: {error:?}"),
+            }
+        }
+    }
+    // Pages of another size are pages of the same list.
+    let small = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..all };
+    assert_eq!(me.dice().history(of_here, &small, Some(&cursors[2])).await.unwrap().rows.len(), 5);
 }

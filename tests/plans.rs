@@ -8,7 +8,7 @@ use serde_json::Value;
 use sparc::{
     entity::sea_orm_active_enums::{DifficultyLevel, RollType},
     service::{
-        As, Cursor, Error, Operations, Page,
+        Cursor, Error, IdentityConnection, Operations, Page,
         adventures::{CatalogueFilter, CatalogueOrder},
         dice::{HistoryFilter, RollsOf},
         sessions::LobbyFilter,
@@ -181,7 +181,7 @@ async fn later<T>(pages: u32, page: impl AsyncFn(Option<Cursor>) -> Result<Page<
     (there.rows.pop().unwrap(), there.next.unwrap())
 }
 
-async fn lobby(hot: &mut Hot, ada: &As, scout: &As, moment: &str) {
+async fn lobby(hot: &mut Hot, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
     // A page and one, each with its Seer and its adventure.
     let page = 3 * 21;
     let all = LobbyFilter::default();
@@ -203,7 +203,7 @@ async fn lobby(hot: &mut Hot, ada: &As, scout: &As, moment: &str) {
     hot.ask(&format!("lobby, of a Seer, {moment}"), page, &[&user], ada.sessions().lobby(&seer, None)).await;
 }
 
-async fn table(hot: &mut Hot, ada: &As, moment: &str) {
+async fn table(hot: &mut Hot, ada: &IdentityConnection, moment: &str) {
     let (session, mate) = (md5(&hot.db, "s20006").await, md5(&hot.db, "c8").await);
     let all = HistoryFilter::default();
     let rolls = || ada.dice().history(RollsOf::Session(session), &all, None);
@@ -227,7 +227,7 @@ async fn table(hot: &mut Hot, ada: &As, moment: &str) {
     hot.ask(&format!("a profile, {moment}"), 1, &[&user, "1"], ada.users().profile(hot.user)).await;
 }
 
-async fn catalogue(hot: &mut Hot, ada: &As, scout: &As, moment: &str) {
+async fn catalogue(hot: &mut Hot, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
     let all = CatalogueFilter::default();
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
         let what = format!("catalogue, {order:?}, {moment}");

@@ -6,7 +6,7 @@ use sea_orm::ConnectionTrait;
 use sparc::{
     entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath},
     service::{
-        As, Difficulty, Error, JoinCode, Operations,
+        Difficulty, Error, IdentityConnection, JoinCode, Operations,
         characters::NewCharacter,
         dice::{NewRoll, Roller},
         sessions::{Expected, NewSession},
@@ -97,7 +97,7 @@ async fn what_is_once_is_once() {
         let (session, hero) = (table.session, table.players[0].character);
         let failed = world.roll(session, hero, "{1,2}", 10, -60).await;
         let me = world.sparc.as_user(table.players[0].id);
-        let asking = |me: &As| me.clone();
+        let asking = |me: &IdentityConnection| me.clone();
         let told = crowd(clients, |_| {
             let me = asking(&me);
             async move { me.dice().heroic_save(failed).await }

@@ -112,7 +112,7 @@ async fn every_code_is_one_words_and_a_status() {
         ("22P05", "invalid_value", 422, false),
     ] {
         let error = said(&world, state, "", "", "no").await;
-        assert_eq!((error.code(), error.http_status(), error.is_passing()), (code, status, passing), "{state}");
+        assert_eq!((error.code(), error.http_status(), error.is_retryable()), (code, status, passing), "{state}");
     }
 }
 

@@ -2,16 +2,17 @@
 
 use std::fmt::Debug;
 
+use serde_json::json;
 use sparc::{
     entity::sea_orm_active_enums::Attribute,
     service::{
-        As, Difficulty, Error, Operations,
-        adventures::NewAdventure,
+        Difficulty, Error, IdentityConnection, Operations,
+        adventures::{AdventureChanges, NewAdventure},
         characters::NewCharacter,
         creatures::NewCreature,
-        dice::{NewInitiative, NewRoll, Roller},
+        dice::{Modifier, NewInitiative, NewRoll, Roller},
         events::NewEvent,
-        sessions::NewSession,
+        sessions::{Expected, NewSession, SessionChanges, Visibility},
         users::NewAccount,
     },
 };
@@ -20,7 +21,7 @@ use uuid::Uuid;
 use crate::world::{World, at_once};
 
 /// Twice in turn, and eight times at once, each with an id of its own.
-async fn repeated<T, F>(who: &As, what: &str, create: impl Fn(As, Uuid) -> F)
+async fn repeated<T, F>(who: &IdentityConnection, what: &str, create: impl Fn(IdentityConnection, Uuid) -> F)
 where
     T: PartialEq + Debug + Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
@@ -115,4 +116,135 @@ async fn joining_seating_and_coming_back_twice_take_one_seat() {
         assert!(!seer.sessions().remove(session, id).await.unwrap().is_active);
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 2);
+}
+
+/// The same id with other content, or by another, is a conflict; the same request is not, whatever became of the row.
+async fn other<T: Debug>(what: &str, outcome: Result<T, Error>) {
+    assert!(matches!(outcome, Err(Error::IdConflict { .. })), "{what}: {outcome:?}");
+}
+
+#[tokio::test]
+async fn the_same_id_with_anything_else_is_a_conflict() {
+    let world = World::new().await;
+    let table = world.active_table(2).await;
+    let (session, adventure) = (table.session, table.adventure);
+    let (hero, twin) = (table.players[0].character, table.players[1].character);
+    let seer = world.sparc.as_user(table.seer.uuid());
+    let ada = world.sparc.as_user(table.players[0].id);
+    let ben = world.sparc.as_user(table.players[1].id);
+    let service = world.sparc.as_service();
+    let uuid = Uuid::new_v4();
+    let id = Some(uuid);
+
+    let wave = NewEvent { id, session_id: session, kind: "wave".into(), payload: json!({"n": 1e16, "m": 0.1}) };
+    ada.events().send(wave.clone()).await.unwrap();
+    assert!(ada.events().send(wave.clone()).await.is_ok(), "a number is the same however it is written");
+    other("another's event", ben.events().send(wave.clone()).await).await;
+    other("the service's", service.events().send(wave.clone()).await).await;
+    other("another payload", ada.events().send(NewEvent { payload: json!({}), ..wave.clone() }).await).await;
+    other("another kind", ada.events().send(NewEvent { kind: "nod".into(), ..wave }).await).await;
+
+    let roll = NewRoll::check(session, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
+    let roll = NewRoll { id, description: Some("A leap".into()), ..roll }.with(Modifier::flat(1, "high ground"));
+    seer.dice().roll(roll.clone()).await.unwrap();
+    assert!(seer.dice().roll(roll.clone()).await.is_ok());
+    other("another roller", seer.dice().roll(NewRoll { roller: Roller::Character(twin), ..roll.clone() }).await).await;
+    other("other modifiers", seer.dice().roll(NewRoll { modifiers: Vec::new(), ..roll.clone() }).await).await;
+    other("another description", seer.dice().roll(NewRoll { description: None, ..roll.clone() }).await).await;
+    other("another difficulty", seer.dice().roll(NewRoll { difficulty: Difficulty::MAX, ..roll.clone() }).await).await;
+    let attribute = Attribute::Heart;
+    other("another attribute", seer.dice().roll(NewRoll { attribute, ..roll }).await).await;
+
+    let new = NewSession { id, adventure_id: adventure, looking_for: Some("a healer".into()), ..Default::default() };
+    seer.sessions().create(new.clone()).await.unwrap();
+    assert!(seer.sessions().create(new.clone()).await.is_ok());
+    other("another Seer", ada.sessions().create(new.clone()).await).await;
+    let visibility = Visibility::Public;
+    other("another visibility", seer.sessions().create(NewSession { visibility, ..new.clone() }).await).await;
+    other("looking for others", seer.sessions().create(NewSession { looking_for: None, ..new.clone() }).await).await;
+    let soon = Some(chrono::Utc::now() + chrono::TimeDelta::hours(1));
+    other("another time", seer.sessions().create(NewSession { scheduled_start: soon, ..new.clone() }).await).await;
+    let changes = SessionChanges { looking_for: Some(None), ..Default::default() };
+    seer.sessions().edit(uuid, changes).await.unwrap();
+    assert!(seer.sessions().create(new.clone()).await.is_ok(), "it was edited since");
+    other("another Seer", ada.sessions().create(new).await).await;
+
+    let new = NewAdventure { id, name: "The Mill".into(), description: Some("Quiet".into()), ..Default::default() };
+    seer.adventures().create(new.clone()).await.unwrap();
+    other("another name", seer.adventures().create(NewAdventure { name: "The Ford".into(), ..new.clone() }).await)
+        .await;
+    other("other players", seer.adventures().create(NewAdventure { max_players: 6, ..new.clone() }).await).await;
+    other("no description", seer.adventures().create(NewAdventure { description: None, ..new.clone() }).await).await;
+    other("another creator", ada.adventures().create(new.clone()).await).await;
+    let name = Some("The Loud Mill".into());
+    seer.adventures().edit(uuid, AdventureChanges { name, ..Default::default() }).await.unwrap();
+    assert_eq!(seer.adventures().create(new).await.unwrap().name, "The Loud Mill", "it was renamed since");
+
+    let new = NewCharacter { id, name: "Brunhild".into(), ..Default::default() };
+    ada.characters().create(new.clone()).await.unwrap();
+    let equipment = vec![Default::default()];
+    other("other equipment", ada.characters().create(NewCharacter { equipment, ..new.clone() }).await).await;
+    other("another player", ben.characters().create(new.clone()).await).await;
+    ada.characters().rename(uuid, "Hild the Old").await.unwrap();
+    assert_eq!(ada.characters().create(new).await.unwrap().name, "Hild the Old");
+
+    let new = NewCreature { id, name: "Wolf".into(), ..Default::default() };
+    seer.creatures().add(adventure, new.clone()).await.unwrap();
+    other("a stronger one", seer.creatures().add(adventure, NewCreature { hit_points: 9, ..new.clone() }).await).await;
+    other("of another name", seer.creatures().add(adventure, NewCreature { name: "Bear".into(), ..new }).await).await;
+
+    let new = NewAccount { id, email: Some("ada@x.org".into()), display_name: Some("Ada".into()) };
+    service.users().sign_up(new.clone()).await.unwrap();
+    assert!(service.users().sign_up(new.clone()).await.is_ok());
+    other("another address", service.users().sign_up(NewAccount { email: None, ..new.clone() }).await).await;
+    other("another name", service.users().sign_up(NewAccount { display_name: None, ..new }).await).await;
+}
+
+#[tokio::test]
+async fn numbers_come_back_as_they_were_stored() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let seer = world.sparc.as_user(table.seer.uuid());
+    let mut rng = fastrand::Rng::with_seed(17);
+    let mut numbers: Vec<serde_json::Value> = Vec::new();
+    while numbers.len() < 2000 {
+        let double = f64::from_bits(rng.u64(..));
+        // PostgreSQL has no smaller ones in a document of a client's.
+        if double.is_finite() && double.abs() > 1e-300 && double.abs() < 1e300 {
+            numbers.push(json!(double));
+        }
+        numbers.push(json!(rng.f64()));
+        numbers.push(json!(rng.u64(..)));
+        numbers.push(json!(rng.i64(..)));
+    }
+    for some in numbers.chunks(50) {
+        let state = json!({ "numbers": some });
+        let set = seer.sessions().set_game_state(table.session, state, Expected::Any).await.unwrap();
+        let stored = set.game_state["numbers"].as_array().unwrap().clone();
+        for (sent, stored) in some.iter().zip(&stored) {
+            let same = match (sent.as_u64(), sent.as_i64()) {
+                (None, None) => sent.as_f64() == stored.as_f64(),
+                whole => whole == (stored.as_u64(), stored.as_i64()),
+            };
+            assert!(same, "{sent} came back as {stored}");
+        }
+        // Once more, as it came: nothing is changed by it, so there is no other version.
+        let again = seer.sessions().set_game_state(table.session, set.game_state.clone(), Expected::Any).await.unwrap();
+        assert_eq!((again.game_state_version, &again.game_state), (set.game_state_version, &set.game_state));
+    }
+}
+
+#[tokio::test]
+async fn a_rating_is_from_none_to_five() {
+    let world = World::new().await;
+    let adventure = world.adventure(world.account().await).await;
+    let service = world.sparc.as_service();
+    for wrong in ["-9.99", "-0.01", "5.01", "9.99", "1000"] {
+        let refused = service.adventures().set_rating(adventure, Some(wrong.parse().unwrap())).await;
+        assert!(matches!(refused, Err(Error::InvalidValue { field: "average_rating", .. })), "{wrong}: {refused:?}");
+    }
+    for right in ["0", "4.99", "5", "5.00"] {
+        assert!(service.adventures().set_rating(adventure, Some(right.parse().unwrap())).await.is_ok(), "{right}");
+    }
+    assert!(service.adventures().set_rating(adventure, None).await.is_ok());
 }

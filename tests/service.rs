@@ -258,7 +258,7 @@ async fn the_lobby_shows_open_seats_and_filters() {
     assert_eq!(ids(LobbyFilter { longest: Some(59), ..Default::default() }).await.len(), 0);
     let forged = "00".to_owned().into();
     let refused = world.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), Some(&forged)).await;
-    assert!(matches!(refused, Err(Error::BadCursor)));
+    assert!(matches!(refused, Err(Error::InvalidCursor)));
 }
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn an_address_that_does_not_answer_is_said_so_at_once() {
     assert_eq!(nobody.code(), "connection_lost");
     let (before, _) = world.url().rsplit_once('/').unwrap();
     let nowhere = Sparc::connect(&format!("{before}/nowhere")).await.unwrap_err();
-    assert_eq!(nowhere.code(), "database");
+    assert_eq!(nowhere.code(), "misconfigured");
     let garbled = Sparc::connect("postgres://me:secret@[/nowhere").await.unwrap_err();
     for error in [nobody, nowhere, garbled] {
         assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");

@@ -7,7 +7,7 @@ use serde_json::json;
 use sparc::{
     entity::sea_orm_active_enums::Attribute,
     service::{
-        As, Difficulty, Error, JoinCode, Operations,
+        Difficulty, Error, IdentityConnection, JoinCode, Operations,
         adventures::{AdventureChanges, NewAdventure},
         characters::NewCharacter,
         creatures::NewCreature,
@@ -45,8 +45,8 @@ fn texts() -> Vec<(&'static str, String)> {
 }
 
 struct Scene {
-    me: As,
-    seer: As,
+    me: IdentityConnection,
+    seer: IdentityConnection,
     session: Uuid,
     adventure: Uuid,
     draft: Uuid,

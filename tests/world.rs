@@ -79,19 +79,19 @@ impl World {
 
     /// In a database of the test's own making.
     pub fn of(database: Database, db: DatabaseConnection) -> Self {
-        Self { sparc: Sparc::new(db.clone()), db, database: Arc::new(database) }
+        Self { sparc: Sparc::from_connection(db.clone()), db, database: Arc::new(database) }
     }
 
     /// The same, with connections that do not know what became of those before.
     pub async fn again(&self) -> Self {
         let db = self.database.connect(4).await.unwrap();
-        Self { sparc: Sparc::new(db.clone()), db, database: self.database.clone() }
+        Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
     }
 
     /// The same over one connection, and that connection.
     pub async fn alone(&self) -> (Self, DatabaseConnection) {
         let db = self.database.connect(1).await.unwrap();
-        (Self { sparc: Sparc::new(db.clone()), db: db.clone(), database: self.database.clone() }, db)
+        (Self { sparc: Sparc::from_connection(db.clone()), db: db.clone(), database: self.database.clone() }, db)
     }
 
     pub fn url(&self) -> &str {
@@ -259,7 +259,7 @@ impl Person {
     pub async fn until_at_rest(&self) {
         let open =
             "pg_stat_activity WHERE datname = current_database() AND usename = current_user AND client_port IS NOT NULL
-                      AND application_name = '' AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'";
+                      AND application_name IN ('', 'sparc') AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'";
         for _ in 0..200 {
             if self.count(open).await == 0 {
                 return;

@@ -17,7 +17,7 @@ pub struct Capturing {
 impl Capturing {
     /// Over a pool of one connection.
     pub fn of(pool: DatabaseConnection) -> Self {
-        Self { sparc: Sparc::new(pool.clone()), pool, known: 0 }
+        Self { sparc: Sparc::from_connection(pool.clone()), pool, known: 0 }
     }
 
     /// Ends the connection, and with it what it has not told the server's statistics yet.

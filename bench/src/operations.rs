@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use service::{
-    As, Operations, Options, Sparc,
+    IdentityConnection, Operations, Options, Sparc,
     dice::{HistoryFilter, RollsOf},
     events::NewEvent,
     sessions::LobbyFilter,
@@ -177,7 +177,7 @@ fn median(mut runs: Vec<Run>) -> Run {
 }
 
 /// Does it once, for somebody.
-pub async fn once(doing: Doing, ada: &As, sample: &Sample) -> Result<(), Failure> {
+pub async fn once(doing: Doing, ada: &IdentityConnection, sample: &Sample) -> Result<(), Failure> {
     match doing {
         Doing::Roll => {
             ada.dice().roll(check(sample)?).await?;

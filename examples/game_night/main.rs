@@ -11,7 +11,7 @@ use serde_json::json;
 use sparc::entity::sea_orm_active_enums::{Attribute, CharacterClass, RollOutcome};
 use sparc::migration::{self, Migrator, sea_orm_migration::MigratorTrait};
 use sparc::service::{
-    As, Difficulty, Error, JoinCode, Operations, Sparc, TableSize,
+    Difficulty, Error, IdentityConnection, JoinCode, Operations, Sparc, TableSize,
     adventures::{AdventureContent, NewAdventure},
     characters::{NewCharacter, primary_attribute},
     creatures::{NewCreature, Stats},
@@ -156,7 +156,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     Ok(sparc.close().await?)
 }
 
-async fn sign_up(sparc: &Sparc, name: &str) -> Result<As, Error> {
+async fn sign_up(sparc: &Sparc, name: &str) -> Result<IdentityConnection, Error> {
     let id = Uuid::new_v4();
     let email = Some(format!("{id}@example.org"));
     let account = NewAccount { id: Some(id), email, display_name: Some(name.into()) };
@@ -165,7 +165,7 @@ async fn sign_up(sparc: &Sparc, name: &str) -> Result<As, Error> {
 }
 
 /// Prints what the table was told after `seen`, and gives the last it was told.
-async fn tell(listener: &As, session: Uuid, mut seen: i64) -> Result<i64, Error> {
+async fn tell(listener: &IdentityConnection, session: Uuid, mut seen: i64) -> Result<i64, Error> {
     for event in listener.events().after(session, seen).await? {
         seen = event.seq;
         let p = |key: &str| event.payload[key].to_string().replace('"', "").replace("null", "none");

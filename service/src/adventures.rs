@@ -27,8 +27,10 @@ use entity::{
     adventures,
     sea_orm_active_enums::{AdventureStatus, DifficultyLevel},
 };
+use rls::{supabase::SERVICE_ROLE, unchecked::Unchecked};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, QueryFilter, QuerySelect, Statement, prelude::Decimal,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QuerySelect, Statement,
+    TransactionOptions, prelude::Decimal,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -39,8 +41,8 @@ pub use content::{AdventureContent, Connection, Fault, FaultKind, Node, NodeKind
 
 use crate::{
     Caller, Error,
-    connection::Worn,
-    documents,
+    connection::{OperationTransaction, UncheckedTransaction, sealed::Sealed},
+    json,
     operation::operation,
     rows::{self, set_if},
 };
@@ -142,6 +144,9 @@ pub struct AdventureChanges {
     pub max_players: Option<i32>,
 }
 
+/// The best that players can think of an adventure.
+const MAX_RATING: i32 = 5;
+
 /// Operations on adventures: [`Operations::adventures`](crate::Operations::adventures).
 #[derive(Debug)]
 pub struct Adventures<'a, C> {
@@ -158,10 +163,10 @@ impl<C: Caller> Adventures<'_, C> {
     /// [`Error::InvalidValue`] for name, duration or players, [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn create(self, new: NewAdventure) -> Result<adventures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
-        let content = documents::to_json(&new.content)?;
+        let content = json::to_json(&new.content)?;
         operation!(self.caller, "adventures.create", adventure = id, |tx| {
             let creator_id = tx.user()?;
-            let row = adventures::ActiveModel {
+            let row = || adventures::ActiveModel {
                 id: Set(id),
                 creator_id: Set(creator_id),
                 name: Set(new.name.clone()),
@@ -175,10 +180,13 @@ impl<C: Caller> Adventures<'_, C> {
                 content: Set(content.clone()),
                 ..Default::default()
             };
-            rows::once(tx, row, id, adventures::Column::Id, "adventure", |there| {
-                there.creator_id == creator_id && there.name == new.name && there.content == content
-            })
-            .await
+            let repeat = rows::Repeat {
+                id: adventures::Column::Id,
+                what: "adventure",
+                fixed: &[adventures::Column::CreatorId],
+                edited: Some([adventures::Column::UpdatedAt, adventures::Column::CreatedAt]),
+            };
+            rows::insert_or_get(tx, row, None, repeat).await
         })
     }
 
@@ -212,7 +220,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::AdventurePublished`], [`Error::NotFound`], [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn set_content(self, id: Uuid, content: &AdventureContent) -> Result<adventures::Model, Error> {
-        let content = documents::to_json(content)?;
+        let content = json::to_json(content)?;
         operation!(self.caller, "adventures.set_content", adventure = id, |tx| {
             update(tx, id, adventures::ActiveModel { content: Set(content.clone()), ..Default::default() }).await
         })
@@ -227,7 +235,9 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::NotFound`], also for somebody else's; [`Error::NotSignedIn`].
     pub async fn validate(self, id: Uuid) -> Result<Vec<Fault>, Error> {
-        operation!(self.caller, "adventures.validate", adventure = id, |tx| { judge(tx, id).await })
+        operation!(self.caller, "adventures.validate", adventure = id, |tx| {
+            validate_and_store(self.caller, tx, id).await
+        })
     }
 
     /// Judges the content, and publishes the adventure if it has no fault. A published one stays as it is.
@@ -240,7 +250,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn publish(self, id: Uuid) -> Result<adventures::Model, Error> {
         operation!(self.caller, "adventures.publish", adventure = id, |tx| {
-            let faults = judge(tx, id).await?;
+            let faults = validate_and_store(self.caller, tx, id).await?;
             if !faults.is_empty() {
                 return Err(Error::AdventureInvalid(faults));
             }
@@ -302,7 +312,7 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Sets what players think of an adventure: 0.00 to 9.99, or nothing yet. Who rates, and how, is the service's to
+    /// Sets what players think of an adventure: 0 to 5, or nothing yet. Who rates, and how, is the service's to
     /// say; the catalogue is ordered by it.
     ///
     /// Who may: the service. Three round trips. No event.
@@ -311,19 +321,22 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`], [`Error::InvalidValue`].
     pub async fn set_rating(self, id: Uuid, average: Option<Decimal>) -> Result<adventures::Model, Error> {
+        if average.is_some_and(|average| average < Decimal::ZERO || average > Decimal::from(MAX_RATING)) {
+            return Err(Error::InvalidValue { field: "average_rating", rule: "must be 0 to 5" });
+        }
         operation!(self.caller, "adventures.set_rating", adventure = id, |tx| {
             update(tx, id, adventures::ActiveModel { average_rating: Set(average), ..Default::default() }).await
         })
     }
 }
 
-async fn set_status(tx: &Worn, id: Uuid, status: AdventureStatus) -> Result<adventures::Model, Error> {
+async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: AdventureStatus) -> Result<adventures::Model, Error> {
     update(tx, id, adventures::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
 /// What row security hides from an update is not there; whether it can be read decides what the caller is told.
-async fn update(tx: &Worn, id: Uuid, row: adventures::ActiveModel) -> Result<adventures::Model, Error> {
-    match rows::change(tx, row, id, adventures::Column::Id).await? {
+async fn update(tx: &UncheckedTransaction, id: Uuid, row: adventures::ActiveModel) -> Result<adventures::Model, Error> {
+    match rows::update_returning(tx, row, id, adventures::Column::Id).await? {
         Some(adventure) => Ok(adventure),
         None => {
             rows::find::<adventures::Entity>(tx, id, "adventure").await?;
@@ -332,28 +345,42 @@ async fn update(tx: &Worn, id: Uuid, row: adventures::ActiveModel) -> Result<adv
     }
 }
 
-const VERDICT: &str = "UPDATE public.adventures
+const STORE_VALIDATION: &str = "UPDATE public.adventures
      SET is_valid = $2, validation_errors = $3
-     WHERE id = $1";
+     WHERE id = $1
+       AND updated_at = $4
+       AND status <> 'published'";
 
-/// Reads the content as its creator and holds the row, so that what was judged is what is published; the verdict is the
-/// server's to write.
-async fn judge(tx: &Worn, id: Uuid) -> Result<Vec<Fault>, Error> {
+/// Reads the content as its creator and stores what is wrong with it, which is the server's to write: as `service_role` in
+/// the same transaction, which holds the row; or, where the service has a login of its own, in one of the service's.
+async fn validate_and_store(caller: &impl Sealed, tx: &UncheckedTransaction, id: Uuid) -> Result<Vec<Fault>, Error> {
     let creator = tx.user()?;
-    let adventure = adventures::Entity::find_by_id(id)
-        .filter(adventures::Column::CreatorId.eq(creator))
-        .lock_exclusive()
-        .one(tx)
-        .await?
-        .ok_or(Error::NotFound { what: "adventure" })?;
-    let faults = match documents::from_json::<AdventureContent>(adventure.content, "content") {
+    let mut find = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator));
+    let is_here = tx.may_take_role(SERVICE_ROLE);
+    if is_here {
+        find = find.lock_exclusive();
+    }
+    let adventure = find.one(tx).await?.ok_or(Error::NotFound { what: "adventure" })?;
+    let faults = match json::from_json::<AdventureContent>(adventure.content, "content") {
         Ok(content) => content.faults(),
         Err(_) => vec![Fault { node: None, kind: FaultKind::Unreadable }],
     };
-    // A published adventure is valid and cannot be edited: there is nothing to write down.
-    if adventure.status != AdventureStatus::Published {
-        let values = [id.into(), faults.is_empty().into(), json!(faults).into()];
-        tx.elevated(Statement::from_sql_and_values(DbBackend::Postgres, VERDICT, values)).await?;
+    // A published adventure is valid and cannot be edited: there is nothing to store.
+    if adventure.status == AdventureStatus::Published {
+        return Ok(faults);
     }
-    Ok(faults)
+    let values = [id.into(), faults.is_empty().into(), json!(faults).into(), adventure.updated_at.into()];
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, STORE_VALIDATION, values);
+    if is_here {
+        tx.execute_as_service(statement).await?;
+        return Ok(faults);
+    }
+    let service = caller.as_service().ok_or(Error::NotAllowed {
+        rule: "where the service has a login of its own, an adventure is validated outside of a caller's transaction",
+    })?;
+    let service = Unchecked::begin_unchecked(&service, TransactionOptions::default(), caller.deadline()).await?;
+    let stored = service.execute_raw(statement).await?;
+    service.commit().await?;
+    // Somebody edited it meanwhile: begin again.
+    if stored.rows_affected() == 0 { Err(Error::Busy) } else { Ok(faults) }
 }

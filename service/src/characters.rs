@@ -36,7 +36,7 @@ use uuid::Uuid;
 pub use growth::HitPoints;
 pub use sheet::{Attributes, Item, SpecialAbility, primary_attribute};
 
-use crate::{Caller, Error, connection::Worn, documents, operation::operation, rows};
+use crate::{Caller, Error, connection::UncheckedTransaction, json, operation::operation, rows};
 
 /// A character to be made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -117,11 +117,11 @@ impl<C: Caller> Characters<'_, C> {
     pub async fn create(self, new: NewCharacter) -> Result<characters::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let attributes = new.attributes.unwrap_or(Attributes::usual(new.class));
-        let equipment = documents::to_json(&new.equipment)?;
-        let special_ability = documents::to_json(&new.special_ability)?;
+        let equipment = json::to_json(&new.equipment)?;
+        let special_ability = json::to_json(&new.special_ability)?;
         operation!(self.caller, "characters.create", character = id, |tx| {
             let user_id = tx.user()?;
-            let row = characters::ActiveModel {
+            let row = || characters::ActiveModel {
                 id: Set(id),
                 user_id: Set(user_id),
                 name: Set(new.name.clone()),
@@ -134,13 +134,13 @@ impl<C: Caller> Characters<'_, C> {
                 special_ability: Set(special_ability.clone()),
                 ..Default::default()
             };
-            rows::once(tx, row, id, characters::Column::Id, "character", |there| {
-                there.user_id == user_id
-                    && there.name == new.name
-                    && there.class == new.class
-                    && [there.might, there.grace, there.wit, there.heart] == attributes.dice()
-            })
-            .await
+            let repeat = rows::Repeat {
+                id: characters::Column::Id,
+                what: "character",
+                fixed: &[characters::Column::UserId, characters::Column::Class],
+                edited: Some([characters::Column::UpdatedAt, characters::Column::CreatedAt]),
+            };
+            rows::insert_or_get(tx, row, None, repeat).await
         })
     }
 
@@ -248,7 +248,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn set_equipment(self, id: Uuid, equipment: &[Item]) -> Result<characters::Model, Error> {
-        let equipment = documents::to_json(&equipment)?;
+        let equipment = json::to_json(&equipment)?;
         operation!(self.caller, "characters.set_equipment", character = id, |tx| {
             change(tx, id, characters::ActiveModel { equipment: Set(equipment.clone()), ..Default::default() }).await
         })
@@ -262,7 +262,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn set_special_ability(self, id: Uuid, ability: &SpecialAbility) -> Result<characters::Model, Error> {
-        let ability = documents::to_json(ability)?;
+        let ability = json::to_json(ability)?;
         operation!(self.caller, "characters.set_special_ability", character = id, |tx| {
             let row = characters::ActiveModel { special_ability: Set(ability.clone()), ..Default::default() };
             change(tx, id, row).await
@@ -309,12 +309,12 @@ impl<C: Caller> Characters<'_, C> {
     }
 }
 
-async fn change(tx: &Worn, id: Uuid, row: characters::ActiveModel) -> Result<characters::Model, Error> {
-    rows::change(tx, row, id, characters::Column::Id).await?.ok_or(Error::NotFound { what: "character" })
+async fn change(tx: &UncheckedTransaction, id: Uuid, row: characters::ActiveModel) -> Result<characters::Model, Error> {
+    rows::update_returning(tx, row, id, characters::Column::Id).await?.ok_or(Error::NotFound { what: "character" })
 }
 
 /// The trigger stamps the moment, and leaves the first where there is one.
-async fn set_retired(tx: &Worn, id: Uuid, moment: &'static str) -> Result<characters::Model, Error> {
+async fn set_retired(tx: &UncheckedTransaction, id: Uuid, moment: &'static str) -> Result<characters::Model, Error> {
     characters::Entity::update_many()
         .col_expr(characters::Column::RetiredAt, Expr::cust(moment))
         .filter(characters::Column::Id.eq(id))

@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    Caller, Error, documents,
+    Caller, Error, json,
     operation::operation,
     rows::{self, set_if},
 };
@@ -150,10 +150,10 @@ impl<C: Caller> Creatures<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn add(self, adventure_id: Uuid, new: NewCreature) -> Result<creatures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
-        let stats = documents::to_json(&new.stats)?;
-        let abilities = documents::to_json(&new.abilities)?;
+        let stats = json::to_json(&new.stats)?;
+        let abilities = json::to_json(&new.abilities)?;
         operation!(self.caller, "creatures.add", adventure = adventure_id, creature = id, |tx| {
-            let row = creatures::ActiveModel {
+            let row = || creatures::ActiveModel {
                 id: Set(id),
                 adventure_id: Set(adventure_id),
                 name: Set(new.name.clone()),
@@ -164,10 +164,13 @@ impl<C: Caller> Creatures<'_, C> {
                 armor: Set(new.armor),
                 ..Default::default()
             };
-            rows::once(tx, row, id, creatures::Column::Id, "creature", |there| {
-                there.adventure_id == adventure_id && there.name == new.name && there.stats == stats
-            })
-            .await
+            let repeat = rows::Repeat {
+                id: creatures::Column::Id,
+                what: "creature",
+                fixed: &[creatures::Column::AdventureId],
+                edited: Some([creatures::Column::UpdatedAt, creatures::Column::CreatedAt]),
+            };
+            rows::insert_or_get(tx, row, None, repeat).await
         })
     }
 
@@ -183,12 +186,12 @@ impl<C: Caller> Creatures<'_, C> {
         let mut row = creatures::ActiveModel::default();
         set_if(&mut row.name, &changes.name);
         set_if(&mut row.description, &changes.description);
-        set_if(&mut row.stats, &changes.stats.as_ref().map(documents::to_json).transpose()?);
-        set_if(&mut row.abilities, &changes.abilities.as_ref().map(documents::to_json).transpose()?);
+        set_if(&mut row.stats, &changes.stats.as_ref().map(json::to_json).transpose()?);
+        set_if(&mut row.abilities, &changes.abilities.as_ref().map(json::to_json).transpose()?);
         set_if(&mut row.hit_points, &changes.hit_points);
         set_if(&mut row.armor, &changes.armor);
         operation!(self.caller, "creatures.edit", creature = id, |tx| {
-            match rows::change(tx, row.clone(), id, creatures::Column::Id).await? {
+            match rows::update_returning(tx, row.clone(), id, creatures::Column::Id).await? {
                 Some(creature) => Ok(creature),
                 None => {
                     rows::find::<creatures::Entity>(tx, id, "creature").await?;

@@ -34,7 +34,7 @@ pub use initiative::{NewInitiative, Turn};
 pub use new::{Modifier, ModifierKind, NewRoll, Roller};
 pub use statistics::{KindStatistics, RollStatistics, RollsOf};
 
-use crate::{Caller, Error, documents, operation::operation, rows};
+use crate::{Caller, Error, json, operation::operation, rows};
 
 /// Operations on rolls: [`Operations::dice`](crate::Operations::dice).
 #[derive(Debug)]
@@ -55,13 +55,13 @@ impl<C: Caller> Dice<'_, C> {
     /// modifiers out of bounds, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn roll(self, new: NewRoll) -> Result<dice_rolls::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
-        let modifiers = documents::to_json(&new.modifiers)?;
+        let modifiers = json::to_json(&new.modifiers)?;
         let (character_id, creature_id) = match new.roller {
             Roller::Character(id) => (Some(id), None),
             Roller::Creature(id) => (None, Some(id)),
         };
         operation!(self.caller, "dice.roll", session = new.session_id, roll = id, |tx| {
-            let row = dice_rolls::ActiveModel {
+            let row = || dice_rolls::ActiveModel {
                 id: Set(id),
                 session_id: Set(new.session_id),
                 character_id: Set(character_id),
@@ -73,15 +73,8 @@ impl<C: Caller> Dice<'_, C> {
                 description: Set(new.description.clone()),
                 ..Default::default()
             };
-            rows::once(tx, row, id, dice_rolls::Column::Id, "roll", |there| {
-                there.session_id == new.session_id
-                    && there.character_id == character_id
-                    && there.creature_id == creature_id
-                    && there.attribute == new.attribute
-                    && there.difficulty == new.difficulty.get()
-                    && there.roll_type == new.kind
-            })
-            .await
+            let repeat = rows::Repeat { id: dice_rolls::Column::Id, what: "roll", fixed: &[], edited: None };
+            rows::insert_or_get(tx, row, None, repeat).await
         })
     }
 

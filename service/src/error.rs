@@ -12,7 +12,8 @@ use crate::adventures::Fault;
 /// What an operation refuses, or could not do.
 ///
 /// Any operation may fail with [`Busy`](Self::Busy), [`DeadlineExceeded`](Self::DeadlineExceeded),
-/// [`ConnectionLost`](Self::ConnectionLost), [`PoolExhausted`](Self::PoolExhausted),
+/// [`ConnectionLost`](Self::ConnectionLost), [`CommitUnknown`](Self::CommitUnknown),
+/// [`PoolExhausted`](Self::PoolExhausted), [`PoolClosed`](Self::PoolClosed), [`Misconfigured`](Self::Misconfigured),
 /// [`ServerExhausted`](Self::ServerExhausted), [`ReadOnly`](Self::ReadOnly) and [`Database`](Self::Database); one that
 /// changes something, by an account that is closed, with [`AccountClosed`](Self::AccountClosed). Its documentation
 /// names the others.
@@ -148,17 +149,31 @@ pub enum Error {
         /// What to use.
         instead: &'static str,
     },
-    /// A statement of the caller's would change the identity or end its transaction; it was not sent. Code
-    /// `identity_is_fixed`.
-    #[error("a statement may not change who is asking, nor end the transaction that says so")]
-    IdentityIsFixed,
-    /// A statement of the caller's changed the identity; nothing was committed. Code `identity_changed`.
-    #[error("a statement changed who is asking; nothing was committed")]
+    /// A statement of the caller's changed the role or the claims of its identity; nothing was committed. Code
+    /// `identity_changed`.
+    #[error("a statement changed the identity (role or claims); nothing was committed")]
     IdentityChanged,
-    /// Something failed in this transaction before, and nothing of it will be committed: roll it back. Code
+    /// A statement of the caller's ended its transaction: what was done before it may be in the database. Code
+    /// `transaction_ended`.
+    #[error("a statement ended its transaction; what was done before it may have been committed")]
+    TransactionEnded,
+    /// A statement failed in this transaction before, or a call was dropped half way: it can only be rolled back. Code
     /// `transaction_failed`.
-    #[error("the transaction failed before; roll it back")]
+    #[error("a statement failed or was cancelled in this transaction; roll it back, nothing of it will be committed")]
     TransactionFailed,
+    /// A transaction was used, or committed, while one nested in it is open. Code `nested_transaction_open`.
+    #[error("a nested transaction is open; commit it or roll it back first")]
+    NestedTransactionOpen,
+    /// The transaction was committed or rolled back, or the one around it was. Code `transaction_over`.
+    #[error("the transaction is over")]
+    TransactionOver,
+    /// A statement of the caller's that cannot be run as it is: not SQL, several at once, too many values or too few, a
+    /// row without its key. Code `invalid_statement`.
+    #[error("the statement cannot be run: {reason}")]
+    InvalidStatement {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// There is no such thing, or the caller may not see it. Code `not_found`.
     #[error("no such {what}")]
     NotFound {
@@ -187,20 +202,32 @@ pub enum Error {
     },
     /// The cursor is not one of this list's. Code `bad_cursor`.
     #[error("the cursor is not one that this list gave")]
-    BadCursor,
-    /// The time for it was up. Nothing was done. Code `deadline_exceeded`.
-    #[error("the time for it was up; nothing was done")]
+    InvalidCursor,
+    /// The deadline passed. Nothing was done. Code `deadline_exceeded`.
+    #[error("deadline exceeded; nothing was done")]
     DeadlineExceeded,
     /// Deadlock or serialization failure, again and again. A retry may help. Code `busy`.
     #[error("the database is busy; try again")]
     Busy,
-    /// The connection was lost; whether the operation was done is not known. Creating with the same id again is safe.
-    /// Code `connection_lost`.
-    #[error("the connection to the database was lost")]
+    /// The connection was lost before the commit. Nothing was done. Code `connection_lost`.
+    #[error("the connection to the database was lost before the commit; nothing was done")]
     ConnectionLost(#[source] DbErr),
+    /// The answer to the commit was lost: it may have been done, or not. Creating with the same id again is safe. Code
+    /// `commit_unknown`.
+    #[error("the answer to the commit was lost; it may have been done")]
+    CommitUnknown(#[source] DbErr),
     /// No connection was free in time. Nothing was done. Code `pool_exhausted`.
-    #[error("no database connection was free in time")]
-    PoolExhausted(#[source] DbErr),
+    #[error("no database connection was free in time; allow more connections, or wait longer")]
+    PoolExhausted,
+    /// The handle was closed. Nothing was done. Code `pool_closed`.
+    #[error("the handle is closed; connect again")]
+    PoolClosed,
+    /// The handle or its login is not set up for this. Nothing was done. Code `misconfigured`.
+    #[error("the connection is not set up: {reason}")]
+    Misconfigured {
+        /// What is wrong, and what must be.
+        reason: String,
+    },
     /// The server has no disk or memory left. Nothing was done. Code `server_exhausted`.
     #[error("the database server has no room left")]
     ServerExhausted(#[source] DbErr),
@@ -223,7 +250,7 @@ const fn entry(code: &'static str, status: u16) -> Entry {
     Entry { code, status, retry: false }
 }
 
-const fn passing(code: &'static str, status: u16) -> Entry {
+const fn retryable(code: &'static str, status: u16) -> Entry {
     Entry { code, status, retry: true }
 }
 
@@ -240,10 +267,10 @@ impl Error {
         self.entry().status
     }
 
-    /// Whether the same call may succeed a moment later. After [`ConnectionLost`](Self::ConnectionLost) it is not known
-    /// whether the call was done: only what was given an id is safe to be called again.
+    /// Whether the same call may succeed a moment later; nothing of it was done. After
+    /// [`CommitUnknown`](Self::CommitUnknown) that is not known: only what was given an id is safe to be called again.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         self.entry().retry
     }
 
@@ -287,26 +314,27 @@ impl Error {
             Self::NotASeer => entry("not_a_seer", 403),
             Self::NotAllowed { .. } => entry("not_allowed", 403),
             Self::ColumnClosed { .. } => entry("column_closed", 403),
-            Self::IdentityIsFixed => entry("identity_is_fixed", 500),
             Self::IdentityChanged => entry("identity_changed", 500),
+            Self::TransactionEnded => entry("transaction_ended", 500),
             Self::TransactionFailed => entry("transaction_failed", 500),
+            Self::NestedTransactionOpen => entry("nested_transaction_open", 500),
+            Self::TransactionOver => entry("transaction_over", 500),
+            Self::InvalidStatement { .. } => entry("invalid_statement", 500),
             Self::NotFound { .. } => entry("not_found", 404),
             Self::IdConflict { .. } => entry("id_conflict", 409),
             Self::InvalidValue { .. } => entry("invalid_value", 422),
             Self::RuleViolated { .. } => entry("rule_violated", 422),
-            Self::BadCursor => entry("bad_cursor", 400),
-            Self::DeadlineExceeded => passing("deadline_exceeded", 504),
-            Self::Busy => passing("busy", 503),
-            Self::ConnectionLost(_) => passing("connection_lost", 503),
-            Self::PoolExhausted(_) => passing("pool_exhausted", 503),
+            Self::InvalidCursor => entry("bad_cursor", 400),
+            Self::DeadlineExceeded => retryable("deadline_exceeded", 504),
+            Self::Busy => retryable("busy", 503),
+            Self::ConnectionLost(_) => retryable("connection_lost", 503),
+            Self::CommitUnknown(_) => entry("commit_unknown", 503),
+            Self::PoolExhausted => retryable("pool_exhausted", 503),
+            Self::PoolClosed => entry("pool_closed", 503),
+            Self::Misconfigured { .. } => entry("misconfigured", 500),
             Self::ReadOnly => entry("read_only", 503),
-            Self::ServerExhausted(_) => passing("server_exhausted", 503),
+            Self::ServerExhausted(_) => retryable("server_exhausted", 503),
             Self::Database(_) => entry("database", 500),
         }
-    }
-
-    /// Whether the server rolled the transaction back for a reason that a second try may not meet.
-    pub(crate) fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy)
     }
 }

@@ -81,22 +81,22 @@ impl<C: Caller> Events<'_, C> {
     /// [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn send(self, new: NewEvent) -> Result<session_events::Model, Error> {
         if new.kind.is_empty() {
-            return Err(Error::InvalidValue { field: "kind", rule: "has 1 to 57 characters" });
+            return Err(Error::InvalidValue { field: "kind", rule: "must have 1 to 57 characters" });
         }
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let kind = format!("client.{}", new.kind);
         operation!(self.caller, "events.send", session = new.session_id, event = id, |tx| {
-            let row = session_events::ActiveModel {
+            let row = || session_events::ActiveModel {
                 id: Set(id),
                 session_id: Set(new.session_id),
                 event_type: Set(kind.clone()),
                 payload: Set(new.payload.clone()),
                 ..Default::default()
             };
-            rows::once(tx, row, id, session_events::Column::Id, "event", |there| {
-                there.session_id == new.session_id && there.event_type == kind && there.payload == new.payload
-            })
-            .await
+            let repeat = rows::Repeat { id: session_events::Column::Id, what: "event", fixed: &[], edited: None };
+            // The database writes down who sent it.
+            let sender = (session_events::Column::SenderId, tx.caller().user());
+            rows::insert_or_get(tx, row, Some(sender), repeat).await
         })
     }
 
@@ -116,7 +116,7 @@ impl<C: Caller> Events<'_, C> {
                 "SELECT {COLUMNS} FROM public.session_events \
                  WHERE session_id = {table} AND seq > {seq} ORDER BY seq LIMIT {page}"
             );
-            rows::all(tx, binds.statement(sql), events).await
+            rows::fetch_all(tx, binds.statement(sql), events).await
         })
     }
 

@@ -5,10 +5,10 @@ pub mod characters;
 mod connection;
 pub mod creatures;
 pub mod dice;
-mod documents;
 mod error;
 pub mod events;
 mod identity;
+mod json;
 pub mod maintenance;
 mod operation;
 mod page;
@@ -21,10 +21,7 @@ pub mod users;
 mod values;
 mod walk;
 
-// Named for the choice of TLS that it makes for the driver under SeaORM.
-use sqlx as _;
-
-pub use connection::{As, Caller, RowStream, Transaction};
+pub use connection::{Caller, IdentityConnection, RowStream, Transaction};
 pub use error::Error;
 pub use page::{Cursor, Page};
 pub use sparc::{Options, Sparc};

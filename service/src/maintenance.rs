@@ -20,11 +20,12 @@
 
 use std::time::{Duration, Instant};
 
+use rls::unchecked::Unchecked;
 use sea_orm::{DbBackend, FromQueryResult, Statement, TransactionOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    As, Caller, Error,
+    Caller, Error, IdentityConnection,
     connection::sealed::Sealed,
     identity::Identity,
     operation::{Attempts, operation},
@@ -183,7 +184,7 @@ impl<C: Caller> Maintenance<'_, C> {
 }
 
 /// Not in a transaction of the caller's: PostgreSQL vacuums in none.
-impl Maintenance<'_, As> {
+impl Maintenance<'_, IdentityConnection> {
     /// Vacuums and analyzes the tables where rows come and go fastest, and tells after each how many are done. A table
     /// that somebody else vacuums is left to them; none is begun after the time of the run.
     ///
@@ -217,7 +218,7 @@ impl Maintenance<'_, As> {
         );
         let attempts = Attempts::of(self.caller);
         let vacuuming = async {
-            let tx = self.caller.begin_worn(TransactionOptions::default(), None).await?;
+            let tx = Unchecked::begin_unchecked(self.caller, TransactionOptions::default(), None).await?;
             let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(&tx).await?;
             tx.rollback().await?;
             if owns.and_then(|row| row.owns) != Some(true) {
@@ -229,7 +230,7 @@ impl Maintenance<'_, As> {
                 if done.rows > 0 && begun.elapsed() >= run.time {
                     return Ok(done);
                 }
-                self.caller.as_login(format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
+                self.caller.execute_as_login(format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
                 done.rows += 1;
                 progress(done.rows);
             }

@@ -1,21 +1,21 @@
-//! What every operation has around its story: a transaction, retries, and a span.
+//! What every operation has around its body: a transaction, retries, and a span.
 
 use std::time::{Duration, Instant};
 
-use sea_orm::{DbErr, RuntimeErr};
+use sea_orm::DbErr;
 use uuid::Uuid;
 
 use crate::{
     Caller, Error,
-    connection::{Worn, sealed::Scope},
+    connection::{UncheckedTransaction, sealed::Scope},
     identity::Identity,
 };
 
-/// How often an operation is begun before a deadlock or serialization failure reaches the caller.
-const ATTEMPTS: u32 = 5;
+/// How often an operation is begun before a deadlock, a serialization failure or a lost connection reaches the caller.
+const MAX_ATTEMPTS: u32 = 5;
 
 /// A commit that is under way is waited for so long beyond a deadline: most are answered, and then it is known.
-const GRACE: Duration = Duration::from_secs(1);
+const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
 /// The attempts of one operation.
 #[derive(Debug)]
@@ -38,61 +38,58 @@ impl Attempts {
     }
 
     /// What ends in the time that is left. The rest is dropped, and its transaction with it.
-    pub(crate) async fn in_time<T>(&self, attempt: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(crate) async fn with_deadline<T>(&self, attempt: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         match self.left() {
             None => attempt.await,
             Some(left) => tokio::time::timeout(left, attempt).await.unwrap_or(Err(Error::DeadlineExceeded)),
         }
     }
 
-    /// The end of the transaction, in the time that is left and a little more. Whoever hears nothing then does not know
-    /// what became of it.
-    async fn at_last(&self, end: impl Future<Output = Result<(), DbErr>>) -> Result<(), DbErr> {
-        let Some(left) = self.left() else { return end.await };
-        tokio::time::timeout(left.max(GRACE), end).await.unwrap_or_else(|_| {
-            Err(DbErr::Conn(RuntimeErr::Internal("the end of the transaction was not answered in time".to_owned())))
-        })
+    /// The commit, in the time that is left and a little more. Whoever hears nothing then does not know what became of it.
+    async fn with_commit_grace(&self, commit: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
+        let Some(left) = self.left() else { return Ok(commit.await?) };
+        let answer = tokio::time::timeout(left.max(COMMIT_GRACE), commit).await;
+        answer
+            .unwrap_or_else(|_| {
+                let source = DbErr::Custom("the commit was not answered in time".to_owned());
+                Err(rls::Error::CommitUnknown(source).into())
+            })
+            .map_err(Error::from)
     }
 
-    /// Ends the transaction as the story ended. `None`: begin again.
+    /// Ends the transaction as the operation ended. `None`: begin again.
     ///
     /// Only what the server rolled back as a whole is begun again; an answer lost in the commit is not, because the
     /// commit may have happened.
-    pub(crate) async fn end<T>(&mut self, scope: Scope<'_>, outcome: Result<T, Error>) -> Option<Result<T, Error>> {
+    pub(crate) async fn end<T>(&mut self, scope: Scope, outcome: Result<T, Error>) -> Option<Result<T, Error>> {
         let transaction = match scope {
             Scope::Own(transaction) => transaction,
-            Scope::Joined(transaction) => {
-                if outcome.is_err() {
-                    transaction.doubt();
+            Scope::Joined(joined) => {
+                if outcome.is_ok() {
+                    joined.succeeded();
                 }
-                return Some(outcome.map_err(|error| self.told(error)));
+                return Some(outcome.map_err(|error| self.explain(error)));
             }
         };
         let outcome = match outcome {
-            Ok(value) => match self.at_last(transaction.commit()).await {
-                Ok(()) => Ok(value),
-                Err(error) => Err(Error::from(error)),
-            },
+            Ok(value) => self.with_commit_grace(transaction.commit()).await.map(|()| value),
             Err(error) => {
                 // The refusal matters; a connection that cannot roll back is closed by the pool.
-                let _ = self.at_last(transaction.rollback()).await;
+                let _ = transaction.rollback().await;
                 Err(error)
             }
         };
         match outcome {
-            Err(error) if error.is_transient() && self.failed + 1 < ATTEMPTS => {
-                self.failed += 1;
-                tokio::time::sleep(pause(self.failed)).await;
-                None
-            }
-            outcome => Some(outcome.map_err(|error| self.told(error))),
+            Err(error) if self.may_begin_again(&error).await => None,
+            outcome => Some(outcome.map_err(|error| self.explain(error))),
         }
     }
 
-    /// Whether an operation that did not even begin is tried on another connection: the server went and came back, and
-    /// the pool has connections of before.
+    /// Whether what failed may succeed when it is begun again: nothing of it is in the database, and the reason passes.
     pub(crate) async fn may_begin_again(&mut self, error: &Error) -> bool {
-        let again = matches!(error, Error::ConnectionLost(_)) && self.failed + 1 < ATTEMPTS;
+        let is_undone = matches!(error, Error::Busy | Error::ConnectionLost(_));
+        let has_time = self.left().is_none_or(|left| !left.is_zero());
+        let again = is_undone && has_time && self.failed + 1 < MAX_ATTEMPTS;
         if again {
             self.failed += 1;
             tokio::time::sleep(pause(self.failed)).await;
@@ -101,7 +98,7 @@ impl Attempts {
     }
 
     /// To a visitor, what is not allowed means: sign in.
-    fn told(&self, error: Error) -> Error {
+    fn explain(&self, error: Error) -> Error {
         match error {
             Error::NotAllowed { .. } if self.is_visitor => Error::NotSignedIn,
             error => error,
@@ -124,27 +121,29 @@ fn pause(failed: u32) -> Duration {
     Duration::from_millis(random % (10 << failed.min(6)) + 1)
 }
 
-impl Scope<'_> {
-    pub(crate) fn transaction(&self) -> &Worn {
+impl Scope {
+    pub(crate) fn transaction(&self) -> &UncheckedTransaction {
         match self {
             Self::Own(transaction) => transaction,
-            Self::Joined(transaction) => transaction.worn(),
+            Self::Joined(joined) => &joined.transaction,
         }
     }
 }
 
-/// Runs a story as one operation: `operation!(caller, "aggregate.verb", session = id, |tx| { ... Ok(value) })`.
+/// Runs a body as one operation: `operation!(caller, "aggregate.verb", session = id, |tx| { ... Ok(value) })`.
 ///
-/// What stands between name and story are ids for its span, and nothing personal.
+/// What stands between name and body are ids for its span, and nothing personal.
 ///
 /// A macro, because a closure that is async, may be called again, borrows its arguments and gives a future that can be
 /// sent between threads cannot be written as a bound.
 macro_rules! operation {
-    ($caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $story:block) => {{
+    ($caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $body:block) => {{
+        #[allow(unused_imports)]
+        use crate::connection::{OperationTransaction as _, sealed::Sealed as _};
         let span = tracing::info_span!(
             "sparc",
             operation = $name,
-            identity = %$caller.identity(),
+            identity = %crate::connection::sealed::Sealed::identity($caller),
             $($field = %$id,)*
             outcome = tracing::field::Empty,
             retries = tracing::field::Empty,
@@ -154,21 +153,21 @@ macro_rules! operation {
             async {
                 let mut attempts = crate::operation::Attempts::of($caller);
                 let outcome = loop {
-                    let attempt = attempts.in_time(async {
-                        let scope = $caller.scope(attempts.left()).await?;
-                        let story = async {
+                    let attempt = attempts.with_deadline(async {
+                        let scope = crate::connection::sealed::Sealed::scope($caller, attempts.left()).await?;
+                        let body = async {
                             let $tx = scope.transaction();
-                            $story
+                            $body
                         }
                         .await;
-                        Ok((scope, story))
+                        Ok((scope, body))
                     });
-                    let (scope, story) = match attempt.await {
+                    let (scope, body) = match attempt.await {
                         Ok(ended) => ended,
                         Err(error) if attempts.may_begin_again(&error).await => continue,
                         Err(error) => break Err(error),
                     };
-                    if let Some(outcome) = attempts.end(scope, story).await {
+                    if let Some(outcome) = attempts.end(scope, body).await {
                         break outcome;
                     }
                 };

@@ -1,6 +1,6 @@
 //! Keyset pages: where a page ended is told by the row it ended with, so that rows may come and go between two pages.
 
-use std::fmt::Write;
+use std::fmt::{Debug, Write};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -33,20 +33,36 @@ impl From<String> for Cursor {
     }
 }
 
-impl Cursor {
-    /// A cursor at the place that `key` describes.
-    pub(crate) fn at<K: Serialize>(key: &K) -> Result<Self, Error> {
-        let bytes = serde_json::to_vec(key).map_err(|_| Error::BadCursor)?;
-        let mut text = String::with_capacity(2 * bytes.len());
-        for byte in bytes {
-            write!(text, "{byte:02x}").map_err(|_| Error::BadCursor)?;
-        }
-        Ok(Self(text))
+/// Which list it is that a cursor belongs to: its name, and all that decides which rows are in it. A cursor of another list,
+/// or of the same with another filter, is refused: its place would mean something else there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct List(u64);
+
+impl List {
+    /// The list of that name with that filter. Whose it is belongs to the filter where everybody has a list of their own.
+    pub(crate) fn new(name: &str, filter: &impl Debug) -> Self {
+        // FNV-1a: the same in every process of a service, which a hasher of the standard library need not be.
+        let text = format!("{name} {filter:?}");
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        Self(hash)
     }
 
-    /// The place, if this is a cursor of that list.
-    pub(crate) fn key<K: DeserializeOwned>(&self) -> Result<K, Error> {
-        let digits = self.0.as_bytes();
+    /// A cursor at the place that `key` describes.
+    pub(crate) fn cursor<K: Serialize>(self, key: &K) -> Result<Cursor, Error> {
+        let bytes = serde_json::to_vec(&(self.0, key)).map_err(|_| Error::InvalidCursor)?;
+        let mut text = String::with_capacity(2 * bytes.len());
+        for byte in bytes {
+            write!(text, "{byte:02x}").map_err(|_| Error::InvalidCursor)?;
+        }
+        Ok(Cursor(text))
+    }
+
+    /// The place, if this is a cursor of this list.
+    pub(crate) fn key<K: DeserializeOwned>(self, cursor: Option<&Cursor>) -> Result<Option<K>, Error> {
+        let Some(cursor) = cursor else { return Ok(None) };
+        let digits = cursor.0.as_bytes();
         let bytes: Option<Vec<u8>> = digits
             .chunks(2)
             .map(|pair| {
@@ -54,39 +70,54 @@ impl Cursor {
                 u8::from_str_radix(text, 16).ok()
             })
             .collect();
-        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or(Error::BadCursor)
+        let (list, key) =
+            bytes.and_then(|bytes| serde_json::from_slice::<(u64, K)>(&bytes).ok()).ok_or(Error::InvalidCursor)?;
+        if list == self.0 { Ok(Some(key)) } else { Err(Error::InvalidCursor) }
     }
-}
 
-impl<T> Page<T> {
     /// A page of at most `limit` of the rows that were read, of which there is one more where a next page follows.
-    pub(crate) fn of<K: Serialize>(mut rows: Vec<T>, limit: usize, key: impl FnOnce(&T) -> K) -> Result<Self, Error> {
+    pub(crate) fn page<T, K: Serialize>(
+        self,
+        mut rows: Vec<T>,
+        limit: usize,
+        key: impl FnOnce(&T) -> K,
+    ) -> Result<Page<T>, Error> {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next = match rows.last() {
-            Some(last) if more => Some(Cursor::at(&key(last))?),
+            Some(last) if more => Some(self.cursor(&key(last))?),
             _ => None,
         };
-        Ok(Self { rows, next })
+        Ok(Page { rows, next })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Cursor;
+    use super::{Cursor, List};
 
     #[test]
     fn a_cursor_gives_back_its_place() {
-        let cursor = Cursor::at(&("x", 7)).unwrap();
-        let cursor = Cursor::from(cursor.to_string());
-        assert_eq!(cursor.key::<(String, i32)>().unwrap(), ("x".to_owned(), 7));
+        let list = List::new("a.list", &"filter");
+        let cursor = Cursor::from(list.cursor(&("x", 7)).unwrap().to_string());
+        assert_eq!(list.key::<(String, i32)>(Some(&cursor)).unwrap(), Some(("x".to_owned(), 7)));
+        assert_eq!(list.key::<(String, i32)>(None).unwrap(), None);
+    }
+
+    #[test]
+    fn a_cursor_of_another_list_or_filter_is_refused() {
+        let cursor = List::new("a.list", &"filter").cursor(&7).unwrap();
+        for other in [List::new("a.list", &"other"), List::new("b.list", &"filter")] {
+            assert_eq!(other.key::<i32>(Some(&cursor)).unwrap_err().code(), "bad_cursor");
+        }
     }
 
     #[test]
     fn a_forged_cursor_is_refused() {
+        let list = List::new("a.list", &"filter");
         for text in ["", "7", "zz", "ä", "é1", "5b225d"] {
             let forged = Cursor::from(text.to_owned());
-            assert_eq!(forged.key::<(String, i32)>().unwrap_err().code(), "bad_cursor");
+            assert_eq!(list.key::<(String, i32)>(Some(&forged)).unwrap_err().code(), "bad_cursor");
         }
     }
 }

@@ -3,39 +3,77 @@
 use std::marker::PhantomData;
 
 use sea_orm::{
-    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, PrimaryKeyTrait,
-    QueryFilter, RuntimeErr, Statement, TryInsertResult,
+    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, IntoActiveModel, Iterable,
+    PrimaryKeyTrait, QueryFilter, RuntimeErr, Statement, TryInsertResult, Value,
+    sea_query::{Expr, ExprTrait, SimpleExpr},
     sqlx::{self, Column as _, Decode, Postgres, Row, Type, postgres::PgRow},
 };
 use uuid::Uuid;
 
-use crate::{Error, connection::Worn};
+use crate::{Error, connection::UncheckedTransaction};
 
-/// Inserts the row, or gives the one that its id has already if `is_same` says that it is what was meant.
+/// What a row of that id must be like to be the answer to the same request.
+pub(crate) struct Repeat<E: EntityTrait> {
+    pub(crate) id: E::Column,
+    /// What it is called where it is another.
+    pub(crate) what: &'static str,
+    /// Columns that no edit changes: who asked, and what for. A row that was edited since it was created is known by
+    /// these; any other by all that was asked.
+    pub(crate) fixed: &'static [E::Column],
+    /// When it was last edited, and created; none where no edit is possible.
+    pub(crate) edited: Option<[E::Column; 2]>,
+}
+
+/// Inserts the row, or gives the one that its id has already, if it was created by the same request of the same caller.
+/// PostgreSQL compares the values, so that a number is the same however it is written.
 ///
-/// A retry after a lost answer is safe. One round trip; two where the row is there. With two at once, the second waits for the first and finds it.
-pub(crate) async fn once<A>(
-    tx: &Worn,
-    row: A,
-    id: Uuid,
-    id_column: <A::Entity as EntityTrait>::Column,
-    what: &'static str,
-    is_same: impl FnOnce(&<A::Entity as EntityTrait>::Model) -> bool,
+/// A retry after a lost answer is safe. One round trip; two where the row is there. With two at once, the second waits for
+/// the first and finds it.
+pub(crate) async fn insert_or_get<A>(
+    tx: &UncheckedTransaction,
+    row: impl Fn() -> A,
+    asked_by: Option<(<A::Entity as EntityTrait>::Column, Option<Uuid>)>,
+    repeat: Repeat<A::Entity>,
 ) -> Result<<A::Entity as EntityTrait>::Model, Error>
 where
     A: ActiveModelTrait + ActiveModelBehavior + Send,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
-    <<A::Entity as EntityTrait>::PrimaryKey as PrimaryKeyTrait>::ValueType: From<Uuid>,
 {
-    if let Some(model) = unless_there(tx, row, [id_column]).await? {
+    if let Some(model) = insert_if_absent(tx, row(), [repeat.id]).await? {
         return Ok(model);
     }
-    A::Entity::find_by_id(id).one(tx).await?.filter(is_same).ok_or(Error::IdConflict { what })
+    let row = row();
+    let mut same = Condition::any().add(equal(&row, <A::Entity as EntityTrait>::Column::iter()));
+    if let Some([updated, created]) = repeat.edited {
+        let is_edited = Expr::col((A::Entity::default(), updated)).gt(Expr::col((A::Entity::default(), created)));
+        same = same.add(equal(&row, repeat.fixed.iter().copied()).add(is_edited));
+    }
+    let id = equal(&row, [repeat.id]);
+    let mut there = A::Entity::find().filter(id).filter(same);
+    if let Some((column, asker)) = asked_by {
+        there = there.filter(is(column, asker.into()));
+    }
+    there.one(tx).await?.ok_or(Error::IdConflict { what: repeat.what })
+}
+
+/// Those of the columns that the row sets, as it sets them.
+fn equal<A: ActiveModelTrait>(
+    row: &A,
+    columns: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column>,
+) -> Condition {
+    columns
+        .into_iter()
+        .filter_map(|column| Some(is(column, row.get(column).into_value()?)))
+        .fold(Condition::all(), Condition::add)
+}
+
+fn is<C: ColumnTrait>(column: C, value: Value) -> SimpleExpr {
+    if value == value.as_null() { column.is_null() } else { column.eq(value) }
 }
 
 /// Inserts the row unless one with the same key is there: `INSERT ... ON CONFLICT (key) DO NOTHING RETURNING *`.
-pub(crate) async fn unless_there<A>(
-    tx: &Worn,
+pub(crate) async fn insert_if_absent<A>(
+    tx: &UncheckedTransaction,
     row: A,
     key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column>,
 ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
@@ -53,7 +91,7 @@ where
 }
 
 /// The row of that id, as far as the caller sees it.
-pub(crate) async fn find<E>(tx: &Worn, id: Uuid, what: &'static str) -> Result<E::Model, Error>
+pub(crate) async fn find<E>(tx: &UncheckedTransaction, id: Uuid, what: &'static str) -> Result<E::Model, Error>
 where
     E: EntityTrait,
     <E::PrimaryKey as PrimaryKeyTrait>::ValueType: From<Uuid>,
@@ -63,8 +101,8 @@ where
 
 /// Changes the row of that id and gives it as it is then; none where the caller may not, or there is none. Nothing to
 /// change gives it as it is. One round trip.
-pub(crate) async fn change<A>(
-    tx: &Worn,
+pub(crate) async fn update_returning<A>(
+    tx: &UncheckedTransaction,
     row: A,
     id: Uuid,
     id_column: <A::Entity as EntityTrait>::Column,
@@ -82,12 +120,12 @@ where
 }
 
 /// All rows of a statement.
-pub(crate) async fn all<T>(
-    tx: &Worn,
+pub(crate) async fn fetch_all<T>(
+    tx: &UncheckedTransaction,
     statement: Statement,
     read: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
 ) -> Result<Vec<T>, Error> {
-    Ok(read(&tx.rows(statement).await?)?)
+    Ok(read(&tx.fetch_all(statement).await?)?)
 }
 
 /// Reads the rows of a hot list by the names of its columns: `read!(rows => Card { id, status })`. Where each stands, and whether

@@ -37,7 +37,7 @@ pub use tables::{ArchivedTable, TableCard};
 
 use crate::{
     Caller, Error, TableSize,
-    connection::Worn,
+    connection::UncheckedTransaction,
     operation::operation,
     rows::{self, set_if},
 };
@@ -121,8 +121,8 @@ pub struct Sessions<'a, C> {
 }
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Opens a session with the caller as its Seer; the database draws its code. Twice with the same id gives the
-    /// first.
+    /// Opens a session with the caller as its Seer; the database draws its code. The same request with the same
+    /// id gives the first.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
@@ -135,7 +135,7 @@ impl<C: Caller> Sessions<'_, C> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         operation!(self.caller, "sessions.create", session = id, |tx| {
             let seer_id = tx.user()?;
-            let row = sessions::ActiveModel {
+            let row = || sessions::ActiveModel {
                 id: Set(id),
                 seer_id: Set(seer_id),
                 adventure_id: Set(new.adventure_id),
@@ -145,10 +145,13 @@ impl<C: Caller> Sessions<'_, C> {
                 scheduled_start: Set(new.scheduled_start.map(Into::into)),
                 ..Default::default()
             };
-            rows::once(tx, row, id, sessions::Column::Id, "session", |there| {
-                there.seer_id == seer_id && there.adventure_id == new.adventure_id
-            })
-            .await
+            let repeat = rows::Repeat {
+                id: sessions::Column::Id,
+                what: "session",
+                fixed: &[sessions::Column::SeerId, sessions::Column::AdventureId],
+                edited: Some([sessions::Column::UpdatedAt, sessions::Column::CreatedAt]),
+            };
+            rows::insert_or_get(tx, row, None, repeat).await
         })
     }
 
@@ -182,13 +185,13 @@ impl<C: Caller> Sessions<'_, C> {
     }
 }
 
-async fn find(tx: &Worn, id: Uuid) -> Result<sessions::Model, Error> {
+async fn find(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
     rows::find::<sessions::Entity>(tx, id, "session").await
 }
 
 /// What row security hides from an update is not there; whether it can be seen decides what the caller is told.
-async fn update(tx: &Worn, id: Uuid, row: sessions::ActiveModel) -> Result<sessions::Model, Error> {
-    match rows::change(tx, row, id, sessions::Column::Id).await? {
+async fn update(tx: &UncheckedTransaction, id: Uuid, row: sessions::ActiveModel) -> Result<sessions::Model, Error> {
+    match rows::update_returning(tx, row, id, sessions::Column::Id).await? {
         Some(session) => Ok(session),
         None => {
             find(tx, id).await?;

@@ -2,34 +2,27 @@
 
 use std::time::Duration;
 
-use sea_orm::{
-    DatabaseConnection, DbErr, RuntimeErr,
-    sqlx::{self, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions},
-};
+use rls::{Database, IdentityConnection, supabase};
+use sea_orm::DatabaseConnection;
 use uuid::Uuid;
 
-use crate::{
-    Error,
-    connection::{As, Pool, Statements},
-    identity::Identity,
-};
+use crate::{Error, error::name_closed_columns};
 
 /// The game's database: one handle over a pool, cheap to clone. It does nothing itself; it gives identities, and what
 /// they ask is asked in their name.
 ///
-/// The pool's login needs membership in the roles `anon`, `authenticated` and `service_role`, and nothing else.
+/// The pool's login needs membership in the roles `anon`, `authenticated` and `service_role`, and nothing else; better is a
+/// login for users that is no member of `service_role`, and another for the service: [`Options::service_url`].
 #[derive(Clone, Debug)]
 pub struct Sparc {
-    pool: Pool,
-    deadline: Option<Duration>,
-    statements: Statements,
+    database: Database,
 }
 
 impl Sparc {
     /// Over a pool that the service has already.
     #[must_use]
-    pub fn new(db: DatabaseConnection) -> Self {
-        Self { pool: Pool::Given(db), deadline: None, statements: Statements::Kept }
+    pub fn from_connection(db: DatabaseConnection) -> Self {
+        Self::new(Database::from_connection(db))
     }
 
     /// Over a pool of its own, with the default [`Options`].
@@ -37,7 +30,7 @@ impl Sparc {
     /// # Errors
     ///
     /// [`Error::ConnectionLost`] where nobody listens, [`Error::PoolExhausted`] where nothing answers in time,
-    /// [`Error::Database`] where the server does not let us in.
+    /// [`Error::Misconfigured`] where the server does not let the login in.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::connect_with(url, Options::default()).await
     }
@@ -46,56 +39,50 @@ impl Sparc {
     ///
     /// # Errors
     ///
-    /// As [`Sparc::connect`].
+    /// IdentityConnection [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
-        // Not through SeaORM's own options, whose trace says the address with the password in it.
-        let mut connect: PgConnectOptions = url.parse().map_err(sqlx_error)?;
-        connect = connect.disable_statement_logging();
-        if !options.named_statements {
-            // The driver names them all the same, and remembers none: each transaction begins by forgetting.
-            connect = connect.statement_cache_capacity(0);
+        let connect = options.of_connection();
+        let mut database = Database::connect(url, &connect).await?;
+        if let Some(service_url) = &options.service_url {
+            database = database.with_role_at(supabase::SERVICE_ROLE, service_url, &connect).await?;
         }
-        // A pool would go on knocking until its time is up; one connection says at once what is wrong.
-        let knock = async { PgConnection::connect_with(&connect).await?.close().await };
-        tokio::time::timeout(options.acquire_timeout, knock)
-            .await
-            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
-            .map_err(sqlx_error)?;
-        let pool = Pool::of(connect, options.max_connections, options.acquire_timeout)?;
-        let statements = if options.named_statements { Statements::Kept } else { Statements::Forgotten };
-        Ok(Self { pool, deadline: options.deadline, statements })
+        Ok(Self::new(database))
     }
 
-    /// As the user of that account: role `authenticated`.
+    fn new(database: Database) -> Self {
+        Self { database: database.with_error_map(name_closed_columns) }
+    }
+
+    /// IdentityConnection the user of that account: role `authenticated`.
     #[must_use]
-    pub fn as_user(&self, id: Uuid) -> As {
-        As::new(self.pool.clone(), Identity::User(id), self.deadline, self.statements)
+    pub fn as_user(&self, id: Uuid) -> IdentityConnection {
+        self.database.as_identity(supabase::user(id))
     }
 
-    /// As a visitor who has not signed in: role `anon`.
+    /// IdentityConnection a visitor who has not signed in: role `anon`.
     #[must_use]
-    pub fn as_anon(&self) -> As {
-        As::new(self.pool.clone(), Identity::Anon, self.deadline, self.statements)
+    pub fn as_anon(&self) -> IdentityConnection {
+        self.database.as_identity(supabase::anon())
     }
 
-    /// As the server itself: role `service_role`. Row security does not bind it; constraints and triggers do.
+    /// IdentityConnection the server itself: role `service_role`. Row security does not bind it; constraints and triggers do.
     #[must_use]
-    pub fn as_service(&self) -> As {
-        As::new(self.pool.clone(), Identity::Service, self.deadline, self.statements)
+    pub fn as_service(&self) -> IdentityConnection {
+        self.database.as_identity(supabase::service())
     }
 
-    /// Ends the pool. What is under way ends first.
+    /// Closes the pool. What is under way ends first.
     ///
     /// # Errors
     ///
     /// [`Error::Database`].
     pub async fn close(self) -> Result<(), Error> {
-        Ok(self.pool.close().await?)
+        Ok(self.database.close().await?)
     }
 }
 
 /// How to connect.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
     /// Most connections at once. Ten by default.
@@ -106,9 +93,25 @@ pub struct Options {
     /// that does not follow them (PgBouncer before 1.21): each transaction then begins by forgetting what others prepared,
     /// in the same round trip, and each of its statements takes a second one to be prepared.
     pub named_statements: bool,
-    /// How long an operation may take, as [`As::with_deadline`]. Half a minute by default: a network that swallows what is
+    /// How long an operation may take, as [`IdentityConnection::with_deadline`]. Half a minute by default: a network that swallows what is
     /// sent would else be waited for for ever. `None`: no bound.
     pub deadline: Option<Duration>,
+    /// Address for [`Sparc::as_service`], over another login. Recommended: the login of the first address is then no member
+    /// of `service_role`, so that no statement's text can become the server. None by default: one login does both.
+    pub service_url: Option<String>,
+}
+
+/// An address has a password in it.
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("max_connections", &self.max_connections)
+            .field("acquire_timeout", &self.acquire_timeout)
+            .field("named_statements", &self.named_statements)
+            .field("deadline", &self.deadline)
+            .field("service_url", &self.service_url.as_ref().map(|_| "…"))
+            .finish()
+    }
 }
 
 impl Default for Options {
@@ -118,6 +121,7 @@ impl Default for Options {
             acquire_timeout: Duration::from_secs(5),
             named_statements: true,
             deadline: Some(Duration::from_secs(30)),
+            service_url: None,
         }
     }
 }
@@ -150,8 +154,21 @@ impl Options {
         self.named_statements = false;
         self
     }
-}
 
-fn sqlx_error(error: sqlx::Error) -> DbErr {
-    DbErr::Conn(RuntimeErr::SqlxError(error.into()))
+    /// Another login for the service.
+    #[must_use]
+    pub fn service_url(mut self, url: impl Into<String>) -> Self {
+        self.service_url = Some(url.into());
+        self
+    }
+
+    fn of_connection(&self) -> rls::Options {
+        let mut options = rls::Options::default();
+        options.max_connections = self.max_connections;
+        options.acquire_timeout = self.acquire_timeout;
+        options.named_statements = self.named_statements;
+        options.deadline = self.deadline;
+        options.application_name = Some("sparc".to_owned());
+        options
+    }
 }

@@ -36,7 +36,7 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Caller, Error, connection::Worn, operation::operation, rows};
+use crate::{Caller, Error, connection::UncheckedTransaction, operation::operation, rows};
 
 /// A step of the tutorial, named in `tutorial_progress` as it is displayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -107,7 +107,7 @@ impl FromStr for Step {
             .flat_map(Self::of)
             .find(|step| step.as_str() == text)
             .copied()
-            .ok_or(Error::InvalidValue { field: "step", rule: "is a step of the tutorial" })
+            .ok_or(Error::InvalidValue { field: "step", rule: "must be a step of the tutorial" })
     }
 }
 
@@ -229,7 +229,7 @@ impl<C: Caller> Tutorial<'_, C> {
 }
 
 /// Held, so that of two who say the same step at once one is told that it is done.
-async fn held(tx: &Worn, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
+async fn held(tx: &UncheckedTransaction, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
     tutorial_progress::Entity::find_by_id(user_id)
         .lock_exclusive()
         .one(tx)
@@ -238,11 +238,11 @@ async fn held(tx: &Worn, user_id: Uuid) -> Result<tutorial_progress::Model, Erro
 }
 
 async fn change(
-    tx: &Worn,
+    tx: &UncheckedTransaction,
     user_id: Uuid,
     row: tutorial_progress::ActiveModel,
 ) -> Result<tutorial_progress::Model, Error> {
-    rows::change(tx, row, user_id, Column::UserId).await?.ok_or(Error::NotFound { what: "tutorial" })
+    rows::update_returning(tx, row, user_id, Column::UserId).await?.ok_or(Error::NotFound { what: "tutorial" })
 }
 
 #[cfg(test)]

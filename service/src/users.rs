@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     Caller, Error,
-    connection::Worn,
+    connection::UncheckedTransaction,
     operation::operation,
     rows::{self, set_if},
 };
@@ -134,6 +134,13 @@ const SIGN_UP: &str = "INSERT INTO auth.users (id, email, raw_user_meta_data)
      VALUES ($1, $2, $3)
      ON CONFLICT (id) DO NOTHING";
 
+/// Whether the account that is there was signed up the same way.
+const SAME_SIGN_UP: &str = "SELECT 1
+     FROM auth.users
+     WHERE id = $1
+       AND email IS NOT DISTINCT FROM $2
+       AND raw_user_meta_data = $3";
+
 const STATISTICS: &str = "SELECT
     profile.games_played,
     profile.games_run,
@@ -180,7 +187,11 @@ impl<C: Caller> Users<'_, C> {
         };
         operation!(self.caller, "users.sign_up", user = id, |tx| {
             let values = [id.into(), account.email.clone().into(), metadata.clone().into()];
-            tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, SIGN_UP, values)).await?;
+            let sign_up = Statement::from_sql_and_values(DbBackend::Postgres, SIGN_UP, values.clone());
+            if tx.execute_raw(sign_up).await?.rows_affected() == 0 {
+                let same = Statement::from_sql_and_values(DbBackend::Postgres, SAME_SIGN_UP, values);
+                tx.query_one_raw(same).await?.ok_or(Error::IdConflict { what: "account" })?;
+            }
             find(tx, id).await
         })
     }
@@ -360,7 +371,9 @@ impl<C: Caller> Users<'_, C> {
     pub async fn set_badge(self, id: Uuid, badge: Badge) -> Result<Profile, Error> {
         operation!(self.caller, "users.set_badge", user = id, |tx| {
             let row = users::ActiveModel { is_verified: Set(badge == Badge::Verified), ..Default::default() };
-            let user = rows::change(tx, row, id, users::Column::Id).await?.ok_or(Error::NotFound { what: "user" })?;
+            let user = rows::update_returning(tx, row, id, users::Column::Id)
+                .await?
+                .ok_or(Error::NotFound { what: "user" })?;
             Ok(user.into())
         })
     }
@@ -382,6 +395,6 @@ impl From<users::Model> for Profile {
     }
 }
 
-async fn find(tx: &Worn, id: Uuid) -> Result<Profile, Error> {
+async fn find(tx: &UncheckedTransaction, id: Uuid) -> Result<Profile, Error> {
     users::Entity::find_by_id(id).into_partial_model().one(tx).await?.ok_or(Error::NotFound { what: "user" })
 }

@@ -32,7 +32,7 @@ impl FromStr for JoinCode {
         if is_code {
             Ok(Self(code))
         } else {
-            Err(Error::InvalidValue { field: "code", rule: "has six letters or digits" })
+            Err(Error::InvalidValue { field: "code", rule: "must have six letters or digits" })
         }
     }
 }
@@ -158,7 +158,7 @@ bounded!(
     Difficulty,
     3 to 18,
     "difficulty",
-    "is 3 to 18"
+    "must be 3 to 18"
 );
 
 bounded!(
@@ -166,7 +166,7 @@ bounded!(
     AttributeValue,
     1 to 6,
     "attribute",
-    "is 1 to 6"
+    "must be 1 to 6"
 );
 
 bounded!(
@@ -174,7 +174,7 @@ bounded!(
     TableSize,
     2 to 6,
     "max_players",
-    "is 2 to 6"
+    "must be 2 to 6"
 );
 
 bounded!(
@@ -182,7 +182,7 @@ bounded!(
     Level,
     1 to 10,
     "level",
-    "is 1 to 10"
+    "must be 1 to 10"
 );
 
 bounded!(
@@ -190,7 +190,7 @@ bounded!(
     MaxHitPoints,
     1 to 10,
     "max_hit_points",
-    "is 1 to 10"
+    "must be 1 to 10"
 );
 
 bounded!(
@@ -198,7 +198,7 @@ bounded!(
     PageSize,
     1 to 200,
     "page_size",
-    "is 1 to 200"
+    "must be 1 to 200"
 );
 
 impl PageSize {

@@ -5,7 +5,7 @@ use sea_orm::{DbErr, Statement, sqlx::postgres::PgRow};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{Cursor, Error, Page, connection::Worn, rows, sql::Binds};
+use crate::{Error, Page, connection::UncheckedTransaction, page::List, rows, sql::Binds};
 
 /// Rows that a page looks through.
 pub(crate) const WALK: usize = 1000;
@@ -50,22 +50,23 @@ impl Walk {
     /// Asks for it. `place` is where a row stands in the list, `end` where the walk of an answer ended, if its id is there.
     pub(crate) async fn page<T, K: Serialize>(
         &self,
-        tx: &Worn,
+        tx: &UncheckedTransaction,
+        list: List,
         limit: usize,
         read: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
         place: impl Fn(&T) -> K,
         end: impl Fn(&PgRow, Uuid) -> Result<K, DbErr>,
     ) -> Result<Page<T>, Error> {
-        let answer = tx.rows(self.statement.clone()).await?;
+        let answer = tx.fetch_all(self.statement.clone()).await?;
         let Some(first) = answer.first().filter(|_| self.is_bounded) else {
-            return Page::of(read(&answer)?, limit, place);
+            return list.page(read(&answer)?, limit, place);
         };
         let ended = rows::cell::<Option<Uuid>>(first, "last")?.map(|id| end(first, id)).transpose()?;
         // Where none matches, the answer is where the walk ended and nothing else.
         let is_empty = rows::cell::<Option<Uuid>>(first, "id")?.is_none();
-        let mut page = Page::of(read(if is_empty { &[] } else { &answer })?, limit, place)?;
+        let mut page = list.page(read(if is_empty { &[] } else { &answer })?, limit, place)?;
         if let (None, Some(key)) = (&page.next, ended) {
-            page.next = Some(Cursor::at(&key)?);
+            page.next = Some(list.cursor(&key)?);
         }
         Ok(page)
     }

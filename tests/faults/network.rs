@@ -117,8 +117,11 @@ async fn a_line_that_is_cut_and_slow_loses_nothing_that_was_acknowledged() {
     assert_eq!(broken(&world).await, [""; 0]);
     no_transaction_is_open(&world).await;
     println!("cut {cuts} times: {:?}", told.codes);
-    assert_eq!(unexpected(&told.codes, &["connection_lost", "pool_exhausted"]), [""; 0]);
-    assert!(told.codes.contains_key("connection_lost"), "nobody was cut off");
+    assert_eq!(unexpected(&told.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
+    assert!(
+        told.codes.contains_key("connection_lost") || told.codes.contains_key("commit_unknown"),
+        "nobody was cut off"
+    );
     answers(&sparc).await;
     sparc.close().await.unwrap();
 }

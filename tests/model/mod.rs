@@ -63,7 +63,7 @@ type Tally = Mutex<BTreeMap<&'static str, u64>>;
 async fn story(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
     let world = World::with(server().await, 2).await;
     let mut game = begin(&world).await;
-    let sparc = Sparc::new(world.db.clone());
+    let sparc = Sparc::from_connection(world.db.clone());
     let asked = Asked { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };
     for (number, step) in steps.iter().enumerate() {
         if let Some((told, expected)) = step.ask(&mut game, &asked).await {

@@ -101,7 +101,7 @@ fn words(text: &str) -> String {
 struct Entry {
     code: String,
     status: String,
-    is_passing: bool,
+    is_retryable: bool,
 }
 
 fn codes() -> BTreeMap<String, Entry> {
@@ -110,8 +110,8 @@ fn codes() -> BTreeMap<String, Entry> {
         let (variant, entry) = line.trim().strip_prefix("Self::")?.split_once(" => ")?;
         let variant = variant.split([' ', '(']).next()?;
         let mut parts = entry.split(['(', ')', ',', '"', ' ']).filter(|part| !part.is_empty());
-        let is_passing = parts.next()? == "passing";
-        let entry = Entry { code: parts.next()?.to_owned(), status: parts.next()?.to_owned(), is_passing };
+        let is_retryable = parts.next()? == "retryable";
+        let entry = Entry { code: parts.next()?.to_owned(), status: parts.next()?.to_owned(), is_retryable };
         Some((variant.to_owned(), entry))
     };
     source.lines().filter_map(line).collect()
@@ -155,7 +155,7 @@ fn the_table_of_operations_is_as_the_code_says() {
          Made from the documentation of `service/src` by `tests/operations/documented.rs`, which also asserts that each\n\
          error was seen, and none that is not told here. `SPARC_WRITE_DOCS=1 cargo test --test integration documented`\n\
          writes it anew. What any operation may answer besides (`busy`, `deadline_exceeded`, `connection_lost`,\n\
-         `pool_exhausted`, `server_exhausted`, `read_only`, `database`) is in [errors.md](errors.md). Round trips count begin with identity and commit; in a\n\
+         `commit_unknown`, `pool_exhausted`, `pool_closed`, `misconfigured`, `server_exhausted`, `read_only`, `database`) is in [errors.md](errors.md). Round trips count begin with identity and commit; in a\n\
          caller's transaction they are three fewer.\n"
         .to_owned();
     let mut aggregate = String::new();
@@ -189,8 +189,8 @@ fn the_table_of_errors_is_as_the_code_says() {
     let codes = codes();
     let mut text = "# Errors\n\n\
          `service::Error`, made from `service/src/error.rs` by `tests/operations/documented.rs`. Match on the variant, or on\n\
-         `code()` where a string crosses a border. A retry of the same call helps where the last column says so; after\n\
-         `connection_lost` it is not known whether the call was done, so that only what was given an id is safe to repeat.\n\n\
+         `code()` where a string crosses a border. A retry of the same call helps where the last column says so; nothing\n\
+         of it was done. After `commit_unknown` it is not known whether it was, so that only what was given an id is safe to repeat.\n\n\
          | code | variant | means | HTTP | retry |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
     let (mut doc, mut told) = (String::new(), 0);
@@ -203,7 +203,7 @@ fn the_table_of_errors_is_as_the_code_says() {
                 let means = doc.trim().split(" Code `").next().unwrap();
                 let (code, said) = (&entry.code, doc.split("Code `").nth(1).unwrap().split('`').next().unwrap());
                 assert_eq!(code, said, "the documentation of {variant}");
-                let retry = if entry.is_passing { "helps" } else { "" };
+                let retry = if entry.is_retryable { "helps" } else { "" };
                 text.push_str(&format!("| `{code}` | `{variant}` | {means} | {} | {retry} |\n", entry.status));
                 told += 1;
             }

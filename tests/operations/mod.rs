@@ -7,6 +7,7 @@ use sea_orm::{TransactionSession, TransactionTrait};
 use sparc::service::{Error, Sparc, Transaction};
 
 mod adventures;
+mod cancelled;
 mod characters;
 mod creatures;
 mod dice;

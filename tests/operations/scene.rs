@@ -1,6 +1,6 @@
 //! The rows that operations are tried on: a game in the middle of everything.
 
-use sparc::service::{As, JoinCode, Sparc};
+use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
 
 use crate::world::{Player, World, roll, seat};
@@ -261,7 +261,7 @@ impl Scene {
         }
     }
 
-    pub fn identity(&self, sparc: &Sparc, who: Who) -> As {
+    pub fn identity(&self, sparc: &Sparc, who: Who) -> IdentityConnection {
         match who {
             Who::Visitor => sparc.as_anon(),
             Who::Stranger => sparc.as_user(self.stranger.id),

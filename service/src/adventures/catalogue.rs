@@ -13,6 +13,7 @@ use super::Adventures;
 use crate::{
     Caller, Cursor, Error, Page,
     operation::operation,
+    page::List,
     rows,
     sql::Binds,
     walk::{WALK, Walk},
@@ -104,14 +105,15 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::BadCursor`], also for a cursor of another order.
+    /// [`Error::InvalidCursor`], also for a cursor of another order.
     pub async fn catalogue(
         self,
         filter: &CatalogueFilter,
         order: CatalogueOrder,
         after: Option<&Cursor>,
     ) -> Result<Page<AdventureSummary>, Error> {
-        let after = after.map(Cursor::key::<Key>).transpose()?;
+        let list = List::new("adventures.catalogue", &(filter, order));
+        let after = list.key::<Key>(after)?;
         let walk = walk(filter, order, after.as_ref())?;
         operation!(self.caller, "adventures.catalogue", |tx| {
             let place = |row: &AdventureSummary| match order {
@@ -126,7 +128,7 @@ impl<C: Caller> Adventures<'_, C> {
                     CatalogueOrder::BestRated => Key::BestRated(rows::cell(row, "place")?, id),
                 })
             };
-            walk.page(tx, PAGE, summaries, place, end).await
+            walk.page(tx, list, PAGE, summaries, place, end).await
         })
     }
 
@@ -136,9 +138,10 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::BadCursor`], [`Error::NotSignedIn`].
+    /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<AdventureSummary>, Error> {
-        let after = after.map(Cursor::key::<(DateTimeWithTimeZone, Uuid)>).transpose()?;
+        let list = List::new("adventures.mine", &self.caller.identity());
+        let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
         operation!(self.caller, "adventures.mine", |tx| {
             let mut binds = Binds::default();
             let mut conditions = format!("creator_id = {}", binds.bind(tx.user()?));
@@ -150,8 +153,8 @@ impl<C: Caller> Adventures<'_, C> {
             let sql = format!(
                 "SELECT {COLUMNS} FROM public.adventures WHERE {conditions} ORDER BY created_at DESC, id LIMIT {rows}"
             );
-            let rows = rows::all(tx, binds.statement(sql), summaries).await?;
-            Page::of(rows, PAGE, |row: &AdventureSummary| (row.created_at, row.id))
+            let rows = rows::fetch_all(tx, binds.statement(sql), summaries).await?;
+            list.page(rows, PAGE, |row: &AdventureSummary| (row.created_at, row.id))
         })
     }
 }
@@ -200,7 +203,7 @@ fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) ->
         (CatalogueOrder::BestRated, Some(Key::BestRated(place, id))) => {
             (place.map(|place| binds.bind(place)), Some(id))
         }
-        _ => return Err(Error::BadCursor),
+        _ => return Err(Error::InvalidCursor),
     };
     let is_first = id.is_none();
     let null = || "NULL".to_owned();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Characters, change};
-use crate::{Caller, Error, Level, MaxHitPoints, connection::Worn, operation::operation};
+use crate::{Caller, Error, Level, MaxHitPoints, connection::UncheckedTransaction, operation::operation};
 
 /// How much a character can still take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
@@ -139,7 +139,7 @@ impl<C: Caller> Characters<'_, C> {
 }
 
 /// Elevated by the database: a Seer's blow meets a sheet that the Seer does not see.
-async fn change_hit_points(tx: &Worn, id: Uuid, change: i32) -> Result<HitPoints, Error> {
+async fn change_hit_points(tx: &UncheckedTransaction, id: Uuid, change: i32) -> Result<HitPoints, Error> {
     let values = [id.into(), change.into()];
     HitPoints::find_by_statement(Statement::from_sql_and_values(DbBackend::Postgres, CHANGE_HIT_POINTS, values))
         .one(tx)

@@ -43,11 +43,6 @@ impl Attributes {
         }
     }
 
-    /// The four as numbers, in their order.
-    pub(super) const fn dice(self) -> [i32; 4] {
-        [self.might.get(), self.grace.get(), self.wit.get(), self.heart.get()]
-    }
-
     /// The usual sheet of a class (design, "Facts of the game").
     #[must_use]
     pub const fn usual(class: CharacterClass) -> Self {
@@ -105,7 +100,10 @@ mod tests {
 
     #[test]
     fn sheets_are_those_of_the_game() {
-        let of = |class| Attributes::usual(class).dice();
+        let of = |class| {
+            let sheet = Attributes::usual(class);
+            [sheet.might, sheet.grace, sheet.wit, sheet.heart].map(AttributeValue::get)
+        };
         assert_eq!(of(CharacterClass::Warrior), [5, 3, 2, 2]);
         assert_eq!(of(CharacterClass::Rogue), [2, 5, 3, 2]);
         assert_eq!(of(CharacterClass::Wizard), [1, 2, 5, 4]);

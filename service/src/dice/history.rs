@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Dice, RollsOf};
-use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, rows, sql::Binds};
+use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::List, rows, sql::Binds};
 
 /// Which rolls to show. All, fifty a page, by default.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -119,22 +119,24 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::BadCursor`], [`Error::NotSignedIn`].
+    /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn history(
         self,
         of: RollsOf,
         filter: &HistoryFilter,
         after: Option<&Cursor>,
     ) -> Result<Page<dice_rolls::Model>, Error> {
-        let after = after.map(Cursor::key::<(DateTimeWithTimeZone, Uuid)>).transpose()?;
+        // Pages of one list may have other sizes.
+        let list = List::new("dice.history", &(of, HistoryFilter { page_size: PageSize::default(), ..*filter }));
+        let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
         let limit = filter.page_size.rows();
         let (id, statement) = match of {
             RollsOf::Session(id) => (id, of_session(id, filter, after, limit + 1)),
             RollsOf::Character(id) => (id, of_character(id, filter, after, limit + 1)),
         };
         operation!(self.caller, "dice.history", of = id, |tx| {
-            let rolls = rows::all(tx, statement.clone(), rolls).await?;
-            Page::of(rolls, limit, |row: &dice_rolls::Model| (row.created_at, row.id))
+            let rolls = rows::fetch_all(tx, statement.clone(), rolls).await?;
+            list.page(rolls, limit, |row: &dice_rolls::Model| (row.created_at, row.id))
         })
     }
 

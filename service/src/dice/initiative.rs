@@ -1,6 +1,6 @@
 //! Initiative: who acts when.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use entity::{
     dice_rolls,
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Dice, Roller};
-use crate::{Caller, Difficulty, Error, connection::Worn, operation::operation};
+use crate::{Caller, Difficulty, Error, connection::UncheckedTransaction, operation::operation};
 
 /// A roll of initiative to be made for a whole table.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -71,28 +71,40 @@ impl<C: Caller> Dice<'_, C> {
             if rollers.is_empty() {
                 return Err(Error::NotFound { what: "seat" });
             }
-            let ids: Vec<Uuid> = rollers.iter().map(|roller| roll_id(id, *roller)).collect();
+            let expected: HashMap<Uuid, Roller> =
+                rollers.iter().map(|roller| (roll_id(id, *roller), *roller)).collect();
             let rows = rollers.iter().map(|roller| roll(id, new.session_id, *roller));
             dice_rolls::Entity::insert_many(rows)
                 .on_conflict_do_nothing_on([dice_rolls::Column::Id])
                 .exec_without_returning(tx)
                 .await?;
 
-            // Elevated by the database: grace stands on sheets that the table does not see.
+            // Elevated by the database: grace stands on sheets that the others do not see.
+            let ids: Vec<Uuid> = expected.keys().copied().collect();
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, ORDER, [ids.clone().into()]);
             let order = Row::find_by_statement(statement).one(tx).await?.map(|row| row.ids).unwrap_or_default();
-            let mut rolls =
-                dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(ids.iter().copied())).all(tx).await?;
-            if rolls.len() != ids.len() || rolls.iter().any(|roll| roll.session_id != new.session_id) {
+            let place: HashMap<Uuid, usize> = order.into_iter().enumerate().map(|(place, id)| (id, place)).collect();
+            let mut rolls = dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(ids)).all(tx).await?;
+            let is_ours = |roll: &dice_rolls::Model| is_turn(roll, new.session_id, expected.get(&roll.id).copied());
+            if rolls.len() != expected.len() || !rolls.iter().all(is_ours) {
                 return Err(Error::IdConflict { what: "roll" });
             }
-            rolls.sort_by_key(|roll| order.iter().position(|id| *id == roll.id));
+            rolls.sort_by_key(|roll| place.get(&roll.id).copied());
             Ok(rolls.into_iter().filter_map(turn).collect())
         })
     }
 }
 
-async fn seated(tx: &Worn, session_id: Uuid) -> Result<Vec<Uuid>, Error> {
+/// Whether it is what this operation rolls for them, and not another roll that has the id.
+fn is_turn(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<Roller>) -> bool {
+    roll.session_id == session_id
+        && roll.roll_type == RollType::Initiative
+        && roll.attribute == Attribute::Grace
+        && roll.difficulty == Difficulty::MIN.get()
+        && roller_of(roll) == roller
+}
+
+async fn seated(tx: &UncheckedTransaction, session_id: Uuid) -> Result<Vec<Uuid>, Error> {
     Ok(session_players::Entity::find()
         .select_only()
         .column(session_players::Column::CharacterId)
@@ -128,10 +140,10 @@ fn roll(of: Uuid, session_id: Uuid, roller: Roller) -> dice_rolls::ActiveModel {
 }
 
 fn turn(roll: dice_rolls::Model) -> Option<Turn> {
-    let roller = match (roll.character_id, roll.creature_id) {
-        (Some(id), _) => Roller::Character(id),
-        (None, Some(id)) => Roller::Creature(id),
-        (None, None) => return None,
-    };
+    let roller = roller_of(&roll)?;
     Some(Turn { roller, name: roll.character_name.clone(), die: roll.total, roll })
+}
+
+fn roller_of(roll: &dice_rolls::Model) -> Option<Roller> {
+    roll.character_id.map(Roller::Character).or(roll.creature_id.map(Roller::Creature))
 }

@@ -1,57 +1,56 @@
 //! The one place where the database's words become an [`Error`]: SQLSTATEs, constraints, and who may.
 
 use entity::sea_orm_active_enums::SessionStatus;
-use sea_orm::{ActiveEnum, DbErr, Iterable, RuntimeErr, SqlxError, SqlxPostgresError};
+use rls::{pg_error, sqlx_error};
+use sea_orm::{ActiveEnum, DbErr, Iterable, SqlxPostgresError};
 
 use super::Error;
-use crate::identity::{CHANGED, FIXED, OVER, TORN};
 
-impl From<DbErr> for Error {
-    fn from(error: DbErr) -> Self {
-        match &error {
-            DbErr::ConnectionAcquire(_) => Self::PoolExhausted(error),
-            DbErr::Custom(text) if text == CHANGED => Self::IdentityChanged,
-            DbErr::Custom(text) if text == TORN || text == OVER => Self::TransactionFailed,
-            DbErr::Custom(text) if text == FIXED => Self::IdentityIsFixed,
-            DbErr::Custom(text) => closed(text).unwrap_or(Self::Database(error)),
-            // The end of a transaction was waited for in vain.
-            DbErr::Conn(RuntimeErr::Internal(_)) => Self::ConnectionLost(error),
-            _ => match server_said(&error) {
-                Some(SqlxError::Io(_) | SqlxError::Tls(_) | SqlxError::Protocol(_) | SqlxError::WorkerCrashed) => {
-                    Self::ConnectionLost(error)
-                }
-                Some(SqlxError::PoolTimedOut | SqlxError::PoolClosed) => Self::PoolExhausted(error),
-                Some(inner) => match refusal(inner) {
-                    // The server ended the connection (shutdown, termination), and said so first.
-                    Some(said) if said.code().starts_with("57P") || said.code().starts_with("08") => {
-                        Self::ConnectionLost(error)
-                    }
-                    // Too many connections.
-                    Some(said) if said.code() == "53300" => Self::PoolExhausted(error),
-                    // No disk, no memory; a disk that does not write.
-                    Some(said) if said.code().starts_with("53") || said.code() == "58030" => {
-                        Self::ServerExhausted(error)
-                    }
-                    Some(said) => translate(said).unwrap_or(Self::Database(error)),
-                    None => Self::Database(error),
-                },
-                None => Self::Database(error),
-            },
+/// Every kind of failure has its variant. What is neither the connection's nor a refusal that the table below knows is
+/// [`Error::Database`], and so is a state of the server's that nobody can act on.
+impl From<rls::Error> for Error {
+    fn from(error: rls::Error) -> Self {
+        match error {
+            rls::Error::NestedTransactionOpen => Self::NestedTransactionOpen,
+            rls::Error::TransactionOver => Self::TransactionOver,
+            rls::Error::TransactionFailed => Self::TransactionFailed,
+            rls::Error::IdentityChanged => Self::IdentityChanged,
+            rls::Error::TransactionEnded => Self::TransactionEnded,
+            rls::Error::InvalidStatement { reason } => Self::InvalidStatement { reason },
+            rls::Error::DeadlineExceeded => Self::DeadlineExceeded,
+            rls::Error::PoolTimeout => Self::PoolExhausted,
+            rls::Error::PoolClosed => Self::PoolClosed,
+            rls::Error::Misconfigured { reason } => Self::Misconfigured { reason },
+            rls::Error::ConnectionLost(source) => Self::ConnectionLost(source),
+            rls::Error::CommitUnknown(source) => Self::CommitUnknown(source),
+            rls::Error::Database(error) => refused(error),
+            // A kind that this crate does not know yet.
+            other => Self::Database(other.into()),
         }
     }
 }
 
-fn server_said(error: &DbErr) -> Option<&SqlxError> {
-    match error {
-        DbErr::Exec(RuntimeErr::SqlxError(inner))
-        | DbErr::Query(RuntimeErr::SqlxError(inner))
-        | DbErr::Conn(RuntimeErr::SqlxError(inner)) => Some(inner),
-        _ => None,
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        rls::Error::from(error).into()
     }
 }
 
-fn refusal(error: &SqlxError) -> Option<&SqlxPostgresError> {
-    error.as_database_error().and_then(|refusal| refusal.try_downcast_ref())
+fn refused(error: DbErr) -> Error {
+    match &error {
+        DbErr::Custom(text) => return closed(text).unwrap_or(Error::Database(error)),
+        // A change by an entity that met no row: it is not there, or the caller may not change it.
+        DbErr::RecordNotUpdated => return Error::NotFound { what: "row that you may change" },
+        DbErr::RecordNotFound(_) => return Error::NotFound { what: "row" },
+        DbErr::RecordNotInserted => return Error::IdConflict { what: "row" },
+        _ => {}
+    }
+    let Some(said) = sqlx_error(&error).and_then(pg_error) else { return Error::Database(error) };
+    match said.code() {
+        // No disk, no memory; a disk that does not write.
+        code if code.starts_with("53") || code == "58030" => Error::ServerExhausted(error),
+        _ => translate(said).unwrap_or(Error::Database(error)),
+    }
 }
 
 /// The table of SQLSTATEs and constraints. Class `SP` is ours; the schema raises each with a constraint name.
@@ -75,7 +74,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP012" => Error::HeroicSaveNotNeeded,
         "SP013" => Error::HeroicSaveTooLate,
         "SP015" => Error::RollNotSaveable,
-        "SP016" => Error::InvalidValue { field: "roller", rule: "is one character or one creature" },
+        "SP016" => Error::InvalidValue { field: "roller", rule: "must be one character or one creature" },
         "SP017" => Error::CreatureNotInAdventure,
         "SP018" => Error::NotYourChoice,
         "SP019" => Error::AccountClosed,
@@ -98,19 +97,23 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
             Some(error) => error,
             None => Error::RuleViolated { constraint: constraint.to_owned() },
         },
-        "42501" => Error::NotAllowed { rule: who_may(refusal) },
+        "42501" => Error::NotAllowed { rule: permission_rule(refusal) },
         "40001" | "40P01" | "55P03" => Error::Busy,
         "25P02" => Error::TransactionFailed,
         "25006" => Error::ReadOnly,
         "57014" => Error::DeadlineExceeded,
         // Text and documents cannot hold the character NUL.
-        "22021" | "22P05" => Error::InvalidValue { field: "text", rule: "has no NUL in it" },
-        "22003" => Error::InvalidValue { field: "number", rule: "is not as large as that" },
-        "22P02" => Error::InvalidValue { field: "value", rule: "is written as its type asks" },
+        "22021" | "22P05" => Error::InvalidValue { field: "text", rule: "must have no NUL in it" },
+        "22003" => Error::InvalidValue { field: "number", rule: "must not be as large as that" },
+        "22P02" => Error::InvalidValue { field: "value", rule: "must be written as its type asks" },
         "22004" => Error::InvalidValue { field: "value", rule: "must be given" },
-        "22008" => Error::InvalidValue { field: "time", rule: "is within the calendar" },
-        "54000" => Error::InvalidValue { field: "text", rule: "is not as long as that" },
-        "54001" => Error::InvalidValue { field: "document", rule: "is not nested as deep as that" },
+        "22008" => Error::InvalidValue { field: "time", rule: "must be within the calendar" },
+        // A statement that is wrong in itself, whoever runs it: syntax, names, types.
+        "42601" | "42P01" | "42P02" | "42703" | "42883" | "42804" | "42P18" | "42702" | "42725" | "42846" | "42809"
+        | "3F000" | "22P06" | "0A000" => Error::InvalidStatement { reason: refusal.message().to_owned() },
+        "25001" | "25P01" => Error::InvalidStatement { reason: refusal.message().to_owned() },
+        "54000" => Error::InvalidValue { field: "text", rule: "must not be as long as that" },
+        "54001" => Error::InvalidValue { field: "document", rule: "must not be nested as deep as that" },
         _ => return None,
     })
 }
@@ -121,7 +124,7 @@ fn unique(constraint: &str) -> Error {
         "idx_dice_rolls_original" => return Error::RollAlreadySaved,
         // Two drew the same code at once: the next draw is another.
         "sessions_code_key" => return Error::Busy,
-        "users_email_key" => return Error::InvalidValue { field: "email", rule: "is not another account's" },
+        "users_email_key" => return Error::InvalidValue { field: "email", rule: "must not be another account's" },
         "users_pkey" | "users_account_id_key" => "account",
         "characters_pkey" => "character",
         "adventures_pkey" => "adventure",
@@ -170,47 +173,47 @@ fn check(table: &str, constraint: &str) -> Option<Error> {
         "valid_name" => (
             "name",
             match table {
-                "characters" => "has 2 to 50 characters",
-                "adventures" => "has 3 to 100 characters",
-                _ => "has 1 to 100 characters",
+                "characters" => "must have 2 to 50 characters",
+                "adventures" => "must have 3 to 100 characters",
+                _ => "must have 1 to 100 characters",
             },
         ),
         "valid_modifiers" => {
-            ("modifiers", "are at most ten, dice from -5 to 5 and flat from -10 to 10, each with its source")
+            ("modifiers", "must be at most ten, dice from -5 to 5 and flat from -10 to 10, each with its source")
         }
-        "valid_stats" => ("stats", "holds might, grace, wit and heart, whole numbers from 1 to 10"),
-        "valid_player_range" => ("min_players", "is not above max_players"),
-        "adventures_min_players_check" => ("min_players", "is 1 to 6"),
-        "adventures_max_players_check" => ("max_players", "is 1 to 6"),
-        "adventures_estimated_duration_check" => ("estimated_duration", "is one minute or more"),
-        "adventures_times_played_check" => ("times_played", "is not negative"),
-        "sessions_max_players_check" => ("max_players", "is 2 to 6"),
-        "valid_code" => ("code", "has six letters or digits"),
-        "characters_hit_points_check" => ("hit_points", "is 0 to the maximum"),
-        "characters_max_hit_points_check" => ("max_hit_points", "is 1 to 10"),
-        "characters_level_check" => ("level", "is 1 to 10"),
-        "characters_experience_check" => ("experience", "is not negative"),
-        "characters_might_check" => ("might", "is 1 to 6"),
-        "characters_grace_check" => ("grace", "is 1 to 6"),
-        "characters_wit_check" => ("wit", "is 1 to 6"),
-        "characters_heart_check" => ("heart", "is 1 to 6"),
-        "creatures_hit_points_check" => ("hit_points", "is 0 to 1000"),
-        "creatures_armor_check" => ("armor", "is 0 to 100"),
-        "dice_rolls_difficulty_check" => ("difficulty", "is 3 to 18"),
-        "dice_rolls_dice_count_check" => ("dice_count", "is 1 to 10"),
-        "valid_results" => ("results", "are as many as the dice, each 1 to 6"),
-        "valid_total" => ("total", "is the sum of the results"),
-        "valid_modified_total" => ("modified_total", "is the total and the flat modifiers"),
-        "valid_margin" => ("margin", "is the modified total less the difficulty"),
-        "valid_outcome" => ("outcome", "follows from the results and the difficulty"),
-        "valid_success" => ("success", "follows from the outcome"),
-        "valid_roller" => ("roller", "is one character or one creature"),
-        "valid_heroic_save" => ("original_roll_id", "is named by a heroic save, and by nothing else"),
-        "valid_event_type" => ("kind", "has 1 to 64 characters, `client.` among them"),
-        "valid_step" => ("current_step", "is a step of the tutorial"),
-        "users_games_played_check" => ("games_played", "is not negative"),
-        "users_games_run_check" => ("games_run", "is not negative"),
-        "readable_document" => ("document", "is at most a hundred levels deep, with numbers up to 1e308"),
+        "valid_stats" => ("stats", "must hold might, grace, wit and heart, whole numbers from 1 to 10"),
+        "valid_player_range" => ("min_players", "must not be above max_players"),
+        "adventures_min_players_check" => ("min_players", "must be 1 to 6"),
+        "adventures_max_players_check" => ("max_players", "must be 1 to 6"),
+        "adventures_estimated_duration_check" => ("estimated_duration", "must be one minute or more"),
+        "adventures_times_played_check" => ("times_played", "must not be negative"),
+        "sessions_max_players_check" => ("max_players", "must be 2 to 6"),
+        "valid_code" => ("code", "must have six letters or digits"),
+        "characters_hit_points_check" => ("hit_points", "must be 0 to the maximum"),
+        "characters_max_hit_points_check" => ("max_hit_points", "must be 1 to 10"),
+        "characters_level_check" => ("level", "must be 1 to 10"),
+        "characters_experience_check" => ("experience", "must not be negative"),
+        "characters_might_check" => ("might", "must be 1 to 6"),
+        "characters_grace_check" => ("grace", "must be 1 to 6"),
+        "characters_wit_check" => ("wit", "must be 1 to 6"),
+        "characters_heart_check" => ("heart", "must be 1 to 6"),
+        "creatures_hit_points_check" => ("hit_points", "must be 0 to 1000"),
+        "creatures_armor_check" => ("armor", "must be 0 to 100"),
+        "dice_rolls_difficulty_check" => ("difficulty", "must be 3 to 18"),
+        "dice_rolls_dice_count_check" => ("dice_count", "must be 1 to 10"),
+        "valid_results" => ("results", "must be as many as the dice, each 1 to 6"),
+        "valid_total" => ("total", "must be the sum of the results"),
+        "valid_modified_total" => ("modified_total", "must be the total and the flat modifiers"),
+        "valid_margin" => ("margin", "must be the modified total less the difficulty"),
+        "valid_outcome" => ("outcome", "must follow from the results and the difficulty"),
+        "valid_success" => ("success", "must follow from the outcome"),
+        "valid_roller" => ("roller", "must be one character or one creature"),
+        "valid_heroic_save" => ("original_roll_id", "must be named by a heroic save, and by nothing else"),
+        "valid_event_type" => ("kind", "must have 1 to 64 characters, `client.` among them"),
+        "valid_step" => ("current_step", "must be a step of the tutorial"),
+        "users_games_played_check" => ("games_played", "must not be negative"),
+        "users_games_run_check" => ("games_run", "must not be negative"),
+        "readable_document" => ("document", "must be at most a hundred levels deep, with numbers up to 1e308"),
         _ if constraint.starts_with("bounded_") => return bound(table, constraint),
         "adventures_creature_count_check" => ("creature_count", "must not be negative"),
         "users_adventure_count_check" => ("adventure_count", "must not be negative"),
@@ -218,11 +221,13 @@ fn check(table: &str, constraint: &str) -> Option<Error> {
         "users_retired_characters_check" => ("retired_characters", "must not be negative"),
         "users_live_sessions_check" => ("live_sessions", "must not be negative"),
         _ if constraint.ends_with("_live_seats_check") => ("live_seats", "must not be negative"),
-        _ if constraint.ends_with("_seats_taken_check") => ("seats_taken", "is not negative"),
-        _ if constraint.ends_with("_encounters_begun_check") => ("encounters_begun", "is not negative"),
-        _ if constraint.ends_with("_game_state_version_check") => ("game_state_version", "is not negative"),
-        _ if constraint.ends_with("_heroic_saves_used_check") => ("heroic_saves_used", "is not negative"),
-        _ if constraint.ends_with("_heroic_saves_encounter_check") => ("heroic_saves_encounter", "is not negative"),
+        _ if constraint.ends_with("_seats_taken_check") => ("seats_taken", "must not be negative"),
+        _ if constraint.ends_with("_encounters_begun_check") => ("encounters_begun", "must not be negative"),
+        _ if constraint.ends_with("_game_state_version_check") => ("game_state_version", "must not be negative"),
+        _ if constraint.ends_with("_heroic_saves_used_check") => ("heroic_saves_used", "must not be negative"),
+        _ if constraint.ends_with("_heroic_saves_encounter_check") => {
+            ("heroic_saves_encounter", "must not be negative")
+        }
         _ => return None,
     };
     Some(Error::InvalidValue { field, rule })
@@ -231,26 +236,26 @@ fn check(table: &str, constraint: &str) -> Option<Error> {
 /// What a client may write at most (decision "Bounds").
 fn bound(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match (table, constraint) {
-        (_, "bounded_display_name") => ("display_name", "has 1 to 100 characters"),
-        (_, "bounded_avatar_url") => ("avatar_url", "has at most 2,000 characters"),
-        (_, "bounded_bio") => ("bio", "has at most 2,000 characters"),
-        (_, "bounded_equipment") => ("equipment", "takes at most 64 KiB"),
-        (_, "bounded_special_ability") => ("special_ability", "takes at most 16 KiB"),
-        ("adventures", "bounded_description") => ("description", "has at most 10,000 characters"),
-        ("creatures", "bounded_description") => ("description", "has at most 5,000 characters"),
-        (_, "bounded_description") => ("description", "has at most 500 characters"),
-        (_, "bounded_thumbnail_url") => ("thumbnail_url", "has at most 2,000 characters"),
-        (_, "bounded_artwork_url") => ("artwork_url", "has at most 2,000 characters"),
-        (_, "bounded_content") => ("content", "takes at most 1 MiB"),
-        (_, "bounded_stats") => ("stats", "takes at most 16 KiB"),
-        (_, "bounded_abilities") => ("abilities", "takes at most 64 KiB"),
-        (_, "bounded_looking_for") => ("looking_for", "has at most 500 characters"),
-        (_, "bounded_schedule") => ("scheduled_start", "is from the year 2000 to 2999"),
-        (_, "bounded_scene") => ("scene", "has at most 200 characters"),
-        (_, "bounded_encounter") => ("encounter", "has at most 200 characters"),
-        (_, "bounded_game_state") => ("game_state", "takes at most 256 KiB"),
-        (_, "bounded_payload") => ("payload", "takes at most 16 KiB"),
-        (_, "bounded_modifiers") => ("modifiers", "take at most 8 KiB"),
+        (_, "bounded_display_name") => ("display_name", "must have 1 to 100 characters"),
+        (_, "bounded_avatar_url") => ("avatar_url", "must have at most 2,000 characters"),
+        (_, "bounded_bio") => ("bio", "must have at most 2,000 characters"),
+        (_, "bounded_equipment") => ("equipment", "must take at most 64 KiB"),
+        (_, "bounded_special_ability") => ("special_ability", "must take at most 16 KiB"),
+        ("adventures", "bounded_description") => ("description", "must have at most 10,000 characters"),
+        ("creatures", "bounded_description") => ("description", "must have at most 5,000 characters"),
+        (_, "bounded_description") => ("description", "must have at most 500 characters"),
+        (_, "bounded_thumbnail_url") => ("thumbnail_url", "must have at most 2,000 characters"),
+        (_, "bounded_artwork_url") => ("artwork_url", "must have at most 2,000 characters"),
+        (_, "bounded_content") => ("content", "must take at most 1 MiB"),
+        (_, "bounded_stats") => ("stats", "must take at most 16 KiB"),
+        (_, "bounded_abilities") => ("abilities", "must take at most 64 KiB"),
+        (_, "bounded_looking_for") => ("looking_for", "must have at most 500 characters"),
+        (_, "bounded_schedule") => ("scheduled_start", "must be from the year 2000 to 2999"),
+        (_, "bounded_scene") => ("scene", "must have at most 200 characters"),
+        (_, "bounded_encounter") => ("encounter", "must have at most 200 characters"),
+        (_, "bounded_game_state") => ("game_state", "must take at most 256 KiB"),
+        (_, "bounded_payload") => ("payload", "must take at most 16 KiB"),
+        (_, "bounded_modifiers") => ("modifiers", "must take at most 8 KiB"),
         _ => return None,
     };
     Some(Error::InvalidValue { field, rule })
@@ -314,7 +319,7 @@ fn table_of(text: &str) -> Option<&'static (&'static str, &'static str, &'static
     TABLES.iter().find(|(name, _, _)| text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == *name))
 }
 
-fn who_may(refusal: &SqlxPostgresError) -> &'static str {
+fn permission_rule(refusal: &SqlxPostgresError) -> &'static str {
     match table_of(refusal.message()) {
         Some((_, rule, _)) => rule,
         None => "that is the server's",
@@ -325,8 +330,12 @@ fn who_may(refusal: &SqlxPostgresError) -> &'static str {
 const CLOSED: &str = "column_closed: ";
 
 /// Says which columns are closed, where a caller's own statement met one: PostgreSQL says `permission denied` alone.
-pub(crate) fn name_closed_columns(error: DbErr) -> DbErr {
-    let said = server_said(&error).and_then(refusal);
+pub(crate) fn name_closed_columns(identity: &rls::Identity, error: DbErr) -> DbErr {
+    // A visitor may read none of them, and the service all.
+    if identity.user_id().is_none() {
+        return error;
+    }
+    let said = sqlx_error(&error).and_then(pg_error);
     let denied = said.filter(|said| said.code() == "42501" && said.routine() == Some("aclcheck_error"));
     match denied.and_then(|said| table_of(said.message())) {
         Some((table, _, instead)) => DbErr::Custom(format!("{CLOSED}{table} has columns closed to users: {instead}")),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::{Caller, Error, adventures::AdventureContent, documents::from_json, operation::operation};
+use crate::{Caller, Error, adventures::AdventureContent, json::from_json, operation::operation};
 
 /// A session, who sits there, and what is played.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

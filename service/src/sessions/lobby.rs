@@ -10,6 +10,7 @@ use super::Sessions;
 use crate::{
     Caller, Cursor, Error, Page,
     operation::operation,
+    page::List,
     rows,
     sql::Binds,
     walk::{WALK, Walk},
@@ -118,9 +119,10 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::BadCursor`].
+    /// [`Error::InvalidCursor`].
     pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionCard>, Error> {
-        let after = after.map(Cursor::key::<Key>).transpose()?;
+        let list = List::new("sessions.lobby", filter);
+        let after = list.key::<Key>(after)?;
         let walk = walk(filter, after.as_ref());
         operation!(self.caller, "sessions.lobby", |tx| {
             let cards = |rows: &[PgRow]| Ok(Row::read(rows)?.into_iter().map(SessionCard::from).collect());
@@ -128,7 +130,7 @@ impl<C: Caller> Sessions<'_, C> {
             let end = |row: &PgRow, id| {
                 Ok(Key { start: rows::cell(row, "start")?, created: rows::cell(row, "created")?, id })
             };
-            walk.page(tx, PAGE, cards, place, end).await
+            walk.page(tx, list, PAGE, cards, place, end).await
         })
     }
 }

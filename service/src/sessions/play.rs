@@ -7,7 +7,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Sessions, find, update};
-use crate::{Caller, Error, connection::Worn, operation::operation};
+use crate::{
+    Caller, Error,
+    connection::{OperationTransaction, UncheckedTransaction},
+    operation::operation,
+};
 
 /// Which game state one means to write over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -191,13 +195,13 @@ impl<C: Caller> Sessions<'_, C> {
     }
 }
 
-async fn set_status(tx: &Worn, id: Uuid, status: SessionStatus) -> Result<sessions::Model, Error> {
+async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: SessionStatus) -> Result<sessions::Model, Error> {
     update(tx, id, sessions::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
 /// Both ways to be active, each from where it leads: the status machine alone would let a waiting session resume.
 async fn make_active(
-    tx: &Worn,
+    tx: &UncheckedTransaction,
     id: Uuid,
     from: impl IntoIterator<Item = SessionStatus>,
 ) -> Result<sessions::Model, Error> {
@@ -219,7 +223,7 @@ async fn make_active(
 }
 
 /// The session that a change did not meet, if the caller could have changed it.
-async fn run_by_caller(tx: &Worn, id: Uuid) -> Result<sessions::Model, Error> {
+async fn run_by_caller(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
     let session = find(tx, id).await?;
-    if tx.identity().user().is_none_or(|user| user == session.seer_id) { Ok(session) } else { Err(Error::NotASeer) }
+    if tx.caller().user().is_none_or(|user| user == session.seer_id) { Ok(session) } else { Err(Error::NotASeer) }
 }

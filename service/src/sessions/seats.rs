@@ -5,7 +5,7 @@ use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryRe
 use uuid::Uuid;
 
 use super::{SessionCard, Sessions, lobby};
-use crate::{Caller, Error, JoinCode, connection::Worn, operation::operation, rows};
+use crate::{Caller, Error, JoinCode, connection::UncheckedTransaction, operation::operation, rows};
 
 const JOIN_BY_CODE: &str = "SELECT * FROM private.join_by_code($1, $2)";
 
@@ -23,7 +23,7 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.by_code", |tx| {
             // Elevated by the database: what a code is for.
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, BY_CODE, [code.as_str().into()]);
-            let row = rows::all(tx, statement, lobby::Row::read).await?.pop().ok_or(Error::NoSuchCode)?;
+            let row = rows::fetch_all(tx, statement, lobby::Row::read).await?.pop().ok_or(Error::NoSuchCode)?;
             Ok(row.into())
         })
     }
@@ -167,12 +167,12 @@ fn left() -> session_players::ActiveModel {
     session_players::ActiveModel { is_active: Set(false), ..Default::default() }
 }
 
-async fn seat(tx: &Worn, session_id: Uuid, user_id: Uuid) -> Result<session_players::Model, Error> {
+async fn seat(tx: &UncheckedTransaction, session_id: Uuid, user_id: Uuid) -> Result<session_players::Model, Error> {
     session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?.ok_or(Error::NotFound { what: "seat" })
 }
 
 async fn change(
-    tx: &Worn,
+    tx: &UncheckedTransaction,
     session_id: Uuid,
     user_id: Uuid,
     row: session_players::ActiveModel,
@@ -188,7 +188,12 @@ async fn change(
 }
 
 /// An old seat first, where there is one: seats are locked before sessions, whoever takes them.
-async fn sit(tx: &Worn, session_id: Uuid, user_id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
+async fn sit(
+    tx: &UncheckedTransaction,
+    session_id: Uuid,
+    user_id: Uuid,
+    character_id: Uuid,
+) -> Result<session_players::Model, Error> {
     let held = session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?;
     match held {
         Some(held) if held.is_active => return Ok(held),
@@ -218,7 +223,7 @@ async fn sit(tx: &Worn, session_id: Uuid, user_id: Uuid, character_id: Uuid) -> 
                 ..Default::default()
             };
             let key = [session_players::Column::SessionId, session_players::Column::UserId];
-            if let Some(seat) = rows::unless_there(tx, row, key).await? {
+            if let Some(seat) = rows::insert_if_absent(tx, row, key).await? {
                 return Ok(seat);
             }
         }

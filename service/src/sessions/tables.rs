@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, sql::Binds};
+use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::List, sql::Binds};
 
 /// Rows of a page.
 const PAGE: usize = 50;
@@ -89,9 +89,10 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::BadCursor`], [`Error::NotSignedIn`].
+    /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<TableCard>, Error> {
-        let after = after.map(Cursor::key::<(DateTime<Utc>, Uuid)>).transpose()?;
+        let list = List::new("sessions.mine", &self.caller.identity());
+        let after = list.key::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, "sessions.mine", |tx| {
             let mut binds = Binds::default();
             binds.bind(tx.user()?);
@@ -105,7 +106,7 @@ impl<C: Caller> Sessions<'_, C> {
                 PAGE + 1
             ));
             let rows = TableCard::find_by_statement(statement).all(tx).await?;
-            Page::of(rows, PAGE, |row: &TableCard| (row.created_at, row.id))
+            list.page(rows, PAGE, |row: &TableCard| (row.created_at, row.id))
         })
     }
 
@@ -116,9 +117,10 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::BadCursor`], [`Error::NotSignedIn`].
+    /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn past(self, after: Option<&Cursor>) -> Result<Page<TableCard>, Error> {
-        let after = after.map(Cursor::key::<(DateTime<Utc>, Uuid)>).transpose()?;
+        let list = List::new("sessions.past", &self.caller.identity());
+        let after = list.key::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, "sessions.past", |tx| {
             let mut binds = Binds::default();
             binds.bind(tx.user()?);
@@ -132,7 +134,7 @@ impl<C: Caller> Sessions<'_, C> {
                 PAGE + 1
             ));
             let rows = TableCard::find_by_statement(statement).all(tx).await?;
-            Page::of(rows, PAGE, |row: &TableCard| (row.ended_at, row.id))
+            list.page(rows, PAGE, |row: &TableCard| (row.ended_at, row.id))
         })
     }
 
@@ -148,7 +150,7 @@ impl<C: Caller> Sessions<'_, C> {
             let session =
                 archived_sessions::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
             // Seats are for those who signed in.
-            let seats = match tx.identity() {
+            let seats = match tx.caller() {
                 crate::identity::Identity::Anon => Vec::new(),
                 _ => {
                     archived_session_players::Entity::find()
@@ -169,14 +171,15 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::BadCursor`], [`Error::NotSignedIn`].
+    /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn archived_rolls(
         self,
         id: Uuid,
         size: PageSize,
         after: Option<&Cursor>,
     ) -> Result<Page<archived_dice_rolls::Model>, Error> {
-        let after = after.map(Cursor::key::<(DateTimeWithTimeZone, Uuid)>).transpose()?;
+        let list = List::new("sessions.archived_rolls", &id);
+        let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
         let limit = size.rows();
         operation!(self.caller, "sessions.archived_rolls", session = id, |tx| {
             let mut query = archived_dice_rolls::Entity::find()
@@ -191,7 +194,7 @@ impl<C: Caller> Sessions<'_, C> {
                         .add(archived_dice_rolls::Column::Id.gt(roll)),
                 );
             }
-            Page::of(query.all(tx).await?, limit, |row: &archived_dice_rolls::Model| (row.created_at, row.id))
+            list.page(query.all(tx).await?, limit, |row: &archived_dice_rolls::Model| (row.created_at, row.id))
         })
     }
 }

@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 
 use sparc::entity::sea_orm_active_enums::{Attribute, CharacterClass};
 use sparc::service::{
-    As, Difficulty, Error, JoinCode, Operations, Options, Sparc,
+    IdentityConnection, Difficulty, Error, JoinCode, Operations, Options, Sparc,
     adventures::{AdventureContent, NewAdventure},
     characters::NewCharacter,
     dice::{NewRoll, Roller},
@@ -19,8 +19,8 @@ use uuid::Uuid;
 /// What the night leaves for the programs.
 pub struct Night {
     pub sparc: Sparc,
-    pub seer: As,
-    pub ada: As,
+    pub seer: IdentityConnection,
+    pub ada: IdentityConnection,
     pub hero: Uuid,
     pub adventure: Uuid,
     pub session: Uuid,
@@ -56,7 +56,7 @@ async fn begin(sparc: &Sparc) -> Result<Night, Error> {
     Ok(Night { sparc: sparc.clone(), seer, ada, hero, adventure, session: session.id, code })
 }
 
-pub async fn sign_up(sparc: &Sparc, name: &str) -> Result<As, Error> {
+pub async fn sign_up(sparc: &Sparc, name: &str) -> Result<IdentityConnection, Error> {
     let account = NewAccount { display_name: Some(name.into()), ..Default::default() };
     Ok(sparc.as_user(sparc.as_service().users().sign_up(account).await?.id))
 }

@@ -7,13 +7,13 @@ use crate::Error;
 
 /// The document as the database keeps it.
 pub(crate) fn to_json<T: Serialize>(document: &T) -> Result<Value, Error> {
-    serde_json::to_value(document).map_err(|_| Error::InvalidValue { field: "document", rule: "is JSON" })
+    serde_json::to_value(document).map_err(|_| Error::InvalidValue { field: "document", rule: "must be JSON" })
 }
 
 /// The database's document, typed.
 pub(crate) fn from_json<T: DeserializeOwned>(value: Value, field: &'static str) -> Result<T, Error> {
     serde_json::from_value(value)
-        .map_err(|_| Error::InvalidValue { field, rule: "has the shape that its documentation gives" })
+        .map_err(|_| Error::InvalidValue { field, rule: "must have the shape that its documentation gives" })
 }
 
 #[cfg(test)]

@@ -1,0 +1,162 @@
+//! The handle over the pools.
+
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+
+use sea_orm::{
+    DatabaseConnection, DbErr,
+    sqlx::{self, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions},
+};
+
+use crate::{
+    Error, Identity, IdentityConnection,
+    connection::MapError,
+    pool::{Pool, connect_error},
+    wire::PreparedStatements,
+};
+
+/// A database with row-level security: one handle over its pools, cheap to clone. It does nothing itself; it gives
+/// identities, and what they ask is asked in their name.
+///
+/// A pool's login needs membership in the roles of the identities that use it, and nothing else.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pub(crate) pools: Pools,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) statements: PreparedStatements,
+    pub(crate) map_error: MapError,
+}
+
+/// The pool of each role: most share one.
+#[derive(Clone, Debug)]
+pub(crate) struct Pools {
+    shared: Pool,
+    own: Arc<BTreeMap<Cow<'static, str>, Pool>>,
+}
+
+impl Pools {
+    pub(crate) fn of(&self, role: &str) -> &Pool {
+        self.own.get(role).unwrap_or(&self.shared)
+    }
+
+    pub(crate) fn has_own(&self, role: &str) -> bool {
+        self.own.contains_key(role)
+    }
+}
+
+impl Database {
+    /// Over a pool that the application has already. Settings that its hooks make in a session do not outlive a raw
+    /// statement there: give them in the address.
+    #[must_use]
+    pub fn from_connection(db: DatabaseConnection) -> Self {
+        Self::new(Pool::External(db), None, PreparedStatements::Cached)
+    }
+
+    /// Over a pool of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConnectionLost`] where nobody listens, [`Error::PoolTimeout`] where nothing answers in time,
+    /// [`Error::Misconfigured`] where the server does not let the login in.
+    pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
+        let statements =
+            if options.named_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
+        Ok(Self::new(open(url, options).await?, options.deadline, statements))
+    }
+
+    fn new(shared: Pool, deadline: Option<Duration>, statements: PreparedStatements) -> Self {
+        Self { pools: Pools { shared, own: Arc::default() }, deadline, statements, map_error: |_, error| error }
+    }
+
+    /// The same, with a pool of its own for the identities of one role, over another login. No text of anybody else's can
+    /// take on that role then, if the first login is no member of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn with_role_at(
+        mut self,
+        role: impl Into<Cow<'static, str>>,
+        url: &str,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let mut own = (*self.pools.own).clone();
+        own.insert(role.into(), open(url, options).await?);
+        self.pools.own = Arc::new(own);
+        Ok(self)
+    }
+
+    /// The same, with a say in what the callers of statements are told of the database's refusals.
+    #[must_use]
+    pub fn with_error_map(mut self, map_error: fn(&Identity, DbErr) -> DbErr) -> Self {
+        self.map_error = map_error;
+        self
+    }
+
+    /// The database as that identity sees it.
+    #[must_use]
+    pub fn as_identity(&self, identity: Identity) -> IdentityConnection {
+        IdentityConnection::new(self.clone(), identity)
+    }
+
+    /// Closes the pools. What is under way ends first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub async fn close(&self) -> Result<(), Error> {
+        self.pools.shared.close().await?;
+        for pool in self.pools.own.values() {
+            pool.close().await?;
+        }
+        Ok(())
+    }
+}
+
+async fn open(url: &str, options: &Options) -> Result<Pool, Error> {
+    // Not through SeaORM's own options, whose trace says the address with the password in it.
+    let mut connect: PgConnectOptions = url.parse().map_err(connect_error)?;
+    connect = connect.disable_statement_logging();
+    if let (Some(name), None) = (&options.application_name, connect.get_application_name()) {
+        connect = connect.application_name(name);
+    }
+    if !options.named_statements {
+        // The driver names them all the same, and remembers none: each transaction begins by forgetting.
+        connect = connect.statement_cache_capacity(0);
+    }
+    // A pool would go on trying until its time is up; one connection says at once what is wrong.
+    let probe = async { PgConnection::connect_with(&connect).await?.close().await };
+    let probe = tokio::time::timeout(options.acquire_timeout, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    probe.map_err(connect_error)?;
+    Pool::managed(connect, options.max_connections, options.acquire_timeout)
+}
+
+/// How to connect.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Most connections at once. Ten by default.
+    pub max_connections: u32,
+    /// How long a statement waits for a connection. Five seconds by default.
+    pub acquire_timeout: Duration,
+    /// Whether prepared statements are kept on their connection. On by default; off behind a pooler in transaction mode
+    /// that does not follow them (PgBouncer before 1.21): each transaction then begins by deallocating what others
+    /// prepared, in the same round trip, and each of its statements takes a second one to be prepared.
+    pub named_statements: bool,
+    /// How long a statement may take, as [`IdentityConnection::with_deadline`]. Half a minute by default: a network that
+    /// swallows what is sent would else be waited for for ever. `None`: no bound.
+    pub deadline: Option<Duration>,
+    /// `application_name`, where the address names none.
+    pub application_name: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(5),
+            named_statements: true,
+            deadline: Some(Duration::from_secs(30)),
+            application_name: None,
+        }
+    }
+}

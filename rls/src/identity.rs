@@ -1,0 +1,225 @@
+//! Who is asking, and how the database is told.
+
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+/// When the transaction began, which no two of a connection share and no statement can change, however it writes times.
+const BEGUN: &str = "extract(epoch FROM transaction_timestamp())::text";
+
+/// In whose name statements run: a role, and settings that policies read. Cheap to clone; nothing changes it after it
+/// was made.
+///
+/// [`Identity::new`] is for any database; [`supabase`](crate::supabase) has those of that platform.
+#[derive(Clone)]
+pub struct Identity(Arc<Parts>);
+
+struct Parts {
+    role: Cow<'static, str>,
+    user_id: Option<Uuid>,
+    settings: Vec<(Cow<'static, str>, String)>,
+    /// What sets role and settings, in a list of expressions.
+    set: String,
+    /// Whether they are as they were set, as a condition.
+    holds: String,
+}
+
+impl Identity {
+    /// An identity of that role, without settings.
+    pub fn new(role: impl Into<Cow<'static, str>>) -> Self {
+        Self::of(role.into(), None, Vec::new())
+    }
+
+    /// The same with a setting that policies read by `current_setting(name, true)`. Name every setting that they read: one
+    /// that has no value for this identity is set to the empty text, so that nothing can be left over in it.
+    #[must_use]
+    pub fn with_setting(self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
+        let mut settings = self.0.settings.clone();
+        settings.push((name.into(), value.into()));
+        Self::of(self.0.role.clone(), self.0.user_id, settings)
+    }
+
+    /// The same, of the user with that id.
+    #[must_use]
+    pub fn with_user_id(self, id: Uuid) -> Self {
+        Self::of(self.0.role.clone(), Some(id), self.0.settings.clone())
+    }
+
+    /// The role.
+    #[must_use]
+    pub fn role(&self) -> &str {
+        &self.0.role
+    }
+
+    /// The user, if it is one with an id.
+    #[must_use]
+    pub fn user_id(&self) -> Option<Uuid> {
+        self.0.user_id
+    }
+
+    fn of(role: Cow<'static, str>, user_id: Option<Uuid>, settings: Vec<(Cow<'static, str>, String)>) -> Self {
+        // SET LOCAL would be a little faster; but the server's statistics of statements take each of those for one of its
+        // own, a line for every user.
+        let mut set = set_config("role", &role);
+        let mut holds = format!("current_setting('role') = {0} AND current_user::text = {0}", quoted(&role));
+        for (name, value) in &settings {
+            set.push_str(", ");
+            set.push_str(&set_config(name, value));
+            holds.push_str(&format!(" AND coalesce(current_setting({}, true), '') = {}", quoted(name), quoted(value)));
+        }
+        Self(Arc::new(Parts { role, user_id, settings, set, holds }))
+    }
+
+    /// What sets the identity for the rest of the transaction, and how long a statement may take. The last column says when
+    /// the transaction began.
+    pub(crate) fn set_local_sql(&self, timeout: Option<Duration>) -> String {
+        // 0 would disable `statement_timeout`, so it is at least 1 ms.
+        let timeout = timeout.map_or_else(String::new, |time| {
+            format!(", set_config('statement_timeout', '{}', true)", time.as_millis().clamp(1, i32::MAX as u128))
+        });
+        format!("SELECT {}{timeout}, {BEGUN}", self.0.set)
+    }
+
+    /// 0 where all is as it was set, 1 where the identity was changed, 2 where this is another transaction.
+    pub(crate) fn verify_sql(&self, begun: &str) -> String {
+        let (holds, begun) = (&self.0.holds, quoted(begun));
+        format!("SELECT CASE WHEN {BEGUN} <> {begun} THEN 2 WHEN {holds} THEN 0 ELSE 1 END")
+    }
+
+    /// The same as a statement that fails unless all is as it was set, so that what follows in the message is not run.
+    /// (`concat` is not immutable: nothing is evaluated before it is needed.)
+    pub(crate) fn require_sql(&self, begun: &str) -> String {
+        let (holds, begun) = (&self.0.holds, quoted(begun));
+        format!(
+            "SELECT (CASE WHEN {BEGUN} <> {begun} THEN concat('{ENDED}') WHEN {holds} THEN '0' \
+             ELSE concat('{CHANGED}') END)::integer"
+        )
+    }
+}
+
+/// What the failure of [`Identity::require_sql`] has in its message.
+pub(crate) const ENDED: &str = "rls:transaction_ended";
+pub(crate) const CHANGED: &str = "rls:identity_changed";
+
+fn set_config(name: &str, value: &str) -> String {
+    format!("set_config({}, {}, true)", quoted(name), quoted(value))
+}
+
+/// Changes the role alone: the claims still tell who asked.
+pub(crate) fn set_role_statement(role: &str) -> String {
+    format!("SELECT {}", set_config("role", role))
+}
+
+/// The text as a literal, whatever is in it and however the server reads backslashes. The protocol cannot carry NUL.
+fn quoted(text: &str) -> String {
+    let text = text.replace('\0', "").replace('\'', "''");
+    if text.contains('\\') { format!("E'{}'", text.replace('\\', "\\\\")) } else { format!("'{text}'") }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.set == other.0.set
+    }
+}
+
+impl Eq for Identity {}
+
+/// Claims are personal: they are not shown.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("role", &self.0.role).field("user_id", &self.0.user_id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.user_id {
+            Some(id) => id.fmt(f),
+            None => f.write_str(&self.0.role),
+        }
+    }
+}
+
+/// The identities of Supabase, and of whoever uses its roles and claims: `auth.uid()`, `auth.role()`, `auth.jwt()` and
+/// `auth.email()` read what these set, and nothing else.
+pub mod supabase {
+    use super::{Identity, Map, Uuid, Value};
+
+    /// Role of a signed-in user.
+    pub const AUTHENTICATED: &str = "authenticated";
+    /// Role of a visitor.
+    pub const ANON: &str = "anon";
+    /// Role of the server, which row security does not bind.
+    pub const SERVICE_ROLE: &str = "service_role";
+
+    /// Settings that the platform's functions look into before the claims.
+    const LEGACY: [&str; 4] =
+        ["request.jwt.claim", "request.jwt.claim.sub", "request.jwt.claim.role", "request.jwt.claim.email"];
+
+    /// A signed-in user.
+    #[must_use]
+    pub fn user(id: Uuid) -> Identity {
+        let claims = [("role", AUTHENTICATED.to_owned()), ("sub", id.to_string())];
+        with_claims(
+            AUTHENTICATED,
+            claims.map(|(name, value)| (name.to_owned(), Value::String(value))).into_iter().collect(),
+        )
+        .with_user_id(id)
+    }
+
+    /// A visitor who has not signed in.
+    #[must_use]
+    pub fn anon() -> Identity {
+        role_alone(ANON)
+    }
+
+    /// The server itself.
+    #[must_use]
+    pub fn service() -> Identity {
+        role_alone(SERVICE_ROLE)
+    }
+
+    fn role_alone(role: &'static str) -> Identity {
+        with_claims(role, [("role".to_owned(), Value::String(role.to_owned()))].into_iter().collect())
+    }
+
+    /// An identity with the claims of a token that was verified.
+    #[must_use]
+    pub fn with_claims(role: &'static str, claims: Map<String, Value>) -> Identity {
+        let claims = Value::Object(claims).to_string();
+        LEGACY.into_iter().fold(Identity::new(role).with_setting("request.jwt.claims", claims), |all, name| {
+            all.with_setting(name, "")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::{Identity, quoted, supabase};
+
+    #[test]
+    fn a_span_tells_who_asks() {
+        let id = Uuid::new_v4();
+        assert_eq!(supabase::user(id).to_string(), id.to_string());
+        assert_eq!(
+            (supabase::anon().to_string(), supabase::service().to_string()),
+            ("anon".into(), "service_role".into())
+        );
+    }
+
+    #[test]
+    fn a_setting_cannot_leave_its_literal() {
+        assert_eq!(quoted("it's"), "'it''s'");
+        assert_eq!(quoted(r"\'; DROP"), r"E'\\''; DROP'");
+        assert_eq!(quoted("a\0b"), "'ab'");
+    }
+
+    #[test]
+    fn no_claim_is_shown() {
+        let shown = format!("{:?}", Identity::new("tenant").with_setting("app.tenant", "secret"));
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+}

@@ -1,0 +1,369 @@
+//! The connection under a transaction, and all that is known of it: the stack of frames, what is under way, and what must
+//! be undone. Whoever has it has it alone; see [`Session`](crate::session::Session) for how.
+
+mod ending;
+
+use std::time::Duration;
+
+pub(crate) use ending::commit_unknown;
+use sea_orm::{
+    DbErr,
+    sqlx::{self, PgConnection},
+};
+use tokio::time::timeout;
+
+use crate::{
+    Error, Identity,
+    error::is_lost,
+    pool::PooledConnection,
+    session::{Dropped, Marks, OUTERMOST},
+    wire::{Answer, PreparedStatements, ROLLBACK_TIMEOUT, drain, exec_error, last_text, number, simple_query},
+};
+
+/// The connection, and all that is known of it.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) pooled: Option<PooledConnection>,
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) pending: Option<Pending>,
+    /// Whether the end of an answer is still to come: after a refusal, the server says once more that it is ready.
+    pub(crate) has_rest: bool,
+    pub(crate) over: Option<Over>,
+    /// Whether something ran that may have changed the session.
+    pub(crate) unclean: bool,
+    pub(crate) next: u64,
+    /// When the transaction began, as the server says it.
+    pub(crate) begun: String,
+    pub(crate) identity: Identity,
+    pub(crate) time: Option<Duration>,
+    pub(crate) statements: PreparedStatements,
+}
+
+/// The transaction, or a savepoint in it.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) id: u64,
+    pub(crate) failed: Option<Failure>,
+    pub(crate) abandoned: bool,
+    /// Whether something ran that may have changed the identity, since it was verified.
+    pub(crate) unverified: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// A statement failed, or a call was dropped.
+    Failed,
+    IdentityChanged,
+}
+
+/// What was said and not yet answered. Still there when the next one comes, it was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pending {
+    /// A statement, or several, of this frame.
+    Call(u64),
+    /// Rows that nobody reads any more.
+    Stream,
+    /// The savepoint of this frame.
+    Begin(u64),
+    /// The release of this frame's savepoint.
+    Release(u64),
+    /// The rollback to this frame's savepoint.
+    Undo(u64),
+    /// The end of the transaction.
+    End,
+}
+
+/// Why nothing more is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// It was committed or rolled back.
+    Ended,
+    /// The connection was lost.
+    Lost,
+    /// It was not waited for any longer.
+    Late,
+    /// A statement ended the transaction.
+    ByText,
+}
+
+impl Frame {
+    pub(crate) fn new(id: u64) -> Self {
+        Self { id, failed: None, abandoned: false, unverified: false }
+    }
+}
+
+impl Inner {
+    pub(crate) async fn begin(
+        pooled: PooledConnection,
+        identity: Identity,
+        modes: &str,
+        time: Option<Duration>,
+        statements: PreparedStatements,
+    ) -> Result<Self, sqlx::Error> {
+        let mut inner = Self {
+            pooled: Some(pooled),
+            frames: vec![Frame::new(OUTERMOST)],
+            pending: Some(Pending::End),
+            has_rest: false,
+            over: None,
+            unclean: false,
+            next: OUTERMOST,
+            begun: String::new(),
+            identity,
+            time,
+            statements,
+        };
+        let set = inner.identity.set_local_sql(time);
+        let sql = format!("BEGIN{modes}; {}{set}", statements.begin());
+        let mut answer = Answer::default();
+        let outcome = match inner.pooled.as_mut() {
+            Some(pooled) => simple_query(pooled.connection(), sql, &mut answer).await,
+            None => Ok(()),
+        };
+        inner.answered(OUTERMOST, outcome)?;
+        inner.begun = answer.row.as_ref().and_then(last_text).unwrap_or_default();
+        Ok(inner)
+    }
+
+    pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, DbErr> {
+        let over = self.over;
+        match (&mut self.pooled, over) {
+            (Some(pooled), None) => Ok(pooled.connection()),
+            (_, over) => Err(over_error(over)),
+        }
+    }
+
+    pub(crate) fn frame(&mut self, id: u64) -> Option<&mut Frame> {
+        self.frames.iter_mut().find(|frame| frame.id == id)
+    }
+
+    /// Whether that frame may be used.
+    pub(crate) fn check(&mut self, frame: u64) -> Result<(), DbErr> {
+        if self.over.is_some() {
+            return Err(over_error(self.over));
+        }
+        let innermost = self.frames.last().map(|frame| frame.id);
+        match self.frame(frame).map(|frame| frame.failed) {
+            None => Err(Error::TransactionOver.into()),
+            Some(_) if innermost != Some(frame) => Err(Error::NestedTransactionOpen.into()),
+            Some(Some(Failure::Failed)) => Err(Error::TransactionFailed.into()),
+            Some(Some(Failure::IdentityChanged)) => Err(Error::IdentityChanged.into()),
+            Some(None) => Ok(()),
+        }
+    }
+
+    /// Takes note of an answer: a refusal fails the frame, a lost connection ends all.
+    pub(crate) fn answered<T>(&mut self, frame: u64, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        self.pending = None;
+        if let Err(error) = &outcome {
+            if is_lost(error) {
+                self.close(Over::Lost);
+            } else if error.as_database_error().is_some() {
+                self.has_rest = true;
+                self.fail(frame, Failure::Failed);
+            } else {
+                // The driver could not send it, or read what came: there may be more.
+                self.pending = Some(Pending::Stream);
+            }
+        }
+        outcome
+    }
+
+    pub(crate) fn fail(&mut self, frame: u64, failure: Failure) {
+        if let Some(frame) = self.frame(frame) {
+            frame.failed.get_or_insert(failure);
+        }
+    }
+
+    /// Nothing more is said, and the connection does not go back to its pool.
+    pub(crate) fn close(&mut self, over: Over) {
+        self.over = Some(over);
+        self.pending = None;
+        if let Some(pooled) = self.pooled.take() {
+            pooled.discard();
+        }
+    }
+
+    /// Waits for the rest of the last answer. What is said after it is on its way as soon as it is said, so that whoever
+    /// drops it knows that.
+    async fn ready(&mut self) -> Result<(), DbErr> {
+        if !self.has_rest || self.over.is_some() {
+            return Ok(());
+        }
+        let patience = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
+        match timeout(patience, drain(self.connection()?)).await {
+            Ok(Ok(_)) => {
+                self.has_rest = false;
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                self.close(Over::Lost);
+                Err(exec_error(error))
+            }
+            Err(_) => {
+                self.close(Over::Late);
+                Err(Error::DeadlineExceeded.into())
+            }
+        }
+    }
+
+    /// Says what is the layer's own, of the innermost frame; `pending` is what it is.
+    pub(crate) async fn say(&mut self, sql: String, pending: Pending) -> Result<Answer, DbErr> {
+        self.ready().await?;
+        self.pending = Some(pending);
+        let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
+        let mut answer = Answer::default();
+        let outcome = simple_query(self.connection()?, sql, &mut answer).await;
+        self.answered(frame, outcome).map_err(exec_error)?;
+        Ok(answer)
+    }
+
+    /// Brings to an end what was left half way. May be dropped itself, at any point.
+    pub(crate) async fn settle(&mut self, marks: &Marks) -> Result<(), DbErr> {
+        if self.pending.is_none() {
+            self.ready().await?;
+        }
+        if let (Some(pending), None) = (self.pending, self.over) {
+            let patience = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
+            let refused = match timeout(patience, drain(self.connection()?)).await {
+                Ok(Ok(refused)) => refused.is_some(),
+                Ok(Err(error)) => {
+                    self.close(Over::Lost);
+                    return Err(exec_error(error));
+                }
+                Err(_) => {
+                    self.close(Over::Late);
+                    return Err(Error::DeadlineExceeded.into());
+                }
+            };
+            (self.pending, self.has_rest) = (None, false);
+            match pending {
+                Pending::Call(frame) => self.fail(frame, Failure::Failed),
+                Pending::Stream if refused => {
+                    let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
+                    self.fail(frame, Failure::Failed);
+                }
+                Pending::Stream => {}
+                // Nobody has its handle.
+                Pending::Begin(frame) => {
+                    if let Some(frame) = self.frame(frame) {
+                        frame.abandoned = true;
+                    }
+                }
+                Pending::Release(frame) | Pending::Undo(frame) if !refused => self.pop(frame),
+                Pending::Release(frame) | Pending::Undo(frame) => self.fail(frame, Failure::Failed),
+                // It has ended, one way or the other.
+                Pending::End if !refused => self.over = Some(Over::Ended),
+                Pending::End => self.close(Over::Ended),
+            }
+        }
+        for (frame, dropped) in marks.take() {
+            match dropped {
+                Dropped::Operation => self.fail(frame, Failure::Failed),
+                Dropped::Handle => {
+                    if let Some(frame) = self.frame(frame) {
+                        frame.abandoned = true;
+                    }
+                }
+            }
+        }
+        while let (Some(frame), None) =
+            (self.frames.iter().find(|frame| frame.abandoned).map(|frame| frame.id), self.over)
+        {
+            if frame == OUTERMOST {
+                self.roll_back().await?;
+            } else {
+                self.undo(frame).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The frame and those in it are no more.
+    pub(crate) fn pop(&mut self, frame: u64) {
+        let Some(place) = self.frames.iter().position(|there| there.id == frame) else { return };
+        let unverified = self.frames.drain(place..).any(|frame| frame.unverified);
+        if let Some(around) = self.frames.last_mut() {
+            around.unverified |= unverified;
+        }
+    }
+
+    /// Undoes what was done since the savepoint, and takes it away.
+    pub(crate) async fn undo(&mut self, frame: u64) -> Result<(), DbErr> {
+        let Some(place) = self.frames.iter().position(|there| there.id == frame) else {
+            return Err(Error::TransactionOver.into());
+        };
+        let around = self.frames.get(place.wrapping_sub(1)).map_or(OUTERMOST, |frame| frame.id);
+        let sql = format!("ROLLBACK TO SAVEPOINT {0}; RELEASE SAVEPOINT {0}", savepoint(frame));
+        let outcome = self.say(sql, Pending::Undo(frame)).await;
+        self.pop(frame);
+        if outcome.is_err() {
+            self.fail(around, Failure::Failed);
+        }
+        outcome.map(drop)
+    }
+
+    pub(crate) async fn release(&mut self, frame: u64) -> Result<(), DbErr> {
+        if self.frame(frame).is_some_and(|frame| frame.unverified)
+            && let Err(changed) = self.verify(frame, Pending::Stream).await
+        {
+            self.roll_back_refused(frame).await;
+            return Err(changed);
+        }
+        let sql = format!("RELEASE SAVEPOINT {}", savepoint(frame));
+        match self.say(sql, Pending::Release(frame)).await {
+            Ok(_) => {
+                self.pop(frame);
+                Ok(())
+            }
+            Err(error) => {
+                self.roll_back_refused(frame).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// After a commit that was refused, whose handle is gone.
+    pub(crate) async fn roll_back_refused(&mut self, frame: u64) {
+        if self.over.is_some() {
+            return;
+        }
+        // What cannot be rolled back is closed, or failed already: the refusal matters.
+        let _ = if frame == OUTERMOST { self.roll_back().await } else { self.undo(frame).await };
+    }
+
+    pub(crate) async fn verify(&mut self, frame: u64, pending: Pending) -> Result<(), DbErr> {
+        let sql = self.identity.verify_sql(&self.begun);
+        let found = self.say(sql, pending).await?.row.as_ref().and_then(|row| number(row, 0));
+        match found {
+            Some(0) => {
+                if let Some(frame) = self.frame(frame) {
+                    frame.unverified = false;
+                }
+                Ok(())
+            }
+            Some(1) => {
+                self.fail(frame, Failure::IdentityChanged);
+                Err(Error::IdentityChanged.into())
+            }
+            _ => {
+                self.over = Some(Over::ByText);
+                Err(Error::TransactionEnded.into())
+            }
+        }
+    }
+}
+
+/// Unique in its transaction.
+pub(crate) fn savepoint(frame: u64) -> String {
+    format!("rls_{frame}")
+}
+
+pub(crate) fn over_error(over: Option<Over>) -> DbErr {
+    match over {
+        Some(Over::Late) => Error::DeadlineExceeded.into(),
+        Some(Over::ByText) => Error::TransactionEnded.into(),
+        Some(Over::Lost) => Error::ConnectionLost(DbErr::Custom("it was lost by an earlier call".to_owned())).into(),
+        Some(Over::Ended) | None => Error::TransactionOver.into(),
+    }
+}

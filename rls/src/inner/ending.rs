@@ -1,0 +1,135 @@
+//! How a transaction ends: committed, rolled back, or left, and the connection clean afterwards.
+
+use sea_orm::{
+    DbErr,
+    sqlx::{self, PgConnection},
+};
+use tokio::runtime::Handle;
+
+use super::{Inner, Over, Pending};
+use crate::{
+    Error,
+    error::is_lost,
+    identity::{CHANGED, ENDED},
+    pool::PooledConnection,
+    session::OUTERMOST,
+    wire::{Answer, Released, exec_error, has_own_statements, simple_query},
+};
+
+impl Inner {
+    /// PostgreSQL answers the commit of a failed transaction with ROLLBACK, which the driver takes for success. So a
+    /// statement stands before it in the same message that fails where the transaction has.
+    pub(crate) async fn commit(&mut self) -> Result<(), DbErr> {
+        let is_unverified = self.frames.iter().any(|frame| frame.unverified);
+        let before = if is_unverified { self.identity.require_sql(&self.begun) } else { "CLOSE ALL".to_owned() };
+        let after = if self.unclean { self.statements.clean() } else { String::new() };
+        let statements = self.statements;
+        let mut answer = Answer::default();
+        self.ready().await?;
+        self.pending = Some(Pending::End);
+        let connection = self.connection()?;
+        let outcome = simple_query(connection, format!("{before}; COMMIT; {after}"), &mut answer).await;
+        let is_committed = answer.done >= 2;
+        match outcome {
+            Ok(()) => {
+                self.pending = None;
+                self.over = Some(Over::Ended);
+                if self.unclean {
+                    let is_clean = has_own_statements(self.connection_at_rest()?, &answer, statements);
+                    if is_clean { self.unclean = false } else { self.discard() }
+                }
+                Ok(())
+            }
+            // It is committed, and could not be cleaned.
+            Err(_) if is_committed => {
+                self.close(Over::Ended);
+                Ok(())
+            }
+            Err(error) if is_lost(&error) => {
+                self.close(Over::Lost);
+                Err(commit_unknown(&error.to_string()))
+            }
+            Err(error) => {
+                (self.pending, self.has_rest) = (None, true);
+                let refused = self.not_committed(error, answer.done);
+                self.roll_back_refused(OUTERMOST).await;
+                Err(refused)
+            }
+        }
+    }
+
+    fn not_committed(&mut self, error: sqlx::Error, done: usize) -> DbErr {
+        let text = error.to_string();
+        if done == 0 && text.contains(ENDED) {
+            self.over = Some(Over::ByText);
+            return Error::TransactionEnded.into();
+        }
+        if done == 0 && text.contains(CHANGED) {
+            return Error::IdentityChanged.into();
+        }
+        let is_failed =
+            error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("25P02");
+        if is_failed { Error::TransactionFailed.into() } else { exec_error(error) }
+    }
+
+    fn connection_at_rest(&mut self) -> Result<&mut PgConnection, DbErr> {
+        self.pooled.as_mut().map(PooledConnection::connection).ok_or_else(|| Error::TransactionOver.into())
+    }
+
+    fn discard(&mut self) {
+        if let Some(pooled) = self.pooled.take() {
+            pooled.discard();
+        }
+    }
+
+    pub(crate) async fn roll_back(&mut self) -> Result<(), DbErr> {
+        if self.over.is_some() {
+            // Lost, late, or ended by a text: the server rolled back, or there is nothing to roll back.
+            return Ok(());
+        }
+        let after = if self.unclean { self.statements.clean() } else { String::new() };
+        let statements = self.statements;
+        let mut answer = Answer::default();
+        if self.ready().await.is_err() {
+            // A server that is gone has rolled back.
+            self.close(Over::Ended);
+            return Ok(());
+        }
+        self.pending = Some(Pending::End);
+        let outcome = simple_query(self.connection()?, format!("ROLLBACK; {after}"), &mut answer).await;
+        match outcome {
+            Ok(()) => {
+                self.pending = None;
+                self.over = Some(Over::Ended);
+                if self.unclean {
+                    let is_clean = has_own_statements(self.connection_at_rest()?, &answer, statements);
+                    if is_clean { self.unclean = false } else { self.discard() }
+                }
+            }
+            // A server that is gone has rolled back, too.
+            Err(_) => self.close(Over::Ended),
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let Some(pooled) = self.pooled.take() else { return };
+        let is_at_rest = self.over == Some(Over::Ended) && self.pending.is_none() && !self.unclean;
+        if is_at_rest {
+            return drop(pooled);
+        }
+        let unclean = self.unclean.then_some(self.statements);
+        // A text that ended the transaction may have begun another.
+        let is_open = self.over != Some(Over::Ended);
+        let released = Released { connection: Some(pooled), is_open, unclean };
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(released.put_back());
+        }
+    }
+}
+
+pub(crate) fn commit_unknown(text: &str) -> DbErr {
+    Error::CommitUnknown(DbErr::Custom(text.to_owned())).into()
+}

@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+
+mod connection;
+mod database;
+mod error;
+mod identity;
+mod inner;
+mod plain;
+mod pool;
+mod run;
+mod session;
+mod transaction;
+pub mod unchecked;
+mod wire;
+
+// Named for the choice of TLS that it makes for the driver under SeaORM.
+use sqlx as _;
+
+pub use connection::IdentityConnection;
+pub use database::{Database, Options};
+pub use error::{Error, pg_error, sqlx_error};
+pub use identity::{Identity, supabase};
+pub use run::RowStream;
+pub use transaction::{Transaction, UncheckedTransaction};

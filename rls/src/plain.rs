@@ -1,0 +1,119 @@
+//! Which of the statements that SeaORM builds cannot have changed the session.
+//!
+//! A statement that is built from entities has no text of its caller's, except in custom expressions, and those can call
+//! any function (`set_config`, `pg_advisory_lock`). So a statement counts as plain only if every parenthesis in it is one
+//! that SeaORM writes: this is a list of what is allowed, and whatever is not on it is verified and cleaned up after.
+
+/// Words that SeaORM puts before a parenthesis. None of them can change a session.
+const BEFORE_PARENTHESIS: [&str; 36] = [
+    "ALL",
+    "AND",
+    "ANY",
+    "ARRAY",
+    "AS",
+    "AVG",
+    "BETWEEN",
+    "CASE",
+    "CAST",
+    "COALESCE",
+    "CONFLICT",
+    "COUNT",
+    "DISTINCT",
+    "ELSE",
+    "EXCEPT",
+    "EXISTS",
+    "FROM",
+    "IN",
+    "INTERSECT",
+    "JOIN",
+    "LOWER",
+    "MAX",
+    "MIN",
+    "NOT",
+    "ON",
+    "OR",
+    "OVER",
+    "SELECT",
+    "SOME",
+    "SUM",
+    "THEN",
+    "UNION",
+    "UPPER",
+    "VALUES",
+    "WHEN",
+    "WHERE",
+];
+
+const STATEMENTS: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
+
+/// Whether nothing in the statement can call a function that changes the session.
+pub(crate) fn is_plain(sql: &str) -> bool {
+    // A comment could stand between a name and its parenthesis.
+    if !STATEMENTS.iter().any(|begin| sql.starts_with(begin)) || sql.contains("--") || sql.contains("/*") {
+        return false;
+    }
+    let body =
+        sql.strip_prefix("INSERT INTO ").and_then(|rest| rest.split_once('(')).filter(|(table, _)| is_name(table));
+    let sql = body.map_or(sql, |(_, body)| body);
+    sql.match_indices('(').all(|(place, _)| may_precede(&sql[..place]))
+}
+
+/// A table, quoted, with its schema or without: what SeaORM writes before the columns of an insert.
+fn is_name(text: &str) -> bool {
+    text.trim().split('.').all(|part| {
+        part.strip_prefix('"').and_then(|part| part.strip_suffix('"')).is_some_and(|name| !name.contains('"'))
+    })
+}
+
+fn may_precede(before: &str) -> bool {
+    let before = before.trim_end();
+    let word = before.rsplit(|c: char| !is_part_of_name(c)).next().unwrap_or_default();
+    if word.is_empty() {
+        return before.is_empty() || before.ends_with(['(', ',', '=', '<', '>', '+', '-', '*', '%', '|']);
+    }
+    // `x.count(` is a function of a schema.
+    let rest = &before[..before.len() - word.len()];
+    !rest.trim_end().ends_with('.') && BEFORE_PARENTHESIS.contains(&word)
+}
+
+fn is_part_of_name(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '$') || !c.is_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_plain;
+
+    #[test]
+    fn what_entities_build_is_plain() {
+        for sql in [
+            r#"SELECT "a"."id", CAST("a"."kind" AS text) FROM "a" WHERE "a"."id" = $1 LIMIT $2"#,
+            r#"SELECT COUNT(*) AS num_items FROM (SELECT "a"."id" FROM "a") AS "sub_query""#,
+            r#"INSERT INTO "public"."a" ("id", "kind") VALUES ($1, CAST($2 AS "kind")) ON CONFLICT ("id") DO NOTHING"#,
+            r#"UPDATE "a" SET "n" = "n" + ($1) WHERE ("a"."id" IN ($2, $3)) AND ("b" IS NULL)"#,
+            r#"DELETE FROM "a" WHERE EXISTS(SELECT 1 FROM "b")"#,
+        ] {
+            assert!(is_plain(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn whatever_calls_something_else_is_not() {
+        for sql in [
+            "SELECT set_config('role', 'postgres', true)",
+            r#"SELECT "set_config"('role', 'postgres', true)"#,
+            r#"SELECT U&"set\005fconfig"('role', 'postgres', true)"#,
+            "SELECT set_config /* = */ ('role', 'postgres', true)",
+            "SELECT set_config --=\n('role', 'postgres', true)",
+            "SELECT x.COUNT('role')",
+            "SELECT x . COUNT('role')",
+            r#"INSERT INTO "a" ("n") VALUES (pg_advisory_lock(1))"#,
+            r#"INSERT INTO "a" SELECT "f"(1)"#,
+            "DO $$ BEGIN END $$",
+            "RESET ROLE",
+            "SELECT éCOUNT(1)",
+        ] {
+            assert!(!is_plain(sql), "{sql}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Statements of one frame: sent, answered, and verified where their text is the caller's.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use futures_util::{Stream, TryStreamExt, stream};
+use sea_orm::{DbErr, ExecResult, QueryResult, Statement, sqlx::postgres::PgRow};
+use tokio::{
+    select,
+    sync::{Notify, mpsc},
+    time::timeout,
+};
+
+use crate::{
+    Error,
+    session::{Call, Check, GRACE, OUTERMOST, Session},
+    wire::{check_values, exec_error, prepared, query_error},
+};
+
+/// One statement of a frame: sent, answered, and verified, while nobody else has the connection.
+macro_rules! run {
+    ($session:expr, $frame:expr, $statement:expr, $check:expr, $error:ident, |$query:ident, $connection:ident| $run:expr) => {{
+        let statement: Sent = $statement;
+        check_values(&statement.statement)?;
+        let run = async {
+            let mut call = $session.call($frame).await?;
+            if statement.may_write() {
+                $session.count_write();
+            }
+            if $check != Check::Never {
+                call.expect_changes();
+            }
+            let $query = prepared(statement.statement, statement.is_kept);
+            let $connection = call.connection()?;
+            let outcome = $run.await;
+            let answer = call.done(outcome).map_err($error)?;
+            if $check == Check::Now {
+                call.verify().await?;
+            }
+            Ok(answer)
+        };
+        $session.in_time(run).await
+    }};
+}
+
+/// A statement, and whether the driver keeps it prepared.
+pub(crate) struct Sent {
+    pub(crate) statement: Statement,
+    pub(crate) is_kept: bool,
+}
+
+impl From<Statement> for Sent {
+    fn from(statement: Statement) -> Self {
+        Self { statement, is_kept: true }
+    }
+}
+
+impl Sent {
+    fn may_write(&self) -> bool {
+        !self.statement.sql.starts_with("SELECT ")
+    }
+}
+
+impl Session {
+    pub(crate) async fn execute(
+        &self,
+        frame: u64,
+        statement: impl Into<Sent>,
+        check: Check,
+    ) -> Result<ExecResult, DbErr> {
+        run!(self, frame, statement.into(), check, exec_error, |query, connection| query.execute(connection))
+            .map(Into::into)
+    }
+
+    pub(crate) async fn fetch_optional(
+        &self,
+        frame: u64,
+        statement: Statement,
+        check: Check,
+    ) -> Result<Option<PgRow>, DbErr> {
+        run!(self, frame, statement.into(), check, query_error, |query, connection| query.fetch_optional(connection))
+    }
+
+    pub(crate) async fn fetch_all(&self, frame: u64, statement: Statement, check: Check) -> Result<Vec<PgRow>, DbErr> {
+        run!(self, frame, statement.into(), check, query_error, |query, connection| query.fetch_all(connection))
+    }
+
+    /// One statement in another role, and the role restored, while nobody else has the connection. A failure needs no
+    /// restoring: the frame can only be rolled back then, and the role with it.
+    pub(crate) async fn execute_as_role(
+        &self,
+        frame: u64,
+        set: [Statement; 2],
+        statement: Statement,
+    ) -> Result<ExecResult, DbErr> {
+        let [elevate, restore] = set;
+        let run = async {
+            let mut call = self.call(frame).await?;
+            self.count_write();
+            call.execute(elevate).await?;
+            let done = call.execute(statement).await?;
+            call.execute(restore).await?;
+            call.ends();
+            Ok(done)
+        };
+        self.in_time(run).await
+    }
+}
+
+impl Call {
+    /// One of several statements. The call is under way until it [`ends`](Call::ends).
+    async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
+        let outcome = prepared(statement, true).execute(self.connection()?).await;
+        let done = self.done(outcome).map_err(exec_error)?;
+        self.goes_on();
+        Ok(done.into())
+    }
+}
+
+/// Rows as they come.
+pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'a>>;
+
+/// Rows that may wait for a slow reader before the server does.
+const STREAM_BUFFER: usize = 64;
+
+/// Between the task that has the connection and the reader.
+struct Rows {
+    out: mpsc::UnboundedSender<Result<QueryResult, DbErr>>,
+    flow: Arc<Flow>,
+}
+
+#[derive(Default)]
+struct Flow {
+    unread: AtomicUsize,
+    was_read: Notify,
+}
+
+impl Rows {
+    /// Sends a row, once there is room for it. Where somebody else waits for the connection, there always is: the rest is
+    /// read into memory, so that a reader who asks something else in between does not wait for itself. Whether anybody reads.
+    async fn send(&self, session: &Session, row: PgRow) -> bool {
+        while self.flow.unread.load(Ordering::SeqCst) >= STREAM_BUFFER && !session.is_wanted() {
+            select! {
+                () = self.flow.was_read.notified() => {}
+                () = session.wanted() => {}
+                () = self.out.closed() => return false,
+            }
+        }
+        self.flow.unread.fetch_add(1, Ordering::SeqCst);
+        self.out.send(Ok(row.into())).is_ok()
+    }
+}
+
+/// How the reading of a stream ended.
+enum End {
+    /// With the last row.
+    Complete,
+    /// Nobody reads any more.
+    Left,
+}
+
+/// Sends the rows of a statement as they come, until there are no more, nobody reads them, or the time for them is up. A
+/// task has the connection as long, because a stream that had it would borrow from itself. With `commits`, the transaction
+/// ends with the last row.
+pub(crate) async fn stream(
+    session: &Session,
+    frame: u64,
+    statement: Statement,
+    check: Check,
+    commits: bool,
+) -> Result<RowStream<'static>, DbErr> {
+    check_values(&statement)?;
+    let mut call = session.in_time(session.call(frame)).await?;
+    session.count_write();
+    if check != Check::Never {
+        call.expect_changes();
+    }
+    let (out, read) = mpsc::unbounded_channel();
+    let flow = Arc::new(Flow::default());
+    let rows = Rows { out, flow: flow.clone() };
+    let session = session.clone();
+    tokio::spawn(async move {
+        let outcome = send_all(&session, call, statement, &rows).await;
+        let outcome = match outcome {
+            Ok(End::Complete) if commits => session.commit(OUTERMOST).await,
+            Ok(End::Complete | End::Left) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            // Where nobody reads any more, nobody is left to tell.
+            let _ = rows.out.send(Err(error));
+        }
+    });
+    Ok(Box::pin(stream::unfold((read, flow), |(mut read, flow)| async {
+        let row = read.recv().await?;
+        flow.unread.fetch_sub(1, Ordering::SeqCst);
+        flow.was_read.notify_one();
+        Some((row, (read, flow)))
+    })))
+}
+
+async fn send_all(session: &Session, mut call: Call, statement: Statement, rows: &Rows) -> Result<End, DbErr> {
+    call.streams();
+    let connection = call.connection()?;
+    let sending = async {
+        let mut stream = prepared(statement, true).fetch(connection);
+        while let Some(row) = stream.try_next().await? {
+            if !rows.send(session, row).await {
+                return Ok(End::Left);
+            }
+        }
+        Ok(End::Complete)
+    };
+    let outcome = match session.time {
+        None => Ok(sending.await),
+        Some(time) => timeout(time.saturating_add(GRACE), sending).await,
+    };
+    match outcome {
+        // What is left unread on the connection is settled by whoever is next on it.
+        Ok(Ok(End::Left)) => Ok(End::Left),
+        Ok(outcome) => call.done(outcome).map_err(query_error),
+        Err(_) => {
+            call.too_late();
+            Err(Error::DeadlineExceeded.into())
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! A transaction of an identity, as its users have it and as a program's own statements have it.
+
+use std::{borrow::Cow, pin::Pin};
+
+use async_trait::async_trait;
+use sea_orm::{
+    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
+    StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
+    sqlx::postgres::PgRow,
+};
+use uuid::Uuid;
+
+use crate::{
+    Identity, RowStream,
+    connection::MapError,
+    database::Pools,
+    identity::set_role_statement,
+    plain::is_plain,
+    run::{self, Sent},
+    session::{Check, OUTERMOST, Session},
+};
+
+/// A transaction that carries the identity it was begun with. Dropped without
+/// [`commit`](TransactionSession::commit), it is rolled back.
+///
+/// Transactions begun from it are savepoints, and form a stack: only the innermost may be used. What happens in each case
+/// is in the table of the crate's front page.
+#[derive(Debug)]
+pub struct Transaction {
+    unchecked: UncheckedTransaction,
+    map_error: MapError,
+    /// When the identity is looked at after a statement.
+    check: Check,
+}
+
+/// A transaction whose statements are the program's own and are not verified: [`unchecked`](crate::unchecked) gives it.
+#[derive(Debug)]
+pub struct UncheckedTransaction {
+    session: Session,
+    frame: u64,
+    is_over: bool,
+    pools: Pools,
+}
+
+impl UncheckedTransaction {
+    pub(crate) fn new(session: Session, frame: u64, pools: Pools) -> Self {
+        Self { session, frame, is_over: false, pools }
+    }
+
+    /// Who is asking.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.session.identity
+    }
+
+    /// Commits, or keeps what was done in a nested one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction`]'s commit.
+    pub async fn commit(mut self) -> Result<(), DbErr> {
+        // Whatever becomes of it: nobody has it any more.
+        let outcome = self.session.commit(self.frame).await;
+        self.is_over = true;
+        outcome
+    }
+
+    /// Undoes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TransactionOver`](crate::Error::TransactionOver) where the one around it has ended.
+    pub async fn rollback(mut self) -> Result<(), DbErr> {
+        let outcome = self.session.rollback(self.frame).await;
+        self.is_over = true;
+        outcome
+    }
+
+    /// All rows, as the driver has them.
+    ///
+    /// # Errors
+    ///
+    /// As [`ConnectionTrait::query_all`].
+    pub async fn fetch_all(&self, statement: Statement) -> Result<Vec<PgRow>, DbErr> {
+        self.session.fetch_all(self.frame, statement, Check::Never).await
+    }
+
+    /// Whether its connection may take on that role: where the role has a pool of its own, it may not.
+    #[must_use]
+    pub fn may_take_role(&self, role: &str) -> bool {
+        !self.pools.has_own(role)
+    }
+
+    /// Runs one statement in another role, then restores the role; the claims still tell who asked. Each use must justify
+    /// itself: it is what a user may do through the program but not by plain row access.
+    ///
+    /// # Errors
+    ///
+    /// As [`ConnectionTrait::execute_raw`]; [`Error::Misconfigured`](crate::Error::Misconfigured) where the role has a pool
+    /// of its own.
+    pub async fn execute_as_role(&self, role: Cow<'static, str>, statement: Statement) -> Result<ExecResult, DbErr> {
+        if self.pools.has_own(&role) {
+            let reason = format!("the role {role} has a pool of its own, and must be used through it");
+            return Err(crate::Error::Misconfigured { reason }.into());
+        }
+        let set = [&*role, self.identity().role()]
+            .map(|role| Statement::from_string(DbBackend::Postgres, set_role_statement(role)));
+        self.session.execute_as_role(self.frame, set, statement).await
+    }
+
+    /// Says that an operation of several statements ended half way: the transaction can only be rolled back.
+    pub fn fail(&self) {
+        self.session.fail(self.frame);
+    }
+
+    /// The same transaction for one operation of several statements, with a count of its own; dropping it ends nothing.
+    #[must_use]
+    pub fn for_operation(&self) -> Self {
+        Self { session: self.session.counting(), frame: self.frame, is_over: true, pools: self.pools.clone() }
+    }
+
+    /// Whether it sent a statement that may have written something.
+    #[must_use]
+    pub fn has_written(&self) -> bool {
+        self.session.writes() > 0
+    }
+
+    async fn begin_nested(&self, options: &TransactionOptions) -> Result<Self, DbErr> {
+        let frame = self.session.begin_nested(self.frame, &modes(options)).await?;
+        Ok(Self::new(self.session.clone(), frame, self.pools.clone()))
+    }
+}
+
+impl Drop for UncheckedTransaction {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.session.abandon(self.frame);
+        }
+    }
+}
+
+/// How the transaction runs, as BEGIN and SET TRANSACTION say it.
+pub(crate) fn modes(options: &TransactionOptions) -> String {
+    let isolation = options.isolation_level.map(|level| format!(" ISOLATION LEVEL {level}"));
+    let access = options.access_mode.map(|mode| format!(" {mode}"));
+    [isolation, access].into_iter().flatten().collect()
+}
+
+#[async_trait]
+impl ConnectionTrait for UncheckedTransaction {
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.session.execute(self.frame, statement, Check::Never).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.session.execute(self.frame, unprepared(sql), Check::Never).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        Ok(self.session.fetch_optional(self.frame, statement, Check::Never).await?.map(Into::into))
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        Ok(self.fetch_all(statement).await?.into_iter().map(Into::into).collect())
+    }
+}
+
+/// A text of one statement: it goes through the protocol that takes one.
+fn unprepared(sql: &str) -> Sent {
+    Sent { statement: Statement::from_string(DbBackend::Postgres, sql), is_kept: false }
+}
+
+impl Transaction {
+    pub(crate) fn new(unchecked: UncheckedTransaction, map_error: MapError) -> Self {
+        Self { unchecked, map_error, check: Check::Now }
+    }
+
+    /// For one statement, whose commit verifies it.
+    pub(crate) fn for_one_statement(mut self) -> Self {
+        self.check = Check::Later;
+        self
+    }
+
+    /// Who is asking.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        self.unchecked.identity()
+    }
+
+    /// The user in whose name statements run, if the identity has one.
+    #[must_use]
+    pub fn user_id(&self) -> Option<Uuid> {
+        self.identity().user_id()
+    }
+
+    pub(crate) fn inner(&self) -> &UncheckedTransaction {
+        &self.unchecked
+    }
+
+    /// Rows in a transaction of their own, which ends with them.
+    pub(crate) async fn stream_owned(mut self, statement: Statement) -> Result<RowStream<'static>, DbErr> {
+        let session = self.unchecked.session.clone();
+        let rows = self.map_error(run::stream(&session, OUTERMOST, statement, Check::Later, true).await);
+        // The task of the stream ends it.
+        self.unchecked.is_over = rows.is_ok();
+        rows
+    }
+
+    fn map_error<T>(&self, outcome: Result<T, DbErr>) -> Result<T, DbErr> {
+        outcome.map_err(|error| (self.map_error)(self.identity(), error))
+    }
+
+    /// How a statement that SeaORM built is looked at: one that calls nothing cannot have changed the session.
+    fn check_of(&self, statement: &Statement) -> Check {
+        if is_plain(&statement.sql) { Check::Never } else { self.check }
+    }
+
+    async fn execute_checked(&self, statement: impl Into<Sent>, check: Check) -> Result<ExecResult, DbErr> {
+        self.map_error(self.unchecked.session.execute(self.unchecked.frame, statement, check).await)
+    }
+
+    async fn query_one_checked(&self, statement: Statement, check: Check) -> Result<Option<QueryResult>, DbErr> {
+        let row = self.unchecked.session.fetch_optional(self.unchecked.frame, statement, check).await;
+        Ok(self.map_error(row)?.map(Into::into))
+    }
+
+    async fn query_all_checked(&self, statement: Statement, check: Check) -> Result<Vec<QueryResult>, DbErr> {
+        let rows = self.unchecked.session.fetch_all(self.unchecked.frame, statement, check).await;
+        Ok(self.map_error(rows)?.into_iter().map(Into::into).collect())
+    }
+
+    async fn begin_nested(&self, options: TransactionOptions) -> Result<Self, DbErr> {
+        Ok(Self::new(self.unchecked.begin_nested(&options).await?, self.map_error))
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for Transaction {
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.execute_checked(statement, self.check).await
+    }
+
+    async fn execute<S: StatementBuilder>(&self, statement: &S) -> Result<ExecResult, DbErr> {
+        let statement = DbBackend::Postgres.build(statement);
+        let check = self.check_of(&statement);
+        self.execute_checked(statement, check).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.execute_checked(unprepared(sql), self.check).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.query_one_checked(statement, self.check).await
+    }
+
+    async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
+        let statement = DbBackend::Postgres.build(statement);
+        let check = self.check_of(&statement);
+        self.query_one_checked(statement, check).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.query_all_checked(statement, self.check).await
+    }
+
+    async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
+        let statement = DbBackend::Postgres.build(statement);
+        let check = self.check_of(&statement);
+        self.query_all_checked(statement, check).await
+    }
+}
+
+impl StreamTrait for Transaction {
+    type Stream<'a> = RowStream<'a>;
+
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    fn stream_raw<'a>(
+        &'a self,
+        statement: Statement,
+    ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
+        Box::pin(async move {
+            let check = if is_plain(&statement.sql) { Check::Never } else { Check::Later };
+            let UncheckedTransaction { session, frame, .. } = &self.unchecked;
+            self.map_error(run::stream(session, *frame, statement, check, false).await)
+        })
+    }
+}
+
+#[async_trait]
+impl TransactionSession for Transaction {
+    async fn commit(self) -> Result<(), DbErr> {
+        self.unchecked.commit().await
+    }
+
+    async fn rollback(self) -> Result<(), DbErr> {
+        self.unchecked.rollback().await
+    }
+}
+
+/// The two ways to begin, and the closures over them, are the same for a connection and a transaction.
+macro_rules! transaction_trait {
+    ($caller:ty, $begin_inner:ident) => {
+        #[async_trait]
+        impl TransactionTrait for $caller {
+            type Transaction = Transaction;
+
+            async fn begin(&self) -> Result<Transaction, DbErr> {
+                self.$begin_inner(TransactionOptions::default()).await
+            }
+
+            async fn begin_with_config(
+                &self,
+                isolation_level: Option<IsolationLevel>,
+                access_mode: Option<AccessMode>,
+            ) -> Result<Transaction, DbErr> {
+                self.$begin_inner(TransactionOptions { isolation_level, access_mode, sqlite_transaction_mode: None })
+                    .await
+            }
+
+            async fn begin_with_options(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
+                self.$begin_inner(options).await
+            }
+
+            async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
+            where
+                F: for<'c> FnOnce(&'c Transaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
+                T: Send,
+                E: std::fmt::Display + std::fmt::Debug + Send,
+            {
+                self.transaction_with_config(callback, None, None).await
+            }
+
+            async fn transaction_with_config<F, T, E>(
+                &self,
+                callback: F,
+                isolation_level: Option<IsolationLevel>,
+                access_mode: Option<AccessMode>,
+            ) -> Result<T, TransactionError<E>>
+            where
+                F: for<'c> FnOnce(&'c Transaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
+                T: Send,
+                E: std::fmt::Display + std::fmt::Debug + Send,
+            {
+                let transaction = self.begin_with_config(isolation_level, access_mode).await?;
+                match callback(&transaction).await {
+                    Ok(value) => {
+                        transaction.commit().await?;
+                        Ok(value)
+                    }
+                    Err(error) => {
+                        // The callback's error matters; what cannot be rolled back is closed.
+                        let _ = transaction.rollback().await;
+                        Err(TransactionError::Transaction(error))
+                    }
+                }
+            }
+        }
+    };
+}
+
+pub(crate) use transaction_trait;
+
+transaction_trait!(Transaction, begin_nested);

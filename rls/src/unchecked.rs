@@ -1,0 +1,65 @@
+//! For a program's own statements.
+//!
+//! A library that has operations of its own over an identity need not have each of their statements verified: it knows that
+//! none of them changes the session or the identity. These traits give it a transaction in which nothing is. They are not
+//! methods of the types, so that whoever is given an identity by such a library does not have them by accident.
+
+use std::time::Duration;
+
+use sea_orm::{DbErr, TransactionOptions};
+
+use crate::{Identity, IdentityConnection, Transaction, UncheckedTransaction};
+
+/// Transactions without verification.
+pub trait Unchecked {
+    /// Who is asking.
+    fn identity(&self) -> &Identity;
+
+    /// The same database as another identity, for what a library does in its own name.
+    fn switch_to(&self, identity: Identity) -> IdentityConnection;
+
+    /// Begins a transaction whose statements may take so long each.
+    fn begin_unchecked(
+        &self,
+        options: TransactionOptions,
+        time: Option<Duration>,
+    ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
+
+    /// Runs, as the pool's login, what cannot run in a transaction.
+    fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
+}
+
+impl Unchecked for IdentityConnection {
+    fn identity(&self) -> &Identity {
+        Self::identity(self)
+    }
+
+    fn switch_to(&self, identity: Identity) -> IdentityConnection {
+        self.database().as_identity(identity)
+    }
+
+    async fn begin_unchecked(
+        &self,
+        options: TransactionOptions,
+        time: Option<Duration>,
+    ) -> Result<UncheckedTransaction, DbErr> {
+        Self::begin_unchecked(self, options, time).await
+    }
+
+    async fn execute_as_login(&self, sql: String) -> Result<(), DbErr> {
+        let database = self.database();
+        crate::wire::execute_as_login(database.pools.of(self.identity().role()), database.statements, sql).await
+    }
+}
+
+/// A caller's transaction for a program's own statements.
+pub trait AsUnchecked {
+    /// The same transaction, without verification.
+    fn unchecked(&self) -> &UncheckedTransaction;
+}
+
+impl AsUnchecked for Transaction {
+    fn unchecked(&self) -> &UncheckedTransaction {
+        self.inner()
+    }
+}

@@ -1,0 +1,194 @@
+//! What is said on a connection: messages of several statements, and the end of whatever is under way.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use sea_orm::{
+    DbErr, RuntimeErr, Statement, Values,
+    sqlx::{
+        self, AssertSqlSafe, Connection, Either, Executor, PgConnection, Postgres, Row, postgres::PgRow, query::Query,
+        query_with,
+    },
+};
+use sea_query_sqlx::SqlxValues;
+use tokio::time::timeout;
+
+use crate::{Error, error::is_lost, pool::PooledConnection};
+
+/// Timeout for bringing an abandoned connection to rest; after it the connection is closed, and the server rolls back.
+pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most values of one statement: the protocol counts them in sixteen bits.
+const MAX_VALUES: usize = u16::MAX as usize;
+
+/// Undoes what a statement can have changed in a session. `RESET ALL` resets neither the role nor the session's
+/// authorization; DISCARD ALL would do all of it, but in no message with others, and it would forget the statements that
+/// the driver has prepared. Those are counted instead: PREPARE can add some (`from_sql`), DEALLOCATE can take some away,
+/// and nothing can replace one of the driver's.
+const CLEAN: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; \
+     SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
+const PREPARED: &str = "SELECT count(*) FILTER (WHERE NOT from_sql)::integer, count(*) FILTER (WHERE from_sql)::integer \
+     FROM pg_catalog.pg_prepared_statements";
+
+/// What becomes of the statements that the driver prepares by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum PreparedStatements {
+    /// They are kept on their connection.
+    #[default]
+    Cached,
+    /// Each transaction begins without any: behind a pooler, the connection was somebody else's before.
+    Deallocated,
+}
+
+impl PreparedStatements {
+    pub(crate) fn begin(self) -> &'static str {
+        match self {
+            Self::Cached => "",
+            Self::Deallocated => "DEALLOCATE ALL; ",
+        }
+    }
+
+    pub(crate) fn clean(self) -> String {
+        match self {
+            Self::Cached => format!("{CLEAN}{PREPARED}"),
+            Self::Deallocated => format!("{CLEAN}DEALLOCATE ALL"),
+        }
+    }
+}
+
+/// What a message of several statements came to, as far as it came.
+#[derive(Default)]
+pub(crate) struct Answer {
+    /// How many of its statements were done.
+    pub(crate) done: usize,
+    /// The last row.
+    pub(crate) row: Option<PgRow>,
+}
+
+/// Says several statements in one message, in text. What was done before one failed is in `answer`.
+pub(crate) async fn simple_query(
+    connection: &mut PgConnection,
+    sql: String,
+    answer: &mut Answer,
+) -> Result<(), sqlx::Error> {
+    let mut stream = connection.fetch_many(AssertSqlSafe(sql));
+    while let Some(part) = stream.try_next().await? {
+        match part {
+            Either::Left(_) => answer.done += 1,
+            Either::Right(row) => answer.row = Some(row),
+        }
+    }
+    Ok(())
+}
+
+/// A whole number of a row that came in text.
+pub(crate) fn number(row: &PgRow, place: usize) -> Option<i64> {
+    row.try_get_raw(place).ok()?.as_str().ok()?.parse().ok()
+}
+
+/// The last column of a row that came in text.
+pub(crate) fn last_text(row: &PgRow) -> Option<String> {
+    let place = row.len().checked_sub(1)?;
+    Some(row.try_get_raw(place).ok()?.as_str().ok()?.to_owned())
+}
+
+/// Whether the session has the driver's prepared statements and no others.
+pub(crate) fn has_own_statements(connection: &PgConnection, answer: &Answer, statements: PreparedStatements) -> bool {
+    match statements {
+        PreparedStatements::Deallocated => true,
+        PreparedStatements::Cached => answer.row.as_ref().is_some_and(|row| {
+            let own = i64::try_from(connection.cached_statements_size()).ok();
+            number(row, 0) == own && number(row, 1) == Some(0)
+        }),
+    }
+}
+
+/// Waits until whatever was said on the connection is answered. The server's refusal of it, if it was refused.
+pub(crate) async fn drain(connection: &mut PgConnection) -> Result<Option<sqlx::Error>, sqlx::Error> {
+    let mut refused = None;
+    loop {
+        match connection.flush().await {
+            Ok(()) => return Ok(refused),
+            Err(error) if is_lost(&error) => return Err(error),
+            Err(error) => refused = Some(error),
+        }
+    }
+}
+
+/// The statement as the driver takes it; nothing of it is copied. One whose text will hardly come again is not kept.
+pub(crate) fn prepared(statement: Statement, is_kept: bool) -> Query<'static, Postgres, SqlxValues> {
+    let values = statement.values.unwrap_or_else(|| Values(Vec::new()));
+    query_with(AssertSqlSafe(statement.sql), SqlxValues(values)).persistent(is_kept)
+}
+
+/// What the driver would find out too late, when the connection has half a statement on it.
+pub(crate) fn check_values(statement: &Statement) -> Result<(), Error> {
+    let count = statement.values.as_ref().map_or(0, |values| values.0.len());
+    if count > MAX_VALUES {
+        return Err(Error::invalid(format!("it must have at most {MAX_VALUES} values, and has {count}")));
+    }
+    Ok(())
+}
+
+pub(crate) fn exec_error(error: sqlx::Error) -> DbErr {
+    DbErr::Exec(RuntimeErr::SqlxError(error.into()))
+}
+
+pub(crate) fn query_error(error: sqlx::Error) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(error.into()))
+}
+
+/// A connection that nobody waits for any more. It goes back once it is at rest and clean, and not at all where that
+/// fails, or where there is no runtime to do it, or one that ends before it is done.
+pub(crate) struct Released {
+    pub(crate) connection: Option<PooledConnection>,
+    /// Whether a transaction may be open on it.
+    pub(crate) is_open: bool,
+    /// What cleans it, if there is anything to clean.
+    pub(crate) unclean: Option<PreparedStatements>,
+}
+
+impl Released {
+    pub(crate) async fn put_back(mut self) {
+        let Some(pooled) = &mut self.connection else { return };
+        let (is_open, unclean) = (self.is_open, self.unclean);
+        let ending = async {
+            let connection = pooled.connection();
+            drain(connection).await?;
+            let mut answer = Answer::default();
+            if is_open {
+                simple_query(connection, "ROLLBACK".to_owned(), &mut answer).await?;
+            }
+            let Some(statements) = unclean else { return Ok::<_, sqlx::Error>(true) };
+            simple_query(connection, statements.clean(), &mut answer).await?;
+            Ok(has_own_statements(connection, &answer, statements))
+        };
+        if matches!(timeout(ROLLBACK_TIMEOUT, ending).await, Ok(Ok(true))) {
+            drop(self.connection.take());
+        }
+    }
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.discard();
+        }
+    }
+}
+
+/// Runs what cannot run in a transaction, and cleans up after it.
+pub(crate) async fn execute_as_login(
+    pool: &crate::pool::Pool,
+    statements: PreparedStatements,
+    sql: String,
+) -> Result<(), DbErr> {
+    let connection = Some(pool.acquire().await?);
+    // Dropped half way, it is closed.
+    let mut released = Released { connection, is_open: false, unclean: Some(statements) };
+    if let Some(pooled) = &mut released.connection {
+        simple_query(pooled.connection(), sql, &mut Answer::default()).await.map_err(exec_error)?;
+    }
+    released.put_back().await;
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! What a caller's statement does to a session is undone before anybody else has the connection.
+
+use std::time::Duration;
+
+use sea_orm::{
+    ConnectionTrait, DbBackend, EntityTrait, QuerySelect, Statement, TransactionSession, TransactionTrait,
+    sea_query::Expr,
+};
+use sparc::{
+    entity::characters,
+    service::{Error, IdentityConnection, Operations, Options, Sparc},
+};
+
+use crate::world::World;
+
+async fn value(who: &IdentityConnection, sql: &str) -> String {
+    let row = who.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
+    row.try_get_by_index(0).unwrap()
+}
+
+/// What a session has that one that was just opened has not.
+const STATE: &str = "SELECT concat_ws('|', session_user::text,
+    (SELECT string_agg(name || '=' || setting, ',') FROM pg_settings
+     WHERE source = 'session' AND name NOT IN ('role', 'statement_timeout')),
+    current_setting('TimeZone'), current_setting('default_transaction_read_only'), current_setting('search_path'),
+    (SELECT string_agg(locktype, ',') FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
+    (SELECT string_agg(c, ',') FROM pg_listening_channels() AS c),
+    (SELECT string_agg(name, ',') FROM pg_prepared_statements WHERE from_sql),
+    (SELECT string_agg(name, ',') FROM pg_cursors WHERE name <> ''),
+    (SELECT string_agg(relname, ',') FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r'))";
+
+const STATEMENTS: [&str; 20] = [
+    "SET TIME ZONE 'Asia/Tokyo'",
+    "SET default_transaction_read_only = on",
+    "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    "SET statement_timeout = 1",
+    "SET search_path = pg_catalog",
+    "SET application_name = 'mine'",
+    "SET request.jwt.claim.sub = 'somebody'",
+    "SELECT set_config('request.jwt.claims', '{}', false)",
+    "SET lock_timeout = '1ms'",
+    "LISTEN somebody",
+    "SELECT pg_advisory_lock(7)",
+    "SELECT pg_advisory_lock_shared(8)",
+    "PREPARE mine AS SELECT 1",
+    "PREPARE sqlx_s_1 AS SELECT 1",
+    "DEALLOCATE ALL",
+    "DISCARD PLANS",
+    "CREATE TEMPORARY TABLE mine (id integer)",
+    "DECLARE mine CURSOR WITH HOLD FOR SELECT 1",
+    "SET SESSION AUTHORIZATION authenticated",
+    "SET ROLE authenticated",
+];
+
+#[tokio::test]
+async fn whatever_a_statement_leaves_in_a_session_is_gone_for_the_next() {
+    let world = World::new().await;
+    let (ada, ben) = (world.player().await, world.player().await);
+    let pooled = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    let (_, db) = world.alone().await;
+    for sparc in [pooled, Sparc::from_connection(db)] {
+        let ben = sparc.as_user(ben.id);
+        let fresh = value(&ben, STATE).await;
+        for statement in STATEMENTS {
+            // Alone, in a transaction that is committed, rolled back, dropped, and in one that fails.
+            for way in 0..5 {
+                let ada = sparc.as_user(ada.id);
+                let tx = ada.begin().await.unwrap();
+                let _ = match way {
+                    0 => {
+                        drop(tx);
+                        ada.execute_unprepared(statement).await.map(drop)
+                    }
+                    1 => {
+                        let _ = tx.execute_unprepared(statement).await;
+                        tx.commit().await
+                    }
+                    2 => {
+                        let _ = tx.execute_unprepared(statement).await;
+                        tx.rollback().await
+                    }
+                    3 => {
+                        let _ = tx.execute_unprepared(statement).await;
+                        drop(tx);
+                        Ok(())
+                    }
+                    _ => {
+                        let _ = tx.execute_unprepared(statement).await;
+                        let _ = tx.execute_unprepared("SELECT 1 / 0").await;
+                        tx.commit().await
+                    }
+                };
+                for _ in 0..2 {
+                    let mine = ben.characters().list().await;
+                    assert!(mine.as_ref().is_ok_and(|mine| mine.len() == 1), "{statement}, {way}: {mine:?}");
+                    assert!(ben.users().me().await.is_ok(), "{statement}, {way}");
+                }
+                assert_eq!(value(&ben, STATE).await, fresh, "{statement}, {way}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_an_expression_in_a_built_statement_leaves_is_gone_too() {
+    let world = World::new().await;
+    let (ada, ben) = (world.player().await, world.player().await);
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    let ben = sparc.as_user(ben.id);
+    let fresh = value(&ben, STATE).await;
+    for expression in [
+        "set_config('TimeZone', 'Asia/Tokyo', false)",
+        "pg_advisory_lock(7)::text",
+        "\"set_config\"('search_path', 'pg_catalog', false)",
+        "coalesce(set_config('request.jwt.claim.sub', 'x', false))",
+    ] {
+        let find = characters::Entity::find().select_only().expr(Expr::cust(expression));
+        let _ = find.into_tuple::<String>().all(&sparc.as_user(ada.id)).await;
+        assert_eq!(value(&ben, STATE).await, fresh, "{expression}");
+        assert_eq!(ben.characters().list().await.unwrap().len(), 1, "{expression}");
+    }
+}
+
+/// A clean-up that the next one had to pay for would be as bad.
+#[tokio::test]
+async fn a_raw_statement_leaves_the_prepared_statements_of_the_others() {
+    let world = World::new().await;
+    let ada = world.player().await;
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    let ada = sparc.as_user(ada.id);
+    ada.characters().list().await.unwrap();
+    let backend = value(&ada, "SELECT pg_backend_pid()::text").await;
+    ada.characters().list().await.unwrap();
+    assert_eq!(value(&ada, "SELECT pg_backend_pid()::text").await, backend, "the connection is kept");
+    let count = "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
+    assert_eq!(value(&ada, count).await, "2", "the list's, and this one");
+}
+
+#[tokio::test]
+async fn copy_from_the_client_ends_its_connection_and_nobody_waits() {
+    let world = World::new().await;
+    let player = world.player().await;
+    world
+        .db
+        .execute_unprepared("CREATE TABLE copied (id integer); GRANT ALL ON copied TO authenticated")
+        .await
+        .unwrap();
+    let options = Options::default().max_connections(1).deadline(Duration::from_secs(2));
+    let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
+    let ada = sparc.as_user(player.id);
+    let begun = std::time::Instant::now();
+    for copy in ["COPY copied FROM STDIN", "COPY copied TO STDOUT", "/* */ copy copied from stdin with (format csv)"] {
+        let refused = ada.execute_unprepared(copy).await.map_err(Error::from);
+        assert!(matches!(refused, Err(Error::InvalidStatement { .. })), "{copy}: {refused:?}");
+        assert_eq!(ada.characters().list().await.unwrap().len(), 1);
+        let tx = ada.begin().await.unwrap();
+        assert!(tx.execute_unprepared(copy).await.is_err());
+        assert!(tx.users().me().await.is_err(), "the connection is gone");
+        tx.rollback().await.unwrap();
+        let tx = ada.begin().await.unwrap();
+        assert!(tx.execute_unprepared(copy).await.is_err());
+        assert!(tx.commit().await.is_err());
+        assert_eq!(ada.characters().list().await.unwrap().len(), 1, "others work on");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "without waiting for a deadline");
+}
+
+#[tokio::test]
+async fn a_setting_that_the_platform_reads_cannot_be_left_over_by_a_login() {
+    let world = World::new().await;
+    let (ada, ben) = (world.player().await, world.player().await);
+    // As a login's own settings, or a pooler's other client, would have it.
+    world
+        .db
+        .execute_unprepared(&format!(
+            "DO $$ BEGIN
+               EXECUTE format('ALTER DATABASE %I SET request.jwt.claim.sub = %L', current_database(), '{0}');
+               EXECUTE format('ALTER DATABASE %I SET request.jwt.claim.role = %L', current_database(), 'service_role');
+               EXECUTE format('ALTER DATABASE %I SET request.jwt.claim = %L', current_database(), '{{\"sub\": \"{0}\"}}');
+             END $$",
+            ben.id
+        ))
+        .await
+        .unwrap();
+    let sparc = Sparc::connect(world.url()).await.unwrap();
+    let who = "SELECT concat_ws('|', auth.uid(), auth.role(), auth.jwt() ->> 'sub')";
+    assert_eq!(value(&sparc.as_user(ada.id), who).await, format!("{0}|authenticated|{0}", ada.id));
+    assert_eq!(value(&sparc.as_anon(), who).await, "anon");
+    assert_eq!(value(&sparc.as_service(), who).await, "service_role");
+    assert_eq!(sparc.as_user(ada.id).characters().list().await.unwrap()[0].id, ada.character);
+}

@@ -1,0 +1,77 @@
+//! Two logins: one for users, which is no member of `service_role`, and one for the service.
+
+use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionSession, TransactionTrait};
+use sparc::service::{
+    Error, Operations, Options, Sparc,
+    adventures::{AdventureContent, NewAdventure},
+};
+
+use crate::world::World;
+
+/// The service over two logins of the recommended set-up, and over one that is a member of all roles.
+async fn two_logins(world: &World) -> Sparc {
+    let name = format!("l{}", uuid::Uuid::new_v4().simple());
+    let sql = format!(
+        "CREATE ROLE users_{name} LOGIN NOINHERIT PASSWORD 'pw'; GRANT anon, authenticated TO users_{name};
+         CREATE ROLE service_{name} LOGIN NOINHERIT PASSWORD 'pw'; GRANT service_role TO service_{name}"
+    );
+    world.db.execute_unprepared(&sql).await.unwrap();
+    let (_, address) = world.url().rsplit_once('@').unwrap();
+    let of = |role: &str| format!("postgres://{role}_{name}:pw@{address}");
+    Sparc::connect_with(&of("users"), Options::default().service_url(of("service"))).await.unwrap()
+}
+
+#[tokio::test]
+async fn no_text_of_a_users_can_become_the_server() {
+    let world = World::new().await;
+    let sparc = two_logins(&world).await;
+    let ada = sparc.as_user(world.account().await);
+    for text in
+        ["SET ROLE service_role", "SET LOCAL ROLE service_role", "SELECT set_config('role', 'service_role', true)"]
+    {
+        let refused = ada.execute_unprepared(text).await.map_err(Error::from);
+        assert!(matches!(refused, Err(Error::NotAllowed { .. } | Error::Database(_))), "{text}: {refused:?}");
+    }
+    let hidden = "DO $$ BEGIN EXECUTE 'RESET ROLE'; EXECUTE 'SET ROLE service_role'; END $$";
+    assert!(ada.execute_unprepared(hidden).await.is_err());
+    let who = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
+    let role = sparc.as_service().query_one_raw(who).await.unwrap().unwrap();
+    assert_eq!(role.try_get_by_index::<String>(0).unwrap(), "service_role");
+    assert!(sparc.as_service().maintenance().due().await.is_ok());
+    assert!(ada.users().me().await.is_ok());
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_adventure_is_validated_and_published_over_two_logins() {
+    let world = World::new().await;
+    let sparc = two_logins(&world).await;
+    let ada = sparc.as_user(world.account().await);
+    let content = AdventureContent::told("It rains.");
+    let new = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
+    let draft = ada.adventures().create(new.clone()).await.unwrap();
+    assert_eq!(ada.adventures().validate(draft.id).await.unwrap(), []);
+    assert!(ada.adventures().publish(draft.id).await.unwrap().published_at.is_some());
+    let faulty = ada.adventures().create(NewAdventure { content: Default::default(), ..new }).await.unwrap();
+    assert!(matches!(ada.adventures().publish(faulty.id).await, Err(Error::AdventureInvalid(_))));
+    // The service's login does not see what a transaction of the caller's has not committed.
+    let tx = ada.begin().await.unwrap();
+    assert!(matches!(tx.adventures().validate(faulty.id).await, Err(Error::NotAllowed { .. })));
+    tx.rollback().await.unwrap();
+    // Another's is not there, over two logins either.
+    let eve = sparc.as_user(world.account().await);
+    assert!(matches!(eve.adventures().validate(faulty.id).await, Err(Error::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn a_login_that_may_not_take_a_role_is_said_so() {
+    let world = World::new().await;
+    let name = format!("l{}", uuid::Uuid::new_v4().simple());
+    let sql = format!("CREATE ROLE {name} LOGIN NOINHERIT PASSWORD 'pw'; GRANT anon TO {name}");
+    world.db.execute_unprepared(&sql).await.unwrap();
+    let (_, address) = world.url().rsplit_once('@').unwrap();
+    let sparc = Sparc::connect(&format!("postgres://{name}:pw@{address}")).await.unwrap();
+    let refused = sparc.as_user(world.account().await).users().me().await.unwrap_err();
+    assert!(matches!(&refused, Error::Misconfigured { reason } if reason.contains("authenticated")), "{refused:?}");
+    assert!(!refused.is_retryable());
+}

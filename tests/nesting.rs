@@ -1,0 +1,187 @@
+//! Transactions in transactions: a stack, of which the innermost alone may be used, and no commit that says what is not so.
+
+use sea_orm::{AccessMode, ConnectionTrait, IsolationLevel, TransactionSession, TransactionTrait};
+use sparc::service::{Error, IdentityConnection, Operations, Transaction, users::ProfileChanges};
+
+use crate::world::World;
+
+async fn write(tx: &Transaction, bio: &str) -> Result<(), Error> {
+    tx.users().edit(ProfileChanges { bio: Some(Some(bio.into())), ..Default::default() }).await.map(drop)
+}
+
+async fn stored(who: &IdentityConnection) -> Option<String> {
+    who.users().me().await.unwrap().bio
+}
+
+fn code<T>(outcome: Result<T, impl Into<Error>>) -> &'static str {
+    outcome.map_or_else(|error| error.into().code(), |_| "done")
+}
+
+#[tokio::test]
+async fn nothing_is_done_on_an_outer_transaction_while_an_inner_one_is_open() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.account().await);
+    let outer = ada.begin().await.unwrap();
+    write(&outer, "outer").await.unwrap();
+    let inner = outer.begin().await.unwrap();
+    assert_eq!(code(outer.users().me().await), "nested_transaction_open");
+    assert_eq!(code(outer.execute_unprepared("SELECT 1").await), "nested_transaction_open");
+    assert_eq!(code(outer.begin().await), "nested_transaction_open");
+    assert_eq!(code(outer.begin_with_config(None, Some(AccessMode::ReadOnly)).await), "nested_transaction_open");
+    write(&inner, "inner").await.unwrap();
+    inner.commit().await.unwrap();
+    assert_eq!(outer.users().me().await.unwrap().bio.as_deref(), Some("inner"), "and neither was harmed");
+    outer.commit().await.unwrap();
+    assert_eq!(stored(&ada).await.as_deref(), Some("inner"));
+}
+
+#[tokio::test]
+async fn a_commit_over_an_open_nested_transaction_is_refused_and_saves_nothing() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.account().await);
+    for fails in [false, true] {
+        let outer = ada.begin().await.unwrap();
+        write(&outer, "outer").await.unwrap();
+        let inner = outer.begin().await.unwrap();
+        write(&inner, "inner").await.unwrap();
+        if fails {
+            assert!(inner.execute_unprepared("SELECT 1 / 0").await.is_err());
+        }
+        assert_eq!(code(outer.commit().await), "nested_transaction_open");
+        assert_eq!(code(inner.users().me().await), "transaction_over");
+        assert_eq!(code(inner.commit().await), "transaction_over");
+        assert_eq!(stored(&ada).await, None);
+    }
+}
+
+#[tokio::test]
+async fn two_nested_in_one_keep_their_own_fates() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.account().await);
+    let outer = ada.begin().await.unwrap();
+    let first = outer.begin().await.unwrap();
+    write(&first, "first").await.unwrap();
+    first.commit().await.unwrap();
+    let second = outer.begin().await.unwrap();
+    write(&second, "second").await.unwrap();
+    second.rollback().await.unwrap();
+    assert_eq!(outer.users().me().await.unwrap().bio.as_deref(), Some("first"));
+    let third = outer.begin().await.unwrap();
+    write(&third, "third").await.unwrap();
+    drop(third);
+    outer.commit().await.unwrap();
+    assert_eq!(stored(&ada).await.as_deref(), Some("first"));
+}
+
+#[tokio::test]
+async fn a_failed_nested_transaction_is_not_committed_and_the_outer_one_goes_on() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.account().await);
+    let outer = ada.begin().await.unwrap();
+    write(&outer, "outer").await.unwrap();
+    let inner = outer.begin().await.unwrap();
+    write(&inner, "inner").await.unwrap();
+    assert!(inner.execute_unprepared("SELECT 1 / 0").await.is_err());
+    assert_eq!(code(inner.users().me().await), "transaction_failed");
+    assert_eq!(code(inner.begin().await), "transaction_failed");
+    assert_eq!(code(inner.commit().await), "transaction_failed");
+    assert_eq!(outer.users().me().await.unwrap().bio.as_deref(), Some("outer"), "undone with the refused commit");
+    outer.commit().await.unwrap();
+    assert_eq!(stored(&ada).await.as_deref(), Some("outer"));
+}
+
+#[tokio::test]
+async fn an_outer_rollback_ends_what_is_nested_in_it() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.account().await);
+    let outer = ada.begin().await.unwrap();
+    let middle = outer.begin().await.unwrap();
+    let inner = middle.begin().await.unwrap();
+    write(&inner, "inner").await.unwrap();
+    middle.rollback().await.unwrap();
+    assert_eq!(code(inner.users().me().await), "transaction_over");
+    assert_eq!(code(inner.rollback().await), "transaction_over");
+    write(&outer, "outer").await.unwrap();
+    let inner = outer.begin().await.unwrap();
+    outer.rollback().await.unwrap();
+    assert_eq!(code(inner.users().me().await), "transaction_over");
+    drop(inner);
+    assert_eq!(stored(&ada).await, None);
+    world.owner().until_at_rest().await;
+}
+
+#[tokio::test]
+async fn an_outer_transaction_that_is_dropped_takes_what_is_nested_in_it() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.account().await);
+    let outer = ada.begin().await.unwrap();
+    let inner = outer.begin().await.unwrap();
+    write(&inner, "inner").await.unwrap();
+    drop(outer);
+    assert_eq!(code(inner.users().me().await), "transaction_over");
+    assert_eq!(code(inner.commit().await), "transaction_over");
+    assert_eq!(stored(&ada).await, None);
+}
+
+#[tokio::test]
+async fn a_mode_that_a_nested_transaction_cannot_have_harms_nothing() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.account().await);
+    let outer = ada.begin().await.unwrap();
+    write(&outer, "outer").await.unwrap();
+    let refused = outer.begin_with_config(Some(IsolationLevel::Serializable), None).await;
+    assert_eq!(code(refused), "invalid_statement");
+    let reader = outer.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
+    assert_eq!(code(write(&reader, "reader").await), "read_only");
+    reader.rollback().await.unwrap();
+    write(&outer, "outer again").await.unwrap();
+    outer.commit().await.unwrap();
+    assert_eq!(stored(&ada).await.as_deref(), Some("outer again"));
+}
+
+#[tokio::test]
+async fn a_commit_that_the_server_refuses_says_so() {
+    let world = World::new().await;
+    world
+        .db
+        .execute_unprepared(
+            "CREATE TABLE later (id integer PRIMARY KEY, of integer REFERENCES later DEFERRABLE INITIALLY DEFERRED);
+             GRANT ALL ON later TO authenticated",
+        )
+        .await
+        .unwrap();
+    let ada = world.sparc.as_user(world.account().await);
+    let tx = ada.begin().await.unwrap();
+    tx.execute_unprepared("INSERT INTO later VALUES (1, 2)").await.unwrap();
+    assert!(tx.commit().await.is_err());
+    assert!(ada.execute_unprepared("INSERT INTO later VALUES (1, 2)").await.is_err(), "nor alone");
+    assert_eq!(world.owner().count("later").await, 0);
+    assert!(ada.execute_unprepared("INSERT INTO later VALUES (1, 1)").await.is_ok());
+}
+
+/// An operation that wrote something and was refused then, in a caller's transaction, is not half there.
+#[tokio::test]
+async fn what_an_operation_had_done_before_it_was_refused_cannot_be_committed() {
+    let world = World::new().await;
+    let table = world.active_table(2).await;
+    let seer = world.sparc.as_user(table.seer.uuid());
+    let id = uuid::Uuid::new_v4();
+    // One of the rolls that the initiative would make is another's.
+    let taken = uuid::Uuid::from_u128(id.as_u128() ^ table.players[0].character.as_u128());
+    let attack = format!(
+        "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
+         VALUES ('{taken}', '{}', '{}', 'grace', 3, 'attack')",
+        table.session, table.players[0].character
+    );
+    world.owner().exec(&attack).await.unwrap();
+    let tx = seer.begin().await.unwrap();
+    let asked = sparc::service::dice::NewInitiative { id: Some(id), session_id: table.session, creatures: Vec::new() };
+    assert_eq!(code(tx.dice().initiative(asked.clone()).await), "id_conflict", "an attack is nobody's turn");
+    assert_eq!(code(tx.commit().await), "transaction_failed");
+    assert_eq!(code(seer.dice().initiative(asked).await), "id_conflict");
+    assert_eq!(world.owner().count("dice_rolls").await, 1);
+    // One that wrote nothing harms nothing.
+    let tx = seer.begin().await.unwrap();
+    assert_eq!(code(tx.sessions().get(uuid::Uuid::new_v4()).await), "not_found");
+    tx.commit().await.unwrap();
+}

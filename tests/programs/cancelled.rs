@@ -1,0 +1,182 @@
+//! Every method of a connection and of a transaction dropped at every point where it waits, and the one connection used at
+//! once by the next.
+
+use std::pin::Pin;
+
+use futures_util::TryStreamExt;
+use sea_orm::{
+    AccessMode, ConnectionTrait, DbBackend, DbErr, EntityTrait, IsolationLevel, PaginatorTrait, Statement, StreamTrait,
+    TransactionError, TransactionOptions, TransactionSession, TransactionTrait, sea_query::Query,
+};
+use sparc::{
+    entity::characters,
+    service::{IdentityConnection, Operations, Options, Sparc, Transaction},
+};
+use uuid::Uuid;
+
+use super::polled;
+use crate::{faults::network::Line, world::World};
+
+type Done<'a> = Pin<Box<dyn Future<Output = Result<(), DbErr>> + 'a>>;
+
+fn sql(text: &str) -> Statement {
+    Statement::from_string(DbBackend::Postgres, text)
+}
+
+const ROWS: &str = "SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, 200) AS i";
+
+/// Its name, and a call of it.
+type Method<C> = (&'static str, for<'a> fn(&'a C) -> Done<'a>);
+
+/// What both have.
+fn methods<C>() -> Vec<Method<C>>
+where
+    C: ConnectionTrait + StreamTrait + TransactionTrait<Transaction = Transaction>,
+{
+    vec![
+        ("execute_raw", |c| Box::pin(async { c.execute_raw(sql("SELECT 1")).await.map(drop) })),
+        ("execute_unprepared", |c| {
+            Box::pin(async { c.execute_unprepared("SET TIME ZONE 'Asia/Tokyo'").await.map(drop) })
+        }),
+        ("query_one_raw", |c| Box::pin(async { c.query_one_raw(sql(ROWS)).await.map(drop) })),
+        ("query_all_raw", |c| Box::pin(async { c.query_all_raw(sql(ROWS)).await.map(drop) })),
+        ("execute", |c| Box::pin(async { c.execute(Query::select().expr(1)).await.map(drop) })),
+        ("query_one", |c| Box::pin(async { characters::Entity::find().one(c).await.map(drop) })),
+        ("query_all", |c| Box::pin(async { characters::Entity::find().all(c).await.map(drop) })),
+        ("count", |c| Box::pin(async { characters::Entity::find().count(c).await.map(drop) })),
+        ("stream_raw", |c| Box::pin(async { c.stream_raw(sql(ROWS)).await?.try_collect::<Vec<_>>().await.map(drop) })),
+        ("begin", |c| Box::pin(async { c.begin().await?.commit().await })),
+        ("begin_with_config", |c| {
+            Box::pin(async { c.begin_with_config(None, Some(AccessMode::ReadOnly)).await?.rollback().await })
+        }),
+        ("begin_with_options", |c| {
+            let options =
+                TransactionOptions { isolation_level: Some(IsolationLevel::ReadCommitted), ..Default::default() };
+            Box::pin(async move { c.begin_with_options(options).await?.commit().await })
+        }),
+        ("transaction", |c| {
+            Box::pin(async {
+                let outcome =
+                    c.transaction::<_, (), DbErr>(|tx| Box::pin(async { tx.begin().await?.commit().await })).await;
+                outcome.map_err(|error| match error {
+                    TransactionError::Connection(error) | TransactionError::Transaction(error) => error,
+                })
+            })
+        }),
+        ("a refusal", |c| {
+            Box::pin(async {
+                assert!(c.execute_unprepared("SELECT 1 / (pg_sleep(0) IS NULL)::integer").await.is_err());
+                Ok(())
+            })
+        }),
+    ]
+}
+
+async fn is(who: &impl ConnectionTrait, id: Uuid, what: &str) {
+    let row = who.query_one_raw(sql(ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
+    assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated", "{what}");
+    assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), id, "{what}");
+}
+
+async fn one(world: &World) -> Sparc {
+    let line = Line::to(world).await;
+    Sparc::connect_with(&line.url, Options::default().max_connections(1)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_method_of_a_connection_dropped_anywhere_leaves_the_next_one_nothing() {
+    let world = World::new().await;
+    let sparc = one(&world).await;
+    let (ada, ben) = (sparc.as_user(world.account().await), sparc.as_user(world.account().await));
+    let mut dropped = 0;
+    for (name, method) in methods::<IdentityConnection>() {
+        for polls in 0.. {
+            let what = format!("{name} after {polls} polls");
+            let ended = polled(polls, method(&ada)).await;
+            is(&ben, ben.user_id().unwrap(), &what).await;
+            assert_eq!(ben.users().me().await.unwrap().id, ben.user_id().unwrap());
+            if let Some(outcome) = ended {
+                outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
+                break;
+            }
+            dropped += 1;
+        }
+    }
+    println!("{dropped} times");
+    assert!(dropped > 30);
+}
+
+#[tokio::test]
+async fn a_method_of_a_transaction_dropped_anywhere_harms_the_innermost_alone() {
+    let world = World::new().await;
+    let sparc = one(&world).await;
+    let (ada, ben) = (sparc.as_user(world.account().await), sparc.as_user(world.account().await));
+    let (id, mut dropped) = (ada.user_id().unwrap(), 0);
+    for (name, method) in methods::<Transaction>() {
+        for polls in 0.. {
+            let what = format!("{name} after {polls} polls");
+            let tx = ada.begin().await.unwrap();
+            tx.execute_unprepared(&format!("UPDATE users SET bio = '{what}' WHERE id = '{id}'")).await.unwrap();
+            let inner = tx.begin().await.unwrap();
+            let ended = polled(polls, method(&inner)).await.is_some();
+            match inner.execute_raw(sql("SELECT 1")).await {
+                Ok(_) => is(&inner, id, &what).await,
+                Err(error) => assert_eq!(sparc::service::Error::from(error).code(), "transaction_failed", "{what}"),
+            }
+            inner.rollback().await.unwrap();
+            is(&tx, id, &what).await;
+            tx.commit().await.unwrap();
+            assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some(&*what));
+            is(&ben, ben.user_id().unwrap(), &what).await;
+            if ended {
+                break;
+            }
+            dropped += 1;
+        }
+    }
+    println!("{dropped} times");
+    assert!(dropped > 30);
+}
+
+/// Commits and rollbacks, which take their transaction with them.
+#[tokio::test]
+async fn an_end_dropped_anywhere_is_an_end() {
+    let world = World::new().await;
+    let sparc = one(&world).await;
+    let (ada, ben) = (sparc.as_user(world.account().await), sparc.as_user(world.account().await));
+    let id = ada.user_id().unwrap();
+    for commits in [true, false] {
+        for nested in [false, true] {
+            for polls in 0.. {
+                let what = format!("commits: {commits}, nested: {nested}, after {polls} polls");
+                ada.execute_unprepared(&format!("UPDATE users SET bio = 'before' WHERE id = '{id}'")).await.unwrap();
+                let write = format!("UPDATE users SET bio = 'after' WHERE id = '{id}'");
+                let outer = ada.begin().await.unwrap();
+                let tx = if nested { Some(outer.begin().await.unwrap()) } else { None };
+                let ended = match tx {
+                    Some(tx) => {
+                        tx.execute_unprepared(&write).await.unwrap();
+                        let end = async { if commits { tx.commit().await } else { tx.rollback().await } };
+                        let ended = polled(polls, end).await;
+                        is(&outer, id, &what).await;
+                        outer.commit().await.unwrap();
+                        ended
+                    }
+                    None => {
+                        outer.execute_unprepared(&write).await.unwrap();
+                        polled(polls, async { if commits { outer.commit().await } else { outer.rollback().await } })
+                            .await
+                    }
+                };
+                is(&ben, ben.user_id().unwrap(), &what).await;
+                let bio = ada.users().me().await.unwrap().bio;
+                if let Some(outcome) = ended {
+                    outcome.unwrap();
+                    assert_eq!(bio.as_deref(), Some(if commits { "after" } else { "before" }), "{what}");
+                    break;
+                }
+                assert!(commits || bio.as_deref() == Some("before"), "{what}: {bio:?}");
+            }
+        }
+    }
+}

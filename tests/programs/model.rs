@@ -1,0 +1,550 @@
+//! One task: what it does, and what must be true then.
+
+use std::{collections::BTreeSet, future::poll_fn, pin::pin, task::Poll};
+
+use fastrand::Rng;
+use futures_util::StreamExt;
+use sea_orm::{
+    ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, StreamTrait, TransactionSession, TransactionTrait,
+    sea_query::{Alias, Query},
+};
+use sparc::service::{Error, IdentityConnection, Operations, Transaction};
+use uuid::Uuid;
+
+/// Polls so many times, then drops it.
+pub async fn polled<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut left = times;
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending if left == 0 => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+type Keys = BTreeSet<i64>;
+
+/// What is known of a transaction or savepoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Good,
+    /// A call was dropped: it was sent, and the frame has failed, or it was not.
+    Unknown,
+    Failed,
+    IdentityChanged,
+}
+
+#[derive(Debug)]
+struct Frame {
+    id: u64,
+    health: Health,
+    keys: Keys,
+    /// Keys of nested ones whose commit was dropped: all of each, or none.
+    maybe: Vec<Keys>,
+}
+
+/// A transaction that somebody holds; its frame may be gone.
+struct Handle {
+    tx: Transaction,
+    frame: u64,
+}
+
+pub struct Task {
+    rng: Rng,
+    seed: u64,
+    place: u64,
+    who: IdentityConnection,
+    draft: Uuid,
+    next: i64,
+    frames: Vec<Frame>,
+    handles: Vec<Handle>,
+    ended_by_text: bool,
+    stored: Keys,
+    unknown: Vec<Keys>,
+    log: Vec<String>,
+    pub cancelled: u64,
+}
+
+fn code<T>(outcome: &Result<T, Error>) -> &'static str {
+    outcome.as_ref().map_or_else(Error::code, |_| "done")
+}
+
+fn sql(text: String) -> Statement {
+    Statement::from_string(DbBackend::Postgres, text)
+}
+
+impl Task {
+    pub fn new(seed: u64, place: u64, who: IdentityConnection, draft: Uuid) -> Self {
+        Self {
+            rng: Rng::with_seed(seed * 1000 + place),
+            seed,
+            place,
+            who,
+            draft,
+            next: place as i64 * 1_000_000,
+            frames: Vec::new(),
+            handles: Vec::new(),
+            ended_by_text: false,
+            stored: Keys::new(),
+            unknown: Vec::new(),
+            log: Vec::new(),
+            cancelled: 0,
+        }
+    }
+
+    pub fn user(&self) -> Uuid {
+        self.who.user_id().unwrap()
+    }
+
+    pub async fn run(&mut self, steps: u32) {
+        for _ in 0..steps {
+            if self.handles.is_empty() {
+                self.begin().await;
+                continue;
+            }
+            // Mostly the innermost, sometimes any.
+            let last = self.handles.len() - 1;
+            let place = if self.rng.u8(..) < 200 { last } else { self.rng.usize(..=last) };
+            match self.rng.u8(0..100) {
+                0..20 => self.write(place).await,
+                20..27 => self.look(place).await,
+                27..34 => self.fail(place).await,
+                34..40 => self.change_session(place).await,
+                40..43 => self.change_identity(place).await,
+                43..45 => self.end_by_text(place).await,
+                45..57 => self.begin_nested(place).await,
+                57..67 => self.commit(place).await,
+                67..73 => self.rollback(place).await,
+                73..77 => self.drop_handle(place),
+                77..85 => self.cancel(place).await,
+                85..91 => self.stream(place).await,
+                91..97 => self.at_once(place).await,
+                _ => self.alone().await,
+            }
+        }
+        while !self.handles.is_empty() {
+            self.drop_handle(self.handles.len() - 1);
+        }
+    }
+
+    /// What is there at the end.
+    pub fn end(&self, stored: &Keys) {
+        self.compare(stored, &self.stored, &self.unknown);
+    }
+
+    fn compare(&self, there: &Keys, must: &Keys, may: &[Keys]) {
+        let missing: Vec<_> = must.difference(there).collect();
+        assert!(missing.is_empty(), "{missing:?} was answered Ok, and is not there\n{}", self.story());
+        let more: Keys = there.difference(must).copied().collect();
+        let mut unexplained = more.clone();
+        for group in may {
+            let found = group.intersection(&more).count();
+            assert!(found == 0 || found == group.len(), "half of {group:?} is there\n{}", self.story());
+            unexplained.retain(|key| !group.contains(key));
+        }
+        assert!(unexplained.is_empty(), "{unexplained:?} was refused, and is there\n{}", self.story());
+    }
+
+    fn story(&self) -> String {
+        format!("SPARC_SEED={} task {}:\n{}", self.seed, self.place, self.log.join("\n"))
+    }
+
+    fn key(&mut self) -> i64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn position(&self, place: usize) -> Option<usize> {
+        self.frames.iter().position(|frame| frame.id == self.handles[place].frame)
+    }
+
+    /// What a call on that handle comes to, if nothing is wrong with it itself; checks it, and learns from it.
+    fn expect<T>(&mut self, place: usize, what: &str, outcome: &Result<T, Error>) -> bool {
+        let found = code(outcome);
+        self.log.push(format!("{what} on {place} of {}: {found}", self.handles.len()));
+        let position = self.position(place);
+        let expected = match position {
+            _ if self.ended_by_text => "transaction_ended",
+            None => "transaction_over",
+            Some(at) if at + 1 < self.frames.len() => "nested_transaction_open",
+            Some(at) => match self.frames[at].health {
+                Health::Good => "done",
+                Health::Failed => "transaction_failed",
+                Health::IdentityChanged => "identity_changed",
+                Health::Unknown => {
+                    self.frames[at].health = if outcome.is_ok() { Health::Good } else { Health::Failed };
+                    if outcome.is_ok() { "done" } else { "transaction_failed" }
+                }
+            },
+        };
+        assert_eq!(found, expected, "{what}: {:?}\n{}", outcome.as_ref().err(), self.story());
+        outcome.is_ok()
+    }
+
+    fn innermost(&mut self) -> &mut Frame {
+        self.frames.last_mut().unwrap()
+    }
+
+    async fn begin(&mut self) {
+        let tx = self.who.begin().await.unwrap_or_else(|error| panic!("begin: {error}\n{}", self.story()));
+        self.log.push("begin".into());
+        self.ended_by_text = false;
+        self.frames = vec![Frame { id: 0, health: Health::Good, keys: Keys::new(), maybe: Vec::new() }];
+        self.handles.push(Handle { tx, frame: 0 });
+    }
+
+    /// Writes a row, by text or as an entity would, and looks who wrote it.
+    async fn write(&mut self, place: usize) {
+        let key = self.key();
+        let outcome = self.writing(place, key, self.next % 2 == 0).await;
+        if self.expect(place, &format!("write {key}"), &outcome) {
+            self.innermost().keys.insert(key);
+        }
+    }
+
+    async fn writing(&self, place: usize, key: i64, by_text: bool) -> Result<(), Error> {
+        insert(&self.handles[place].tx, key, by_text, self.user()).await
+    }
+
+    /// What is there, seen from within.
+    async fn look(&mut self, place: usize) {
+        let seen = "SELECT key, current_user::text AS role, auth.uid() AS id FROM notes".to_owned();
+        let outcome = self.handles[place].tx.query_all_raw(sql(seen)).await.map_err(Error::from);
+        if self.expect(place, "look", &outcome) {
+            let rows = outcome.unwrap();
+            rows.iter().for_each(|row| is_asker(row, self.user()));
+            let there: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
+            let mut must = self.stored.clone();
+            let mut may = self.unknown.clone();
+            for frame in &self.frames {
+                must.extend(&frame.keys);
+                may.extend(frame.maybe.iter().cloned());
+            }
+            self.compare(&there, &must, &may);
+        }
+    }
+
+    async fn fail(&mut self, place: usize) {
+        let outcome = self.handles[place].tx.execute_unprepared("SELECT 1 / 0").await.map_err(Error::from);
+        self.refuses(place, "fail", outcome, "database", Health::Failed);
+    }
+
+    /// A call that is refused for what it is, where it could have been made.
+    fn refuses<T>(&mut self, place: usize, what: &str, outcome: Result<T, Error>, refusal: &str, then: Health) {
+        if code(&outcome) == refusal {
+            let sent: Result<(), Error> = Ok(());
+            self.expect(place, what, &sent);
+            self.innermost().health = then;
+        } else {
+            assert!(!self.expect(place, what, &outcome), "{what} was not refused\n{}", self.story());
+        }
+    }
+
+    async fn change_session(&mut self, place: usize) {
+        let text =
+            ["SET TIME ZONE 'Asia/Tokyo'", "SET search_path = public", "SET statement_timeout = 0", "LISTEN notes"];
+        let text = text[self.rng.usize(..text.len())];
+        let outcome = self.handles[place].tx.execute_unprepared(text).await.map_err(Error::from);
+        self.expect(place, text, &outcome);
+    }
+
+    async fn change_identity(&mut self, place: usize) {
+        let text =
+            ["RESET ROLE", "SET LOCAL request.jwt.claims = '{}'", "DO $$ BEGIN SET LOCAL ROLE service_role; END $$"];
+        let text = text[self.rng.usize(..text.len())];
+        let outcome = self.handles[place].tx.execute_unprepared(text).await.map_err(Error::from);
+        // Of a transaction that had changed before, it says the same.
+        let changed_before = self.position(place).is_some_and(|at| self.frames[at].health == Health::IdentityChanged);
+        if changed_before {
+            assert!(!self.expect(place, text, &outcome));
+        } else {
+            self.refuses(place, text, outcome, "identity_changed", Health::IdentityChanged);
+        }
+    }
+
+    /// A text that commits: what was written until then is there, and nobody says that it is not.
+    async fn end_by_text(&mut self, place: usize) {
+        let outcome = self.handles[place].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
+        if !self.ended_by_text && code(&outcome) == "transaction_ended" {
+            let sent: Result<(), Error> = Ok(());
+            self.expect(place, "COMMIT", &sent);
+            for frame in std::mem::take(&mut self.frames) {
+                self.stored.extend(frame.keys);
+                self.unknown.extend(frame.maybe);
+            }
+            self.ended_by_text = true;
+        } else {
+            assert!(!self.expect(place, "COMMIT", &outcome));
+        }
+    }
+
+    async fn begin_nested(&mut self, place: usize) {
+        let id = self.key() as u64;
+        let drops = self.rng.bool().then(|| self.rng.u32(0..4));
+        let begun = match drops {
+            Some(polls) => polled(polls, self.handles[place].tx.begin()).await,
+            None => Some(self.handles[place].tx.begin().await),
+        };
+        let Some(outcome) = begun else {
+            // It is undone, and the one around it goes on.
+            self.log.push(format!("begin on {place} dropped"));
+            self.cancelled += 1;
+            return;
+        };
+        let outcome = outcome.map_err(Error::from);
+        if self.expect(place, "begin", &outcome) {
+            self.frames.push(Frame { id, health: Health::Good, keys: Keys::new(), maybe: Vec::new() });
+            self.handles.push(Handle { tx: outcome.unwrap(), frame: id });
+        }
+    }
+
+    /// Takes the frame of the handle and those in it away; the handle, too.
+    fn take(&mut self, place: usize) -> (Transaction, Option<Frame>) {
+        let position = self.position(place);
+        let taken = position.and_then(|at| self.frames.drain(at..).next());
+        (self.handles.remove(place).tx, taken)
+    }
+
+    async fn commit(&mut self, place: usize) {
+        let drops = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
+        let is_over = self.ended_by_text;
+        let innermost = self.position(place).is_some_and(|at| at + 1 == self.frames.len());
+        let position = self.position(place);
+        let before = position.map(|at| self.frames[at].health);
+        let (tx, frame) = {
+            let length = self.handles.len();
+            self.log.push(format!("commit on {place} of {length}, dropped {drops:?}"));
+            self.take(place)
+        };
+        let outcome = match drops {
+            Some(polls) => polled(polls, tx.commit()).await,
+            None => Some(tx.commit().await),
+        };
+        let Some(outcome) = outcome else {
+            self.cancelled += 1;
+            let Some(frame) = frame.filter(|_| innermost && matches!(before, Some(Health::Good | Health::Unknown)))
+            else {
+                return;
+            };
+            self.perhaps(frame);
+            return;
+        };
+        let outcome = outcome.map_err(Error::from);
+        let found = code(&outcome);
+        let expected = match before {
+            _ if is_over => "transaction_ended",
+            None => "transaction_over",
+            Some(_) if !innermost => "nested_transaction_open",
+            Some(Health::Failed) => "transaction_failed",
+            Some(Health::IdentityChanged) => "identity_changed",
+            Some(Health::Unknown) if outcome.is_err() => "transaction_failed",
+            Some(Health::Good | Health::Unknown) => "done",
+        };
+        assert_eq!(found, expected, "commit\n{}", self.story());
+        if let (Some(frame), true) = (frame, outcome.is_ok()) {
+            match self.frames.last_mut() {
+                Some(around) => {
+                    around.keys.extend(frame.keys);
+                    around.maybe.extend(frame.maybe);
+                }
+                None => {
+                    self.stored.extend(frame.keys);
+                    self.unknown.extend(frame.maybe);
+                }
+            }
+        }
+    }
+
+    /// A commit that was dropped: all of it, or nothing.
+    fn perhaps(&mut self, frame: Frame) {
+        let groups = [frame.keys].into_iter().chain(frame.maybe).filter(|keys| !keys.is_empty());
+        match self.frames.last_mut() {
+            Some(around) => around.maybe.extend(groups),
+            None => self.unknown.extend(groups),
+        }
+    }
+
+    async fn rollback(&mut self, place: usize) {
+        let is_over = self.ended_by_text;
+        let was_there = self.position(place).is_some();
+        let drops = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
+        self.log.push(format!("rollback on {place}, dropped {drops:?}"));
+        let (tx, _) = self.take(place);
+        let outcome = match drops {
+            Some(polls) => polled(polls, tx.rollback()).await,
+            None => Some(tx.rollback().await),
+        };
+        let Some(outcome) = outcome else {
+            self.cancelled += 1;
+            return;
+        };
+        let found = code(&outcome.map_err(Error::from));
+        let expected = match (is_over, was_there) {
+            (true, _) => "transaction_ended",
+            (false, true) => "done",
+            (false, false) => "transaction_over",
+        };
+        assert_eq!(found, expected, "rollback\n{}", self.story());
+    }
+
+    fn drop_handle(&mut self, place: usize) {
+        self.log.push(format!("drop {place}"));
+        drop(self.take(place));
+    }
+
+    /// A call that is dropped after some polls.
+    async fn cancel(&mut self, place: usize) {
+        let (key, polls) = (self.key(), self.rng.u32(0..5));
+        let outcome = match self.rng.u8(0..3) {
+            0 => polled(polls, self.writing(place, key, true)).await,
+            1 => polled(polls, self.writing(place, key, false)).await,
+            _ => {
+                let draft = self.draft;
+                polled(polls, self.handles[place].tx.adventures().validate(draft)).await.map(|faults| faults.map(drop))
+            }
+        };
+        match outcome {
+            Some(outcome) => {
+                if self.expect(place, &format!("call {key}, not dropped"), &outcome) {
+                    // A validation writes no row of ours.
+                    self.innermost().maybe.push([key].into());
+                }
+            }
+            None => {
+                self.cancelled += 1;
+                self.log.push(format!("call {key} dropped after {polls} polls"));
+                if let Some(frame) =
+                    self.position(place).filter(|at| at + 1 == self.frames.len()).map(|at| &mut self.frames[at])
+                    && frame.health == Health::Good
+                {
+                    frame.health = Health::Unknown;
+                }
+            }
+        }
+    }
+
+    async fn stream(&mut self, place: usize) {
+        let (rows, read) = (self.rng.usize(0..200), self.rng.usize(0..200));
+        let user = self.user();
+        let statement =
+            format!("SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, {rows}) AS i");
+        let key = self.key();
+        let handle = &self.handles[place];
+        let mut between = None;
+        let outcome = async {
+            let mut stream = handle.tx.stream_raw(sql(statement)).await?;
+            let mut seen = 0;
+            while let Some(row) = stream.next().await {
+                is_asker(&row?, user);
+                seen += 1;
+                if seen == read / 2 {
+                    between = Some(insert(&handle.tx, key, true, user).await);
+                }
+                if seen == read {
+                    return Ok(());
+                }
+            }
+            assert_eq!(seen, rows);
+            Ok::<_, DbErr>(())
+        };
+        let outcome = outcome.await.map_err(Error::from);
+        let is_done = self.expect(place, "stream", &outcome);
+        if let Some(written) = between {
+            assert!(is_done && self.expect(place, &format!("write {key} in between"), &written));
+            self.innermost().keys.insert(key);
+        }
+    }
+
+    /// Several calls on one transaction at once, one of which may be dropped.
+    async fn at_once(&mut self, place: usize) {
+        let keys: Vec<i64> = (0..4).map(|_| self.key()).collect();
+        let drops = self.rng.bool().then(|| self.rng.u32(0..6));
+        let tx = &self.handles[place].tx;
+        let (draft, user) = (self.draft, self.user());
+        let dropped_key = keys[3];
+        let writes = keys[..3].iter().map(|key| insert(tx, *key, key % 2 == 0, user));
+        let dropped = async {
+            match drops {
+                Some(polls) => polled(polls, insert(tx, dropped_key, true, user)).await,
+                None => Some(insert(tx, dropped_key, true, user).await),
+            }
+        };
+        let adventures = tx.adventures();
+        let (written, validated, dropped) =
+            tokio::join!(futures_util::future::join_all(writes), adventures.validate(draft), dropped);
+        let mut outcomes: Vec<_> = keys.iter().copied().zip(written).collect();
+        match dropped {
+            Some(outcome) => outcomes.push((dropped_key, outcome)),
+            None => {
+                self.cancelled += 1;
+                self.log.push("one of several dropped".into());
+                if let Some(at) = self.position(place).filter(|at| at + 1 == self.frames.len())
+                    && self.frames[at].health == Health::Good
+                {
+                    self.frames[at].health = Health::Unknown;
+                }
+            }
+        }
+        let is_unknown = self.position(place).is_some_and(|at| self.frames[at].health == Health::Unknown);
+        // Some may have been before the one that was dropped, and some after it.
+        for (key, outcome) in outcomes.into_iter().chain([(0, validated.map(drop))]) {
+            if is_unknown {
+                self.log.push(format!("write {key} at once: {}", code(&outcome)));
+                assert!(matches!(code(&outcome), "done" | "transaction_failed"), "{outcome:?}\n{}", self.story());
+                if code(&outcome) == "transaction_failed" {
+                    self.innermost().health = Health::Failed;
+                } else if key != 0 {
+                    self.innermost().keys.insert(key);
+                }
+            } else if self.expect(place, &format!("write {key} at once"), &outcome) && key != 0 {
+                self.innermost().keys.insert(key);
+            }
+        }
+    }
+
+    /// On a connection of its own.
+    async fn alone(&mut self) {
+        if self.rng.bool() {
+            return;
+        }
+        let key = self.key();
+        let polls = self.rng.u32(0..12);
+        let statement = sql(format!(
+            "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
+        ));
+        // The others may have all connections.
+        let alone = tokio::time::timeout(std::time::Duration::from_millis(200), self.who.query_one_raw(statement));
+        match polled(polls, alone).await {
+            Some(Ok(outcome)) => {
+                is_asker(&outcome.unwrap().unwrap(), self.user());
+                self.stored.insert(key);
+            }
+            _ => {
+                self.cancelled += 1;
+                self.unknown.push([key].into());
+            }
+        }
+    }
+}
+
+async fn insert(tx: &Transaction, key: i64, by_text: bool, user: Uuid) -> Result<(), Error> {
+    if by_text {
+        let text =
+            format!("INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id");
+        is_asker(&tx.query_one_raw(sql(text)).await?.unwrap(), user);
+    } else {
+        let mut insert = Query::insert();
+        insert.into_table(Alias::new("notes")).columns([Alias::new("key")]).values_panic([key.into()]);
+        assert_eq!(tx.execute(&insert).await?.rows_affected(), 1);
+    }
+    Ok(())
+}
+
+fn is_asker(row: &QueryResult, user: Uuid) {
+    assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated");
+    assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), user);
+}
