@@ -101,6 +101,18 @@ async fn there_is_one_permissive_policy_a_table_role_and_verb() {
 }
 
 #[tokio::test]
+async fn every_table_and_column_says_what_it_means() {
+    none(
+        "SELECT relname || coalesce('.' || attname, '')
+          FROM pg_class
+          LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
+          WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname NOT IN ('seaql_migrations', 'sparc_migrations')
+            AND (col_description(pg_class.oid, attnum) IS NULL OR obj_description(pg_class.oid, 'pg_class') IS NULL)",
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn policies_name_their_roles() {
     none(
         "SELECT policyname::text FROM pg_policies

@@ -3,8 +3,8 @@
 use std::{pin::Pin, sync::Arc};
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, RuntimeErr, SqlxError, SqlxPostgresError, Statement,
-    TransactionTrait, TryGetable,
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, IsolationLevel, RuntimeErr, SqlxError, SqlxPostgresError,
+    Statement, TransactionTrait, TryGetable,
 };
 use serde_json::{Value, json};
 use sparc::service::Sparc;
@@ -271,7 +271,18 @@ impl Person {
 
     /// A transaction in which this person's statements run.
     pub async fn begin(&self) -> sea_orm::DatabaseTransaction {
-        let transaction = self.db.begin().await.unwrap();
+        self.begin_at(IsolationLevel::ReadCommitted).await
+    }
+
+    /// The same, seeing what was there when it began and nothing that came later.
+    pub async fn begin_with_snapshot(&self) -> sea_orm::DatabaseTransaction {
+        let transaction = self.begin_at(IsolationLevel::RepeatableRead).await;
+        transaction.execute_unprepared("SELECT").await.unwrap();
+        transaction
+    }
+
+    async fn begin_at(&self, level: IsolationLevel) -> sea_orm::DatabaseTransaction {
+        let transaction = self.db.begin_with_config(Some(level), None).await.unwrap();
         if !self.role.is_empty() {
             let claims = json!({ "role": self.role, "sub": self.id });
             let sql = format!("SET LOCAL ROLE {}; SET LOCAL request.jwt.claims = '{claims}'", self.role);

@@ -30,6 +30,7 @@ use entity::{
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, QueryFilter, QuerySelect, Statement, prelude::Decimal,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -45,7 +46,8 @@ use crate::{
 };
 
 /// An adventure to be made, as a draft.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewAdventure {
     /// Id to give it; drawn where none is given. The same id again gives the first adventure.
     pub id: Option<Uuid>,
@@ -54,18 +56,23 @@ pub struct NewAdventure {
     /// What it is about.
     pub description: Option<String>,
     /// How hard. Medium by default.
+    #[serde(default = "NewAdventure::default_difficulty")]
     pub difficulty: DifficultyLevel,
     /// Minutes. 60 by default.
+    #[serde(default = "NewAdventure::default_duration")]
     pub estimated_duration: i32,
     /// Fewest players, 1 to 6. Two by default.
+    #[serde(default = "NewAdventure::default_min_players")]
     pub min_players: i32,
     /// Most players, 1 to 6. Four by default.
+    #[serde(default = "NewAdventure::default_max_players")]
     pub max_players: i32,
     /// Small picture.
     pub thumbnail_url: Option<String>,
     /// Large picture.
     pub artwork_url: Option<String>,
     /// The story.
+    #[serde(default)]
     pub content: AdventureContent,
 }
 
@@ -86,24 +93,52 @@ impl Default for NewAdventure {
     }
 }
 
+/// What a JSON document that leaves a field out means.
+impl NewAdventure {
+    fn default_difficulty() -> DifficultyLevel {
+        Self::default().difficulty
+    }
+
+    fn default_duration() -> i32 {
+        Self::default().estimated_duration
+    }
+
+    fn default_min_players() -> i32 {
+        Self::default().min_players
+    }
+
+    fn default_max_players() -> i32 {
+        Self::default().max_players
+    }
+}
+
 /// What to change of an adventure besides its content. `None` leaves a field as it is; `Some(None)` empties it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct AdventureChanges {
     /// 3 to 100 characters.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// What it is about.
+    #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub description: Option<Option<String>>,
     /// Small picture.
+    #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub thumbnail_url: Option<Option<String>>,
     /// Large picture.
+    #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub artwork_url: Option<Option<String>>,
     /// How hard.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub difficulty: Option<DifficultyLevel>,
     /// Minutes, 1 or more.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub estimated_duration: Option<i32>,
     /// Fewest players, 1 to 6.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub min_players: Option<i32>,
     /// Most players, 1 to 6.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub max_players: Option<i32>,
 }
 

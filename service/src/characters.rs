@@ -39,19 +39,23 @@ pub use sheet::{Attributes, Item, SpecialAbility, primary_attribute};
 use crate::{Caller, Error, connection::Worn, documents, operation::operation, rows};
 
 /// A character to be made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewCharacter {
     /// Id to give it; drawn where none is given. The same id again gives the first character.
     pub id: Option<Uuid>,
     /// 2 to 50 characters, its own within the account.
     pub name: String,
     /// Class. Warrior by default.
+    #[serde(default = "NewCharacter::default_class")]
     pub class: CharacterClass,
     /// Attributes; the usual sheet of the class where none are given.
     pub attributes: Option<Attributes>,
     /// What it carries.
+    #[serde(default)]
     pub equipment: Vec<Item>,
     /// What only it can do.
+    #[serde(default)]
     pub special_ability: SpecialAbility,
 }
 
@@ -65,6 +69,13 @@ impl Default for NewCharacter {
             equipment: Vec::new(),
             special_ability: SpecialAbility::default(),
         }
+    }
+}
+
+impl NewCharacter {
+    /// What a JSON document that leaves the class out means.
+    fn default_class() -> CharacterClass {
+        Self::default().class
     }
 }
 

@@ -65,7 +65,8 @@ pub struct Ability {
 }
 
 /// A creature to be put into an adventure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewCreature {
     /// Id to give it; drawn where none is given. The same id again gives the first creature.
     pub id: Option<Uuid>,
@@ -74,12 +75,16 @@ pub struct NewCreature {
     /// What it looks like.
     pub description: Option<String>,
     /// The dice that it rolls.
+    #[serde(default)]
     pub stats: Stats,
     /// What it can do.
+    #[serde(default)]
     pub abilities: Vec<Ability>,
     /// 0 to 1000. Six by default.
+    #[serde(default = "NewCreature::default_hit_points")]
     pub hit_points: i32,
     /// 0 to 100. None by default.
+    #[serde(default)]
     pub armor: i32,
 }
 
@@ -97,20 +102,34 @@ impl Default for NewCreature {
     }
 }
 
+impl NewCreature {
+    /// What a JSON document that leaves the hit points out means.
+    fn default_hit_points() -> i32 {
+        Self::default().hit_points
+    }
+}
+
 /// What to change of a creature. `None` leaves a field as it is; `Some(None)` empties it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct CreatureChanges {
     /// 1 to 100 characters.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// What it looks like.
+    #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub description: Option<Option<String>>,
     /// The dice that it rolls.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub stats: Option<Stats>,
     /// What it can do.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub abilities: Option<Vec<Ability>>,
     /// 0 to 1000.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub hit_points: Option<i32>,
     /// 0 to 100.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub armor: Option<i32>,
 }
 

@@ -66,6 +66,9 @@ pub enum Error {
     /// A session needs a seated player to become active. Code `session_has_no_player`.
     #[error("a session needs a seated player to become active")]
     SessionHasNoPlayer,
+    /// The session is live, and must be cancelled before it is deleted. Code `session_live`.
+    #[error("the session is live; cancel it before deleting it")]
+    SessionLive,
     /// The session was completed or cancelled. Code `session_over`.
     #[error("the session is over")]
     SessionOver,
@@ -261,6 +264,7 @@ impl Error {
             Self::SessionFull => entry("session_full", 409),
             Self::PlayerRemoved => entry("player_removed", 403),
             Self::SessionHasNoPlayer => entry("session_has_no_player", 409),
+            Self::SessionLive => entry("session_live", 409),
             Self::SessionOver => entry("session_over", 409),
             Self::SessionStarted => entry("session_started", 409),
             Self::IllegalTransition { .. } => entry("illegal_transition", 409),

@@ -24,6 +24,7 @@
 
 use entity::session_events::{self, Model as Event};
 use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -33,7 +34,8 @@ use crate::{Caller, Error, operation::operation, rows, sql::Binds};
 const PAGE: i64 = 200;
 
 /// Something of a client's own to be told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewEvent {
     /// Id to give it; drawn where none is given. The same id again gives the first event.
     pub id: Option<Uuid>,
@@ -42,12 +44,20 @@ pub struct NewEvent {
     /// Its kind, without the `client.` that is put before it; 1 to 57 characters.
     pub kind: String,
     /// What is told.
+    #[serde(default = "NewEvent::default_payload")]
     pub payload: Value,
 }
 
 impl Default for NewEvent {
     fn default() -> Self {
         Self { id: None, session_id: Uuid::nil(), kind: String::new(), payload: Value::Object(Map::new()) }
+    }
+}
+
+impl NewEvent {
+    /// What a JSON document that leaves the payload out means.
+    fn default_payload() -> Value {
+        Self::default().payload
     }
 }
 

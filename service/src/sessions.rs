@@ -43,15 +43,18 @@ use crate::{
 };
 
 /// A session to be opened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewSession {
     /// Id to give it; drawn where none is given. The same id again gives the first session.
     pub id: Option<Uuid>,
     /// What is played: published, or the Seer's own.
     pub adventure_id: Uuid,
     /// Whether the lobby shows it. Not by default.
+    #[serde(default = "NewSession::default_visibility")]
     pub visibility: Visibility,
     /// Seats, the Seer not counted. Four by default.
+    #[serde(default = "NewSession::default_max_players")]
     pub max_players: TableSize,
     /// Whom the Seer looks for.
     pub looking_for: Option<String>,
@@ -72,6 +75,17 @@ impl Default for NewSession {
     }
 }
 
+/// What a JSON document that leaves a field out means.
+impl NewSession {
+    fn default_visibility() -> Visibility {
+        Self::default().visibility
+    }
+
+    fn default_max_players() -> TableSize {
+        Self::default().max_players
+    }
+}
+
 /// Who sees a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -83,15 +97,20 @@ pub enum Visibility {
 }
 
 /// What to change of a session before it is over. `None` leaves a field as it is; `Some(None)` empties it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SessionChanges {
     /// Whether the lobby shows it.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub visibility: Option<Visibility>,
     /// Seats; not fewer than are taken.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub max_players: Option<TableSize>,
     /// Whom the Seer looks for.
+    #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub looking_for: Option<Option<String>>,
     /// When it is to begin.
+    #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub scheduled_start: Option<Option<DateTime<Utc>>>,
 }
 

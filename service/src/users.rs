@@ -61,7 +61,8 @@ pub struct Profile {
 }
 
 /// An account to be made in the stand-in for the platform.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct NewAccount {
     /// Id to give it; drawn where none is given. The same id again gives the first account.
     pub id: Option<Uuid>,
@@ -79,18 +80,23 @@ impl std::fmt::Debug for NewAccount {
 }
 
 /// What to change of the own profile. `None` leaves a field as it is; `Some(None)` empties it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ProfileChanges {
     /// Name that others see.
+    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
     /// Picture.
+    #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub avatar_url: Option<Option<String>>,
     /// A few words.
+    #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub bio: Option<Option<String>>,
 }
 
 /// Whether an account bears the badge of somebody whom the service knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Badge {
     /// It does.
     Verified,

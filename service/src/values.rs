@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Error;
 
@@ -65,6 +65,24 @@ impl fmt::Display for JoinCode {
     }
 }
 
+/// Reads a field of a change that may be emptied: absent leaves it as it is, `null` empties it.
+pub(crate) fn nullable<'de, T, D>(field: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(field).map(Some)
+}
+
+/// Reads a field of a change that cannot be emptied: absent leaves it as it is, `null` is an error.
+pub(crate) fn given<'de, T, D>(field: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(field).map(Some)
+}
+
 /// A whole number within bounds, with the conversions that an input needs.
 macro_rules! bounded {
     ($(#[$doc:meta])* $name:ident, $low:literal to $high:literal, $field:literal, $rule:literal) => {
@@ -115,6 +133,15 @@ macro_rules! bounded {
         impl From<$name> for i32 {
             fn from(value: $name) -> i32 {
                 value.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self, Error> {
+                let number = text.trim().parse().map_err(|_| Error::InvalidValue { field: $field, rule: $rule })?;
+                Self::new(number)
             }
         }
 

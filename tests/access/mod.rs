@@ -13,6 +13,7 @@ use crate::{
 mod roles;
 mod rows;
 mod scene;
+mod twice;
 
 /// What came of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,8 +48,9 @@ const INTRODUCTION: &str = "# Access\n\n\
     `SPARC_WRITE_DOCS=1 cargo test --test integration access` writes it anew; read the difference before it is committed.\n\
     Who may call which operation of the service, and what the others are told, is [api.md](api.md).\n\n\
     A **visitor** is `anon`, everybody else but the **service** (`service_role`) is `authenticated`. The **player** sits at the\n\
-    table, the one who **left** did; the **retired** one left too, and the character that was played is retired. The **Seer**\n\
-    runs the table and made its adventure; the **stranger** has neither part in it.\n\n\
+    table, the one who **left** did; the **retired** one left too, and the character that was played is retired. The Seer took\n\
+    the **removed** one's seat away. The **closed** one sat there until the account was closed, and still has a token. The\n\
+    **Seer** runs the table and made its adventure, the **other Seer** runs another; the **stranger** has no part in it.\n\n\
     A letter is an attempt that was done. In brackets, access lets it through and a rule of the game refuses it: a limit, the\n\
     status machine, history that would tear. An empty cell: row security or a privilege says no.\n";
 

@@ -82,6 +82,7 @@ pub async fn write(scene: &Scene, page: &mut String) {
     }
     write_seats(scene, page).await;
     write_rolls(scene, page).await;
+    write_elsewhere(scene, page).await;
     write_archive(scene, page).await;
 }
 
@@ -117,7 +118,8 @@ async fn write_characters(scene: &Scene, page: &mut String) {
     title(
         page,
         "characters",
-        "r: sees it, u: changes its name, h: wounds it, x: gives it experience, t: retires it or brings it back, d: deletes it.",
+        "r: sees it, u: changes its name, h: wounds it, w: wounds it by the function, x: gives it experience, t: retires it or\n\
+         brings it back, d: deletes it.",
     );
     rows(scene, page, "own, never played", of_character(|actor| actor.spare)).await;
     rows(
@@ -127,7 +129,7 @@ async fn write_characters(scene: &Scene, page: &mut String) {
         of_character(|actor| actor.character),
     )
     .await;
-    for name in ["player", "left", "retired", "stranger"] {
+    for name in ["player", "left", "retired", "removed", "closed", "stranger"] {
         let id = scene.actor(name).character;
         rows(scene, page, &format!("the one of: {name}"), of_character(move |_| id)).await;
     }
@@ -147,6 +149,7 @@ fn of_character<'a>(of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Tries<'a>
         'r' => |actor| format!("SELECT FROM characters WHERE id = '{}'", of(actor)),
         'u' => |actor| format!("UPDATE characters SET name = 'Renamed' WHERE id = '{}'", of(actor)),
         'h' => |actor| format!("UPDATE characters SET hit_points = 0 WHERE id = '{}'", of(actor)),
+        'w' => |actor| format!("SELECT * FROM private.change_hit_points('{}', -1)", of(actor)),
         'x' => |actor| format!("UPDATE characters SET experience = 5 WHERE id = '{}'", of(actor)),
         't' => |actor| format!(
             "UPDATE characters SET retired_at = CASE WHEN retired_at IS NULL THEN now() END WHERE id = '{}'", of(actor)),
@@ -197,10 +200,10 @@ async fn write_seats(scene: &Scene, page: &mut String) {
         page,
         "session_players",
         "r: sees the player's seat, j: takes a new seat (the visitor and the service: the stranger's), s: seats the stranger,\n\
-         a: leaves, or comes back to, the own seat, k: removes the player, c: changes the own character, x: the player's, h: gives\n\
-         oneself the heroic save back, d: deletes the player's seat.",
+         a: leaves, or comes back to, the own seat, k: removes the player, b: brings back who was removed, l: lets them come back,\n\
+         c: changes the own character, x: the player's, h: gives oneself the heroic save back, d: deletes the player's seat.",
     );
-    let (player, stranger) = (scene.actor("player"), scene.actor("stranger"));
+    let (player, stranger, removed) = (scene.actor("player"), scene.actor("stranger"), scene.actor("removed"));
     for Game { name, id, .. } in &scene.games {
         let with = |set: &str, whose: Uuid| {
             format!("UPDATE session_players SET {set} WHERE session_id = '{id}' AND user_id = '{whose}'")
@@ -211,6 +214,8 @@ async fn write_seats(scene: &Scene, page: &mut String) {
             's' => |_| seat(*id, stranger.id, stranger.character),
             'a' => |actor| with("is_active = NOT is_active", actor.id),
             'k' => |_| with("is_active = false", player.id),
+            'b' => |_| with("is_active = true", removed.id),
+            'l' => |_| with("removed_at = NULL", removed.id),
             'c' => |actor| with(&format!("character_id = '{}'", actor.spare), actor.id),
             'x' => |_| with(&format!("character_id = '{}'", player.spare), player.id),
             'h' => |actor| with("heroic_saves_used = 0", account(scene, actor).id),
@@ -250,6 +255,25 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
             'f' => |_| insert_event("dice_rolled"),
             'w' => |_| format!("UPDATE session_events SET payload = '{{}}' WHERE id = '{event}'"),
             'b' => |_| format!("DELETE FROM session_events WHERE id = '{event}'"),
+        ];
+        rows(scene, page, name, tries).await;
+    }
+}
+
+/// What a Seer may do to a character that never sat in a session of theirs.
+async fn write_elsewhere(scene: &Scene, page: &mut String) {
+    title(
+        page,
+        "Of the other Seer's session, characters that never sat there",
+        "s: seats the player there, g: seats the stranger there, p: rolls there for the player's character, o: for the own.",
+    );
+    let (player, stranger) = (scene.actor("player"), scene.actor("stranger"));
+    for (name, id) in ["waiting", "active"].into_iter().zip(scene.elsewhere) {
+        let tries = tries![
+            's' => |_| seat(id, player.id, player.spare),
+            'g' => |_| seat(id, stranger.id, stranger.spare),
+            'p' => |_| roll(id, player.character),
+            'o' => |actor| roll(id, account(scene, actor).spare),
         ];
         rows(scene, page, name, tries).await;
     }

@@ -6,7 +6,8 @@ use crate::world::{Person, Player, World, seat};
 
 pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
-pub const ACTORS: [&str; 7] = ["visitor", "stranger", "player", "left", "retired", "Seer", "service"];
+pub const ACTORS: [&str; 10] =
+    ["visitor", "stranger", "player", "left", "retired", "removed", "closed", "other Seer", "Seer", "service"];
 
 /// Somebody who tries.
 pub struct Actor {
@@ -31,6 +32,8 @@ pub struct Scene {
     /// In the order of [`ACTORS`].
     pub actors: Vec<Actor>,
     pub games: Vec<Game>,
+    /// Of another Seer, where a player sits who has no other part in anything: waiting and active.
+    pub elsewhere: [Uuid; 2],
     /// Public and private.
     pub archived: [Uuid; 2],
     /// The Seer's, by status, each with a creature; those that were played cannot go.
@@ -43,7 +46,8 @@ impl Scene {
         let world = World::new().await;
         let owner = world.owner();
         let mut people = Vec::new();
-        for _ in 0..5 {
+        // From the stranger to the Seer, in the order of the actors.
+        for _ in 1..ACTORS.len() - 1 {
             people.push((world.player().await, Uuid::nil()));
         }
         for (player, spare) in &mut people {
@@ -51,7 +55,7 @@ impl Scene {
             let tutorial = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id);
             owner.exec(&tutorial).await.unwrap();
         }
-        let seer = people[4].0.id;
+        let seer = people[7].0.id;
 
         let mut adventures = Vec::new();
         for (name, status) in [
@@ -85,6 +89,17 @@ impl Scene {
         assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(2));
         let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", people[3].0.character);
         owner.exec(&retire).await.unwrap();
+        let mut elsewhere = [Uuid::nil(); 2];
+        for (active, id) in [false, true].into_iter().zip(&mut elsewhere) {
+            *id = session(&world, people[6].0.id, adventure, true).await;
+            let guest = world.player().await;
+            owner.exec(&seat(*id, guest.id, guest.character)).await.unwrap();
+            if active {
+                owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{id}'")).await.unwrap();
+            }
+        }
+        let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", people[5].0.id);
+        owner.exec(&close).await.unwrap();
 
         let nobody = |person: Person| Actor { person, id: Uuid::nil(), character: Uuid::nil(), spare: Uuid::nil() };
         let mut actors = vec![nobody(world.visitor())];
@@ -94,7 +109,7 @@ impl Scene {
             actors.push(Actor { person: player.person, id: player.id, character: player.character, spare });
         }
         actors.push(nobody(world.service()));
-        Self { world, actors, games, archived, adventures, creature }
+        Self { world, actors, games, elsewhere, archived, adventures, creature }
     }
 
     pub fn actor(&self, name: &str) -> &Actor {
@@ -103,23 +118,31 @@ impl Scene {
     }
 }
 
-/// A table where the second sits, and the third and fourth did.
+async fn session(world: &World, seer: Uuid, adventure: Uuid, public: bool) -> Uuid {
+    let sql = format!(
+        "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', {public}) RETURNING id"
+    );
+    world.owner().value(&sql).await.unwrap()
+}
+
+/// A session where the player sits; others left, were removed, and close their account later.
 async fn game(world: &World, people: &[(Player, Uuid)], adventure: Uuid, public: bool, status: &'static str) -> Game {
     let owner = world.owner();
-    let [_, (player, _), (left, _), (retired, _), (seer, _)] = people else { unreachable!() };
-    let sql = format!(
-        "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{}', '{adventure}', {public}) RETURNING id",
-        seer.id
-    );
-    let id: Uuid = owner.value(&sql).await.unwrap();
-    for sits in [player, left, retired] {
+    let [_, (player, _), (left, _), (retired, _), (removed, _), (closed, _), _, (seer, _)] = people else {
+        unreachable!()
+    };
+    let id = session(world, seer.id, adventure, public).await;
+    for sits in [player, closed] {
         owner.exec(&seat(id, sits.id, sits.character)).await.unwrap();
     }
-    let leave = format!(
-        "UPDATE session_players SET is_active = false WHERE session_id = '{id}' AND user_id IN ('{}', '{}')",
-        left.id, retired.id
-    );
-    owner.exec(&leave).await.unwrap();
+    for (sits, by) in [(left, &left.person), (retired, &retired.person), (removed, &seer.person)] {
+        owner.exec(&seat(id, sits.id, sits.character)).await.unwrap();
+        let leave = format!(
+            "UPDATE session_players SET is_active = false WHERE session_id = '{id}' AND user_id = '{}'",
+            sits.id
+        );
+        assert_eq!(by.exec(&leave).await, Ok(1));
+    }
     // In the future, where a heroic save is never too late.
     let roll = world.roll(id, player.character, "{1,2}", 10, -3600).await;
     let event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");

@@ -1,6 +1,6 @@
 //! The rules of the game in plain Rust, as the design says them, with nothing of the schema's code in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
@@ -44,6 +44,8 @@ pub struct Seat {
     pub active: bool,
     /// The encounter in which its heroic save was used, while it counts.
     pub saved: Option<u32>,
+    /// Until the Seer lets the player come back.
+    pub removed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +64,8 @@ pub struct Session {
     pub version: u32,
     pub events: BTreeMap<&'static str, u32>,
     pub archived: bool,
+    /// With the adventure that it was no history of.
+    pub gone: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +95,16 @@ impl Session {
 
     pub fn is_over(&self) -> bool {
         matches!(self.status, "completed" | "cancelled")
+    }
+
+    /// Whether it can still be played, and its rows be written.
+    pub fn is_live(&self) -> bool {
+        !self.gone && !self.archived && !self.is_over()
+    }
+
+    /// Whether somebody but its Seer ever had a seat.
+    pub fn was_played(&self) -> bool {
+        self.seats.keys().any(|player| *player != self.seer)
     }
 
     pub fn waits(&self) -> bool {
@@ -124,19 +138,22 @@ impl Game {
         Uuid::from_u128(0x5bac_0000_0000_4000_8000_0000_0000_0000 << 64 | self.ids)
     }
 
+    /// What every write of a closed account is answered, whatever it would reach.
+    pub fn open(&self, me: usize) -> Result<(), &'static str> {
+        if self.people[me].closed { Err("account_closed") } else { Ok(()) }
+    }
+
     fn living(&self, owner: usize) -> usize {
         self.characters.iter().filter(|hero| hero.owner == owner && !hero.retired && !hero.gone).count()
     }
 
     pub fn create_character(&mut self, me: usize, id: Uuid, name: u8) -> Answer {
-        if self.people[me].closed {
-            return Err("account_closed");
+        self.open(me)?;
+        if self.characters.iter().any(|hero| hero.owner == me && hero.name == name && !hero.gone) {
+            return Err("character_name_taken");
         }
         if self.living(me) >= 10 {
             return Err("character_limit_reached");
-        }
-        if self.characters.iter().any(|hero| hero.owner == me && hero.name == name && !hero.gone) {
-            return Err("character_name_taken");
         }
         let hit_points = self.hit_points;
         self.characters.push(Character { id, owner: me, name, retired: false, hit_points, gone: false });
@@ -144,13 +161,12 @@ impl Game {
     }
 
     pub fn retire(&mut self, me: usize, hero: usize) -> Answer {
+        self.open(me)?;
         if self.characters[hero].owner != me || self.characters[hero].gone {
             return Ok(false);
         }
         let sits = |session: &Session| {
-            !session.archived
-                && !session.is_over()
-                && session.seats.values().any(|seat| seat.active && seat.hero == hero)
+            session.is_live() && session.seats.values().any(|seat| seat.active && seat.hero == hero)
         };
         if !self.characters[hero].retired && self.sessions.iter().any(sits) {
             return Err("character_seated");
@@ -160,27 +176,25 @@ impl Game {
     }
 
     pub fn bring_back(&mut self, me: usize, hero: usize) -> Answer {
+        self.open(me)?;
         if self.characters[hero].owner != me || self.characters[hero].gone {
             return Ok(false);
         }
-        if self.characters[hero].retired {
-            if self.people[me].closed {
-                return Err("account_closed");
-            }
-            if self.living(me) >= 10 {
-                return Err("character_limit_reached");
-            }
+        if self.characters[hero].retired && self.living(me) >= 10 {
+            return Err("character_limit_reached");
         }
         self.characters[hero].retired = false;
         Ok(true)
     }
 
     pub fn delete_character(&mut self, me: usize, hero: usize) -> Answer {
+        self.open(me)?;
         if self.characters[hero].owner != me || self.characters[hero].gone {
             return Ok(false);
         }
-        let seated = self.sessions.iter().any(|session| session.seats.values().any(|seat| seat.hero == hero));
-        if seated || self.rolls.iter().any(|roll| roll.hero == Some(hero)) {
+        let there = |session: &Session| !session.gone && session.seats.values().any(|seat| seat.hero == hero);
+        let rolled = |roll: &Roll| roll.hero == Some(hero) && !self.sessions[roll.session].gone;
+        if self.sessions.iter().any(there) || self.rolls.iter().any(rolled) {
             return Err("has_history");
         }
         self.characters[hero].gone = true;
@@ -188,8 +202,9 @@ impl Game {
     }
 
     pub fn wound(&mut self, me: usize, hero: usize, points: i32) -> Answer {
+        self.open(me)?;
         let runs = |session: &Session| {
-            !session.archived
+            session.is_live()
                 && session.seer == me
                 && matches!(session.status, "active" | "paused")
                 && session.seats.values().any(|seat| seat.active && seat.hero == hero)
@@ -204,15 +219,13 @@ impl Game {
     }
 
     pub fn create_session(&mut self, me: usize, id: Uuid, adventure: usize, public: bool) -> Answer {
-        if self.people[me].closed {
-            return Err("account_closed");
-        }
         let plays = &self.adventures[adventure];
-        if plays.gone {
-            return Err("not_found");
-        }
-        if plays.status != "published" && plays.creator != me {
+        if plays.gone || (plays.status != "published" && plays.creator != me) {
             return Err("adventure_not_playable");
+        }
+        self.open(me)?;
+        if self.sessions.iter().filter(|session| session.seer == me && session.is_live()).count() >= 20 {
+            return Err("session_limit_reached");
         }
         self.sessions.push(Session {
             id,
@@ -229,18 +242,26 @@ impl Game {
             version: 0,
             events: BTreeMap::new(),
             archived: false,
+            gone: false,
         });
         Ok(true)
     }
 
     /// The session, where the one who asks runs it.
-    pub fn run_by(&mut self, me: usize, session: usize) -> Option<&mut Session> {
+    pub fn run_by(&mut self, me: usize, session: usize) -> Result<Option<&mut Session>, &'static str> {
+        self.open(me)?;
         let session = &mut self.sessions[session];
-        (session.seer == me && !session.archived).then_some(session)
+        Ok((session.seer == me && !session.archived && !session.gone).then_some(session))
+    }
+
+    pub fn show(&mut self, me: usize, session: usize, public: bool) -> Answer {
+        let Some(session) = self.run_by(me, session)? else { return Ok(false) };
+        session.public = public;
+        Ok(true)
     }
 
     pub fn resize(&mut self, me: usize, session: usize, size: usize) -> Answer {
-        let Some(session) = self.run_by(me, session) else { return Ok(false) };
+        let Some(session) = self.run_by(me, session)? else { return Ok(false) };
         if size < session.taken() {
             return Err("seats_are_taken");
         }
@@ -249,16 +270,19 @@ impl Game {
     }
 
     pub fn change_status(&mut self, me: usize, session: usize, to: &'static str) -> Answer {
-        let Some(changed) = self.run_by(me, session) else { return Ok(false) };
+        let Some(changed) = self.run_by(me, session)? else { return Ok(false) };
         if !changed.goes(to) {
             return Err("illegal_transition");
         }
         if changed.status == to {
             return Ok(true);
         }
+        if to == "active" && changed.taken() == 0 {
+            return Err("session_has_no_player");
+        }
         changed.status = to;
         changed.tell("session_status");
-        if to == "completed" {
+        if to == "completed" && changed.was_played() {
             let (seer, adventure) = (changed.seer, changed.adventure);
             let players: Vec<usize> = changed.seats.keys().copied().collect();
             self.people[seer].run += 1;
@@ -271,7 +295,7 @@ impl Game {
     }
 
     pub fn set_encounter(&mut self, me: usize, session: usize, to: Option<u8>) -> Answer {
-        let Some(session) = self.run_by(me, session) else { return Ok(false) };
+        let Some(session) = self.run_by(me, session)? else { return Ok(false) };
         if session.encounter != to {
             session.encounter = to;
             session.encounters += 1;
@@ -282,7 +306,7 @@ impl Game {
     }
 
     pub fn set_scene(&mut self, me: usize, session: usize, to: Option<u8>) -> Answer {
-        let Some(session) = self.run_by(me, session) else { return Ok(false) };
+        let Some(session) = self.run_by(me, session)? else { return Ok(false) };
         if session.scene != to {
             session.scene = to;
             session.tell("scene_changed");
@@ -291,7 +315,7 @@ impl Game {
     }
 
     pub fn set_state(&mut self, me: usize, session: usize, to: u8) -> Answer {
-        let Some(session) = self.run_by(me, session) else { return Ok(false) };
+        let Some(session) = self.run_by(me, session)? else { return Ok(false) };
         if session.state != to {
             session.state = to;
             session.version += 1;
@@ -301,80 +325,47 @@ impl Game {
     }
 
     pub fn send(&mut self, me: usize, session: usize, servers: bool) -> Answer {
-        let session = &mut self.sessions[session];
-        let sits = session.seats.get(&me).is_some_and(|seat| seat.active);
-        if servers || session.archived || !(session.seer == me || sits) {
+        let at = &self.sessions[session];
+        let sits = at.seats.get(&me).is_some_and(|seat| seat.active);
+        if servers || at.archived || at.gone || !(at.seer == me || sits) {
             return Err("not_allowed");
         }
-        session.tell("client.wave");
+        self.open(me)?;
+        self.sessions[session].tell("client.wave");
         Ok(true)
     }
 
-    pub fn set_adventure(&mut self, me: usize, adventure: usize, to: &'static str) -> Answer {
-        let closed = self.people[me].closed;
-        let adventure = &mut self.adventures[adventure];
-        if adventure.gone || adventure.creator != me {
-            return Ok(false);
-        }
-        if closed && to != adventure.status && to != "archived" {
-            return Err("account_closed");
-        }
-        if to == "published" && !adventure.valid {
-            return Err("adventure_invalid");
-        }
-        adventure.status = to;
-        Ok(true)
-    }
-
-    pub fn delete_adventure(&mut self, me: usize, adventure: usize) -> Answer {
-        if self.adventures[adventure].gone || self.adventures[adventure].creator != me {
-            return Ok(false);
-        }
-        if self.sessions.iter().any(|session| session.adventure == adventure) {
-            return Err("has_history");
-        }
-        self.adventures[adventure].gone = true;
-        Ok(true)
-    }
-
-    pub fn create_adventure(&mut self, me: usize, id: Uuid) -> Answer {
-        if self.people[me].closed {
-            return Err("account_closed");
-        }
-        let adventure =
-            Adventure { id, creator: me, status: "draft", valid: false, played: 0, creature: None, gone: false };
-        self.adventures.push(adventure);
-        Ok(true)
-    }
-
-    /// Soft deletion: the seats at live tables are left, what waits is cancelled, drafts go.
+    /// Soft deletion: seats in live sessions are given up, live sessions are cancelled, drafts without history go.
     pub fn close(&mut self, me: usize) -> Answer {
         if self.people[me].closed {
             return Ok(true);
         }
         self.people[me].closed = true;
-        for session in self.sessions.iter_mut().filter(|session| !session.archived && !session.is_over()) {
+        for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
             if let Some(seat) = session.seats.get_mut(&me).filter(|seat| seat.active) {
                 seat.active = false;
                 session.tell("player_left");
             }
-            if session.seer == me && session.waits() {
+            if session.seer == me {
                 session.status = "cancelled";
                 session.tell("session_status");
             }
         }
-        let played: BTreeSet<usize> = self.sessions.iter().map(|session| session.adventure).collect();
-        for (place, adventure) in self.adventures.iter_mut().enumerate() {
+        for place in 0..self.adventures.len() {
+            let adventure = &self.adventures[place];
             if adventure.creator == me && adventure.status == "draft" && !adventure.gone {
-                adventure.gone = !played.contains(&place);
-                adventure.status = "archived";
+                if self.has_history(place) {
+                    self.adventures[place].status = "archived";
+                } else {
+                    self.remove_adventure(place);
+                }
             }
         }
         Ok(true)
     }
 
     pub fn archive(&mut self) -> Answer {
-        for session in self.sessions.iter_mut().filter(|session| session.status == "completed") {
+        for session in self.sessions.iter_mut().filter(|session| session.is_over() && !session.gone) {
             session.archived = true;
         }
         Ok(true)

@@ -33,7 +33,8 @@ const CLOSED: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'character', id, user_id, name, retired_at IS NOT NULL, hit_points) FROM public.characters
     UNION ALL
-    SELECT concat_ws(' ', 'seat', session_id, user_id, character_id, is_active, heroic_saves_used) FROM public.session_players
+    SELECT concat_ws(' ', 'seat', session_id, user_id, character_id, is_active, heroic_saves_used, removed_at IS NOT NULL)
+    FROM public.session_players
     UNION ALL
     SELECT concat_ws(' ', 'roll', id, session_id, coalesce(character_id::text, '-'), success, coalesce(original_roll_id::text, '-'))
     FROM public.dice_rolls
@@ -96,7 +97,7 @@ impl Game {
             lines.push(format!("character {id} {owner} Hero {name} {retired} {}", character.hit_points));
         }
         let or_none = |text: Option<u8>| text.map_or("-".to_owned(), |text| text.to_string());
-        for session in &self.sessions {
+        for session in self.sessions.iter().filter(|session| !session.gone) {
             let mine = match eyes {
                 Eyes::Visitor => false,
                 Eyes::Service => true,
@@ -124,7 +125,8 @@ impl Game {
                 lines.push(if session.archived {
                     format!("archived seat {id} {player} {hero} {active}")
                 } else {
-                    format!("seat {id} {player} {hero} {active} {}", u8::from(seat.saved.is_some()))
+                    let (saved, removed) = (u8::from(seat.saved.is_some()), flag(seat.removed));
+                    format!("seat {id} {player} {hero} {active} {saved} {removed}")
                 });
             }
             if mine && !session.archived {

@@ -36,6 +36,7 @@ pub enum Act {
     Join { session: Pick, hero: Pick },
     Sit { session: Pick, player: Pick, hero: Pick },
     Active { session: Pick, player: Pick, active: bool },
+    Readmit { session: Pick, player: Pick },
     Change { session: Pick, player: Pick, hero: Pick },
     Roll { session: Pick, hero: Pick },
     RollCreature { session: Pick, adventure: Pick },
@@ -70,6 +71,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         6 => (pick(), pick(), pick()).prop_map(|(session, player, hero)| Act::Sit { session, player, hero }),
         4 => (pick(), pick(), any::<bool>())
             .prop_map(|(session, player, active)| Act::Active { session, player, active }),
+        2 => (pick(), pick()).prop_map(|(session, player)| Act::Readmit { session, player }),
         3 => (pick(), pick(), pick()).prop_map(|(session, player, hero)| Act::Change { session, player, hero }),
         8 => (pick(), pick()).prop_map(|(session, hero)| Act::Roll { session, hero }),
         2 => (pick(), pick()).prop_map(|(session, adventure)| Act::RollCreature { session, adventure }),
@@ -193,8 +195,7 @@ impl Step {
                 let place = session(game, pick)?;
                 let me = or_seer(place, game);
                 let told = asked.sql(game, me, &of_session(place, format!("is_public = {public}"), game)).await;
-                let changed = game.run_by(me, place).map(|session| session.public = public);
-                (told, Ok(changed.is_some()))
+                (told, game.show(me, place, public))
             }
             Act::Resize { session: pick, size } => {
                 let place = session(game, pick)?;
@@ -215,7 +216,9 @@ impl Step {
                      public.archived_sessions) AS every WHERE id = '{}'",
                     game.sessions[place].id
                 );
-                let code: String = sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(asked.pool).await.unwrap();
+                // One that went with its adventure has none.
+                let code = sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(asked.pool).await.unwrap();
+                let code: String = code.unwrap_or_else(|| "ZZZZZZ".to_owned());
                 let code: JoinCode = code.parse().unwrap();
                 let me_there = asked.sparc.as_user(game.people[me].id);
                 let told = me_there.sessions().join(&code, game.characters[hero].id).await;
@@ -244,6 +247,16 @@ impl Step {
                     game.sessions[place].id, game.people[player].id
                 );
                 (asked.sql(game, me, &sql).await, game.set_active(me, place, player, active))
+            }
+            Act::Readmit { session: pick, player } => {
+                let place = session(game, pick)?;
+                let player = seated(game, place, player)?;
+                let me = or_seer(place, game);
+                let sql = format!(
+                    "UPDATE public.session_players SET removed_at = NULL WHERE session_id = '{}' AND user_id = '{}'",
+                    game.sessions[place].id, game.people[player].id
+                );
+                (asked.sql(game, me, &sql).await, game.readmit(me, place, player))
             }
             Act::Change { session: pick, player, hero: of } => {
                 let place = session(game, pick)?;
@@ -346,7 +359,7 @@ impl Step {
                 (told.map(|()| true).map_err(|error| error.code()), game.close(me))
             }
             Act::Archive => {
-                let old = "UPDATE public.sessions SET ended_at = now() - INTERVAL '1 year' WHERE status = 'completed'";
+                let old = "UPDATE public.sessions SET ended_at = now() - INTERVAL '1 year' WHERE status IN ('completed', 'cancelled')";
                 raw_sql(old).execute(asked.pool).await.unwrap();
                 let told = asked.sparc.as_service().maintenance().archive_sessions(Run::default(), |_| ()).await;
                 (told.map(|_| true).map_err(|error| error.code()), game.archive())

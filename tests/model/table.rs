@@ -2,132 +2,157 @@
 
 use uuid::Uuid;
 
-use super::game::{Answer, Game, Roll, Seat};
+use super::game::{Answer, Game, Roll, Seat, Session};
 
 impl Game {
-    /// What the seat itself demands, whoever asks: that the session lives, that there is one, and that the character is a
-    /// living one of the player's.
-    fn sit_down(&self, session: usize, player: usize, hero: usize) -> Result<(), &'static str> {
+    /// What a seat that is taken demands, once row security and the foreign keys have let it through.
+    fn take(&self, session: usize, player: usize, hero: usize) -> Result<(), &'static str> {
         let at = &self.sessions[session];
-        let sits = at.seats.get(&player).is_some_and(|seat| seat.active);
         if at.is_over() {
             return Err("session_over");
         }
-        if !sits && at.taken() >= at.size {
+        if at.taken() >= at.size {
             return Err("session_full");
         }
-        self.brings(player, hero)?;
-        if self.people[player].closed { Err("account_closed") } else { Ok(()) }
-    }
-
-    fn brings(&self, player: usize, hero: usize) -> Result<(), &'static str> {
-        let hero = &self.characters[hero];
-        if hero.gone {
-            return Err("not_found");
-        }
-        if hero.owner != player {
+        let character = &self.characters[hero];
+        if character.owner != player {
             return Err("character_not_yours");
         }
-        if hero.retired { Err("character_retired") } else { Ok(()) }
+        if character.retired {
+            return Err("character_retired");
+        }
+        let sits = |session: &&Session| session.is_live() && session.seats.get(&player).is_some_and(|seat| seat.active);
+        if self.sessions.iter().filter(sits).count() >= 20 { Err("seat_limit_reached") } else { Ok(()) }
     }
 
-    /// A seat taken by a row of one's own: the lobby's way, and the Seer's.
+    /// A seat taken by a row of one's own.
     pub fn sit(&mut self, me: usize, session: usize, player: usize, hero: usize) -> Answer {
-        if self.sessions[session].archived {
+        let at = &self.sessions[session];
+        if !at.is_live() || player != me || !at.waits() || !(at.public || at.seer == me) {
             return Err("not_allowed");
         }
-        match self.sit_down(session, player, hero) {
-            // A character that is not there is found missing last.
-            Ok(()) | Err("not_found") => {}
-            Err(code) => return Err(code),
-        }
-        if self.characters[hero].gone && self.people[player].closed {
-            return Err("account_closed");
-        }
-        let at = &mut self.sessions[session];
-        if !(at.seer == me || (player == me && at.public && at.waits())) {
-            return Err("not_allowed");
-        }
+        self.open(me)?;
         if at.seats.contains_key(&player) {
             return Err("id_conflict");
         }
         if self.characters[hero].gone {
             return Err("not_found");
         }
-        at.seats.insert(player, Seat { hero, active: true, saved: None });
+        self.take(session, player, hero)?;
+        let at = &mut self.sessions[session];
+        at.seats.insert(player, Seat { hero, active: true, saved: None, removed: false });
         at.tell("player_joined");
         Ok(true)
     }
 
-    /// By its code: a new seat before the start, the old one as long as the session lives.
+    /// By its code: a new seat before the start, the old one as long as the session lives and the Seer did not take it away.
     pub fn join(&mut self, me: usize, session: usize, hero: usize) -> Answer {
+        self.open(me)?;
         let at = &self.sessions[session];
-        if at.archived {
+        if at.archived || at.gone {
             return Err("no_such_code");
         }
         match at.seats.get(&me) {
             Some(seat) if seat.active => return Ok(true),
-            Some(_) => {}
+            Some(seat) => {
+                if !self.characters[hero].gone && self.characters[hero].owner != me && seat.hero != hero {
+                    return Err("character_not_yours");
+                }
+                if at.is_over() {
+                    return Err("session_over");
+                }
+                if seat.removed {
+                    return Err("player_removed");
+                }
+            }
             None if matches!(at.status, "active" | "paused") => return Err("session_started"),
             None => {}
         }
-        match self.sit_down(session, me, hero) {
-            Err("not_found") if self.people[me].closed => return Err("account_closed"),
-            outcome => outcome?,
+        if self.characters[hero].gone {
+            return Err("not_found");
         }
+        self.take(session, me, hero)?;
         let at = &mut self.sessions[session];
-        let seat = at.seats.entry(me).or_insert(Seat { hero, active: true, saved: None });
+        let seat = at.seats.entry(me).or_insert(Seat { hero, active: true, saved: None, removed: false });
         seat.hero = hero;
         seat.active = true;
         at.tell("player_joined");
         Ok(true)
     }
 
-    /// Leaves or comes back, removes or takes back.
-    pub fn set_active(&mut self, me: usize, session: usize, player: usize, active: bool) -> Answer {
+    /// The seat of that player, where the one who asks may change it at all.
+    fn seat_for(&self, me: usize, session: usize, player: usize) -> Result<Option<&Seat>, &'static str> {
+        self.open(me)?;
         let at = &self.sessions[session];
-        let Some(seat) = at.seats.get(&player) else { return Ok(false) };
-        if at.archived || !(player == me || at.seer == me) {
-            return Ok(false);
-        }
-        if seat.active == active {
-            return Ok(true);
-        }
-        if active {
-            self.sit_down(session, player, seat.hero)?;
-        } else if at.is_over() {
-            return Err("session_over");
+        let there = !at.archived && !at.gone && (player == me || at.seer == me);
+        Ok(at.seats.get(&player).filter(|_| there))
+    }
+
+    /// Leaves or comes back; the Seer removes.
+    pub fn set_active(&mut self, me: usize, session: usize, player: usize, active: bool) -> Answer {
+        let Some(seat) = self.seat_for(me, session, player)? else { return Ok(false) };
+        let changes = seat.active != active;
+        if changes {
+            if self.sessions[session].is_over() {
+                return Err("session_over");
+            }
+            if active {
+                if player != me {
+                    return Err("not_your_choice");
+                }
+                if seat.removed {
+                    return Err("player_removed");
+                }
+                self.take(session, player, seat.hero)?;
+            }
         }
         let at = &mut self.sessions[session];
         if let Some(seat) = at.seats.get_mut(&player) {
             seat.active = active;
+            seat.removed |= !active && player != me;
         }
-        at.tell(if active { "player_joined" } else { "player_left" });
+        if changes {
+            at.tell(if active { "player_joined" } else { "player_left" });
+        }
+        Ok(true)
+    }
+
+    /// The Seer lets somebody come back.
+    pub fn readmit(&mut self, me: usize, session: usize, player: usize) -> Answer {
+        let Some(seat) = self.seat_for(me, session, player)? else { return Ok(false) };
+        if seat.removed && player == me {
+            return Err("player_removed");
+        }
+        if let Some(seat) = self.sessions[session].seats.get_mut(&player) {
+            seat.removed = false;
+        }
         Ok(true)
     }
 
     pub fn change_character(&mut self, me: usize, session: usize, player: usize, hero: usize) -> Answer {
-        let at = &self.sessions[session];
-        let Some(seat) = at.seats.get(&player) else { return Ok(false) };
-        if at.archived || !(player == me || at.seer == me) {
-            return Ok(false);
-        }
+        let Some(seat) = self.seat_for(me, session, player)? else { return Ok(false) };
         if seat.hero == hero {
             return Ok(true);
+        }
+        let (at, character) = (&self.sessions[session], &self.characters[hero]);
+        if player == me && character.owner != player && !character.gone {
+            return Err("character_not_yours");
         }
         if at.is_over() {
             return Err("session_over");
         }
+        if player != me {
+            return Err("not_your_choice");
+        }
+        if character.gone {
+            return Err("not_found");
+        }
         if seat.active && !at.waits() {
             return Err("session_started");
         }
-        if seat.active && player != me {
-            return Err("not_your_choice");
-        }
-        match self.brings(player, hero) {
-            // Where nobody sits, one who is retired may be named.
-            Err("character_retired") if !seat.active => {}
-            outcome => outcome?,
+        // Where nobody sits, one who is retired may be named.
+        if seat.active && character.retired {
+            return Err("character_retired");
         }
         if let Some(seat) = self.sessions[session].seats.get_mut(&player) {
             seat.hero = hero;
@@ -137,7 +162,7 @@ impl Game {
 
     fn may_roll(&self, me: usize, session: usize, hero: Option<usize>) -> bool {
         let at = &self.sessions[session];
-        if at.archived || at.status != "active" {
+        if !at.is_live() || at.status != "active" {
             return false;
         }
         let Some(hero) = hero else { return at.seer == me };
@@ -149,12 +174,12 @@ impl Game {
 
     /// By a character, or by the creature of an adventure.
     pub fn roll(&mut self, me: usize, id: Uuid, session: usize, hero: Option<usize>, creature_of: usize) -> Answer {
-        let at = &self.sessions[session];
-        if hero.is_none() && (at.archived || at.adventure != creature_of || self.adventures[creature_of].gone) {
-            return Err("creature_not_in_adventure");
-        }
         if !self.may_roll(me, session, hero) {
             return Err("not_allowed");
+        }
+        self.open(me)?;
+        if hero.is_none() && (self.sessions[session].adventure != creature_of || self.adventures[creature_of].gone) {
+            return Err("creature_not_in_adventure");
         }
         self.rolls.push(Roll { id, session, hero, success: false, saves: None });
         self.sessions[session].tell("dice_rolled");
@@ -164,24 +189,24 @@ impl Game {
     pub fn save(&mut self, me: usize, id: Uuid, first: usize) -> Answer {
         let roll = &self.rolls[first];
         let (session, at) = (roll.session, &self.sessions[roll.session]);
-        if at.archived || !at.is_of(me) {
+        if at.archived || at.gone || !at.is_of(me) {
             return Err("not_found");
+        }
+        if !self.may_roll(me, session, roll.hero) {
+            return Err("not_allowed");
+        }
+        if self.rolls.iter().any(|save| save.saves == Some(first)) {
+            return Err("roll_already_saved");
         }
         let Some(hero) = roll.hero.filter(|_| roll.saves.is_none()) else { return Err("roll_not_saveable") };
         if roll.success {
             return Err("heroic_save_not_needed");
-        }
-        if self.rolls.iter().any(|save| save.saves == Some(first)) {
-            return Err("roll_already_saved");
         }
         let encounters = at.encounters;
         let free = |seat: &Seat| seat.active && seat.hero == hero && seat.saved != Some(encounters);
         let Some(player) = at.seats.iter().find(|(_, seat)| free(seat)).map(|(player, _)| *player) else {
             return Err("heroic_save_spent");
         };
-        if !self.may_roll(me, session, Some(hero)) {
-            return Err("not_allowed");
-        }
         let at = &mut self.sessions[session];
         if let Some(seat) = at.seats.get_mut(&player) {
             seat.saved = Some(encounters);

@@ -5,37 +5,58 @@ use super::sea_orm_active_enums::DifficultyLevel;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// An adventure that a Seer can run.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "adventures")]
 pub struct Model {
+    /// Id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
+    /// Who made it.
     pub creator_id: Uuid,
+    /// Name, 3 to 100 characters.
     #[sea_orm(column_type = "Text")]
     pub name: String,
+    /// What it is about, at most 10,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub description: Option<String>,
+    /// Address of a small picture, at most 2,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub thumbnail_url: Option<String>,
+    /// Address of a large picture, at most 2,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub artwork_url: Option<String>,
+    /// How hard it is.
     pub difficulty: DifficultyLevel,
+    /// Expected length in minutes, 1 or more.
     pub estimated_duration: i32,
+    /// Fewest players, 1 to 6.
     pub min_players: i32,
+    /// Most players, 1 to 6, not fewer than `min_players`.
     pub max_players: i32,
+    /// The story: nodes, connections and the start, at most 1 MiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub content: Json,
+    /// Draft, published or archived; published only while valid.
     pub status: AdventureStatus,
+    /// When it was last published; stamped by the server.
     pub published_at: Option<DateTimeWithTimeZone>,
+    /// Whether the content was found valid since it was last changed; written by the server.
     pub is_valid: bool,
+    /// What was found wrong with the content; written by the server.
     #[sea_orm(column_type = "JsonBinary")]
     pub validation_errors: Json,
+    /// Completed sessions of it in which somebody besides the Seer was seated; counted by the server.
     pub times_played: i32,
+    /// Average rating, 0 to 5; set by the server.
     #[sea_orm(column_type = "Decimal(Some((3, 2)))", nullable)]
     pub average_rating: Option<Decimal>,
+    /// When it was made.
     pub created_at: DateTimeWithTimeZone,
+    /// When the row was last changed.
     pub updated_at: DateTimeWithTimeZone,
+    /// Creatures of it, at most 200; counted by triggers.
     pub creature_count: i32,
     #[sea_orm(has_many)]
     pub archived_sessions: HasMany<super::archived_sessions::Entity>,

@@ -6,33 +6,54 @@ use super::sea_orm_active_enums::RollType;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// A roll of an archived session.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "archived_dice_rolls")]
 pub struct Model {
+    /// Id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
+    /// The session.
     pub session_id: Uuid,
+    /// The character that rolls, or NULL for a creature.
     pub character_id: Option<Uuid>,
+    /// The creature that rolls; NULL for a character, and after the creature was deleted.
     pub creature_id: Option<Uuid>,
+    /// Name of whoever rolls, at that time.
     #[sea_orm(column_type = "Text")]
     pub character_name: String,
+    /// The attribute that is checked.
     pub attribute: Attribute,
+    /// Dice, 1 to 10: the attribute and the bonus dice.
     pub dice_count: i32,
+    /// What the modified total must reach, 3 to 18.
     pub difficulty: i32,
+    /// What the roll is for.
     pub roll_type: RollType,
+    /// At most ten of `{"type": "dice" | "flat", "value": integer, "source": text}`.
     #[sea_orm(column_type = "JsonBinary")]
     pub modifiers: Json,
+    /// The dice, each 1 to 6.
     pub results: Vec<i32>,
+    /// Sum of the dice.
     pub total: i32,
+    /// `total` and the flat modifiers.
     pub modified_total: i32,
+    /// Whether it succeeded; follows from `outcome`.
     pub success: bool,
+    /// All sixes, all ones, or by the difficulty.
     pub outcome: RollOutcome,
+    /// `modified_total` less `difficulty`.
     pub margin: i32,
+    /// What is tried, at most 500 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub description: Option<String>,
+    /// Random number of 48 bits with which every client shows the same animation.
     pub animation_seed: Option<i64>,
+    /// The failed roll that this heroic save repeats.
     pub original_roll_id: Option<Uuid>,
+    /// When it was rolled.
     pub created_at: DateTimeWithTimeZone,
     #[sea_orm(
         self_ref,

@@ -4,35 +4,57 @@ use super::sea_orm_active_enums::SessionStatus;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// A session that ended 90 days ago.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "archived_sessions")]
 pub struct Model {
+    /// Id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
+    /// The Seer who runs it.
     pub seer_id: Uuid,
+    /// The adventure that is played: published, or the Seer's own.
     pub adventure_id: Uuid,
+    /// Six characters that let somebody join; drawn by the database, unique.
     pub code: String,
+    /// Whether everybody sees it and the lobby shows it; a private one is seen by its participants.
     pub is_public: bool,
+    /// Seats, 2 to 6, not fewer than are taken.
     pub max_players: i32,
+    /// Whom the Seer looks for, at most 500 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub looking_for: Option<String>,
+    /// When it is meant to begin; in the future when a user writes it.
     pub scheduled_start: Option<DateTimeWithTimeZone>,
+    /// Where the session stands; completed and cancelled are final.
     pub status: SessionStatus,
+    /// The scene being played, an id within the content, at most 200 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub current_scene_id: Option<String>,
+    /// The encounter being played, at most 200 characters; a new one restores the heroic saves.
     #[sea_orm(column_type = "Text", nullable)]
     pub current_encounter_id: Option<String>,
+    /// The state that the participants' clients share, at most 256 KiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub game_state: Json,
+    /// When it first became active.
     pub started_at: Option<DateTimeWithTimeZone>,
+    /// When it was completed or cancelled.
     pub ended_at: Option<DateTimeWithTimeZone>,
+    /// When it was opened.
     pub created_at: DateTimeWithTimeZone,
+    /// When the row was last changed.
     pub updated_at: DateTimeWithTimeZone,
+    /// Active seats, at most `max_players`; counted by triggers.
     pub seats_taken: i32,
+    /// Changes of `current_encounter_id`; tells which encounter a heroic save was counted for.
     pub encounters_begun: i32,
+    /// Changes of `game_state`; a writer names the version to be replaced.
     pub game_state_version: i32,
+    /// When something last happened, accurate to a day; tells abandoned sessions.
     pub last_event_at: DateTimeWithTimeZone,
+    /// When it was archived.
     pub archived_at: DateTimeWithTimeZone,
     #[sea_orm(
         belongs_to,

@@ -4,33 +4,53 @@ use super::sea_orm_active_enums::CharacterClass;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// A character that a player plays.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "characters")]
 pub struct Model {
+    /// Id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
+    /// The player whom it belongs to.
     #[sea_orm(unique_key = "unique_user_character_name")]
     pub user_id: Uuid,
+    /// Name, 2 to 50 characters, unique within the account.
     #[sea_orm(column_type = "Text", unique_key = "unique_user_character_name")]
     pub name: String,
+    /// Class; fixed once made.
     pub class: CharacterClass,
+    /// Strength: dice of a might check, 1 to 6.
     pub might: i32,
+    /// Agility: dice of a grace check, 1 to 6; breaks ties of initiative.
     pub grace: i32,
+    /// Intellect: dice of a wit check, 1 to 6.
     pub wit: i32,
+    /// Spirit: dice of a heart check, 1 to 6.
     pub heart: i32,
+    /// Hit points now, 0 to `max_hit_points`; 0 is down.
     pub hit_points: i32,
+    /// Most hit points, 1 to 10; set by the server.
     pub max_hit_points: i32,
+    /// Experience points, 0 or more; set by the server.
     pub experience: i32,
+    /// Level, 1 to 10; set by the server.
     pub level: i32,
+    /// What it carries: a list of items, at most 64 KiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub equipment: Json,
+    /// What only this character can do, at most 16 KiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub special_ability: Json,
+    /// When a session with this character was last completed.
     pub last_played_at: Option<DateTimeWithTimeZone>,
+    /// When it retired; a retired character takes no seat and does not count among the ten.
     pub retired_at: Option<DateTimeWithTimeZone>,
+    /// When it was made.
     pub created_at: DateTimeWithTimeZone,
+    /// When the row was last changed.
     pub updated_at: DateTimeWithTimeZone,
+    /// Active seats in live sessions; counted by triggers. It cannot retire while there is one.
     pub live_seats: i32,
     #[sea_orm(has_many)]
     pub archived_dice_rolls: HasMany<super::archived_dice_rolls::Entity>,

@@ -3,24 +3,35 @@
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// A creature of an adventure, played by the Seer.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "creatures")]
 pub struct Model {
+    /// Id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
+    /// The adventure it belongs to.
     pub adventure_id: Uuid,
+    /// Name, 1 to 100 characters.
     #[sea_orm(column_type = "Text")]
     pub name: String,
+    /// What it looks like, at most 5,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub description: Option<String>,
+    /// `might`, `grace`, `wit` and `heart`, integers from 1 to 10, and whatever else; at most 16 KiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub stats: Json,
+    /// What it can do: a list, at most 64 KiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub abilities: Json,
+    /// Hit points, 0 to 1000.
     pub hit_points: i32,
+    /// Armor, 0 to 100.
     pub armor: i32,
+    /// When it was made.
     pub created_at: DateTimeWithTimeZone,
+    /// When the row was last changed.
     pub updated_at: DateTimeWithTimeZone,
     #[sea_orm(
         belongs_to,

@@ -3,21 +3,29 @@
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// What the participants of a session are told; kept for 24 hours.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "session_events")]
 pub struct Model {
+    /// Id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
+    /// The session.
     #[sea_orm(unique_key = "idx_session_events_seq")]
     pub session_id: Uuid,
+    /// Kind of event, 1 to 64 characters; `client.` begins those of participants.
     #[sea_orm(column_type = "Text")]
     pub event_type: String,
+    /// What happened; needs no further query. At most 16 KiB for a participant's own.
     #[sea_orm(column_type = "JsonBinary")]
     pub payload: Json,
+    /// When it happened.
     pub created_at: DateTimeWithTimeZone,
+    /// Number, ascending within a session; a reader resumes after the last it has seen.
     #[sea_orm(unique_key = "idx_session_events_seq")]
     pub seq: i64,
+    /// The user who caused it; NULL for the server.
     pub sender_id: Option<Uuid>,
     #[sea_orm(
         belongs_to,

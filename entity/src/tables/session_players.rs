@@ -3,21 +3,32 @@
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// A seat: one player in one session.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "session_players")]
 pub struct Model {
+    /// The session.
     #[sea_orm(primary_key, auto_increment = false)]
     pub session_id: Uuid,
+    /// The player.
     #[sea_orm(primary_key, auto_increment = false)]
     pub user_id: Uuid,
+    /// The character that is played, one of the player's own.
     pub character_id: Uuid,
+    /// Whether the seat is held now; false after leaving.
     pub is_active: bool,
+    /// Heroic saves in the encounter of `heroic_saves_encounter`, at most 1.
     pub heroic_saves_used: i32,
+    /// When the seat was first taken.
     pub joined_at: DateTimeWithTimeZone,
+    /// When it was last given up; NULL while it is held.
     pub left_at: Option<DateTimeWithTimeZone>,
+    /// The encounter that `heroic_saves_used` counts for, by its number in `sessions.encounters_begun`.
     pub heroic_saves_encounter: i32,
+    /// When the Seer removed the player; NULL once the Seer lets them back in.
     pub removed_at: Option<DateTimeWithTimeZone>,
+    /// Replica identity, which subscribers receive when the row is deleted; says nothing of the player.
     #[sea_orm(unique)]
     pub replica_id: Uuid,
     #[sea_orm(

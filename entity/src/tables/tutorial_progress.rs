@@ -4,19 +4,28 @@ use super::sea_orm_active_enums::TutorialPath;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// How far a user is in the tutorial.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "tutorial_progress")]
 pub struct Model {
+    /// The user.
     #[sea_orm(primary_key, auto_increment = false)]
     pub user_id: Uuid,
+    /// Player or Seer; NULL before the choice.
     pub path: Option<TutorialPath>,
+    /// The step the user is at.
     #[sea_orm(column_type = "Text")]
     pub current_step: String,
+    /// Steps completed, in the order of the path.
     pub completed_steps: Vec<String>,
+    /// When the tutorial was begun.
     pub started_at: DateTimeWithTimeZone,
+    /// When the last step was completed.
     pub completed_at: Option<DateTimeWithTimeZone>,
+    /// Whether the user chose to skip it.
     pub skipped: bool,
+    /// When the row was last changed.
     pub updated_at: DateTimeWithTimeZone,
     #[sea_orm(
         belongs_to,

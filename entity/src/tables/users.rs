@@ -3,32 +3,50 @@
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// The public profile of an account.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "users")]
 pub struct Model {
+    /// The account's id in `auth.users`; kept when the account is deleted.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
+    /// Address of the account; `<id>@no-email.invalid` without one, `<id>@deleted.invalid` when closed. Not granted to users.
     #[sea_orm(column_type = "Text", unique)]
     pub email: String,
+    /// Name that others see, 1 to 100 characters; `Former player` when closed.
     #[sea_orm(column_type = "Text")]
     pub display_name: String,
+    /// Address of a picture, at most 2,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub avatar_url: Option<String>,
+    /// What the user says of themselves, at most 2,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub bio: Option<String>,
+    /// Whether the service vouches for the account; written by the server.
     pub is_verified: bool,
+    /// Completed sessions with a seat; counted by the server.
     pub games_played: i32,
+    /// Completed sessions as Seer; counted by the server.
     pub games_run: i32,
+    /// When the profile was made.
     pub created_at: DateTimeWithTimeZone,
+    /// When the row was last changed.
     pub updated_at: DateTimeWithTimeZone,
+    /// The account while it exists, equal to `id`; NULL after it was deleted.
     #[sea_orm(unique)]
     pub account_id: Option<Uuid>,
+    /// When the account was closed; a closed account writes nothing.
     pub closed_at: Option<DateTimeWithTimeZone>,
+    /// Characters that are not retired, at most 10; counted by triggers.
     pub living_characters: i32,
+    /// Retired characters, at most 100; counted by triggers.
     pub retired_characters: i32,
+    /// Active seats in live sessions, at most 20; counted by triggers.
     pub live_seats: i32,
+    /// Live sessions as Seer, at most 20; counted by triggers.
     pub live_sessions: i32,
+    /// Adventures, at most 200; counted by triggers.
     pub adventure_count: i32,
     #[sea_orm(has_many)]
     pub adventures: HasMany<super::adventures::Entity>,

@@ -9,6 +9,9 @@ AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.creator_id := coalesce(NEW.creator_id, auth.uid());
+    IF private.is_server() OR auth.uid() IS NULL THEN
+      PERFORM private.enter_gate(NEW.creator_id);
+    END IF;
     IF NEW.status = 'published' THEN
       NEW.published_at := coalesce(NEW.published_at, now());
     END IF;
@@ -31,6 +34,12 @@ BEGIN
   END IF;
   IF NEW.status = 'published' AND OLD.status <> 'published' THEN
     NEW.published_at := now();
+  END IF;
+  -- A closing that began with an older snapshot would not see the draft. A changed gate tells it so.
+  IF NEW.status = 'draft' AND OLD.status <> 'draft' AND auth.uid() = NEW.creator_id THEN
+    UPDATE private.account_gates
+    SET is_open = is_open
+    WHERE account_id = NEW.creator_id;
   END IF;
   RETURN NEW;
 END

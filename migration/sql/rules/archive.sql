@@ -13,11 +13,14 @@ BEGIN
   moving := ARRAY(
     SELECT session.id
     FROM public.sessions AS session
+    JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
     WHERE session.status IN ('completed', 'cancelled')
       AND session.ended_at < now() - INTERVAL '90 days'
     ORDER BY session.ended_at
     LIMIT batch
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE OF session SKIP LOCKED
+    -- A session whose adventure is being deleted is left: the deletion looks for it.
+    FOR KEY SHARE OF adventure SKIP LOCKED
   );
   INSERT INTO public.archived_sessions (
     id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,

@@ -9,6 +9,9 @@ AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, auth.uid());
+    IF private.is_server() OR auth.uid() IS NULL THEN
+      PERFORM private.enter_gate(NEW.user_id);
+    END IF;
     RETURN NEW;
   END IF;
   -- Retiring is the owner's, the moment is the server's.

@@ -186,7 +186,7 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION private.tell_roll()
+CREATE OR REPLACE FUNCTION private.emit_roll()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -226,15 +226,16 @@ CREATE OR REPLACE TRIGGER roll_dice
   BEFORE INSERT ON public.dice_rolls
   FOR EACH ROW EXECUTE FUNCTION private.roll_dice();
 
-CREATE OR REPLACE TRIGGER claim_heroic_save
+CREATE OR REPLACE TRIGGER "Claim_heroic_save"
   AFTER INSERT ON public.dice_rolls
   FOR EACH ROW
   WHEN (NEW.original_roll_id IS NOT NULL AND NEW.roll_type = 'heroic_save')
   EXECUTE FUNCTION private.claim_heroic_save();
 
-CREATE OR REPLACE TRIGGER tell_roll
+-- Both before the foreign keys: the seat and the session are locked before the character.
+CREATE OR REPLACE TRIGGER "Emit_roll"
   AFTER INSERT ON public.dice_rolls
-  FOR EACH ROW EXECUTE FUNCTION private.tell_roll();
+  FOR EACH ROW EXECUTE FUNCTION private.emit_roll();
 
 -- Named to come after the roll, which says what is wrong with a modifier itself.
 CREATE OR REPLACE TRIGGER unreadable_modifiers

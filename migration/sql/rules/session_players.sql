@@ -14,6 +14,9 @@ DECLARE
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, me);
+    IF NOT is_user THEN
+      PERFORM private.enter_gate(NEW.user_id);
+    END IF;
     IF NEW.is_active THEN
       NEW.left_at := NULL;
     ELSE

@@ -49,6 +49,9 @@ DECLARE
   is_user boolean := auth.uid() IS NOT NULL AND NOT private.is_server();
 BEGIN
   NEW.seer_id := coalesce(NEW.seer_id, auth.uid());
+  IF NOT is_user AND TG_OP = 'INSERT' THEN
+    PERFORM private.enter_gate(NEW.seer_id);
+  END IF;
   IF is_user AND NEW.seer_id <> auth.uid() THEN
     RETURN NEW;
   END IF;
@@ -94,15 +97,32 @@ BEGIN
 END
 $$;
 
--- Twenty live sessions an account as Seer.
+-- Twenty live sessions an account as Seer. And the adventure is looked at again, locked: it may have been unpublished since the
+-- caller's snapshot.
 CREATE OR REPLACE FUNCTION private.check_session_limit()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  played record;
 BEGIN
-  PERFORM private.count_for_account(NEW.seer_id, sessions => 1);
+  IF NEW.status NOT IN ('completed', 'cancelled') THEN
+    PERFORM private.count_for_account(NEW.seer_id, sessions => 1);
+  END IF;
+  SELECT status, creator_id
+  INTO played
+  FROM public.adventures
+  WHERE id = NEW.adventure_id
+  FOR SHARE;
+  IF FOUND AND played.status <> 'published' AND played.creator_id <> NEW.seer_id THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP009',
+      MESSAGE = 'A session plays a published adventure or one of the Seer''s own',
+      TABLE = 'sessions',
+      CONSTRAINT = 'adventure_playable';
+  END IF;
   RETURN NULL;
 END
 $$;
@@ -319,9 +339,9 @@ BEGIN
 END
 $$;
 
--- A live session that is deleted gives back what it holds; its seats go with it, when they cannot see it any more. The session
--- is locked already, which comes after its seats in the lock order: a deletion that meets somebody else's change gives way at
--- once instead of waiting.
+-- A live session is cancelled before the service deletes it. What the owner of the tables deletes all the same gives back what it
+-- holds; its seats go with it, when they cannot see it any more. The session is locked already, which comes after its seats in
+-- the lock order: the deletion gives way to somebody else's change at once instead of waiting.
 CREATE OR REPLACE FUNCTION private.release_deleted_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -332,6 +352,13 @@ DECLARE
   seats public.session_players[];
   given public.session_players;
 BEGIN
+  IF current_setting('role') = 'service_role' THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP031',
+      MESSAGE = 'The session is live; cancel it before deleting it',
+      TABLE = 'sessions',
+      CONSTRAINT = 'session_ended';
+  END IF;
   PERFORM FROM public.session_players WHERE session_id = OLD.id FOR UPDATE NOWAIT;
   seats := ARRAY(
     SELECT seat
@@ -358,7 +385,7 @@ END
 $$;
 
 -- What a table is told of its session, each with a payload that needs no further query.
-CREATE OR REPLACE FUNCTION private.tell_session_change()
+CREATE OR REPLACE FUNCTION private.emit_session_change()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -433,11 +460,9 @@ CREATE OR REPLACE TRIGGER check_schedule
   WHEN (NEW.scheduled_start < now() - INTERVAL '1 hour')
   EXECUTE FUNCTION private.check_schedule();
 
-CREATE OR REPLACE TRIGGER enforce_session_limit
+CREATE OR REPLACE TRIGGER "Enforce_session_limit"
   AFTER INSERT ON public.sessions
-  FOR EACH ROW
-  WHEN (NEW.status NOT IN ('completed', 'cancelled'))
-  EXECUTE FUNCTION private.check_session_limit();
+  FOR EACH ROW EXECUTE FUNCTION private.check_session_limit();
 
 CREATE OR REPLACE TRIGGER move_session
   AFTER UPDATE OF seer_id ON public.sessions
@@ -458,7 +483,7 @@ CREATE OR REPLACE TRIGGER on_session_complete
 
 CREATE OR REPLACE TRIGGER on_session_change
   AFTER UPDATE OF status, current_scene_id, current_encounter_id, game_state ON public.sessions
-  FOR EACH ROW EXECUTE FUNCTION private.tell_session_change();
+  FOR EACH ROW EXECUTE FUNCTION private.emit_session_change();
 
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.sessions

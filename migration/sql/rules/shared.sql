@@ -9,6 +9,9 @@
 -- **A limit is a counter** beside the row that owns it (`sessions.seats_taken`, `users.living_characters`, ...), which an
 -- AFTER trigger updates and a check bounds. An update is seen at every isolation level; a count of rows is not.
 --
+-- Foreign keys lock, too, by triggers called `RI_...`, which fire with the AFTER triggers in the order of their names. A trigger
+-- of ours that must lock before them has a name with a capital letter.
+--
 -- **Lock order**, everywhere: the gate of the account that asks, then seats, then sessions, then characters, then users, then adventures; several rows of one
 -- table in the order of their key, across the whole statement. Each trigger keeps to it, so no two can wait for each other.
 
@@ -133,6 +136,18 @@ BEGIN
     END IF;
   END IF;
   RETURN true;
+END
+$$;
+
+-- Whoever else adds to an account (the server, for its owner) is inside its gate as well.
+CREATE OR REPLACE FUNCTION private.enter_gate(account uuid)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM FROM private.account_gates WHERE account_id = account FOR KEY SHARE;
 END
 $$;
 

@@ -109,6 +109,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  -- The address is a key: its change waits for those whose foreign keys hold the profile, and they may want to count in it.
+  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   UPDATE public.users
   SET email = private.kept_email(account, address)
   WHERE id = account
@@ -152,6 +154,38 @@ BEGIN
 END
 $$;
 
+-- Locks seats of an account as `lock_sessions` locks sessions: a Seer who removes several players locks theirs in whatever
+-- order they are found.
+CREATE OR REPLACE FUNCTION private.lock_seats(account uuid, sessions uuid[])
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  busy uuid := sessions[1];
+  session uuid;
+BEGIN
+  LOOP
+    BEGIN
+      session := NULL;
+      PERFORM FROM public.session_players WHERE session_id = busy AND user_id = account FOR NO KEY UPDATE;
+      FOREACH session IN ARRAY sessions
+      LOOP
+        PERFORM FROM public.session_players WHERE session_id = session AND user_id = account FOR NO KEY UPDATE NOWAIT;
+      END LOOP;
+      RETURN;
+    EXCEPTION
+      WHEN lock_not_available THEN
+        IF session IS NULL THEN
+          RAISE; -- The caller's own lock_timeout.
+        END IF;
+        busy := session;
+    END;
+  END LOOP;
+END
+$$;
+
 -- Locks all rows that closing an account changes: first its gate, which no write of the account is inside then, and the rest
 -- in the lock order, people of the sessions that will end among them.
 CREATE OR REPLACE FUNCTION private.lock_account(account uuid)
@@ -175,8 +209,10 @@ BEGIN
       AND seat.is_active
       AND session.status = ANY (live)
     ORDER BY seat.session_id
-    FOR NO KEY UPDATE OF seat
   );
+  IF seated <> '{}' THEN
+    PERFORM private.lock_seats(account, seated);
+  END IF;
   sessions := ARRAY(
     SELECT id
     FROM public.sessions
@@ -198,7 +234,12 @@ BEGIN
     SELECT user_id FROM public.session_players WHERE session_id = ANY (sessions)
     ORDER BY 1
   LOOP
-    PERFORM FROM public.users WHERE id = person FOR NO KEY UPDATE;
+    -- One's own row will get another address, which is a key.
+    IF person = account THEN
+      PERFORM FROM public.users WHERE id = person FOR UPDATE;
+    ELSE
+      PERFORM FROM public.users WHERE id = person FOR NO KEY UPDATE;
+    END IF;
   END LOOP;
 END
 $$;

@@ -58,7 +58,8 @@ pub struct AdventureSummary {
 }
 
 /// Which adventures to show. All, by default.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct CatalogueFilter {
     /// Only this hard.
     pub difficulty: Option<DifficultyLevel>,

@@ -13,7 +13,8 @@ use super::{Dice, RollsOf};
 use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, rows, sql::Binds};
 
 /// Which rolls to show. All, fifty a page, by default.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct HistoryFilter {
     /// Only of this character.
     pub character_id: Option<Uuid>,

@@ -17,13 +17,15 @@ use super::{Dice, Roller};
 use crate::{Caller, Difficulty, Error, connection::Worn, operation::operation};
 
 /// A roll of initiative to be made for a whole table.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewInitiative {
     /// Id to give it; drawn where none is given. The same id again gives the first rolls.
     pub id: Option<Uuid>,
     /// Table.
     pub session_id: Uuid,
     /// The creatures that take part, besides all characters that are seated. One that is named twice rolls once.
+    #[serde(default)]
     pub creatures: Vec<Uuid>,
 }
 

@@ -53,7 +53,8 @@ impl Modifier {
 }
 
 /// A roll to be made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewRoll {
     /// Id to give it; drawn where none is given. The same id again gives the first roll.
     pub id: Option<Uuid>,
@@ -68,6 +69,7 @@ pub struct NewRoll {
     /// Kind. A heroic save has [`Dice::heroic_save`](crate::dice::Dice::heroic_save).
     pub kind: RollType,
     /// At most ten.
+    #[serde(default)]
     pub modifiers: Vec<Modifier>,
     /// What is tried.
     pub description: Option<String>,

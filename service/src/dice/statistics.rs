@@ -9,7 +9,8 @@ use super::Dice;
 use crate::{Caller, Error, operation::operation};
 
 /// Whose rolls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RollsOf {
     /// All at a table.

@@ -19,7 +19,8 @@ use crate::{
 const PAGE: usize = 20;
 
 /// Which sessions to show. All, by default.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LobbyFilter {
     /// Only adventures this hard.
     pub difficulty: Option<DifficultyLevel>,

@@ -2,6 +2,7 @@
 
 use entity::{sea_orm_active_enums::SessionStatus, sessions};
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -9,7 +10,8 @@ use super::{Sessions, find, update};
 use crate::{Caller, Error, connection::Worn, operation::operation};
 
 /// Which game state one means to write over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Expected {
     /// The one of this `sessions.game_state_version`: another screen of the Seer's is not overwritten unseen.

@@ -1,9 +1,11 @@
 //! `cargo entities`: makes `entity/src/tables` and the diagram in `docs/` anew, from a database that it migrates.
 //!
-//! It is sea-orm-cli's `generate entity`, then one visible repair.
+//! It is sea-orm-cli's `generate entity`, then two visible steps: a false relation is taken out, and the comments of
+//! tables and columns become documentation.
 
 use std::{error::Error, fs, path::Path};
 
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use sea_orm_cli::{BannerVersion, BigIntegerType, DateTimeCrate, GenerateSubcommands, run_generate_command};
 use throwaway::Server;
 
@@ -39,6 +41,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     fs::write(&users, generated.replace(FALSE_RELATION, ""))?;
 
+    document(folder.path(), database.url()).await?;
+
     let diagram = folder.path().join("entities.mermaid");
     let drawn = fs::read_to_string(&diagram)?;
     fs::write(workspace.join("docs/entities.mermaid"), drawn.replace(FALSE_LINE, ""))?;
@@ -52,6 +56,40 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let file = file?;
         fs::copy(file.path(), tables.join(file.file_name()))?;
     }
+    Ok(())
+}
+
+/// The generator leaves comments out: each becomes the documentation of its struct or field.
+async fn document(folder: &Path, url: &str) -> Result<(), Box<dyn Error>> {
+    let db = sea_orm::Database::connect(url).await?;
+    let comments = "SELECT relname::text, coalesce(attname, '')::text, description
+         FROM pg_description
+         JOIN pg_class ON pg_class.oid = objoid AND relnamespace = 'public'::regnamespace
+         LEFT JOIN pg_attribute ON attrelid = objoid AND attnum = objsubid AND objsubid > 0
+         WHERE classoid = 'pg_class'::regclass";
+    let rows = db.query_all_raw(Statement::from_string(DbBackend::Postgres, comments)).await?;
+    for row in rows {
+        let (table, column, comment): (String, String, String) =
+            (row.try_get_by_index(0)?, row.try_get_by_index(1)?, row.try_get_by_index(2)?);
+        let file = folder.join(format!("{table}.rs"));
+        if !file.exists() {
+            continue;
+        }
+        let mut lines: Vec<String> = fs::read_to_string(&file)?.lines().map(str::to_owned).collect();
+        let starts = if column.is_empty() { "pub struct Model".to_owned() } else { format!("    pub {column}:") };
+        let raw = format!("    pub r#{column}:");
+        let Some(mut at) = lines.iter().position(|line| line.starts_with(&starts) || line.starts_with(&raw)) else {
+            return Err(format!("{table}.{column} has a comment and no field").into());
+        };
+        // Before its attributes.
+        while at > 0 && lines[at - 1].trim_start().starts_with("#[") {
+            at -= 1;
+        }
+        let indent = if column.is_empty() { "" } else { "    " };
+        lines.insert(at, format!("{indent}/// {comment}"));
+        fs::write(&file, lines.join("\n") + "\n")?;
+    }
+    db.close().await?;
     Ok(())
 }
 

@@ -1,0 +1,287 @@
+//! Closed is a column, holds in every table and state, and is decided under a lock.
+
+use uuid::Uuid;
+
+use super::{
+    ask, close,
+    everything::{everything, writes},
+    finish, is_closed, open_session, sound, within, would,
+};
+use crate::world::{Player, World, insert_character, seat};
+
+async fn email(world: &World, account: Uuid) -> String {
+    world.owner().value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
+}
+
+/// Addresses that would be somebody's once closed, or without an address.
+fn reserved(of: Uuid) -> Vec<String> {
+    let upper = of.to_string().to_uppercase();
+    vec![
+        format!("{of}@deleted.invalid"),
+        format!("{of}@no-email.invalid"),
+        format!("{upper}@DELETED.INVALID"),
+        format!("{of}@Deleted.Invalid"),
+        format!("{upper}@No-Email.INVALID"),
+        format!(" {of}@deleted.invalid "),
+        format!("{of}@deleted.invalid\t"),
+        "anybody@deleted.invalid".to_owned(),
+    ]
+}
+
+#[tokio::test]
+async fn an_address_of_a_reserved_domain_counts_as_none() {
+    let world = World::new().await;
+    let owner = world.owner();
+    for place in 0..reserved(Uuid::nil()).len() {
+        // At sign-up, and by a later change; somebody else's id, and one's own.
+        for (at_sign_up, own) in [(true, false), (false, false), (true, true), (false, true)] {
+            let (victim, attacker) = (world.account().await, Uuid::new_v4());
+            let address = reserved(if own { attacker } else { victim }).remove(place);
+            if at_sign_up {
+                let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{attacker}', '{address}')");
+                owner.exec(&sql).await.unwrap();
+            } else {
+                let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{attacker}', '{attacker}@example.org')");
+                owner.exec(&sql).await.unwrap();
+                let sql = format!("UPDATE auth.users SET email = '{address}' WHERE id = '{attacker}'");
+                owner.exec(&sql).await.unwrap();
+            }
+            assert_eq!(email(&world, attacker).await, format!("{attacker}@no-email.invalid"), "{address:?}");
+            assert!(!is_closed(&world, attacker).await, "{address:?} closes nobody");
+            let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{attacker}'");
+            assert_eq!(ask(&world.user(attacker), &bio).await, "done", "{address:?}");
+
+            // The victim closes all the same, by the operation or by the platform.
+            match place % 3 {
+                0 => close(&world, victim).await,
+                1 => {
+                    let sql = format!("SELECT private.close_account('{victim}')");
+                    assert_eq!(ask(&world.user(victim), &sql).await, "done");
+                }
+                _ => {
+                    let sql = format!("SELECT private.close_account('{victim}')");
+                    assert_eq!(ask(&world.service(), &sql).await, "done");
+                }
+            }
+            assert_eq!(email(&world, victim).await, format!("{victim}@deleted.invalid"), "{address:?}");
+            // And so does the attacker.
+            close(&world, attacker).await;
+            assert_eq!(email(&world, attacker).await, format!("{attacker}@deleted.invalid"), "{address:?}");
+        }
+    }
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn nobody_without_an_address_is_kept_from_signing_up() {
+    let world = World::new().await;
+    let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
+    // The first takes what the second would get.
+    for (id, address) in [(first, format!("'{second}@no-email.invalid'")), (second, "NULL".to_owned())] {
+        world.owner().exec(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', {address})")).await.unwrap();
+        assert_eq!(email(&world, id).await, format!("{id}@no-email.invalid"));
+    }
+}
+
+#[tokio::test]
+async fn a_closed_account_writes_nothing() {
+    for way in ["platform", "operation", "service", "deleted"] {
+        let world = World::new().await;
+        let of = everything(&world).await;
+        let statements = writes(&of);
+        for sql in &statements {
+            let outcome = would(&of.me, sql).await;
+            assert_eq!(outcome, "done", "before: {sql}");
+        }
+        let closing = format!("SELECT private.close_account('{}')", of.account);
+        match way {
+            "platform" => close(&world, of.account).await,
+            "operation" => assert_eq!(ask(&of.me, &closing).await, "done"),
+            "service" => assert_eq!(ask(&world.service(), &closing).await, "done"),
+            _ => {
+                let sql = format!("DELETE FROM auth.users WHERE id = '{}'", of.account);
+                assert_eq!(ask(&world.owner(), &sql).await, "done");
+            }
+        }
+        let mut done = Vec::new();
+        for sql in &statements {
+            let outcome = would(&of.me, sql).await;
+            // What is gone, or no longer theirs, cannot be written either; a session needs an adventure.
+            if !["SP019", "42501", "no row", "SP009"].contains(&outcome.as_str()) {
+                done.push(format!("{outcome}: {sql}"));
+            }
+        }
+        assert!(done.is_empty(), "{way}:\n{}", done.join("\n"));
+        // Rows that are still theirs are refused by name.
+        for sql in [
+            format!("UPDATE users SET bio = 'Back.' WHERE id = '{}'", of.account),
+            insert_character(Uuid::new_v4(), of.account),
+            format!("UPDATE characters SET name = 'Back again' WHERE id = '{}'", of.hero),
+            format!("UPDATE sessions SET looking_for = 'Me' WHERE id = '{}'", of.finished.session),
+            format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A new draft')", of.account),
+            format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", of.published),
+            format!(
+                "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')",
+                of.finished.session
+            ),
+        ] {
+            if way != "deleted" || !sql.contains("adventures SET") {
+                assert_eq!(would(&of.me, &sql).await, "SP019", "{way}: {sql}");
+            }
+        }
+        sound(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_opens_a_closed_account_again() {
+    let world = World::new().await;
+    let me = world.somebody().await;
+    close(&world, me.uuid()).await;
+    for person in [&me, &world.somebody().await, &world.visitor()] {
+        for set in ["closed_at = NULL", "email = 'back@example.org'", "account_id = id"] {
+            let sql = format!("UPDATE users SET {set} WHERE id = '{}'", me.uuid());
+            assert_eq!(ask(person, &sql).await, "42501", "{set}");
+        }
+    }
+    // Nor does a change that the platform makes later.
+    let sql = format!("UPDATE auth.users SET email = 'back@example.org' WHERE id = '{}'", me.uuid());
+    world.owner().exec(&sql).await.unwrap();
+    assert!(is_closed(&world, me.uuid()).await);
+    assert_eq!(email(&world, me.uuid()).await, format!("{}@deleted.invalid", me.uuid()));
+}
+
+/// What a person may have begun a moment before the account closes.
+fn begun(account: Uuid, player: &Player, adventure: Uuid, public: Uuid, left: Uuid, code: &str) -> Vec<String> {
+    vec![
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{adventure}')"),
+        format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
+        seat(public, account, player.character),
+        format!("UPDATE session_players SET is_active = true WHERE session_id = '{left}' AND user_id = '{account}'"),
+        format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character),
+        insert_character(Uuid::new_v4(), account),
+        format!("UPDATE users SET display_name = 'Somebody', bio = 'Me.' WHERE id = '{account}'"),
+        format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')"),
+    ]
+}
+
+#[tokio::test]
+async fn closing_and_ones_own_requests_wait_for_each_other() {
+    let world = World::new().await;
+    for closes_first in [true, false] {
+        for snapshot in [true, false] {
+            for place in 0..8 {
+                let (player, public, left) = (world.player().await, world.table(0).await, world.table(1).await);
+                world.set(&public, "is_public = true").await;
+                world.owner().exec(&seat(left.session, player.id, player.character)).await.unwrap();
+                let leave = format!(
+                    "UPDATE session_players SET is_active = false WHERE user_id = '{}' AND session_id = '{}'",
+                    player.id, left.session
+                );
+                world.owner().exec(&leave).await.unwrap();
+                let code: String = world
+                    .owner()
+                    .value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", public.session))
+                    .await
+                    .unwrap();
+                let sql =
+                    begun(player.id, &player, public.adventure, public.session, left.session, &code).remove(place);
+                let closing = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
+                let request = match snapshot {
+                    true => player.person.begin_with_snapshot().await,
+                    false => player.person.begin().await,
+                };
+                let platform = world.owner().begin().await;
+                if closes_first {
+                    within(&platform, &closing).await.unwrap();
+                    let statement = sql.clone();
+                    let waiting = tokio::spawn(async move { finish(request, &statement).await });
+                    world.owner().until_waiting(1).await;
+                    platform.commit().await.unwrap();
+                    let outcome = waiting.await.unwrap();
+                    assert!(["SP019", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
+                } else {
+                    assert!(within(&request, &sql).await.is_ok(), "{sql}");
+                    let waiting = tokio::spawn(async move { finish(platform, &closing).await });
+                    world.owner().until_waiting(1).await;
+                    request.commit().await.unwrap();
+                    assert_eq!(waiting.await.unwrap(), "done", "{sql}");
+                }
+                assert!(is_closed(&world, player.id).await);
+            }
+        }
+    }
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn no_session_outlives_the_account_of_its_seer() {
+    for way in ["platform", "operation", "deleted"] {
+        let world = World::new().await;
+        for status in ["waiting", "starting_soon", "active", "paused"] {
+            let table = world.table(2).await;
+            if status == "paused" {
+                world.set(&table, "status = 'active'").await;
+            }
+            if status != "waiting" {
+                world.set(&table, &format!("status = '{status}'")).await;
+            }
+            let seer = table.seer.uuid();
+            match way {
+                "platform" => close(&world, seer).await,
+                "operation" => {
+                    assert_eq!(ask(&table.seer, &format!("SELECT private.close_account('{seer}')")).await, "done");
+                }
+                _ => assert_eq!(
+                    ask(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{seer}'")).await,
+                    "done"
+                ),
+            }
+            let live = format!(
+                "sessions WHERE seer_id = '{seer}' AND status IN ('waiting', 'starting_soon', 'active', 'paused')"
+            );
+            assert_eq!(world.owner().count(&live).await, 0, "{way}, {status}");
+            let player = &table.players[0];
+            let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
+            assert_eq!(ask(&player.person, &retire).await, "done", "{way}, {status}");
+        }
+        sound(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn deleting_an_account_always_succeeds() {
+    let world = World::new().await;
+    let of = everything(&world).await;
+    // An adventure that a stranger plays, and a game that is archived.
+    let stranger = world.account().await;
+    let played = open_session(&world, stranger, of.published, true).await;
+    world.owner().exec(&seat(played, of.joined.players[0].id, of.joined.players[0].character)).await.unwrap();
+    world.set(&of.finished, "ended_at = now() - INTERVAL '1 year'").await;
+    assert_eq!(ask(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
+    for account in [of.account, of.joined.players[0].id, of.joined.seer.uuid(), of.live.players[0].id, stranger] {
+        assert_eq!(ask(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{account}'")).await, "done");
+        assert_eq!(world.owner().count(&format!("auth.users WHERE id = '{account}'")).await, 0);
+        let profile = format!(
+            "users WHERE id = '{account}' AND (display_name <> 'Former player' OR avatar_url IS NOT NULL OR bio IS NOT NULL
+             OR closed_at IS NULL OR account_id IS NOT NULL OR email <> id || '@deleted.invalid')"
+        );
+        assert_eq!(world.owner().count(&profile).await, 0, "what stays names nobody");
+    }
+    // Others keep their history.
+    assert_eq!(world.owner().count(&format!("session_players WHERE session_id = '{}'", of.live.session)).await, 2);
+    // Somebody without history leaves nothing.
+    let unknown = world.player().await;
+    world.draft(unknown.id).await;
+    assert_eq!(ask(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", unknown.id)).await, "done");
+    for table in ["users WHERE id", "characters WHERE user_id", "adventures WHERE creator_id"] {
+        assert_eq!(world.owner().count(&format!("{table} = '{}'", unknown.id)).await, 0, "{table}");
+    }
+    // The same id again has its history back.
+    let back = of.account;
+    let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{back}', 'back@example.org')");
+    assert_eq!(ask(&world.owner(), &sql).await, "done");
+    assert!(!is_closed(&world, back).await);
+    assert_eq!(ask(&world.user(back), &format!("UPDATE users SET bio = 'Back.' WHERE id = '{back}'")).await, "done");
+    sound(&world).await;
+}

@@ -1,0 +1,294 @@
+//! Nothing of the caller's runs as anybody else.
+
+use sea_orm::ConnectionTrait;
+use uuid::Uuid;
+
+use super::{told, within, would};
+use crate::world::{Person, Table, World, heroic_save, insert_character, roll, seat};
+
+#[tokio::test]
+async fn every_function_looks_for_types_in_the_catalog_first() {
+    let world = World::new().await;
+    let others: Vec<String> = world
+        .owner()
+        .values(
+            "SELECT format('%s %s', function.oid::regprocedure, proconfig)
+             FROM pg_proc AS function
+             WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace, 'auth'::regnamespace)
+               AND NOT EXISTS (
+                 SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = function.oid AND deptype = 'e'
+               )
+               AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']",
+        )
+        .await
+        .unwrap();
+    assert_eq!(others, [""; 0]);
+}
+
+#[tokio::test]
+async fn nothing_that_the_api_serves_runs_as_its_owner() {
+    let world = World::new().await;
+    let elevated: Vec<String> = world
+        .owner()
+        .values(
+            "SELECT function.oid::regprocedure::text FROM pg_proc AS function
+             WHERE pronamespace = 'public'::regnamespace AND prosecdef
+               AND (has_function_privilege('anon', oid, 'EXECUTE') OR has_function_privilege('authenticated', oid, 'EXECUTE'))
+             UNION ALL
+             SELECT oid::regclass::text FROM pg_class
+             WHERE relnamespace = 'public'::regnamespace AND relkind = 'v'
+               AND NOT coalesce(reloptions, '{}') && ARRAY['security_invoker=true', 'security_invoker=on']",
+        )
+        .await
+        .unwrap();
+    assert_eq!(elevated, [""; 0]);
+}
+
+/// A domain for every type there is, by its name, whose check tells as whom it runs; tables and views by the names of ours.
+const TRAPS: &str = "
+DO $traps$
+DECLARE
+  kind record;
+BEGIN
+  CREATE FUNCTION pg_temp.spring(name pg_catalog.text) RETURNS boolean LANGUAGE plpgsql AS $$
+  BEGIN
+    IF pg_catalog.current_setting('sparc.attacker') <> current_user::pg_catalog.text THEN
+      RAISE EXCEPTION USING ERRCODE = 'ZZ666', MESSAGE = pg_catalog.format('%s runs as %s', name, current_user);
+    END IF;
+    RETURN true;
+  END $$;
+  FOR kind IN
+    SELECT typname AS name, pg_catalog.format_type(type.oid, NULL) AS full_name, nspname AS schema
+    FROM pg_catalog.pg_type AS type
+    JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = typnamespace
+    WHERE (nspname = 'pg_catalog' AND typtype = 'b' AND typcategory <> 'A' AND typname !~ '^(pg_|_)')
+      OR (nspname = 'public' AND typtype = 'e')
+  LOOP
+    EXECUTE pg_catalog.format(
+      'CREATE DOMAIN pg_temp.%I AS %I.%I CHECK (pg_temp.spring(%L) OR VALUE IS NULL)',
+      kind.name, kind.schema, kind.name, kind.name
+    );
+  END LOOP;
+  FOR kind IN
+    SELECT relname AS name FROM pg_catalog.pg_class WHERE relnamespace = 'public'::pg_catalog.regnamespace AND relkind = 'r'
+  LOOP
+    EXECUTE pg_catalog.format(
+      'CREATE TEMPORARY TABLE %I (id pg_catalog.uuid DEFAULT CASE WHEN pg_temp.spring(%L) THEN NULL::pg_catalog.uuid END)',
+      kind.name, kind.name
+    );
+  END LOOP;
+END
+$traps$";
+
+/// Functions and operators with the names of those that everything is written with.
+const IMPOSTORS: &str = "
+CREATE FUNCTION pg_temp.now() RETURNS pg_catalog.timestamptz LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM pg_temp.spring('now'); RETURN pg_catalog.now(); END $$;
+CREATE FUNCTION pg_temp.format(pg_catalog.text, VARIADIC pg_catalog.text[]) RETURNS pg_catalog.text LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM pg_temp.spring('format'); RETURN ''; END $$;
+CREATE FUNCTION pg_temp.gen_random_uuid() RETURNS pg_catalog.uuid LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM pg_temp.spring('gen_random_uuid'); RETURN pg_catalog.gen_random_uuid(); END $$;
+CREATE FUNCTION pg_temp.uid() RETURNS pg_catalog.uuid LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM pg_temp.spring('uid'); RETURN NULL; END $$;
+CREATE FUNCTION pg_temp.same(pg_catalog.uuid, pg_catalog.uuid) RETURNS boolean LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM pg_temp.spring('equals'); RETURN true; END $$;
+CREATE OPERATOR pg_temp.= (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid, FUNCTION = pg_temp.same);
+CREATE OPERATOR pg_temp.<> (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid, FUNCTION = pg_temp.same)";
+
+struct Scene {
+    world: World,
+    table: Table,
+    failed: Uuid,
+    draft: Uuid,
+    creature: Uuid,
+    waiting: Table,
+    spare: Uuid,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let (table, waiting) = (world.active_table(2).await, world.table(1).await);
+        world.set(&waiting, "is_public = true").await;
+        let player = &table.players[0];
+        let failed = world.roll(table.session, player.character, "{1,2}", 10, -3600).await;
+        let spare = world.character(player.id).await;
+        let (seer, draft) = (table.seer.uuid(), world.draft(table.seer.uuid()).await);
+        let sql =
+            format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", table.adventure);
+        let creature = world.owner().value(&sql).await.unwrap();
+        for account in [seer, player.id] {
+            let sql = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')");
+            world.owner().exec(&sql).await.unwrap();
+        }
+        let old = format!(
+            "INSERT INTO session_events (session_id, event_type, created_at)
+             VALUES ('{}', 'client.old', now() - INTERVAL '2 days')",
+            table.session
+        );
+        world.owner().exec(&old).await.unwrap();
+        Self { world, table, failed, draft, creature, waiting, spare }
+    }
+
+    /// Everything that a player and a Seer may write and call, each in a form that is done.
+    fn asks(&self) -> Vec<(Person, String)> {
+        let Self { table, failed, draft, creature, waiting, spare, .. } = self;
+        let (player, seer) = (&table.players[0], table.seer.uuid());
+        let (session, adventure, hero) = (table.session, table.adventure, player.character);
+        let other = table.players[1].character;
+        let of_player = [
+            insert_character(Uuid::new_v4(), player.id),
+            format!("UPDATE public.characters SET name = 'Renamed', equipment = '[1]' WHERE id = '{hero}'"),
+            format!("UPDATE public.characters SET retired_at = now() WHERE id = '{spare}'"),
+            format!("DELETE FROM public.characters WHERE id = '{spare}'"),
+            format!("UPDATE public.users SET bio = 'Plays.', display_name = 'Ada' WHERE id = '{}'", player.id),
+            format!("UPDATE public.tutorial_progress SET skipped = true WHERE user_id = '{}'", player.id),
+            format!("UPDATE public.tutorial_progress SET path = 'player', current_step = 'character-basics' WHERE user_id = '{}'", player.id),
+            seat(waiting.session, player.id, *spare),
+            format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id),
+            roll(session, hero),
+            heroic_save(session, hero, *failed),
+            format!("INSERT INTO public.session_events (session_id, event_type, payload) VALUES ('{session}', 'client.wave', '[1]')"),
+            format!("SELECT * FROM public.get_session_details('{session}')"),
+            format!("SELECT * FROM public.get_session_details('{}')", waiting.session),
+            format!("SELECT * FROM private.session_details('{session}')"),
+            format!("SELECT * FROM private.change_hit_points('{hero}', -1)"),
+            format!("SELECT * FROM private.rolls_of_character('{hero}', 'attack', NULL, NULL, NULL, NULL, 10)"),
+            format!("SELECT private.initiative_order(ARRAY['{failed}']::pg_catalog.uuid[])"),
+            "SELECT private.my_session_ids(), private.my_archived_session_ids(), private.my_email(), private.is_server()".to_owned(),
+            "SELECT * FROM private.newest_adventures(NULL, NULL, 10)".to_owned(),
+            "SELECT * FROM private.most_played_adventures(9, pg_catalog.gen_random_uuid(), 10)".to_owned(),
+            "SELECT private.best_rated_after(4.5, pg_catalog.gen_random_uuid(), 10)".to_owned(),
+            "SELECT * FROM private.best_rated_adventures(NULL, NULL, 10)".to_owned(),
+            format!("SELECT private.may_roll('{session}', '{hero}', NULL), private.is_at_table('{session}')"),
+            format!("SELECT * FROM private.session_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'))", waiting.session),
+            format!("SELECT * FROM private.join_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'), '{spare}')", waiting.session),
+            "SELECT count(*) FROM public.sessions".to_owned(),
+            "SELECT count(*) FROM public.dice_rolls".to_owned(),
+            "SELECT count(*) FROM public.session_events".to_owned(),
+            "SELECT count(*) FROM public.session_players".to_owned(),
+            "SELECT count(*) FROM public.creatures".to_owned(),
+            format!("SELECT private.close_account('{}')", player.id),
+        ];
+        let of_seer = [
+            format!("INSERT INTO public.adventures (creator_id, name, content) VALUES ('{seer}', 'New', '{{\"nodes\": []}}')"),
+            format!("UPDATE public.adventures SET content = '{{\"nodes\": [1]}}', name = 'Renamed' WHERE id = '{draft}'"),
+            format!("DELETE FROM public.adventures WHERE id = '{draft}'"),
+            format!("INSERT INTO public.creatures (adventure_id, name, stats) VALUES ('{draft}', 'Rat', '{{\"might\": 1, \"grace\": 2, \"wit\": 3, \"heart\": 4}}')"),
+            format!("UPDATE public.creatures SET abilities = '[1]' WHERE id = '{creature}'"),
+            format!("DELETE FROM public.creatures WHERE id = '{creature}'"),
+            format!("INSERT INTO public.sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')"),
+            format!("UPDATE public.sessions SET status = 'paused' WHERE id = '{session}'"),
+            format!("UPDATE public.sessions SET status = 'completed' WHERE id = '{session}'"),
+            format!("UPDATE public.sessions SET current_scene_id = 'a', current_encounter_id = 'b', game_state = '[1]' WHERE id = '{session}'"),
+            format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id),
+            roll(session, other),
+            format!("INSERT INTO public.dice_rolls (session_id, creature_id, attribute, difficulty, roll_type, modifiers)
+                     VALUES ('{session}', '{creature}', 'might', 10, 'attack', '[{{\"type\": \"dice\", \"value\": 2, \"source\": \"pack\"}}]')"),
+            format!("SELECT * FROM private.change_hit_points('{other}', -1)"),
+            format!("SELECT * FROM public.get_session_details('{session}')"),
+            format!("SELECT private.close_account('{seer}')"),
+        ];
+        let player = table.players[0].person.clone();
+        of_player
+            .into_iter()
+            .map(|sql| (player.clone(), sql))
+            .chain(of_seer.into_iter().map(|sql| (table.seer.clone(), sql)))
+            // Or it would be the caller's own table that is written.
+            .map(|(person, sql)| {
+                (person, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
+            })
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn no_temporary_object_of_the_callers_runs_as_the_owner() {
+    let scene = Scene::new().await;
+    let mut sprung = Vec::new();
+    for person in [&scene.table.players[0].person, &scene.table.seer] {
+        let asks: Vec<String> =
+            scene.asks().into_iter().filter(|(asker, _)| asker.id == person.id).map(|(_, sql)| sql).collect();
+        // Without traps, to know that each does something.
+        for sql in &asks {
+            assert_eq!(would(person, sql).await, "done", "{sql}");
+        }
+        for path in
+            ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"]
+        {
+            let transaction = person.begin().await;
+            for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS, IMPOSTORS, path] {
+                within(&transaction, sql).await.unwrap();
+            }
+            for sql in &asks {
+                within(&transaction, "SAVEPOINT before").await.unwrap();
+                let outcome = within(&transaction, sql).await;
+                // What the caller's own words mean by such a path is the caller's, and runs as the caller.
+                if outcome.as_ref().is_err_and(|refused| path.is_empty() || refused.code == "ZZ666") {
+                    sprung.push(format!("{path} {sql}: {outcome:?}"));
+                }
+                within(&transaction, "ROLLBACK TO before").await.unwrap();
+            }
+            transaction.rollback().await.unwrap();
+        }
+    }
+    assert!(sprung.is_empty(), "{}", sprung.join("\n"));
+}
+
+#[tokio::test]
+async fn the_traps_spring_where_a_path_is_empty() {
+    let world = World::new().await;
+    world
+        .owner()
+        .exec(
+            "CREATE FUNCTION private.careless(given text) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+             AS $$ DECLARE found uuid; BEGIN found := given; RETURN found; END $$;
+             GRANT EXECUTE ON FUNCTION private.careless(text) TO authenticated",
+        )
+        .await
+        .unwrap();
+    let me = world.somebody().await;
+    let transaction = me.begin().await;
+    for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS] {
+        within(&transaction, sql).await.unwrap();
+    }
+    let call = format!("SELECT private.careless('{}')", me.uuid());
+    assert_eq!(within(&transaction, &call).await.unwrap_err().code, "ZZ666");
+    transaction.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn maintenance_and_the_platform_meet_no_trap_either() {
+    let scene = Scene::new().await;
+    let world = &scene.world;
+    world.set(&scene.table, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;
+    for (person, attacker, asks) in [
+        (
+            world.service(),
+            "service_role",
+            vec![
+                "SELECT private.archive_sessions(10)".to_owned(),
+                "SELECT private.clean_events(10)".to_owned(),
+                "SELECT private.cancel_abandoned_sessions(10)".to_owned(),
+                format!("SELECT private.close_account('{}')", scene.waiting.seer.uuid()),
+                "INSERT INTO auth.users (id, email) VALUES (pg_catalog.gen_random_uuid(), 'new@example.org')"
+                    .to_owned(),
+                format!("UPDATE auth.users SET email = 'other@example.org' WHERE id = '{}'", scene.table.players[0].id),
+                format!("DELETE FROM auth.users WHERE id = '{}'", scene.table.players[1].id),
+            ],
+        ),
+        (
+            world.visitor(),
+            "anon",
+            vec![format!("SELECT * FROM public.get_session_details('{}')", scene.waiting.session)],
+        ),
+    ] {
+        for sql in asks {
+            let transaction = person.begin().await;
+            transaction.execute_unprepared(&format!("SET LOCAL sparc.attacker = '{attacker}'")).await.unwrap();
+            within(&transaction, TRAPS).await.unwrap();
+            assert_eq!(told(within(&transaction, &sql).await), "done", "{sql}");
+            transaction.rollback().await.unwrap();
+        }
+    }
+}

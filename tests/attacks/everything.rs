@@ -1,0 +1,139 @@
+//! Somebody with a part in everything, and all that such a person may write.
+
+use uuid::Uuid;
+
+use crate::world::{Person, Table, World, heroic_save, insert_character, roll, seat};
+
+/// An account with everything that one can have, as Seer, player and author.
+pub struct Everything {
+    pub account: Uuid,
+    pub me: Person,
+    pub live: Table,
+    pub finished: Table,
+    pub joined: Table,
+    pub left: Table,
+    pub public: Uuid,
+    pub hero: Uuid,
+    pub spare: Uuid,
+    pub published: Uuid,
+    pub failed: Uuid,
+    pub creature: Uuid,
+}
+
+pub async fn everything(world: &World) -> Everything {
+    let owner = world.owner();
+    let (live, finished) = (world.active_table(2).await, world.active_table(2).await);
+    let me = live.seer.clone();
+    let account = me.uuid();
+    let (hero, spare) = (world.character(account).await, world.character(account).await);
+    owner.exec(&format!("UPDATE sessions SET seer_id = '{account}' WHERE id = '{}'", finished.session)).await.unwrap();
+    world.set(&finished, "status = 'completed'").await;
+    let (joined, left) = (world.table(1).await, world.table(1).await);
+    for table in [&joined, &left] {
+        owner.exec(&seat(table.session, account, hero)).await.unwrap();
+    }
+    world.set(&joined, "status = 'active'").await;
+    let leave = format!(
+        "UPDATE session_players SET is_active = false WHERE user_id = '{account}' AND session_id = '{}'",
+        left.session
+    );
+    owner.exec(&leave).await.unwrap();
+    let failed = world.roll(joined.session, hero, "{1,2}", 10, -3600).await;
+    let somewhere = world.table(0).await;
+    world.set(&somewhere, "is_public = true").await;
+    let published = world.adventure(account).await;
+    let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', 'Wolf') RETURNING id");
+    let creature = owner.value(&sql).await.unwrap();
+    owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')")).await.unwrap();
+    Everything {
+        account,
+        me,
+        live,
+        finished,
+        joined,
+        left,
+        public: somewhere.session,
+        hero,
+        spare,
+        published,
+        failed,
+        creature,
+    }
+}
+
+/// Everything that a user may write, each in a form that would be done.
+pub fn writes(of: &Everything) -> Vec<String> {
+    let Everything { account, hero, spare, published, failed, creature, public, .. } = of;
+    let (live, finished, joined, left) = (of.live.session, of.finished.session, of.joined.session, of.left.session);
+    let session = |id: Uuid, set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
+    let of_hero = |set: &str| format!("UPDATE characters SET {set} WHERE id = '{hero}'");
+    let adventure = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{published}'");
+    let own_seat = |id: Uuid, set: &str| {
+        format!("UPDATE session_players SET {set} WHERE session_id = '{id}' AND user_id = '{account}'")
+    };
+    let code = |id: Uuid| format!("(SELECT code::text FROM sessions WHERE id = '{id}')");
+    vec![
+        format!("UPDATE users SET bio = 'Back.' WHERE id = '{account}'"),
+        format!("UPDATE users SET display_name = 'Back again' WHERE id = '{account}'"),
+        insert_character(Uuid::new_v4(), *account),
+        of_hero("name = 'Back again'"),
+        of_hero("hit_points = 1"),
+        of_hero("equipment = '[1]'"),
+        format!("UPDATE characters SET retired_at = now() WHERE id = '{spare}'"),
+        format!("DELETE FROM characters WHERE id = '{spare}'"),
+        format!("SELECT * FROM private.change_hit_points('{hero}', -1)"),
+        format!("SELECT * FROM private.change_hit_points('{}', -1)", of.live.players[0].character),
+        format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A new draft')"),
+        adventure("name = 'Renamed'"),
+        adventure("difficulty = 'hard'"),
+        adventure("min_players = 1"),
+        adventure("estimated_duration = 90"),
+        adventure("status = 'archived'"),
+        format!("DELETE FROM adventures WHERE id = '{published}'"),
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', 'Mud Hag')"),
+        format!("UPDATE creatures SET name = 'Renamed' WHERE id = '{creature}'"),
+        format!("DELETE FROM creatures WHERE id = '{creature}'"),
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{published}')"),
+        session(live, "looking_for = 'Anybody'"),
+        session(live, "is_public = true"),
+        session(live, "max_players = 5"),
+        session(live, "current_scene_id = 'ford'"),
+        session(live, "current_encounter_id = 'ford'"),
+        session(live, "game_state = '{\"round\": 1}'"),
+        session(live, "status = 'paused'"),
+        session(finished, "looking_for = 'Anybody'"),
+        session(finished, "game_state = '{\"round\": 1}'"),
+        session(finished, "current_scene_id = 'ford'"),
+        seat(*public, *account, *hero),
+        format!("SELECT * FROM private.join_by_code({}, '{hero}')", code(*public)),
+        format!("SELECT * FROM private.join_by_code({}, '{hero}')", code(left)),
+        own_seat(left, "is_active = true"),
+        own_seat(left, &format!("character_id = '{spare}'")),
+        own_seat(joined, "is_active = false"),
+        format!(
+            "UPDATE session_players SET is_active = false WHERE session_id = '{live}' AND user_id = '{}'",
+            of.live.players[0].id
+        ),
+        roll(joined, *hero),
+        roll(live, of.live.players[0].character),
+        heroic_save(joined, *hero, *failed),
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{live}', 'client.wave')"),
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{finished}', 'client.wave')"),
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{joined}', 'client.wave')"),
+        format!("UPDATE tutorial_progress SET skipped = true WHERE user_id = '{account}'"),
+        format!(
+            "UPDATE tutorial_progress SET current_step = 'character-basics', path = 'player' WHERE user_id = '{account}'"
+        ),
+        format!(
+            "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{account}', true)
+             ON CONFLICT (user_id) DO UPDATE SET skipped = true"
+        ),
+        format!(
+            "MERGE INTO characters AS hero USING (SELECT '{hero}'::uuid AS id) AS wanted ON hero.id = wanted.id
+             WHEN MATCHED THEN UPDATE SET name = 'Merged'"
+        ),
+        format!(
+            "WITH gone AS (UPDATE characters SET name = 'In passing' WHERE id = '{hero}' RETURNING id) SELECT * FROM gone"
+        ),
+    ]
+}

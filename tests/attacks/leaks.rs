@@ -1,0 +1,256 @@
+//! A refusal tells a stranger nothing: the same words, whatever is behind them.
+
+use uuid::Uuid;
+
+use super::close;
+use crate::world::{Person, Refused, World, heroic_save, insert_character, roll, seat};
+
+/// What is told, with the ids that the asker gave taken out.
+async fn words(person: &Person, sql: &str) -> String {
+    let transaction = person.begin().await;
+    let outcome = super::within(&transaction, sql).await;
+    transaction.rollback().await.unwrap();
+    match outcome {
+        Ok(rows) => format!("{rows} rows"),
+        Err(Refused { code, constraint, message }) => format!("{code} {constraint}: {message}"),
+    }
+}
+
+/// Everybody who has no part in it is told the same for each, and no more than that row security says no.
+async fn all_the_same(askers: &[&Person], what: &str, asks: &[(&str, String)], expected: &str) {
+    for person in askers {
+        let mut told = Vec::new();
+        for (case, sql) in asks {
+            told.push((*case, words(person, sql).await));
+        }
+        for (case, words) in &told {
+            assert_eq!(words, &told[0].1, "{what}: {case} is told from {}", told[0].0);
+            assert!(words.starts_with(expected), "{what}, {case}: {words}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
+    let world = World::new().await;
+    let (empty, full) = (world.table(0).await, world.table(4).await);
+    let (active, over, cancelled) = (world.active_table(1).await, world.active_table(1).await, world.table(0).await);
+    world.set(&over, "status = 'completed'").await;
+    world.set(&cancelled, "status = 'cancelled'").await;
+    let closed = world.table(1).await;
+    close(&world, closed.seer.uuid()).await;
+    let me = world.player().await;
+    let retired = world.character(me.id).await;
+    world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
+    let other = world.player().await;
+    for (with, character) in
+        [("own", me.character), ("retired", retired), ("another's", other.character), ("nobody's", Uuid::new_v4())]
+    {
+        let asks: Vec<(&str, String)> = [
+            ("empty", empty.session),
+            ("full", full.session),
+            ("active", active.session),
+            ("over", over.session),
+            ("cancelled", cancelled.session),
+            ("of a closed account", closed.session),
+            ("nothing", Uuid::new_v4()),
+        ]
+        .into_iter()
+        .map(|(case, session)| (case, seat(session, me.id, character)))
+        .collect();
+        all_the_same(&[&me.person], &format!("a seat with {with}"), &asks, "42501").await;
+        let unless: Vec<(&str, String)> =
+            asks.iter().map(|(case, sql)| (*case, format!("{sql} ON CONFLICT DO NOTHING"))).collect();
+        all_the_same(&[&me.person], "a seat unless there is one", &unless, "42501").await;
+    }
+    // In another's name, who sits there or does not, is closed or is not.
+    let gone = world.player().await;
+    close(&world, gone.id).await;
+    let asks = [
+        ("who sits", seat(full.session, full.players[0].id, full.players[0].character)),
+        ("who does not", seat(full.session, other.id, other.character)),
+        ("who is closed", seat(full.session, gone.id, gone.character)),
+        ("nobody", seat(full.session, Uuid::new_v4(), Uuid::new_v4())),
+    ];
+    all_the_same(&[&me.person, &world.visitor()], "another's seat", &asks, "42501").await;
+}
+
+#[tokio::test]
+async fn a_stranger_does_not_learn_how_many_characters_somebody_has() {
+    let world = World::new().await;
+    let (few, many, closed) = (world.player().await, world.account().await, world.player().await);
+    for _ in 0..10 {
+        world.character(many).await;
+    }
+    close(&world, closed.id).await;
+    let name = format!("Hero {}", &few.character.to_string()[..8]);
+    let asks = [
+        ("few", insert_character(Uuid::new_v4(), few.id)),
+        ("ten", insert_character(Uuid::new_v4(), many)),
+        ("closed", insert_character(Uuid::new_v4(), closed.id)),
+        ("nobody", insert_character(Uuid::new_v4(), Uuid::new_v4())),
+        ("the same name", insert_character(Uuid::new_v4(), few.id).replace("'Hero ", &format!("'{name}' || '' || '"))),
+        ("ten, unless", format!("{} ON CONFLICT DO NOTHING", insert_character(Uuid::new_v4(), many))),
+    ];
+    all_the_same(&[&world.somebody().await, &world.visitor()], "another's character", &asks[..4], "42501").await;
+    let me = world.somebody().await;
+    assert!(words(&me, &asks[5].1).await.starts_with("42501"));
+    // Sessions, adventures, tutorials: the counters of others as well.
+    let busy = world.somebody().await;
+    let adventure = world.adventure(busy.uuid()).await;
+    for _ in 0..20 {
+        super::open_session(&world, busy.uuid(), adventure, false).await;
+    }
+    let session = |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
+    let asks = [
+        ("few", session(few.id)),
+        ("twenty", session(busy.uuid())),
+        ("closed", session(closed.id)),
+        ("nobody", session(Uuid::new_v4())),
+    ];
+    all_the_same(&[&me, &world.visitor()], "another's session", &asks, "42501").await;
+    let sql =
+        format!("INSERT INTO adventures (creator_id, name) SELECT '{many}', 'Draft' FROM generate_series(1, 200)");
+    world.owner().exec(&sql).await.unwrap();
+    let draft = |creator: Uuid| format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft')");
+    let asks = [
+        ("few", draft(few.id)),
+        ("many", draft(many)),
+        ("closed", draft(closed.id)),
+        ("nobody", draft(Uuid::new_v4())),
+    ];
+    all_the_same(&[&me, &world.visitor()], "another's adventure", &asks, "42501").await;
+    world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{many}')")).await.unwrap();
+    let tutorial = |user: Uuid| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{user}')");
+    let asks = [
+        ("none", tutorial(few.id)),
+        ("begun", tutorial(many)),
+        ("closed", tutorial(closed.id)),
+        ("nobody", tutorial(Uuid::new_v4())),
+    ];
+    all_the_same(&[&me, &world.visitor()], "another's tutorial", &asks, "42501").await;
+}
+
+#[tokio::test]
+async fn a_stranger_does_not_learn_whether_a_draft_exists() {
+    let world = World::new().await;
+    let creator = world.somebody().await;
+    let (draft, archived) = (world.draft(creator.uuid()).await, world.draft(creator.uuid()).await);
+    world.owner().exec(&format!("UPDATE adventures SET status = 'archived' WHERE id = '{archived}'")).await.unwrap();
+    let full = world.draft(creator.uuid()).await;
+    let sql = format!("INSERT INTO creatures (adventure_id, name) SELECT '{full}', 'Rat' FROM generate_series(1, 200)");
+    world.owner().exec(&sql).await.unwrap();
+    let me = world.somebody().await;
+    let each = |sql: &dyn Fn(Uuid) -> String| {
+        [("draft", sql(draft)), ("archived", sql(archived)), ("full", sql(full)), ("nothing", sql(Uuid::new_v4()))]
+    };
+    let play = |adventure: Uuid| {
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid())
+    };
+    all_the_same(&[&me], "a session on it", &each(&play), "SP009").await;
+    let creature =
+        |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mine')");
+    all_the_same(&[&me, &world.visitor()], "a creature in it", &each(&creature), "42501").await;
+    let bad = |adventure: Uuid| {
+        format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{adventure}', 'Mine', '[]')")
+    };
+    let told: Vec<String> = {
+        let mut told = Vec::new();
+        for (_, sql) in each(&bad) {
+            told.push(words(&me, &sql).await);
+        }
+        told
+    };
+    assert!(told.iter().all(|words| words == &told[0]), "{told:?}");
+    let change = |adventure: Uuid| format!("UPDATE adventures SET name = 'Mine' WHERE id = '{adventure}'");
+    all_the_same(&[&me], "a change of it", &each(&change), "0 rows").await;
+    let delete = |adventure: Uuid| format!("DELETE FROM adventures WHERE id = '{adventure}'");
+    all_the_same(&[&me], "its deletion", &each(&delete), "0 rows").await;
+    // What is played there is hidden too.
+    let table = world.table(1).await;
+    let set = |session: Uuid| format!("UPDATE sessions SET max_players = 2 WHERE id = '{session}'");
+    let asks = [("there", set(table.session)), ("nothing", set(Uuid::new_v4()))];
+    all_the_same(&[&me], "a session of another's", &asks, "0 rows").await;
+}
+
+#[tokio::test]
+async fn a_stranger_does_not_learn_what_was_rolled() {
+    let world = World::new().await;
+    let (active, waiting) = (world.active_table(2).await, world.table(1).await);
+    let hero = active.players[0].character;
+    let failed = world.roll(active.session, hero, "{1,2}", 10, -3600).await;
+    let passed = world.roll(active.session, hero, "{6,6}", 10, -3600).await;
+    let late = world.roll(active.session, hero, "{1,2}", 10, 3600).await;
+    let spent = world.roll(active.session, active.players[1].character, "{1,2}", 10, -3600).await;
+    let save = heroic_save(active.session, active.players[1].character, spent);
+    assert_eq!(super::ask(&active.players[1].person, &save).await, "done");
+    let me = world.player().await;
+    let sql =
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active.adventure);
+    let creature: Uuid = world.owner().value(&sql).await.unwrap();
+
+    let with = |original: Uuid| heroic_save(active.session, hero, original);
+    let asks = [
+        ("failed", with(failed)),
+        ("passed", with(passed)),
+        ("late", with(late)),
+        ("saved", with(spent)),
+        ("nothing", with(Uuid::new_v4())),
+    ];
+    all_the_same(&[&me.person, &world.visitor()], "another's save", &asks, "42501").await;
+    let asks = [
+        ("who sits", roll(active.session, hero)),
+        ("who does not", roll(active.session, waiting.players[0].character)),
+        ("one's own", roll(active.session, me.character)),
+        ("nobody", roll(active.session, Uuid::new_v4())),
+        ("waiting", roll(waiting.session, waiting.players[0].character)),
+        ("nowhere", roll(Uuid::new_v4(), me.character)),
+    ];
+    all_the_same(&[&me.person, &world.visitor()], "a roll", &asks, "42501").await;
+    let with = |creature: Uuid, session: Uuid| {
+        format!(
+            "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
+             VALUES ('{session}', '{creature}', 'might', 10, 'attack')"
+        )
+    };
+    let asks = [
+        ("of the adventure", with(creature, active.session)),
+        ("of another", with(creature, waiting.session)),
+        ("nothing", with(Uuid::new_v4(), active.session)),
+        ("nowhere", with(creature, Uuid::new_v4())),
+    ];
+    all_the_same(&[&me.person, &active.players[0].person, &world.visitor()], "a creature's roll", &asks, "42501").await;
+    let event = |session: Uuid| {
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
+    };
+    let asks =
+        [("active", event(active.session)), ("waiting", event(waiting.session)), ("nothing", event(Uuid::new_v4()))];
+    all_the_same(&[&me.person, &world.visitor()], "an event", &asks, "42501").await;
+    let wound = |hero: Uuid| format!("SELECT * FROM private.change_hit_points('{hero}', -1)");
+    let asks = [("there", wound(hero)), ("nothing", wound(Uuid::new_v4()))];
+    all_the_same(&[&me.person], "a wound", &asks, "0 rows").await;
+}
+
+#[tokio::test]
+async fn another_persons_character_is_told_from_none_by_nobody() {
+    let world = World::new().await;
+    let table = world.table(0).await;
+    world.set(&table, "is_public = true").await;
+    let (me, other, closed) = (world.player().await, world.player().await, world.player().await);
+    let retired = world.character(other.id).await;
+    world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
+    close(&world, closed.id).await;
+    let asks = [
+        ("living", seat(table.session, me.id, other.character)),
+        ("retired", seat(table.session, me.id, retired)),
+        ("of a closed account", seat(table.session, me.id, closed.character)),
+    ];
+    all_the_same(&[&me.person], "another's character in one's seat", &asks, "SP006").await;
+    let code = |hero: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{hero}')");
+    let asks = [
+        ("own", code(me.character, "ZZZZZZ")),
+        ("another's", code(other.character, "ZZZZZZ")),
+        ("nobody's", code(Uuid::new_v4(), "ZZZZZZ")),
+    ];
+    all_the_same(&[&me.person], "a code that is none", &asks, "SP020").await;
+}

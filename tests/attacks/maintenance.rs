@@ -1,0 +1,180 @@
+//! Nothing stays for ever: what was cancelled is archived, what was abandoned is cancelled.
+
+use uuid::Uuid;
+
+use super::{ask, number, open_session, sound};
+use crate::world::{World, seat};
+
+async fn status(world: &World, session: Uuid) -> String {
+    world.owner().value(&format!("SELECT status::text FROM sessions WHERE id = '{session}'")).await.unwrap()
+}
+
+async fn set(world: &World, session: Uuid, what: &str) {
+    assert_eq!(
+        ask(&world.owner(), &format!("UPDATE sessions SET {what} WHERE id = '{session}'")).await,
+        "done",
+        "{what}"
+    );
+}
+
+#[tokio::test]
+async fn what_was_cancelled_is_archived_as_what_was_completed() {
+    let world = World::new().await;
+    for (end, days, goes) in
+        [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
+    {
+        let table = world.active_table(2).await;
+        set(&world, table.session, &format!("status = '{end}'")).await;
+        set(&world, table.session, &format!("ended_at = now() - INTERVAL '{days} days'")).await;
+        ask(&world.service(), "SELECT private.archive_sessions(100)").await;
+        assert_eq!(
+            world.owner().count(&format!("archived_sessions WHERE id = '{}'", table.session)).await == 1,
+            goes,
+            "{end}, {days}"
+        );
+        assert_eq!(
+            world.owner().count(&format!("sessions WHERE id = '{}'", table.session)).await == 0,
+            goes,
+            "{end}, {days}"
+        );
+        let kept = format!("archived_session_players WHERE session_id = '{}'", table.session);
+        assert_eq!(world.owner().count(&kept).await == 2, goes, "{end}, {days}");
+    }
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn archiving_goes_batch_by_batch_over_both_kinds() {
+    let world = World::new().await;
+    for place in 0..6 {
+        let table = world.active_table(1).await;
+        set(&world, table.session, if place % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" }).await;
+        set(&world, table.session, &format!("ended_at = now() - INTERVAL '{} days'", 100 + place)).await;
+    }
+    let mut moved = Vec::new();
+    for _ in 0..4 {
+        moved.push(world.service().value::<i32>("SELECT private.archive_sessions(2)").await.unwrap());
+    }
+    assert_eq!(moved, [2, 2, 2, 0]);
+    assert_eq!(world.owner().count("archived_sessions WHERE status = 'cancelled'").await, 3);
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn what_was_abandoned_is_cancelled() {
+    let world = World::new().await;
+    let mut expected = Vec::new();
+    for (state, what, goes) in [
+        ("waiting", "scheduled_start = now() - INTERVAL '8 days'", true),
+        ("waiting", "scheduled_start = now() - INTERVAL '6 days'", false),
+        ("waiting", "scheduled_start = now() + INTERVAL '60 days', created_at = now() - INTERVAL '60 days'", false),
+        ("waiting", "created_at = now() - INTERVAL '32 days'", true),
+        ("waiting", "created_at = now() - INTERVAL '27 days'", false),
+        ("starting_soon", "created_at = now() - INTERVAL '32 days'", true),
+        ("starting_soon", "scheduled_start = now() - INTERVAL '8 days'", true),
+        (
+            "active",
+            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '32 days'",
+            true,
+        ),
+        (
+            "active",
+            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '27 days'",
+            false,
+        ),
+        (
+            "paused",
+            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '32 days'",
+            true,
+        ),
+        (
+            "paused",
+            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '27 days'",
+            false,
+        ),
+        // A game that goes on, begun long ago and planned for long ago.
+        ("active", "scheduled_start = now() - INTERVAL '80 days', last_event_at = now() - INTERVAL '1 day'", false),
+    ] {
+        let table = world.table(2).await;
+        let steps: &[&str] = match state {
+            "waiting" => &[],
+            "paused" => &["active", "paused"],
+            _ => &[state],
+        };
+        for step in steps {
+            set(&world, table.session, &format!("status = '{step}'")).await;
+        }
+        set(&world, table.session, what).await;
+        expected.push((table, state, what, goes));
+    }
+    // In batches, until there is no more.
+    let mut cancelled = 0;
+    loop {
+        let batch: i32 = world.service().value("SELECT private.cancel_abandoned_sessions(2)").await.unwrap();
+        assert!(batch <= 2);
+        cancelled += batch;
+        if batch == 0 {
+            break;
+        }
+    }
+    assert_eq!(usize::try_from(cancelled).unwrap(), expected.iter().filter(|(.., goes)| *goes).count());
+    for (table, state, what, goes) in &expected {
+        let now = status(&world, table.session).await;
+        assert_eq!(now, if *goes { "cancelled" } else { *state }, "{what}");
+        let player = &table.players[0];
+        assert_eq!(
+            number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await,
+            i64::from(!goes)
+        );
+        let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
+        assert_eq!(ask(&player.person, &retire).await, if *goes { "done" } else { "SP008" }, "{what}");
+    }
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn an_event_keeps_a_session_alive() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    set(&world, table.session, "last_event_at = now() - INTERVAL '40 days'").await;
+    let event =
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
+    assert_eq!(ask(&table.players[0].person, &event).await, "done");
+    assert_eq!(world.service().value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(0));
+    assert_eq!(status(&world, table.session).await, "active");
+}
+
+#[tokio::test]
+async fn maintenance_is_not_everybodys() {
+    let world = World::new().await;
+    for person in [world.somebody().await, world.visitor()] {
+        for function in ["cancel_abandoned_sessions", "archive_sessions", "clean_events"] {
+            assert_eq!(ask(&person, &format!("SELECT private.{function}(10)")).await, "42501", "{function}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn maintenance_does_not_wait_for_who_holds_a_session() {
+    let world = World::new().await;
+    let (seer, adventure) = {
+        let seer = world.account().await;
+        (seer, world.adventure(seer).await)
+    };
+    let mut sessions = Vec::new();
+    for _ in 0..2 {
+        let session = open_session(&world, seer, adventure, false).await;
+        let player = world.player().await;
+        world.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
+        set(&world, session, "created_at = now() - INTERVAL '60 days'").await;
+        sessions.push(session);
+    }
+    let holder = world.owner().begin().await;
+    super::within(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
+    let sql = "SET LOCAL lock_timeout = '2s'; SELECT private.cancel_abandoned_sessions(10)";
+    assert_eq!(ask(&world.service(), sql).await, "done", "it skips what somebody holds");
+    assert_eq!(status(&world, sessions[1]).await, "cancelled");
+    holder.rollback().await.unwrap();
+    assert_eq!(status(&world, sessions[0]).await, "waiting");
+    assert_eq!(world.service().value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(1));
+}

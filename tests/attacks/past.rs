@@ -1,0 +1,101 @@
+//! What is asked in a snapshot of the past, where the rule that refuses it now did not apply yet.
+
+use super::{
+    ask, close,
+    everything::{everything, writes},
+    finish, is_closed, sound,
+};
+use crate::world::{World, seat};
+
+#[tokio::test]
+async fn a_write_that_sees_the_past_is_refused_after_the_closing() {
+    let world = World::new().await;
+    let of = everything(&world).await;
+    let mut open = Vec::new();
+    let statements = writes(&of);
+    // Twenty at a time: each holds a connection.
+    let open_session =
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", of.account, of.published);
+    for sql in statements.iter().step_by(3).chain([&open_session]) {
+        open.push((of.me.begin_with_snapshot().await, sql));
+    }
+    close(&world, of.account).await;
+    for (transaction, sql) in open {
+        let outcome = finish(transaction, sql).await;
+        assert!(["SP019", "40001", "42501", "no row"].contains(&outcome.as_str()), "{outcome}: {sql}");
+    }
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn a_closing_that_sees_the_past_closes_the_present() {
+    let world = World::new().await;
+    let count = writes(&everything(&world).await).len();
+    for place in (0..count).step_by(2) {
+        let of = everything(&world).await;
+        let take_back = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", of.published);
+        let sql = if place == 0 { take_back } else { writes(&of).remove(place) };
+        let closing = of.me.begin_with_snapshot().await;
+        assert_eq!(ask(&of.me, &sql).await, "done", "{sql}");
+        let outcome = finish(closing, &format!("SELECT private.close_account('{}')", of.account)).await;
+        assert!(["done", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
+        assert_eq!(is_closed(&world, of.account).await, outcome == "done", "{sql}");
+        assert_eq!(crate::evening::broken(&world).await, [""; 0], "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn who_sits_does_not_retire_in_a_past_where_nobody_sat() {
+    let world = World::new().await;
+    let (table, player) = (world.table(1).await, world.player().await);
+    world.set(&table, "is_public = true").await;
+    // The retirement saw no seat.
+    let retiring = player.person.begin_with_snapshot().await;
+    assert_eq!(ask(&player.person, &seat(table.session, player.id, player.character)).await, "done");
+    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
+    let outcome = finish(retiring, &retire).await;
+    assert!(["SP008", "40001"].contains(&outcome.as_str()), "{outcome}");
+    // The seat saw a living character.
+    let other = world.player().await;
+    let sitting = other.person.begin_with_snapshot().await;
+    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character);
+    assert_eq!(ask(&other.person, &retire).await, "done");
+    let outcome = finish(sitting, &seat(table.session, other.id, other.character)).await;
+    assert!(["SP007", "40001"].contains(&outcome.as_str()), "{outcome}");
+    // Nor is it deleted where a seat is that it does not see.
+    let third = world.player().await;
+    let deleting = third.person.begin_with_snapshot().await;
+    assert_eq!(ask(&third.person, &seat(table.session, third.id, third.character)).await, "done");
+    let outcome = finish(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
+    assert!(["23503", "40001", "SP008"].contains(&outcome.as_str()), "{outcome}");
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn a_session_does_not_shrink_in_a_past_where_seats_were_free() {
+    let world = World::new().await;
+    let table = world.table(2).await;
+    world.set(&table, "is_public = true").await;
+    let shrinking = table.seer.begin_with_snapshot().await;
+    let player = world.player().await;
+    assert_eq!(ask(&player.person, &seat(table.session, player.id, player.character)).await, "done");
+    let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", table.session);
+    let outcome = finish(shrinking, &shrink).await;
+    assert!(["23514", "40001"].contains(&outcome.as_str()), "{outcome}");
+    assert_eq!(ask(&table.seer, &shrink).await, "23514");
+}
+
+#[tokio::test]
+async fn a_session_is_not_opened_in_a_past_where_the_adventure_was_published() {
+    let world = World::new().await;
+    let (creator, stranger) = (world.somebody().await, world.somebody().await);
+    let adventure = world.adventure(creator.uuid()).await;
+    let past = stranger.begin_with_snapshot().await;
+    assert_eq!(
+        ask(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
+        "done"
+    );
+    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
+    let outcome = finish(past, &insert).await;
+    assert!(["SP009", "40001"].contains(&outcome.as_str()), "{outcome}: it would read what is written from now on");
+}

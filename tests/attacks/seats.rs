@@ -1,0 +1,317 @@
+//! Players seat themselves, choose their character themselves, and stay away once removed.
+
+use uuid::Uuid;
+
+use super::{ask, close, finish, number, open_session, sound, would};
+use crate::world::{Player, Table, World, roll, seat};
+
+fn own_seat(session: Uuid, player: Uuid, set: &str) -> String {
+    format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
+}
+
+async fn code(world: &World, session: Uuid) -> String {
+    world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{session}'")).await.unwrap()
+}
+
+/// A Seer, and a stranger whose character the Seer knows from a public session.
+async fn strangers(world: &World) -> (Table, Player) {
+    let (mine, theirs) = (world.table(1).await, world.table(0).await);
+    let victim = world.player().await;
+    world.set(&theirs, "is_public = true").await;
+    assert_eq!(ask(&victim.person, &seat(theirs.session, victim.id, victim.character)).await, "done");
+    let seen = format!("session_players WHERE character_id = '{}'", victim.character);
+    assert_eq!(mine.seer.count(&seen).await, 1, "everybody sees who sits in a public session");
+    (mine, victim)
+}
+
+#[tokio::test]
+async fn nobody_seats_another() {
+    let world = World::new().await;
+    let (mine, victim) = strangers(&world).await;
+    let accomplice = &mine.players[0];
+    for public in [false, true] {
+        for status in ["waiting", "starting_soon", "active", "paused", "completed"] {
+            world.set(&mine, &format!("is_public = {public}")).await;
+            if status != "waiting" && !public {
+                world.set(&mine, &format!("status = '{status}'")).await;
+            }
+            for person in [&mine.seer, &accomplice.person, &world.somebody().await, &world.visitor()] {
+                let values = format!("('{}', '{}', '{}')", mine.session, victim.id, victim.character);
+                let columns = "session_players (session_id, user_id, character_id)";
+                for sql in [
+                    seat(mine.session, victim.id, victim.character),
+                    format!("INSERT INTO {columns} VALUES {values} ON CONFLICT DO NOTHING"),
+                    format!(
+                        "INSERT INTO {columns} VALUES {values}
+                         ON CONFLICT (session_id, user_id) DO UPDATE SET character_id = excluded.character_id"
+                    ),
+                    format!(
+                        "INSERT INTO session_players (session_id, user_id, character_id, is_active)
+                         VALUES ('{}', '{}', '{}', false)",
+                        mine.session, victim.id, victim.character
+                    ),
+                    format!(
+                        "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted
+                         ON seat.session_id = wanted.id AND seat.user_id = '{}'
+                         WHEN NOT MATCHED THEN INSERT (session_id, user_id, character_id) VALUES {values}",
+                        mine.session, victim.id
+                    ),
+                    // Another's seat made the victim's.
+                    own_seat(mine.session, accomplice.id, &format!("user_id = '{}'", victim.id)),
+                ] {
+                    assert_eq!(would(person, &sql).await, "42501", "{status}: {sql}");
+                }
+                // Another's character in a seat of one's own.
+                let with_theirs =
+                    own_seat(mine.session, accomplice.id, &format!("character_id = '{}'", victim.character));
+                assert_ne!(would(person, &with_theirs).await, "done", "{status}: {with_theirs}");
+            }
+        }
+    }
+    assert_eq!(number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", victim.id)).await, 1);
+}
+
+#[tokio::test]
+async fn a_seer_reaches_no_character_that_never_sat_there() {
+    let world = World::new().await;
+    let (mine, victim) = strangers(&world).await;
+    world.set(&mine, "status = 'active'").await;
+    for person in [&mine.seer, &mine.players[0].person] {
+        assert_eq!(would(person, &roll(mine.session, victim.character)).await, "42501");
+        let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", victim.character);
+        assert_eq!(would(person, &wound).await, "no row");
+        for set in ["hit_points = 0", "name = 'Mine'", "retired_at = now()"] {
+            let sql = format!("UPDATE characters SET {set} WHERE id = '{}'", victim.character);
+            assert_eq!(would(person, &sql).await, "no row");
+        }
+        assert_eq!(person.count(&format!("characters WHERE id = '{}'", victim.character)).await, 0);
+    }
+    // Nor one that sat there once, or whose session has ended.
+    let former = &mine.players[0];
+    assert_eq!(ask(&former.person, &own_seat(mine.session, former.id, "is_active = false")).await, "done");
+    let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", former.character);
+    assert_eq!(would(&mine.seer, &wound).await, "no row");
+    assert_eq!(would(&mine.seer, &roll(mine.session, former.character)).await, "42501");
+    close(&world, victim.id).await;
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn no_character_takes_two_players_seats() {
+    let world = World::new().await;
+    let (mine, victim) = strangers(&world).await;
+    world.set(&mine, "is_public = true").await;
+    // In one's own seat, somebody else's character: whatever it is, the answer is the same.
+    let stranger = world.player().await;
+    let sql = seat(mine.session, stranger.id, victim.character);
+    assert_eq!(ask(&stranger.person, &sql).await, "SP006");
+    let join =
+        format!("SELECT * FROM private.join_by_code('{}', '{}')", code(&world, mine.session).await, victim.character);
+    assert_eq!(ask(&stranger.person, &join).await, "SP006");
+    let own =
+        format!("SELECT * FROM private.join_by_code('{}', '{}')", code(&world, mine.session).await, stranger.character);
+    assert_eq!(ask(&stranger.person, &own).await, "done");
+    let change = own_seat(mine.session, stranger.id, &format!("character_id = '{}'", victim.character));
+    assert_eq!(ask(&stranger.person, &change).await, "SP006");
+}
+
+#[tokio::test]
+async fn a_seer_never_chooses_a_players_character() {
+    let world = World::new().await;
+    for removed in [false, true] {
+        let table = world.table(1).await;
+        let player = &table.players[0];
+        let spare = world.character(player.id).await;
+        let with = |set: String| own_seat(table.session, player.id, &set);
+        let choose = format!("character_id = '{spare}'");
+        if removed {
+            assert_eq!(ask(&table.seer, &with("is_active = false".to_owned())).await, "done");
+        }
+        for set in [
+            choose.clone(),
+            format!("{choose}, is_active = false"),
+            format!("{choose}, is_active = true"),
+            format!("{choose}, is_active = NOT is_active"),
+            format!("{choose}, removed_at = NULL"),
+            "character_id = (SELECT gen_random_uuid())".to_owned(),
+        ] {
+            let outcome = ask(&table.seer, &with(set.clone())).await;
+            assert!(["SP018", "42501"].contains(&outcome.as_str()), "{outcome}: {set}");
+        }
+        // Several at once.
+        let all = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", table.session);
+        assert_eq!(ask(&table.seer, &all).await, "SP018");
+        let merge = format!(
+            "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted ON seat.session_id = wanted.id
+             WHEN MATCHED THEN UPDATE SET {choose}",
+            table.session
+        );
+        assert_eq!(ask(&table.seer, &merge).await, "SP018");
+    }
+    // In several statements, in one transaction or three.
+    for in_one in [true, false] {
+        let table = world.table(1).await;
+        let player = &table.players[0];
+        let spare = world.character(player.id).await;
+        let steps =
+            ["is_active = false".to_owned(), format!("character_id = '{spare}'"), "is_active = true".to_owned()];
+        let steps: Vec<String> = steps.iter().map(|set| own_seat(table.session, player.id, set)).collect();
+        if in_one {
+            assert_eq!(ask(&table.seer, &steps.join("; ")).await, "SP018");
+        } else {
+            let mut outcomes = Vec::new();
+            for step in &steps {
+                outcomes.push(ask(&table.seer, step).await);
+            }
+            assert_eq!(outcomes, ["done", "SP018", "SP018"]);
+        }
+        let brings = format!("session_players WHERE session_id = '{}' AND character_id = '{spare}'", table.session);
+        assert_eq!(world.owner().count(&brings).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_seer_puts_nobody_back_into_a_seat() {
+    let world = World::new().await;
+    for left_alone in [true, false] {
+        let table = world.table(1).await;
+        let player = &table.players[0];
+        let by = if left_alone { &player.person } else { &table.seer };
+        assert_eq!(ask(by, &own_seat(table.session, player.id, "is_active = false")).await, "done");
+        for set in ["is_active = true", "is_active = NOT is_active", "is_active = true, removed_at = NULL"] {
+            assert_eq!(ask(&table.seer, &own_seat(table.session, player.id, set)).await, "SP018", "{set}");
+        }
+        // Nor where a session has begun.
+        let other = world.player().await;
+        world.owner().exec(&seat(table.session, other.id, other.character)).await.unwrap();
+        world.set(&table, "status = 'active'").await;
+        assert_eq!(ask(&table.seer, &own_seat(table.session, player.id, "is_active = true")).await, "SP018");
+    }
+}
+
+#[tokio::test]
+async fn a_removed_player_stays_away_until_the_seer_says_so() {
+    let world = World::new().await;
+    for status in ["waiting", "active", "paused"] {
+        let table = world.table(2).await;
+        world.set(&table, "is_public = true").await;
+        for step in [&["active"][..], &["active", "paused"]]
+            .iter()
+            .find(|steps| steps.last() == Some(&status))
+            .into_iter()
+            .flat_map(|steps| steps.iter())
+        {
+            world.set(&table, &format!("status = '{step}'")).await;
+        }
+        let player = &table.players[0];
+        let spare = world.character(player.id).await;
+        let code = code(&world, table.session).await;
+        let past = player.person.begin_with_snapshot().await;
+        assert_eq!(ask(&table.seer, &own_seat(table.session, player.id, "is_active = false")).await, "done");
+        let with = |set: &str| own_seat(table.session, player.id, set);
+        for sql in [
+            with("is_active = true"),
+            with("is_active = NOT is_active"),
+            with(&format!("is_active = true, character_id = '{spare}'")),
+            format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character),
+            format!("SELECT * FROM private.join_by_code('{code}', '{spare}')"),
+        ] {
+            assert_eq!(ask(&player.person, &sql).await, "SP028", "{status}: {sql}");
+        }
+        for (sql, expected) in [
+            (with("removed_at = NULL"), &["SP028", "42501", "SP018"][..]),
+            (with("removed_at = NULL, is_active = true"), &["SP028", "42501", "SP018"]),
+            (format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", table.session, player.id), &["42501"]),
+            (seat(table.session, player.id, player.character), &["23505", "42501", "SP028", "SP005"]),
+            (
+                format!(
+                    "{} ON CONFLICT (session_id, user_id) DO UPDATE SET is_active = true",
+                    seat(table.session, player.id, player.character)
+                ),
+                &["42501", "SP028", "SP005"],
+            ),
+            // A merge into the seat that is there.
+            (
+                format!(
+                    "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted
+                     ON seat.session_id = wanted.id AND seat.user_id = '{}' WHEN MATCHED THEN UPDATE SET is_active = true",
+                    table.session, player.id
+                ),
+                &["SP028"],
+            ),
+        ] {
+            let outcome = ask(&player.person, &sql).await;
+            assert!(expected.contains(&outcome.as_str()), "{status}, {outcome}: {sql}");
+        }
+        let outcome = finish(past, &with("is_active = true")).await;
+        assert!(["SP028", "40001", "done"].contains(&outcome.as_str()), "{outcome}");
+        let sits = format!(
+            "session_players WHERE session_id = '{}' AND user_id = '{}' AND is_active",
+            table.session, player.id
+        );
+        assert_eq!(world.owner().count(&sits).await, 0, "{status}");
+        // Others cannot clear it.
+        for person in [&table.players[1].person, &world.somebody().await] {
+            assert_ne!(ask(person, &with("removed_at = NULL")).await, "done");
+        }
+        // The Seer can; then the player comes back.
+        assert_eq!(ask(&table.seer, &with("removed_at = NULL")).await, "done");
+        let back = if status == "waiting" {
+            with("is_active = true")
+        } else {
+            format!("SELECT * FROM private.join_by_code('{code}', '{spare}')")
+        };
+        assert_eq!(ask(&player.person, &back).await, "done", "{status}");
+    }
+    sound(&world).await;
+}
+
+#[tokio::test]
+async fn who_left_comes_back_and_who_leaves_to_escape_a_removal_does_not() {
+    let world = World::new().await;
+    let table = world.table(2).await;
+    let (gone, quick) = (&table.players[0], &table.players[1]);
+    for player in [gone, quick] {
+        assert_eq!(ask(&player.person, &own_seat(table.session, player.id, "is_active = false")).await, "done");
+    }
+    assert_eq!(ask(&gone.person, &own_seat(table.session, gone.id, "is_active = true")).await, "done");
+    // The Seer removes somebody who has just left.
+    let remove = own_seat(table.session, quick.id, "is_active = false");
+    assert_eq!(ask(&table.seer, &remove).await, "done");
+    assert_eq!(ask(&quick.person, &own_seat(table.session, quick.id, "is_active = true")).await, "SP028");
+}
+
+#[tokio::test]
+async fn a_removal_is_the_seers_alone() {
+    let world = World::new().await;
+    let table = world.active_table(2).await;
+    let (player, other) = (&table.players[0], &table.players[1]);
+    for set in ["is_active = false", "removed_at = now()"] {
+        assert_ne!(ask(&player.person, &own_seat(table.session, other.id, set)).await, "done", "{set}");
+        assert_ne!(ask(&world.somebody().await, &own_seat(table.session, other.id, set)).await, "done", "{set}");
+    }
+    // Nobody invents a moment, or the reason of their own absence.
+    let outcome = ask(&table.seer, &own_seat(table.session, player.id, "removed_at = '2000-01-01'")).await;
+    let invented = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
+    assert_eq!(world.owner().count(invented).await, 0, "{outcome}");
+}
+
+#[tokio::test]
+async fn a_thousand_seats_that_a_stranger_gives_do_not_exist() {
+    let world = World::new().await;
+    let (mine, victim) = strangers(&world).await;
+    let seer = mine.seer.uuid();
+    for _ in 0..10 {
+        open_session(&world, seer, mine.adventure, true).await;
+    }
+    let everywhere = format!(
+        "INSERT INTO session_players (session_id, user_id, character_id)
+         SELECT id, '{}', '{}' FROM sessions WHERE seer_id = '{seer}'",
+        victim.id, victim.character
+    );
+    assert_eq!(ask(&mine.seer, &everywhere).await, "42501");
+    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", victim.character);
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", victim.id);
+    assert_eq!(ask(&victim.person, &leave).await, "done");
+    assert_eq!(ask(&victim.person, &retire).await, "done");
+}

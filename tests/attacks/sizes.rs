@@ -1,0 +1,135 @@
+//! How many rows one statement writes, and how large a document is.
+
+use uuid::Uuid;
+
+use super::{ask, told, would};
+use crate::world::{Person, World};
+
+#[tokio::test]
+async fn one_statement_inserts_a_hundred_rows_and_no_more() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let (player, session) = (&table.players[0], table.session);
+    let draft = world.draft(table.seer.uuid()).await;
+    let rows = |wanted: usize| format!("FROM generate_series(1, {wanted}) AS number");
+    let event = |wanted| {
+        format!(
+            "INSERT INTO session_events (session_id, event_type) SELECT '{session}', 'client.wave' {}",
+            rows(wanted)
+        )
+    };
+    let dice = |wanted| {
+        format!(
+            "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
+             SELECT '{session}', '{}', 'might'::attribute, 10, 'attack'::roll_type {}",
+            player.character,
+            rows(wanted)
+        )
+    };
+    let creature = |wanted| {
+        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number {}", rows(wanted))
+    };
+    let adventure = |wanted| {
+        format!(
+            "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number {}",
+            table.seer.uuid(),
+            rows(wanted)
+        )
+    };
+    for (person, what) in [
+        (&player.person, &event as &(dyn Fn(usize) -> String + Sync)),
+        (&player.person, &dice),
+        (&table.seer, &creature),
+        (&table.seer, &adventure),
+    ] {
+        assert_eq!(would(person, &what(100)).await, "done", "{}", what(100));
+        assert_eq!(would(person, &what(101)).await, "SP027", "{}", what(101));
+        assert_eq!(would(person, &what(5000)).await, "SP027", "{}", what(5000));
+        // The same in parts of one statement.
+        let parts = format!(
+            "WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first",
+            what(60),
+            what(60)
+        );
+        assert_eq!(would(person, &parts).await, "SP027", "{parts}");
+        let nothing = format!("{} ON CONFLICT DO NOTHING", what(101));
+        assert_eq!(would(person, &nothing).await, "SP027", "{nothing}");
+    }
+    let merge = format!(
+        "MERGE INTO session_events AS event USING generate_series(1, 101) AS number ON false
+         WHEN NOT MATCHED THEN INSERT (session_id, event_type) VALUES ('{session}', 'client.wave')"
+    );
+    assert_eq!(would(&player.person, &merge).await, "SP027");
+    // The server itself copies as many as it likes.
+    assert_eq!(told(world.owner().exec(&event(500)).await), "done");
+}
+
+/// Each document of somebody's own, in a form with the document left open.
+async fn documents(world: &World) -> Vec<(Person, &'static str, String)> {
+    let table = world.active_table(1).await;
+    let (player, seer) = (&table.players[0], &table.seer);
+    let draft = world.draft(seer.uuid()).await;
+    let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
+    let creature: Uuid = world.owner().value(&sql).await.unwrap();
+    let update = |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $DOC$ WHERE id = '{id}'");
+    vec![
+        (player.person.clone(), "bounded_equipment", update("characters", "equipment", player.character)),
+        (player.person.clone(), "bounded_special_ability", update("characters", "special_ability", player.character)),
+        (seer.clone(), "bounded_content", update("adventures", "content", draft)),
+        (seer.clone(), "bounded_abilities", update("creatures", "abilities", creature)),
+        (seer.clone(), "bounded_stats", update("creatures", "stats", creature)),
+        (seer.clone(), "bounded_game_state", update("sessions", "game_state", table.session)),
+        (
+            player.person.clone(),
+            "bounded_payload",
+            format!(
+                "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.big', $DOC$)",
+                table.session
+            ),
+        ),
+        (
+            player.person.clone(),
+            "bounded_modifiers",
+            format!(
+                "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
+                 VALUES ('{}', '{}', 'might', 10, 'attack', $DOC$)",
+                table.session, player.character
+            ),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn a_document_is_measured_before_it_is_looked_through() {
+    let world = World::new().await;
+    // Too large, and besides nested too deeply, or holding a number that no client reads: its size is what is told.
+    let wide = "(SELECT jsonb_agg(md5(number::text)) FROM generate_series(1, 60000) AS number)";
+    let deep = format!("({wide} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
+    let great = format!("({wide} || '[1e400]'::jsonb)");
+    let object = format!("jsonb_build_object('a', {deep})");
+    for (person, constraint, sql) in documents(&world).await {
+        for document in [wide, &deep, &great, &object] {
+            let refused = person.exec(&sql.replace("$DOC$", document)).await.unwrap_err();
+            assert!(refused.is("23514", constraint), "{constraint}: {refused:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_costs_no_more_than_reading_it() {
+    let world = World::new().await;
+    let (mut bare, mut refused) = (Vec::new(), Vec::new());
+    let wide = "(SELECT jsonb_agg(jsonb_build_array(number, number)) FROM generate_series(1, 300000) AS number)";
+    let table = world.active_table(1).await;
+    let sql = format!("UPDATE sessions SET game_state = {wide} WHERE id = '{}'", table.session);
+    for _ in 0..3 {
+        let began = std::time::Instant::now();
+        table.seer.exec(&format!("SELECT pg_column_size({wide})")).await.unwrap();
+        bare.push(began.elapsed());
+        let began = std::time::Instant::now();
+        assert_eq!(ask(&table.seer, &sql).await, "23514");
+        refused.push(began.elapsed());
+    }
+    let (bare, refused) = (bare.iter().min().unwrap(), refused.iter().min().unwrap());
+    assert!(*refused < *bare * 3, "{refused:?}, and {bare:?} to make it");
+}

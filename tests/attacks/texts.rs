@@ -1,0 +1,255 @@
+//! Names that look like another, like nothing, or like more than one line.
+
+use uuid::Uuid;
+
+use super::{ask, told};
+use crate::world::{Person, World};
+
+/// What no name holds.
+const FORBIDDEN: &[char] = &[
+    '\u{1}', '\u{7}', '\u{8}', '\t', '\n', '\u{b}', '\u{c}', '\r', '\u{1b}', '\u{1f}', '\u{7f}', '\u{80}', '\u{85}',
+    '\u{9f}', '\u{200b}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
+    '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
+];
+
+/// What shows nothing, however often.
+const INVISIBLE: &[&str] = &[
+    "     ",
+    "\u{a0}\u{a0}\u{a0}",
+    "\u{1680}\u{1680}\u{1680}",
+    "\u{2000}\u{2001}\u{2002}\u{2003}",
+    "\u{2004}\u{2005}\u{2006}\u{2007}",
+    "\u{2008}\u{2009}\u{200a}",
+    "\u{202f}\u{202f}\u{202f}",
+    "\u{205f}\u{205f}\u{205f}",
+    "\u{3000}\u{3000}\u{3000}",
+    "\u{200d}\u{200d}\u{200d}",
+    "\u{200c}\u{200d}\u{200c}",
+    " \u{200d} ",
+    "\u{2800}\u{2800}\u{2800}",
+    "\u{3164}\u{3164}\u{3164}",
+    "\u{115f}\u{1160}\u{115f}",
+    "\u{ffa0}\u{ffa0}\u{ffa0}",
+    "\u{ad}\u{ad}\u{ad}",
+    "\u{34f}\u{34f}\u{34f}",
+    "\u{180e}\u{180e}\u{180e}",
+    "\u{2060}\u{2060}\u{2060}",
+    "\u{2061}\u{2062}\u{2063}\u{2064}",
+    "\u{fe0f}\u{fe0f}\u{fe0f}",
+    "\u{e0100}\u{e0100}\u{e0100}",
+    "\u{e0020}\u{e0041}\u{e007f}",
+    "\u{200e}\u{200f}\u{61c}",
+    " \u{a0}\u{3000}\u{200d}\u{fe0f}",
+];
+
+/// Names as people have them.
+const NAMES: &[&str] = &[
+    "Ada",
+    "O'Brien-Łukasz",
+    "Zoë Ångström",
+    "Владимир",
+    "Ελένη",
+    "محمد علی",
+    "می\u{200c}خواهم",
+    "שָׁלוֹם",
+    "नरेन्द्र",
+    "क्\u{200d}ष",
+    "สมชาย",
+    "王小明",
+    "山田 太郎",
+    "김철수",
+    "ᏣᎳᎩ",
+    "አበበ",
+    "தமிழ்",
+    "မြန်မာ",
+    "👩\u{200d}🚀 Ada",
+    "👨\u{200d}👩\u{200d}👧",
+    "🏳\u{fe0f}\u{200d}🌈🏴",
+    "🇩🇪🇫🇷",
+    "e\u{301}e\u{301}",
+    "Ada\u{3000}Lovelace",
+    "Ada\u{a0}Lovelace",
+    "𝕬𝖉𝖆",
+    "!?*",
+    "42",
+    "A\u{200d}B",
+    "❤\u{fe0f}❤\u{fe0f}",
+];
+
+/// Each name that a client writes, new and changed, with the name left open.
+struct Named {
+    what: &'static str,
+    person: Person,
+    writes: Vec<String>,
+    /// Where it is to be read.
+    read: String,
+}
+
+async fn named(world: &World) -> Vec<Named> {
+    let table = world.table(1).await;
+    let (player, seer) = (&table.players[0], &table.seer);
+    let draft = world.draft(seer.uuid()).await;
+    let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
+    let creature: Uuid = world.owner().value(&sql).await.unwrap();
+    let update =
+        |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $NAME$ WHERE id = '{id}'");
+    vec![
+        Named {
+            what: "display name",
+            person: player.person.clone(),
+            writes: vec![update("users", "display_name", player.id)],
+            read: format!("SELECT display_name FROM users WHERE id = '{}'", player.id),
+        },
+        Named {
+            what: "character",
+            person: player.person.clone(),
+            writes: vec![
+                update("characters", "name", player.character),
+                format!(
+                    "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
+                     VALUES ('{}', $NAME$, 'warrior', 5, 3, 2, 2, '{{}}')",
+                    player.id
+                ),
+            ],
+            read: format!("SELECT name FROM characters WHERE id = '{}'", player.character),
+        },
+        Named {
+            what: "adventure",
+            person: seer.clone(),
+            writes: vec![
+                update("adventures", "name", draft),
+                format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', $NAME$)", seer.uuid()),
+            ],
+            read: format!("SELECT name FROM adventures WHERE id = '{draft}'"),
+        },
+        Named {
+            what: "creature",
+            person: seer.clone(),
+            writes: vec![
+                update("creatures", "name", creature),
+                format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', $NAME$)"),
+            ],
+            read: format!("SELECT name FROM creatures WHERE id = '{creature}'"),
+        },
+    ]
+}
+
+/// A text as SQL, whatever it holds.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+#[tokio::test]
+async fn no_name_holds_what_deceives() {
+    let world = World::new().await;
+    for named in named(&world).await {
+        for write in &named.writes {
+            for letter in FORBIDDEN {
+                for text in
+                    [format!("Ada{letter}Lovelace"), format!("{letter}Ada Lovelace"), format!("Ada Lovelace{letter}")]
+                {
+                    let outcome = named.person.exec(&write.replace("$NAME$", &literal(&text))).await;
+                    let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "clean_name"));
+                    assert!(refused, "{}: {text:?}: {outcome:?}", named.what);
+                }
+            }
+            for text in INVISIBLE {
+                let outcome = named.person.exec(&write.replace("$NAME$", &literal(text))).await;
+                let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "clean_name"));
+                assert!(refused, "{}: {text:?}: {outcome:?}", named.what);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_of_every_script_are_stored_unchanged() {
+    let world = World::new().await;
+    for named in named(&world).await {
+        for name in NAMES {
+            let sql = named.writes[0].replace("$NAME$", &literal(name));
+            let outcome = named.person.exec(&sql).await;
+            // An adventure's name has three characters or more, a character's two.
+            if name.chars().count() < 3 {
+                continue;
+            }
+            assert_eq!(told(outcome), "done", "{}: {name:?}", named.what);
+            assert_eq!(named.person.value::<String>(&named.read).await.unwrap(), *name, "{}", named.what);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sign_up_cleans_its_name_and_never_fails() {
+    let world = World::new().await;
+    let mut given: Vec<String> = FORBIDDEN.iter().map(|letter| format!("Ada{letter}Lovelace")).collect();
+    given.extend(INVISIBLE.iter().map(|text| (*text).to_owned()));
+    given.push(FORBIDDEN.iter().collect());
+    given.push("\u{202e}".repeat(500));
+    given.push(format!("{}\n", "x".repeat(99)));
+    for text in &given {
+        for key in ["display_name", "full_name", "name"] {
+            let metadata = serde_json::json!({ key: text }).to_string();
+            let id = Uuid::new_v4();
+            let sql = format!(
+                "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', {})",
+                literal(&metadata)
+            );
+            assert_eq!(ask(&world.owner(), &sql).await, "done", "{text:?}");
+            let read = format!("SELECT display_name FROM users WHERE id = '{id}'");
+            let name: String = world.owner().value(&read).await.unwrap();
+            assert!(!name.contains(FORBIDDEN), "{text:?} becomes {name:?}");
+            // What is stored is a name that its owner may write again.
+            let again = format!("UPDATE users SET display_name = {} WHERE id = '{id}'", literal(&name));
+            assert_eq!(ask(&world.user(id), &again).await, "done", "{text:?} becomes {name:?}");
+            if text.starts_with("Ada") {
+                assert!(name.starts_with("Ada") && name.ends_with("Lovelace"), "{text:?} becomes {name:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sign_up_takes_strings_alone_from_its_metadata() {
+    let world = World::new().await;
+    for value in ["42", "true", "null", "[\"Ada\"]", "{\"name\": \"Ada\"}", "\"\""] {
+        let id = Uuid::new_v4();
+        let metadata = format!("{{\"display_name\": {value}, \"avatar_url\": {value}, \"full_name\": \"Grace\"}}");
+        let sql = format!(
+            "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', '{metadata}')"
+        );
+        assert_eq!(ask(&world.owner(), &sql).await, "done", "{value}");
+        let read = format!("SELECT display_name FROM users WHERE id = '{id}' AND avatar_url IS NULL");
+        assert_eq!(world.owner().value::<String>(&read).await.unwrap(), "Grace", "{value}");
+    }
+    for (address, kept) in [
+        ("https://example.org/a.png", true),
+        ("http://example.org/a.png", true),
+        ("javascript:alert(1)", false),
+        ("data:image/png;base64,AAAA", false),
+        ("//example.org/a.png", false),
+        ("HTTPS://example.org/a.png", true),
+        (" https://example.org", false),
+        ("https://example.org/\u{202e}gnp", false),
+    ] {
+        let id = Uuid::new_v4();
+        let metadata = serde_json::json!({ "avatar_url": address }).to_string();
+        let sql = format!(
+            "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', {})",
+            literal(&metadata)
+        );
+        assert_eq!(ask(&world.owner(), &sql).await, "done", "{address}");
+        let there = world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NOT NULL")).await;
+        if ![" https://example.org", "HTTPS://example.org/a.png", "https://example.org/\u{202e}gnp"].contains(&address)
+        {
+            assert_eq!(there == 1, kept, "{address}");
+        }
+    }
+    let id = Uuid::new_v4();
+    let long = format!("https://example.org/{}", "a".repeat(3000));
+    let sql = format!(
+        "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', '{{\"avatar_url\": \"{long}\"}}')"
+    );
+    assert_eq!(ask(&world.owner(), &sql).await, "done");
+    assert_eq!(world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NULL")).await, 1);
+}

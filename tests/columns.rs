@@ -1,0 +1,38 @@
+//! `docs/columns.md`: every column with its type and what it means, as the migrated database says it.
+
+use crate::{documents::agree, world::World};
+
+#[tokio::test]
+async fn every_column_is_explained_as_the_database_explains_it() {
+    let lines: Vec<String> = World::new()
+        .await
+        .owner()
+        .values(
+            "SELECT CASE WHEN attnum = 0
+                 THEN format(E'\\n## `%s`\\n\\n%s\\n\\n| column | type | means |\\n| --- | --- | --- |', relname, comment)
+                 ELSE format('| `%s` | %s%s | %s |', attname, type, CASE WHEN attnotnull THEN '' ELSE ', may be NULL' END,
+                   replace(comment, '|', '\\|'))
+               END
+             FROM (
+               SELECT relname, 0 AS attnum, '' AS attname, '' AS type, true AS attnotnull,
+                 obj_description(oid, 'pg_class') AS comment
+               FROM pg_class
+               WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+               UNION ALL
+               SELECT relname, attnum, attname, format_type(atttypid, atttypmod), attnotnull, col_description(attrelid, attnum)
+               FROM pg_attribute
+               JOIN pg_class ON pg_class.oid = attrelid
+               WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
+             ) AS described
+             WHERE comment IS NOT NULL
+             ORDER BY relname, attnum",
+        )
+        .await
+        .unwrap();
+    let page = format!(
+        "# Columns\n\nWritten by `tests/columns.rs` from the comments in `migration/sql/tables/comments.sql`; the rows are what \
+         the API returns. [schema.md](schema.md) has the rules.\n{}\n",
+        lines.join("\n")
+    );
+    agree("columns.md", &page, "columns");
+}

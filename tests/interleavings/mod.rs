@@ -1,0 +1,206 @@
+//! What PostgreSQL's isolation tests are: every pair of the statements that people, the service, the platform and maintenance
+//! send, on two connections, in every order of begin, statement, commit and rollback. After each case every invariant holds,
+//! nobody waits for ever, and nobody is refused but as the documentation says.
+//!
+//! Between statements that run as a whole no two can wait for each other, so a second kind of case stops them in the middle:
+//! somebody else holds a row that the one locks, and one that the other does, until both have been sent.
+//!
+//! The test command plays a sample. `SPARC_INTERLEAVINGS=20000` plays a sample of that size of each kind, `=all` every pair and
+//! `=triples` three statements at a time; a case that fails is told by its name, and `=<part of a name>` plays those whose names
+//! contain it.
+
+use std::collections::BTreeMap;
+
+mod stage;
+mod statements;
+mod world;
+
+use stage::{Case, Level, Step, Theatre};
+use statements::{STATEMENTS, Statement};
+
+const LEVELS: [Level; 2] = [Level::ReadCommitted, Level::RepeatableRead];
+
+/// Databases that cases are played on at once.
+const THEATRES: usize = 4;
+
+/// Cases of the sample, of each kind.
+const SAMPLE: usize = 250;
+
+/// Every order of what the sides do, each side in its own order.
+fn orders(sides: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
+    if sides.iter().all(Vec::is_empty) {
+        return vec![Vec::new()];
+    }
+    let mut all = Vec::new();
+    for (side, steps) in sides.iter().enumerate().filter(|(_, steps)| !steps.is_empty()) {
+        let mut rest = sides.to_vec();
+        rest[side].remove(0);
+        for mut order in orders(&rest) {
+            order.insert(0, (side, steps[0]));
+            all.push(order);
+        }
+    }
+    all
+}
+
+/// A snapshot is taken at the beginning or not at all: under READ COMMITTED, when a transaction began is of no matter.
+fn schedules(level: Level, ends: &[Step]) -> Vec<Vec<(usize, Step)>> {
+    let begins_count = level == Level::RepeatableRead;
+    let sides: Vec<Vec<Step>> = ends
+        .iter()
+        .map(|end| if begins_count { vec![Step::Begin, Step::Send, *end] } else { vec![Step::Send, *end] })
+        .collect();
+    let mut all = orders(&sides);
+    if !begins_count {
+        for order in &mut all {
+            order.splice(0..0, (0..ends.len()).map(|side| (side, Step::Begin)));
+        }
+    }
+    all
+}
+
+/// Two statements in every order.
+fn pairs() -> Vec<Case<'static>> {
+    let mut cases = Vec::new();
+    let ends = [Step::Commit, Step::Rollback];
+    for (place, first) in STATEMENTS.iter().enumerate() {
+        for second in &STATEMENTS[place..] {
+            for level in LEVELS {
+                for (one, other) in ends.iter().flat_map(|one| ends.iter().map(move |other| (*one, *other))) {
+                    for schedule in schedules(level, &[one, other]) {
+                        cases.push(Case { statements: vec![first, second], level, schedule, held: Vec::new() });
+                    }
+                }
+            }
+        }
+    }
+    cases
+}
+
+type Locks = BTreeMap<&'static str, Vec<String>>;
+
+/// Begun and sent in that order while somebody holds the rows, and committed as soon as each is done.
+fn stopped(statements: Vec<&'static Statement>, level: Level, held: Vec<String>) -> Case<'static> {
+    let sides = 0..statements.len();
+    let schedule = sides
+        .clone()
+        .map(|side| (side, Step::Begin))
+        .chain(sides.clone().flat_map(|side| [(side, Step::Send), (side, Step::Commit)]));
+    Case { statements, level, schedule: schedule.collect(), held }
+}
+
+/// Two statements that lock a row in common, each stopped before each row that it locks.
+fn stopped_pairs(locks: &Locks) -> Vec<Case<'static>> {
+    let mut cases = Vec::new();
+    for first in STATEMENTS {
+        for second in STATEMENTS {
+            let (of_first, of_second) = (&locks[first.name], &locks[second.name]);
+            if !of_first.iter().any(|row| of_second.contains(row)) {
+                continue;
+            }
+            for one in of_first {
+                for other in of_second {
+                    let held = if one == other { vec![one.clone()] } else { vec![one.clone(), other.clone()] };
+                    cases.push(stopped(vec![first, second], Level::ReadCommitted, held));
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// Three statements that lock a row in common, one after the other, with and without somebody who holds it.
+fn triples(locks: &Locks) -> Vec<Case<'static>> {
+    let mut cases = Vec::new();
+    for (place, first) in STATEMENTS.iter().enumerate() {
+        for (next, second) in STATEMENTS.iter().enumerate().skip(place) {
+            for third in &STATEMENTS[next..] {
+                let shared = locks[first.name]
+                    .iter()
+                    .find(|row| locks[second.name].contains(row) && locks[third.name].contains(row));
+                let Some(row) = shared else { continue };
+                for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+                    let statements: Vec<_> = order.iter().map(|side| [first, second, third][*side]).collect();
+                    for level in LEVELS {
+                        cases.push(stopped(statements.clone(), level, vec![row.clone()]));
+                    }
+                    let schedule = [Step::Begin, Step::Send, Step::Commit]
+                        .into_iter()
+                        .flat_map(|step| (0..3).map(move |side| (side, step)))
+                        .collect();
+                    cases.push(Case { statements, level: Level::RepeatableRead, schedule, held: Vec::new() });
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// So many of them, the same at each run, spread over all.
+fn sample(cases: Vec<Case<'static>>, wanted: usize) -> Vec<Case<'static>> {
+    // A step that shares no factor with the orders of one pair, so that all of them come up.
+    let step = (cases.len() / wanted).max(1) | 1;
+    cases.into_iter().step_by(step).collect()
+}
+
+fn samples(locks: &Locks, wanted: usize) -> Vec<Case<'static>> {
+    let kinds = [pairs(), stopped_pairs(locks), triples(locks)];
+    kinds.into_iter().flat_map(|cases| sample(cases, wanted)).collect()
+}
+
+/// Plays all, on several databases at once; what went wrong, by name.
+async fn play(cases: Vec<Case<'static>>) -> Vec<String> {
+    let (count, began) = (cases.len(), std::time::Instant::now());
+    let cases = std::sync::Arc::new(std::sync::Mutex::new(cases.into_iter().rev().collect::<Vec<_>>()));
+    let mut theatres = Vec::new();
+    for _ in 0..THEATRES {
+        let cases = cases.clone();
+        theatres.push(tokio::spawn(async move {
+            let mut theatre = Theatre::new().await;
+            let mut failures = Vec::new();
+            loop {
+                let Some(case) = cases.lock().unwrap().pop() else { break failures };
+                let wrong = theatre.play(&case).await;
+                if !wrong.is_empty() {
+                    failures.push(format!("{case}\n    {}", wrong.join("\n    ")));
+                }
+            }
+        }));
+    }
+    let mut failures = Vec::new();
+    for theatre in theatres {
+        failures.extend(theatre.await.unwrap());
+    }
+    println!("{count} cases in {:.1} s, {} failed", began.elapsed().as_secs_f32(), failures.len());
+    failures.sort_unstable();
+    failures
+}
+
+async fn locks() -> Locks {
+    let mut theatre = Theatre::new().await;
+    let mut locks = Locks::new();
+    for statement in STATEMENTS {
+        locks.insert(statement.name, theatre.locks(statement).await);
+    }
+    locks
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_order_of_statements_breaks_an_invariant() {
+    let locks = locks().await;
+    let wanted = std::env::var("SPARC_INTERLEAVINGS").unwrap_or_default();
+    let cases = match wanted.as_str() {
+        "all" => pairs().into_iter().chain(stopped_pairs(&locks)).collect(),
+        "triples" => triples(&locks),
+        "" => samples(&locks, SAMPLE),
+        size if size.parse::<usize>().is_ok() => samples(&locks, size.parse().unwrap()),
+        part => pairs()
+            .into_iter()
+            .chain(stopped_pairs(&locks))
+            .chain(triples(&locks))
+            .filter(|case| case.to_string().contains(part))
+            .collect(),
+    };
+    let failures = play(cases).await;
+    assert!(failures.is_empty(), "{} cases:\n{}", failures.len(), failures.join("\n"));
+}

@@ -1,0 +1,196 @@
+//! The world of `world.sql`, made once a database and restored before each case.
+
+use sea_orm::sqlx::{AssertSqlSafe, Connection, PgConnection, query_as, query_scalar, raw_sql};
+use throwaway::Database;
+
+use crate::world::server;
+
+/// Every `@name` of `world.sql` and of the statements. An id is the place in this list, so that the order of keys is known.
+const NAMES: &[&str] = &[
+    "ada",
+    "bob",
+    "eve",
+    "seer",
+    "zoe",
+    "new",
+    "ada1",
+    "ada2",
+    "ada3",
+    "adaold",
+    "bob1",
+    "bob2",
+    "eve1",
+    "seer1",
+    "zoe1",
+    "first",
+    "second",
+    "ford",
+    "draft",
+    "mill",
+    "tower",
+    "own",
+    "wolf",
+    "rat",
+    "plays",
+    "onewaits",
+    "hidden",
+    "again",
+    "over",
+    "zoepaused",
+    "zoewaits",
+    "zoeown",
+    "pin",
+    "forgotten",
+    "failed",
+    "failed2",
+    "save",
+];
+
+/// The tables that a statement may lock rows of, with what names a row.
+pub const LOCKABLE: &[(&str, &str)] = &[
+    ("auth.users", "id"),
+    ("private.account_gates", "account_id"),
+    ("public.users", "id"),
+    ("public.characters", "id"),
+    ("public.adventures", "id"),
+    ("public.creatures", "id"),
+    ("public.sessions", "id"),
+    ("public.session_players", "session_id, user_id"),
+    ("public.dice_rolls", "id"),
+    ("public.tutorial_progress", "user_id"),
+];
+
+pub fn id(name: &str) -> String {
+    let place = NAMES.iter().position(|known| *known == name).unwrap_or_else(|| panic!("{name} is nobody"));
+    format!("00000000-0000-4000-8000-{:012x}", place + 1)
+}
+
+/// The name of an id, as SQL for [`with_ids`].
+fn name(id: &str) -> String {
+    let place = id.rsplit('-').next().and_then(|place| usize::from_str_radix(place, 16).ok());
+    match place.and_then(|place| NAMES.get(place.wrapping_sub(1))) {
+        Some(name) => format!("@{name}"),
+        None => format!("'{id}'"),
+    }
+}
+
+/// Puts ids in the place of names.
+pub fn with_ids(sql: &str) -> String {
+    let mut filled = String::with_capacity(sql.len() * 2);
+    let mut parts = sql.split('@');
+    filled.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let length = part.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap_or(part.len());
+        let (name, rest) = part.split_at(length);
+        match NAMES.contains(&name) {
+            true => filled.push_str(&format!("'{}'{rest}", id(name))),
+            false => filled.push_str(&format!("@{part}")),
+        }
+    }
+    filled
+}
+
+pub async fn connect(url: &str) -> PgConnection {
+    PgConnection::connect(url).await.unwrap()
+}
+
+pub async fn run(connection: &mut PgConnection, sql: &str) -> u64 {
+    raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {sql}"))
+        .rows_affected()
+}
+
+/// A database with the small world, and the connection of its owner.
+pub struct Stage {
+    pub owner: PgConnection,
+    pub url: String,
+    restore: String,
+    invariants: String,
+    _database: Database,
+}
+
+impl Stage {
+    pub async fn new() -> Self {
+        let database = server().await.migrated().await.unwrap();
+        let url = database.url().to_owned();
+        let mut owner = connect(&url).await;
+        run(&mut owner, &with_ids(include_str!("world.sql"))).await;
+        let restore = keep(&mut owner).await;
+        let invariants = format!(
+            "SELECT concat_ws(': ', invariant, row, detail) FROM ({}) AS broken",
+            sparc::migration::INVARIANTS.trim_end().trim_end_matches(';')
+        );
+        run(&mut owner, "SET jit = off").await;
+        run(&mut owner, "VACUUM ANALYZE").await;
+        Self { owner, url, restore, invariants, _database: database }
+    }
+
+    /// Every row as it was.
+    pub async fn restore(&mut self) {
+        run(&mut self.owner, &self.restore).await;
+    }
+
+    pub async fn vacuum(&mut self) {
+        run(&mut self.owner, "VACUUM").await;
+    }
+
+    /// What does not hold.
+    pub async fn broken(&mut self) -> Vec<String> {
+        query_scalar(AssertSqlSafe(self.invariants.as_str())).fetch_all(&mut self.owner).await.unwrap()
+    }
+
+    /// Whether that backend waits for another.
+    pub async fn is_blocked(&mut self, backend: i32) -> bool {
+        query_scalar("SELECT cardinality(pg_blocking_pids($1)) > 0")
+            .bind(backend)
+            .fetch_one(&mut self.owner)
+            .await
+            .unwrap()
+    }
+
+    /// The rows that somebody holds a lock on, each as a table and a condition for [`with_ids`].
+    pub async fn locked(&mut self) -> Vec<String> {
+        let mut locked = Vec::new();
+        for (table, key) in LOCKABLE {
+            let columns: Vec<&str> = key.split(", ").collect();
+            let names = columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
+            let all = format!("SELECT ARRAY[{names}] FROM {table} ORDER BY 1");
+            let all: Vec<Vec<String>> = query_scalar(AssertSqlSafe(all)).fetch_all(&mut self.owner).await.unwrap();
+            let free = format!("SELECT ARRAY[{names}] FROM {table} FOR UPDATE SKIP LOCKED");
+            let free: Vec<Vec<String>> = query_scalar(AssertSqlSafe(free)).fetch_all(&mut self.owner).await.unwrap();
+            for row in all.iter().filter(|row| !free.contains(row)) {
+                let keys = row.iter().map(|value| name(value)).collect::<Vec<_>>().join(", ");
+                locked.push(format!("{table} WHERE ({key}) = ({keys})"));
+            }
+        }
+        locked
+    }
+}
+
+/// Copies every row to a schema of its own; gives the message that brings them back.
+async fn keep(owner: &mut PgConnection) -> String {
+    run(owner, "CREATE SCHEMA kept").await;
+    // Generated columns make themselves.
+    let tables: Vec<(String, String, String)> = query_as(
+        "SELECT attrelid::regclass::text, replace(attrelid::regclass::text, '.', '_'),
+                string_agg(quote_ident(attname), ', ' ORDER BY attnum)
+         FROM pg_attribute JOIN pg_class AS class ON class.oid = attrelid
+         WHERE (relnamespace IN ('public'::regnamespace, 'private'::regnamespace) OR attrelid = 'auth.users'::regclass)
+           AND relkind = 'r'
+           AND relname !~ 'migrations$' AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+         GROUP BY attrelid",
+    )
+    .fetch_all(&mut *owner)
+    .await
+    .unwrap();
+    let mut restore = "BEGIN; SET LOCAL session_replication_role = replica; ".to_owned();
+    for (table, copy, columns) in tables {
+        run(owner, &format!("CREATE TABLE kept.{copy} AS SELECT {columns} FROM {table}")).await;
+        restore.push_str(&format!(
+            "DELETE FROM {table}; INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM kept.{copy}; "
+        ));
+    }
+    restore + "COMMIT"
+}
