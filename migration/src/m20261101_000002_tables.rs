@@ -25,7 +25,7 @@ pub(crate) fn up() -> Vec<String> {
     let mut sql = vec![tables::CHECKS.to_owned(), rules::close(&statements::parse(tables::CHECKS))];
     sql.extend(tables::create());
     sql.extend(
-        [tables::GATES, tables::BOUNDS, tables::VACUUM, tables::CLOSE, tables::COMMENTS, rules::PUBLICATION]
+        [tables::GATES, tables::BOUNDS, tables::COMMENTS, tables::VACUUM, tables::CLOSE, rules::PUBLICATION]
             .map(str::to_owned),
     );
     sql

@@ -108,6 +108,10 @@ impl Plan {
         plan.structure(state, &missing, &changed);
         plan.rules(state, &missing, &changed);
         plan.privileges(state, &missing, &changed);
+        // What was made again has no comments.
+        if missing.iter().any(|object| matches!(manifest::kind(object), "table" | "column")) {
+            plan.push(tables::COMMENTS);
+        }
         // Who signed up while no trigger told us of it.
         if missing.iter().any(|object| object.starts_with("trigger ") && object.ends_with(" on auth.users")) {
             plan.push(rules::BACKFILL);

@@ -24,6 +24,15 @@ pub async fn empty() -> (Database, DatabaseConnection) {
     (database, db)
 }
 
+/// The same on a server without a platform, whatever the others run on.
+async fn plain() -> (Database, DatabaseConnection) {
+    static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
+    let server = SERVER.get_or_init(|| async { Server::start_private(None).await.unwrap() }).await;
+    let database = server.empty().await.unwrap();
+    let db = connect(database.url()).await.unwrap();
+    (database, db)
+}
+
 pub async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql))
         .await
@@ -179,14 +188,14 @@ async fn a_role_without_the_rights_is_told_which() {
 
 #[tokio::test]
 async fn a_schema_auth_that_is_not_the_platforms_stops_it() {
-    let (_database, db) = empty().await;
+    let (_database, db) = plain().await;
     db.execute_unprepared("CREATE SCHEMA auth").await.unwrap();
     assert!(refusal(Migrator::up(&db, None).await.unwrap_err()).contains("table auth.users"));
 }
 
 #[tokio::test]
 async fn accounts_that_were_there_before_get_their_profile() {
-    let (_database, db) = empty().await;
+    let (_database, db) = plain().await;
     Migrator::up(&db, Some(1)).await.unwrap();
     db.execute_unprepared(
         "INSERT INTO auth.users (email, deleted_at)
@@ -258,7 +267,7 @@ async fn what_is_broken_on_a_platform_is_named_and_repaired_by_its_owner() {
 async fn a_platforms_default_privileges_open_nothing() {
     let (_database, admin, owner) = platform().await;
     Migrator::up(&owner, None).await.unwrap();
-    let (_plain_database, plain) = empty().await;
+    let (_plain_database, plain) = plain().await;
     Migrator::up(&plain, None).await.unwrap();
     let grants = "SELECT object || ' ' || grantee || ' ' || string_agg(privilege, ',' ORDER BY privilege)
          FROM (

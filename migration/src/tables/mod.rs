@@ -55,11 +55,11 @@ pub(crate) fn create_one(name: &str) -> Option<String> {
 /// Pure functions that the checks ask.
 pub(crate) const CHECKS: &str = include_str!("../../sql/tables/checks.sql");
 
-/// What every table and column means.
-pub(crate) const COMMENTS: &str = include_str!("../../sql/tables/comments.sql");
-
 /// One row an account, which its writes lock; and what a deleted seat tells its subscribers.
 pub(crate) const GATES: &str = include_str!("../../sql/tables/gates.sql");
+
+/// What the API shows of tables and columns.
+pub(crate) const COMMENTS: &str = include_str!("../../sql/tables/comments.sql");
 
 /// Size limits of what a client writes.
 pub(crate) const BOUNDS: &str = include_str!("../../sql/tables/bounds.sql");
