@@ -24,7 +24,7 @@ const LEVELS: [Level; 2] = [Level::ReadCommitted, Level::RepeatableRead];
 const THEATRES: usize = 4;
 
 /// Cases of the sample, of each kind.
-const SAMPLE: usize = 250;
+const SAMPLE: usize = 200;
 
 /// Every order of what the sides do, each side in its own order.
 fn orders(sides: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
