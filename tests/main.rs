@@ -7,6 +7,7 @@ mod accounts;
 mod adventures;
 mod attacks;
 mod bounds;
+mod broadcasts;
 mod catalog;
 mod characters;
 mod columns;

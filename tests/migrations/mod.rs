@@ -210,7 +210,7 @@ async fn accounts_that_were_there_before_get_their_profile() {
 }
 
 /// A project of the platform: a connection for its administrator, and one for its owner, who is no superuser.
-async fn platform() -> (Database, DatabaseConnection, DatabaseConnection) {
+pub async fn platform() -> (Database, DatabaseConnection, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await;
     let database = server.empty().await.unwrap();

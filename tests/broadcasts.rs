@@ -1,0 +1,149 @@
+//! Broadcasts: on the platform each event of a session is one, and its participants alone follow it.
+
+use sea_orm::{ConnectionTrait, DatabaseConnection};
+use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
+
+use crate::{
+    migrations::platform,
+    world::{Person, Table, World, refused, roll},
+};
+
+/// A project of the platform with the schema, and its administrator.
+async fn project() -> (World, DatabaseConnection) {
+    let (database, administrator, owner) = platform().await;
+    Migrator::up(&owner, None).await.unwrap();
+    (World::of(database, owner), administrator)
+}
+
+fn topic(table: &Table) -> String {
+    format!("session:{}", table.session)
+}
+
+async fn sent(world: &World, table: &Table) -> i64 {
+    let of = format!("realtime.messages WHERE topic = '{}' AND extension = 'broadcast'", topic(table));
+    world.owner().count(&of).await
+}
+
+/// What somebody who asks to join a topic may do there, as the platform's server tries it: read, write a broadcast, track
+/// presence. An error that is no refusal fails the test.
+async fn may(person: &Person, topic: &str) -> [bool; 3] {
+    let mut may = [false; 3];
+    for (place, sql) in [
+        format!("SELECT FROM realtime.messages WHERE topic = '{topic}'"),
+        format!(
+            "INSERT INTO realtime.messages (topic, extension, event) VALUES ('{topic}', 'broadcast', 'dice_rolled')"
+        ),
+        format!("INSERT INTO realtime.messages (topic, extension) VALUES ('{topic}', 'presence')"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let transaction = person.begin().await;
+        transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{topic}'")).await.unwrap();
+        may[place] = match transaction.execute_unprepared(&sql).await {
+            Ok(done) => done.rows_affected() > 0,
+            Err(error) => {
+                let no = refused(error);
+                assert!(no.is_forbidden(), "{topic}: {no:?}");
+                false
+            }
+        };
+        transaction.rollback().await.unwrap();
+    }
+    may
+}
+
+#[tokio::test]
+async fn every_event_is_a_private_broadcast_with_its_number() {
+    let (world, _administrator) = project().await;
+    let table = world.active_table(1).await;
+    let player = &table.players[0];
+    player.person.exec(&roll(table.session, player.character)).await.unwrap();
+    let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", table.session)).await;
+    assert_eq!(sent(&world, &table).await, events);
+    let same = format!(
+        "realtime.messages AS message
+         JOIN session_events AS event ON event.id::text = message.payload ->> 'id'
+         WHERE message.topic = '{}' AND message.private AND message.event = event.event_type
+           AND (message.payload ->> 'seq')::bigint = event.seq AND message.payload -> 'payload' = event.payload",
+        topic(&table)
+    );
+    assert_eq!(world.owner().count(&same).await, events);
+}
+
+#[tokio::test]
+async fn participants_follow_and_track_presence_and_nobody_writes_a_broadcast() {
+    let (world, _administrator) = project().await;
+    let (table, other) = (world.active_table(2).await, world.active_table(1).await);
+    let mine = topic(&table);
+    for (who, person) in [("player", &table.players[0].person), ("Seer", &table.seer)] {
+        assert_eq!(may(person, &mine).await, [true, false, true], "{who}");
+        assert_eq!(may(person, &topic(&other)).await, [false; 3], "{who} of another session");
+    }
+    assert_eq!(may(&world.somebody().await, &mine).await, [false; 3], "a stranger");
+    assert_eq!(may(&world.visitor(), &mine).await, [false; 3], "a visitor");
+    let left = &table.players[1];
+    world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", left.id)).await.unwrap();
+    assert_eq!(may(&left.person, &mine).await, [false; 3], "a closed account");
+}
+
+#[tokio::test]
+async fn a_malformed_topic_neither_passes_nor_raises() {
+    let (world, _administrator) = project().await;
+    let table = world.active_table(1).await;
+    let id = table.session.to_string();
+    let upper = id.to_uppercase();
+    for topic in [
+        "",
+        "session",
+        "session:",
+        "session:x",
+        "x",
+        &id,
+        &format!("session:{upper}"),
+        &format!("Session:{id}"),
+        &format!(" session:{id}"),
+        &format!("session:{id} "),
+        &format!("session:{id}:x"),
+        &format!("session:{{{id}}}"),
+        &format!("session:{}", id.replace('-', "")),
+        &format!("sessions:{id}"),
+        "session:%",
+    ] {
+        assert_eq!(may(&table.players[0].person, topic).await, [false; 3], "{topic:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
+    for broken in [
+        // As on a day without clients.
+        "DO $$ DECLARE part regclass; BEGIN
+           FOR part IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'realtime.messages'::regclass LOOP
+             EXECUTE format('DROP TABLE %s', part);
+           END LOOP; END $$",
+        "ALTER TABLE realtime.messages OWNER TO supabase_admin; REVOKE ALL ON realtime.messages FROM postgres, anon, authenticated, service_role, supabase_realtime_admin",
+        "DROP FUNCTION realtime.send(jsonb, text, text, boolean)",
+        "CREATE OR REPLACE FUNCTION realtime.send(payload jsonb, event text, topic text, private boolean DEFAULT true)
+         RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'out of order'; END $$",
+        "ALTER DATABASE {database} SET sparc.broadcast = 'off'",
+    ] {
+        let (world, administrator) = project().await;
+        let table = world.active_table(1).await;
+        let player = &table.players[0];
+        let before = sent(&world, &table).await;
+        let name = world.owner().value::<String>("SELECT quote_ident(current_database())").await.unwrap();
+        administrator.execute_unprepared(&broken.replace("{database}", &name)).await.unwrap();
+        // Connections that do not know of it yet may send to a partition that is gone; new ones look.
+        let again = world.again().await;
+        assert_eq!(again.user(player.id).exec(&roll(table.session, player.character)).await, Ok(1), "{broken}");
+        assert_eq!(world.owner().count("dice_rolls").await, 1, "{broken}");
+        let after = administrator.query_one_raw(sea_orm::Statement::from_string(
+            sea_orm::DbBackend::Postgres,
+            format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&table)),
+        ));
+        let after: i64 = after.await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        assert!(after <= before, "{broken}: nothing is sent");
+        administrator.close().await.unwrap();
+    }
+}
