@@ -24,6 +24,11 @@ pub fn user_message(error: &DbErr) -> String {
             said(error)
         ),
         Some("25006") => "The database accepts no writes: give the address of the primary; nothing was changed.".to_owned(),
+        Some("2BP01") => format!(
+            "{}: {}. Drop those first, or move them elsewhere; nothing was changed.",
+            said(error),
+            detail(error).unwrap_or_else(|| "they are not ours".to_owned())
+        ),
         Some("57P01" | "57P02" | "57P03") => lost(),
         None if is_lost(error) => lost(),
         _ => format!("The migration stopped, and what it had begun was undone: {}.", said(error)),
@@ -47,6 +52,15 @@ fn is_lost(error: &DbErr) -> bool {
         DbErr::ConnectionAcquire(_) => true,
         _ => false,
     }
+}
+
+/// What the database adds to its message: the objects that depend on another.
+fn detail(error: &DbErr) -> Option<String> {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return None;
+    };
+    let refusal = error.as_database_error()?.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?;
+    Some(refusal.detail()?.replace('\n', ", "))
 }
 
 /// The database's own words, without the layers around them.

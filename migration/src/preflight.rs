@@ -45,14 +45,24 @@ pub enum PreflightError {
     },
     /// Migrations of a newer version of this program.
     #[error(
-        "The database was migrated by version {database} of this program, which has {} that version {} does not know: \
-         run version {database} or newer, or give the address of another database.",
+        "The database was migrated by {database} of this program, which has {} that version {} does not know: run \
+         {database}, or give the address of another database.",
         found.join(", "),
         env!("CARGO_PKG_VERSION")
     )]
     UnknownMigrations {
         /// Each name that is not in this program.
         found: Vec<String>,
+        /// The version that the database records.
+        database: String,
+    },
+    /// Rules of a newer version of this program: this one would undo them.
+    #[error(
+        "The database was migrated by version {database} of this program, and differs from version {}: run version \
+         {database} or newer; nothing was changed.",
+        env!("CARGO_PKG_VERSION")
+    )]
+    NewerVersion {
         /// The version that the database records.
         database: String,
     },
@@ -175,8 +185,19 @@ pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(
     if found.is_empty() {
         return Ok(());
     }
-    let database = version.filter(|version| *version != env!("CARGO_PKG_VERSION")).unwrap_or("newer").to_owned();
+    let database = version.filter(|version| *version != env!("CARGO_PKG_VERSION")).map_or("a newer version".to_owned(), |version| format!("version {version}"));
     Err(PreflightError::UnknownMigrations { found, database })
+}
+
+/// The rules that differ are not those of a newer program.
+pub(crate) fn check_not_newer(state: &State) -> Result<(), PreflightError> {
+    let numbers = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
+    match &state.record.version {
+        Some(database) if numbers(database) > numbers(env!("CARGO_PKG_VERSION")) => {
+            Err(PreflightError::NewerVersion { database: database.clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whatever is still to be changed can be changed here, by this role.

@@ -179,7 +179,7 @@ impl Plan {
             match manifest::kind(&difference.object) {
                 "type" => self.enum_values(&difference.object, is, wanted),
                 "column" => self.column(&difference.object, is, wanted),
-                "table" => self.table(&difference.object, is, wanted),
+                "table" => self.table(&difference.object, is),
                 _ => {}
             }
         }
@@ -225,15 +225,24 @@ impl Plan {
             }
             if let Some(generated) = wanted.generated {
                 self.push(format!("{alter} ADD {generated}"));
+                // A new sequence begins after the numbers that are there.
+                self.push(format!(
+                    "SELECT setval(pg_get_serial_sequence('{table}', '{name}'), coalesce(max({name}), 0) + 1, false) FROM {table}"
+                ));
             }
         }
     }
 
-    fn table(&mut self, object: &str, is: &str, wanted: &str) {
+    fn table(&mut self, object: &str, is: &str) {
         let Some(table) = object.strip_prefix("table ") else { return };
         if is.contains(", unlogged") {
             self.push(format!("ALTER TABLE {table} SET LOGGED"));
         }
+    }
+
+    /// After its index is there.
+    fn replica_identity(&mut self, object: &str, wanted: &str) {
+        let Some(table) = object.strip_prefix("table ") else { return };
         if let Some(identity) = wanted.strip_prefix("replica identity ") {
             let identity = identity.split(", ").next().unwrap_or(identity).replace("index ", "using index ");
             self.push(format!("ALTER TABLE {table} REPLICA IDENTITY {identity}"));
@@ -284,8 +293,8 @@ impl Plan {
                 }
             }
         }
-        for object in missing.iter().filter(|object| manifest::kind(object) == "table") {
-            self.table(object, "", &state.expected[object]);
+        for object in wanted.iter().filter(|object| manifest::kind(object) == "table") {
+            self.replica_identity(object, &state.expected[*object]);
         }
         // Blocks make all of their policies.
         if is_policy_in_block {
@@ -331,7 +340,10 @@ impl Plan {
             let Some((on, role)) = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to ")) else {
                 continue;
             };
-            if on != "schema public" {
+            if on == "schema public" {
+                // Who may use it is told by the platform; nobody of the API makes objects there.
+                self.push(format!("REVOKE CREATE ON {on} FROM PUBLIC, {role} CASCADE"));
+            } else {
                 self.push(format!("REVOKE ALL ON {on} FROM {role} CASCADE"));
             }
             if let Some(privileges) = wanted {

@@ -163,13 +163,20 @@ async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) -> Result<D
         SchemaManagerConnection::Transaction(transaction) => return transaction.begin().await,
         SchemaManagerConnection::OwnedTransaction(transaction) => return transaction.begin().await,
     };
-    // Unprepared: SeaORM's own way to say so prepares a statement, before those of others are forgotten.
+    // Unprepared: SeaORM's own way to say so prepares a statement, before those of others are forgotten. And first: a role's own
+    // setting may be read only.
+    let mut transaction = transaction;
+    let access = if access == AccessMode::ReadOnly { "READ ONLY" } else { "READ WRITE" };
+    let isolation = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
+    if let Err(error) = transaction.execute_unprepared(&isolation).await {
+        // A standby takes no such transaction. What is to be done there is told by what is looked at next.
+        let SchemaManagerConnection::Connection(pool) = db else { return Err(error) };
+        transaction.rollback().await?;
+        transaction = pool.begin().await?;
+    }
     if is_own(db) {
         transaction.execute_unprepared("DEALLOCATE ALL").await?;
     }
-    let access = if access == AccessMode::ReadOnly { "READ ONLY" } else { "READ WRITE" };
-    let isolation = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
-    transaction.execute_unprepared(&isolation).await?;
     Ok(transaction)
 }
 
@@ -229,6 +236,7 @@ async fn up(
     if report.differences.is_empty() {
         return remember(db, &state).await;
     }
+    preflight::check_not_newer(&state)?;
     preflight::check_ready(db, &state).await?;
     let plan = Plan::make(db, &state, &report).await?;
     for repair in &plan.statements {

@@ -71,12 +71,13 @@ WITH
     WHERE space.nspname <> 'public'
     UNION ALL
     -- Who may use `public` gets that from PUBLIC on one platform and directly on another.
-    SELECT 'schema public', 'pg_namespace'::regclass, space.oid, grantee.oid, 'usage', false, NULL
+    SELECT 'schema public', 'pg_namespace'::regclass, space.oid, grantee.oid, privilege, false, NULL
     FROM space
     CROSS JOIN grantee
+    CROSS JOIN (VALUES ('usage'), ('create')) AS wanted (privilege)
     WHERE space.nspname = 'public'
       AND grantee.oid <> 0
-      AND has_schema_privilege(grantee.oid, space.oid, 'USAGE')
+      AND has_schema_privilege(grantee.oid, space.oid, privilege)
     UNION ALL
     SELECT
       CASE relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END || relation.name, 'pg_class'::regclass, relation.oid,
@@ -143,11 +144,14 @@ WITH
         WHEN 'd' THEN 'default'
         WHEN 'f' THEN 'full'
         WHEN 'n' THEN 'nothing'
-        ELSE 'index ' || (
-          SELECT quote_ident(class.relname)
-          FROM pg_index
-          JOIN pg_class AS class ON class.oid = indexrelid
-          WHERE indrelid = base.oid AND indisreplident
+        ELSE 'index ' || coalesce(
+          (
+            SELECT quote_ident(class.relname)
+            FROM pg_index
+            JOIN pg_class AS class ON class.oid = indexrelid
+            WHERE indrelid = base.oid AND indisreplident
+          ),
+          'that is gone'
         )
       END
         || CASE WHEN relpersistence = 'p' THEN '' ELSE ', unlogged' END
@@ -204,7 +208,13 @@ WITH
 
     UNION ALL
     -- NOT NULL is told with its column: before version 18 it is no constraint.
-    SELECT format('constraint %I on %s', conname, name), pg_get_constraintdef(con.oid), 'pg_constraint', con.oid, 0
+    SELECT
+      format('constraint %I on %s', conname, name),
+      pg_get_constraintdef(con.oid) || CASE
+        WHEN EXISTS (SELECT FROM pg_trigger WHERE tgconstraint = con.oid AND tgenabled <> 'O') THEN ', its triggers disabled'
+        ELSE ''
+      END,
+      'pg_constraint', con.oid, 0
     FROM base
     JOIN pg_constraint AS con ON conrelid = base.oid
     WHERE contype IN ('c', 'f', 'p', 'u', 'x')
@@ -265,6 +275,14 @@ WITH
     JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE NOT tgisinternal
       AND (tgrelid IN (SELECT oid FROM base) OR tgfoid IN (SELECT oid FROM routine))
+
+    UNION ALL
+    SELECT
+      format('rule %I on %s', rulename, base.name),
+      regexp_replace(pg_get_ruledef(rewrite.oid), '\s+', ' ', 'g'),
+      'pg_rewrite', rewrite.oid, 0
+    FROM pg_rewrite AS rewrite
+    JOIN base ON base.oid = ev_class
 
     UNION ALL
     SELECT
