@@ -185,7 +185,9 @@ pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(
     if found.is_empty() {
         return Ok(());
     }
-    let database = version.filter(|version| *version != env!("CARGO_PKG_VERSION")).map_or("a newer version".to_owned(), |version| format!("version {version}"));
+    let database = version
+        .filter(|version| *version != env!("CARGO_PKG_VERSION"))
+        .map_or("a newer version".to_owned(), |version| format!("version {version}"));
     Err(PreflightError::UnknownMigrations { found, database })
 }
 

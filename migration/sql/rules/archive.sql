@@ -60,8 +60,8 @@ BEGIN
 END
 $$;
 
--- Whether nobody comes back to a session: a waiting one a week after its start, or a month after it was opened without
--- one; a started one after a month without events.
+-- Whether nobody comes back to a session: a waiting one a week after its start (at the latest a year after it was opened, because a
+-- start may be set in any year), or a month after it was opened without one; a started one after a month without events.
 CREATE OR REPLACE FUNCTION private.is_abandoned(session public.sessions)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -71,7 +71,10 @@ AS $$
 BEGIN
   RETURN CASE
     WHEN session.status IN ('waiting', 'starting_soon') THEN
-      coalesce(session.scheduled_start + INTERVAL '7 days', session.created_at + INTERVAL '1 month') < now()
+      coalesce(
+        least(session.scheduled_start + INTERVAL '7 days', session.created_at + INTERVAL '1 year'),
+        session.created_at + INTERVAL '1 month'
+      ) < now()
     WHEN session.status IN ('active', 'paused') THEN
       greatest(session.last_event_at, session.started_at) + INTERVAL '1 month' < now()
     ELSE false

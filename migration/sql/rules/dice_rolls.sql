@@ -218,6 +218,14 @@ BEGIN
       'original_roll_id', NEW.original_roll_id
     )
   );
+  -- Row security spoke by the statement's snapshot; the event has locked the session now, and it may have changed.
+  IF auth.uid() IS NOT NULL AND NOT private.is_server()
+    AND NOT private.may_roll(NEW.session_id, NEW.character_id, NEW.creature_id)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'insufficient_privilege',
+      MESSAGE = 'new row violates row-level security policy for table "dice_rolls"';
+  END IF;
   RETURN NULL;
 END
 $$;

@@ -1,5 +1,5 @@
--- One statement of the API inserts at most a hundred rows into a table. Rows that a trigger of ours inserts are not counted:
--- what caused them is.
+-- One statement of the API inserts at most a hundred rows into a table. Rows that a trigger of ours inserts, as its owner, are not
+-- counted: what caused them is.
 DO $$
 DECLARE
   relation text;
@@ -13,12 +13,12 @@ BEGIN
       'CREATE OR REPLACE TRIGGER limit_rows_start
          BEFORE INSERT ON public.%1$I
          FOR EACH STATEMENT
-         WHEN (pg_trigger_depth() = 0 AND current_setting(''role'') IN (''anon'', ''authenticated''))
+         WHEN (current_user IN (''anon'', ''authenticated''))
          EXECUTE FUNCTION private.limit_inserted_rows();
        CREATE OR REPLACE TRIGGER limit_rows
          BEFORE INSERT ON public.%1$I
          FOR EACH ROW
-         WHEN (pg_trigger_depth() = 0 AND current_setting(''role'') IN (''anon'', ''authenticated''))
+         WHEN (current_user IN (''anon'', ''authenticated''))
          EXECUTE FUNCTION private.limit_inserted_rows();',
       relation
     );

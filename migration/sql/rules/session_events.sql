@@ -10,9 +10,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   last_event timestamptz;
+  is_users CONSTANT boolean :=
+    starts_with(NEW.event_type, 'client.') AND auth.uid() IS NOT NULL AND NOT private.is_server();
 BEGIN
-  -- A client's own event comes here before row security has been through the gate of its account, which is locked first.
-  IF starts_with(NEW.event_type, 'client.') THEN
+  -- A client's own event comes here before row security: who is no participant locks nothing, and is refused by it. The gate of
+  -- the account is locked first.
+  IF is_users THEN
+    IF NOT private.is_at_table(NEW.session_id) THEN
+      RETURN NEW;
+    END IF;
     PERFORM private.enter_gate(auth.uid());
   END IF;
   SELECT last_event_at
@@ -20,6 +26,12 @@ BEGIN
   FROM public.sessions
   WHERE id = NEW.session_id
   FOR NO KEY UPDATE;
+  -- Row security will speak by the statement's snapshot; the session is locked now, and may have changed.
+  IF is_users AND NOT private.is_at_table(NEW.session_id) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'insufficient_privilege',
+      MESSAGE = 'new row violates row-level security policy for table "session_events"';
+  END IF;
   NEW.seq := nextval('public.session_events_seq_seq');
   NEW.sender_id := auth.uid();
   -- Once a day is enough to tell an abandoned session, and spares each event a new version of the session.

@@ -121,6 +121,7 @@ DECLARE
   player record;
   target record;
   sheet record;
+  is_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_server();
 BEGIN
   IF TG_OP = 'INSERT' THEN
     SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(1)
@@ -161,7 +162,7 @@ BEGIN
     GROUP BY session_id
     ORDER BY session_id
   LOOP
-    SELECT status, seats_taken, max_players
+    SELECT status, seats_taken, max_players, is_public, seer_id
     INTO target
     FROM public.sessions
     WHERE id = played.session_id;
@@ -172,6 +173,21 @@ BEGIN
         MESSAGE = 'The session is over',
         TABLE = 'session_players',
         CONSTRAINT = 'session_live';
+    END IF;
+    -- Row security spoke by the statement's snapshot; the session is locked now, and may have changed.
+    IF is_user AND TG_OP = 'INSERT' AND target.status NOT IN ('waiting', 'starting_soon') THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP005',
+        MESSAGE = 'The session has started',
+        TABLE = 'session_players',
+        CONSTRAINT = 'session_not_started';
+    END IF;
+    IF is_user AND TG_OP = 'INSERT' AND NOT target.is_public AND target.seer_id <> auth.uid()
+      AND coalesce(current_setting('sparc.joins_by_code', true), '') <> played.session_id::text
+    THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'insufficient_privilege',
+        MESSAGE = 'new row violates row-level security policy for table "session_players"';
     END IF;
     IF played.swaps_character AND target.status NOT IN ('waiting', 'starting_soon') AND TG_OP <> 'DELETE' THEN
       RAISE EXCEPTION USING

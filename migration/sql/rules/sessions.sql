@@ -97,8 +97,8 @@ BEGIN
 END
 $$;
 
--- Twenty live sessions an account as Seer. And the adventure is looked at again, locked: it may have been unpublished since the
--- caller's snapshot.
+-- Twenty live sessions an account as Seer. And the adventure is looked at again, locked as a foreign key locks it: it may have been
+-- unpublished since the caller's snapshot, and nobody who edits it waits for this.
 CREATE OR REPLACE FUNCTION private.check_session_limit()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -115,7 +115,7 @@ BEGIN
   INTO played
   FROM public.adventures
   WHERE id = NEW.adventure_id
-  FOR SHARE;
+  FOR KEY SHARE;
   IF FOUND AND played.status <> 'published' AND played.creator_id <> NEW.seer_id THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP009',

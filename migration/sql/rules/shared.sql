@@ -63,7 +63,8 @@ $$;
 
 -- Whether a document can be read by a client whose numbers are doubles and whose parser goes no deeper than a hundred
 -- levels: one that cannot would stop everybody who reads the row. A document of more bytes than its check allows is not
--- searched: the check refuses it by its size.
+-- searched: the check refuses it by its size. The check measures what is stored; a value that comes compressed from another
+-- table is measured here as the text that it is.
 CREATE OR REPLACE FUNCTION private.is_readable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -72,6 +73,9 @@ PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  IF pg_column_compression(document) IS NOT NULL AND octet_length(document::text) > max_bytes THEN
+    RETURN false;
+  END IF;
   RETURN pg_column_size(document) > max_bytes
     OR (
       NOT jsonb_path_exists(document, '$.**{100}')
@@ -91,7 +95,7 @@ AS $$
 BEGIN
   RAISE EXCEPTION USING
     ERRCODE = 'check_violation',
-    MESSAGE = format('%s is nested deeper than 100 levels, or holds a number beyond 1e308', TG_ARGV[0]),
+    MESSAGE = format('%s is too large, nested deeper than 100 levels, or holds a number beyond 1e308', TG_ARGV[0]),
     TABLE = TG_TABLE_NAME,
     COLUMN = TG_ARGV[0],
     CONSTRAINT = 'readable_document';

@@ -290,10 +290,7 @@ BEGIN
     AND status NOT IN ('completed', 'cancelled');
 
   -- A draft that was played holds other people's history; it is archived instead.
-  DELETE FROM public.adventures AS adventure
-  WHERE adventure.creator_id = account
-    AND adventure.status = 'draft'
-    AND NOT private.adventure_has_history(adventure.id);
+  PERFORM private.delete_unplayed_adventures(account, ARRAY['draft']::public.adventure_status[]);
   UPDATE public.adventures
   SET status = 'archived'
   WHERE creator_id = account
@@ -351,9 +348,43 @@ BEGIN
     DELETE FROM public.users WHERE id = OLD.id;
   EXCEPTION
     WHEN foreign_key_violation THEN
-      PERFORM private.delete_unshared(OLD.id);
+      BEGIN
+        PERFORM private.delete_unshared(OLD.id);
+      EXCEPTION
+        WHEN foreign_key_violation THEN
+          NULL; -- Somebody took part in it meanwhile: it stays.
+      END;
   END;
   RETURN NULL;
+END
+$$;
+
+-- Deletes adventures of an account that nobody else played. One of which somebody has a session locked stays: an account is
+-- closed whatever others do.
+CREATE OR REPLACE FUNCTION private.delete_unplayed_adventures(account uuid, statuses public.adventure_status[])
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  unplayed uuid;
+BEGIN
+  FOR unplayed IN
+    SELECT id
+    FROM public.adventures
+    WHERE creator_id = account
+      AND status = ANY (statuses)
+      AND NOT private.adventure_has_history(id)
+    ORDER BY id
+  LOOP
+    BEGIN
+      DELETE FROM public.adventures WHERE id = unplayed;
+    EXCEPTION
+      WHEN foreign_key_violation THEN
+        NULL;
+    END;
+  END LOOP;
 END
 $$;
 
@@ -383,9 +414,7 @@ BEGIN
     );
   DELETE FROM public.tutorial_progress
   WHERE user_id = account;
-  DELETE FROM public.adventures AS adventure
-  WHERE adventure.creator_id = account
-    AND NOT private.adventure_has_history(adventure.id);
+  PERFORM private.delete_unplayed_adventures(account, ARRAY['draft', 'published', 'archived']::public.adventure_status[]);
   DELETE FROM public.characters AS hero
   WHERE hero.user_id = account
     AND NOT EXISTS (SELECT FROM public.session_players WHERE character_id = hero.id)

@@ -46,7 +46,8 @@ BEGIN
       OR jsonb_typeof(modifier -> 'type') IS DISTINCT FROM 'string'
       OR jsonb_typeof(modifier -> 'value') IS DISTINCT FROM 'number'
       OR jsonb_typeof(modifier -> 'source') IS DISTINCT FROM 'string'
-      OR char_length(btrim(modifier ->> 'source')) NOT BETWEEN 1 AND 100
+      OR char_length(modifier ->> 'source') > 100
+      OR btrim(modifier ->> 'source') = ''
     THEN
       RETURN false;
     END IF;
@@ -130,7 +131,8 @@ BEGIN
       -- Braille pattern, variation selectors, tags.
       AND name ~ (
         '[^\u0020\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f'
-        || '\u2800\u3000\u3164\ufe00-\ufe0f\uffa0\ufff0-\uffff\U000e0000-\U000e0fff]'
+        || '\u2800\u3000\u3164\ufe00-\ufe0f\uffa0\ufff0-\uffff\U00016fe4\U0001bca0-\U0001bca3\U0001d159'
+        || '\U0001d173-\U0001d17a\U000e0000-\U000e0fff]'
       )
     );
 END
