@@ -99,3 +99,25 @@ async fn a_session_is_not_opened_in_a_past_where_the_adventure_was_published() {
     let outcome = finish(past, &insert).await;
     assert!(["SP009", "40001"].contains(&outcome.as_str()), "{outcome}: it would read what is written from now on");
 }
+
+#[tokio::test]
+async fn a_closed_account_writes_nothing_in_a_past_where_it_was_open() {
+    for write in [
+        "INSERT INTO tutorial_progress (user_id) VALUES ('{me}')",
+        "INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.late')",
+        "INSERT INTO adventures (creator_id, name) VALUES ('{me}', 'Too late')",
+        "UPDATE characters SET name = 'Too late' WHERE user_id = '{me}'",
+        "SELECT private.change_hit_points(id, -1) FROM characters WHERE user_id = '{me}'",
+    ] {
+        let world = World::new().await;
+        let table = world.active_table(2).await;
+        let player = &table.players[0];
+        let write = write.replace("{me}", &player.id.to_string()).replace("{session}", &table.session.to_string());
+        let past = player.person.begin_with_snapshot().await;
+        let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
+        assert_eq!(ask(&world.owner(), &close).await, "done");
+        let outcome = finish(past, &write).await;
+        assert!(["SP019", "40001"].contains(&outcome.as_str()), "{write}: {outcome}");
+        sound(&world).await;
+    }
+}

@@ -71,10 +71,10 @@ AS $$
 BEGIN
   RETURN CASE
     WHEN session.status IN ('waiting', 'starting_soon') THEN
-      coalesce(
-        least(session.scheduled_start + INTERVAL '7 days', session.created_at + INTERVAL '1 year'),
-        session.created_at + INTERVAL '1 month'
-      ) < now()
+      CASE
+        WHEN session.scheduled_start IS NULL THEN session.created_at + INTERVAL '1 month'
+        ELSE least(session.scheduled_start + INTERVAL '7 days', session.created_at + INTERVAL '1 year')
+      END < now()
     WHEN session.status IN ('active', 'paused') THEN
       greatest(session.last_event_at, session.started_at) + INTERVAL '1 month' < now()
     ELSE false

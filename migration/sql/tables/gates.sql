@@ -3,7 +3,10 @@
 -- nobody can hold another account's.
 CREATE TABLE private.account_gates (
   account_id uuid PRIMARY KEY REFERENCES public.users (id) ON DELETE CASCADE,
-  is_open boolean NOT NULL DEFAULT true
+  is_open boolean NOT NULL DEFAULT true,
+  -- A key, so that closing conflicts with the lock of a write: at REPEATABLE READ a write in an older snapshot then fails, while
+  -- a lock as foreign keys take it overlooks a change of other columns.
+  CONSTRAINT account_gates_is_open_key UNIQUE (account_id, is_open)
 );
 
 ALTER TABLE private.account_gates ENABLE ROW LEVEL SECURITY;
