@@ -253,3 +253,18 @@ async fn two_that_close_and_each_sit_at_the_others_table_do_not_wait_for_each_ot
     );
     assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
 }
+
+#[tokio::test]
+async fn nobody_holds_the_reserved_address_of_another_not_even_by_the_servers_hand() {
+    let world = World::new().await;
+    let (victim, other) = (world.account().await, world.account().await);
+    for reserved in
+        [format!("{victim}@deleted.invalid"), format!("{victim}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
+    {
+        let take = format!("UPDATE users SET email = '{reserved}' WHERE id = '{other}'");
+        let no = world.service().exec(&take).await.unwrap_err();
+        assert!(no.is("23514", "reserved_email_is_own"), "{reserved}: {no:?}");
+    }
+    let own = format!("UPDATE users SET email = '{victim}@no-email.invalid' WHERE id = '{victim}'");
+    assert_eq!(world.service().exec(&own).await, Ok(1));
+}
