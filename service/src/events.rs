@@ -1,7 +1,7 @@
 //! Events: what everyone at a table is told, in one order.
 //!
 //! Triggers write them, so that no writer forgets one; a participant may add kinds that begin with `client.`. They are
-//! kept for a day.
+//! kept for a day. [`Events::subscribe`] gives them as they happen; [`Events::after`] a page at a time.
 //!
 //! ```
 //! use service::{Operations, Sparc, events::NewEvent};

@@ -35,11 +35,8 @@ $$;
 -- Whether anybody wrote an event lately, for whoever polls: a look that costs the same however many sessions there are. A number
 -- is drawn before its event is visible, by a transaction that has an id already, because it holds the session. So what was drawn
 -- by now is visible, or was rolled back, as soon as no transaction before `next_transaction` is left.
-CREATE OR REPLACE FUNCTION private.event_clock(
-  OUT drawn bigint,
-  OUT oldest_transaction bigint,
-  OUT next_transaction bigint
-)
+CREATE OR REPLACE FUNCTION private.event_clock()
+RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint)
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
@@ -48,11 +45,9 @@ AS $$
 DECLARE
   oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
 BEGIN
-  oldest_transaction := oldest::text::bigint;
   -- The snapshot's own end is that of the last transaction that ended, not of the last that began.
-  next_transaction := oldest_transaction + age(oldest::xid);
-  SELECT last_value
-  INTO drawn
+  RETURN QUERY
+  SELECT last_value, oldest::text::bigint, oldest::text::bigint + age(oldest::xid)
   FROM public.session_events_seq_seq;
 END
 $$;
