@@ -20,6 +20,7 @@ mod identities;
 mod inputs;
 mod interleavings;
 mod leftovers;
+mod live;
 mod logins;
 mod migrations;
 mod misleading;

@@ -1,6 +1,6 @@
 //! The handle over the pools.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{any::Any, borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use sea_orm::{
     DatabaseConnection, DbErr,
@@ -24,6 +24,7 @@ pub struct Database {
     pub(crate) deadline: Option<Duration>,
     pub(crate) statements: PreparedStatements,
     pub(crate) map_error: MapError,
+    pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// The pool of each role: most share one.
@@ -64,7 +65,8 @@ impl Database {
     }
 
     fn new(shared: Pool, deadline: Option<Duration>, statements: PreparedStatements) -> Self {
-        Self { pools: Pools { shared, own: Arc::default() }, deadline, statements, map_error: |_, error| error }
+        let pools = Pools { shared, own: Arc::default() };
+        Self { pools, deadline, statements, map_error: |_, error| error, context: None }
     }
 
     /// The same, with a pool of its own for the identities of one role, over another login. No text of anybody else's can
@@ -89,6 +91,14 @@ impl Database {
     #[must_use]
     pub fn with_error_map(mut self, map_error: fn(&Identity, DbErr) -> DbErr) -> Self {
         self.map_error = map_error;
+        self
+    }
+
+    /// The same, with something of the program's own beside it, which its operations find again from each identity
+    /// ([`Unchecked::context`](crate::unchecked::Unchecked::context)): what is shared by all of them.
+    #[must_use]
+    pub fn with_context<T: Any + Send + Sync>(mut self, context: Arc<T>) -> Self {
+        self.context = Some(context);
         self
     }
 

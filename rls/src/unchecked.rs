@@ -4,7 +4,7 @@
 //! none of them changes the session or the identity. These traits give it a transaction in which nothing is. They are not
 //! methods of the types, so that whoever is given an identity by such a library does not have them by accident.
 
-use std::time::Duration;
+use std::{any::Any, sync::Arc, time::Duration};
 
 use sea_orm::{DbErr, TransactionOptions};
 
@@ -17,6 +17,10 @@ pub trait Unchecked {
 
     /// The same database as another identity, for what a library does in its own name.
     fn switch_to(&self, identity: Identity) -> IdentityConnection;
+
+    /// What the program keeps beside the database, if it is of that type:
+    /// [`Database::with_context`](crate::Database::with_context).
+    fn context<T: Any + Send + Sync>(&self) -> Option<Arc<T>>;
 
     /// Begins a transaction whose statements may take so long each.
     fn begin_unchecked(
@@ -36,6 +40,10 @@ impl Unchecked for IdentityConnection {
 
     fn switch_to(&self, identity: Identity) -> IdentityConnection {
         self.database().as_identity(identity)
+    }
+
+    fn context<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.database().context.clone()?.downcast().ok()
     }
 
     async fn begin_unchecked(

@@ -200,6 +200,10 @@ pub enum Error {
         /// Name of the constraint.
         constraint: String,
     },
+    /// Events after that one may be gone: they are kept for a day. Reload the session, and subscribe from now. Code
+    /// `events_expired`.
+    #[error("events after that one may be gone (kept for a day); reload the session")]
+    EventsExpired,
     /// The cursor is not one of this list's. Code `bad_cursor`.
     #[error("the cursor is not one that this list gave")]
     InvalidCursor,
@@ -324,6 +328,7 @@ impl Error {
             Self::IdConflict { .. } => entry("id_conflict", 409),
             Self::InvalidValue { .. } => entry("invalid_value", 422),
             Self::RuleViolated { .. } => entry("rule_violated", 422),
+            Self::EventsExpired => entry("events_expired", 410),
             Self::InvalidCursor => entry("bad_cursor", 400),
             Self::DeadlineExceeded => retryable("deadline_exceeded", 504),
             Self::Busy => retryable("busy", 503),

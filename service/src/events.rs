@@ -1,7 +1,7 @@
 //! Events: what everyone at a table is told, in one order.
 //!
 //! Triggers write them, so that no writer forgets one; a participant may add kinds that begin with `client.`. They are
-//! kept for a day.
+//! kept for a day. [`Events::subscribe`] gives them as they happen; [`Events::after`] a page at a time.
 //!
 //! ```
 //! use service::{Operations, Sparc, events::NewEvent};
@@ -22,6 +22,9 @@
 //! # }
 //! ```
 
+mod live;
+mod poller;
+
 use entity::session_events::{self, Model as Event};
 use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::{Deserialize, Serialize};
@@ -29,6 +32,9 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{Caller, Error, operation::operation, rows, sql::Binds};
+
+pub use live::Subscription;
+pub(crate) use poller::Hub;
 
 /// Most events of one answer.
 const PAGE: i64 = 200;

@@ -1,12 +1,12 @@
 //! The handle.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rls::{Database, IdentityConnection, supabase};
 use sea_orm::DatabaseConnection;
 use uuid::Uuid;
 
-use crate::{Error, error::name_closed_columns};
+use crate::{Error, error::name_closed_columns, events::Hub};
 
 /// The game's database: one handle over a pool, cheap to clone. It does nothing itself; it gives identities, and what
 /// they ask is asked in their name.
@@ -16,6 +16,7 @@ use crate::{Error, error::name_closed_columns};
 #[derive(Clone, Debug)]
 pub struct Sparc {
     database: Database,
+    hub: Arc<Hub>,
 }
 
 impl Sparc {
@@ -50,7 +51,8 @@ impl Sparc {
     }
 
     fn new(database: Database) -> Self {
-        Self { database: database.with_error_map(name_closed_columns) }
+        let hub = Arc::new(Hub::default());
+        Self { database: database.with_error_map(name_closed_columns).with_context(hub.clone()), hub }
     }
 
     /// IdentityConnection the user of that account: role `authenticated`.
@@ -71,12 +73,13 @@ impl Sparc {
         self.database.as_identity(supabase::service())
     }
 
-    /// Closes the pool. What is under way ends first.
+    /// Closes the pool. What is under way ends first; a subscription to events ends with [`Error::PoolClosed`].
     ///
     /// # Errors
     ///
     /// [`Error::Database`].
     pub async fn close(self) -> Result<(), Error> {
+        self.hub.close();
         Ok(self.database.close().await?)
     }
 }

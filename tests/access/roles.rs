@@ -171,6 +171,7 @@ const ELEVATED: &[(&str, &str)] = &[
         "a session that the caller sees: its mates' names and classes, its adventure, the content for the table alone",
     ),
     ("clean_events", "upkeep in batches"),
+    ("event_clock", "whether anybody wrote an event, for live events"),
     ("archive_sessions", "upkeep in batches"),
     ("cancel_abandoned_sessions", "upkeep in batches"),
     ("renew_session_code", "another code for a live session of one's own; to the service, for any"),

@@ -36,6 +36,7 @@ GRANT EXECUTE ON FUNCTION
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION
+  private.event_clock(),
   private.clean_events(integer),
   private.archive_sessions(integer),
   private.session_by_code(text),

@@ -44,6 +44,26 @@ BEGIN
 END
 $$;
 
+-- Whether anybody wrote an event lately, for whoever polls: a look that costs the same however many sessions there are. A number
+-- is drawn before its event is visible, by a transaction that has an id already, because it holds the session. So what was drawn
+-- by now is visible, or was rolled back, as soon as no transaction before `next_transaction` is left.
+CREATE OR REPLACE FUNCTION private.event_clock()
+RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
+BEGIN
+  -- The snapshot's own end is that of the last transaction that ended, not of the last that began.
+  RETURN QUERY
+  SELECT last_value, oldest::text::bigint, oldest::text::bigint + age(oldest::xid)
+  FROM public.session_events_seq_seq;
+END
+$$;
+
 -- The oldest go, a bounded number at a time, found by their index; rows that another clean-up holds are left to it. A plan
 -- that a connection made while the table was empty would read all of it, and be kept, so the index is insisted on.
 -- Rows that are locked stay where they are, so they are found again by their place.

@@ -1,0 +1,349 @@
+//! Events as they happen: each once, in order, whoever wrote them, for those who may listen.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::json;
+use sparc::{
+    entity::session_events::Model as Event,
+    service::{
+        Error, Operations, Options, Sparc,
+        events::{NewEvent, Subscription},
+    },
+};
+use throwaway::Server;
+use uuid::Uuid;
+
+use crate::world::{Asking, Person, Table, World, at_once, roll};
+
+/// Nothing that arrives takes longer, on a machine that does other things as well.
+const BOUND: Duration = Duration::from_secs(30);
+/// What has not arrived by then was not sent.
+const SILENCE: Duration = Duration::from_millis(400);
+
+async fn next(stream: &mut Subscription) -> Event {
+    let next = tokio::time::timeout(BOUND, stream.next()).await.expect("nothing arrives");
+    next.expect("the stream is over").unwrap()
+}
+
+async fn is_silent(stream: &mut Subscription) -> bool {
+    tokio::time::timeout(SILENCE, stream.next()).await.is_err()
+}
+
+/// The numbers up to that one.
+async fn up_to(stream: &mut Subscription, last: i64) -> Vec<i64> {
+    let mut seen = Vec::new();
+    while seen.last() != Some(&last) {
+        seen.push(next(stream).await.seq);
+        assert!(*seen.last().unwrap() <= last, "{last} is left out: {seen:?}");
+    }
+    seen
+}
+
+/// The error that ends the stream, after which there is nothing.
+async fn end(stream: &mut Subscription) -> &'static str {
+    let code = loop {
+        match tokio::time::timeout(BOUND, stream.next()).await.expect("it does not end") {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => break error.code(),
+            None => panic!("it ends without an error"),
+        }
+    };
+    assert!(stream.next().await.is_none(), "it goes on after its error");
+    code
+}
+
+fn code(outcome: Result<Subscription, Error>) -> &'static str {
+    outcome.map_or_else(|error| error.code(), |_| "subscribed")
+}
+
+async fn numbers(world: &World, session: Uuid) -> Vec<i64> {
+    let sql = format!("SELECT seq FROM session_events WHERE session_id = '{session}' ORDER BY seq");
+    world.owner().values(&sql).await.unwrap()
+}
+
+fn wave(session_id: Uuid) -> NewEvent {
+    NewEvent { session_id, kind: "wave".into(), payload: json!({ "hand": "left" }), ..Default::default() }
+}
+
+/// As a client of the API would, in plain SQL.
+fn plain(session: Uuid, count: usize) -> String {
+    format!(
+        "INSERT INTO session_events (session_id, event_type)
+         SELECT '{session}', 'client.plain' FROM generate_series(1, {count})"
+    )
+}
+
+async fn write(person: &Person, session: Uuid, count: usize) {
+    person.exec(&plain(session, count)).await.unwrap();
+}
+
+async fn another(world: &World) -> Sparc {
+    Sparc::connect_with(world.url(), Options::default().max_connections(6)).await.unwrap()
+}
+
+fn everybody(sparc: &Sparc, table: &Table) -> Vec<sparc::service::IdentityConnection> {
+    let mut all = vec![sparc.as_user(table.seer.uuid()), sparc.as_service()];
+    all.extend(table.players.iter().map(|player| sparc.as_user(player.id)));
+    all
+}
+
+#[tokio::test]
+async fn whoever_writes_an_event_it_arrives_once_and_in_order() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let (ours, theirs, player) = (another(&world).await, another(&world).await, &table.players[0]);
+    let before = numbers(&world, table.session).await;
+    let ada = ours.as_user(player.id);
+    let mut from_now = ada.events().subscribe(table.session, None).await.unwrap();
+    let mut of_the_day = ada.events().subscribe(table.session, Some(0)).await.unwrap();
+    let mut resumed = theirs.as_user(player.id).events().subscribe(table.session, Some(before[0])).await.unwrap();
+
+    ada.events().send(wave(table.session)).await.unwrap();
+    let sent = theirs.as_user(player.id).events().send(wave(table.session)).await.unwrap();
+    assert_eq!(up_to(&mut from_now, sent.seq).await.len(), 2, "before anything else is written");
+    write(&player.person, table.session, 3).await;
+    world.owner().exec(&roll(table.session, player.character)).await.unwrap();
+
+    let all = numbers(&world, table.session).await;
+    let last = *all.last().unwrap();
+    let news = all[before.len()..].to_vec();
+    assert_eq!(news.len(), 6);
+    assert_eq!(up_to(&mut from_now, last).await, news[2..]);
+    assert_eq!(up_to(&mut of_the_day, last).await, all);
+    assert_eq!(up_to(&mut resumed, last).await, all[1..]);
+    assert!(is_silent(&mut from_now).await, "something arrives twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_subscribers_of_ten_sessions_each_get_all_of_theirs_while_many_write() {
+    let world = World::new().await;
+    let (ours, theirs) = (another(&world).await, another(&world).await);
+    let mut readers = Vec::new();
+    let mut writers: Vec<Asking<()>> = Vec::new();
+    let mut tables = Vec::new();
+    for _ in 0..10 {
+        let table = world.active_table(2).await;
+        let mut subscribers = everybody(&ours, &table);
+        subscribers.push(theirs.as_user(table.players[0].id));
+        for subscriber in subscribers {
+            readers.push((table.session, subscriber.events().subscribe(table.session, None).await.unwrap()));
+        }
+        for (place, player) in table.players.iter().enumerate() {
+            let (person, session) = (player.person.clone(), table.session);
+            let sender = [&ours, &theirs][place].as_user(player.id);
+            writers.push(Box::pin(async move {
+                for _ in 0..8 {
+                    sender.events().send(wave(session)).await.unwrap();
+                    write(&person, session, 2).await;
+                }
+            }));
+        }
+        tables.push((numbers(&world, table.session).await.len(), table));
+    }
+    assert_eq!(readers.len(), 50);
+    let reading: Vec<_> = readers
+        .into_iter()
+        .map(|(session, mut stream)| {
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                for _ in 0..48 {
+                    seen.push(next(&mut stream).await.seq);
+                }
+                (session, seen, stream)
+            })
+        })
+        .collect();
+    at_once(writers).await;
+    for reader in reading {
+        let (session, seen, mut stream) = reader.await.unwrap();
+        let (before, _) = tables.iter().find(|(_, table)| table.session == session).unwrap();
+        assert_eq!(seen, numbers(&world, session).await[*before..]);
+        assert!(tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(), "one too many");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_is_committed_long_after_its_number_was_drawn_arrives() {
+    let world = World::new().await;
+    let (table, other) = (world.active_table(1).await, world.active_table(1).await);
+    let sparc = another(&world).await;
+    let mut stream = sparc.as_service().events().subscribe(table.session, None).await.unwrap();
+    let mut others = sparc.as_service().events().subscribe(other.session, None).await.unwrap();
+    let open = table.players[0].person.begin().await;
+    sea_orm::ConnectionTrait::execute_unprepared(&open, &plain(table.session, 1)).await.unwrap();
+    // Numbers that are drawn later are seen earlier, in another session.
+    write(&other.players[0].person, other.session, 1).await;
+    next(&mut others).await;
+    assert!(is_silent(&mut stream).await, "it is not committed");
+    open.commit().await.unwrap();
+    next(&mut stream).await;
+    assert!(is_silent(&mut stream).await);
+}
+
+#[tokio::test]
+async fn a_slow_subscriber_delays_nobody_and_loses_nothing() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let sparc = another(&world).await;
+    let ada = sparc.as_user(table.players[0].id);
+    let mut slow = ada.events().subscribe(table.session, None).await.unwrap();
+    let mut fast = ada.events().subscribe(table.session, None).await.unwrap();
+    let before = numbers(&world, table.session).await.len();
+    for _ in 0..5 {
+        write(&table.players[0].person, table.session, 100).await;
+        let newest = *numbers(&world, table.session).await.last().unwrap();
+        assert_eq!(up_to(&mut fast, newest).await.len(), 100);
+    }
+    let all = numbers(&world, table.session).await;
+    assert_eq!(up_to(&mut slow, *all.last().unwrap()).await, all[before..]);
+}
+
+#[tokio::test]
+async fn nobody_else_may_listen() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    world.set(&table, "is_public = true").await;
+    let (sparc, stranger) = (another(&world).await, world.account().await);
+    let nowhere = Uuid::new_v4();
+    for after in [None, Some(0), Some(1)] {
+        let subscribe = async |caller: sparc::service::IdentityConnection, session| {
+            code(caller.events().subscribe(session, after).await)
+        };
+        assert_eq!(subscribe(sparc.as_user(stranger), table.session).await, "not_allowed");
+        assert_eq!(subscribe(sparc.as_user(stranger), nowhere).await, "not_allowed");
+        assert_eq!(subscribe(sparc.as_user(Uuid::new_v4()), table.session).await, "not_allowed");
+        assert_eq!(subscribe(sparc.as_anon(), table.session).await, "not_signed_in");
+        assert_eq!(subscribe(sparc.as_service(), nowhere).await, "not_found");
+    }
+    for caller in everybody(&sparc, &table) {
+        assert_eq!(code(caller.events().subscribe(table.session, Some(0)).await), "subscribed");
+    }
+    let mut left = sparc.as_user(table.players[0].id).events().subscribe(table.session, None).await.unwrap();
+    table.players[0].person.exec("UPDATE session_players SET is_active = false").await.unwrap();
+    assert_eq!(next(&mut left).await.event_type, "player_left", "who left still reads, as in the table");
+}
+
+#[tokio::test]
+async fn who_loses_access_is_told_and_the_others_go_on() {
+    let world = World::new().await;
+    let table = world.active_table(3).await;
+    let sparc = another(&world).await;
+    let [closing, unseated, staying] = [0, 1, 2].map(|place| sparc.as_user(table.players[place].id));
+    let subscribe = async |caller: &sparc::service::IdentityConnection| {
+        caller.events().subscribe(table.session, None).await.unwrap()
+    };
+    let (mut closed, mut gone) = (subscribe(&closing).await, subscribe(&unseated).await);
+    let (mut stays, mut service) = (subscribe(&staying).await, subscribe(&sparc.as_service()).await);
+
+    sparc.as_service().users().erase(table.players[0].id).await.unwrap();
+    assert_eq!(end(&mut closed).await, "account_closed");
+    assert_eq!(code(closing.events().subscribe(table.session, None).await), "account_closed");
+
+    let sql = format!("DELETE FROM session_players WHERE user_id = '{}'", table.players[1].id);
+    world.owner().exec(&sql).await.unwrap();
+    assert_eq!(end(&mut gone).await, "not_allowed");
+
+    write(&table.players[2].person, table.session, 1).await;
+    let newest = *numbers(&world, table.session).await.last().unwrap();
+    up_to(&mut stays, newest).await;
+    up_to(&mut service, newest).await;
+
+    world.set(&table, "status = 'cancelled'").await;
+    let sql = format!("DELETE FROM sessions WHERE id = '{}'", table.session);
+    world.owner().exec(&sql).await.unwrap();
+    assert_eq!(end(&mut stays).await, "not_found");
+    assert_eq!(end(&mut service).await, "not_found");
+}
+
+#[tokio::test]
+async fn who_resumes_after_what_is_kept_no_longer_is_told_to_reload() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let sparc = another(&world).await;
+    let ada = sparc.as_user(table.players[0].id);
+    write(&table.players[0].person, table.session, 3).await;
+    let all = numbers(&world, table.session).await;
+    let forgotten = format!("DELETE FROM session_events WHERE seq <= {}", all[1]);
+    world.owner().exec(&forgotten).await.unwrap();
+    for seq in [all[0], all[1], all.last().unwrap() + 1, -1] {
+        assert_eq!(code(ada.events().subscribe(table.session, Some(seq)).await), "events_expired", "{seq}");
+    }
+    let mut kept = ada.events().subscribe(table.session, Some(all[2])).await.unwrap();
+    assert_eq!(up_to(&mut kept, *all.last().unwrap()).await, all[3..]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_outlasts_the_server() {
+    let server =
+        Server::start_private(Some(&["fsync=on", "synchronous_commit=on", "full_page_writes=on"])).await.unwrap();
+    let world = World::on(&server).await;
+    let table = world.active_table(1).await;
+    let sparc = another(&world).await;
+    let ada = sparc.as_user(table.players[0].id);
+    let mut stream = ada.events().subscribe(table.session, None).await.unwrap();
+    let mut seen = Vec::new();
+    for round in 0..3 {
+        let sent = loop {
+            // A connection that the crash took may be the first that is tried.
+            match ada.events().send(wave(table.session)).await {
+                Ok(sent) => break sent,
+                Err(error) => assert!(error.is_retryable() || error.code() == "commit_unknown", "{error}"),
+            }
+        };
+        seen.extend(up_to(&mut stream, sent.seq).await);
+        if round < 2 {
+            let dying = server.clone();
+            tokio::task::spawn_blocking(move || dying.crash()).await.unwrap().unwrap();
+        }
+    }
+    let all = numbers(&world.again().await, table.session).await;
+    assert_eq!(seen, all[all.len() - seen.len()..]);
+}
+
+/// Waits until the connections of a handle do nothing any more.
+async fn until_quiet(world: &World) {
+    let last = "SELECT COALESCE(max(state_change)::text, '') FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = 'sparc'";
+    for _ in 0..50 {
+        let before: String = world.owner().value(last).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if world.owner().value::<String>(last).await.unwrap() == before {
+            return;
+        }
+    }
+    panic!("something goes on asking");
+}
+
+#[tokio::test]
+async fn the_last_who_is_dropped_stops_the_poller_and_the_next_starts_it_again() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let sparc = another(&world).await;
+    for _ in 0..2 {
+        let mut streams = Vec::new();
+        for caller in everybody(&sparc, &table) {
+            streams.push(caller.events().subscribe(table.session, None).await.unwrap());
+        }
+        write(&table.players[0].person, table.session, 1).await;
+        for stream in &mut streams {
+            next(stream).await;
+        }
+        drop(streams);
+        until_quiet(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn closing_the_handle_ends_its_streams() {
+    let world = World::new().await;
+    let table = world.active_table(1).await;
+    let sparc = another(&world).await;
+    let ada = sparc.as_user(table.players[0].id);
+    let mut stream = ada.events().subscribe(table.session, None).await.unwrap();
+    write(&table.players[0].person, table.session, 1).await;
+    next(&mut stream).await;
+    sparc.close().await.unwrap();
+    assert_eq!(end(&mut stream).await, "pool_closed");
+    assert_eq!(code(ada.events().subscribe(table.session, None).await), "pool_closed");
+}
