@@ -18,7 +18,7 @@ before(async () => {
   [session] = await rows(seer.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id }).select());
   [character] = await rows(ada.api.from("characters").insert(hero(ada.id)).select());
   [strangers] = await rows(stranger.api.from("characters").insert(hero(stranger.id)).select());
-  await rows(seer.api.from("session_players").insert({ session_id: session.id, user_id: ada.id, character_id: character.id }));
+  await rows(service.from("session_players").insert({ session_id: session.id, user_id: ada.id, character_id: character.id }));
   await rows(seer.api.from("sessions").update({ status: "active" }).eq("id", session.id));
   const roll = { session_id: session.id, character_id: character.id, attribute: "wit", difficulty: 18, roll_type: "attack" };
   [failed] = await rows(service.from("dice_rolls").insert({ ...roll, results: [1, 2] }).select());
@@ -73,7 +73,7 @@ test("nobody writes what is not theirs", () => {
     ["a session with a code of one's own", closed, () => seer.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id, code: "AAAAAA" })],
     ["a session of a stranger's draft", "SP009", () => stranger.api.from("sessions").insert({ seer_id: stranger.id, adventure_id: draft.id })],
     ["a seat in a private session", closed, () => stranger.api.from("session_players").insert(seat)],
-    ["a seat with another's character", "SP006", () => seer.api.from("session_players").insert({ ...seat, character_id: character.id })],
+    ["a seat with another's character", closed, () => seer.api.from("session_players").insert({ ...seat, character_id: character.id })],
     ["the own badge", closed, () => ada.api.from("users").update({ is_verified: true }).eq("id", ada.id)],
     ["the own games", closed, () => ada.api.from("users").update({ games_run: 99 }).eq("id", ada.id)],
     ["another's name", "none", () => stranger.api.from("users").update({ display_name: "X" }).eq("id", ada.id).select("id")],
@@ -145,7 +145,7 @@ test("the API lists nothing by accident", async () => {
   // Paths; the verbs beside them are every table's, whatever its privileges, and are tried above.
   const listed = async (headers) =>
     Object.keys((await asked("/", { ...headers, Accept: "application/openapi+json" })).body.paths).sort();
-  const open = ["/", "/adventures", "/archived_sessions", "/creatures", "/rpc/get_session_details", "/sessions", "/users"];
+  const open = ["/", "/adventures", "/archived_sessions", "/creatures", "/profiles", "/rpc/get_session_details", "/sessions", "/users"];
   const closed = ["/archived_dice_rolls", "/archived_session_players", "/characters", "/dice_rolls", "/session_events",
     "/session_players", "/tutorial_progress"];
   assert.deepEqual(await listed({}), open);
