@@ -113,13 +113,14 @@ async fn lay(server: &Server, scale: f64) -> Result<Both, Failure> {
     let ours = server.empty().await?;
     let pool = ours.connect(2).await?;
     up(&pool, None).await?;
-    pool.execute_unprepared(ACCOUNTS).await?;
 
     let filling = fill(ours.url(), Side::Ours, world, now);
     let (built, theirs) = tokio::try_join!(filling, fill(specification.url(), Side::Specification, world, now))?;
     drop(theirs);
     tokio::try_join!(fill_events(ours.url(), world, now), fill_events(specification.url(), world, now))?;
     let (up_full_ms, longest, longest_lock_of) = up_watched(&pool, ours.url()).await?;
+    // Last: `up` would take it for a change of its own stand-in.
+    pool.execute_unprepared(ACCOUNTS).await?;
     pool.close().await?;
 
     let mut samples = samples(&world);
