@@ -4,7 +4,8 @@
 use std::fmt::{Debug, Display};
 
 use sea_orm::{
-    AccessMode, ConnectionTrait, DbBackend, DbErr, IsolationLevel, TransactionError, TransactionSession, TransactionTrait,
+    AccessMode, ConnectionTrait, DbBackend, DbErr, IsolationLevel, TransactionError, TransactionSession,
+    TransactionTrait,
 };
 
 use crate::{IdentityConnection, Transaction};

@@ -74,7 +74,9 @@ impl<C: Caller> Dice<'_, C> {
                 ..Default::default()
             };
             let repeat = rows::Repeat { id: dice_rolls::Column::Id, what: "roll", fixed: &[], edited: None };
-            rows::insert_or_get(tx, row, None, repeat).await
+            // The database writes down who rolled.
+            let asker = (dice_rolls::Column::RolledBy, tx.caller().user());
+            rows::insert_or_get(tx, row, Some(asker), repeat).await
         })
     }
 

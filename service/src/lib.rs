@@ -24,6 +24,7 @@ mod walk;
 pub use connection::{Caller, IdentityConnection, RowStream, Transaction};
 pub use error::Error;
 pub use page::{Cursor, Page};
+pub use rls::PoolStatus;
 pub use sparc::{Options, Sparc};
 pub use values::{AttributeValue, Difficulty, JoinCode, Level, MaxHitPoints, PageSize, TableSize};
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use scoped_futures::ScopedBoxFuture;
-use sea_orm::DbErr;
+use sea_orm::{DbErr, RuntimeErr};
 use uuid::Uuid;
 
 use crate::{
@@ -52,7 +52,7 @@ impl Attempts {
         let answer = tokio::time::timeout(left.max(COMMIT_GRACE), commit).await;
         answer
             .unwrap_or_else(|_| {
-                let source = DbErr::Custom("the commit was not answered in time".to_owned());
+                let source = DbErr::Conn(RuntimeErr::Internal("the commit was not answered in time".to_owned()));
                 Err(rls::Error::CommitUnknown(source).into())
             })
             .map_err(Error::from)
