@@ -34,7 +34,7 @@ impl Error {
             Self::IllegalTransition { from, to } => json!({ "from": from.to_value().value, "to": to.to_value().value }),
             Self::AdventureInvalid(faults) => json!({ "faults": faults }),
             Self::NotAllowed { rule } | Self::InvalidClaims { rule } => json!({ "rule": rule }),
-            Self::ColumnClosed { table, instead } => json!({ "table": table, "instead": instead }),
+            Self::ColumnNotGranted { table, instead } => json!({ "table": table, "instead": instead }),
             Self::NotFound { what } | Self::IdConflict { what } => json!({ "what": what }),
             Self::InvalidValue { field, rule } => json!({ "field": field, "rule": rule }),
             Self::RuleViolated { constraint } => json!({ "constraint": constraint }),
@@ -52,7 +52,7 @@ mod tests {
     use serde_json::json;
 
     use super::Error;
-    use crate::adventures::{Fault, FaultKind};
+    use crate::adventures::{ValidationError, ValidationErrorKind};
 
     fn source() -> DbErr {
         DbErr::Conn(RuntimeErr::Internal("secret of the server's".to_owned()))
@@ -82,8 +82,8 @@ mod tests {
             Error::SessionNotActive,
             Error::NotSeated,
             Error::GameStateChanged,
-            Error::SeatsAreTaken,
-            Error::NoSuchCode,
+            Error::MaxPlayersBelowSeated,
+            Error::UnknownJoinCode,
             Error::AdventureNotPlayable,
             Error::AdventurePublished,
             Error::AdventureNotYours,
@@ -94,11 +94,11 @@ mod tests {
             Error::RollNotSaveable,
             Error::CreatureNotInAdventure,
             Error::TutorialOutOfOrder,
-            Error::HasHistory,
+            Error::StillReferenced,
             Error::AccountClosed,
             Error::UnknownAccount,
             Error::NotSignedIn,
-            Error::NotASeer,
+            Error::NotSessionSeer,
             Error::IdentityChanged,
             Error::TransactionEnded,
             Error::TransactionFailed,
@@ -114,9 +114,12 @@ mod tests {
         ];
         all.extend([
             Error::IllegalTransition { from: SessionStatus::Waiting, to: SessionStatus::StartingSoon },
-            Error::AdventureInvalid(vec![Fault { node: Some("a".to_owned()), kind: FaultKind::NoEnemy }]),
+            Error::AdventureInvalid(vec![ValidationError {
+                node: Some("a".to_owned()),
+                kind: ValidationErrorKind::NoEnemy,
+            }]),
             Error::NotAllowed { rule: "only the service may give the badge" },
-            Error::ColumnClosed { table: "users", instead: "read the profile" },
+            Error::ColumnNotGranted { table: "users", instead: "read the profile" },
             Error::InvalidClaims { rule: "sub must be the UUID of an account" },
             Error::InvalidStatement { reason: "secret of the server's".to_owned() },
             Error::NotFound { what: "session" },

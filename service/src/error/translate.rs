@@ -27,7 +27,7 @@ impl From<rls::Error> for Error {
             rls::Error::CommitUnknown(source) => Self::CommitUnknown(source),
             rls::Error::InvalidClaims { rule } => Self::InvalidClaims { rule },
             rls::Error::Application(source) => match source.downcast_ref::<ClosedColumns>() {
-                Some(ClosedColumns { table, instead }) => Self::ColumnClosed { table, instead },
+                Some(ClosedColumns { table, instead }) => Self::ColumnNotGranted { table, instead },
                 None => Self::Database(rls::Error::Application(source).into()),
             },
             rls::Error::Database(error) => refused(error),
@@ -84,7 +84,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP017" => Error::CreatureNotInAdventure,
         "SP018" => Error::NotYourChoice,
         "SP019" => Error::AccountClosed,
-        "SP020" => Error::NoSuchCode,
+        "SP020" => Error::UnknownJoinCode,
         "SP021" => Error::TutorialOutOfOrder,
         "SP022" => Error::RetiredLimitReached,
         "SP023" => Error::SeatLimitReached,
@@ -97,11 +97,11 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP031" => Error::SessionLive,
         "SP032" => Error::UnknownAccount,
         "SP033" => Error::SessionNotActive,
-        "SP034" => Error::NotASeer,
+        "SP034" => Error::NotSessionSeer,
         "SP035" => Error::NotSeated,
         "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "23505" => unique(constraint),
-        "23503" if refusal.message().starts_with("update or delete") => Error::HasHistory,
+        "23503" if refusal.message().starts_with("update or delete") => Error::StillReferenced,
         "23503" => Error::NotFound { what: referred(constraint) },
         "23514" => match check(refusal.table().unwrap_or_default(), constraint) {
             Some(error) => error,
@@ -163,7 +163,7 @@ fn referred(constraint: &str) -> &'static str {
 
 fn check(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match constraint {
-        "seats_within_limit" => return Some(Error::SeatsAreTaken),
+        "seats_within_limit" => return Some(Error::MaxPlayersBelowSeated),
         "character_not_seated" => return Some(Error::CharacterSeated),
         "character_limit" => return Some(Error::CharacterLimitReached),
         "retired_character_limit" => return Some(Error::RetiredLimitReached),
