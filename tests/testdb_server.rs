@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
-use throwaway::Server;
+use testdb::Server;
 
 async fn folder(server: &Server) -> String {
     let database = server.empty().await.unwrap();
@@ -62,7 +62,7 @@ fn starting(folder: &std::path::Path) -> std::process::Child {
     // The server runs as another user for root.
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777)).unwrap();
     std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "throwaway_server::a_database_of_a_server_is_a_copy_with_the_whole_schema"])
+        .args(["--exact", "testdb_server::a_database_of_a_server_is_a_copy_with_the_whole_schema"])
         .env("TMPDIR", folder)
         .env_remove("DATABASE_URL")
         .stdout(std::process::Stdio::null())
@@ -80,10 +80,10 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_whenever_it_comes() {
             let kill = std::process::Command::new("kill").args([signal, &program.id().to_string()]).status();
             assert!(kill.unwrap().success());
             program.wait().unwrap();
-            // The keeper finishes what it was at, and cleans up.
+            // The supervisor ends what it was doing, and cleans up. It may not have made its folder yet.
             let begun = Instant::now();
-            while std::fs::read_dir(&folder).unwrap().count() > 0 {
-                assert!(begun.elapsed() < Duration::from_secs(20), "{signal} after {milliseconds} ms leaves a folder");
+            while is_running_in(&folder) || std::fs::read_dir(&folder).unwrap().count() > 0 {
+                assert!(begun.elapsed() < Duration::from_secs(60), "{signal} after {milliseconds} ms leaves something");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             let servers = std::process::Command::new("pgrep").args(["-f", folder.to_str().unwrap()]).output();
@@ -91,4 +91,13 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_whenever_it_comes() {
             std::fs::remove_dir(&folder).unwrap();
         }
     }
+}
+
+/// Whether a process has the folder as its folder for temporary files. Its command line may not name it yet.
+fn is_running_in(folder: &std::path::Path) -> bool {
+    let variable = format!("TMPDIR={}\0", folder.display());
+    let environments = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    environments
+        .filter_map(|process| std::fs::read(process.path().join("environ")).ok())
+        .any(|environment| environment.windows(variable.len()).any(|window| window == variable.as_bytes()))
 }
