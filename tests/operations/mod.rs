@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fmt::Debug, pin::Pin};
 
-use sea_orm::{TransactionSession, TransactionTrait};
+use sea_orm::TransactionTrait;
 use sparc::service::{Error, Sparc, Transaction};
 
 mod adventures;
