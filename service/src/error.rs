@@ -8,7 +8,7 @@ use sea_orm::{ActiveEnum, DbErr};
 
 pub(crate) use translate::name_closed_columns;
 
-use crate::adventures::ValidationError;
+use crate::content::ValidationError;
 
 /// What an operation refuses, or could not do.
 ///

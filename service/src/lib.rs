@@ -4,6 +4,7 @@ pub mod adventures;
 mod bounded_scan;
 pub mod characters;
 mod connection;
+mod content;
 pub mod creatures;
 pub mod dice;
 mod error;

@@ -17,6 +17,7 @@ TO anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION
   private.my_email(),
   private.owns_adventure(uuid),
+  private.may_add_creature(uuid),
   private.is_seer(uuid),
   private.is_public_session(uuid),
   private.is_public_archived_session(uuid),

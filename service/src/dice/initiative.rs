@@ -55,7 +55,7 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else and in a session that is not active,
+    /// [`Error::SessionNotActive`], [`Error::NotSessionSeer`], [`Error::NotAllowed`] for whoever has no part in the session,
     /// [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotFound`] where nobody is seated and no
     /// creature named, [`Error::NotSignedIn`].
     pub async fn initiative(self, new: NewInitiative) -> Result<Vec<Turn>, Error> {
@@ -77,7 +77,8 @@ impl<C: Caller> Dice<'_, C> {
             dice_rolls::Entity::insert_many(rows)
                 .on_conflict_do_nothing_on([dice_rolls::Column::Id])
                 .exec_without_returning(tx)
-                .await?;
+                .await
+                .map_err(|error| initiative_error(error.into()))?;
 
             // Elevated by the database: grace stands on sheets that the others do not see.
             let ids: Vec<Uuid> = expected.keys().copied().collect();
@@ -92,6 +93,14 @@ impl<C: Caller> Dice<'_, C> {
             rolls.sort_by_key(|roll| place.get(&roll.id).copied());
             Ok(rolls.into_iter().filter_map(turn).collect())
         })
+    }
+}
+
+/// A player of the session is refused for the first character or creature that they may not roll for.
+fn initiative_error(error: Error) -> Error {
+    match error {
+        Error::CharacterNotYours | Error::NotSeated => Error::NotSessionSeer,
+        error => error.with_rule("only the Seer of an active session, and the service, may roll initiative"),
     }
 }
 

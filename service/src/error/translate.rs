@@ -99,6 +99,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP033" => Error::SessionNotActive,
         "SP034" => Error::NotSessionSeer,
         "SP035" => Error::NotSeated,
+        "SP036" => Error::AdventureNotYours,
         "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "23505" => unique(constraint),
         "23503" if refusal.message().starts_with("update or delete") => Error::StillReferenced,
