@@ -43,6 +43,9 @@ pub struct Turn {
     pub roll: dice_rolls::Model,
 }
 
+/// What the database lets one statement of a user insert ([`Error::TooManyRows`]).
+const MAX_ROWS_PER_STATEMENT: usize = 100;
+
 const ORDER: &str = "SELECT private.initiative_order($1) AS ids";
 
 impl<C: Caller> Dice<'_, C> {
@@ -51,7 +54,8 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// Twice with the same id gives the first rolls; who sat down in between rolls now.
     ///
-    /// Who may: the Seer of an active session, and the service. Six round trips. Event `dice_rolled` for each.
+    /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls after the
+    /// first. Event `dice_rolled` for each.
     ///
     /// # Errors
     ///
@@ -73,12 +77,14 @@ impl<C: Caller> Dice<'_, C> {
             }
             let expected: HashMap<Uuid, Roller> =
                 rollers.iter().map(|roller| (roll_id(id, *roller), *roller)).collect();
-            let rows = rollers.iter().map(|roller| roll(id, new.session_id, *roller));
-            dice_rolls::Entity::insert_many(rows)
-                .on_conflict_do_nothing_on([dice_rolls::Column::Id])
-                .exec_without_returning(tx)
-                .await
-                .map_err(|error| initiative_error(error.into()))?;
+            for rollers in rollers.chunks(MAX_ROWS_PER_STATEMENT) {
+                let rows = rollers.iter().map(|roller| roll(id, new.session_id, *roller));
+                dice_rolls::Entity::insert_many(rows)
+                    .on_conflict_do_nothing_on([dice_rolls::Column::Id])
+                    .exec_without_returning(tx)
+                    .await
+                    .map_err(|error| initiative_error(error.into()))?;
+            }
 
             // Elevated by the database: grace stands on sheets that the others do not see.
             let ids: Vec<Uuid> = expected.keys().copied().collect();
