@@ -179,13 +179,7 @@ impl<C: Caller> Adventures<'_, C> {
                 content: Set(content.clone()),
                 ..Default::default()
             };
-            let repeat = rows::Repeat {
-                id: adventures::Column::Id,
-                what: "adventure",
-                fixed: &[adventures::Column::CreatorId],
-                edited: Some([adventures::Column::UpdatedAt, adventures::Column::CreatedAt]),
-            };
-            rows::insert_or_get(tx, row, None, repeat).await
+            rows::insert_or_get(tx, row, adventures::Column::Id, "adventure", rows::Repeat::Remembered).await
         })
     }
 

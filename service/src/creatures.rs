@@ -165,13 +165,7 @@ impl<C: Caller> Creatures<'_, C> {
                 armor: Set(new.armor),
                 ..Default::default()
             };
-            let repeat = rows::Repeat {
-                id: creatures::Column::Id,
-                what: "creature",
-                fixed: &[creatures::Column::AdventureId],
-                edited: Some([creatures::Column::UpdatedAt, creatures::Column::CreatedAt]),
-            };
-            rows::insert_or_get(tx, row, None, repeat).await
+            rows::insert_or_get(tx, row, creatures::Column::Id, "creature", rows::Repeat::Remembered).await
         })
     }
 

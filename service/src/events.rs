@@ -99,10 +99,8 @@ impl<C: Caller> Events<'_, C> {
                 payload: Set(new.payload.clone()),
                 ..Default::default()
             };
-            let repeat = rows::Repeat { id: session_events::Column::Id, what: "event", fixed: &[], edited: None };
-            // The database writes down who sent it.
-            let sender = (session_events::Column::SenderId, tx.caller().user());
-            rows::insert_or_get(tx, row, Some(sender), repeat).await
+            let repeat = rows::Repeat::Unchanged(session_events::Column::SenderId);
+            rows::insert_or_get(tx, row, session_events::Column::Id, "event", repeat).await
         })
     }
 

@@ -31,6 +31,7 @@ GRANT EXECUTE ON FUNCTION
   private.rolls_of_character(uuid, public.roll_type, timestamptz, timestamptz, timestamptz, uuid, integer),
   private.change_hit_points(uuid, integer),
   private.close_account(uuid),
+  private.is_same_request(text, jsonb),
   private.require_account(),
   private.require_open_account(),
   private.can_follow(text),
@@ -47,6 +48,7 @@ GRANT EXECUTE ON FUNCTION
   private.rolls_of_character(uuid, public.roll_type, timestamptz, timestamptz, timestamptz, uuid, integer),
   private.change_hit_points(uuid, integer),
   private.close_account(uuid),
+  private.is_same_request(text, jsonb),
   private.cancel_abandoned_sessions(integer),
   private.is_abandoned(public.sessions),
   private.is_readable(jsonb, integer)
