@@ -217,7 +217,8 @@ impl Maintenance<'_, IdentityConnection> {
         }
         only_service(self.caller)?;
         let span = tracing::info_span!(
-            "sparc",
+            target: "sparc::operation",
+            "maintenance.vacuum",
             operation = "maintenance.vacuum",
             identity = "service",
             outcome = tracing::field::Empty,

@@ -48,7 +48,7 @@ BEGIN
     RETURN true;
   END IF;
   IF private.can_see_adventure(wanted) THEN
-    PERFORM private.refuse('SP036', 'The adventure belongs to somebody else', 'creatures', 'own_adventure');
+    PERFORM private.refuse('The adventure belongs to somebody else', 'creatures', 'own_adventure');
   END IF;
   RETURN false;
 END

@@ -30,17 +30,17 @@ BEGIN
     RETURN false;
   END IF;
   IF NOT played.is_active THEN
-    PERFORM private.refuse('SP033', 'The session is not active', 'dice_rolls', 'session_active');
+    PERFORM private.refuse('The session is not active', 'dice_rolls', 'session_active');
   END IF;
   IF played.is_seated THEN
     RETURN true;
   END IF;
   IF NOT (played.is_seers OR played.has_seat) THEN
-    PERFORM private.refuse('SP035', 'Only those with a seat in the session may do that', 'dice_rolls', 'seated');
+    PERFORM private.refuse('Only those with a seat in the session may do that', 'dice_rolls', 'seated');
   END IF;
   IF creature IS NOT NULL THEN
     IF NOT played.is_seers THEN
-      PERFORM private.refuse('SP034', 'Only the Seer of the session may do that', 'dice_rolls', 'seers_own');
+      PERFORM private.refuse('Only the Seer of the session may do that', 'dice_rolls', 'run_by_seer');
     END IF;
     RETURN true;
   END IF;
@@ -60,13 +60,13 @@ BEGIN
   WHERE sheet.id = hero
     AND sheet.user_id = me;
   IF NOT FOUND THEN
-    PERFORM private.refuse('SP006', 'The character belongs to somebody else', 'dice_rolls', 'own_character');
+    PERFORM private.refuse('The character belongs to somebody else', 'dice_rolls', 'own_character');
   END IF;
   IF own.is_retired THEN
-    PERFORM private.refuse('SP007', 'The character is retired', 'dice_rolls', 'living_character');
+    PERFORM private.refuse('The character is retired', 'dice_rolls', 'living_character');
   END IF;
   IF NOT played.is_seers THEN
-    PERFORM private.refuse('SP035', 'Only those with a seat in the session may do that', 'dice_rolls', 'seated');
+    PERFORM private.refuse('Only those with a seat in the session may do that', 'dice_rolls', 'seated');
   END IF;
   RETURN true;
 END

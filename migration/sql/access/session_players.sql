@@ -47,13 +47,13 @@ BEGIN
     RETURN false;
   END IF;
   IF player IS DISTINCT FROM me THEN
-    PERFORM private.refuse('SP018', 'Only the player may take the seat and choose the character', 'session_players', 'own_choice');
+    PERFORM private.refuse('Only the player may take the seat and choose the character', 'session_players', 'own_choice');
   END IF;
   IF target.status IN ('completed', 'cancelled') THEN
-    PERFORM private.refuse('SP004', 'The session is over', 'session_players', 'session_live');
+    PERFORM private.refuse('The session is over', 'session_players', 'session_live');
   END IF;
   IF target.status NOT IN ('waiting', 'starting_soon') THEN
-    PERFORM private.refuse('SP005', 'The session has started', 'session_players', 'session_not_started');
+    PERFORM private.refuse('The session has started', 'session_players', 'session_not_started');
   END IF;
   RETURN target.is_open;
 END

@@ -199,8 +199,9 @@ BEGIN
 END
 $$;
 
--- Refuses what a policy's helper refuses with a reason. Of a closed account, that is the reason.
-CREATE OR REPLACE FUNCTION private.refuse(state text, reason text, relation text, rule text)
+-- Refuses what a policy refuses, as PostgreSQL does, with a reason: the name of the rule. Of a closed account, that is the
+-- reason.
+CREATE OR REPLACE FUNCTION private.refuse(reason text, relation text, rule text)
 RETURNS void
 LANGUAGE plpgsql
 STABLE
@@ -209,7 +210,7 @@ AS $$
 BEGIN
   PERFORM private.require_account();
   RAISE EXCEPTION USING
-    ERRCODE = state,
+    ERRCODE = 'insufficient_privilege',
     MESSAGE = reason,
     TABLE = relation,
     CONSTRAINT = rule;

@@ -96,10 +96,6 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP029" => Error::SessionHasNoPlayer,
         "SP031" => Error::SessionLive,
         "SP032" => Error::UnknownAccount,
-        "SP033" => Error::SessionNotActive,
-        "SP034" => Error::NotSessionSeer,
-        "SP035" => Error::NotSeated,
-        "SP036" => Error::AdventureNotYours,
         "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "23505" => unique(constraint),
         "23503" if refusal.message().starts_with("update or delete") => Error::StillReferenced,
@@ -108,7 +104,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
             Some(error) => error,
             None => Error::RuleViolated { constraint: constraint.to_owned() },
         },
-        "42501" => Error::NotAllowed { rule: permission_rule(refusal) },
+        "42501" => reason(constraint).unwrap_or_else(|| Error::NotAllowed { rule: permission_rule(refusal) }),
         "40001" | "40P01" | "55P03" => Error::Busy,
         "25P02" => Error::TransactionFailed,
         "25006" => Error::ReadOnly,
@@ -125,6 +121,22 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "25001" | "25P01" => Error::InvalidStatement { reason: refusal.message().to_owned() },
         "54000" => Error::InvalidValue { field: "text", rule: "must not be as long as that" },
         "54001" => Error::InvalidValue { field: "document", rule: "must not be nested as deep as that" },
+        _ => return None,
+    })
+}
+
+/// Why a policy says no, where whoever asks may know.
+fn reason(constraint: &str) -> Option<Error> {
+    Some(match constraint {
+        "seated" => Error::NotSeated,
+        "run_by_seer" => Error::NotSessionSeer,
+        "session_active" => Error::SessionNotActive,
+        "session_not_started" => Error::SessionStarted,
+        "session_live" => Error::SessionOver,
+        "own_choice" => Error::NotYourChoice,
+        "own_character" => Error::CharacterNotYours,
+        "living_character" => Error::CharacterRetired,
+        "own_adventure" => Error::AdventureNotYours,
         _ => return None,
     })
 }
