@@ -82,7 +82,7 @@ pub enum Error {
     #[error("the session has started; seats are taken and characters chosen only before the start")]
     SessionStarted,
     /// The status machine has no such step. Code `illegal_transition`.
-    #[error("a session that is {} cannot become {}; only a legal step of its status can be taken", from.to_value().value, to.to_value().value)]
+    #[error("a session cannot go from {} to {}", from.to_value().value, to.to_value().value)]
     IllegalTransition {
         /// Status of the session.
         from: SessionStatus,

@@ -4,17 +4,17 @@
 CREATE OR REPLACE FUNCTION private.request_digest(relation text, asked jsonb)
 RETURNS bigint[]
 LANGUAGE plpgsql
-STABLE
+IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  columns CONSTANT text[] := CASE relation
+  columns CONSTANT text[] := (CASE relation
     WHEN 'characters' THEN '{user_id,name,class,might,grace,wit,heart,equipment,special_ability}'
     WHEN 'adventures' THEN
       '{creator_id,name,description,thumbnail_url,artwork_url,difficulty,estimated_duration,min_players,max_players,content}'
     WHEN 'creatures' THEN '{adventure_id,name,description,stats,abilities,hit_points,armor}'
     WHEN 'sessions' THEN '{seer_id,adventure_id,is_public,max_players,looking_for,scheduled_start}'
-  END;
+  END)::text[];
   request jsonb;
 BEGIN
   SELECT jsonb_object_agg(key, value)
