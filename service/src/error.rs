@@ -73,7 +73,7 @@ pub enum Error {
     #[error("a player must take a seat before the session becomes active")]
     SessionHasNoPlayer,
     /// The session is live, and must be cancelled before it is deleted. Code `session_live`.
-    #[error("the session is live; cancel it before deleting it")]
+    #[error("a live session must be cancelled before it is deleted")]
     SessionLive,
     /// The session was completed or cancelled. Code `session_over`.
     #[error("the session is over; only a live session can be changed")]
@@ -165,7 +165,7 @@ pub enum Error {
         rule: &'static str,
     },
     /// A statement of the caller's names a column that is closed to users. Code `column_closed`.
-    #[error("a column of {table} that the statement names is closed to users: {instead}")]
+    #[error("a statement must not name a column of {table} that is closed to users: {instead}")]
     ColumnNotGranted {
         /// The table.
         table: &'static str,

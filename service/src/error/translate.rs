@@ -351,7 +351,7 @@ fn permission_rule(refusal: &SqlxPostgresError) -> &'static str {
 
 /// A statement of a caller's named a column that is closed to users.
 #[derive(Debug, thiserror::Error)]
-#[error("a column of {table} that the statement names is closed to users: {instead}")]
+#[error("a statement must not name a column of {table} that is closed to users: {instead}")]
 struct ClosedColumns {
     table: &'static str,
     instead: &'static str,
