@@ -118,8 +118,10 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
             asks
         };
         for (there, nowhere) in asks(of_theirs.3).iter().zip(asks(Uuid::new_v4())) {
-            assert_eq!(words(me, there).await, "0 rows", "{there}");
-            assert_eq!(words(me, &nowhere).await, "0 rows", "{nowhere}");
+            let told = words(me, there).await;
+            assert_eq!(told, words(me, &nowhere).await, "{there}");
+            // The way to own rows may come first, and then the account is closed whatever was asked for.
+            assert!(told == "0 rows" || told.starts_with("SP019"), "{there}: {told}");
         }
         // Its own, of which it knows, it does not write.
         for own in asks(of_mine.3) {
