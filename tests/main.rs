@@ -20,6 +20,7 @@ mod hosting;
 mod identities;
 mod inputs;
 mod interleavings;
+mod language;
 mod leftovers;
 mod live;
 mod logins;

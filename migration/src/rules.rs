@@ -34,6 +34,7 @@ const FILES: [&str; 27] = [
     include_str!("../sql/access/tutorial_progress.sql"),
     include_str!("../sql/access/archive.sql"),
     include_str!("../sql/access/closed_accounts.sql"),
+    include_str!("../sql/access/limits.sql"),
     include_str!("../sql/access/broadcast.sql"),
     include_str!("../sql/access/functions.sql"),
 ];
