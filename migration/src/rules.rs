@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// One file per table, after what they share; then who may do what.
-const FILES: [&str; 27] = [
+const FILES: [&str; 28] = [
     include_str!("../sql/rules/shared.sql"),
     include_str!("../sql/rules/users.sql"),
     include_str!("../sql/rules/characters.sql"),
