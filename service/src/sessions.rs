@@ -20,6 +20,7 @@
 
 mod details;
 mod lobby;
+mod participation;
 mod play;
 mod seats;
 mod tables;
@@ -32,6 +33,7 @@ use uuid::Uuid;
 
 pub use details::{Mate, SessionAdventure, SessionDetails};
 pub use lobby::{AdventureCard, LobbyFilter, SessionCard};
+pub use participation::Participation;
 pub use play::Expected;
 pub use tables::{ArchivedTable, TableCard};
 

@@ -32,11 +32,18 @@ GRANT EXECUTE ON FUNCTION
   private.close_account(uuid),
   private.require_open_account(),
   private.can_follow(text),
+  private.my_listener_status(uuid),
+  private.require_listener(uuid),
+  private.event_history(),
   private.is_readable(jsonb, integer)
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION
   private.event_clock(),
+  private.event_history(),
+  private.listener_status(uuid, uuid),
+  private.my_listener_status(uuid),
+  private.require_listener(uuid),
   private.clean_events(integer),
   private.archive_sessions(integer),
   private.session_by_code(text),

@@ -89,6 +89,8 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP028" => Error::PlayerRemoved,
         "SP029" => Error::SessionHasNoPlayer,
         "SP031" => Error::SessionLive,
+        "SP032" => not_listener(),
+        "SP033" => Error::NotFound { what: "session" },
         "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "23505" => unique(constraint),
         "23503" if refusal.message().starts_with("update or delete") => Error::HasHistory,
@@ -116,6 +118,11 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "54001" => Error::InvalidValue { field: "document", rule: "must not be nested as deep as that" },
         _ => return None,
     })
+}
+
+/// What somebody is told who may not listen to a session.
+pub(crate) fn not_listener() -> Error {
+    Error::NotAllowed { rule: "only the Seer and those who have or had a seat may listen to a session" }
 }
 
 fn unique(constraint: &str) -> Error {
