@@ -147,8 +147,7 @@ struct Look<'a> {
 
 impl Look<'_> {
     async fn run(&self, clock: &mut Clock, watched: Watched) -> Result<(), Error> {
-        let readings =
-            |rows: &[PgRow]| rows::read!(rows => Reading { drawn, oldest_transaction, next_transaction, history });
+        let readings = |rows: &[PgRow]| rows::decode_rows!(rows => Reading { drawn, oldest_transaction, next_transaction, history });
         let statement = Statement::from_string(DbBackend::Postgres, CLOCK);
         let Some(reading) = rows::fetch_all(self.tx, statement, readings).await?.pop() else { return Ok(()) };
         if watched.history.as_deref() != Some(&reading.history) {
@@ -194,7 +193,7 @@ impl Look<'_> {
                WHERE session_id = watched.session_id ORDER BY seq DESC LIMIT 1 \
              ) AS event"
         );
-        let read = |rows: &[PgRow]| rows::read!(rows => Newest { session_id, newest });
+        let read = |rows: &[PgRow]| rows::decode_rows!(rows => Newest { session_id, newest });
         let newest = rows::fetch_all(self.tx, binds.statement(sql), read).await?;
         let news = |Newest { session_id, newest }| News { session_id, newest, events: Vec::new() };
         Ok(newest.into_iter().map(news).collect())
@@ -219,7 +218,7 @@ impl Look<'_> {
              ) AS event \
              ORDER BY event.session_id, event.seq"
         );
-        let read = |rows: &[PgRow]| rows::read!(rows => Found { session_id, id, event_type, payload, created_at, seq, sender_id, fits });
+        let read = |rows: &[PgRow]| rows::decode_rows!(rows => Found { session_id, id, event_type, payload, created_at, seq, sender_id, fits });
         let mut news: Vec<News> = Vec::new();
         let mut is_all = true;
         for found in rows::fetch_all(self.tx, binds.statement(sql), read).await?.chunk_by(Found::is_together) {
@@ -249,7 +248,7 @@ impl Look<'_> {
              CROSS JOIN LATERAL private.listener_status(watched.session_id, nullif(watched.account, {service})) AS status \
              WHERE status <> 'listens'"
         );
-        let read = |rows: &[PgRow]| rows::read!(rows => Refused { session_id, account, status });
+        let read = |rows: &[PgRow]| rows::decode_rows!(rows => Refused { session_id, account, status });
         let refused = rows::fetch_all(self.tx, binds.statement(sql), read).await?;
         let refused = refused.into_iter().filter_map(|Refused { session_id, account, status }| {
             Some((session_id, Some(account).filter(|account| !account.is_nil()), refusal(&status)?))

@@ -192,7 +192,7 @@ async fn page(caller: &IdentityConnection, session_id: Uuid, after: Position) ->
              LEFT JOIN public.session_events AS event \
                ON event.session_id = {session} AND event.seq = {seq} AND event.id = {id}"
         );
-        let read = |rows: &[PgRow]| rows::read!(rows => Place { history, is_there, is_kept });
+        let read = |rows: &[PgRow]| rows::decode_rows!(rows => Place { history, is_there, is_kept });
         let place = rows::fetch_all(tx, binds.statement(sql), read).await?.pop();
         let Some(Place { history, is_there, is_kept }) = place else { return Err(Error::EventsExpired) };
         Ok(Page { events, history, is_there, is_kept })

@@ -150,7 +150,7 @@ impl Events<'_, IdentityConnection> {
     ///
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let night = throwaway::Night::begin().await?;
+    /// # let night = testdb::DemoGame::start().await?;
     /// # let sparc = Sparc::connect(night.url()).await?;
     /// let mut events = sparc.as_user(night.player).events().subscribe(night.session, Some(0)).await?;
     /// if let Some(event) = events.try_next().await? {
@@ -183,7 +183,7 @@ impl Events<'_, IdentityConnection> {
     ///
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let night = throwaway::Night::begin().await?;
+    /// # let night = testdb::DemoGame::start().await?;
     /// # let sparc = Sparc::connect(night.url()).await?;
     /// let mut events = sparc.as_service().events().subscribe_many([(night.session, Some(0))]).await?;
     /// match events.next().await {
@@ -296,7 +296,7 @@ async fn rows_of(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) ->
            AND kept.created_at > now() - INTERVAL '24 hours'"
     );
     let read = |rows: &[PgRow]| {
-        rows::read!(rows => Row {
+        rows::decode_rows!(rows => Row {
             session_id, status, history, newest, newest_id, newest_at, kept_id, kept_at
         })
     };

@@ -56,7 +56,7 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.participation", session = id, |tx| {
             let values = [id.into(), tx.user()?.into()];
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, PARTICIPATION, values);
-            let read = |rows: &[PgRow]| rows::read!(rows => Found { is_seer, is_active, is_removed });
+            let read = |rows: &[PgRow]| rows::decode_rows!(rows => Found { is_seer, is_active, is_removed });
             let found = rows::fetch_all(tx, statement, read).await?.pop();
             Ok(match found {
                 Some(Found { is_seer: true, .. }) => Participation::Seer,
