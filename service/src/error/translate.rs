@@ -113,12 +113,17 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         // A statement that is wrong in itself, whoever runs it: syntax, names, types.
         "42601" | "42P01" | "42P02" | "42703" | "42883" | "42804" | "42P18" | "42702" | "42725" | "42846" | "42809"
         | "3F000" | "22P06" | "0A000" => Error::InvalidStatement { reason: refusal.message().to_owned() },
+        // A pooler gave the transaction a connection on which another prepared its statements.
+        "26000" | "42P05" => Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() },
         "25001" | "25P01" => Error::InvalidStatement { reason: refusal.message().to_owned() },
         "54000" => Error::InvalidValue { field: "text", rule: "must not be as long as that" },
         "54001" => Error::InvalidValue { field: "document", rule: "must not be nested as deep as that" },
         _ => return None,
     })
 }
+
+const WITHOUT_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not follow prepared statements; set \
+    Options::without_prepared_statements, or use PgBouncer 1.21 or later with max_prepared_statements";
 
 /// What somebody is told who may not listen to a session.
 pub(crate) fn not_listener() -> Error {

@@ -22,7 +22,7 @@ const ACCESS_INTERVAL: Duration = Duration::from_secs(2);
 /// A number whose transaction is open for longer is looked for at every tenth tick only.
 const EAGER: Duration = Duration::from_secs(5);
 /// For one look, so that a network that swallows what is sent is left.
-const ROUND_TIMEOUT: Duration = Duration::from_secs(10);
+const ROUND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest pause after looks that failed.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// Events that were read for all subscribers of a session are kept for so long.
