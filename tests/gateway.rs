@@ -117,11 +117,11 @@ async fn what_is_refused_for_one_session_ends_its_part_alone() {
     service.add(other.session, None).await.unwrap();
     write(&other.players[0].person, other.session, 1).await;
     take(&mut service, 1).await;
+    let anon = sparc.as_anon().events().subscribe_many([(other.session, None)]).await;
+    assert_eq!(anon.unwrap_err().code(), "not_signed_in");
     sparc.clone().close().await.unwrap();
     let (session, outcome) = next(&mut service).await.unwrap();
     assert_eq!((session, outcome.unwrap_err().code()), (other.session, "pool_closed"));
-    let anon = sparc.as_anon().events().subscribe_many([(other.session, None)]).await;
-    assert_eq!(anon.unwrap_err().code(), "not_signed_in");
 }
 
 #[tokio::test]

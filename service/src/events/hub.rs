@@ -103,6 +103,8 @@ pub(crate) struct Watched {
 #[derive(Debug)]
 pub(crate) struct News {
     pub(crate) session_id: Uuid,
+    /// What was seen before.
+    pub(crate) after: i64,
     pub(crate) newest: i64,
     pub(crate) events: Vec<Event>,
 }
@@ -334,9 +336,11 @@ impl Recent {
     fn add(&mut self, news: News, checked_up_to: u64, read_at: Instant) {
         self.checked_up_to = checked_up_to;
         self.read_at = Some(read_at);
-        let is_whole = news.events.last().is_some_and(|last| last.seq == news.newest);
+        // The session may have lost its last subscriber and got another one since the look began.
+        let known = self.events.back().map_or(self.after, |last| last.seq);
+        let is_whole = news.after <= known && news.events.last().is_some_and(|last| last.seq == news.newest);
         if is_whole {
-            self.events.extend(news.events);
+            self.events.extend(news.events.into_iter().filter(|event| event.seq > known));
             while self.events.len() > RECENT_EVENTS
                 && let Some(oldest) = self.events.pop_front()
             {
@@ -344,7 +348,7 @@ impl Recent {
             }
         } else {
             self.events.clear();
-            self.after = news.newest;
+            self.after = self.after.max(news.newest);
         }
     }
 }

@@ -195,7 +195,7 @@ impl Look<'_> {
         );
         let read = |rows: &[PgRow]| rows::decode_rows!(rows => Newest { session_id, newest });
         let newest = rows::fetch_all(self.tx, binds.statement(sql), read).await?;
-        let news = |Newest { session_id, newest }| News { session_id, newest, events: Vec::new() };
+        let news = |Newest { session_id, newest }| News { session_id, after: 0, newest, events: Vec::new() };
         Ok(newest.into_iter().map(news).collect())
     }
 
@@ -205,7 +205,7 @@ impl Look<'_> {
         let (sessions, seen) = (binds.bind(watched.sessions), binds.bind(watched.seen));
         let (page, bytes) = (binds.bind(PAGE), binds.bind(PAGE_BYTES));
         let sql = format!(
-            "SELECT event.session_id, event.id, event.event_type, event.created_at, event.seq, event.sender_id, event.fits, \
+            "SELECT event.session_id, watched.seen, event.id, event.event_type, event.created_at, event.seq, event.sender_id, event.fits, \
                CASE WHEN event.fits THEN event.payload ELSE 'null' END AS payload \
              FROM unnest({sessions}::uuid[], {seen}::bigint[]) AS watched(session_id, seen) \
              CROSS JOIN LATERAL ( \
@@ -218,13 +218,13 @@ impl Look<'_> {
              ) AS event \
              ORDER BY event.session_id, event.seq"
         );
-        let read = |rows: &[PgRow]| rows::decode_rows!(rows => Found { session_id, id, event_type, payload, created_at, seq, sender_id, fits });
+        let read = |rows: &[PgRow]| rows::decode_rows!(rows => Found { session_id, seen, id, event_type, payload, created_at, seq, sender_id, fits });
         let mut news: Vec<News> = Vec::new();
         let mut is_all = true;
         for found in rows::fetch_all(self.tx, binds.statement(sql), read).await?.chunk_by(Found::is_together) {
             let Some(last) = found.last() else { continue };
             let events = found.iter().filter(|one| one.fits).map(Found::event).collect();
-            news.push(News { session_id: last.session_id, newest: last.seq, events });
+            news.push(News { session_id: last.session_id, after: last.seen, newest: last.seq, events });
             is_all &= (found.len() as i64) < PAGE;
         }
         Ok((news, is_all))
@@ -260,6 +260,7 @@ impl Look<'_> {
 /// An event; without its payload where that is too large to be read for all.
 struct Found {
     session_id: Uuid,
+    seen: i64,
     id: Uuid,
     event_type: String,
     payload: Value,
