@@ -135,11 +135,11 @@ impl<C: Caller> Events<'_, C> {
     pub async fn newest(self, session_id: Uuid) -> Result<i64, Error> {
         operation!(self.caller, "events.newest", session = session_id, |tx| {
             let mut binds = Binds::default();
-            let session = binds.bind(session_id);
+            let (session, one) = (binds.bind(session_id), binds.bind(1_i64));
             let sql = format!(
                 "SELECT seq FROM public.session_events \
                  WHERE (SELECT private.require_listener({session})) AND session_id = {session} \
-                 ORDER BY seq DESC LIMIT 1"
+                 ORDER BY seq DESC LIMIT {one}"
             );
             let newest =
                 rows::fetch_all(tx, binds.statement(sql), |rows| rows::decode_rows!(rows => Newest { seq })).await?;

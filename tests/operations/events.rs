@@ -28,6 +28,8 @@ pub fn operations() -> Vec<Operation> {
 pub fn refusals() -> Vec<Refusal> {
     vec![
         refusal!("events.after", Service, "not_found", |tx, scene| tx.events().after(scene.archived, 0)),
+        refusal!("events.after", Erased, "account_closed", |tx, scene| tx.events().after(scene.active, 0)),
+        refusal!("events.newest", Erased, "account_closed", |tx, scene| tx.events().newest(scene.active)),
         refusal!("events.newest", Service, "not_found", |tx, scene| tx.events().newest(scene.archived)),
         refusal!("events.send", Player, "invalid_value", |tx, scene| {
             tx.events().send(NewEvent { kind: String::new(), ..wave(scene.active) })
