@@ -110,13 +110,13 @@ BEGIN
       PERFORM private.refuse_closed_account();
     WHEN 'no_session' THEN
       RAISE EXCEPTION USING
-        ERRCODE = 'SP033',
+        ERRCODE = 'SP038',
         MESSAGE = 'There is no such session',
         TABLE = 'sessions',
         CONSTRAINT = 'known_session';
     ELSE
       RAISE EXCEPTION USING
-        ERRCODE = 'SP032',
+        ERRCODE = 'SP037',
         MESSAGE = 'Only participants may listen to a session',
         TABLE = 'session_events',
         CONSTRAINT = 'listener_participates';
