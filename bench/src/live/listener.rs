@@ -96,9 +96,8 @@ pub async fn listen(url: &str, world: World) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(10)).await?;
     let arrived: Arc<Mutex<Vec<Duration>>> = Arc::default();
     let mut streams = JoinSet::new();
-    let mut orders = BufReader::new(tokio::io::stdin()).lines();
-    while let Some(order) = orders.next_line().await? {
-        let answer = match order.as_str() {
+    while let Some(order) = next_order().await? {
+        let answer = match order.trim() {
             "subscribe" => {
                 for number in 0..SESSIONS {
                     for place in 0..SUBSCRIBERS {
@@ -134,4 +133,14 @@ pub async fn listen(url: &str, world: World) -> Result<(), Failure> {
         println!("{answer}");
     }
     Ok(())
+}
+
+/// None: whoever gives the orders is gone.
+async fn next_order() -> Result<Option<String>, Failure> {
+    let read = || {
+        let mut order = String::new();
+        std::io::stdin().read_line(&mut order).map(|length| (length > 0).then_some(order))
+    };
+    let order = tokio::task::spawn_blocking(read).await;
+    Ok(order.map_err(|error| Failure::Said(error.to_string()))??)
 }
