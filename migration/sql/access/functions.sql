@@ -37,7 +37,8 @@ GRANT EXECUTE ON FUNCTION
   private.my_listener_status(uuid),
   private.require_listener(uuid),
   private.event_history(),
-  private.is_readable(jsonb, integer)
+  private.is_readable(jsonb, integer),
+  private.refuse_many_rows(text)
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION
