@@ -181,6 +181,8 @@ async fn a_standby_answers_readers_as_the_server_does() {
         assert!(closed.items.is_empty(), "row security holds there too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
         assert_eq!(ada.characters().retire(game.players[0].character).await.unwrap_err().code(), "read_only");
+        let late = ada.events().subscribe(game.session, None).await.unwrap_err();
+        assert_eq!(late.code(), "read_only", "what happens is seen there late");
     }
     sparc.close().await.unwrap();
     there.close().await.unwrap();

@@ -6,7 +6,7 @@ mod translate;
 use entity::sea_orm_active_enums::SessionStatus;
 use sea_orm::{ActiveEnum, DbErr};
 
-pub(crate) use translate::name_closed_columns;
+pub(crate) use translate::{name_closed_columns, not_listener};
 
 use crate::content::ValidationError;
 
@@ -24,7 +24,7 @@ use crate::content::ValidationError;
 /// be shown to a person; it says nothing of the server's set-up.
 ///
 /// Match on the variant, or on [`code`](Error::code) where a string must cross a border; never on the text.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Ten characters live in the account; retire one first. Code `character_limit_reached`.

@@ -21,6 +21,7 @@
 mod details;
 mod lobby;
 mod my_sessions;
+mod participation;
 mod play;
 mod seats;
 
@@ -33,6 +34,7 @@ use uuid::Uuid;
 pub use details::{Participant, SessionAdventure, SessionDetails};
 pub use lobby::{LobbyAdventure, LobbyFilter, SessionSummary};
 pub use my_sessions::{ArchivedSession, MySession};
+pub use participation::Participation;
 pub use play::ExpectedVersion;
 
 use crate::{

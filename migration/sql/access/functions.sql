@@ -35,12 +35,19 @@ GRANT EXECUTE ON FUNCTION
   private.require_account(),
   private.require_open_account(),
   private.can_follow(text),
+  private.my_listener_status(uuid),
+  private.require_listener(uuid),
+  private.event_history(),
   private.is_readable(jsonb, integer),
   private.refuse_many_rows(text)
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION
   private.event_clock(),
+  private.event_history(),
+  private.listener_status(uuid, uuid),
+  private.my_listener_status(uuid),
+  private.require_listener(uuid),
   private.clean_events(integer),
   private.archive_sessions(integer),
   private.session_by_code(text),

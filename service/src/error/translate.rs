@@ -96,6 +96,8 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP029" => Error::SessionHasNoPlayer,
         "SP031" => Error::SessionLive,
         "SP032" => Error::UnknownAccount,
+        "SP037" => not_listener(),
+        "SP038" => Error::NotFound { what: "session" },
         "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "23505" => unique(constraint),
         "23503" if refusal.message().starts_with("update or delete") => Error::StillReferenced,
@@ -118,6 +120,8 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         // A statement that is wrong in itself, whoever runs it: syntax, names, types.
         "42601" | "42P01" | "42P02" | "42703" | "42883" | "42804" | "42P18" | "42702" | "42725" | "42846" | "42809"
         | "3F000" | "22P06" | "0A000" => Error::InvalidStatement { reason: refusal.message().to_owned() },
+        // A pooler gave the transaction a connection on which another prepared its statements.
+        "26000" | "42P05" => Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() },
         "25001" | "25P01" => Error::InvalidStatement { reason: refusal.message().to_owned() },
         "54000" => Error::InvalidValue { field: "text", rule: "must not be as long as that" },
         "54001" => Error::InvalidValue { field: "document", rule: "must not be nested as deep as that" },
@@ -139,6 +143,14 @@ fn reason(constraint: &str) -> Option<Error> {
         "own_adventure" => Error::AdventureNotYours,
         _ => return None,
     })
+}
+
+const WITHOUT_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not follow prepared statements; set \
+    Options::without_prepared_statements, or use PgBouncer 1.21 or later with max_prepared_statements";
+
+/// What somebody is told who may not listen to a session.
+pub(crate) fn not_listener() -> Error {
+    Error::NotAllowed { rule: "only the Seer and those who have or had a seat may listen to a session" }
 }
 
 fn unique(constraint: &str) -> Error {
