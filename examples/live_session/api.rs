@@ -94,7 +94,8 @@ impl Api {
         let refused = self.schemas.subschema_for::<Failure>();
         let json = |schema: Schema| json!({ "application/json": { "schema": schema } });
         let in_path = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-        let parameters = in_path.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
+        let parameters =
+            in_path.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
         let mut operation = json!({
             "summary": summary,
             "parameters": parameters.collect::<Vec<_>>(),

@@ -12,13 +12,13 @@ use sparc::entity::{
     sessions,
 };
 use sparc::service::{
-    Difficulty, Error, IdentityConnection, Operations, Sparc, TableSize,
+    Difficulty, Error, IdentityConnection, MaxPlayers, Operations, Sparc,
     adventures::{AdventureContent, NewAdventure},
     characters::{HitPoints, Item, NewCharacter, SpecialAbility, primary_attribute},
     creatures::{NewCreature, Stats},
     dice::{Modifier, NewInitiative, NewRoll, Roller},
     events::NewEvent,
-    sessions::{Expected, LobbyFilter, NewSession, Visibility},
+    sessions::{ExpectedVersion, LobbyFilter, NewSession, Visibility},
     users::NewAccount,
 };
 use tokio::{sync::watch, time::sleep};
@@ -113,7 +113,7 @@ impl Demo {
             (26, "Oswin", "The Bees of Saint Orrin", "They know who did it", "beginners, very welcome", 74),
         ] {
             let other = sign_up(sparc, number, name).await?;
-            let story = publish(&other, number + 1, story, about, AdventureContent::told(about)).await?;
+            let story = publish(&other, number + 1, story, about, AdventureContent::single_scene(about)).await?;
             let table = NewSession {
                 id: Some(id(number + 2)),
                 adventure_id: story.id,
@@ -157,13 +157,13 @@ impl Demo {
     /// The session that is being played, or a new one with everybody seated.
     async fn open_session(&self) -> Result<sessions::Model, Error> {
         let mine = self.seer.sessions().mine(None).await?;
-        if let Some(running) = mine.rows.iter().find(|session| session.status == SessionStatus::Active) {
+        if let Some(running) = mine.items.iter().find(|session| session.status == SessionStatus::Active) {
             return self.seer.sessions().get(running.id).await;
         }
         let new = NewSession {
             adventure_id: self.story.id,
             visibility: Visibility::Public,
-            max_players: TableSize::MAX,
+            max_players: MaxPlayers::MAX,
             looking_for: Some("whoever opened this page".into()),
             ..Default::default()
         };
@@ -255,7 +255,7 @@ impl Demo {
     async fn visit_tables(&self) -> Result<(), Error> {
         let mut known = vec![id(22), id(25), id(28)];
         loop {
-            for table in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.rows {
+            for table in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
                 if known.contains(&table.id) || Some(table.seer_id) == self.seer.user_id() {
                     continue;
                 }
@@ -320,14 +320,10 @@ pub async fn show_hit_points(seer: &IdentityConnection, session: Uuid, left: Hit
     Ok(left)
 }
 
-async fn change_state(
-    seer: &IdentityConnection,
-    session: Uuid,
-    change: impl FnOnce(&mut Value),
-) -> Result<(), Error> {
+async fn change_state(seer: &IdentityConnection, session: Uuid, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
     let found = seer.sessions().get(session).await?;
     let mut state = found.game_state;
     change(&mut state);
-    seer.sessions().set_game_state(session, state, Expected::Version(found.game_state_version)).await?;
+    seer.sessions().set_game_state(session, state, ExpectedVersion::Version(found.game_state_version)).await?;
     Ok(())
 }

@@ -31,7 +31,7 @@ use sparc::service::{
     characters::{HitPoints, NewCharacter},
     dice::NewRoll,
     events::NewEvent,
-    sessions::{LobbyFilter, NewSession, SessionCard, SessionDetails, TableCard},
+    sessions::{LobbyFilter, MySession, NewSession, SessionDetails, SessionSummary},
     users::{NewAccount, Profile, ProfileChanges},
 };
 use tokio::{net::TcpListener, sync::watch};
@@ -86,7 +86,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         None => jsonwebtoken::jwk::JwkSet { keys: Vec::new() },
     };
     let secret = arguments.jwt_secret.unwrap_or_else(|| format!("{}{}", Uuid::new_v4(), Uuid::new_v4()));
-    let database = throwaway::Database::open_migrated().await?;
+    let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
     let (showing, show) = watch::channel(None);
     let demo = tokio::spawn(demo::play(sparc.clone(), showing));
@@ -128,23 +128,38 @@ fn routes() -> axum::Router<App> {
         .at::<ProfileChanges, Profile, _>(Method::PATCH, "/api/me", "Changes the caller's profile", edit_me)
         .at::<(), Profile, _>(Method::GET, "/api/profiles/{id}", "Somebody's profile", profile)
         .at::<(), Vec<characters::Model>, _>(Method::GET, "/api/characters", "The caller's characters", characters)
-        .at::<NewCharacter, characters::Model, _>(Method::POST, "/api/characters", "Makes a character", create_character)
+        .at::<NewCharacter, characters::Model, _>(
+            Method::POST,
+            "/api/characters",
+            "Makes a character",
+            create_character,
+        )
         .at::<(), Page<AdventureSummary>, _>(Method::GET, "/api/adventures", "What may be played", adventures)
-        .at::<(), Page<SessionCard>, _>(Method::GET, "/api/lobby", "Sessions with a free seat", lobby)
-        .at::<(), Page<TableCard>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_sessions)
+        .at::<(), Page<SessionSummary>, _>(Method::GET, "/api/lobby", "Sessions with a free seat", lobby)
+        .at::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_sessions)
         .at::<NewSession, sessions::Model, _>(Method::POST, "/api/sessions", "Opens a session", create_session)
         .at::<(), SessionDetails, _>(Method::GET, "/api/sessions/{id}", "A session with its people", details)
         .at::<Join, session_players::Model, _>(Method::POST, "/api/join", "Takes a seat by code", join)
         .at::<Seat, session_players::Model, _>(Method::POST, "/api/sessions/{id}/seat", "Takes a seat", sit_down)
         .at::<(), session_players::Model, _>(Method::DELETE, "/api/sessions/{id}/seat", "Gives the seat up", leave)
         .at::<(), sessions::Model, _>(Method::POST, "/api/sessions/{id}/{step}", "The Seer starts, pauses, ends", turn)
-        .at::<Scene, sessions::Model, _>(Method::PUT, "/api/sessions/{id}/scene", "The Seer moves to a scene", set_scene)
+        .at::<Scene, sessions::Model, _>(
+            Method::PUT,
+            "/api/sessions/{id}/scene",
+            "The Seer moves to a scene",
+            set_scene,
+        )
         .at::<Points, HitPoints, _>(Method::POST, "/api/sessions/{id}/wound", "The Seer takes hit points", wound)
         .at::<Points, HitPoints, _>(Method::POST, "/api/sessions/{id}/mend", "The Seer gives hit points back", mend)
         .at::<NewRoll, dice_rolls::Model, _>(Method::POST, "/api/rolls", "Rolls", roll)
         .at::<(), dice_rolls::Model, _>(Method::POST, "/api/rolls/{id}/save", "A heroic save", save)
         .at::<NewEvent, session_events::Model, _>(Method::POST, "/api/events", "Tells the table something", tell)
-        .at::<(), session_events::Model, _>(Method::GET, "/api/sessions/{id}/events", "Live, as text/event-stream", events)
+        .at::<(), session_events::Model, _>(
+            Method::GET,
+            "/api/sessions/{id}/events",
+            "Live, as text/event-stream",
+            events,
+        )
         .at::<(), Show, _>(Method::GET, "/api/show", "The session that the demo plays", show)
         .router()
         .route("/", axum::routing::get(page))
@@ -187,12 +202,12 @@ async fn adventures(Viewer(viewer, _): Viewer) -> Answer<Page<AdventureSummary>>
 }
 
 /// The filter is the query; where the page before ended, the header `after`.
-async fn lobby(viewer: Viewer, Query(filter): Query<LobbyFilter>, headers: HeaderMap) -> Answer<Page<SessionCard>> {
+async fn lobby(viewer: Viewer, Query(filter): Query<LobbyFilter>, headers: HeaderMap) -> Answer<Page<SessionSummary>> {
     let after = headers.get("after").and_then(|text| text.to_str().ok()).map(|text| Cursor::from(text.to_owned()));
     Ok(Json(viewer.0.sessions().lobby(&filter, after.as_ref()).await?))
 }
 
-async fn my_sessions(User(user, _): User) -> Answer<Page<TableCard>> {
+async fn my_sessions(User(user, _): User) -> Answer<Page<MySession>> {
     Ok(Json(user.sessions().mine(None).await?))
 }
 
