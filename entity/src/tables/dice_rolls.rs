@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "dice_rolls")]
+#[sea_orm(model_attrs(cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "dice_rolls"))))]
 pub struct Model {
     /// Id.
     #[sea_orm(primary_key, auto_increment = false)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "session_players")]
+#[sea_orm(model_attrs(cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "session_players"))))]
 pub struct Model {
     /// The session.
     #[sea_orm(primary_key, auto_increment = false)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "tutorial_progress")]
+#[sea_orm(model_attrs(cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "tutorial_progress"))))]
 pub struct Model {
     /// The user.
     #[sea_orm(primary_key, auto_increment = false)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "users")]
+#[sea_orm(model_attrs(cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "users"))))]
 pub struct Model {
     /// The account's id in `auth.users`; kept when the account is deleted.
     #[sea_orm(primary_key, auto_increment = false)]
