@@ -55,6 +55,8 @@ struct Demo {
     story: adventures::Model,
     content: AdventureContent,
     foe: creatures::Model,
+    /// Between one thing and the next.
+    pace: Duration,
 }
 
 /// The demo's ids are always the same: after a restart, the same requests give what is there already.
@@ -62,13 +64,11 @@ fn id(number: u128) -> Uuid {
     Uuid::from_u128(0x5ba2_c000_0000_4000_8000_0000_0000_0000 + number)
 }
 
-const PACE: Duration = Duration::from_millis(3500);
-
 /// Plays one night after the other, until the handle is closed. After a failure it goes on where the database is.
-pub async fn play(sparc: Sparc, show: watch::Sender<Option<Uuid>>) {
+pub async fn play(sparc: Sparc, show: watch::Sender<Option<Uuid>>, pace: Duration) {
     loop {
         let night = async {
-            let demo = Demo::prepare(&sparc).await?;
+            let demo = Demo::prepare(&sparc, pace).await?;
             tokio::try_join!(demo.nights(&show), demo.visit_tables())
         };
         match night.await {
@@ -80,7 +80,7 @@ pub async fn play(sparc: Sparc, show: watch::Sender<Option<Uuid>>) {
 }
 
 impl Demo {
-    async fn prepare(sparc: &Sparc) -> Result<Self, Error> {
+    async fn prepare(sparc: &Sparc, pace: Duration) -> Result<Self, Error> {
         let seer = sign_up(sparc, 1, "Morgan").await?;
         let mut party = HashMap::new();
         for (number, key, player, name, class, item, ability) in [
@@ -127,7 +127,7 @@ impl Demo {
                 player.user.sessions().join_public(table.id, player.hero).await?;
             }
         }
-        Ok(Self { sparc: sparc.clone(), seer, party, story, content, foe })
+        Ok(Self { sparc: sparc.clone(), seer, party, story, content, foe, pace })
     }
 
     async fn nights(&self, show: &watch::Sender<Option<Uuid>>) -> Result<(), Error> {
@@ -150,7 +150,7 @@ impl Demo {
             for player in self.party.values() {
                 player.user.characters().rest(player.hero).await?;
             }
-            sleep(PACE * 4).await;
+            sleep(self.pace * 2).await;
         }
     }
 
@@ -188,10 +188,10 @@ impl Demo {
     }
 
     async fn scene(&self, session: Uuid, beats: &[Beat]) -> Result<(), Error> {
-        sleep(PACE).await;
+        sleep(self.pace).await;
         for beat in beats {
             self.beat(session, beat).await?;
-            sleep(PACE).await;
+            sleep(self.pace).await;
         }
         Ok(())
     }
@@ -207,7 +207,7 @@ impl Demo {
             let mut claws = NewRoll::attack(session, Roller::Creature(self.foe.id), attribute, difficulty);
             claws.description = beat.does.clone();
             if self.seer.dice().roll(claws).await?.success {
-                sleep(PACE / 2).await;
+                sleep(self.pace / 2).await;
                 let left = self.seer.characters().damage(hurt.hero, 2).await?;
                 show_hit_points(&self.seer, session, left).await?;
             }
@@ -226,7 +226,7 @@ impl Demo {
         roll.modifiers.extend(beat.bonus.iter().map(|source| Modifier::flat(1, source)));
         let mut rolled = player.user.dice().roll(roll).await?;
         if !rolled.success && beat.attack.is_some() {
-            sleep(PACE).await;
+            sleep(self.pace).await;
             match player.user.dice().heroic_save(rolled.id).await {
                 Ok(saved) => rolled = saved,
                 Err(error) if error.http_status() == 409 => {}
@@ -236,7 +236,7 @@ impl Demo {
         if !rolled.success {
             return Ok(());
         }
-        sleep(PACE / 2).await;
+        sleep(self.pace / 2).await;
         if beat.attack.is_some() {
             change_state(&self.seer, session, |state| {
                 let left = state["foe"]["hit_points"][0].as_i64().unwrap_or(0);
@@ -263,10 +263,10 @@ impl Demo {
                 for (wait, player) in [&self.party["ada"], &self.party["ben"]].into_iter().enumerate() {
                     player.user.sessions().join_public(table.id, player.hero).await?;
                     tokio::spawn(follow(player.user.clone(), table.id, player.hero, player.best, wait as u32 + 1));
-                    sleep(PACE).await;
+                    sleep(Duration::from_secs(2)).await;
                 }
             }
-            sleep(PACE * 2).await;
+            sleep(Duration::from_secs(5)).await;
         }
     }
 }
@@ -277,7 +277,7 @@ async fn follow(user: IdentityConnection, session: Uuid, hero: Uuid, best: Attri
     while let Some(event) = events.try_next().await? {
         match (event.event_type.as_str(), event.payload["to"].as_str()) {
             ("scene_changed", Some(_)) => {
-                sleep(PACE * wait).await;
+                sleep(Duration::from_secs(3) * wait).await;
                 let roll = NewRoll::check(session, Roller::Character(hero), best, Difficulty::new(12)?);
                 user.dice().roll(roll).await?;
             }

@@ -46,6 +46,9 @@ struct Arguments {
     /// Ends by itself after that many seconds, instead of at Ctrl-C.
     #[arg(long, value_name = "SECONDS")]
     for_seconds: Option<u64>,
+    /// Seconds between one thing that happens in the demo and the next.
+    #[arg(long, default_value_t = 3.5, value_name = "SECONDS")]
+    pace: f32,
     /// Secret that the platform signs tokens with (HS256); drawn at each start by default.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     jwt_secret: Option<String>,
@@ -89,7 +92,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
     let (showing, show) = watch::channel(None);
-    let demo = tokio::spawn(demo::play(sparc.clone(), showing));
+    let demo =
+        tokio::spawn(demo::play(sparc.clone(), showing, Duration::from_secs_f32(arguments.pace.clamp(0.1, 3600.0))));
     let app = App { sparc: sparc.clone(), tokens: Arc::new(Tokens::new(&secret, &published)?), show };
 
     println!("A game is being played at http://{}\nCtrl-C ends it.", listener.local_addr()?);

@@ -8,7 +8,7 @@ use crate::Error;
 
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "PageOf{T}"))]
 #[non_exhaustive]
 pub struct Page<T> {
     /// The rows, in the order of the list.

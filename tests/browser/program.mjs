@@ -45,10 +45,10 @@ async function freePort() {
   return port;
 }
 
-/** Starts the program; the same port again after a restart. */
-export async function start(port) {
+/** Starts the program; the same port again after a restart. Slowly, a night lasts longer than the tests. */
+export async function start(port, pace = 12) {
   port ??= await freePort();
-  const program = spawn(process.env.LIVE_SESSION, ["--port", port], {
+  const program = spawn(process.env.LIVE_SESSION, ["--port", port, "--pace", pace], {
     stdio: ["ignore", "pipe", "inherit"],
     env: { ...process.env, JWT_SECRET: secret, JWKS: jwks },
   });

@@ -71,8 +71,11 @@ fn describe(folder: &Path) -> Result<(), Box<dyn Error>> {
         let Some(table) = file.file_stem().and_then(|name| name.to_str()) else { continue };
         let named = format!("#[sea_orm(schema_name = \"public\", table_name = \"{table}\")]\n");
         let generated = fs::read_to_string(&file)?;
-        let schema = SCHEMA.replace("JsonSchema)", &format!("JsonSchema), schemars(rename = \"{table}\")"));
-        fs::write(&file, generated.replace(&named, &format!("{named}#[sea_orm(model_attrs({schema}))]\n")))?;
+        let schema = format!(
+            "#[sea_orm(model_attrs(cfg_attr(\n    feature = \"schema\",\n    derive(schemars::JsonSchema),\n    \
+             schemars(rename = \"{table}\")\n)))]\n"
+        );
+        fs::write(&file, generated.replace(&named, &format!("{named}{schema}")))?;
     }
     Ok(())
 }
