@@ -13,9 +13,9 @@ use crate::{App, Failure};
 
 /// What the platform says of a signed-in user.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Claims {
-    pub sub: Uuid,
-    pub exp: u64,
+struct Claims {
+    sub: Uuid,
+    exp: u64,
     aud: String,
     role: String,
 }
@@ -74,10 +74,10 @@ impl Tokens {
 }
 
 /// Somebody who has signed in; else the request is refused.
-pub struct User(pub IdentityConnection, pub Claims);
+pub struct User(pub IdentityConnection);
 
-/// Whoever asks: somebody who has signed in, or a visitor. A token that is there must be good.
-pub struct Viewer(pub IdentityConnection, pub Option<Claims>);
+/// Whoever asks: somebody who has signed in, with the end of the token, or a visitor. A token that is there must be good.
+pub struct Viewer(pub IdentityConnection, pub Option<u64>);
 
 impl FromRequestParts<App> for Viewer {
     type Rejection = Failure;
@@ -86,7 +86,7 @@ impl FromRequestParts<App> for Viewer {
         let Some(header) = parts.headers.get("authorization") else { return Ok(Self(app.sparc.as_anon(), None)) };
         let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
         let claims = app.tokens.verify(token).map_err(|error| Failure::token(&error))?;
-        Ok(Self(app.sparc.as_user(claims.sub), Some(claims)))
+        Ok(Self(app.sparc.as_user(claims.sub), Some(claims.exp)))
     }
 }
 
@@ -94,7 +94,8 @@ impl FromRequestParts<App> for User {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
-        let Viewer(caller, claims) = Viewer::from_request_parts(parts, app).await?;
-        Ok(Self(caller, claims.ok_or(sparc::service::Error::NotSignedIn)?))
+        let Viewer(caller, signed_in) = Viewer::from_request_parts(parts, app).await?;
+        signed_in.ok_or(sparc::service::Error::NotSignedIn)?;
+        Ok(Self(caller))
     }
 }

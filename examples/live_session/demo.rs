@@ -1,14 +1,18 @@
-//! The demo: a Seer, three players and a lobby, at human speed. What they try stands with each scene of the adventure.
+//! The demo: a Seer, three players and a lobby, at human speed, and visitors. What is tried stands with each scene of the
+//! adventure.
 
 use std::{collections::HashMap, time::Duration};
 
+use axum::{Json, extract::State};
 use chrono::{TimeDelta, Utc};
 use futures_util::TryStreamExt;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sparc::entity::{
     adventures, creatures,
     sea_orm_active_enums::{AdventureStatus, Attribute, CharacterClass, SessionStatus},
+    session_players::Model as Seat,
     sessions,
 };
 use sparc::service::{
@@ -19,10 +23,64 @@ use sparc::service::{
     dice::{Modifier, NewInitiative, NewRoll, Roller},
     events::NewEvent,
     sessions::{ExpectedVersion, LobbyFilter, NewSession, Visibility},
-    users::NewAccount,
+    users::{NewAccount, Profile},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use uuid::Uuid;
+
+use crate::{App, Failure, Input};
+
+/// The session that the demo plays. It is a show: who is not in it sees it all the same, and may still sit down.
+#[derive(Clone)]
+pub struct Show {
+    sparc: Sparc,
+    session: watch::Receiver<Option<Uuid>>,
+}
+
+impl Show {
+    /// Begins to play, and gives back once there is something to be seen.
+    pub async fn begin(sparc: &Sparc, pace: Duration) -> Self {
+        let (showing, mut session) = watch::channel(None);
+        tokio::spawn(play(sparc.clone(), showing, pace));
+        let _ = timeout(Duration::from_secs(20), session.wait_for(Option::is_some)).await;
+        Self { sparc: sparc.clone(), session }
+    }
+
+    fn is(&self, session: Uuid) -> bool {
+        *self.session.borrow() == Some(session)
+    }
+
+    /// Row security hides a session's people and events from who is not in it: the show is read as the service.
+    pub fn seen_by(&self, viewer: IdentityConnection, session: Uuid) -> IdentityConnection {
+        if self.is(session) { self.sparc.as_service() } else { viewer }
+    }
+
+    /// New seats are for sessions that wait; at the show, the service seats whoever comes late. None at others.
+    pub async fn seat_late(&self, user: &IdentityConnection, session: Uuid, hero: Uuid) -> Result<Option<Seat>, Error> {
+        let Some(player) = user.user_id().filter(|_| self.is(session)) else { return Ok(None) };
+        user.characters().get(hero).await?;
+        Ok(Some(self.sparc.as_service().sessions().seat(session, player, hero).await?))
+    }
+}
+
+pub async fn on_show(State(app): State<App>) -> Json<Option<Uuid>> {
+    Json(*app.show.session.borrow())
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Visitor {
+    token: String,
+    profile: Profile,
+}
+
+/// One click makes an account. On the platform, its own sign-up does that, and gives the token.
+pub async fn sign_up(State(app): State<App>, Input(new): Input<NewAccount>) -> Result<Json<Visitor>, Failure> {
+    let profile = app.sparc.as_service().users().sign_up(new).await?;
+    Ok(Json(Visitor { token: app.tokens.issue(profile.id)?, profile }))
+}
 
 /// What somebody tries in a scene: the field `beats` of a node, which the data layer keeps as it is.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -65,7 +123,7 @@ fn id(number: u128) -> Uuid {
 }
 
 /// Plays one night after the other, until the handle is closed. After a failure it goes on where the database is.
-pub async fn play(sparc: Sparc, show: watch::Sender<Option<Uuid>>, pace: Duration) {
+async fn play(sparc: Sparc, show: watch::Sender<Option<Uuid>>, pace: Duration) {
     loop {
         let night = async {
             let demo = Demo::prepare(&sparc, pace).await?;
@@ -81,14 +139,14 @@ pub async fn play(sparc: Sparc, show: watch::Sender<Option<Uuid>>, pace: Duratio
 
 impl Demo {
     async fn prepare(sparc: &Sparc, pace: Duration) -> Result<Self, Error> {
-        let seer = sign_up(sparc, 1, "Morgan").await?;
+        let seer = account(sparc, 1, "Morgan").await?;
         let mut party = HashMap::new();
         for (number, key, player, name, class, item, ability) in [
             (2, "ada", "Ada", "Brunhild", CharacterClass::Warrior, "Her mother's axe", "Stand fast"),
             (3, "ben", "Ben", "Quick Nim", CharacterClass::Rogue, "Two knives, one lost", "Slip away"),
             (4, "cleo", "Cleo", "Sister Maud", CharacterClass::Cleric, "The silver bell", "Warm hands"),
         ] {
-            let user = sign_up(sparc, number, player).await?;
+            let user = account(sparc, number, player).await?;
             let new = NewCharacter {
                 id: Some(id(number + 100)),
                 name: name.into(),
@@ -112,7 +170,7 @@ impl Demo {
             (23, "Petra", "Nine Doors Down", "A staircase that was eight yesterday", "patient people and a light", 26),
             (26, "Oswin", "The Bees of Saint Orrin", "They know who did it", "beginners, very welcome", 74),
         ] {
-            let other = sign_up(sparc, number, name).await?;
+            let other = account(sparc, number, name).await?;
             let story = publish(&other, number + 1, story, about, AdventureContent::single_scene(about)).await?;
             let table = NewSession {
                 id: Some(id(number + 2)),
@@ -288,7 +346,7 @@ async fn follow(user: IdentityConnection, session: Uuid, hero: Uuid, best: Attri
     Ok(())
 }
 
-async fn sign_up(sparc: &Sparc, number: u128, name: &str) -> Result<IdentityConnection, Error> {
+async fn account(sparc: &Sparc, number: u128, name: &str) -> Result<IdentityConnection, Error> {
     let account = NewAccount { id: Some(id(number)), display_name: Some(name.into()), ..Default::default() };
     let profile = sparc.as_service().users().sign_up(account).await?;
     Ok(sparc.as_user(profile.id))

@@ -2,28 +2,26 @@
 //!
 //! `cargo run --example live_session` starts a database of its own and prints an address; a demo game plays there, and
 //! whoever opens the page watches, sits down and rolls. With `DATABASE_URL` it runs there instead. `-- --help` has more.
+//!
+//! Here is the service; `auth.rs` says who asks, `openapi.rs` describes the routes, `demo.rs` plays.
 
-mod api;
 mod auth;
 mod demo;
+mod openapi;
 
 use std::{fs, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use api::{Api, Failure, Input};
 use auth::{Tokens, User, Viewer};
 use axum::{
     Json,
-    extract::{Path, Query, State},
-    http::{HeaderMap, Method},
-    response::{
-        Html, IntoResponse, Sse,
-        sse::{Event, KeepAlive},
-    },
+    extract::{FromRequest, Path, Query, Request, State},
+    http::{HeaderMap, Method, StatusCode},
+    response::{Html, IntoResponse, Response, Sse, sse},
 };
 use clap::Parser;
 use futures_util::{Stream, StreamExt};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sparc::entity::{characters, dice_rolls, session_events, session_players, sessions};
 use sparc::service::{
     Cursor, Error, JoinCode, Operations, Page, Sparc,
@@ -34,7 +32,7 @@ use sparc::service::{
     sessions::{LobbyFilter, MySession, NewSession, SessionDetails, SessionSummary},
     users::{NewAccount, Profile, ProfileChanges},
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, time::sleep};
 use uuid::Uuid;
 
 /// A live session of SPARC in the browser, with a demo game that plays by itself.
@@ -62,11 +60,8 @@ struct Arguments {
 struct App {
     sparc: Sparc,
     tokens: Arc<Tokens>,
-    /// The session that the demo plays.
-    show: watch::Receiver<Option<Uuid>>,
+    show: demo::Show,
 }
-
-type Answer<T> = Result<Json<T>, Failure>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -89,17 +84,15 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         None => jsonwebtoken::jwk::JwkSet { keys: Vec::new() },
     };
     let secret = arguments.jwt_secret.unwrap_or_else(|| format!("{}{}", Uuid::new_v4(), Uuid::new_v4()));
+    let tokens = Arc::new(Tokens::new(&secret, &published)?);
     let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
-    let (showing, show) = watch::channel(None);
-    let demo =
-        tokio::spawn(demo::play(sparc.clone(), showing, Duration::from_secs_f32(arguments.pace.clamp(0.1, 3600.0))));
-    let app = App { sparc: sparc.clone(), tokens: Arc::new(Tokens::new(&secret, &published)?), show };
+    let show = demo::Show::begin(&sparc, Duration::try_from_secs_f32(arguments.pace)?).await;
 
     println!("A game is being played at http://{}\nCtrl-C ends it.", listener.local_addr()?);
+    let app = App { sparc: sparc.clone(), tokens, show };
     let end = async move {
-        stop_signal(arguments.for_seconds.map(Duration::from_secs)).await;
-        demo.abort();
+        stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(u64::MAX / 2))).await;
         // Ends the live streams, which the server would else wait for.
         let _ = sparc.close().await;
     };
@@ -107,85 +100,54 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Ctrl-C, what a supervisor sends, or the end of the time.
-async fn stop_signal(time: Option<Duration>) {
+async fn stop_signal(time: Duration) {
+    #[cfg(unix)]
+    let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
     let terminated = async {
         #[cfg(unix)]
-        if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            signal.recv().await;
-            return;
+        if let Ok(mut signal) = terminated {
+            return signal.recv().await;
         }
-        std::future::pending::<()>().await;
+        std::future::pending().await
     };
-    let over = async {
-        match time {
-            Some(time) => tokio::time::sleep(time).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! { _ = tokio::signal::ctrl_c() => {}, () = terminated => {}, () = over => {} }
+    tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = terminated => {}, () = sleep(time) => {} }
 }
 
 fn routes() -> axum::Router<App> {
-    Api::new()
-        .at::<NewAccount, Visitor, _>(Method::POST, "/api/visitors", "Signs a demo visitor up", sign_up)
+    openapi::Api::default()
+        .at::<NewAccount, demo::Visitor, _>(Method::POST, "/api/visitors", "Signs a demo visitor up", demo::sign_up)
         .at::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
         .at::<ProfileChanges, Profile, _>(Method::PATCH, "/api/me", "Changes the caller's profile", edit_me)
         .at::<(), Profile, _>(Method::GET, "/api/profiles/{id}", "Somebody's profile", profile)
-        .at::<(), Vec<characters::Model>, _>(Method::GET, "/api/characters", "The caller's characters", characters)
-        .at::<NewCharacter, characters::Model, _>(
-            Method::POST,
-            "/api/characters",
-            "Makes a character",
-            create_character,
-        )
+        .at::<(), Vec<characters::Model>, _>(Method::GET, "/api/characters", "The caller's characters", my_characters)
+        .at::<NewCharacter, characters::Model, _>(Method::POST, "/api/characters", "Makes one", create_character)
         .at::<(), Page<AdventureSummary>, _>(Method::GET, "/api/adventures", "What may be played", adventures)
         .at::<(), Page<SessionSummary>, _>(Method::GET, "/api/lobby", "Sessions with a free seat", lobby)
         .at::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_sessions)
         .at::<NewSession, sessions::Model, _>(Method::POST, "/api/sessions", "Opens a session", create_session)
         .at::<(), SessionDetails, _>(Method::GET, "/api/sessions/{id}", "A session with its people", details)
-        .at::<Join, session_players::Model, _>(Method::POST, "/api/join", "Takes a seat by code", join)
         .at::<Seat, session_players::Model, _>(Method::POST, "/api/sessions/{id}/seat", "Takes a seat", sit_down)
-        .at::<(), session_players::Model, _>(Method::DELETE, "/api/sessions/{id}/seat", "Gives the seat up", leave)
-        .at::<(), sessions::Model, _>(Method::POST, "/api/sessions/{id}/{step}", "The Seer starts, pauses, ends", turn)
-        .at::<Scene, sessions::Model, _>(
-            Method::PUT,
-            "/api/sessions/{id}/scene",
-            "The Seer moves to a scene",
-            set_scene,
-        )
-        .at::<Points, HitPoints, _>(Method::POST, "/api/sessions/{id}/wound", "The Seer takes hit points", wound)
-        .at::<Points, HitPoints, _>(Method::POST, "/api/sessions/{id}/mend", "The Seer gives hit points back", mend)
+        .at::<(), session_players::Model, _>(Method::DELETE, "/api/sessions/{id}/seat", "Gives it up", leave)
+        .at::<Join, session_players::Model, _>(Method::POST, "/api/join", "Takes a seat by code", join)
+        .at::<(), sessions::Model, _>(Method::POST, "/api/sessions/{id}/{step}", "The Seer begins, pauses, ends", turn)
+        .at::<(), sessions::Model, _>(Method::PUT, "/api/sessions/{id}/scene/{scene}", "Changes the scene", set_scene)
+        .at::<Wound, HitPoints, _>(Method::POST, "/api/sessions/{id}/wound", "The Seer wounds and mends", wound)
         .at::<NewRoll, dice_rolls::Model, _>(Method::POST, "/api/rolls", "Rolls", roll)
         .at::<(), dice_rolls::Model, _>(Method::POST, "/api/rolls/{id}/save", "A heroic save", save)
-        .at::<NewEvent, session_events::Model, _>(Method::POST, "/api/events", "Tells the table something", tell)
-        .at::<(), session_events::Model, _>(
-            Method::GET,
-            "/api/sessions/{id}/events",
-            "Live, as text/event-stream",
-            events,
-        )
-        .at::<(), Show, _>(Method::GET, "/api/show", "The session that the demo plays", show)
+        .at::<NewEvent, session_events::Model, _>(Method::POST, "/api/events", "Tells the others something", tell)
+        .at::<(), session_events::Model, _>(Method::GET, "/api/sessions/{id}/events", "Live: text/event-stream", events)
+        .at::<(), Option<Uuid>, _>(Method::GET, "/api/show", "The session that the demo plays", demo::on_show)
         .router()
         .route("/", axum::routing::get(page))
 }
 
-#[derive(Serialize, JsonSchema)]
-struct Visitor {
-    token: String,
-    profile: Profile,
-}
+type Answer<T> = Result<Json<T>, Failure>;
 
-/// On the platform, its own sign-up does this.
-async fn sign_up(State(app): State<App>, Input(new): Input<NewAccount>) -> Answer<Visitor> {
-    let profile = app.sparc.as_service().users().sign_up(new).await?;
-    Ok(Json(Visitor { token: app.tokens.issue(profile.id)?, profile }))
-}
-
-async fn me(User(user, _): User) -> Answer<Profile> {
+async fn me(User(user): User) -> Answer<Profile> {
     Ok(Json(user.users().me().await?))
 }
 
-async fn edit_me(User(user, _): User, Input(changes): Input<ProfileChanges>) -> Answer<Profile> {
+async fn edit_me(User(user): User, Input(changes): Input<ProfileChanges>) -> Answer<Profile> {
     Ok(Json(user.users().edit(changes).await?))
 }
 
@@ -193,11 +155,11 @@ async fn profile(Viewer(viewer, _): Viewer, Path(id): Path<Uuid>) -> Answer<Prof
     Ok(Json(viewer.users().profile(id).await?))
 }
 
-async fn characters(User(user, _): User) -> Answer<Vec<characters::Model>> {
+async fn my_characters(User(user): User) -> Answer<Vec<characters::Model>> {
     Ok(Json(user.characters().list().await?))
 }
 
-async fn create_character(User(user, _): User, Input(new): Input<NewCharacter>) -> Answer<characters::Model> {
+async fn create_character(User(user): User, Input(new): Input<NewCharacter>) -> Answer<characters::Model> {
     Ok(Json(user.characters().create(new).await?))
 }
 
@@ -206,24 +168,42 @@ async fn adventures(Viewer(viewer, _): Viewer) -> Answer<Page<AdventureSummary>>
 }
 
 /// The filter is the query; where the page before ended, the header `after`.
-async fn lobby(viewer: Viewer, Query(filter): Query<LobbyFilter>, headers: HeaderMap) -> Answer<Page<SessionSummary>> {
-    let after = headers.get("after").and_then(|text| text.to_str().ok()).map(|text| Cursor::from(text.to_owned()));
+async fn lobby(viewer: Viewer, Query(filter): Query<LobbyFilter>, head: HeaderMap) -> Answer<Page<SessionSummary>> {
+    let after = head.get("after").and_then(|text| text.to_str().ok()).map(|text| Cursor::from(text.to_owned()));
     Ok(Json(viewer.0.sessions().lobby(&filter, after.as_ref()).await?))
 }
 
-async fn my_sessions(User(user, _): User) -> Answer<Page<MySession>> {
+async fn my_sessions(User(user): User) -> Answer<Page<MySession>> {
     Ok(Json(user.sessions().mine(None).await?))
 }
 
-async fn create_session(User(user, _): User, Input(new): Input<NewSession>) -> Answer<sessions::Model> {
+async fn create_session(User(user): User, Input(new): Input<NewSession>) -> Answer<sessions::Model> {
     Ok(Json(user.sessions().create(new).await?))
 }
 
-/// Row security hides people and events of a session from who is not in it. The demo's is a show: there, a visitor sees
-/// what the service sees.
 async fn details(State(app): State<App>, viewer: Viewer, Path(id): Path<Uuid>) -> Answer<SessionDetails> {
-    let as_whom = if *app.show.borrow() == Some(id) { app.sparc.as_service() } else { viewer.0 };
-    Ok(Json(as_whom.sessions().details(id).await?))
+    Ok(Json(app.show.seen_by(viewer.0, id).sessions().details(id).await?))
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Seat {
+    character_id: Uuid,
+}
+
+async fn sit_down(
+    State(app): State<App>,
+    User(user): User,
+    Path(id): Path<Uuid>,
+    Input(seat): Input<Seat>,
+) -> Answer<session_players::Model> {
+    match app.show.seat_late(&user, id, seat.character_id).await? {
+        Some(seat) => Ok(Json(seat)),
+        None => Ok(Json(user.sessions().join_public(id, seat.character_id).await?)),
+    }
+}
+
+async fn leave(User(user): User, Path(id): Path<Uuid>) -> Answer<session_players::Model> {
+    Ok(Json(user.sessions().leave(id).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -232,88 +212,50 @@ struct Join {
     character_id: Uuid,
 }
 
-async fn join(User(user, _): User, Input(seat): Input<Join>) -> Answer<session_players::Model> {
+async fn join(User(user): User, Input(seat): Input<Join>) -> Answer<session_players::Model> {
     Ok(Json(user.sessions().join(&seat.code, seat.character_id).await?))
 }
 
-#[derive(Deserialize, JsonSchema)]
-struct Seat {
-    character_id: Uuid,
-}
-
-/// New seats are for sessions that wait. The demo keeps its door open: there, the service seats who comes late.
-async fn sit_down(
-    State(app): State<App>,
-    User(user, claims): User,
-    Path(id): Path<Uuid>,
-    Input(seat): Input<Seat>,
-) -> Answer<session_players::Model> {
-    if *app.show.borrow() == Some(id) {
-        user.characters().get(seat.character_id).await?;
-        return Ok(Json(app.sparc.as_service().sessions().seat(id, claims.sub, seat.character_id).await?));
-    }
-    Ok(Json(user.sessions().join_public(id, seat.character_id).await?))
-}
-
-async fn leave(User(user, _): User, Path(id): Path<Uuid>) -> Answer<session_players::Model> {
-    Ok(Json(user.sessions().leave(id).await?))
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Step {
-    Start,
-    Pause,
-    Resume,
-    Complete,
-    Cancel,
-}
-
-async fn turn(User(seer, _): User, Path((id, step)): Path<(Uuid, Step)>) -> Answer<sessions::Model> {
-    let sessions = seer.sessions();
-    Ok(Json(match step {
-        Step::Start => sessions.start(id).await?,
-        Step::Pause => sessions.pause(id).await?,
-        Step::Resume => sessions.resume(id).await?,
-        Step::Complete => sessions.complete(id).await?,
-        Step::Cancel => sessions.cancel(id).await?,
+async fn turn(User(seer): User, Path((id, step)): Path<(Uuid, String)>) -> Answer<sessions::Model> {
+    Ok(Json(match step.as_str() {
+        "start" => seer.sessions().start(id).await?,
+        "pause" => seer.sessions().pause(id).await?,
+        "resume" => seer.sessions().resume(id).await?,
+        "complete" => seer.sessions().complete(id).await?,
+        "cancel" => seer.sessions().cancel(id).await?,
+        _ => return Err(Failure::new(404, "not_found", "no such step")),
     }))
 }
 
-#[derive(Deserialize, JsonSchema)]
-struct Scene {
-    scene: Option<String>,
-}
-
-async fn set_scene(User(seer, _): User, Path(id): Path<Uuid>, Input(to): Input<Scene>) -> Answer<sessions::Model> {
-    Ok(Json(seer.sessions().set_scene(id, to.scene.as_deref()).await?))
+async fn set_scene(User(seer): User, Path((id, scene)): Path<(Uuid, String)>) -> Answer<sessions::Model> {
+    Ok(Json(seer.sessions().set_scene(id, Some(&scene)).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Points {
+struct Wound {
     character_id: Uuid,
-    points: u8,
+    /// Below nothing: hit points that come back.
+    points: i8,
 }
 
-async fn wound(User(seer, _): User, Path(id): Path<Uuid>, Input(hit): Input<Points>) -> Answer<HitPoints> {
-    let left = seer.characters().damage(hit.character_id, hit.points).await?;
+async fn wound(User(seer): User, Path(id): Path<Uuid>, Input(wound): Input<Wound>) -> Answer<HitPoints> {
+    let (characters, points) = (seer.characters(), wound.points.unsigned_abs());
+    let left = match wound.points {
+        ..0 => characters.heal(wound.character_id, points).await?,
+        0.. => characters.damage(wound.character_id, points).await?,
+    };
     Ok(Json(demo::show_hit_points(&seer, id, left).await?))
 }
 
-async fn mend(User(seer, _): User, Path(id): Path<Uuid>, Input(hit): Input<Points>) -> Answer<HitPoints> {
-    let left = seer.characters().heal(hit.character_id, hit.points).await?;
-    Ok(Json(demo::show_hit_points(&seer, id, left).await?))
-}
-
-async fn roll(User(user, _): User, Input(new): Input<NewRoll>) -> Answer<dice_rolls::Model> {
+async fn roll(User(user): User, Input(new): Input<NewRoll>) -> Answer<dice_rolls::Model> {
     Ok(Json(user.dice().roll(new).await?))
 }
 
-async fn save(User(user, _): User, Path(id): Path<Uuid>) -> Answer<dice_rolls::Model> {
+async fn save(User(user): User, Path(id): Path<Uuid>) -> Answer<dice_rolls::Model> {
     Ok(Json(user.dice().heroic_save(id).await?))
 }
 
-async fn tell(User(user, _): User, Input(new): Input<NewEvent>) -> Answer<session_events::Model> {
+async fn tell(User(user): User, Input(new): Input<NewEvent>) -> Answer<session_events::Model> {
     Ok(Json(user.events().send(new).await?))
 }
 
@@ -321,38 +263,77 @@ async fn tell(User(user, _): User, Input(new): Input<NewEvent>) -> Answer<sessio
 /// long as the token; its last word, if it is refused, is the event `refused`.
 async fn events(
     State(app): State<App>,
-    Viewer(viewer, claims): Viewer,
+    Viewer(viewer, expires): Viewer,
     Path(id): Path<Uuid>,
-    headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, Failure> {
-    let after = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0);
-    let events = match viewer.events().subscribe(id, Some(after)).await {
-        Err(Error::NotAllowed { .. } | Error::NotSignedIn) if *app.show.borrow() == Some(id) => {
-            app.sparc.as_service().events().subscribe(id, Some(after)).await?
-        }
-        other => other?,
-    };
+    head: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, axum::Error>>>, Failure> {
+    let after = head.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let events = app.show.seen_by(viewer, id).events().subscribe(id, Some(after)).await?;
     let events = events.map(|event| match event {
-        Ok(event) => Event::default().id(event.seq.to_string()).json_data(event),
-        Err(error) => Event::default().event("refused").json_data(Failure::from(error)),
+        Ok(event) => sse::Event::default().id(event.seq.to_string()).json_data(event),
+        Err(error) => sse::Event::default().event("refused").json_data(Failure::from(error)),
     });
-    let good_for = claims.map_or(u64::MAX, |claims| claims.exp.saturating_sub(jsonwebtoken::get_current_timestamp()));
-    let expiry = tokio::time::sleep(Duration::from_secs(good_for.min(30 * 24 * 60 * 60)));
-    let events = events.take_until(Box::pin(expiry));
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(10))))
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Show {
-    session_id: Option<Uuid>,
-}
-
-async fn show(State(app): State<App>) -> Answer<Show> {
-    Ok(Json(Show { session_id: *app.show.borrow() }))
+    let good_for = expires.map_or(u64::MAX / 2, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
+    let events = events.take_until(Box::pin(sleep(Duration::from_secs(good_for))));
+    Ok(Sse::new(events).keep_alive(sse::KeepAlive::new().interval(Duration::from_secs(10))))
 }
 
 async fn page() -> impl IntoResponse {
     let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
                   connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     ([("content-security-policy", policy)], Html(include_str!("page.html")))
+}
+
+/// Why a request is refused.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Failure {
+    status: u16,
+    code: String,
+    message: String,
+}
+
+impl Failure {
+    fn new(status: u16, code: &str, message: impl ToString) -> Self {
+        Self { status, code: code.to_owned(), message: message.to_string() }
+    }
+
+    fn internal() -> Self {
+        Self::new(500, "internal", "the server failed")
+    }
+
+    fn token(error: &jsonwebtoken::errors::Error) -> Self {
+        match error.kind() {
+            jsonwebtoken::errors::ErrorKind::ExpiredSignature => Self::new(401, "token_expired", "sign in again"),
+            _ => Self::new(401, "token_invalid", "the token is not one of this service's"),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        if error.http_status() >= 500 && !error.is_retryable() && !matches!(error, Error::PoolClosed) {
+            eprintln!("{}: {error:?}", error.code());
+        }
+        Self::new(error.http_status(), error.code(), error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(self)).into_response()
+    }
+}
+
+/// A JSON document that has the shape of an input of the service.
+struct Input<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Input<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
+        let Json(input) = Json::from_request(request, app)
+            .await
+            .map_err(|refused| Failure::new(refused.status().as_u16(), "invalid_input", refused.body_text()))?;
+        Ok(Self(input))
+    }
 }

@@ -23,13 +23,13 @@ async function open(path = "/", options = {}) {
   contexts.push(context);
   const page = await context.newPage();
   page.setDefaultTimeout(20000);
-  page.on("request", ({ url }) => assert.ok(url().startsWith(program.url) || url().startsWith("data:"), url()));
+  page.on("request", (request) => assert.ok(request.url().startsWith(program.url) || request.url().startsWith("data:"), request.url()));
   page.on("pageerror", (error) => assert.fail(error));
   await page.goto(program.url + path);
   return page;
 }
 const live = (page) => page.locator("#line", { hasText: "Live" }).waitFor();
-const show = async () => (await program.ask("GET", "/api/show")).body.session_id;
+const show = async () => (await program.ask("GET", "/api/show")).body;
 
 async function sitDown(page, name) {
   await live(page);
@@ -213,7 +213,7 @@ test("nothing scrolls sideways on a phone, on any page, in either light", async 
   for (const colorScheme of ["dark", "light"]) {
     const page = await open("/", { viewport: { width: 360, height: 740 }, colorScheme, hasTouch: true, isMobile: true });
     await live(page);
-    const wide = () => page.evaluate(() => [document.documentElement.scrollWidth, ...[...document.querySelectorAll("header *, main *, dialog *")].filter((one) => !one.closest("svg, .dice, .hush") && one.getBoundingClientRect().right > 361).map((one) => one.outerHTML.slice(0, 80))]);
+    const wide = () => page.evaluate(() => [document.documentElement.scrollWidth, ...[...document.querySelectorAll("header *, main *, dialog *")].filter((one) => !one.closest("svg, .dice, .hush, .seats") && one.getBoundingClientRect().right > 361).map((one) => one.outerHTML.slice(0, 80))]);
     assert.deepEqual(await wide(), [360], "watching");
     await sitDown(page, "Little Rook of the Long Meadow by the River");
     assert.deepEqual(await wide(), [360], "playing");

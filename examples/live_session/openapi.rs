@@ -1,73 +1,15 @@
-//! What is the same for every route: inputs, refusals, and the OpenAPI document, made from the service's own types.
+//! The routes with their description: an OpenAPI document, made from the types that the service takes and gives.
 
 use axum::{
     Json, Router,
-    extract::{FromRequest, Request},
     handler::Handler,
-    http::{Method, StatusCode},
-    response::{IntoResponse, Response},
+    http::Method,
     routing::{MethodFilter, get, on},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
-use sparc::service::Error;
 
-use crate::App;
-
-/// Why a request is refused.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Failure {
-    status: u16,
-    code: String,
-    message: String,
-}
-
-impl Failure {
-    fn new(status: u16, code: &str, message: impl ToString) -> Self {
-        Self { status, code: code.to_owned(), message: message.to_string() }
-    }
-
-    pub fn internal() -> Self {
-        Self::new(500, "internal", "the server failed")
-    }
-
-    pub fn token(error: &jsonwebtoken::errors::Error) -> Self {
-        match error.kind() {
-            jsonwebtoken::errors::ErrorKind::ExpiredSignature => Self::new(401, "token_expired", "sign in again"),
-            _ => Self::new(401, "token_invalid", "the token is not one of this service's"),
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        if error.http_status() >= 500 && !error.is_retryable() && !matches!(error, Error::PoolClosed) {
-            eprintln!("{}: {error:?}", error.code());
-        }
-        Self::new(error.http_status(), error.code(), error)
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        (StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(self)).into_response()
-    }
-}
-
-/// A JSON document that has the shape of an input of the service.
-pub struct Input<T>(pub T);
-
-impl<T: DeserializeOwned> FromRequest<App> for Input<T> {
-    type Rejection = Failure;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
-        let Json(input) = Json::from_request(request, app)
-            .await
-            .map_err(|refused| Failure::new(refused.status().as_u16(), "invalid_input", refused.body_text()))?;
-        Ok(Self(input))
-    }
-}
+use crate::{App, Failure};
 
 /// Routes, and their description.
 pub struct Api {
@@ -76,11 +18,13 @@ pub struct Api {
     paths: Map<String, Value>,
 }
 
-impl Api {
-    pub fn new() -> Self {
+impl Default for Api {
+    fn default() -> Self {
         Self { router: Router::new(), schemas: SchemaSettings::openapi3().into_generator(), paths: Map::new() }
     }
+}
 
+impl Api {
     /// A route that takes `I` (`()`: nothing) and answers `O`.
     pub fn at<I: JsonSchema, O: JsonSchema, T: 'static>(
         mut self,
