@@ -319,7 +319,12 @@ impl Demo {
                 }
                 known.push(table.id);
                 for (wait, player) in [&self.party["ada"], &self.party["ben"]].into_iter().enumerate() {
-                    player.user.sessions().join_public(table.id, player.hero).await?;
+                    match player.user.sessions().join_public(table.id, player.hero).await {
+                        Ok(_) => {}
+                        // It began, or filled up, or is over.
+                        Err(error) if error.http_status() < 500 => break,
+                        Err(error) => return Err(error),
+                    }
                     tokio::spawn(follow(player.user.clone(), table.id, player.hero, player.best, wait as u32 + 1));
                     sleep(Duration::from_secs(2)).await;
                 }

@@ -220,7 +220,7 @@ test("nothing scrolls sideways on a phone, on any page, in either light", async 
     await leave(page);
     for (const path of ["lobby", "characters"]) {
       await page.evaluate((path) => { location.hash = `#/${path}`; }, path);
-      await page.locator("main h1").waitFor();
+      await page.getByRole("heading", { level: 1, name: path === "lobby" ? "Find a table" : "Characters" }).waitFor();
       assert.deepEqual(await wide(), [360], path);
     }
     await page.getByRole("button", { name: "New character" }).click();
