@@ -320,7 +320,9 @@ impl From<Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(self)).into_response()
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // A browser keeps a 410 (`events_expired`) for ever, if nobody says otherwise.
+        (status, [("cache-control", "no-store")], Json(self)).into_response()
     }
 }
 

@@ -22,7 +22,7 @@ async function open(path = "/", options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   contexts.push(context);
   const page = await context.newPage();
-  page.setDefaultTimeout(20000);
+  page.setDefaultTimeout(40000);
   page.on("request", (request) => assert.ok(request.url().startsWith(program.url) || request.url().startsWith("data:"), request.url()));
   page.on("pageerror", (error) => assert.fail(error));
   await page.goto(program.url + path);
@@ -135,7 +135,7 @@ test("events that are gone are a gap, and the page says to reload", async () => 
   const page = await open();
   await live(page);
   const session = await show();
-  await page.waitForFunction("game.seq > 0");
+  await page.locator("#feed li").first().waitFor();
   await program.stop();
   owner(`DELETE FROM session_events WHERE session_id = '${session}'`);
   program = await start(program.port);

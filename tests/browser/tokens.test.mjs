@@ -66,6 +66,12 @@ test("an input that is not one names what is wrong", async () => {
   assert.deepEqual([short.status, short.body.code], [422, "invalid_value"]);
 });
 
+test("no refusal is kept by the browser", async () => {
+  const session = (await program.ask("GET", "/api/show")).body;
+  const answer = await fetch(`${program.url}/api/sessions/${session}/events`, { headers: { "last-event-id": "1000000" } });
+  assert.deepEqual([answer.status, (await answer.json()).code, answer.headers.get("cache-control")], [410, "events_expired", "no-store"]);
+});
+
 test("the lobby's pages follow each other", async () => {
   const first = await program.ask("GET", "/api/lobby?free_seats=1");
   assert.ok(first.body.items.length >= 3);
