@@ -43,6 +43,7 @@ const PAGE: i64 = 200;
 
 /// Something of a client's own to be told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewEvent {
     /// Id to give it; drawn where none is given. The same id again gives the first event.

@@ -46,6 +46,7 @@ use crate::{
 
 /// A session to be opened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewSession {
     /// Id to give it; drawn where none is given. The same id again gives the first session.
@@ -90,6 +91,7 @@ impl NewSession {
 
 /// Who sees a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
     /// Everyone, and the lobby shows it while it has a seat free.
@@ -107,6 +109,7 @@ crate::values::named!(
 
 /// What to change of a session before it is over. `None` leaves a field as it is; `Some(None)` empties it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionChanges {
     /// Whether the lobby shows it.
