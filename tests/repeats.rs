@@ -256,7 +256,8 @@ async fn after_an_edit_the_first_request_still_gives_the_row_and_no_other_does()
     let game = world.active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let ada = world.sparc.as_user(game.players[0].id);
-    let id = Some(Uuid::new_v4());
+    let uuid = Uuid::new_v4();
+    let id = Some(uuid);
 
     let hero = NewCharacter { id, name: "Brunhild".into(), ..Default::default() };
     let first = ada.characters().create(hero.clone()).await.unwrap().id;
@@ -270,7 +271,7 @@ async fn after_an_edit_the_first_request_still_gives_the_row_and_no_other_does()
     let draft = NewAdventure { id, name: "The Quiet Mill".into(), ..Default::default() };
     seer.adventures().create(draft.clone()).await.unwrap();
     let longer = AdventureChanges { estimated_duration: Some(90), ..Default::default() };
-    seer.adventures().edit(id.unwrap(), longer).await.unwrap();
+    seer.adventures().edit(uuid, longer).await.unwrap();
     assert_eq!(seer.adventures().create(draft.clone()).await.unwrap().estimated_duration, 90);
     other("as it is now", seer.adventures().create(NewAdventure { estimated_duration: 90, ..draft.clone() }).await)
         .await;
@@ -278,7 +279,7 @@ async fn after_an_edit_the_first_request_still_gives_the_row_and_no_other_does()
     let wolf = NewCreature { id, name: "Wolf".into(), ..Default::default() };
     seer.creatures().add(game.adventure, wolf.clone()).await.unwrap();
     let armed = sparc::service::creatures::CreatureChanges { armor: Some(2), ..Default::default() };
-    seer.creatures().edit(id.unwrap(), armed).await.unwrap();
+    seer.creatures().edit(uuid, armed).await.unwrap();
     assert_eq!(seer.creatures().add(game.adventure, wolf.clone()).await.unwrap().armor, 2);
     other("armed", seer.creatures().add(game.adventure, NewCreature { armor: 2, ..wolf }).await).await;
 
@@ -287,7 +288,7 @@ async fn after_an_edit_the_first_request_still_gives_the_row_and_no_other_does()
     let new = NewSession { id, adventure_id: game.adventure, scheduled_start: Some(start), ..Default::default() };
     seer.sessions().create(new.clone()).await.unwrap();
     let public = SessionChanges { visibility: Some(Visibility::Public), ..Default::default() };
-    seer.sessions().edit(id.unwrap(), public).await.unwrap();
+    seer.sessions().edit(uuid, public).await.unwrap();
     assert!(seer.sessions().create(new.clone()).await.unwrap().is_public);
     other("public", seer.sessions().create(NewSession { visibility: Visibility::Public, ..new }).await).await;
 
