@@ -242,7 +242,7 @@ async fn whole(
         report.operations = operations::operations(&place, capturing).await?;
     }
     if !asked.no_evening {
-        report.evenings = evening::evenings(url, &world, server, Looking::Polls).await?;
+        report.evenings = evening::evenings(url, &world, server, 50, Looking::Polls).await?;
     }
     if let Some(time) = asked.life() {
         report.days = life::life(url, world, time).await?;

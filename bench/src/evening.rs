@@ -81,12 +81,13 @@ pub async fn evenings(
     url: &str,
     world: &World,
     server: Option<u32>,
+    first: u64,
     looking: Looking,
 ) -> Result<Vec<Evening>, Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(CONNECTIONS)).await?;
     let mut evenings = Vec::new();
     let (mut good, mut bad) = (0, None);
-    let mut tables = 50;
+    let mut tables = first.min(world.busy);
     evening(&sparc, world, 20.min(world.busy), server, looking).await?;
     while bad.is_none_or(|bad| bad - good > good / 10) {
         let evening = evening(&sparc, world, tables, server, looking).await?;

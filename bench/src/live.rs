@@ -44,6 +44,10 @@ pub const SUBSCRIBERS: u64 = 4;
 const TURN: Duration = Duration::from_millis(1500);
 /// Turns with and without live events, at each number of clients.
 const TURNS: usize = 12;
+/// The same for what else was tried.
+const FEW_TURNS: usize = 6;
+/// The first evening's tables: fewer are no question here.
+const FIRST_TABLES: u64 = 200;
 /// Nothing happens for so long.
 const IDLE: Duration = Duration::from_secs(20);
 /// Events a second, as of so many sessions at human speed, and for how long.
@@ -129,14 +133,16 @@ pub async fn live(asked: &LiveEvents) -> Result<(), Failure> {
     let database = lay(&server).await?;
     println!("filled after {:.0} s", begun.elapsed().as_secs_f64());
 
-    let samples = samples(&WORLD);
+    // Each writes in a session that is listened to.
+    let samples = samples(&World { busy: SESSIONS, ..WORLD });
     let pgbench = Binaries::find()?.program("pgbench").unwrap_or_default();
     let url = database.url();
     let place = Place { url, pgbench, samples: &samples, server: postmaster, folder: &asked.out, time: TURN };
     let mut live = Live::default();
     let mut listener = Listener::start(url, WORLD).await?;
     live.writers =
-        writers(&place, async |is_on| if is_on { listener.subscribe().await } else { listener.leave().await }).await?;
+        writers(&place, TURNS, async |is_on| if is_on { listener.subscribe().await } else { listener.leave().await })
+            .await?;
     live.idle = idle(postmaster, &mut listener).await?;
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
     live.at_human_speed = delays(&sparc, &samples, &mut listener).await?;
@@ -153,8 +159,8 @@ pub async fn live(asked: &LiveEvents) -> Result<(), Failure> {
     }
     listener.end().await?;
     if !asked.no_evening {
-        live.polling = evening::evenings(url, &WORLD, postmaster, Looking::Polls).await?;
-        live.listening = evening::evenings(url, &WORLD, postmaster, Looking::Listens).await?;
+        live.polling = evening::evenings(url, &WORLD, postmaster, FIRST_TABLES, Looking::Polls).await?;
+        live.listening = evening::evenings(url, &WORLD, postmaster, FIRST_TABLES, Looking::Listens).await?;
         live.borne = (evening::borne(&live.listening), evening::borne(&live.polling));
         println!("tables: {} listening, {} polling", live.borne.0, live.borne.1);
     }
@@ -179,6 +185,7 @@ async fn lay(server: &Server) -> Result<Database, Failure> {
 /// Rolls with something and without it, in turns whose order changes.
 async fn writers(
     place: &Place<'_>,
+    turns: usize,
     mut switch: impl AsyncFnMut(bool) -> Result<(), Failure>,
 ) -> Result<Vec<Writers>, Failure> {
     let mut all = Vec::new();
@@ -186,7 +193,7 @@ async fn writers(
         let sparc = Sparc::connect_with(place.url, Options::default().max_connections(clients.max(10))).await?;
         operations::service(Doing::Roll, &sparc, clients, place, TURN).await?;
         let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
-        for turn in 0..TURNS {
+        for turn in 0..turns {
             for step in 0..2 {
                 let is_on = (turn + step) % 2 == 1;
                 switch(is_on).await?;
@@ -208,7 +215,7 @@ async fn writers(
             clients,
             without_ops_s: mean(&runs[0], |run| Some(run.ops_s)).unwrap_or_default(),
             with_ops_s: mean(&runs[1], |run| Some(run.ops_s)).unwrap_or_default(),
-            loss_percent: f64::midpoint(losses[(TURNS - 1) / 2], losses[TURNS / 2]),
+            loss_percent: f64::midpoint(losses[(turns - 1) / 2], losses[turns / 2]),
             without_cpu_ms: mean(&runs[0], |run| run.server_cpu_ms),
             with_cpu_ms: mean(&runs[1], |run| run.server_cpu_ms),
         };

@@ -168,8 +168,12 @@ async fn where_another_server_answers_nothing_is_missed_in_silence() {
 
     // The copy takes its place, and gives the same numbers to other events.
     shut(&administrator, &database).await;
-    run(&administrator, &format!("ALTER DATABASE \"{database}\" RENAME TO \"{database}_lost\"")).await;
-    run(&administrator, &format!("ALTER DATABASE \"{database}_copy\" RENAME TO \"{database}\"")).await;
+    // In one transaction: there is no moment without a database of that name.
+    let swap = format!(
+        "ALTER DATABASE \"{database}\" RENAME TO \"{database}_lost\";
+         ALTER DATABASE \"{database}_copy\" RENAME TO \"{database}\""
+    );
+    run(&administrator, &swap).await;
     let again = world.again().await;
     write(&again.user(busy.players[0].id), busy.session, 5).await;
     write(&again.user(quiet.players[0].id), quiet.session, 2).await;

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Writers, writers};
+use super::{FEW_TURNS, Writers, writers};
 use crate::{Failure, client::Client, operations::Place};
 
 /// A way that was tried, in the report.
@@ -84,7 +84,7 @@ pub async fn candidates(place: &Place<'_>) -> Result<Vec<Candidate>, Failure> {
         let mut client = Client::open(place.url).await?;
         let mut running: Option<Beside> = None;
         let mut is_set_up = false;
-        let outcome = writers(place, async |is_on| {
+        let outcome = writers(place, FEW_TURNS, async |is_on| {
             if let Some(running) = running.take() {
                 running.end().await?;
             }
