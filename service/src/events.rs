@@ -83,7 +83,7 @@ impl<C: Caller> Events<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else, [`Error::InvalidValue`] for the kind or a text with NUL,
+    /// [`Error::NotSeated`] for whoever left, [`Error::NotAllowed`] for anybody else, [`Error::InvalidValue`] for the kind or a text with NUL,
     /// [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn send(self, new: NewEvent) -> Result<session_events::Model, Error> {
         if new.kind.is_empty() {
