@@ -297,9 +297,9 @@ impl Person {
 }
 
 impl Refused {
-    /// Row security or a privilege: also where it says who may, to those who may know.
+    /// Row security or a privilege.
     pub fn is_forbidden(&self) -> bool {
-        matches!(self.code.as_str(), "42501" | "SP034" | "SP035" | "SP036")
+        self.code == "42501"
     }
 
     pub fn is(&self, code: &str, constraint: &str) -> bool {

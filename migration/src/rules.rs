@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// One file per table, after what they share; then who may do what.
-const FILES: [&str; 27] = [
+const FILES: [&str; 28] = [
     include_str!("../sql/rules/shared.sql"),
     include_str!("../sql/rules/users.sql"),
     include_str!("../sql/rules/characters.sql"),
@@ -20,6 +20,7 @@ const FILES: [&str; 27] = [
     include_str!("../sql/rules/session_events.sql"),
     include_str!("../sql/rules/tutorial_progress.sql"),
     include_str!("../sql/rules/archive.sql"),
+    include_str!("../sql/rules/requests.sql"),
     include_str!("../sql/rules/limits.sql"),
     include_str!("../sql/rules/broadcast.sql"),
     include_str!("../sql/access/users.sql"),

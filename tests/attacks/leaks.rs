@@ -298,7 +298,10 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
         ("nothing", with(Uuid::new_v4(), active.session)),
         ("nowhere", with(creature, Uuid::new_v4())),
     ];
-    all_the_same(&[&me.person, &active.players[0].person, &world.visitor()], "a creature's roll", &asks, "42501").await;
+    all_the_same(&[&me.person, &world.visitor()], "a creature's roll", &asks, "42501").await;
+    // Who sits there is told who may, and nothing of the creature.
+    let [there, _, nothing, _] = asks;
+    all_the_same(&[&active.players[0].person], "a creature's roll", &[there, nothing], "42501").await;
     let event = |session: Uuid| {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
     };
