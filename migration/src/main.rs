@@ -118,13 +118,13 @@ async fn run(arguments: Arguments) -> Result<ExitCode, String> {
 
 async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String> {
     let executor = db.into_database_executor();
-    let told = |error: DbErr| migration::user_message(&error);
+    let message = |error: DbErr| migration::user_message(&error);
     let command = match task {
         Task::Check => return check(db).await,
         Task::Status => return status(&executor).await,
-        Task::Manifest => return print(&migration::manifest(db).await.map_err(told)?),
+        Task::Manifest => return print(&migration::manifest(db).await.map_err(message)?),
         Task::Up { dry_run: true, .. } => {
-            let sql = migration::dry_run(&executor).await.map_err(told)?;
+            let sql = migration::dry_run(&executor).await.map_err(message)?;
             return print(if sql.is_empty() { "-- nothing to do\n" } else { &sql });
         }
         Task::Up { num, .. } => Command::Up(num),
@@ -133,7 +133,7 @@ async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String
         Task::Fresh { consent } | Task::Refresh { consent } => agreed(&executor, &consent, Command::Refresh).await?,
         Task::Generate { .. } | Task::Sql => return Ok(ExitCode::SUCCESS),
     };
-    let steps = migration::run(&executor, command).await.map_err(told)?;
+    let steps = migration::run(&executor, command).await.map_err(message)?;
     let mut text = String::new();
     for step in &steps {
         let line = match step {

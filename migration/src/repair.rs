@@ -142,7 +142,7 @@ impl Plan {
         }
         if of_kind("table").next().is_some() {
             // Checks of the tables call them.
-            self.push(tables::CHECKS);
+            self.push(tables::CHECK_FUNCTIONS);
             self.push("SET LOCAL search_path = public");
         }
         let mut made = Vec::new();

@@ -9,48 +9,48 @@ use crate::{
 
 /// One file per table, after what they share; then who may do what.
 const FILES: [&str; 26] = [
-    include_str!("../sql/rules/shared.sql"),
-    include_str!("../sql/rules/users.sql"),
-    include_str!("../sql/rules/characters.sql"),
-    include_str!("../sql/rules/adventures.sql"),
-    include_str!("../sql/rules/creatures.sql"),
-    include_str!("../sql/rules/sessions.sql"),
-    include_str!("../sql/rules/session_players.sql"),
-    include_str!("../sql/rules/dice_rolls.sql"),
-    include_str!("../sql/rules/session_events.sql"),
-    include_str!("../sql/rules/tutorial_progress.sql"),
-    include_str!("../sql/rules/archive.sql"),
-    include_str!("../sql/rules/limits.sql"),
-    include_str!("../sql/rules/broadcast.sql"),
-    include_str!("../sql/access/users.sql"),
-    include_str!("../sql/access/characters.sql"),
-    include_str!("../sql/access/adventures.sql"),
-    include_str!("../sql/access/creatures.sql"),
-    include_str!("../sql/access/sessions.sql"),
-    include_str!("../sql/access/session_players.sql"),
-    include_str!("../sql/access/dice_rolls.sql"),
-    include_str!("../sql/access/session_events.sql"),
-    include_str!("../sql/access/tutorial_progress.sql"),
-    include_str!("../sql/access/archive.sql"),
-    include_str!("../sql/access/closed_accounts.sql"),
-    include_str!("../sql/access/broadcast.sql"),
-    include_str!("../sql/access/functions.sql"),
+    include_str!("../sql/triggers/shared.sql"),
+    include_str!("../sql/triggers/users.sql"),
+    include_str!("../sql/triggers/characters.sql"),
+    include_str!("../sql/triggers/adventures.sql"),
+    include_str!("../sql/triggers/creatures.sql"),
+    include_str!("../sql/triggers/sessions.sql"),
+    include_str!("../sql/triggers/session_players.sql"),
+    include_str!("../sql/triggers/dice_rolls.sql"),
+    include_str!("../sql/triggers/session_events.sql"),
+    include_str!("../sql/triggers/tutorial_progress.sql"),
+    include_str!("../sql/triggers/archive.sql"),
+    include_str!("../sql/triggers/limits.sql"),
+    include_str!("../sql/triggers/broadcast.sql"),
+    include_str!("../sql/policies/users.sql"),
+    include_str!("../sql/policies/characters.sql"),
+    include_str!("../sql/policies/adventures.sql"),
+    include_str!("../sql/policies/creatures.sql"),
+    include_str!("../sql/policies/sessions.sql"),
+    include_str!("../sql/policies/session_players.sql"),
+    include_str!("../sql/policies/dice_rolls.sql"),
+    include_str!("../sql/policies/session_events.sql"),
+    include_str!("../sql/policies/tutorial_progress.sql"),
+    include_str!("../sql/policies/archive.sql"),
+    include_str!("../sql/policies/closed_accounts.sql"),
+    include_str!("../sql/policies/broadcast.sql"),
+    include_str!("../sql/policies/functions.sql"),
 ];
 
 /// Adds the four tables to the platform's publication; once, and then membership is the operator's.
-pub(crate) const PUBLICATION: &str = include_str!("../sql/live/up.sql");
+pub(crate) const PUBLICATION: &str = include_str!("../sql/publication/up.sql");
 
 /// Schedules the jobs where `pg_cron` is installed; once, and then the schedules are the operator's.
-pub(crate) const JOBS: &str = include_str!("../sql/upkeep/up.sql");
+pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
 
 /// Profiles for accounts that were there before us, or that signed up while no trigger made them one.
-pub(crate) const BACKFILL: &str = include_str!("../sql/first_profiles.sql");
+pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
 const API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
 /// Every statement of the rules, in the order in which they need each other: pure functions that checks call come first.
 pub(crate) fn statements() -> Vec<Statement> {
-    [tables::CHECKS, tables::CLOSE].into_iter().chain(FILES).flat_map(parse).collect()
+    [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULTS].into_iter().chain(FILES).flat_map(parse).collect()
 }
 
 /// Each job's name and command, as the file that schedules them says.
@@ -76,13 +76,13 @@ pub(crate) fn install() -> Vec<String> {
         }
         sql.push(statement.sql.to_owned());
     }
-    sql.push(close(&made));
+    sql.push(revoke_defaults(&made));
     sql.extend(privileges.into_iter().map(|statement| statement.sql.to_owned()));
     sql
 }
 
 /// Default privileges give every new function and view to PUBLIC or to the API's roles.
-pub(crate) fn close(made: &[Statement]) -> String {
+pub(crate) fn revoke_defaults(made: &[Statement]) -> String {
     let mut functions = Vec::new();
     let mut sql = String::new();
     for statement in made {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn every_file_of_rules_is_read() {
-        let count: usize = ["rules", "access"]
+        let count: usize = ["triggers", "policies"]
             .iter()
             .map(|folder| {
                 let path = format!("{}/sql/{folder}", env!("CARGO_MANIFEST_DIR"));
