@@ -2,8 +2,6 @@
 
 use sea_orm_migration::sea_orm::{DbErr, RuntimeErr, sqlx};
 
-use crate::connect::sqlstate;
-
 /// One sentence for a person: what failed, the likeliest cause, and the remedy. It holds no secret.
 #[must_use]
 pub fn user_message(error: &DbErr) -> String {
@@ -63,6 +61,18 @@ fn detail(error: &DbErr) -> Option<String> {
     Some(refusal.detail()?.replace('\n', ", "))
 }
 
+/// What the database said against a statement, with what it adds; none where the connection failed, or a lock or privilege was in the
+/// way, which have words of their own.
+pub(crate) fn refusal(error: &DbErr) -> Option<String> {
+    let code = sqlstate(error)?;
+    let has_own_words =
+        matches!(&*code, "55P03" | "25006" | "42P05" | "26000") || code.starts_with("57P") || code.starts_with("08");
+    (!has_own_words).then(|| match detail(error) {
+        Some(detail) => format!("{}: {}", said(error), detail.trim_end_matches('.')),
+        None => said(error),
+    })
+}
+
 /// The database's own words, without the layers around them.
 fn said(error: &DbErr) -> String {
     let said = match error {
@@ -75,4 +85,9 @@ fn said(error: &DbErr) -> String {
         other => other.to_string(),
     };
     said.trim_end_matches('.').replace('\n', " ")
+}
+
+/// The SQLSTATE of what the database said.
+pub(crate) fn sqlstate(error: &DbErr) -> Option<String> {
+    Some(rls::sqlx_error(error)?.as_database_error()?.code()?.into_owned())
 }

@@ -10,6 +10,8 @@ mod failure;
 mod manifest;
 mod preflight;
 mod query;
+mod record;
+mod renames;
 mod repair;
 mod rows;
 mod rules;

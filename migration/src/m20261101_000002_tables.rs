@@ -22,11 +22,19 @@ impl MigrationTrait for Migration {
 }
 
 pub(crate) fn up() -> Vec<String> {
-    let mut sql = vec![tables::CHECK_FUNCTIONS.to_owned(), rules::revoke_defaults(&statements::parse(tables::CHECK_FUNCTIONS))];
+    let mut sql =
+        vec![tables::CHECK_FUNCTIONS.to_owned(), rules::revoke_defaults(&statements::parse(tables::CHECK_FUNCTIONS))];
     sql.extend(tables::create());
     sql.extend(
-        [tables::GATES, tables::SIZE_LIMITS, tables::COMMENTS, tables::VACUUM_SETTINGS, tables::REVOKED_DEFAULTS, rules::PUBLICATION]
-            .map(str::to_owned),
+        [
+            tables::GATES,
+            tables::SIZE_LIMITS,
+            tables::COMMENTS,
+            tables::VACUUM_SETTINGS,
+            tables::REVOKED_DEFAULTS,
+            rules::PUBLICATION,
+        ]
+        .map(str::to_owned),
     );
     sql
 }

@@ -142,6 +142,7 @@ async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String
             Step::Installed(number) => {
                 format!("created {number} functions, triggers, policies and views, and their privileges")
             }
+            Step::Renamed(now, object) => format!("renamed {now} to {object}"),
             Step::Created(object) => format!("created {object}"),
             Step::Changed(object) => format!("changed {object}"),
             Step::Dropped(object) => format!("dropped {object}"),

@@ -7,6 +7,7 @@ use crate::{
     check::State,
     manifest::{self, Lines},
     query::{self, ask, list, one},
+    record,
 };
 
 /// Why the database is not touched, as one sentence with what to do about it.
@@ -43,6 +44,24 @@ pub enum PreflightError {
         /// Each object, qualified.
         found: Vec<String>,
     },
+    /// Names that missing objects of ours need, and others have.
+    #[error(
+        "{} must be made, and {} has that name: rename or drop it, and run up again; nothing was changed.",
+        wanted.join(", "),
+        found.join(", ")
+    )]
+    NameTaken {
+        /// Each object of ours that is missing.
+        wanted: Vec<String>,
+        /// Each object that has its name, as PostgreSQL describes it.
+        found: Vec<String>,
+    },
+    /// `sparc_migrations` is not the list of migrations any more.
+    #[error(
+        "public.sparc_migrations is not the list of applied migrations (columns version and applied_at, one row for each \
+         migration): run up, which makes it again, and then this command; nothing was changed."
+    )]
+    BrokenList,
     /// Migrations of a newer version of this program.
     #[error(
         "The database was migrated by {database} of this program, which has {} that version {} does not know: run \
@@ -110,6 +129,27 @@ pub enum PreflightError {
         /// Each difference.
         found: Vec<String>,
     },
+    /// A repair that the database refuses.
+    #[error(
+        "{object} cannot be put right, because the database refuses it ({reason}): correct that by hand, and run up again; nothing was changed."
+    )]
+    RepairRefused {
+        /// The object.
+        object: String,
+        /// What the database said.
+        reason: String,
+    },
+    /// A column was dropped, and its values with it.
+    #[error(
+        "{object} is gone, and with it the values of {rows} rows, which must have one: restore them from a backup, or add the \
+         column and its values by hand, and run up again; nothing was changed."
+    )]
+    ValuesLost {
+        /// The column.
+        object: String,
+        /// How many rows the table has.
+        rows: i64,
+    },
     /// Rows that a missing constraint or unique index does not permit.
     #[error(
         "{object} cannot be made again while rows of {table} break it: {rows}. Put those right, and run it again; nothing was changed."
@@ -167,20 +207,9 @@ pub(crate) async fn has_record<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr
     .await
 }
 
-/// The migrations that the database records; none where the role may not read them.
-pub(crate) async fn applied<C: ConnectionTrait>(db: &C) -> Result<Option<Vec<String>>, DbErr> {
-    if !has_record(db).await? {
-        return Ok(Some(Vec::new()));
-    }
-    if !can_read(db, "public", "sparc_migrations").await? {
-        return Ok(None);
-    }
-    Ok(Some(list(db, "SELECT version::text AS name FROM public.sparc_migrations ORDER BY version").await?))
-}
-
 /// No migration is applied that this program does not know.
 pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(), PreflightError> {
-    let known: Vec<String> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
+    let known = record::known();
     let found: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
     if found.is_empty() {
         return Ok(());
@@ -228,6 +257,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         check_platform(db).await?;
     }
     if applied.len() < Migrator::migrations().len() {
+        check_list(state)?;
         check_names_are_free(state)?;
     }
     if !server.superuser {
@@ -237,6 +267,87 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         }
     }
     check_owner(db, state, server.role).await
+}
+
+/// No other object has the name of one that is to be made again.
+pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
+    db: &C,
+    state: &State,
+    missing: &[&str],
+) -> Result<(), DbErr> {
+    let mut relations: Vec<(String, &str)> = Vec::new();
+    let mut types: Vec<(String, &str)> = Vec::new();
+    for object in missing {
+        let (_, name) = object.split_once(' ').unwrap_or_default();
+        let is_key = || {
+            let definition = state.expected.get(*object).map_or("", String::as_str);
+            definition.starts_with("PRIMARY KEY") || definition.starts_with("UNIQUE")
+        };
+        match manifest::kind(object) {
+            "table" | "view" | "sequence" => relations.push((name.to_owned(), object)),
+            "type" | "domain" => types.push((name.to_owned(), object)),
+            "index" => relations.extend(index_name(object).map(|name| (name, *object))),
+            "constraint" if is_key() => relations.extend(index_name(object).map(|name| (name, *object))),
+            _ => {}
+        }
+    }
+    let (mut wanted, mut found) = (Vec::new(), Vec::new());
+    for (catalog, schema, name, objects) in
+        [("pg_class", "relnamespace", "relname", relations), ("pg_type", "typnamespace", "typname", types)]
+    {
+        if objects.is_empty() {
+            continue;
+        }
+        #[derive(FromQueryResult)]
+        struct Taken {
+            name: String,
+            description: String,
+        }
+        let taken: Vec<Taken> = query::all(
+            db,
+            &format!(
+                "SELECT format('%I.%I', nspname, {name}) AS name, pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0) AS description
+                 FROM pg_catalog.{catalog}
+                 JOIN pg_catalog.pg_namespace ON pg_namespace.oid = {schema}
+                 WHERE format('%I.%I', nspname, {name}) IN ({})
+                 ORDER BY 1",
+                query::literals(objects.iter().map(|(name, _)| name.as_str()))
+            ),
+        )
+        .await?;
+        for taken in taken {
+            wanted
+                .extend(objects.iter().filter(|(name, _)| *name == taken.name).map(|(_, object)| (*object).to_owned()));
+            found.push(taken.description);
+        }
+    }
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::NameTaken { wanted, found }.into()) }
+}
+
+/// The qualified name of an index, or of a constraint's: it is in the schema of its table.
+fn index_name(object: &str) -> Option<String> {
+    let (name, table) = manifest::on_table(object)?;
+    Some(format!("{}.{name}", table.split_once('.')?.0))
+}
+
+/// The list of migrations is as SeaORM keeps it.
+pub(crate) fn check_list(state: &State) -> Result<(), PreflightError> {
+    let found = state.found();
+    let is_there = |object: &String| {
+        found.get(object.as_str()).is_some_and(|there| Some(&there.definition) == state.expected.get(object))
+    };
+    let mut columns = state
+        .expected
+        .keys()
+        .filter(|object| object.ends_with(" of public.sparc_migrations") && object.starts_with("column "));
+    let exists = found.keys().any(|object| object.split(' ').nth(1) == Some("public.sparc_migrations"));
+    if state.unlisted.is_empty()
+        && (!exists || (found.contains_key("table public.sparc_migrations") && columns.all(is_there)))
+    {
+        Ok(())
+    } else {
+        Err(PreflightError::BrokenList)
+    }
 }
 
 async fn check_platform<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {

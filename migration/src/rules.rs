@@ -46,11 +46,52 @@ pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
 /// Profiles for accounts that were there before us, or that signed up while no trigger made them one.
 pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
+/// A gate for each account, where the table of gates is new.
+pub(crate) const GATES_OF_ACCOUNTS: &str = "INSERT INTO private.account_gates (account_id, is_open)
+SELECT id, closed_at IS NULL
+FROM public.users
+ON CONFLICT DO NOTHING";
+
 const API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
 /// Every statement of the rules, in the order in which they need each other: pure functions that checks call come first.
 pub(crate) fn statements() -> Vec<Statement> {
     [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULTS].into_iter().chain(FILES).flat_map(parse).collect()
+}
+
+/// Every statement that makes the stand-in for the platform's `auth`, besides its table.
+pub(crate) fn stand_in() -> Vec<Statement> {
+    parse(include_str!("../sql/platform/auth.sql"))
+}
+
+/// SQL that sets every counter right as the owner of the tables: triggers are off meanwhile, which otherwise a superuser alone can say
+/// of a session.
+pub(crate) fn recount() -> String {
+    let counting = crate::RECOUNT.replace("SET LOCAL session_replication_role = replica;", "");
+    format!(
+        "DO $do$
+DECLARE
+  enabled text[];
+  statement text;
+BEGIN
+  SELECT coalesce(array_agg(format('ALTER TABLE %s ENABLE TRIGGER %I', tgrelid::regclass, tgname)), '{{}}')
+  INTO enabled
+  FROM pg_trigger
+  WHERE NOT tgisinternal
+    AND tgenabled = 'O'
+    AND tgrelid IN ('public.users'::regclass, 'public.characters', 'public.adventures', 'public.sessions', 'private.account_gates');
+  FOREACH statement IN ARRAY enabled LOOP
+    EXECUTE replace(statement, ' ENABLE TRIGGER ', ' DISABLE TRIGGER ');
+  END LOOP;
+  EXECUTE $recount$
+{counting}
+  $recount$;
+  FOREACH statement IN ARRAY enabled LOOP
+    EXECUTE statement;
+  END LOOP;
+END
+$do$"
+    )
 }
 
 /// Each job's name and command, as the file that schedules them says.

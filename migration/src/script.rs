@@ -2,10 +2,10 @@
 
 use sea_orm_migration::MigrationName;
 
-use crate::{
-    m20261101_000001_platform as platform, m20261101_000002_tables as tables, manifest, query,
-    rules::{self},
-};
+use crate::{m20261101_000001_platform as platform, m20261101_000002_tables as tables, query, record, rules};
+
+/// Releases that differ in the third number alone share a schema.
+pub(crate) const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
 /// Each migration's SQL, by name.
 fn structure() -> Vec<(String, Vec<String>)> {
@@ -38,34 +38,8 @@ VALUES ({}, extract(epoch FROM now())::bigint)",
 pub(crate) fn rules() -> Vec<String> {
     let mut sql = rules::install();
     sql.extend([rules::BACKFILL.to_owned(), rules::JOBS.to_owned()]);
-    sql.extend(record());
+    sql.extend(record::remember());
     sql
-}
-
-/// SQL that remembers what was made.
-pub(crate) fn record() -> [String; 2] {
-    let objects = objects().join("\n");
-    [
-        format!(
-            "INSERT INTO private.sparc_record (name, value)
-VALUES ('version', '{}'), ('objects', {})
-ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            env!("CARGO_PKG_VERSION"),
-            query::literal(&objects)
-        ),
-        "INSERT INTO private.sparc_record (name, value)
-SELECT 'jobs', 'scheduled'
-FROM pg_catalog.pg_extension
-WHERE extname = 'pg_cron'
-ON CONFLICT (name) DO NOTHING"
-            .to_owned(),
-    ]
-}
-
-/// What a later version may drop when it no longer has it.
-pub(crate) fn objects() -> Vec<String> {
-    let is_rule = |object: &String| matches!(manifest::kind(object), "function" | "trigger" | "policy" | "view");
-    manifest::carried().into_keys().filter(is_rule).collect()
 }
 
 /// Statements as one transaction for `psql`.

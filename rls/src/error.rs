@@ -48,6 +48,9 @@ pub enum Error {
         /// What is wrong, and what must be.
         reason: String,
     },
+    /// A pool could not make its first connection.
+    #[error(transparent)]
+    Connect(#[from] crate::ConnectError),
     /// The connection was lost before the commit was sent. Nothing was committed.
     #[error("the connection to the database was lost before the commit; nothing was committed")]
     ConnectionLost(#[source] DbErr),
@@ -77,6 +80,7 @@ impl Error {
             Self::PoolTimeout => "pool_timeout",
             Self::PoolClosed => "pool_closed",
             Self::Misconfigured { .. } => "misconfigured",
+            Self::Connect(_) => "connect_failed",
             Self::ConnectionLost(_) => "connection_lost",
             Self::CommitUnknown(_) => "commit_unknown",
             Self::Database(_) => "database",
@@ -138,7 +142,8 @@ fn from_text(text: String) -> Error {
         "deadline_exceeded" => Error::DeadlineExceeded,
         "pool_timeout" => Error::PoolTimeout,
         "pool_closed" => Error::PoolClosed,
-        "misconfigured" => Error::Misconfigured { reason: detail.to_owned() },
+        // Its parts do not travel; its sentence does.
+        "misconfigured" | "connect_failed" => Error::Misconfigured { reason: detail.to_owned() },
         "connection_lost" => Error::ConnectionLost(source()),
         "commit_unknown" => Error::CommitUnknown(source()),
         _ => Error::Database(DbErr::Custom(text)),

@@ -1,8 +1,11 @@
 //! The migrations as a library: up and down, alone and at once, on plain PostgreSQL and on a platform like Supabase.
 
 mod drift;
+mod kinds;
+mod lists;
 mod operators;
 mod poolers;
+mod renamed;
 mod scripts;
 mod tls;
 
