@@ -135,6 +135,15 @@ impl State {
                 [&rename.object, &rename.now].iter().any(|renamed| renamed.strip_prefix("table ") == Some(table))
             })
         };
+        // What refers to a renamed table or type prints its new name, and is as it must be once that has the old one.
+        let under_old_names = |definition: &str| {
+            renames.iter().fold(definition.to_owned(), |definition, rename| {
+                match (rename.now.split_once(' '), rename.object.split_once(' ')) {
+                    (Some(("table" | "type", now)), Some((_, name))) => definition.replace(now, name),
+                    _ => definition,
+                }
+            })
+        };
         let difference = |object: &str, found: Option<&Found>, expected: Option<&String>| Difference {
             object: object.to_owned(),
             found: found.map(|found| found.definition.clone()),
@@ -150,7 +159,9 @@ impl State {
         }
         for (object, expected) in &self.expected {
             let there = found.get(object.as_str()).copied();
-            if there.is_some_and(|there| there.definition == *expected) {
+            if there
+                .is_some_and(|there| there.definition == *expected || under_old_names(&there.definition) == *expected)
+            {
                 continue;
             }
             if there.is_none() && self.is_operators_choice(object, &found) {

@@ -59,7 +59,8 @@ impl Place {
                    WHERE nspname = 'cron' AND has_schema_privilege(oid, 'USAGE')
                  ) AS has_cron,
                to_regnamespace('private') IS NULL
-                 OR obj_description(to_regnamespace('private'), 'pg_namespace') LIKE 'made by sparc%' AS has_own_private",
+                 OR coalesce(obj_description(to_regnamespace('private'), 'pg_namespace'), '') LIKE 'made by sparc%'
+                 AS has_own_private",
         )
         .await?;
         // Marks and schemas can be lost; what is recorded is known all the same.

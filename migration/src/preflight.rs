@@ -295,6 +295,12 @@ pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
     for (catalog, schema, name, objects) in
         [("pg_class", "relnamespace", "relname", relations), ("pg_type", "typnamespace", "typname", types)]
     {
+        // The two are called types by PostgreSQL: say what kind the other is.
+        let note = if catalog == "pg_type" {
+            " || CASE typtype WHEN 'd' THEN ' (a domain)' WHEN 'c' THEN ' (the rows of a relation)' ELSE '' END"
+        } else {
+            ""
+        };
         if objects.is_empty() {
             continue;
         }
@@ -306,7 +312,7 @@ pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
         let taken: Vec<Taken> = query::all(
             db,
             &format!(
-                "SELECT format('%I.%I', nspname, {name}) AS name, pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0) AS description
+                "SELECT format('%I.%I', nspname, {name}) AS name, pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){note} AS description
                  FROM pg_catalog.{catalog}
                  JOIN pg_catalog.pg_namespace ON pg_namespace.oid = {schema}
                  WHERE format('%I.%I', nspname, {name}) IN ({})

@@ -74,7 +74,7 @@ pub(crate) async fn applied<C: ConnectionTrait>(db: &C) -> Result<Applied, DbErr
     if !preflight::can_read(db, "public", "sparc_migrations").await? {
         return Ok(Applied::Unreadable);
     }
-    let rows = "SELECT to_jsonb(row) ->> 'version' AS name, NULL::text AS value
+    let rows = "SELECT btrim(to_jsonb(row) ->> 'version') AS name, NULL::text AS value
                 FROM public.sparc_migrations AS row
                 ORDER BY 1";
     let rows: Vec<Row> = query::all(db, rows).await?;

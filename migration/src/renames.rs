@@ -35,6 +35,13 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
             _ => Vec::new(),
         };
         let [candidate] = candidates[..] else { continue };
+        // Something else has the name meanwhile, and is named by what checks that.
+        let name = object.split_once(' ').map(|(_, name)| name);
+        if matches!(manifest::kind(object), "table" | "sequence" | "type")
+            && found.keys().any(|other| other.split_once(' ').map(|(_, name)| name) == name)
+        {
+            continue;
+        }
         // Two missing objects that look alike: either could be it.
         let is_unique = state
             .expected
@@ -78,7 +85,8 @@ fn by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a Found> {
     state
         .found
         .iter()
-        .filter(|found| found.definition == *definition && place(&found.object) == place(object))
+        .filter(|found| found.definition == *definition)
+        .filter(|found| place(&found.object) == place(object) || is_moved(&found.object, object))
         .filter(|found| !state.is_ours(&found.object))
         .collect()
 }
@@ -92,6 +100,17 @@ fn place(object: &str) -> (&str, &str, &str) {
     }
     let (qualified, arguments) = name.find('(').map_or((name, ""), |at| name.split_at(at));
     (kind, qualified.split_once('.').map_or("", |(schema, _)| schema), arguments)
+}
+
+/// Whether the two differ in the schema alone.
+fn is_moved(found: &str, object: &str) -> bool {
+    let bare = |object: &str| {
+        let (_, name) = object.split_once(' ')?;
+        let (qualified, arguments) = name.find('(').map_or((name, ""), |at| name.split_at(at));
+        Some((qualified.split_once('.')?.1.to_owned(), arguments.to_owned()))
+    };
+    let kind = manifest::kind(object);
+    matches!(kind, "type" | "function" | "sequence") && manifest::kind(found) == kind && bare(found) == bare(object)
 }
 
 fn statement(object: &str, now: &str) -> Option<String> {

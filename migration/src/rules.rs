@@ -79,7 +79,7 @@ BEGIN
   FROM pg_trigger
   WHERE NOT tgisinternal
     AND tgenabled = 'O'
-    AND tgrelid IN ('public.users'::regclass, 'public.characters', 'public.adventures', 'public.sessions', 'private.account_gates');
+    AND tgrelid = ANY ('{{public.users,public.characters,public.adventures,public.sessions,private.account_gates}}'::regclass[]);
   FOREACH statement IN ARRAY enabled LOOP
     EXECUTE replace(statement, ' ENABLE TRIGGER ', ' DISABLE TRIGGER ');
   END LOOP;

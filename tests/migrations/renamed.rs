@@ -21,6 +21,11 @@ const RENAMED: &[(&str, &str, &str)] = &[
         "column join_code of public.sessions",
     ),
     ("ALTER TYPE attribute RENAME TO trait", "type public.attribute", "type public.trait"),
+    (
+        "ALTER FUNCTION private.is_seer(uuid) SET SCHEMA public",
+        "function private.is_seer(uuid)",
+        "function public.is_seer(uuid)",
+    ),
     ("ALTER TYPE session_status SET SCHEMA private", "type public.session_status", "type private.session_status"),
     (
         "ALTER SEQUENCE session_events_seq_seq RENAME TO event_numbers",
@@ -70,8 +75,7 @@ async fn what_was_renamed_is_named_and_gets_its_name_back() {
         let left = check(&owner).await.unwrap();
         assert!(left.is_clean() && left.hints.is_empty(), "{sql}: {left:#?}");
         assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST, "{sql}");
-        let rows =
-            "SELECT display_name || ' ' || is_open FROM public.users JOIN private.account_gates ON account_id = id";
+        let rows = "SELECT display_name || ' ' || is_open FROM public.users JOIN private.account_gates AS gate ON gate.account_id = id";
         assert_eq!(lines(&owner, rows).await, ["ada true"], "{sql}: no row is lost");
     }
 }

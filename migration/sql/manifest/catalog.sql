@@ -417,4 +417,5 @@ WITH
   )
 SELECT object, regexp_replace(definition, '\n\s*', ' ', 'g') AS definition, class, objid::bigint AS objid, subid::integer AS subid
 FROM line
+WHERE definition IS NOT NULL
 ORDER BY object COLLATE "C"

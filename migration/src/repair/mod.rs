@@ -102,7 +102,7 @@ impl Plan {
                 _ => work.changed.push(difference),
             }
         }
-        plan.renew_list_of_migrations(&mut work);
+        plan.renew_lists(&mut work);
         plan.grant_what_was_lost(&mut work);
         plan.structure(&work);
         plan.code(&work);
@@ -157,17 +157,20 @@ impl Plan {
         Ok(again)
     }
 
-    /// The list of migrations is known from the record as well: where a column of it is wrong, the whole is made again.
-    fn renew_list_of_migrations(&mut self, work: &mut Work<'_>) {
-        const LIST: &str = "public.sparc_migrations";
-        let is_of_list = |object: &str| manifest::table_of(object) == Some(LIST);
-        let is_column = |object: &str| object.starts_with("column ") && is_of_list(object);
-        let is_wrong = work.missing.iter().any(|object| is_column(object))
-            || work.changed.iter().any(|difference| is_column(&difference.object));
-        if is_wrong && !work.missing.contains("table public.sparc_migrations") {
-            self.push_about(format!("DROP TABLE {LIST}"), "table public.sparc_migrations", None);
-            work.missing.extend(work.state.expected.keys().filter(|object| is_of_list(object)).cloned());
-            work.changed.retain(|difference| !is_of_list(&difference.object));
+    /// The list of migrations is known from the record, and the record from this program: where a column of one is wrong, the
+    /// whole is made again.
+    fn renew_lists(&mut self, work: &mut Work<'_>) {
+        for list in ["public.sparc_migrations", "private.sparc_record"] {
+            let table = format!("table {list}");
+            let is_of_list = |object: &str| manifest::table_of(object) == Some(list);
+            let is_column = |object: &str| object.starts_with("column ") && is_of_list(object);
+            let is_wrong = work.missing.iter().any(|object| is_column(object))
+                || work.changed.iter().any(|difference| is_column(&difference.object));
+            if is_wrong && !work.missing.contains(&table) {
+                self.push_about(format!("DROP TABLE {list}"), &table, None);
+                work.missing.extend(work.state.expected.keys().filter(|object| is_of_list(object)).cloned());
+                work.changed.retain(|difference| !is_of_list(&difference.object));
+            }
         }
     }
 
