@@ -60,7 +60,7 @@ impl Database {
     /// [`Error::Misconfigured`] where the options allow none.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
         let statements =
-            if options.named_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
+            if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
         Ok(Self::new(open(url, options, None).await?.0, options.deadline, statements))
     }
 
@@ -77,7 +77,7 @@ impl Database {
         question: &'static str,
     ) -> Result<(Self, Option<String>), Error> {
         let statements =
-            if options.named_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
+            if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
         let (pool, answer) = open(url, options, Some(question)).await?;
         Ok((Self::new(pool, options.deadline, statements), answer))
     }
@@ -146,7 +146,7 @@ async fn open(url: &str, options: &Options, question: Option<&'static str>) -> R
     if let (Some(name), None) = (&options.application_name, connect.get_application_name()) {
         connect = connect.application_name(name);
     }
-    if !options.named_statements {
+    if !options.prepared_statements {
         // The driver names them all the same, and remembers none: each transaction begins by forgetting.
         connect = connect.statement_cache_capacity(0);
     }
@@ -180,7 +180,7 @@ pub struct Options {
     /// Whether prepared statements are kept on their connection. On by default; off behind a pooler in transaction mode
     /// that does not follow them (PgBouncer before 1.21): each transaction then begins by deallocating what others
     /// prepared, in the same round trip, and each of its statements takes a second one to be prepared.
-    pub named_statements: bool,
+    pub prepared_statements: bool,
     /// How long a statement may take, as [`IdentityConnection::with_deadline`]. Half a minute by default: a network that
     /// swallows what is sent would else be waited for for ever. `None`: no bound.
     pub deadline: Option<Duration>,
@@ -193,7 +193,7 @@ impl Default for Options {
         Self {
             max_connections: 10,
             acquire_timeout: Duration::from_secs(5),
-            named_statements: true,
+            prepared_statements: true,
             deadline: Some(Duration::from_secs(30)),
             application_name: None,
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{self, MANIFEST, Step, check, connect, sea_orm_migration::MigratorTrait};
-use throwaway::Server;
+use testdb::Server;
 
 use super::{
     Migrator,
