@@ -1,4 +1,4 @@
-//! What of a database is not as this program carries it.
+//! Compares a database with the manifest.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -11,7 +11,7 @@ use crate::{
     renames, rules,
 };
 
-/// One object that is not as this program carries it.
+/// One object that differs from the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Difference {
@@ -37,7 +37,7 @@ impl fmt::Display for Difference {
             (Some(found), None) if object.starts_with("grant ") => {
                 write!(f, "changed: {object}, from nothing to {found}")
             }
-            (_, None) => write!(f, "left over: {object}, which an earlier version made"),
+            (_, None) => write!(f, "left over: {object}, made by an earlier version"),
         }
     }
 }
@@ -46,23 +46,23 @@ impl fmt::Display for Difference {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// Structure that is not applied, by name.
+    /// Names of migrations that are not applied.
     pub pending: Vec<String>,
-    /// What `up` would repair.
+    /// What differs from the manifest: `up` repairs it.
     pub differences: Vec<Difference>,
-    /// What is there besides, and what an operator chose.
+    /// Objects that are not part of the schema, and choices that are the operator's: `up` leaves them alone.
     pub hints: Vec<String>,
 }
 
 impl Report {
-    /// Whether the database is what this program carries.
+    /// Whether every migration is applied and nothing differs.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.pending.is_empty() && self.differences.is_empty()
     }
 }
 
-/// A database, and what this program expects of it.
+/// A database, and what this program expects in it.
 pub(crate) struct State {
     pub(crate) place: Place,
     pub(crate) found: Vec<Found>,
@@ -105,7 +105,7 @@ impl State {
         self.expected.contains_key(object) || self.record.objects.contains(object)
     }
 
-    /// Structure that is still to be applied.
+    /// Migrations that are not applied.
     pub(crate) fn pending(&self) -> Vec<String> {
         let names = record::known();
         match &self.applied {
@@ -165,7 +165,7 @@ impl State {
                 continue;
             }
             if there.is_none() && self.is_operators_choice(object, &found) {
-                report.hints.push(format!("{object} is not there; that is the operator's choice"));
+                report.hints.push(format!("{object} is missing, which is the operator's choice"));
             } else if !is_elsewhere(object) || renames.iter().any(|rename| rename.object == *object) {
                 report.differences.push(difference(object, there, Some(expected)));
             }
@@ -178,7 +178,7 @@ impl State {
             if self.record.objects.contains(object) || self.is_privilege_on_ours(object) {
                 report.differences.push(difference(object, Some(there), None));
             } else if self.is_worth_a_hint(object) && !renames.iter().any(|rename| rename.now == *object) {
-                report.hints.push(format!("{object} is not part of the schema, and is left alone"));
+                report.hints.push(format!("{object} is not part of the schema; it is left alone"));
             }
         }
         report

@@ -1,4 +1,4 @@
-//! What must be so before anything is changed, and the sentence that says so when it is not.
+//! What must hold before anything is changed, and the messages for when it does not.
 
 use sea_orm_migration::{MigratorTrait, prelude::*, sea_orm::FromQueryResult};
 
@@ -10,22 +10,22 @@ use crate::{
     record,
 };
 
-/// Why the database is not touched, as one sentence with what to do about it.
+/// Why a command changed nothing: one sentence with the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PreflightError {
     /// A server before 15.
-    #[error("PostgreSQL {found} is too old: the schema needs version 15 or newer, so upgrade the server.")]
+    #[error("PostgreSQL {found} is too old: upgrade the server to version 15 or newer.")]
     ServerTooOld {
         /// Version of the server.
         found: String,
     },
-    /// A standby, which nobody can write to.
+    /// A standby, which accepts no writes.
     #[error("This server is a read-only standby: give the address of the primary.")]
     Standby,
-    /// Privileges that the role does not have.
+    /// Privileges that the role lacks.
     #[error(
-        "Role \"{role}\" lacks {}: grant that, or migrate as a role that has it.",
+        "Role \"{role}\" lacks {}: grant what is missing, or connect as a role that has it.",
         missing.join(" and ")
     )]
     MissingPrivileges {
@@ -34,10 +34,10 @@ pub enum PreflightError {
         /// Each privilege, as PostgreSQL calls it, and on what.
         missing: Vec<String>,
     },
-    /// Objects of our names that somebody else made, or of which the record was lost.
+    /// Objects with our names that these migrations did not make, or whose record was lost.
     #[error(
-        "The database holds {} already, and no record that these migrations made it: migrate another database, or rename \
-         or drop what is there.",
+        "The database already has {}, and no record that these migrations made it: use another database, or rename or \
+         drop what is there.",
         found.join(", ")
     )]
     NameCollision {
@@ -46,7 +46,8 @@ pub enum PreflightError {
     },
     /// Names that missing objects of ours need, and others have.
     #[error(
-        "{} must be made, and {} has that name: rename or drop it, and run up again; nothing was changed.",
+        "{} is missing and cannot be created, because its name is taken by {}: rename or drop that, and run up again; nothing was \
+         changed.",
         wanted.join(", "),
         found.join(", ")
     )]
@@ -64,7 +65,7 @@ pub enum PreflightError {
     BrokenList,
     /// Migrations of a newer version of this program.
     #[error(
-        "The database was migrated by {database} of this program, which has {} that version {} does not know: run \
+        "The database was migrated by {database} of this program, with {}, which version {} does not know: run \
          {database}, or give the address of another database.",
         found.join(", "),
         env!("CARGO_PKG_VERSION")
@@ -75,7 +76,7 @@ pub enum PreflightError {
         /// The version that the database records.
         database: String,
     },
-    /// Rules of a newer version of this program: this one would undo them.
+    /// The schema of a newer version of this program, which this one would downgrade.
     #[error(
         "The database was migrated by version {database} of this program, and differs from version {}: run version \
          {database} or newer; nothing was changed.",
@@ -86,16 +87,14 @@ pub enum PreflightError {
         database: String,
     },
     /// A schema `auth` that is not the platform's.
-    #[error(
-        "Schema \"auth\" is there without {missing}: migrate a Supabase database, or one without a schema \"auth\"."
-    )]
+    #[error("Schema \"auth\" exists without {missing}: use a Supabase database, or one without a schema \"auth\".")]
     IncompleteAuthSchema {
         /// What the platform has and this database has not.
         missing: String,
     },
     /// Objects of ours that another role owns.
     #[error(
-        "{} belong to a role that \"{role}\" is no member of: migrate as their owner, or let an administrator make \
+        "Role \"{role}\" is not a member of the role that owns {}: connect as their owner, or let an administrator make \
          \"{role}\" the owner (ALTER ... OWNER TO).",
         found.join(", ")
     )]
@@ -105,10 +104,10 @@ pub enum PreflightError {
         /// Each object, with its owner.
         found: Vec<String>,
     },
-    /// Objects of an operator's that would go with ours.
+    /// An operator's objects that would be dropped together with ours.
     #[error(
-        "These are not ours and depend on what would be dropped: {}. Drop them first, or change them so that they do \
-         not; nothing was changed.",
+        "These objects are not part of the schema and depend on what would be dropped: {}. Drop or change them first; \
+         nothing was changed.",
         found.join(", ")
     )]
     Dependents {
@@ -117,21 +116,23 @@ pub enum PreflightError {
     },
     /// A lock that others hold.
     #[error(
-        "A lock that is needed here is held by another session ({holders}): end its transaction, and run it again; nothing was changed."
+        "Another database session holds a lock that this command needs ({holders}): end its transaction, and run the command \
+         again; nothing was changed."
     )]
     Locked {
         /// Each session, and the table.
         holders: String,
     },
-    /// What `up` cannot put right.
-    #[error("{}: this is not repaired by itself, so put it right by hand; nothing was changed.", found.join("; "))]
+    /// Differences that `up` cannot repair.
+    #[error("up cannot repair this: {}. Correct it by hand, and run up again; nothing was changed.", found.join("; "))]
     NotRepairable {
         /// Each difference.
         found: Vec<String>,
     },
     /// A repair that the database refuses.
     #[error(
-        "{object} cannot be put right, because the database refuses it ({reason}): correct that by hand, and run up again; nothing was changed."
+        "up cannot repair {object}, because the database refuses it ({reason}): correct that by hand, and run up again; nothing was \
+         changed."
     )]
     RepairRefused {
         /// The object.
@@ -141,8 +142,8 @@ pub enum PreflightError {
     },
     /// A column was dropped, and its values with it.
     #[error(
-        "{object} is gone, and with it the values of {rows} rows, which must have one: restore them from a backup, or add the \
-         column and its values by hand, and run up again; nothing was changed."
+        "{object} is missing, and with it the values of {rows} rows, which may not be NULL: restore them from a backup, or add \
+         the column with its values by hand, and run up again; nothing was changed."
     )]
     ValuesLost {
         /// The column.
@@ -152,7 +153,8 @@ pub enum PreflightError {
     },
     /// Rows that a missing constraint or unique index does not permit.
     #[error(
-        "{object} cannot be made again while rows of {table} break it: {rows}. Put those right, and run it again; nothing was changed."
+        "{object} cannot be created again, because rows of {table} violate it: {rows}. Correct those rows, and run up again; \
+         nothing was changed."
     )]
     RowsInTheWay {
         /// The constraint or index.
@@ -207,7 +209,7 @@ pub(crate) async fn has_record<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr
     .await
 }
 
-/// No migration is applied that this program does not know.
+/// This program knows every migration that is applied.
 pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(), PreflightError> {
     let known = record::known();
     let found: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
@@ -220,7 +222,7 @@ pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(
     Err(PreflightError::UnknownMigrations { found, database })
 }
 
-/// The rules that differ are not those of a newer program.
+/// No newer version of this program migrated the database.
 pub(crate) fn check_not_newer(state: &State) -> Result<(), PreflightError> {
     let numbers = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
     match &state.record.version {
@@ -231,7 +233,7 @@ pub(crate) fn check_not_newer(state: &State) -> Result<(), PreflightError> {
     }
 }
 
-/// Whatever is still to be changed can be changed here, by this role.
+/// The server and the role permit the changes that are to be made.
 pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     let server: Server = one(
         db,
@@ -402,7 +404,7 @@ fn without_arguments(object: &str) -> String {
     object.split('(').next().unwrap_or_default().to_owned()
 }
 
-/// What is there of ours is the role's to alter.
+/// The role may alter every object of ours.
 async fn check_owner<C: ConnectionTrait>(db: &C, state: &State, role: String) -> Result<(), DbErr> {
     let mut queries = Vec::new();
     for (class, owner) in [("pg_class", "relowner"), ("pg_proc", "proowner"), ("pg_type", "typowner")] {

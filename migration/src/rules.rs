@@ -1,4 +1,4 @@
-//! The rules: functions, triggers, policies, views and privileges, as the files under `sql/` have them, and nowhere else.
+//! Functions, triggers, policies, views and privileges: the files under `sql/`, which are the only copy.
 
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
 
@@ -7,7 +7,7 @@ use crate::{
     tables,
 };
 
-/// One file per table, after what they share; then who may do what.
+/// Functions and triggers, one file per table after the shared ones; then policies and grants.
 const FILES: [&str; 26] = [
     include_str!("../sql/triggers/shared.sql"),
     include_str!("../sql/triggers/users.sql"),
@@ -37,13 +37,13 @@ const FILES: [&str; 26] = [
     include_str!("../sql/policies/functions.sql"),
 ];
 
-/// Adds the four tables to the platform's publication; once, and then membership is the operator's.
+/// Adds four tables to the platform's publication, once; afterwards membership is the operator's choice.
 pub(crate) const PUBLICATION: &str = include_str!("../sql/publication/up.sql");
 
-/// Schedules the jobs where `pg_cron` is installed; once, and then the schedules are the operator's.
+/// Schedules the jobs where `pg_cron` is installed, once; afterwards the schedules are the operator's choice.
 pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
 
-/// Profiles for accounts that were there before us, or that signed up while no trigger made them one.
+/// Backfills profiles of accounts that existed before the schema, or that signed up while a trigger was missing.
 pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
 /// A gate for each account, where the table of gates is new.
@@ -54,7 +54,7 @@ ON CONFLICT DO NOTHING";
 
 const API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
-/// Every statement of the rules, in the order in which they need each other: pure functions that checks call come first.
+/// Every statement of these files, in order of dependency: functions that check constraints call come first.
 pub(crate) fn statements() -> Vec<Statement> {
     [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULTS].into_iter().chain(FILES).flat_map(parse).collect()
 }
@@ -105,8 +105,7 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
         .collect()
 }
 
-/// SQL that makes all rules, on tables that have none or older ones: everything is created or replaced, closed, and then
-/// opened as the files say.
+/// SQL that creates or replaces everything, revokes all privileges on it, and then grants what the files say.
 pub(crate) fn install() -> Vec<String> {
     let (privileges, made): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);
@@ -122,7 +121,7 @@ pub(crate) fn install() -> Vec<String> {
     sql
 }
 
-/// Default privileges give every new function and view to PUBLIC or to the API's roles.
+/// Revokes what default privileges give PUBLIC or the API's roles on every new function and view.
 pub(crate) fn revoke_defaults(made: &[Statement]) -> String {
     let mut functions = Vec::new();
     let mut sql = String::new();
@@ -155,7 +154,7 @@ $$",
     )
 }
 
-/// Takes the jobs off their schedule again.
+/// Unschedules the jobs.
 pub(crate) fn unschedule() -> String {
     let names: Vec<String> = jobs().into_iter().map(|(name, _)| format!("'{name}'")).collect();
     format!(

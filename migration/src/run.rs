@@ -1,4 +1,4 @@
-//! The commands, each one transaction.
+//! The commands. Each is one transaction.
 
 use sea_orm_migration::{
     MigrationTrait, MigratorTrait, SchemaManagerConnection, async_trait,
@@ -22,13 +22,13 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Command {
-    /// Apply so many pending migrations, or all and the rules.
+    /// Apply this many pending migrations, or all, and repair what differs.
     Up(Option<u32>),
-    /// Undo so many applied migrations, the last first, or all.
+    /// Undo this many applied migrations, the last first, or all.
     Down(Option<u32>),
-    /// Undo all, and forget that there were any.
+    /// Undo all migrations, and drop the list of them.
     Reset,
-    /// Undo all, then apply all.
+    /// Undo all migrations, then apply all.
     Refresh,
 }
 
@@ -40,21 +40,21 @@ pub enum Step {
     Applied(String),
     /// A migration was undone, by name.
     Undone(String),
-    /// All rules were made, so many.
+    /// All functions, triggers, policies and views were created: how many.
     Installed(usize),
-    /// An object that somebody had renamed, and the name that it has again.
+    /// An object that had been renamed, and the name that it was given back.
     Renamed(String, String),
-    /// An object that was missing was made again.
+    /// A missing object was created.
     Created(String),
-    /// An object was made as it must be.
+    /// An object was altered to its definition in the manifest.
     Changed(String),
     /// An object that is no longer part of the schema was dropped.
     Dropped(String),
 }
 
-/// One migrator at a time: whoever comes second waits, and looks at the database after the first is done. The number is
-/// arbitrary and ours alone ("SPARC" in ASCII). A role's own limits do not end a migration; a table that somebody holds is
-/// waited for no longer than ten seconds, because everybody else would queue behind.
+/// Migrators run one at a time: a second one waits, and reads the database after the first has finished. The number is
+/// arbitrary and ours alone ("SPARC" in ASCII). Timeouts of the role do not apply to a migration. A lock on a table is waited
+/// for ten seconds at most, because every later statement on that table queues behind it.
 const LOCK: &str = "SET LOCAL search_path = public;
      SET LOCAL statement_timeout = 0;
      SET LOCAL idle_in_transaction_session_timeout = 0;
@@ -64,11 +64,11 @@ const LOCK: &str = "SET LOCAL search_path = public;
      SELECT pg_catalog.pg_advisory_xact_lock(358434263618);
      SET LOCAL lock_timeout = '10s'";
 
-/// Does what `command` says, alone on this database and in one transaction, and tells each change.
+/// Runs the command in one transaction, with no other migrator at work, and returns each change.
 ///
 /// # Errors
 ///
-/// [`DbErr::Migration`] with the sentence of a [`PreflightError`]; else what the database said. Nothing is changed.
+/// [`DbErr::Migration`] with the sentence of a [`PreflightError`]; otherwise the error of the database. Nothing is changed.
 pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<Step>, DbErr> {
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut about = None;
@@ -160,11 +160,11 @@ pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State
     Ok(state)
 }
 
-/// How many accounts the database holds: what `down` would take away.
+/// How many accounts the database has, whose data `down` would delete.
 ///
 /// # Errors
 ///
-/// What the database said.
+/// The error of the database.
 pub async fn accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     #[derive(FromQueryResult)]
     struct Count {
@@ -185,7 +185,7 @@ pub async fn accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     Ok(accounts)
 }
 
-/// Whether the connection is one of [`connect::connect`]'s, whose prepared statements are nobody else's.
+/// Whether [`connect::connect`] made the connection, so that no other program's prepared statements are on it.
 fn is_own(db: &SchemaManagerConnection<'_>) -> bool {
     match db {
         SchemaManagerConnection::Connection(pool) => {
@@ -322,7 +322,7 @@ async fn rename_back(
     State::read(db).await
 }
 
-/// A newer version with the same rules is remembered all the same.
+/// Records the version of this program, if nothing else was to be changed.
 async fn remember(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
     let is_known = !state.record.is_readable
         || (state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
@@ -330,7 +330,7 @@ async fn remember(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> 
     if is_known { Ok(()) } else { rules::execute_all(db, &record::remember()).await }
 }
 
-/// What was repaired is as it must be now.
+/// Nothing differs any more.
 async fn verify(db: &DatabaseTransaction) -> Result<(), DbErr> {
     let left = State::read(db).await?.report().differences;
     if left.is_empty() {
@@ -387,7 +387,7 @@ const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesc
          OR (locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = 358434263618))
      ORDER BY 1";
 
-/// Says which rows or which lock were in the way, where that can still be seen.
+/// Replaces the database's message by one that names the rows or the lock in the way, where they can be found.
 async fn explain(db: &SchemaManagerConnection<'_>, about: Option<About>, error: DbErr) -> DbErr {
     if failure::sqlstate(&error).as_deref() == Some("55P03") {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
@@ -414,7 +414,7 @@ fn is_violation(error: &DbErr) -> bool {
         || failure::sqlstate(error).is_some_and(|code| code.starts_with("23"))
 }
 
-/// SeaORM's own commands over the same migrations, for what [`Migrator`] wraps around them.
+/// SeaORM's own commands over the same migrations, which [`Migrator`] calls.
 struct Inner;
 
 #[async_trait::async_trait]
@@ -428,17 +428,17 @@ impl MigratorTrait for Inner {
     }
 }
 
-/// What is applied, what is not, and whether the rest is as it must be.
+/// Which migrations are applied, and what differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Each migration by name, and whether it is applied.
+    /// Name of each migration, and whether it is applied.
     pub migrations: Vec<(String, bool)>,
-    /// What a check found.
+    /// The report of a check.
     pub report: Report,
 }
 
-/// Tells what is applied.
+/// Reads which migrations are applied.
 ///
 /// # Errors
 ///

@@ -12,7 +12,7 @@ fn structure() -> Vec<(String, Vec<String>)> {
     vec![(platform::Migration.name().to_owned(), platform::up()), (tables::Migration.name().to_owned(), tables::up())]
 }
 
-/// SQL that applies the pending migrations, then all rules, and records both.
+/// SQL that applies the pending migrations, then creates all rules, and records both.
 pub(crate) fn install(pending: &[String]) -> Vec<String> {
     let mut sql = vec![
         "SET LOCAL search_path = public".to_owned(),
@@ -34,7 +34,7 @@ VALUES ({}, extract(epoch FROM now())::bigint)",
     sql
 }
 
-/// SQL that makes all rules and what goes with them, once the tables are there.
+/// SQL for everything that follows the tables: rules, backfill, jobs, and the record.
 pub(crate) fn rules() -> Vec<String> {
     let mut sql = rules::install();
     sql.extend([rules::BACKFILL.to_owned(), rules::JOBS.to_owned()]);
@@ -61,8 +61,8 @@ pub(crate) fn transaction(statements: &[String]) -> String {
     text
 }
 
-/// The whole schema as one script: for `psql -f`, and as a file of `supabase/migrations`. It records what it applied, so
-/// `up`, `check` and `status` accept the result. A database that has the schema refuses it.
+/// The whole schema as one script, for `psql -f` or as a file of `supabase/migrations`. It records what it applied, so that
+/// `up`, `check` and `status` accept the result, and fails on a database that already has the schema.
 #[must_use]
 pub fn sql() -> String {
     let names: Vec<String> = structure().into_iter().map(|(name, _)| name).collect();

@@ -162,7 +162,7 @@ async fn a_name_that_something_else_has_is_said_so() {
         let sentence =
             refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
         assert!(
-            sentence.contains(wanted) && sentence.contains(found) && sentence.contains("rename or drop"),
+            sentence.contains(wanted) && sentence.contains(found) && sentence.contains("rename or drop that"),
             "{sql}: {sentence}"
         );
         assert_eq!(catalog(&owner).await, before, "{sql}");
