@@ -57,6 +57,26 @@ pub enum PreflightError {
         /// Each object that has its name, as PostgreSQL describes it.
         found: Vec<String>,
     },
+    /// Tables or columns that were renamed crosswise.
+    #[error(
+        "Names were mixed up: {}. Give each its own name back by hand (ALTER TABLE ... RENAME), and run up again; nothing was \
+         changed.",
+        found.join("; ")
+    )]
+    MixedUp {
+        /// Each object, and what it is by its comment.
+        found: Vec<String>,
+    },
+    /// Missing tables that seem to be in another schema.
+    #[error(
+        "Tables of ours seem to have been moved: {}. Move them back (ALTER TABLE ... SET SCHEMA), or, if they are copies, drop \
+         their comments, and run up again; nothing was changed.",
+        found.join(", ")
+    )]
+    MovedAway {
+        /// Each table, as PostgreSQL describes it.
+        found: Vec<String>,
+    },
     /// `sparc_migrations` is not the list of migrations any more.
     #[error(
         "public.sparc_migrations is not the list of applied migrations (columns version and applied_at, one row for each \
@@ -269,6 +289,38 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         }
     }
     check_owner(db, state, server.role).await
+}
+
+/// No missing table is in a schema that is not looked at, under its comment.
+pub(crate) async fn check_not_elsewhere<C: ConnectionTrait>(
+    db: &C,
+    state: &State,
+    missing: &[&str],
+) -> Result<(), DbErr> {
+    let comments: Vec<&str> = missing
+        .iter()
+        .filter(|object| manifest::kind(object) == "table")
+        .filter_map(|object| state.expected.get(&format!("comment on {object}")))
+        .map(String::as_str)
+        .collect();
+    if comments.is_empty() {
+        return Ok(());
+    }
+    let found = list(
+        db,
+        &format!(
+            "SELECT pg_describe_object('pg_class'::regclass, pg_class.oid, 0) AS name
+             FROM pg_catalog.pg_class
+             JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+             WHERE relkind IN ('r', 'p')
+               AND nspname NOT IN ('public', 'private')
+               AND obj_description(pg_class.oid, 'pg_class') IN ({})
+             ORDER BY 1",
+            query::literals(comments)
+        ),
+    )
+    .await?;
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::MovedAway { found }.into()) }
 }
 
 /// No other object has the name of one that is to be made again.

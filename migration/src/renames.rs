@@ -21,6 +21,10 @@ pub(crate) struct Rename {
 
 /// Every object of ours that was renamed, as far as that is certain.
 pub(crate) fn find(state: &State) -> Vec<Rename> {
+    // Nothing is certain then, and the repair says so.
+    if !mixed_up(state).is_empty() {
+        return Vec::new();
+    }
     let found = state.found();
     let is_missing = |object: &&String| !found.contains_key(object.as_str());
     let mut renames = Vec::new();
@@ -57,6 +61,25 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
         }
     }
     renames
+}
+
+/// Tables and columns that bear the name of one of ours and the comment of another, which is missing: to repair them as what they are
+/// called would mix up their rows.
+pub(crate) fn mixed_up(state: &State) -> Vec<String> {
+    let found = state.found();
+    let mut mixed = Vec::new();
+    for (object, comment) in &state.expected {
+        let Some(named) = object.strip_prefix("comment on ") else { continue };
+        let Some(there) = found.get(object.as_str()).filter(|there| there.definition != *comment) else { continue };
+        let other = state.expected.iter().find_map(|(other, comment)| {
+            let other = other.strip_prefix("comment on ")?;
+            let is_like = manifest::kind(other) == manifest::kind(named)
+                && (manifest::kind(named) == "table" || manifest::table_of(other) == manifest::table_of(named));
+            (is_like && *comment == there.definition && !found.contains_key(other)).then_some(other)
+        });
+        mixed.extend(other.map(|other| format!("{named} is {other}, by its comment, which is missing")));
+    }
+    mixed
 }
 
 /// Objects of the kind, not ours by name, that bear the comment of the missing one.
@@ -127,12 +150,11 @@ fn statement(object: &str, now: &str) -> Option<String> {
         return Some(format!("ALTER SCHEMA {current} RENAME TO {name}"));
     }
     let bare = name.split('(').next()?.rsplit_once('.')?.1;
-    let (schema, name_now) = current.split('(').next()?.split_once('.')?;
-    let is_moved = !name.starts_with(&format!("{schema}."));
-    if is_moved {
-        // Moved into another schema, under its own name or not: back, and then renamed by the next look.
+    let (schema, _) = current.split('(').next()?.split_once('.')?;
+    if !name.starts_with(&format!("{schema}.")) {
+        // Back into its schema first; its name is seen to after that.
         let target = name.split_once('.')?.0;
-        return (name_now == bare).then(|| format!("ALTER {kind} {current} SET SCHEMA {target}"));
+        return Some(format!("ALTER {kind} {current} SET SCHEMA {target}"));
     }
     Some(format!("ALTER {kind} {current} RENAME TO {bare}"))
 }

@@ -81,6 +81,9 @@ pub async fn open(
     for attempt in attempts {
         match once(&attempt, timeout).await {
             Ok(connection) => return Ok((connection, attempt)),
+            // The error that it answered comes again in words, now that TLS is not asked for.
+            Err(sqlx::Error::Protocol(text))
+                if matches!(attempt.get_ssl_mode(), PgSslMode::Prefer) && text.contains(ERROR_INSTEAD_OF_TLS) => {}
             // The first reason says more than that of the second attempt.
             Err(error) if reason.is_none() && depends_on_tls(&error) => reason = Some(error),
             Err(error) => return Err(explain_in(options, reason.as_ref().unwrap_or(&error), timeout)),
@@ -101,13 +104,14 @@ async fn once(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnect
     tokio::time::timeout(timeout, PgConnection::connect_with(options)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
+/// What the driver says of a server that answers a request for TLS with an error, such as that it has no connection left.
+const ERROR_INSTEAD_OF_TLS: &str = "SSLRequest: 0x45";
+
 /// Whether the attempt may have failed for its having, or not having, TLS.
 fn depends_on_tls(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => is_tls(&error.to_string()),
         sqlx::Error::Tls(_) => true,
-        // A server that cannot serve another connection answers a request for TLS with its error.
-        sqlx::Error::Protocol(text) => text.contains("SSLRequest: 0x45"),
         other => is_refused(other),
     }
 }

@@ -232,21 +232,14 @@ pub enum Error {
         /// What is wrong, and what must be.
         reason: String,
     },
-    /// [`Sparc::connect`](crate::Sparc::connect) got no connection: its text names the cause and what to do. Code
-    /// `connect_failed`.
+    /// No connection at start: the text names the cause and what to do. Code `connect_failed`.
     #[error(transparent)]
     ConnectFailed(rls::ConnectError),
     /// The database has no SPARC schema: migrate it first. Code `schema_missing`.
-    #[error(
-        "the database has no SPARC schema: run `cargo run -p migration -- up` on it, or give the address of the database \
-         that has it"
-    )]
+    #[error("the database has no SPARC schema: run `cargo run -p migration -- up`, or correct the address")]
     SchemaMissing,
     /// The schema of the database is older than this version needs, or its migration is unfinished. Code `schema_outdated`.
-    #[error(
-        "the schema of the database is {found}, and this service needs {needed}: run `cargo run -p migration -- up` with \
-         that version on it"
-    )]
+    #[error("the database's schema is {found}, this service needs {needed}: run `cargo run -p migration -- up`")]
     SchemaOutdated {
         /// What the database has.
         found: String,

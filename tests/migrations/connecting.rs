@@ -26,15 +26,22 @@ async fn said(url: &str) -> String {
     program
 }
 
-/// A listener that answers whatever it is sent with `answer`, and closes.
+/// A listener that answers whatever it is sent with `answer`, and closes; one that speaks PostgreSQL's protocol declines TLS first.
 fn answering(answer: Vec<u8>) -> String {
+    /// Length and code of a request for TLS.
+    const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+    let is_postgres = answer.first() == Some(&b'E');
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { break };
-            let mut asked = [0; 8];
-            let _ = stream.read(&mut asked);
+            let mut asked = [0; 1024];
+            let length = stream.read(&mut asked).unwrap_or_default();
+            if is_postgres && asked[..length] == TLS_REQUEST {
+                let _ = stream.write_all(b"N");
+                let _ = stream.read(&mut asked);
+            }
             let _ = stream.write_all(&answer);
         }
     });

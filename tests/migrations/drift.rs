@@ -64,6 +64,10 @@ async fn what_an_operator_made_is_a_hint_and_stays() {
              CREATE FUNCTION private.support() RETURNS int LANGUAGE sql AS 'SELECT 1';
              CREATE FUNCTION support() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
              CREATE TRIGGER support BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION support();
+             CREATE RULE support AS ON DELETE TO creatures WHERE OLD.armor > 100 DO INSTEAD NOTHING;
+             ALTER TABLE users SET (fillfactor = 90);
+             ALTER TABLE users ALTER bio SET STATISTICS 500;
+             CREATE STATISTICS support (dependencies) ON seer_id, adventure_id FROM sessions;
              CREATE TABLE support (id int);
              GRANT SELECT ON support TO anon;
              DROP POLICY \"Users can update own profile\" ON users",
@@ -79,6 +83,10 @@ async fn what_an_operator_made_is_a_hint_and_stays() {
         "column support_note of public.users",
         "trigger support on public.users",
         "function private.support()",
+        "rule support on public.creatures",
+        "setting fillfactor of public.users",
+        "statistics of column bio of public.users",
+        "statistics public.support on public.sessions",
     ] {
         assert!(report.hints.iter().any(|hint| hint.starts_with(object)), "{object}: {report:#?}");
     }

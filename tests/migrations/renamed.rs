@@ -13,6 +13,11 @@ const RENAMED: &[(&str, &str, &str)] = &[
     ("ALTER TABLE creatures RENAME TO beasts", "table public.creatures", "table public.beasts"),
     ("ALTER TABLE users RENAME TO people", "table public.users", "table public.people"),
     ("ALTER TABLE dice_rolls SET SCHEMA private", "table public.dice_rolls", "table private.dice_rolls"),
+    (
+        "ALTER TABLE archived_sessions RENAME TO sessions_archive; ALTER TABLE sessions_archive SET SCHEMA private",
+        "table public.archived_sessions",
+        "table private.sessions_archive",
+    ),
     ("ALTER TABLE private.account_gates RENAME TO gates", "table private.account_gates", "table private.gates"),
     ("ALTER TABLE users RENAME bio TO about", "column bio of public.users", "column about of public.users"),
     (
@@ -165,6 +170,32 @@ async fn a_name_that_something_else_has_is_said_so() {
             sentence.contains(wanted) && sentence.contains(found) && sentence.contains("rename or drop that"),
             "{sql}: {sentence}"
         );
+        assert_eq!(catalog(&owner).await, before, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn names_that_were_mixed_up_and_tables_that_were_moved_away_are_said_so() {
+    for (sql, named) in [
+        (
+            "ALTER TABLE users RENAME display_name TO name; ALTER TABLE users RENAME bio TO display_name",
+            "column display_name of public.users is column bio of public.users",
+        ),
+        (
+            "ALTER TABLE characters RENAME TO people; ALTER TABLE creatures RENAME TO characters",
+            "table public.characters is table public.creatures",
+        ),
+        ("CREATE SCHEMA backup; ALTER TABLE creatures SET SCHEMA backup", "table backup.creatures"),
+        ("ALTER SCHEMA public RENAME TO before; CREATE SCHEMA public", "table before.users"),
+    ] {
+        let (_database, owner, administrator) = migrated().await;
+        let breaker = if sql.contains("SCHEMA public") { &administrator } else { &owner };
+        breaker.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
+        assert!(!check(&owner).await.unwrap().is_clean(), "{sql}");
+        let before = catalog(&owner).await;
+        let sentence =
+            refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+        assert!(sentence.contains(named), "{sql}: {sentence}");
         assert_eq!(catalog(&owner).await, before, "{sql}");
     }
 }

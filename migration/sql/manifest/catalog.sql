@@ -119,9 +119,18 @@ WITH
     GROUP BY acl.name, classid, objid, grantee.name, privilege, is_grantable, attname IS NULL
   ),
   line (object, definition, class, objid, subid) AS (
-    SELECT 'schema ' || nspname, 'present', 'pg_namespace', space.oid, 0
+    SELECT
+      'schema ' || space.nspname,
+      'present' || CASE
+        -- One that an operator had before is the operator's.
+        WHEN nspowner <> owner.oid AND obj_description(space.oid, 'pg_namespace') LIKE 'made by sparc%' THEN ', owned by another role'
+        ELSE ''
+      END,
+      'pg_namespace', space.oid, 0
     FROM space
-    WHERE nspname <> 'public'
+    JOIN pg_namespace ON pg_namespace.oid = space.oid
+    CROSS JOIN owner
+    WHERE space.nspname <> 'public'
     UNION ALL
     -- The mark by which `down` knows that the schema is ours; also on one that was renamed.
     SELECT 'comment on schema ' || quote_ident(nspname), obj_description(oid, 'pg_namespace'), NULL, oid, 0

@@ -9,7 +9,7 @@ use crate::{
     check::{Difference, Report, State},
     dependents,
     manifest::{self, Found, on_table},
-    preflight, rules,
+    preflight, renames, rules,
 };
 
 mod access;
@@ -78,12 +78,17 @@ impl Plan {
         if !impossible.is_empty() {
             return Err(PreflightError::NotRepairable { found: impossible }.into());
         }
+        let mixed = renames::mixed_up(state);
+        if !mixed.is_empty() {
+            return Err(PreflightError::MixedUp { found: mixed }.into());
+        }
         let missing: Vec<&str> = report
             .differences
             .iter()
             .filter(|difference| difference.found.is_none())
             .map(|difference| difference.object.as_str())
             .collect();
+        preflight::check_not_elsewhere(db, state, &missing).await?;
         preflight::check_names_of_missing(db, state, &missing).await?;
 
         let mut plan = Self::default();

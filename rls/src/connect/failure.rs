@@ -289,6 +289,8 @@ pub(super) fn explain_in(options: &PgConnectOptions, error: &sqlx::Error, timeou
         sqlx::Error::Io(_) if is_tls(&text) => ConnectError::Other { server, reason: text },
         sqlx::Error::Io(error) => of_network(options, server, error, timeout),
         sqlx::Error::PoolTimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
+        // Nothing was read before the end.
+        sqlx::Error::Protocol(text) if text.contains("SSLRequest: 0x00") => ConnectError::ClosedEarly { server },
         sqlx::Error::Protocol(_) => ConnectError::NotPostgres { server },
         sqlx::Error::Database(refusal) => match refusal.try_downcast_ref::<PgDatabaseError>() {
             Some(refusal) => of_server(options, server, refusal),
