@@ -297,12 +297,12 @@ async fn these_columns_may_be_empty_and_no_others() {
         .unwrap();
     let expected = [
         "adventures: description thumbnail_url artwork_url published_at average_rating",
-        "archived_dice_rolls: character_id creature_id description animation_seed original_roll_id",
+        "archived_dice_rolls: character_id creature_id description animation_seed original_roll_id rolled_by",
         "archived_session_players: left_at removed_at",
         "archived_sessions: looking_for scheduled_start current_scene_id current_encounter_id started_at ended_at",
         "characters: last_played_at retired_at",
         "creatures: description",
-        "dice_rolls: character_id creature_id description animation_seed original_roll_id",
+        "dice_rolls: character_id creature_id description animation_seed original_roll_id rolled_by",
         "session_events: sender_id",
         "session_players: left_at removed_at",
         "sessions: looking_for scheduled_start current_scene_id current_encounter_id started_at ended_at",
@@ -340,8 +340,8 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
                AND NOT (function.proname = 'random_numbers' AND found.message LIKE 'control reached end%')
                -- The platform's, where there is one.
                AND NOT (function.proname = 'broadcast_event' AND found.message LIKE '%realtime%')
-               -- It always raises, which a function of another volatility need not do.
-               AND NOT (function.proname = 'refuse_closed_account' AND found.message LIKE 'routine is marked as VOLATILE%')
+               -- They always raise, which a function of another volatility need not do.
+               AND NOT (function.proname IN ('refuse_closed_account', 'refuse_many_rows', 'refuse_without_seat') AND found.message LIKE 'routine is marked as VOLATILE%')
              ORDER BY 1",
         )
         .await

@@ -16,6 +16,7 @@ mod documents;
 mod evening;
 mod events;
 mod faults;
+mod hosting;
 mod identities;
 mod inputs;
 mod interleavings;

@@ -28,6 +28,7 @@ pub(crate) fn up() -> Vec<String> {
     sql.extend(
         [
             tables::GATES,
+            tables::REQUESTS,
             tables::SIZE_LIMITS,
             tables::COMMENTS,
             tables::VACUUM_SETTINGS,
@@ -41,6 +42,7 @@ pub(crate) fn up() -> Vec<String> {
 
 fn down() -> Vec<String> {
     let mut sql = vec![rules::unschedule(), include_str!("../sql/publication/down.sql").to_owned()];
+    sql.push("DROP TABLE IF EXISTS private.requests CASCADE".to_owned());
     sql.push("DROP TABLE IF EXISTS private.account_gates CASCADE".to_owned());
     sql.extend(tables::drop());
     sql

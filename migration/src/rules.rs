@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Functions and triggers, one file per table after the shared ones; then policies and grants.
-const FILES: [&str; 26] = [
+const FILES: [&str; 28] = [
     include_str!("../sql/triggers/shared.sql"),
     include_str!("../sql/triggers/users.sql"),
     include_str!("../sql/triggers/characters.sql"),
@@ -20,6 +20,7 @@ const FILES: [&str; 26] = [
     include_str!("../sql/triggers/session_events.sql"),
     include_str!("../sql/triggers/tutorial_progress.sql"),
     include_str!("../sql/triggers/archive.sql"),
+    include_str!("../sql/triggers/requests.sql"),
     include_str!("../sql/triggers/limits.sql"),
     include_str!("../sql/triggers/broadcast.sql"),
     include_str!("../sql/policies/users.sql"),
@@ -33,6 +34,7 @@ const FILES: [&str; 26] = [
     include_str!("../sql/policies/tutorial_progress.sql"),
     include_str!("../sql/policies/archive.sql"),
     include_str!("../sql/policies/closed_accounts.sql"),
+    include_str!("../sql/policies/limits.sql"),
     include_str!("../sql/policies/broadcast.sql"),
     include_str!("../sql/policies/functions.sql"),
 ];

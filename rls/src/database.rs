@@ -10,7 +10,7 @@ use sea_orm::{
 use crate::{
     Error, Identity, IdentityConnection, connect,
     connection::MapError,
-    pool::{Pool, connect_error},
+    pool::{Pool, PoolStatus, connect_error},
     wire::PreparedStatements,
 };
 
@@ -124,6 +124,26 @@ impl Database {
     #[must_use]
     pub fn as_identity(&self, identity: Identity) -> IdentityConnection {
         IdentityConnection::new(self.clone(), identity)
+    }
+
+    /// Asks each pool's server for an answer, without an identity: for a health check. A server that is away is told at
+    /// once; one that does not answer, within seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConnectionLost`], [`Error::PoolTimeout`], [`Error::PoolClosed`], [`Error::Misconfigured`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.pools.shared.ping().await?;
+        for pool in self.pools.own.values() {
+            pool.ping().await?;
+        }
+        Ok(())
+    }
+
+    /// How the pool of the identities of that role is used now: for metrics.
+    #[must_use]
+    pub fn pool_status(&self, role: &str) -> PoolStatus {
+        self.pools.of(role).status()
     }
 
     /// Closes the pools. What is under way ends first.

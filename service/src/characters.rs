@@ -134,13 +134,7 @@ impl<C: Caller> Characters<'_, C> {
                 special_ability: Set(special_ability.clone()),
                 ..Default::default()
             };
-            let repeat = rows::Repeat {
-                id: characters::Column::Id,
-                what: "character",
-                fixed: &[characters::Column::UserId, characters::Column::Class],
-                edited: Some([characters::Column::UpdatedAt, characters::Column::CreatedAt]),
-            };
-            rows::insert_or_get(tx, row, None, repeat).await
+            rows::insert_or_get(tx, row, characters::Column::Id, "character", rows::Repeat::Remembered).await
         })
     }
 

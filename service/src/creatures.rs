@@ -146,7 +146,8 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else's adventure and for none, [`Error::InvalidValue`], [`Error::IdConflict`],
+    /// [`Error::AdventureNotYours`] for somebody else's that is published, [`Error::NotAllowed`] for any other and for
+    /// none, [`Error::InvalidValue`], [`Error::IdConflict`],
     /// [`Error::NotSignedIn`].
     pub async fn add(self, adventure_id: Uuid, new: NewCreature) -> Result<creatures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
@@ -164,13 +165,7 @@ impl<C: Caller> Creatures<'_, C> {
                 armor: Set(new.armor),
                 ..Default::default()
             };
-            let repeat = rows::Repeat {
-                id: creatures::Column::Id,
-                what: "creature",
-                fixed: &[creatures::Column::AdventureId],
-                edited: Some([creatures::Column::UpdatedAt, creatures::Column::CreatedAt]),
-            };
-            rows::insert_or_get(tx, row, None, repeat).await
+            rows::insert_or_get(tx, row, creatures::Column::Id, "creature", rows::Repeat::Remembered).await
         })
     }
 
@@ -180,7 +175,7 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`], [`Error::NotFound`] where it cannot be read, [`Error::NotAllowed`] where it can,
+    /// [`Error::InvalidValue`], [`Error::NotFound`] where it cannot be read, [`Error::AdventureNotYours`] where it can,
     /// [`Error::NotSignedIn`].
     pub async fn edit(self, id: Uuid, changes: CreatureChanges) -> Result<creatures::Model, Error> {
         let mut row = creatures::ActiveModel::default();
@@ -195,7 +190,7 @@ impl<C: Caller> Creatures<'_, C> {
                 Some(creature) => Ok(creature),
                 None => {
                     rows::find::<creatures::Entity>(tx, id, "creature").await?;
-                    Err(Error::NotAllowed { rule: "creatures are kept by who made their adventure" })
+                    Err(Error::AdventureNotYours)
                 }
             }
         })
@@ -207,11 +202,15 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], also for somebody else's; [`Error::NotSignedIn`].
+    /// [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn remove(self, id: Uuid) -> Result<(), Error> {
         operation!(self.caller, "creatures.remove", creature = id, |tx| {
             let gone = creatures::Entity::delete_by_id(id).exec(tx).await?;
-            if gone.rows_affected == 0 { Err(Error::NotFound { what: "creature" }) } else { Ok(()) }
+            if gone.rows_affected == 0 {
+                rows::find::<creatures::Entity>(tx, id, "creature").await?;
+                return Err(Error::AdventureNotYours);
+            }
+            Ok(())
         })
     }
 

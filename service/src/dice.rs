@@ -51,7 +51,9 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else and in a session that is not active, [`Error::InvalidValue`] for
+    /// [`Error::SessionNotActive`], [`Error::NotSeated`] for a character or a player without a seat,
+    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotSessionSeer`] for a creature,
+    /// [`Error::NotAllowed`] for whoever has no part in the session, as where there is none; [`Error::InvalidValue`] for
     /// modifiers out of bounds, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn roll(self, new: NewRoll) -> Result<dice_rolls::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
@@ -73,8 +75,8 @@ impl<C: Caller> Dice<'_, C> {
                 description: Set(new.description.clone()),
                 ..Default::default()
             };
-            let repeat = rows::Repeat { id: dice_rolls::Column::Id, what: "roll", fixed: &[], edited: None };
-            rows::insert_or_get(tx, row, None, repeat).await
+            let repeat = rows::Repeat::Unchanged(dice_rolls::Column::RolledBy);
+            rows::insert_or_get(tx, row, dice_rolls::Column::Id, "roll", repeat).await
         })
     }
 
@@ -86,7 +88,7 @@ impl<C: Caller> Dice<'_, C> {
     /// # Errors
     ///
     /// [`Error::HeroicSaveSpent`], [`Error::HeroicSaveNotNeeded`], [`Error::HeroicSaveTooLate`],
-    /// [`Error::RollAlreadySaved`], [`Error::RollNotSaveable`], [`Error::NotAllowed`], [`Error::NotFound`],
+    /// [`Error::RollAlreadySaved`], [`Error::RollNotSaveable`], [`Error::NotSeated`], [`Error::NotFound`],
     /// [`Error::NotSignedIn`].
     pub async fn heroic_save(self, roll_id: Uuid) -> Result<dice_rolls::Model, Error> {
         operation!(self.caller, "dice.heroic_save", roll = roll_id, |tx| {

@@ -83,7 +83,7 @@ impl<C: Caller> Events<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else, [`Error::InvalidValue`] for the kind or a text with NUL,
+    /// [`Error::NotSeated`] for whoever left, [`Error::NotAllowed`] for anybody else, [`Error::InvalidValue`] for the kind or a text with NUL,
     /// [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn send(self, new: NewEvent) -> Result<session_events::Model, Error> {
         if new.kind.is_empty() {
@@ -99,10 +99,8 @@ impl<C: Caller> Events<'_, C> {
                 payload: Set(new.payload.clone()),
                 ..Default::default()
             };
-            let repeat = rows::Repeat { id: session_events::Column::Id, what: "event", fixed: &[], edited: None };
-            // The database writes down who sent it.
-            let sender = (session_events::Column::SenderId, tx.caller().user());
-            rows::insert_or_get(tx, row, Some(sender), repeat).await
+            let repeat = rows::Repeat::Unchanged(session_events::Column::SenderId);
+            rows::insert_or_get(tx, row, session_events::Column::Id, "event", repeat).await
         })
     }
 

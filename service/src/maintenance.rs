@@ -217,7 +217,8 @@ impl Maintenance<'_, IdentityConnection> {
         }
         only_service(self.caller)?;
         let span = tracing::info_span!(
-            "sparc",
+            target: "sparc::operation",
+            "maintenance.vacuum",
             operation = "maintenance.vacuum",
             identity = "service",
             outcome = tracing::field::Empty,
@@ -230,7 +231,7 @@ impl Maintenance<'_, IdentityConnection> {
             let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(&tx).await?;
             tx.rollback().await?;
             if owns.and_then(|row| row.owns) != Some(true) {
-                return Err(Error::NotAllowed { rule: "tables are vacuumed by the login that owns them" });
+                return Err(Error::NotAllowed { rule: "only the login that owns the tables may vacuum them" });
             }
             let begun = Instant::now();
             let mut done = JobReport::default();
@@ -258,7 +259,7 @@ impl Maintenance<'_, IdentityConnection> {
 fn only_service(caller: &impl Sealed) -> Result<(), Error> {
     match caller.identity() {
         Identity::Service => Ok(()),
-        Identity::User(_) => Err(Error::NotAllowed { rule: "upkeep is the server's" }),
+        Identity::User(_) => Err(Error::NotAllowed { rule: "only the service may do the upkeep" }),
         Identity::Anon => Err(Error::NotSignedIn),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use sea_orm::DbErr;
+use scoped_futures::ScopedBoxFuture;
+use sea_orm::{DbErr, RuntimeErr};
 use uuid::Uuid;
 
 use crate::{
@@ -51,7 +52,7 @@ impl Attempts {
         let answer = tokio::time::timeout(left.max(COMMIT_GRACE), commit).await;
         answer
             .unwrap_or_else(|_| {
-                let source = DbErr::Custom("the commit was not answered in time".to_owned());
+                let source = DbErr::Conn(RuntimeErr::Internal("the commit was not answered in time".to_owned()));
                 Err(rls::Error::CommitUnknown(source).into())
             })
             .map_err(Error::from)
@@ -130,18 +131,41 @@ impl Scope {
     }
 }
 
+/// Runs the body in a transaction of the caller's, and again while what failed may pass.
+pub(crate) async fn run<'env, C: Caller, T>(
+    caller: &C,
+    body: impl for<'t> Fn(&'t UncheckedTransaction) -> ScopedBoxFuture<'env, 't, Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut attempts = Attempts::of(caller);
+    let outcome = loop {
+        let attempt = attempts.with_deadline(async {
+            let scope = caller.scope(attempts.left()).await?;
+            let outcome = body(scope.transaction()).await;
+            Ok((scope, outcome))
+        });
+        let (scope, outcome) = match attempt.await {
+            Ok(ended) => ended,
+            Err(error) if attempts.may_begin_again(&error).await => continue,
+            Err(error) => break Err(error),
+        };
+        if let Some(outcome) = attempts.end(scope, outcome).await {
+            break outcome;
+        }
+    };
+    attempts.record(&outcome);
+    outcome
+}
+
 /// Runs a body as one operation: `operation!(caller, "aggregate.verb", session = id, |tx| { ... Ok(value) })`.
 ///
-/// What stands between name and body are ids for its span, and nothing personal.
-///
-/// A macro, because a closure that is async, may be called again, borrows its arguments and gives a future that can be
-/// sent between threads cannot be written as a bound.
+/// Its span bears that name; what stands between name and body are ids for it, and nothing personal.
 macro_rules! operation {
     ($caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $body:block) => {{
         #[allow(unused_imports)]
-        use crate::connection::{OperationTransaction as _, sealed::Sealed as _};
+        use crate::connection::OperationTransaction as _;
         let span = tracing::info_span!(
-            "sparc",
+            target: "sparc::operation",
+            $name,
             operation = $name,
             identity = %crate::connection::sealed::Sealed::identity($caller),
             $($field = %$id,)*
@@ -149,34 +173,13 @@ macro_rules! operation {
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        tracing::Instrument::instrument(
-            async {
-                let mut attempts = crate::operation::Attempts::of($caller);
-                let outcome = loop {
-                    let attempt = attempts.with_deadline(async {
-                        let scope = crate::connection::sealed::Sealed::scope($caller, attempts.left()).await?;
-                        let body = async {
-                            let $tx = scope.transaction();
-                            $body
-                        }
-                        .await;
-                        Ok((scope, body))
-                    });
-                    let (scope, body) = match attempt.await {
-                        Ok(ended) => ended,
-                        Err(error) if attempts.may_begin_again(&error).await => continue,
-                        Err(error) => break Err(error),
-                    };
-                    if let Some(outcome) = attempts.end(scope, body).await {
-                        break outcome;
-                    }
-                };
-                attempts.record(&outcome);
-                outcome
-            },
-            span,
-        )
-        .await
+        let work = crate::operation::run($caller, |tx| {
+            scoped_futures::ScopedFutureExt::scope_boxed(async {
+                let $tx = &*tx;
+                $body
+            })
+        });
+        tracing::Instrument::instrument(work, span).await
     }};
 }
 

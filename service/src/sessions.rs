@@ -24,7 +24,7 @@ mod my_sessions;
 mod play;
 mod seats;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use entity::sessions;
 use sea_orm::ActiveValue::Set;
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,13 @@ pub enum Visibility {
     Private,
 }
 
+crate::values::named!(
+    Visibility,
+    "visibility",
+    { Public = "public", Private = "private" },
+    "must be public or private"
+);
+
 /// What to change of a session before it is over. `None` leaves a field as it is; `Some(None)` empties it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -142,16 +149,11 @@ impl<C: Caller> Sessions<'_, C> {
                 is_public: Set(new.visibility == Visibility::Public),
                 max_players: Set(new.max_players.get()),
                 looking_for: Set(new.looking_for.clone()),
-                scheduled_start: Set(new.scheduled_start.map(Into::into)),
+                // PostgreSQL keeps microseconds.
+                scheduled_start: Set(new.scheduled_start.map(|start| start.trunc_subsecs(6).into())),
                 ..Default::default()
             };
-            let repeat = rows::Repeat {
-                id: sessions::Column::Id,
-                what: "session",
-                fixed: &[sessions::Column::SeerId, sessions::Column::AdventureId],
-                edited: Some([sessions::Column::UpdatedAt, sessions::Column::CreatedAt]),
-            };
-            rows::insert_or_get(tx, row, None, repeat).await
+            rows::insert_or_get(tx, row, sessions::Column::Id, "session", rows::Repeat::Remembered).await
         })
     }
 

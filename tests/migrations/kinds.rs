@@ -22,6 +22,7 @@ fn is_platform() -> bool {
 const BROKEN: &[(&str, &str)] = &[
     ("DROP TABLE creatures CASCADE", "table public.creatures"),
     ("DROP TABLE private.account_gates CASCADE", "table private.account_gates"),
+    ("DROP TABLE private.requests CASCADE", "table private.requests"),
     ("DROP TABLE private.sparc_record CASCADE", "table private.sparc_record"),
     ("ALTER TABLE creatures OWNER TO authenticated", "table public.creatures"),
     ("ALTER FUNCTION private.is_seer(uuid) OWNER TO authenticated", "function private.is_seer(uuid)"),

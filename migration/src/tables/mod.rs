@@ -58,6 +58,9 @@ pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_fu
 /// One row an account, which its writes lock; and what a deleted seat tells its subscribers.
 pub(crate) const GATES: &str = include_str!("../../sql/tables/gates.sql");
 
+/// What was asked when a row was created.
+pub(crate) const REQUESTS: &str = include_str!("../../sql/tables/requests.sql");
+
 /// What the API shows of tables and columns.
 pub(crate) const COMMENTS: &str = include_str!("../../sql/tables/comments.sql");
 

@@ -76,6 +76,7 @@ pub struct CatalogueFilter {
 
 /// In which order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CatalogueOrder {
     /// The last to be published first.
@@ -86,6 +87,13 @@ pub enum CatalogueOrder {
     /// The best rated first, those without a rating last.
     BestRated,
 }
+
+crate::values::named!(
+    CatalogueOrder,
+    "order",
+    { Newest = "newest", MostPlayed = "most_played", BestRated = "best_rated" },
+    "must be newest, most_played or best_rated"
+);
 
 /// Where a page ended, in its order.
 #[derive(Serialize, Deserialize)]

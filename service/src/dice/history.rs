@@ -56,7 +56,8 @@ const SAVES_LEFT: &str = "SELECT
 
 rows::row_decoder!(COLUMNS, rolls: Roll {
     id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
-    results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, created_at,
+    results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, rolled_by,
+    created_at,
 });
 
 type Place = (DateTimeWithTimeZone, Uuid);

@@ -290,7 +290,7 @@ async fn run(running: Running, service: IdentityConnection) {
                 // What the look would have found is looked for again.
                 clock = Clock::default();
                 if !may_pass(&error) {
-                    tracing::warn!(code = error.code(), "looking for events failed; their subscriptions end");
+                    tracing::warn!(target: "sparc::events", code = error.code(), "looking for events failed; their subscriptions end");
                     hub.lock().end_all(&match error {
                         Error::PoolClosed => Ended::HandleClosed,
                         Error::Misconfigured { reason } => Ended::Misconfigured(reason),
