@@ -103,6 +103,12 @@ impl World {
         self.person("", None)
     }
 
+    /// The server's superuser, on a platform another one than the owner of the schema: for what no owner may do.
+    pub async fn administrator(&self) -> Person {
+        let db = sea_orm::Database::connect(self.database.administrator_url()).await.unwrap();
+        Person { db, _database: self.database.clone(), role: "", id: None }
+    }
+
     pub fn visitor(&self) -> Person {
         self.person("anon", None)
     }

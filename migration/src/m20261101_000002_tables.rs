@@ -22,16 +22,17 @@ impl MigrationTrait for Migration {
 }
 
 pub(crate) fn up() -> Vec<String> {
-    let mut sql = vec![tables::CHECKS.to_owned(), rules::close(&statements::parse(tables::CHECKS))];
+    let mut sql =
+        vec![tables::CHECK_FUNCTIONS.to_owned(), rules::revoke_defaults(&statements::parse(tables::CHECK_FUNCTIONS))];
     sql.extend(tables::create());
     sql.extend(
         [
             tables::GATES,
             tables::REQUESTS,
-            tables::BOUNDS,
+            tables::SIZE_LIMITS,
             tables::COMMENTS,
-            tables::VACUUM,
-            tables::CLOSE,
+            tables::VACUUM_SETTINGS,
+            tables::REVOKED_DEFAULTS,
             rules::PUBLICATION,
         ]
         .map(str::to_owned),
@@ -40,7 +41,7 @@ pub(crate) fn up() -> Vec<String> {
 }
 
 fn down() -> Vec<String> {
-    let mut sql = vec![rules::unschedule(), include_str!("../sql/live/down.sql").to_owned()];
+    let mut sql = vec![rules::unschedule(), include_str!("../sql/publication/down.sql").to_owned()];
     sql.push("DROP TABLE IF EXISTS private.requests CASCADE".to_owned());
     sql.push("DROP TABLE IF EXISTS private.account_gates CASCADE".to_owned());
     sql.extend(tables::drop());

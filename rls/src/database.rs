@@ -4,11 +4,11 @@ use std::{any::Any, borrow::Cow, collections::BTreeMap, sync::Arc, time::Duratio
 
 use sea_orm::{
     DatabaseConnection, DbErr,
-    sqlx::{self, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions},
+    sqlx::{self, ConnectOptions, Connection, Row},
 };
 
 use crate::{
-    Error, Identity, IdentityConnection,
+    Error, Identity, IdentityConnection, connect,
     connection::MapError,
     pool::{Pool, PoolStatus, connect_error},
     wire::PreparedStatements,
@@ -56,12 +56,30 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`Error::ConnectionLost`] where nobody listens, [`Error::PoolTimeout`] where nothing answers in time,
-    /// [`Error::Misconfigured`] where the server does not let the login in.
+    /// [`Error::Connect`] where there is no connection, with the cause and what to do;
+    /// [`Error::Misconfigured`] where the options allow none.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
         let statements =
             if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
-        Ok(Self::new(open(url, options).await?, options.deadline, statements))
+        Ok(Self::new(open(url, options, None).await?.0, options.deadline, statements))
+    }
+
+    /// As [`connect`](Self::connect), with one question to the database on the way, as the login and before any identity: the
+    /// first column, a text, of the one row that `question` gives. For whether the database is the one that the program
+    /// needs.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect), and what the database says of the question.
+    pub async fn connect_and_ask(
+        url: &str,
+        options: &Options,
+        question: &'static str,
+    ) -> Result<(Self, Option<String>), Error> {
+        let statements =
+            if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
+        let (pool, answer) = open(url, options, Some(question)).await?;
+        Ok((Self::new(pool, options.deadline, statements), answer))
     }
 
     fn new(shared: Pool, deadline: Option<Duration>, statements: PreparedStatements) -> Self {
@@ -82,7 +100,7 @@ impl Database {
         options: &Options,
     ) -> Result<Self, Error> {
         let mut own = (*self.pools.own).clone();
-        own.insert(role.into(), open(url, options).await?);
+        own.insert(role.into(), open(url, options, None).await?.0);
         self.pools.own = Arc::new(own);
         Ok(self)
     }
@@ -142,10 +160,9 @@ impl Database {
     }
 }
 
-async fn open(url: &str, options: &Options) -> Result<Pool, Error> {
+async fn open(url: &str, options: &Options, question: Option<&'static str>) -> Result<(Pool, Option<String>), Error> {
     // Not through SeaORM's own options, whose trace says the address with the password in it.
-    let mut connect: PgConnectOptions = url.parse().map_err(connect_error)?;
-    connect = connect.disable_statement_logging();
+    let mut connect = connect::options(url)?.disable_statement_logging();
     if let (Some(name), None) = (&options.application_name, connect.get_application_name()) {
         connect = connect.application_name(name);
     }
@@ -154,10 +171,22 @@ async fn open(url: &str, options: &Options) -> Result<Pool, Error> {
         connect = connect.statement_cache_capacity(0);
     }
     // A pool would go on trying until its time is up; one connection says at once what is wrong.
-    let probe = async { PgConnection::connect_with(&connect).await?.close().await };
-    let probe = tokio::time::timeout(options.acquire_timeout, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-    probe.map_err(connect_error)?;
-    Pool::managed(connect, options.max_connections, options.acquire_timeout)
+    let (mut probe, connect) = connect::open(&connect, options.acquire_timeout).await?;
+    let ask = async {
+        let answer = match question {
+            // Unprepared: the connection may be a pooler's.
+            Some(question) => match sqlx::raw_sql(question).fetch_optional(&mut probe).await? {
+                Some(row) => row.try_get(0)?,
+                None => None,
+            },
+            None => None,
+        };
+        probe.close().await?;
+        Ok(answer)
+    };
+    let asked = tokio::time::timeout(options.acquire_timeout, ask).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    let answer = asked.map_err(connect_error)?;
+    Ok((Pool::managed(connect, options.max_connections, options.acquire_timeout)?, answer))
 }
 
 /// How to connect.

@@ -54,6 +54,9 @@ pub enum Error {
         /// What is wrong, and what must be.
         reason: String,
     },
+    /// A pool could not make its first connection.
+    #[error(transparent)]
+    Connect(#[from] crate::ConnectError),
     /// The connection was lost before the commit was sent. Nothing was committed.
     #[error("the connection to the database was lost before the commit; nothing was committed")]
     ConnectionLost(#[source] DbErr),
@@ -89,6 +92,7 @@ impl Error {
             Self::PoolTimeout => "pool_timeout",
             Self::PoolClosed => "pool_closed",
             Self::Misconfigured { .. } => "misconfigured",
+            Self::Connect(_) => "connect_failed",
             Self::ConnectionLost(_) => "connection_lost",
             Self::CommitUnknown(_) => "commit_unknown",
             Self::InvalidClaims { .. } => "invalid_claims",

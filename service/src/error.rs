@@ -255,6 +255,20 @@ pub enum Error {
         /// What is wrong, and what must be.
         reason: String,
     },
+    /// No connection at start: the text names the cause and what to do. Code `connect_failed`.
+    #[error(transparent)]
+    ConnectFailed(rls::ConnectError),
+    /// The database has no SPARC schema: migrate it first. Code `schema_missing`.
+    #[error("the database has no SPARC schema: run `cargo run -p migration -- up`, or correct the address")]
+    SchemaMissing,
+    /// The schema of the database is older than this version needs, or its migration is unfinished. Code `schema_outdated`.
+    #[error("the database's schema is {found}, this service needs {needed}: run `cargo run -p migration -- up`")]
+    SchemaOutdated {
+        /// What the database has.
+        found: String,
+        /// The first version that is recent enough.
+        needed: &'static str,
+    },
     /// The server has no disk or memory left. Nothing was done. Code `server_exhausted`.
     #[error("the database server has no room left; try again later")]
     ServerExhausted(#[source] DbErr),
@@ -373,6 +387,9 @@ impl Error {
             Self::PoolExhausted => retryable("pool_exhausted", 503),
             Self::PoolClosed => entry("pool_closed", 503),
             Self::Misconfigured { .. } => entry("misconfigured", 500),
+            Self::ConnectFailed(_) => entry("connect_failed", 503),
+            Self::SchemaMissing => entry("schema_missing", 503),
+            Self::SchemaOutdated { .. } => entry("schema_outdated", 503),
             Self::ReadOnly => entry("read_only", 503),
             Self::ServerExhausted(_) => retryable("server_exhausted", 503),
             Self::Database(_) => entry("database", 500),

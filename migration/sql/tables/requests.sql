@@ -12,3 +12,5 @@ CREATE TABLE private.requests (
 
 ALTER TABLE private.requests ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON TABLE private.requests FROM PUBLIC, anon, authenticated, service_role;
+
+COMMENT ON TABLE private.requests IS 'What was asked when a row was created, as hashes.';

@@ -23,6 +23,7 @@ impl From<rls::Error> for Error {
             rls::Error::PoolTimeout => Self::PoolExhausted,
             rls::Error::PoolClosed => Self::PoolClosed,
             rls::Error::Misconfigured { reason } => Self::Misconfigured { reason },
+            rls::Error::Connect(error) => Self::ConnectFailed(error),
             rls::Error::ConnectionLost(source) => Self::ConnectionLost(source),
             rls::Error::CommitUnknown(source) => Self::CommitUnknown(source),
             rls::Error::InvalidClaims { rule } => Self::InvalidClaims { rule },
@@ -53,6 +54,14 @@ fn refused(error: DbErr) -> Error {
     }
     let Some(said) = sqlx_error(&error).and_then(pg_error) else { return Error::Database(error) };
     match said.code() {
+        // A name that another client of a pooler has given to its own statement.
+        "42P05" | "26000" => Error::Misconfigured {
+            reason: format!(
+                "prepared statements collide ({}): the address is that of a pooler in transaction mode, so connect with \
+                 Options::default().without_prepared_statements()",
+                said.message()
+            ),
+        },
         // No disk, no memory; a disk that does not write.
         code if code.starts_with("53") || code == "58030" => Error::ServerExhausted(error),
         _ => translate(said).unwrap_or(Error::Database(error)),
