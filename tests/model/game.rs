@@ -143,6 +143,11 @@ impl Game {
         if self.people[me].closed { Err("account_closed") } else { Ok(()) }
     }
 
+    /// What a participant is answered who may not write a row: a closed account, that it is closed.
+    pub fn first(&self, me: usize, why: &'static str) -> &'static str {
+        if why == "not_allowed" { why } else { self.open(me).err().unwrap_or(why) }
+    }
+
     fn living(&self, owner: usize) -> usize {
         self.characters.iter().filter(|hero| hero.owner == owner && !hero.retired && !hero.gone).count()
     }
@@ -330,7 +335,7 @@ impl Game {
             return Err("not_allowed");
         }
         if at.seer != me && !at.seats.get(&me).is_some_and(|seat| seat.active) {
-            return Err("not_seated");
+            return Err(self.first(me, "not_seated"));
         }
         self.open(me)?;
         self.sessions[session].tell("client.wave");
@@ -339,9 +344,7 @@ impl Game {
 
     /// Soft deletion: seats in live sessions are given up, live sessions are cancelled, drafts without history go.
     pub fn close(&mut self, me: usize) -> Answer {
-        if self.people[me].closed {
-            return Ok(true);
-        }
+        self.open(me)?;
         self.people[me].closed = true;
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
             if let Some(seat) = session.seats.get_mut(&me).filter(|seat| seat.active) {

@@ -32,13 +32,13 @@ impl Game {
             return Err("not_allowed");
         }
         if player != me {
-            return Err("not_your_choice");
+            return Err(self.first(me, "not_your_choice"));
         }
         if at.is_over() {
-            return Err("session_over");
+            return Err(self.first(me, "session_over"));
         }
         if !at.waits() {
-            return Err("session_started");
+            return Err(self.first(me, "session_started"));
         }
         if !(at.public || at.seer == me) {
             return Err("not_allowed");
@@ -205,7 +205,7 @@ impl Game {
 
     /// By a character, or by the creature of an adventure.
     pub fn roll(&mut self, me: usize, id: Uuid, session: usize, hero: Option<usize>, creature_of: usize) -> Answer {
-        self.may_roll(me, session, hero)?;
+        self.may_roll(me, session, hero).map_err(|why| self.first(me, why))?;
         self.open(me)?;
         if hero.is_none() && (self.sessions[session].adventure != creature_of || self.adventures[creature_of].gone) {
             return Err("creature_not_in_adventure");
