@@ -308,7 +308,7 @@ async fn update(tx: &UncheckedTransaction, id: Uuid, row: characters::ActiveMode
     rows::update_returning(tx, row, id, characters::Column::Id).await?.ok_or(Error::NotFound { what: "character" })
 }
 
-/// The trigger stamps the value, and leaves the first where there is one.
+/// The trigger supplies the time, and keeps the first one if the character is already retired.
 async fn set_retired(tx: &UncheckedTransaction, id: Uuid, value: &'static str) -> Result<characters::Model, Error> {
     characters::Entity::update_many()
         .col_expr(characters::Column::RetiredAt, Expr::cust(value))
