@@ -34,7 +34,7 @@ pub struct MySession {
     pub adventure_id: Uuid,
     /// Name of the adventure; `None` if it is another user's draft.
     pub adventure_name: Option<String>,
-    /// The caller's character; `None` if the caller has no seat, as a Seer usually has not.
+    /// The caller's character; `None` for a Seer without a seat.
     pub character_id: Option<Uuid>,
     /// Number of seats taken.
     pub seats_taken: i32,

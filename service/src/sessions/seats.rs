@@ -134,7 +134,7 @@ impl<C: Caller> Sessions<'_, C> {
         .map_err(|error| error.with_rule("only the service may seat another user"))
     }
 
-    /// Removes a player from a session, who cannot rejoin until readmitted with [`readmit`](Self::readmit). Idempotent.
+    /// Removes a player from a session; the player cannot rejoin until [`readmit`](Self::readmit). Idempotent.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `player_left`.
     ///
