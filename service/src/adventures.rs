@@ -161,7 +161,8 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`] for the name, the duration or the numbers of players, [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// [`Error::InvalidValue`] for the name, the duration or the numbers of players, [`Error::IdConflict`],
+    /// [`Error::NotSignedIn`].
     pub async fn create(self, new: NewAdventure) -> Result<adventures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let content = json::to_json(&new.content)?;
@@ -185,13 +186,15 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Changes an adventure except its content, which [`set_content`](Self::set_content) replaces. Without changes, returns it as it is.
+    /// Changes an adventure except its content, which [`set_content`](Self::set_content) replaces. Without changes,
+    /// returns it as it is.
     ///
     /// Who may: the creator and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`], [`Error::NotFound`], also for another user's draft; [`Error::AdventureNotYours`] for another user's published adventure; [`Error::NotSignedIn`].
+    /// [`Error::InvalidValue`], [`Error::NotFound`], also for another user's draft; [`Error::AdventureNotYours`] for
+    /// another user's published adventure; [`Error::NotSignedIn`].
     pub async fn edit(self, id: Uuid, changes: AdventureChanges) -> Result<adventures::Model, Error> {
         let mut row = adventures::ActiveModel::default();
         set_if(&mut row.name, &changes.name);
@@ -219,7 +222,8 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Validates the content, stores the result and returns every error with the node that it concerns. Without errors, the adventure is valid and can be published.
+    /// Validates the content, stores the result and returns every error with the node that it concerns. Without errors,
+    /// the adventure is valid and can be published.
     ///
     /// Who may: the creator. Six round trips. No event.
     ///
@@ -308,7 +312,8 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Sets the average rating of an adventure, 0 to 5, or removes it. The service decides who rates and how; the catalogue can be sorted by it.
+    /// Sets the average rating of an adventure, 0 to 5, or removes it. The service decides who rates and how; the
+    /// catalogue can be sorted by it.
     ///
     /// Who may: the service. Three round trips. No event.
     ///
@@ -330,7 +335,8 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: AdventureStatus
     update(tx, id, adventures::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// An update silently skips rows that row security hides from it. Whether the caller can read the row decides between the two errors.
+/// An update silently skips rows that row security hides from it. Whether the caller can read the row decides between
+/// the two errors.
 async fn update(tx: &UncheckedTransaction, id: Uuid, row: adventures::ActiveModel) -> Result<adventures::Model, Error> {
     match rows::update_returning(tx, row, id, adventures::Column::Id).await? {
         Some(adventure) => Ok(adventure),
@@ -347,7 +353,9 @@ const STORE_VALIDATION: &str = "UPDATE public.adventures
        AND updated_at = $4
        AND status <> 'published'";
 
-/// Reads the content as its creator and stores the validation result, which only the server may write: as `service_role` in the same transaction, which holds the row lock; or, if the service has its own login, in a transaction of that login.
+/// Reads the content as its creator and stores the validation result, which only the server may write: as
+/// `service_role` in the same transaction, which holds the row lock; or, if the service has its own login, in a
+/// transaction of that login.
 async fn validate_and_store(
     caller: &impl Sealed,
     tx: &UncheckedTransaction,

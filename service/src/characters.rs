@@ -114,8 +114,8 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::CharacterLimitReached`] with ten living characters, [`Error::CharacterNameTaken`], [`Error::IdConflict`],
-    /// [`Error::InvalidValue`] for the name, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::CharacterLimitReached`] with ten living characters, [`Error::CharacterNameTaken`],
+    /// [`Error::IdConflict`], [`Error::InvalidValue`] for the name, [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn create(self, new: NewCharacter) -> Result<characters::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let attributes = new.attributes.unwrap_or(Attributes::usual(new.class));
@@ -265,7 +265,8 @@ impl<C: Caller> Characters<'_, C> {
         })
     }
 
-    /// Retires a character: it keeps its history, takes no seats and does not count towards the limit of ten. Idempotent.
+    /// Retires a character: it keeps its history, takes no seats and does not count towards the limit of ten.
+    /// Idempotent.
     ///
     /// Who may: its owner and the service. Three round trips. No event.
     ///

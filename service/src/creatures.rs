@@ -29,7 +29,8 @@ use crate::{
     rows::{self, set_if},
 };
 
-/// The attributes of a creature: `creatures.stats`. Each is the number of dice that it rolls, 1 to 10. Unknown fields are kept.
+/// The attributes of a creature: `creatures.stats`. Each is the number of dice that it rolls, 1 to 10. Unknown fields
+/// are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {
@@ -150,7 +151,8 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::AdventureNotYours`] for another user's published adventure, [`Error::NotAllowed`] for another user's unpublished adventure and if there is no such adventure, [`Error::InvalidValue`], [`Error::IdConflict`],
+    /// [`Error::AdventureNotYours`] for another user's published adventure, [`Error::NotAllowed`] for another user's
+    /// unpublished adventure and if there is no such adventure, [`Error::InvalidValue`], [`Error::IdConflict`],
     /// [`Error::NotSignedIn`].
     pub async fn add(self, adventure_id: Uuid, new: NewCreature) -> Result<creatures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
@@ -178,8 +180,8 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`], [`Error::NotFound`] if the caller cannot read it, [`Error::AdventureNotYours`] if the caller can read but not change it,
-    /// [`Error::NotSignedIn`].
+    /// [`Error::InvalidValue`], [`Error::NotFound`] if the caller cannot read it, [`Error::AdventureNotYours`] if the
+    /// caller can read but not change it, [`Error::NotSignedIn`].
     pub async fn edit(self, id: Uuid, changes: CreatureChanges) -> Result<creatures::Model, Error> {
         let mut row = creatures::ActiveModel::default();
         set_if(&mut row.name, &changes.name);

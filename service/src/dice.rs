@@ -43,15 +43,18 @@ pub struct Dice<'a, C> {
 }
 
 impl<C: Caller> Dice<'_, C> {
-    /// Makes a roll. The database takes the number of dice from the sheet and the modifiers, and draws the results; a user cannot choose them. Repeating the request with the same id returns the first roll.
+    /// Makes a roll. The database takes the number of dice from the sheet and the modifiers, and draws the results; a
+    /// user cannot choose them. Repeating the request with the same id returns the first roll.
     ///
-    /// Who may: in an active session, a player for their own seated character, and the Seer for every seated character, their own characters and the adventure's creatures. Three round trips. Event `dice_rolled`.
+    /// Who may: in an active session, a player for their own seated character, and the Seer for every seated character,
+    /// their own characters and the adventure's creatures. Three round trips. Event `dice_rolled`.
     ///
     /// # Errors
     ///
     /// [`Error::SessionNotActive`], [`Error::NotSeated`] for a character or a player without a seat,
     /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotSessionSeer`] for a creature,
-    /// [`Error::NotAllowed`] if the caller is not a participant or there is no such session; [`Error::InvalidValue`] for modifiers out of range, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// [`Error::NotAllowed`] if the caller is not a participant or there is no such session; [`Error::InvalidValue`]
+    /// for modifiers out of range, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn roll(self, new: NewRoll) -> Result<dice_rolls::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let modifiers = json::to_json(&new.modifiers)?;
@@ -77,7 +80,8 @@ impl<C: Caller> Dice<'_, C> {
         })
     }
 
-    /// Repeats a failed roll with the same attribute, difficulty and modifiers; the new result stands even if it is worse.
+    /// Repeats a failed roll with the same attribute, difficulty and modifiers; the new result stands even if it is
+    /// worse.
     ///
     /// Each seat has one heroic save per encounter, at most one per roll, within 30 seconds of the roll.
     ///

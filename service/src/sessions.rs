@@ -133,7 +133,8 @@ pub struct Sessions<'a, C> {
 }
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Creates a session with the caller as its Seer; the database generates its code. Repeating the request with the same id returns the first session.
+    /// Creates a session with the caller as its Seer; the database generates its code. Repeating the request with the
+    /// same id returns the first session.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
@@ -161,7 +162,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Changes visibility, number of seats, description or scheduled start of a session; its status, scene, encounter and game state have operations of their own. Without changes, returns it as it is.
+    /// Changes visibility, number of seats, description or scheduled start of a session; its status, scene, encounter
+    /// and game state have operations of their own. Without changes, returns it as it is.
     ///
     /// Who may: the Seer and the service. Three round trips. No event.
     ///
@@ -194,7 +196,8 @@ async fn find(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Er
     rows::find::<sessions::Entity>(tx, id, "session").await
 }
 
-/// An update silently skips rows that row security hides from it. Whether the caller can read the row decides between the two errors.
+/// An update silently skips rows that row security hides from it. Whether the caller can read the row decides between
+/// the two errors.
 async fn update(tx: &UncheckedTransaction, id: Uuid, row: sessions::ActiveModel) -> Result<sessions::Model, Error> {
     match rows::update_returning(tx, row, id, sessions::Column::Id).await? {
         Some(session) => Ok(session),

@@ -132,7 +132,8 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Begins a path. If the caller has already begun one, returns their progress unchanged; [`restart`](Self::restart) changes the path.
+    /// Begins a path. If the caller has already begun one, returns their progress unchanged; [`restart`](Self::restart)
+    /// changes the path.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
@@ -156,7 +157,8 @@ impl<C: Caller> Tutorial<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::TutorialOutOfOrder`] if it is not the current step or is the last of the path, [`Error::NotFound`] before the tutorial has begun, [`Error::NotSignedIn`].
+    /// [`Error::TutorialOutOfOrder`] if it is not the current step or is the last of the path, [`Error::NotFound`]
+    /// before the tutorial has begun, [`Error::NotSignedIn`].
     pub async fn advance(self, completed: Step) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.advance", |tx| {
             let progress = find_locked(tx, tx.user()?).await?;
@@ -206,7 +208,8 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Restarts the tutorial at the beginning of a path, and clears the completed steps and the completed and skipped marks.
+    /// Restarts the tutorial at the beginning of a path, and clears the completed steps and the completed and skipped
+    /// marks.
     ///
     /// Who may: a user. Three round trips. No event.
     ///

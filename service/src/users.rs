@@ -32,10 +32,11 @@ use crate::{
     rows::{self, set_if},
 };
 
-/// The public columns of an account: all of `users` except the e-mail address (decision "Privacy and server-owned columns").
+/// The public columns of an account: all of `users` except the e-mail address (decision "Privacy and server-owned
+/// columns").
 ///
-/// Users have no privilege to read the address, so `users::Entity::find()` fails for them. Use this partial model instead:
-/// `users::Entity::find().into_partial_model::<Profile>()`.
+/// Users have no privilege to read the address, so `users::Entity::find()` fails for them. Use this partial model
+/// instead: `users::Entity::find().into_partial_model::<Profile>()`.
 #[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[sea_orm(entity = "users::Entity")]
@@ -68,7 +69,8 @@ pub struct Profile {
 pub struct NewAccount {
     /// Id of the new account; random if absent. Repeating the request with the same id returns the first account.
     pub id: Option<Uuid>,
-    /// E-mail address, if any. If another account already has it, this account is created without one; check with [`Users::is_email_taken`] first.
+    /// E-mail address, if any. If another account already has it, this account is created without one; check with
+    /// [`Users::is_email_taken`] first.
     pub email: Option<String>,
     /// Display name; by default the local part of the address.
     pub display_name: Option<String>,
@@ -183,7 +185,9 @@ const STATISTICS: &str = "SELECT
 const MAX_RESULTS: u64 = 50;
 
 impl<C: Caller> Users<'_, C> {
-    /// Creates an account in the stand-in for Supabase's `auth.users`; a trigger creates the profile. On Supabase only the platform can create accounts. If the address is taken, the account is created without one; check with [`is_email_taken`](Self::is_email_taken) first.
+    /// Creates an account in the stand-in for Supabase's `auth.users`; a trigger creates the profile. On Supabase only
+    /// the platform can create accounts. If the address is taken, the account is created without one; check with
+    /// [`is_email_taken`](Self::is_email_taken) first.
     ///
     /// Who may: the service. Four round trips. No event.
     ///
@@ -274,7 +278,9 @@ impl<C: Caller> Users<'_, C> {
         .map_err(|error| error.with_rule("only the service may look up an e-mail address"))
     }
 
-    /// Checks whether an account already has this e-mail address, as written or in lower case (the form that the platform stores). An account that signs up with a taken address is created without one. An address in a reserved domain counts as taken, because no account can have it.
+    /// Checks whether an account already has this e-mail address, as written or in lower case (the form that the
+    /// platform stores). An account that signs up with a taken address is created without one. An address in a reserved
+    /// domain counts as taken, because no account can have it.
     ///
     /// Who may: the service, because the answer reveals who has an account. Three round trips.
     ///
@@ -304,7 +310,8 @@ impl<C: Caller> Users<'_, C> {
         operation!(self.caller, "users.me", |tx| { find(tx, tx.user()?).await })
     }
 
-    /// Returns the caller's e-mail address, which other users cannot read. An account without one has `<id>@no-email.invalid`.
+    /// Returns the caller's e-mail address, which other users cannot read. An account without one has
+    /// `<id>@no-email.invalid`.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -365,11 +372,15 @@ impl<C: Caller> Users<'_, C> {
         })
     }
 
-    /// Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions that it runs and deletes its drafts; history shared with others remains (decision "Retiring, closing, deleting"). Idempotent.
+    /// Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions
+    /// that it runs and deletes its drafts; history shared with others remains (decision "Retiring, closing,
+    /// deleting"). Idempotent.
     ///
-    /// On Supabase, delete the account through the platform instead, which also ends its logins. This operation closes the profile there and, if the platform allows it, marks the account as deleted.
+    /// On Supabase, delete the account through the platform instead, which also ends its logins. This operation closes
+    /// the profile there and, if the platform allows it, marks the account as deleted.
     ///
-    /// Who may: a user, for their own account; the service, for any. Three round trips. Events `player_left` and `session_status` in the sessions concerned.
+    /// Who may: a user, for their own account; the service, for any. Three round trips. Events `player_left` and
+    /// `session_status` in the sessions concerned.
     ///
     /// # Errors
     ///

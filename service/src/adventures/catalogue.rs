@@ -109,7 +109,9 @@ enum Key {
 impl<C: Caller> Adventures<'_, C> {
     /// Returns a page of at most twenty published adventures: the first, or the one after the cursor.
     ///
-    /// Pages stay consistent while adventures are published or withdrawn; an adventure that is played or rated in the meantime may change its place. With a filter, a page examines at most a thousand adventures, so it may have fewer than twenty rows, or none, and still have a next page.
+    /// Pages stay consistent while adventures are published or withdrawn; an adventure that is played or rated in the
+    /// meantime may change its place. With a filter, a page examines at most a thousand adventures, so it may have
+    /// fewer than twenty rows, or none, and still have a next page.
     ///
     /// Who may: everyone. Three round trips.
     ///
@@ -142,7 +144,8 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Returns a page of at most twenty of the caller's adventures, including drafts and archived ones, the most recently created first.
+    /// Returns a page of at most twenty of the caller's adventures, including drafts and archived ones, the most
+    /// recently created first.
     ///
     /// Who may: a user. Three round trips.
     ///

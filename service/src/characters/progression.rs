@@ -41,8 +41,8 @@ const FULL_HEAL: i32 = 1000;
 impl<C: Caller> Characters<'_, C> {
     /// Removes hit points from a character, down to 0.
     ///
-    /// Who may: its owner, the Seer of an active or paused session in which it is seated, and the service. Three
-    /// round trips. No event.
+    /// Who may: its owner, the Seer of an active or paused session in which it is seated, and the service. Three round
+    /// trips. No event.
     ///
     /// # Errors
     ///
@@ -55,8 +55,8 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Restores hit points of a character, up to its maximum.
     ///
-    /// Who may: its owner, the Seer of an active or paused session in which it is seated, and the service. Three
-    /// round trips. No event.
+    /// Who may: its owner, the Seer of an active or paused session in which it is seated, and the service. Three round
+    /// trips. No event.
     ///
     /// # Errors
     ///
@@ -69,8 +69,8 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Restores all hit points of a character.
     ///
-    /// Who may: its owner, the Seer of an active or paused session in which it is seated, and the service. Three
-    /// round trips. No event.
+    /// Who may: its owner, the Seer of an active or paused session in which it is seated, and the service. Three round
+    /// trips. No event.
     ///
     /// # Errors
     ///
@@ -81,13 +81,16 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Adds experience to a character.
     ///
-    /// A Seer may not: anyone can open a session and is then its Seer, so a player with a second account could award themselves experience (decision "Privacy and server-owned columns"). A game server that lets its Seers award experience does so as the service, by its own rules.
+    /// A Seer may not: anyone can open a session and is then its Seer, so a player with a second account could award
+    /// themselves experience (decision "Privacy and server-owned columns"). A game server that lets its Seers award
+    /// experience does so as the service, by its own rules.
     ///
     /// Who may: the service. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`], [`Error::InvalidValue`] if the total would exceed 2,147,483,647.
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`], [`Error::InvalidValue`] if the total would
+    /// exceed 2,147,483,647.
     pub async fn award_experience(self, id: Uuid, points: u16) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.award_experience", character = id, |tx| {
             characters::Entity::update_many()

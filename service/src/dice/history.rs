@@ -108,15 +108,17 @@ fn character_rolls(id: Uuid, filter: &HistoryFilter, after: Option<Position>, li
         binds.bind(limit as i32),
     ]
     .join(", ");
-    let requested = filter.character_id.map(|requested| format!(" WHERE character_id = {}", binds.bind(requested)));
-    let requested = requested.unwrap_or_default();
-    let sql =
-        format!("SELECT {COLUMNS} FROM private.rolls_of_character({arguments}){requested} ORDER BY created_at DESC, id");
+    let condition = filter.character_id.map(|id| format!(" WHERE character_id = {}", binds.bind(id)));
+    let condition = condition.unwrap_or_default();
+    let sql = format!(
+        "SELECT {COLUMNS} FROM private.rolls_of_character({arguments}){condition} ORDER BY created_at DESC, id"
+    );
     binds.statement(sql)
 }
 
 impl<C: Caller> Dice<'_, C> {
-    /// Returns a page of rolls, the latest first: those of a session, or those of a character in the sessions that the caller takes or took part in.
+    /// Returns a page of rolls, the latest first: those of a session, or those of a character in the sessions that the
+    /// caller takes or took part in.
     ///
     /// Who may: the session's participants; others get an empty page. Three round trips.
     ///
@@ -129,7 +131,7 @@ impl<C: Caller> Dice<'_, C> {
         filter: &HistoryFilter,
         after: Option<&Cursor>,
     ) -> Result<Page<dice_rolls::Model>, Error> {
-        // Pages of one list may have requested sizes.
+        // A cursor remains valid when the page size changes.
         let list = List::new("dice.history", &(scope, HistoryFilter { page_size: PageSize::default(), ..*filter }));
         let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
         let limit = filter.page_size.rows();
@@ -152,7 +154,8 @@ impl<C: Caller> Dice<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn heroic_saves_remaining(self, session_id: Uuid) -> Result<Vec<HeroicSavesRemaining>, Error> {
         operation!(self.caller, "dice.heroic_saves_remaining", session = session_id, |tx| {
-            let statement = Statement::from_sql_and_values(DbBackend::Postgres, HEROIC_SAVES_REMAINING, [session_id.into()]);
+            let statement =
+                Statement::from_sql_and_values(DbBackend::Postgres, HEROIC_SAVES_REMAINING, [session_id.into()]);
             Ok(HeroicSavesRemaining::find_by_statement(statement).all(tx).await?)
         })
     }

@@ -51,16 +51,19 @@ const MAX_ROWS_PER_STATEMENT: usize = 100;
 const INITIATIVE_ORDER: &str = "SELECT private.initiative_order($1) AS ids";
 
 impl<C: Caller> Dice<'_, C> {
-    /// Rolls one die for every seated character and each given creature, and returns the turns in order: the highest first, ties by the higher grace. Either all rolls are made or none.
+    /// Rolls one die for every seated character and each given creature, and returns the turns in order: the highest
+    /// first, ties by the higher grace. Either all rolls are made or none.
     ///
     /// Repeating the request with the same id returns the first rolls; characters seated since then roll now.
     ///
-    /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls after the first hundred. Event `dice_rolled` for each.
+    /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls
+    /// after the first hundred. Event `dice_rolled` for each.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionNotActive`], [`Error::NotSessionSeer`], [`Error::NotAllowed`] if the caller is not a participant,
-    /// [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotFound`] if no character is seated and no creature is given, [`Error::NotSignedIn`].
+    /// [`Error::SessionNotActive`], [`Error::NotSessionSeer`], [`Error::NotAllowed`] if the caller is not a
+    /// participant, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotFound`] if no character is
+    /// seated and no creature is given, [`Error::NotSignedIn`].
     pub async fn initiative(self, new: NewInitiative) -> Result<Vec<Turn>, Error> {
         #[derive(FromQueryResult)]
         struct Row {
@@ -85,13 +88,15 @@ impl<C: Caller> Dice<'_, C> {
                     .map_err(|error| initiative_error(error.into()))?;
             }
 
-            // The database function runs with elevated privileges, because the caller may not see the grace of other players' characters.
+            // The database function runs with elevated privileges, because the caller may not see the grace of other
+            // players' characters.
             let ids: Vec<Uuid> = expected.keys().copied().collect();
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, INITIATIVE_ORDER, [ids.clone().into()]);
             let order = Row::find_by_statement(statement).one(tx).await?.map(|row| row.ids).unwrap_or_default();
             let place: HashMap<Uuid, usize> = order.into_iter().enumerate().map(|(place, id)| (id, place)).collect();
             let mut rolls = dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(ids)).all(tx).await?;
-            let is_requested = |roll: &dice_rolls::Model| is_turn(roll, new.session_id, expected.get(&roll.id).copied());
+            let is_requested =
+                |roll: &dice_rolls::Model| is_turn(roll, new.session_id, expected.get(&roll.id).copied());
             if rolls.len() != expected.len() || !rolls.iter().all(is_requested) {
                 return Err(Error::IdConflict { what: "roll" });
             }
@@ -101,7 +106,8 @@ impl<C: Caller> Dice<'_, C> {
     }
 }
 
-/// The database refuses a player because of the first character or creature that they may not roll for. The actual reason is that they are not the Seer.
+/// The database refuses a player because of the first character or creature that they may not roll for. The actual
+/// reason is that they are not the Seer.
 fn initiative_error(error: Error) -> Error {
     match error {
         Error::CharacterNotYours | Error::NotSeated => Error::NotSessionSeer,

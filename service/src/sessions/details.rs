@@ -25,7 +25,8 @@ pub struct SessionDetails {
     pub adventure: SessionAdventure,
 }
 
-/// A player of a session, as the other participants see them. Serialized in snake case; the camel-case names that the specification gives to `get_session_details` are accepted too.
+/// A player of a session, as the other participants see them. Serialized in snake case; the camel-case names that the
+/// specification gives to `get_session_details` are accepted too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
@@ -56,7 +57,8 @@ pub struct Participant {
     pub is_active: bool,
 }
 
-/// The adventure of a session. Its content is included for those who may read the adventure and, while the session is live, for the Seer and seated players.
+/// The adventure of a session. Its content is included for those who may read the adventure and, while the session is
+/// live, for the Seer and seated players.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
@@ -82,7 +84,8 @@ pub struct SessionAdventure {
     pub content: Option<AdventureContent>,
 }
 
-/// A draft may contain anything that its author's client stored. Unreadable content must not make the session unreadable for its players.
+/// A draft may contain anything that its author's client stored. Unreadable content must not make the session
+/// unreadable for its players.
 fn lenient_content<'de, D: Deserializer<'de>>(document: D) -> Result<Option<AdventureContent>, D::Error> {
     let document = Option::<Value>::deserialize(document)?;
     Ok(document.and_then(|document| serde_json::from_value(document).ok()))

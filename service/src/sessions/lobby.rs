@@ -86,7 +86,8 @@ pub struct LobbyAdventure {
     pub estimated_duration: i32,
 }
 
-/// Position in the order of the list: the soonest first, sessions without a scheduled start last, and the newest first among equals.
+/// Position in the order of the list: the soonest first, sessions without a scheduled start last, and the newest first
+/// among equals.
 #[derive(Serialize, Deserialize)]
 struct Key {
     start: Option<DateTimeWithTimeZone>,
@@ -112,9 +113,12 @@ pub(super) struct Row {
 }
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Returns a page of the lobby: at most twenty public sessions that wait for players and have a free seat, the soonest first. It is the first page, or the one after the cursor. Sessions scheduled more than six hours ago are omitted.
+    /// Returns a page of the lobby: at most twenty public sessions that wait for players and have a free seat, the
+    /// soonest first. It is the first page, or the one after the cursor. Sessions scheduled more than six hours ago are
+    /// omitted.
     ///
-    /// When filtering by difficulty, duration, free seats or text, a page examines at most a thousand sessions, so it may have fewer than twenty rows, or none, and still have a next page.
+    /// When filtering by difficulty, duration, free seats or text, a page examines at most a thousand sessions, so it
+    /// may have fewer than twenty rows, or none, and still have a next page.
     ///
     /// Who may: everyone. Three round trips.
     ///
@@ -178,7 +182,8 @@ const JOINS: &str = "
   JOIN public.users AS seer ON seer.id = session.seer_id
   LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id";
 
-/// The same joins, one row at a time: with these the planner cannot choose to read all users, however it estimates the conditions.
+/// The same joins, one row at a time: with these the planner cannot choose to read all users, however it estimates the
+/// conditions.
 const LATERAL_JOINS: &str = "
   CROSS JOIN LATERAL (SELECT display_name FROM public.users WHERE id = session.seer_id LIMIT 1) AS seer
   LEFT JOIN LATERAL (
@@ -200,7 +205,8 @@ const NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'
 
 /// The source of the sessions, and the conditions that indexes answer.
 fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
-    // One Seer has few sessions, so they are found first, because the planner might prefer to scan the whole list. Private sessions are excluded there, before any other condition sees them.
+    // One Seer has few sessions, so they are found first, because the planner might prefer to scan the whole list.
+    // Private sessions are excluded there, before any other condition sees them.
     let sessions = match filter.seer_id {
         None => "public.sessions".to_owned(),
         Some(seer) => format!(
@@ -280,11 +286,17 @@ fn page_query(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
     };
     let unindexed_filters = unindexed_filters(filter, &mut binds);
     if unindexed_filters.is_empty() {
-        // The page is selected before Seers and adventures are joined to it, so a wrong estimate cannot change the plan.
-        return PageQuery::exact(binds, format!("{SUMMARY_COLUMNS} FROM ({}) AS session{JOINS} {ORDER}", list(PAGE + 1)));
+        // The page is selected before Seers and adventures are joined to it, so a wrong estimate cannot change the
+        // plan.
+        return PageQuery::exact(
+            binds,
+            format!("{SUMMARY_COLUMNS} FROM ({}) AS session{JOINS} {ORDER}", list(PAGE + 1)),
+        );
     }
     let (rows, list) = (PAGE + 1, list(SCAN_LIMIT));
-    let page = format!("{SUMMARY_COLUMNS} FROM ({list}) AS session{LATERAL_JOINS} WHERE {unindexed_filters} {ORDER} LIMIT {rows}");
+    let page = format!(
+        "{SUMMARY_COLUMNS} FROM ({list}) AS session{LATERAL_JOINS} WHERE {unindexed_filters} {ORDER} LIMIT {rows}"
+    );
     let scanned = format!(
         "SELECT scheduled_start AS start, created_at AS created, id AS last, row_number() OVER ({ORDER}) AS nth \
          FROM ({list}) AS scanned"

@@ -84,7 +84,8 @@ const ARCHIVED: &str = ", true AS is_archived
   WHERE session.id = ANY ((SELECT private.my_archived_session_ids())::uuid[])";
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Returns a page of at most fifty live sessions that the caller runs or has a seat in, the most recently created first.
+    /// Returns a page of at most fifty live sessions that the caller runs or has a seat in, the most recently created
+    /// first.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -111,7 +112,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Returns a page of at most fifty finished sessions that the caller ran or ever had a seat in, including archived ones, the most recently ended first.
+    /// Returns a page of at most fifty finished sessions that the caller ran or ever had a seat in, including archived
+    /// ones, the most recently ended first.
     ///
     /// Who may: a user. Three round trips.
     ///

@@ -45,7 +45,8 @@ const PARTICIPATION: &str = "SELECT \
     LEFT JOIN public.session_players AS seat ON seat.session_id = $1 AND seat.user_id = $2";
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Returns the caller's role in a session. It is [`None`](Participation::None) if the session is archived or does not exist.
+    /// Returns the caller's role in a session. It is [`None`](Participation::None) if the session is archived or does
+    /// not exist.
     ///
     /// Who may: a user. Three round trips.
     ///

@@ -19,7 +19,8 @@ use crate::{
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExpectedVersion {
-    /// The state with this `sessions.game_state_version`, so that two clients of a Seer do not overwrite each other unnoticed.
+    /// The state with this `sessions.game_state_version`, so that two clients of a Seer do not overwrite each other
+    /// unnoticed.
     Version(i32),
     /// Any version.
     Any,
@@ -91,7 +92,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Completes the session: it counts in the statistics of the Seer, of every player who was seated, and of the adventure.
+    /// Completes the session: it counts in the statistics of the Seer, of every player who was seated, and of the
+    /// adventure.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
@@ -131,7 +133,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Begins an encounter, which restores every seat's heroic save, or ends it with `None`.
+    /// Sets the current encounter, or ends it with `None`; either change restores every seat's heroic save.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `encounter_changed`.
     ///
@@ -146,7 +148,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Replaces the game state that the session's clients share, if its version is the expected one. An equal state changes nothing and causes no event.
+    /// Replaces the game state that the session's clients share, if its version is the expected one. An equal state
+    /// changes nothing and causes no event.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `game_state`, with the new version.
     ///
@@ -154,7 +157,12 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::GameStateChanged`] if its version is not the expected one, [`Error::NotSessionSeer`],
     /// [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that contains NUL.
-    pub async fn set_game_state(self, id: Uuid, state: Value, expected: ExpectedVersion) -> Result<sessions::Model, Error> {
+    pub async fn set_game_state(
+        self,
+        id: Uuid,
+        state: Value,
+        expected: ExpectedVersion,
+    ) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_game_state", session = id, |tx| {
             let row = sessions::ActiveModel { game_state: Set(state.clone()), ..Default::default() };
             let mut change = sessions::Entity::update_many().set(row).filter(sessions::Column::Id.eq(id));
@@ -199,7 +207,8 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: SessionStatus) 
     update(tx, id, sessions::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// Makes a session active from one of the given states. The database's state machine allows all of them, so it would let a waiting session resume.
+/// Makes a session active if it is in one of the given states, or is already active. The database's state machine alone
+/// would let a waiting session resume.
 async fn activate(
     tx: &UncheckedTransaction,
     id: Uuid,

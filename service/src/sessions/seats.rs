@@ -17,7 +17,8 @@ const JOIN_BY_CODE: &str = "SELECT * FROM private.join_by_code($1, $2)";
 const BY_CODE: &str = "SELECT * FROM private.session_by_code($1)";
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Returns a summary of the session with this code, public or private, so that a user can look at it before joining.
+    /// Returns a summary of the session with this code, public or private, so that a user can look at it before
+    /// joining.
     ///
     /// Who may: a user who knows the code, and the service. Three round trips.
     ///
@@ -26,44 +27,49 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::UnknownJoinCode`], [`Error::NotSignedIn`].
     pub async fn by_code(self, code: &JoinCode) -> Result<SessionSummary, Error> {
         operation!(self.caller, "sessions.by_code", |tx| {
-            // The database function runs with elevated privileges, because knowing the code gives access to the session.
+            // The database function runs with elevated privileges, because knowing the code gives access to the
+            // session.
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, BY_CODE, [code.as_str().into()]);
             let row = rows::fetch_all(tx, statement, lobby::Row::read).await?.pop().ok_or(Error::UnknownJoinCode)?;
             Ok(row.into())
         })
     }
 
-    /// Takes a seat in the session with this code, public or private, or takes the caller's former seat again. If the caller is already seated, returns that seat unchanged.
+    /// Takes a seat in the session with this code, public or private, or takes the caller's former seat again. If the
+    /// caller is already seated, returns that seat unchanged.
     ///
-    /// Who may: a user who knows the code: a new seat while the session waits, a former seat while it is live. Three round trips.
-    /// Event `player_joined`.
+    /// Who may: a user who knows the code: a new seat while the session waits, a former seat while it is live. Three
+    /// round trips. Event `player_joined`.
     ///
     /// # Errors
     ///
     /// [`Error::UnknownJoinCode`], [`Error::SessionFull`], [`Error::SessionOver`], [`Error::SessionStarted`],
-    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::PlayerRemoved`], [`Error::SeatLimitReached`],
-    /// [`Error::NotFound`] for the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::PlayerRemoved`],
+    /// [`Error::SeatLimitReached`], [`Error::NotFound`] for the character, [`Error::NotSignedIn`],
+    /// [`Error::AccountClosed`].
     pub async fn join(self, code: &JoinCode, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.join", character = character_id, |tx| {
             tx.user()?;
-            // The database function runs with elevated privileges, because knowing the code gives access to the session.
+            // The database function runs with elevated privileges, because knowing the code gives access to the
+            // session.
             let values = [code.as_str().into(), character_id.into()];
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, JOIN_BY_CODE, values);
             session_players::Model::find_by_statement(statement).one(tx).await?.ok_or(Error::UnknownJoinCode)
         })
     }
 
-    /// Takes a seat in a public session, or takes the caller's former seat in any session again. If the caller is already seated, returns that seat unchanged.
+    /// Takes a seat in a public session, or takes the caller's former seat in any session again. If the caller is
+    /// already seated, returns that seat unchanged.
     ///
-    /// Who may: a user: a new seat while the session waits, a former seat while it is live. Three round trips, and one more if a seat is taken. Event
-    /// `player_joined`.
+    /// Who may: a user: a new seat while the session waits, a former seat while it is live. Three round trips, and one
+    /// more if a seat is taken. Event `player_joined`.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] if the session is private or does not exist; [`Error::SessionStarted`], [`Error::SessionFull`],
-    /// [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::PlayerRemoved`],
-    /// [`Error::SeatLimitReached`], [`Error::NotFound`] for the character, [`Error::NotSignedIn`],
-    /// [`Error::AccountClosed`].
+    /// [`Error::NotAllowed`] if the session is private or does not exist; [`Error::SessionStarted`],
+    /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
+    /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the character,
+    /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn join_public(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.join_public", session = id, character = character_id, |tx| {
             take_seat(tx, id, tx.user()?, character_id).await
@@ -82,15 +88,16 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.leave", session = id, |tx| { update_own_seat(tx, id, inactive()).await })
     }
 
-    /// Takes a seat that the caller gave up again, with the same character or another.
+    /// Returns the caller to a seat that they gave up, with the same character or another.
     ///
-    /// Who may: a player who left, while the session is live and has a free seat. Three round trips. Event `player_joined`.
+    /// Who may: a player who left, while the session is live and has a free seat. Three round trips. Event
+    /// `player_joined`.
     ///
     /// # Errors
     ///
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
-    /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotSeated`], [`Error::NotFound`] for the session or
-    /// the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotSeated`], [`Error::NotFound`] for the session
+    /// or the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn rejoin(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.rejoin", session = id, character = character_id, |tx| {
             let row = session_players::ActiveModel {
@@ -119,7 +126,8 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Seats a player in a live session, also one who left or was removed. Idempotent.
     ///
-    /// Who may: the service; others may only seat themselves, because a seat lets the Seer damage the character. Four round trips. Event `player_joined`.
+    /// Who may: the service; others may only seat themselves, because a seat lets the Seer damage the character. Four
+    /// round trips. Event `player_joined`.
     ///
     /// # Errors
     ///
@@ -140,7 +148,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionOver`], [`Error::NotSessionSeer`], [`Error::NotFound`] if there is no such seat or the caller cannot see the session; [`Error::NotSignedIn`].
+    /// [`Error::SessionOver`], [`Error::NotSessionSeer`], [`Error::NotFound`] if there is no such seat or the caller
+    /// cannot see the session; [`Error::NotSignedIn`].
     pub async fn remove(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.remove", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel {
@@ -159,7 +168,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::PlayerRemoved`] if the caller is that player, [`Error::NotSessionSeer`], [`Error::NotFound`] if there is no such seat or the caller cannot see the session; [`Error::NotSignedIn`].
+    /// [`Error::PlayerRemoved`] if the caller is that player, [`Error::NotSessionSeer`], [`Error::NotFound`] if there
+    /// is no such seat or the caller cannot see the session; [`Error::NotSignedIn`].
     pub async fn readmit(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.readmit", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel { removed_at: Set(None), ..Default::default() };
@@ -172,11 +182,16 @@ fn inactive() -> session_players::ActiveModel {
     session_players::ActiveModel { is_active: Set(false), ..Default::default() }
 }
 
-async fn find_seat(tx: &UncheckedTransaction, session_id: Uuid, user_id: Uuid) -> Result<session_players::Model, Error> {
+async fn find_seat(
+    tx: &UncheckedTransaction,
+    session_id: Uuid,
+    user_id: Uuid,
+) -> Result<session_players::Model, Error> {
     session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?.ok_or(Error::NotFound { what: "seat" })
 }
 
-/// Updates the caller's seat. Distinguishes a session without a seat of the caller's from one that the caller cannot see.
+/// Updates the caller's seat. Distinguishes a session without a seat of the caller's from one that the caller cannot
+/// see.
 async fn update_own_seat(
     tx: &UncheckedTransaction,
     session_id: Uuid,
@@ -191,7 +206,8 @@ async fn update_own_seat(
     }
 }
 
-/// Updates a player's seat as the Seer. Distinguishes a caller who sees the session without running it from one who cannot see it.
+/// Updates a player's seat as the Seer. Distinguishes a caller who sees the session without running it from one who
+/// cannot see it.
 async fn update_as_seer(
     tx: &UncheckedTransaction,
     session_id: Uuid,
@@ -227,7 +243,8 @@ async fn update_seat(
         .ok_or(Error::NotFound { what: "seat" })
 }
 
-/// Takes a seat, a former one by an update: an update locks the seat before the session, as the lock order requires.
+/// Seats a user. A former seat is updated instead of inserted, because an update locks the seat before the session, as
+/// the lock order requires.
 async fn take_seat(
     tx: &UncheckedTransaction,
     session_id: Uuid,
