@@ -50,7 +50,7 @@ pub struct NewCharacter {
     /// Class. Warrior by default.
     #[serde(default = "NewCharacter::default_class")]
     pub class: CharacterClass,
-    /// Attributes; by default the default sheet of the class.
+    /// Attributes. By default, those of the class's default sheet.
     pub attributes: Option<Attributes>,
     /// Items that it carries.
     #[serde(default)]

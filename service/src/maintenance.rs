@@ -10,7 +10,10 @@
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
 //! let service = sparc.as_service();
-//! let archived = service.maintenance().archive_sessions(JobOptions::default(), |so_far| println!("{so_far} archived")).await?;
+//! let archived = service
+//!     .maintenance()
+//!     .archive_sessions(JobOptions::default(), |so_far| println!("{so_far} archived"))
+//!     .await?;
 //! service.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
 //! service.maintenance().vacuum(JobOptions::default(), |_| ()).await?;
 //! println!("{} sessions, {}", archived.rows, if archived.is_finished { "all" } else { "more remain" });

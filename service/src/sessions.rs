@@ -162,8 +162,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Changes visibility, number of seats, description or scheduled start of a session; its status, scene, encounter
-    /// and game state have operations of their own. Without changes, returns it as it is.
+    /// Changes the visibility, number of seats, wanted players or scheduled start of a session; its status, scene,
+    /// encounter and game state have operations of their own. Without changes, returns it as it is.
     ///
     /// Who may: the Seer and the service. Three round trips. No event.
     ///

@@ -1,4 +1,4 @@
-//! Accounts and profiles, and sign-up where there is no Supabase.
+//! Accounts and profiles, and sign-up on databases without Supabase.
 //!
 //! ```
 //! use service::{Operations, Sparc, users::ProfileChanges};

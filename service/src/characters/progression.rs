@@ -41,7 +41,7 @@ const FULL_HEAL: i32 = 1000;
 impl<C: Caller> Characters<'_, C> {
     /// Removes hit points from a character, down to 0.
     ///
-    /// Who may: its owner, the Seer of an active or paused session in which it is seated, and the service.
+    /// Who may: the service, its owner, and the Seer of each active or paused session in which the character is seated.
     /// Three round trips. No event.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Restores hit points of a character, up to its maximum.
     ///
-    /// Who may: its owner, the Seer of an active or paused session in which it is seated, and the service.
+    /// Who may: the service, its owner, and the Seer of each active or paused session in which the character is seated.
     /// Three round trips. No event.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Restores all hit points of a character.
     ///
-    /// Who may: its owner, the Seer of an active or paused session in which it is seated, and the service.
+    /// Who may: the service, its owner, and the Seer of each active or paused session in which the character is seated.
     /// Three round trips. No event.
     ///
     /// # Errors

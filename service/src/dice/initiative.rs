@@ -35,7 +35,7 @@ pub struct NewInitiative {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Turn {
-    /// Who acts.
+    /// The character or creature that acts.
     pub roller: Roller,
     /// Name of the character or creature.
     pub name: String,

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::Difficulty;
 
-/// Who rolls.
+/// The character or creature that rolls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -66,7 +66,7 @@ pub struct NewRoll {
     pub id: Option<Uuid>,
     /// Session.
     pub session_id: Uuid,
-    /// Who rolls.
+    /// The character or creature that rolls.
     pub roller: Roller,
     /// The attribute that gives the number of dice.
     pub attribute: Attribute,

@@ -80,10 +80,18 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
                 // The next poll must find what the failed one would have found.
                 sequence = Sequence::default();
                 if !is_transient(&error) {
-                    tracing::warn!(target: "sparc::events", code = error.code(), "polling for events failed; all subscriptions end");
+                    tracing::warn!(
+                        target: "sparc::events",
+                        code = error.code(),
+                        "polling for events failed; all subscriptions end"
+                    );
                     hub.end_all(&error);
                 } else if failures == 0 {
-                    tracing::warn!(target: "sparc::events", code = error.code(), "polling for events failed; trying again");
+                    tracing::warn!(
+                        target: "sparc::events",
+                        code = error.code(),
+                        "polling for events failed; trying again"
+                    );
                 }
                 failures += 1;
                 backoff(failures)
@@ -93,7 +101,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
     }
 }
 
-/// What is known about the numbers drawn from the sequence of events.
+/// What is known about the numbers drawn from the sequence of `session_events.seq`.
 struct Sequence {
     drawn: Option<i64>,
     drawn_at: Instant,
@@ -127,7 +135,7 @@ impl Sequence {
             return false;
         }
         // This reading's transaction began after the number was read, so the transaction that drew it has an id below
-        // `next`.
+        // `next_transaction`.
         let horizon = *self.horizon.get_or_insert(now.next_transaction);
         now.oldest_transaction >= horizon
     }
@@ -149,7 +157,11 @@ struct Poll<'a> {
 
 impl Poll<'_> {
     async fn run(&self, sequence: &mut Sequence, watched: Watched) -> Result<(), Error> {
-        let readings = |rows: &[PgRow]| rows::decode_rows!(rows => Reading { drawn, oldest_transaction, next_transaction, history });
+        let readings = |rows: &[PgRow]| {
+            rows::decode_rows!(rows => Reading {
+                drawn, oldest_transaction, next_transaction, history
+            })
+        };
         let statement = Statement::from_string(DbBackend::Postgres, EVENT_CLOCK);
         let Some(reading) = rows::fetch_all(self.tx, statement, readings).await?.pop() else { return Ok(()) };
         if watched.history.as_deref() != Some(&reading.history) {
@@ -208,7 +220,8 @@ impl Poll<'_> {
         let (sessions, seen) = (binds.bind(watched.sessions), binds.bind(watched.seen));
         let (page, bytes) = (binds.bind(PAGE), binds.bind(PAGE_BYTES));
         let sql = format!(
-            "SELECT event.session_id, watched.seen, event.id, event.event_type, event.created_at, event.seq, event.sender_id, event.fits, \
+            "SELECT event.session_id, watched.seen, event.id, event.event_type, event.created_at, \
+               event.seq, event.sender_id, event.fits, \
                CASE WHEN event.fits THEN event.payload ELSE 'null' END AS payload \
              FROM unnest({sessions}::uuid[], {seen}::bigint[]) AS watched(session_id, seen) \
              CROSS JOIN LATERAL ( \
@@ -221,7 +234,11 @@ impl Poll<'_> {
              ) AS event \
              ORDER BY event.session_id, event.seq"
         );
-        let read = |rows: &[PgRow]| rows::decode_rows!(rows => Found { session_id, seen, id, event_type, payload, created_at, seq, sender_id, fits });
+        let read = |rows: &[PgRow]| {
+            rows::decode_rows!(rows => Found {
+                session_id, seen, id, event_type, payload, created_at, seq, sender_id, fits
+            })
+        };
         let mut updates: Vec<SessionUpdate> = Vec::new();
         let mut is_all = true;
         for found in rows::fetch_all(self.tx, binds.statement(sql), read).await?.chunk_by(Found::is_same_session) {
@@ -248,7 +265,9 @@ impl Poll<'_> {
         let sql = format!(
             "SELECT watched.session_id, watched.account, status \
              FROM unnest({sessions}::uuid[], {accounts}::uuid[]) AS watched(session_id, account) \
-             CROSS JOIN LATERAL private.listener_status(watched.session_id, nullif(watched.account, {service})) AS status \
+             CROSS JOIN LATERAL private.listener_status( \
+               watched.session_id, nullif(watched.account, {service}) \
+             ) AS status \
              WHERE status <> 'listens'"
         );
         let read = |rows: &[PgRow]| rows::decode_rows!(rows => Refused { session_id, account, status });

@@ -97,6 +97,7 @@ impl Subscriptions {
     /// there.
     ///
     /// # Errors
+    ///
     /// The same as those of [`Events::subscribe`].
     pub async fn add(&mut self, session_id: Uuid, after: Option<i64>) -> Result<(), Error> {
         let added = Events { caller: &self.caller }.subscribe(session_id, after).await?;
@@ -137,7 +138,7 @@ impl Events<'_, IdentityConnection> {
     /// when the handle is closed.
     ///
     /// Who may: the Seer, everyone who has or has had a seat, and the service. Three round trips, and four for each
-    /// page that this subscription reads alone. No event.
+    /// page that the poller has not already read for all subscribers. No event.
     ///
     /// # Errors
     ///
@@ -172,8 +173,8 @@ impl Events<'_, IdentityConnection> {
     /// added and removed later. If [`subscribe`](Self::subscribe) would refuse one of them, the error is that session's
     /// first and last item.
     ///
-    /// Who may: a user and the service; each session requires what `subscribe` requires. Three round trips for any
-    /// number of sessions, and four for each page that a session's subscription reads alone. No event.
+    /// Who may: a user and the service, for each session as in `subscribe`. Three round trips for any number of
+    /// sessions, and four for each page that the poller has not already read for all subscribers. No event.
     ///
     /// # Errors
     ///
