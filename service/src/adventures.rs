@@ -1,19 +1,19 @@
-//! Adventures: what a Seer runs, from the first draft to the catalogue.
+//! Adventures, from draft to catalogue.
 //!
 //! ```
 //! use service::{Error, Operations, Sparc, adventures::{AdventureContent, NewAdventure}};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = testdb::DemoGame::start().await?;
-//! # let sparc = Sparc::connect(night.url()).await?;
-//! # let (id, content) = (night.seer, AdventureContent::single_scene("It rains."));
+//! # let demo = testdb::DemoGame::start().await?;
+//! # let sparc = Sparc::connect(demo.url()).await?;
+//! # let (id, content) = (demo.seer, AdventureContent::single_scene("It rains."));
 //! let morgan = sparc.as_user(id);
 //! let draft = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
 //! let draft = morgan.adventures().create(draft).await?;
 //! match morgan.adventures().publish(draft.id).await {
 //!     Ok(adventure) => println!("published at {:?}", adventure.published_at),
-//!     Err(Error::AdventureInvalid(faults)) => println!("{} things to mend", faults.len()),
+//!     Err(Error::AdventureInvalid(errors)) => println!("{} validation errors", errors.len()),
 //!     Err(other) => return Err(other.into()),
 //! }
 //! # Ok(())
@@ -46,34 +46,34 @@ use crate::{
     rows::{self, set_if},
 };
 
-/// An adventure to be made, as a draft.
+/// An adventure to create, as a draft.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewAdventure {
-    /// Id to give it; drawn where none is given. The same id again gives the first adventure.
+    /// Id of the new adventure; random if absent. Repeating the request with the same id returns the first adventure.
     pub id: Option<Uuid>,
-    /// 3 to 100 characters.
+    /// Name, 3 to 100 characters.
     pub name: String,
-    /// What it is about.
+    /// Description.
     pub description: Option<String>,
-    /// How hard. Medium by default.
+    /// Difficulty. Medium by default.
     #[serde(default = "NewAdventure::default_difficulty")]
     pub difficulty: DifficultyLevel,
-    /// Minutes. 60 by default.
+    /// Estimated duration in minutes, 1 or more. 60 by default.
     #[serde(default = "NewAdventure::default_duration")]
     pub estimated_duration: i32,
-    /// Fewest players, 1 to 6. Two by default.
+    /// Minimum number of players, 1 to 6. Two by default.
     #[serde(default = "NewAdventure::default_min_players")]
     pub min_players: i32,
-    /// Most players, 1 to 6. Four by default.
+    /// Maximum number of players, 1 to 6. Four by default.
     #[serde(default = "NewAdventure::default_max_players")]
     pub max_players: i32,
-    /// Small picture.
+    /// URL of the thumbnail.
     pub thumbnail_url: Option<String>,
-    /// Large picture.
+    /// URL of the artwork.
     pub artwork_url: Option<String>,
-    /// The story.
+    /// Content of the adventure.
     #[serde(default)]
     pub content: AdventureContent,
 }
@@ -95,7 +95,7 @@ impl Default for NewAdventure {
     }
 }
 
-/// What a JSON document that leaves a field out means.
+/// Values of fields that a JSON document omits.
 impl NewAdventure {
     fn default_difficulty() -> DifficultyLevel {
         Self::default().difficulty
@@ -114,38 +114,38 @@ impl NewAdventure {
     }
 }
 
-/// What to change of an adventure besides its content. `None` leaves a field as it is; `Some(None)` empties it.
+/// Changes to an adventure, except to its content. `None` leaves a field unchanged; `Some(None)` clears it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct AdventureChanges {
-    /// 3 to 100 characters.
+    /// Name, 3 to 100 characters.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What it is about.
+    /// Description.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub description: Option<Option<String>>,
-    /// Small picture.
+    /// URL of the thumbnail.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub thumbnail_url: Option<Option<String>>,
-    /// Large picture.
+    /// URL of the artwork.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub artwork_url: Option<Option<String>>,
-    /// How hard.
+    /// Difficulty.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub difficulty: Option<DifficultyLevel>,
-    /// Minutes, 1 or more.
+    /// Estimated duration in minutes, 1 or more.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub estimated_duration: Option<i32>,
-    /// Fewest players, 1 to 6.
+    /// Minimum number of players, 1 to 6.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub min_players: Option<i32>,
-    /// Most players, 1 to 6.
+    /// Maximum number of players, 1 to 6.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub max_players: Option<i32>,
 }
 
-/// The best that players can think of an adventure.
+/// Maximum average rating.
 const MAX_RATING: i32 = 5;
 
 /// Operations on adventures: [`Operations::adventures`](crate::Operations::adventures).
@@ -155,13 +155,14 @@ pub struct Adventures<'a, C> {
 }
 
 impl<C: Caller> Adventures<'_, C> {
-    /// Makes a draft of the caller's. Twice with the same id gives the first.
+    /// Creates a draft for the caller. Repeating the request with the same id returns the first adventure.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`] for name, duration or players, [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// [`Error::InvalidValue`] for the name, the duration or the numbers of players, [`Error::IdConflict`],
+    /// [`Error::NotSignedIn`].
     pub async fn create(self, new: NewAdventure) -> Result<adventures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let content = json::to_json(&new.content)?;
@@ -185,15 +186,15 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Changes what an adventure is called and for whom it is; its content has [`set_content`](Self::set_content).
-    /// Nothing to change gives it as it is.
+    /// Changes an adventure except its content, which [`set_content`](Self::set_content) replaces. Without changes,
+    /// returns it as it is.
     ///
-    /// Who may: the creator, and the service. Three round trips. No event.
+    /// Who may: the creator and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`], [`Error::NotFound`], also for somebody else's draft; [`Error::AdventureNotYours`] for
-    /// somebody else's that is published; [`Error::NotSignedIn`].
+    /// [`Error::InvalidValue`], [`Error::NotFound`], also for another user's draft; [`Error::AdventureNotYours`] for
+    /// another user's published adventure; [`Error::NotSignedIn`].
     pub async fn edit(self, id: Uuid, changes: AdventureChanges) -> Result<adventures::Model, Error> {
         let mut row = adventures::ActiveModel::default();
         set_if(&mut row.name, &changes.name);
@@ -207,9 +208,9 @@ impl<C: Caller> Adventures<'_, C> {
         operation!(self.caller, "adventures.edit", adventure = id, |tx| { update(tx, id, row.clone()).await })
     }
 
-    /// Replaces the content of a draft; it is valid again once it was judged again.
+    /// Replaces the content of a draft, which is not valid until it is validated again.
     ///
-    /// Who may: the creator, and the service. Three round trips. No event.
+    /// Who may: the creator and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -221,8 +222,8 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Judges the content, writes the verdict down, and gives every fault with the node that it is at. No fault: the
-    /// adventure is valid and may be published.
+    /// Validates the content, stores the result and returns every error with the node that it concerns. Without errors,
+    /// the adventure is valid and can be published.
     ///
     /// Who may: the creator. Six round trips. No event.
     ///
@@ -235,27 +236,27 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Judges the content, and publishes the adventure if it has no fault. A published one stays as it is.
+    /// Validates the content, and publishes the adventure if there are no errors. A published adventure stays as it is.
     ///
     /// Who may: the creator. Seven round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::AdventureInvalid`] with every fault, [`Error::NotFound`], [`Error::AdventureNotYours`],
+    /// [`Error::AdventureInvalid`] with every validation error, [`Error::NotFound`], [`Error::AdventureNotYours`],
     /// [`Error::NotSignedIn`].
     pub async fn publish(self, id: Uuid) -> Result<adventures::Model, Error> {
         operation!(self.caller, "adventures.publish", adventure = id, |tx| {
-            let faults = validate_and_store(self.caller, tx, id).await?;
-            if !faults.is_empty() {
-                return Err(Error::AdventureInvalid(faults));
+            let errors = validate_and_store(self.caller, tx, id).await?;
+            if !errors.is_empty() {
+                return Err(Error::AdventureInvalid(errors));
             }
             set_status(tx, id, AdventureStatus::Published).await
         })
     }
 
-    /// Takes an adventure back to a draft, from the catalogue or the archive. Sessions that play it go on.
+    /// Returns a published or archived adventure to draft. Sessions that play it continue.
     ///
-    /// Who may: the creator, and the service. Three round trips. No event.
+    /// Who may: the creator and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -266,9 +267,9 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Puts an adventure away: out of the catalogue, its history kept.
+    /// Archives an adventure: it leaves the catalogue and keeps its history.
     ///
-    /// Who may: the creator, and the service. Three round trips. No event.
+    /// Who may: the creator and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -279,18 +280,18 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Deletes an adventure that was never played, with its creatures.
+    /// Deletes an adventure that has never been played, together with its creatures.
     ///
-    /// Who may: the creator, and the service. Three round trips. No event.
+    /// Who may: the creator and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::StillReferenced`] for one that a session plays or played: archive it; [`Error::NotFound`],
+    /// [`Error::StillReferenced`] if a session plays or has played it (archive it instead); [`Error::NotFound`],
     /// [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn delete(self, id: Uuid) -> Result<(), Error> {
         operation!(self.caller, "adventures.delete", adventure = id, |tx| {
-            let gone = adventures::Entity::delete_by_id(id).exec(tx).await?;
-            if gone.rows_affected == 0 {
+            let deleted = adventures::Entity::delete_by_id(id).exec(tx).await?;
+            if deleted.rows_affected == 0 {
                 rows::find::<adventures::Entity>(tx, id, "adventure").await?;
                 return Err(Error::AdventureNotYours);
             }
@@ -298,9 +299,9 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// One adventure with its content.
+    /// Returns an adventure with its content.
     ///
-    /// Who may: everybody where it is published, else the creator. Three round trips.
+    /// Who may: everyone if it is published; otherwise its creator. Three round trips.
     ///
     /// # Errors
     ///
@@ -311,8 +312,8 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Sets what players think of an adventure: 0 to 5, or nothing yet. Who rates, and how, is the service's to
-    /// say; the catalogue is ordered by it.
+    /// Sets the average rating of an adventure, 0 to 5, or removes it. The service decides who rates and how; the
+    /// catalogue can be sorted by it.
     ///
     /// Who may: the service. Three round trips. No event.
     ///
@@ -326,7 +327,7 @@ impl<C: Caller> Adventures<'_, C> {
         operation!(self.caller, "adventures.set_rating", adventure = id, |tx| {
             update(tx, id, adventures::ActiveModel { average_rating: Set(average), ..Default::default() }).await
         })
-        .map_err(|error| error.with_rule("only the service may rate an adventure"))
+        .map_err(|error| error.with_rule("only the service may set a rating"))
     }
 }
 
@@ -334,7 +335,8 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: AdventureStatus
     update(tx, id, adventures::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// What row security hides from an update is not there; whether it can be read decides what the caller is told.
+/// An update silently skips rows that row security hides from it. Whether the caller can read the row decides between
+/// the two errors.
 async fn update(tx: &UncheckedTransaction, id: Uuid, row: adventures::ActiveModel) -> Result<adventures::Model, Error> {
     match rows::update_returning(tx, row, id, adventures::Column::Id).await? {
         Some(adventure) => Ok(adventure),
@@ -351,8 +353,9 @@ const STORE_VALIDATION: &str = "UPDATE public.adventures
        AND updated_at = $4
        AND status <> 'published'";
 
-/// Reads the content as its creator and stores what is wrong with it, which is the server's to write: as `service_role` in
-/// the same transaction, which holds the row; or, where the service has a login of its own, in one of the service's.
+/// Reads the content as its creator and stores the validation result, which only the server may write: as
+/// `service_role` in the same transaction, which holds the row lock; or, if the service has its own login, in a
+/// transaction of that login.
 async fn validate_and_store(
     caller: &impl Sealed,
     tx: &UncheckedTransaction,
@@ -360,34 +363,34 @@ async fn validate_and_store(
 ) -> Result<Vec<ValidationError>, Error> {
     let creator = tx.user()?;
     let mut find = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator));
-    let is_here = tx.may_take_role(SERVICE_ROLE);
-    if is_here {
+    let is_same_login = tx.may_take_role(SERVICE_ROLE);
+    if is_same_login {
         find = find.lock_exclusive();
     }
     let Some(adventure) = find.one(tx).await? else {
         rows::find::<adventures::Entity>(tx, id, "adventure").await?;
         return Err(Error::AdventureNotYours);
     };
-    let faults = match json::from_json::<AdventureContent>(adventure.content, "content") {
+    let errors = match json::from_json::<AdventureContent>(adventure.content, "content") {
         Ok(content) => content.validate(),
         Err(_) => vec![ValidationError { node: None, kind: ValidationErrorKind::Unreadable }],
     };
-    // A published adventure is valid and cannot be edited: there is nothing to store.
+    // A published adventure is valid and its content cannot change, so there is nothing to store.
     if adventure.status == AdventureStatus::Published {
-        return Ok(faults);
+        return Ok(errors);
     }
-    let values = [id.into(), faults.is_empty().into(), json!(faults).into(), adventure.updated_at.into()];
+    let values = [id.into(), errors.is_empty().into(), json!(errors).into(), adventure.updated_at.into()];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, STORE_VALIDATION, values);
-    if is_here {
+    if is_same_login {
         tx.execute_as_service(statement).await?;
-        return Ok(faults);
+        return Ok(errors);
     }
     let service = caller.as_service().ok_or(Error::NotAllowed {
-        rule: "where the service has a login of its own, an adventure must be validated outside of a transaction",
+        rule: "an adventure must be validated outside a transaction if the service has its own login",
     })?;
     let service = Unchecked::begin_unchecked(&service, TransactionOptions::default(), caller.deadline()).await?;
     let stored = service.execute_raw(statement).await?;
     service.commit().await?;
-    // Somebody edited it meanwhile: begin again.
-    if stored.rows_affected() == 0 { Err(Error::Busy) } else { Ok(faults) }
+    // It was edited in the meantime: the operation is retried.
+    if stored.rows_affected() == 0 { Err(Error::Busy) } else { Ok(errors) }
 }

@@ -1,4 +1,4 @@
-//! Characters: whom the players play.
+//! Characters, which the players play.
 //!
 //! ```
 //! use entity::sea_orm_active_enums::CharacterClass;
@@ -6,14 +6,14 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = testdb::DemoGame::start().await?;
-//! # let sparc = Sparc::connect(night.url()).await?;
-//! # let id = night.player;
+//! # let demo = testdb::DemoGame::start().await?;
+//! # let sparc = Sparc::connect(demo.url()).await?;
+//! # let id = demo.player;
 //! let ada = sparc.as_user(id);
 //! let new = NewCharacter { name: "Brunhild".into(), class: CharacterClass::Warrior, ..Default::default() };
-//! let brunhild = ada.characters().create(new).await?; // might 5: the usual sheet
-//! let left = ada.characters().damage(brunhild.id, 2).await?;
-//! println!("{} of {}", left.hit_points, left.max_hit_points);
+//! let brunhild = ada.characters().create(new).await?; // might 5: the default sheet
+//! let hit_points = ada.characters().damage(brunhild.id, 2).await?;
+//! println!("{} of {} hit points", hit_points.hit_points, hit_points.max_hit_points);
 //! # Ok(())
 //! # }
 //! ```
@@ -38,24 +38,24 @@ pub use sheet::{Attributes, Item, SpecialAbility, primary_attribute};
 
 use crate::{Caller, Error, connection::UncheckedTransaction, json, operation::operation, rows};
 
-/// A character to be made.
+/// A character to create.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewCharacter {
-    /// Id to give it; drawn where none is given. The same id again gives the first character.
+    /// Id of the new character; random if absent. Repeating the request with the same id returns the first character.
     pub id: Option<Uuid>,
-    /// 2 to 50 characters, its own within the account.
+    /// Name, 2 to 50 characters, unique within the account.
     pub name: String,
     /// Class. Warrior by default.
     #[serde(default = "NewCharacter::default_class")]
     pub class: CharacterClass,
-    /// Attributes; the usual sheet of the class where none are given.
+    /// Attributes. By default, those of the class's default sheet.
     pub attributes: Option<Attributes>,
-    /// What it carries.
+    /// Items that it carries.
     #[serde(default)]
     pub equipment: Vec<Item>,
-    /// What only it can do.
+    /// Special ability.
     #[serde(default)]
     pub special_ability: SpecialAbility,
 }
@@ -74,13 +74,13 @@ impl Default for NewCharacter {
 }
 
 impl NewCharacter {
-    /// What a JSON document that leaves the class out means.
+    /// Class of a JSON document that omits the field.
     fn default_class() -> CharacterClass {
         Self::default().class
     }
 }
 
-/// A seat that a character has or had.
+/// A seat that a character holds or has held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
@@ -89,15 +89,15 @@ pub struct CharacterSeat {
     pub character_id: Uuid,
     /// Session.
     pub session_id: Uuid,
-    /// What the session does.
+    /// Status of the session.
     pub status: SessionStatus,
-    /// Who runs it.
+    /// Seer of the session.
     pub seer_id: Uuid,
-    /// What is played.
+    /// Adventure of the session.
     pub adventure_id: Uuid,
-    /// Whether the seat is held now.
+    /// Whether the seat is currently held.
     pub is_active: bool,
-    /// When it was first taken.
+    /// When the seat was first taken.
     pub joined_at: DateTimeWithTimeZone,
 }
 
@@ -108,14 +108,14 @@ pub struct Characters<'a, C> {
 }
 
 impl<C: Caller> Characters<'_, C> {
-    /// Makes a character of the caller's. Twice with the same id gives the first.
+    /// Creates a character for the caller. Repeating the request with the same id returns the first character.
     ///
-    /// Who may: a user, for oneself. Three round trips. No event.
+    /// Who may: a user. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::CharacterLimitReached`] with ten living ones, [`Error::CharacterNameTaken`], [`Error::IdConflict`],
-    /// [`Error::InvalidValue`] for the name, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::CharacterLimitReached`] with ten living characters, [`Error::CharacterNameTaken`],
+    /// [`Error::IdConflict`], [`Error::InvalidValue`] for the name, [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn create(self, new: NewCharacter) -> Result<characters::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let attributes = new.attributes.unwrap_or(Attributes::usual(new.class));
@@ -140,7 +140,7 @@ impl<C: Caller> Characters<'_, C> {
         })
     }
 
-    /// The caller's living characters, the one played last first.
+    /// Returns the caller's living characters, the most recently played first.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -163,7 +163,7 @@ impl<C: Caller> Characters<'_, C> {
         })
     }
 
-    /// The caller's retired characters, the last to retire first.
+    /// Returns the caller's retired characters, the most recently retired first.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -182,22 +182,22 @@ impl<C: Caller> Characters<'_, C> {
         })
     }
 
-    /// One character.
+    /// Returns a character.
     ///
-    /// Who may: its owner, and the service. Three round trips.
+    /// Who may: its owner and the service. Three round trips.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], also for somebody else's; [`Error::NotSignedIn`].
+    /// [`Error::NotFound`], also for another user's character; [`Error::NotSignedIn`].
     pub async fn get(self, id: Uuid) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.get", character = id, |tx| {
             rows::find::<characters::Entity>(tx, id, "character").await
         })
     }
 
-    /// Where a character sits and sat, in sessions that are not archived, the last seat first.
+    /// Returns the seats that a character holds or has held in sessions that are not archived, the latest first.
     ///
-    /// Who may: its owner, and whoever sees the sessions. Three round trips.
+    /// Who may: its owner; others, for the sessions that they can see. Three round trips.
     ///
     /// # Errors
     ///
@@ -223,22 +223,22 @@ impl<C: Caller> Characters<'_, C> {
         })
     }
 
-    /// Gives a character another name.
+    /// Renames a character.
     ///
-    /// Who may: its owner, and the service. Three round trips. No event.
+    /// Who may: its owner and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
     /// [`Error::CharacterNameTaken`], [`Error::InvalidValue`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn rename(self, id: Uuid, name: &str) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.rename", character = id, |tx| {
-            change(tx, id, characters::ActiveModel { name: Set(name.to_owned()), ..Default::default() }).await
+            update(tx, id, characters::ActiveModel { name: Set(name.to_owned()), ..Default::default() }).await
         })
     }
 
-    /// Says anew what a character carries.
+    /// Replaces a character's equipment.
     ///
-    /// Who may: its owner, and the service. Three round trips. No event.
+    /// Who may: its owner and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -246,13 +246,13 @@ impl<C: Caller> Characters<'_, C> {
     pub async fn set_equipment(self, id: Uuid, equipment: &[Item]) -> Result<characters::Model, Error> {
         let equipment = json::to_json(&equipment)?;
         operation!(self.caller, "characters.set_equipment", character = id, |tx| {
-            change(tx, id, characters::ActiveModel { equipment: Set(equipment.clone()), ..Default::default() }).await
+            update(tx, id, characters::ActiveModel { equipment: Set(equipment.clone()), ..Default::default() }).await
         })
     }
 
-    /// Says anew what only this character can do.
+    /// Replaces a character's special ability.
     ///
-    /// Who may: its owner, and the service. Three round trips. No event.
+    /// Who may: its owner and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -261,41 +261,41 @@ impl<C: Caller> Characters<'_, C> {
         let ability = json::to_json(ability)?;
         operation!(self.caller, "characters.set_special_ability", character = id, |tx| {
             let row = characters::ActiveModel { special_ability: Set(ability.clone()), ..Default::default() };
-            change(tx, id, row).await
+            update(tx, id, row).await
         })
     }
 
-    /// Sends a character to rest: its history stays, it takes no seat, and it does not count against ten. Again is no
-    /// error.
+    /// Retires a character: it keeps its history, takes no seats and does not count towards the limit of ten.
+    /// Idempotent.
     ///
-    /// Who may: its owner, and the service. Three round trips. No event.
+    /// Who may: its owner and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::CharacterSeated`] at a live table, [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::CharacterSeated`] while it has a seat in a live session, [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn retire(self, id: Uuid) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.retire", character = id, |tx| { set_retired(tx, id, "now()").await })
     }
 
-    /// Brings a retired character back. Again is no error.
+    /// Brings a retired character back into play. Idempotent.
     ///
-    /// Who may: its owner, and the service. Three round trips. No event.
+    /// Who may: its owner and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::CharacterLimitReached`] with ten living ones, [`Error::NotFound`], [`Error::NotSignedIn`],
+    /// [`Error::CharacterLimitReached`] with ten living characters, [`Error::NotFound`], [`Error::NotSignedIn`],
     /// [`Error::AccountClosed`].
     pub async fn unretire(self, id: Uuid) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.unretire", character = id, |tx| { set_retired(tx, id, "NULL").await })
     }
 
-    /// Deletes a character that was never played.
+    /// Deletes a character that has never been played.
     ///
-    /// Who may: its owner, and the service. Three round trips. No event.
+    /// Who may: its owner and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::StillReferenced`] for one that had a seat or rolled: retire it; [`Error::NotFound`],
+    /// [`Error::StillReferenced`] if it has had a seat or rolled (retire it instead); [`Error::NotFound`],
     /// [`Error::NotSignedIn`].
     pub async fn delete(self, id: Uuid) -> Result<(), Error> {
         operation!(self.caller, "characters.delete", character = id, |tx| {
@@ -305,14 +305,14 @@ impl<C: Caller> Characters<'_, C> {
     }
 }
 
-async fn change(tx: &UncheckedTransaction, id: Uuid, row: characters::ActiveModel) -> Result<characters::Model, Error> {
+async fn update(tx: &UncheckedTransaction, id: Uuid, row: characters::ActiveModel) -> Result<characters::Model, Error> {
     rows::update_returning(tx, row, id, characters::Column::Id).await?.ok_or(Error::NotFound { what: "character" })
 }
 
-/// The trigger stamps the moment, and leaves the first where there is one.
-async fn set_retired(tx: &UncheckedTransaction, id: Uuid, moment: &'static str) -> Result<characters::Model, Error> {
+/// The trigger supplies the time, and keeps the first one if the character is already retired.
+async fn set_retired(tx: &UncheckedTransaction, id: Uuid, value: &'static str) -> Result<characters::Model, Error> {
     characters::Entity::update_many()
-        .col_expr(characters::Column::RetiredAt, Expr::cust(moment))
+        .col_expr(characters::Column::RetiredAt, Expr::cust(value))
         .filter(characters::Column::Id.eq(id))
         .exec_with_returning(tx)
         .await?

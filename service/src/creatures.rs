@@ -1,13 +1,13 @@
-//! Creatures: whom the Seer plays in an adventure.
+//! Creatures, which the Seer plays in an adventure.
 //!
 //! ```
 //! use service::{Operations, Sparc, creatures::{NewCreature, Stats}};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = testdb::DemoGame::start().await?;
-//! # let sparc = Sparc::connect(night.url()).await?;
-//! # let (id, adventure) = (night.seer, night.adventure);
+//! # let demo = testdb::DemoGame::start().await?;
+//! # let sparc = Sparc::connect(demo.url()).await?;
+//! # let (id, adventure) = (demo.seer, demo.adventure);
 //! let morgan = sparc.as_user(id);
 //! let stats = Stats { might: 4, grace: 2, ..Default::default() };
 //! let horror = NewCreature { name: "Reed Horror".into(), stats, ..Default::default() };
@@ -29,7 +29,8 @@ use crate::{
     rows::{self, set_if},
 };
 
-/// The dice of a creature: `creatures.stats`, one to ten for each attribute. Unknown fields are kept.
+/// The attributes of a creature: `creatures.stats`. Each is the number of dice that it rolls, 1 to 10. Unknown fields
+/// are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {
@@ -41,7 +42,7 @@ pub struct Stats {
     pub wit: u8,
     /// Courage and will.
     pub heart: u8,
-    /// Whatever else the client keeps of it; kept as it is.
+    /// Further fields, stored unchanged.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -52,41 +53,41 @@ impl Default for Stats {
     }
 }
 
-/// What a creature can do: one element of `creatures.abilities`.
+/// An ability of a creature: one element of `creatures.abilities`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ability {
-    /// What it is called.
+    /// Name.
     pub name: String,
-    /// What it does.
+    /// Description of its effect.
     #[serde(default)]
     pub description: String,
-    /// Whatever else the client keeps of it; kept as it is.
+    /// Further fields, stored unchanged.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// A creature to be put into an adventure.
+/// A creature to add to an adventure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewCreature {
-    /// Id to give it; drawn where none is given. The same id again gives the first creature.
+    /// Id of the new creature; random if absent. Repeating the request with the same id returns the first creature.
     pub id: Option<Uuid>,
-    /// 1 to 100 characters.
+    /// Name, 1 to 100 characters.
     pub name: String,
-    /// What it looks like.
+    /// Description.
     pub description: Option<String>,
-    /// The dice that it rolls.
+    /// Attributes.
     #[serde(default)]
     pub stats: Stats,
-    /// What it can do.
+    /// Abilities.
     #[serde(default)]
     pub abilities: Vec<Ability>,
-    /// 0 to 1000. Six by default.
+    /// Hit points, 0 to 1000. Six by default.
     #[serde(default = "NewCreature::default_hit_points")]
     pub hit_points: i32,
-    /// 0 to 100. None by default.
+    /// Armor, 0 to 100. 0 by default.
     #[serde(default)]
     pub armor: i32,
 }
@@ -106,33 +107,33 @@ impl Default for NewCreature {
 }
 
 impl NewCreature {
-    /// What a JSON document that leaves the hit points out means.
+    /// Hit points of a JSON document that omits the field.
     fn default_hit_points() -> i32 {
         Self::default().hit_points
     }
 }
 
-/// What to change of a creature. `None` leaves a field as it is; `Some(None)` empties it.
+/// Changes to a creature. `None` leaves a field unchanged; `Some(None)` clears it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CreatureChanges {
-    /// 1 to 100 characters.
+    /// Name, 1 to 100 characters.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What it looks like.
+    /// Description.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub description: Option<Option<String>>,
-    /// The dice that it rolls.
+    /// Attributes.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub stats: Option<Stats>,
-    /// What it can do.
+    /// Abilities.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub abilities: Option<Vec<Ability>>,
-    /// 0 to 1000.
+    /// Hit points, 0 to 1000.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub hit_points: Option<i32>,
-    /// 0 to 100.
+    /// Armor, 0 to 100.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub armor: Option<i32>,
 }
@@ -144,14 +145,14 @@ pub struct Creatures<'a, C> {
 }
 
 impl<C: Caller> Creatures<'_, C> {
-    /// Puts a creature into an adventure. Twice with the same id gives the first.
+    /// Adds a creature to an adventure. Repeating the request with the same id returns the first creature.
     ///
-    /// Who may: the adventure's creator, and the service. Three round trips. No event.
+    /// Who may: the adventure's creator and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::AdventureNotYours`] for somebody else's that is published, [`Error::NotAllowed`] for any other and for
-    /// none, [`Error::InvalidValue`], [`Error::IdConflict`],
+    /// [`Error::AdventureNotYours`] for another user's published adventure, [`Error::NotAllowed`] for another user's
+    /// unpublished adventure and if there is no such adventure, [`Error::InvalidValue`], [`Error::IdConflict`],
     /// [`Error::NotSignedIn`].
     pub async fn add(self, adventure_id: Uuid, new: NewCreature) -> Result<creatures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
@@ -173,14 +174,14 @@ impl<C: Caller> Creatures<'_, C> {
         })
     }
 
-    /// Changes a creature. Nothing to change gives it as it is.
+    /// Changes a creature. Without changes, returns it as it is.
     ///
-    /// Who may: the adventure's creator, and the service. Three round trips. No event.
+    /// Who may: the adventure's creator and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`], [`Error::NotFound`] where it cannot be read, [`Error::AdventureNotYours`] where it can,
-    /// [`Error::NotSignedIn`].
+    /// [`Error::InvalidValue`], [`Error::NotFound`] if the caller cannot read it, [`Error::AdventureNotYours`] if the
+    /// caller can read but not change it, [`Error::NotSignedIn`].
     pub async fn edit(self, id: Uuid, changes: CreatureChanges) -> Result<creatures::Model, Error> {
         let mut row = creatures::ActiveModel::default();
         set_if(&mut row.name, &changes.name);
@@ -200,17 +201,17 @@ impl<C: Caller> Creatures<'_, C> {
         })
     }
 
-    /// Takes a creature out of its adventure. Its rolls stay, under its name.
+    /// Removes a creature from its adventure. Its rolls remain, under its name.
     ///
-    /// Who may: the adventure's creator, and the service. Three round trips. No event.
+    /// Who may: the adventure's creator and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn remove(self, id: Uuid) -> Result<(), Error> {
         operation!(self.caller, "creatures.remove", creature = id, |tx| {
-            let gone = creatures::Entity::delete_by_id(id).exec(tx).await?;
-            if gone.rows_affected == 0 {
+            let deleted = creatures::Entity::delete_by_id(id).exec(tx).await?;
+            if deleted.rows_affected == 0 {
                 rows::find::<creatures::Entity>(tx, id, "creature").await?;
                 return Err(Error::AdventureNotYours);
             }
@@ -218,9 +219,9 @@ impl<C: Caller> Creatures<'_, C> {
         })
     }
 
-    /// One creature.
+    /// Returns a creature.
     ///
-    /// Who may: whoever may read its adventure. Three round trips.
+    /// Who may: everyone who may read its adventure. Three round trips.
     ///
     /// # Errors
     ///
@@ -231,13 +232,13 @@ impl<C: Caller> Creatures<'_, C> {
         })
     }
 
-    /// The creatures of an adventure, by name.
+    /// Returns the creatures of an adventure, sorted by name.
     ///
-    /// Who may: whoever may read the adventure; to others there are none. Three round trips.
+    /// Who may: everyone who may read the adventure; others get an empty list. Three round trips.
     ///
     /// # Errors
     ///
-    /// None of its own.
+    /// None specific to this operation.
     pub async fn list(self, adventure_id: Uuid) -> Result<Vec<creatures::Model>, Error> {
         operation!(self.caller, "creatures.list", adventure = adventure_id, |tx| {
             Ok(creatures::Entity::find()

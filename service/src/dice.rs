@@ -1,4 +1,4 @@
-//! Rolls: a caller says what is rolled, the database rolls it.
+//! Dice rolls: the caller says what to roll, and the database draws the result.
 //!
 //! ```
 //! use entity::sea_orm_active_enums::Attribute;
@@ -6,15 +6,15 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = testdb::DemoGame::start().await?;
-//! # let sparc = Sparc::connect(night.url()).await?;
-//! # let (ada, table, hero) = (night.player, night.session, night.hero);
+//! # let demo = testdb::DemoGame::start().await?;
+//! # let sparc = Sparc::connect(demo.url()).await?;
+//! # let (ada, session, hero) = (demo.player, demo.session, demo.hero);
 //! let ada = sparc.as_user(ada);
-//! let blow = NewRoll::attack(table, Roller::Character(hero), Attribute::Might, Difficulty::new(12)?)
+//! let attack = NewRoll::attack(session, Roller::Character(hero), Attribute::Might, Difficulty::new(12)?)
 //!     .with(Modifier::flat(1, "high ground"));
-//! let blow = ada.dice().roll(blow).await?;
-//! if !blow.success {
-//!     ada.dice().heroic_save(blow.id).await?; // once an encounter, within thirty seconds
+//! let attack = ada.dice().roll(attack).await?;
+//! if !attack.success {
+//!     ada.dice().heroic_save(attack.id).await?; // once per encounter, within 30 seconds
 //! }
 //! # Ok(())
 //! # }
@@ -43,18 +43,18 @@ pub struct Dice<'a, C> {
 }
 
 impl<C: Caller> Dice<'_, C> {
-    /// Rolls. Dice are counted from the sheet and the modifiers and drawn by the database; nobody names a result.
-    /// Twice with the same id gives the first roll.
+    /// Makes a roll. The database takes the number of dice from the sheet and the modifiers, and draws the results; a
+    /// user cannot choose them. Repeating the request with the same id returns the first roll.
     ///
-    /// Who may: a player for the own seated character, the Seer for any character seated there, the own, and the
-    /// adventure's creatures; in an active session. Three round trips. Event `dice_rolled`.
+    /// Who may: in an active session, a player for their own seated character, and the Seer for every seated character,
+    /// their own characters and the adventure's creatures. Three round trips. Event `dice_rolled`.
     ///
     /// # Errors
     ///
     /// [`Error::SessionNotActive`], [`Error::NotSeated`] for a character or a player without a seat,
     /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotSessionSeer`] for a creature,
-    /// [`Error::NotAllowed`] for whoever has no part in the session, as where there is none; [`Error::InvalidValue`] for
-    /// modifiers out of bounds, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// [`Error::NotAllowed`] if the caller is not a participant or there is no such session; [`Error::InvalidValue`]
+    /// for modifiers out of range, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn roll(self, new: NewRoll) -> Result<dice_rolls::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let modifiers = json::to_json(&new.modifiers)?;
@@ -80,10 +80,12 @@ impl<C: Caller> Dice<'_, C> {
         })
     }
 
-    /// Rolls a failed roll again, the same way; the new result stands even if it is worse.
+    /// Repeats a failed roll with the same attribute, difficulty and modifiers; the new result stands even if it is
+    /// worse.
     ///
-    /// One an encounter for each seat, once a roll, within thirty seconds. Who may: who may roll for the character.
-    /// Four round trips. Event `dice_rolled`.
+    /// Each seat has one heroic save per encounter, at most one per roll, within 30 seconds of the roll.
+    ///
+    /// Who may: everyone who may roll for the character. Four round trips. Event `dice_rolled`.
     ///
     /// # Errors
     ///
@@ -109,9 +111,9 @@ impl<C: Caller> Dice<'_, C> {
         })
     }
 
-    /// One roll.
+    /// Returns a roll.
     ///
-    /// Who may: those at the table. Three round trips.
+    /// Who may: the session's participants. Three round trips.
     ///
     /// # Errors
     ///

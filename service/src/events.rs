@@ -1,22 +1,23 @@
-//! Events: what everyone at a table is told, in one order.
+//! Events: what happens in a session, in one order for all participants.
 //!
-//! Triggers write them, so that no writer forgets one; a participant may add kinds that begin with `client.`. They are
-//! kept for a day. [`Events::subscribe`] gives them as they happen; [`Events::after`] a page at a time.
+//! Triggers write them, so that no writer can forget one; participants can send events whose type begins with
+//! `client.`. Events are kept for a day. [`Events::subscribe`] streams them as they happen; [`Events::after`] returns a
+//! page at a time.
 //!
 //! ```
 //! use service::{Operations, Sparc, events::NewEvent};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = testdb::DemoGame::start().await?;
-//! # let sparc = Sparc::connect(night.url()).await?;
-//! # let (ada, table) = (night.player, night.session);
+//! # let demo = testdb::DemoGame::start().await?;
+//! # let sparc = Sparc::connect(demo.url()).await?;
+//! # let (ada, session) = (demo.player, demo.session);
 //! let ada = sparc.as_user(ada);
-//! ada.events().send(NewEvent { session_id: table, kind: "wave".into(), ..Default::default() }).await?;
+//! ada.events().send(NewEvent { session_id: session, kind: "wave".into(), ..Default::default() }).await?;
 //! let mut seen = 0;
-//! for event in ada.events().after(table, seen).await? {
+//! for event in ada.events().after(session, seen).await? {
 //!     println!("{} {}", event.event_type, event.payload);
-//!     seen = event.seq; // the next call begins here, and misses nothing
+//!     seen = event.seq; // the next call continues here and misses nothing
 //! }
 //! # Ok(())
 //! # }
@@ -38,21 +39,21 @@ use crate::{Caller, Error, error::not_listener, operation::operation, rows, sql:
 pub(crate) use hub::Hub;
 pub use subscription::{Subscription, Subscriptions};
 
-/// Most events of one answer.
+/// Maximum number of events that one call returns.
 const PAGE: i64 = 200;
 
-/// Something of a client's own to be told.
+/// An event that a client sends.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewEvent {
-    /// Id to give it; drawn where none is given. The same id again gives the first event.
+    /// Id of the new event; random if absent. Repeating the request with the same id returns the first event.
     pub id: Option<Uuid>,
-    /// Table.
+    /// Session.
     pub session_id: Uuid,
-    /// Its kind, without the `client.` that is put before it; 1 to 57 characters.
+    /// Type of the event without its prefix `client.`, 1 to 57 characters.
     pub kind: String,
-    /// What is told.
+    /// Payload. An empty object by default.
     #[serde(default = "NewEvent::default_payload")]
     pub payload: Value,
 }
@@ -64,7 +65,7 @@ impl Default for NewEvent {
 }
 
 impl NewEvent {
-    /// What a JSON document that leaves the payload out means.
+    /// Payload of a JSON document that omits the field.
     fn default_payload() -> Value {
         Self::default().payload
     }
@@ -79,15 +80,15 @@ pub struct Events<'a, C> {
 rows::row_decoder!(COLUMNS, events: Event { id, session_id, event_type, payload, created_at, seq, sender_id });
 
 impl<C: Caller> Events<'_, C> {
-    /// Tells the table something of a client's own: kind `client.` and `kind`, with the caller's id as the sender's.
-    /// Twice with the same id gives the first.
+    /// Sends a client's event to a session: its type is `client.` followed by `kind`, and its sender is the caller.
+    /// Repeating the request with the same id returns the first event.
     ///
-    /// Who may: the Seer, whoever has a seat, and the service. Three round trips. Event `client.*`.
+    /// Who may: the Seer, everyone who holds a seat, and the service. Three round trips. Event `client.*`.
     ///
     /// # Errors
     ///
-    /// [`Error::NotSeated`] for whoever left, [`Error::NotAllowed`] for anybody else, [`Error::InvalidValue`] for the kind or a text with NUL,
-    /// [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// [`Error::NotSeated`] for a player who left, [`Error::NotAllowed`] for anyone else, [`Error::InvalidValue`] for
+    /// the kind or for text that contains NUL, [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn send(self, new: NewEvent) -> Result<session_events::Model, Error> {
         if new.kind.is_empty() {
             return Err(Error::InvalidValue { field: "kind", rule: "must have 1 to 57 characters" });
@@ -107,30 +108,30 @@ impl<C: Caller> Events<'_, C> {
         })
     }
 
-    /// What happened in a session after the event with that `seq` (0: all of the last day), at most two hundred, the
-    /// oldest first. Who asks again with the last `seq` misses nothing.
+    /// Returns at most two hundred events of a session after the one with this `seq` (0 for all of the last day), the
+    /// oldest first. Calling it again with the last `seq` misses nothing.
     ///
-    /// Who may: the Seer, whoever has or had a seat, and the service. Three round trips.
+    /// Who may: the Seer, everyone who has or has had a seat, and the service. Three round trips.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else, [`Error::AccountClosed`], [`Error::NotFound`] to the service,
-    /// [`Error::NotSignedIn`].
+    /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::NotFound`] for the service if there is
+    /// no such session, [`Error::NotSignedIn`].
     pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
         operation!(self.caller, "events.after", session = session_id, |tx| {
-            reader::following(tx, session_id, seq, PAGE).await
+            reader::events_after(tx, session_id, seq, PAGE).await
         })
     }
 
-    /// The `seq` of the newest event of a session: who has read the session's state begins to listen after it. 0 where there
-    /// is none.
+    /// Returns the `seq` of the newest event of a session, or 0 if it has none. A client calls it before it reads the
+    /// session's state, and then subscribes after that event.
     ///
-    /// Who may: the Seer, whoever has or had a seat, and the service. Three round trips.
+    /// Who may: the Seer, everyone who has or has had a seat, and the service. Three round trips.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else, [`Error::AccountClosed`], [`Error::NotFound`] to the service,
-    /// [`Error::NotSignedIn`].
+    /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::NotFound`] for the service if there is
+    /// no such session, [`Error::NotSignedIn`].
     pub async fn newest(self, session_id: Uuid) -> Result<i64, Error> {
         operation!(self.caller, "events.newest", session = session_id, |tx| {
             let mut binds = Binds::default();
@@ -151,8 +152,8 @@ struct Newest {
     seq: i64,
 }
 
-/// Why somebody may not listen to a session, by `private.listener_status`.
-fn refusal(status: &str) -> Option<Error> {
+/// The error for a result of `private.listener_status`; `None` if the account may listen.
+fn listener_error(status: &str) -> Option<Error> {
     match status {
         "listens" => None,
         "account_closed" => Some(Error::AccountClosed),

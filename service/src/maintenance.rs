@@ -1,4 +1,4 @@
-//! Maintenance: what keeps the tables tidy, in batches, safe to run twice and at once.
+//! Maintenance jobs. They work in batches, and can be repeated and run concurrently.
 //!
 //! Where `pg_cron` is installed, the schema schedules the same jobs.
 //!
@@ -7,13 +7,16 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = testdb::DemoGame::start().await?;
-//! # let sparc = Sparc::connect(night.url()).await?;
+//! # let demo = testdb::DemoGame::start().await?;
+//! # let sparc = Sparc::connect(demo.url()).await?;
 //! let service = sparc.as_service();
-//! let archived = service.maintenance().archive_sessions(JobOptions::default(), |so_far| println!("{so_far} moved")).await?;
+//! let archived = service
+//!     .maintenance()
+//!     .archive_sessions(JobOptions::default(), |so_far| println!("{so_far} archived"))
+//!     .await?;
 //! service.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
 //! service.maintenance().vacuum(JobOptions::default(), |_| ()).await?;
-//! println!("{} sessions, {}", archived.rows, if archived.is_finished { "all" } else { "more another night" });
+//! println!("{} sessions, {}", archived.rows, if archived.is_finished { "all" } else { "more remain" });
 //! # Ok(())
 //! # }
 //! ```
@@ -31,12 +34,12 @@ use crate::{
     operation::{Attempts, operation},
 };
 
-/// How a job is run.
+/// Options of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobOptions {
-    /// Rows of a batch, each a transaction of its own: 1 to 10,000. A thousand by default.
+    /// Rows per batch, 1 to 10,000; each batch is a transaction of its own. A thousand by default.
     pub batch: u16,
-    /// No batch is begun later than this. Ten minutes by default.
+    /// Time after which no further batch begins. Ten minutes by default.
     pub time: Duration,
 }
 
@@ -46,37 +49,37 @@ impl Default for JobOptions {
     }
 }
 
-/// What a job has done.
+/// Result of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct JobReport {
-    /// Rows deleted, sessions moved, or tables vacuumed.
+    /// Number of rows deleted, sessions cancelled or archived, or tables vacuumed.
     pub rows: u64,
-    /// Whether nothing is left that another run does not hold; else the time was up.
+    /// Whether nothing is left, except rows that a concurrent run is working on. `false` if the time ran out.
     pub is_finished: bool,
 }
 
-/// What is waiting to be done.
+/// The work that the jobs would do now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Backlog {
-    /// Events older than a day.
+    /// Number of events older than a day.
     pub events: i64,
-    /// Completed and cancelled sessions that ended 90 days ago.
+    /// Number of completed and cancelled sessions that ended more than 90 days ago.
     pub sessions: i64,
-    /// Live sessions that nobody comes back to.
+    /// Number of abandoned live sessions.
     pub abandoned: i64,
 }
 
-/// Operations of upkeep: [`Operations::maintenance`](crate::Operations::maintenance).
+/// Maintenance operations: [`Operations::maintenance`](crate::Operations::maintenance).
 #[derive(Debug)]
 pub struct Maintenance<'a, C> {
     pub(crate) caller: &'a C,
 }
 
-const DUE: &str = "SELECT
+const BACKLOG: &str = "SELECT
     (SELECT count(*) FROM public.session_events WHERE created_at < now() - INTERVAL '24 hours') AS events,
     (
       SELECT count(*)
@@ -96,10 +99,10 @@ const CANCEL_ABANDONED: &str = "SELECT private.cancel_abandoned_sessions($1) AS 
 
 const ARCHIVE_SESSIONS: &str = "SELECT private.archive_sessions($1) AS rows";
 
-/// The tables where rows come and go fastest.
-const TABLES: [&str; 4] = ["sessions", "session_players", "session_events", "dice_rolls"];
+/// The tables with the most updates and deletions.
+const BUSY_TABLES: [&str; 4] = ["sessions", "session_players", "session_events", "dice_rolls"];
 
-/// VACUUM skips a table that the role does not own, with a warning that no client reads.
+/// VACUUM skips a table that the role does not own, with only a warning, so ownership is checked first.
 const OWNS: &str = "SELECT bool_and(pg_has_role(session_user, relowner, 'USAGE')) AS owns
   FROM pg_catalog.pg_class
   WHERE oid = ANY ('{public.sessions,public.session_players,public.session_events,public.dice_rolls}'::regclass[])";
@@ -109,27 +112,27 @@ struct Batch {
     rows: i32,
 }
 
-/// Runs batches until one comes back short, or the time is up.
+/// Runs batches until one is not full or the time has run out.
 macro_rules! in_batches {
-    ($caller:expr, $name:literal, $sql:ident, $run:ident, $progress:ident) => {{
+    ($caller:expr, $name:literal, $sql:ident, $options:ident, $progress:ident) => {{
         let begun = Instant::now();
-        let size = i32::from($run.batch.clamp(1, 10_000));
-        let mut done = JobReport::default();
-        while !done.is_finished && (done.rows == 0 || begun.elapsed() < $run.time) {
+        let size = i32::from($options.batch.clamp(1, 10_000));
+        let mut report = JobReport::default();
+        while !report.is_finished && (report.rows == 0 || begun.elapsed() < $options.time) {
             let batch = operation!($caller, $name, |tx| {
                 let statement = Statement::from_sql_and_values(DbBackend::Postgres, $sql, [size.into()]);
                 Ok(Batch::find_by_statement(statement).one(tx).await?.map_or(0, |batch| batch.rows))
             })?;
-            done.rows += u64::from(batch.unsigned_abs());
-            done.is_finished = batch < size;
-            $progress(done.rows);
+            report.rows += u64::from(batch.unsigned_abs());
+            report.is_finished = batch < size;
+            $progress(report.rows);
         }
-        Ok(done)
+        Ok(report)
     }};
 }
 
 impl<C: Caller> Maintenance<'_, C> {
-    /// What is waiting to be done: the end of a progress bar.
+    /// Returns how much work the jobs would do now, for example as the total of a progress bar.
     ///
     /// Who may: the service. Three round trips.
     ///
@@ -139,27 +142,31 @@ impl<C: Caller> Maintenance<'_, C> {
     pub async fn backlog(self) -> Result<Backlog, Error> {
         only_service(self.caller)?;
         operation!(self.caller, "maintenance.backlog", |tx| {
-            let statement = Statement::from_string(DbBackend::Postgres, DUE);
+            let statement = Statement::from_string(DbBackend::Postgres, BACKLOG);
             Ok(Backlog::find_by_statement(statement).one(tx).await?.unwrap_or_default())
         })
     }
 
-    /// Deletes events older than a day, the oldest first, and tells after each batch how many are gone. Two at once share
-    /// the work.
+    /// Deletes events older than a day, the oldest first, and reports the number deleted after each batch. Concurrent
+    /// runs share the work.
     ///
     /// Who may: the service. Three round trips for each batch. No event.
     ///
     /// # Errors
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
-    pub async fn clean_events(self, run: JobOptions, mut progress: impl FnMut(u64) + Send) -> Result<JobReport, Error> {
+    pub async fn clean_events(
+        self,
+        options: JobOptions,
+        mut progress: impl FnMut(u64) + Send,
+    ) -> Result<JobReport, Error> {
         only_service(self.caller)?;
-        in_batches!(self.caller, "maintenance.clean_events", CLEAN_EVENTS, run, progress)
+        in_batches!(self.caller, "maintenance.clean_events", CLEAN_EVENTS, options, progress)
     }
 
-    /// Cancels live sessions that nobody comes back to: waiting ones a week after their start (or a month after they were
-    /// opened without one), started ones after a month without events. Reports after each batch how many are cancelled.
-    /// Two at once share the work.
+    /// Cancels abandoned live sessions: waiting ones a week after their scheduled start (a month after their creation
+    /// if they have none), started ones after a month without events. Reports the number cancelled after each batch.
+    /// Concurrent runs share the work.
     ///
     /// Who may: the service. Three round trips for each batch. Event `session_status`.
     ///
@@ -168,15 +175,15 @@ impl<C: Caller> Maintenance<'_, C> {
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn cancel_abandoned(
         self,
-        run: JobOptions,
+        options: JobOptions,
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
         only_service(self.caller)?;
-        in_batches!(self.caller, "maintenance.cancel_abandoned", CANCEL_ABANDONED, run, progress)
+        in_batches!(self.caller, "maintenance.cancel_abandoned", CANCEL_ABANDONED, options, progress)
     }
 
-    /// Moves completed and cancelled sessions that ended 90 days ago to the archive, with their seats and rolls, and tells after each
-    /// batch how many have moved. Two at once share the work.
+    /// Archives completed and cancelled sessions that ended more than 90 days ago, with their seats and rolls, and
+    /// reports the number archived after each batch. Concurrent runs share the work.
     ///
     /// Who may: the service. Three round trips for each batch. No event.
     ///
@@ -185,34 +192,34 @@ impl<C: Caller> Maintenance<'_, C> {
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn archive_sessions(
         self,
-        run: JobOptions,
+        options: JobOptions,
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
         only_service(self.caller)?;
-        in_batches!(self.caller, "maintenance.archive_sessions", ARCHIVE_SESSIONS, run, progress)
+        in_batches!(self.caller, "maintenance.archive_sessions", ARCHIVE_SESSIONS, options, progress)
     }
 }
 
-/// Not in a transaction of the caller's: PostgreSQL vacuums in none.
+/// Not available within a transaction, because PostgreSQL refuses VACUUM in one.
 impl Maintenance<'_, IdentityConnection> {
-    /// Vacuums and analyzes the tables where rows come and go fastest, and tells after each how many are done. A table
-    /// that somebody else vacuums is left to them; none is begun after the time of the run.
+    /// Vacuums and analyzes the tables with the most updates and deletions, and reports the number completed after
+    /// each. Skips a table that is locked, for example by another VACUUM; begins none after the time has run out.
     ///
-    /// Who may: the service, over a login that owns the tables (the one that migrated). Three round trips and one for each
-    /// table. No event.
+    /// Who may: the service, through a login that owns the tables (the one that migrated). Three round trips and one
+    /// for each table. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`], also over a login that does not own the tables; [`Error::NotSignedIn`].
+    /// [`Error::NotAllowed`], also through a login that does not own the tables; [`Error::NotSignedIn`].
     ///
     /// ```compile_fail
     /// use service::{Operations, Transaction, maintenance::JobOptions};
     ///
     /// # async fn within(tx: &Transaction) {
-    /// tx.maintenance().vacuum(JobOptions::default(), |_| ()).await; // PostgreSQL vacuums in no transaction
+    /// tx.maintenance().vacuum(JobOptions::default(), |_| ()).await; // VACUUM cannot run in a transaction
     /// # }
     /// ```
-    pub async fn vacuum(self, run: JobOptions, mut progress: impl FnMut(u64) + Send) -> Result<JobReport, Error> {
+    pub async fn vacuum(self, options: JobOptions, mut progress: impl FnMut(u64) + Send) -> Result<JobReport, Error> {
         #[derive(FromQueryResult)]
         struct Row {
             owns: Option<bool>,
@@ -236,32 +243,32 @@ impl Maintenance<'_, IdentityConnection> {
                 return Err(Error::NotAllowed { rule: "only the login that owns the tables may vacuum them" });
             }
             let begun = Instant::now();
-            let mut done = JobReport::default();
-            for table in TABLES {
-                if done.rows > 0 && begun.elapsed() >= run.time {
-                    return Ok(done);
+            let mut report = JobReport::default();
+            for table in BUSY_TABLES {
+                if report.rows > 0 && begun.elapsed() >= options.time {
+                    return Ok(report);
                 }
                 self.caller.execute_as_login(format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
-                done.rows += 1;
-                progress(done.rows);
+                report.rows += 1;
+                progress(report.rows);
             }
-            done.is_finished = true;
-            Ok(done)
+            report.is_finished = true;
+            Ok(report)
         };
-        let told = async {
+        let recorded = async {
             let outcome = vacuuming.await;
             attempts.record(&outcome);
             outcome
         };
-        tracing::Instrument::instrument(told, span).await
+        tracing::Instrument::instrument(recorded, span).await
     }
 }
 
-/// Said here, because nobody may find out by what a privilege says how much there is to clean.
+/// Checked here, because a refusal by the database could reveal how much there is to clean.
 fn only_service(caller: &impl Sealed) -> Result<(), Error> {
     match caller.identity() {
         Identity::Service => Ok(()),
-        Identity::User(_) => Err(Error::NotAllowed { rule: "only the service may do the upkeep" }),
+        Identity::User(_) => Err(Error::NotAllowed { rule: "only the service may run maintenance" }),
         Identity::Anon => Err(Error::NotSignedIn),
     }
 }

@@ -1,19 +1,19 @@
-//! Sessions: one table, one night, from the lobby to the archive.
+//! Sessions, from the lobby to the archive.
 //!
 //! ```
 //! use service::{Operations, Sparc, sessions::NewSession};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = testdb::DemoGame::start().await?;
-//! # let sparc = Sparc::connect(night.url()).await?;
-//! # let (seer, ada, adventure, hero) = (night.seer, night.player, night.adventure, night.hero);
+//! # let demo = testdb::DemoGame::start().await?;
+//! # let sparc = Sparc::connect(demo.url()).await?;
+//! # let (seer, ada, adventure, hero) = (demo.seer, demo.player, demo.adventure, demo.hero);
 //! let morgan = sparc.as_user(seer);
-//! let table = morgan.sessions().create(NewSession { adventure_id: adventure, ..Default::default() }).await?;
-//! sparc.as_user(ada).sessions().join(&table.code.parse()?, hero).await?;
-//! morgan.sessions().start(table.id).await?;
-//! morgan.sessions().set_scene(table.id, Some("ford")).await?;
-//! morgan.sessions().complete(table.id).await?;
+//! let session = morgan.sessions().create(NewSession { adventure_id: adventure, ..Default::default() }).await?;
+//! sparc.as_user(ada).sessions().join(&session.code.parse()?, hero).await?;
+//! morgan.sessions().start(session.id).await?;
+//! morgan.sessions().set_scene(session.id, Some("ford")).await?;
+//! morgan.sessions().complete(session.id).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -44,24 +44,24 @@ use crate::{
     rows::{self, set_if},
 };
 
-/// A session to be opened.
+/// A session to create.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewSession {
-    /// Id to give it; drawn where none is given. The same id again gives the first session.
+    /// Id of the new session; random if absent. Repeating the request with the same id returns the first session.
     pub id: Option<Uuid>,
-    /// What is played: published, or the Seer's own.
+    /// Adventure to play: a published one, or one of the Seer's own.
     pub adventure_id: Uuid,
-    /// Whether the lobby shows it. Not by default.
+    /// Who can see the session. Private by default.
     #[serde(default = "NewSession::default_visibility")]
     pub visibility: Visibility,
-    /// Seats, the Seer not counted. Four by default.
+    /// Number of seats, not counting the Seer. Four by default.
     #[serde(default = "NewSession::default_max_players")]
     pub max_players: MaxPlayers,
-    /// Whom the Seer looks for.
+    /// Description of the players that the Seer is looking for.
     pub looking_for: Option<String>,
-    /// When it is to begin.
+    /// Scheduled start.
     pub scheduled_start: Option<DateTime<Utc>>,
 }
 
@@ -78,7 +78,7 @@ impl Default for NewSession {
     }
 }
 
-/// What a JSON document that leaves a field out means.
+/// Values of fields that a JSON document omits.
 impl NewSession {
     fn default_visibility() -> Visibility {
         Self::default().visibility
@@ -89,14 +89,14 @@ impl NewSession {
     }
 }
 
-/// Who sees a session.
+/// Who can see a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
-    /// Everyone, and the lobby shows it while it has a seat free.
+    /// Everyone. The lobby lists it while it waits and has a free seat.
     Public,
-    /// Those at the table, and whoever knows its code may join.
+    /// Its participants. Users who know its code can join.
     Private,
 }
 
@@ -107,21 +107,21 @@ crate::values::named!(
     "must be public or private"
 );
 
-/// What to change of a session before it is over. `None` leaves a field as it is; `Some(None)` empties it.
+/// Changes to a session that is not over. `None` leaves a field unchanged; `Some(None)` clears it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionChanges {
-    /// Whether the lobby shows it.
+    /// Who can see the session.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub visibility: Option<Visibility>,
-    /// Seats; not fewer than are taken.
+    /// Number of seats, not fewer than are taken.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub max_players: Option<MaxPlayers>,
-    /// Whom the Seer looks for.
+    /// Description of the players that the Seer is looking for.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub looking_for: Option<Option<String>>,
-    /// When it is to begin.
+    /// Scheduled start.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub scheduled_start: Option<Option<DateTime<Utc>>>,
 }
@@ -133,15 +133,15 @@ pub struct Sessions<'a, C> {
 }
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Opens a session with the caller as its Seer; the database draws its code. The same request with the same
-    /// id gives the first.
+    /// Creates a session with the caller as its Seer; the database generates its code. Repeating the request with the
+    /// same id returns the first session.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::AdventureNotPlayable`] also where there is no such adventure, [`Error::SessionLimitReached`],
-    /// [`Error::IdConflict`], [`Error::InvalidValue`] for a text with NUL or a start in the past,
+    /// [`Error::AdventureNotPlayable`] also if there is no such adventure, [`Error::SessionLimitReached`],
+    /// [`Error::IdConflict`], [`Error::InvalidValue`] for text that contains NUL or a start in the past,
     /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn create(self, new: NewSession) -> Result<sessions::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
@@ -154,7 +154,7 @@ impl<C: Caller> Sessions<'_, C> {
                 is_public: Set(new.visibility == Visibility::Public),
                 max_players: Set(new.max_players.get()),
                 looking_for: Set(new.looking_for.clone()),
-                // PostgreSQL keeps microseconds.
+                // PostgreSQL stores microseconds.
                 scheduled_start: Set(new.scheduled_start.map(|start| start.trunc_subsecs(6).into())),
                 ..Default::default()
             };
@@ -162,15 +162,15 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Changes what a session offers; what happens in it has operations of its own. Nothing to change gives it as it
-    /// is.
+    /// Changes the visibility, number of seats, wanted players or scheduled start of a session; its status, scene,
+    /// encounter and game state have operations of their own. Without changes, returns it as it is.
     ///
-    /// Who may: the Seer, and the service. Three round trips. No event.
+    /// Who may: the Seer and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
     /// [`Error::MaxPlayersBelowSeated`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`],
-    /// [`Error::InvalidValue`] for a text with NUL.
+    /// [`Error::InvalidValue`] for text that contains NUL or a start in the past.
     pub async fn edit(self, id: Uuid, changes: SessionChanges) -> Result<sessions::Model, Error> {
         let mut row = sessions::ActiveModel::default();
         set_if(&mut row.is_public, &changes.visibility.map(|visibility| visibility == Visibility::Public));
@@ -180,9 +180,9 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.edit", session = id, |tx| { update(tx, id, row.clone()).await })
     }
 
-    /// One session.
+    /// Returns a session.
     ///
-    /// Who may: everybody where it is public, else those at its table. Three round trips.
+    /// Who may: everyone if it is public; otherwise its participants. Three round trips.
     ///
     /// # Errors
     ///
@@ -196,7 +196,8 @@ async fn find(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Er
     rows::find::<sessions::Entity>(tx, id, "session").await
 }
 
-/// What row security hides from an update is not there; whether it can be seen decides what the caller is told.
+/// An update silently skips rows that row security hides from it. Whether the caller can read the row decides between
+/// the two errors.
 async fn update(tx: &UncheckedTransaction, id: Uuid, row: sessions::ActiveModel) -> Result<sessions::Model, Error> {
     match rows::update_returning(tx, row, id, sessions::Column::Id).await? {
         Some(session) => Ok(session),

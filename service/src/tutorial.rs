@@ -1,7 +1,7 @@
-//! The tutorial: two paths, learnt step by step.
+//! The tutorial: two paths of steps that are completed in order.
 //!
 //! Player: welcome, character basics, dice rolling, combat practice, player complete. Seer: welcome, running sessions,
-//! seer complete (decision "Game rules"). The database refuses steps out of order.
+//! seer complete (decision "Game rules"). The database rejects steps out of order.
 //!
 //! ```
 //! use entity::sea_orm_active_enums::TutorialPath;
@@ -9,9 +9,9 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = testdb::DemoGame::start().await?;
-//! # let sparc = Sparc::connect(night.url()).await?;
-//! # let ada = night.player;
+//! # let demo = testdb::DemoGame::start().await?;
+//! # let sparc = Sparc::connect(demo.url()).await?;
+//! # let ada = demo.player;
 //! let ada = sparc.as_user(ada);
 //! ada.tutorial().begin(TutorialPath::Seer).await?;
 //! ada.tutorial().advance(Step::Welcome).await?;
@@ -38,19 +38,19 @@ use uuid::Uuid;
 
 use crate::{Caller, Error, connection::UncheckedTransaction, operation::operation, rows};
 
-/// A step of the tutorial, named in `tutorial_progress` as it is displayed.
+/// A step of the tutorial. `Display` writes its name in `tutorial_progress`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Step {
-    /// What the game is: both paths begin here.
+    /// Introduction to the game, the first step of both paths.
     Welcome,
-    /// What a character is.
+    /// Introduction to characters.
     CharacterBasics,
-    /// How dice decide.
+    /// Introduction to dice rolls.
     DiceRolling,
-    /// A first fight.
+    /// A practice fight.
     CombatPractice,
     /// The end of the player's path.
     PlayerComplete,
@@ -61,7 +61,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// The steps of a path, in their order.
+    /// Returns the steps of a path in order.
     #[must_use]
     pub const fn of(path: TutorialPath) -> &'static [Self] {
         match path {
@@ -72,7 +72,7 @@ impl Step {
         }
     }
 
-    /// Its name in the database.
+    /// Returns the name of the step in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -119,7 +119,7 @@ pub struct Tutorial<'a, C> {
 }
 
 impl<C: Caller> Tutorial<'_, C> {
-    /// Where the caller is; none before the beginning.
+    /// Returns the caller's progress; `None` before the tutorial has begun.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -132,7 +132,8 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Begins a path. Who has begun is given where they are: [`restart`](Self::restart) changes the path.
+    /// Begins a path. If the caller has already begun one, returns their progress unchanged; [`restart`](Self::restart)
+    /// changes the path.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
@@ -150,33 +151,33 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Says that a step is learnt, the one where the caller is, and goes on to the next.
+    /// Completes the caller's current step and moves to the next one.
     ///
     /// Who may: a user. Four round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::TutorialOutOfOrder`] for another step and at the end of the path, [`Error::NotFound`] before the
-    /// beginning, [`Error::NotSignedIn`].
-    pub async fn advance(self, learnt: Step) -> Result<tutorial_progress::Model, Error> {
+    /// [`Error::TutorialOutOfOrder`] if it is not the current step or is the last of the path, [`Error::NotFound`]
+    /// before the tutorial has begun, [`Error::NotSignedIn`].
+    pub async fn advance(self, completed: Step) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.advance", |tx| {
-            let progress = held(tx, tx.user()?).await?;
-            let next = progress.path.and_then(|path| learnt.next(path)).ok_or(Error::TutorialOutOfOrder)?;
-            if progress.current_step != learnt.as_str() {
+            let progress = find_locked(tx, tx.user()?).await?;
+            let next = progress.path.and_then(|path| completed.next(path)).ok_or(Error::TutorialOutOfOrder)?;
+            if progress.current_step != completed.as_str() {
                 return Err(Error::TutorialOutOfOrder);
             }
             let row = tutorial_progress::ActiveModel { current_step: Set(next.to_string()), ..Default::default() };
-            change(tx, progress.user_id, row).await
+            update(tx, progress.user_id, row).await
         })
     }
 
-    /// Ends the tutorial, at the last step of the path. Again is no error.
+    /// Completes the tutorial, at the last step of the path. Idempotent.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::TutorialOutOfOrder`] before the last step, [`Error::NotFound`] before the beginning,
+    /// [`Error::TutorialOutOfOrder`] before the last step, [`Error::NotFound`] before the tutorial has begun,
     /// [`Error::NotSignedIn`].
     pub async fn complete(self) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.complete", |tx| {
@@ -190,7 +191,7 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Leaves the tutorial out; whoever did may still go on. Also before the beginning. Again is no error.
+    /// Marks the tutorial as skipped, also before it has begun; the caller may still continue it. Idempotent.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
@@ -207,13 +208,14 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Goes back to the beginning, of that path: what was completed or skipped is so no more.
+    /// Restarts the tutorial at the beginning of a path, and clears the completed steps and the completed and skipped
+    /// marks.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] before the beginning, [`Error::NotSignedIn`].
+    /// [`Error::NotFound`] before the tutorial has begun, [`Error::NotSignedIn`].
     pub async fn restart(self, path: TutorialPath) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.restart", |tx| {
             let row = tutorial_progress::ActiveModel {
@@ -224,13 +226,13 @@ impl<C: Caller> Tutorial<'_, C> {
                 skipped: Set(false),
                 ..Default::default()
             };
-            change(tx, tx.user()?, row).await
+            update(tx, tx.user()?, row).await
         })
     }
 }
 
-/// Held, so that of two who say the same step at once one is told that it is done.
-async fn held(tx: &UncheckedTransaction, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
+/// Locks the row, so that of two concurrent calls for the same step the second is refused.
+async fn find_locked(tx: &UncheckedTransaction, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
     tutorial_progress::Entity::find_by_id(user_id)
         .lock_exclusive()
         .one(tx)
@@ -238,7 +240,7 @@ async fn held(tx: &UncheckedTransaction, user_id: Uuid) -> Result<tutorial_progr
         .ok_or(Error::NotFound { what: "tutorial" })
 }
 
-async fn change(
+async fn update(
     tx: &UncheckedTransaction,
     user_id: Uuid,
     row: tutorial_progress::ActiveModel,
@@ -251,7 +253,7 @@ mod tests {
     use super::{Step, TutorialPath};
 
     #[test]
-    fn every_step_is_read_as_it_is_written() {
+    fn every_step_parses_from_its_name() {
         for step in [TutorialPath::Player, TutorialPath::Seer].into_iter().flat_map(Step::of) {
             assert_eq!(step.to_string().parse::<Step>().unwrap(), *step);
             assert_eq!(serde_json::to_value(step).unwrap(), step.as_str());

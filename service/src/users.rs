@@ -1,13 +1,13 @@
-//! Accounts and profiles: who plays, and sign-up where there is no platform to do it.
+//! Accounts and profiles, and sign-up on databases without Supabase.
 //!
 //! ```
 //! use service::{Operations, Sparc, users::ProfileChanges};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = testdb::DemoGame::start().await?;
-//! # let sparc = Sparc::connect(night.url()).await?;
-//! # let id = night.player;
+//! # let demo = testdb::DemoGame::start().await?;
+//! # let sparc = Sparc::connect(demo.url()).await?;
+//! # let id = demo.player;
 //! let ada = sparc.as_user(id);
 //! let changes = ProfileChanges { bio: Some(Some("Plays on Tuesdays".into())), ..Default::default() };
 //! let profile = ada.users().edit(changes).await?;
@@ -32,103 +32,104 @@ use crate::{
     rows::{self, set_if},
 };
 
-/// What everyone may read of an account (decision "Privacy and server-owned columns"): all of `users` but the address.
+/// The public columns of an account: all of `users` except the e-mail address (decision "Privacy and server-owned
+/// columns").
 ///
-/// The address is closed to users, so `users::Entity::find()` is refused to them; this is the partial model that fits:
-/// `users::Entity::find().into_partial_model::<Profile>()`.
+/// Users have no privilege to read the address, so `users::Entity::find()` fails for them. Use this partial model
+/// instead: `users::Entity::find().into_partial_model::<Profile>()`.
 #[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[sea_orm(entity = "users::Entity")]
 #[non_exhaustive]
 pub struct Profile {
-    /// Account.
+    /// Id of the account.
     pub id: Uuid,
-    /// Name that others see.
+    /// Display name.
     pub display_name: String,
-    /// Picture.
+    /// URL of the avatar.
     pub avatar_url: Option<String>,
-    /// A few words.
+    /// Short text about the user.
     pub bio: Option<String>,
-    /// Whether the service gave the badge.
+    /// Whether the account has the verification badge.
     pub is_verified: bool,
-    /// Sessions completed as a player.
+    /// Number of sessions completed as a player.
     pub games_played: i32,
-    /// Sessions completed as the Seer.
+    /// Number of sessions completed as the Seer.
     pub games_run: i32,
-    /// When the account was made.
+    /// When the account was created.
     pub created_at: DateTimeWithTimeZone,
     /// When the profile last changed.
     pub updated_at: DateTimeWithTimeZone,
 }
 
-/// An account to be made in the stand-in for the platform.
+/// An account to create in the stand-in for Supabase's `auth.users`.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct NewAccount {
-    /// Id to give it; drawn where none is given. The same id again gives the first account.
+    /// Id of the new account; random if absent. Repeating the request with the same id returns the first account.
     pub id: Option<Uuid>,
-    /// Address, if it has one. An address that another account holds leaves this one without:
-    /// [`Users::is_email_taken`] tells before.
+    /// E-mail address, if any. If another account already has it, this account is created without one; check with
+    /// [`Users::is_email_taken`] first.
     pub email: Option<String>,
-    /// Name that others see; the mailbox where none is given.
+    /// Display name; by default the local part of the address.
     pub display_name: Option<String>,
 }
 
-/// The personal data in it is nobody's business.
+/// Omits personal data.
 impl std::fmt::Debug for NewAccount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NewAccount").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
-/// What to change of the own profile. `None` leaves a field as it is; `Some(None)` empties it.
+/// Changes to the caller's profile. `None` leaves a field unchanged; `Some(None)` clears it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ProfileChanges {
-    /// Name that others see.
+    /// Display name.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
-    /// Picture.
+    /// URL of the avatar.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub avatar_url: Option<Option<String>>,
-    /// A few words.
+    /// Short text about the user.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub bio: Option<Option<String>>,
 }
 
-/// Whether an account bears the badge of somebody whom the service knows.
+/// The verification badge of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Badge {
-    /// It does.
+    /// The account is verified.
     Verified,
-    /// It does not.
+    /// The account is not verified.
     None,
 }
 
 crate::values::named!(Badge, "badge", { Verified = "verified", None = "none" }, "must be verified or none");
 
-/// What somebody has done in the game.
+/// Statistics of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct UserStatistics {
-    /// Sessions completed as a player.
+    /// Number of sessions completed as a player.
     pub games_played: i32,
-    /// Sessions completed as the Seer.
+    /// Number of sessions completed as the Seer.
     pub games_run: i32,
-    /// Characters that live.
+    /// Number of living characters.
     pub characters: i64,
-    /// Characters that are retired.
+    /// Number of retired characters.
     pub retired_characters: i64,
-    /// Adventures that are published.
+    /// Number of published adventures.
     pub adventures_published: i64,
-    /// Sessions of anybody's in which one of the adventures was completed.
+    /// How often the user's adventures were completed, in anyone's sessions.
     pub adventures_played: i64,
-    /// Rolls of the characters, in sessions that are not archived.
+    /// Number of rolls of the user's characters, in sessions that are not archived.
     pub rolls: i64,
 }
 
@@ -142,14 +143,14 @@ const SIGN_UP: &str = "INSERT INTO auth.users (id, email, raw_user_meta_data)
      VALUES ($1, $2, $3)
      ON CONFLICT (id) DO NOTHING";
 
-/// Whether the account that is there was signed up the same way.
+/// Finds the existing account if the same request created it.
 const SAME_SIGN_UP: &str = "SELECT 1
      FROM auth.users
      WHERE id = $1
        AND email IS NOT DISTINCT FROM $2
        AND raw_user_meta_data = $3";
 
-/// As it is written, or in lower case, as the platform keeps it.
+/// Compares the address as written and in lower case, the form that the platform stores.
 const IS_EMAIL_TAKEN: &str = r"SELECT
     lower($1) ~ '@(no-email|deleted)\.invalid\.?\s*$'
     OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS taken";
@@ -180,13 +181,13 @@ const STATISTICS: &str = "SELECT
     ) AS written
   WHERE profile.id = $1";
 
-/// Most profiles of one answer to a search.
-const FOUND: u64 = 50;
+/// Maximum number of profiles that a search returns.
+const MAX_RESULTS: u64 = 50;
 
 impl<C: Caller> Users<'_, C> {
-    /// Signs somebody up in the stand-in for the platform; a trigger makes the profile. On Supabase the platform does
-    /// that, and lets nobody else. An address that is taken does not stop it: the account is left without one, and
-    /// [`is_email_taken`](Self::is_email_taken) tells before.
+    /// Creates an account in the stand-in for Supabase's `auth.users`; a trigger creates the profile. On Supabase only
+    /// the platform can create accounts. If the address is taken, the account is created without one; check with
+    /// [`is_email_taken`](Self::is_email_taken) first.
     ///
     /// Who may: the service. Four round trips. No event.
     ///
@@ -208,16 +209,16 @@ impl<C: Caller> Users<'_, C> {
             }
             find(tx, id).await
         })
-        .map_err(|error| error.with_rule("only the service may sign somebody up"))
+        .map_err(|error| error.with_rule("only the service may create an account"))
     }
 
-    /// The profiles of those accounts, those that exist, in no particular order.
+    /// Returns the profiles of these accounts, in no particular order; accounts that do not exist are omitted.
     ///
-    /// Who may: everybody. Three round trips.
+    /// Who may: everyone. Three round trips.
     ///
     /// # Errors
     ///
-    /// None of its own.
+    /// None specific to this operation.
     pub async fn profiles(self, ids: &[Uuid]) -> Result<Vec<Profile>, Error> {
         operation!(self.caller, "users.profiles", |tx| {
             Ok(users::Entity::find()
@@ -228,9 +229,9 @@ impl<C: Caller> Users<'_, C> {
         })
     }
 
-    /// The profile of that account.
+    /// Returns the profile of an account.
     ///
-    /// Who may: everybody. Three round trips.
+    /// Who may: everyone. Three round trips.
     ///
     /// # Errors
     ///
@@ -239,26 +240,26 @@ impl<C: Caller> Users<'_, C> {
         operation!(self.caller, "users.profile", user = id, |tx| { find(tx, id).await })
     }
 
-    /// The profiles of that name, to the letter, the oldest account first; at most fifty.
+    /// Returns at most fifty profiles with exactly this display name, the oldest account first.
     ///
-    /// Who may: everybody. Three round trips.
+    /// Who may: everyone. Three round trips.
     ///
     /// # Errors
     ///
-    /// None of its own.
+    /// None specific to this operation.
     pub async fn by_display_name(self, display_name: &str) -> Result<Vec<Profile>, Error> {
         operation!(self.caller, "users.by_display_name", |tx| {
             Ok(users::Entity::find()
                 .filter(users::Column::DisplayName.eq(display_name))
                 .order_by_asc(users::Column::CreatedAt)
-                .limit(FOUND)
+                .limit(MAX_RESULTS)
                 .into_partial_model()
                 .all(tx)
                 .await?)
         })
     }
 
-    /// The profile of the account with that address: for a support desk.
+    /// Returns the profile of the account with this e-mail address, for example for a support desk.
     ///
     /// Who may: the service. Three round trips.
     ///
@@ -274,14 +275,14 @@ impl<C: Caller> Users<'_, C> {
                 .await?
                 .ok_or(Error::NotFound { what: "user" })
         })
-        .map_err(|error| error.with_rule("only the service may look for an address"))
+        .map_err(|error| error.with_rule("only the service may look up an e-mail address"))
     }
 
-    /// Whether an account has that address already, so that one which signs up with it would be left without; as it
-    /// is written, or in lower case, as the platform keeps it. An address in a reserved domain counts as taken: no account
-    /// can have it.
+    /// Checks whether an account already has this e-mail address, as written or in lower case (the form that the
+    /// platform stores). An account that signs up with a taken address is created without one. An address in a reserved
+    /// domain counts as taken, because no account can have it.
     ///
-    /// Who may: the service; to others it would tell who has an account. Three round trips.
+    /// Who may: the service, because the answer reveals who has an account. Three round trips.
     ///
     /// # Errors
     ///
@@ -298,7 +299,7 @@ impl<C: Caller> Users<'_, C> {
         .map_err(|error| error.with_rule("only the service may ask whether an address is taken"))
     }
 
-    /// The own profile.
+    /// Returns the caller's profile.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -309,7 +310,8 @@ impl<C: Caller> Users<'_, C> {
         operation!(self.caller, "users.me", |tx| { find(tx, tx.user()?).await })
     }
 
-    /// The own address, which nobody else can read. An account without one has `<id>@no-email.invalid`.
+    /// Returns the caller's e-mail address, which other users cannot read. An account without one has
+    /// `<id>@no-email.invalid`.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -332,9 +334,9 @@ impl<C: Caller> Users<'_, C> {
         })
     }
 
-    /// What the caller has done in the game.
+    /// Returns the caller's statistics.
     ///
-    /// Who may: a user, of oneself. Three round trips.
+    /// Who may: a user. Three round trips.
     ///
     /// # Errors
     ///
@@ -346,13 +348,13 @@ impl<C: Caller> Users<'_, C> {
         })
     }
 
-    /// Changes the own profile. Nothing to change gives it as it is.
+    /// Changes the caller's profile. Without changes, returns it as it is.
     ///
     /// Who may: a user. Four round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::NotSignedIn`], [`Error::InvalidValue`] for a text with NUL, [`Error::AccountClosed`].
+    /// [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that contains NUL, [`Error::AccountClosed`].
     pub async fn edit(self, changes: ProfileChanges) -> Result<Profile, Error> {
         let mut row = users::ActiveModel::default();
         set_if(&mut row.display_name, &changes.display_name);
@@ -360,7 +362,7 @@ impl<C: Caller> Users<'_, C> {
         set_if(&mut row.bio, &changes.bio);
         operation!(self.caller, "users.edit", |tx| {
             let id = tx.user()?;
-            // Not `Entity::update`, which would ask for the closed column back.
+            // Not `Entity::update`: it returns all columns, and users may not read the address.
             let update =
                 users::Entity::update_many().set(row.clone().into_active_model()).filter(users::Column::Id.eq(id));
             if sea_orm::ActiveModelTrait::is_changed(&row) {
@@ -370,15 +372,15 @@ impl<C: Caller> Users<'_, C> {
         })
     }
 
-    /// Closes an account: the profile loses its personal data, seats in live sessions are given up, live sessions it runs
-    /// are cancelled, drafts are deleted; what others played with it stays (decision "Retiring, closing, deleting").
-    /// Idempotent.
+    /// Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions
+    /// that it runs and deletes its drafts; history shared with others remains (decision "Retiring, closing,
+    /// deleting"). Idempotent.
     ///
-    /// On Supabase, ask the platform instead, which also ends the account's logins. There, this closes what is ours and,
-    /// where the platform allows it, marks the account as deleted.
+    /// On Supabase, delete the account through the platform instead, which also ends its logins. This operation closes
+    /// the profile there and, if the platform allows it, marks the account as deleted.
     ///
-    /// Who may: a user, oneself; the service, anybody. Three round trips. Events `player_left` and `session_status` at
-    /// the sessions concerned.
+    /// Who may: a user, for their own account; the service, for any. Three round trips. Events `player_left` and
+    /// `session_status` in the sessions concerned.
     ///
     /// # Errors
     ///
@@ -396,10 +398,10 @@ impl<C: Caller> Users<'_, C> {
                 _ => Err(Error::NotFound { what: "user" }),
             }
         })
-        .map_err(|error| error.with_rule("only its user, and the service, may close an account"))
+        .map_err(|error| error.with_rule("only its owner and the service may close an account"))
     }
 
-    /// Gives an account the badge, or takes it.
+    /// Sets or removes the verification badge of an account.
     ///
     /// Who may: the service. Three round trips. No event.
     ///
@@ -414,7 +416,7 @@ impl<C: Caller> Users<'_, C> {
                 .ok_or(Error::NotFound { what: "user" })?;
             Ok(user.into())
         })
-        .map_err(|error| error.with_rule("only the service may give the badge"))
+        .map_err(|error| error.with_rule("only the service may set the verification badge"))
     }
 }
 

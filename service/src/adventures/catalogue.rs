@@ -1,4 +1,4 @@
-//! Lists of adventures: the catalogue of the published ones, and one's own.
+//! Lists of adventures: the catalogue of published ones, and the caller's own.
 
 use entity::sea_orm_active_enums::{AdventureStatus, DifficultyLevel};
 use sea_orm::{
@@ -19,70 +19,70 @@ use crate::{
     sql::Binds,
 };
 
-/// Rows of a page.
+/// Maximum number of rows per page.
 const PAGE: usize = 20;
 
-/// An adventure without its content, as a list shows it.
+/// An adventure without its content, for lists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct AdventureSummary {
-    /// Adventure.
+    /// Id of the adventure.
     pub id: Uuid,
-    /// Who made it.
+    /// Account that created it.
     pub creator_id: Uuid,
     /// Name.
     pub name: String,
-    /// What it is about.
+    /// Description.
     pub description: Option<String>,
-    /// Small picture.
+    /// URL of the thumbnail.
     pub thumbnail_url: Option<String>,
-    /// How hard.
+    /// Difficulty.
     pub difficulty: DifficultyLevel,
-    /// Minutes.
+    /// Estimated duration in minutes.
     pub estimated_duration: i32,
-    /// Fewest players.
+    /// Minimum number of players.
     pub min_players: i32,
-    /// Most players.
+    /// Maximum number of players.
     pub max_players: i32,
-    /// Draft, published or archived.
+    /// Status: draft, published or archived.
     pub status: AdventureStatus,
-    /// When it was published last.
+    /// When it was last published.
     pub published_at: Option<DateTimeWithTimeZone>,
-    /// Whether its content was judged and found without fault.
+    /// Whether its content has been validated without errors.
     pub is_valid: bool,
-    /// Sessions in which it was completed.
+    /// Number of sessions in which it was completed.
     pub times_played: i32,
-    /// What players think of it.
+    /// Average rating, 0 to 5, if it has one.
     pub average_rating: Option<Decimal>,
-    /// When it was begun.
+    /// When it was created.
     pub created_at: DateTimeWithTimeZone,
 }
 
-/// Which adventures to show. All, by default.
+/// Filter for the catalogue. By default, all adventures match.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CatalogueFilter {
-    /// Only this hard.
+    /// Only adventures of this difficulty.
     pub difficulty: Option<DifficultyLevel>,
-    /// Only of at least so many minutes.
+    /// Only adventures that take at least this many minutes.
     pub shortest: Option<i32>,
-    /// Only of at most so many minutes.
+    /// Only adventures that take at most this many minutes.
     pub longest: Option<i32>,
-    /// Only for so many players.
+    /// Only adventures that this number of players can play.
     pub players: Option<i32>,
-    /// Only where name or description holds this, in any case.
+    /// Only adventures whose name or description contains this text, ignoring case.
     pub search: Option<String>,
 }
 
-/// In which order.
+/// Order of the catalogue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CatalogueOrder {
-    /// The last to be published first.
+    /// The most recently published first.
     #[default]
     Newest,
     /// The most often completed first.
@@ -98,7 +98,7 @@ crate::values::named!(
     "must be newest, most_played or best_rated"
 );
 
-/// Where a page ended, in its order.
+/// Position of a row in each order: the keyset of a cursor.
 #[derive(Serialize, Deserialize)]
 enum Key {
     Newest(Option<DateTimeWithTimeZone>, Uuid),
@@ -107,16 +107,17 @@ enum Key {
 }
 
 impl<C: Caller> Adventures<'_, C> {
-    /// A page of the published adventures, twenty at most: the first, or the one that `after` leads to.
+    /// Returns a page of at most twenty published adventures: the first, or the one after the cursor.
     ///
-    /// Pages are stable while adventures come and go; one that is played or rated meanwhile moves. With a filter, a page looks
-    /// through a thousand adventures at most: with fewer rows than twenty, or none, and a next page, it goes on there.
+    /// Pages stay consistent while adventures are published or withdrawn; an adventure that is played or rated in the
+    /// meantime may change its place. With a filter, a page examines at most a thousand adventures, so it may have
+    /// fewer than twenty rows, or none, and still have a next page.
     ///
-    /// Who may: everybody. Three round trips.
+    /// Who may: everyone. Three round trips.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCursor`], also for a cursor of another order.
+    /// [`Error::InvalidCursor`], also for a cursor of another order or filter.
     pub async fn catalogue(
         self,
         filter: &CatalogueFilter,
@@ -125,25 +126,26 @@ impl<C: Caller> Adventures<'_, C> {
     ) -> Result<Page<AdventureSummary>, Error> {
         let list = List::new("adventures.catalogue", &(filter, order));
         let after = list.key::<Key>(after)?;
-        let walk = walk(filter, order, after.as_ref())?;
+        let query = page_query(filter, order, after.as_ref())?;
         operation!(self.caller, "adventures.catalogue", |tx| {
-            let place = |row: &AdventureSummary| match order {
+            let key = |row: &AdventureSummary| match order {
                 CatalogueOrder::Newest => Key::Newest(row.published_at, row.id),
                 CatalogueOrder::MostPlayed => Key::MostPlayed(row.times_played, row.id),
                 CatalogueOrder::BestRated => Key::BestRated(row.average_rating, row.id),
             };
-            let end = |row: &PgRow, id| {
+            let scan_end = |row: &PgRow, id| {
                 Ok(match order {
                     CatalogueOrder::Newest => Key::Newest(rows::cell(row, "place")?, id),
                     CatalogueOrder::MostPlayed => Key::MostPlayed(rows::cell(row, "place")?, id),
                     CatalogueOrder::BestRated => Key::BestRated(rows::cell(row, "place")?, id),
                 })
             };
-            walk.page(tx, list, PAGE, summaries, place, end).await
+            query.page(tx, list, PAGE, summaries, key, scan_end).await
         })
     }
 
-    /// A page of the caller's adventures, drafts and archived ones too, the last begun first; twenty at most.
+    /// Returns a page of at most twenty of the caller's adventures, including drafts and archived ones, the most
+    /// recently created first.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -175,7 +177,7 @@ rows::row_decoder!(COLUMNS, summaries: AdventureSummary {
     published_at, is_valid, times_played, average_rating, created_at,
 });
 
-/// Conditions that are looked at one adventure after the other.
+/// Conditions that no index answers: they are evaluated for each adventure.
 fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(difficulty) = filter.difficulty {
@@ -198,10 +200,10 @@ fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     conditions.join(" AND ")
 }
 
-fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) -> Result<PageQuery, Error> {
+fn page_query(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) -> Result<PageQuery, Error> {
     let mut binds = Binds::default();
     let unindexed_filters = unindexed_filters(filter, &mut binds);
-    let (column, nulls, walk) = match order {
+    let (column, nulls, scan) = match order {
         CatalogueOrder::Newest => ("published_at", "", "newest_adventures"),
         CatalogueOrder::MostPlayed => ("times_played", "", "most_played_adventures"),
         CatalogueOrder::BestRated => ("average_rating", " NULLS LAST", "best_rated_adventures"),
@@ -221,17 +223,17 @@ fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) ->
     let (place, id) = (place.unwrap_or_else(null), id.map_or_else(null, |id| binds.bind(*id)));
     let rows = PAGE + 1;
     Ok(if !unindexed_filters.is_empty() {
-        // Its rows come in the list's order: the first that match are the page.
+        // The function returns rows in the order of the list, so the first rows that match are the page.
         let with = format!(
-            "walked AS MATERIALIZED (SELECT * FROM private.{walk}({place}, {id}, {SCAN_LIMIT}) WITH ORDINALITY), "
+            "scanned AS MATERIALIZED (SELECT * FROM private.{scan}({place}, {id}, {SCAN_LIMIT}) WITH ORDINALITY), "
         );
-        let page = format!("SELECT {COLUMNS} FROM walked WHERE {unindexed_filters} LIMIT {rows}");
-        let walked = format!("SELECT {column} AS place, id AS last, ordinality AS nth FROM walked");
-        PageQuery::bounded(binds, &with, &page, &walked, PAGE, &ordered)
+        let page = format!("SELECT {COLUMNS} FROM scanned WHERE {unindexed_filters} LIMIT {rows}");
+        let scanned = format!("SELECT {column} AS place, id AS last, ordinality AS nth FROM scanned");
+        PageQuery::bounded(binds, &with, &page, &scanned, PAGE, &ordered)
     } else if is_first {
         let page = format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published' {ordered} LIMIT {rows}");
         PageQuery::exact(binds, page)
     } else {
-        PageQuery::exact(binds, format!("SELECT {COLUMNS} FROM private.{walk}({place}, {id}, {rows})"))
+        PageQuery::exact(binds, format!("SELECT {COLUMNS} FROM private.{scan}({place}, {id}, {rows})"))
     })
 }

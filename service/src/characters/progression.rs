@@ -1,4 +1,4 @@
-//! What befalls a character: hit points, experience, level.
+//! Changes to a character in play: hit points, experience and level.
 
 use entity::characters;
 use sea_orm::{
@@ -8,24 +8,24 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Characters, change};
+use super::{Characters, update};
 use crate::{Caller, Error, Level, MaxHitPoints, connection::UncheckedTransaction, operation::operation};
 
-/// How much a character can still take.
+/// Hit points of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct HitPoints {
-    /// Character.
+    /// Id of the character.
     pub character_id: Uuid,
-    /// Hit points: 0 is down.
+    /// Current hit points. At 0 the character is down.
     pub hit_points: i32,
-    /// The most that there can be.
+    /// Maximum hit points.
     pub max_hit_points: i32,
 }
 
 impl HitPoints {
-    /// Whether the character is down.
+    /// Whether the character is down: it has no hit points left.
     #[must_use]
     pub fn is_down(&self) -> bool {
         self.hit_points == 0
@@ -35,14 +35,14 @@ impl HitPoints {
 const CHANGE_HIT_POINTS: &str = "SELECT character_id, hit_points, max_hit_points
      FROM private.change_hit_points($1, $2)";
 
-/// More than any character has.
-const ALL: i32 = 1000;
+/// More than any character's maximum, at which healing stops.
+const FULL_HEAL: i32 = 1000;
 
 impl<C: Caller> Characters<'_, C> {
-    /// Takes hit points, down to none.
+    /// Removes hit points from a character, down to 0.
     ///
-    /// Who may: its owner, the Seer at whose table it sits while the session is active or paused, the service. Three
-    /// round trips. No event.
+    /// Who may: the service, its owner, and the Seer of each active or paused session in which the character is seated.
+    /// Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -53,10 +53,10 @@ impl<C: Caller> Characters<'_, C> {
         })
     }
 
-    /// Gives hit points back, up to the maximum.
+    /// Restores hit points of a character, up to its maximum.
     ///
-    /// Who may: its owner, the Seer at whose table it sits while the session is active or paused, the service. Three
-    /// round trips. No event.
+    /// Who may: the service, its owner, and the Seer of each active or paused session in which the character is seated.
+    /// Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -67,29 +67,30 @@ impl<C: Caller> Characters<'_, C> {
         })
     }
 
-    /// Gives all hit points back.
+    /// Restores all hit points of a character.
     ///
-    /// Who may: its owner, the Seer at whose table it sits while the session is active or paused, the service. Three
-    /// round trips. No event.
+    /// Who may: the service, its owner, and the Seer of each active or paused session in which the character is seated.
+    /// Three round trips. No event.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn rest(self, id: Uuid) -> Result<HitPoints, Error> {
-        operation!(self.caller, "characters.rest", character = id, |tx| { change_hit_points(tx, id, ALL).await })
+        operation!(self.caller, "characters.rest", character = id, |tx| { change_hit_points(tx, id, FULL_HEAL).await })
     }
 
     /// Adds experience to a character.
     ///
-    /// The service's, and not the Seer's: whoever opens a table is its Seer, and a player with a second account could
-    /// award oneself (decision "Privacy and server-owned columns"). A game server that lets its Seers award does so as
-    /// the service, by its own rules.
+    /// A Seer may not: anyone can open a session and is then its Seer, so a player with a second account could award
+    /// themselves experience (decision "Privacy and server-owned columns"). A game server that lets its Seers award
+    /// experience does so as the service, by its own rules.
     ///
     /// Who may: the service. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`], [`Error::InvalidValue`] above 2,147,483,647.
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`], [`Error::InvalidValue`] if the total would
+    /// exceed 2,147,483,647.
     pub async fn award_experience(self, id: Uuid, points: u16) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.award_experience", character = id, |tx| {
             characters::Entity::update_many()
@@ -108,41 +109,41 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Sets a character's level.
     ///
-    /// Who may: the service, for the same reason as experience. Three round trips. No event.
+    /// Who may: the service, for the same reason as for experience. Three round trips. No event.
     ///
     /// # Errors
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`].
     pub async fn set_level(self, id: Uuid, level: Level) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.set_level", character = id, |tx| {
-            change(tx, id, characters::ActiveModel { level: Set(level.get()), ..Default::default() }).await
+            update(tx, id, characters::ActiveModel { level: Set(level.get()), ..Default::default() }).await
         })
         .map_err(|error| error.with_rule("only the service may set a level"))
     }
 
-    /// Sets the most hit points that a character can have; those that it has are cut to it.
+    /// Sets a character's maximum hit points, and lowers its current hit points to that maximum if they exceed it.
     ///
     /// Who may: the service. Three round trips. No event.
     ///
     /// # Errors
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`].
-    pub async fn set_max_hit_points(self, id: Uuid, most: MaxHitPoints) -> Result<characters::Model, Error> {
+    pub async fn set_max_hit_points(self, id: Uuid, max: MaxHitPoints) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.set_max_hit_points", character = id, |tx| {
             characters::Entity::update_many()
-                .col_expr(characters::Column::MaxHitPoints, Expr::value(most.get()))
-                .col_expr(characters::Column::HitPoints, Expr::cust_with_values("least(hit_points, $1)", [most.get()]))
+                .col_expr(characters::Column::MaxHitPoints, Expr::value(max.get()))
+                .col_expr(characters::Column::HitPoints, Expr::cust_with_values("least(hit_points, $1)", [max.get()]))
                 .filter(characters::Column::Id.eq(id))
                 .exec_with_returning(tx)
                 .await?
                 .pop()
                 .ok_or(Error::NotFound { what: "character" })
         })
-        .map_err(|error| error.with_rule("only the service may set the most hit points"))
+        .map_err(|error| error.with_rule("only the service may set the maximum hit points"))
     }
 }
 
-/// Elevated by the database: a Seer's blow meets a sheet that the Seer does not see.
+/// The database function runs with elevated privileges, because a Seer damages characters whose sheets they cannot see.
 async fn change_hit_points(tx: &UncheckedTransaction, id: Uuid, change: i32) -> Result<HitPoints, Error> {
     let values = [id.into(), change.into()];
     HitPoints::find_by_statement(Statement::from_sql_and_values(DbBackend::Postgres, CHANGE_HIT_POINTS, values))

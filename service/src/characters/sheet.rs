@@ -1,4 +1,4 @@
-//! A character's sheet: attributes, and what stands on it as documents.
+//! A character's sheet: its attributes, and the types of its JSON columns.
 
 use entity::sea_orm_active_enums::{Attribute, CharacterClass};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::{AttributeValue, Error};
 
-/// The four attributes of a character: how many dice a check on each rolls.
+/// The four attributes of a character, each 1 to 6: the number of dice that a check rolls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attributes {
@@ -21,11 +21,11 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Attributes from numbers.
+    /// Creates attributes from numbers.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`] unless each is 1 to 6.
+    /// [`Error::InvalidValue`] unless each number is 1 to 6.
     pub fn new(might: i32, grace: i32, wit: i32, heart: i32) -> Result<Self, Error> {
         Ok(Self {
             might: AttributeValue::new(might)?,
@@ -44,7 +44,7 @@ impl Attributes {
         }
     }
 
-    /// The usual sheet of a class (design, "Facts of the game").
+    /// Returns the default attributes of a class (decision "Game rules").
     #[must_use]
     pub const fn usual(class: CharacterClass) -> Self {
         match class {
@@ -58,7 +58,7 @@ impl Attributes {
     }
 }
 
-/// The attribute that a class is best at (design, "Facts of the game").
+/// Returns the primary attribute of a class, its highest by default (decision "Game rules").
 #[must_use]
 pub const fn primary_attribute(class: CharacterClass) -> Attribute {
     match class {
@@ -69,27 +69,27 @@ pub const fn primary_attribute(class: CharacterClass) -> Attribute {
     }
 }
 
-/// A thing that a character carries: one element of `characters.equipment`.
+/// An item that a character carries: one element of `characters.equipment`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Item {
-    /// What it is called.
+    /// Name.
     pub name: String,
-    /// Whatever else the client keeps of it; kept as it is.
+    /// Further fields, stored unchanged.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// What only this character can do: `characters.special_ability`.
+/// A character's special ability: `characters.special_ability`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SpecialAbility {
-    /// What it is called.
+    /// Name.
     pub name: String,
-    /// What it does.
+    /// Description of its effect.
     #[serde(default)]
     pub description: String,
-    /// Whatever else the client keeps of it; kept as it is.
+    /// Further fields, stored unchanged.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -102,7 +102,7 @@ mod tests {
     use sea_orm::Iterable;
 
     #[test]
-    fn sheets_are_those_of_the_game() {
+    fn default_sheets_match_the_game_rules() {
         let of = |class| {
             let sheet = Attributes::usual(class);
             [sheet.might, sheet.grace, sheet.wit, sheet.heart].map(AttributeValue::get)
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn every_class_is_best_at_its_primary_attribute() {
+    fn every_class_is_strongest_in_its_primary_attribute() {
         for class in CharacterClass::iter() {
             let sheet = Attributes::usual(class);
             let values = [sheet.might, sheet.grace, sheet.wit, sheet.heart];

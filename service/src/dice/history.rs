@@ -1,4 +1,4 @@
-//! Rolls of the past, and the saves that are left.
+//! The history of rolls, and the remaining heroic saves.
 
 use chrono::{DateTime, Utc};
 use entity::{
@@ -12,38 +12,38 @@ use uuid::Uuid;
 use super::{Dice, RollScope};
 use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::List, rows, sql::Binds};
 
-/// Which rolls to show. All, fifty a page, by default.
+/// Filter for the history. By default, all rolls match, fifty per page.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct HistoryFilter {
-    /// Only of this character.
+    /// Only rolls of this character.
     pub character_id: Option<Uuid>,
-    /// Only of this kind.
+    /// Only rolls of this kind.
     pub kind: Option<RollType>,
-    /// Only then or later.
+    /// Only rolls at this time or later.
     pub from: Option<DateTime<Utc>>,
-    /// Only before.
+    /// Only rolls before this time.
     pub until: Option<DateTime<Utc>>,
-    /// Rolls of a page.
+    /// Rolls per page.
     pub page_size: PageSize,
 }
 
-/// Whether a seat has its heroic save.
+/// The remaining heroic saves of a seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct HeroicSavesRemaining {
-    /// Who sits there.
+    /// Account of the player.
     pub user_id: Uuid,
-    /// With which character.
+    /// Character in the seat.
     pub character_id: Uuid,
-    /// Heroic saves left in this encounter: one, or none.
+    /// Heroic saves remaining in this encounter: 0 or 1.
     pub left: i32,
 }
 
-/// One an encounter: a save that was counted for an earlier one is given back.
-const SAVES_LEFT: &str = "SELECT
+/// Each seat has one save per encounter; a save used in an earlier encounter does not count.
+const HEROIC_SAVES_REMAINING: &str = "SELECT
     seat.user_id,
     seat.character_id,
     CASE
@@ -62,21 +62,21 @@ rows::row_decoder!(COLUMNS, rolls: Roll {
     created_at,
 });
 
-type Place = (DateTimeWithTimeZone, Uuid);
+type Position = (DateTimeWithTimeZone, Uuid);
 
-fn text(kind: RollType) -> String {
+fn sql_name(kind: RollType) -> String {
     kind.to_value().value.into_owned()
 }
 
-/// A walk along the table's rolls.
-fn of_session(id: Uuid, filter: &HistoryFilter, after: Option<Place>, limit: usize) -> Statement {
+/// The rolls of a session, by an index scan.
+fn session_rolls(id: Uuid, filter: &HistoryFilter, after: Option<Position>, limit: usize) -> Statement {
     let mut binds = Binds::default();
     let mut conditions = format!("session_id = {}", binds.bind(id));
     if let Some(character) = filter.character_id {
         conditions += &format!(" AND character_id = {}", binds.bind(character));
     }
     if let Some(kind) = filter.kind {
-        conditions += &format!(" AND roll_type = {}::public.roll_type", binds.bind(text(kind)));
+        conditions += &format!(" AND roll_type = {}::public.roll_type", binds.bind(sql_name(kind)));
     }
     if let Some(from) = filter.from {
         conditions += &format!(" AND created_at >= {}", binds.bind(from));
@@ -95,12 +95,12 @@ fn of_session(id: Uuid, filter: &HistoryFilter, after: Option<Place>, limit: usi
     binds.statement(sql)
 }
 
-/// A walk along the character's rolls, which the database insists on.
-fn of_character(id: Uuid, filter: &HistoryFilter, after: Option<Place>, limit: usize) -> Statement {
+/// The rolls of a character, by a function whose plan always scans the index of the character's rolls.
+fn character_rolls(id: Uuid, filter: &HistoryFilter, after: Option<Position>, limit: usize) -> Statement {
     let mut binds = Binds::default();
     let arguments = [
         binds.bind(id),
-        binds.bind(filter.kind.map(text)) + "::public.roll_type",
+        binds.bind(filter.kind.map(sql_name)) + "::public.roll_type",
         binds.bind(filter.from),
         binds.bind(filter.until),
         binds.bind(after.map(|(created, _)| created)),
@@ -108,34 +108,36 @@ fn of_character(id: Uuid, filter: &HistoryFilter, after: Option<Place>, limit: u
         binds.bind(limit as i32),
     ]
     .join(", ");
-    let other = filter.character_id.map(|other| format!(" WHERE character_id = {}", binds.bind(other)));
-    let other = other.unwrap_or_default();
-    let sql =
-        format!("SELECT {COLUMNS} FROM private.rolls_of_character({arguments}){other} ORDER BY created_at DESC, id");
+    let condition = filter.character_id.map(|id| format!(" WHERE character_id = {}", binds.bind(id)));
+    let condition = condition.unwrap_or_default();
+    let sql = format!(
+        "SELECT {COLUMNS} FROM private.rolls_of_character({arguments}){condition} ORDER BY created_at DESC, id"
+    );
     binds.statement(sql)
 }
 
 impl<C: Caller> Dice<'_, C> {
-    /// A page of rolls, the latest first: of a table, or of a character at the tables that the caller was at.
+    /// Returns a page of rolls, the latest first: those of a session, or those of a character in the sessions that the
+    /// caller takes or took part in.
     ///
-    /// Who may: those at the table; to others there are none. Three round trips.
+    /// Who may: the session's participants; others get an empty page. Three round trips.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn history(
         self,
-        of: RollScope,
+        scope: RollScope,
         filter: &HistoryFilter,
         after: Option<&Cursor>,
     ) -> Result<Page<dice_rolls::Model>, Error> {
-        // Pages of one list may have other sizes.
-        let list = List::new("dice.history", &(of, HistoryFilter { page_size: PageSize::default(), ..*filter }));
+        // A cursor remains valid when the page size changes.
+        let list = List::new("dice.history", &(scope, HistoryFilter { page_size: PageSize::default(), ..*filter }));
         let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
         let limit = filter.page_size.rows();
-        let (id, statement) = match of {
-            RollScope::Session(id) => (id, of_session(id, filter, after, limit + 1)),
-            RollScope::Character(id) => (id, of_character(id, filter, after, limit + 1)),
+        let (id, statement) = match scope {
+            RollScope::Session(id) => (id, session_rolls(id, filter, after, limit + 1)),
+            RollScope::Character(id) => (id, character_rolls(id, filter, after, limit + 1)),
         };
         operation!(self.caller, "dice.history", of = id, |tx| {
             let rolls = rows::fetch_all(tx, statement.clone(), rolls).await?;
@@ -143,16 +145,17 @@ impl<C: Caller> Dice<'_, C> {
         })
     }
 
-    /// The heroic saves that are left at a table, a line for each seat that is held.
+    /// Returns the remaining heroic saves of a session, one row per active seat.
     ///
-    /// Who may: whoever, signed in, sees the session; to others there are none. Three round trips.
+    /// Who may: every signed-in user who can see the session; others get an empty list. Three round trips.
     ///
     /// # Errors
     ///
     /// [`Error::NotSignedIn`].
     pub async fn heroic_saves_remaining(self, session_id: Uuid) -> Result<Vec<HeroicSavesRemaining>, Error> {
         operation!(self.caller, "dice.heroic_saves_remaining", session = session_id, |tx| {
-            let statement = Statement::from_sql_and_values(DbBackend::Postgres, SAVES_LEFT, [session_id.into()]);
+            let statement =
+                Statement::from_sql_and_values(DbBackend::Postgres, HEROIC_SAVES_REMAINING, [session_id.into()]);
             Ok(HeroicSavesRemaining::find_by_statement(statement).all(tx).await?)
         })
     }

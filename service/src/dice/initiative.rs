@@ -1,4 +1,4 @@
-//! Initiative: who acts when.
+//! Initiative: the order in which characters and creatures act.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,54 +16,54 @@ use uuid::Uuid;
 use super::{Dice, Roller};
 use crate::{Caller, Difficulty, Error, connection::UncheckedTransaction, operation::operation};
 
-/// A roll of initiative to be made for a whole table.
+/// Initiative rolls to make for a whole session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewInitiative {
-    /// Id to give it; drawn where none is given. The same id again gives the first rolls.
+    /// Id of the initiative; random if absent. Repeating the request with the same id returns the first rolls.
     pub id: Option<Uuid>,
-    /// Table.
+    /// Session.
     pub session_id: Uuid,
-    /// The creatures that take part, besides all characters that are seated. One that is named twice rolls once.
+    /// The creatures that take part, in addition to all seated characters. A creature listed twice rolls once.
     #[serde(default)]
     pub creatures: Vec<Uuid>,
 }
 
-/// Somebody's turn: a roll of one die.
+/// One turn: a character or creature with its roll of one die.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Turn {
-    /// Who acts.
+    /// The character or creature that acts.
     pub roller: Roller,
-    /// The name of who acts.
+    /// Name of the character or creature.
     pub name: String,
-    /// What the die showed.
+    /// Result of the die.
     pub die: i32,
-    /// The whole roll.
+    /// The roll.
     pub roll: dice_rolls::Model,
 }
 
-/// What the database lets one statement of a user insert ([`Error::TooManyRows`]).
+/// Maximum number of rows that one statement of a user may insert ([`Error::TooManyRows`]).
 const MAX_ROWS_PER_STATEMENT: usize = 100;
 
-const ORDER: &str = "SELECT private.initiative_order($1) AS ids";
+const INITIATIVE_ORDER: &str = "SELECT private.initiative_order($1) AS ids";
 
 impl<C: Caller> Dice<'_, C> {
-    /// Rolls one die for every character that is seated and the creatures named, and gives the turns in their order: the
-    /// highest first, ties by grace. All rolls, or none.
+    /// Rolls one die for every seated character and each given creature, and returns the turns in order: the highest
+    /// first, ties by the higher grace. Either all rolls are made or none.
     ///
-    /// Twice with the same id gives the first rolls; who sat down in between rolls now.
+    /// Repeating the request with the same id returns the first rolls; characters seated since then roll now.
     ///
-    /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls after the
-    /// first. Event `dice_rolled` for each.
+    /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls
+    /// after the first hundred. Event `dice_rolled` for each.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionNotActive`], [`Error::NotSessionSeer`], [`Error::NotAllowed`] for whoever has no part in the session,
-    /// [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotFound`] where nobody is seated and no
-    /// creature named, [`Error::NotSignedIn`].
+    /// [`Error::SessionNotActive`], [`Error::NotSessionSeer`], [`Error::NotAllowed`] if the caller is not a
+    /// participant, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotFound`] if no character is
+    /// seated and no creature is given, [`Error::NotSignedIn`].
     pub async fn initiative(self, new: NewInitiative) -> Result<Vec<Turn>, Error> {
         #[derive(FromQueryResult)]
         struct Row {
@@ -72,7 +72,7 @@ impl<C: Caller> Dice<'_, C> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let creatures: BTreeSet<Uuid> = new.creatures.into_iter().collect();
         operation!(self.caller, "dice.initiative", session = new.session_id, |tx| {
-            let rollers = seated(tx, new.session_id).await?.into_iter().map(Roller::Character);
+            let rollers = seated_characters(tx, new.session_id).await?.into_iter().map(Roller::Character);
             let rollers: Vec<Roller> = rollers.chain(creatures.iter().copied().map(Roller::Creature)).collect();
             if rollers.is_empty() {
                 return Err(Error::NotFound { what: "seat" });
@@ -88,14 +88,16 @@ impl<C: Caller> Dice<'_, C> {
                     .map_err(|error| initiative_error(error.into()))?;
             }
 
-            // Elevated by the database: grace stands on sheets that the others do not see.
+            // The database function runs with elevated privileges, because the caller may not see the grace of other
+            // players' characters.
             let ids: Vec<Uuid> = expected.keys().copied().collect();
-            let statement = Statement::from_sql_and_values(DbBackend::Postgres, ORDER, [ids.clone().into()]);
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, INITIATIVE_ORDER, [ids.clone().into()]);
             let order = Row::find_by_statement(statement).one(tx).await?.map(|row| row.ids).unwrap_or_default();
             let place: HashMap<Uuid, usize> = order.into_iter().enumerate().map(|(place, id)| (id, place)).collect();
             let mut rolls = dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(ids)).all(tx).await?;
-            let is_ours = |roll: &dice_rolls::Model| is_turn(roll, new.session_id, expected.get(&roll.id).copied());
-            if rolls.len() != expected.len() || !rolls.iter().all(is_ours) {
+            let is_requested =
+                |roll: &dice_rolls::Model| is_turn(roll, new.session_id, expected.get(&roll.id).copied());
+            if rolls.len() != expected.len() || !rolls.iter().all(is_requested) {
                 return Err(Error::IdConflict { what: "roll" });
             }
             rolls.sort_by_key(|roll| place.get(&roll.id).copied());
@@ -104,7 +106,8 @@ impl<C: Caller> Dice<'_, C> {
     }
 }
 
-/// A player of the session is refused for the first character or creature that they may not roll for.
+/// The database refuses a player because of the first character or creature that they may not roll for. The actual
+/// reason is that they are not the Seer.
 fn initiative_error(error: Error) -> Error {
     match error {
         Error::CharacterNotYours | Error::NotSeated => Error::NotSessionSeer,
@@ -112,7 +115,7 @@ fn initiative_error(error: Error) -> Error {
     }
 }
 
-/// Whether it is what this operation rolls for them, and not another roll that has the id.
+/// Whether the row is a roll of this request, and not another roll with the same id.
 fn is_turn(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<Roller>) -> bool {
     roll.session_id == session_id
         && roll.roll_type == RollType::Initiative
@@ -121,7 +124,7 @@ fn is_turn(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<Roller>) -
         && roller_of(roll) == roller
 }
 
-async fn seated(tx: &UncheckedTransaction, session_id: Uuid) -> Result<Vec<Uuid>, Error> {
+async fn seated_characters(tx: &UncheckedTransaction, session_id: Uuid) -> Result<Vec<Uuid>, Error> {
     Ok(session_players::Entity::find()
         .select_only()
         .column(session_players::Column::CharacterId)
@@ -132,24 +135,24 @@ async fn seated(tx: &UncheckedTransaction, session_id: Uuid) -> Result<Vec<Uuid>
         .await?)
 }
 
-/// An id for each roll that the same call gives it again: both are random, and so is what they make together.
-fn roll_id(of: Uuid, roller: Roller) -> Uuid {
+/// A roll's id, which a repeated request derives again. Both ids are random, so their XOR is too.
+fn roll_id(initiative_id: Uuid, roller: Roller) -> Uuid {
     let (Roller::Character(who) | Roller::Creature(who)) = roller;
-    Uuid::from_u128(of.as_u128() ^ who.as_u128())
+    Uuid::from_u128(initiative_id.as_u128() ^ who.as_u128())
 }
 
-fn roll(of: Uuid, session_id: Uuid, roller: Roller) -> dice_rolls::ActiveModel {
+fn roll(initiative_id: Uuid, session_id: Uuid, roller: Roller) -> dice_rolls::ActiveModel {
     let (character_id, creature_id) = match roller {
         Roller::Character(id) => (Some(id), None),
         Roller::Creature(id) => (None, Some(id)),
     };
     dice_rolls::ActiveModel {
-        id: Set(roll_id(of, roller)),
+        id: Set(roll_id(initiative_id, roller)),
         session_id: Set(session_id),
         character_id: Set(character_id),
         creature_id: Set(creature_id),
         attribute: Set(Attribute::Grace),
-        // There is nothing to reach: the column asks for a number.
+        // Initiative has no difficulty, but the column is NOT NULL.
         difficulty: Set(Difficulty::MIN.get()),
         roll_type: Set(RollType::Initiative),
         ..Default::default()

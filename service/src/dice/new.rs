@@ -1,4 +1,4 @@
-//! What is rolled, and by whom.
+//! Input of a roll: who rolls, what, and with which modifiers.
 
 use entity::sea_orm_active_enums::{Attribute, RollType};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::Difficulty;
 
-/// Who rolls.
+/// The character or creature that rolls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -17,16 +17,16 @@ pub enum Roller {
     Creature(Uuid),
 }
 
-/// A change to a roll that everyone at the table sees.
+/// A modifier of a roll, visible to all participants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Modifier {
-    /// Dice, or points.
+    /// What it changes: the number of dice, or the total.
     #[serde(rename = "type")]
     pub kind: ModifierKind,
-    /// -5 to 5 dice, -10 to 10 points.
+    /// Amount: -5 to 5 for dice, -10 to 10 for the total.
     pub value: i32,
-    /// Where it comes from.
+    /// Its source, for display.
     pub source: String,
 }
 
@@ -44,87 +44,87 @@ pub enum ModifierKind {
 crate::values::named!(ModifierKind, "type", { Dice = "dice", Flat = "flat" }, "must be dice or flat");
 
 impl Modifier {
-    /// So many dice more, or fewer.
+    /// Creates a modifier of the number of dice.
     #[must_use]
     pub fn dice(value: i32, source: &str) -> Self {
         Self { kind: ModifierKind::Dice, value, source: source.to_owned() }
     }
 
-    /// So many points more, or fewer.
+    /// Creates a modifier of the total.
     #[must_use]
     pub fn flat(value: i32, source: &str) -> Self {
         Self { kind: ModifierKind::Flat, value, source: source.to_owned() }
     }
 }
 
-/// A roll to be made.
+/// A roll to make.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewRoll {
-    /// Id to give it; drawn where none is given. The same id again gives the first roll.
+    /// Id of the new roll; random if absent. Repeating the request with the same id returns the first roll.
     pub id: Option<Uuid>,
-    /// Table.
+    /// Session.
     pub session_id: Uuid,
-    /// Who rolls.
+    /// The character or creature that rolls.
     pub roller: Roller,
-    /// Whose dice are counted.
+    /// The attribute that gives the number of dice.
     pub attribute: Attribute,
-    /// What the modified total must reach.
+    /// The difficulty that the modified total must reach.
     pub difficulty: Difficulty,
-    /// Kind. A heroic save has [`Dice::heroic_save`](crate::dice::Dice::heroic_save).
+    /// Kind of roll. For a heroic save, call [`Dice::heroic_save`](crate::dice::Dice::heroic_save).
     pub kind: RollType,
-    /// At most ten.
+    /// Modifiers, at most ten.
     #[serde(default)]
     pub modifiers: Vec<Modifier>,
-    /// What is tried.
+    /// What the character attempts.
     pub description: Option<String>,
 }
 
 impl NewRoll {
-    /// A roll of that kind, without modifiers.
+    /// Creates a roll of a kind, without modifiers.
     #[must_use]
     pub fn of(kind: RollType, session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
         Self { id: None, session_id, roller, attribute, difficulty, kind, modifiers: Vec::new(), description: None }
     }
 
-    /// A check of an attribute against a difficulty.
+    /// Creates a check of an attribute against a difficulty.
     #[must_use]
     pub fn check(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
         Self::of(RollType::AttributeCheck, session_id, roller, attribute, difficulty)
     }
 
-    /// A blow, or a shot.
+    /// Creates an attack roll.
     #[must_use]
     pub fn attack(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
         Self::of(RollType::Attack, session_id, roller, attribute, difficulty)
     }
 
-    /// A parry, or a leap aside.
+    /// Creates a defense roll.
     #[must_use]
     pub fn defense(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
         Self::of(RollType::Defense, session_id, roller, attribute, difficulty)
     }
 
-    /// How much a blow takes.
+    /// Creates a damage roll.
     #[must_use]
     pub fn damage(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
         Self::of(RollType::Damage, session_id, roller, attribute, difficulty)
     }
 
-    /// How much a hand or a prayer gives back.
+    /// Creates a healing roll.
     #[must_use]
     pub fn healing(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
         Self::of(RollType::Healing, session_id, roller, attribute, difficulty)
     }
 
-    /// What only this one can do.
+    /// Creates a roll for a special ability.
     #[must_use]
     pub fn ability(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
         Self::of(RollType::Ability, session_id, roller, attribute, difficulty)
     }
 
-    /// The same, with a modifier more.
+    /// Adds a modifier.
     #[must_use]
     pub fn with(mut self, modifier: Modifier) -> Self {
         self.modifiers.push(modifier);

@@ -1,4 +1,4 @@
-//! What rolls came to.
+//! Statistics of rolls.
 
 use entity::sea_orm_active_enums::RollType;
 use sea_orm::{DbBackend, FromQueryResult, Statement};
@@ -8,57 +8,57 @@ use uuid::Uuid;
 use super::Dice;
 use crate::{Caller, Error, operation::operation};
 
-/// Whose rolls.
+/// The rolls to list or count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RollScope {
-    /// All at a table.
+    /// All rolls of a session.
     Session(Uuid),
-    /// All of a character, at the tables that the caller was at.
+    /// All rolls of a character in the sessions that the caller takes or took part in.
     Character(Uuid),
 }
 
-/// How often it was rolled, and how it went.
+/// Statistics of rolls of all kinds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct RollStatistics {
-    /// Rolls.
+    /// Number of rolls.
     pub rolls: i64,
-    /// Rolls that succeeded.
+    /// Number of rolls that succeeded.
     pub successes: i64,
-    /// Rolls with all dice six.
+    /// Number of rolls whose dice all show six.
     pub critical_successes: i64,
-    /// Rolls with all dice one.
+    /// Number of rolls whose dice all show one.
     pub critical_failures: i64,
-    /// Mean of the modified totals; none without rolls.
+    /// Mean of the modified totals; `None` without rolls.
     pub mean_total: Option<f64>,
-    /// The same by kind, of the kinds that were rolled.
+    /// The same for each kind that was rolled.
     pub by_kind: Vec<KindStatistics>,
 }
 
-/// How often one kind was rolled, and how it went.
+/// Statistics of rolls of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct KindStatistics {
-    /// Kind.
+    /// Kind of roll.
     pub kind: RollType,
-    /// Rolls.
+    /// Number of rolls.
     pub rolls: i64,
-    /// Rolls that succeeded.
+    /// Number of rolls that succeeded.
     pub successes: i64,
-    /// Rolls with all dice six.
+    /// Number of rolls whose dice all show six.
     pub critical_successes: i64,
-    /// Rolls with all dice one.
+    /// Number of rolls whose dice all show one.
     pub critical_failures: i64,
     /// Mean of the modified totals.
     pub mean_total: f64,
 }
 
-/// A kind, or (without one) all of them.
+/// Statistics of one kind, or of all kinds if `kind` is `None`.
 #[derive(FromQueryResult)]
 struct Row {
     kind: Option<RollType>,
@@ -82,16 +82,16 @@ const STATISTICS: &str = "SELECT
 const BY_KIND: &str = " GROUP BY GROUPING SETS ((), (roll_type)) ORDER BY roll_type";
 
 impl<C: Caller> Dice<'_, C> {
-    /// How many rolls there were, how they went, and their mean: in all, and by kind.
+    /// Returns the number of rolls, their results and their mean total, overall and by kind.
     ///
-    /// Who may: those at the table; of a character, of the rolls at tables that the caller was at. To others there are
-    /// none. Three round trips.
+    /// Who may: the session's participants; a character's rolls count if the caller takes or took part in their
+    /// session. Others get zeros. Three round trips.
     ///
     /// # Errors
     ///
     /// [`Error::NotSignedIn`].
-    pub async fn statistics(self, of: RollScope) -> Result<RollStatistics, Error> {
-        let (condition, id) = match of {
+    pub async fn statistics(self, scope: RollScope) -> Result<RollStatistics, Error> {
+        let (condition, id) = match scope {
             RollScope::Session(id) => ("session_id = $1", id),
             RollScope::Character(id) => ("character_id = $1", id),
         };

@@ -1,7 +1,8 @@
-//! Who listens to which session, and what the poller has found for them.
+//! The subscribers of each session, and the events that the poller has read for them.
 //!
-//! The last few events of each session are kept here for all of its subscribers, so that one read serves them all. A
-//! subscriber who is too slow for that reads pages of its own. So what a hub holds is bounded by the number of sessions.
+//! The most recent events of each session are kept here, so that one read serves all of its subscribers. A subscriber
+//! that is too slow for that reads pages of its own. The memory of a hub is therefore bounded by the number of
+//! sessions.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -16,27 +17,28 @@ use uuid::Uuid;
 use super::poller;
 use crate::{Error, IdentityConnection};
 
-/// Most events of a session that are kept for its subscribers.
+/// Maximum number of recent events kept per session.
 const RECENT_EVENTS: usize = 50;
 
-/// Which server's events were seen: one that was started again, promoted or restored has another.
+/// Identifies the server whose events were read. It changes when a server is restarted, promoted or restored.
 pub(crate) type History = Arc<str>;
 
-/// What a subscriber is told.
+/// The state that a subscriber is notified of.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wake {
-    /// The newest event of the session that was seen, in the history that was read last.
+    /// The `seq` of the newest known event of the session, in the history that was last read.
     pub(crate) newest: i64,
     pub(crate) history: Option<History>,
-    /// Why the subscription is over.
+    /// The error that ended the subscription.
     pub(crate) ended: Option<Error>,
 }
 
-/// All subscriptions of a handle.
+/// All subscriptions of a `Sparc` handle.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     state: Mutex<State>,
-    /// There is a new subscriber, or none is left: the next look does not wait for its tick.
+    /// Notified when a session is added or the last subscriber leaves, so that the poller does not wait for its
+    /// interval.
     pub(super) changed: Notify,
 }
 
@@ -45,9 +47,9 @@ struct State {
     sessions: HashMap<Uuid, Session>,
     history: Option<History>,
     last_id: u64,
-    /// A session was added that no look has included yet.
+    /// Whether a session was added since the last poll.
     has_new: bool,
-    /// The poller that runs.
+    /// Id of the running poller.
     poller: Option<u64>,
     polled_at: Option<Instant>,
     is_closed: bool,
@@ -62,92 +64,94 @@ struct Session {
 
 #[derive(Debug)]
 struct Subscriber {
-    /// None: the service.
+    /// `None` for the service.
     account: Option<Uuid>,
     wake: watch::Sender<Wake>,
 }
 
-/// The last events of a session, without a gap.
+/// The most recent events of a session, without a gap.
 #[derive(Debug, Default)]
 struct Recent {
-    /// They are all there are after this one.
+    /// The events are all that follow this `seq`.
     after: i64,
     events: VecDeque<Event>,
-    /// Subscribers up to this one were found to have access when the last of them were read.
+    /// Access was checked for subscribers up to this id when the last of the events were read.
     checked_up_to: u64,
     read_at: Option<Instant>,
 }
 
-/// What a subscription begins with.
+/// The state with which a subscription starts.
 #[derive(Clone, Debug)]
 pub(crate) struct Start {
     pub(crate) session_id: Uuid,
     pub(crate) history: History,
-    /// The newest event of the session.
+    /// The `seq` of the newest event of the session.
     pub(crate) newest: i64,
 }
 
-/// What to look for.
+/// The sessions to poll.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
     pub(crate) sessions: Vec<Uuid>,
-    /// The newest event of each that was seen.
+    /// The `seq` of the newest known event of each session.
     pub(crate) seen: Vec<i64>,
     pub(crate) has_new: bool,
-    /// None: nothing was seen yet of what the server has.
+    /// `None` if no history is established yet.
     pub(crate) history: Option<History>,
 }
 
-/// What a look found of a session: the events after what was seen, or where they are too large or too many, the first of
-/// them and the number of the last that was seen.
+/// The new events that a poll found in a session. If they are too large or too many, `events` has only the first of
+/// them, and `newest` is the `seq` of the last one found.
 #[derive(Debug)]
-pub(crate) struct News {
+pub(crate) struct SessionUpdate {
     pub(crate) session_id: Uuid,
-    /// What was seen before.
+    /// The newest `seq` known before.
     pub(crate) after: i64,
     pub(crate) newest: i64,
     pub(crate) events: Vec<Event>,
 }
 
-/// Those who were asked about, and those of them who may not listen any longer.
+/// The result of an access check.
 #[derive(Debug, Default)]
-pub(crate) struct Checked {
+pub(crate) struct AccessCheck {
+    /// Id of the last subscriber that was checked.
     pub(crate) up_to: u64,
+    /// The session and account of each subscriber that may no longer listen, and why.
     pub(crate) refused: Vec<(Uuid, Option<Uuid>, Error)>,
 }
 
-/// A subscription's place; gone when it is dropped.
+/// A subscriber's registration, which ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    place: Place,
+    slot: Slot,
     pub(crate) wake: watch::Receiver<Wake>,
 }
 
-/// Where a subscription stands.
+/// Identifies a subscriber in the hub.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Slot {
     hub: Arc<Hub>,
     session_id: Uuid,
     id: u64,
 }
 
 impl Registration {
-    pub(crate) fn place(&self) -> Place {
-        self.place.clone()
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot.clone()
     }
 
-    /// When it was last seen that there is nothing newer than what was told.
+    /// The time of the last poll, at which nothing newer than the notified state existed.
     pub(crate) fn polled_at(&self) -> Option<Instant> {
-        self.place.hub.lock().polled_at
+        self.slot.hub.lock().polled_at
     }
 
-    /// The events after that one, and when they were read. None where they are not all here, or where it was not checked
-    /// whether this subscriber may read them.
+    /// Returns the events after a `seq` and the time at which they were read. `None` if they are not all kept here, or
+    /// if this subscriber's access was not checked.
     pub(crate) fn recent(&self, history: &History, after: i64) -> Option<(Vec<Event>, Instant)> {
-        let state = self.place.hub.lock();
-        let session = state.sessions.get(&self.place.session_id)?;
+        let state = self.slot.hub.lock();
+        let session = state.sessions.get(&self.slot.session_id)?;
         let recent = &session.recent;
-        let is_checked = recent.checked_up_to >= self.place.id && session.subscribers.contains_key(&self.place.id);
+        let is_checked = recent.checked_up_to >= self.slot.id && session.subscribers.contains_key(&self.slot.id);
         if !is_checked || state.history.as_ref() != Some(history) || after < recent.after {
             return None;
         }
@@ -159,17 +163,17 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.place.leave();
+        self.slot.remove();
     }
 }
 
-impl Place {
+impl Slot {
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
-    /// Takes the subscriber out. A stream that still waits there ends.
-    pub(crate) fn leave(&self) {
+    /// Removes the subscriber. Its stream, if it is still waiting, ends.
+    pub(crate) fn remove(&self) {
         let mut state = self.hub.lock();
         if let Some(session) = state.sessions.get_mut(&self.session_id) {
             session.subscribers.remove(&self.id);
@@ -184,7 +188,7 @@ impl Place {
 }
 
 impl Hub {
-    /// Adds a subscriber, and starts the poller with the first.
+    /// Adds a subscriber, and starts the poller if it is the first.
     pub(crate) fn register(
         self: &Arc<Self>,
         service: impl FnOnce() -> IdentityConnection,
@@ -200,7 +204,7 @@ impl Hub {
         if state.sessions.is_empty() {
             state.history = Some(start.history.clone());
         } else if state.history.as_ref() != Some(&start.history) {
-            // One of both is of a server that is no more; the next look tells.
+            // One of the two histories is outdated. The next poll finds out which.
             state.history = None;
         }
         let history = state.history.clone();
@@ -215,14 +219,14 @@ impl Hub {
         state.has_new |= is_new;
         if state.poller.is_none() {
             state.poller = Some(id);
-            tokio::spawn(poller::run(Running { hub: self.clone(), id }, service()));
+            tokio::spawn(poller::run(PollerGuard { hub: self.clone(), id }, service()));
         } else if is_new {
             self.changed.notify_one();
         }
-        Ok(Registration { place: Place { hub: self.clone(), session_id: start.session_id, id }, wake })
+        Ok(Registration { slot: Slot { hub: self.clone(), session_id: start.session_id, id }, wake })
     }
 
-    /// Ends all subscriptions: the handle is closed.
+    /// Ends all subscriptions, because the handle is closed.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
@@ -235,12 +239,12 @@ impl Hub {
         self.lock().end_all(ended);
     }
 
-    /// Nothing that holds the lock can fail half way.
+    /// Ignores poisoning: no code that holds the lock can leave the state inconsistent.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What to look for. None: nobody listens, and the poller is over.
+    /// Returns the sessions to poll, or `None` if there are no subscribers, in which case the poller must stop.
     pub(super) fn watched(&self) -> Option<Watched> {
         let mut state = self.lock();
         if state.sessions.is_empty() {
@@ -252,27 +256,27 @@ impl Hub {
         Some(Watched { sessions, seen, has_new, history: state.history.clone() })
     }
 
-    /// Who listens, to these sessions alone or to all, and the last of them.
-    pub(super) fn listeners(&self, only: Option<&[News]>) -> (BTreeSet<(Uuid, Option<Uuid>)>, u64) {
+    /// Returns the listeners of the given sessions, or of all, and the id of the last subscriber.
+    pub(super) fn listeners(&self, only: Option<&[SessionUpdate]>) -> (BTreeSet<(Uuid, Option<Uuid>)>, u64) {
         let state = self.lock();
         let of = |(id, session): (&Uuid, &Session)| -> Vec<_> {
             session.subscribers.values().map(|one| (*id, one.account)).collect()
         };
         let listeners = match only {
             None => state.sessions.iter().flat_map(of).collect(),
-            Some(news) => {
-                news.iter().filter_map(|one| state.sessions.get_key_value(&one.session_id)).flat_map(of).collect()
+            Some(updates) => {
+                updates.iter().filter_map(|one| state.sessions.get_key_value(&one.session_id)).flat_map(of).collect()
             }
         };
         (listeners, state.last_id)
     }
 
-    /// Another server answers: what was read of the one before it is forgotten, and each subscriber looks whether it is
-    /// where it was.
-    pub(super) fn renew(&self, history: &History, news: Vec<News>) {
+    /// Starts a new history, after another server has answered: discards what was read from the previous one, and makes
+    /// each subscriber check its position.
+    pub(super) fn reset(&self, history: &History, updates: Vec<SessionUpdate>) {
         let mut state = self.lock();
         state.history = Some(history.clone());
-        let newest: HashMap<Uuid, i64> = news.into_iter().map(|news| (news.session_id, news.newest)).collect();
+        let newest: HashMap<Uuid, i64> = updates.into_iter().map(|update| (update.session_id, update.newest)).collect();
         for (id, session) in &mut state.sessions {
             session.newest = newest.get(id).copied().unwrap_or_default();
             session.recent = Recent { after: session.newest, ..Recent::default() };
@@ -285,8 +289,8 @@ impl Hub {
         }
     }
 
-    /// Sends away whoever may not listen any longer, then tells the others what is new.
-    pub(super) fn announce(&self, begun: Instant, checked: Checked, news: Vec<News>) {
+    /// Ends the subscriptions of those that may no longer listen, then notifies the others of new events.
+    pub(super) fn publish(&self, begun: Instant, checked: AccessCheck, updates: Vec<SessionUpdate>) {
         let mut state = self.lock();
         for (session_id, account, error) in checked.refused {
             let Some(session) = state.sessions.get_mut(&session_id) else { continue };
@@ -301,10 +305,10 @@ impl Hub {
                 state.sessions.remove(&session_id);
             }
         }
-        for news in news {
-            let Some(session) = state.sessions.get_mut(&news.session_id) else { continue };
-            session.newest = session.newest.max(news.newest);
-            session.recent.add(news, checked.up_to, begun);
+        for update in updates {
+            let Some(session) = state.sessions.get_mut(&update.session_id) else { continue };
+            session.newest = session.newest.max(update.newest);
+            session.recent.add(update, checked.up_to, begun);
             for one in session.subscribers.values() {
                 one.wake.send_modify(|wake| wake.newest = session.newest);
             }
@@ -312,8 +316,8 @@ impl Hub {
         state.polled_at = Some(begun);
     }
 
-    /// Lets go of what all subscribers have read, or could have.
-    pub(super) fn forget_before(&self, time: Instant) {
+    /// Discards events that were read before that time: subscribers have had time to take them.
+    pub(super) fn expire_before(&self, time: Instant) {
         for session in self.lock().sessions.values_mut() {
             if session.recent.read_at.is_some_and(|read_at| read_at < time) {
                 session.recent = Recent { after: session.newest, ..Recent::default() };
@@ -333,14 +337,14 @@ impl State {
 }
 
 impl Recent {
-    fn add(&mut self, news: News, checked_up_to: u64, read_at: Instant) {
+    fn add(&mut self, update: SessionUpdate, checked_up_to: u64, read_at: Instant) {
         self.checked_up_to = checked_up_to;
         self.read_at = Some(read_at);
-        // The session may have lost its last subscriber and got another one since the look began.
+        // The session may have lost its last subscriber and gained another since the poll began.
         let known = self.events.back().map_or(self.after, |last| last.seq);
-        let is_whole = news.after <= known && news.events.last().is_some_and(|last| last.seq == news.newest);
-        if is_whole {
-            self.events.extend(news.events.into_iter().filter(|event| event.seq > known));
+        let is_contiguous = update.after <= known && update.events.last().is_some_and(|last| last.seq == update.newest);
+        if is_contiguous {
+            self.events.extend(update.events.into_iter().filter(|event| event.seq > known));
             while self.events.len() > RECENT_EVENTS
                 && let Some(oldest) = self.events.pop_front()
             {
@@ -348,23 +352,23 @@ impl Recent {
             }
         } else {
             self.events.clear();
-            self.after = self.after.max(news.newest);
+            self.after = self.after.max(update.newest);
         }
     }
 }
 
-/// The poller that runs. However it ends, nobody waits for it in vain.
-pub(crate) struct Running {
+/// Guards the running poller. When the poller ends, for whatever reason, so do the subscriptions that depend on it.
+pub(crate) struct PollerGuard {
     pub(super) hub: Arc<Hub>,
     id: u64,
 }
 
-impl Drop for Running {
+impl Drop for PollerGuard {
     fn drop(&mut self) {
         let mut state = self.hub.lock();
         if state.poller == Some(self.id) {
             state.poller = None;
-            let reason = "the runtime that looked for events has stopped; subscribe again";
+            let reason = "the async runtime that polled for events has stopped; subscribe again";
             state.end_all(&Error::Misconfigured { reason: reason.to_owned() });
         }
     }

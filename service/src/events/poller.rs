@@ -1,4 +1,4 @@
-//! The one task of a handle that looks whether anything happened in the sessions that somebody listens to.
+//! The poller: one task per handle that reads new events of all sessions that have subscribers.
 
 use std::time::{Duration, Instant};
 
@@ -10,79 +10,88 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    hub::{Checked, Hub, News, Running, Watched},
-    refusal,
+    hub::{AccessCheck, Hub, PollerGuard, SessionUpdate, Watched},
+    listener_error,
 };
 use crate::{Error, IdentityConnection, rows, sql::Binds};
 
-/// Between two looks.
-const TICK: Duration = Duration::from_millis(25);
-/// Between two looks at who may still listen.
-const ACCESS_INTERVAL: Duration = Duration::from_secs(2);
-/// A number whose transaction is open for longer is looked for at every tenth tick only.
-const EAGER: Duration = Duration::from_secs(5);
-/// For one look, so that a network that swallows what is sent is left.
-const ROUND_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest pause after looks that failed.
+/// Interval between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
+/// Interval between two access checks of all subscribers.
+const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// After a number is drawn, every poll reads events for this long; then, while its transaction is still open, only
+/// every tenth poll does.
+const EAGER_POLLING: Duration = Duration::from_secs(5);
+/// Timeout of one poll, for networks that drop packets silently.
+const POLL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum pause after failed polls.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
-/// Events that were read for all subscribers of a session are kept for so long.
-const KEEP_RECENT: Duration = Duration::from_secs(5);
-/// Most events of a session that one look reads.
+/// How long the events that were read for all subscribers of a session are kept.
+const RECENT_RETENTION: Duration = Duration::from_secs(5);
+/// Maximum number of events per session that one poll reads.
 const PAGE: i64 = 50;
-/// Most bytes of a session's events, as they are stored, that one look reads.
+/// Maximum number of payload bytes per session, as stored, that one poll reads.
 const PAGE_BYTES: i64 = 64 * 1024;
 
-/// Whether the same question may be answered a moment later: connections come back, servers start, standbys are promoted.
-pub(super) fn may_pass(error: &Error) -> bool {
+/// Whether the same query may succeed a moment later: connections recover, servers start, standbys are promoted.
+pub(super) fn is_transient(error: &Error) -> bool {
     error.is_retryable() || matches!(error, Error::ReadOnly | Error::CommitUnknown(_))
 }
 
-/// How long to wait after so many failures in a row.
+/// The pause after this number of consecutive failures.
 pub(super) fn backoff(failures: u32) -> Duration {
-    MAX_BACKOFF.min(TICK * (1 << failures.min(6)))
+    MAX_BACKOFF.min(POLL_INTERVAL * (1 << failures.min(6)))
 }
 
-/// Looks until nobody listens.
-pub(super) async fn run(running: Running, service: IdentityConnection) {
-    let hub = &running.hub;
-    let service = service.with_deadline(ROUND_TIMEOUT);
-    let mut clock = Clock::default();
+/// Polls until there are no subscribers.
+pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
+    let hub = &guard.hub;
+    let service = service.with_deadline(POLL_TIMEOUT);
+    let mut sequence = Sequence::default();
     let mut access_checked = Instant::now();
     let mut failures = 0;
     while let Some(watched) = hub.watched() {
-        clock.must_look |= watched.has_new;
+        sequence.may_have_unseen |= watched.has_new;
         let begun = Instant::now();
-        let checks_all = access_checked.elapsed() >= ACCESS_INTERVAL;
+        let checks_all_access = access_checked.elapsed() >= ACCESS_CHECK_INTERVAL;
         let round = async {
             let options = TransactionOptions::default();
-            let tx = Unchecked::begin_unchecked(&service, options, Some(ROUND_TIMEOUT)).await?;
-            let look = Look { hub, tx: &tx, begun, checks_all };
-            look.run(&mut clock, watched).await?;
+            let tx = Unchecked::begin_unchecked(&service, options, Some(POLL_TIMEOUT)).await?;
+            let poll = Poll { hub, tx: &tx, begun, checks_all_access };
+            poll.run(&mut sequence, watched).await?;
             Ok(tx.rollback().await?)
         };
-        let outcome = tokio::time::timeout(ROUND_TIMEOUT, round).await.unwrap_or(Err(Error::DeadlineExceeded));
+        let outcome = tokio::time::timeout(POLL_TIMEOUT, round).await.unwrap_or(Err(Error::DeadlineExceeded));
         let pause = match outcome {
             Ok(()) => {
                 if failures > 0 {
-                    tracing::info!(target: "sparc::events", failures, "looking for events again");
+                    tracing::info!(target: "sparc::events", failures, "polling for events again");
                 }
                 failures = 0;
-                if checks_all {
+                if checks_all_access {
                     access_checked = begun;
                 }
-                if let Some(time) = begun.checked_sub(KEEP_RECENT) {
-                    hub.forget_before(time);
+                if let Some(time) = begun.checked_sub(RECENT_RETENTION) {
+                    hub.expire_before(time);
                 }
-                TICK
+                POLL_INTERVAL
             }
             Err(error) => {
-                // What the look would have found is looked for again.
-                clock = Clock::default();
-                if !may_pass(&error) {
-                    tracing::warn!(target: "sparc::events", code = error.code(), "looking for events failed; their subscriptions end");
+                // The next poll must find what the failed one would have found.
+                sequence = Sequence::default();
+                if !is_transient(&error) {
+                    tracing::warn!(
+                        target: "sparc::events",
+                        code = error.code(),
+                        "polling for events failed; all subscriptions end"
+                    );
                     hub.end_all(&error);
                 } else if failures == 0 {
-                    tracing::warn!(target: "sparc::events", code = error.code(), "looking for events failed; trying again");
+                    tracing::warn!(
+                        target: "sparc::events",
+                        code = error.code(),
+                        "polling for events failed; trying again"
+                    );
                 }
                 failures += 1;
                 backoff(failures)
@@ -92,24 +101,24 @@ pub(super) async fn run(running: Running, service: IdentityConnection) {
     }
 }
 
-/// What is known of the numbers that were drawn.
-struct Clock {
+/// What is known about the numbers drawn from the sequence of `session_events.seq`.
+struct Sequence {
     drawn: Option<i64>,
     drawn_at: Instant,
-    /// Whether a number may have been drawn that no look has seen.
-    must_look: bool,
-    /// Once no transaction before this one is left, all that was drawn is visible.
+    /// Whether a number may have been drawn whose event no poll has seen.
+    may_have_unseen: bool,
+    /// Once all transactions before this id have ended, the event of every number drawn is visible.
     horizon: Option<i64>,
-    ticks: u32,
+    polls: u32,
 }
 
-impl Default for Clock {
+impl Default for Sequence {
     fn default() -> Self {
-        Self { drawn: None, drawn_at: Instant::now(), must_look: true, horizon: None, ticks: 0 }
+        Self { drawn: None, drawn_at: Instant::now(), may_have_unseen: true, horizon: None, polls: 0 }
     }
 }
 
-/// What a look at the clock says.
+/// The result of `private.event_clock`.
 struct Reading {
     drawn: i64,
     oldest_transaction: i64,
@@ -117,68 +126,74 @@ struct Reading {
     history: String,
 }
 
-impl Clock {
-    /// Takes a reading; whether nothing drawn so far is invisible any more.
+impl Sequence {
+    /// Updates the state with a reading. Returns whether the events of all numbers drawn so far are visible.
     fn read(&mut self, now: &Reading) -> bool {
-        self.ticks = self.ticks.wrapping_add(1);
+        self.polls = self.polls.wrapping_add(1);
         if self.drawn != Some(now.drawn) {
-            *self = Self { drawn: Some(now.drawn), ticks: self.ticks, ..Self::default() };
+            *self = Self { drawn: Some(now.drawn), polls: self.polls, ..Self::default() };
             return false;
         }
-        // This reading's transaction began after the number had been read, so that whoever drew it is before `next`.
+        // This reading's transaction began after the number was read, so the transaction that drew it has an id below
+        // `next_transaction`.
         let horizon = *self.horizon.get_or_insert(now.next_transaction);
         now.oldest_transaction >= horizon
     }
 
     fn is_due(&self) -> bool {
-        self.must_look && (self.drawn_at.elapsed() < EAGER || self.ticks.is_multiple_of(10))
+        self.may_have_unseen && (self.drawn_at.elapsed() < EAGER_POLLING || self.polls.is_multiple_of(10))
     }
 }
 
-const CLOCK: &str = "SELECT drawn, oldest_transaction, next_transaction, history FROM private.event_clock()";
+const EVENT_CLOCK: &str = "SELECT drawn, oldest_transaction, next_transaction, history FROM private.event_clock()";
 
-/// One look, in a transaction as the service.
-struct Look<'a> {
+/// One poll, in a transaction as the service.
+struct Poll<'a> {
     hub: &'a Hub,
     tx: &'a UncheckedTransaction,
     begun: Instant,
-    checks_all: bool,
+    checks_all_access: bool,
 }
 
-impl Look<'_> {
-    async fn run(&self, clock: &mut Clock, watched: Watched) -> Result<(), Error> {
-        let readings = |rows: &[PgRow]| rows::decode_rows!(rows => Reading { drawn, oldest_transaction, next_transaction, history });
-        let statement = Statement::from_string(DbBackend::Postgres, CLOCK);
+impl Poll<'_> {
+    async fn run(&self, sequence: &mut Sequence, watched: Watched) -> Result<(), Error> {
+        let readings = |rows: &[PgRow]| {
+            rows::decode_rows!(rows => Reading {
+                drawn, oldest_transaction, next_transaction, history
+            })
+        };
+        let statement = Statement::from_string(DbBackend::Postgres, EVENT_CLOCK);
         let Some(reading) = rows::fetch_all(self.tx, statement, readings).await?.pop() else { return Ok(()) };
         if watched.history.as_deref() != Some(&reading.history) {
-            *clock = Clock::default();
+            *sequence = Sequence::default();
             let newest = self.newest(watched.sessions).await?;
-            self.hub.renew(&reading.history.into(), newest);
+            self.hub.reset(&reading.history.into(), newest);
             return Ok(());
         }
-        // A number that was given to an event is given again: whoever resumes after one would miss others.
+        // The sequence was set back, so numbers are given to events a second time, and a subscriber that resumes after
+        // one would miss events.
         if watched.seen.iter().any(|seen| *seen > reading.drawn) {
             self.hub.end_all(&Error::EventsExpired);
             return Ok(());
         }
-        let is_settled = clock.read(&reading);
-        let looks = clock.is_due() || is_settled && clock.must_look;
-        let (news, is_all) = if looks { self.events(watched).await? } else { (Vec::new(), true) };
-        if looks && is_settled && is_all {
-            clock.must_look = false;
+        let is_settled = sequence.read(&reading);
+        let reads_events = sequence.is_due() || is_settled && sequence.may_have_unseen;
+        let (updates, is_all) = if reads_events { self.events(watched).await? } else { (Vec::new(), true) };
+        if reads_events && is_settled && is_all {
+            sequence.may_have_unseen = false;
         }
-        let checked = if self.checks_all || !news.is_empty() {
-            self.check(if self.checks_all { None } else { Some(&news) }).await?
+        let checked = if self.checks_all_access || !updates.is_empty() {
+            self.check(if self.checks_all_access { None } else { Some(&updates) }).await?
         } else {
-            Checked::default()
+            AccessCheck::default()
         };
-        self.hub.announce(self.begun, checked, news);
+        self.hub.publish(self.begun, checked, updates);
         Ok(())
     }
 
-    /// The newest event of each session that has one. Whoever writes one holds its session until the commit, so that there
-    /// is none before it that is not visible yet.
-    async fn newest(&self, sessions: Vec<Uuid>) -> Result<Vec<News>, Error> {
+    /// Reads the newest event of each session that has one. The writer of an event locks its session until the commit,
+    /// so no earlier event can become visible later.
+    async fn newest(&self, sessions: Vec<Uuid>) -> Result<Vec<SessionUpdate>, Error> {
         struct Newest {
             session_id: Uuid,
             newest: i64,
@@ -195,17 +210,18 @@ impl Look<'_> {
         );
         let read = |rows: &[PgRow]| rows::decode_rows!(rows => Newest { session_id, newest });
         let newest = rows::fetch_all(self.tx, binds.statement(sql), read).await?;
-        let news = |Newest { session_id, newest }| News { session_id, after: 0, newest, events: Vec::new() };
-        Ok(newest.into_iter().map(news).collect())
+        let update = |Newest { session_id, newest }| SessionUpdate { session_id, after: 0, newest, events: Vec::new() };
+        Ok(newest.into_iter().map(update).collect())
     }
 
-    /// The events of each session after those that were seen, and whether they are all.
-    async fn events(&self, watched: Watched) -> Result<(Vec<News>, bool), Error> {
+    /// Reads the new events of each session. Also returns whether these are all of them.
+    async fn events(&self, watched: Watched) -> Result<(Vec<SessionUpdate>, bool), Error> {
         let mut binds = Binds::default();
         let (sessions, seen) = (binds.bind(watched.sessions), binds.bind(watched.seen));
         let (page, bytes) = (binds.bind(PAGE), binds.bind(PAGE_BYTES));
         let sql = format!(
-            "SELECT event.session_id, watched.seen, event.id, event.event_type, event.created_at, event.seq, event.sender_id, event.fits, \
+            "SELECT event.session_id, watched.seen, event.id, event.event_type, event.created_at, \
+               event.seq, event.sender_id, event.fits, \
                CASE WHEN event.fits THEN event.payload ELSE 'null' END AS payload \
              FROM unnest({sessions}::uuid[], {seen}::bigint[]) AS watched(session_id, seen) \
              CROSS JOIN LATERAL ( \
@@ -218,20 +234,24 @@ impl Look<'_> {
              ) AS event \
              ORDER BY event.session_id, event.seq"
         );
-        let read = |rows: &[PgRow]| rows::decode_rows!(rows => Found { session_id, seen, id, event_type, payload, created_at, seq, sender_id, fits });
-        let mut news: Vec<News> = Vec::new();
+        let read = |rows: &[PgRow]| {
+            rows::decode_rows!(rows => Found {
+                session_id, seen, id, event_type, payload, created_at, seq, sender_id, fits
+            })
+        };
+        let mut updates: Vec<SessionUpdate> = Vec::new();
         let mut is_all = true;
-        for found in rows::fetch_all(self.tx, binds.statement(sql), read).await?.chunk_by(Found::is_together) {
+        for found in rows::fetch_all(self.tx, binds.statement(sql), read).await?.chunk_by(Found::is_same_session) {
             let Some(last) = found.last() else { continue };
             let events = found.iter().filter(|one| one.fits).map(Found::event).collect();
-            news.push(News { session_id: last.session_id, after: last.seen, newest: last.seq, events });
+            updates.push(SessionUpdate { session_id: last.session_id, after: last.seen, newest: last.seq, events });
             is_all &= (found.len() as i64) < PAGE;
         }
-        Ok((news, is_all))
+        Ok((updates, is_all))
     }
 
-    /// Who may still listen, to these sessions alone or to all.
-    async fn check(&self, only: Option<&[News]>) -> Result<Checked, Error> {
+    /// Checks who may still listen to the given sessions, or to all.
+    async fn check(&self, only: Option<&[SessionUpdate]>) -> Result<AccessCheck, Error> {
         struct Refused {
             session_id: Uuid,
             account: Uuid,
@@ -245,19 +265,21 @@ impl Look<'_> {
         let sql = format!(
             "SELECT watched.session_id, watched.account, status \
              FROM unnest({sessions}::uuid[], {accounts}::uuid[]) AS watched(session_id, account) \
-             CROSS JOIN LATERAL private.listener_status(watched.session_id, nullif(watched.account, {service})) AS status \
+             CROSS JOIN LATERAL private.listener_status( \
+               watched.session_id, nullif(watched.account, {service}) \
+             ) AS status \
              WHERE status <> 'listens'"
         );
         let read = |rows: &[PgRow]| rows::decode_rows!(rows => Refused { session_id, account, status });
         let refused = rows::fetch_all(self.tx, binds.statement(sql), read).await?;
         let refused = refused.into_iter().filter_map(|Refused { session_id, account, status }| {
-            Some((session_id, Some(account).filter(|account| !account.is_nil()), refusal(&status)?))
+            Some((session_id, Some(account).filter(|account| !account.is_nil()), listener_error(&status)?))
         });
-        Ok(Checked { up_to, refused: refused.collect() })
+        Ok(AccessCheck { up_to, refused: refused.collect() })
     }
 }
 
-/// An event; without its payload where that is too large to be read for all.
+/// An event, without its payload if that is too large to be read for all subscribers.
 struct Found {
     session_id: Uuid,
     seen: i64,
@@ -271,7 +293,7 @@ struct Found {
 }
 
 impl Found {
-    fn is_together(&self, other: &Self) -> bool {
+    fn is_same_session(&self, other: &Self) -> bool {
         self.session_id == other.session_id
     }
 

@@ -1,4 +1,4 @@
-//! One subscription's place in the events of a session, and how it reads on from there.
+//! The reader of one subscription: its position in a session's events, and how it continues from there.
 
 use std::{
     time::{Duration, Instant},
@@ -13,25 +13,25 @@ use uuid::Uuid;
 use super::{
     COLUMNS, events,
     hub::{History, Registration, Start},
-    poller::{backoff, may_pass},
+    poller::{backoff, is_transient},
 };
 use crate::{Error, IdentityConnection, connection::UncheckedTransaction, operation::operation, rows, sql::Binds};
 
-/// Most events that a subscription holds.
+/// Maximum number of events that a subscription holds.
 const PAGE: i64 = 50;
 
-/// Within half of a day, nothing that is kept for a day has gone.
-const IS_SURELY_KEPT: Duration = Duration::from_secs(12 * 60 * 60);
+/// Idle time within which no event after the position can have been deleted: half of the day for which events are kept.
+const SAFE_IDLE_TIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Longest time that a subscription waits without looking at the clock.
-const WAIT: Duration = Duration::from_secs(60 * 60);
+/// Maximum time that a subscription waits before it updates `caught_up_at`.
+const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// The last event that was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Position {
-    /// 0: none.
+    /// 0 if no event was read.
     pub(super) seq: i64,
-    /// What it is known by, since another server may give its number to another event.
+    /// Id and time of the event. Another server may have given its number to a different event.
     pub(super) event: Option<(Uuid, DateTime<Utc>)>,
 }
 
@@ -40,23 +40,23 @@ impl Position {
         Self { seq: event.seq, event: Some((event.id, event.created_at.to_utc())) }
     }
 
-    /// Whether it is explained that the event is there no longer: it was deleted after its day.
-    fn is_past(&self) -> bool {
+    /// Whether the event is old enough to have been deleted by the clean-up.
+    fn has_aged_out(&self) -> bool {
         self.event.is_some_and(|(_, created_at)| Utc::now() - created_at > TimeDelta::hours(23))
     }
 }
 
-/// A subscription's place.
+/// Reads the events of one subscription.
 pub(super) struct Reader {
     caller: IdentityConnection,
     session_id: Uuid,
     registration: Registration,
     position: Position,
-    /// Of the server that the position was read from.
+    /// The history of the server that the position was read from.
     history: History,
-    /// When there was nothing after the position.
+    /// The last time at which it was known that nothing follows the position.
     caught_up_at: Instant,
-    /// Whether there may be more without a word from the poller.
+    /// Whether there may be more events that the poller has not announced.
     has_more: bool,
     page: vec::IntoIter<Event>,
 }
@@ -80,7 +80,7 @@ impl Reader {
         }
     }
 
-    /// The next event. None: the subscription was taken out.
+    /// Returns the next event, or `None` if the subscription was removed.
     pub(super) async fn next(&mut self) -> Option<Result<Event, Error>> {
         let mut failures = 0;
         loop {
@@ -94,13 +94,13 @@ impl Reader {
             if let Some(event) = self.page.next() {
                 return Some(Ok(event));
             }
-            let is_moved = wake.history.is_some_and(|history| history != self.history);
-            if self.has_more || is_moved || wake.newest > self.position.seq {
+            let history_changed = wake.history.is_some_and(|history| history != self.history);
+            if self.has_more || history_changed || wake.newest > self.position.seq {
                 match self.read(wake.newest).await {
                     Ok(()) => failures = 0,
-                    Err(error) if may_pass(&error) => {
+                    Err(error) if is_transient(&error) => {
                         failures += 1;
-                        // It also ends while it waits.
+                        // A notification ends the pause early: the subscription may have ended.
                         let _ = tokio::time::timeout(backoff(failures), self.registration.wake.changed()).await;
                     }
                     Err(error) => return Some(Err(error)),
@@ -111,18 +111,19 @@ impl Reader {
         }
     }
 
-    /// Waits for the poller's word. While there is none, there is nothing after the position.
+    /// Waits for a notification from the poller. As long as there is none, nothing follows the position.
     async fn wait(&mut self) {
-        let is_told = tokio::time::timeout(WAIT, self.registration.wake.changed()).await.is_ok();
-        if !is_told && let Some(polled_at) = self.registration.polled_at() {
+        let was_woken = tokio::time::timeout(MAX_WAIT, self.registration.wake.changed()).await.is_ok();
+        if !was_woken && let Some(polled_at) = self.registration.polled_at() {
             self.caught_up_at = self.caught_up_at.max(polled_at);
         }
     }
 
-    /// Reads what is after the position, of which the poller saw up to `newest`: what it read for all, or a page.
+    /// Reads events after the position, up to `newest` or beyond: those that the poller has read for all subscribers,
+    /// or else a page of its own.
     async fn read(&mut self, newest: i64) -> Result<(), Error> {
-        let is_late = self.caught_up_at.elapsed() > IS_SURELY_KEPT;
-        let recent = self.registration.recent(&self.history, self.position.seq).filter(|_| !is_late);
+        let was_idle_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
+        let recent = self.registration.recent(&self.history, self.position.seq).filter(|_| !was_idle_long);
         let (page, read_at) = match recent {
             Some((events, read_at)) => {
                 self.has_more = false;
@@ -131,7 +132,7 @@ impl Reader {
             None => {
                 let read_at = Instant::now();
                 let page = page(&self.caller, self.session_id, self.position).await?;
-                self.stay(&page, is_late)?;
+                self.check_continuity(&page, was_idle_long)?;
                 self.has_more = page.events.len() as i64 == PAGE;
                 (page.events, read_at)
             }
@@ -141,7 +142,7 @@ impl Reader {
         }
         match page.last() {
             Some(last) => self.position = Position::of(last),
-            // What the poller saw was deleted since.
+            // The events that the poller saw have been deleted since.
             None if newest > self.position.seq => self.position = Position { seq: newest, event: None },
             None => (),
         }
@@ -149,58 +150,59 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether what was read follows the position without a gap.
-    fn stay(&mut self, page: &Page, is_late: bool) -> Result<(), Error> {
-        let is_moved = *page.history != *self.history;
-        let is_lost = is_moved && !page.is_there && !self.position.is_past();
-        let is_expired = is_late && !page.is_kept;
-        if self.position.seq > 0 && (is_lost || is_expired) {
+    /// Returns an error if events may be missing between the position and the page.
+    fn check_continuity(&mut self, page: &Page, was_idle_long: bool) -> Result<(), Error> {
+        let history_changed = *page.history != *self.history;
+        let is_missing = history_changed && !page.is_present && !self.position.has_aged_out();
+        let is_expired = was_idle_long && !page.is_kept;
+        if self.position.seq > 0 && (is_missing || is_expired) {
             return Err(Error::EventsExpired);
         }
-        if is_moved {
+        if history_changed {
             self.history = page.history.as_str().into();
         }
         Ok(())
     }
 }
 
-/// The next events, and whether the one that they follow is there.
+/// The next events, and whether the event at the position still exists.
 struct Page {
     events: Vec<Event>,
     history: String,
-    is_there: bool,
+    is_present: bool,
     is_kept: bool,
 }
 
-/// Under the caller's row security.
+/// Reads a page under the caller's row security.
 async fn page(caller: &IdentityConnection, session_id: Uuid, after: Position) -> Result<Page, Error> {
     operation!(caller, "events.page", session = session_id, |tx| {
-        let events = following(tx, session_id, after.seq, PAGE).await?;
-        // Asked afterwards: as long as the last one is there, none that followed it has gone.
-        struct Place {
+        let events = events_after(tx, session_id, after.seq, PAGE).await?;
+        // Checked after reading: as long as the event at the position exists, none of the events after it has been
+        // deleted.
+        struct PositionRow {
             history: String,
-            is_there: bool,
+            is_present: bool,
             is_kept: bool,
         }
         let mut binds = Binds::default();
         let (session, seq) = (binds.bind(session_id), binds.bind(after.seq));
         let id = binds.bind(after.event.map(|(id, _)| id).unwrap_or_default());
         let sql = format!(
-            "SELECT private.event_history() AS history, event.id IS NOT NULL AS is_there, \
+            "SELECT private.event_history() AS history, event.id IS NOT NULL AS is_present, \
                COALESCE(event.created_at > now() - INTERVAL '24 hours', false) AS is_kept \
              FROM (SELECT) AS one \
              LEFT JOIN public.session_events AS event \
                ON event.session_id = {session} AND event.seq = {seq} AND event.id = {id}"
         );
-        let read = |rows: &[PgRow]| rows::decode_rows!(rows => Place { history, is_there, is_kept });
-        let place = rows::fetch_all(tx, binds.statement(sql), read).await?.pop();
-        let Some(Place { history, is_there, is_kept }) = place else { return Err(Error::EventsExpired) };
-        Ok(Page { events, history, is_there, is_kept })
+        let read = |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history, is_present, is_kept });
+        let row = rows::fetch_all(tx, binds.statement(sql), read).await?.pop();
+        let Some(PositionRow { history, is_present, is_kept }) = row else { return Err(Error::EventsExpired) };
+        Ok(Page { events, history, is_present, is_kept })
     })
 }
 
-/// A session's events after that one, the oldest first, or an error to who may not listen.
-pub(super) async fn following(
+/// Reads a session's events after a `seq`, the oldest first. Fails if the caller may not listen.
+pub(super) async fn events_after(
     tx: &UncheckedTransaction,
     session_id: Uuid,
     after: i64,

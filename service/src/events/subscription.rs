@@ -1,4 +1,4 @@
-//! Events as they happen, of one session or of many.
+//! Streams of events as they happen, of one session or of many.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -19,9 +19,9 @@ use uuid::Uuid;
 
 use super::{
     Events,
-    hub::{Hub, Place, Start},
+    hub::{Hub, Slot, Start},
+    listener_error,
     reader::{Position, Reader},
-    refusal,
 };
 use crate::{
     Error, IdentityConnection,
@@ -32,13 +32,13 @@ use crate::{
     sql::Binds,
 };
 
-/// A session's events as they happen, in their order: [`Events::subscribe`]. After an error it is over.
+/// A stream of a session's events, in order: [`Events::subscribe`]. It ends after an error.
 ///
-/// It holds fifty events at most. Dropped, it holds nothing.
+/// It holds at most fifty events in memory. Dropping it ends the subscription.
 pub struct Subscription {
     events: BoxStream<'static, Result<Event, Error>>,
     session_id: Uuid,
-    place: Place,
+    slot: Slot,
 }
 
 impl std::fmt::Debug for Subscription {
@@ -55,14 +55,14 @@ impl Stream for Subscription {
     }
 }
 
-/// The events of many sessions as they happen, each session's in their order: [`Events::subscribe_many`].
+/// A stream of the events of many sessions, in order within each session: [`Events::subscribe_many`].
 ///
-/// An item is a session and its next event, or the error that ended that session's part; the others go on. The stream gives
-/// `None` while it has no session, and goes on when one is added.
+/// An item is a session and its next event, or the error that ended that session's part; the other sessions continue.
+/// The stream returns `None` while it has no sessions, and continues when one is added.
 pub struct Subscriptions {
     caller: IdentityConnection,
     events: SelectAll<BoxStream<'static, (Option<u64>, Item)>>,
-    sessions: HashMap<Uuid, Place>,
+    sessions: HashMap<Uuid, Slot>,
 }
 
 type Item = (Uuid, Result<Event, Error>);
@@ -78,13 +78,13 @@ impl Stream for Subscriptions {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
         loop {
-            let Some((place, item)) = ready!(self.events.poll_next_unpin(context)) else { return Poll::Ready(None) };
-            let current = self.sessions.get(&item.0).map(Place::id);
-            // What is left of a session that was taken out, or begun anew.
-            if place.is_some() && place != current {
+            let Some((slot, item)) = ready!(self.events.poll_next_unpin(context)) else { return Poll::Ready(None) };
+            let current = self.sessions.get(&item.0).map(Slot::id);
+            // A remaining event of a session that was removed or restarted.
+            if slot.is_some() && slot != current {
                 continue;
             }
-            if item.1.is_err() && place == current {
+            if item.1.is_err() && slot == current {
                 self.sessions.remove(&item.0);
             }
             return Poll::Ready(Some(item));
@@ -93,56 +93,58 @@ impl Stream for Subscriptions {
 }
 
 impl Subscriptions {
-    /// Adds a session, from now on or after the event with that `seq`. One that is there already begins anew.
+    /// Adds a session, from now on or from after the event with this `seq`. A session that is already included restarts
+    /// there.
     ///
     /// # Errors
     ///
-    /// As [`Events::subscribe`].
+    /// The same as those of [`Events::subscribe`].
     pub async fn add(&mut self, session_id: Uuid, after: Option<i64>) -> Result<(), Error> {
         let added = Events { caller: &self.caller }.subscribe(session_id, after).await?;
         self.insert(added);
         Ok(())
     }
 
-    /// Takes a session out; whether it was there. None of its events follows.
+    /// Removes a session, and returns whether it was included. None of its events follow.
     pub fn remove(&mut self, session_id: Uuid) -> bool {
-        let place = self.sessions.remove(&session_id);
-        place.inspect(Place::leave).is_some()
+        let slot = self.sessions.remove(&session_id);
+        slot.inspect(Slot::remove).is_some()
     }
 
-    /// The sessions that are listened to, in no order.
+    /// Returns the sessions in the stream, in no particular order.
     pub fn sessions(&self) -> impl Iterator<Item = Uuid> {
         self.sessions.keys().copied()
     }
 
-    fn insert(&mut self, Subscription { events, session_id, place }: Subscription) {
-        let id = Some(place.id());
+    fn insert(&mut self, Subscription { events, session_id, slot }: Subscription) {
+        let id = Some(slot.id());
         match self.sessions.entry(session_id) {
-            Entry::Occupied(mut before) => before.insert(place).leave(),
-            Entry::Vacant(entry) => _ = entry.insert(place),
+            Entry::Occupied(mut before) => before.insert(slot).remove(),
+            Entry::Vacant(entry) => _ = entry.insert(slot),
         }
         self.events.push(events.map(move |event| (id, (session_id, event))).boxed());
     }
 }
 
 impl Events<'_, IdentityConnection> {
-    /// What happens in a session from now on, or after the event with that `seq` (0: all of the last day), as a stream: each
-    /// event once, in order, whoever wrote it.
+    /// Subscribes to the events of a session from now on, or from after the event with this `seq` (0 for all of the
+    /// last day): a stream with each event once, in order, whoever wrote it.
     ///
-    /// A reader who is slow delays nobody and loses nothing: the stream reads when it is asked for an event. It outlasts
-    /// restarts of the server and a full pool. A session that is over keeps it open: what follows is that it is archived.
-    /// It ends with [`Error::AccountClosed`] or [`Error::NotAllowed`] when the caller loses access, [`Error::NotFound`] when
-    /// the session is deleted or archived, [`Error::EventsExpired`] when events may be missing, because the reader was away for
-    /// too long or because another server answers that does not have what was read, [`Error::PoolClosed`] when the handle is
-    /// closed.
+    /// A slow reader delays nobody and loses nothing, because the stream reads when it is polled. It continues across
+    /// server restarts and an exhausted pool. It stays open when the session is over, until the session is archived. It
+    /// ends with [`Error::AccountClosed`] or [`Error::NotAllowed`] when the caller loses access, [`Error::NotFound`]
+    /// when the session is deleted or archived, [`Error::EventsExpired`] when events may be missing, because the reader
+    /// was away for too long or because another server answers that lacks events already read, [`Error::PoolClosed`]
+    /// when the handle is closed.
     ///
-    /// Who may: the Seer, whoever has or had a seat, and the service. Three round trips, and four for each page that is not read
-    /// for all subscribers of the session together. No event.
+    /// Who may: the Seer, everyone who has or has had a seat, and the service. Three round trips, and four for each
+    /// page that the poller has not already read for all subscribers. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else, [`Error::AccountClosed`], [`Error::EventsExpired`] where that event is kept no
-    /// longer: reload, and subscribe from now; [`Error::NotFound`] to the service, [`Error::NotSignedIn`].
+    /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::EventsExpired`] if that event is no
+    /// longer kept (reload the session, and subscribe from now on); [`Error::NotFound`] for the service if there is no
+    /// such session, [`Error::NotSignedIn`].
     ///
     /// ```
     /// use futures_util::TryStreamExt;
@@ -150,9 +152,9 @@ impl Events<'_, IdentityConnection> {
     ///
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let night = testdb::DemoGame::start().await?;
-    /// # let sparc = Sparc::connect(night.url()).await?;
-    /// let mut events = sparc.as_user(night.player).events().subscribe(night.session, Some(0)).await?;
+    /// # let demo = testdb::DemoGame::start().await?;
+    /// # let sparc = Sparc::connect(demo.url()).await?;
+    /// let mut events = sparc.as_user(demo.player).events().subscribe(demo.session, Some(0)).await?;
     /// if let Some(event) = events.try_next().await? {
     ///     println!("{} {}", event.event_type, event.payload);
     /// }
@@ -161,17 +163,18 @@ impl Events<'_, IdentityConnection> {
     /// ```
     pub async fn subscribe(self, session_id: Uuid, after: Option<i64>) -> Result<Subscription, Error> {
         let mut rows = operation!(self.caller, "events.subscribe", session = session_id, |tx| {
-            rows_of(tx, &[(session_id, after)]).await
+            start_rows(tx, &[(session_id, after)]).await
         })?;
         let row = rows.pop().ok_or(Error::NotFound { what: "session" })?;
-        listen(self.caller, row.begin(after)?)
+        open_subscription(self.caller, row.into_start_point(after)?)
     }
 
-    /// The same for many sessions in one stream, as a gateway needs it: `(session, after)` each. More are added and taken out
-    /// while it runs. What [`subscribe`](Self::subscribe) refuses for one of them is that one's first and last item.
+    /// Subscribes to many sessions in one stream, for gateways; each is given as `(session, after)`. Sessions can be
+    /// added and removed later. If [`subscribe`](Self::subscribe) would refuse one of them, the error is that session's
+    /// first and last item.
     ///
-    /// Who may: as [`subscribe`](Self::subscribe). Three round trips however many there are, and four for each page that is not
-    /// read for all subscribers of a session together. No event.
+    /// Who may: a user and the service, for each session as in `subscribe`. Three round trips for any number of
+    /// sessions, and four for each page that the poller has not already read for all subscribers. No event.
     ///
     /// # Errors
     ///
@@ -183,13 +186,13 @@ impl Events<'_, IdentityConnection> {
     ///
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let night = testdb::DemoGame::start().await?;
-    /// # let sparc = Sparc::connect(night.url()).await?;
-    /// let mut events = sparc.as_service().events().subscribe_many([(night.session, Some(0))]).await?;
+    /// # let demo = testdb::DemoGame::start().await?;
+    /// # let sparc = Sparc::connect(demo.url()).await?;
+    /// let mut events = sparc.as_service().events().subscribe_many([(demo.session, Some(0))]).await?;
     /// match events.next().await {
     ///     Some((session, Ok(event))) => println!("{session}: {}", event.event_type),
     ///     Some((session, Err(error))) => println!("{session} is over: {error}"),
-    ///     None => println!("no session is left"),
+    ///     None => println!("the stream has no sessions"),
     /// }
     /// # Ok(())
     /// # }
@@ -200,13 +203,13 @@ impl Events<'_, IdentityConnection> {
     ) -> Result<Subscriptions, Error> {
         let after: HashMap<Uuid, Option<i64>> = sessions.into_iter().collect();
         let sessions: Vec<_> = after.iter().map(|(session_id, after)| (*session_id, *after)).collect();
-        let rows = operation!(self.caller, "events.subscribe_many", |tx| { rows_of(tx, &sessions).await })?;
+        let rows = operation!(self.caller, "events.subscribe_many", |tx| { start_rows(tx, &sessions).await })?;
         let (caller, events) = (self.caller.clone(), SelectAll::new());
         let mut subscriptions = Subscriptions { caller, events, sessions: HashMap::new() };
         for row in rows {
             let session_id = row.session_id;
-            match row.begin(after.get(&session_id).copied().flatten()) {
-                Ok(begun) => subscriptions.insert(listen(self.caller, begun)?),
+            match row.into_start_point(after.get(&session_id).copied().flatten()) {
+                Ok(start_point) => subscriptions.insert(open_subscription(self.caller, start_point)?),
                 Err(Error::AccountClosed) => return Err(Error::AccountClosed),
                 Err(error) => {
                     let refused = stream::once(std::future::ready((None, (session_id, Err(error)))));
@@ -218,32 +221,32 @@ impl Events<'_, IdentityConnection> {
     }
 }
 
-/// A place among the subscribers, and the stream that reads from there.
-fn listen(caller: &IdentityConnection, begun: Begun) -> Result<Subscription, Error> {
+/// Registers a subscriber, and returns the stream that reads for it.
+fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Result<Subscription, Error> {
     let hub: Arc<Hub> = caller
         .context()
-        .ok_or_else(|| Error::Misconfigured { reason: "the identity must be one of a Sparc handle".to_owned() })?;
-    let Begun { start, position } = begun;
+        .ok_or_else(|| Error::Misconfigured { reason: "the identity must come from a Sparc handle".to_owned() })?;
+    let StartPoint { start, position } = start_point;
     let registration = hub.register(|| caller.switch_to(supabase::service()), &start, caller.user_id())?;
-    let place = registration.place();
+    let slot = registration.slot();
     let reader = Reader::new(caller.clone(), registration, &start, position);
     let events = stream::unfold(Some(reader), |reader| async {
         let mut reader = reader?;
         let next = reader.next().await?;
-        // After an error all that it holds is let go.
-        let rest = next.is_ok().then_some(reader);
-        Some((next, rest))
+        // After an error the reader is dropped, which ends the registration.
+        let state = next.is_ok().then_some(reader);
+        Some((next, state))
     });
-    Ok(Subscription { events: events.boxed(), session_id: start.session_id, place })
+    Ok(Subscription { events: events.boxed(), session_id: start.session_id, slot })
 }
 
-/// What a subscription that may begin begins with.
-struct Begun {
+/// The starting point of a permitted subscription.
+struct StartPoint {
     start: Start,
     position: Position,
 }
 
-/// Where a subscription would begin.
+/// The data from which a subscription starts.
 struct Row {
     session_id: Uuid,
     status: String,
@@ -256,8 +259,8 @@ struct Row {
 }
 
 impl Row {
-    fn begin(self, after: Option<i64>) -> Result<Begun, Error> {
-        if let Some(error) = refusal(&self.status) {
+    fn into_start_point(self, after: Option<i64>) -> Result<StartPoint, Error> {
+        if let Some(error) = listener_error(&self.status) {
             return Err(error);
         }
         let known = |id: Option<Uuid>, at: Option<DateTime<FixedOffset>>| Some((id?, at?.with_timezone(&Utc)));
@@ -269,12 +272,12 @@ impl Row {
             (Some(_), None) => return Err(Error::EventsExpired),
         };
         let start = Start { session_id: self.session_id, history: self.history.into(), newest };
-        Ok(Begun { start, position })
+        Ok(StartPoint { start, position })
     }
 }
 
-/// Where a subscription to each of these sessions would begin.
-async fn rows_of(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<Row>, Error> {
+/// Reads the starting data of a subscription to each of these sessions.
+async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<Row>, Error> {
     if tx.caller() == Identity::Anon {
         return Err(Error::NotSignedIn);
     }

@@ -1,4 +1,4 @@
-//! A session with all that a client shows of it.
+//! A session with its participants and its adventure.
 
 use entity::{
     sea_orm_active_enums::{AdventureStatus, CharacterClass, DifficultyLevel},
@@ -12,35 +12,35 @@ use uuid::Uuid;
 use super::Sessions;
 use crate::{Caller, Error, adventures::AdventureContent, json::from_json, operation::operation};
 
-/// A session, who sits there, and what is played.
+/// A session with its participants and its adventure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct SessionDetails {
     /// The session.
     pub session: sessions::Model,
-    /// Everyone who has or had a seat, the first to come first; nobody, for a visitor.
+    /// Everyone who has or has had a seat, in the order of joining. Empty for a visitor.
     pub players: Vec<Participant>,
-    /// What is played.
+    /// The adventure.
     pub adventure: SessionAdventure,
 }
 
-/// A participant, as the others in the session see them. Written in snake case; the names that the specification gives
-/// `get_session_details` are read, too.
+/// A player of a session, as the other participants see them. Serialized in snake case; the camel-case names that the
+/// specification gives to `get_session_details` are accepted too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Participant {
-    /// Account.
+    /// Account of the player.
     #[serde(alias = "userId")]
     pub user_id: Uuid,
-    /// Name of the player.
+    /// Display name of the player.
     #[serde(alias = "displayName")]
     pub display_name: String,
-    /// Picture of the player.
+    /// URL of the player's avatar.
     #[serde(alias = "avatarUrl")]
     pub avatar_url: Option<String>,
-    /// Character.
+    /// Id of the character.
     #[serde(alias = "characterId")]
     pub character_id: Uuid,
     /// Name of the character.
@@ -52,39 +52,41 @@ pub struct Participant {
     /// When the seat was first taken.
     #[serde(alias = "joinedAt")]
     pub joined_at: DateTimeWithTimeZone,
-    /// Whether the seat is held now.
+    /// Whether the seat is currently held.
     #[serde(alias = "isActive")]
     pub is_active: bool,
 }
 
-/// What a session plays. The content is there for those who may read the adventure or sit at the table.
+/// The adventure of a session. Its content is included for those who may read the adventure and, while the session is
+/// live, for the Seer and seated players.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct SessionAdventure {
-    /// Adventure.
+    /// Id of the adventure.
     pub id: Uuid,
-    /// Who made it.
+    /// Account that created it.
     pub creator_id: Uuid,
     /// Name.
     pub name: String,
-    /// What it is about.
+    /// Description.
     pub description: Option<String>,
-    /// Small picture.
+    /// URL of the thumbnail.
     pub thumbnail_url: Option<String>,
-    /// How hard.
+    /// Difficulty.
     pub difficulty: DifficultyLevel,
-    /// Minutes.
+    /// Estimated duration in minutes.
     pub estimated_duration: i32,
-    /// Draft, published or archived.
+    /// Status: draft, published or archived.
     pub status: AdventureStatus,
-    /// The story; none also where a draft holds something else.
-    #[serde(default, deserialize_with = "story")]
+    /// Content; also `None` if a draft's content does not have the shape of [`AdventureContent`].
+    #[serde(default, deserialize_with = "lenient_content")]
     pub content: Option<AdventureContent>,
 }
 
-/// A draft may hold anything that its author's client put there: no reason to keep the table from its players.
-fn story<'de, D: Deserializer<'de>>(document: D) -> Result<Option<AdventureContent>, D::Error> {
+/// A draft may contain anything that its author's client stored. Unreadable content must not make the session
+/// unreadable for its players.
+fn lenient_content<'de, D: Deserializer<'de>>(document: D) -> Result<Option<AdventureContent>, D::Error> {
     let document = Option::<Value>::deserialize(document)?;
     Ok(document.and_then(|document| serde_json::from_value(document).ok()))
 }
@@ -92,9 +94,9 @@ fn story<'de, D: Deserializer<'de>>(document: D) -> Result<Option<AdventureConte
 const DETAILS: &str = "SELECT session_data, players, adventure_data FROM public.get_session_details($1)";
 
 impl<C: Caller> Sessions<'_, C> {
-    /// A session with its table and its adventure.
+    /// Returns a session with its participants and its adventure.
     ///
-    /// Who may: everybody where it is public, else those at its table. Three round trips.
+    /// Who may: everyone if it is public; otherwise its participants. Three round trips.
     ///
     /// # Errors
     ///

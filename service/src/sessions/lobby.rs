@@ -1,4 +1,4 @@
-//! The lobby: public sessions that wait and have a seat free (design, "Facts of the game").
+//! The lobby: public sessions that wait for players and have a free seat (decision "Game rules").
 
 use chrono::{DateTime, Utc};
 use entity::sea_orm_active_enums::{DifficultyLevel, SessionStatus};
@@ -16,77 +16,78 @@ use crate::{
     sql::Binds,
 };
 
-/// Rows of a lobby page.
+/// Maximum number of rows per page.
 const PAGE: usize = 20;
 
-/// Which sessions to show. All, by default.
+/// Filter for the lobby. By default, all sessions match.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LobbyFilter {
-    /// Only adventures this hard.
+    /// Only sessions whose adventure has this difficulty.
     pub difficulty: Option<DifficultyLevel>,
-    /// Only adventures of at most so many minutes.
+    /// Only sessions whose adventure takes at most this many minutes.
     pub longest: Option<i32>,
-    /// Only sessions that are to begin before.
+    /// Only sessions scheduled to start before this time.
     pub starts_before: Option<DateTime<Utc>>,
-    /// Only sessions that are to begin then or later.
+    /// Only sessions scheduled to start at this time or later.
     pub starts_after: Option<DateTime<Utc>>,
-    /// Only sessions with at least so many seats free.
+    /// Only sessions with at least this many free seats.
     pub free_seats: Option<i32>,
-    /// Only of this Seer.
+    /// Only sessions of this Seer.
     pub seer_id: Option<Uuid>,
-    /// Only of this adventure.
+    /// Only sessions of this adventure.
     pub adventure_id: Option<Uuid>,
-    /// Only where the name of the adventure or of the Seer holds this, in any case.
+    /// Only sessions whose adventure's or Seer's name contains this text, ignoring case.
     pub search: Option<String>,
 }
 
-/// One session in a line, as the lobby shows it.
+/// A session as the lobby lists it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct SessionSummary {
-    /// Session.
+    /// Id of the session.
     pub id: Uuid,
-    /// In the lobby: waiting, or starting soon.
+    /// Status; in the lobby, waiting or starting soon.
     pub status: SessionStatus,
-    /// When it is to begin.
+    /// Scheduled start.
     pub scheduled_start: Option<DateTimeWithTimeZone>,
-    /// Whom the Seer looks for.
+    /// Description of the players that the Seer is looking for.
     pub looking_for: Option<String>,
-    /// Seats held.
+    /// Number of seats taken.
     pub seats_taken: i32,
-    /// Seats in all.
+    /// Number of seats, taken and free.
     pub max_players: i32,
-    /// When it was opened.
+    /// When it was created.
     pub created_at: DateTimeWithTimeZone,
-    /// Who runs it.
+    /// Account of the Seer.
     pub seer_id: Uuid,
-    /// Name of who runs it.
+    /// Display name of the Seer.
     pub seer_name: String,
-    /// What is played; none where it is a draft that the caller may not read.
+    /// The adventure; `None` if the caller may not read it, because it is another user's draft.
     pub adventure: Option<LobbyAdventure>,
 }
 
-/// An adventure in one line.
+/// The adventure of a session as the lobby lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct LobbyAdventure {
-    /// Adventure.
+    /// Id of the adventure.
     pub id: Uuid,
     /// Name.
     pub name: String,
-    /// Small picture.
+    /// URL of the thumbnail.
     pub thumbnail_url: Option<String>,
-    /// How hard.
+    /// Difficulty.
     pub difficulty: DifficultyLevel,
-    /// Minutes.
+    /// Estimated duration in minutes.
     pub estimated_duration: i32,
 }
 
-/// The order of the list: soonest first, undated last, the newest first among equals.
+/// Position in the order of the list: the soonest first, sessions without a scheduled start last, and the newest first
+/// among equals.
 #[derive(Serialize, Deserialize)]
 struct Key {
     start: Option<DateTimeWithTimeZone>,
@@ -112,13 +113,14 @@ pub(super) struct Row {
 }
 
 impl<C: Caller> Sessions<'_, C> {
-    /// A page of the lobby: twenty public sessions that wait and have a seat free, soonest first. The first page, or
-    /// the one that `after` leads to. Sessions scheduled more than six hours ago are left out.
+    /// Returns a page of the lobby: at most twenty public sessions that wait for players and have a free seat, the
+    /// soonest first. It is the first page, or the one after the cursor. Sessions scheduled more than six hours ago are
+    /// omitted.
     ///
-    /// By difficulty, length, free seats or search, a page looks through a thousand sessions at most: with fewer rows than
-    /// twenty, or none, and a next page, it goes on there.
+    /// When filtering by difficulty, duration, free seats or text, a page examines at most a thousand sessions, so it
+    /// may have fewer than twenty rows, or none, and still have a next page.
     ///
-    /// Who may: everybody. Three round trips.
+    /// Who may: everyone. Three round trips.
     ///
     /// # Errors
     ///
@@ -126,14 +128,14 @@ impl<C: Caller> Sessions<'_, C> {
     pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionSummary>, Error> {
         let list = List::new("sessions.lobby", filter);
         let after = list.key::<Key>(after)?;
-        let walk = walk(filter, after.as_ref());
+        let query = page_query(filter, after.as_ref());
         operation!(self.caller, "sessions.lobby", |tx| {
-            let cards = |rows: &[PgRow]| Ok(Row::read(rows)?.into_iter().map(SessionSummary::from).collect());
-            let place = |row: &SessionSummary| Key { start: row.scheduled_start, created: row.created_at, id: row.id };
-            let end = |row: &PgRow, id| {
+            let summaries = |rows: &[PgRow]| Ok(Row::read(rows)?.into_iter().map(SessionSummary::from).collect());
+            let key = |row: &SessionSummary| Key { start: row.scheduled_start, created: row.created_at, id: row.id };
+            let scan_end = |row: &PgRow, id| {
                 Ok(Key { start: rows::cell(row, "start")?, created: rows::cell(row, "created")?, id })
             };
-            walk.page(tx, list, PAGE, cards, place, end).await
+            query.page(tx, list, PAGE, summaries, key, scan_end).await
         })
     }
 }
@@ -170,18 +172,19 @@ impl From<Row> for SessionSummary {
     }
 }
 
-const CARDS: &str = "SELECT
+const SUMMARY_COLUMNS: &str = "SELECT
     session.id, session.status, session.scheduled_start, session.looking_for, session.seats_taken,
     session.max_players, session.created_at, session.seer_id, seer.display_name AS seer_name,
     adventure.id AS adventure_id, adventure.name AS adventure_name, adventure.thumbnail_url, adventure.difficulty,
     adventure.estimated_duration";
 
-const JOINED: &str = "
+const JOINS: &str = "
   JOIN public.users AS seer ON seer.id = session.seer_id
   LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id";
 
-/// The same, one by one: whatever the planner expects of the conditions, it does not read all users for them.
-const LOOKED_UP: &str = "
+/// The same joins, one row at a time: with these the planner cannot choose to read all users, however it estimates the
+/// conditions.
+const LATERAL_JOINS: &str = "
   CROSS JOIN LATERAL (SELECT display_name FROM public.users WHERE id = session.seer_id LIMIT 1) AS seer
   LEFT JOIN LATERAL (
     SELECT id, name, thumbnail_url, difficulty, estimated_duration
@@ -190,25 +193,25 @@ const LOOKED_UP: &str = "
     LIMIT 1
   ) AS adventure ON true";
 
-/// The predicate of `idx_sessions_free_seats` to the letter: each part of the list is a walk along it.
+/// Exactly the predicate of `idx_sessions_free_seats`, so that each part of the list is a scan of that index.
 const OPEN: &str = "session.is_public
     AND session.status IN ('waiting', 'starting_soon')
     AND session.seats_taken < session.max_players";
 
 const ORDER: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 
-/// A session that should have begun longer ago is not offered any more.
-const NOT_MISSED: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
+/// Sessions scheduled more than six hours ago are not listed.
+const NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
 
-/// Conditions on a session that its indexes answer, and where the sessions come from.
+/// The source of the sessions, and the conditions that indexes answer.
 fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
-    // Of one Seer there are few: found first, whatever the planner would think of a walk along the whole list. Private ones are
-    // left out there, before anything is asked about them.
+    // One Seer has few sessions, so they are found first, because the planner might prefer to scan the whole list.
+    // Private sessions are excluded there, before any other condition sees them.
     let sessions = match filter.seer_id {
         None => "public.sessions".to_owned(),
         Some(seer) => format!(
-            "(WITH run AS MATERIALIZED (SELECT * FROM public.sessions WHERE seer_id = {} AND is_public) \
-             SELECT * FROM run)",
+            "(WITH seers_sessions AS MATERIALIZED (SELECT * FROM public.sessions WHERE seer_id = {} AND is_public) \
+             SELECT * FROM seers_sessions)",
             binds.bind(seer)
         ),
     };
@@ -225,7 +228,7 @@ fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) 
     (sessions, conditions)
 }
 
-/// Conditions that are looked at one session after the other.
+/// Conditions that no index answers: they are evaluated for each session.
 fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(seats) = filter.free_seats {
@@ -245,21 +248,21 @@ fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
     conditions.join(" AND ")
 }
 
-/// The list as it is asked for.
-fn walk(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
+/// The query for one page.
+fn page_query(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
     let mut binds = Binds::default();
     let (sessions, conditions) = indexed_filters(filter, &mut binds);
     let part = |condition: &str, rows: usize| {
         format!("SELECT * FROM {sessions} AS session {conditions}{condition} {ORDER} LIMIT {rows}")
     };
     let undated = " AND session.scheduled_start IS NULL";
-    // Each part is a walk along the index, and begins where its rows do.
+    // Each part is an index scan that begins at its first row.
     let parts = |conditions: &[&str], rows: usize| {
         let parts: Vec<_> = conditions.iter().map(|condition| format!("({})", part(condition, rows))).collect();
         format!("SELECT * FROM ({}) AS session {ORDER} LIMIT {rows}", parts.join(" UNION ALL "))
     };
     let list: Box<dyn Fn(usize) -> String> = match after {
-        None => Box::new(|rows| parts(&[&format!(" AND {NOT_MISSED}"), undated], rows)),
+        None => Box::new(|rows| parts(&[&format!(" AND {NOT_OVERDUE}"), undated], rows)),
         Some(Key { start, created, id }) => {
             let (created, id) = (binds.bind(*created), binds.bind(*id));
             let later =
@@ -268,14 +271,14 @@ fn walk(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
                 None => Box::new(move |rows| {
                     part(&format!("{undated} AND session.created_at <= {created} AND {later}"), rows)
                 }),
-                // Those of the same moment, however many, then the later, then the undated.
+                // The sessions with the same start, however many, then those with a later one, then those without.
                 Some(start) => {
                     let start = binds.bind(*start);
                     let same = format!(
-                        " AND {NOT_MISSED} AND session.scheduled_start = {start} AND session.created_at <= {created} \
+                        " AND {NOT_OVERDUE} AND session.scheduled_start = {start} AND session.created_at <= {created} \
                          AND {later}"
                     );
-                    let dated = format!(" AND {NOT_MISSED} AND session.scheduled_start > {start}");
+                    let dated = format!(" AND {NOT_OVERDUE} AND session.scheduled_start > {start}");
                     Box::new(move |rows| parts(&[&same, &dated, undated], rows))
                 }
             }
@@ -283,14 +286,20 @@ fn walk(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
     };
     let unindexed_filters = unindexed_filters(filter, &mut binds);
     if unindexed_filters.is_empty() {
-        // The page first, then who and what belongs to it: there is nothing to misjudge.
-        return PageQuery::exact(binds, format!("{CARDS} FROM ({}) AS session{JOINED} {ORDER}", list(PAGE + 1)));
+        // The page is selected before Seers and adventures are joined to it, so a wrong estimate cannot change the
+        // plan.
+        return PageQuery::exact(
+            binds,
+            format!("{SUMMARY_COLUMNS} FROM ({}) AS session{JOINS} {ORDER}", list(PAGE + 1)),
+        );
     }
     let (rows, list) = (PAGE + 1, list(SCAN_LIMIT));
-    let page = format!("{CARDS} FROM ({list}) AS session{LOOKED_UP} WHERE {unindexed_filters} {ORDER} LIMIT {rows}");
-    let walked = format!(
-        "SELECT scheduled_start AS start, created_at AS created, id AS last, row_number() OVER ({ORDER}) AS nth \
-         FROM ({list}) AS walked"
+    let page = format!(
+        "{SUMMARY_COLUMNS} FROM ({list}) AS session{LATERAL_JOINS} WHERE {unindexed_filters} {ORDER} LIMIT {rows}"
     );
-    PageQuery::bounded(binds, "", &page, &walked, PAGE, ORDER)
+    let scanned = format!(
+        "SELECT scheduled_start AS start, created_at AS created, id AS last, row_number() OVER ({ORDER}) AS nth \
+         FROM ({list}) AS scanned"
+    );
+    PageQuery::bounded(binds, "", &page, &scanned, PAGE, ORDER)
 }

@@ -1,4 +1,4 @@
-//! One's own tables: those that live, those that are over, and the archive.
+//! The caller's sessions: live ones, those that are over, and the archive.
 
 use chrono::{DateTime, Utc};
 use entity::{archived_dice_rolls, archived_session_players, archived_sessions, sea_orm_active_enums::SessionStatus};
@@ -12,59 +12,59 @@ use uuid::Uuid;
 use super::Sessions;
 use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::List, sql::Binds};
 
-/// Rows of a page.
+/// Maximum number of rows per page.
 const PAGE: usize = 50;
 
-/// One of the caller's tables in a line.
+/// One of the caller's sessions, for lists.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct MySession {
-    /// Session.
+    /// Id of the session.
     pub id: Uuid,
-    /// Its code.
+    /// Join code.
     pub code: String,
-    /// What it does.
+    /// Status.
     pub status: SessionStatus,
-    /// Who runs it.
+    /// Account of the Seer.
     pub seer_id: Uuid,
-    /// Name of who runs it.
+    /// Display name of the Seer.
     pub seer_name: String,
-    /// What is played.
+    /// Id of the adventure.
     pub adventure_id: Uuid,
-    /// Its name; none where it is a draft of somebody else's.
+    /// Name of the adventure; `None` if it is another user's draft.
     pub adventure_name: Option<String>,
-    /// The character that the caller brought; none for the Seer.
+    /// The caller's character; `None` for a Seer without a seat.
     pub character_id: Option<Uuid>,
-    /// Seats held.
+    /// Number of seats taken.
     pub seats_taken: i32,
-    /// Seats in all.
+    /// Number of seats, taken and free.
     pub max_players: i32,
-    /// When it is to begin.
+    /// Scheduled start.
     pub scheduled_start: Option<DateTimeWithTimeZone>,
-    /// When it began.
+    /// When it started.
     pub started_at: Option<DateTimeWithTimeZone>,
-    /// When it was over.
+    /// When it ended.
     pub ended_at: Option<DateTimeWithTimeZone>,
-    /// When it was opened.
+    /// When it was created.
     pub created_at: DateTimeWithTimeZone,
-    /// Whether it is read from the archive.
+    /// Whether it is in the archive.
     pub is_archived: bool,
 }
 
-/// A session of long ago, and who sat there.
+/// An archived session with its seats.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ArchivedSession {
     /// The session.
     pub session: archived_sessions::Model,
-    /// Everyone who had a seat, the first to come first; nobody, for a visitor.
+    /// Everyone who had a seat, in the order of joining. Empty for a visitor.
     pub seats: Vec<archived_session_players::Model>,
 }
 
-/// The columns of a card, from a live session or an archived one.
-const CARD: &str = "SELECT
+/// Columns of [`MySession`], from `sessions` or `archived_sessions`.
+const SUMMARY_COLUMNS: &str = "SELECT
     session.id, session.code::text AS code, session.status, session.seer_id, seer.display_name AS seer_name,
     session.adventure_id, adventure.name AS adventure_name, seat.character_id, session.seats_taken,
     session.max_players, session.scheduled_start, session.started_at, session.ended_at, session.created_at";
@@ -84,8 +84,8 @@ const ARCHIVED: &str = ", true AS is_archived
   WHERE session.id = ANY ((SELECT private.my_archived_session_ids())::uuid[])";
 
 impl<C: Caller> Sessions<'_, C> {
-    /// A page of the caller's tables that live: those that the caller runs or has a seat at, the last opened first; fifty
-    /// at most.
+    /// Returns a page of at most fifty live sessions that the caller runs or has a seat in, the most recently created
+    /// first.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -98,12 +98,12 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.mine", |tx| {
             let mut binds = Binds::default();
             binds.bind(tx.user()?);
-            let later = later(&mut binds, "created_at", after);
+            let after = after_condition(&mut binds, "created_at", after);
             let statement = binds.statement(format!(
-                "{CARD}{LIVE}
+                "{SUMMARY_COLUMNS}{LIVE}
                  AND session.status NOT IN ('completed', 'cancelled')
                  AND (session.seer_id = $1 OR seat.is_active)
-                 {later}
+                 {after}
                  ORDER BY created_at DESC, id LIMIT {}",
                 PAGE + 1
             ));
@@ -112,8 +112,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// A page of the caller's tables that are over, also from the archive: those that the caller ran or ever sat at, the
-    /// last to end first; fifty at most.
+    /// Returns a page of at most fifty finished sessions that the caller ran or ever had a seat in, including archived
+    /// ones, the most recently ended first.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -126,12 +126,12 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.past", |tx| {
             let mut binds = Binds::default();
             binds.bind(tx.user()?);
-            let later = later(&mut binds, "ended_at", after);
-            let end = format!("{later} ORDER BY ended_at DESC, id LIMIT {}", PAGE + 1);
+            let after = after_condition(&mut binds, "ended_at", after);
+            let end = format!("{after} ORDER BY ended_at DESC, id LIMIT {}", PAGE + 1);
             let statement = binds.statement(format!(
-                "({CARD}{LIVE} AND session.status IN ('completed', 'cancelled') {end})
+                "({SUMMARY_COLUMNS}{LIVE} AND session.status IN ('completed', 'cancelled') {end})
                  UNION ALL
-                 ({CARD}{ARCHIVED} {end})
+                 ({SUMMARY_COLUMNS}{ARCHIVED} {end})
                  ORDER BY ended_at DESC, id LIMIT {}",
                 PAGE + 1
             ));
@@ -140,9 +140,9 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// A table of the archive, with its seats; its rolls have [`archived_rolls`](Self::archived_rolls).
+    /// Returns an archived session with its seats; [`archived_rolls`](Self::archived_rolls) returns its rolls.
     ///
-    /// Who may: everybody where it was public, else those who were at it. Four round trips.
+    /// Who may: everyone if it was public; otherwise its participants. Four round trips.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.archived", session = id, |tx| {
             let session =
                 archived_sessions::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
-            // Seats are for those who signed in.
+            // Visitors have no privilege to read seats.
             let seats = match tx.caller() {
                 crate::identity::Identity::Anon => Vec::new(),
                 _ => {
@@ -167,9 +167,9 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// A page of the rolls of a table of the archive, in the order in which they fell.
+    /// Returns a page of the rolls of an archived session, the oldest first.
     ///
-    /// Who may: those who were at the table; to others there are none. Three round trips.
+    /// Who may: the session's participants; others get an empty page. Three round trips.
     ///
     /// # Errors
     ///
@@ -201,8 +201,8 @@ impl<C: Caller> Sessions<'_, C> {
     }
 }
 
-/// The condition of the page after that place, the latest first.
-fn later(binds: &mut Binds, column: &str, after: Option<(DateTime<Utc>, Uuid)>) -> String {
+/// The condition for the rows after that position in descending order of the column.
+fn after_condition(binds: &mut Binds, column: &str, after: Option<(DateTime<Utc>, Uuid)>) -> String {
     match after {
         None => String::new(),
         Some((time, id)) => {

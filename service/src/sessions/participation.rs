@@ -1,4 +1,4 @@
-//! What somebody is in a session.
+//! The caller's role in a session.
 
 use sea_orm::{DbBackend, Statement, sqlx::postgres::PgRow};
 use serde::{Deserialize, Serialize};
@@ -7,24 +7,24 @@ use uuid::Uuid;
 use super::Sessions;
 use crate::{Caller, Error, operation::operation, rows};
 
-/// What the caller is in a session: [`Sessions::participation`].
+/// The caller's role in a session: [`Sessions::participation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Participation {
-    /// Runs it, with a seat or without.
+    /// Runs the session, with or without a seat.
     Seer,
-    /// Has a seat.
+    /// Holds a seat.
     Player,
-    /// Gave the seat up, and may take it again while the session is live.
+    /// Gave up the seat, and may take it again while the session is live.
     Left,
-    /// Was removed by the Seer, who alone can change that.
+    /// Was removed by the Seer, and cannot rejoin until readmitted.
     Removed,
-    /// None of these, or there is no such session.
+    /// Has no part in the session, or there is no such session.
     None,
 }
 
 impl Participation {
-    /// Whether the session's events and rolls are the caller's to read: of all but [`None`](Self::None).
+    /// Whether the caller may read the session's events and rolls: `true` for all but [`None`](Self::None).
     #[must_use]
     pub fn is_participant(self) -> bool {
         self != Self::None
@@ -37,7 +37,7 @@ struct Found {
     is_removed: Option<bool>,
 }
 
-/// Under row security: everybody sees the own seats, and the sessions that they run.
+/// Runs under row security, which lets every user see their own seats and the sessions that they run.
 const PARTICIPATION: &str = "SELECT \
       EXISTS (SELECT FROM public.sessions WHERE id = $1 AND seer_id = $2) AS is_seer, \
       seat.is_active, seat.removed_at IS NOT NULL AS is_removed \
@@ -45,7 +45,8 @@ const PARTICIPATION: &str = "SELECT \
     LEFT JOIN public.session_players AS seat ON seat.session_id = $1 AND seat.user_id = $2";
 
 impl<C: Caller> Sessions<'_, C> {
-    /// What the caller is in a session. A session that is archived or does not exist has no participants.
+    /// Returns the caller's role in a session. It is [`None`](Participation::None) if the session is archived or does
+    /// not exist.
     ///
     /// Who may: a user. Three round trips.
     ///

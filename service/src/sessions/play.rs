@@ -1,4 +1,4 @@
-//! What the Seer does at the table: the session's life, its scene, its encounter, its state.
+//! The Seer's control of a session: status, scene, encounter, game state and code.
 
 use entity::{sea_orm_active_enums::SessionStatus, sessions};
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
@@ -13,22 +13,23 @@ use crate::{
     operation::operation,
 };
 
-/// Which game state one means to write over.
+/// The version of the game state that a write replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExpectedVersion {
-    /// The one of this `sessions.game_state_version`: another screen of the Seer's is not overwritten unseen.
+    /// The state with this `sessions.game_state_version`, so that two clients of a Seer do not overwrite each other
+    /// unnoticed.
     Version(i32),
-    /// Whichever it is.
+    /// Any version.
     Any,
 }
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Tells the lobby and the table that it is about to begin.
+    /// Announces that the session starts soon.
     ///
-    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
+    /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
@@ -39,9 +40,9 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Takes the announcement back: the session waits again.
+    /// Withdraws the announcement: the session waits again.
     ///
-    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
+    /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
@@ -52,22 +53,22 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Begins to play, which stamps the start. Again is no error.
+    /// Starts the session and records the time. Idempotent.
     ///
-    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
+    /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
     /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn start(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.start", session = id, |tx| {
-            make_active(tx, id, [SessionStatus::Waiting, SessionStatus::StartingSoon]).await
+            activate(tx, id, [SessionStatus::Waiting, SessionStatus::StartingSoon]).await
         })
     }
 
-    /// Stops for a while: nobody rolls.
+    /// Pauses the session: nobody can roll.
     ///
-    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
+    /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
@@ -78,22 +79,23 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Goes on after a pause. Again is no error.
+    /// Resumes the session after a pause. Idempotent.
     ///
-    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
+    /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
     /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn resume(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.resume", session = id, |tx| {
-            make_active(tx, id, [SessionStatus::Paused]).await
+            activate(tx, id, [SessionStatus::Paused]).await
         })
     }
 
-    /// Ends the session well: it counts for the Seer, every player who was seated, and the adventure.
+    /// Completes the session: it counts in the statistics of the Seer, of every player who was seated, and of the
+    /// adventure.
     ///
-    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
+    /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
@@ -104,9 +106,9 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Calls the session off: it counts for nobody.
+    /// Cancels the session: it counts in nobody's statistics.
     ///
-    /// Who may: the Seer, and the service. Three round trips. Event `session_status`.
+    /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
     /// # Errors
     ///
@@ -117,9 +119,9 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Moves the table to a scene, or to none.
+    /// Sets the current scene of a session, or clears it.
     ///
-    /// Who may: the Seer, and the service. Three round trips. Event `scene_changed`.
+    /// Who may: the Seer and the service. Three round trips. Event `scene_changed`.
     ///
     /// # Errors
     ///
@@ -131,9 +133,9 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Begins an encounter, or ends it with none: everyone has the heroic save back.
+    /// Sets the current encounter, or ends it with `None`; either change restores every seat's heroic save.
     ///
-    /// Who may: the Seer, and the service. Three round trips. Event `encounter_changed`.
+    /// Who may: the Seer and the service. Three round trips. Event `encounter_changed`.
     ///
     /// # Errors
     ///
@@ -146,35 +148,40 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Sets the state that the table's clients share, over the one that is expected to be there. The same state again
-    /// changes nothing, and tells nobody.
+    /// Replaces the game state that the session's clients share, if its version is the expected one. An equal state
+    /// changes nothing and causes no event.
     ///
-    /// Who may: the Seer, and the service. Three round trips. Event `game_state`, with the new version.
+    /// Who may: the Seer and the service. Three round trips. Event `game_state`, with the new version.
     ///
     /// # Errors
     ///
-    /// [`Error::GameStateChanged`] where it has another version than the expected, [`Error::NotSessionSeer`],
-    /// [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for a text with NUL.
-    pub async fn set_game_state(self, id: Uuid, state: Value, over: ExpectedVersion) -> Result<sessions::Model, Error> {
+    /// [`Error::GameStateChanged`] if its version is not the expected one, [`Error::NotSessionSeer`],
+    /// [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that contains NUL.
+    pub async fn set_game_state(
+        self,
+        id: Uuid,
+        state: Value,
+        expected: ExpectedVersion,
+    ) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_game_state", session = id, |tx| {
             let row = sessions::ActiveModel { game_state: Set(state.clone()), ..Default::default() };
             let mut change = sessions::Entity::update_many().set(row).filter(sessions::Column::Id.eq(id));
-            if let ExpectedVersion::Version(version) = over {
+            if let ExpectedVersion::Version(version) = expected {
                 change = change.filter(sessions::Column::GameStateVersion.eq(version));
             }
             if let Some(session) = change.exec_with_returning(tx).await?.pop() {
                 return Ok(session);
             }
-            run_by_caller(tx, id).await?;
+            find_as_seer(tx, id).await?;
             Err(Error::GameStateChanged)
         })
     }
 }
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Gives a live session another code; the old one opens nothing any more.
+    /// Replaces the code of a live session; the old one no longer works.
     ///
-    /// Who may: the Seer, and the service. Three round trips. No event.
+    /// Who may: the Seer and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -182,13 +189,13 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::AccountClosed`].
     pub async fn renew_code(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.renew_code", session = id, |tx| {
-            // Elevated by the database: the column is the server's.
+            // The database function runs with elevated privileges, because only the server may write the column.
             let sql = "SELECT * FROM private.renew_session_code($1)";
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             match sessions::Model::find_by_statement(statement).one(tx).await? {
                 Some(session) => Ok(session),
                 None => {
-                    run_by_caller(tx, id).await?;
+                    find_as_seer(tx, id).await?;
                     Err(Error::SessionOver)
                 }
             }
@@ -200,8 +207,9 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: SessionStatus) 
     update(tx, id, sessions::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// Both ways to be active, each from where it leads: the status machine alone would let a waiting session resume.
-async fn make_active(
+/// Makes a session active if it is in one of the given states, or is already active. The database's state machine alone
+/// would let a waiting session resume.
+async fn activate(
     tx: &UncheckedTransaction,
     id: Uuid,
     from: impl IntoIterator<Item = SessionStatus>,
@@ -217,14 +225,14 @@ async fn make_active(
     match changed {
         Some(session) => Ok(session),
         None => {
-            let session = run_by_caller(tx, id).await?;
+            let session = find_as_seer(tx, id).await?;
             Err(Error::IllegalTransition { from: session.status, to: SessionStatus::Active })
         }
     }
 }
 
-/// The session that a change did not meet, if the caller could have changed it.
-async fn run_by_caller(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
+/// Finds the session that an update did not match, if the caller is its Seer or the service.
+async fn find_as_seer(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
     let session = find(tx, id).await?;
     if tx.caller().user().is_none_or(|user| user == session.seer_id) { Ok(session) } else { Err(Error::NotSessionSeer) }
 }

@@ -1,4 +1,4 @@
-//! Seats: taking one, giving it up, and what the Seer may do with them.
+//! Seats: taking them, giving them up, and removing players from them.
 
 use entity::{session_players, sessions};
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
@@ -17,7 +17,8 @@ const JOIN_BY_CODE: &str = "SELECT * FROM private.join_by_code($1, $2)";
 const BY_CODE: &str = "SELECT * FROM private.session_by_code($1)";
 
 impl<C: Caller> Sessions<'_, C> {
-    /// What the session with that code is, public or private: who was told the code looks before sitting down.
+    /// Returns a summary of the session with this code, public or private, so that a user can look at it before
+    /// joining.
     ///
     /// Who may: a user who knows the code, and the service. Three round trips.
     ///
@@ -26,52 +27,57 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::UnknownJoinCode`], [`Error::NotSignedIn`].
     pub async fn by_code(self, code: &JoinCode) -> Result<SessionSummary, Error> {
         operation!(self.caller, "sessions.by_code", |tx| {
-            // Elevated by the database: what a code is for.
+            // The database function runs with elevated privileges, because knowing the code gives access to the
+            // session.
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, BY_CODE, [code.as_str().into()]);
             let row = rows::fetch_all(tx, statement, lobby::Row::read).await?.pop().ok_or(Error::UnknownJoinCode)?;
             Ok(row.into())
         })
     }
 
-    /// Takes a seat in the session with that code, public or private, or comes back to it. Who sits there already stays.
+    /// Takes a seat in the session with this code, public or private, or takes the caller's former seat again. If the
+    /// caller is already seated, returns that seat unchanged.
     ///
-    /// Who may: a user who knows the code; newly while the session waits, back as long as it lives. Three round trips.
-    /// Event `player_joined`.
+    /// Who may: a user who knows the code: a new seat while the session waits, a former seat while it is live. Three
+    /// round trips. Event `player_joined`.
     ///
     /// # Errors
     ///
     /// [`Error::UnknownJoinCode`], [`Error::SessionFull`], [`Error::SessionOver`], [`Error::SessionStarted`],
-    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::PlayerRemoved`], [`Error::SeatLimitReached`],
-    /// [`Error::NotFound`] for the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::PlayerRemoved`],
+    /// [`Error::SeatLimitReached`], [`Error::NotFound`] for the character, [`Error::NotSignedIn`],
+    /// [`Error::AccountClosed`].
     pub async fn join(self, code: &JoinCode, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.join", character = character_id, |tx| {
             tx.user()?;
-            // Elevated by the database: what a code is for.
+            // The database function runs with elevated privileges, because knowing the code gives access to the
+            // session.
             let values = [code.as_str().into(), character_id.into()];
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, JOIN_BY_CODE, values);
             session_players::Model::find_by_statement(statement).one(tx).await?.ok_or(Error::UnknownJoinCode)
         })
     }
 
-    /// Takes a seat in a public session, as the lobby offers it, or comes back to any. Who sits there already stays.
+    /// Takes a seat in a public session, or takes the caller's former seat in any session again. If the caller is
+    /// already seated, returns that seat unchanged.
     ///
-    /// Who may: a user; newly while the session waits, back as long as it lives. Three round trips, and one more where a seat is taken. Event
-    /// `player_joined`.
+    /// Who may: a user: a new seat while the session waits, a former seat while it is live. Three round trips, and one
+    /// more if a seat is taken. Event `player_joined`.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] where the session is private, or not there; [`Error::SessionStarted`], [`Error::SessionFull`],
-    /// [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::PlayerRemoved`],
-    /// [`Error::SeatLimitReached`], [`Error::NotFound`] for the character, [`Error::NotSignedIn`],
-    /// [`Error::AccountClosed`].
+    /// [`Error::NotAllowed`] if the session is private or does not exist; [`Error::SessionStarted`],
+    /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
+    /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the character,
+    /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn join_public(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.join_public", session = id, character = character_id, |tx| {
-            sit(tx, id, tx.user()?, character_id).await
+            take_seat(tx, id, tx.user()?, character_id).await
         })
-        .map_err(|error| error.with_rule("only who knows its code may join a private session"))
+        .map_err(|error| error.with_rule("only users who know its code may join a private session"))
     }
 
-    /// Gives up the own seat. Again is no error.
+    /// Gives up the caller's seat. Idempotent.
     ///
     /// Who may: a player of the session. Three round trips. Event `player_left`.
     ///
@@ -79,18 +85,19 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionOver`], [`Error::NotSeated`], [`Error::NotFound`] for the session, [`Error::NotSignedIn`].
     pub async fn leave(self, id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.leave", session = id, |tx| { change_own(tx, id, left()).await })
+        operation!(self.caller, "sessions.leave", session = id, |tx| { update_own_seat(tx, id, inactive()).await })
     }
 
-    /// Takes the seat again that the caller gave up, with the same character or another.
+    /// Returns the caller to a seat that they gave up, with the same character or another.
     ///
-    /// Who may: a player who left, while the session lives and has a seat. Three round trips. Event `player_joined`.
+    /// Who may: a player who left, while the session is live and has a free seat. Three round trips. Event
+    /// `player_joined`.
     ///
     /// # Errors
     ///
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
-    /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotSeated`], [`Error::NotFound`] for the session or
-    /// the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotSeated`], [`Error::NotFound`] for the session
+    /// or the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn rejoin(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.rejoin", session = id, character = character_id, |tx| {
             let row = session_players::ActiveModel {
@@ -98,13 +105,13 @@ impl<C: Caller> Sessions<'_, C> {
                 character_id: Set(character_id),
                 ..Default::default()
             };
-            change_own(tx, id, row).await
+            update_own_seat(tx, id, row).await
         })
     }
 
-    /// Brings another character to the seat that the caller holds.
+    /// Changes the character in the caller's seat.
     ///
-    /// Who may: the player, before the start. Three round trips. No event.
+    /// Who may: the player, before the session starts. Three round trips. No event.
     ///
     /// # Errors
     ///
@@ -113,78 +120,84 @@ impl<C: Caller> Sessions<'_, C> {
     pub async fn change_character(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.change_character", session = id, character = character_id, |tx| {
             let row = session_players::ActiveModel { character_id: Set(character_id), ..Default::default() };
-            change_own(tx, id, row).await
+            update_own_seat(tx, id, row).await
         })
     }
 
-    /// Seats a player, at any time while the session is live; one who left or was removed rejoins. Idempotent.
+    /// Seats a player in a live session, also one who left or was removed. Idempotent.
     ///
-    /// Who may: the service. Players seat themselves: a seat lets its Seer wound the character. Four round trips. Event `player_joined`.
+    /// Who may: the service; others may only seat themselves, because a seat lets the Seer damage the character. Four
+    /// round trips. Event `player_joined`.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`] where it is not the player's,
+    /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`] if it is not the player's,
     /// [`Error::CharacterRetired`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the character,
-    /// [`Error::NotAllowed`] also for the Seer, [`Error::NotYourChoice`] for the Seer where the player left,
-    /// [`Error::NotSignedIn`], [`Error::AccountClosed`] for the player's.
+    /// [`Error::NotAllowed`] also for the Seer, [`Error::NotYourChoice`] for the Seer if the player left,
+    /// [`Error::NotSignedIn`], [`Error::AccountClosed`] if the player's account is closed.
     pub async fn seat(self, id: Uuid, player_id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.seat", session = id, player = player_id, character = character_id, |tx| {
-            sit(tx, id, player_id, character_id).await
+            take_seat(tx, id, player_id, character_id).await
         })
-        .map_err(|error| error.with_rule("only the service may seat another"))
+        .map_err(|error| error.with_rule("only the service may seat another user"))
     }
 
-    /// Removes a player from the session, who cannot rejoin until [`readmit`](Self::readmit). Idempotent.
+    /// Removes a player from a session; the player cannot rejoin until [`readmit`](Self::readmit). Idempotent.
     ///
-    /// Who may: the Seer, and the service. Three round trips. Event `player_left`.
+    /// Who may: the Seer and the service. Three round trips. Event `player_left`.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionOver`], [`Error::NotSessionSeer`], [`Error::NotFound`] without such a seat, and where the caller does
-    /// not see the session; [`Error::NotSignedIn`].
+    /// [`Error::SessionOver`], [`Error::NotSessionSeer`], [`Error::NotFound`] if there is no such seat or the caller
+    /// cannot see the session; [`Error::NotSignedIn`].
     pub async fn remove(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.remove", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel {
                 is_active: Set(false),
-                // The database stamps the moment.
+                // The trigger replaces it with the database's time.
                 removed_at: Set(Some(chrono::Utc::now().into())),
                 ..Default::default()
             };
-            change_by_seer(tx, id, player_id, row).await
+            update_as_seer(tx, id, player_id, row).await
         })
     }
 
-    /// Lets a player rejoin whom the Seer removed. The seat stays free until the player takes it. Idempotent.
+    /// Allows a player whom the Seer removed to rejoin. The seat stays free until the player takes it. Idempotent.
     ///
-    /// Who may: the Seer, and the service. Three round trips. No event.
+    /// Who may: the Seer and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::PlayerRemoved`] for the player, [`Error::NotSessionSeer`], [`Error::NotFound`] without such a seat, and where
-    /// the caller does not see the session; [`Error::NotSignedIn`].
+    /// [`Error::PlayerRemoved`] if the caller is that player, [`Error::NotSessionSeer`], [`Error::NotFound`] if there
+    /// is no such seat or the caller cannot see the session; [`Error::NotSignedIn`].
     pub async fn readmit(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.readmit", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel { removed_at: Set(None), ..Default::default() };
-            change_by_seer(tx, id, player_id, row).await
+            update_as_seer(tx, id, player_id, row).await
         })
     }
 }
 
-fn left() -> session_players::ActiveModel {
+fn inactive() -> session_players::ActiveModel {
     session_players::ActiveModel { is_active: Set(false), ..Default::default() }
 }
 
-async fn seat(tx: &UncheckedTransaction, session_id: Uuid, user_id: Uuid) -> Result<session_players::Model, Error> {
+async fn find_seat(
+    tx: &UncheckedTransaction,
+    session_id: Uuid,
+    user_id: Uuid,
+) -> Result<session_players::Model, Error> {
     session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?.ok_or(Error::NotFound { what: "seat" })
 }
 
-/// Whoever sees the session and never had a seat there is told that.
-async fn change_own(
+/// Updates the caller's seat. Distinguishes a session without a seat of the caller's from one that the caller cannot
+/// see.
+async fn update_own_seat(
     tx: &UncheckedTransaction,
     session_id: Uuid,
     row: session_players::ActiveModel,
 ) -> Result<session_players::Model, Error> {
-    match change(tx, session_id, tx.user()?, row).await {
+    match update_seat(tx, session_id, tx.user()?, row).await {
         Err(Error::NotFound { what: "seat" }) => {
             let session = sessions::Entity::find_by_id(session_id).one(tx).await?;
             Err(if session.is_some() { Error::NotSeated } else { Error::NotFound { what: "session" } })
@@ -193,14 +206,15 @@ async fn change_own(
     }
 }
 
-/// Whoever sees the session and does not run it is told that.
-async fn change_by_seer(
+/// Updates a player's seat as the Seer. Distinguishes a caller who sees the session without running it from one who
+/// cannot see it.
+async fn update_as_seer(
     tx: &UncheckedTransaction,
     session_id: Uuid,
     user_id: Uuid,
     row: session_players::ActiveModel,
 ) -> Result<session_players::Model, Error> {
-    match change(tx, session_id, user_id, row).await {
+    match update_seat(tx, session_id, user_id, row).await {
         Err(Error::NotFound { what: "seat" }) => {
             if let Some(session) = sessions::Entity::find_by_id(session_id).one(tx).await?
                 && tx.caller().user().is_some_and(|user| user != session.seer_id)
@@ -213,7 +227,7 @@ async fn change_by_seer(
     }
 }
 
-async fn change(
+async fn update_seat(
     tx: &UncheckedTransaction,
     session_id: Uuid,
     user_id: Uuid,
@@ -229,8 +243,9 @@ async fn change(
         .ok_or(Error::NotFound { what: "seat" })
 }
 
-/// An old seat first, where there is one: seats are locked before sessions, whoever takes them.
-async fn sit(
+/// Seats a user. A former seat is updated instead of inserted, because an update locks the seat before the session, as
+/// the lock order requires.
+async fn take_seat(
     tx: &UncheckedTransaction,
     session_id: Uuid,
     user_id: Uuid,
@@ -270,6 +285,6 @@ async fn sit(
             }
         }
     }
-    // Somebody took it meanwhile: the same caller, twice at once.
-    seat(tx, session_id, user_id).await
+    // A concurrent request for the same player took the seat.
+    find_seat(tx, session_id, user_id).await
 }
