@@ -51,7 +51,7 @@ pub enum Error {
     #[error("the pool is closed; connect again")]
     PoolClosed,
     /// The pool or its login is not configured for this identity.
-    #[error("the connection is not set up: {reason}")]
+    #[error("the connection is misconfigured: {reason}")]
     Misconfigured {
         /// What is wrong, and what is required.
         reason: String,
