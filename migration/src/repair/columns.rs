@@ -1,4 +1,4 @@
-//! Columns.
+//! Repairs of columns.
 
 use super::{Plan, Work};
 use crate::{check::Difference, manifest, manifest::on_table};
@@ -50,10 +50,10 @@ impl Plan {
             }
         }
         if let Some(generated) = wanted.generated.filter(|_| is.generated != wanted.generated) {
-            // One of the name that the new sequence will have belongs to no column any more.
+            // A sequence with the name of the new one belongs to no column any more.
             push(format!("DROP SEQUENCE IF EXISTS {table}_{name}_seq"), "");
             push(format!("{alter} ADD {generated}"), "");
-            // A new sequence begins after the numbers that are there.
+            // A new sequence starts after the existing numbers.
             push(
                 format!(
                     "SELECT setval(pg_get_serial_sequence('{table}', '{name}'), coalesce(max({name}), 0) + 1, false) FROM {table}"
@@ -64,13 +64,13 @@ impl Plan {
     }
 }
 
-/// Whether the repair gives a column another type.
+/// Returns whether the repair changes a column's type.
 pub(super) fn changes_type(difference: &Difference) -> bool {
     let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { return false };
     manifest::kind(&difference.object) == "column" && Column::parse(is).kind != Column::parse(wanted).kind
 }
 
-/// Only version 16 has a word for the storage that a type has by default.
+/// Only PostgreSQL 16 and later have a keyword for a type's default storage.
 fn storage(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
     let storage = storage.map_or(
         "(CASE typstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END)"
@@ -98,7 +98,7 @@ $$",
     )
 }
 
-/// A column's definition in its parts.
+/// The parts of a column's definition.
 #[derive(Debug, PartialEq, Eq)]
 struct Column<'a> {
     /// Type and collation.
