@@ -98,18 +98,18 @@ fn is_stand_in(object: &str) -> bool {
 /// Parses the lines of a manifest.
 pub(crate) fn parse(text: &str) -> Lines {
     text.lines()
-        .filter_map(|line| cut(line).map(|(object, definition)| (object.to_owned(), definition.to_owned())))
+        .filter_map(|line| split_line(line).map(|(object, definition)| (object.to_owned(), definition.to_owned())))
         .collect()
 }
 
 /// Returns the object that a line of a manifest describes.
 #[must_use]
 pub fn object(line: &str) -> Option<&str> {
-    cut(line).map(|(object, _)| object)
+    split_line(line).map(|(object, _)| object)
 }
 
 /// Splits at the first `: ` outside quotes.
-fn cut(line: &str) -> Option<(&str, &str)> {
+fn split_line(line: &str) -> Option<(&str, &str)> {
     let mut is_quoted = false;
     for (at, c) in line.char_indices() {
         if c == '"' {
@@ -194,7 +194,7 @@ pub(crate) fn table_of(object: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MANIFEST, Place, cut, on_table, parse, print};
+    use super::{MANIFEST, Place, on_table, parse, print, split_line};
 
     #[test]
     fn the_committed_manifest_is_sorted_and_every_line_is_read() {
@@ -204,9 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_cut_outside_quotes() {
+    fn a_line_is_split_outside_quotes() {
         assert_eq!(
-            cut("policy \"Users: own\" on public.users: for select"),
+            split_line("policy \"Users: own\" on public.users: for select"),
             Some(("policy \"Users: own\" on public.users", "for select"))
         );
         assert_eq!(on_table("policy \"a on b\" on public.users"), Some(("\"a on b\"", "public.users")));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_stand_in_has_its_own_lines() {
+    fn lines_of_the_stand_in_apply_only_to_a_stand_in() {
         let platform = Place::default();
         for (object, applies) in [
             ("table auth.users", false),

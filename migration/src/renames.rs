@@ -78,7 +78,7 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
                 && (manifest::kind(named) == "table" || manifest::table_of(other) == manifest::table_of(named));
             (is_like && *comment == there.definition && !found.contains_key(other)).then_some(other)
         });
-        mixed.extend(other.map(|other| format!("{named} has the comment of {other}, which is missing")));
+        mixed.extend(other.map(|other| format!("{named} is {other} according to its comment, and {other} is missing")));
     }
     mixed
 }

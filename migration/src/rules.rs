@@ -110,26 +110,26 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
 
 /// Returns the SQL that creates or replaces everything, revokes all privileges on it, and grants those of the files.
 pub(crate) fn install() -> Vec<String> {
-    let (privileges, made): (Vec<Statement>, Vec<Statement>) =
+    let (privileges, created): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);
     let mut sql = Vec::new();
-    for statement in &made {
+    for statement in &created {
         if let Target::Policy(name, table) = &statement.target {
             sql.push(format!("DROP POLICY IF EXISTS \"{}\" ON {table}", name.replace('"', "\"\"")));
         }
         sql.push(statement.sql.to_owned());
     }
-    sql.push(revoke_defaults(&made));
+    sql.push(revoke_defaults(&created));
     sql.extend(privileges.into_iter().map(|statement| statement.sql.to_owned()));
     sql
 }
 
 /// Returns the SQL that revokes what default privileges grant to PUBLIC or the API roles on every new function and
 /// view.
-pub(crate) fn revoke_defaults(made: &[Statement]) -> String {
+pub(crate) fn revoke_defaults(created: &[Statement]) -> String {
     let mut functions = Vec::new();
     let mut sql = String::new();
-    for statement in made {
+    for statement in created {
         match &statement.target {
             Target::Function(name) => functions.push(format!("'{name}'")),
             Target::View(name) => sql.push_str(&format!("REVOKE ALL ON {name} FROM {API_ROLES};\n")),
@@ -190,7 +190,7 @@ mod tests {
     use crate::statements::Target;
 
     #[test]
-    fn every_file_of_rules_is_read() {
+    fn every_file_of_rules_is_included() {
         let count: usize = ["triggers", "policies"]
             .iter()
             .map(|folder| {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn every_job_of_the_file_is_known() {
+    fn every_job_of_the_file_is_found() {
         let jobs = jobs();
         assert!(jobs.iter().any(|(name, command)| name == "archive-sessions" && command.contains("archive_sessions")));
         assert_eq!(jobs.len(), super::JOBS.matches("cron.schedule(").count());
@@ -211,7 +211,7 @@ mod tests {
     /// A DO block may create triggers and policies, but functions and views are found by the statement that creates
     /// them.
     #[test]
-    fn functions_are_made_by_plain_statements() {
+    fn functions_are_created_by_plain_statements() {
         for statement in statements() {
             if statement.target == Target::Other {
                 let sql = statement.sql.to_uppercase();

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn each_statement_names_what_it_makes() {
+    fn the_target_of_each_statement_is_found() {
         let of = |sql: &'static str| parse(sql).remove(0).target;
         assert_eq!(of("CREATE OR REPLACE FUNCTION private.a(b uuid) RETURNS"), Target::Function("private.a".into()));
         assert_eq!(of("CREATE VIEW public.v\nWITH (x) AS"), Target::View("public.v".into()));

@@ -52,13 +52,13 @@ fn refused(arguments: &[&str], url: Option<&str>) -> String {
     let output = run(arguments, url);
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty(), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.trim_end().ends_with('.'), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.trim_end().ends_with('.'), "{message}");
     for noise in ["panicked", "stack backtrace", "hunter2"] {
-        assert!(!said.contains(noise), "{said}");
+        assert!(!message.contains(noise), "{message}");
     }
-    said
+    message
 }
 
 /// Returns what `check` prints when something differs.
@@ -125,16 +125,16 @@ async fn check_prints_each_difference_and_up_prints_each_change() {
     )
     .await
     .unwrap();
-    let said = differing(&["check"], url);
-    let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines.len(), 3, "{said}");
-    assert!(said.contains("missing: trigger set_updated_at on public.users"), "{said}");
-    assert!(said.contains("changed: grant on table public.users to anon, from select ("), "{said}");
-    assert!(said.contains("hint: policy support on public.users"), "{said}");
+    let message = differing(&["check"], url);
+    let lines: Vec<&str> = message.lines().collect();
+    assert_eq!(lines.len(), 3, "{message}");
+    assert!(message.contains("missing: trigger set_updated_at on public.users"), "{message}");
+    assert!(message.contains("changed: grant on table public.users to anon, from select ("), "{message}");
+    assert!(message.contains("hint: policy support on public.users"), "{message}");
     assert!(printed(&run(&["status"], url)).contains("2 differences"));
     let sql = printed(&run(&["up", "--dry-run"], url));
     assert!(sql.starts_with("BEGIN;") && sql.contains("TRIGGER set_updated_at"), "{sql}");
-    assert_eq!(differing(&["check"], url), said, "nothing changed");
+    assert_eq!(differing(&["check"], url), message, "nothing changed");
     let changes = printed(&run(&["up"], url));
     assert_eq!(
         changes,
@@ -150,8 +150,8 @@ async fn the_data_of_accounts_is_deleted_only_with_yes() {
     printed(&run(&["up"], url));
     db.execute_unprepared("INSERT INTO auth.users (email) VALUES ('ada@x.org')").await.unwrap();
     for command in ["down", "reset", "fresh", "refresh"] {
-        let said = refused(&[command], url);
-        assert!(said.contains("1 account,") && said.contains("--yes"), "{said}");
+        let message = refused(&[command], url);
+        assert!(message.contains("1 account,") && message.contains("--yes"), "{message}");
     }
     assert_eq!(tables(&db).await, 13, "nothing changed");
     printed(&run(&["fresh", "--yes"], url));
@@ -196,9 +196,9 @@ async fn a_lost_connection_is_reported_and_the_next_up_completes() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("lost") && said.lines().count() == 1, "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("lost") && message.lines().count() == 1, "{message}");
     holding.rollback().await.unwrap();
     printed(&run(&["up"], url));
     printed(&run(&["check"], url));
@@ -221,18 +221,18 @@ async fn an_address_that_does_not_parse_is_reported() {
 #[tokio::test]
 async fn an_unreachable_server_is_reported_at_once() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let begun = std::time::Instant::now();
-    let said = refused(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
-    assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
-    assert!(begun.elapsed() < Duration::from_secs(10), "it must not keep retrying");
+    let started = std::time::Instant::now();
+    let message = refused(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
+    assert!(message.contains(&format!("127.0.0.1:{port}")), "{message}");
+    assert!(started.elapsed() < Duration::from_secs(10), "it must not keep retrying");
 }
 
 #[tokio::test]
 async fn a_server_that_never_answers_is_reported() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
-    let said = refused(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
-    assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
+    let message = refused(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
+    assert!(message.contains(&format!("127.0.0.1:{port}")), "{message}");
 }
 
 #[tokio::test]
@@ -255,11 +255,11 @@ async fn name_collisions_and_unknown_migrations_are_reported() {
     db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
     db.execute_unprepared("UPDATE private.sparc_record SET value = '0.99.0' WHERE name = 'version'").await.unwrap();
     for command in ["up", "down", "reset", "fresh", "status", "check"] {
-        let said = refused(&[command], Some(database.url()));
-        assert!(said.contains("m29991231_000001_future"), "{said}");
+        let message = refused(&[command], Some(database.url()));
+        assert!(message.contains("m29991231_000001_future"), "{message}");
         assert!(
-            said.contains("0.99.0") && said.contains(env!("CARGO_PKG_VERSION")),
-            "both versions must be named: {said}"
+            message.contains("0.99.0") && message.contains(env!("CARGO_PKG_VERSION")),
+            "both versions must be named: {message}"
         );
     }
 }
@@ -272,8 +272,8 @@ async fn missing_privileges_are_named() {
         .await
         .unwrap();
     let (_, tail) = database.url().split_once('@').unwrap();
-    let said = refused(&["up"], Some(&format!("postgres://{role}:hunter2@{tail}")));
-    assert!(said.contains("CREATE on database") && said.contains("CREATE on schema public"), "{said}");
+    let message = refused(&["up"], Some(&format!("postgres://{role}:hunter2@{tail}")));
+    assert!(message.contains("CREATE on database") && message.contains("CREATE on schema public"), "{message}");
     assert_eq!(tables(&db).await, 0, "nothing changed");
 }
 
@@ -282,9 +282,13 @@ async fn of_eight_concurrent_programs_all_succeed_and_one_migrates() {
     let (database, _db) = empty().await;
     let running: Vec<_> =
         (0..8).map(|_| program(&["up"], Some(database.url())).stdout(Stdio::piped()).spawn().unwrap()).collect();
-    let said: Vec<String> = running.into_iter().map(|child| printed(&child.wait_with_output().unwrap())).collect();
-    assert_eq!(said.iter().filter(|text| text.matches("applied").count() == names().len()).count(), 1, "{said:?}");
-    assert_eq!(said.iter().filter(|text| *text == "nothing to do\n").count(), 7, "{said:?}");
+    let message: Vec<String> = running.into_iter().map(|child| printed(&child.wait_with_output().unwrap())).collect();
+    assert_eq!(
+        message.iter().filter(|text| text.matches("applied").count() == names().len()).count(),
+        1,
+        "{message:?}"
+    );
+    assert_eq!(message.iter().filter(|text| *text == "nothing to do\n").count(), 7, "{message:?}");
 }
 
 #[tokio::test]
@@ -309,14 +313,14 @@ async fn a_migration_is_generated_in_the_folder_of_the_crate() {
     let output = program(&["generate", "add_ratings"], None).env("CARGO_MANIFEST_DIR", &folder).output().unwrap();
     printed(&output);
     let registered = std::fs::read_to_string(folder.join("src/lib.rs")).unwrap();
-    let made: Vec<String> = std::fs::read_dir(folder.join("src"))
+    let generated: Vec<String> = std::fs::read_dir(folder.join("src"))
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.ends_with("_add_ratings.rs"))
         .collect();
     std::fs::remove_dir_all(&folder).unwrap();
-    assert_eq!(made.len(), 1);
-    assert!(registered.contains(&format!("Box::new({}::Migration)", made[0].trim_end_matches(".rs"))));
+    assert_eq!(generated.len(), 1);
+    assert!(registered.contains(&format!("Box::new({}::Migration)", generated[0].trim_end_matches(".rs"))));
     assert!(registered.contains("m20261101_000001_platform::Migration"), "the other migrations must stay registered");
     assert!(refused(&["generate", "bad-name"], None).contains("bad-name"));
 }

@@ -53,7 +53,7 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     let Some(root) = root else { return Ok(options) };
     let pem = fs::read(&root).map_err(|error| ConnectError::RootCertificate(format!("{}: {error}", root.display())))?;
     if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
-        return Err(ConnectError::RootCertificate(format!("{} holds none", root.display())));
+        return Err(ConnectError::RootCertificate(format!("{} contains none", root.display())));
     }
     let mode = match options.get_ssl_mode() {
         PgSslMode::Require => PgSslMode::VerifyCa,

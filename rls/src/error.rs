@@ -262,12 +262,12 @@ fn classify(error: &SqlxError) -> Option<Class> {
 }
 
 fn classify_refusal(error: &SqlxPostgresError) -> Option<Class> {
-    let said = || error.message().to_owned();
+    let message = || error.message().to_owned();
     match error.code() {
         // The login is refused, or the database does not exist.
-        "28000" | "28P01" | "3D000" => Some(Class::Misconfigured(said())),
+        "28000" | "28P01" | "3D000" => Some(Class::Misconfigured(message())),
         // The statement has the wrong number of values, or it is more than one statement.
-        "08P01" if !is_fatal(error) => Some(Class::Invalid(said())),
+        "08P01" if !is_fatal(error) => Some(Class::Invalid(message())),
         "42601" if error.routine() == Some("exec_parse_message") => {
             Some(Class::Invalid("it must be one statement".to_owned()))
         }

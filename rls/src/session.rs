@@ -131,7 +131,7 @@ impl Session {
 
     /// Applies the deadline. If it is exceeded, the connection is closed, because part of a response may still be on
     /// it.
-    pub(crate) async fn in_time<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+    pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         let Some(time) = self.time else { return work.await };
         let outcome = timeout(time.saturating_add(GRACE), work).await;
         outcome.unwrap_or_else(|_| {

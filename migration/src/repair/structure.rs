@@ -24,9 +24,9 @@ impl Plan {
                 }
             }
         }
-        let made = self.tables(work);
+        let created = self.tables(work);
         for object in work.missing_of("column") {
-            self.add_column(work, object, &made);
+            self.add_column(work, object, &created);
         }
         for difference in &work.changed {
             let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { continue };
@@ -52,21 +52,23 @@ impl Plan {
         // Check constraints of the tables call them.
         self.push(tables::CHECK_FUNCTIONS);
         self.push("SET LOCAL search_path = public");
-        let mut made = Vec::new();
+        let mut created = Vec::new();
         for name in tables::TABLES {
             let object = format!("table public.{name}");
             if let Some(sql) = tables::create_one(name).filter(|_| work.missing.contains(&object)) {
                 self.push_about(sql, &object, None);
-                made.push(format!("public.{name}"));
+                created.push(format!("public.{name}"));
             }
         }
         self.push("SET LOCAL search_path = pg_catalog");
         for object in work.missing_of("table") {
-            if let Some(name) = object.strip_prefix("table ").filter(|name| !made.iter().any(|made| made == name)) {
+            if let Some(name) =
+                object.strip_prefix("table ").filter(|name| !created.iter().any(|created| created == name))
+            {
                 self.push_about(format!("CREATE TABLE {name} ()"), object, None);
             }
         }
-        made
+        created
     }
 
     fn alter_table(&mut self, object: &str, is: &str) {
