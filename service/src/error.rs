@@ -20,7 +20,7 @@ use crate::content::ValidationError;
 /// operation's documentation lists its other errors.
 ///
 /// Every error serializes to the same shape, which a web handler can return as it is: `code`, `message`, `retryable`,
-/// and `details`, an object with the variant's fields under their names (`faults` for an invalid adventure), or empty.
+/// and `details`, an object with the variant's fields under their names (`errors` for an invalid adventure), or empty.
 /// The message can be shown to a person; it reveals nothing about the server's configuration.
 ///
 /// Match on the variant, or on [`code`](Error::code) where a string must cross a process boundary, but never on the
