@@ -23,19 +23,19 @@ impl PageQuery {
         Self { statement: binds.statement(page), is_bounded: false }
     }
 
-    /// A page of at most `limit` rows, and one more, that `page` selects from the scanned rows. `walked` selects the
+    /// A page of at most `limit` rows, and one more, that `page` selects from the scanned rows. `scanned` selects the
     /// scanned rows in the list's order, with their number `nth` and their position in the list, in columns whose names
     /// no row of the page has; the id is called `last`. `with` is a common table expression for both, or empty.
     ///
     /// The end of the scan is looked up only if the page is not full. (It is materialized, because newer PostgreSQL
     /// versions would otherwise pull it into the join and evaluate it first.) Both are in the same statement, so that
     /// rows which leave the list meanwhile do not hide rows which stay.
-    pub(crate) fn bounded(binds: Binds, with: &str, page: &str, walked: &str, limit: usize, order: &str) -> Self {
+    pub(crate) fn bounded(binds: Binds, with: &str, page: &str, scanned: &str, limit: usize, order: &str) -> Self {
         let statement = binds.statement(format!(
             "WITH {with}page AS MATERIALIZED ({page}),
               last AS MATERIALIZED (
                 SELECT *
-                FROM ({walked}) AS walked
+                FROM ({scanned}) AS scanned
                 WHERE nth = {SCAN_LIMIT}
                   AND (SELECT count(*) FROM page) <= {limit}
               )
