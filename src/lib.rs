@@ -1,5 +1,5 @@
-//! The data layer of the SPARC role-playing game in one dependency: PostgreSQL with every rule of the game in force,
-//! and the game's operations, typed, on top.
+//! The data layer of the SPARC role-playing game in one dependency: a PostgreSQL schema that enforces every rule of the
+//! game, and the game's operations as a typed API.
 //!
 //! ```no_run
 //! use sparc::service::{Operations, Sparc, sessions::LobbyFilter};
@@ -14,18 +14,18 @@
 //! # }
 //! ```
 //!
-//! [`service`] has the operations, [`entity`] the models for queries of your own, [`migration`] the schema.
+//! [`service`] has the operations, [`entity`] the models for your own queries, and [`migration`] the schema.
 
 pub use entity;
 pub use migration;
 pub use service;
 
-/// Compiles what the README shows.
+/// Compiles the README's examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
-/// Compiles what the guide shows.
+/// Compiles the guide's examples.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide.md")]
 pub struct Guide;

@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-// The generator writes no documentation; what a table and a column mean stands in `docs/schema.md`.
+// The generator writes no documentation. `docs/schema.md` explains each table and column.
 #![allow(missing_docs)]
 
 mod tables;

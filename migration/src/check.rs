@@ -17,11 +17,11 @@ use crate::{
 pub struct Difference {
     /// The object as the manifest names it: `index idx_users_email on public.users`.
     pub object: String,
-    /// Its definition in the database; none where it is missing.
+    /// Its definition in the database. `None` if it is missing.
     pub found: Option<String>,
-    /// Its definition in the manifest; none where it must not be there.
+    /// Its definition in the manifest. `None` if it must not exist.
     pub expected: Option<String>,
-    /// The object that it is called now, where it is missing because it was renamed.
+    /// The object's current name, if it is missing because it was renamed.
     pub renamed_to: Option<String>,
 }
 
@@ -37,45 +37,45 @@ impl fmt::Display for Difference {
             (Some(found), None) if object.starts_with("grant ") => {
                 write!(f, "changed: {object}, from nothing to {found}")
             }
-            (_, None) => write!(f, "left over: {object}, made by an earlier version"),
+            (_, None) => write!(f, "left over: {object}, created by an earlier version"),
         }
     }
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// Names of migrations that are not applied.
     pub pending: Vec<String>,
-    /// What differs from the manifest: `up` repairs it.
+    /// The differences from the manifest, which `up` repairs.
     pub differences: Vec<Difference>,
-    /// Objects that are not part of the schema, and choices that are the operator's: `up` leaves them alone.
+    /// Objects that are not part of the schema, and choices left to the operator. `up` does not change them.
     pub hints: Vec<String>,
 }
 
 impl Report {
-    /// Whether every migration is applied and nothing differs.
+    /// Returns whether every migration is applied and nothing differs.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.pending.is_empty() && self.differences.is_empty()
     }
 }
 
-/// A database, and what this program expects in it.
+/// The state of a database, and what this program expects in it.
 pub(crate) struct State {
     pub(crate) place: Place,
     pub(crate) found: Vec<Found>,
     pub(crate) expected: Lines,
-    /// Migrations that are applied, in their order; none where the role may not read them.
+    /// Applied migrations, in order. `None` if the role may not read the list.
     pub(crate) applied: Option<Vec<String>>,
-    /// Those of them that are recorded, and missing in the list of migrations.
+    /// Those of them that are recorded but missing from the list of migrations.
     pub(crate) unlisted: Vec<String>,
     pub(crate) record: Record,
 }
 
 impl State {
-    /// In a transaction, whose `search_path` it leaves at `pg_catalog`.
+    /// Reads the state, in a transaction. It leaves `search_path` set to `pg_catalog`.
     pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
         let record = Record::read(db).await?;
         let place = Place::read(db, &record).await?;
@@ -91,7 +91,7 @@ impl State {
             }
         };
         let found = manifest::read(db, &place).await?;
-        let mut expected = manifest::carried();
+        let mut expected = manifest::committed();
         expected.retain(|object, _| place.applies(object));
         Ok(Self { place, found, expected, applied, unlisted, record })
     }
@@ -100,17 +100,17 @@ impl State {
         self.found.iter().map(|found| (found.object.as_str(), found)).collect()
     }
 
-    /// Whether a program of ours made the object, this one or an earlier one.
+    /// Whether this program or an earlier version of it created the object.
     pub(crate) fn is_ours(&self, object: &str) -> bool {
         self.expected.contains_key(object) || self.record.objects.contains(object)
     }
 
-    /// Migrations that are not applied.
+    /// Returns the migrations that are not applied.
     pub(crate) fn pending(&self) -> Vec<String> {
         let names = record::known();
         match &self.applied {
             Some(applied) => names.into_iter().filter(|name| !applied.contains(name)).collect(),
-            // A role that may not read the list: the catalog says.
+            // The role may not read the list, so the catalog decides.
             None if self.found().contains_key("table public.sparc_migrations") => Vec::new(),
             None => names,
         }
@@ -123,7 +123,7 @@ impl State {
         }
         let found = self.found();
         let renames = renames::find(self);
-        // Everything of a renamed table is where it was.
+        // Whatever belongs to a renamed table is still attached to it.
         let is_private_elsewhere = renames.iter().any(|rename| rename.object == "schema private");
         let is_elsewhere = |object: &str| {
             if is_private_elsewhere {
@@ -135,7 +135,8 @@ impl State {
                 [&rename.object, &rename.now].iter().any(|renamed| renamed.strip_prefix("table ") == Some(table))
             })
         };
-        // What refers to a renamed table or type prints its new name, and is as it must be once that has the old one.
+        // What refers to a renamed table or type is printed with the new name. It is correct again once the old name is
+        // restored.
         let under_old_names = |definition: &str| {
             renames.iter().fold(definition.to_owned(), |definition, rename| {
                 match (rename.now.split_once(' '), rename.object.split_once(' ')) {
@@ -184,7 +185,7 @@ impl State {
         report
     }
 
-    /// What the database holds, and the jobs that `pg_cron` is given.
+    /// Returns what the database contains, with the jobs as their file defines them.
     pub(crate) fn actual(&self) -> Lines {
         let mut lines: Lines =
             self.found.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();
@@ -192,18 +193,19 @@ impl State {
         lines
     }
 
-    /// What the database holds, and what this program carries where that does not apply in it.
+    /// Returns what the database contains, and the committed lines that do not apply to it.
     pub(crate) fn manifest(&self) -> String {
         let mut lines = self.actual();
         lines.extend(
-            manifest::carried()
+            manifest::committed()
                 .into_iter()
                 .filter(|(object, _)| !object.starts_with("job ") && !self.place.applies(object)),
         );
         manifest::print(&lines)
     }
 
-    /// Membership of the publication, and jobs that were scheduled once.
+    /// Whether a missing object is the operator's choice: a table's membership in the publication, or a job that was
+    /// scheduled once.
     fn is_operators_choice(&self, object: &str, found: &BTreeMap<&str, &Found>) -> bool {
         match manifest::kind(object) {
             "publication of" => found.contains_key("publication supabase_realtime"),
@@ -212,7 +214,8 @@ impl State {
         }
     }
 
-    /// A privilege of the API's roles that nothing gives them.
+    /// Whether the object is a privilege of an API role on one of the schema's objects that the manifest does not
+    /// grant.
     fn is_privilege_on_ours(&self, object: &str) -> bool {
         let Some((name, _)) = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to ")) else {
             return false;
@@ -223,7 +226,7 @@ impl State {
 
     fn is_worth_a_hint(&self, object: &str) -> bool {
         match manifest::kind(object) {
-            // On a table of ours; what belongs to a table of the operator's goes without saying.
+            // Only on the schema's own tables. What belongs to an operator's table needs no hint.
             "column" | "constraint" | "index" | "trigger" | "policy" | "rule" | "setting" | "statistics" => {
                 manifest::on_table(object)
                     .is_some_and(|(_, table)| self.expected.contains_key(&format!("table {table}")))

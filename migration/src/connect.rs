@@ -1,4 +1,4 @@
-//! The connection of a migration: a pool of one, which works through a pooler in transaction mode too.
+//! The connection of a migration: a pool of one connection, which also works through a pooler in transaction mode.
 
 use sea_orm_migration::sea_orm::{
     DatabaseConnection, SqlxPostgresConnector,
@@ -7,22 +7,22 @@ use sea_orm_migration::sea_orm::{
 
 pub use rls::connect::{CONNECT_TIMEOUT, ConnectError, explain, open, options};
 
-/// How `pg_stat_activity` shows this program.
+/// The program's name in `pg_stat_activity`.
 pub(crate) const APPLICATION_NAME: &str = "sparc migration";
 
-/// Connects to the database at `url`, through a pool of one connection that keeps no prepared statements.
+/// Connects to the database at `url`, through a pool of one connection that caches no prepared statements.
 ///
 /// # Errors
 ///
-/// [`ConnectError`], at once when nobody listens, and after ten seconds when nothing answers at all.
+/// [`ConnectError`]: at once if no server listens, and after ten seconds if none answers.
 pub async fn connect(url: &str) -> Result<DatabaseConnection, ConnectError> {
-    // A pooler in transaction mode knows neither statements by name nor every setting.
+    // A pooler in transaction mode supports neither named statements nor every setting.
     let options = options(url)?
         .application_name(APPLICATION_NAME)
         .statement_cache_capacity(0)
         .extra_float_digits(None)
         .disable_statement_logging();
-    // A pool retries until its timeout; one connection says at once what is wrong.
+    // A pool retries until its timeout; a single connection reports at once what is wrong.
     let (connection, options) = open(&options, CONNECT_TIMEOUT).await?;
     let explain = |error| explain(&options, &error);
     connection.close().await.map_err(explain)?;

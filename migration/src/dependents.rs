@@ -1,4 +1,4 @@
-//! What is not ours and would go with what we drop.
+//! Finds other objects that would be dropped together with the schema's.
 
 use sea_orm_migration::prelude::*;
 
@@ -9,7 +9,8 @@ use crate::{
     query,
 };
 
-/// Objects that depend on `dropped`: ours by name, and an operator's as a refusal that names all of them.
+/// Returns the names of the schema's objects that depend on `dropped`. If an operator's objects depend on it, returns
+/// an error that names all of them.
 pub(crate) async fn of<C: ConnectionTrait>(db: &C, state: &State, dropped: &[&Found]) -> Result<Vec<String>, DbErr> {
     if dropped.is_empty() {
         return Ok(Vec::new());
@@ -26,10 +27,10 @@ pub(crate) async fn of<C: ConnectionTrait>(db: &C, state: &State, dropped: &[&Fo
     let sql = include_str!("../sql/manifest/dependents.sql")
         .replace("/* dropped */", &rows(dropped))
         .replace("/* ours */", &rows(&ours));
-    let reached: Vec<Reached> = query::all(db, &sql).await?;
+    let reached: Vec<Reached> = query::fetch_all(db, &sql).await?;
     let mut foreign: Vec<String> =
         reached.iter().filter(|reached| !reached.is_ours).map(|reached| reached.description.clone()).collect();
-    // A column of the operator's depends on nothing, and goes with its table all the same.
+    // An operator's column has no dependency on record, but it is dropped with its table.
     let tables: Vec<&str> = dropped.iter().filter_map(|found| found.object.strip_prefix("table ")).collect();
     foreign.extend(state.found.iter().filter(|found| !state.is_ours(&found.object)).filter_map(|found| {
         let (name, table) = manifest::on_table(found.object.strip_prefix("column ").map(|_| found.object.as_str())?)?;

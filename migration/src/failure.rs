@@ -2,7 +2,7 @@
 
 use sea_orm_migration::sea_orm::{DbErr, RuntimeErr, sqlx};
 
-/// One sentence for a person: what failed, the likeliest cause, and the remedy. It holds no secret.
+/// Returns one sentence for a person: what failed, the likeliest cause, and the remedy. It contains no secret.
 #[must_use]
 pub fn user_message(error: &DbErr) -> String {
     if let DbErr::Migration(sentence) = error {
@@ -10,8 +10,8 @@ pub fn user_message(error: &DbErr) -> String {
     }
     match sqlstate(error).as_deref() {
         Some("42P05" | "26000") => {
-            "Prepared statements collide, because the address is that of a pooler in transaction mode: use the server's own address \
-             or a pooler in session mode (on Supabase, port 5432); nothing was changed."
+            "Prepared statement names collide, because the address is that of a pooler in transaction mode: use the server's \
+             own address or a pooler in session mode (on Supabase, port 5432); nothing was changed."
                 .to_owned()
         }
         Some("55P03") => "Another database session has held a lock that this command needs for ten seconds: end its \
@@ -19,22 +19,22 @@ pub fn user_message(error: &DbErr) -> String {
             .to_owned(),
         Some("42501") => format!(
             "The role lacks a privilege ({}): connect as the owner of the schema; nothing was changed.",
-            said(error)
+            database_message(error)
         ),
         Some("25006") => "The database accepts no writes: give the address of the primary; nothing was changed.".to_owned(),
         Some("2BP01") => format!(
             "{}: {}. Drop or change those objects first; nothing was changed.",
-            said(error),
+            database_message(error),
             detail(error).unwrap_or_else(|| "other objects depend on it".to_owned())
         ),
-        Some("57P01" | "57P02" | "57P03") => lost(),
-        None if is_lost(error) => lost(),
-        _ => format!("The migration failed and was rolled back: {}.", said(error)),
+        Some("57P01" | "57P02" | "57P03") => connection_lost(),
+        None if is_lost(error) => connection_lost(),
+        _ => format!("The migration failed and was rolled back: {}.", database_message(error)),
     }
 }
 
-fn lost() -> String {
-    "The connection to the server was lost, and the server rolls back what was begun: run the command again.".to_owned()
+fn connection_lost() -> String {
+    "The connection to the server was lost, and the server rolls the command back: run it again.".to_owned()
 }
 
 fn is_lost(error: &DbErr) -> bool {
@@ -52,7 +52,7 @@ fn is_lost(error: &DbErr) -> bool {
     }
 }
 
-/// What the database adds to its message: the objects that depend on another.
+/// Returns the detail of the database's message, which lists dependent objects.
 fn detail(error: &DbErr) -> Option<String> {
     let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
         return None;
@@ -61,20 +61,20 @@ fn detail(error: &DbErr) -> Option<String> {
     Some(refusal.detail()?.replace('\n', ", "))
 }
 
-/// What the database said against a statement, with what it adds; none where the connection failed, or a lock or privilege was in the
-/// way, which have words of their own.
+/// Returns the database's message about a statement, with its detail. `None` if the connection failed, or if a lock or
+/// privilege is the cause; those have messages of their own.
 pub(crate) fn refusal(error: &DbErr) -> Option<String> {
     let code = sqlstate(error)?;
     let has_own_words =
         matches!(&*code, "55P03" | "25006" | "42P05" | "26000") || code.starts_with("57P") || code.starts_with("08");
     (!has_own_words).then(|| match detail(error) {
-        Some(detail) => format!("{}: {}", said(error), detail.trim_end_matches('.')),
-        None => said(error),
+        Some(detail) => format!("{}: {}", database_message(error), detail.trim_end_matches('.')),
+        None => database_message(error),
     })
 }
 
-/// The database's own words, without the layers around them.
-fn said(error: &DbErr) -> String {
+/// Returns the database's message, without the text of the layers around it.
+fn database_message(error: &DbErr) -> String {
     let said = match error {
         DbErr::Exec(RuntimeErr::SqlxError(error))
         | DbErr::Query(RuntimeErr::SqlxError(error))
@@ -87,7 +87,7 @@ fn said(error: &DbErr) -> String {
     said.trim_end_matches('.').replace('\n', " ")
 }
 
-/// The SQLSTATE of what the database said.
+/// Returns the SQLSTATE of a database error.
 pub(crate) fn sqlstate(error: &DbErr) -> Option<String> {
     Some(rls::sqlx_error(error)?.as_database_error()?.code()?.into_owned())
 }

@@ -31,23 +31,24 @@ pub use preflight::PreflightError;
 pub use run::{Command, Status, Step, accounts, dry_run, run, status};
 pub use script::sql;
 
-/// A query for what must always hold in the rows: it returns a line for each violation. For operators and tests.
+/// A query that checks what must always hold in the rows, for operators and tests. It returns a row for each violation.
 pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 
-/// Recomputes every counter from the rows, for rows that were written while triggers were off. Run it in a transaction.
+/// SQL that recomputes every counter from the rows, for rows that were written while triggers were disabled. Run it in
+/// a transaction.
 pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 
-/// The schema: numbered migrations for its structure, and rules (functions, triggers, policies, views, privileges) that `up`
-/// applies after them, and again whenever the database differs from the manifest.
+/// The schema: numbered migrations for its structure, and rules (functions, triggers, policies, views, privileges) that
+/// `up` applies after them, and again whenever the database differs from the manifest.
 ///
 /// Use it as any SeaORM migrator, through [`MigratorTrait`]. Beyond what SeaORM does, every command
 ///
-/// - is one transaction, and waits for other migrators of the same database, so that all replicas of a service may migrate
-///   when they start;
-/// - first checks that the server, the role and the objects in the database permit it; if not, it changes nothing and says
-///   why in one sentence (a [`PreflightError`], as [`DbErr::Migration`]);
-/// - drops only what it created: `fresh` and `reset` undo the migrations instead of dropping all of `public`, and fail where an
-///   operator's object would be dropped with them;
+/// - runs in one transaction, and waits for other migrators of the same database, so that all replicas of a service may
+///   migrate when they start;
+/// - first checks that the server, the role and the objects in the database permit it; if not, it changes nothing and
+///   reports why in one sentence (a [`PreflightError`], as [`DbErr::Migration`]);
+/// - drops only what it created: `fresh` and `reset` undo the migrations instead of dropping all of `public`, and fail
+///   if an operator's object would be dropped with them;
 /// - records what is applied in `sparc_migrations`, which no other migrator uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Migrator;
@@ -103,12 +104,12 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// Compares the database with the manifest. Needs no more than read access to the catalog; changes and locks nothing.
+/// Compares the database with the manifest. Needs only read access to the catalog, and changes and locks nothing.
 ///
 /// # Errors
 ///
-/// [`DbErr::Migration`] with the sentence of a [`PreflightError`], if the database records a migration that this program does
-/// not know; otherwise the error of the database.
+/// [`DbErr::Migration`] with the message of a [`PreflightError`] if the database records a migration that this program
+/// does not know; otherwise the error of the database.
 pub async fn check<'c, C>(db: C) -> Result<Report, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
@@ -116,8 +117,8 @@ where
     Ok(run::read_state(&db.into_database_executor()).await?.report())
 }
 
-/// The manifest of the database. Lines that do not apply to it (the stand-in on a platform, jobs without `pg_cron`) are those
-/// of the committed manifest.
+/// Returns the manifest of the database. Lines that do not apply to it (the stand-in on a platform, jobs without
+/// `pg_cron`) are taken from the committed manifest.
 ///
 /// # Errors
 ///
@@ -129,7 +130,7 @@ where
     Ok(run::read_state(&db.into_database_executor()).await?.manifest())
 }
 
-/// The same without lines of the committed manifest: for generating it.
+/// Returns the manifest of the database without any lines of the committed manifest, for generating that.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What the schema stands on: Supabase's platform, or a stand-in for it on plain PostgreSQL.
+//! The platform that the schema builds on: Supabase, or a stand-in for it on plain PostgreSQL.
 
 use sea_orm_migration::prelude::*;
 
@@ -30,7 +30,7 @@ COMMENT ON SCHEMA auth IS 'made by sparc: stand-in for the platform';
     vec![
         include_str!("../sql/platform/up.sql").to_owned(),
         include_str!("../sql/platform/record.sql").to_owned(),
-        // The whole stand-in in one text, because there may be nothing to do.
+        // The whole stand-in is one string, because it may not be needed.
         format!(
             "DO $do$
 BEGIN
@@ -50,7 +50,7 @@ fn accounts() -> TableCreateStatement {
     Table::create()
         .table(("auth", "users"))
         .col(ColumnDef::new("id").uuid().primary_key().default(Expr::cust("gen_random_uuid()")))
-        // The type that the platform has: conditions of our triggers print it.
+        // The same type as on the platform, because the printed conditions of triggers contain it.
         .col(ColumnDef::new("email").string_len(255))
         .col(ColumnDef::new("phone").text())
         .col(ColumnDef::new("raw_user_meta_data").json_binary())

@@ -1,4 +1,4 @@
-//! Types, tables and indexes; closed to everyone until the rules open them.
+//! Types, tables and indexes. Nobody has access until the rules grant it.
 
 use sea_orm_migration::prelude::*;
 

@@ -19,7 +19,7 @@ use migration::{
 #[command(
     name = "migration",
     version,
-    after_help = "The default command is up. sslmode and sslrootcert in the address mean what they mean to psql.\n\
+    after_help = "The default command is up. sslmode and sslrootcert in the address have the same meaning as for psql.\n\
                   Exit status: 0 success, 1 failed or different, 2 wrong arguments."
 )]
 struct Arguments {
@@ -63,7 +63,7 @@ enum Task {
         #[command(flatten)]
         consent: Consent,
     },
-    /// The same as refresh: objects that these migrations did not make are left alone
+    /// The same as refresh: objects that these migrations did not create are left alone
     Fresh {
         #[command(flatten)]
         consent: Consent,
@@ -82,7 +82,7 @@ enum Task {
 
 #[derive(clap::Args)]
 struct Consent {
-    /// Do not ask before deleting the data of accounts
+    /// Do not ask before deleting accounts' data
     #[arg(long)]
     yes: bool,
 }
@@ -111,7 +111,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, String> {
         .ok_or("No database address: pass --database-url or set the environment variable DATABASE_URL.")?;
     let db = connect(&url).await.map_err(|error| error.to_string())?;
     let done = perform(&db, task).await;
-    // Whether the connection closes cleanly does not matter any more.
+    // An error while closing the connection is irrelevant now.
     let _ = db.close().await;
     done
 }
@@ -128,9 +128,9 @@ async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String
             return print(if sql.is_empty() { "-- nothing to do\n" } else { &sql });
         }
         Task::Up { num, .. } => Command::Up(num),
-        Task::Down { num, consent } => agreed(&executor, &consent, Command::Down(Some(num))).await?,
-        Task::Reset { consent } => agreed(&executor, &consent, Command::Reset).await?,
-        Task::Fresh { consent } | Task::Refresh { consent } => agreed(&executor, &consent, Command::Refresh).await?,
+        Task::Down { num, consent } => confirm(&executor, &consent, Command::Down(Some(num))).await?,
+        Task::Reset { consent } => confirm(&executor, &consent, Command::Reset).await?,
+        Task::Fresh { consent } | Task::Refresh { consent } => confirm(&executor, &consent, Command::Refresh).await?,
         Task::Generate { .. } | Task::Sql => return Ok(ExitCode::SUCCESS),
     };
     let steps = migration::run(&executor, command).await.map_err(message)?;
@@ -154,7 +154,7 @@ async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String
     print(if steps.is_empty() { "nothing to do\n" } else { &text })
 }
 
-/// A closed pipe, as `head` leaves, is no error.
+/// A closed pipe, for example by `head`, is not an error.
 fn print(text: &str) -> Result<ExitCode, String> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -164,8 +164,8 @@ fn print(text: &str) -> Result<ExitCode, String> {
     }
 }
 
-/// The command, if there are no accounts whose data it deletes, or the operator agrees.
-async fn agreed(db: &SchemaManagerConnection<'_>, consent: &Consent, command: Command) -> Result<Command, String> {
+/// Returns the command if it deletes no account's data, or if the operator agrees.
+async fn confirm(db: &SchemaManagerConnection<'_>, consent: &Consent, command: Command) -> Result<Command, String> {
     if consent.yes {
         return Ok(command);
     }
@@ -226,7 +226,7 @@ fn generate(name: &str) -> Result<(), String> {
         !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if !is_module_name {
         return Err(format!(
-            "A migration cannot be called \"{name}\": use lower-case letters, digits and underscores."
+            "\"{name}\" is not a valid name for a migration: use lower-case letters, digits and underscores."
         ));
     }
     let crate_folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| ".".to_owned());

@@ -1,4 +1,5 @@
-//! The manifest: what a database of this schema holds, one line per object, as text that is committed and compiled in.
+//! The manifest: what a database of this schema contains, one line per object, as text that is committed and compiled
+//! in.
 
 use std::collections::BTreeMap;
 
@@ -9,36 +10,36 @@ use crate::{query, record::Record, rules};
 /// The committed manifest: sorted lines `object: definition`, the same on every server version.
 pub const MANIFEST: &str = include_str!("../manifest.txt");
 
-/// Objects by name, each with its definition.
+/// Definitions by object name.
 pub(crate) type Lines = BTreeMap<String, String>;
 
-/// An object that is in the database.
+/// An object in the database.
 #[derive(Clone, Debug, FromQueryResult)]
 pub(crate) struct Found {
     pub(crate) object: String,
     pub(crate) definition: String,
-    /// The catalog that holds it; none for what belongs to another object: privileges, row security.
+    /// The catalog that contains it. `None` for attributes of another object: privileges, row-level security.
     pub(crate) class: Option<String>,
     pub(crate) objid: i64,
     pub(crate) subid: i32,
 }
 
-/// What is so in one database and not in another, and decides which lines apply there.
+/// Properties of a database that decide which lines of the manifest apply to it.
 #[derive(Clone, Debug, Default, FromQueryResult)]
 pub(crate) struct Place {
-    /// Schema `auth` is the stand-in that we made, or was it until somebody dropped it.
+    /// Schema `auth` is the stand-in created by these migrations, or was until somebody dropped it.
     pub(crate) has_stand_in: bool,
-    /// The platform sends broadcasts.
+    /// The platform's realtime broadcast exists.
     pub(crate) has_realtime: bool,
-    /// `pg_cron` is installed, and this role may look.
+    /// `pg_cron` is installed, and this role may read its schema.
     pub(crate) has_cron: bool,
-    /// Schema `private` is the one that we made, not one that an operator had before.
+    /// Schema `private` was created by these migrations and did not exist before.
     pub(crate) has_own_private: bool,
 }
 
 impl Place {
     pub(crate) async fn read<C: ConnectionTrait>(db: &C, record: &Record) -> Result<Self, DbErr> {
-        let mut place: Self = query::one(
+        let mut place: Self = query::fetch_one(
             db,
             "SELECT
                EXISTS (
@@ -63,13 +64,13 @@ impl Place {
                  AS has_own_private",
         )
         .await?;
-        // Marks and schemas can be lost; what is recorded is known all the same.
+        // Comments and schemas can be lost, but the record still knows them.
         place.has_stand_in |= record.schemas.contains("auth");
         place.has_own_private |= record.schemas.contains("private");
         Ok(place)
     }
 
-    /// Whether the object is to be found in such a database at all.
+    /// Returns whether the object can exist in such a database.
     pub(crate) fn applies(&self, object: &str) -> bool {
         if object.starts_with("job ") {
             self.has_cron
@@ -83,7 +84,7 @@ impl Place {
     }
 }
 
-/// Whether the object is a part of the stand-in for the platform's `auth`. Our triggers on its accounts are not.
+/// Whether the object is part of the stand-in for the platform's `auth`. The schema's triggers on its accounts are not.
 fn is_stand_in(object: &str) -> bool {
     !object.starts_with("trigger ")
         && (object.contains(" auth.")
@@ -94,21 +95,21 @@ fn is_stand_in(object: &str) -> bool {
         && !object.starts_with("function public.")
 }
 
-/// The lines of a manifest.
+/// Parses the lines of a manifest.
 pub(crate) fn parse(text: &str) -> Lines {
     text.lines()
-        .filter_map(|line| cut(line).map(|(object, definition)| (object.to_owned(), definition.to_owned())))
+        .filter_map(|line| split_line(line).map(|(object, definition)| (object.to_owned(), definition.to_owned())))
         .collect()
 }
 
-/// The object that a line of a manifest speaks of.
+/// Returns the object that a line of a manifest describes.
 #[must_use]
 pub fn object(line: &str) -> Option<&str> {
-    cut(line).map(|(object, _)| object)
+    split_line(line).map(|(object, _)| object)
 }
 
-/// Cuts at the first `: ` outside quotes.
-fn cut(line: &str) -> Option<(&str, &str)> {
+/// Splits at the first `: ` outside quotes.
+fn split_line(line: &str) -> Option<(&str, &str)> {
     let mut is_quoted = false;
     for (at, c) in line.char_indices() {
         if c == '"' {
@@ -120,19 +121,20 @@ fn cut(line: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// What this program carries.
-pub(crate) fn carried() -> Lines {
+/// Returns the manifest of this program.
+pub(crate) fn committed() -> Lines {
     parse(MANIFEST)
 }
 
-/// Everything in the database that a manifest speaks of. In a transaction; leaves its `search_path` at `pg_catalog`.
+/// Reads all objects in the database that a manifest covers. Runs in a transaction, and leaves `search_path` set to
+/// `pg_catalog`.
 pub(crate) async fn read<C: ConnectionTrait>(db: &C, place: &Place) -> Result<Vec<Found>, DbErr> {
     db.execute_unprepared("SET LOCAL search_path = pg_catalog").await?;
     let mut catalog = include_str!("../sql/manifest/catalog.sql").to_owned();
     if place.has_stand_in {
         catalog = catalog.replace("/* stand-in */ false", "true");
     }
-    let mut found: Vec<Found> = query::all(db, &catalog).await?;
+    let mut found: Vec<Found> = query::fetch_all(db, &catalog).await?;
     if place.has_cron {
         let names: Vec<String> = rules::jobs().into_iter().map(|(name, _)| name).collect();
         let jobs = format!(
@@ -142,19 +144,19 @@ pub(crate) async fn read<C: ConnectionTrait>(db: &C, place: &Place) -> Result<Ve
              WHERE database = current_database() AND jobname IN ({})",
             query::literals(names.iter().map(String::as_str))
         );
-        found.extend(query::all::<_, Found>(db, &jobs).await?);
+        found.extend(query::fetch_all::<_, Found>(db, &jobs).await?);
     }
     Ok(found)
 }
 
-/// Lines as a manifest has them.
+/// Formats lines as a manifest.
 pub(crate) fn print(lines: &Lines) -> String {
     let mut lines: Vec<String> = lines.iter().map(|(object, definition)| format!("{object}: {definition}\n")).collect();
     lines.sort_unstable();
     lines.concat()
 }
 
-/// The kind of an object: the first word, or words, of its name.
+/// Returns the kind of an object: the first word or words of its name.
 pub(crate) fn kind(object: &str) -> &str {
     if object.starts_with("row security ") {
         "row security"
@@ -165,7 +167,8 @@ pub(crate) fn kind(object: &str) -> &str {
     }
 }
 
-/// Name and table of an object that belongs to a table: a column, setting, constraint, index, trigger, rule or policy.
+/// Returns name and table of an object that belongs to a table: a column, setting, constraint, index, trigger, rule or
+/// policy.
 pub(crate) fn on_table(object: &str) -> Option<(&str, &str)> {
     let separator = match kind(object) {
         "column" | "setting" | "statistics" if !object.contains(" on ") => " of ",
@@ -175,7 +178,7 @@ pub(crate) fn on_table(object: &str) -> Option<(&str, &str)> {
     rest.rsplit_once(separator)
 }
 
-/// The table that an object is, or belongs to.
+/// Returns the table that the object is or belongs to.
 pub(crate) fn table_of(object: &str) -> Option<&str> {
     let after = |prefix: &str| object.strip_prefix(prefix);
     let grant = || after("grant on table ")?.rsplit_once(" to ").map(|(table, _)| table);
@@ -191,7 +194,7 @@ pub(crate) fn table_of(object: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MANIFEST, Place, cut, on_table, parse, print};
+    use super::{MANIFEST, Place, on_table, parse, print, split_line};
 
     #[test]
     fn the_committed_manifest_is_sorted_and_every_line_is_read() {
@@ -201,9 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_cut_outside_quotes() {
+    fn a_line_is_split_outside_quotes() {
         assert_eq!(
-            cut("policy \"Users: own\" on public.users: for select"),
+            split_line("policy \"Users: own\" on public.users: for select"),
             Some(("policy \"Users: own\" on public.users", "for select"))
         );
         assert_eq!(on_table("policy \"a on b\" on public.users"), Some(("\"a on b\"", "public.users")));
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_stand_in_has_its_own_lines() {
+    fn lines_of_the_stand_in_apply_only_to_a_stand_in() {
         let platform = Place::default();
         for (object, applies) in [
             ("table auth.users", false),

@@ -1,4 +1,4 @@
-//! What must hold before anything is changed, and the messages for when it does not.
+//! Checks that must pass before anything is changed, and the messages if they do not.
 
 use sea_orm_migration::{MigratorTrait, prelude::*, sea_orm::FromQueryResult};
 
@@ -6,24 +6,24 @@ use crate::{
     Migrator,
     check::State,
     manifest::{self, Lines},
-    query::{self, ask, list, one},
+    query::{self, fetch_bool, fetch_names, fetch_one},
     record,
 };
 
-/// Why a command changed nothing: one sentence with the cause and the remedy.
+/// The reason why a command changed nothing: one sentence with the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PreflightError {
-    /// A server before 15.
+    /// The server is older than version 15.
     #[error("PostgreSQL {found} is too old: upgrade the server to version 15 or newer.")]
     ServerTooOld {
-        /// Version of the server.
+        /// The server's version.
         found: String,
     },
-    /// A standby, which accepts no writes.
+    /// The server is a standby, which accepts no writes.
     #[error("This server is a read-only standby: give the address of the primary.")]
     Standby,
-    /// Privileges that the role lacks.
+    /// The role lacks privileges.
     #[error(
         "Role \"{role}\" lacks {}: grant what is missing, or connect as a role that has it.",
         missing.join(" and ")
@@ -31,20 +31,20 @@ pub enum PreflightError {
     MissingPrivileges {
         /// The role that migrates.
         role: String,
-        /// Each privilege, as PostgreSQL calls it, and on what.
+        /// Each privilege and its object.
         missing: Vec<String>,
     },
-    /// Objects with our names that these migrations did not make, or whose record was lost.
+    /// Objects with the schema's names exist that these migrations did not create, or whose record was lost.
     #[error(
         "The database already has {}, and no record that these migrations made it: use another database, or rename or \
          drop what is there.",
         found.join(", ")
     )]
     NameCollision {
-        /// Each object, qualified.
+        /// The qualified name of each object.
         found: Vec<String>,
     },
-    /// Names that missing objects of ours need, and others have.
+    /// Other objects have the names of missing ones.
     #[error(
         "{} is missing and cannot be created, because its name is taken by {}: rename or drop that, and run up again; nothing was \
          changed.",
@@ -52,38 +52,38 @@ pub enum PreflightError {
         found.join(", ")
     )]
     NameTaken {
-        /// Each object of ours that is missing.
+        /// Each missing object.
         wanted: Vec<String>,
-        /// Each object that has its name, as PostgreSQL describes it.
+        /// Each object that has such a name, as PostgreSQL describes it.
         found: Vec<String>,
     },
-    /// Tables or columns that were renamed crosswise.
+    /// Tables or columns have each other's names.
     #[error(
-        "Names were mixed up: {}. Give each its own name back by hand (ALTER TABLE ... RENAME), and run up again; nothing was \
+        "Names were mixed up: {}. Restore each name by hand (ALTER TABLE ... RENAME), and run up again; nothing was \
          changed.",
         found.join("; ")
     )]
     MixedUp {
-        /// Each object, and what it is by its comment.
+        /// Each object, and what it is according to its comment.
         found: Vec<String>,
     },
-    /// Missing tables that seem to be in another schema.
+    /// Missing tables seem to be in another schema.
     #[error(
-        "Tables of ours seem to have been moved: {}. Move them back (ALTER TABLE ... SET SCHEMA), or, if they are copies, drop \
-         their comments, and run up again; nothing was changed.",
+        "Tables of the schema seem to have been moved: {}. Move them back (ALTER TABLE ... SET SCHEMA), or, if they are \
+         copies, drop their comments, and run up again; nothing was changed.",
         found.join(", ")
     )]
     MovedAway {
         /// Each table, as PostgreSQL describes it.
         found: Vec<String>,
     },
-    /// `sparc_migrations` is not the list of migrations any more.
+    /// `sparc_migrations` is no longer the list of migrations.
     #[error(
         "public.sparc_migrations is not the list of applied migrations (columns version and applied_at, one row for each \
-         migration): run up, which makes it again, and then this command; nothing was changed."
+         migration): run up, which creates it again, and then this command; nothing was changed."
     )]
     BrokenList,
-    /// Migrations of a newer version of this program.
+    /// The database has migrations of a newer version of this program.
     #[error(
         "The database was migrated by {database} of this program, with {}, which version {} does not know: run \
          {database}, or give the address of another database.",
@@ -91,12 +91,12 @@ pub enum PreflightError {
         env!("CARGO_PKG_VERSION")
     )]
     UnknownMigrations {
-        /// Each name that is not in this program.
+        /// The name of each migration that this program does not have.
         found: Vec<String>,
         /// The version that the database records.
         database: String,
     },
-    /// The schema of a newer version of this program, which this one would downgrade.
+    /// The schema is that of a newer version of this program, and this one would downgrade it.
     #[error(
         "The database was migrated by version {database} of this program, and differs from version {}: run version \
          {database} or newer; nothing was changed.",
@@ -106,13 +106,13 @@ pub enum PreflightError {
         /// The version that the database records.
         database: String,
     },
-    /// A schema `auth` that is not the platform's.
+    /// A schema `auth` exists that is not the platform's.
     #[error("Schema \"auth\" exists without {missing}: use a Supabase database, or one without a schema \"auth\".")]
     IncompleteAuthSchema {
-        /// What the platform has and this database has not.
+        /// What the platform has and this database lacks.
         missing: String,
     },
-    /// Objects of ours that another role owns.
+    /// Another role owns objects of the schema.
     #[error(
         "Role \"{role}\" is not a member of the role that owns {}: connect as their owner, or let an administrator make \
          \"{role}\" the owner (ALTER ... OWNER TO).",
@@ -124,7 +124,7 @@ pub enum PreflightError {
         /// Each object, with its owner.
         found: Vec<String>,
     },
-    /// An operator's objects that would be dropped together with ours.
+    /// An operator's objects would be dropped together with the schema's.
     #[error(
         "These objects are not part of the schema and depend on what would be dropped: {}. Drop or change them first; \
          nothing was changed.",
@@ -134,44 +134,44 @@ pub enum PreflightError {
         /// Each object, as PostgreSQL describes it.
         found: Vec<String>,
     },
-    /// A lock that others hold.
+    /// Another database session holds a lock.
     #[error(
         "Another database session holds a lock that this command needs ({holders}): end its transaction, and run the command \
          again; nothing was changed."
     )]
     Locked {
-        /// Each session, and the table.
+        /// Each process, with the locked table.
         holders: String,
     },
-    /// Differences that `up` cannot repair.
+    /// There are differences that `up` cannot repair.
     #[error("up cannot repair this: {}. Correct it by hand, and run up again; nothing was changed.", found.join("; "))]
     NotRepairable {
         /// Each difference.
         found: Vec<String>,
     },
-    /// A repair that the database refuses.
+    /// The database rejected a repair.
     #[error(
-        "up cannot repair {object}, because the database refuses it ({reason}): correct that by hand, and run up again; nothing was \
-         changed."
+        "up cannot repair {object}, because the database rejects it ({reason}): correct that by hand, and run up again; \
+         nothing was changed."
     )]
     RepairRefused {
         /// The object.
         object: String,
-        /// What the database said.
+        /// The database's message.
         reason: String,
     },
-    /// A column was dropped, and its values with it.
+    /// A column was dropped together with its values.
     #[error(
-        "{object} is missing, and with it the values of {rows} rows, which may not be NULL: restore them from a backup, or add \
-         the column with its values by hand, and run up again; nothing was changed."
+        "{object} is missing, and with it the values of {rows} rows, which must not be NULL: restore them from a backup, or \
+         add the column with its values by hand, and run up again; nothing was changed."
     )]
     ValuesLost {
         /// The column.
         object: String,
-        /// How many rows the table has.
+        /// The number of rows of the table.
         rows: i64,
     },
-    /// Rows that a missing constraint or unique index does not permit.
+    /// Rows violate a missing constraint or unique index.
     #[error(
         "{object} cannot be created again, because rows of {table} violate it: {rows}. Correct those rows, and run up again; \
          nothing was changed."
@@ -181,7 +181,7 @@ pub enum PreflightError {
         object: String,
         /// Its table.
         table: String,
-        /// Their number, and the keys of the first of them.
+        /// The number of these rows, and the keys of the first five.
         rows: String,
     },
 }
@@ -192,10 +192,11 @@ impl From<PreflightError> for DbErr {
     }
 }
 
-/// Whether the current role reads every row of the table: not where there is none, nor through row security. Asks the
-/// catalog alone, because a role without the schema may not even name the table.
+/// Returns whether the current role can read every row of the table: `false` if the table does not exist, or if
+/// row-level security applies. It reads only the catalog, because a role without USAGE on the schema may not even name
+/// the table.
 pub(crate) async fn can_read<C: ConnectionTrait>(db: &C, schema: &str, table: &str) -> Result<bool, DbErr> {
-    ask(
+    fetch_bool(
         db,
         &format!(
             "SELECT EXISTS (
@@ -215,9 +216,9 @@ pub(crate) async fn can_read<C: ConnectionTrait>(db: &C, schema: &str, table: &s
     .await
 }
 
-/// Whether anything was ever applied here.
+/// Returns whether any migration was ever applied to this database.
 pub(crate) async fn has_record<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr> {
-    ask(
+    fetch_bool(
         db,
         "SELECT EXISTS (
            SELECT
@@ -229,7 +230,7 @@ pub(crate) async fn has_record<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr
     .await
 }
 
-/// This program knows every migration that is applied.
+/// Checks that this program knows every applied migration.
 pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(), PreflightError> {
     let known = record::known();
     let found: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
@@ -242,7 +243,7 @@ pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(
     Err(PreflightError::UnknownMigrations { found, database })
 }
 
-/// No newer version of this program migrated the database.
+/// Checks that no newer version of this program has migrated the database.
 pub(crate) fn check_not_newer(state: &State) -> Result<(), PreflightError> {
     let numbers = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
     match &state.record.version {
@@ -253,9 +254,9 @@ pub(crate) fn check_not_newer(state: &State) -> Result<(), PreflightError> {
     }
 }
 
-/// The server and the role permit the changes that are to be made.
+/// Checks that the server and the role permit the changes.
 pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
-    let server: Server = one(
+    let server: Server = fetch_one(
         db,
         "SELECT
            current_setting('server_version_num')::integer AS number,
@@ -272,7 +273,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         return Err(PreflightError::Standby.into());
     }
     let Some(applied) = &state.applied else {
-        let missing = vec!["SELECT on table public.sparc_migrations, past its row security".to_owned()];
+        let missing = vec!["SELECT on table public.sparc_migrations (not restricted by row-level security)".to_owned()];
         return Err(PreflightError::MissingPrivileges { role: server.role, missing }.into());
     };
     if applied.is_empty() {
@@ -283,7 +284,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         check_names_are_free(state)?;
     }
     if !server.superuser {
-        let missing = list(db, include_str!("../sql/missing_privileges.sql")).await?;
+        let missing = fetch_names(db, include_str!("../sql/missing_privileges.sql")).await?;
         if !missing.is_empty() {
             return Err(PreflightError::MissingPrivileges { role: server.role, missing }.into());
         }
@@ -291,7 +292,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     check_owner(db, state, server.role).await
 }
 
-/// No missing table is in a schema that is not looked at, under its comment.
+/// Checks that no missing table is in another schema, where it would be recognized by its comment.
 pub(crate) async fn check_not_elsewhere<C: ConnectionTrait>(
     db: &C,
     state: &State,
@@ -306,7 +307,7 @@ pub(crate) async fn check_not_elsewhere<C: ConnectionTrait>(
     if comments.is_empty() {
         return Ok(());
     }
-    let found = list(
+    let found = fetch_names(
         db,
         &format!(
             "SELECT pg_describe_object('pg_class'::regclass, pg_class.oid, 0) AS name
@@ -323,7 +324,7 @@ pub(crate) async fn check_not_elsewhere<C: ConnectionTrait>(
     if found.is_empty() { Ok(()) } else { Err(PreflightError::MovedAway { found }.into()) }
 }
 
-/// No other object has the name of one that is to be made again.
+/// Checks that no other object has the name of one that is to be created.
 pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
     db: &C,
     state: &State,
@@ -349,7 +350,7 @@ pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
     for (catalog, schema, name, objects) in
         [("pg_class", "relnamespace", "relname", relations), ("pg_type", "typnamespace", "typname", types)]
     {
-        // The two are called types by PostgreSQL: say what kind the other is.
+        // PostgreSQL describes types and domains alike as types, so the message adds the kind.
         let note = if catalog == "pg_type" {
             " || CASE typtype WHEN 'd' THEN ' (a domain)' WHEN 'c' THEN ' (the rows of a relation)' ELSE '' END"
         } else {
@@ -363,7 +364,7 @@ pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
             name: String,
             description: String,
         }
-        let taken: Vec<Taken> = query::all(
+        let taken: Vec<Taken> = query::fetch_all(
             db,
             &format!(
                 "SELECT format('%I.%I', nspname, {name}) AS name, pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){note} AS description
@@ -384,13 +385,13 @@ pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
     if found.is_empty() { Ok(()) } else { Err(PreflightError::NameTaken { wanted, found }.into()) }
 }
 
-/// The qualified name of an index, or of a constraint's: it is in the schema of its table.
+/// Returns the qualified name of an index or of a constraint's index. It is in the schema of its table.
 fn index_name(object: &str) -> Option<String> {
     let (name, table) = manifest::on_table(object)?;
     Some(format!("{}.{name}", table.split_once('.')?.0))
 }
 
-/// The list of migrations is as SeaORM keeps it.
+/// Checks that the list of migrations has the form that SeaORM expects.
 pub(crate) fn check_list(state: &State) -> Result<(), PreflightError> {
     let found = state.found();
     let is_there = |object: &String| {
@@ -411,7 +412,7 @@ pub(crate) fn check_list(state: &State) -> Result<(), PreflightError> {
 }
 
 async fn check_platform<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
-    let missing = list(
+    let missing = fetch_names(
         db,
         "SELECT name
          FROM (
@@ -437,16 +438,16 @@ async fn check_platform<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
     }
 }
 
-/// Tables, views, types and functions of our names are not there before we make them.
+/// Checks that no tables, views, types or functions with the schema's names exist before it is created.
 fn check_names_are_free(state: &State) -> Result<(), PreflightError> {
     let names = |lines: Vec<&str>| -> Vec<String> {
         let is_top =
             |object: &&str| matches!(manifest::kind(object), "table" | "view" | "type" | "domain" | "function");
-        // The record itself is there when the first of the migrations is applied.
+        // The record itself is created before the first migration.
         lines.into_iter().filter(is_top).filter(|object| !object.contains(".sparc_")).map(without_arguments).collect()
     };
-    let carried: Lines = manifest::carried();
-    let ours = names(carried.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
+    let committed: Lines = manifest::committed();
+    let ours = names(committed.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
     let mut found = names(state.found.iter().map(|found| found.object.as_str()).collect());
     found.retain(|name| ours.contains(name));
     if found.is_empty() { Ok(()) } else { Err(PreflightError::NameCollision { found }) }
@@ -456,7 +457,7 @@ fn without_arguments(object: &str) -> String {
     object.split('(').next().unwrap_or_default().to_owned()
 }
 
-/// The role may alter every object of ours.
+/// Checks that the role may alter every object of the schema.
 async fn check_owner<C: ConnectionTrait>(db: &C, state: &State, role: String) -> Result<(), DbErr> {
     let mut queries = Vec::new();
     for (class, owner) in [("pg_class", "relowner"), ("pg_proc", "proowner"), ("pg_type", "typowner")] {
@@ -479,7 +480,7 @@ async fn check_owner<C: ConnectionTrait>(db: &C, state: &State, role: String) ->
     if queries.is_empty() {
         return Ok(());
     }
-    let found = list(db, &(queries.join(" UNION ALL ") + " ORDER BY 1")).await?;
+    let found = fetch_names(db, &(queries.join(" UNION ALL ") + " ORDER BY 1")).await?;
     if found.is_empty() { Ok(()) } else { Err(PreflightError::OtherOwner { role, found }.into()) }
 }
 

@@ -1,4 +1,4 @@
-//! Questions to the catalog.
+//! Catalog queries.
 
 use sea_orm_migration::{
     prelude::*,
@@ -15,35 +15,35 @@ struct Name {
     name: String,
 }
 
-/// The one column `answer` of the one row.
-pub(crate) async fn ask<C: ConnectionTrait>(db: &C, sql: &str) -> Result<bool, DbErr> {
-    Ok(one::<C, Answer>(db, sql).await?.answer)
+/// Returns the column `answer` of the only row.
+pub(crate) async fn fetch_bool<C: ConnectionTrait>(db: &C, sql: &str) -> Result<bool, DbErr> {
+    Ok(fetch_one::<C, Answer>(db, sql).await?.answer)
 }
 
-/// The one row.
-pub(crate) async fn one<C: ConnectionTrait, T: FromQueryResult>(db: &C, sql: &str) -> Result<T, DbErr> {
+/// Returns the only row.
+pub(crate) async fn fetch_one<C: ConnectionTrait, T: FromQueryResult>(db: &C, sql: &str) -> Result<T, DbErr> {
     T::find_by_statement(Statement::from_string(DbBackend::Postgres, sql))
         .one(db)
         .await?
-        .ok_or_else(|| DbErr::RecordNotFound("a catalog query gave no row".to_owned()))
+        .ok_or_else(|| DbErr::RecordNotFound("a catalog query returned no row".to_owned()))
 }
 
-/// Every row.
-pub(crate) async fn all<C: ConnectionTrait, T: FromQueryResult>(db: &C, sql: &str) -> Result<Vec<T>, DbErr> {
+/// Returns all rows.
+pub(crate) async fn fetch_all<C: ConnectionTrait, T: FromQueryResult>(db: &C, sql: &str) -> Result<Vec<T>, DbErr> {
     T::find_by_statement(Statement::from_string(DbBackend::Postgres, sql)).all(db).await
 }
 
-/// The column `name` of each row.
-pub(crate) async fn list<C: ConnectionTrait>(db: &C, sql: &str) -> Result<Vec<String>, DbErr> {
-    Ok(all::<C, Name>(db, sql).await?.into_iter().map(|row| row.name).collect())
+/// Returns the column `name` of each row.
+pub(crate) async fn fetch_names<C: ConnectionTrait>(db: &C, sql: &str) -> Result<Vec<String>, DbErr> {
+    Ok(fetch_all::<C, Name>(db, sql).await?.into_iter().map(|row| row.name).collect())
 }
 
-/// A text as SQL writes it.
+/// Returns the text as an SQL literal.
 pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Texts in a list, as SQL writes it; never empty.
+/// Returns the texts as a list of SQL literals, which is never empty.
 pub(crate) fn literals<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     let texts: Vec<String> = texts.into_iter().map(literal).collect();
     if texts.is_empty() { "NULL".to_owned() } else { texts.join(", ") }

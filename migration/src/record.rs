@@ -1,5 +1,5 @@
-//! What the program remembers of a database, in `private.sparc_record` and `public.sparc_migrations`. Both are read with care: an
-//! operator may have changed them by hand, and then `check` says so.
+//! The program's record of a database, in `private.sparc_record` and `public.sparc_migrations`. Both are read
+//! defensively: an operator may have changed them by hand, and `check` must then report that.
 
 use std::collections::BTreeSet;
 
@@ -11,20 +11,20 @@ use sea_orm_migration::{
 
 use crate::{Migrator, manifest, preflight, query, script};
 
-/// What the program remembers.
+/// The program's record.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
     /// Whether the role may read it.
     pub(crate) is_readable: bool,
-    /// Version of the program that migrated last.
+    /// Version of the program that last migrated the database.
     pub(crate) version: Option<String>,
-    /// Objects that it made, which a later version may drop.
+    /// Objects that it created, which a later version may drop.
     pub(crate) objects: BTreeSet<String>,
-    /// Schemas that it made, which `down` drops.
+    /// Schemas that it created, which `down` drops.
     pub(crate) schemas: BTreeSet<String>,
     /// Migrations that it applied.
     pub(crate) migrations: Vec<String>,
-    /// Whether the jobs were scheduled once.
+    /// Whether the jobs have been scheduled once.
     pub(crate) has_jobs: bool,
 }
 
@@ -40,10 +40,10 @@ impl Record {
             return Ok(Self::default());
         }
         let mut record = Self { is_readable: true, ..Self::default() };
-        // As JSON: a column that is gone is no error.
+        // As JSON, so that a missing column is not an error.
         let rows = "SELECT to_jsonb(row) ->> 'name' AS name, to_jsonb(row) ->> 'value' AS value
                     FROM private.sparc_record AS row";
-        for row in query::all::<_, Row>(db, rows).await? {
+        for row in query::fetch_all::<_, Row>(db, rows).await? {
             let (Some(name), Some(value)) = (row.name, row.value) else { continue };
             match name.as_str() {
                 "version" => record.version = Some(value),
@@ -58,15 +58,15 @@ impl Record {
     }
 }
 
-/// The list of applied migrations, as the database has it.
+/// The list of applied migrations in the database.
 pub(crate) enum Applied {
     /// The role may not read it.
     Unreadable,
-    /// Each version that is listed.
+    /// Each listed version.
     Listed(Vec<String>),
 }
 
-/// Reads `public.sparc_migrations`; empty where there is none, or where it has no such column.
+/// Reads `public.sparc_migrations`. The list is empty if the table or its column does not exist.
 pub(crate) async fn applied<C: ConnectionTrait>(db: &C) -> Result<Applied, DbErr> {
     if !preflight::has_record(db).await? {
         return Ok(Applied::Listed(Vec::new()));
@@ -77,22 +77,22 @@ pub(crate) async fn applied<C: ConnectionTrait>(db: &C) -> Result<Applied, DbErr
     let rows = "SELECT btrim(to_jsonb(row) ->> 'version') AS name, NULL::text AS value
                 FROM public.sparc_migrations AS row
                 ORDER BY 1";
-    let rows: Vec<Row> = query::all(db, rows).await?;
+    let rows: Vec<Row> = query::fetch_all(db, rows).await?;
     Ok(Applied::Listed(rows.into_iter().filter_map(|row| row.name).collect()))
 }
 
-/// Names of this program's migrations, in their order.
+/// Returns the names of this program's migrations, in order.
 pub(crate) fn known() -> Vec<String> {
     Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }
 
-/// What the service reads when it connects: which schema this is.
+/// Returns the comment that the service reads when it connects, to know the schema's version.
 pub(crate) fn schema_comment() -> String {
     format!("Applied migrations of the SPARC schema {}", script::SCHEMA_VERSION)
 }
 
-/// SQL that remembers what was made.
-pub(crate) fn remember() -> Vec<String> {
+/// Returns the SQL that records what was created.
+pub(crate) fn record_sql() -> Vec<String> {
     let lines = |texts: Vec<String>| query::literal(&texts.join("\n"));
     vec![
         format!(
@@ -121,12 +121,12 @@ ON CONFLICT (name) DO NOTHING"
     ]
 }
 
-/// SQL for a schema that is only applied in part: nothing is to be taken for complete.
-pub(crate) const FORGET: &str = "DELETE FROM private.sparc_record WHERE name = 'migrations';
+/// SQL for a partly applied schema, which must not be taken for a complete one.
+pub(crate) const FORGET_MIGRATIONS: &str = "DELETE FROM private.sparc_record WHERE name = 'migrations';
 COMMENT ON TABLE public.sparc_migrations IS NULL";
 
-/// What a later version may drop when it no longer has it.
+/// Returns the objects that a later version may drop if it no longer has them.
 pub(crate) fn objects() -> Vec<String> {
     let is_rule = |object: &String| matches!(manifest::kind(object), "function" | "trigger" | "policy" | "view");
-    manifest::carried().into_keys().filter(is_rule).collect()
+    manifest::committed().into_keys().filter(is_rule).collect()
 }

@@ -1,28 +1,29 @@
-//! Objects of ours that somebody renamed: they are given their name back, instead of an empty one being made beside them.
+//! Finds renamed objects of the schema, whose names are restored. Otherwise an empty object would be created next to
+//! the renamed one.
 //!
-//! A table or column is known by its comment, which goes with it; everything else by a definition that nothing else of its kind
-//! has. Where two objects could be meant, nothing is renamed.
+//! A table or column is recognized by its comment, which a rename keeps; any other object by a definition that is
+//! unique among its kind. If two objects are possible, nothing is renamed.
 
 use crate::{
     check::State,
     manifest::{self, Found},
 };
 
-/// An object that is there under another name.
+/// An object that exists under another name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rename {
-    /// As the manifest names it.
+    /// The name in the manifest.
     pub(crate) object: String,
-    /// As the database names it.
+    /// The name in the database.
     pub(crate) now: String,
-    /// Gives it its name back.
+    /// The statement that restores the name.
     pub(crate) sql: String,
 }
 
-/// Every object of ours that was renamed, as far as that is certain.
+/// Returns every renamed object of the schema that can be identified with certainty.
 pub(crate) fn find(state: &State) -> Vec<Rename> {
-    // Nothing is certain then, and the repair says so.
-    if !mixed_up(state).is_empty() {
+    // Then nothing is certain. The repair reports it.
+    if !swapped_names(state).is_empty() {
         return Vec::new();
     }
     let found = state.found();
@@ -39,14 +40,14 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
             _ => Vec::new(),
         };
         let [candidate] = candidates[..] else { continue };
-        // Something else has the name meanwhile, and is named by what checks that.
+        // Another object has the name now. The preflight checks report it.
         let name = object.split_once(' ').map(|(_, name)| name);
         if matches!(manifest::kind(object), "table" | "sequence" | "type")
             && found.keys().any(|other| other.split_once(' ').map(|(_, name)| name) == name)
         {
             continue;
         }
-        // Two missing objects that look alike: either could be it.
+        // If two missing objects have the same definition, it could be either.
         let is_unique = state
             .expected
             .iter()
@@ -63,9 +64,9 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
     renames
 }
 
-/// Tables and columns that bear the name of one of ours and the comment of another, which is missing: to repair them as what they are
-/// called would mix up their rows.
-pub(crate) fn mixed_up(state: &State) -> Vec<String> {
+/// Finds tables and columns that have the name of one object of the schema and the comment of another, which is
+/// missing. To repair them according to their names would mix up their rows.
+pub(crate) fn swapped_names(state: &State) -> Vec<String> {
     let found = state.found();
     let mut mixed = Vec::new();
     for (object, comment) in &state.expected {
@@ -77,12 +78,12 @@ pub(crate) fn mixed_up(state: &State) -> Vec<String> {
                 && (manifest::kind(named) == "table" || manifest::table_of(other) == manifest::table_of(named));
             (is_like && *comment == there.definition && !found.contains_key(other)).then_some(other)
         });
-        mixed.extend(other.map(|other| format!("{named} is {other}, by its comment, which is missing")));
+        mixed.extend(other.map(|other| format!("{named} is {other} according to its comment, and {other} is missing")));
     }
     mixed
 }
 
-/// Objects of the kind, not ours by name, that bear the comment of the missing one.
+/// Returns objects of that kind with an unknown name and the comment of the missing one.
 fn by_comment<'a>(state: &'a State, object: &str, is_candidate: impl Fn(&str) -> bool) -> Vec<&'a Found> {
     let Some(comment) = state.expected.get(&format!("comment on {object}")) else { return Vec::new() };
     let kind = manifest::kind(object);
@@ -98,10 +99,10 @@ fn by_comment<'a>(state: &'a State, object: &str, is_candidate: impl Fn(&str) ->
         .collect()
 }
 
-/// Objects of the kind and in the same place, not ours by name, with the definition of the missing one.
+/// Returns objects of that kind and place with an unknown name and the definition of the missing one.
 fn by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a Found> {
     let definition = &state.expected[object];
-    // Of constraints only a primary key stands in the way of another.
+    // Of the constraints, only an existing primary key prevents another from being created.
     if manifest::kind(object) == "constraint" && !definition.starts_with("PRIMARY KEY") {
         return Vec::new();
     }
@@ -114,7 +115,7 @@ fn by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a Found> {
         .collect()
 }
 
-/// All of an object's name but the part that a rename changes.
+/// Returns the parts of an object's name that a rename does not change.
 fn place(object: &str) -> (&str, &str, &str) {
     let kind = manifest::kind(object);
     let (_, name) = object.split_once(' ').unwrap_or_default();
@@ -125,7 +126,7 @@ fn place(object: &str) -> (&str, &str, &str) {
     (kind, qualified.split_once('.').map_or("", |(schema, _)| schema), arguments)
 }
 
-/// Whether the two differ in the schema alone.
+/// Whether the two names differ only in the schema.
 fn is_moved(found: &str, object: &str) -> bool {
     let bare = |object: &str| {
         let (_, name) = object.split_once(' ')?;
@@ -152,7 +153,7 @@ fn statement(object: &str, now: &str) -> Option<String> {
     let bare = name.split('(').next()?.rsplit_once('.')?.1;
     let (schema, _) = current.split('(').next()?.split_once('.')?;
     if !name.starts_with(&format!("{schema}.")) {
-        // Back into its schema first; its name is seen to after that.
+        // First back into its schema; the next round restores the name.
         let target = name.split_once('.')?.0;
         return Some(format!("ALTER {kind} {current} SET SCHEMA {target}"));
     }

@@ -1,17 +1,18 @@
-//! Which rows stand in the way of a constraint or a unique index: their number and the keys of the first, never their values.
+//! Finds the rows that violate a constraint or a unique index: their number and the keys of the first five, never other
+//! values.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
 use crate::{PreflightError, query, repair::About};
 
 #[derive(FromQueryResult)]
-struct InTheWay {
+struct ViolatingRows {
     number: i64,
     keys: Option<String>,
 }
 
-/// The refusal that names the rows; none if no row is in the way.
-pub(crate) async fn in_the_way<C: ConnectionTrait>(db: &C, about: &About) -> Result<Option<PreflightError>, DbErr> {
+/// Returns the error that names the rows. `None` if no row violates the definition.
+pub(crate) async fn violations<C: ConnectionTrait>(db: &C, about: &About) -> Result<Option<PreflightError>, DbErr> {
     let Some(table) = &about.table else { return Ok(None) };
     if about.object.starts_with("column ") && !about.definition.starts_with("NOT NULL ") {
         return values_lost(db, about, table).await;
@@ -26,7 +27,7 @@ pub(crate) async fn in_the_way<C: ConnectionTrait>(db: &C, about: &About) -> Res
            WHERE {condition}
          ) AS broken"
     );
-    let rows: InTheWay = query::one(db, &sql).await?;
+    let rows: ViolatingRows = query::fetch_one(db, &sql).await?;
     if rows.number == 0 {
         return Ok(None);
     }
@@ -38,19 +39,20 @@ pub(crate) async fn in_the_way<C: ConnectionTrait>(db: &C, about: &About) -> Res
     }))
 }
 
-/// A column that must have a value is added to rows that have none.
+/// Returns the error for adding a NOT NULL column without a default to existing rows.
 async fn values_lost<C: ConnectionTrait>(db: &C, about: &About, table: &str) -> Result<Option<PreflightError>, DbErr> {
     let must_have_one = about.definition.contains(" not null") && !about.definition.contains(" default ");
     if !must_have_one {
         return Ok(None);
     }
-    let rows: InTheWay = query::one(db, &format!("SELECT count(*) AS number, NULL::text AS keys FROM {table}")).await?;
+    let rows: ViolatingRows =
+        query::fetch_one(db, &format!("SELECT count(*) AS number, NULL::text AS keys FROM {table}")).await?;
     Ok(Some(PreflightError::ValuesLost { object: about.object.clone(), rows: rows.number }))
 }
 
-/// The primary key of a row as text, else its place.
+/// Returns the expression for a row's primary key as text, or for its ctid if there is none.
 async fn key<C: ConnectionTrait>(db: &C, table: &str) -> Result<String, DbErr> {
-    let columns = query::list(
+    let columns = query::fetch_names(
         db,
         &format!(
             "SELECT format('row.%I', attname) AS name
@@ -65,7 +67,7 @@ async fn key<C: ConnectionTrait>(db: &C, table: &str) -> Result<String, DbErr> {
     Ok(if columns.is_empty() { "row.ctid::text".to_owned() } else { format!("concat_ws('/', {})", columns.join(", ")) })
 }
 
-/// What holds of a row that the definition does not permit; the row is called `row`.
+/// Returns the condition for a row, called `row`, that violates the definition.
 fn condition(table: &str, definition: &str) -> Option<String> {
     if let Some(column) = definition.strip_prefix("NOT NULL ") {
         return Some(format!("row.{column} IS NULL"));

@@ -1,4 +1,4 @@
-//! Functions, triggers, policies, views and privileges: the files under `sql/`, which are the only copy.
+//! Functions, triggers, policies, views and privileges, from the files under `sql/`, which are the only copy.
 
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
 
@@ -7,7 +7,7 @@ use crate::{
     tables,
 };
 
-/// Functions and triggers, one file per table after the shared ones; then policies and grants.
+/// Functions and triggers, one file per table after the shared ones, then policies and grants.
 const FILES: [&str; 28] = [
     include_str!("../sql/triggers/shared.sql"),
     include_str!("../sql/triggers/users.sql"),
@@ -42,13 +42,13 @@ const FILES: [&str; 28] = [
 /// Adds four tables to the platform's publication, once; afterwards membership is the operator's choice.
 pub(crate) const PUBLICATION: &str = include_str!("../sql/publication/up.sql");
 
-/// Schedules the jobs where `pg_cron` is installed, once; afterwards the schedules are the operator's choice.
+/// Schedules the jobs if `pg_cron` is installed, once; afterwards the schedules are the operator's choice.
 pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
 
 /// Backfills profiles of accounts that existed before the schema, or that signed up while a trigger was missing.
 pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
-/// A gate for each account, where the table of gates is new.
+/// Creates a gate for each account after the table of gates was created.
 pub(crate) const GATES_OF_ACCOUNTS: &str = "INSERT INTO private.account_gates (account_id, is_open)
 SELECT id, closed_at IS NULL
 FROM public.users
@@ -56,18 +56,19 @@ ON CONFLICT DO NOTHING";
 
 const API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
-/// Every statement of these files, in order of dependency: functions that check constraints call come first.
+/// Returns every statement of these files in the order of their dependencies: functions that check constraints call
+/// come first.
 pub(crate) fn statements() -> Vec<Statement> {
     [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULTS].into_iter().chain(FILES).flat_map(parse).collect()
 }
 
-/// Every statement that makes the stand-in for the platform's `auth`, besides its table.
+/// Returns the statements that create the stand-in for the platform's `auth`, except its table.
 pub(crate) fn stand_in() -> Vec<Statement> {
     parse(include_str!("../sql/platform/auth.sql"))
 }
 
-/// SQL that sets every counter right as the owner of the tables: triggers are off meanwhile, which otherwise a superuser alone can say
-/// of a session.
+/// Returns the SQL that corrects every counter, as the owner of the tables. It disables triggers one by one, because
+/// only a superuser can disable them for a session.
 pub(crate) fn recount() -> String {
     let counting = crate::RECOUNT.replace("SET LOCAL session_replication_role = replica;", "");
     format!(
@@ -96,38 +97,39 @@ $do$"
     )
 }
 
-/// Each job's name and command, as the file that schedules them says.
+/// Returns each job's name and command, from the file that schedules them.
 pub(crate) fn jobs() -> Vec<(String, String)> {
     JOBS.match_indices("cron.schedule(")
         .filter_map(|(at, call)| {
             let mut texts = JOBS[at + call.len()..].split('\'');
-            // 'name', 'schedule', 'command': every second piece is a text.
+            // 'name', 'schedule', 'command': every second piece is a literal.
             Some((texts.nth(1)?.to_owned(), texts.nth(3)?.to_owned()))
         })
         .collect()
 }
 
-/// SQL that creates or replaces everything, revokes all privileges on it, and then grants what the files say.
+/// Returns the SQL that creates or replaces everything, revokes all privileges on it, and grants those of the files.
 pub(crate) fn install() -> Vec<String> {
-    let (privileges, made): (Vec<Statement>, Vec<Statement>) =
+    let (privileges, created): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);
     let mut sql = Vec::new();
-    for statement in &made {
+    for statement in &created {
         if let Target::Policy(name, table) = &statement.target {
             sql.push(format!("DROP POLICY IF EXISTS \"{}\" ON {table}", name.replace('"', "\"\"")));
         }
         sql.push(statement.sql.to_owned());
     }
-    sql.push(revoke_defaults(&made));
+    sql.push(revoke_defaults(&created));
     sql.extend(privileges.into_iter().map(|statement| statement.sql.to_owned()));
     sql
 }
 
-/// Revokes what default privileges give PUBLIC or the API's roles on every new function and view.
-pub(crate) fn revoke_defaults(made: &[Statement]) -> String {
+/// Returns the SQL that revokes what default privileges grant to PUBLIC or the API roles on every new function and
+/// view.
+pub(crate) fn revoke_defaults(created: &[Statement]) -> String {
     let mut functions = Vec::new();
     let mut sql = String::new();
-    for statement in made {
+    for statement in created {
         match &statement.target {
             Target::Function(name) => functions.push(format!("'{name}'")),
             Target::View(name) => sql.push_str(&format!("REVOKE ALL ON {name} FROM {API_ROLES};\n")),
@@ -156,7 +158,7 @@ $$",
     )
 }
 
-/// Unschedules the jobs.
+/// Returns the SQL that unschedules the jobs.
 pub(crate) fn unschedule() -> String {
     let names: Vec<String> = jobs().into_iter().map(|(name, _)| format!("'{name}'")).collect();
     format!(
@@ -174,7 +176,7 @@ $$",
     )
 }
 
-/// Runs one statement after the other.
+/// Runs the statements one after the other.
 pub(crate) async fn execute_all<C: ConnectionTrait>(db: &C, statements: &[String]) -> Result<(), DbErr> {
     for sql in statements {
         db.execute_unprepared(sql).await?;
@@ -188,7 +190,7 @@ mod tests {
     use crate::statements::Target;
 
     #[test]
-    fn every_file_of_rules_is_read() {
+    fn every_file_of_rules_is_included() {
         let count: usize = ["triggers", "policies"]
             .iter()
             .map(|folder| {
@@ -200,15 +202,16 @@ mod tests {
     }
 
     #[test]
-    fn every_job_of_the_file_is_known() {
+    fn every_job_of_the_file_is_found() {
         let jobs = jobs();
         assert!(jobs.iter().any(|(name, command)| name == "archive-sessions" && command.contains("archive_sessions")));
         assert_eq!(jobs.len(), super::JOBS.matches("cron.schedule(").count());
     }
 
-    /// A block may make triggers and policies; functions and views are found by the statement that makes them.
+    /// A DO block may create triggers and policies, but functions and views are found by the statement that creates
+    /// them.
     #[test]
-    fn functions_are_made_by_plain_statements() {
+    fn functions_are_created_by_plain_statements() {
         for statement in statements() {
             if statement.target == Target::Other {
                 let sql = statement.sql.to_uppercase();

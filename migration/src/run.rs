@@ -18,31 +18,31 @@ use crate::{
     rows, rules, script,
 };
 
-/// What to do with the database.
+/// A command of the migrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Command {
-    /// Apply this many pending migrations, or all, and repair what differs.
+    /// Apply this many pending migrations, or all of them, and repair differences.
     Up(Option<u32>),
-    /// Undo this many applied migrations, the last first, or all.
+    /// Undo this many applied migrations, or all of them, the last one first.
     Down(Option<u32>),
-    /// Undo all migrations, and drop the list of them.
+    /// Undo all migrations, and drop the list of migrations.
     Reset,
-    /// Undo all migrations, then apply all.
+    /// Undo all migrations, then apply them again.
     Refresh,
 }
 
-/// One change.
+/// One change to the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// A migration was applied, by name.
+    /// The named migration was applied.
     Applied(String),
-    /// A migration was undone, by name.
+    /// The named migration was undone.
     Undone(String),
-    /// All functions, triggers, policies and views were created: how many.
+    /// All functions, triggers, policies and views were created; this is their number.
     Installed(usize),
-    /// An object that had been renamed, and the name that it was given back.
+    /// A renamed object (the first name) got its original name back (the second).
     Renamed(String, String),
     /// A missing object was created.
     Created(String),
@@ -52,9 +52,9 @@ pub enum Step {
     Dropped(String),
 }
 
-/// Migrators run one at a time: a second one waits, and reads the database after the first has finished. The number is
-/// arbitrary and ours alone ("SPARC" in ASCII). Timeouts of the role do not apply to a migration. A lock on a table is waited
-/// for ten seconds at most, because every later statement on that table queues behind it.
+/// Only one migrator runs at a time: a second one waits, and reads the database after the first has finished. The
+/// lock's number is arbitrary ("SPARC" in ASCII). Timeouts of the role do not apply to a migration. A table lock is
+/// awaited for at most ten seconds, because every later statement on that table queues behind it.
 const LOCK: &str = "SET LOCAL search_path = public;
      SET LOCAL statement_timeout = 0;
      SET LOCAL idle_in_transaction_session_timeout = 0;
@@ -64,11 +64,12 @@ const LOCK: &str = "SET LOCAL search_path = public;
      SELECT pg_catalog.pg_advisory_xact_lock(358434263618);
      SET LOCAL lock_timeout = '10s'";
 
-/// Runs the command in one transaction, with no other migrator at work, and returns each change.
+/// Runs the command in one transaction, while no other migrator runs, and returns the changes.
 ///
 /// # Errors
 ///
-/// [`DbErr::Migration`] with the sentence of a [`PreflightError`]; otherwise the error of the database. Nothing is changed.
+/// [`DbErr::Migration`] with the message of a [`PreflightError`]; otherwise the error of the database. Nothing is
+/// changed.
 pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<Step>, DbErr> {
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut about = None;
@@ -79,20 +80,20 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
             Ok(steps)
         }
         Err(error) => {
-            // A connection that is lost is rolled back by its server.
+            // If the connection is lost, the server rolls back.
             let _ = transaction.rollback().await;
             Err(explain(db, about, error).await)
         }
     }
 }
 
-/// The SQL that `up` would run, as one transaction for `psql`; empty if there is nothing to do. Changes nothing. Locks nothing
-/// either, unless objects were renamed: what remains after they have their names back is found out in a transaction that is rolled
-/// back.
+/// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do. It
+/// changes nothing. It locks nothing either, unless objects were renamed: what else differs is then found by restoring
+/// their names in a transaction that is rolled back.
 ///
 /// # Errors
 ///
-/// As [`run`].
+/// Those of [`run`].
 pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> {
     let transaction = begin(db, AccessMode::ReadOnly).await?;
     let state = State::read(&transaction).await?;
@@ -129,7 +130,7 @@ async fn planned(db: &DatabaseTransaction, state: &State, about: &mut Option<Abo
     let plan = Plan::make(db, state, &report).await?;
     let mut sql = vec!["SET LOCAL search_path = pg_catalog".to_owned()];
     sql.extend(plan.statements.into_iter().map(|repair| repair.sql));
-    sql.extend(record::remember());
+    sql.extend(record::record_sql());
     Ok(sql)
 }
 
@@ -151,7 +152,7 @@ async fn planned_after_renames(db: &DatabaseTransaction, about: &mut Option<Abou
     }
 }
 
-/// Reads the state of the database, in a transaction that writes nothing.
+/// Reads the state of the database, in a read-only transaction.
 pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State, DbErr> {
     let transaction = begin(db, AccessMode::ReadOnly).await?;
     let state = State::read(&transaction).await?;
@@ -160,7 +161,7 @@ pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State
     Ok(state)
 }
 
-/// How many accounts the database has, whose data `down` would delete.
+/// Returns the number of accounts in the database, whose data `down` would delete.
 ///
 /// # Errors
 ///
@@ -176,7 +177,7 @@ pub async fn accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     for schema in ["public", "auth"] {
         if has_record && preflight::can_read(&transaction, schema, "users").await? {
             let count: Count =
-                query::one(&transaction, &format!("SELECT count(*) AS count FROM {schema}.users")).await?;
+                query::fetch_one(&transaction, &format!("SELECT count(*) AS count FROM {schema}.users")).await?;
             accounts = accounts.max(count.count);
         }
     }
@@ -185,7 +186,7 @@ pub async fn accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     Ok(accounts)
 }
 
-/// Whether [`connect::connect`] made the connection, so that no other program's prepared statements are on it.
+/// Whether [`connect::connect`] opened the connection, so that it has no prepared statements of another program.
 fn is_own(db: &SchemaManagerConnection<'_>) -> bool {
     match db {
         SchemaManagerConnection::Connection(pool) => {
@@ -196,21 +197,21 @@ fn is_own(db: &SchemaManagerConnection<'_>) -> bool {
     }
 }
 
-/// Begins, also inside a transaction of the caller's. Behind a pooler in transaction mode the server's connection was
-/// somebody else's before: statements of the same names are forgotten.
+/// Begins a transaction, or a nested one inside the caller's. Behind a pooler in transaction mode, the server
+/// connection belonged to another client before, so prepared statements with the same names are deallocated.
 async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
     let transaction = match db {
         SchemaManagerConnection::Connection(pool) => pool.begin().await?,
         SchemaManagerConnection::Transaction(transaction) => return transaction.begin().await,
         SchemaManagerConnection::OwnedTransaction(transaction) => return transaction.begin().await,
     };
-    // Unprepared: SeaORM's own way to say so prepares a statement, before those of others are forgotten. And first: a role's own
-    // setting may be read only.
+    // Unprepared, because SeaORM's own method prepares a statement before those of others are deallocated. And first,
+    // because the role's default may be read-only.
     let mut transaction = transaction;
     let access = if access == AccessMode::ReadOnly { "READ ONLY" } else { "READ WRITE" };
     let isolation = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
     if let Err(error) = transaction.execute_unprepared(&isolation).await {
-        // A standby takes no such transaction. What is to be done there is told by what is looked at next.
+        // A standby rejects such a transaction. The check that follows reports the standby.
         let SchemaManagerConnection::Connection(pool) = db else { return Err(error) };
         transaction.rollback().await?;
         transaction = pool.begin().await?;
@@ -221,7 +222,7 @@ async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) -> Result<D
     Ok(transaction)
 }
 
-/// Leaves no prepared statement on a connection that may be a pooler's.
+/// Deallocates prepared statements, because the connection may belong to a pooler.
 async fn end(db: &SchemaManagerConnection<'_>, transaction: &DatabaseTransaction) -> Result<(), DbErr> {
     if is_own(db) {
         transaction.execute_unprepared("DEALLOCATE ALL").await?;
@@ -275,7 +276,7 @@ async fn up(
     }
     let report = state.report();
     if report.differences.is_empty() {
-        return remember(db, &state).await;
+        return record_version(db, &state).await;
     }
     preflight::check_not_newer(&state)?;
     preflight::check_ready(db, &state).await?;
@@ -285,7 +286,7 @@ async fn up(
         db.execute_unprepared(&repair.sql).await?;
     }
     *about = None;
-    rules::execute_all(db, &record::remember()).await?;
+    rules::execute_all(db, &record::record_sql()).await?;
     verify(db).await?;
     steps.extend(plan.changes.into_iter().map(|change| match change {
         Change::Created(object) => Step::Created(object),
@@ -295,14 +296,14 @@ async fn up(
     Ok(())
 }
 
-/// Gives renamed objects of ours their names back, one after the other: what was a renamed column of a renamed table is seen
-/// when the table has its name. Returns the state after it.
+/// Restores the names of renamed objects in several rounds: a renamed column of a renamed table is found once the table
+/// has its name back. Returns the state afterwards.
 async fn rename_back(
     db: &DatabaseTransaction,
     about: &mut Option<About>,
     steps: &mut Vec<Step>,
 ) -> Result<State, DbErr> {
-    /// A table, in another schema, under another name, with a renamed column: no more than that.
+    /// At most a table in another schema, with another name, with a renamed column.
     const ROUNDS: usize = 4;
     for _ in 0..ROUNDS {
         let state = State::read(db).await?;
@@ -322,15 +323,15 @@ async fn rename_back(
     State::read(db).await
 }
 
-/// Records the version of this program, if nothing else was to be changed.
-async fn remember(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
+/// Records this program's version, if nothing else had to be changed.
+async fn record_version(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
     let is_known = !state.record.is_readable
         || (state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
             && record::objects().iter().all(|object| state.record.objects.contains(object)));
-    if is_known { Ok(()) } else { rules::execute_all(db, &record::remember()).await }
+    if is_known { Ok(()) } else { rules::execute_all(db, &record::record_sql()).await }
 }
 
-/// Nothing differs any more.
+/// Checks that no differences remain.
 async fn verify(db: &DatabaseTransaction) -> Result<(), DbErr> {
     let left = State::read(db).await?.report().differences;
     if left.is_empty() {
@@ -342,7 +343,7 @@ async fn verify(db: &DatabaseTransaction) -> Result<(), DbErr> {
 async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> Result<(), DbErr> {
     let state = State::read(db).await?;
     let Some(applied) = state.applied.clone() else {
-        // Says which privilege is missing.
+        // Reports which privilege is missing.
         return preflight::check_ready(db, &state).await;
     };
     let undone: Vec<String> = applied.iter().rev().take(number as usize).cloned().collect();
@@ -364,16 +365,16 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
         .collect();
     dependents::of(db, &state, &dropped).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
-    rules::execute_all(db, &repair::withdraw(&state)).await?;
+    rules::execute_all(db, &repair::drop_rules(&state)).await?;
     Inner::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;
     if keeps_platform {
-        db.execute_unprepared(record::FORGET).await?;
+        db.execute_unprepared(record::FORGET_MIGRATIONS).await?;
     }
     steps.extend(undone.into_iter().map(Step::Undone));
     Ok(())
 }
 
-/// Who holds locks on tables of ours, or the migrators' own lock.
+/// The processes that hold locks on the schema's tables, or the migrators' lock.
 const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
        CASE locktype WHEN 'advisory' THEN 'the lock of the migrators' ELSE nspname || '.' || relname END) AS name
      FROM pg_catalog.pg_locks
@@ -387,11 +388,11 @@ const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesc
          OR (locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = 358434263618))
      ORDER BY 1";
 
-/// Replaces the database's message by one that names the rows or the lock in the way, where they can be found.
+/// Replaces the database's error by one that names the violating rows or the blocking process, if they can be found.
 async fn explain(db: &SchemaManagerConnection<'_>, about: Option<About>, error: DbErr) -> DbErr {
     if failure::sqlstate(&error).as_deref() == Some("55P03") {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        return match query::list(&transaction, HOLDERS).await {
+        return match query::fetch_names(&transaction, HOLDERS).await {
             Ok(holders) if !holders.is_empty() => PreflightError::Locked { holders: holders.join(", ") }.into(),
             _ => error,
         };
@@ -399,7 +400,7 @@ async fn explain(db: &SchemaManagerConnection<'_>, about: Option<About>, error: 
     let Some(about) = about else { return error };
     if error.sql_err().is_some() || is_violation(&error) {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        if let Ok(Some(refusal)) = rows::in_the_way(&transaction, &about).await {
+        if let Ok(Some(refusal)) = rows::violations(&transaction, &about).await {
             return refusal.into();
         }
     }
@@ -428,21 +429,21 @@ impl MigratorTrait for Inner {
     }
 }
 
-/// Which migrations are applied, and what differs.
+/// The applied migrations, and the differences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Name of each migration, and whether it is applied.
+    /// The name of each migration, and whether it is applied.
     pub migrations: Vec<(String, bool)>,
     /// The report of a check.
     pub report: Report,
 }
 
-/// Reads which migrations are applied.
+/// Reads which migrations are applied, and the differences.
 ///
 /// # Errors
 ///
-/// As [`crate::check`].
+/// Those of [`crate::check`].
 pub async fn status(db: &SchemaManagerConnection<'_>) -> Result<Status, DbErr> {
     let state = read_state(db).await?;
     let pending = state.pending();

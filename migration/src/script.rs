@@ -4,15 +4,15 @@ use sea_orm_migration::MigrationName;
 
 use crate::{m20261101_000001_platform as platform, m20261101_000002_tables as tables, query, record, rules};
 
-/// Releases that differ in the third number alone share a schema.
+/// Patch releases share a schema.
 pub(crate) const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
-/// Each migration's SQL, by name.
+/// Returns the SQL of each migration, by name.
 fn structure() -> Vec<(String, Vec<String>)> {
     vec![(platform::Migration.name().to_owned(), platform::up()), (tables::Migration.name().to_owned(), tables::up())]
 }
 
-/// SQL that applies the pending migrations, then creates all rules, and records both.
+/// Returns the SQL that applies the pending migrations, creates all rules, and records both.
 pub(crate) fn install(pending: &[String]) -> Vec<String> {
     let mut sql = vec![
         "SET LOCAL search_path = public".to_owned(),
@@ -34,23 +34,23 @@ VALUES ({}, extract(epoch FROM now())::bigint)",
     sql
 }
 
-/// SQL for everything that follows the tables: rules, backfill, jobs, and the record.
+/// Returns the SQL for everything after the tables: rules, backfill, jobs, and the record.
 pub(crate) fn rules() -> Vec<String> {
     let mut sql = rules::install();
     sql.extend([rules::BACKFILL.to_owned(), rules::JOBS.to_owned()]);
-    sql.extend(record::remember());
+    sql.extend(record::record_sql());
     sql
 }
 
-/// Statements as one transaction for `psql`.
+/// Formats statements as one transaction for `psql`.
 pub(crate) fn transaction(statements: &[String]) -> String {
-    // The lock of the program: both may run at once.
+    // The program's lock, because both may run at the same time.
     let mut text =
         String::from("BEGIN;\n\nDO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(358434263618); END $$;\n\n");
     for statement in statements {
         let statement = statement.trim_end().trim_end_matches(';');
         text.push_str(statement);
-        // A comment at the end of a line would swallow it.
+        // A comment at the end of the last line would hide the semicolon.
         text.push_str(if statement.lines().last().is_some_and(|line| line.contains("--")) {
             "\n;\n\n"
         } else {
@@ -61,8 +61,8 @@ pub(crate) fn transaction(statements: &[String]) -> String {
     text
 }
 
-/// The whole schema as one script, for `psql -f` or as a file of `supabase/migrations`. It records what it applied, so that
-/// `up`, `check` and `status` accept the result, and fails on a database that already has the schema.
+/// Returns the whole schema as one script, for `psql -f` or as a file of `supabase/migrations`. It records what it
+/// applied, so that `up`, `check` and `status` accept the result, and fails on a database that already has the schema.
 #[must_use]
 pub fn sql() -> String {
     let names: Vec<String> = structure().into_iter().map(|(name, _)| name).collect();

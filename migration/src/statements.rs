@@ -1,36 +1,36 @@
-//! The statements of a SQL file, and what each one makes.
+//! Splits an SQL file into statements, and finds what each one creates.
 
-/// What a statement makes, by the name that the file writes.
+/// What a statement creates, with the name as written in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// A function, qualified.
+    /// A function, with its qualified name.
     Function(String),
-    /// A trigger, and its table, qualified.
+    /// A trigger, and the qualified name of its table.
     Trigger(String, String),
-    /// A policy, unquoted, and its table, qualified.
+    /// A policy, unquoted, and the qualified name of its table.
     Policy(String, String),
-    /// A view, qualified.
+    /// A view, with its qualified name.
     View(String),
-    /// Privileges given or taken.
+    /// GRANT or REVOKE.
     Privilege,
-    /// Anything else: a block, a comment, a setting.
+    /// Anything else: a DO block, a comment, a setting.
     Other,
 }
 
 /// One statement of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Statement {
-    /// Without the semicolon and without the comments before it.
+    /// Without the semicolon and the comments before it.
     pub(crate) sql: &'static str,
     pub(crate) target: Target,
 }
 
-/// Every statement of the file.
+/// Returns every statement of the file.
 pub(crate) fn parse(file: &'static str) -> Vec<Statement> {
     split(file).into_iter().map(|sql| Statement { sql, target: target(sql) }).collect()
 }
 
-/// Cuts at semicolons outside quotes, dollar quotes and comments.
+/// Splits at semicolons outside quotes, dollar quotes and comments.
 fn split(file: &str) -> Vec<&str> {
     let mut statements = Vec::new();
     let mut begin = 0;
@@ -41,7 +41,7 @@ fn split(file: &str) -> Vec<&str> {
         } else if rest.starts_with("/*") {
             rest.find("*/").map_or(rest.len(), |end| end + 2)
         } else if let Some(quote) = rest.chars().next().filter(|c| matches!(c, '\'' | '"')) {
-            // A doubled quote ends one text and begins the next.
+            // A doubled quote ends one literal and begins the next, which has the same effect.
             rest[1..].find(quote).map_or(rest.len(), |end| end + 2)
         } else if let Some(tag) = dollar_tag(rest) {
             rest[tag.len()..].find(tag).map_or(rest.len(), |end| end + 2 * tag.len())
@@ -58,7 +58,7 @@ fn split(file: &str) -> Vec<&str> {
     statements.into_iter().map(without_leading_comments).filter(|sql| !sql.is_empty()).collect()
 }
 
-/// `$$` or `$name$` at the beginning of the text.
+/// Returns `$$` or `$name$` at the beginning of the text.
 fn dollar_tag(text: &str) -> Option<&str> {
     let end = text.strip_prefix('$')?.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))? + 1;
     text[end..].starts_with('$').then(|| &text[..=end])
@@ -98,7 +98,7 @@ fn target(sql: &str) -> Target {
     }
 }
 
-/// The words of a statement up to the first bracket of each; a quoted name is one word.
+/// Returns the words of a statement without parentheses and commas. A quoted name is one word.
 fn words(sql: &str) -> impl Iterator<Item = &str> {
     let mut rest = sql;
     std::iter::from_fn(move || {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn each_statement_names_what_it_makes() {
+    fn the_target_of_each_statement_is_found() {
         let of = |sql: &'static str| parse(sql).remove(0).target;
         assert_eq!(of("CREATE OR REPLACE FUNCTION private.a(b uuid) RETURNS"), Target::Function("private.a".into()));
         assert_eq!(of("CREATE VIEW public.v\nWITH (x) AS"), Target::View("public.v".into()));

@@ -1,4 +1,4 @@
-//! The program as its user meets it: what it prints, how it exits, and what it leaves when it is killed.
+//! The program from its user's point of view: its output, its exit status, and what is left when it is killed.
 
 #![allow(missing_docs)]
 
@@ -24,7 +24,7 @@ async fn empty() -> (Database, DatabaseConnection) {
     (database, db)
 }
 
-/// Names of all migrations, in their order.
+/// The names of all migrations, in order.
 fn names() -> Vec<String> {
     Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }
@@ -47,21 +47,21 @@ fn printed(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// One clear sentence, a non-zero exit, no panic and no backtrace, and no password.
+/// Expects one clear sentence, exit status 1, no panic, no backtrace and no password. Returns the sentence.
 fn refused(arguments: &[&str], url: Option<&str>) -> String {
     let output = run(arguments, url);
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty(), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.trim_end().ends_with('.'), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.trim_end().ends_with('.'), "{message}");
     for noise in ["panicked", "stack backtrace", "hunter2"] {
-        assert!(!said.contains(noise), "{said}");
+        assert!(!message.contains(noise), "{message}");
     }
-    said
+    message
 }
 
-/// What `check` prints where something differs.
+/// Returns what `check` prints when something differs.
 fn differing(arguments: &[&str], url: Option<&str>) -> String {
     let output = run(arguments, url);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -81,7 +81,7 @@ async fn tables(db: &DatabaseConnection) -> i64 {
 }
 
 #[tokio::test]
-async fn the_commands_do_what_they_say() {
+async fn each_command_does_what_its_help_says() {
     let (database, db) = empty().await;
     let url = Some(database.url());
     let all = names().len();
@@ -89,7 +89,7 @@ async fn the_commands_do_what_they_say() {
     assert_eq!(differing(&["check"], url).matches("missing: migration").count(), all);
     assert_eq!(tables(&db).await, 0, "status and check change nothing");
     assert_eq!(printed(&run(&["up", "-n", "1"], url)).matches("applied").count(), 1);
-    assert_eq!(printed(&run(&[], url)).matches("applied").count(), all - 1, "up is what it does without a command");
+    assert_eq!(printed(&run(&[], url)).matches("applied").count(), all - 1, "up is the default command");
     assert_eq!(printed(&run(&["up"], url)), "nothing to do\n");
     assert_eq!(printed(&run(&["up", "--dry-run"], url)), "-- nothing to do\n");
     assert_eq!(printed(&run(&["status"], url)).matches("applied").count(), all);
@@ -103,7 +103,7 @@ async fn the_commands_do_what_they_say() {
     assert_eq!(tables(&db).await, 0);
     let given = run(&["--database-url", database.url(), "status"], None);
     assert_eq!(printed(&given).matches("pending").count(), all);
-    assert!(printed(&run(&["sql"], None)).contains("CREATE TABLE"), "the script needs no database");
+    assert!(printed(&run(&["sql"], None)).contains("CREATE TABLE"), "sql must not need a database");
     let help = printed(&run(&["--help"], None));
     let commands =
         ["up", "check", "status", "sql", "manifest", "down", "reset", "fresh", "refresh", "generate", "--database-url"];
@@ -115,7 +115,7 @@ async fn the_commands_do_what_they_say() {
 }
 
 #[tokio::test]
-async fn check_exits_with_a_line_for_each_difference_and_up_with_one_for_each_change() {
+async fn check_prints_each_difference_and_up_prints_each_change() {
     let (database, db) = empty().await;
     let url = Some(database.url());
     printed(&run(&["up"], url));
@@ -125,16 +125,16 @@ async fn check_exits_with_a_line_for_each_difference_and_up_with_one_for_each_ch
     )
     .await
     .unwrap();
-    let said = differing(&["check"], url);
-    let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines.len(), 3, "{said}");
-    assert!(said.contains("missing: trigger set_updated_at on public.users"), "{said}");
-    assert!(said.contains("changed: grant on table public.users to anon, from select ("), "{said}");
-    assert!(said.contains("hint: policy support on public.users"), "{said}");
+    let message = differing(&["check"], url);
+    let lines: Vec<&str> = message.lines().collect();
+    assert_eq!(lines.len(), 3, "{message}");
+    assert!(message.contains("missing: trigger set_updated_at on public.users"), "{message}");
+    assert!(message.contains("changed: grant on table public.users to anon, from select ("), "{message}");
+    assert!(message.contains("hint: policy support on public.users"), "{message}");
     assert!(printed(&run(&["status"], url)).contains("2 differences"));
     let sql = printed(&run(&["up", "--dry-run"], url));
     assert!(sql.starts_with("BEGIN;") && sql.contains("TRIGGER set_updated_at"), "{sql}");
-    assert_eq!(differing(&["check"], url), said, "nothing changed");
+    assert_eq!(differing(&["check"], url), message, "nothing changed");
     let changes = printed(&run(&["up"], url));
     assert_eq!(
         changes,
@@ -144,14 +144,14 @@ async fn check_exits_with_a_line_for_each_difference_and_up_with_one_for_each_ch
 }
 
 #[tokio::test]
-async fn what_accounts_have_is_deleted_only_if_that_is_said() {
+async fn the_data_of_accounts_is_deleted_only_with_yes() {
     let (database, db) = empty().await;
     let url = Some(database.url());
     printed(&run(&["up"], url));
     db.execute_unprepared("INSERT INTO auth.users (email) VALUES ('ada@x.org')").await.unwrap();
     for command in ["down", "reset", "fresh", "refresh"] {
-        let said = refused(&[command], url);
-        assert!(said.contains("1 account,") && said.contains("--yes"), "{said}");
+        let message = refused(&[command], url);
+        assert!(message.contains("1 account,") && message.contains("--yes"), "{message}");
     }
     assert_eq!(tables(&db).await, 13, "nothing changed");
     printed(&run(&["fresh", "--yes"], url));
@@ -161,7 +161,7 @@ async fn what_accounts_have_is_deleted_only_if_that_is_said() {
 }
 
 #[tokio::test]
-async fn an_operators_object_in_the_way_is_said_so() {
+async fn an_operators_dependent_object_is_reported() {
     let (database, db) = empty().await;
     let url = Some(database.url());
     printed(&run(&["up"], url));
@@ -175,10 +175,10 @@ async fn an_operators_object_in_the_way_is_said_so() {
 }
 
 #[tokio::test]
-async fn a_server_that_goes_away_midway_is_said_so_and_the_next_up_completes() {
+async fn a_lost_connection_is_reported_and_the_next_up_completes() {
     let (database, db) = empty().await;
     let url = Some(database.url());
-    // Somebody holds what the program will wait for: then its connection is ended.
+    // Holds the lock that the program waits for, and then terminates the program's connection.
     let holding = db.begin().await.unwrap();
     holding.execute_unprepared("SELECT pg_advisory_xact_lock(358434263618)").await.unwrap();
     let child = program(&["up"], url).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -196,47 +196,47 @@ async fn a_server_that_goes_away_midway_is_said_so_and_the_next_up_completes() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("lost") && said.lines().count() == 1, "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("lost") && message.lines().count() == 1, "{message}");
     holding.rollback().await.unwrap();
     printed(&run(&["up"], url));
     printed(&run(&["check"], url));
 }
 
 #[tokio::test]
-async fn no_address_is_said_so() {
+async fn a_missing_address_is_reported() {
     assert!(refused(&["up"], None).contains("--database-url"));
     assert!(refused(&["up"], Some("")).contains("DATABASE_URL"));
 }
 
 #[tokio::test]
-async fn an_address_that_does_not_parse_is_said_so() {
-    // Of "postgres://" alone, all is left to the defaults.
+async fn an_address_that_does_not_parse_is_reported() {
+    // "postgres://" without anything else is valid: everything has its default.
     for url in ["nonsense", "mysql://root:hunter2@localhost/db", "postgres://a:hunter2@host:port/db"] {
         assert!(refused(&["up"], Some(url)).contains("postgres://USER:PASSWORD@HOST:PORT/DATABASE"), "{url}");
     }
 }
 
 #[tokio::test]
-async fn nobody_listening_is_said_so_at_once() {
+async fn an_unreachable_server_is_reported_at_once() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let begun = std::time::Instant::now();
-    let said = refused(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
-    assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
-    assert!(begun.elapsed() < Duration::from_secs(10), "it does not go on knocking");
+    let started = std::time::Instant::now();
+    let message = refused(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
+    assert!(message.contains(&format!("127.0.0.1:{port}")), "{message}");
+    assert!(started.elapsed() < Duration::from_secs(10), "it must not keep retrying");
 }
 
 #[tokio::test]
-async fn a_listener_that_never_answers_is_given_up() {
+async fn a_server_that_never_answers_is_reported() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
-    let said = refused(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
-    assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
+    let message = refused(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
+    assert!(message.contains(&format!("127.0.0.1:{port}")), "{message}");
 }
 
 #[tokio::test]
-async fn a_wrong_password_and_a_missing_database_are_said_so() {
+async fn a_wrong_password_and_a_missing_database_are_reported() {
     let (database, _db) = empty().await;
     let (head, tail) = database.url().split_once('@').unwrap();
     let wrong = format!("{}:hunter2@{tail}", head.rsplit_once(':').unwrap().0);
@@ -246,7 +246,7 @@ async fn a_wrong_password_and_a_missing_database_are_said_so() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_and_what_is_not_known_is_said_so() {
+async fn name_collisions_and_unknown_migrations_are_reported() {
     let (database, db) = empty().await;
     db.execute_unprepared("CREATE TABLE sessions (id int)").await.unwrap();
     assert!(refused(&["up"], Some(database.url())).contains("table public.sessions"));
@@ -255,37 +255,44 @@ async fn what_is_not_ours_and_what_is_not_known_is_said_so() {
     db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
     db.execute_unprepared("UPDATE private.sparc_record SET value = '0.99.0' WHERE name = 'version'").await.unwrap();
     for command in ["up", "down", "reset", "fresh", "status", "check"] {
-        let said = refused(&[command], Some(database.url()));
-        assert!(said.contains("m29991231_000001_future"), "{said}");
-        assert!(said.contains("0.99.0") && said.contains(env!("CARGO_PKG_VERSION")), "both versions: {said}");
+        let message = refused(&[command], Some(database.url()));
+        assert!(message.contains("m29991231_000001_future"), "{message}");
+        assert!(
+            message.contains("0.99.0") && message.contains(env!("CARGO_PKG_VERSION")),
+            "both versions must be named: {message}"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_role_without_the_privileges_is_told_which() {
+async fn missing_privileges_are_named() {
     let (database, db) = empty().await;
     let role = "program_plain";
     db.execute_unprepared(&format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN PASSWORD 'hunter2'"))
         .await
         .unwrap();
     let (_, tail) = database.url().split_once('@').unwrap();
-    let said = refused(&["up"], Some(&format!("postgres://{role}:hunter2@{tail}")));
-    assert!(said.contains("CREATE on database") && said.contains("CREATE on schema public"), "{said}");
+    let message = refused(&["up"], Some(&format!("postgres://{role}:hunter2@{tail}")));
+    assert!(message.contains("CREATE on database") && message.contains("CREATE on schema public"), "{message}");
     assert_eq!(tables(&db).await, 0, "nothing changed");
 }
 
 #[tokio::test]
-async fn eight_programs_at_once_all_succeed_and_one_does_the_work() {
+async fn of_eight_concurrent_programs_all_succeed_and_one_migrates() {
     let (database, _db) = empty().await;
     let running: Vec<_> =
         (0..8).map(|_| program(&["up"], Some(database.url())).stdout(Stdio::piped()).spawn().unwrap()).collect();
-    let said: Vec<String> = running.into_iter().map(|child| printed(&child.wait_with_output().unwrap())).collect();
-    assert_eq!(said.iter().filter(|text| text.matches("applied").count() == names().len()).count(), 1, "{said:?}");
-    assert_eq!(said.iter().filter(|text| *text == "nothing to do\n").count(), 7, "{said:?}");
+    let message: Vec<String> = running.into_iter().map(|child| printed(&child.wait_with_output().unwrap())).collect();
+    assert_eq!(
+        message.iter().filter(|text| text.matches("applied").count() == names().len()).count(),
+        1,
+        "{message:?}"
+    );
+    assert_eq!(message.iter().filter(|text| *text == "nothing to do\n").count(), 7, "{message:?}");
 }
 
 #[tokio::test]
-async fn a_program_killed_in_the_middle_leaves_a_database_that_the_next_up_finishes() {
+async fn after_a_killed_program_the_next_up_completes() {
     for milliseconds in (0..120).step_by(8) {
         let (database, db) = empty().await;
         let mut killed = program(&["up"], Some(database.url())).stdout(Stdio::null()).spawn().unwrap();
@@ -299,21 +306,21 @@ async fn a_program_killed_in_the_middle_leaves_a_database_that_the_next_up_finis
 }
 
 #[tokio::test]
-async fn a_migration_is_generated_where_the_crate_is() {
+async fn a_migration_is_generated_in_the_folder_of_the_crate() {
     let folder = std::env::temp_dir().join(format!("sparc-generate-{}", std::process::id()));
     std::fs::create_dir_all(folder.join("src")).unwrap();
     std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lib.rs"), folder.join("src/lib.rs")).unwrap();
     let output = program(&["generate", "add_ratings"], None).env("CARGO_MANIFEST_DIR", &folder).output().unwrap();
     printed(&output);
     let registered = std::fs::read_to_string(folder.join("src/lib.rs")).unwrap();
-    let made: Vec<String> = std::fs::read_dir(folder.join("src"))
+    let generated: Vec<String> = std::fs::read_dir(folder.join("src"))
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.ends_with("_add_ratings.rs"))
         .collect();
     std::fs::remove_dir_all(&folder).unwrap();
-    assert_eq!(made.len(), 1);
-    assert!(registered.contains(&format!("Box::new({}::Migration)", made[0].trim_end_matches(".rs"))));
-    assert!(registered.contains("m20261101_000001_platform::Migration"), "the others stay");
+    assert_eq!(generated.len(), 1);
+    assert!(registered.contains(&format!("Box::new({}::Migration)", generated[0].trim_end_matches(".rs"))));
+    assert!(registered.contains("m20261101_000001_platform::Migration"), "the other migrations must stay registered");
     assert!(refused(&["generate", "bad-name"], None).contains("bad-name"));
 }

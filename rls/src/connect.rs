@@ -1,5 +1,5 @@
-//! Opens a connection, or says why there is none: the same words for every program and library that connects.
-//! `sslmode` and `sslrootcert` mean what they mean to libpq.
+//! Opens a connection, or explains why it failed, in the same words for every program and library that connects.
+//! `sslmode` and `sslrootcert` have the same meaning as in libpq.
 
 use std::{env, fs, path::PathBuf, time::Duration};
 
@@ -14,16 +14,17 @@ pub use failure::{ConnectError, explain};
 
 use failure::{explain_in, is_tls, server};
 
-/// Timeout for one attempt.
+/// Timeout for one connection attempt.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the address says, and what the environment (`PGSSLMODE`, `PGSSLROOTCERT`) and `~/.postgresql/root.crt` add, as
-/// libpq understands it. In one point it is less strict: certificates of the public authorities are accepted beside those
-/// of `sslrootcert`, and alone where there are none.
+/// Returns the connect options of the URL, completed as in libpq from the environment (`PGSSLMODE`, `PGSSLROOTCERT`)
+/// and from `~/.postgresql/root.crt`. It is less strict than libpq in one point: certificates issued by public
+/// authorities are accepted in addition to those of `sslrootcert`, and are the only ones accepted if no root
+/// certificate is given.
 ///
 /// # Errors
 ///
-/// An address that does not parse, an unknown mode, a file that holds no certificates.
+/// The URL does not parse, `sslmode` is unknown, or the root certificate file contains no certificates.
 pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(ConnectError::Address);
@@ -33,7 +34,7 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
         return Err(ConnectError::SslMode(mode.clone()));
     }
     let options: PgConnectOptions = url.parse().map_err(|_| ConnectError::Address)?;
-    // A socket of this machine has no TLS, whatever the mode.
+    // Unix sockets have no TLS, whatever the mode.
     if options.get_socket().is_some() {
         return Ok(options.ssl_mode(PgSslMode::Disable));
     }
@@ -52,7 +53,7 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     let Some(root) = root else { return Ok(options) };
     let pem = fs::read(&root).map_err(|error| ConnectError::RootCertificate(format!("{}: {error}", root.display())))?;
     if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
-        return Err(ConnectError::RootCertificate(format!("{} holds none", root.display())));
+        return Err(ConnectError::RootCertificate(format!("{} contains none", root.display())));
     }
     let mode = match options.get_ssl_mode() {
         PgSslMode::Require => PgSslMode::VerifyCa,
@@ -61,12 +62,12 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     Ok(options.ssl_mode(mode).ssl_root_cert_from_pem(pem))
 }
 
-/// Connects once, with and without TLS in the order of `sslmode`; each attempt may take as long as `timeout`. With the
-/// connection come the options that led to it.
+/// Connects once, with or without TLS in the order that `sslmode` prescribes. `timeout` applies to each attempt.
+/// Returns the connection and the options that succeeded.
 ///
 /// # Errors
 ///
-/// The reason of the attempt that says most.
+/// The most informative error of all attempts.
 pub async fn open(
     options: &PgConnectOptions,
     timeout: Duration,
@@ -81,17 +82,18 @@ pub async fn open(
     for attempt in attempts {
         match once(&attempt, timeout).await {
             Ok(connection) => return Ok((connection, attempt)),
-            // The error that it answered comes again in words, now that TLS is not asked for.
+            // The next attempt, without TLS, returns the server's error in readable form.
             Err(sqlx::Error::Protocol(text))
                 if matches!(attempt.get_ssl_mode(), PgSslMode::Prefer) && text.contains(ERROR_INSTEAD_OF_TLS) => {}
-            // The first reason says more than that of the second attempt.
+            // The first error is more informative than that of the second attempt.
             Err(error) if reason.is_none() && depends_on_tls(&error) => reason = Some(error),
             Err(error) => return Err(explain_in(options, reason.as_ref().unwrap_or(&error), timeout)),
         }
     }
     let reason = reason.unwrap_or(sqlx::Error::PoolTimedOut);
     if matches!(options.get_ssl_mode(), PgSslMode::Disable) && is_refused(&reason) {
-        // Whether TLS is what is missing, another attempt says; a password goes with it no more openly than before.
+        // Another attempt, with TLS, shows whether TLS is what is missing. It does not expose the password more than
+        // the first one did.
         let encrypted = once(&with(PgSslMode::Require), timeout).await;
         if encrypted.is_ok() || encrypted.is_err_and(|error| is_password(&error)) {
             return Err(ConnectError::TlsRequired { server: server(options) });
@@ -104,10 +106,11 @@ async fn once(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnect
     tokio::time::timeout(timeout, PgConnection::connect_with(options)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-/// What the driver says of a server that answers a request for TLS with an error, such as that it has no connection left.
+/// The driver's message when the server answers a request for TLS with an error, for example because it has no
+/// connections left.
 const ERROR_INSTEAD_OF_TLS: &str = "SSLRequest: 0x45";
 
-/// Whether the attempt may have failed for its having, or not having, TLS.
+/// Whether the attempt may have failed because of TLS or the lack of it.
 fn depends_on_tls(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => is_tls(&error.to_string()),
@@ -116,7 +119,8 @@ fn depends_on_tls(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Refused before a password was asked for: `pg_hba.conf`, or a pooler that wants TLS.
+/// Whether the server refused before it asked for a password: because of `pg_hba.conf`, or because a pooler requires
+/// TLS.
 fn is_refused(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     error.code().as_deref() == Some("28000") || error.message().contains("SSL") || error.message().contains("sslmode")
@@ -126,7 +130,7 @@ fn is_password(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| matches!(error.code().as_deref(), Some("28P01" | "3D000")))
 }
 
-/// A parameter of the address, decoded as far as a file name needs.
+/// Returns a parameter of the URL, percent-decoded as far as a file name needs.
 fn parameter(url: &str, name: &str) -> Option<String> {
     let (_, query) = url.split_once('?')?;
     let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)?.1;
@@ -159,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_parameters_are_refused() {
         let of = |query: &str| options(&format!("postgres://a:b@h/d?{query}")).unwrap_err();
         assert!(matches!(of("sslmode=maybe"), ConnectError::SslMode(_)));
         assert!(matches!(of("sslrootcert=/no/such/file"), ConnectError::RootCertificate(_)));

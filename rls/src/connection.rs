@@ -1,4 +1,4 @@
-//! An identity as a SeaORM connection: every statement in a short transaction of its own.
+//! An identity as a SeaORM connection: each statement runs in a short transaction of its own.
 
 use std::{pin::Pin, time::Duration};
 
@@ -17,17 +17,18 @@ use crate::{
     transaction::{modes, transaction_trait},
 };
 
-/// What makes of a refusal of a caller's statement what the caller is told.
+/// Maps an error of a caller's statement to the error that the caller gets.
 pub(crate) type MapError = fn(&Identity, DbErr) -> DbErr;
 
-/// How often a statement is tried whose connection was lost before its commit.
+/// How often a statement is attempted if its connection is lost before the commit.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// The database as one identity sees it: made by [`Database::as_identity`], cheap to clone.
+/// The database as one identity sees it. [`Database::as_identity`] creates it; it is cheap to clone.
 ///
-/// It is a SeaORM connection: finds, inserts, updates, raw statements, loaders, paginators and streams run under row
-/// security, each in a short transaction of its own (three round trips). Several together go through
-/// [`begin`](TransactionTrait::begin). There is no way from it to the bare connection, nor to another identity.
+/// It is a SeaORM connection: finds, inserts, updates, raw statements, loaders, paginators and streams run under
+/// row-level security, each in a short transaction of its own (three round trips). To run several statements in one
+/// transaction, use [`begin`](TransactionTrait::begin). It gives no access to the bare connection or to another
+/// identity.
 #[derive(Clone, Debug)]
 pub struct IdentityConnection {
     database: Database,
@@ -41,35 +42,36 @@ impl IdentityConnection {
         Self { database, identity, deadline }
     }
 
-    /// Who is asking.
+    /// Returns the identity.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// The user in whose name statements run, if the identity has one.
+    /// Returns the id of the user whose identity this is, if it has one.
     #[must_use]
     pub fn user_id(&self) -> Option<Uuid> {
         self.identity.user_id()
     }
 
-    /// How long a statement may take.
+    /// Returns the deadline of each statement.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         self.deadline
     }
 
-    /// The same identity, with a deadline for each statement, also in a transaction that it begins.
+    /// Returns the same identity with a deadline for each statement, including those in transactions that it begins.
     ///
-    /// The server stops what takes longer (`statement_timeout`), and waiting for a connection counts. What did not end in
-    /// time is [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded), and left nothing in the database.
+    /// The server cancels a statement that takes longer (`statement_timeout`). Waiting for a connection counts. A
+    /// statement that misses its deadline returns [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded) and
+    /// leaves nothing in the database.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// The same database as another identity.
+    /// The database behind this identity, for connections as another one.
     pub(crate) fn database(&self) -> &Database {
         &self.database
     }
@@ -93,9 +95,9 @@ impl IdentityConnection {
 
 transaction_trait!(IdentityConnection, begin_checked);
 
-/// A statement in a transaction of its own. One whose connection was lost before its commit left nothing in the database,
-/// and is tried on another.
-macro_rules! alone {
+/// Runs a statement in a transaction of its own. If the connection is lost before the commit, nothing is in the
+/// database, and the statement is retried on another connection.
+macro_rules! in_own_transaction {
     ($self:ident, |$transaction:ident| $run:expr) => {{
         let mut attempt = 1;
         loop {
@@ -120,31 +122,31 @@ impl ConnectionTrait for IdentityConnection {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        alone!(self, |transaction| transaction.execute_raw(statement.clone()))
+        in_own_transaction!(self, |transaction| transaction.execute_raw(statement.clone()))
     }
 
     async fn execute<S: StatementBuilder>(&self, statement: &S) -> Result<ExecResult, DbErr> {
-        alone!(self, |transaction| transaction.execute(statement))
+        in_own_transaction!(self, |transaction| transaction.execute(statement))
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        alone!(self, |transaction| transaction.execute_unprepared(sql))
+        in_own_transaction!(self, |transaction| transaction.execute_unprepared(sql))
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        alone!(self, |transaction| transaction.query_one_raw(statement.clone()))
+        in_own_transaction!(self, |transaction| transaction.query_one_raw(statement.clone()))
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
-        alone!(self, |transaction| transaction.query_one(statement))
+        in_own_transaction!(self, |transaction| transaction.query_one(statement))
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        alone!(self, |transaction| transaction.query_all_raw(statement.clone()))
+        in_own_transaction!(self, |transaction| transaction.query_all_raw(statement.clone()))
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
-        alone!(self, |transaction| transaction.query_all(statement))
+        in_own_transaction!(self, |transaction| transaction.query_all(statement))
     }
 }
 
@@ -155,8 +157,8 @@ impl StreamTrait for IdentityConnection {
         DbBackend::Postgres
     }
 
-    /// A stream in a transaction of its own, which is committed after the last row and rolled back where the stream is
-    /// dropped before. The deadline is for the whole of it.
+    /// Streams rows in a transaction of its own, which is committed after the last row and rolled back if the stream is
+    /// dropped earlier. The deadline applies to the whole stream.
     fn stream_raw<'a>(
         &'a self,
         statement: Statement,

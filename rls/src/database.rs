@@ -1,4 +1,4 @@
-//! The handle over the pools.
+//! The handle over the connection pools.
 
 use std::{any::Any, borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,10 +14,10 @@ use crate::{
     wire::PreparedStatements,
 };
 
-/// A database with row-level security: one handle over its pools, cheap to clone. It does nothing itself; it gives
-/// identities, and what they ask is asked in their name.
+/// A database with row-level security: one handle over its pools, cheap to clone. It runs no statements itself; it
+/// hands out identities, and each statement runs as one of them.
 ///
-/// A pool's login needs membership in the roles of the identities that use it, and nothing else.
+/// A pool's login must be a member of the roles of the identities that use the pool. It needs nothing else.
 #[derive(Clone, Debug)]
 pub struct Database {
     pub(crate) pools: Pools,
@@ -27,7 +27,7 @@ pub struct Database {
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-/// The pool of each role: most share one.
+/// The pool of each role. Most roles share one.
 #[derive(Clone, Debug)]
 pub(crate) struct Pools {
     shared: Pool,
@@ -39,46 +39,46 @@ impl Pools {
         self.own.get(role).unwrap_or(&self.shared)
     }
 
-    pub(crate) fn has_own(&self, role: &str) -> bool {
+    pub(crate) fn has_separate(&self, role: &str) -> bool {
         self.own.contains_key(role)
     }
 }
 
 impl Database {
-    /// Over a pool that the application has already. Settings that its hooks make in a session do not outlive a raw
-    /// statement there: give them in the address.
+    /// Creates a handle over a pool that the application already has. Session settings made by that pool's hooks do not
+    /// outlive a raw statement; put them into the URL instead.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         Self::new(Pool::External(db), None, PreparedStatements::Cached)
     }
 
-    /// Over a pool of its own.
+    /// Connects, with a new pool.
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`] where there is no connection, with the cause and what to do;
-    /// [`Error::Misconfigured`] where the options allow none.
+    /// [`Error::Connect`] if no connection can be opened, with the cause and the remedy;
+    /// [`Error::Misconfigured`] if the options allow no connections.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
         let statements =
             if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
         Ok(Self::new(open(url, options, None).await?.0, options.deadline, statements))
     }
 
-    /// As [`connect`](Self::connect), with one question to the database on the way, as the login and before any identity: the
-    /// first column, a text, of the one row that `question` gives. For whether the database is the one that the program
-    /// needs.
+    /// Connects as [`connect`](Self::connect) does, and runs one query as the login, without an identity, on the
+    /// connection that is opened first. Returns the first column, of type text, of the row that `query` returns. A
+    /// program uses it to check that the database is the one that it needs.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect), and what the database says of the question.
+    /// Those of [`connect`](Self::connect), and any error of the query.
     pub async fn connect_and_ask(
         url: &str,
         options: &Options,
-        question: &'static str,
+        query: &'static str,
     ) -> Result<(Self, Option<String>), Error> {
         let statements =
             if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
-        let (pool, answer) = open(url, options, Some(question)).await?;
+        let (pool, answer) = open(url, options, Some(query)).await?;
         Ok((Self::new(pool, options.deadline, statements), answer))
     }
 
@@ -87,12 +87,12 @@ impl Database {
         Self { pools, deadline, statements, map_error: |_, error| error, context: None }
     }
 
-    /// The same, with a pool of its own for the identities of one role, over another login. No text of anybody else's can
-    /// take on that role then, if the first login is no member of it.
+    /// Returns the same handle, with a separate pool over another login for the identities of one role. If the first
+    /// login is not a member of that role, no SQL text on the shared pool can assume it.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
+    /// Those of [`connect`](Self::connect).
     pub async fn with_role_at(
         mut self,
         role: impl Into<Cow<'static, str>>,
@@ -105,29 +105,29 @@ impl Database {
         Ok(self)
     }
 
-    /// The same, with a say in what the callers of statements are told of the database's refusals.
+    /// Returns the same handle, with a function that maps errors of the database to the errors that callers get.
     #[must_use]
     pub fn with_error_map(mut self, map_error: fn(&Identity, DbErr) -> DbErr) -> Self {
         self.map_error = map_error;
         self
     }
 
-    /// The same, with something of the program's own beside it, which its operations find again from each identity
-    /// ([`Unchecked::context`](crate::unchecked::Unchecked::context)): what is shared by all of them.
+    /// Returns the same handle, with a value of the program that is shared by all identities. Its operations get it
+    /// from an identity with [`Unchecked::context`](crate::unchecked::Unchecked::context).
     #[must_use]
     pub fn with_context<T: Any + Send + Sync>(mut self, context: Arc<T>) -> Self {
         self.context = Some(context);
         self
     }
 
-    /// The database as that identity sees it.
+    /// Returns the database as that identity sees it.
     #[must_use]
     pub fn as_identity(&self, identity: Identity) -> IdentityConnection {
         IdentityConnection::new(self.clone(), identity)
     }
 
-    /// Asks each pool's server for an answer, without an identity: for a health check. A server that is away is told at
-    /// once; one that does not answer, within seconds.
+    /// Pings the server through each pool, without an identity, for a health check. It reports an unreachable server at
+    /// once, and one that does not answer within seconds.
     ///
     /// # Errors
     ///
@@ -140,13 +140,13 @@ impl Database {
         Ok(())
     }
 
-    /// How the pool of the identities of that role is used now: for metrics.
+    /// Returns the status of the pool that identities of this role use, for metrics.
     #[must_use]
     pub fn pool_status(&self, role: &str) -> PoolStatus {
         self.pools.of(role).status()
     }
 
-    /// Closes the pools. What is under way ends first.
+    /// Closes the pools, after everything in progress has ended.
     ///
     /// # Errors
     ///
@@ -160,22 +160,23 @@ impl Database {
     }
 }
 
-async fn open(url: &str, options: &Options, question: Option<&'static str>) -> Result<(Pool, Option<String>), Error> {
-    // Not through SeaORM's own options, whose trace says the address with the password in it.
+async fn open(url: &str, options: &Options, query: Option<&'static str>) -> Result<(Pool, Option<String>), Error> {
+    // SeaORM's own options are not used: their trace output contains the URL with the password.
     let mut connect = connect::options(url)?.disable_statement_logging();
     if let (Some(name), None) = (&options.application_name, connect.get_application_name()) {
         connect = connect.application_name(name);
     }
     if !options.prepared_statements {
-        // The driver names them all the same, and remembers none: each transaction begins by forgetting.
+        // The driver names prepared statements even without a cache, and then does not remember them. So each
+        // transaction begins with DEALLOCATE ALL.
         connect = connect.statement_cache_capacity(0);
     }
-    // A pool would go on trying until its time is up; one connection says at once what is wrong.
+    // A pool would retry until its timeout; a single connection reports at once what is wrong.
     let (mut probe, connect) = connect::open(&connect, options.acquire_timeout).await?;
-    let ask = async {
-        let answer = match question {
-            // Unprepared: the connection may be a pooler's.
-            Some(question) => match sqlx::raw_sql(question).fetch_optional(&mut probe).await? {
+    let run_query = async {
+        let answer = match query {
+            // Unprepared, because a pooler may be in between.
+            Some(query) => match sqlx::raw_sql(query).fetch_optional(&mut probe).await? {
                 Some(row) => row.try_get(0)?,
                 None => None,
             },
@@ -184,27 +185,29 @@ async fn open(url: &str, options: &Options, question: Option<&'static str>) -> R
         probe.close().await?;
         Ok(answer)
     };
-    let asked = tokio::time::timeout(options.acquire_timeout, ask).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-    let answer = asked.map_err(connect_error)?;
+    let outcome =
+        tokio::time::timeout(options.acquire_timeout, run_query).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    let answer = outcome.map_err(connect_error)?;
     Ok((Pool::managed(connect, options.max_connections, options.acquire_timeout)?, answer))
 }
 
-/// How to connect.
+/// Options of the connection pool.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Most connections at once. Ten by default.
+    /// The maximum number of connections. The default is 10.
     pub max_connections: u32,
-    /// How long a statement waits for a connection. Five seconds by default.
+    /// The timeout for acquiring a connection. The default is 5 seconds.
     pub acquire_timeout: Duration,
-    /// Whether prepared statements are kept on their connection. On by default; off behind a pooler in transaction mode
-    /// that does not follow them (PgBouncer before 1.21): each transaction then begins by deallocating what others
-    /// prepared, in the same round trip, and each of its statements takes a second one to be prepared.
+    /// Whether prepared statements are cached on their connection. The default is `true`. Use `false` behind a pooler
+    /// in transaction mode that does not track them (PgBouncer before 1.21): each transaction then begins by
+    /// deallocating what others have prepared, in the same round trip, and each statement takes a second round trip to
+    /// be prepared.
     pub prepared_statements: bool,
-    /// How long a statement may take, as [`IdentityConnection::with_deadline`]. Half a minute by default: a network that
-    /// swallows what is sent would else be waited for for ever. `None`: no bound.
+    /// The deadline of each statement, as in [`IdentityConnection::with_deadline`]. The default is 30 seconds; without
+    /// a deadline, a statement would wait forever if the network silently drops packets. `None` means no deadline.
     pub deadline: Option<Duration>,
-    /// `application_name`, where the address names none.
+    /// The `application_name`, unless the URL has one.
     pub application_name: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong with an identity's connection. Whatever else the server refuses is passed on as it is.
+//! Errors of an identity's connection. Other errors of the server are passed on unchanged.
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
@@ -11,74 +11,76 @@ use sea_orm::{
     },
 };
 
-/// What a connection, a transaction or a pool could not do.
+/// An error of a connection, a transaction or a pool.
 ///
-/// SeaORM's traits return [`DbErr`]; `Error::from` gives back the variant it was made from. A variant that is not listed
-/// as unknown in its outcome left nothing in the database.
+/// SeaORM's traits return [`DbErr`]; `Error::from` converts it back to the variant that it was created from. Nothing is
+/// in the database, except where a variant says that the outcome is unknown.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A transaction was used, or committed, while one nested in it is open.
+    /// A transaction was used or committed while a transaction nested in it is open.
     #[error("a nested transaction is open; commit it or roll it back first")]
     NestedTransactionOpen,
-    /// The transaction was committed or rolled back, or the one around it was.
+    /// The transaction, or the one around it, was committed or rolled back.
     #[error("the transaction is over")]
     TransactionOver,
-    /// A statement failed in this transaction, or a call was dropped half way; it can only be rolled back.
+    /// A statement failed in this transaction, or a call was dropped before it completed. The transaction can only be
+    /// rolled back.
     #[error("a statement failed or was cancelled in this transaction; roll it back, nothing of it will be committed")]
     TransactionFailed,
-    /// A statement changed the role or the claims; nothing was committed.
+    /// A statement changed the role or the claims. Nothing was committed.
     #[error("a statement changed the identity (role or claims); nothing was committed")]
     IdentityChanged,
-    /// A statement ended the transaction that it ran in: what was done before it may be in the database.
+    /// A statement ended the transaction that it ran in. What was done before it may have been committed.
     #[error("a statement ended its transaction; what was done before it may have been committed")]
     TransactionEnded,
-    /// A statement that cannot be run as it is: several at once, too many values, too few, `COPY` from the client.
+    /// The statement cannot be run: it is several statements, has too many or too few values, or is a `COPY` from the
+    /// client.
     #[error("the statement cannot be run: {reason}")]
     InvalidStatement {
-        /// What it must be.
+        /// What the statement must be.
         reason: String,
     },
-    /// The time allowed for it passed. Nothing was committed.
+    /// The deadline was exceeded. Nothing was committed.
     #[error("deadline exceeded; nothing was committed")]
     DeadlineExceeded,
-    /// No connection of the pool was free in time.
+    /// No connection of the pool became free within the timeout.
     #[error("no database connection was free in time; allow more connections, or wait longer")]
     PoolTimeout,
-    /// The pool was closed.
+    /// The pool is closed.
     #[error("the pool is closed; connect again")]
     PoolClosed,
-    /// The pool or its login is not set up for this identity.
-    #[error("the connection is not set up: {reason}")]
+    /// The pool or its login is not configured for this identity.
+    #[error("the connection is misconfigured: {reason}")]
     Misconfigured {
-        /// What is wrong, and what must be.
+        /// What is wrong, and what is required.
         reason: String,
     },
-    /// A pool could not make its first connection.
+    /// The first connection of a pool could not be opened.
     #[error(transparent)]
     Connect(#[from] crate::ConnectError),
     /// The connection was lost before the commit was sent. Nothing was committed.
     #[error("the connection to the database was lost before the commit; nothing was committed")]
     ConnectionLost(#[source] DbErr),
-    /// The answer to a commit was lost: it may have happened, or not.
+    /// The connection was lost before the server answered the commit. The outcome is unknown.
     #[error("the answer to the commit was lost; it may have been committed")]
     CommitUnknown(#[source] DbErr),
-    /// Claims of a token that no identity can have.
+    /// The claims of a token cannot be used for an identity.
     #[error("the token's claims cannot be used: {rule}")]
     InvalidClaims {
-        /// What they must be.
+        /// What the claims must be.
         rule: &'static str,
     },
-    /// A refusal in the program's own words: [`Database::with_error_map`](crate::Database::with_error_map).
+    /// An error of the program's own type: [`Database::with_error_map`](crate::Database::with_error_map).
     #[error(transparent)]
     Application(Arc<dyn StdError + Send + Sync>),
-    /// Whatever else the database or SeaORM said.
+    /// Any other error of the database or SeaORM.
     #[error(transparent)]
     Database(DbErr),
 }
 
 impl Error {
-    /// A name that stays the same from version to version.
+    /// Returns a name that is stable across versions.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -106,8 +108,8 @@ impl Error {
     }
 }
 
-/// An [`Error`] on its way through SeaORM's traits, which return [`DbErr`]: it travels as an error of the driver's, and
-/// arrives as the variant that it was.
+/// Carries an [`Error`] through SeaORM's traits, which return [`DbErr`]: it is wrapped in an error of the driver and
+/// unwrapped as the same variant.
 #[derive(Debug)]
 struct Carried {
     error: Error,
@@ -192,7 +194,7 @@ impl From<DbErr> for Error {
     }
 }
 
-/// Whether it is [`Error::ConnectionLost`], or will be.
+/// Whether the error is [`Error::ConnectionLost`], or converts to it.
 pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
     sqlx_error(error).is_some_and(|error| match carried(error) {
         Some(carried) => matches!(carried, Error::ConnectionLost(_)),
@@ -200,7 +202,7 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
     })
 }
 
-/// The driver's error in SeaORM's, if it came from there.
+/// Returns the driver's error inside SeaORM's, if there is one.
 #[must_use]
 pub fn sqlx_error(error: &DbErr) -> Option<&SqlxError> {
     match error {
@@ -211,7 +213,7 @@ pub fn sqlx_error(error: &DbErr) -> Option<&SqlxError> {
     }
 }
 
-/// What the server said, if it was the server.
+/// Returns the server's error, if the error came from the server.
 #[must_use]
 pub fn pg_error(error: &SqlxError) -> Option<&SqlxPostgresError> {
     error.as_database_error().and_then(|error| error.try_downcast_ref())
@@ -225,8 +227,8 @@ enum Class {
     Invalid(String),
 }
 
-/// Whether the connection is of no use after it: the network failed, the server said good-bye, or the two do not
-/// understand each other any more.
+/// Whether the connection is unusable after this error: the network failed, the server closed the connection, or the
+/// protocol is out of step.
 pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
@@ -234,7 +236,7 @@ pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
     }
 }
 
-/// The server ends the connection after it.
+/// Whether the server closes the connection after this error.
 fn is_fatal(error: &SqlxPostgresError) -> bool {
     matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
         || matches!(error.code(), "57P01" | "57P02" | "57P05")
@@ -260,16 +262,16 @@ fn classify(error: &SqlxError) -> Option<Class> {
 }
 
 fn classify_refusal(error: &SqlxPostgresError) -> Option<Class> {
-    let said = || error.message().to_owned();
+    let message = || error.message().to_owned();
     match error.code() {
-        // A login that may not enter, or a database that is not there.
-        "28000" | "28P01" | "3D000" => Some(Class::Misconfigured(said())),
-        // As many values as the text has places for, and one statement.
-        "08P01" if !is_fatal(error) => Some(Class::Invalid(said())),
+        // The login is refused, or the database does not exist.
+        "28000" | "28P01" | "3D000" => Some(Class::Misconfigured(message())),
+        // The statement has the wrong number of values, or it is more than one statement.
+        "08P01" if !is_fatal(error) => Some(Class::Invalid(message())),
         "42601" if error.routine() == Some("exec_parse_message") => {
             Some(Class::Invalid("it must be one statement".to_owned()))
         }
-        // Too many connections: another one may leave.
+        // Too many connections. One may become free.
         "53300" => Some(Class::PoolTimeout),
         code if code.starts_with("57P") || code.starts_with("08") || is_fatal(error) => Some(Class::Lost),
         _ => None,
@@ -285,7 +287,7 @@ mod tests {
     use super::{Error, is_connection_lost};
 
     #[test]
-    fn an_error_arrives_behind_a_trait_of_sea_orm_as_the_variant_that_it_was() {
+    fn an_error_survives_the_conversion_to_sea_orm_and_back() {
         let source = || DbErr::Conn(RuntimeErr::Internal("gone: rls:pool_closed".to_owned()));
         for error in [
             Error::NestedTransactionOpen,
@@ -314,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_somebody_elses_is_no_error_of_ours() {
+    fn a_custom_text_is_not_taken_for_an_error_of_this_crate() {
         let text = DbErr::Custom("rls:pool_closed: the pool is closed".to_owned());
         assert_eq!(Error::from(text).code(), "database");
     }

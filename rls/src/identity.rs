@@ -1,17 +1,17 @@
-//! Who is asking, and how the database is told.
+//! The identity of a caller, and the SQL that sets and verifies it.
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// When the transaction began, which no two of a connection share and no statement can change, however it writes times.
-const BEGUN: &str = "extract(epoch FROM transaction_timestamp())::text";
+/// The start time of the transaction. It is unique among the transactions of a connection, and no statement can change
+/// it or the format of this number.
+const STARTED_AT: &str = "extract(epoch FROM transaction_timestamp())::text";
 
-/// In whose name statements run: a role, and settings that policies read. Cheap to clone; nothing changes it after it
-/// was made.
+/// The identity that statements run as: a role, and settings that policies read. Immutable and cheap to clone.
 ///
-/// [`Identity::new`] is for any database; [`supabase`](crate::supabase) has those of that platform.
+/// [`Identity::new`] works for any database; [`supabase`](crate::supabase) has the identities of that platform.
 #[derive(Clone)]
 pub struct Identity(Arc<Parts>);
 
@@ -19,22 +19,23 @@ struct Parts {
     role: Cow<'static, str>,
     user_id: Option<Uuid>,
     settings: Vec<(Cow<'static, str>, String)>,
-    /// What each transaction begins with.
+    /// Evaluated at the start of each transaction.
     admission: Option<Cow<'static, str>>,
-    /// What sets role and settings, in a list of expressions.
+    /// The expressions that set role and settings, separated by commas.
     set: String,
-    /// Whether they are as they were set, as a condition.
+    /// The condition that role and settings are as they were set.
     holds: String,
 }
 
 impl Identity {
-    /// An identity of that role, without settings.
+    /// Creates an identity of that role, without settings.
     pub fn new(role: impl Into<Cow<'static, str>>) -> Self {
         Self::of(role.into(), None, Vec::new(), None)
     }
 
-    /// The same with a setting that policies read by `current_setting(name, true)`. Name every setting that they read: one
-    /// that has no value for this identity is set to the empty text, so that nothing can be left over in it.
+    /// Returns the same identity with a setting, which policies read with `current_setting(name, true)`. Set every
+    /// setting that the policies read. If one has no value for this identity, set it to the empty string, so that no
+    /// earlier value is left in it.
     #[must_use]
     pub fn with_setting(self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
         let mut settings = self.0.settings.clone();
@@ -42,28 +43,29 @@ impl Identity {
         Self::of(self.0.role.clone(), self.0.user_id, settings, self.0.admission.clone())
     }
 
-    /// The same, of the user with that id.
+    /// Returns the same identity with the id of a user.
     #[must_use]
     pub fn with_user_id(self, id: Uuid) -> Self {
         Self::of(self.0.role.clone(), Some(id), self.0.settings.clone(), self.0.admission.clone())
     }
 
-    /// The same, with an expression that each transaction evaluates once role and settings are set, in the same message. It
-    /// raises an error where the identity may not enter (an account that is closed); its value does not matter.
+    /// Returns the same identity with an expression that each transaction evaluates after role and settings are set, in
+    /// the same message. The expression raises an error to refuse the identity (for example a closed account); its
+    /// value is ignored.
     ///
-    /// It is the program's own text, and nobody else's.
+    /// It must be the program's own SQL and must not contain text from anybody else.
     #[must_use]
     pub fn with_admission(self, sql: impl Into<Cow<'static, str>>) -> Self {
         Self::of(self.0.role.clone(), self.0.user_id, self.0.settings.clone(), Some(sql.into()))
     }
 
-    /// The role.
+    /// Returns the role.
     #[must_use]
     pub fn role(&self) -> &str {
         &self.0.role
     }
 
-    /// The user, if it is one with an id.
+    /// Returns the id of the user, if the identity has one.
     #[must_use]
     pub fn user_id(&self) -> Option<Uuid> {
         self.0.user_id
@@ -75,8 +77,8 @@ impl Identity {
         settings: Vec<(Cow<'static, str>, String)>,
         admission: Option<Cow<'static, str>>,
     ) -> Self {
-        // SET LOCAL would be a little faster; but the server's statistics of statements take each of those for one of its
-        // own, a line for every user.
+        // SET LOCAL would be slightly faster, but `pg_stat_statements` treats each of them as a separate statement and
+        // would have an entry for every user.
         let mut set = set_config("role", &role);
         let mut holds = format!("current_setting('role') = {0} AND current_user::text = {0}", quoted(&role));
         for (name, value) in &settings {
@@ -87,8 +89,8 @@ impl Identity {
         Self(Arc::new(Parts { role, user_id, settings, admission, set, holds }))
     }
 
-    /// What sets the identity for the rest of the transaction, and how long a statement may take. The last column says when
-    /// the transaction began.
+    /// Returns the SQL that sets the identity and the `statement_timeout` for the rest of the transaction. Its last
+    /// column is the start time of the transaction.
     pub(crate) fn set_local_sql(&self, timeout: Option<Duration>) -> String {
         // 0 would disable `statement_timeout`, so it is at least 1 ms.
         let timeout = timeout.map_or_else(String::new, |time| {
@@ -96,35 +98,35 @@ impl Identity {
         });
         let set = &self.0.set;
         match &self.0.admission {
-            None => format!("SELECT {set}{timeout}, {BEGUN}"),
-            // A statement of its own: its names are looked up when the role is set.
-            Some(admission) => format!("SELECT {set}{timeout}; SELECT {admission}, {BEGUN}"),
+            None => format!("SELECT {set}{timeout}, {STARTED_AT}"),
+            // A separate statement, because its names are resolved after the role is set.
+            Some(admission) => format!("SELECT {set}{timeout}; SELECT {admission}, {STARTED_AT}"),
         }
     }
 
-    /// 0 where all is as it was set, 1 where the identity was changed, 2 where this is another transaction; then how many
-    /// statements the driver has prepared in the session.
-    pub(crate) fn verify_sql(&self, begun: &str) -> String {
-        let (holds, begun) = (&self.0.holds, quoted(begun));
+    /// Returns the SQL of two columns. The first is 0 if the identity is as it was set, 1 if it was changed, and 2 if
+    /// this is another transaction. The second is the number of statements that the driver has prepared in the session.
+    pub(crate) fn verify_sql(&self, started_at: &str) -> String {
+        let (holds, started_at) = (&self.0.holds, quoted(started_at));
         format!(
-            "SELECT CASE WHEN {BEGUN} <> {begun} THEN 2 WHEN {holds} THEN 0 ELSE 1 END, \
+            "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 2 WHEN {holds} THEN 0 ELSE 1 END, \
              (SELECT count(*) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql)"
         )
     }
 
-    /// The same as a statement that fails unless all is as it was set, so that what follows in the message is not run:
-    /// with [`ENDED`] where this is another transaction, with [`CHANGED`] where the identity was changed. (`concat` is not
-    /// immutable: nothing is evaluated before it is needed.)
-    pub(crate) fn require_sql(&self, begun: &str) -> String {
-        let (holds, begun) = (&self.0.holds, quoted(begun));
+    /// Returns the same check as a statement that fails unless the identity is as it was set, so that the rest of the
+    /// message does not run: with [`ENDED`] if this is another transaction, with [`CHANGED`] if the identity was
+    /// changed. (`concat` is not immutable, so nothing is evaluated early.)
+    pub(crate) fn require_sql(&self, started_at: &str) -> String {
+        let (holds, started_at) = (&self.0.holds, quoted(started_at));
         format!(
-            "SELECT CASE WHEN {BEGUN} <> {begun} THEN 1 / length(concat('')) WHEN {holds} THEN 0 \
+            "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 1 / length(concat('')) WHEN {holds} THEN 0 \
              ELSE concat('identity changed')::integer END"
         )
     }
 }
 
-/// SQLSTATEs of the failures of [`Identity::require_sql`]: a division by zero, and a text that is no number.
+/// SQLSTATEs of the failures of [`Identity::require_sql`]: a division by zero, and a string that is not a number.
 pub(crate) const ENDED: &str = "22012";
 pub(crate) const CHANGED: &str = "22P02";
 
@@ -132,12 +134,13 @@ fn set_config(name: &str, value: &str) -> String {
     format!("set_config({}, {}, true)", quoted(name), quoted(value))
 }
 
-/// Changes the role alone: the claims still tell who asked.
+/// Returns the SQL that changes only the role. The claims still identify the caller.
 pub(crate) fn set_role_statement(role: &str) -> String {
     format!("SELECT {}", set_config("role", role))
 }
 
-/// The text as a literal, whatever is in it and however the server reads backslashes. The protocol cannot carry NUL.
+/// Returns the text as an SQL literal, whatever it contains and however the server reads backslashes. NUL is removed,
+/// because the protocol cannot carry it.
 fn quoted(text: &str) -> String {
     let text = text.replace('\0', "").replace('\'', "''");
     if text.contains('\\') { format!("E'{}'", text.replace('\\', "\\\\")) } else { format!("'{text}'") }
@@ -151,7 +154,7 @@ impl PartialEq for Identity {
 
 impl Eq for Identity {}
 
-/// Claims are personal: they are not shown.
+/// Claims are personal data and are not shown.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("role", &self.0.role).field("user_id", &self.0.user_id).finish_non_exhaustive()
@@ -167,24 +170,24 @@ impl fmt::Display for Identity {
     }
 }
 
-/// The identities of Supabase, and of whoever uses its roles and claims: `auth.uid()`, `auth.role()`, `auth.jwt()` and
-/// `auth.email()` read what these set, and nothing else.
+/// The identities of Supabase, and of other systems with its roles and claims. `auth.uid()`, `auth.role()`,
+/// `auth.jwt()` and `auth.email()` read exactly the settings that these identities set.
 pub mod supabase {
     use super::{Identity, Map, Uuid, Value};
     use crate::Error;
 
-    /// Role of a signed-in user.
+    /// The role of a signed-in user.
     pub const AUTHENTICATED: &str = "authenticated";
-    /// Role of a visitor.
+    /// The role of a visitor.
     pub const ANON: &str = "anon";
-    /// Role of the server, which row security does not bind.
+    /// The role of the server, which bypasses row-level security.
     pub const SERVICE_ROLE: &str = "service_role";
 
-    /// Settings that the platform's functions look into before the claims.
+    /// Settings that the platform's functions read before the claims.
     const LEGACY: [&str; 4] =
         ["request.jwt.claim", "request.jwt.claim.sub", "request.jwt.claim.role", "request.jwt.claim.email"];
 
-    /// A signed-in user.
+    /// Returns the identity of a signed-in user.
     #[must_use]
     pub fn user(id: Uuid) -> Identity {
         let claims = [("role", AUTHENTICATED.to_owned()), ("sub", id.to_string())];
@@ -195,13 +198,13 @@ pub mod supabase {
         .with_user_id(id)
     }
 
-    /// A visitor who has not signed in.
+    /// Returns the identity of a visitor who has not signed in.
     #[must_use]
     pub fn anon() -> Identity {
         role_alone(ANON)
     }
 
-    /// The server itself.
+    /// Returns the identity of the server itself.
     #[must_use]
     pub fn service() -> Identity {
         role_alone(SERVICE_ROLE)
@@ -211,13 +214,13 @@ pub mod supabase {
         with_claims(role, [("role".to_owned(), Value::String(role.to_owned()))].into_iter().collect())
     }
 
-    /// The identity of a token's claims, which the database sees as they are (`auth.jwt()`). Whoever calls this has verified
-    /// the token, its expiry too.
+    /// Returns the identity of a token's claims, which the database sees unchanged (`auth.jwt()`). The caller must have
+    /// verified the token, including its expiry.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidClaims`] unless the role is `authenticated`, with a UUID as `sub`, or `anon`, without one. The server's
-    /// role is no token's to take on: [`service`].
+    /// [`Error::InvalidClaims`] unless the role is `authenticated` and `sub` is a UUID, or the role is `anon` and there
+    /// is no `sub`. No token can have the server's role; use [`service`].
     pub fn from_claims(mut claims: Map<String, Value>) -> Result<Identity, Error> {
         let refuse = |rule| Err(Error::InvalidClaims { rule });
         if claims.values().any(has_nul) || claims.keys().any(|name| name.contains('\0')) {
@@ -233,7 +236,7 @@ pub mod supabase {
         };
         match (claims.get("role").and_then(Value::as_str), subject) {
             (Some(AUTHENTICATED), Some(id)) => {
-                // A UUID has several spellings; PostgreSQL reads this one.
+                // A UUID has several spellings. PostgreSQL prints this one.
                 claims.insert("sub".to_owned(), Value::String(id.to_string()));
                 Ok(with_claims(AUTHENTICATED, claims).with_user_id(id))
             }
@@ -253,7 +256,7 @@ pub mod supabase {
         }
     }
 
-    /// An identity of that role with those claims, whatever they are: [`from_claims`] is for those of a token.
+    /// Returns an identity of that role with any claims. For the claims of a token, use [`from_claims`].
     #[must_use]
     pub fn with_claims(role: &'static str, claims: Map<String, Value>) -> Identity {
         let claims = Value::Object(claims).to_string();
@@ -272,7 +275,7 @@ mod tests {
     use crate::Error;
 
     #[test]
-    fn a_span_tells_who_asks() {
+    fn display_is_the_user_or_the_role() {
         let id = Uuid::new_v4();
         assert_eq!(supabase::user(id).to_string(), id.to_string());
         assert_eq!(

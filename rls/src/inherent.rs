@@ -1,5 +1,5 @@
-//! The methods that SeaORM's own connection and transaction have besides its traits, so that code which takes a
-//! `DatabaseConnection` or a `DatabaseTransaction` compiles when the type's name is replaced, without another import.
+//! The inherent methods of SeaORM's own connection and transaction types, so that code which takes a
+//! `DatabaseConnection` or a `DatabaseTransaction` compiles after the type's name is replaced, without another import.
 
 use std::fmt::{Debug, Display};
 
@@ -13,7 +13,7 @@ use crate::{IdentityConnection, Transaction};
 macro_rules! inherent {
     ($caller:ty) => {
         impl $caller {
-            /// PostgreSQL.
+            /// Returns PostgreSQL.
             #[must_use]
             pub fn get_database_backend(&self) -> DbBackend {
                 ConnectionTrait::get_database_backend(self)
@@ -24,7 +24,7 @@ macro_rules! inherent {
             ///
             /// # Errors
             ///
-            /// The closure's, or the connection's.
+            /// The error of the closure or of the connection.
             pub async fn transaction_async<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
             where
                 F: for<'c> AsyncFnOnce(&'c Transaction) -> Result<T, E> + Send,
@@ -34,11 +34,11 @@ macro_rules! inherent {
                 self.transaction_with_config_async(callback, None, None).await
             }
 
-            /// The same, with an isolation level and an access mode.
+            /// Runs the asynchronous closure in a transaction with an isolation level and an access mode.
             ///
             /// # Errors
             ///
-            /// As [`transaction_async`](Self::transaction_async).
+            /// Those of [`transaction_async`](Self::transaction_async).
             pub async fn transaction_with_config_async<F, T, E>(
                 &self,
                 callback: F,
@@ -62,35 +62,37 @@ inherent!(IdentityConnection);
 inherent!(Transaction);
 
 impl IdentityConnection {
-    /// Asks the server for an answer in this identity's name: whether statements of it would run.
+    /// Checks that the server answers and that this identity can run statements.
     ///
     /// # Errors
     ///
-    /// As [`TransactionTrait::begin`].
+    /// Those of [`TransactionTrait::begin`].
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.begin().await?.rollback().await
     }
 }
 
 impl Transaction {
-    /// Commits, or keeps what was done in a nested one. It says `Ok` only for what the server did.
+    /// Commits the transaction. A nested transaction keeps its changes for the outer one. Returns `Ok` only if the
+    /// server did it.
     ///
     /// # Errors
     ///
     /// [`Error::NestedTransactionOpen`](crate::Error::NestedTransactionOpen),
     /// [`Error::TransactionFailed`](crate::Error::TransactionFailed),
-    /// [`Error::TransactionOver`](crate::Error::TransactionOver), [`Error::IdentityChanged`](crate::Error::IdentityChanged),
-    /// [`Error::TransactionEnded`](crate::Error::TransactionEnded), [`Error::CommitUnknown`](crate::Error::CommitUnknown),
-    /// and what the database refuses at a commit.
+    /// [`Error::TransactionOver`](crate::Error::TransactionOver),
+    /// [`Error::IdentityChanged`](crate::Error::IdentityChanged),
+    /// [`Error::TransactionEnded`](crate::Error::TransactionEnded),
+    /// [`Error::CommitUnknown`](crate::Error::CommitUnknown), and any error that the database raises at the commit.
     pub async fn commit(self) -> Result<(), DbErr> {
         TransactionSession::commit(self).await
     }
 
-    /// Undoes it, and what is nested in it.
+    /// Rolls the transaction back, including the transactions nested in it.
     ///
     /// # Errors
     ///
-    /// [`Error::TransactionOver`](crate::Error::TransactionOver) where the one around it has ended.
+    /// [`Error::TransactionOver`](crate::Error::TransactionOver) if the transaction around it has ended.
     pub async fn rollback(self) -> Result<(), DbErr> {
         TransactionSession::rollback(self).await
     }

@@ -1,5 +1,5 @@
-//! The connection under a transaction, and all that is known of it: the stack of frames, what is under way, and what must
-//! be undone. Whoever has it has it alone; see [`Session`](crate::session::Session) for how.
+//! The connection of a transaction and its state: the stack of frames, what is in progress, and what must be rolled
+//! back. Access is exclusive; see [`Session`](crate::session::Session).
 
 mod ending;
 
@@ -20,20 +20,20 @@ use crate::{
     wire::{Answer, PreparedStatements, ROLLBACK_TIMEOUT, drain, exec_error, last_text, number, simple_query},
 };
 
-/// The connection, and all that is known of it.
+/// The connection and its state.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) pooled: Option<PooledConnection>,
     pub(crate) frames: Vec<Frame>,
     pub(crate) pending: Option<Pending>,
-    /// Whether the end of an answer is still to come: after a refusal, the server says once more that it is ready.
+    /// Whether the end of a response is still to come: after an error, the server sends ReadyForQuery.
     pub(crate) has_rest: bool,
     pub(crate) over: Option<Over>,
-    /// Whether something ran that may have changed the session.
+    /// Whether a statement ran that may have changed the session.
     pub(crate) unclean: bool,
     pub(crate) next: u64,
-    /// When the transaction began, as the server says it.
-    pub(crate) begun: String,
+    /// The start time of the transaction, as the server prints it.
+    pub(crate) started_at: String,
     pub(crate) identity: Identity,
     pub(crate) time: Option<Duration>,
     pub(crate) statements: PreparedStatements,
@@ -45,7 +45,7 @@ pub(crate) struct Frame {
     pub(crate) id: u64,
     pub(crate) failed: Option<Failure>,
     pub(crate) abandoned: bool,
-    /// Whether something ran that may have changed the identity, since it was verified.
+    /// Whether a statement ran that may have changed the identity since it was last verified.
     pub(crate) unverified: bool,
 }
 
@@ -56,36 +56,37 @@ pub(crate) enum Failure {
     IdentityChanged,
 }
 
-/// What was said and not yet answered. Still there when the next one comes, it was dropped.
+/// A request that was sent and is not yet answered. If it is still set at the next request, the call that sent it was
+/// dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pending {
-    /// A statement, or several, of this frame.
+    /// One or more statements of this frame.
     Call(u64),
-    /// Rows that nobody reads any more.
+    /// Rows that are no longer read.
     Stream,
-    /// The savepoint of this frame.
+    /// SAVEPOINT of this frame.
     Begin(u64),
-    /// The release of this frame's savepoint.
+    /// RELEASE SAVEPOINT of this frame.
     Release(u64),
-    /// The rollback to this frame's savepoint.
-    Undo(u64),
-    /// The beginning of the transaction.
+    /// ROLLBACK TO SAVEPOINT of this frame.
+    RollbackTo(u64),
+    /// BEGIN of the transaction.
     Open,
-    /// The end of the transaction.
+    /// The commit or rollback of the transaction.
     End,
 }
 
-/// Why nothing more is said.
+/// Why the transaction is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
     /// It was committed or rolled back.
     Ended,
     /// The connection was lost.
     Lost,
-    /// It was not waited for any longer.
-    Late,
-    /// A statement ended the transaction.
-    ByText,
+    /// The deadline was exceeded.
+    DeadlineExceeded,
+    /// A statement's text ended the transaction.
+    EndedByStatement,
 }
 
 impl Frame {
@@ -110,7 +111,7 @@ impl Inner {
             over: None,
             unclean: false,
             next: OUTERMOST,
-            begun: String::new(),
+            started_at: String::new(),
             identity,
             time,
             statements,
@@ -123,7 +124,7 @@ impl Inner {
             None => Ok(()),
         };
         inner.answered(OUTERMOST, outcome)?;
-        inner.begun = answer.row.as_ref().and_then(last_text).unwrap_or_default();
+        inner.started_at = answer.row.as_ref().and_then(last_text).unwrap_or_default();
         Ok(inner)
     }
 
@@ -139,7 +140,7 @@ impl Inner {
         self.frames.iter_mut().find(|frame| frame.id == id)
     }
 
-    /// Whether that frame may be used.
+    /// Checks that the frame may be used.
     pub(crate) fn check(&mut self, frame: u64) -> Result<(), DbErr> {
         if self.over.is_some() {
             return Err(over_error(self.over));
@@ -154,7 +155,7 @@ impl Inner {
         }
     }
 
-    /// Takes note of an answer: a refusal fails the frame, a lost connection ends all.
+    /// Records a response: an error fails the frame, a lost connection ends the transaction.
     pub(crate) fn answered<T>(&mut self, frame: u64, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         self.pending = None;
         if let Err(error) = &outcome {
@@ -164,7 +165,7 @@ impl Inner {
                 self.has_rest = true;
                 self.fail(frame, Failure::Failed);
             } else {
-                // The driver could not send it, or read what came: there may be more.
+                // The driver could not send the request or decode the response, so more of it may follow.
                 self.pending = Some(Pending::Stream);
             }
         }
@@ -177,7 +178,7 @@ impl Inner {
         }
     }
 
-    /// Nothing more is said, and the connection does not go back to its pool.
+    /// Ends the transaction and discards the connection instead of returning it to its pool.
     pub(crate) fn close(&mut self, over: Over) {
         self.over = Some(over);
         self.pending = None;
@@ -186,14 +187,14 @@ impl Inner {
         }
     }
 
-    /// Waits for the rest of the last answer. What is said after it is on its way as soon as it is said, so that whoever
-    /// drops it knows that.
+    /// Waits for the rest of the last response. Afterwards a request is sent as soon as it is made, so that a caller
+    /// that is dropped knows that it was sent.
     async fn ready(&mut self) -> Result<(), DbErr> {
         if !self.has_rest || self.over.is_some() {
             return Ok(());
         }
-        let patience = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
-        match timeout(patience, drain(self.connection()?)).await {
+        let limit = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
+        match timeout(limit, drain(self.connection()?)).await {
             Ok(Ok(_)) => {
                 self.has_rest = false;
                 Ok(())
@@ -203,14 +204,14 @@ impl Inner {
                 Err(exec_error(error))
             }
             Err(_) => {
-                self.close(Over::Late);
+                self.close(Over::DeadlineExceeded);
                 Err(Error::DeadlineExceeded.into())
             }
         }
     }
 
-    /// Says what is the layer's own, of the innermost frame; `pending` is what it is.
-    pub(crate) async fn say(&mut self, sql: String, pending: Pending) -> Result<Answer, DbErr> {
+    /// Sends a statement of this layer in the innermost frame. `pending` says what it is.
+    pub(crate) async fn send_own(&mut self, sql: String, pending: Pending) -> Result<Answer, DbErr> {
         self.ready().await?;
         self.pending = Some(pending);
         let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
@@ -220,21 +221,21 @@ impl Inner {
         Ok(answer)
     }
 
-    /// Brings to an end what was left half way. May be dropped itself, at any point.
+    /// Completes what earlier calls left unfinished. It may itself be dropped at any point.
     pub(crate) async fn settle(&mut self, marks: &Marks) -> Result<(), DbErr> {
         if self.pending.is_none() {
             self.ready().await?;
         }
         if let (Some(pending), None) = (self.pending, self.over) {
-            let patience = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
-            let refused = match timeout(patience, drain(self.connection()?)).await {
+            let limit = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
+            let refused = match timeout(limit, drain(self.connection()?)).await {
                 Ok(Ok(refused)) => refused.is_some(),
                 Ok(Err(error)) => {
                     self.close(Over::Lost);
                     return Err(exec_error(error));
                 }
                 Err(_) => {
-                    self.close(Over::Late);
+                    self.close(Over::DeadlineExceeded);
                     return Err(Error::DeadlineExceeded.into());
                 }
             };
@@ -246,17 +247,17 @@ impl Inner {
                     self.fail(frame, Failure::Failed);
                 }
                 Pending::Stream => {}
-                // Nobody has its handle.
+                // Its handle was never returned to a caller.
                 Pending::Begin(frame) => {
                     if let Some(frame) = self.frame(frame) {
                         frame.abandoned = true;
                     }
                 }
-                Pending::Release(frame) | Pending::Undo(frame) if !refused => self.pop(frame),
-                Pending::Release(frame) | Pending::Undo(frame) => self.fail(frame, Failure::Failed),
-                // A transaction is handed out once it has begun.
+                Pending::Release(frame) | Pending::RollbackTo(frame) if !refused => self.pop(frame),
+                Pending::Release(frame) | Pending::RollbackTo(frame) => self.fail(frame, Failure::Failed),
+                // The transaction was never returned to a caller.
                 Pending::Open => self.close(Over::Ended),
-                // It has ended, one way or the other.
+                // The transaction has ended, by commit or rollback.
                 Pending::End if !refused => self.over = Some(Over::Ended),
                 Pending::End => self.close(Over::Ended),
             }
@@ -277,13 +278,13 @@ impl Inner {
             if frame == OUTERMOST {
                 self.roll_back().await?;
             } else {
-                self.undo(frame).await?;
+                self.roll_back_to(frame).await?;
             }
         }
         Ok(())
     }
 
-    /// The frame and those in it are no more.
+    /// Removes the frame and those nested in it.
     pub(crate) fn pop(&mut self, frame: u64) {
         let Some(place) = self.frames.iter().position(|there| there.id == frame) else { return };
         let unverified = self.frames.drain(place..).any(|frame| frame.unverified);
@@ -292,14 +293,14 @@ impl Inner {
         }
     }
 
-    /// Undoes what was done since the savepoint, and takes it away.
-    pub(crate) async fn undo(&mut self, frame: u64) -> Result<(), DbErr> {
+    /// Rolls back to the savepoint and releases it.
+    pub(crate) async fn roll_back_to(&mut self, frame: u64) -> Result<(), DbErr> {
         let Some(place) = self.frames.iter().position(|there| there.id == frame) else {
             return Err(Error::TransactionOver.into());
         };
         let around = self.frames.get(place.wrapping_sub(1)).map_or(OUTERMOST, |frame| frame.id);
         let sql = format!("ROLLBACK TO SAVEPOINT {0}; RELEASE SAVEPOINT {0}", savepoint(frame));
-        let outcome = self.say(sql, Pending::Undo(frame)).await;
+        let outcome = self.send_own(sql, Pending::RollbackTo(frame)).await;
         self.pop(frame);
         if outcome.is_err() {
             self.fail(around, Failure::Failed);
@@ -315,7 +316,7 @@ impl Inner {
             return Err(changed);
         }
         let sql = format!("RELEASE SAVEPOINT {}", savepoint(frame));
-        match self.say(sql, Pending::Release(frame)).await {
+        match self.send_own(sql, Pending::Release(frame)).await {
             Ok(_) => {
                 self.pop(frame);
                 Ok(())
@@ -327,18 +328,19 @@ impl Inner {
         }
     }
 
-    /// After a commit that was refused, whose handle is gone.
+    /// Rolls back after a failed commit, whose handle is gone.
     pub(crate) async fn roll_back_refused(&mut self, frame: u64) {
         if self.over.is_some() {
             return;
         }
-        // What cannot be rolled back is closed, or failed already: the refusal matters.
-        let _ = if frame == OUTERMOST { self.roll_back().await } else { self.undo(frame).await };
+        // If the rollback fails too, the connection is closed or the frame has already failed. The caller needs the
+        // first error.
+        let _ = if frame == OUTERMOST { self.roll_back().await } else { self.roll_back_to(frame).await };
     }
 
     pub(crate) async fn verify(&mut self, frame: u64, pending: Pending) -> Result<(), DbErr> {
-        let sql = self.identity.verify_sql(&self.begun);
-        let row = self.say(sql, pending).await?.row;
+        let sql = self.identity.verify_sql(&self.started_at);
+        let row = self.send_own(sql, pending).await?.row;
         let of_row = |place| row.as_ref().and_then(|row| number(row, place));
         match of_row(0) {
             Some(0) => {
@@ -353,7 +355,7 @@ impl Inner {
                 Err(Error::IdentityChanged.into())
             }
             _ => {
-                self.over = Some(Over::ByText);
+                self.over = Some(Over::EndedByStatement);
                 Err(Error::TransactionEnded.into())
             }
         }
@@ -361,8 +363,8 @@ impl Inner {
 }
 
 impl Inner {
-    /// After a statement that took prepared statements of the driver's away (`DEALLOCATE`, `DISCARD`), the driver must not
-    /// go on using them.
+    /// After a statement that removed the driver's prepared statements (`DEALLOCATE`, `DISCARD`), clears the driver's
+    /// cache, so that it does not use them.
     async fn forget_deallocated(&mut self, prepared: Option<i64>, pending: Pending) -> Result<(), DbErr> {
         if self.statements == PreparedStatements::Deallocated {
             return Ok(());
@@ -378,17 +380,17 @@ impl Inner {
     }
 }
 
-/// Unique in its transaction.
+/// Returns the name of the frame's savepoint, which is unique in its transaction.
 pub(crate) fn savepoint(frame: u64) -> String {
     format!("rls_{frame}")
 }
 
 pub(crate) fn over_error(over: Option<Over>) -> DbErr {
     match over {
-        Some(Over::Late) => Error::DeadlineExceeded.into(),
-        Some(Over::ByText) => Error::TransactionEnded.into(),
+        Some(Over::DeadlineExceeded) => Error::DeadlineExceeded.into(),
+        Some(Over::EndedByStatement) => Error::TransactionEnded.into(),
         Some(Over::Lost) => {
-            let source = RuntimeErr::Internal("it was lost by an earlier call".to_owned());
+            let source = RuntimeErr::Internal("it was lost in an earlier call".to_owned());
             Error::ConnectionLost(DbErr::Conn(source)).into()
         }
         Some(Over::Ended) | None => Error::TransactionOver.into(),

@@ -15,7 +15,7 @@ mod transaction;
 pub mod unchecked;
 mod wire;
 
-// Named for the choice of TLS that it makes for the driver under SeaORM.
+// Imported so that its features select the TLS implementation of the driver under SeaORM.
 use sqlx as _;
 
 pub use connect::ConnectError;

@@ -1,10 +1,11 @@
-//! Which of the statements that SeaORM builds cannot have changed the session.
+//! Recognizes statements built by SeaORM that cannot have changed the session.
 //!
-//! A statement that is built from entities has no text of its caller's, except in custom expressions, and those can call
-//! any function (`set_config`, `pg_advisory_lock`). So a statement counts as plain only if every parenthesis in it is one
-//! that SeaORM writes: this is a list of what is allowed, and whatever is not on it is verified and cleaned up after.
+//! A statement built from entities contains no SQL text of the caller's, except in custom expressions, which can call
+//! any function (`set_config`, `pg_advisory_lock`). So a statement counts as plain only if every parenthesis in it is
+//! one that SeaORM writes. This is an allow-list; after any other statement, the identity is verified and the session
+//! cleaned.
 
-/// Words that SeaORM puts before a parenthesis. None of them can change a session.
+/// Words that SeaORM writes before a parenthesis. None of them can change a session.
 const BEFORE_PARENTHESIS: [&str; 36] = [
     "ALL",
     "AND",
@@ -46,7 +47,7 @@ const BEFORE_PARENTHESIS: [&str; 36] = [
 
 const STATEMENTS: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
 
-/// Whether nothing in the statement can call a function that changes the session.
+/// Returns whether no part of the statement can call a function that changes the session.
 pub(crate) fn is_plain(sql: &str) -> bool {
     // A comment could stand between a name and its parenthesis.
     if !STATEMENTS.iter().any(|begin| sql.starts_with(begin)) || sql.contains("--") || sql.contains("/*") {
@@ -58,7 +59,8 @@ pub(crate) fn is_plain(sql: &str) -> bool {
     sql.match_indices('(').all(|(place, _)| may_precede(&sql[..place]))
 }
 
-/// A table, quoted, with its schema or without: what SeaORM writes before the columns of an insert.
+/// Whether the text is a quoted table name, with or without its schema, as SeaORM writes it before the columns of an
+/// insert.
 fn is_name(text: &str) -> bool {
     text.trim().split('.').all(|part| {
         part.strip_prefix('"').and_then(|part| part.strip_suffix('"')).is_some_and(|name| !name.contains('"'))
@@ -71,7 +73,7 @@ fn may_precede(before: &str) -> bool {
     if word.is_empty() {
         return before.is_empty() || before.ends_with(['(', ',', '=', '<', '>', '+', '-', '*', '%', '|']);
     }
-    // `x.count(` is a function of a schema.
+    // `x.count(` calls a function of a schema.
     let rest = &before[..before.len() - word.len()];
     !rest.trim_end().ends_with('.') && BEFORE_PARENTHESIS.contains(&word)
 }
@@ -85,7 +87,7 @@ mod tests {
     use super::is_plain;
 
     #[test]
-    fn what_entities_build_is_plain() {
+    fn statements_built_from_entities_are_plain() {
         for sql in [
             r#"SELECT "a"."id", CAST("a"."kind" AS text) FROM "a" WHERE "a"."id" = $1 LIMIT $2"#,
             r#"SELECT COUNT(*) AS num_items FROM (SELECT "a"."id" FROM "a") AS "sub_query""#,
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_calls_something_else_is_not() {
+    fn statements_with_other_function_calls_are_not_plain() {
         for sql in [
             "SELECT set_config('role', 'postgres', true)",
             r#"SELECT "set_config"('role', 'postgres', true)"#,

@@ -1,4 +1,4 @@
-//! Where connections come from.
+//! The connection pool.
 
 use std::{
     fmt,
@@ -18,32 +18,33 @@ use tokio::time::{sleep, timeout};
 
 use crate::{Error, error::is_lost};
 
-/// A connection idle for longer may have been closed by whatever stands between: it is pinged before it is given out.
+/// Connections idle for longer are pinged before use, because a firewall or proxy may have closed them.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
-/// A ping that is not answered by then is not waited for: another connection is as good.
+/// Timeout of that ping. After it, another connection is tried.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
-/// A ping that somebody asked for is waited for as long.
-const PING_PATIENCE: Duration = Duration::from_secs(2);
-/// A connection idle for longer is closed.
+/// Timeout of a health check's ping.
+const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections idle for longer are closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
-/// No connection is older: what a server keeps for one grows, and a cluster behind one address changes.
+/// Older connections are closed, because a server process grows with age, and the cluster behind an address can change.
 const MAX_LIFETIME: Duration = Duration::from_secs(1800);
-/// How often idle connections are looked through.
+/// How often idle connections are checked.
 const REAP_INTERVAL: Duration = Duration::from_secs(60);
 
 type Managed = deadpool::managed::Pool<Connector>;
 
-/// Connections for an identity to begin on.
+/// The source of connections.
 #[derive(Clone)]
 pub(crate) enum Pool {
-    /// The handle's own. It hands out the connection that came back last, which is warm, and asks nothing of the server
-    /// when one comes back: each is known to be at rest. (The driver's pool asks every time: a round trip per operation.)
-    Managed { pool: Managed, acquire_timeout: Duration, reach: Arc<Reach> },
-    /// One that the application had already.
+    /// A pool of this handle. It hands out the connection that was returned last, which is warm, and sends nothing to
+    /// the server when one is returned, because each is known to be idle and clean. (The driver's pool pings each time,
+    /// which costs a round trip per operation.)
+    Managed { pool: Managed, acquire_timeout: Duration, server_state: Arc<ServerState> },
+    /// A pool that the application already had.
     External(DatabaseConnection),
 }
 
-// What it holds knows the password.
+// The contents include the password.
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -53,19 +54,19 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A connection until it is dropped, and goes back.
+/// A connection that returns to its pool when it is dropped.
 pub(crate) enum PooledConnection {
     Managed(Object<Connector>),
     External(PoolConnection<Postgres>),
 }
 
 impl Pool {
-    /// At most so many connections, each waited for at most so long.
+    /// Creates a pool with a maximum number of connections and a timeout for acquiring one.
     pub(crate) fn managed(options: PgConnectOptions, max: u32, acquire_timeout: Duration) -> Result<Self, Error> {
         let mut config = PoolConfig::new(max as usize);
         config.queue_mode = QueueMode::Lifo;
-        let connector = Connector { options, reach: Arc::default() };
-        let reach = connector.reach.clone();
+        let connector = Connector { options, server_state: Arc::default() };
+        let server_state = connector.server_state.clone();
         let pool = Managed::builder(connector).config(config).build();
         let pool = pool.map_err(|error| Error::Misconfigured { reason: error.to_string() })?;
         let weak = pool.weak();
@@ -76,10 +77,10 @@ impl Pool {
                 close_all(pool.retain(|_, metrics| metrics.last_used() < IDLE_TIMEOUT).removed).await;
             }
         });
-        Ok(Self::Managed { pool, acquire_timeout, reach })
+        Ok(Self::Managed { pool, acquire_timeout, server_state })
     }
 
-    /// How many connections may be found dead before one that was just made is tried.
+    /// Returns how many dead connections are tolerated before only a new one is tried.
     pub(crate) fn size(&self) -> usize {
         match self {
             Self::Managed { pool, .. } => pool.status().max_size,
@@ -90,19 +91,21 @@ impl Pool {
 
     pub(crate) async fn acquire(&self) -> Result<PooledConnection, DbErr> {
         match self {
-            Self::Managed { pool, acquire_timeout, reach } => match timeout(*acquire_timeout, pool.get()).await {
-                Ok(Ok(object)) => Ok(PooledConnection::Managed(object)),
-                Ok(Err(PoolError::Backend(error))) => Err(connect_error(error)),
-                Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
-                // A pool that is too small waits for its users; here somebody waits for the server.
-                Ok(Err(_)) | Err(_) if reach.is_waiting() => Err(no_answer().into()),
-                Ok(Err(_)) | Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
-            },
+            Self::Managed { pool, acquire_timeout, server_state } => {
+                match timeout(*acquire_timeout, pool.get()).await {
+                    Ok(Ok(object)) => Ok(PooledConnection::Managed(object)),
+                    Ok(Err(PoolError::Backend(error))) => Err(connect_error(error)),
+                    Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
+                    // If the pool is too small, calls wait for other calls. In this case they wait for the server.
+                    Ok(Err(_)) | Err(_) if server_state.is_waiting() => Err(no_answer().into()),
+                    Ok(Err(_)) | Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
+                }
+            }
             Self::External(db) if is_postgres(db) => {
                 let pool = db.get_postgres_connection_pool();
                 match pool.acquire().await {
                     Ok(connection) => Ok(PooledConnection::External(connection)),
-                    // That pool goes on trying a server that is away, and then says that none of its connections was free.
+                    // That pool retries an unreachable server, and then reports that none of its connections was free.
                     Err(sqlx::Error::PoolTimedOut) => Err(match probe(&pool.connect_options()).await {
                         Err(away) if is_lost(&away) => connect_error(away),
                         _ => connect_error(sqlx::Error::PoolTimedOut),
@@ -111,13 +114,13 @@ impl Pool {
                 }
             }
             Self::External(_) => {
-                let reason = "it must be a pool of PostgreSQL connections, as Database::connect makes it".to_owned();
+                let reason = "it must be a pool of PostgreSQL connections, as Database::connect creates it".to_owned();
                 Err(Error::Misconfigured { reason }.into())
             }
         }
     }
 
-    /// How the pool is used now.
+    /// Returns the pool's status.
     pub(crate) fn status(&self) -> PoolStatus {
         match self {
             Self::Managed { pool, .. } => {
@@ -142,14 +145,14 @@ impl Pool {
         }
     }
 
-    /// Asks the server for an answer, over a connection of the pool.
+    /// Pings the server over a connection of the pool.
     pub(crate) async fn ping(&self) -> Result<(), DbErr> {
         let mut dead = 0;
         loop {
             let mut pooled = self.acquire().await?;
             let is_last = pooled.is_new() || dead > self.size();
-            // One that does not answer is dropped with the answer that may still come.
-            let answer = timeout(PING_PATIENCE, pooled.connection().ping()).await;
+            // A connection that does not answer is discarded, because the answer may still come.
+            let answer = timeout(HEALTH_CHECK_TIMEOUT, pooled.connection().ping()).await;
             match answer {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => {
@@ -169,7 +172,7 @@ impl Pool {
         }
     }
 
-    /// Gives no more connections out, and waits for those that are out.
+    /// Hands out no more connections, and waits until those in use are returned.
     pub(crate) async fn close(&self) -> Result<(), DbErr> {
         match self {
             Self::Managed { pool, .. } => {
@@ -186,17 +189,18 @@ impl Pool {
     }
 }
 
-/// How a pool is used at a moment: [`Database::pool_status`](crate::Database::pool_status).
+/// The status of a pool at one moment, from [`Database::pool_status`](crate::Database::pool_status).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStatus {
-    /// Most connections at once.
+    /// The maximum number of connections.
     pub max_connections: usize,
-    /// Connections that are open, or being opened.
+    /// Connections that are open or being opened.
     pub connections: usize,
-    /// Those of them that nobody uses.
+    /// Connections that are idle.
     pub idle: usize,
-    /// Calls that wait for a connection. Not known of a pool that the application had already: 0.
+    /// Calls that wait for a connection. Always 0 for a pool that the application already had, which does not report
+    /// it.
     pub waiting: usize,
 }
 
@@ -216,7 +220,7 @@ impl PooledConnection {
         }
     }
 
-    /// Whether it was made for this very use: if it does not work, no other will.
+    /// Whether the connection was opened for this call. If a new connection fails, others would too.
     pub(crate) fn is_new(&self) -> bool {
         match self {
             Self::Managed(object) => Object::metrics(object).recycled.is_none(),
@@ -224,11 +228,11 @@ impl PooledConnection {
         }
     }
 
-    /// Does not go back.
+    /// Discards the connection instead of returning it.
     pub(crate) fn discard(self) {
         match self {
             Self::Managed(object) => drop(Object::take(object)),
-            // Closed by a task, as the driver would, it needs a runtime.
+            // Detached instead of closed, because closing spawns a task and needs a runtime.
             Self::External(connection) => drop(connection.detach()),
         }
     }
@@ -240,48 +244,48 @@ impl fmt::Debug for PooledConnection {
     }
 }
 
-/// Ends connections as a server likes it; one that does not answer is dropped with the others.
+/// Closes connections with the protocol's Terminate message. One that does not answer is dropped.
 async fn close_all(connections: Vec<PgConnection>) {
     for connection in connections {
         let _ = timeout(PING_TIMEOUT, connection.close()).await;
     }
 }
 
-/// The server has as many connections as it allows: another one may leave.
+/// SQLSTATE of "too many connections". One may become free.
 const TOO_MANY_CONNECTIONS: &str = "53300";
 
-/// Makes connections.
+/// Opens connections.
 pub(crate) struct Connector {
     options: PgConnectOptions,
-    reach: Arc<Reach>,
+    server_state: Arc<ServerState>,
 }
 
-/// What is known of the way to the server.
+/// What is known about the connection to the server.
 #[derive(Debug, Default)]
-pub(crate) struct Reach {
-    /// How many connections are being made: each of them waits for the server.
+pub(crate) struct ServerState {
+    /// The number of connections being opened, each of which waits for the server.
     waiting: AtomicUsize,
-    /// Whether the last answer was that the server has as many connections as it allows.
+    /// Whether the server's last response was "too many connections".
     is_full: AtomicBool,
 }
 
-impl Reach {
+impl ServerState {
     fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
     }
 }
 
-/// One connection that is being made.
-struct Reaching<'a>(&'a Reach);
+/// Counts one connection that is being opened.
+struct Connecting<'a>(&'a ServerState);
 
-impl<'a> Reaching<'a> {
-    fn new(reach: &'a Reach) -> Self {
-        reach.waiting.fetch_add(1, Ordering::Relaxed);
-        Self(reach)
+impl<'a> Connecting<'a> {
+    fn new(server_state: &'a ServerState) -> Self {
+        server_state.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(server_state)
     }
 }
 
-impl Drop for Reaching<'_> {
+impl Drop for Connecting<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -291,15 +295,15 @@ impl Manager for Connector {
     type Type = PgConnection;
     type Error = sqlx::Error;
 
-    /// A server that is just starting, or has no place left, is asked again for as long as the pool waits. One that is
-    /// away is not: whoever asks is told at once.
+    /// Retries while the server is starting or has no connections left, until the pool's timeout. An unreachable server
+    /// is reported at once.
     async fn create(&self) -> Result<PgConnection, sqlx::Error> {
-        let _reaching = Reaching::new(&self.reach);
+        let _connecting = Connecting::new(&self.server_state);
         let mut pause = Duration::from_millis(10);
         loop {
             let connected = PgConnection::connect_with(&self.options).await;
             let code = connected.as_ref().err().and_then(|error| error.as_database_error()?.code());
-            self.reach.is_full.store(code.as_deref() == Some(TOO_MANY_CONNECTIONS), Ordering::Relaxed);
+            self.server_state.is_full.store(code.as_deref() == Some(TOO_MANY_CONNECTIONS), Ordering::Relaxed);
             match connected {
                 Err(error) if is_starting(&error) => sleep(pause).await,
                 connected => return connected,
@@ -310,7 +314,7 @@ impl Manager for Connector {
 
     async fn recycle(&self, connection: &mut PgConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
         if metrics.age() > MAX_LIFETIME {
-            return Err(RecycleError::message("it is old"));
+            return Err(RecycleError::message("maximum lifetime exceeded"));
         }
         if metrics.last_used() > PING_AFTER_IDLE {
             timeout(PING_TIMEOUT, connection.ping())
@@ -325,7 +329,7 @@ fn is_starting(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_transient_in_connect_phase)
 }
 
-/// Whether the server answers, over a connection of its own.
+/// Checks over a separate connection whether the server answers.
 async fn probe(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
     let probe = async { PgConnection::connect_with(options).await?.close().await };
     timeout(PING_TIMEOUT, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))

@@ -1,4 +1,4 @@
-//! Statements of one frame: sent, answered, and verified where their text is the caller's.
+//! Runs statements of one frame, and verifies the identity after those with the caller's text.
 
 use std::{
     pin::Pin,
@@ -22,7 +22,7 @@ use crate::{
     wire::{check_values, exec_error, prepared, query_error},
 };
 
-/// One statement of a frame: sent, answered, and verified, while nobody else has the connection.
+/// Runs one statement of a frame and verifies the identity, with exclusive access to the connection.
 macro_rules! run {
     ($session:expr, $frame:expr, $statement:expr, $check:expr, $error:ident, |$query:ident, $connection:ident| $run:expr) => {{
         let statement: Sent = $statement;
@@ -44,11 +44,11 @@ macro_rules! run {
             }
             Ok(answer)
         };
-        $session.in_time(run).await
+        $session.within_deadline(run).await
     }};
 }
 
-/// A statement, and whether the driver keeps it prepared.
+/// A statement, and whether the driver caches it as a prepared statement.
 pub(crate) struct Sent {
     pub(crate) statement: Statement,
     pub(crate) is_kept: bool,
@@ -90,8 +90,8 @@ impl Session {
         run!(self, frame, statement.into(), check, query_error, |query, connection| query.fetch_all(connection))
     }
 
-    /// One statement in another role, and the role restored, while nobody else has the connection. A failure needs no
-    /// restoring: the frame can only be rolled back then, and the role with it.
+    /// Runs one statement in another role and restores the role, with exclusive access to the connection. After a
+    /// failure there is nothing to restore: the frame can only be rolled back, which restores the role.
     pub(crate) async fn execute_as_role(
         &self,
         frame: u64,
@@ -105,30 +105,30 @@ impl Session {
             call.execute(elevate).await?;
             let done = call.execute(statement).await?;
             call.execute(restore).await?;
-            call.ends();
+            call.mark_complete();
             Ok(done)
         };
-        self.in_time(run).await
+        self.within_deadline(run).await
     }
 }
 
 impl Call {
-    /// One of several statements. The call is under way until it [`ends`](Call::ends).
+    /// Runs one of several statements. The call is in progress until [`mark_complete`](Call::mark_complete).
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         let outcome = prepared(statement, true).execute(self.connection()?).await;
         let done = self.done(outcome).map_err(exec_error)?;
-        self.goes_on();
+        self.mark_pending();
         Ok(done.into())
     }
 }
 
-/// Rows as they come.
+/// A stream of rows.
 pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'a>>;
 
-/// Rows that may wait for a slow reader before the server does.
+/// The maximum number of rows buffered for a slow reader; then reading from the server pauses.
 const STREAM_BUFFER: usize = 64;
 
-/// Between the task that has the connection and the reader.
+/// The channel between the task that has the connection and the reader.
 struct Rows {
     out: mpsc::UnboundedSender<Result<QueryResult, DbErr>>,
     flow: Arc<Flow>,
@@ -141,13 +141,14 @@ struct Flow {
 }
 
 impl Rows {
-    /// Sends a row, once there is room for it. Where somebody else waits for the connection, there always is: the rest is
-    /// read into memory, so that a reader who asks something else in between does not wait for itself. Whether anybody reads.
+    /// Sends a row when there is room for it. If another call waits for the connection, there always is: the rest is
+    /// read into memory, so that a reader who runs another statement in between does not wait for itself. Returns
+    /// `false` if the stream was dropped.
     async fn send(&self, session: &Session, row: PgRow) -> bool {
-        while self.flow.unread.load(Ordering::SeqCst) >= STREAM_BUFFER && !session.is_wanted() {
+        while self.flow.unread.load(Ordering::SeqCst) >= STREAM_BUFFER && !session.has_waiters() {
             select! {
                 () = self.flow.was_read.notified() => {}
-                () = session.wanted() => {}
+                () = session.waiter() => {}
                 () = self.out.closed() => return false,
             }
         }
@@ -156,17 +157,17 @@ impl Rows {
     }
 }
 
-/// How the reading of a stream ended.
+/// How the stream ended.
 enum End {
-    /// With the last row.
+    /// After the last row.
     Complete,
-    /// Nobody reads any more.
-    Left,
+    /// The stream was dropped.
+    Dropped,
 }
 
-/// Sends the rows of a statement as they come, until there are no more, nobody reads them, or the time for them is up. A
-/// task has the connection as long, because a stream that had it would borrow from itself. With `commits`, the transaction
-/// ends with the last row.
+/// Streams the rows of a statement until the last row, the deadline, or until the stream is dropped. A task holds the
+/// connection meanwhile, because a stream that held it would be self-referential. With `commits`, the transaction is
+/// committed after the last row.
 pub(crate) async fn stream(
     session: &Session,
     frame: u64,
@@ -175,7 +176,7 @@ pub(crate) async fn stream(
     commits: bool,
 ) -> Result<RowStream<'static>, DbErr> {
     check_values(&statement)?;
-    let mut call = session.in_time(session.call(frame)).await?;
+    let mut call = session.within_deadline(session.call(frame)).await?;
     session.count_write();
     if check != Check::Never {
         call.expect_changes();
@@ -188,11 +189,11 @@ pub(crate) async fn stream(
         let outcome = send_all(&session, call, statement, &rows).await;
         let outcome = match outcome {
             Ok(End::Complete) if commits => session.commit(OUTERMOST).await,
-            Ok(End::Complete | End::Left) => Ok(()),
+            Ok(End::Complete | End::Dropped) => Ok(()),
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {
-            // Where nobody reads any more, nobody is left to tell.
+            // If the stream was dropped, there is no reader for the error.
             let _ = rows.out.send(Err(error));
         }
     });
@@ -205,13 +206,13 @@ pub(crate) async fn stream(
 }
 
 async fn send_all(session: &Session, mut call: Call, statement: Statement, rows: &Rows) -> Result<End, DbErr> {
-    call.streams();
+    call.mark_stream();
     let connection = call.connection()?;
     let sending = async {
         let mut stream = prepared(statement, true).fetch(connection);
         while let Some(row) = stream.try_next().await? {
             if !rows.send(session, row).await {
-                return Ok(End::Left);
+                return Ok(End::Dropped);
             }
         }
         Ok(End::Complete)
@@ -221,11 +222,11 @@ async fn send_all(session: &Session, mut call: Call, statement: Statement, rows:
         Some(time) => timeout(time.saturating_add(GRACE), sending).await,
     };
     match outcome {
-        // What is left unread on the connection is settled by whoever is next on it.
-        Ok(Ok(End::Left)) => Ok(End::Left),
+        // The next call on the connection settles what is left unread on it.
+        Ok(Ok(End::Dropped)) => Ok(End::Dropped),
         Ok(outcome) => call.done(outcome).map_err(query_error),
         Err(_) => {
-            call.too_late();
+            call.deadline_exceeded();
             Err(Error::DeadlineExceeded.into())
         }
     }

@@ -1,10 +1,9 @@
-//! A connection with a transaction open on it, and the savepoints in that: what may be said, by whom, and what is true
-//! afterwards.
+//! A connection with an open transaction and its savepoints: which calls are allowed, and the state after each.
 //!
-//! Everything that is said holds the connection from the check of the state to the answer ([`Call`]), so that nothing can
-//! slip in between. The state is a stack of frames, the transaction and the savepoints in it; only the innermost may be
-//! used. A call that was dropped half way is found by what it left behind (`Pending`), and settled before anything else
-//! is said.
+//! Each call has exclusive access to the connection from the check of the state to the response ([`Call`]), so that no
+//! other call can come in between. The state is a stack of frames, the transaction and its savepoints; only the
+//! innermost may be used. A call that was dropped before its response is recognized by what it left behind (`Pending`),
+//! and settled before anything else is sent.
 
 use std::{
     sync::{
@@ -31,57 +30,57 @@ use crate::{
     wire::{PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
 };
 
-/// The server stops a statement at its deadline; so much later it is not waited for any more. A commit that is under way is
-/// waited for as long at least: most are answered, and then it is known.
+/// The server cancels a statement at its deadline; the client gives up this much later. A commit in progress is awaited
+/// for at least as long: most are answered, and then the outcome is known.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// The frame of the transaction itself.
 pub(crate) const OUTERMOST: u64 = 0;
 
-/// What a transaction and those nested in it share.
+/// The state shared by a transaction and those nested in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     inner: Arc<Mutex<Inner>>,
     marks: Arc<Marks>,
     pub(crate) identity: Identity,
-    /// How long each statement may take.
+    /// The deadline of each statement.
     pub(crate) time: Option<Duration>,
-    /// Statements that were sent by this handle and may have written something.
+    /// How many statements sent through this handle may have written something.
     writes: Arc<AtomicU64>,
 }
 
-/// What is known without the connection: a handle that is dropped cannot wait for it.
+/// What can be recorded without the connection: a handle that is being dropped cannot wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     dropped: StdMutex<Vec<(u64, Dropped)>>,
-    /// How many wait for the connection.
+    /// How many calls wait for the connection.
     waiting: AtomicUsize,
     wanted: Notify,
 }
 
-/// What was dropped of a frame.
+/// What was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
-    /// Its handle, without commit or rollback.
+    /// The handle of the frame, without commit or rollback.
     Handle,
-    /// An operation of several statements, half way.
+    /// An operation of several statements, before it completed.
     Operation,
 }
 
-/// When the identity is looked at after a statement of the caller's.
+/// When the identity is verified after a statement of the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Check {
-    /// The statement is the program's own, or one that cannot change it.
+    /// Never: the statement is the program's own, or cannot change the identity.
     Never,
-    /// Before its rows are given out.
+    /// Before its rows are returned.
     Now,
-    /// With the commit, which follows, or before the next statement.
+    /// In the commit that follows, or before the next statement.
     Later,
 }
 
 impl Session {
-    /// Takes a connection and begins a transaction of that identity on it, in one message. A connection of the pool that
-    /// turns out to be dead is replaced by another, until one that was just made is.
+    /// Acquires a connection and begins a transaction with that identity on it, in one message. A connection that turns
+    /// out to be dead is replaced by another, until a new one fails.
     pub(crate) async fn begin(
         pool: &Pool,
         identity: Identity,
@@ -117,35 +116,36 @@ impl Session {
         }
     }
 
-    /// The connection, for whoever is innermost; what was left half way on it is settled first.
+    /// Returns the connection for the innermost frame, after settling what earlier calls left unfinished.
     pub(crate) async fn call(&self, frame: u64) -> Result<Call, DbErr> {
         let mut inner = self.lock().await;
         inner.settle(&self.marks).await?;
         inner.check(frame)?;
         if inner.frame(frame).is_some_and(|frame| frame.unverified) {
-            // Nothing of the caller's is lost when it is dropped here.
+            // Nothing of the caller's is lost if this is dropped here.
             inner.verify(frame, Pending::Stream).await?;
         }
         inner.pending = Some(Pending::Call(frame));
         Ok(Call { inner, frame })
     }
 
-    /// What ends in time. What does not takes the connection with it: it may have half an answer on it.
-    pub(crate) async fn in_time<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+    /// Applies the deadline. If it is exceeded, the connection is closed, because part of a response may still be on
+    /// it.
+    pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         let Some(time) = self.time else { return work.await };
         let outcome = timeout(time.saturating_add(GRACE), work).await;
         outcome.unwrap_or_else(|_| {
-            self.give_up();
+            self.close_unanswered();
             Err(Error::DeadlineExceeded.into())
         })
     }
 
-    /// Closes the connection if something on it was not answered in time; one that somebody else has stays.
-    fn give_up(&self) {
+    /// Closes the connection if a request on it is unanswered. A connection that another call holds stays open.
+    fn close_unanswered(&self) {
         if let Ok(mut inner) = self.inner.clone().try_lock_owned()
             && inner.pending.is_some()
         {
-            inner.close(Over::Late);
+            inner.close(Over::DeadlineExceeded);
         }
     }
 
@@ -157,23 +157,23 @@ impl Session {
         self.inner.clone().lock_owned().await
     }
 
-    /// Whether somebody waits for the connection.
-    pub(crate) fn is_wanted(&self) -> bool {
+    /// Returns whether a call waits for the connection.
+    pub(crate) fn has_waiters(&self) -> bool {
         self.marks.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Until somebody waits for the connection.
-    pub(crate) async fn wanted(&self) {
+    /// Waits until another call waits for the connection.
+    pub(crate) async fn waiter(&self) {
         loop {
             let wanted = self.marks.wanted.notified();
-            if self.is_wanted() {
+            if self.has_waiters() {
                 return;
             }
             wanted.await;
         }
     }
 
-    /// Makes a savepoint, for a frame of its own.
+    /// Creates a savepoint with a frame of its own.
     pub(crate) async fn begin_nested(&self, frame: u64, modes: &str) -> Result<u64, DbErr> {
         let begin = async {
             let mut call = self.call(frame).await?;
@@ -182,24 +182,24 @@ impl Session {
             let id = inner.next;
             let sql = format!("SAVEPOINT {}", savepoint(id));
             inner.frames.push(Frame::new(id));
-            if let Err(error) = inner.say(sql, Pending::Begin(id)).await {
+            if let Err(error) = inner.send_own(sql, Pending::Begin(id)).await {
                 inner.pop(id);
                 inner.fail(frame, Failure::Failed);
                 return Err(error);
             }
             if !modes.is_empty() {
                 let set = format!("SET TRANSACTION{modes}");
-                if let Err(error) = inner.say(set, Pending::Begin(id)).await {
-                    inner.undo(id).await?;
+                if let Err(error) = inner.send_own(set, Pending::Begin(id)).await {
+                    inner.roll_back_to(id).await?;
                     return Err(nested_mode_error(error));
                 }
             }
             Ok(id)
         };
-        self.in_time(begin).await
+        self.within_deadline(begin).await
     }
 
-    /// Commits, or keeps what was done since the savepoint. It says Ok only for what the server did.
+    /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server did it.
     pub(crate) async fn commit(&self, frame: u64) -> Result<(), DbErr> {
         let time = self.time.map(|time| time.max(GRACE).saturating_add(GRACE));
         let commit = async {
@@ -222,43 +222,43 @@ impl Session {
 
     fn late_commit(&self, frame: u64) -> DbErr {
         let pending = self.inner.try_lock().ok().and_then(|inner| inner.pending);
-        self.give_up();
+        self.close_unanswered();
         if frame == OUTERMOST && pending == Some(Pending::End) {
-            commit_unknown("no answer in time")
+            commit_unknown("the server did not answer in time")
         } else {
             Error::DeadlineExceeded.into()
         }
     }
 
-    /// Undoes all, or what was done since the savepoint. What is nested in it ends with it.
+    /// Rolls back the transaction, or to the savepoint. Frames nested in it end with it.
     pub(crate) async fn rollback(&self, frame: u64) -> Result<(), DbErr> {
         let rollback = async {
             let mut inner = self.lock().await;
-            // A server whose connection is lost rolls back.
+            // The server rolls back when its connection is lost.
             let _ = inner.settle(&self.marks).await;
-            if matches!(inner.over, Some(Over::Ended | Over::ByText)) || inner.frame(frame).is_none() {
+            if matches!(inner.over, Some(Over::Ended | Over::EndedByStatement)) || inner.frame(frame).is_none() {
                 return Err(over_error(inner.over));
             }
-            if frame == OUTERMOST { inner.roll_back().await } else { inner.undo(frame).await }
+            if frame == OUTERMOST { inner.roll_back().await } else { inner.roll_back_to(frame).await }
         };
         timeout(ROLLBACK_TIMEOUT, rollback).await.unwrap_or_else(|_| {
-            self.give_up();
-            // The connection is closed, and the server rolls back.
+            self.close_unanswered();
+            // The connection is closed, so the server rolls back.
             Ok(())
         })
     }
 
-    /// The handle of a frame was dropped: what was done in it is undone before anything else is said.
+    /// Records that the handle of a frame was dropped. The frame is rolled back before anything else is sent.
     pub(crate) fn abandon(&self, frame: u64) {
         self.marks.add(frame, Dropped::Handle);
     }
 
-    /// An operation ended half way: the frame can only be rolled back.
+    /// Records that an operation did not complete. The frame can only be rolled back.
     pub(crate) fn fail(&self, frame: u64) {
         self.marks.add(frame, Dropped::Operation);
     }
 
-    /// The same, counting for itself.
+    /// Returns the same session with its own count of writes.
     pub(crate) fn counting(&self) -> Self {
         Self { writes: Arc::default(), ..self.clone() }
     }
@@ -272,7 +272,7 @@ impl Session {
     }
 }
 
-/// Somebody who waits for the connection.
+/// Counts one call that waits for the connection.
 struct Waiting<'a>(&'a Marks);
 
 impl<'a> Waiting<'a> {
@@ -299,8 +299,8 @@ impl Marks {
     }
 }
 
-/// The connection for one call, from the check to the answer. Dropped before [`done`](Call::done), the call was cancelled:
-/// what it did is not known, and its frame can only be rolled back.
+/// Exclusive access to the connection for one call, from the check to the response. If it is dropped before
+/// [`done`](Call::done), the call was cancelled: its outcome is unknown, and its frame can only be rolled back.
 pub(crate) struct Call {
     inner: OwnedMutexGuard<Inner>,
     frame: u64,
@@ -311,27 +311,27 @@ impl Call {
         self.inner.connection()
     }
 
-    /// Says that what follows is rows, which may be left unread.
-    pub(crate) fn streams(&mut self) {
+    /// Marks that the response consists of rows, which may be left unread.
+    pub(crate) fn mark_stream(&mut self) {
         self.inner.pending = Some(Pending::Stream);
     }
 
-    /// What the server said to it.
+    /// Records the server's response.
     pub(crate) fn done<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         self.inner.answered(self.frame, outcome)
     }
 
-    /// It is not answered as a whole yet.
-    pub(crate) fn goes_on(&mut self) {
+    /// Marks that more statements of the call follow.
+    pub(crate) fn mark_pending(&mut self) {
         self.inner.pending = Some(Pending::Call(self.frame));
     }
 
-    /// It is.
-    pub(crate) fn ends(&mut self) {
+    /// Marks that the call is complete.
+    pub(crate) fn mark_complete(&mut self) {
         self.inner.pending = None;
     }
 
-    /// Before a statement that may change the session.
+    /// Records that the next statement may change the session.
     pub(crate) fn expect_changes(&mut self) {
         self.inner.unclean = true;
         if let Some(frame) = self.inner.frame(self.frame) {
@@ -339,18 +339,18 @@ impl Call {
         }
     }
 
-    /// Whether the identity is still the one that was set.
+    /// Verifies that the identity is still the one that was set.
     pub(crate) async fn verify(&mut self) -> Result<(), DbErr> {
         self.inner.verify(self.frame, Pending::Call(self.frame)).await
     }
 
-    /// Takes the time as up: the connection is closed.
-    pub(crate) fn too_late(&mut self) {
-        self.inner.close(Over::Late);
+    /// Closes the connection because the deadline was exceeded.
+    pub(crate) fn deadline_exceeded(&mut self) {
+        self.inner.close(Over::DeadlineExceeded);
     }
 }
 
-/// A role that the login may not take, or that is not there.
+/// Maps the error for a role that does not exist or that the login is not a member of.
 fn begin_error(error: sqlx::Error, role: &str) -> DbErr {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     if matches!(code.as_deref(), Some("42501" | "22023")) {
@@ -360,12 +360,13 @@ fn begin_error(error: sqlx::Error, role: &str) -> DbErr {
     exec_error(error)
 }
 
-/// What a savepoint cannot have.
+/// Maps the error for transaction modes that a savepoint cannot have.
 fn nested_mode_error(error: DbErr) -> DbErr {
     match crate::error::sqlx_error(&error).and_then(|error| error.as_database_error()).and_then(|error| error.code()) {
-        Some(code) if code == "25001" || code == "25006" => {
-            Error::invalid("a nested transaction must have the isolation level of the one around it, and may only read where that does").into()
-        }
+        Some(code) if code == "25001" || code == "25006" => Error::invalid(
+            "a nested transaction must have the isolation level of the outer one, and must be read-only if that is",
+        )
+        .into(),
         _ => error,
     }
 }

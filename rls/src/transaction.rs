@@ -1,4 +1,4 @@
-//! A transaction of an identity, as its users have it and as a program's own statements have it.
+//! A transaction of an identity, in two forms: verified for callers, and unchecked for a program's own statements.
 
 use std::{borrow::Cow, pin::Pin};
 
@@ -20,20 +20,20 @@ use crate::{
     session::{Check, OUTERMOST, Session},
 };
 
-/// A transaction that carries the identity it was begun with. Dropped without
-/// [`commit`](TransactionSession::commit), it is rolled back.
+/// A transaction with the identity that began it. It is rolled back if it is dropped without
+/// [`commit`](TransactionSession::commit).
 ///
-/// Transactions begun from it are savepoints, and form a stack: only the innermost may be used. What happens in each case
-/// is in the table of the crate's front page.
+/// Transactions begun from it are savepoints. They form a stack, and only the innermost may be used. The table on the
+/// crate's front page lists what happens in each case.
 #[derive(Debug)]
 pub struct Transaction {
     unchecked: UncheckedTransaction,
     map_error: MapError,
-    /// When the identity is looked at after a statement.
+    /// When the identity is verified after a statement.
     check: Check,
 }
 
-/// A transaction whose statements are the program's own and are not verified: [`unchecked`](crate::unchecked) gives it.
+/// A transaction for the program's own statements, which are not verified. [`unchecked`](crate::unchecked) provides it.
 #[derive(Debug)]
 pub struct UncheckedTransaction {
     session: Session,
@@ -47,60 +47,61 @@ impl UncheckedTransaction {
         Self { session, frame, is_over: false, pools }
     }
 
-    /// Who is asking.
+    /// Returns the identity.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.session.identity
     }
 
-    /// Commits, or keeps what was done in a nested one.
+    /// Commits the transaction. A nested transaction keeps its changes for the outer one.
     ///
     /// # Errors
     ///
-    /// As [`Transaction`]'s commit.
+    /// Those of [`Transaction`]'s commit.
     pub async fn commit(mut self) -> Result<(), DbErr> {
-        // Whatever becomes of it: nobody has it any more.
+        // It is over whatever the outcome, because nobody has the handle any more.
         let outcome = self.session.commit(self.frame).await;
         self.is_over = true;
         outcome
     }
 
-    /// Undoes it.
+    /// Rolls the transaction back.
     ///
     /// # Errors
     ///
-    /// [`Error::TransactionOver`](crate::Error::TransactionOver) where the one around it has ended.
+    /// [`Error::TransactionOver`](crate::Error::TransactionOver) if the transaction around it has ended.
     pub async fn rollback(mut self) -> Result<(), DbErr> {
         let outcome = self.session.rollback(self.frame).await;
         self.is_over = true;
         outcome
     }
 
-    /// All rows, as the driver has them.
+    /// Returns all rows as the driver's type.
     ///
     /// # Errors
     ///
-    /// As [`ConnectionTrait::query_all`].
+    /// Those of [`ConnectionTrait::query_all`].
     pub async fn fetch_all(&self, statement: Statement) -> Result<Vec<PgRow>, DbErr> {
         self.session.fetch_all(self.frame, statement, Check::Never).await
     }
 
-    /// Whether its connection may take on that role: where the role has a pool of its own, it may not.
+    /// Returns whether [`execute_as_role`](Self::execute_as_role) can assume that role. It cannot if the role has a
+    /// separate pool.
     #[must_use]
     pub fn may_take_role(&self, role: &str) -> bool {
-        !self.pools.has_own(role)
+        !self.pools.has_separate(role)
     }
 
-    /// Runs one statement in another role, then restores the role; the claims still tell who asked. Each use must justify
-    /// itself: it is what a user may do through the program but not by plain row access.
+    /// Runs one statement in another role, then restores the role. The claims still identify the caller. Each use must
+    /// justify itself: it is what a user may do through the program but not by plain row access.
     ///
     /// # Errors
     ///
-    /// As [`ConnectionTrait::execute_raw`]; [`Error::Misconfigured`](crate::Error::Misconfigured) where the role has a pool
-    /// of its own.
+    /// Those of [`ConnectionTrait::execute_raw`]; [`Error::Misconfigured`](crate::Error::Misconfigured) if the role has
+    /// a separate pool.
     pub async fn execute_as_role(&self, role: Cow<'static, str>, statement: Statement) -> Result<ExecResult, DbErr> {
-        if self.pools.has_own(&role) {
-            let reason = format!("the role {role} has a pool of its own, and must be used through it");
+        if self.pools.has_separate(&role) {
+            let reason = format!("the role {role} has a separate pool and must be used through it");
             return Err(crate::Error::Misconfigured { reason }.into());
         }
         let set = [&*role, self.identity().role()]
@@ -108,18 +109,19 @@ impl UncheckedTransaction {
         self.session.execute_as_role(self.frame, set, statement).await
     }
 
-    /// Says that an operation of several statements ended half way: the transaction can only be rolled back.
+    /// Records that an operation of several statements did not complete. The transaction can only be rolled back.
     pub fn fail(&self) {
         self.session.fail(self.frame);
     }
 
-    /// The same transaction for one operation of several statements, with a count of its own; dropping it ends nothing.
+    /// Returns the same transaction for one operation of several statements, with its own count of writes. Dropping it
+    /// does not end the transaction.
     #[must_use]
     pub fn for_operation(&self) -> Self {
         Self { session: self.session.counting(), frame: self.frame, is_over: true, pools: self.pools.clone() }
     }
 
-    /// Whether it sent a statement that may have written something.
+    /// Returns whether a statement was sent that may have written something.
     #[must_use]
     pub fn has_written(&self) -> bool {
         self.session.writes() > 0
@@ -139,7 +141,7 @@ impl Drop for UncheckedTransaction {
     }
 }
 
-/// How the transaction runs, as BEGIN and SET TRANSACTION say it.
+/// Returns the transaction modes as BEGIN and SET TRANSACTION take them.
 pub(crate) fn modes(options: &TransactionOptions) -> String {
     let isolation = options.isolation_level.map(|level| format!(" ISOLATION LEVEL {level}"));
     let access = options.access_mode.map(|mode| format!(" {mode}"));
@@ -169,7 +171,7 @@ impl ConnectionTrait for UncheckedTransaction {
     }
 }
 
-/// A text of one statement: it goes through the protocol that takes one.
+/// SQL text of one statement, for the extended query protocol, which accepts only one.
 fn unprepared(sql: &str) -> Sent {
     Sent { statement: Statement::from_string(DbBackend::Postgres, sql), is_kept: false }
 }
@@ -179,19 +181,19 @@ impl Transaction {
         Self { unchecked, map_error, check: Check::Now }
     }
 
-    /// For one statement, whose commit verifies it.
+    /// Defers the verification to the commit, for a transaction of one statement.
     pub(crate) fn for_one_statement(mut self) -> Self {
         self.check = Check::Later;
         self
     }
 
-    /// Who is asking.
+    /// Returns the identity.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         self.unchecked.identity()
     }
 
-    /// The user in whose name statements run, if the identity has one.
+    /// Returns the id of the user whose identity this is, if it has one.
     #[must_use]
     pub fn user_id(&self) -> Option<Uuid> {
         self.identity().user_id()
@@ -201,11 +203,11 @@ impl Transaction {
         &self.unchecked
     }
 
-    /// Rows in a transaction of their own, which ends with them.
+    /// Streams rows and ends the transaction after them.
     pub(crate) async fn stream_owned(mut self, statement: Statement) -> Result<RowStream<'static>, DbErr> {
         let session = self.unchecked.session.clone();
         let rows = self.map_error(run::stream(&session, OUTERMOST, statement, Check::Later, true).await);
-        // The task of the stream ends it.
+        // The stream's task ends the transaction.
         self.unchecked.is_over = rows.is_ok();
         rows
     }
@@ -214,7 +216,8 @@ impl Transaction {
         outcome.map_err(|error| (self.map_error)(self.identity(), error))
     }
 
-    /// How a statement that SeaORM built is looked at: one that calls nothing cannot have changed the session.
+    /// Returns when to verify after a statement that SeaORM built. One that calls no functions cannot have changed the
+    /// session.
     fn check_of(&self, statement: &Statement) -> Check {
         if is_plain(&statement.sql) { Check::Never } else { self.check }
     }
@@ -309,7 +312,7 @@ impl TransactionSession for Transaction {
     }
 }
 
-/// Ends the transaction of a closure as the closure ended.
+/// Commits or rolls back the transaction, depending on the closure's result.
 pub(crate) async fn end<T, E>(transaction: Transaction, outcome: Result<T, E>) -> Result<T, TransactionError<E>>
 where
     E: std::fmt::Display + std::fmt::Debug,
@@ -320,14 +323,14 @@ where
             Ok(value)
         }
         Err(error) => {
-            // The closure's error matters; what cannot be rolled back is closed.
+            // The closure's error is returned. If the rollback fails, the connection is closed.
             let _ = transaction.rollback().await;
             Err(TransactionError::Transaction(error))
         }
     }
 }
 
-/// The two ways to begin, and the closures over them, are the same for a connection and a transaction.
+/// `begin` and the closures over it are the same for a connection and a transaction.
 macro_rules! transaction_trait {
     ($caller:ty, $begin_inner:ident) => {
         #[async_trait]

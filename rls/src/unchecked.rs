@@ -1,8 +1,9 @@
-//! For a program's own statements.
+//! Transactions for a program's own statements.
 //!
-//! A library that has operations of its own over an identity need not have each of their statements verified: it knows that
-//! none of them changes the session or the identity. These traits give it a transaction in which nothing is. They are not
-//! methods of the types, so that whoever is given an identity by such a library does not have them by accident.
+//! A library with operations of its own need not verify the identity after each of its statements: it knows that none
+//! of them changes the session or the identity. These traits give it a transaction without verification. They are
+//! traits, not methods of the types, so that somebody who gets an identity from such a library does not use them by
+//! accident.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -12,24 +13,24 @@ use crate::{Identity, IdentityConnection, Transaction, UncheckedTransaction};
 
 /// Transactions without verification.
 pub trait Unchecked {
-    /// Who is asking.
+    /// Returns the identity.
     fn identity(&self) -> &Identity;
 
-    /// The same database as another identity, for what a library does in its own name.
+    /// Returns the same database as another identity, for what a library does in its own name.
     fn switch_to(&self, identity: Identity) -> IdentityConnection;
 
-    /// What the program keeps beside the database, if it is of that type:
-    /// [`Database::with_context`](crate::Database::with_context).
+    /// Returns the program's value from [`Database::with_context`](crate::Database::with_context), if it is of that
+    /// type.
     fn context<T: Any + Send + Sync>(&self) -> Option<Arc<T>>;
 
-    /// Begins a transaction whose statements may take so long each.
+    /// Begins a transaction with a deadline for each of its statements.
     fn begin_unchecked(
         &self,
         options: TransactionOptions,
         time: Option<Duration>,
     ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
-    /// Runs, as the pool's login, what cannot run in a transaction.
+    /// Runs a statement that cannot run in a transaction, as the pool's login.
     fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
 }
 
@@ -60,9 +61,9 @@ impl Unchecked for IdentityConnection {
     }
 }
 
-/// A caller's transaction for a program's own statements.
+/// Access to the unchecked form of a caller's transaction.
 pub trait AsUnchecked {
-    /// The same transaction, without verification.
+    /// Returns the same transaction, without verification.
     fn unchecked(&self) -> &UncheckedTransaction;
 }
 

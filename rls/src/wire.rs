@@ -1,4 +1,4 @@
-//! What is said on a connection: messages of several statements, and the end of whatever is under way.
+//! Messages of several statements, and waiting for the end of what is in progress.
 
 use std::time::Duration;
 
@@ -15,28 +15,30 @@ use tokio::time::timeout;
 
 use crate::{Error, error::is_lost, pool::PooledConnection};
 
-/// Timeout for bringing an abandoned connection to rest; after it the connection is closed, and the server rolls back.
+/// Timeout for rolling back and cleaning an abandoned connection; after it the connection is closed, and the server
+/// rolls back.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most values of one statement: the protocol counts them in sixteen bits.
+/// The maximum number of values of one statement. The protocol has a 16-bit count.
 const MAX_VALUES: usize = u16::MAX as usize;
 
-/// Undoes what a statement can have changed in a session. `RESET ALL` resets neither the role nor the session's
-/// authorization; DISCARD ALL would do all of it, but in no message with others, and it would forget the statements that
-/// the driver has prepared. Those are counted instead: PREPARE can add some (`from_sql`), DEALLOCATE can take some away,
-/// and nothing can replace one of the driver's.
+/// Undoes what a statement can have changed in a session. `RESET ALL` resets neither the role nor the session
+/// authorization. `DISCARD ALL` would reset everything, but it cannot share a message with other statements, and it
+/// would deallocate the driver's prepared statements. Those are counted instead: PREPARE can add some (`from_sql`),
+/// DEALLOCATE can remove some, and nothing can replace one of the driver's.
 const CLEAN: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
 const PREPARED: &str = "SELECT count(*) FILTER (WHERE NOT from_sql)::integer, count(*) FILTER (WHERE from_sql)::integer \
      FROM pg_catalog.pg_prepared_statements";
 
-/// What becomes of the statements that the driver prepares by name.
+/// How the driver's named prepared statements are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum PreparedStatements {
-    /// They are kept on their connection.
+    /// They stay on their connection.
     #[default]
     Cached,
-    /// Each transaction begins without any: behind a pooler, the connection was somebody else's before.
+    /// Each transaction begins with DEALLOCATE ALL, because behind a pooler the server connection belonged to another
+    /// client before.
     Deallocated,
 }
 
@@ -56,16 +58,17 @@ impl PreparedStatements {
     }
 }
 
-/// What a message of several statements came to, as far as it came.
+/// The result of a message of several statements, as far as it was executed.
 #[derive(Default)]
 pub(crate) struct Answer {
-    /// How many of its statements were done.
+    /// How many statements completed.
     pub(crate) done: usize,
     /// The last row.
     pub(crate) row: Option<PgRow>,
 }
 
-/// Says several statements in one message, in text. What was done before one failed is in `answer`.
+/// Sends several statements in one message, with the simple query protocol. If one fails, `answer` has what completed
+/// before it.
 pub(crate) async fn simple_query(
     connection: &mut PgConnection,
     sql: String,
@@ -81,18 +84,18 @@ pub(crate) async fn simple_query(
     Ok(())
 }
 
-/// A whole number of a row that came in text.
+/// Returns an integer column of a row in text format.
 pub(crate) fn number(row: &PgRow, place: usize) -> Option<i64> {
     row.try_get_raw(place).ok()?.as_str().ok()?.parse().ok()
 }
 
-/// The last column of a row that came in text.
+/// Returns the last column of a row in text format.
 pub(crate) fn last_text(row: &PgRow) -> Option<String> {
     let place = row.len().checked_sub(1)?;
     Some(row.try_get_raw(place).ok()?.as_str().ok()?.to_owned())
 }
 
-/// Whether the session has the driver's prepared statements and no others.
+/// Returns whether the session has exactly the driver's prepared statements.
 pub(crate) fn has_own_statements(connection: &PgConnection, answer: &Answer, statements: PreparedStatements) -> bool {
     match statements {
         PreparedStatements::Deallocated => true,
@@ -103,7 +106,7 @@ pub(crate) fn has_own_statements(connection: &PgConnection, answer: &Answer, sta
     }
 }
 
-/// Waits until whatever was said on the connection is answered. The server's refusal of it, if it was refused.
+/// Waits for the responses to everything that was sent on the connection. Returns the server's error, if there was one.
 pub(crate) async fn drain(connection: &mut PgConnection) -> Result<Option<sqlx::Error>, sqlx::Error> {
     let mut refused = None;
     loop {
@@ -115,13 +118,14 @@ pub(crate) async fn drain(connection: &mut PgConnection) -> Result<Option<sqlx::
     }
 }
 
-/// The statement as the driver takes it; nothing of it is copied. One whose text will hardly come again is not kept.
+/// Converts the statement to the driver's type without copying it. A statement whose text is unlikely to recur is not
+/// cached.
 pub(crate) fn prepared(statement: Statement, is_kept: bool) -> Query<'static, Postgres, SqlxValues> {
     let values = statement.values.unwrap_or_else(|| Values(Vec::new()));
     query_with(AssertSqlSafe(statement.sql), SqlxValues(values)).persistent(is_kept)
 }
 
-/// What the driver would find out too late, when the connection has half a statement on it.
+/// Checks what the driver would notice too late, when part of the statement has been sent.
 pub(crate) fn check_values(statement: &Statement) -> Result<(), Error> {
     let count = statement.values.as_ref().map_or(0, |values| values.0.len());
     if count > MAX_VALUES {
@@ -138,23 +142,23 @@ pub(crate) fn query_error(error: sqlx::Error) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(error.into()))
 }
 
-/// A connection that nobody waits for any more. It goes back once it is at rest and clean, and not at all where that
-/// fails, or where there is no runtime to do it, or one that ends before it is done.
+/// A connection that is no longer in use. It returns to its pool once it is idle and clean. If that fails, or no
+/// runtime is there to do it or the runtime shuts down first, the connection is closed.
 pub(crate) struct Released {
     pub(crate) connection: Option<PooledConnection>,
     pub(crate) rollback: Rollback,
-    /// What cleans it, if there is anything to clean.
+    /// How to clean the session, if that is necessary.
     pub(crate) unclean: Option<PreparedStatements>,
 }
 
-/// What becomes of the transaction of a released connection.
+/// Whether the transaction of a released connection must be rolled back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rollback {
-    /// There is none.
+    /// No: no transaction is open.
     Done,
-    /// Its end was sent, and is not answered yet.
+    /// COMMIT or ROLLBACK was sent and is not answered yet.
     Sent,
-    /// It may be open.
+    /// Yes: a transaction may be open.
     Needed,
 }
 
@@ -166,7 +170,7 @@ impl Released {
             let connection = pooled.connection();
             let refused = drain(connection).await?;
             if rollback == Rollback::Sent && refused.is_some() {
-                // Refused before its end or at it: whether the transaction is open is not known.
+                // An error before or at the end of the transaction: it is unknown whether the transaction is open.
                 return Ok(false);
             }
             let mut answer = Answer::default();
@@ -191,14 +195,14 @@ impl Drop for Released {
     }
 }
 
-/// Runs what cannot run in a transaction, and cleans up after it.
+/// Runs a statement that cannot run in a transaction, and cleans the session afterwards.
 pub(crate) async fn execute_as_login(
     pool: &crate::pool::Pool,
     statements: PreparedStatements,
     sql: String,
 ) -> Result<(), DbErr> {
     let connection = Some(pool.acquire().await?);
-    // Dropped half way, it is closed.
+    // If this is dropped before it completes, the connection is closed.
     let mut released = Released { connection, rollback: Rollback::Done, unclean: Some(statements) };
     if let Some(pooled) = &mut released.connection {
         simple_query(pooled.connection(), sql, &mut Answer::default()).await.map_err(exec_error)?;

@@ -1,5 +1,5 @@
-//! SeaORM's own tests of transactions, with the names of its types replaced: `DatabaseConnection` by `IdentityConnection`,
-//! `DatabaseTransaction` by `Transaction`. What they import is what they imported.
+//! SeaORM's own tests of transactions, with the names of its types replaced: `DatabaseConnection` by
+//! `IdentityConnection`, and `DatabaseTransaction` by `Transaction`. Their imports are unchanged.
 
 #![allow(missing_docs)]
 
@@ -260,9 +260,9 @@ async fn transaction_with_config() -> Result<(), DbErr> {
     Ok(())
 }
 
-/// Whatever asks for the back end, with both traits that have a method of that name in scope.
+/// `get_database_backend` is not ambiguous, even with both traits that have a method of that name in scope.
 #[tokio::test]
-async fn the_back_end_is_told_without_ambiguity() {
+async fn the_backend_method_is_not_ambiguous() {
     use sea_orm::StreamTrait;
     let ctx = TestContext::new().await;
     assert_eq!(ctx.db.get_database_backend(), DbBackend::Postgres);

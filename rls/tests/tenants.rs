@@ -1,11 +1,11 @@
-//! Identities on a schema that is nobody's game: tenants, told by a setting.
+//! Identities on a schema other than the game's: tenants, identified by a setting.
 
 #![allow(missing_docs)]
 
 use rls::{Database, Error, Identity, IdentityConnection, Options};
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 
-/// A database whose rows belong to tenants, and the role that they share.
+/// Creates a database whose rows belong to tenants, and the role that they share.
 async fn tenants() -> (testdb::Database, Database, String) {
     let database = testdb::Server::start().await.unwrap().empty().await.unwrap();
     let role = format!("tenant_{}", uuid::Uuid::new_v4().simple());

@@ -1,5 +1,5 @@
-//! Lists that may be filtered by what no index of theirs knows. A page looks through a thousand rows of the list at most, however
-//! long the list is and however few match; one that is not full tells where it goes on.
+//! Lists with filters that their index does not cover. A page scans at most a thousand rows of the list, however long
+//! the list is and however few rows match. A page that is not full has a cursor at which the scan goes on.
 
 use sea_orm::{DbErr, Statement, sqlx::postgres::PgRow};
 use serde::Serialize;
@@ -7,34 +7,35 @@ use uuid::Uuid;
 
 use crate::{Error, Page, connection::UncheckedTransaction, page::List, rows, sql::Binds};
 
-/// Rows that a page looks through.
+/// The maximum number of rows that a page scans.
 pub(crate) const SCAN_LIMIT: usize = 1000;
 
-/// A page of a list as it is asked for: one statement.
+/// The query of one page, which is a single statement.
 pub(crate) struct PageQuery {
     statement: Statement,
-    /// Whether the answer tells where the walk ended.
+    /// Whether the result says where the scan ended.
     is_bounded: bool,
 }
 
 impl PageQuery {
-    /// A page of which an index knows every row.
+    /// A page whose filters are all covered by an index.
     pub(crate) fn exact(binds: Binds, page: String) -> Self {
         Self { statement: binds.statement(page), is_bounded: false }
     }
 
-    /// The page of at most so many rows, and one, that `page` makes of those that were walked. `walked` tells of them, in the
-    /// list's order, the `nth` and where it stands in the list, in columns that no row of the page has; the id is its `last`.
-    /// `with` is a query by name that both use, or nothing.
+    /// A page of at most `limit` rows, and one more, that `page` selects from the scanned rows. `scanned` selects the
+    /// scanned rows in the list's order, with their number `nth` and their position in the list, in columns whose names
+    /// no row of the page has; the id is called `last`. `with` is a common table expression for both, or empty.
     ///
-    /// Where the walk ended is looked for only where the page is not full (materialized: pulled into the join, newer versions
-    /// would look first); in the same statement, so that what leaves the list meanwhile hides nothing that stays.
-    pub(crate) fn bounded(binds: Binds, with: &str, page: &str, walked: &str, limit: usize, order: &str) -> Self {
+    /// The end of the scan is looked up only if the page is not full. (It is materialized, because newer PostgreSQL
+    /// versions would otherwise pull it into the join and evaluate it first.) Both are in the same statement, so that
+    /// rows which leave the list meanwhile do not hide rows which stay.
+    pub(crate) fn bounded(binds: Binds, with: &str, page: &str, scanned: &str, limit: usize, order: &str) -> Self {
         let statement = binds.statement(format!(
             "WITH {with}page AS MATERIALIZED ({page}),
               last AS MATERIALIZED (
                 SELECT *
-                FROM ({walked}) AS walked
+                FROM ({scanned}) AS scanned
                 WHERE nth = {SCAN_LIMIT}
                   AND (SELECT count(*) FROM page) <= {limit}
               )
@@ -47,7 +48,8 @@ impl PageQuery {
         Self { statement, is_bounded: true }
     }
 
-    /// Asks for it. `place` is where a row stands in the list, `end` where the walk of an answer ended, if its id is there.
+    /// Runs the query. `place` returns the position of a row in the list, and `end` the position at which the scan
+    /// ended, given the id of its last row.
     pub(crate) async fn page<T, K: Serialize>(
         &self,
         tx: &UncheckedTransaction,
@@ -62,7 +64,7 @@ impl PageQuery {
             return list.page(read(&answer)?, limit, place);
         };
         let ended = rows::cell::<Option<Uuid>>(first, "last")?.map(|id| end(first, id)).transpose()?;
-        // Where none matches, the answer is where the walk ended and nothing else.
+        // If no row matches, the result consists of the end of the scan only.
         let is_empty = rows::cell::<Option<Uuid>>(first, "id")?.is_none();
         let mut page = list.page(read(if is_empty { &[] } else { &answer })?, limit, place)?;
         if let (None, Some(key)) = (&page.next, ended) {

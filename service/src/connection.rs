@@ -1,4 +1,5 @@
-//! Who has the operations, and the transaction that each works in. The connections themselves are the crate `rls`.
+//! The types that have the operations, and the transaction in which each operation runs. The connections themselves are
+//! in the crate `rls`.
 
 use std::time::Duration;
 
@@ -10,19 +11,19 @@ use uuid::Uuid;
 
 use crate::{Error, identity::Identity};
 
-/// Who has the operations: an identity, which gives each a transaction of its own, and a transaction, which they join.
-/// Sealed: there are no others.
+/// A type that has the operations: an identity, on which each operation runs in a transaction of its own, or a
+/// transaction, which operations join. The trait is sealed.
 pub trait Caller: sealed::Sealed + Send + Sync {}
 
 impl Caller for IdentityConnection {}
 impl Caller for Transaction {}
 
-/// What an operation needs of its transaction besides statements.
+/// What an operation needs of its transaction, in addition to statements.
 pub(crate) trait OperationTransaction {
-    /// Who is asking, as the game knows them.
+    /// Returns the caller's identity.
     fn caller(&self) -> Identity;
 
-    /// The user in whose name statements run.
+    /// Returns the id of the signed-in user.
     ///
     /// # Errors
     ///
@@ -54,17 +55,17 @@ pub(crate) mod sealed {
 
     use super::{Duration, Error, Identity, IdentityConnection, Transaction, UncheckedTransaction};
 
-    /// A transaction to work in.
+    /// The transaction in which an operation runs.
     #[derive(Debug)]
     pub enum Scope {
-        /// Begun for one operation, ended with it.
+        /// Begun for one operation, which ends it.
         Own(UncheckedTransaction),
-        /// The caller's, who ends it.
+        /// The caller's transaction, which the caller ends.
         Joined(Joined),
     }
 
-    /// An operation in a caller's transaction. One that wrote something and did not succeed, or was dropped, leaves half of
-    /// itself there: the transaction can only be rolled back then.
+    /// An operation in a caller's transaction. If it wrote something and failed or was dropped, half of it would be
+    /// left there. So the transaction can then only be rolled back.
     #[derive(Debug)]
     pub struct Joined {
         pub(crate) transaction: UncheckedTransaction,
@@ -88,13 +89,14 @@ pub(crate) mod sealed {
     pub trait Sealed {
         fn identity(&self) -> Identity;
 
-        /// How long an operation may take as a whole.
+        /// Returns the deadline of an operation as a whole.
         fn deadline(&self) -> Option<Duration>;
 
-        /// The same database as the service; none in a caller's transaction, whose rows it would not see.
+        /// Returns the same database as the service. `None` in a caller's transaction, because the service would not
+        /// see its rows.
         fn as_service(&self) -> Option<IdentityConnection>;
 
-        /// A transaction whose statements may take so long each.
+        /// Begins or joins a transaction. `time` is the deadline of each of its statements.
         fn scope(&self, time: Option<Duration>) -> impl Future<Output = Result<Scope, Error>> + Send;
     }
 
@@ -121,7 +123,7 @@ pub(crate) mod sealed {
             Identity::from_connection(self.identity())
         }
 
-        // Its statements have theirs since it began.
+        // Its statements have had the deadline since it began.
         fn deadline(&self) -> Option<Duration> {
             None
         }

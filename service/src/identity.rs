@@ -1,16 +1,16 @@
-//! Who is asking, as the game knows them.
+//! The identity of a caller, in the game's terms.
 
 use rls::supabase;
 use uuid::Uuid;
 
-/// In whose name statements run.
+/// The identity that statements run as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// A signed-in user: role `authenticated`.
     User(Uuid),
     /// A visitor: role `anon`.
     Anon,
-    /// The server itself: role `service_role`, which row security does not bind.
+    /// The server itself: role `service_role`, which bypasses row-level security.
     Service,
 }
 
@@ -25,7 +25,7 @@ impl std::fmt::Display for Identity {
 }
 
 impl Identity {
-    /// The identity of a connection.
+    /// Converts the identity of a connection.
     pub(crate) fn from_connection(identity: &rls::Identity) -> Self {
         match identity.user_id() {
             Some(id) => Self::User(id),
@@ -34,7 +34,7 @@ impl Identity {
         }
     }
 
-    /// The user, if it is one.
+    /// Returns the id of the signed-in user, if there is one.
     pub(crate) fn user(self) -> Option<Uuid> {
         match self {
             Self::User(id) => Some(id),
@@ -50,7 +50,7 @@ mod tests {
     use super::Identity;
 
     #[test]
-    fn a_span_tells_who_asks() {
+    fn display_is_the_user_or_the_role() {
         let id = uuid::Uuid::new_v4();
         let shown = [supabase::user(id), supabase::anon(), supabase::service()]
             .map(|identity| Identity::from_connection(&identity).to_string());

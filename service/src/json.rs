@@ -1,19 +1,18 @@
-//! JSON columns as typed documents: what the game reads is typed, what else a client keeps is kept.
+//! Conversion between JSON columns and typed documents. Fields that the game does not know are kept.
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::Error;
 
-/// The document as the database keeps it.
+/// Serializes the document for a JSON column.
 pub(crate) fn to_json<T: Serialize>(document: &T) -> Result<Value, Error> {
     serde_json::to_value(document).map_err(|_| Error::InvalidValue { field: "document", rule: "must be JSON" })
 }
 
-/// The database's document, typed.
+/// Deserializes a document from a JSON column.
 pub(crate) fn from_json<T: DeserializeOwned>(value: Value, field: &'static str) -> Result<T, Error> {
-    serde_json::from_value(value)
-        .map_err(|_| Error::InvalidValue { field, rule: "must have the shape that its documentation gives" })
+    serde_json::from_value(value).map_err(|_| Error::InvalidValue { field, rule: "must have the documented shape" })
 }
 
 #[cfg(test)]
@@ -21,10 +20,10 @@ mod tests {
     use super::{from_json, to_json};
 
     #[test]
-    fn a_document_is_kept_and_read() {
-        let kept = to_json(&[1, 2]).unwrap();
-        assert_eq!(kept, serde_json::json!([1, 2]));
-        assert_eq!(from_json::<Vec<i32>>(kept.clone(), "numbers").unwrap(), [1, 2]);
-        assert_eq!(from_json::<bool>(kept, "numbers").unwrap_err().code(), "invalid_value");
+    fn a_document_survives_storage() {
+        let stored = to_json(&[1, 2]).unwrap();
+        assert_eq!(stored, serde_json::json!([1, 2]));
+        assert_eq!(from_json::<Vec<i32>>(stored.clone(), "numbers").unwrap(), [1, 2]);
+        assert_eq!(from_json::<bool>(stored, "numbers").unwrap_err().code(), "invalid_value");
     }
 }

@@ -29,7 +29,7 @@ pub use rls::PoolStatus;
 pub use sparc::{Options, Sparc};
 pub use values::{AttributeValue, Difficulty, JoinCode, Level, MaxHitPoints, MaxPlayers, PageSize};
 
-/// The game's operations, by aggregate: an identity has them, and so has a transaction begun from one.
+/// The game's operations, grouped by aggregate. Identities have them, and so do transactions begun from an identity.
 pub trait Operations: Caller + Sized {
     /// Accounts and profiles.
     fn users(&self) -> users::Users<'_, Self> {
@@ -56,7 +56,7 @@ pub trait Operations: Caller + Sized {
         sessions::Sessions { caller: self }
     }
 
-    /// Rolls.
+    /// Dice rolls.
     fn dice(&self) -> dice::Dice<'_, Self> {
         dice::Dice { caller: self }
     }
@@ -71,7 +71,7 @@ pub trait Operations: Caller + Sized {
         tutorial::Tutorial { caller: self }
     }
 
-    /// Upkeep.
+    /// Maintenance.
     fn maintenance(&self) -> maintenance::Maintenance<'_, Self> {
         maintenance::Maintenance { caller: self }
     }

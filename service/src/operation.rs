@@ -1,4 +1,4 @@
-//! What every operation has around its body: a transaction, retries, and a span.
+//! What surrounds the body of every operation: a transaction, retries, and a span.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,18 @@ use crate::{
     identity::Identity,
 };
 
-/// How often an operation is begun before a deadlock, a serialization failure or a lost connection reaches the caller.
+/// How often an operation is attempted before a deadlock, serialization failure or lost connection is returned to the
+/// caller.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// A commit that is under way is waited for so long beyond a deadline: most are answered, and then it is known.
+/// A commit in progress may take this much longer than the deadline: most are answered, and then the outcome is known.
 const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
-/// The attempts of one operation.
+/// The retry state of one operation.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     failed: u32,
-    begun: Instant,
+    started_at: Instant,
     deadline: Option<Duration>,
     is_visitor: bool,
 }
@@ -30,15 +31,15 @@ pub(crate) struct Attempts {
 impl Attempts {
     pub(crate) fn of(caller: &impl Caller) -> Self {
         let is_visitor = caller.identity() == Identity::Anon;
-        Self { failed: 0, begun: Instant::now(), deadline: caller.deadline(), is_visitor }
+        Self { failed: 0, started_at: Instant::now(), deadline: caller.deadline(), is_visitor }
     }
 
-    /// The time that is left.
+    /// Returns the remaining time.
     pub(crate) fn left(&self) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.saturating_sub(self.begun.elapsed()))
+        self.deadline.map(|deadline| deadline.saturating_sub(self.started_at.elapsed()))
     }
 
-    /// What ends in the time that is left. The rest is dropped, and its transaction with it.
+    /// Runs the attempt in the remaining time. If it takes longer, it is dropped and its transaction rolled back.
     pub(crate) async fn with_deadline<T>(&self, attempt: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         match self.left() {
             None => attempt.await,
@@ -46,7 +47,7 @@ impl Attempts {
         }
     }
 
-    /// The commit, in the time that is left and a little more. Whoever hears nothing then does not know what became of it.
+    /// Runs the commit in the remaining time and the grace period. Without an answer by then, its outcome is unknown.
     async fn with_commit_grace(&self, commit: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
         let Some(left) = self.left() else { return Ok(commit.await?) };
         let answer = tokio::time::timeout(left.max(COMMIT_GRACE), commit).await;
@@ -58,10 +59,10 @@ impl Attempts {
             .map_err(Error::from)
     }
 
-    /// Ends the transaction as the operation ended. `None`: begin again.
+    /// Ends the transaction according to the operation's result. Returns `None` if the operation is to be retried.
     ///
-    /// Only what the server rolled back as a whole is begun again; an answer lost in the commit is not, because the
-    /// commit may have happened.
+    /// An operation is retried only if the server rolled back all of it. It is not retried if the answer to the commit
+    /// was lost, because the commit may have happened.
     pub(crate) async fn end<T>(&mut self, scope: Scope, outcome: Result<T, Error>) -> Option<Result<T, Error>> {
         let transaction = match scope {
             Scope::Own(transaction) => transaction,
@@ -75,7 +76,7 @@ impl Attempts {
         let outcome = match outcome {
             Ok(value) => self.with_commit_grace(transaction.commit()).await.map(|()| value),
             Err(error) => {
-                // The refusal matters; a connection that cannot roll back is closed by the pool.
+                // The operation's error is returned. If the rollback fails, the pool closes the connection.
                 let _ = transaction.rollback().await;
                 Err(error)
             }
@@ -86,19 +87,20 @@ impl Attempts {
         }
     }
 
-    /// Whether what failed may succeed when it is begun again: nothing of it is in the database, and the reason passes.
+    /// Returns whether the operation may be retried: nothing of it is in the database, the error is transient, and
+    /// there is time. Waits for the back-off first.
     pub(crate) async fn may_begin_again(&mut self, error: &Error) -> bool {
         let is_undone = matches!(error, Error::Busy | Error::ConnectionLost(_));
         let has_time = self.left().is_none_or(|left| !left.is_zero());
         let again = is_undone && has_time && self.failed + 1 < MAX_ATTEMPTS;
         if again {
             self.failed += 1;
-            tokio::time::sleep(pause(self.failed)).await;
+            tokio::time::sleep(backoff(self.failed)).await;
         }
         again
     }
 
-    /// To a visitor, what is not allowed means: sign in.
+    /// Replaces "not allowed" with "sign in first" for a visitor.
     fn explain(&self, error: Error) -> Error {
         match error {
             Error::NotAllowed { .. } if self.is_visitor => Error::NotSignedIn,
@@ -106,18 +108,18 @@ impl Attempts {
         }
     }
 
-    /// Writes down how it went.
+    /// Records the outcome in the span.
     pub(crate) fn record<T>(&self, outcome: &Result<T, Error>) {
         let span = tracing::Span::current();
         span.record("retries", self.failed);
-        span.record("duration_us", u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        span.record("duration_us", u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX));
         span.record("outcome", outcome.as_ref().map_or_else(Error::code, |_| "done"));
         tracing::debug!("ended");
     }
 }
 
-/// Longer each time, and never the same for two who failed together.
-fn pause(failed: u32) -> Duration {
+/// The back-off: longer each time and random, so that two operations that failed together do not collide again.
+fn backoff(failed: u32) -> Duration {
     let (_, random) = Uuid::new_v4().as_u64_pair();
     Duration::from_millis(random % (10 << failed.min(6)) + 1)
 }
@@ -131,7 +133,7 @@ impl Scope {
     }
 }
 
-/// Runs the body in a transaction of the caller's, and again while what failed may pass.
+/// Runs the body in a transaction of the caller's, and retries it after a transient error.
 pub(crate) async fn run<'env, C: Caller, T>(
     caller: &C,
     body: impl for<'t> Fn(&'t UncheckedTransaction) -> ScopedBoxFuture<'env, 't, Result<T, Error>>,
@@ -158,7 +160,8 @@ pub(crate) async fn run<'env, C: Caller, T>(
 
 /// Runs a body as one operation: `operation!(caller, "aggregate.verb", session = id, |tx| { ... Ok(value) })`.
 ///
-/// Its span bears that name; what stands between name and body are ids for it, and nothing personal.
+/// The name is also that of its span. The fields between name and body are ids for the span; they must not be personal
+/// data.
 macro_rules! operation {
     ($caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $body:block) => {{
         #[allow(unused_imports)]

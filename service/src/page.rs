@@ -1,4 +1,5 @@
-//! Keyset pages: where a page ended is told by the row it ended with, so that rows may come and go between two pages.
+//! Keyset pagination: the last row of a page determines where the next one begins, so rows may come and go between two
+//! pages.
 
 use std::{
     convert::Infallible,
@@ -15,13 +16,13 @@ use crate::Error;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "PageOf{T}"))]
 #[non_exhaustive]
 pub struct Page<T> {
-    /// The rows, in the order of the list.
+    /// The items, in the order of the list.
     pub items: Vec<T>,
-    /// Where the next page begins; none after the last.
+    /// The cursor of the next page. `None` on the last page.
     pub next: Option<Cursor>,
 }
 
-/// A place in a list, given with a page and taken by the request for the next. Opaque: what it says is the list's.
+/// A position in a list: returned with a page, and passed to the request for the next one. Its text is opaque.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
@@ -34,7 +35,7 @@ impl std::fmt::Display for Cursor {
 }
 
 impl Cursor {
-    /// Its text.
+    /// Returns the cursor's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -59,7 +60,7 @@ impl From<Cursor> for String {
     }
 }
 
-/// Any text is taken; the list that it is given to says whether it is one of its own.
+/// Accepts any text. The list that it is passed to checks whether the cursor is its own.
 impl FromStr for Cursor {
     type Err = Infallible;
 
@@ -68,15 +69,16 @@ impl FromStr for Cursor {
     }
 }
 
-/// Which list it is that a cursor belongs to: its name, and all that decides which rows are in it. A cursor of another list,
-/// or of the same with another filter, is refused: its place would mean something else there.
+/// The list that a cursor belongs to: its name, and everything that determines which rows are in it. A cursor of
+/// another list, or of the same list with another filter, is refused, because its position would have another meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct List(u64);
 
 impl List {
-    /// The list of that name with that filter. Whose it is belongs to the filter where everybody has a list of their own.
+    /// Creates the identifier of a list with a filter. If each user has a list of their own, the user's id is part of
+    /// the filter.
     pub(crate) fn new(name: &str, filter: &impl Debug) -> Self {
-        // FNV-1a: the same in every process of a service, which a hasher of the standard library need not be.
+        // FNV-1a gives the same hash in every process of a service. The standard library's hashers do not promise that.
         let text = format!("{name} {filter:?}");
         let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -84,7 +86,7 @@ impl List {
         Self(hash)
     }
 
-    /// A cursor at the place that `key` describes.
+    /// Returns a cursor at the position that `key` describes.
     pub(crate) fn cursor<K: Serialize>(self, key: &K) -> Result<Cursor, Error> {
         let bytes = serde_json::to_vec(&(self.0, key)).map_err(|_| Error::InvalidCursor)?;
         let mut text = String::with_capacity(2 * bytes.len());
@@ -94,7 +96,7 @@ impl List {
         Ok(Cursor(text))
     }
 
-    /// The place, if this is a cursor of this list.
+    /// Returns the position, if the cursor belongs to this list.
     pub(crate) fn key<K: DeserializeOwned>(self, cursor: Option<&Cursor>) -> Result<Option<K>, Error> {
         let Some(cursor) = cursor else { return Ok(None) };
         let digits = cursor.0.as_bytes();
@@ -110,7 +112,7 @@ impl List {
         if list == self.0 { Ok(Some(key)) } else { Err(Error::InvalidCursor) }
     }
 
-    /// A page of at most `limit` of the rows that were read, of which there is one more where a next page follows.
+    /// Returns a page of at most `limit` of the rows that were read. There is one row more if another page follows.
     pub(crate) fn page<T, K: Serialize>(
         self,
         mut rows: Vec<T>,
@@ -132,7 +134,7 @@ mod tests {
     use super::{Cursor, List};
 
     #[test]
-    fn a_cursor_gives_back_its_place() {
+    fn a_cursor_returns_its_position() {
         let list = List::new("a.list", &"filter");
         let cursor = Cursor::from(list.cursor(&("x", 7)).unwrap().to_string());
         assert_eq!(list.key::<(String, i32)>(Some(&cursor)).unwrap(), Some(("x".to_owned(), 7)));

@@ -1,4 +1,4 @@
-//! One row at a time: made once however often it is asked for, found, changed; and many, read.
+//! Reads and writes of single rows, with idempotent inserts, and fast decoding of many rows.
 
 use std::marker::PhantomData;
 
@@ -15,21 +15,21 @@ use crate::{
     connection::{OperationTransaction, UncheckedTransaction},
 };
 
-/// How a row of that id is known to be the answer to the same request.
+/// How to tell whether an existing row with the id was created by the same request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repeat<C> {
-    /// It never changes: by all its columns that were asked for, and by who asked, which the database writes down in that
-    /// column.
+    /// The row never changes: compare all columns that the request set, and the author, which the database stores in
+    /// this column.
     Unchanged(C),
-    /// It may have changed: by what was asked when it was created, of which the database keeps a digest.
+    /// The row may have changed: compare with the digest of the original request, which the database keeps.
     Remembered,
 }
 
-/// Inserts the row, or gives the one that its id has already, if it was created by the same request of the same caller.
-/// PostgreSQL compares the values, so that a number is the same however it is written.
+/// Inserts the row, or returns the existing row of this id if the same caller created it with the same request.
+/// PostgreSQL compares the values, so that a number is the same in all its notations.
 ///
-/// A retry after a lost answer is safe. One round trip; two where the row is there. With two at once, the second waits for
-/// the first and finds it.
+/// Retrying after a lost answer is safe. It takes one round trip, or two if the row exists. Of two concurrent calls,
+/// the second waits for the first and returns its row.
 pub(crate) async fn insert_or_get<A>(
     tx: &UncheckedTransaction,
     row: impl Fn() -> A,
@@ -45,26 +45,26 @@ where
         return Ok(model);
     }
     let row = row();
-    let there = A::Entity::find().filter(equal(&row, [id]));
-    let there = match repeat {
-        Repeat::Unchanged(asker) => there
-            .filter(equal(&row, <A::Entity as EntityTrait>::Column::iter()))
-            .filter(is(asker, tx.caller().user().into())),
+    let existing = A::Entity::find().filter(has_values_of(&row, [id]));
+    let existing = match repeat {
+        Repeat::Unchanged(author) => existing
+            .filter(has_values_of(&row, <A::Entity as EntityTrait>::Column::iter()))
+            .filter(is(author, tx.caller().user().into())),
         Repeat::Remembered => {
             let table = A::Entity::default().table_name().to_owned();
             let same = "private.is_same_request($1, $2)";
-            there.filter(Expr::cust_with_values(same, [Value::from(table), asked(&row).into()]))
+            existing.filter(Expr::cust_with_values(same, [Value::from(table), set_values(&row).into()]))
         }
     };
-    there.one(tx).await?.ok_or(Error::IdConflict { what })
+    existing.one(tx).await?.ok_or(Error::IdConflict { what })
 }
 
-/// What the row sets, as a document that PostgreSQL reads by the types of the columns.
-fn asked<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
+/// Returns the values that the row sets as a JSON object, which PostgreSQL converts to the types of the columns.
+fn set_values<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
     let columns = <A::Entity as EntityTrait>::Column::iter();
     let set = columns.filter_map(|column| {
         let value = match row.get(column).into_value()? {
-            // SeaQuery's own conversion writes it with the quotes of a literal.
+            // SeaQuery's own conversion keeps the quotes of the SQL literal.
             Value::ChronoDateTimeWithTimeZone(Some(time)) => serde_json::Value::String(time.to_rfc3339()),
             value => sea_value_to_json_value(&value),
         };
@@ -73,8 +73,8 @@ fn asked<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
     serde_json::Value::Object(set.collect())
 }
 
-/// Those of the columns that the row sets, as it sets them.
-fn equal<A: ActiveModelTrait>(
+/// Returns the condition that those of the columns which the row sets have the same values.
+fn has_values_of<A: ActiveModelTrait>(
     row: &A,
     columns: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column>,
 ) -> Condition {
@@ -88,7 +88,7 @@ fn is<C: ColumnTrait>(column: C, value: Value) -> SimpleExpr {
     if value == value.as_null() { column.is_null() } else { column.eq(value) }
 }
 
-/// Inserts the row unless one with the same key is there: `INSERT ... ON CONFLICT (key) DO NOTHING RETURNING *`.
+/// Inserts the row unless a row with the same key exists: `INSERT ... ON CONFLICT (key) DO NOTHING RETURNING *`.
 pub(crate) async fn insert_if_absent<A>(
     tx: &UncheckedTransaction,
     row: A,
@@ -101,13 +101,13 @@ where
     match A::Entity::insert(row).on_conflict_do_nothing_on(key).exec_with_returning(tx).await {
         Ok(TryInsertResult::Inserted(model)) => Ok(Some(model)),
         Ok(TryInsertResult::Conflicted | TryInsertResult::Empty) => Ok(None),
-        // No row came back: where SeaORM asks for one, it says so, and not that there was a conflict.
+        // No row was returned because of the conflict. Where SeaORM requires a row, it reports this error.
         Err(DbErr::RecordNotFound(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The row of that id, as far as the caller sees it.
+/// Returns the row of that id, if the caller may see it.
 pub(crate) async fn find<E>(tx: &UncheckedTransaction, id: Uuid, what: &'static str) -> Result<E::Model, Error>
 where
     E: EntityTrait,
@@ -116,8 +116,8 @@ where
     E::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what })
 }
 
-/// Changes the row of that id and gives it as it is then; none where the caller may not, or there is none. Nothing to
-/// change gives it as it is. One round trip.
+/// Updates the row of that id and returns it. Returns `None` if it does not exist or the caller may not update it.
+/// Without changes, returns the row as it is. One round trip.
 pub(crate) async fn update_returning<A>(
     tx: &UncheckedTransaction,
     row: A,
@@ -136,7 +136,7 @@ where
     Ok(changed.into_iter().next())
 }
 
-/// All rows of a statement.
+/// Returns all rows of a statement.
 pub(crate) async fn fetch_all<T>(
     tx: &UncheckedTransaction,
     statement: Statement,
@@ -145,8 +145,8 @@ pub(crate) async fn fetch_all<T>(
     Ok(read(&tx.fetch_all(statement).await?)?)
 }
 
-/// Reads the rows of a hot list by the names of its columns: `decode_rows!(rows => Card { id, status })`. Where each stands, and whether
-/// it has the field's type, is looked up once an answer; SeaORM's own way does so for every cell.
+/// Decodes the rows of a frequently read list by column name: `decode_rows!(rows => Summary { id, status })`. Position
+/// and type of each column are resolved once per result; SeaORM does so for every cell.
 macro_rules! decode_rows {
     ($rows:expr => $type:ident { $($field:ident),+ $(,)? }) => {{
         let rows: &[sea_orm::sqlx::postgres::PgRow] = $rows;
@@ -156,7 +156,8 @@ macro_rules! decode_rows {
     }};
 }
 
-/// The columns of a hot list, as its statement names them, and what reads its rows: `row_decoder!(COLUMNS, cards: Card { id, status })`.
+/// Defines the column list of a frequently read list, as its statement selects it, and the function that decodes its
+/// rows: `row_decoder!(COLUMNS, summaries: Summary { id, status })`.
 macro_rules! row_decoder {
     ($columns:ident, $read:ident: $type:ident { $first:ident $(, $field:ident)* $(,)? }) => {
         const $columns: &str = concat!(stringify!($first) $(, ", ", stringify!($field))*);
@@ -169,27 +170,27 @@ macro_rules! row_decoder {
 
 pub(crate) use {decode_rows, row_decoder};
 
-/// A column of an answer, of a type that it was looked whether it has.
+/// A result column whose type has been checked.
 pub(crate) struct Column<T>(usize, PhantomData<T>);
 
 impl<T: Type<Postgres> + for<'r> Decode<'r, Postgres>> Column<T> {
-    /// The column of that name.
+    /// Finds the column of that name and checks its type.
     pub(crate) fn of(row: &PgRow, name: &str) -> Result<Self, DbErr> {
         let column = row.try_column(name).map_err(unreadable)?;
         if T::compatible(column.type_info()) {
             Ok(Self(column.ordinal(), PhantomData))
         } else {
-            Err(DbErr::Type(format!("column {name} is of type {}, which is not the field's", column.type_info())))
+            Err(DbErr::Type(format!("column {name} has type {}, which does not match the field", column.type_info())))
         }
     }
 
-    /// Its cell in a row of the answer.
+    /// Decodes the column's value in a row.
     pub(crate) fn read(&self, row: &PgRow) -> Result<T, DbErr> {
         row.try_get_unchecked(self.0).map_err(unreadable)
     }
 }
 
-/// One cell.
+/// Decodes one value.
 pub(crate) fn cell<T: Type<Postgres> + for<'r> Decode<'r, Postgres>>(row: &PgRow, name: &str) -> Result<T, DbErr> {
     Column::of(row, name)?.read(row)
 }
@@ -198,7 +199,7 @@ fn unreadable(error: sqlx::Error) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(error.into()))
 }
 
-/// Sets a field that is to be changed.
+/// Sets a field if there is a new value for it.
 pub(crate) fn set_if<T: Clone + Into<sea_orm::Value>>(field: &mut sea_orm::ActiveValue<T>, to: &Option<T>) {
     if let Some(value) = to {
         *field = sea_orm::ActiveValue::Set(value.clone());

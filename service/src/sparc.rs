@@ -1,4 +1,4 @@
-//! The handle.
+//! The handle over the game's database.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,17 +10,18 @@ use uuid::Uuid;
 
 use crate::{Error, error::name_closed_columns, events::Hub};
 
-/// What the migrations say of the schema, which every login may read: none without a schema, nothing where they are
-/// unfinished.
-const SCHEMA: &str = "SELECT coalesce(obj_description(class.oid, 'pg_class'), '')::text
+/// The comment on the migrations table, which every login may read. No row means that there is no schema; an empty
+/// comment means that its migration is unfinished.
+const SCHEMA_COMMENT: &str = "SELECT coalesce(obj_description(class.oid, 'pg_class'), '')::text
      FROM pg_catalog.pg_class AS class
      JOIN pg_catalog.pg_namespace AS space ON space.oid = class.relnamespace
      WHERE space.nspname = 'public' AND class.relname = 'sparc_migrations'";
 
-/// The schema that this version needs. Releases that differ in the third number alone share one.
-const NEEDED: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
+/// The schema version that this crate needs. Patch releases share a schema.
+const NEEDED_SCHEMA: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
-/// Whether the schema is there and recent enough. A newer one will do: what a service used before stays.
+/// Checks that the schema exists and is recent enough. A newer one is accepted, because migrations keep what an older
+/// service uses.
 fn check_schema(comment: Option<&str>) -> Result<(), Error> {
     let numbers = |version: &str| -> Option<(u64, u64)> {
         let (major, minor) = version.split_once('.')?;
@@ -28,17 +29,18 @@ fn check_schema(comment: Option<&str>) -> Result<(), Error> {
     };
     let version = comment.ok_or(Error::SchemaMissing)?.rsplit(' ').next().unwrap_or_default().trim_end_matches('.');
     match numbers(version) {
-        Some(found) if Some(found) >= numbers(NEEDED) => Ok(()),
-        Some(_) => Err(Error::SchemaOutdated { found: format!("that of version {version}"), needed: NEEDED }),
-        None => Err(Error::SchemaOutdated { found: "unfinished".to_owned(), needed: NEEDED }),
+        Some(found) if Some(found) >= numbers(NEEDED_SCHEMA) => Ok(()),
+        Some(_) => Err(Error::SchemaOutdated { found: format!("version {version}"), needed: NEEDED_SCHEMA }),
+        None => Err(Error::SchemaOutdated { found: "unfinished".to_owned(), needed: NEEDED_SCHEMA }),
     }
 }
 
-/// The game's database: one handle over a pool, cheap to clone. It does nothing itself; it gives identities, and what
-/// they ask is asked in their name.
+/// The game's database: one handle over a pool, cheap to clone. It runs no statements itself; it hands out identities,
+/// and each statement runs as one of them.
 ///
-/// The pool's login needs membership in the roles `anon`, `authenticated` and `service_role`, and nothing else; better is a
-/// login for users that is no member of `service_role`, and another for the service: [`Options::service_url`].
+/// The pool's login must be a member of the roles `anon`, `authenticated` and `service_role`. It needs nothing else.
+/// Recommended are two logins: one for users, which is not a member of `service_role`, and one for the service
+/// ([`Options::service_url`]).
 #[derive(Clone, Debug)]
 pub struct Sparc {
     database: Database,
@@ -46,32 +48,32 @@ pub struct Sparc {
 }
 
 impl Sparc {
-    /// Over a pool that the service has already.
+    /// Creates a handle over a pool that the service already has.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         Self::new(Database::from_connection(db))
     }
 
-    /// Over a pool of its own, with the default [`Options`].
+    /// Connects, with a new pool and the default [`Options`].
     ///
     /// # Errors
     ///
-    /// [`Error::ConnectFailed`] where there is no connection: a wrong address or password, no such database, no TLS, nobody
-    /// listening, each in its own words, which are those of the migration program. [`Error::SchemaMissing`] where the database is not
-    /// migrated, [`Error::SchemaOutdated`] where it is older than this version. [`Error::Misconfigured`] where the options allow no
-    /// connection.
+    /// [`Error::ConnectFailed`] if no connection can be opened. Its message names the cause (wrong address or password,
+    /// unknown database, no TLS, no server) in the same words as the migration program. [`Error::SchemaMissing`] if the
+    /// database is not migrated, [`Error::SchemaOutdated`] if its schema is older than this version needs.
+    /// [`Error::Misconfigured`] if the options allow no connections.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::connect_with(url, Options::default()).await
     }
 
-    /// Over a pool of its own.
+    /// Connects, with a new pool.
     ///
     /// # Errors
     ///
-    /// As [`Sparc::connect`].
+    /// Those of [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
         let connect = options.of_connection();
-        let (mut database, schema) = Database::connect_and_ask(url, &connect, SCHEMA).await?;
+        let (mut database, schema) = Database::connect_and_ask(url, &connect, SCHEMA_COMMENT).await?;
         check_schema(schema.as_deref())?;
         if let Some(service_url) = &options.service_url {
             database = database.with_role_at(supabase::SERVICE_ROLE, service_url, &connect).await?;
@@ -90,13 +92,14 @@ impl Sparc {
         self.database.as_identity(admitted(supabase::user(id)))
     }
 
-    /// The user, or the visitor, of a token that was verified: with all its claims, which the database sees (`auth.jwt()`).
-    /// Its signature and its expiry are the caller's to verify. `claims` is whatever serializes to their object: a map, or the
-    /// struct that a library for tokens gives.
+    /// Connects as the user or visitor of a verified token, with all its claims, which policies read with `auth.jwt()`.
+    /// The caller must have verified the token's signature and expiry. `claims` is any value that serializes to a JSON
+    /// object: a map, or the claims struct of a token library.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidClaims`] unless the role is `authenticated`, with a UUID as `sub`, or `anon`, without one.
+    /// [`Error::InvalidClaims`] unless the role is `authenticated` and `sub` is a UUID, or the role is `anon` and there
+    /// is no `sub`.
     pub fn as_claims(&self, claims: impl Serialize) -> Result<IdentityConnection, Error> {
         let Ok(Value::Object(claims)) = serde_json::to_value(claims) else {
             return Err(Error::InvalidClaims { rule: "claims must be a JSON object" });
@@ -112,13 +115,14 @@ impl Sparc {
         self.database.as_identity(supabase::anon())
     }
 
-    /// Connects as the server itself: role `service_role`. Row security does not bind it; constraints and triggers do.
+    /// Connects as the server itself: role `service_role`. It bypasses row-level security; constraints and triggers
+    /// still apply.
     #[must_use]
     pub fn as_service(&self) -> IdentityConnection {
         self.database.as_identity(supabase::service())
     }
 
-    /// Asks the server for an answer: for a health check. A server that is away is told at once; one that does not answer,
+    /// Pings the server, for a health check. It reports an unreachable server at once, and one that does not answer
     /// within seconds.
     ///
     /// # Errors
@@ -128,20 +132,20 @@ impl Sparc {
         Ok(self.database.ping().await?)
     }
 
-    /// How the pool for users is used now: for metrics.
+    /// Returns the status of the users' pool, for metrics.
     #[must_use]
     pub fn pool_status(&self) -> PoolStatus {
         self.database.pool_status(supabase::AUTHENTICATED)
     }
 
-    /// How the pool for the service is used now: the same one, unless it has a login of its own
-    /// ([`Options::service_url`]).
+    /// Returns the status of the service's pool, for metrics. It is the users' pool, unless the service has a separate
+    /// login ([`Options::service_url`]).
     #[must_use]
     pub fn service_pool_status(&self) -> PoolStatus {
         self.database.pool_status(supabase::SERVICE_ROLE)
     }
 
-    /// Closes the pool. What is under way ends first; a subscription to events ends with [`Error::PoolClosed`].
+    /// Closes the pool, after everything in progress has ended. Subscriptions to events end with [`Error::PoolClosed`].
     ///
     /// # Errors
     ///
@@ -152,32 +156,33 @@ impl Sparc {
     }
 }
 
-/// A user's transaction is refused where the account is closed or not there.
+/// A user's transaction is refused if the account is closed or does not exist.
 fn admitted(user: rls::Identity) -> rls::Identity {
     user.with_admission("private.require_account()")
 }
 
-/// How to connect.
+/// Options of the connection pool.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// Most connections at once. Ten by default.
+    /// The maximum number of connections. The default is 10.
     pub max_connections: u32,
-    /// How long an operation waits for one. Five seconds by default.
+    /// The timeout for acquiring a connection. The default is 5 seconds.
     pub acquire_timeout: Duration,
-    /// Whether prepared statements are kept on their connection. On by default; off behind a pooler in transaction mode
-    /// that does not follow them (PgBouncer before 1.21): each transaction then begins by forgetting what others prepared,
-    /// in the same round trip, and each of its statements takes a second one to be prepared.
+    /// Whether prepared statements are cached on their connection. The default is `true`. Use `false` behind a pooler
+    /// in transaction mode that does not track them (PgBouncer before 1.21): each transaction then begins by
+    /// deallocating what others have prepared, in the same round trip, and each statement takes a second round trip to
+    /// be prepared.
     pub prepared_statements: bool,
-    /// How long an operation may take, as [`IdentityConnection::with_deadline`]. Half a minute by default: a network that swallows what is
-    /// sent would else be waited for for ever. `None`: no bound.
+    /// The deadline of each operation, as in [`IdentityConnection::with_deadline`]. The default is 30 seconds; without
+    /// a deadline, an operation would wait forever if the network silently drops packets. `None` means no deadline.
     pub deadline: Option<Duration>,
-    /// Address for [`Sparc::as_service`], over another login. Recommended: the login of the first address is then no member
-    /// of `service_role`, so that no statement's text can become the server. None by default: one login does both.
+    /// The URL for [`Sparc::as_service`], with another login. Recommended: the users' login then need not be a member
+    /// of `service_role`, so that no SQL text can assume that role. The default is `None`: one login for both.
     pub service_url: Option<String>,
 }
 
-/// An address has a password in it.
+/// Hides the URL, which contains a password.
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options")
@@ -203,35 +208,35 @@ impl Default for Options {
 }
 
 impl Options {
-    /// At most so many connections.
+    /// Sets the maximum number of connections.
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// So long to wait for a connection.
+    /// Sets the timeout for acquiring a connection.
     #[must_use]
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
         self.acquire_timeout = timeout;
         self
     }
 
-    /// So long for each operation.
+    /// Sets the deadline of each operation.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// No prepared statements, for a pooler in transaction mode.
+    /// Switches prepared statements off, for a pooler in transaction mode that does not track them.
     #[must_use]
     pub fn without_prepared_statements(mut self) -> Self {
         self.prepared_statements = false;
         self
     }
 
-    /// Another login for the service.
+    /// Sets the URL of the service's login.
     #[must_use]
     pub fn service_url(mut self, url: impl Into<String>) -> Self {
         self.service_url = Some(url.into());

@@ -1,4 +1,4 @@
-//! Inputs that cannot be wrong: made once from what a person typed, checked there, and never again.
+//! Validated input types: each is checked once, when it is created.
 
 use std::{fmt, str::FromStr};
 
@@ -6,17 +6,17 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Error;
 
-/// A session's code: six of `ABCDEFGHJKMNPQRSTUVWXYZ23456789` as drawn by the database, or any six of `A-Z0-9` that a
-/// server gave one (decision "Sessions"; PRD, "sessions").
+/// A session's join code: six characters of `ABCDEFGHJKMNPQRSTUVWXYZ23456789` if the database generated it, or any six
+/// of `A-Z0-9` if the server chose it (decision "Sessions"; PRD, "sessions").
 ///
-/// Reading one is as forgiving as a person who reads it aloud: lower case, spaces and hyphens are accepted.
+/// Parsing accepts lower case, spaces and hyphens, as people write them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct JoinCode(String);
 
 impl JoinCode {
-    /// The six characters.
+    /// Returns the six characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -66,7 +66,7 @@ impl fmt::Display for JoinCode {
     }
 }
 
-/// Reads a field of a change that may be emptied: absent leaves it as it is, `null` empties it.
+/// Deserializes a nullable field of a change: absent leaves the value as it is, `null` clears it.
 pub(crate) fn nullable<'de, T, D>(field: D) -> Result<Option<Option<T>>, D::Error>
 where
     T: Deserialize<'de>,
@@ -75,7 +75,7 @@ where
     Option::deserialize(field).map(Some)
 }
 
-/// Reads a field of a change that cannot be emptied: absent leaves it as it is, `null` is an error.
+/// Deserializes a required field of a change: absent leaves the value as it is, `null` is an error.
 pub(crate) fn given<'de, T, D>(field: D) -> Result<Option<T>, D::Error>
 where
     T: Deserialize<'de>,
@@ -84,11 +84,11 @@ where
     T::deserialize(field).map(Some)
 }
 
-/// The texts of an enum's values, as JSON has them: for paths and queries.
+/// Text conversions for an enum, with the same texts as in JSON, for paths and query strings.
 macro_rules! named {
     ($name:ident, $field:literal, { $($value:ident = $text:literal),+ $(,)? }, $rule:literal) => {
         impl $name {
-            /// Its text.
+            /// Returns the value's text.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -126,7 +126,7 @@ macro_rules! named {
 
 pub(crate) use named;
 
-/// A whole number within bounds, with the conversions that an input needs.
+/// An integer type with a range, and the conversions that an input needs.
 macro_rules! bounded {
     ($(#[$doc:meta])* $name:ident, $low:literal to $high:literal, $field:literal, $rule:literal) => {
         $(#[$doc])*
@@ -136,22 +136,22 @@ macro_rules! bounded {
         pub struct $name(i32);
 
         impl $name {
-            /// The least.
+            /// The minimum.
             pub const MIN: Self = Self($low);
-            /// The greatest.
+            /// The maximum.
             pub const MAX: Self = Self($high);
 
-            /// The number.
+            /// Returns the number.
             #[must_use]
             pub const fn get(self) -> i32 {
                 self.0
             }
 
-            /// The number as this, if it is within bounds.
+            /// Creates the value from a number within the range.
             ///
             /// # Errors
             ///
-            /// [`Error::InvalidValue`].
+            /// [`Error::InvalidValue`] if the number is out of range.
             pub fn new(number: i32) -> Result<Self, Error> {
                 if !($low..=$high).contains(&number) {
                     return Err(Error::InvalidValue { field: $field, rule: $rule });
@@ -159,7 +159,7 @@ macro_rules! bounded {
                 Ok(Self(number))
             }
 
-            /// A number of the game's own tables, which tests hold within bounds.
+            /// Creates the value from a constant of the game, whose range is checked by tests.
             #[allow(dead_code)]
             pub(crate) const fn known(number: i32) -> Self {
                 Self(number)
@@ -222,7 +222,7 @@ macro_rules! bounded {
 }
 
 bounded!(
-    /// What a roll's modified total must reach: 3 to 18 (PRD, "dice_rolls").
+    /// The number that a roll's modified total must reach: 3 to 18 (PRD, "dice_rolls").
     Difficulty,
     3 to 18,
     "difficulty",
@@ -230,7 +230,7 @@ bounded!(
 );
 
 bounded!(
-    /// The value of one attribute of a character: 1 to 6 dice (PRD, "characters").
+    /// The value of a character's attribute, which is its number of dice: 1 to 6 (PRD, "characters").
     AttributeValue,
     1 to 6,
     "attribute",
@@ -238,7 +238,7 @@ bounded!(
 );
 
 bounded!(
-    /// How many may sit at a session's table, the Seer not counted: 2 to 6 (PRD, "sessions").
+    /// The maximum number of players in a session, without the Seer: 2 to 6 (PRD, "sessions").
     MaxPlayers,
     2 to 6,
     "max_players",
@@ -246,7 +246,7 @@ bounded!(
 );
 
 bounded!(
-    /// How far a character has come: 1 to 10 (PRD, "characters").
+    /// The level of a character: 1 to 10 (PRD, "characters").
     Level,
     1 to 10,
     "level",
@@ -254,7 +254,7 @@ bounded!(
 );
 
 bounded!(
-    /// The most hit points of a character: 1 to 10 (PRD, "characters").
+    /// The maximum hit points of a character: 1 to 10 (PRD, "characters").
     MaxHitPoints,
     1 to 10,
     "max_hit_points",
@@ -262,7 +262,7 @@ bounded!(
 );
 
 bounded!(
-    /// Rows of a page of a history: 1 to 200, fifty by default (decision "Game rules").
+    /// The number of rows in a page of a history: 1 to 200, 50 by default (decision "Game rules").
     PageSize,
     1 to 200,
     "page_size",
@@ -270,7 +270,7 @@ bounded!(
 );
 
 impl PageSize {
-    /// The rows of a page.
+    /// Returns the number of rows.
     pub(crate) const fn rows(self) -> usize {
         self.0 as usize
     }
@@ -288,7 +288,7 @@ mod tests {
     use crate::{adventures::CatalogueOrder, dice::ModifierKind, sessions::Visibility, users::Badge};
 
     #[test]
-    fn a_code_is_read_as_a_person_writes_it() {
+    fn a_code_is_parsed_as_people_write_it() {
         for text in ["ABC234", "abc234", " abc 234 ", "ABC-234"] {
             let code = text.parse::<JoinCode>().unwrap();
             assert_eq!((code.as_str(), code.to_string()), ("ABC234", "ABC234".to_owned()));
@@ -297,19 +297,19 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_code_is_refused() {
+    fn invalid_codes_are_refused() {
         for text in ["", "ABC23", "ABC2345", "ABC23Ä", "ABC23!"] {
             assert_eq!(text.parse::<JoinCode>().unwrap_err().code(), "invalid_value");
         }
     }
 
     #[test]
-    fn a_page_has_the_rows_that_were_asked_for_or_fifty() {
+    fn a_page_has_the_requested_size_or_fifty() {
         assert_eq!((PageSize::default().rows(), PageSize::new(200).unwrap().rows()), (50, 200));
     }
 
     #[test]
-    fn a_number_is_read_from_whatever_a_request_has_it_in() {
+    fn a_number_is_converted_from_every_type_of_a_request() {
         let twelve = Difficulty::new(12).unwrap();
         assert_eq!("12".parse::<Difficulty>().unwrap(), twelve);
         assert_eq!(Difficulty::try_from("12").unwrap(), twelve);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_an_enum_is_that_of_its_json() {
+    fn the_text_of_an_enum_is_the_same_as_in_json() {
         fn reads<T>(values: &[T])
         where
             T: Copy + std::fmt::Debug + std::fmt::Display + PartialEq + serde::Serialize + std::str::FromStr,
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_out_of_bounds_does_not_come_in_by_json() {
+    fn json_with_a_number_out_of_range_is_refused() {
         assert!(serde_json::from_str::<Difficulty>("18").is_ok());
         assert!(serde_json::from_str::<Difficulty>("19").is_err());
     }

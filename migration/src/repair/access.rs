@@ -1,4 +1,4 @@
-//! Who may do what (row security, privileges, roles), and what is set up once: the publication and the jobs.
+//! Repairs of access (row-level security, privileges, roles), and of what is set up once: the publication and the jobs.
 
 use super::{Plan, Work};
 use crate::{manifest, query, rules};
@@ -24,7 +24,7 @@ impl Plan {
     }
 
     fn privileges(&mut self, work: &Work<'_>) {
-        // Default privileges opened what was made just now, to whom it may concern.
+        // Default privileges may have granted access to what was just created.
         for object in work
             .missing
             .iter()
@@ -44,7 +44,7 @@ impl Plan {
                 continue;
             };
             if on == "schema public" {
-                // Who may use it is the platform's to say; no role of the API makes objects there.
+                // The platform decides about USAGE; no API role may create objects there.
                 self.push_about(format!("REVOKE CREATE ON {on} FROM PUBLIC, {role} CASCADE"), object, None);
             } else {
                 self.push_about(format!("REVOKE ALL ON {on} FROM {role} CASCADE"), object, None);
@@ -55,7 +55,7 @@ impl Plan {
         }
     }
 
-    /// Whether row security binds the roles of the API.
+    /// Restores whether row-level security applies to the API roles.
     fn roles(&mut self, work: &Work<'_>) {
         for (object, wanted) in work.wanted().filter(|(object, _)| manifest::kind(object) == "role") {
             let Some(role) = object.strip_prefix("role ") else { continue };
@@ -103,7 +103,8 @@ $$"
                 None,
             );
         }
-        // A table that is made again was published because we said so, not because an operator did.
+        // If a table is created again, its membership in the publication is restored: it was lost with the table, not
+        // by an operator's choice.
         for table in work.missing.iter().filter_map(|object| object.strip_prefix("table ")) {
             let object = format!("publication supabase_realtime of {table}");
             if work.state.expected.contains_key(&object) {
@@ -128,7 +129,7 @@ $$"
         for difference in work.changed.iter().filter(|difference| difference.object.starts_with("job ")) {
             let name = difference.object.trim_start_matches("job ");
             let command = difference.expected.as_deref().unwrap_or_default();
-            // The command is ours, the schedule the operator's.
+            // The command is the schema's, the schedule is the operator's.
             let sql = format!(
                 "SELECT cron.alter_job(jobid, command := {}) FROM cron.job WHERE jobname = {} AND database = current_database()",
                 query::literal(command),

@@ -1,4 +1,5 @@
-//! What the files under `sql/` make (functions, views, triggers, policies), and the constraints and indexes between them.
+//! Repairs of what the files under `sql/` create (functions, views, triggers, policies), and of constraints and
+//! indexes, which come between them.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +21,7 @@ impl Plan {
                 (is_policy_in_block && statement.sql.contains("CREATE POLICY"))
                     || (is_trigger_in_block && statement.sql.contains(" TRIGGER "))
             }
-            _ => made_by(statement, &wanted).is_some(),
+            _ => object_created_by(statement, &wanted).is_some(),
         };
         let mut statements = rules::statements();
         if work.state.place.has_stand_in {
@@ -34,7 +35,7 @@ impl Plan {
             self.push_statement(statement, &wanted);
         }
         self.constraints_and_indexes(work);
-        // Blocks make all of their policies.
+        // DO blocks create all of their policies.
         if is_policy_in_block {
             for (name, table) in in_blocks(work.state, "policy").filter_map(on_table) {
                 self.push(format!("DROP POLICY IF EXISTS {name} ON {table}"));
@@ -49,13 +50,13 @@ impl Plan {
     }
 
     fn push_statement(&mut self, statement: &Statement, wanted: &BTreeSet<&str>) {
-        match made_by(statement, wanted) {
+        match object_created_by(statement, wanted) {
             Some(object) => self.push_about(statement.sql.to_owned(), object, None),
             None => self.push(statement.sql),
         }
     }
 
-    /// Keys first, then indexes, then what refers to keys.
+    /// Creates keys first, then indexes, then foreign keys.
     fn constraints_and_indexes(&mut self, work: &Work<'_>) {
         for (kind, is_foreign_key) in [("constraint", false), ("index", false), ("constraint", true)] {
             for (object, definition) in work.wanted().filter(|(object, _)| manifest::kind(object) == kind) {
@@ -64,7 +65,7 @@ impl Plan {
                 if kind == "index" {
                     self.push_about(definition.to_owned(), object, rows);
                 } else if definition.starts_with("FOREIGN KEY") == is_foreign_key {
-                    // A table that was made just now has some of them.
+                    // A table that was just created already has some of them.
                     let sql = format!(
                         "DO $do$
 BEGIN
@@ -79,8 +80,8 @@ $do$",
                 }
             }
         }
-        // A table forgets its replica identity with the index.
-        let is_again = |table: &str, identity: &str| {
+        // A table loses its replica identity with the index.
+        let is_recreated = |table: &str, identity: &str| {
             work.wanted().any(|(object, _)| {
                 object == table
                     || matches!(manifest::kind(object), "constraint" | "index")
@@ -90,14 +91,14 @@ $do$",
             })
         };
         let tables = work.state.expected.iter().filter(|(object, _)| object.starts_with("table "));
-        for (object, identity) in tables.filter(|(object, identity)| is_again(object, identity)) {
+        for (object, identity) in tables.filter(|(object, identity)| is_recreated(object, identity)) {
             self.replica_identity(object, identity);
         }
     }
 }
 
-/// The object of these that the statement makes; the first, where a name stands for several functions.
-fn made_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> Option<&'a str> {
+/// Returns which of the objects the statement creates; the first one if several functions have the name.
+fn object_created_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> Option<&'a str> {
     let of_table = |kind: &str, name: &str, table: &str| {
         let plain = format!("{kind} {name} on {table}");
         let quoted = format!("{kind} \"{name}\" on {table}");
@@ -115,14 +116,11 @@ fn made_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> Option<&'a
     }
 }
 
-/// Policies or triggers that no plain statement makes: a block does, for many tables.
+/// Returns the policies or triggers that no plain statement creates: a DO block creates them for many tables.
 fn in_blocks<'a>(state: &'a State, kind: &'static str) -> impl Iterator<Item = &'a str> {
     let plain: Vec<Statement> =
         rules::statements().into_iter().filter(|statement| statement.target != Target::Other).collect();
-    state
-        .expected
-        .keys()
-        .map(String::as_str)
-        .filter(move |object| manifest::kind(object) == kind)
-        .filter(move |object| !plain.iter().any(|statement| made_by(statement, &BTreeSet::from([*object])).is_some()))
+    state.expected.keys().map(String::as_str).filter(move |object| manifest::kind(object) == kind).filter(
+        move |object| !plain.iter().any(|statement| object_created_by(statement, &BTreeSet::from([*object])).is_some()),
+    )
 }

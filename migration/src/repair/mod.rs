@@ -1,4 +1,4 @@
-//! What `up` does about a difference: the statements that make the database what the manifest says.
+//! The repairs that `up` makes: the statements that bring the database to the state of the manifest.
 
 use std::collections::BTreeSet;
 
@@ -17,21 +17,21 @@ mod code;
 mod columns;
 mod structure;
 
-/// Statements, in order, and one change for each object that they are about.
+/// Statements, in order, and one change for each object concerned.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) statements: Vec<Repair>,
     pub(crate) changes: Vec<Change>,
 }
 
-/// One statement, and the object that it is about: what is named if the database refuses it.
+/// A statement, and the object that is named if the database rejects the statement.
 #[derive(Clone, Debug)]
 pub(crate) struct Repair {
     pub(crate) sql: String,
     pub(crate) about: Option<About>,
 }
 
-/// An object that a statement is about. Rows may stand in its way where it has a table: see [`crate::rows`].
+/// The object of a statement. If it has a table, rows may violate its definition: see [`crate::rows`].
 #[derive(Clone, Debug)]
 pub(crate) struct About {
     pub(crate) object: String,
@@ -39,7 +39,7 @@ pub(crate) struct About {
     pub(crate) definition: String,
 }
 
-/// What becomes of one object.
+/// What happens to one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Created(String),
@@ -47,7 +47,7 @@ pub(crate) enum Change {
     Dropped(String),
 }
 
-/// What is to be made, and what is to be altered.
+/// What is to be created, and what is to be altered.
 struct Work<'a> {
     state: &'a State,
     missing: BTreeSet<String>,
@@ -59,7 +59,7 @@ impl Work<'_> {
         self.missing.iter().filter(move |object| manifest::kind(object) == kind)
     }
 
-    /// Every object that must come out as the manifest has it, with its definition there.
+    /// Returns every object that must match the manifest, with its definition there.
     fn wanted(&self) -> impl Iterator<Item = (&str, &str)> {
         let changed =
             self.changed.iter().filter(|difference| difference.expected.is_some()).map(|difference| &difference.object);
@@ -71,14 +71,18 @@ impl Work<'_> {
 }
 
 impl Plan {
-    /// Reads what depends on what would be dropped; changes nothing.
+    /// Plans the repairs. It reads what depends on objects to be dropped, and changes nothing.
     pub(crate) async fn make<C: ConnectionTrait>(db: &C, state: &State, report: &Report) -> Result<Self, DbErr> {
-        let impossible: Vec<String> =
-            report.differences.iter().filter(|difference| is_beyond(difference)).map(why_beyond).collect();
+        let impossible: Vec<String> = report
+            .differences
+            .iter()
+            .filter(|difference| is_unrepairable(difference))
+            .map(unrepairable_reason)
+            .collect();
         if !impossible.is_empty() {
             return Err(PreflightError::NotRepairable { found: impossible }.into());
         }
-        let mixed = renames::mixed_up(state);
+        let mixed = renames::swapped_names(state);
         if !mixed.is_empty() {
             return Err(PreflightError::MixedUp { found: mixed }.into());
         }
@@ -92,7 +96,7 @@ impl Plan {
         preflight::check_names_of_missing(db, state, &missing).await?;
 
         let mut plan = Self::default();
-        let cascaded = plan.drop_what_is_made_again(db, state, report).await?;
+        let cascaded = plan.drop_for_recreation(db, state, report).await?;
         let mut work = Work { state, missing: cascaded, changed: Vec::new() };
         for difference in &report.differences {
             let object = difference.object.clone();
@@ -107,8 +111,8 @@ impl Plan {
                 _ => work.changed.push(difference),
             }
         }
-        plan.renew_lists(&mut work);
-        plan.grant_what_was_lost(&mut work);
+        plan.recreate_lists(&mut work);
+        plan.restore_privileges(&mut work);
         plan.structure(&work);
         plan.code(&work);
         plan.access(&work);
@@ -117,8 +121,9 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Drops what cannot be altered in its place or is no longer part of the schema, and says what of ours goes along.
-    async fn drop_what_is_made_again<C: ConnectionTrait>(
+    /// Drops what cannot be altered in place or is no longer part of the schema, and returns the schema's objects that
+    /// are dropped with it.
+    async fn drop_for_recreation<C: ConnectionTrait>(
         &mut self,
         db: &C,
         state: &State,
@@ -131,7 +136,7 @@ impl Plan {
             .filter(|difference| difference.found.is_some() && must_be_dropped(difference))
             .filter_map(|difference| found.get(difference.object.as_str()).copied())
             .collect();
-        // A column whose type changes is held by the policies and triggers of its table, and by views.
+        // The type of a column cannot change while policies, triggers or views use it.
         let retyped: Vec<&str> = report
             .differences
             .iter()
@@ -162,9 +167,9 @@ impl Plan {
         Ok(again)
     }
 
-    /// The list of migrations is known from the record, and the record from this program: where a column of one is wrong, the
-    /// whole is made again.
-    fn renew_lists(&mut self, work: &mut Work<'_>) {
+    /// The list of migrations can be restored from the record, and the record from this program. So if one of their
+    /// columns is wrong, the table is created again.
+    fn recreate_lists(&mut self, work: &mut Work<'_>) {
         for list in ["public.sparc_migrations", "private.sparc_record"] {
             let table = format!("table {list}");
             let is_of_list = |object: &str| manifest::table_of(object) == Some(list);
@@ -179,14 +184,15 @@ impl Plan {
         }
     }
 
-    /// What is made again has no privileges; what changes its owner loses those of the owner before.
-    fn grant_what_was_lost(&mut self, work: &mut Work<'_>) {
+    /// Adds privileges that are lost: an object that is created again has none, and one that changes its owner loses
+    /// those of the old owner.
+    fn restore_privileges(&mut self, work: &mut Work<'_>) {
         let is_bare = |name: &str| {
             let view = name.replacen("table ", "view ", 1);
             work.missing.contains(name)
                 || work.missing.contains(&view)
                 || work.changed.iter().any(|difference| {
-                    structure::is_anothers(difference) && [name, &view].contains(&&*difference.object)
+                    structure::has_other_owner(difference) && [name, &view].contains(&&*difference.object)
                 })
         };
         let privileges: Vec<String> = work
@@ -206,7 +212,7 @@ impl Plan {
         self.statements.push(Repair { sql: sql.into(), about: None });
     }
 
-    /// A statement about one object; of a table, if rows may stand in its way.
+    /// Adds a statement about one object, with its table if rows may violate the definition.
     fn push_about(&mut self, sql: String, object: &str, rows: Option<(&str, &str)>) {
         let (table, definition) = rows.unzip();
         let about = About {
@@ -217,7 +223,7 @@ impl Plan {
         self.statements.push(Repair { sql, about: Some(about) });
     }
 
-    /// What is said of schemas, tables and columns.
+    /// Restores the comments on schemas, tables and columns.
     fn comments(&mut self, work: &Work<'_>) {
         for (object, text) in work.wanted().filter(|(object, _)| manifest::kind(object) == "comment") {
             let Some(named) = object.strip_prefix("comment on ") else { continue };
@@ -229,7 +235,7 @@ impl Plan {
         }
     }
 
-    /// Rows that come with what was made again.
+    /// Restores rows that belong to what was created again.
     fn rows(&mut self, work: &Work<'_>) {
         if work.missing.contains("table public.sparc_migrations")
             || work.missing.iter().any(|object| object.starts_with("migration "))
@@ -246,11 +252,11 @@ ON CONFLICT DO NOTHING",
         if work.missing.contains("table private.account_gates") {
             self.push(rules::GATES_OF_ACCOUNTS);
         }
-        // Who signed up while no trigger told us of it.
+        // For accounts that signed up while the trigger was missing.
         if work.missing.iter().any(|object| object.starts_with("trigger ") && object.ends_with(" on auth.users")) {
             self.push(rules::BACKFILL);
         }
-        // A counter that is new again counts what is there.
+        // A counter that was created again must count the existing rows.
         let is_counted = |object: &String| {
             matches!(manifest::kind(object), "table" | "column")
                 && manifest::table_of(object).is_some_and(|table| table.starts_with("public."))
@@ -262,27 +268,27 @@ ON CONFLICT DO NOTHING",
     }
 }
 
-/// What no statement puts right without losing rows.
-fn is_beyond(difference: &Difference) -> bool {
+/// Whether no statement can repair the difference without losing rows.
+fn is_unrepairable(difference: &Difference) -> bool {
     let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { return false };
     match manifest::kind(&difference.object) {
-        "type" => !structure::is_anothers(difference) && structure::enum_changes(is, wanted).is_none(),
-        "domain" => !structure::is_anothers(difference),
+        "type" => !structure::has_other_owner(difference) && structure::enum_changes(is, wanted).is_none(),
+        "domain" => !structure::has_other_owner(difference),
         _ => false,
     }
 }
 
-fn why_beyond(difference: &Difference) -> String {
+fn unrepairable_reason(difference: &Difference) -> String {
     match manifest::kind(&difference.object) {
         "type" => format!(
-            "{difference} (PostgreSQL takes no value from a type, and does not change their order: rename the type, make it \
-             with the values of the manifest, and give the columns that type)"
+            "{difference} (PostgreSQL can neither remove an enum value nor change the order: rename the type, create it with \
+             the values of the manifest, and change the columns to it)"
         ),
         _ => difference.to_string(),
     }
 }
 
-/// What cannot be replaced in its place, or is no longer part of the schema.
+/// Whether the object cannot be replaced in place, or is no longer part of the schema.
 fn must_be_dropped(difference: &Difference) -> bool {
     let signature = |definition: &str| definition.split(" language ").next().unwrap_or_default().to_owned();
     match (manifest::kind(&difference.object), &difference.found, &difference.expected) {
@@ -294,7 +300,7 @@ fn must_be_dropped(difference: &Difference) -> bool {
         (_, Some(_), None) => true,
         ("function", Some(is), Some(wanted)) => signature(is) != signature(wanted),
         ("view" | "index" | "constraint", Some(_), Some(_)) => true,
-        // Triggers on the accounts of a platform are replaced: only the owner of the table drops them.
+        // Triggers on a platform's accounts are replaced, because only the owner of the table can drop them.
         ("trigger", Some(_), Some(_)) => !difference.object.ends_with(" on auth.users"),
         _ => false,
     }
@@ -303,14 +309,14 @@ fn must_be_dropped(difference: &Difference) -> bool {
 fn drop(found: &Found) -> String {
     let (kind, rest) = found.object.split_once(' ').unwrap_or_default();
     match (kind, on_table(&found.object)) {
-        // Foreign keys that refer to it go along, and are made again.
+        // Foreign keys that reference it are dropped too, and created again.
         ("constraint", Some((name, table))) => format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name} CASCADE"),
         ("index", Some((name, table))) => {
             let schema = table.split('.').next().unwrap_or("public");
             format!("DROP INDEX IF EXISTS {schema}.{name}")
         }
         ("trigger" | "policy", Some(_)) => format!("DROP {kind} IF EXISTS {rest}"),
-        // Policies, triggers and checks of ours go along, and are made again.
+        // The schema's policies, triggers and checks that use it are dropped too, and created again.
         ("view", _) if found.definition.starts_with("materialized") => {
             format!("DROP MATERIALIZED VIEW IF EXISTS {rest} CASCADE")
         }
@@ -319,8 +325,8 @@ fn drop(found: &Found) -> String {
     }
 }
 
-/// Drops every view, function and policy of ours that is not a part of a table.
-pub(crate) fn withdraw(state: &State) -> Vec<String> {
+/// Returns the SQL that drops every view, function and policy of the schema that is not part of a table.
+pub(crate) fn drop_rules(state: &State) -> Vec<String> {
     let mut sql = Vec::new();
     for kind in ["policy", "view", "function"] {
         for found in
@@ -330,7 +336,7 @@ pub(crate) fn withdraw(state: &State) -> Vec<String> {
             if (kind == "policy" && !is_elsewhere) || found.object.starts_with("function auth.") {
                 continue;
             }
-            // One that went with another before it is gone.
+            // IF EXISTS, because it may have been dropped with an earlier one.
             sql.push(drop(found));
         }
     }

@@ -1,4 +1,4 @@
-//! Schemas, types, tables, sequences and settings.
+//! Repairs of schemas, types, tables, sequences and settings.
 
 use super::{Plan, Work};
 use crate::{check::Difference, manifest, manifest::on_table, tables};
@@ -13,8 +13,8 @@ impl Plan {
                 self.push_about(format!("CREATE {object} AS {}", work.state.expected[object]), object, None);
             }
         }
-        for difference in work.changed.iter().filter(|difference| is_anothers(difference)) {
-            self.push_about(give_to_owner(&difference.object), &difference.object, None);
+        for difference in work.changed.iter().filter(|difference| has_other_owner(difference)) {
+            self.push_about(restore_owner(&difference.object), &difference.object, None);
         }
         for difference in &work.changed {
             let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { continue };
@@ -24,9 +24,9 @@ impl Plan {
                 }
             }
         }
-        let made = self.tables(work);
+        let created = self.tables(work);
         for object in work.missing_of("column") {
-            self.add_column(work, object, &made);
+            self.add_column(work, object, &created);
         }
         for difference in &work.changed {
             let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { continue };
@@ -44,29 +44,31 @@ impl Plan {
         }
     }
 
-    /// Makes the tables that are missing, and names those that have their columns already.
+    /// Creates the missing tables, and returns those that already have their columns.
     fn tables(&mut self, work: &Work<'_>) -> Vec<String> {
         if work.missing_of("table").next().is_none() {
             return Vec::new();
         }
-        // Checks of the tables call them.
+        // Check constraints of the tables call them.
         self.push(tables::CHECK_FUNCTIONS);
         self.push("SET LOCAL search_path = public");
-        let mut made = Vec::new();
+        let mut created = Vec::new();
         for name in tables::TABLES {
             let object = format!("table public.{name}");
             if let Some(sql) = tables::create_one(name).filter(|_| work.missing.contains(&object)) {
                 self.push_about(sql, &object, None);
-                made.push(format!("public.{name}"));
+                created.push(format!("public.{name}"));
             }
         }
         self.push("SET LOCAL search_path = pg_catalog");
         for object in work.missing_of("table") {
-            if let Some(name) = object.strip_prefix("table ").filter(|name| !made.iter().any(|made| made == name)) {
+            if let Some(name) =
+                object.strip_prefix("table ").filter(|name| !created.iter().any(|created| created == name))
+            {
                 self.push_about(format!("CREATE TABLE {name} ()"), object, None);
             }
         }
-        made
+        created
     }
 
     fn alter_table(&mut self, object: &str, is: &str) {
@@ -75,7 +77,7 @@ impl Plan {
         }
     }
 
-    /// After its index is there.
+    /// Sets the replica identity, after its index exists.
     pub(super) fn replica_identity(&mut self, object: &str, wanted: &str) {
         let Some(table) = object.strip_prefix("table ") else { return };
         if let Some(identity) = wanted.strip_prefix("replica identity ") {
@@ -85,7 +87,7 @@ impl Plan {
     }
 
     fn alter_sequence(&mut self, object: &str, is: &str, wanted: &str) {
-        // One that belongs to no column, or to another, goes with what its column is altered to.
+        // A sequence that belongs to no column, or to another one, is repaired together with its column.
         let (options, owner) = wanted.split_once(" of ").unwrap_or((wanted, ""));
         if !is.contains(&format!(" of {owner}")) {
             return;
@@ -98,7 +100,8 @@ impl Plan {
     }
 }
 
-/// Renames and additions that make the values of a type those of the manifest; none where they cannot.
+/// Returns the renames and additions that change a type's values to those of the manifest. `None` if that is
+/// impossible.
 pub(super) fn enum_changes(is: &str, wanted: &str) -> Option<Vec<String>> {
     let (is, wanted) = (values(is), values(wanted));
     let mut changes = Vec::new();
@@ -114,7 +117,7 @@ pub(super) fn enum_changes(is: &str, wanted: &str) -> Option<Vec<String>> {
     let mut before: Option<&str> = None;
     for (at, value) in wanted.iter().enumerate() {
         if !now.contains(value) {
-            // A type that somebody left without values has nothing to stand before or after.
+            // If somebody left the type without values, there is none to stand before or after.
             let place = match (before, now.first()) {
                 (Some(before), _) => format!(" AFTER {before}"),
                 (None, Some(first)) => format!(" BEFORE {first}"),
@@ -128,25 +131,25 @@ pub(super) fn enum_changes(is: &str, wanted: &str) -> Option<Vec<String>> {
     (now == wanted).then_some(changes)
 }
 
-/// The values of `enum ('a', 'b')`, quoted as they are.
+/// Returns the values of `enum ('a', 'b')`, with their quotes.
 pub(super) fn values(definition: &str) -> Vec<&str> {
     let inside = definition.trim_start_matches("enum (").split(')').next().unwrap_or_default();
     inside.split(", ").filter(|value| !value.is_empty()).collect()
 }
 
-/// Whether another role owns the object than the one that owns the rest.
-pub(super) fn is_anothers(difference: &Difference) -> bool {
-    difference.found.as_deref().is_some_and(|found| found.contains(OTHERS))
-        && difference.expected.as_deref().is_some_and(|expected| !expected.contains(OTHERS))
-        // The sequence of an identity column is its table's owner's.
+/// Returns whether the object's owner is not the one of the other objects.
+pub(super) fn has_other_owner(difference: &Difference) -> bool {
+    difference.found.as_deref().is_some_and(|found| found.contains(OTHER_OWNER))
+        && difference.expected.as_deref().is_some_and(|expected| !expected.contains(OTHER_OWNER))
+        // The sequence of an identity column belongs to its table's owner.
         && manifest::kind(&difference.object) != "sequence"
 }
 
-/// What the catalog query says of such an object.
-const OTHERS: &str = "owned by another role";
+/// The text of the catalog query for such an object.
+const OTHER_OWNER: &str = "owned by another role";
 
-/// The owner of most of our functions is the owner of all.
-fn give_to_owner(object: &str) -> String {
+/// Changes the owner to the role that owns most of the schema's functions.
+fn restore_owner(object: &str) -> String {
     format!(
         "DO $$
 BEGIN
@@ -176,6 +179,6 @@ mod tests {
             Some(vec!["ADD VALUE 'a' BEFORE 'b'".to_owned(), "ADD VALUE 'c' AFTER 'b'".to_owned()])
         );
         assert_eq!(changes("enum ('a', 'b', 'luck')", "enum ('a', 'b')"), None);
-        assert_eq!(changes("enum ('b', 'a')", "enum ('a', 'b')"), None, "their order is that of comparisons");
+        assert_eq!(changes("enum ('b', 'a')", "enum ('a', 'b')"), None, "the order of the values is their sort order");
     }
 }

@@ -1,4 +1,4 @@
-//! `adventures`: what a Seer runs (PRD, "adventures").
+//! `adventures`: what a Seer runs in a session (PRD, "adventures").
 
 use super::*;
 
@@ -16,7 +16,7 @@ pub(super) fn definition() -> TableDefinition {
             .col(optional("thumbnail_url").text())
             .col(optional("artwork_url").text())
             .col(required("difficulty").custom("difficulty_level").default("medium"))
-            // Minutes.
+            // In minutes.
             .col(required("estimated_duration").integer().default(60).check(Expr::cust("estimated_duration > 0")))
             .col(players("min_players", 2))
             .col(players("max_players", 4))
@@ -29,7 +29,7 @@ pub(super) fn definition() -> TableDefinition {
             .col(optional("average_rating").decimal_len(3, 2))
             .col(timestamp_now("created_at"))
             .col(timestamp_now("updated_at"))
-            // Creatures of the adventure, counted by a trigger.
+            // Number of the adventure's creatures, maintained by a trigger.
             .col(counter("creature_count"))
             .check(named("creature_limit", "creature_count <= 200"))
             .check(named("clean_name", "private.is_clean_name(name)"))
@@ -46,7 +46,7 @@ pub(super) fn definition() -> TableDefinition {
                 .col("id")
                 .to_owned(),
             index_on("idx_adventures_status", "adventures", &["status"]),
-            // The catalogue is walked in the order that was asked for: newest, most played, best rated.
+            // The orders of the catalogue: newest, most played, best rated.
             catalogue("idx_adventures_published", "published_at"),
             catalogue("idx_adventures_most_played", "times_played"),
             index_on("idx_adventures_difficulty", "adventures", &["difficulty"])

@@ -1,5 +1,5 @@
-//! The archive: sessions that ended long ago, with their seats and rolls (used by the PRD's monthly job; the columns
-//! are our decision). Foreign keys hold here too: what the archive tells stays true.
+//! The archive: sessions that ended long ago, with their seats and rolls (filled by the PRD's monthly job; its columns
+//! are this project's decision). Foreign keys apply here too, so that archived rows stay correct.
 
 use super::{dice_rolls as live_rolls, session_players as live_seats, sessions as live_sessions, *};
 

@@ -1,4 +1,4 @@
-//! `characters`: who a player plays (PRD, "characters").
+//! `characters`: the players' characters (PRD, "characters").
 
 use super::*;
 
@@ -23,11 +23,12 @@ pub(super) fn definition() -> TableDefinition {
             .col(required("equipment").json_binary().default("[]"))
             .col(required("special_ability").json_binary())
             .col(optional("last_played_at").timestamp_with_time_zone())
-            // Set while the character rests for good: history stays, the place among ten is free (decision "Retiring, closing, deleting").
+            // Set while the character is retired: its history stays, and it does not count towards the limit of ten
+            // (decision "Retiring, closing, deleting").
             .col(optional("retired_at").timestamp_with_time_zone())
             .col(timestamp_now("created_at"))
             .col(timestamp_now("updated_at"))
-            // Seats that the character holds in live sessions. Who holds one cannot retire.
+            // Seats that the character has in live sessions. A character with one cannot retire.
             .col(counter("live_seats"))
             .check(named("character_not_seated", "retired_at IS NULL OR live_seats = 0"))
             .check(named("clean_name", "private.is_clean_name(name)"))

@@ -1,4 +1,5 @@
-//! `creatures`: whom the Seer plays (drawn in the PRD's diagram; the columns are our decision).
+//! `creatures`: the characters that the Seer plays (drawn in the PRD's diagram; the columns are this project's
+//! decision).
 
 use super::*;
 

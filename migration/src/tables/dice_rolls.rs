@@ -1,12 +1,12 @@
-//! `dice_rolls`: every roll at every table (PRD, "dice_rolls").
+//! `dice_rolls`: every roll of every session (PRD, "dice_rolls").
 
 use super::*;
 
-/// The columns that a roll has, alive and in the archive.
+/// The columns of a roll, shared with the archive.
 pub(super) fn columns(table: &mut TableCreateStatement) {
     table
         .col(required("session_id").uuid())
-        // A roll is a character's or a creature's; a creature that was deleted leaves its roll without either.
+        // A roll belongs to a character or a creature. If the creature is deleted, the roll has neither.
         .col(optional("character_id").uuid())
         .col(optional("creature_id").uuid())
         .col(required("character_name").text())
@@ -24,7 +24,7 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         .col(optional("description").text())
         .col(optional("animation_seed").big_integer())
         .col(optional("original_roll_id").uuid())
-        // Whose request it was, from the token: a repeat of it is known by this, too.
+        // The user who made the request, from the token. A repeated request is recognized by it, too.
         .col(optional("rolled_by").uuid())
         .col(timestamp_now("created_at"));
 }
@@ -41,31 +41,31 @@ pub(super) fn definition() -> TableDefinition {
     TableDefinition {
         table,
         indexes: vec![
-            // A page of history is a walk: of a table's rolls, of those of one kind, of a character's.
+            // For pages of history: the rolls of a session, those of one kind, and those of a character.
             history("idx_dice_rolls_history", &["session_id"]),
             history("idx_dice_rolls_type", &["session_id", "roll_type"]),
             history("idx_dice_rolls_character", &["character_id"]),
             index_on("idx_dice_rolls_creature", "dice_rolls", &["creature_id"]),
             index("idx_dice_rolls_created", "dice_rolls").col(("created_at", IndexOrder::Desc)).to_owned(),
-            // Serves the foreign key; unique, because a roll is saved once.
+            // For the foreign key. It is unique because a roll can be saved only once.
             index_on("idx_dice_rolls_original", "dice_rolls", &["original_roll_id"]).unique().to_owned(),
         ],
     }
 }
 
-/// An index in which a history is read: the latest first.
+/// An index in the order of a history: newest first.
 fn history(name: &'static str, of: &[&'static str]) -> IndexCreateStatement {
     index_on(name, "dice_rolls", of).col(("created_at", IndexOrder::Desc)).col("id").to_owned()
 }
 
-/// What makes a roll a sound one, whoever writes it (decision "Rolls").
+/// The checks on a roll, for every writer (decision "Rolls").
 fn rules(table: &mut TableCreateStatement) {
     table
         .check(named("dice_rolls_dice_count_check", "dice_count BETWEEN 1 AND 10"))
         .check(named("dice_rolls_difficulty_check", "difficulty BETWEEN 3 AND 18"))
         .check(named("valid_roller", "num_nonnulls(character_id, creature_id) <= 1"))
         .check(named("valid_modifiers", "private.are_valid_modifiers(modifiers)"))
-        // The specification asks for the length alone; of an empty array that is NULL, which passes a check.
+        // The specification checks only the length, which is NULL for an empty array, and NULL passes a check.
         .check(named(
             "valid_results",
             "cardinality(results) = dice_count AND array_ndims(results) = 1 AND array_lower(results, 1) = 1 \

@@ -20,7 +20,7 @@ const DEFINITIONS: [(&str, &[&str]); 8] = [
     ("tutorial_path", &["player", "seer"]),
 ];
 
-/// Names alone, to recognise what is ours.
+/// Only the names, to recognize the schema's types.
 pub(crate) const TYPES: [&str; 8] = [
     DEFINITIONS[0].0,
     DEFINITIONS[1].0,

@@ -1,8 +1,8 @@
-//! The tables, one file each, in SeaQuery. What they do (functions, triggers) and who may touch them (policies,
-//! grants) stands in `sql/`.
+//! The tables, one file each, in SeaQuery. Their behaviour (functions, triggers) and access (policies, grants) are in
+//! `sql/`.
 //!
-//! Names are the specification's. PostgreSQL names what the specification leaves unnamed; where a name must be given
-//! here (foreign keys, checks over two columns), it is the one that PostgreSQL would have chosen.
+//! Names are the specification's. What the specification leaves unnamed is named by PostgreSQL. Where a name must be
+//! given here (foreign keys, checks over two columns), it is the one that PostgreSQL would have chosen.
 
 use sea_orm_migration::prelude::*;
 
@@ -18,14 +18,15 @@ mod sessions;
 mod tutorial_progress;
 mod users;
 
-/// SQL that makes types, tables and indexes, in the order in which they need each other; unqualified names are in `public`.
+/// Returns the SQL that creates types, tables and indexes, in the order of their dependencies. Unqualified names are in
+/// `public`.
 pub(crate) fn create() -> Vec<String> {
     let mut sql: Vec<String> = enums::create().map(|r#type| r#type.to_string(PostgresQueryBuilder)).collect();
     for part in definitions() {
         sql.push(part.table.to_string(PostgresQueryBuilder));
         sql.extend(part.indexes.iter().map(|index| index.to_string(PostgresQueryBuilder)));
     }
-    // SeaQuery has no words for the place of NULLs in an index.
+    // SeaQuery cannot express the position of NULLs in an index.
     sql.push(
         "CREATE INDEX idx_characters_last_played
          ON public.characters (last_played_at DESC NULLS LAST)"
@@ -40,40 +41,40 @@ pub(crate) fn create() -> Vec<String> {
     sql
 }
 
-/// SQL that takes tables and types away, in the opposite order.
+/// Returns the SQL that drops tables and types, in the reverse order.
 pub(crate) fn drop() -> Vec<String> {
     let tables = TABLES.iter().rev().map(|name| format!("DROP TABLE IF EXISTS public.{name} CASCADE"));
     tables.chain(TYPES.iter().map(|name| format!("DROP TYPE IF EXISTS public.{name} CASCADE"))).collect()
 }
 
-/// SQL that makes one table again, without its indexes.
+/// Returns the SQL that creates one table, without its indexes.
 pub(crate) fn create_one(name: &str) -> Option<String> {
     let at = TABLES.iter().position(|table| *table == name)?;
     Some(definitions().get(at)?.table.to_string(PostgresQueryBuilder))
 }
 
-/// Pure functions that the checks ask.
+/// Pure functions that check constraints call.
 pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_functions.sql");
 
-/// One row an account, which its writes lock; and what a deleted seat tells its subscribers.
+/// One row per account, which the account's writes lock, and what subscribers learn about a deleted seat.
 pub(crate) const GATES: &str = include_str!("../../sql/tables/gates.sql");
 
-/// What was asked when a row was created.
+/// Digests of the requests that created rows.
 pub(crate) const REQUESTS: &str = include_str!("../../sql/tables/requests.sql");
 
-/// What the API shows of tables and columns.
+/// Comments on tables and columns, which the API shows.
 pub(crate) const COMMENTS: &str = include_str!("../../sql/tables/comments.sql");
 
-/// Size limits of what a client writes.
+/// Size limits on what clients write.
 pub(crate) const SIZE_LIMITS: &str = include_str!("../../sql/tables/size_limits.sql");
 
-/// Closes what default privileges opened.
+/// Revokes what default privileges granted.
 pub(crate) const REVOKED_DEFAULTS: &str = include_str!("../../sql/tables/revoked_defaults.sql");
 
-/// When tables are vacuumed.
+/// Autovacuum settings.
 pub(crate) const VACUUM_SETTINGS: &str = include_str!("../../sql/tables/vacuum.sql");
 
-/// Every table of ours, in the order of creation.
+/// Every table of the schema, in the order of creation.
 pub(crate) const TABLES: [&str; 12] = [
     "users",
     "characters",
@@ -89,10 +90,10 @@ pub(crate) const TABLES: [&str; 12] = [
     "archived_dice_rolls",
 ];
 
-/// Every enumerated type of ours.
+/// Every enum type of the schema.
 pub(crate) use enums::TYPES;
 
-/// One table with the indexes that are its own.
+/// A table with its indexes.
 struct TableDefinition {
     table: TableCreateStatement,
     indexes: Vec<IndexCreateStatement>,
@@ -115,12 +116,12 @@ fn definitions() -> Vec<TableDefinition> {
     ]
 }
 
-/// A column of the given name, not null.
+/// Returns a NOT NULL column.
 fn required(name: &'static str) -> ColumnDef {
     ColumnDef::new(Alias::new(name)).not_null().to_owned()
 }
 
-/// A column of the given name that may be null.
+/// Returns a nullable column.
 fn optional(name: &'static str) -> ColumnDef {
     ColumnDef::new(Alias::new(name))
 }
@@ -135,12 +136,12 @@ fn timestamp_now(name: &'static str) -> ColumnDef {
     required(name).timestamp_with_time_zone().default(Expr::cust("now()")).to_owned()
 }
 
-/// `NAME INTEGER NOT NULL DEFAULT 0 CHECK (NAME >= 0)`: a counter that the server keeps.
+/// `NAME INTEGER NOT NULL DEFAULT 0 CHECK (NAME >= 0)`: a counter that the server maintains.
 fn counter(name: &'static str) -> ColumnDef {
     required(name).integer().default(0).check(Expr::cust(format!("{name} >= 0"))).to_owned()
 }
 
-/// A foreign key, named as PostgreSQL would.
+/// Returns a foreign key, named as PostgreSQL would name it.
 fn foreign_key(
     table: &'static str,
     column: &'static str,
@@ -149,7 +150,7 @@ fn foreign_key(
 ) -> ForeignKeyCreateStatement {
     let mut key = ForeignKey::create();
     key.name(format!("{table}_{column}_fkey")).from(Alias::new(table), Alias::new(column)).to(target, Alias::new("id"));
-    // NO ACTION is the default, and stays unsaid as in the specification.
+    // NO ACTION is the default, and is omitted as in the specification.
     if !matches!(on_delete, ForeignKeyAction::NoAction) {
         key.on_delete(on_delete);
     }
@@ -160,7 +161,7 @@ fn index(name: &'static str, table: &'static str) -> IndexCreateStatement {
     Index::create().name(name).table(Alias::new(table)).to_owned()
 }
 
-/// An index over plain ascending columns.
+/// Returns an index over plain ascending columns.
 fn index_on(name: &'static str, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
     let mut index = index(name, table);
     for column in columns {
@@ -169,7 +170,7 @@ fn index_on(name: &'static str, table: &'static str, columns: &[&'static str]) -
     index
 }
 
-/// A named table check.
+/// Returns a named check constraint.
 fn named(name: &'static str, condition: &'static str) -> Check {
     Check::named(name, Expr::cust(condition))
 }

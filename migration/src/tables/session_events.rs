@@ -1,4 +1,4 @@
-//! `session_events`: what everyone at the table is told (PRD, "session_events").
+//! `session_events`: what a session's participants are told (PRD, "session_events").
 
 use super::*;
 
@@ -11,23 +11,24 @@ pub(super) fn definition() -> TableDefinition {
             .col(required("event_type").text())
             .col(required("payload").json_binary().default("{}"))
             .col(timestamp_now("created_at"))
-            // The place in the session's story: a reader that has seen one asks for what comes after it.
+            // The position among the events: a reader requests the events after the last one that it has seen.
             .col(required("seq").big_integer().extra("GENERATED ALWAYS AS IDENTITY"))
-            // Who caused it, from the token; NULL where no user did. No foreign key: events live for a day.
+            // The user who caused the event, from the token; NULL if no user did. No foreign key, because events are
+            // kept for a day.
             .col(optional("sender_id").uuid())
             .check(named("valid_event_type", "char_length(event_type) BETWEEN 1 AND 64"))
             .foreign_key(&mut foreign_key("session_events", "session_id", "sessions", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
-            // With the id, moments that are equal have an order, and it is never the shorter way to a table's events by number: the
-            // planner takes both for two rows long.
+            // The id orders events of the same time. It also keeps the planner from choosing this index for a session's
+            // events by `seq`, because it estimates both indexes at two rows.
             index("idx_session_events_created", "session_events")
                 .col("session_id")
                 .col(("created_at", IndexOrder::Desc))
                 .col("id")
                 .to_owned(),
             index_on("idx_session_events_seq", "session_events", &["session_id", "seq"]).unique().to_owned(),
-            // The clean-up finds what is old without reading what is not.
+            // For the clean-up, which finds old events without reading newer ones.
             index_on("idx_session_events_cleanup", "session_events", &["created_at"]),
         ],
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The columns that a seat has, alive and in the archive.
+/// The columns of a seat, shared with the archive.
 pub(super) fn columns(table: &mut TableCreateStatement) {
     table
         .col(required("session_id").uuid())
@@ -14,7 +14,7 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         .col(optional("left_at").timestamp_with_time_zone())
         // The encounter that `heroic_saves_used` counts for, by its number in `sessions.encounters_begun`.
         .col(counter("heroic_saves_encounter"))
-        // Set while the Seer keeps the player out; only the Seer clears it.
+        // Set while the Seer keeps the player out. Only the Seer clears it.
         .col(optional("removed_at").timestamp_with_time_zone())
         .check(named("removed_is_inactive", "removed_at IS NULL OR NOT is_active"))
         .primary_key(Index::create().col("session_id").col("user_id"));
@@ -24,7 +24,8 @@ pub(super) fn definition() -> TableDefinition {
     let mut table = Table::create().table("session_players").to_owned();
     columns(&mut table);
     table
-        // The replica identity: every subscriber of the table receives it of each deleted row, and the key names a person.
+        // The replica identity. Every subscriber of the table receives it for each deleted row; the primary key would
+        // reveal a user.
         .col(required("replica_id").uuid().default(Expr::cust("gen_random_uuid()")))
         .index(Index::create().unique().name("session_players_replica_id_key").col("replica_id"))
         .foreign_key(&mut foreign_key("session_players", "session_id", "sessions", ForeignKeyAction::Cascade))
@@ -34,7 +35,7 @@ pub(super) fn definition() -> TableDefinition {
         table,
         indexes: vec![
             index_on("idx_session_players_character", "session_players", &["character_id"]),
-            // Serves the foreign key, and answers "my sessions" without a look at the table.
+            // For the foreign key, and for the list of a user's own sessions as an index-only scan.
             index_on("idx_session_players_user", "session_players", &["user_id", "session_id"]),
             index_on("idx_session_players_active", "session_players", &["session_id"])
                 .and_where(Expr::cust("is_active"))

@@ -1,11 +1,11 @@
-//! `sessions`: one table, one night (PRD, "sessions").
+//! `sessions`: one session is one evening of play (PRD, "sessions").
 
 use super::*;
 
-/// A session that the lobby may show, whether or not it has a seat free.
+/// A session that the lobby may show, with or without a free seat.
 const OPEN: &str = "is_public AND status IN ('waiting', 'starting_soon')";
 
-/// The columns that a session has, alive and in the archive.
+/// The columns of a session, shared with the archive.
 pub(super) fn columns(table: &mut TableCreateStatement) {
     table
         .col(required("seer_id").uuid())
@@ -23,13 +23,13 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         .col(optional("ended_at").timestamp_with_time_zone())
         .col(timestamp_now("created_at"))
         .col(timestamp_now("updated_at"))
-        // Seats held now: the lobby knows a free seat without counting, and a check holds the limit.
+        // Seats taken now, so that the lobby finds free seats without counting, and a check enforces the limit.
         .col(counter("seats_taken"))
-        // Encounters begun so far: a heroic save counts for the one in which it was made.
+        // Number of encounters begun so far. A heroic save counts for the encounter in which it was made.
         .col(counter("encounters_begun"))
-        // Times the game state was changed: who writes it over says which one.
+        // Number of changes of the game state. A writer names the version that it overwrites.
         .col(counter("game_state_version"))
-        // When something last happened, accurate to a day: events themselves are deleted after one.
+        // Time of the last event, accurate to a day, because events themselves are deleted after a day.
         .col(timestamp_now("last_event_at"));
 }
 
@@ -49,14 +49,14 @@ pub(super) fn definition() -> TableDefinition {
             index_on("idx_sessions_seer_id", "sessions", &["seer_id"]),
             index_on("idx_sessions_adventure_id", "sessions", &["adventure_id"]),
             index_on("idx_sessions_status", "sessions", &["status"]),
-            // In the order in which a lobby is read (soonest first, undated last, newest first among equals): a page
-            // is a walk, not a sort. Clients of the API, who do not count seats, are served by the first.
+            // In the order of the lobby (soonest first, unscheduled last, newest first among equals), so that a page
+            // needs no sort. The first index is for clients of the API, which do not filter by free seats.
             lobby_order("idx_sessions_public_waiting").and_where(Expr::cust(OPEN)).to_owned(),
             lobby_order("idx_sessions_free_seats")
                 .and_where(Expr::cust(OPEN))
                 .and_where(Expr::cust("seats_taken < max_players"))
                 .to_owned(),
-            // Maintenance finds what it archives, and what was abandoned, without reading the rest.
+            // For maintenance, which finds sessions to archive and abandoned ones without reading the others.
             index_on("idx_sessions_ended", "sessions", &["ended_at"])
                 .and_where(Expr::cust("status IN ('completed', 'cancelled')"))
                 .to_owned(),

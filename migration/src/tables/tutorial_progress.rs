@@ -1,4 +1,4 @@
-//! `tutorial_progress`: how far somebody has learnt the game (PRD, "tutorial_progress").
+//! `tutorial_progress`: a user's progress in the tutorial (PRD, "tutorial_progress").
 
 use super::*;
 

@@ -6,8 +6,8 @@ pub(super) fn definition() -> TableDefinition {
     TableDefinition {
         table: Table::create()
             .table("users")
-            // The account's id. No foreign key to `auth.users`: the profile stays for others' history when the account
-            // is deleted (decision "Retiring, closing, deleting").
+            // The account's id. No foreign key to `auth.users`: the profile stays for other people's history when the
+            // account is deleted (decision "Retiring, closing, deleting").
             .col(required("id").uuid().primary_key())
             .col(required("email").text().unique_key())
             .col(required("display_name").text())
@@ -18,11 +18,11 @@ pub(super) fn definition() -> TableDefinition {
             .col(counter("games_run"))
             .col(timestamp_now("created_at"))
             .col(timestamp_now("updated_at"))
-            // The account, while there is one; equal to `id`.
+            // The account, as long as it exists; equal to `id`.
             .col(optional("account_id").uuid().unique_key().to_owned())
-            // Set when the account is closed; from then on it writes nothing.
+            // Set when the account is closed. A closed account cannot write.
             .col(optional("closed_at").timestamp_with_time_zone())
-            // What the account holds now. Triggers count, the checks below are the limits.
+            // Counters of what the account has. Triggers maintain them, and the checks below are the limits.
             .col(counter("living_characters"))
             .col(counter("retired_characters"))
             .col(counter("live_seats"))
@@ -34,7 +34,7 @@ pub(super) fn definition() -> TableDefinition {
             .check(named("live_seat_limit", "live_seats <= 20"))
             .check(named("live_session_limit", "live_sessions <= 20"))
             .check(named("adventure_limit", "adventure_count <= 200"))
-            // Nobody else can hold the address that an account without one, or a closed one, gets.
+            // The addresses of accounts without one and of closed accounts are reserved for these accounts.
             .check(named(
                 "reserved_email_is_own",
                 "lower(email) !~ '@(no-email|deleted)\\.invalid$' \

@@ -1,4 +1,5 @@
-//! Why a connection failed, in words for a person: one table of the driver's, the server's and the poolers' words.
+//! Explains why a connection failed. This is the only place that interprets the messages of the driver, the server and
+//! poolers.
 
 use std::{io, time::Duration};
 
@@ -9,24 +10,25 @@ use sea_orm::sqlx::{
 
 use super::CONNECT_TIMEOUT;
 
-/// Why there is no connection: what failed, the likeliest cause, and the remedy, in one sentence for a person. No sentence
-/// holds a password.
+/// The reason why a connection failed. Its message is one sentence for a person: what failed, the likeliest cause, and
+/// the remedy. No message contains a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The address is not one of PostgreSQL.
+    /// The address is not a PostgreSQL URL.
     #[error(
         "The database address does not parse: write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special \
          characters of the password percent-encoded."
     )]
     Address,
-    /// `sslmode` is none of libpq's.
+    /// `sslmode` is not one of libpq's modes.
     #[error("sslmode must be disable, allow, prefer, require, verify-ca or verify-full, not \"{0}\".")]
     SslMode(String),
-    /// `sslrootcert` names no certificates.
+    /// `sslrootcert` does not name a file with certificates.
     #[error("sslrootcert must name a readable file of certificates in PEM format, or be \"system\": {0}.")]
     RootCertificate(String),
-    /// With `sslrootcert=system` the host's name must be verified: anybody may have a certificate of a public authority.
+    /// `sslrootcert=system` requires verification of the host name, because anybody can obtain a certificate from a
+    /// public authority.
     #[error("sslrootcert=system must go with sslmode=verify-full, which is its default: leave sslmode out.")]
     WeakMode,
     /// The host name does not resolve.
@@ -44,13 +46,13 @@ pub enum ConnectError {
         /// Host and port of the address.
         server: String,
     },
-    /// Nobody listens there.
+    /// No server listens at the address.
     #[error("No PostgreSQL server answers at {server}: start it, or correct the host and port of the address.")]
     Unreachable {
         /// Host and port of the address, or its socket.
         server: String,
     },
-    /// Nothing came back in time.
+    /// The server did not answer within the timeout.
     #[error(
         "{server} did not answer within {seconds} seconds: it may be down, behind a firewall, or no PostgreSQL server; \
          check the host and port of the address."
@@ -58,10 +60,10 @@ pub enum ConnectError {
     NoAnswer {
         /// Host and port of the address, or its socket.
         server: String,
-        /// How long was waited.
+        /// The timeout.
         seconds: u64,
     },
-    /// The connection was closed instead of answered.
+    /// The connection was closed before the server answered.
     #[error(
         "{server} closed the connection without an answer: the server is starting or stopping, or it is no PostgreSQL \
          server; try again, or correct the host and port of the address."
@@ -70,7 +72,7 @@ pub enum ConnectError {
         /// Host and port of the address, or its socket.
         server: String,
     },
-    /// Something else listens there.
+    /// The server at the address does not speak PostgreSQL's protocol.
     #[error(
         "What listens at {server} is no PostgreSQL server (its answer is not in PostgreSQL's protocol): correct the host \
          and port of the address; a web address of a project or API is not its database."
@@ -79,7 +81,7 @@ pub enum ConnectError {
         /// Host and port of the address, or its socket.
         server: String,
     },
-    /// The password is wrong, or missing, or there is no such user.
+    /// The password is wrong or missing, or the user does not exist.
     #[error(
         "The server at {server} does not accept the password of user \"{user}\": correct the user and password of the \
          address, with special characters percent-encoded."
@@ -90,10 +92,10 @@ pub enum ConnectError {
         /// User of the address.
         user: String,
     },
-    /// `pg_hba.conf` has no line for this connection.
+    /// `pg_hba.conf` has no entry for this connection.
     #[error(
-        "The server at {server} does not let user \"{user}\" connect to database \"{database}\" from here: add a line \
-         for that to the server's pg_hba.conf and reload it, or connect from a host that has one (the server said: {reason})."
+        "The server at {server} does not let user \"{user}\" connect to database \"{database}\" from here: add an entry \
+         for it to the server's pg_hba.conf and reload it, or connect from a permitted host (the server said: {reason})."
     )]
     NotPermittedFromHere {
         /// Host and port of the address, or its socket.
@@ -102,10 +104,10 @@ pub enum ConnectError {
         user: String,
         /// Database of the address.
         database: String,
-        /// What the server said.
+        /// The server's message.
         reason: String,
     },
-    /// The role exists, and may not log in.
+    /// The role exists but may not log in.
     #[error(
         "Role \"{user}\" on the server at {server} may not log in: let an administrator run ALTER ROLE \"{user}\" LOGIN, or \
          use a role that may."
@@ -124,7 +126,7 @@ pub enum ConnectError {
         /// User of the address.
         user: String,
     },
-    /// A pooler for many projects does not know this one.
+    /// A multi-tenant pooler does not know this project.
     #[error(
         "The pooler at {server} knows no project for user \"{user}\": its users are written ROLE.PROJECT (on Supabase, \
          postgres.abcdefghijklmnop); correct the user, or the region in the host of the address."
@@ -135,7 +137,7 @@ pub enum ConnectError {
         /// User of the address.
         user: String,
     },
-    /// Another refusal before the login.
+    /// The server refused the connection before authentication, for another reason.
     #[error(
         "The server at {server} refuses user \"{user}\": correct the user and password of the address, or the server's \
          pg_hba.conf (the server said: {reason})."
@@ -145,7 +147,7 @@ pub enum ConnectError {
         server: String,
         /// User of the address.
         user: String,
-        /// What the server said.
+        /// The server's message.
         reason: String,
     },
     /// The server has no such database.
@@ -158,7 +160,7 @@ pub enum ConnectError {
         /// Database of the address.
         database: String,
     },
-    /// The database takes no connections of this role, or of anybody.
+    /// The role may not connect to the database, or the database accepts no connections.
     #[error(
         "Role \"{user}\" may not connect to database \"{database}\" at {server}: let its owner run GRANT CONNECT ON DATABASE \
          \"{database}\" TO \"{user}\", or use another database (the server said: {reason})."
@@ -170,10 +172,10 @@ pub enum ConnectError {
         user: String,
         /// Database of the address.
         database: String,
-        /// What the server said.
+        /// The server's message.
         reason: String,
     },
-    /// Every connection that is allowed is in use.
+    /// The limit on connections is reached.
     #[error(
         "The server at {server} has no connection left for user \"{user}\": end idle ones, make the services' pools \
          smaller, or raise the limit (the server said: {reason})."
@@ -183,7 +185,7 @@ pub enum ConnectError {
         server: String,
         /// User of the address.
         user: String,
-        /// What the server said.
+        /// The server's message.
         reason: String,
     },
     /// The server is starting, stopping or recovering.
@@ -191,10 +193,10 @@ pub enum ConnectError {
     NotReady {
         /// Host and port of the address, or its socket.
         server: String,
-        /// What the server said.
+        /// The server's message.
         reason: String,
     },
-    /// The address asks for TLS, and the server has none.
+    /// `sslmode` requires TLS, and the server does not support it.
     #[error(
         "The server at {server} does not support TLS, which sslmode={mode} asks for: switch TLS on at the server (ssl = \
          on), or use sslmode=prefer where the network is trusted."
@@ -202,10 +204,10 @@ pub enum ConnectError {
     NoTls {
         /// Host and port of the address.
         server: String,
-        /// The mode that asks for TLS.
+        /// The mode that requires TLS.
         mode: &'static str,
     },
-    /// The server permits nothing but TLS, and the address rules it out.
+    /// The server accepts only TLS, and `sslmode` disables it.
     #[error(
         "The server at {server} requires TLS, which sslmode=disable rules out: use sslmode=require or verify-full."
     )]
@@ -213,28 +215,28 @@ pub enum ConnectError {
         /// Host and port of the address.
         server: String,
     },
-    /// The server's certificate is not trusted, or not for this host.
+    /// The server's certificate is not trusted, or was issued for another host.
     #[error("The certificate of the server at {server} is not accepted by sslmode={mode}: {reason}.")]
     Certificate {
         /// Host and port of the address.
         server: String,
         /// The mode that checks it.
         mode: &'static str,
-        /// What is wrong with it, and what to do.
+        /// What is wrong with the certificate, and the remedy.
         reason: String,
     },
-    /// Anything else that the server or the driver said.
+    /// Any other error of the server or the driver.
     #[error("Connecting to {server} failed: {reason}.")]
     Other {
         /// Host and port of the address, or its socket.
         server: String,
-        /// What was said.
+        /// The message of the server or the driver.
         reason: String,
     },
 }
 
 impl ConnectError {
-    /// Whether the same address may work a moment later, with nothing corrected.
+    /// Returns whether the same address may work a moment later without any correction.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(
@@ -249,12 +251,12 @@ impl ConnectError {
     }
 }
 
-/// What rustls says, which the driver passes on as an error of the socket.
+/// Whether this is a message of rustls, which the driver reports as an I/O error.
 pub(super) fn is_tls(text: &str) -> bool {
     text.contains("peer certificate") || text.contains("received fatal alert") || text.contains("corrupt message")
 }
 
-/// Host and port, or the socket of this machine.
+/// Returns host and port, or the path of the Unix socket.
 pub(super) fn server(options: &PgConnectOptions) -> String {
     match options.get_socket() {
         Some(socket) => socket.display().to_string(),
@@ -262,7 +264,7 @@ pub(super) fn server(options: &PgConnectOptions) -> String {
     }
 }
 
-/// Why there is no connection: the one place where the driver's and the server's words become a [`ConnectError`].
+/// Returns the reason why a connection failed, from the driver's error and the server's message.
 #[must_use]
 pub fn explain(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {
     explain_in(options, error, CONNECT_TIMEOUT)
@@ -287,34 +289,34 @@ pub(super) fn explain_in(options: &PgConnectOptions, error: &sqlx::Error, timeou
         sqlx::Error::Tls(_) if text.contains("does not support TLS") => ConnectError::NoTls { server, mode },
         sqlx::Error::Io(_) if text.contains("corrupt message") => ConnectError::NotPostgres { server },
         sqlx::Error::Io(_) if is_tls(&text) => ConnectError::Other { server, reason: text },
-        sqlx::Error::Io(error) => of_network(options, server, error, timeout),
+        sqlx::Error::Io(error) => network_error(options, server, error, timeout),
         sqlx::Error::PoolTimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
-        // Nothing was read before the end.
+        // The connection was closed before a byte was read.
         sqlx::Error::Protocol(text) if text.contains("SSLRequest: 0x00") => ConnectError::ClosedEarly { server },
         sqlx::Error::Protocol(_) => ConnectError::NotPostgres { server },
         sqlx::Error::Database(refusal) => match refusal.try_downcast_ref::<PgDatabaseError>() {
-            Some(refusal) => of_server(options, server, refusal),
+            Some(refusal) => server_error(options, server, refusal),
             None => ConnectError::Other { server, reason: text },
         },
         _ => ConnectError::Other { server, reason: text },
     }
 }
 
-fn of_network(options: &PgConnectOptions, server: String, error: &io::Error, timeout: Duration) -> ConnectError {
+fn network_error(options: &PgConnectOptions, server: String, error: &io::Error, timeout: Duration) -> ConnectError {
     match error.kind() {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ConnectError::NoRoute { server },
         io::ErrorKind::TimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
             ConnectError::ClosedEarly { server }
         }
-        // The standard library has no kind for a name that does not resolve.
+        // The standard library has no error kind for a name that does not resolve.
         _ if error.to_string().contains("lookup") => ConnectError::UnknownHost { host: options.get_host().to_owned() },
         _ => ConnectError::Unreachable { server },
     }
 }
 
-/// By SQLSTATE and, where one code stands for several causes, by the words of the server or pooler.
-fn of_server(options: &PgConnectOptions, server: String, refusal: &PgDatabaseError) -> ConnectError {
+/// Classifies by SQLSTATE and, where one code has several causes, by the message of the server or pooler.
+fn server_error(options: &PgConnectOptions, server: String, refusal: &PgDatabaseError) -> ConnectError {
     let user = options.get_username().to_owned();
     let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();
     let reason = refusal.message().trim_end_matches('.').replace('\n', " ");
@@ -326,7 +328,7 @@ fn of_server(options: &PgConnectOptions, server: String, refusal: &PgDatabaseErr
         }
         _ if has(&["no such database"]) => ConnectError::NoDatabase { server, database },
         "28P01" => ConnectError::Password { server, user },
-        // PgBouncer's word for a wrong password, and for a user that it has not.
+        // PgBouncer's error for a wrong password and for an unknown user.
         "08P01" if has(&["authentication failed", "no such user"]) => ConnectError::Password { server, user },
         "28000" if has(&["pg_hba.conf"]) => ConnectError::NotPermittedFromHere { server, user, database, reason },
         "28000" if has(&["not permitted to log in"]) => ConnectError::NoLogin { server, user },

@@ -1,4 +1,4 @@
-//! How a transaction ends: committed, rolled back, or left, and the connection clean afterwards.
+//! The end of a transaction: commit, rollback or drop, and the cleaning of the connection.
 
 use sea_orm::{
     DbErr, RuntimeErr,
@@ -17,11 +17,11 @@ use crate::{
 };
 
 impl Inner {
-    /// PostgreSQL answers the commit of a failed transaction with ROLLBACK, which the driver takes for success. So a
-    /// statement stands before it in the same message that fails where the transaction has.
+    /// PostgreSQL answers the commit of a failed transaction with ROLLBACK, which the driver reports as success. So the
+    /// same message begins with a statement that fails if the transaction has failed.
     pub(crate) async fn commit(&mut self) -> Result<(), DbErr> {
         let is_unverified = self.frames.iter().any(|frame| frame.unverified);
-        let before = if is_unverified { self.identity.require_sql(&self.begun) } else { "CLOSE ALL".to_owned() };
+        let before = if is_unverified { self.identity.require_sql(&self.started_at) } else { "CLOSE ALL".to_owned() };
         let after = if self.unclean { self.statements.clean() } else { String::new() };
         let statements = self.statements;
         let mut answer = Answer::default();
@@ -40,7 +40,7 @@ impl Inner {
                 }
                 Ok(())
             }
-            // It is committed, and could not be cleaned.
+            // It is committed, but the connection could not be cleaned.
             Err(_) if is_committed => {
                 self.close(Over::Ended);
                 Ok(())
@@ -62,7 +62,7 @@ impl Inner {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match (done, code.as_deref()) {
             (0, Some(ENDED)) => {
-                self.over = Some(Over::ByText);
+                self.over = Some(Over::EndedByStatement);
                 Error::TransactionEnded.into()
             }
             (0, Some(CHANGED)) => Error::IdentityChanged.into(),
@@ -83,14 +83,15 @@ impl Inner {
 
     pub(crate) async fn roll_back(&mut self) -> Result<(), DbErr> {
         if self.over.is_some() {
-            // Lost, late, or ended by a text: the server rolled back, or there is nothing to roll back.
+            // If the connection was lost or the deadline exceeded, the server rolls back. If a statement ended the
+            // transaction, there is nothing to roll back.
             return Ok(());
         }
         let after = if self.unclean { self.statements.clean() } else { String::new() };
         let statements = self.statements;
         let mut answer = Answer::default();
         if self.ready().await.is_err() {
-            // A server that is gone has rolled back.
+            // The server rolls back when its connection is lost.
             self.close(Over::Ended);
             return Ok(());
         }
@@ -105,7 +106,7 @@ impl Inner {
                     if is_clean { self.unclean = false } else { self.discard() }
                 }
             }
-            // A server that is gone has rolled back, too.
+            // The server rolls back when its connection is lost.
             Err(_) => self.close(Over::Ended),
         }
         Ok(())
@@ -121,10 +122,10 @@ impl Drop for Inner {
         }
         let unclean = self.unclean.then_some(self.statements);
         let rollback = match (self.over, self.pending) {
-            // Its end was sent: where that was done, another rollback would be a warning in the server's log.
+            // COMMIT or ROLLBACK was sent. If it succeeded, another rollback would log a warning on the server.
             (_, Some(Pending::End)) => Rollback::Sent,
             (Some(Over::Ended), _) => Rollback::Done,
-            // A text that ended the transaction may have begun another.
+            // The statement that ended the transaction may have begun another.
             _ => Rollback::Needed,
         };
         let released = Released { connection: Some(pooled), rollback, unclean };

@@ -1,4 +1,4 @@
-//! An error as a client of a web service gets it.
+//! The serialized form of an error, for clients of a web service.
 
 use std::borrow::Cow;
 
@@ -20,10 +20,11 @@ impl Serialize for Error {
 }
 
 impl Error {
-    /// The text without what is the operator's alone: names of logins and hosts, and what the server said of a statement.
+    /// Returns the message without what only an operator may see: names of logins and hosts, and the server's message
+    /// about a statement.
     fn public_message(&self) -> Cow<'static, str> {
         match self {
-            Self::Misconfigured { .. } => "the service is not set up for this; tell its operator".into(),
+            Self::Misconfigured { .. } => "the service is misconfigured; tell its operator".into(),
             Self::ConnectFailed(_) | Self::SchemaMissing | Self::SchemaOutdated { .. } => {
                 "the service cannot use its database; tell its operator".into()
             }
@@ -61,7 +62,7 @@ mod tests {
         DbErr::Conn(RuntimeErr::Internal("secret of the server's".to_owned()))
     }
 
-    /// One of each variant.
+    /// One error of each variant.
     fn every() -> Vec<Error> {
         let mut all = vec![
             Error::CharacterLimitReached,
@@ -142,11 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn every_error_serializes_to_the_one_shape_and_tells_nothing_of_the_server() {
+    fn every_error_serializes_to_the_same_shape_and_reveals_nothing_about_the_server() {
         let table = include_str!("../error.rs");
         let lines = table.lines().filter(|line| line.contains(" => entry(") || line.contains(" => retryable("));
         let codes: BTreeSet<&str> = every().iter().map(Error::code).collect();
-        assert_eq!(codes.len(), lines.count(), "each variant has its example");
+        assert_eq!(codes.len(), lines.count(), "every variant must be in the list");
         for error in every() {
             let shape = serde_json::to_value(&error).unwrap();
             let names: Vec<&str> = shape.as_object().unwrap().keys().map(String::as_str).collect();
@@ -175,7 +176,7 @@ mod tests {
         assert_eq!(details("session_full"), json!({}));
     }
 
-    /// Of an input, what it must be; of a refusal, who may or what to do.
+    /// A message about an input says what it must be; a refusal says who may, or what to do.
     #[test]
     fn every_message_can_be_acted_on() {
         let said = [
@@ -209,7 +210,7 @@ mod tests {
         visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |text| {
             for invalid in text.split("InvalidValue {").skip(1) {
                 let Some((_, rule)) = invalid.split_once("rule: \"") else { continue };
-                // Another one's, where this is a pattern.
+                // In a pattern, there is no rule; the one found belongs to a later expression.
                 if invalid.find('}') < invalid.find("rule: \"") {
                     continue;
                 }

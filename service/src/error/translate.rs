@@ -1,4 +1,5 @@
-//! The one place where the database's words become an [`Error`]: SQLSTATEs, constraints, and who may.
+//! The only place that converts database errors to [`Error`]: SQLSTATEs, constraints, and the rules about who may do
+//! what.
 
 use std::sync::Arc;
 
@@ -8,8 +9,8 @@ use sea_orm::{ActiveEnum, DbErr, Iterable, SqlxPostgresError};
 
 use super::Error;
 
-/// Every kind of failure has its variant. What is neither the connection's nor a refusal that the table below knows is
-/// [`Error::Database`], and so is a state of the server's that nobody can act on.
+/// Maps each kind of failure to its variant. What is neither a connection error nor in the table below is
+/// [`Error::Database`], including states of the server on which a caller cannot act.
 impl From<rls::Error> for Error {
     fn from(error: rls::Error) -> Self {
         match error {
@@ -27,12 +28,12 @@ impl From<rls::Error> for Error {
             rls::Error::ConnectionLost(source) => Self::ConnectionLost(source),
             rls::Error::CommitUnknown(source) => Self::CommitUnknown(source),
             rls::Error::InvalidClaims { rule } => Self::InvalidClaims { rule },
-            rls::Error::Application(source) => match source.downcast_ref::<ClosedColumns>() {
-                Some(ClosedColumns { table, instead }) => Self::ColumnNotGranted { table, instead },
+            rls::Error::Application(source) => match source.downcast_ref::<UngrantedColumn>() {
+                Some(UngrantedColumn { table, instead }) => Self::ColumnNotGranted { table, instead },
                 None => Self::Database(rls::Error::Application(source).into()),
             },
-            rls::Error::Database(error) => refused(error),
-            // A kind that this crate does not know yet.
+            rls::Error::Database(error) => translate_error(error),
+            // A variant that this crate does not know yet.
             other => Self::Database(other.into()),
         }
     }
@@ -44,38 +45,39 @@ impl From<DbErr> for Error {
     }
 }
 
-fn refused(error: DbErr) -> Error {
+fn translate_error(error: DbErr) -> Error {
     match &error {
-        // A change by an entity that met no row: it is not there, or the caller may not change it.
+        // An entity's update matched no row: it does not exist, or the caller may not change it.
         DbErr::RecordNotUpdated => return Error::NotFound { what: "row that you may change" },
         DbErr::RecordNotFound(_) => return Error::NotFound { what: "row" },
         DbErr::RecordNotInserted => return Error::IdConflict { what: "row" },
         _ => {}
     }
-    let Some(said) = sqlx_error(&error).and_then(pg_error) else { return Error::Database(error) };
-    match said.code() {
-        // A name that another client of a pooler has given to its own statement.
+    let Some(server_error) = sqlx_error(&error).and_then(pg_error) else { return Error::Database(error) };
+    match server_error.code() {
+        // Another client of a pooler has used the name for a statement of its own.
         "42P05" | "26000" => Error::Misconfigured {
             reason: format!(
-                "prepared statements collide ({}): the address is that of a pooler in transaction mode, so connect with \
-                 Options::default().without_prepared_statements()",
-                said.message()
+                "prepared statement names collide ({}): the address is that of a pooler in transaction mode, so connect \
+                 with Options::default().without_prepared_statements()",
+                server_error.message()
             ),
         },
-        // No disk, no memory; a disk that does not write.
+        // Out of disk space or memory, or an I/O error.
         code if code.starts_with("53") || code == "58030" => Error::ServerExhausted(error),
-        _ => translate(said).unwrap_or(Error::Database(error)),
+        _ => translate_sqlstate(server_error).unwrap_or(Error::Database(error)),
     }
 }
 
-/// The table of SQLSTATEs and constraints. Class `SP` is ours; the schema raises each with a constraint name.
-fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
-    let constraint = refusal.constraint().unwrap_or_default();
-    Some(match refusal.code() {
+/// The table of SQLSTATEs and constraints. Class `SP` is this project's; the schema raises each code with a constraint
+/// name.
+fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
+    let constraint = error.constraint().unwrap_or_default();
+    Some(match error.code() {
         "SP001" => Error::CharacterLimitReached,
         "SP002" => Error::SessionFull,
         "SP003" => {
-            let (from, to) = refusal.detail()?.split_once(" -> ")?;
+            let (from, to) = error.detail()?.split_once(" -> ")?;
             Error::IllegalTransition { from: status(from)?, to: status(to)? }
         }
         "SP004" => Error::SessionOver,
@@ -108,38 +110,38 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP037" => not_listener(),
         "SP038" => Error::NotFound { what: "session" },
         "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
-        "23505" => unique(constraint),
-        "23503" if refusal.message().starts_with("update or delete") => Error::StillReferenced,
-        "23503" => Error::NotFound { what: referred(constraint) },
-        "23514" => match check(refusal.table().unwrap_or_default(), constraint) {
+        "23505" => unique_violation(constraint),
+        "23503" if error.message().starts_with("update or delete") => Error::StillReferenced,
+        "23503" => Error::NotFound { what: referenced_kind(constraint) },
+        "23514" => match check_violation(error.table().unwrap_or_default(), constraint) {
             Some(error) => error,
             None => Error::RuleViolated { constraint: constraint.to_owned() },
         },
-        "42501" => reason(constraint).unwrap_or_else(|| Error::NotAllowed { rule: permission_rule(refusal) }),
+        "42501" => policy_error(constraint).unwrap_or_else(|| Error::NotAllowed { rule: permission_rule(error) }),
         "40001" | "40P01" | "55P03" => Error::Busy,
         "25P02" => Error::TransactionFailed,
         "25006" => Error::ReadOnly,
         "57014" => Error::DeadlineExceeded,
-        // Text and documents cannot hold the character NUL.
-        "22021" | "22P05" => Error::InvalidValue { field: "text", rule: "must have no NUL in it" },
-        "22003" => Error::InvalidValue { field: "number", rule: "must not be as large as that" },
-        "22P02" => Error::InvalidValue { field: "value", rule: "must be written as its type asks" },
-        "22004" => Error::InvalidValue { field: "value", rule: "must be given" },
-        "22008" => Error::InvalidValue { field: "time", rule: "must be within the calendar" },
-        // A statement that is wrong in itself, whoever runs it: syntax, names, types.
+        // Text and JSON cannot contain NUL.
+        "22021" | "22P05" => Error::InvalidValue { field: "text", rule: "must not contain NUL" },
+        "22003" => Error::InvalidValue { field: "number", rule: "must be within the range of its type" },
+        "22P02" => Error::InvalidValue { field: "value", rule: "must have the format of its type" },
+        "22004" => Error::InvalidValue { field: "value", rule: "must not be null" },
+        "22008" => Error::InvalidValue { field: "time", rule: "must be a valid date and time" },
+        // The statement is wrong for every caller: syntax, names or types.
         "42601" | "42P01" | "42P02" | "42703" | "42883" | "42804" | "42P18" | "42702" | "42725" | "42846" | "42809"
-        | "3F000" | "22P06" | "0A000" => Error::InvalidStatement { reason: refusal.message().to_owned() },
-        // A pooler gave the transaction a connection on which another prepared its statements.
+        | "3F000" | "22P06" | "0A000" => Error::InvalidStatement { reason: error.message().to_owned() },
+        // A pooler moved the transaction to a connection on which another client prepared its statements.
         "26000" | "42P05" => Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() },
-        "25001" | "25P01" => Error::InvalidStatement { reason: refusal.message().to_owned() },
-        "54000" => Error::InvalidValue { field: "text", rule: "must not be as long as that" },
-        "54001" => Error::InvalidValue { field: "document", rule: "must not be nested as deep as that" },
+        "25001" | "25P01" => Error::InvalidStatement { reason: error.message().to_owned() },
+        "54000" => Error::InvalidValue { field: "text", rule: "must be shorter" },
+        "54001" => Error::InvalidValue { field: "document", rule: "must be nested less deeply" },
         _ => return None,
     })
 }
 
-/// Why a policy says no, where whoever asks may know.
-fn reason(constraint: &str) -> Option<Error> {
+/// Returns the reason of a policy's error, if the caller may know it.
+fn policy_error(constraint: &str) -> Option<Error> {
     Some(match constraint {
         "seated" => Error::NotSeated,
         "run_by_seer" => Error::NotSessionSeer,
@@ -154,19 +156,19 @@ fn reason(constraint: &str) -> Option<Error> {
     })
 }
 
-const WITHOUT_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not follow prepared statements; set \
+const WITHOUT_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; set \
     Options::without_prepared_statements, or use PgBouncer 1.21 or later with max_prepared_statements";
 
-/// What somebody is told who may not listen to a session.
+/// Returns the error for a caller who may not listen to a session.
 pub(crate) fn not_listener() -> Error {
-    Error::NotAllowed { rule: "only the Seer and those who have or had a seat may listen to a session" }
+    Error::NotAllowed { rule: "only the Seer and current or former players may listen to a session" }
 }
 
-fn unique(constraint: &str) -> Error {
+fn unique_violation(constraint: &str) -> Error {
     let what = match constraint {
         "unique_user_character_name" => return Error::CharacterNameTaken,
         "idx_dice_rolls_original" => return Error::RollAlreadySaved,
-        // Two drew the same code at once: the next draw is another.
+        // Two sessions generated the same code at once. A retry generates another.
         "sessions_code_key" => return Error::Busy,
         "users_email_key" => return Error::InvalidValue { field: "email", rule: "must not be another account's" },
         "users_pkey" | "users_account_id_key" => "account",
@@ -183,8 +185,8 @@ fn unique(constraint: &str) -> Error {
     Error::IdConflict { what }
 }
 
-/// What a foreign key refers to.
-fn referred(constraint: &str) -> &'static str {
+/// Returns what a foreign key references.
+fn referenced_kind(constraint: &str) -> &'static str {
     const COLUMNS: [(&str, &str); 5] = [
         ("_adventure_id_fkey", "adventure"),
         ("_character_id_fkey", "character"),
@@ -195,7 +197,7 @@ fn referred(constraint: &str) -> &'static str {
     COLUMNS.iter().find(|(column, _)| constraint.ends_with(column)).map_or("user", |(_, what)| what)
 }
 
-fn check(table: &str, constraint: &str) -> Option<Error> {
+fn check_violation(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match constraint {
         "seats_within_limit" => return Some(Error::MaxPlayersBelowSeated),
         "character_not_seated" => return Some(Error::CharacterSeated),
@@ -207,11 +209,11 @@ fn check(table: &str, constraint: &str) -> Option<Error> {
         "creature_limit" => return Some(Error::CreatureLimitReached),
         "clean_name" => (
             if table == "users" { "display_name" } else { "name" },
-            "must have a visible character, and no control, bidirectional or zero-width ones",
+            "must have a visible character and no control, bidirectional or zero-width characters",
         ),
         "reserved_email_is_own" => ("email", "must not be in a reserved domain"),
         "account_is_own" => ("account_id", "must equal the id"),
-        "removed_is_inactive" => ("removed_at", "must be empty while the seat is held"),
+        "removed_is_inactive" => ("removed_at", "must be null while the player is seated"),
         "adventures_average_rating_check" => ("average_rating", "must be 0 to 5"),
         "published_is_valid" => return Some(Error::AdventureInvalid(Vec::new())),
         "valid_name" => (
@@ -222,10 +224,11 @@ fn check(table: &str, constraint: &str) -> Option<Error> {
                 _ => "must have 1 to 100 characters",
             },
         ),
-        "valid_modifiers" => {
-            ("modifiers", "must be at most ten, dice from -5 to 5 and flat from -10 to 10, each with its source")
-        }
-        "valid_stats" => ("stats", "must hold might, grace, wit and heart, whole numbers from 1 to 10"),
+        "valid_modifiers" => (
+            "modifiers",
+            "must be at most ten: dice modifiers from -5 to 5 and flat ones from -10 to 10, each with a source",
+        ),
+        "valid_stats" => ("stats", "must have might, grace, wit and heart, integers from 1 to 10"),
         "valid_player_range" => ("min_players", "must not be above max_players"),
         "adventures_min_players_check" => ("min_players", "must be 1 to 6"),
         "adventures_max_players_check" => ("max_players", "must be 1 to 6"),
@@ -245,20 +248,20 @@ fn check(table: &str, constraint: &str) -> Option<Error> {
         "creatures_armor_check" => ("armor", "must be 0 to 100"),
         "dice_rolls_difficulty_check" => ("difficulty", "must be 3 to 18"),
         "dice_rolls_dice_count_check" => ("dice_count", "must be 1 to 10"),
-        "valid_results" => ("results", "must be as many as the dice, each 1 to 6"),
+        "valid_results" => ("results", "must have one result per die, each 1 to 6"),
         "valid_total" => ("total", "must be the sum of the results"),
-        "valid_modified_total" => ("modified_total", "must be the total and the flat modifiers"),
-        "valid_margin" => ("margin", "must be the modified total less the difficulty"),
+        "valid_modified_total" => ("modified_total", "must be the total plus the flat modifiers"),
+        "valid_margin" => ("margin", "must be the modified total minus the difficulty"),
         "valid_outcome" => ("outcome", "must follow from the results and the difficulty"),
         "valid_success" => ("success", "must follow from the outcome"),
         "valid_roller" => ("roller", "must be one character or one creature"),
-        "valid_heroic_save" => ("original_roll_id", "must be named by a heroic save, and by nothing else"),
-        "valid_event_type" => ("kind", "must have 1 to 64 characters, `client.` among them"),
+        "valid_heroic_save" => ("original_roll_id", "must be set for a heroic save, and only for one"),
+        "valid_event_type" => ("kind", "must have 1 to 64 characters, including the prefix `client.`"),
         "valid_step" => ("current_step", "must be a step of the tutorial"),
         "users_games_played_check" => ("games_played", "must not be negative"),
         "users_games_run_check" => ("games_run", "must not be negative"),
-        "readable_document" => ("document", "must be at most a hundred levels deep, with numbers up to 1e308"),
-        _ if constraint.starts_with("bounded_") => return bound(table, constraint),
+        "readable_document" => ("document", "must have at most a hundred levels, and numbers up to 1e308"),
+        _ if constraint.starts_with("bounded_") => return size_limit(table, constraint),
         "adventures_creature_count_check" => ("creature_count", "must not be negative"),
         "users_adventure_count_check" => ("adventure_count", "must not be negative"),
         "users_living_characters_check" => ("living_characters", "must not be negative"),
@@ -277,8 +280,8 @@ fn check(table: &str, constraint: &str) -> Option<Error> {
     Some(Error::InvalidValue { field, rule })
 }
 
-/// What a client may write at most (decision "Bounds").
-fn bound(table: &str, constraint: &str) -> Option<Error> {
+/// Returns the error for a size limit (decision "Bounds").
+fn size_limit(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match (table, constraint) {
         (_, "bounded_display_name") => ("display_name", "must have 1 to 100 characters"),
         (_, "bounded_avatar_url") => ("avatar_url", "must have at most 2,000 characters"),
@@ -294,7 +297,7 @@ fn bound(table: &str, constraint: &str) -> Option<Error> {
         (_, "bounded_stats") => ("stats", "must take at most 16 KiB"),
         (_, "bounded_abilities") => ("abilities", "must take at most 64 KiB"),
         (_, "bounded_looking_for") => ("looking_for", "must have at most 500 characters"),
-        (_, "bounded_schedule") => ("scheduled_start", "must be from the year 2000 to 2999"),
+        (_, "bounded_schedule") => ("scheduled_start", "must be between the years 2000 and 2999"),
         (_, "bounded_scene") => ("scene", "must have at most 200 characters"),
         (_, "bounded_encounter") => ("encounter", "must have at most 200 characters"),
         (_, "bounded_game_state") => ("game_state", "must take at most 256 KiB"),
@@ -305,89 +308,95 @@ fn bound(table: &str, constraint: &str) -> Option<Error> {
     Some(Error::InvalidValue { field, rule })
 }
 
-/// Each table with who may write it, and what to use where a column is closed.
+/// For each table: who may write it, and what to use if a column is not granted.
 const TABLES: [(&str, &str, &str); 12] = [
-    // Longer names first: one may be part of another.
-    ("archived_session_players", "only the archiving writes the archive", "read only"),
-    ("archived_dice_rolls", "only the archiving writes the archive", "read only"),
-    ("archived_sessions", "only the archiving writes the archive", "read only"),
+    // Longer names come first, because one may be part of another.
+    ("archived_session_players", "only maintenance writes the archive", "read only"),
+    ("archived_dice_rolls", "only maintenance writes the archive", "read only"),
+    ("archived_sessions", "only maintenance writes the archive", "read only"),
     (
         "session_players",
-        "only a player takes their own seat, in a public session that waits or by its code; only the Seer removes \
+        "only players take their own seats, in a waiting public session or with the join code; only the Seer removes \
          players and lets them back in",
-        "set session_id, user_id, character_id, is_active and removed_at alone",
+        "set only session_id, user_id, character_id, is_active and removed_at",
     ),
     (
         "session_events",
-        "only those in the session send events, of kinds that begin with `client.`",
-        "set id, session_id, event_type and payload alone",
+        "only participants may send events, of types that begin with `client.`",
+        "set only id, session_id, event_type and payload",
     ),
     (
         "tutorial_progress",
-        "only its user may see and change the progress in the tutorial",
-        "set path, current_step, completed_steps, completed_at and skipped alone",
+        "only the user may see and change their progress in the tutorial",
+        "set only path, current_step, completed_steps, completed_at and skipped",
     ),
     (
         "dice_rolls",
-        "only those in an active session roll: a player for their own seated character, its Seer for any that is seated, \
-         their own, and the creatures",
-        "set what is rolled, and leave what comes of it to the database",
+        "only participants of an active session may roll: a player for their own seated character, the Seer for any \
+         seated character, their own characters and the creatures",
+        "set only what is rolled; the database computes the results",
     ),
     (
         "characters",
-        "only its owner may do that with a character",
-        "set name, class, attributes, equipment and special_ability when it is made; name, equipment, special_ability, \
-         hit_points and retired_at later",
+        "only the owner of a character may do that",
+        "on insert, set only name, class, attributes, equipment and special_ability; on update, only name, equipment, \
+         special_ability, hit_points and retired_at",
     ),
     (
         "adventures",
-        "only its creator may do that with an adventure; rating and validation are the service's",
-        "leave is_valid, validation_errors, times_played, average_rating and the times to the server",
+        "only the creator of an adventure may do that; only the service sets rating and validation",
+        "do not set is_valid, validation_errors, times_played, average_rating or the timestamps; the server does",
     ),
     (
         "creatures",
         "only the creator of the adventure may do that with its creatures",
-        "leave id, adventure and times as they are",
+        "do not change id, adventure_id or the timestamps",
     ),
-    ("sessions", "only its Seer may do that with a session", "leave seer_id, code, counts and times to the server"),
+    (
+        "sessions",
+        "only the session's Seer may do that",
+        "do not set seer_id, code, the counters or the timestamps; the server does",
+    ),
     (
         "users",
-        "only its owner may edit a profile; badge, counts and accounts are the service's",
-        "read with `into_partial_model::<service::users::Profile>()`, which leaves out the address; write display_name, \
-         avatar_url and bio alone",
+        "only the user may edit their profile; only the service changes badge, counters and accounts",
+        "read with `into_partial_model::<service::users::Profile>()`, which leaves out the e-mail address; write only \
+         display_name, avatar_url and bio",
     ),
 ];
 
-/// The table that a refusal speaks of: PostgreSQL names it in the text alone, in whatever language.
+/// Returns the entry of the table that an error is about. PostgreSQL names it only in the message, which may be in any
+/// language.
 fn table_of(text: &str) -> Option<&'static (&'static str, &'static str, &'static str)> {
     TABLES.iter().find(|(name, _, _)| text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == *name))
 }
 
-fn permission_rule(refusal: &SqlxPostgresError) -> &'static str {
-    match table_of(refusal.message()) {
+fn permission_rule(error: &SqlxPostgresError) -> &'static str {
+    match table_of(error.message()) {
         Some((_, rule, _)) => rule,
         None => "only the service may do that",
     }
 }
 
-/// A statement of a caller's named a column that is closed to users.
+/// A statement of a caller's uses a column that is not granted to users.
 #[derive(Debug, thiserror::Error)]
-#[error("a statement must not name a column of {table} that is closed to users: {instead}")]
-struct ClosedColumns {
+#[error("a statement must not use a column of {table} that is not granted to users: {instead}")]
+struct UngrantedColumn {
     table: &'static str,
     instead: &'static str,
 }
 
-/// Says which columns are closed, where a caller's own statement met one: PostgreSQL says `permission denied` alone.
+/// Replaces PostgreSQL's `permission denied`, which does not say what to use, with the error that does.
 pub(crate) fn name_closed_columns(identity: &rls::Identity, error: DbErr) -> DbErr {
-    // A visitor may read none of them, and the service all.
+    // A visitor may read none of these columns, and the service may read all.
     if identity.user_id().is_none() {
         return error;
     }
-    let said = sqlx_error(&error).and_then(pg_error);
-    let denied = said.filter(|said| said.code() == "42501" && said.routine() == Some("aclcheck_error"));
-    match denied.and_then(|said| table_of(said.message())) {
-        Some((table, _, instead)) => rls::Error::Application(Arc::new(ClosedColumns { table, instead })).into(),
+    let server_error = sqlx_error(&error).and_then(pg_error);
+    let denied = server_error
+        .filter(|server_error| server_error.code() == "42501" && server_error.routine() == Some("aclcheck_error"));
+    match denied.and_then(|server_error| table_of(server_error.message())) {
+        Some((table, _, instead)) => rls::Error::Application(Arc::new(UngrantedColumn { table, instead })).into(),
         None => error,
     }
 }
