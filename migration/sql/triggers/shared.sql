@@ -45,7 +45,7 @@ DECLARE
   place integer;
   byte integer;
 BEGIN
-  -- A NULL argument ends the loop at once, so no call loops forever.
+  -- A NULL argument or a bound above 256 ends the loop at once, so no call loops forever.
   WHILE found < wanted AND bound <= 256
   LOOP
     entropy := uuid_send(gen_random_uuid());
