@@ -68,7 +68,7 @@ BEGIN
     PERFORM private.refuse('The character is retired', 'dice_rolls', 'living_character');
   END IF;
   IF NOT played.is_seers THEN
-    PERFORM private.refuse('Only the Seer and players with an active seat may roll in the session', 'dice_rolls', 'seated');
+    PERFORM private.refuse('A player may roll only for the character in their seat', 'dice_rolls', 'seated');
   END IF;
   RETURN true;
 END
