@@ -35,7 +35,8 @@ BEGIN
 END
 $$;
 
--- The same as the policy of a new creature. A caller who can see the adventure gets an error that says who owns it.
+-- Whether the caller may add a creature to the adventure. A caller who can see the adventure but does not own it gets
+-- an error that says so.
 CREATE OR REPLACE FUNCTION private.may_add_creature(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql

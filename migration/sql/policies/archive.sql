@@ -1,4 +1,4 @@
--- Whoever could read a session can read it in the archive. Only archiving writes it.
+-- A participant of a session, and everyone for a public one, can read it in the archive. Only archiving writes it.
 
 CREATE OR REPLACE FUNCTION private.is_public_archived_session(wanted uuid)
 RETURNS boolean

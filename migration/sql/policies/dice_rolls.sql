@@ -2,7 +2,7 @@
 -- character, for their own characters, and for the adventure's creatures. Nobody supplies a result, and no roll is
 -- changed or deleted.
 
--- Whether the caller may roll; raises an error with the reason if a participant may not. For a caller who is no
+-- Whether the caller may roll; for a participant who may not, raises an error with the reason. To a caller who is not a
 -- participant, the session does not exist. A reason that concerns a character is given only to callers who may know of
 -- it.
 CREATE OR REPLACE FUNCTION private.may_roll(wanted uuid, hero uuid, creature uuid)

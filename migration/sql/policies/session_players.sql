@@ -18,7 +18,7 @@ BEGIN
 END
 $$;
 
--- Whether the caller may take that seat; raises an error with the reason if not. For a caller who cannot see the
+-- Whether the caller may take that seat; raises an error with the reason if not. To a caller who cannot see the
 -- session, it does not exist.
 CREATE OR REPLACE FUNCTION private.may_take_seat(wanted uuid, player uuid)
 RETURNS boolean

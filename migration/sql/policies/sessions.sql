@@ -38,8 +38,8 @@ BEGIN
 END
 $$;
 
--- The same as the policy of a new event. A caller who had a seat, and therefore can see the session, gets an error that
--- says what is missing.
+-- Whether the caller may send an event to the session. A caller who had a seat, and therefore can see the session, gets
+-- an error that says what is missing.
 CREATE OR REPLACE FUNCTION private.may_speak(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -63,9 +63,9 @@ BEGIN
 END
 $$;
 
--- Whether a session is abandoned. A waiting one is a week after its planned start (at the latest a year after its
--- creation, because the start may be set in any year), or a month after its creation if it has none; a started one is
--- after a month without events.
+-- Whether a session is abandoned. A waiting session is abandoned a week after its planned start (at the latest a year
+-- after its creation, because the start may be set in any year), or a month after its creation if it has no start. A
+-- started session is abandoned after a month without events.
 CREATE OR REPLACE FUNCTION private.is_abandoned(session public.sessions)
 RETURNS boolean
 LANGUAGE plpgsql

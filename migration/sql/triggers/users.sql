@@ -430,9 +430,9 @@ END
 $$;
 
 -- Deletes an account's own history with its profile. The foreign keys keep what others' history references and refuse
--- the whole deletion. It fires AFTER, because deleting these rows updates counters of the profile, which cannot be
--- updated in its own BEFORE DELETE; the capital letter makes it fire before the foreign keys' triggers, which are
--- called `RI_...`.
+-- the whole deletion. It fires AFTER, because deleting these rows updates counters of the profile, and a BEFORE DELETE
+-- trigger must not update the row that is being deleted. The capital letter makes it fire before the foreign keys'
+-- triggers, which are called `RI_...`.
 CREATE OR REPLACE FUNCTION private.delete_own_history()
 RETURNS trigger
 LANGUAGE plpgsql
