@@ -3,10 +3,10 @@
 
 COMMENT ON TABLE public.users IS 'The public profile of an account.';
 COMMENT ON COLUMN public.users.id IS 'The account''s id in `auth.users`; stays the same after the account is deleted.';
-COMMENT ON COLUMN public.users.email IS 'Email address of the account; `<id>@no-email.invalid` if it has none, `<id>@deleted.invalid` once closed. Users cannot read it.';
+COMMENT ON COLUMN public.users.email IS 'Email address, hidden from users; `<id>@no-email.invalid` if none, `<id>@deleted.invalid` once closed.';
 COMMENT ON COLUMN public.users.display_name IS 'Name shown to others, 1 to 100 characters; `Former player` once the account is closed.';
-COMMENT ON COLUMN public.users.avatar_url IS 'URL of a picture, at most 2,000 characters; may be NULL.';
-COMMENT ON COLUMN public.users.bio IS 'The user''s description of themselves, at most 2,000 characters; may be NULL.';
+COMMENT ON COLUMN public.users.avatar_url IS 'URL of a picture, at most 2,000 characters.';
+COMMENT ON COLUMN public.users.bio IS 'The user''s description of themselves, at most 2,000 characters.';
 COMMENT ON COLUMN public.users.is_verified IS 'Whether the service vouches for the account; set by the service.';
 COMMENT ON COLUMN public.users.games_played IS 'Number of completed sessions in which the user had a seat; counted by a trigger.';
 COMMENT ON COLUMN public.users.games_run IS 'Number of completed sessions that the user ran as Seer; counted by a trigger.';
@@ -25,8 +25,8 @@ COMMENT ON COLUMN public.characters.id IS 'Unique id of the character.';
 COMMENT ON COLUMN public.characters.user_id IS 'The player who owns the character.';
 COMMENT ON COLUMN public.characters.name IS 'Name, 2 to 50 characters, unique within the account.';
 COMMENT ON COLUMN public.characters.class IS 'Class; chosen at creation, then changed only by the service.';
-COMMENT ON COLUMN public.characters.might IS 'Strength, 1 to 6: the number of dice of a might check. Chosen at creation, then changed only by the service.';
-COMMENT ON COLUMN public.characters.grace IS 'Agility, 1 to 6: the number of dice of a grace check; decides ties of initiative. Chosen at creation, then changed only by the service.';
+COMMENT ON COLUMN public.characters.might IS 'Strength, 1 to 6: the dice of a might check. Chosen at creation, then changed only by the service.';
+COMMENT ON COLUMN public.characters.grace IS 'Agility, 1 to 6: the dice of a grace check; breaks initiative ties. Changed only by the service after creation.';
 COMMENT ON COLUMN public.characters.wit IS 'Intellect, 1 to 6: the number of dice of a wit check. Chosen at creation, then changed only by the service.';
 COMMENT ON COLUMN public.characters.heart IS 'Spirit, 1 to 6: the number of dice of a heart check. Chosen at creation, then changed only by the service.';
 COMMENT ON COLUMN public.characters.hit_points IS 'Current hit points, 0 to `max_hit_points`; a character with 0 is down.';
@@ -36,7 +36,7 @@ COMMENT ON COLUMN public.characters.level IS 'Level, 1 to 10; set by the service
 COMMENT ON COLUMN public.characters.equipment IS 'Items that the character carries, a JSON list of at most 64 KiB.';
 COMMENT ON COLUMN public.characters.special_ability IS 'The character''s special ability, a JSON document of at most 16 KiB.';
 COMMENT ON COLUMN public.characters.last_played_at IS 'Time at which a session with this character was last completed, or NULL; set by a trigger.';
-COMMENT ON COLUMN public.characters.retired_at IS 'Time of retirement, or NULL. A retired character cannot take a seat and does not count towards the limit of ten.';
+COMMENT ON COLUMN public.characters.retired_at IS 'Time of retirement, or NULL. A retired character takes no seat and does not count towards the limit of ten.';
 COMMENT ON COLUMN public.characters.created_at IS 'Time of creation; set by the database.';
 COMMENT ON COLUMN public.characters.updated_at IS 'Time of the last change to the row; set by the database.';
 COMMENT ON COLUMN public.characters.live_seats IS 'Number of active seats in live sessions; counted by triggers. The character cannot retire unless it is 0.';
@@ -45,9 +45,9 @@ COMMENT ON TABLE public.adventures IS 'An adventure that a Seer can run in sessi
 COMMENT ON COLUMN public.adventures.id IS 'Unique id of the adventure.';
 COMMENT ON COLUMN public.adventures.creator_id IS 'The user who created the adventure and may edit it.';
 COMMENT ON COLUMN public.adventures.name IS 'Name, 3 to 100 characters.';
-COMMENT ON COLUMN public.adventures.description IS 'Summary for players, at most 10,000 characters; may be NULL.';
-COMMENT ON COLUMN public.adventures.thumbnail_url IS 'URL of a small picture, at most 2,000 characters; may be NULL.';
-COMMENT ON COLUMN public.adventures.artwork_url IS 'URL of a large picture, at most 2,000 characters; may be NULL.';
+COMMENT ON COLUMN public.adventures.description IS 'Summary for players, at most 10,000 characters.';
+COMMENT ON COLUMN public.adventures.thumbnail_url IS 'URL of a small picture, at most 2,000 characters.';
+COMMENT ON COLUMN public.adventures.artwork_url IS 'URL of a large picture, at most 2,000 characters.';
 COMMENT ON COLUMN public.adventures.difficulty IS 'Difficulty for players, as the creator rates it.';
 COMMENT ON COLUMN public.adventures.estimated_duration IS 'Expected length in minutes, at least 1.';
 COMMENT ON COLUMN public.adventures.min_players IS 'Minimum number of players, 1 to 6.';
@@ -57,7 +57,7 @@ COMMENT ON COLUMN public.adventures.status IS 'Draft, published or archived; onl
 COMMENT ON COLUMN public.adventures.published_at IS 'Time of the last publication, or NULL; set by a trigger.';
 COMMENT ON COLUMN public.adventures.is_valid IS 'Whether validation passed for the current content; set by the service.';
 COMMENT ON COLUMN public.adventures.validation_errors IS 'Errors that the last validation found, a JSON list; set by the service.';
-COMMENT ON COLUMN public.adventures.times_played IS 'Number of completed sessions in which at least one user other than the Seer had a seat; counted by a trigger.';
+COMMENT ON COLUMN public.adventures.times_played IS 'Number of completed sessions in which somebody besides the Seer had a seat; counted by a trigger.';
 COMMENT ON COLUMN public.adventures.average_rating IS 'Average rating, 0 to 5, or NULL without ratings; set by the service.';
 COMMENT ON COLUMN public.adventures.created_at IS 'Time of creation; set by the database.';
 COMMENT ON COLUMN public.adventures.updated_at IS 'Time of the last change to the row; set by the database.';
@@ -67,8 +67,8 @@ COMMENT ON TABLE public.creatures IS 'A creature of an adventure; the Seer plays
 COMMENT ON COLUMN public.creatures.id IS 'Unique id of the creature.';
 COMMENT ON COLUMN public.creatures.adventure_id IS 'The adventure that the creature belongs to.';
 COMMENT ON COLUMN public.creatures.name IS 'Name, 1 to 100 characters.';
-COMMENT ON COLUMN public.creatures.description IS 'Description, at most 5,000 characters; may be NULL.';
-COMMENT ON COLUMN public.creatures.stats IS 'A JSON object of at most 16 KiB with the integers `might`, `grace`, `wit` and `heart`, each 1 to 10; other keys are allowed.';
+COMMENT ON COLUMN public.creatures.description IS 'Description, at most 5,000 characters.';
+COMMENT ON COLUMN public.creatures.stats IS 'JSON object with integers `might`, `grace`, `wit`, `heart`, each 1 to 10, and optional other keys; at most 16 KiB.';
 COMMENT ON COLUMN public.creatures.abilities IS 'Abilities, a JSON list of at most 64 KiB.';
 COMMENT ON COLUMN public.creatures.hit_points IS 'Hit points, 0 to 1000.';
 COMMENT ON COLUMN public.creatures.armor IS 'Armor, 0 to 100.';
@@ -79,13 +79,13 @@ COMMENT ON TABLE public.sessions IS 'A session: one game of an adventure, run by
 COMMENT ON COLUMN public.sessions.id IS 'Unique id of the session.';
 COMMENT ON COLUMN public.sessions.seer_id IS 'The Seer who runs the session.';
 COMMENT ON COLUMN public.sessions.adventure_id IS 'The adventure that is played; published, or created by the Seer.';
-COMMENT ON COLUMN public.sessions.code IS 'Join code, six characters, unique; anyone who knows it can take a seat. Generated by the database.';
-COMMENT ON COLUMN public.sessions.is_public IS 'Whether everybody can see the session and the lobby lists it; a private session is visible to its participants only.';
+COMMENT ON COLUMN public.sessions.code IS 'Join code of six characters, unique; whoever knows it can take a seat. Generated by the database.';
+COMMENT ON COLUMN public.sessions.is_public IS 'Whether everybody can see the session, also in the lobby; otherwise only its participants can.';
 COMMENT ON COLUMN public.sessions.max_players IS 'Number of seats, 2 to 6, at least `seats_taken`.';
-COMMENT ON COLUMN public.sessions.looking_for IS 'Description of the players that the Seer looks for, at most 500 characters; may be NULL.';
-COMMENT ON COLUMN public.sessions.scheduled_start IS 'Planned start, between the years 2000 and 2999, or NULL; must be in the future when a user sets it.';
+COMMENT ON COLUMN public.sessions.looking_for IS 'Description of the players that the Seer looks for, at most 500 characters.';
+COMMENT ON COLUMN public.sessions.scheduled_start IS 'Planned start, in the years 2000 to 2999, or NULL; must be in the future when a user sets it.';
 COMMENT ON COLUMN public.sessions.status IS 'Current state of the session; `completed` and `cancelled` are final.';
-COMMENT ON COLUMN public.sessions.current_scene_id IS 'Id of the current scene within the adventure''s content, at most 200 characters; may be NULL.';
+COMMENT ON COLUMN public.sessions.current_scene_id IS 'Id of the current scene within the adventure''s content, at most 200 characters.';
 COMMENT ON COLUMN public.sessions.current_encounter_id IS 'Id of the current encounter, at most 200 characters, or NULL; a change restores the heroic saves.';
 COMMENT ON COLUMN public.sessions.game_state IS 'JSON state shared by the participants'' clients and written by the Seer, at most 256 KiB.';
 COMMENT ON COLUMN public.sessions.started_at IS 'Time at which the session first became active, or NULL; set by a trigger.';
@@ -93,7 +93,7 @@ COMMENT ON COLUMN public.sessions.ended_at IS 'Time at which the session was com
 COMMENT ON COLUMN public.sessions.created_at IS 'Time of creation; set by the database.';
 COMMENT ON COLUMN public.sessions.updated_at IS 'Time of the last change to the row; set by the database.';
 COMMENT ON COLUMN public.sessions.seats_taken IS 'Number of active seats, at most `max_players`; counted by triggers.';
-COMMENT ON COLUMN public.sessions.encounters_begun IS 'Number of changes of `current_encounter_id`; identifies the encounter in which a heroic save was used. Counted by a trigger.';
+COMMENT ON COLUMN public.sessions.encounters_begun IS 'Number of changes of `current_encounter_id`; identifies an encounter for its heroic saves. Counted by a trigger.';
 COMMENT ON COLUMN public.sessions.game_state_version IS 'Number of changes of `game_state`; a writer names the version that it replaces. Counted by a trigger.';
 COMMENT ON COLUMN public.sessions.last_event_at IS 'Time of the last event, accurate to a day; used to find abandoned sessions. Set by a trigger.';
 
@@ -105,9 +105,9 @@ COMMENT ON COLUMN public.session_players.is_active IS 'Whether the player holds 
 COMMENT ON COLUMN public.session_players.heroic_saves_used IS 'Number of heroic saves used in the encounter `heroic_saves_encounter`, 0 or 1; counted by a trigger.';
 COMMENT ON COLUMN public.session_players.joined_at IS 'Time at which the seat was first taken; set by the database.';
 COMMENT ON COLUMN public.session_players.left_at IS 'Time at which the player last left or was removed; NULL while the seat is active. Set by a trigger.';
-COMMENT ON COLUMN public.session_players.heroic_saves_encounter IS 'The encounter that `heroic_saves_used` refers to, as a value of `sessions.encounters_begun`; set by a trigger.';
-COMMENT ON COLUMN public.session_players.removed_at IS 'Time at which the Seer removed the player; NULL if not removed, or once the Seer lets the player back in.';
-COMMENT ON COLUMN public.session_players.replica_id IS 'Random replica identity, which realtime subscribers receive when the row is deleted; does not identify the player.';
+COMMENT ON COLUMN public.session_players.heroic_saves_encounter IS 'The encounter of `heroic_saves_used`, as a value of `sessions.encounters_begun`; set by a trigger.';
+COMMENT ON COLUMN public.session_players.removed_at IS 'Time at which the Seer removed the player; NULL if not removed, or let back in since.';
+COMMENT ON COLUMN public.session_players.replica_id IS 'Random replica identity, sent to realtime subscribers when the row is deleted; does not identify the player.';
 
 COMMENT ON TABLE public.dice_rolls IS 'A roll of the dice.';
 COMMENT ON COLUMN public.dice_rolls.id IS 'Unique id of the roll.';
@@ -119,14 +119,14 @@ COMMENT ON COLUMN public.dice_rolls.attribute IS 'The attribute that was checked
 COMMENT ON COLUMN public.dice_rolls.dice_count IS 'Number of dice, 1 to 10: the attribute plus the bonus dice; 1 for initiative. Set by a trigger.';
 COMMENT ON COLUMN public.dice_rolls.difficulty IS 'The number that `modified_total` must reach for a success, 3 to 18.';
 COMMENT ON COLUMN public.dice_rolls.roll_type IS 'Purpose of the roll, such as an attack, initiative or a heroic save.';
-COMMENT ON COLUMN public.dice_rolls.modifiers IS 'At most ten of `{"type": "dice" | "flat", "value": integer, "source": text}`; dice from -5 to 5, flat from -10 to 10.';
+COMMENT ON COLUMN public.dice_rolls.modifiers IS 'At most ten `{"type": "dice" | "flat", "value": integer, "source": text}`; dice -5 to 5, flat -10 to 10.';
 COMMENT ON COLUMN public.dice_rolls.results IS 'Face of each die, 1 to 6; drawn by the database.';
 COMMENT ON COLUMN public.dice_rolls.total IS 'Sum of `results`.';
 COMMENT ON COLUMN public.dice_rolls.modified_total IS '`total` plus the flat modifiers.';
 COMMENT ON COLUMN public.dice_rolls.success IS 'Whether the roll succeeded: `outcome` is a success or a critical success.';
-COMMENT ON COLUMN public.dice_rolls.outcome IS 'Critical success if all dice show six, critical failure if all show one; otherwise success if `modified_total` reaches `difficulty`.';
+COMMENT ON COLUMN public.dice_rolls.outcome IS 'Critical success if all dice are six, critical failure if all are one, else whether `difficulty` was reached.';
 COMMENT ON COLUMN public.dice_rolls.margin IS '`modified_total` minus `difficulty`.';
-COMMENT ON COLUMN public.dice_rolls.description IS 'What the roller attempts, at most 500 characters; may be NULL.';
+COMMENT ON COLUMN public.dice_rolls.description IS 'What the roller attempts, at most 500 characters.';
 COMMENT ON COLUMN public.dice_rolls.animation_seed IS 'Random 48-bit number from which every client renders the same animation.';
 COMMENT ON COLUMN public.dice_rolls.original_roll_id IS 'The failed roll that this heroic save repeats; NULL for other rolls.';
 COMMENT ON COLUMN public.dice_rolls.rolled_by IS 'The user who rolled; NULL if the service did.';
@@ -138,7 +138,7 @@ COMMENT ON COLUMN public.session_events.session_id IS 'The session in which it h
 COMMENT ON COLUMN public.session_events.event_type IS 'Kind of event, 1 to 64 characters; kinds that participants send begin with `client.`.';
 COMMENT ON COLUMN public.session_events.payload IS 'JSON data of the event, complete without a further query; at most 16 KiB for a `client.` event.';
 COMMENT ON COLUMN public.session_events.created_at IS 'Time of the event; set by the database.';
-COMMENT ON COLUMN public.session_events.seq IS 'Sequence number, ascending within a session and with gaps; a reader resumes after the last one it has seen. Set by a trigger.';
+COMMENT ON COLUMN public.session_events.seq IS 'Number, ascending within a session, with gaps; a reader resumes after the last it has seen. Set by a trigger.';
 COMMENT ON COLUMN public.session_events.sender_id IS 'The user who caused the event, from the token; NULL if the service did. Set by a trigger.';
 
 COMMENT ON TABLE public.tutorial_progress IS 'A user''s progress in the tutorial.';
@@ -155,13 +155,13 @@ COMMENT ON TABLE public.archived_sessions IS 'A session that ended at least 90 d
 COMMENT ON COLUMN public.archived_sessions.id IS 'Unique id of the session.';
 COMMENT ON COLUMN public.archived_sessions.seer_id IS 'The Seer who runs the session.';
 COMMENT ON COLUMN public.archived_sessions.adventure_id IS 'The adventure that is played; published, or created by the Seer.';
-COMMENT ON COLUMN public.archived_sessions.code IS 'Join code, six characters, unique; anyone who knows it can take a seat. Generated by the database.';
-COMMENT ON COLUMN public.archived_sessions.is_public IS 'Whether everybody can see the session and the lobby lists it; a private session is visible to its participants only.';
+COMMENT ON COLUMN public.archived_sessions.code IS 'Join code of six characters, unique; whoever knows it can take a seat. Generated by the database.';
+COMMENT ON COLUMN public.archived_sessions.is_public IS 'Whether everybody can see the session, also in the lobby; otherwise only its participants can.';
 COMMENT ON COLUMN public.archived_sessions.max_players IS 'Number of seats, 2 to 6, at least `seats_taken`.';
-COMMENT ON COLUMN public.archived_sessions.looking_for IS 'Description of the players that the Seer looks for, at most 500 characters; may be NULL.';
-COMMENT ON COLUMN public.archived_sessions.scheduled_start IS 'Planned start, between the years 2000 and 2999, or NULL; must be in the future when a user sets it.';
+COMMENT ON COLUMN public.archived_sessions.looking_for IS 'Description of the players that the Seer looks for, at most 500 characters.';
+COMMENT ON COLUMN public.archived_sessions.scheduled_start IS 'Planned start, in the years 2000 to 2999, or NULL; must be in the future when a user sets it.';
 COMMENT ON COLUMN public.archived_sessions.status IS 'Current state of the session; `completed` and `cancelled` are final.';
-COMMENT ON COLUMN public.archived_sessions.current_scene_id IS 'Id of the current scene within the adventure''s content, at most 200 characters; may be NULL.';
+COMMENT ON COLUMN public.archived_sessions.current_scene_id IS 'Id of the current scene within the adventure''s content, at most 200 characters.';
 COMMENT ON COLUMN public.archived_sessions.current_encounter_id IS 'Id of the current encounter, at most 200 characters, or NULL; a change restores the heroic saves.';
 COMMENT ON COLUMN public.archived_sessions.game_state IS 'JSON state shared by the participants'' clients and written by the Seer, at most 256 KiB.';
 COMMENT ON COLUMN public.archived_sessions.started_at IS 'Time at which the session first became active, or NULL; set by a trigger.';
@@ -169,7 +169,7 @@ COMMENT ON COLUMN public.archived_sessions.ended_at IS 'Time at which the sessio
 COMMENT ON COLUMN public.archived_sessions.created_at IS 'Time of creation; set by the database.';
 COMMENT ON COLUMN public.archived_sessions.updated_at IS 'Time of the last change to the row; set by the database.';
 COMMENT ON COLUMN public.archived_sessions.seats_taken IS 'Number of active seats, at most `max_players`; counted by triggers.';
-COMMENT ON COLUMN public.archived_sessions.encounters_begun IS 'Number of changes of `current_encounter_id`; identifies the encounter in which a heroic save was used. Counted by a trigger.';
+COMMENT ON COLUMN public.archived_sessions.encounters_begun IS 'Number of changes of `current_encounter_id`; identifies an encounter for its heroic saves. Counted by a trigger.';
 COMMENT ON COLUMN public.archived_sessions.game_state_version IS 'Number of changes of `game_state`; a writer names the version that it replaces. Counted by a trigger.';
 COMMENT ON COLUMN public.archived_sessions.last_event_at IS 'Time of the last event, accurate to a day; used to find abandoned sessions. Set by a trigger.';
 COMMENT ON COLUMN public.archived_sessions.archived_at IS 'Time at which the session was archived; set by the database.';
@@ -182,8 +182,8 @@ COMMENT ON COLUMN public.archived_session_players.is_active IS 'Whether the play
 COMMENT ON COLUMN public.archived_session_players.heroic_saves_used IS 'Number of heroic saves used in the encounter `heroic_saves_encounter`, 0 or 1; counted by a trigger.';
 COMMENT ON COLUMN public.archived_session_players.joined_at IS 'Time at which the seat was first taken; set by the database.';
 COMMENT ON COLUMN public.archived_session_players.left_at IS 'Time at which the player last left or was removed; NULL while the seat is active. Set by a trigger.';
-COMMENT ON COLUMN public.archived_session_players.heroic_saves_encounter IS 'The encounter that `heroic_saves_used` refers to, as a value of `sessions.encounters_begun`; set by a trigger.';
-COMMENT ON COLUMN public.archived_session_players.removed_at IS 'Time at which the Seer removed the player; NULL if not removed, or once the Seer lets the player back in.';
+COMMENT ON COLUMN public.archived_session_players.heroic_saves_encounter IS 'The encounter of `heroic_saves_used`, as a value of `sessions.encounters_begun`; set by a trigger.';
+COMMENT ON COLUMN public.archived_session_players.removed_at IS 'Time at which the Seer removed the player; NULL if not removed, or let back in since.';
 
 COMMENT ON TABLE public.archived_dice_rolls IS 'A roll of an archived session.';
 COMMENT ON COLUMN public.archived_dice_rolls.id IS 'Unique id of the roll.';
@@ -195,14 +195,14 @@ COMMENT ON COLUMN public.archived_dice_rolls.attribute IS 'The attribute that wa
 COMMENT ON COLUMN public.archived_dice_rolls.dice_count IS 'Number of dice, 1 to 10: the attribute plus the bonus dice; 1 for initiative. Set by a trigger.';
 COMMENT ON COLUMN public.archived_dice_rolls.difficulty IS 'The number that `modified_total` must reach for a success, 3 to 18.';
 COMMENT ON COLUMN public.archived_dice_rolls.roll_type IS 'Purpose of the roll, such as an attack, initiative or a heroic save.';
-COMMENT ON COLUMN public.archived_dice_rolls.modifiers IS 'At most ten of `{"type": "dice" | "flat", "value": integer, "source": text}`; dice from -5 to 5, flat from -10 to 10.';
+COMMENT ON COLUMN public.archived_dice_rolls.modifiers IS 'At most ten `{"type": "dice" | "flat", "value": integer, "source": text}`; dice -5 to 5, flat -10 to 10.';
 COMMENT ON COLUMN public.archived_dice_rolls.results IS 'Face of each die, 1 to 6; drawn by the database.';
 COMMENT ON COLUMN public.archived_dice_rolls.total IS 'Sum of `results`.';
 COMMENT ON COLUMN public.archived_dice_rolls.modified_total IS '`total` plus the flat modifiers.';
 COMMENT ON COLUMN public.archived_dice_rolls.success IS 'Whether the roll succeeded: `outcome` is a success or a critical success.';
-COMMENT ON COLUMN public.archived_dice_rolls.outcome IS 'Critical success if all dice show six, critical failure if all show one; otherwise success if `modified_total` reaches `difficulty`.';
+COMMENT ON COLUMN public.archived_dice_rolls.outcome IS 'Critical success if all dice are six, critical failure if all are one, else whether `difficulty` was reached.';
 COMMENT ON COLUMN public.archived_dice_rolls.margin IS '`modified_total` minus `difficulty`.';
-COMMENT ON COLUMN public.archived_dice_rolls.description IS 'What the roller attempts, at most 500 characters; may be NULL.';
+COMMENT ON COLUMN public.archived_dice_rolls.description IS 'What the roller attempts, at most 500 characters.';
 COMMENT ON COLUMN public.archived_dice_rolls.animation_seed IS 'Random 48-bit number from which every client renders the same animation.';
 COMMENT ON COLUMN public.archived_dice_rolls.original_roll_id IS 'The failed roll that this heroic save repeats; NULL for other rolls.';
 COMMENT ON COLUMN public.archived_dice_rolls.rolled_by IS 'The user who rolled; NULL if the service did.';
