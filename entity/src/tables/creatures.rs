@@ -24,7 +24,7 @@ pub struct Model {
     /// Description, at most 5,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub description: Option<String>,
-    /// JSON object with integers `might`, `grace`, `wit`, `heart`, each 1 to 10, and optional other keys; at most 16 KiB.
+    /// JSON object with integers `might`, `grace`, `wit`, `heart`, each 1 to 10; other keys allowed; at most 16 KiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub stats: Json,
     /// Abilities, a JSON list of at most 64 KiB.

@@ -49,7 +49,7 @@ BEGIN
     RETURN true;
   END IF;
   IF private.can_see_adventure(wanted) THEN
-    PERFORM private.refuse('The adventure belongs to somebody else', 'creatures', 'own_adventure');
+    PERFORM private.refuse('Only the creator of an adventure may add creatures to it', 'creatures', 'own_adventure');
   END IF;
   RETURN false;
 END

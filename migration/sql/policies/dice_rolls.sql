@@ -32,7 +32,7 @@ BEGIN
     RETURN false;
   END IF;
   IF NOT played.is_active THEN
-    PERFORM private.refuse('The session is not active', 'dice_rolls', 'session_active');
+    PERFORM private.refuse('Dice can be rolled only while the session is active', 'dice_rolls', 'session_active');
   END IF;
   IF played.is_seated THEN
     RETURN true;
@@ -65,7 +65,7 @@ BEGIN
     PERFORM private.refuse('The character belongs to somebody else', 'dice_rolls', 'own_character');
   END IF;
   IF own.is_retired THEN
-    PERFORM private.refuse('The character is retired', 'dice_rolls', 'living_character');
+    PERFORM private.refuse('A retired character cannot roll', 'dice_rolls', 'living_character');
   END IF;
   IF NOT played.is_seers THEN
     PERFORM private.refuse('A player may roll only for the character in their seat', 'dice_rolls', 'seated');

@@ -50,10 +50,10 @@ BEGIN
     PERFORM private.refuse('Only the player may take the seat and choose the character', 'session_players', 'own_choice');
   END IF;
   IF target.status IN ('completed', 'cancelled') THEN
-    PERFORM private.refuse('The session has ended', 'session_players', 'session_live');
+    PERFORM private.refuse('The session has ended; its seats can no longer change', 'session_players', 'session_live');
   END IF;
   IF target.status NOT IN ('waiting', 'starting_soon') THEN
-    PERFORM private.refuse('The session has started', 'session_players', 'session_not_started');
+    PERFORM private.refuse('The session has started; seats and characters are chosen before the start', 'session_players', 'session_not_started');
   END IF;
   RETURN target.is_open;
 END
@@ -96,7 +96,7 @@ BEGIN
     IF session.status IN ('active', 'paused') THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP005',
-        MESSAGE = 'The session has started',
+        MESSAGE = 'The session has started; seats and characters are chosen before the start',
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;

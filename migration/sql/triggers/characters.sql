@@ -22,7 +22,7 @@ BEGIN
   IF OLD.live_seats > 0 AND (NEW.user_id <> OLD.user_id OR NEW.retired_at IS NOT NULL) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP008',
-      MESSAGE = 'The character has a seat in a live session',
+      MESSAGE = 'The character has a seat in a live session; leave the session first',
       TABLE = 'characters',
       CONSTRAINT = 'character_not_seated';
   END IF;

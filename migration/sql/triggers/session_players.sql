@@ -32,7 +32,7 @@ BEGIN
   THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP006',
-      MESSAGE = 'The character belongs to somebody else',
+      MESSAGE = 'The character must belong to the player',
       TABLE = 'session_players',
       CONSTRAINT = 'own_character';
   END IF;
@@ -47,7 +47,7 @@ BEGIN
     -- this seat.
     RAISE EXCEPTION USING
       ERRCODE = 'SP004',
-      MESSAGE = 'The session has ended',
+      MESSAGE = 'The session has ended; its seats can no longer change',
       TABLE = 'session_players',
       CONSTRAINT = 'session_live';
   END IF;
@@ -172,7 +172,7 @@ BEGIN
     IF target.status = ANY (final) AND TG_OP <> 'DELETE' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP004',
-        MESSAGE = 'The session has ended',
+        MESSAGE = 'The session has ended; its seats can no longer change',
         TABLE = 'session_players',
         CONSTRAINT = 'session_live';
     END IF;
@@ -181,14 +181,14 @@ BEGIN
     IF is_user AND TG_OP = 'INSERT' AND target.status NOT IN ('waiting', 'starting_soon') THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP005',
-        MESSAGE = 'The session has started',
+        MESSAGE = 'The session has started; seats and characters are chosen before the start',
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;
     IF played.swaps_character AND target.status NOT IN ('waiting', 'starting_soon') AND TG_OP <> 'DELETE' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP005',
-        MESSAGE = 'The session has started',
+        MESSAGE = 'The session has started; seats and characters are chosen before the start',
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;
@@ -225,14 +225,14 @@ BEGIN
     IF character.seats > 0 AND sheet.user_id <> character.user_id THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP006',
-        MESSAGE = 'The character belongs to somebody else',
+        MESSAGE = 'The character must belong to the player',
         TABLE = 'session_players',
         CONSTRAINT = 'own_character';
     END IF;
     IF character.seats > 0 AND sheet.retired_at IS NOT NULL THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP007',
-        MESSAGE = 'The character is retired',
+        MESSAGE = 'A retired character cannot take a seat',
         TABLE = 'session_players',
         CONSTRAINT = 'living_character';
     END IF;

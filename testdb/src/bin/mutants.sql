@@ -31,7 +31,7 @@ lines AS (
     regexp_replace(definition, pattern, CASE kind WHEN 'raise' THEN 'NULL;' ELSE '' END, 1, nth) AS definition
   FROM functions,
     (VALUES
-      ('raise', 'RAISE EXCEPTION USING.*?;'),
+      ('raise', 'RAISE EXCEPTION USING([^;'']|''[^'']*'')*;'),
       ('lock', 'FOR (NO KEY UPDATE|UPDATE|KEY SHARE|SHARE)( OF [a-z]+)?( SKIP LOCKED| NOWAIT)?')
     ) AS line (kind, pattern),
     generate_series(1, regexp_count(definition, pattern)) AS nth
