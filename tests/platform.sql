@@ -1,9 +1,9 @@
--- A project as Supabase lays it out, in our own words: roles, schemas, default privileges, event triggers, accounts and
--- realtime, as its image, Auth server and Realtime server make them. For an administrator (`supabase_admin`) to run in a new
--- database of a cluster of its own; the project's owner is `postgres`, neither a superuser nor a member of the Auth
--- server's role. Extensions that only that image has are left out.
+-- A Supabase project, reimplemented for tests: roles, schemas, default privileges, event triggers, accounts and
+-- realtime, as its image, Auth server and Realtime server create them. An administrator (`supabase_admin`) runs it in a
+-- new database of a private cluster; the project's owner is `postgres`, which is neither a superuser nor a member of
+-- the Auth server's role. Extensions that only Supabase's image has are left out.
 
--- Roles belong to the cluster, so they may be there from another project.
+-- Roles belong to the cluster, so they may exist from another project.
 DO $$
 DECLARE
   wanted record;
@@ -86,7 +86,7 @@ BEGIN
 END
 $$;
 
--- Whatever the owner or the administrator makes in `public` is everybody's who comes through the API.
+-- Default privileges: everything that the owner or the administrator creates in `public` is granted to the API's roles.
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES TO postgres, anon, authenticated, service_role;
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS TO postgres, anon, authenticated, service_role;
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES TO postgres, anon, authenticated, service_role;
@@ -100,7 +100,7 @@ ALTER DEFAULT PRIVILEGES FOR ROLE supabase_auth_admin IN SCHEMA auth GRANT ALL O
 ALTER DEFAULT PRIVILEGES FOR ROLE supabase_auth_admin IN SCHEMA auth GRANT ALL ON FUNCTIONS TO postgres, dashboard_user;
 ALTER DEFAULT PRIVILEGES FOR ROLE supabase_auth_admin IN SCHEMA auth GRANT ALL ON SEQUENCES TO postgres, dashboard_user;
 
--- What the Auth server makes.
+-- Objects that the Auth server creates.
 SET ROLE supabase_auth_admin;
 
 CREATE TABLE auth.users (
@@ -153,7 +153,7 @@ CREATE UNIQUE INDEX users_email_partial_key ON auth.users (email) WHERE is_sso_u
 ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
 GRANT SELECT ON auth.users TO postgres WITH GRANT OPTION;
 
--- Its other tables go with an account.
+-- Its other tables reference the account and are deleted with it.
 DO $$
 DECLARE
   name text;
@@ -201,7 +201,7 @@ CREATE FUNCTION auth.jwt() RETURNS jsonb LANGUAGE sql STABLE AS $$
 $$;
 RESET ROLE;
 
--- What the Realtime server makes, and the publication that it reads.
+-- Objects that the Realtime server creates, and the publication that it reads.
 CREATE PUBLICATION supabase_realtime;
 ALTER PUBLICATION supabase_realtime OWNER TO postgres;
 
@@ -222,7 +222,7 @@ ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY;
 GRANT ALL ON realtime.messages TO postgres, dashboard_user;
 GRANT SELECT, INSERT, UPDATE ON realtime.messages TO anon, authenticated, service_role;
 
--- The server makes one partition a day when a client connects: here, one did.
+-- The Realtime server creates the day's partition once a client has connected; these stand for that.
 DO $$
 DECLARE
   day date;
@@ -252,7 +252,7 @@ BEGIN
     event, topic, private, 'broadcast'
   );
 EXCEPTION
-  -- A failure to send fails nothing else.
+  -- A failure to send is only a warning.
   WHEN OTHERS THEN
     RAISE WARNING 'WarnSendingBroadcastMessage: %', SQLERRM;
 END
@@ -260,7 +260,7 @@ $$;
 ALTER FUNCTION realtime.topic() OWNER TO supabase_realtime_admin;
 ALTER FUNCTION realtime.send(jsonb, text, text, boolean) OWNER TO supabase_realtime_admin;
 
--- What the image watches.
+-- Event triggers of the image.
 CREATE FUNCTION extensions.pgrst_ddl_watch() RETURNS event_trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF EXISTS (

@@ -1,5 +1,6 @@
--- Who is asking, written as the platform writes it: a statement that the planner takes into the query, once for each row
--- where a policy does not keep it apart. The stand-in of the migrations is a call, which alone would flatter either side.
+-- The caller's id, as the platform defines the function: a SQL function that the planner inlines into the query, where
+-- it is evaluated once per row unless a policy isolates it. The migrations' stand-in is a plpgsql function, and
+-- measuring only with that would favour one of the two schemas.
 CREATE OR REPLACE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE
 RETURN coalesce(
   nullif(current_setting('request.jwt.claim.sub', true), ''),

@@ -1,5 +1,6 @@
--- What the platform does around the specification's schema: everything in `public` is granted to the API's roles, and row
--- security alone stands before the rows. The table that its monthly job writes to is named there and never made.
+-- The platform's share of the specification's schema: the API's roles are granted everything in `public`, and only row
+-- security restricts access to rows. The specification's monthly job writes to a table that it names but never creates;
+-- it is created here.
 CREATE TABLE archived_sessions (LIKE sessions);
 GRANT ALL ON ALL TABLES IN SCHEMA public TO anon, authenticated, service_role;
 GRANT ALL ON ALL ROUTINES IN SCHEMA public TO anon, authenticated, service_role;

@@ -1,5 +1,6 @@
--- Accounts that were there before us get their profile. Once, when the tables are new: from then on profiles come with their
--- accounts, and a later migration would look at every account while it holds the tables.
+-- Creates profiles for accounts that existed before the schema. It runs once, when the tables are new: from then on a
+-- trigger creates profiles, and repeating this in a later migration would read every account while the tables are
+-- locked.
 DO $$
 DECLARE
   account record;

@@ -1,7 +1,9 @@
--- What always holds, as one query that must return no row: `psql "$DATABASE_URL" -f migration/sql/invariants.sql`.
+-- The invariants of the schema, as one query that must return no row: `psql "$DATABASE_URL" -f
+-- migration/sql/invariants.sql`.
 --
--- Constraints and triggers keep these; a row here says that one was switched off, a table restored in part, or that we
--- were wrong. It reads every table once: for a quiet hour, on a replica if there is one. Run it as the owner.
+-- Constraints and triggers maintain them. A row here means that one of these was disabled, that a restore was partial,
+-- or that there is a bug. The query reads every table once: run it at a quiet hour, on a replica if there is one, as
+-- the owner.
 WITH live AS (
   SELECT * FROM public.sessions WHERE status NOT IN ('completed', 'cancelled')
 ),
@@ -13,7 +15,7 @@ every_seat AS (
   UNION ALL
   SELECT session_id, user_id FROM public.archived_session_players
 ),
--- Completed sessions in which somebody besides the Seer was seated: only they count.
+-- Only completed sessions in which somebody besides the Seer had a seat are counted.
 counted AS (
   SELECT session.id, session.seer_id, session.adventure_id
   FROM (
@@ -24,16 +26,16 @@ counted AS (
   WHERE session.status = 'completed'
     AND EXISTS (SELECT FROM every_seat AS seat WHERE seat.session_id = session.id AND seat.user_id <> session.seer_id)
 )
-SELECT 'a session counts the seats that are taken' AS invariant, session.id::text AS row,
+SELECT 'sessions.seats_taken is the number of active seats' AS invariant, session.id::text AS row,
   format('%s counted, %s taken', session.seats_taken, coalesce(seats.taken, 0)) AS detail
 FROM public.sessions AS session LEFT JOIN seats ON seats.session_id = session.id
 WHERE session.seats_taken <> coalesce(seats.taken, 0)
 UNION ALL
-SELECT 'no session seats more than it has seats', session.id::text, format('%s of %s', seats.taken, session.max_players)
+SELECT 'a session has at most max_players active seats', session.id::text, format('%s of %s', seats.taken, session.max_players)
 FROM public.sessions AS session JOIN seats ON seats.session_id = session.id
 WHERE seats.taken > session.max_players
 UNION ALL
-SELECT 'an account counts what it holds, within its limits', profile.id::text, format('%s counted, %s held', counted, held)
+SELECT 'the counters of an account are correct and within their limits', profile.id::text, format('%s counted, %s held', counted, held)
 FROM public.users AS profile
 CROSS JOIN LATERAL (
   SELECT
@@ -53,7 +55,7 @@ CROSS JOIN LATERAL (
 WHERE counted <> held
   OR held[1] > 10 OR held[2] > 100 OR held[3] > 20 OR held[4] > 20 OR held[5] > 200
 UNION ALL
-SELECT 'a character counts the live sessions in which it is seated', hero.id::text, format('%s counted, %s held', hero.live_seats, held.seats)
+SELECT 'characters.live_seats is the number of active seats in live sessions', hero.id::text, format('%s counted, %s held', hero.live_seats, held.seats)
 FROM public.characters AS hero
 CROSS JOIN LATERAL (
   SELECT count(*) AS seats
@@ -62,34 +64,34 @@ CROSS JOIN LATERAL (
 ) AS held
 WHERE hero.live_seats <> held.seats
 UNION ALL
-SELECT 'an adventure counts its creatures', adventure.id::text, format('%s counted, %s held', adventure.creature_count, held.creatures)
+SELECT 'adventures.creature_count is the number of creatures', adventure.id::text, format('%s counted, %s held', adventure.creature_count, held.creatures)
 FROM public.adventures AS adventure
 CROSS JOIN LATERAL (
   SELECT count(*) AS creatures FROM public.creatures WHERE adventure_id = adventure.id
 ) AS held
 WHERE adventure.creature_count <> held.creatures
 UNION ALL
-SELECT 'the gate of an account is open until it is closed', profile.id::text, profile.closed_at::text
+SELECT 'the gate of an account is open exactly until the account is closed', profile.id::text, profile.closed_at::text
 FROM public.users AS profile
 LEFT JOIN private.account_gates AS gate ON gate.account_id = profile.id
 WHERE gate.is_open IS DISTINCT FROM (profile.closed_at IS NULL)
 UNION ALL
-SELECT 'who is seated in a live session has a living character of their own there', seat.session_id::text, seat.user_id::text
+SELECT 'an active seat in a live session has a living character of its player', seat.session_id::text, seat.user_id::text
 FROM public.session_players AS seat
 JOIN live ON live.id = seat.session_id
 JOIN public.characters AS hero ON hero.id = seat.character_id
 WHERE seat.is_active AND (hero.user_id <> seat.user_id OR hero.retired_at IS NOT NULL)
 UNION ALL
-SELECT 'a seat that was left says when, and no other', session_id::text, user_id::text
+SELECT 'a seat has left_at exactly if it is inactive', session_id::text, user_id::text
 FROM public.session_players
 WHERE is_active = (left_at IS NOT NULL)
 UNION ALL
-SELECT 'what has begun and what has ended says when', id::text, status::text
+SELECT 'a session has started_at and ended_at as its status requires', id::text, status::text
 FROM public.sessions
 WHERE (status IN ('completed', 'cancelled')) <> (ended_at IS NOT NULL)
   OR (status IN ('active', 'paused', 'completed') AND started_at IS NULL)
 UNION ALL
-SELECT 'a heroic save follows a failed roll of the same character at the same table, in time', save.id::text, first.id::text
+SELECT 'a heroic save repeats a failed roll of the same character in the same session', save.id::text, first.id::text
 FROM public.dice_rolls AS save
 JOIN public.dice_rolls AS first ON first.id = save.original_roll_id
 WHERE first.session_id <> save.session_id
@@ -105,18 +107,18 @@ WHERE original_roll_id IS NOT NULL
 GROUP BY original_roll_id
 HAVING count(*) > 1
 UNION ALL
-SELECT 'one heroic save an encounter for each seat', session_id::text, format('%s used in encounter %s', heroic_saves_used, heroic_saves_encounter)
+SELECT 'a seat uses at most one heroic save per encounter', session_id::text, format('%s used in encounter %s', heroic_saves_used, heroic_saves_encounter)
 FROM public.session_players
 WHERE heroic_saves_used > 1
 UNION ALL
-SELECT 'a creature rolls where its adventure is played', roll.id::text, roll.creature_id::text
+SELECT 'a creature rolls only in sessions of its adventure', roll.id::text, roll.creature_id::text
 FROM public.dice_rolls AS roll
 JOIN public.creatures AS creature ON creature.id = roll.creature_id
 JOIN public.sessions AS session ON session.id = roll.session_id
 WHERE creature.adventure_id <> session.adventure_id
 UNION ALL
--- A little less than a day, so that what is just being cleaned up is not missed.
-SELECT 'the table was told of every roll', roll.id::text, roll.session_id::text
+-- Slightly less than a day, to ignore events that are being cleaned up.
+SELECT 'every roll has an event', roll.id::text, roll.session_id::text
 FROM public.dice_rolls AS roll
 WHERE roll.created_at BETWEEN now() - INTERVAL '23 hours' AND now()
   AND NOT EXISTS (
@@ -126,12 +128,12 @@ WHERE roll.created_at BETWEEN now() - INTERVAL '23 hours' AND now()
       AND event.payload ->> 'roll_id' = roll.id::text
   )
 UNION ALL
-SELECT 'the table was told of nothing that did not happen', event.id::text, event.payload ->> 'roll_id'
+SELECT 'every dice_rolled event has a roll', event.id::text, event.payload ->> 'roll_id'
 FROM public.session_events AS event
 WHERE event.event_type = 'dice_rolled'
   AND NOT EXISTS (SELECT FROM public.dice_rolls AS roll WHERE roll.id::text = event.payload ->> 'roll_id')
 UNION ALL
-SELECT 'the last that a table was told of its status is its status', session.id::text, told.status
+SELECT 'the last session_status event has the session''s status', session.id::text, latest.status
 FROM public.sessions AS session
 CROSS JOIN LATERAL (
   SELECT event.payload ->> 'to' AS status
@@ -139,17 +141,17 @@ CROSS JOIN LATERAL (
   WHERE event.session_id = session.id AND event.event_type = 'session_status'
   ORDER BY event.seq DESC
   LIMIT 1
-) AS told
-WHERE told.status <> session.status::text
+) AS latest
+WHERE latest.status <> session.status::text
 UNION ALL
-SELECT 'who ran games has them counted', profile.id::text, format('%s counted, %s run', profile.games_run, run.games)
+SELECT 'users.games_run counts at least the sessions that are stored', profile.id::text, format('%s counted, %s run', profile.games_run, run.games)
 FROM public.users AS profile
 JOIN (
   SELECT seer_id, count(*) AS games FROM counted GROUP BY seer_id
 ) AS run ON run.seer_id = profile.id
 WHERE profile.games_run < run.games
 UNION ALL
-SELECT 'who played games has them counted', profile.id::text, format('%s counted, %s played', profile.games_played, played.games)
+SELECT 'users.games_played counts at least the sessions that are stored', profile.id::text, format('%s counted, %s played', profile.games_played, played.games)
 FROM public.users AS profile
 JOIN (
   SELECT seat.user_id, count(*) AS games
@@ -158,14 +160,14 @@ JOIN (
 ) AS played ON played.user_id = profile.id
 WHERE profile.games_played < played.games
 UNION ALL
-SELECT 'an adventure counts the games that played it', adventure.id::text, format('%s counted, %s played', adventure.times_played, played.games)
+SELECT 'adventures.times_played counts at least the sessions that are stored', adventure.id::text, format('%s counted, %s played', adventure.times_played, played.games)
 FROM public.adventures AS adventure
 JOIN (
   SELECT adventure_id, count(*) AS games FROM counted GROUP BY adventure_id
 ) AS played ON played.adventure_id = adventure.id
 WHERE adventure.times_played < played.games
 UNION ALL
-SELECT 'a session is played or archived, not both', session.id::text, archived.archived_at::text
+SELECT 'a session is stored or archived, not both', session.id::text, archived.archived_at::text
 FROM public.sessions AS session JOIN public.archived_sessions AS archived ON archived.id = session.id
 UNION ALL
 SELECT 'a closed account holds no live seat, runs no live session, and has no draft', profile.id::text, what.remains
@@ -184,6 +186,6 @@ CROSS JOIN LATERAL (
 ) AS what
 WHERE profile.closed_at IS NOT NULL
 UNION ALL
-SELECT 'every account has its profile', account.id::text, account.created_at::text
+SELECT 'every account has a profile', account.id::text, account.created_at::text
 FROM auth.users AS account
 WHERE NOT EXISTS (SELECT FROM public.users AS profile WHERE profile.id = account.id AND profile.account_id = account.id);

@@ -1,4 +1,4 @@
--- Each privilege that a role which is not a superuser needs and does not have, as PostgreSQL calls it.
+-- Lists each privilege that migrating needs and that a role which is not a superuser lacks, in PostgreSQL's terms.
 WITH
   role_attributes AS (
     SELECT rolcreaterole, rolbypassrls, current_setting('server_version_num')::integer AS version
@@ -17,12 +17,12 @@ UNION ALL
 SELECT 'CREATE on schema public'
 WHERE NOT has_schema_privilege('public', 'CREATE')
 UNION ALL
-SELECT 'CREATEROLE (to make the roles anon, authenticated and service_role)'
+SELECT 'CREATEROLE (to create the roles anon, authenticated and service_role)'
 FROM role_attributes
 WHERE NOT rolcreaterole
   AND EXISTS (SELECT FROM api WHERE NOT is_there)
 UNION ALL
-SELECT CASE WHEN version < 160000 THEN 'SUPERUSER' ELSE 'BYPASSRLS' END || ' (to make service_role, which bypasses row security)'
+SELECT CASE WHEN version < 160000 THEN 'SUPERUSER' ELSE 'BYPASSRLS' END || ' (to create service_role, which bypasses row security)'
 FROM role_attributes
 WHERE EXISTS (SELECT FROM api WHERE name = 'service_role' AND NOT is_there)
   AND (version < 160000 OR NOT rolbypassrls)

@@ -1,5 +1,6 @@
--- Sets every counter, and the gate of every account, to what the rows say: after rows came while triggers were off
--- (`session_replication_role = replica`), or when `invariants.sql` finds one wrong. Run it as the owner, while nobody writes.
+-- Recomputes every counter and the gate of every account from the rows: after rows were loaded with triggers disabled
+-- (`session_replication_role = replica`), or when `invariants.sql` finds a wrong one. Run it as the owner, while nobody
+-- writes.
 SET LOCAL session_replication_role = replica;
 
 INSERT INTO private.account_gates (account_id)

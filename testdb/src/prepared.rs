@@ -1,36 +1,36 @@
-//! What a client prepared on its connection: the statements of the service as the server was sent them.
+//! The statements that a client prepared on its connection, as the server received them.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement};
 
 /// A statement with parameters `$1`, `$2` and so on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prepared {
-    /// Its text.
+    /// The text of the statement.
     pub sql: String,
-    /// The types of its parameters, with commas.
+    /// The types of its parameters, separated by commas.
     pub types: String,
 }
 
 impl Prepared {
-    /// The statement that prepares it again by that name.
+    /// Returns a statement that prepares it again under a name.
     #[must_use]
     pub fn again(&self, name: &str) -> String {
         let types = if self.types.is_empty() { String::new() } else { format!(" ({})", self.types) };
         format!("PREPARE {name}{types} AS {}", self.sql)
     }
 
-    /// Whether it puts an identity on rather than asks anything.
+    /// Whether the statement sets the identity of a transaction.
     #[must_use]
     pub fn is_identity(&self) -> bool {
         self.sql.starts_with("SELECT set_config(")
     }
 }
 
-/// What was prepared on the one connection of a pool, the first first.
+/// Returns the statements prepared on the single connection of a pool, in order of preparation.
 ///
 /// # Errors
 ///
-/// The server is gone.
+/// The server is down.
 pub async fn prepared(pool_of_one: &DatabaseConnection) -> Result<Vec<Prepared>, DbErr> {
     let sql = "SELECT statement, array_to_string(parameter_types, ', ')
         FROM pg_catalog.pg_prepared_statements

@@ -1,15 +1,15 @@
-# Makes a cluster, keeps it while standard input stays open, and leaves nothing behind. Standard input is a pipe from
-# the program that wants the server: however that program ends, the pipe ends with it.
+# Creates a cluster, runs it while standard input is open, and removes it. Standard input is a pipe from the program
+# that uses the server: however that program ends, the pipe closes.
 #
 # Arguments: folder of the server programs, port, name of the superuser, settings (name=value) ...
-# Standard input: a line with the superuser's password; a line "crash" for each time that the server is to be killed and
-# started again; the end.
-# Standard output: "ready" after each start, or whatever went wrong.
+# Standard input: one line with the superuser's password, then a line "crash" for each time that the server is to be
+# killed and started again.
+# Standard output: "ready" after each start, or the log of a failed one.
 
-# PIPE: the program may end before it has heard that the server is ready.
+# PIPE: the program may end before it has read that the server is ready.
 trap '' INT TERM HUP QUIT PIPE
 umask 077
-programs=$1
+binaries=$1
 port=$2
 superuser=$3
 shift 3
@@ -25,17 +25,17 @@ for setting in "$@"; do
 done
 
 start() {
-  "$programs/pg_ctl" start -D data -w -t 60 -l log -o "$options" >>log 2>&1
+  "$binaries/pg_ctl" start -D data -w -t 60 -l log -o "$options" >>log 2>&1
 }
 
-if "$programs/initdb" -D data -U "$superuser" --pwfile=password --auth=password --encoding=UTF8 --no-locale --no-sync \
+if "$binaries/initdb" -D data -U "$superuser" --pwfile=password --auth=password --encoding=UTF8 --no-locale --no-sync \
   --no-instructions >log 2>&1 &&
   start; then
   echo ready
   while read -r _; do
     read -r server <data/postmaster.pid
     kill -9 "$server"
-    # Its last backends hold the shared memory until they see that it is gone.
+    # Its last backends keep the shared memory until they notice that it is gone.
     tries=0
     until start; do
       tries=$((tries + 1))
@@ -44,7 +44,7 @@ if "$programs/initdb" -D data -U "$superuser" --pwfile=password --auth=password 
     done
     echo ready
   done
-  "$programs/pg_ctl" stop -D data -m immediate -w >>log 2>&1
+  "$binaries/pg_ctl" stop -D data -m immediate -w >>log 2>&1
 else
   cat log
 fi

@@ -1,4 +1,4 @@
-// The API server in front of the database, people with signed tokens, and accounts as the platform makes them.
+// Starts the API server in front of the database, signs tokens, and creates accounts as the platform does.
 
 import { execFileSync, spawn } from "node:child_process";
 import { createHmac, randomUUID } from "node:crypto";
@@ -11,7 +11,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const secret = randomUUID() + randomUUID();
 const login = `authenticator_${randomUUID().slice(0, 8)}`;
 
-/** What the platform does beside the API, as the owner. */
+/** Runs SQL as the owner, for what the platform does outside the API. Returns the output. */
 export function owner(sql) {
   return execFileSync("psql", [process.env.DATABASE_URL, "-XAtqc", sql], { encoding: "utf8" }).trim();
 }
@@ -25,7 +25,7 @@ async function freePort() {
 }
 
 export async function start() {
-  // The platform's login: it is nobody by itself, and may become anybody of the API.
+  // The platform's login: it has no privileges itself, and may take each of the API's roles.
   const password = randomUUID();
   owner(`CREATE ROLE ${login} LOGIN NOINHERIT PASSWORD '${password}'; GRANT anon, authenticated, service_role TO ${login}`);
   const database = new URL(process.env.DATABASE_URL);
@@ -46,13 +46,13 @@ export async function start() {
       PGRST_DB_POOL: "4",
     },
   });
-  let said = "";
-  server.stderr.on("data", (text) => (said += text));
+  let log = "";
+  server.stderr.on("data", (text) => (log += text));
   const url = `http://127.0.0.1:${port}`;
   for (let tries = 0; ; tries += 1) {
     const answer = await fetch(`${url}/adventures`).catch(() => null);
     if (answer?.status === 200) break;
-    if (tries > 200) throw new Error(`PostgREST does not answer: ${said}`);
+    if (tries > 200) throw new Error(`PostgREST does not answer: ${log}`);
     await new Promise((passed) => setTimeout(passed, 50));
   }
   return {
@@ -88,16 +88,16 @@ function account(url) {
   return person(url, { role: "authenticated", sub: id });
 }
 
-/** The rows of an answer that was no refusal. */
-export async function rows(asking) {
-  const { data, error } = await asking;
+/** Returns the rows of a request, which must succeed. */
+export async function rows(request) {
+  const { data, error } = await request;
   if (error) throw new Error(JSON.stringify(error));
   return data;
 }
 
-/** The code of a refusal; `none` where rows were asked for or changed and there were none, `done` otherwise. */
-export async function told(asking) {
-  const { data, error } = await asking;
+/** Returns the error code of a request; `none` if it succeeded with no rows, `done` if it succeeded otherwise. */
+export async function outcome(request) {
+  const { data, error } = await request;
   if (error) return error.code;
   return Array.isArray(data) && data.length === 0 ? "none" : "done";
 }

@@ -1,14 +1,14 @@
-// A whole night through the API alone: what a client without our Rust can do.
+// A whole game night using only the API: what a client without our Rust code can do.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { hero, rows, start, told } from "./api.mjs";
+import { hero, rows, start, outcome } from "./api.mjs";
 
 let server;
 before(async () => (server = await start()));
 after(() => server.stop());
 
-test("a night through the API alone", async () => {
+test("a game night using only the API", async () => {
   const [seer, ada, ben] = [server.account(), server.account(), server.account()];
   const [{ email, ...mine }] = await rows(server.service().from("users").select().eq("id", ada.id));
   assert.ok(email && mine.display_name);
@@ -16,13 +16,13 @@ test("a night through the API alone", async () => {
 
   const [adventure] = await rows(seer.api.from("adventures").insert({ creator_id: seer.id, name: "The Drowned Ford" }).select());
   const publish = () => seer.api.from("adventures").update({ status: "published" }).eq("id", adventure.id).select("status");
-  assert.equal(await told(publish()), "23514", "only what is valid is published");
+  assert.equal(await outcome(publish()), "23514", "only a valid adventure can be published");
   await rows(server.service().from("adventures").update({ is_valid: true }).eq("id", adventure.id));
   assert.deepEqual(await rows(publish()), [{ status: "published" }]);
   await rows(seer.api.from("creatures").insert({ adventure_id: adventure.id, name: "Reed Horror" }));
 
-  const table = { seer_id: seer.id, adventure_id: adventure.id, is_public: true, max_players: 2 };
-  const [session] = await rows(seer.api.from("sessions").insert(table).select());
+  const fields = { seer_id: seer.id, adventure_id: adventure.id, is_public: true, max_players: 2 };
+  const [session] = await rows(seer.api.from("sessions").insert(fields).select());
   assert.match(session.code, /^[A-HJ-NP-Z2-9]{6}$/);
   const lobby = server.visitor().from("sessions").select("id, adventures(name), users!sessions_seer_id_fkey(display_name)");
   const open = await rows(lobby.eq("is_public", true).in("status", ["waiting", "starting_soon"])
@@ -38,7 +38,7 @@ test("a night through the API alone", async () => {
   const late = server.account();
   const [third] = await rows(late.api.from("characters").insert(hero(late.id)).select());
   const seat = { session_id: session.id, user_id: late.id, character_id: third.id };
-  assert.equal(await told(late.api.from("session_players").insert(seat)), "SP002", "two seats are two");
+  assert.equal(await outcome(late.api.from("session_players").insert(seat)), "SP002", "the session has two seats");
 
   await rows(seer.api.from("sessions").update({ status: "active", current_encounter_id: "ford" }).eq("id", session.id));
   const roll = { session_id: session.id, character_id: warrior.id, attribute: "might", difficulty: 18, roll_type: "attack" };
@@ -50,7 +50,7 @@ test("a night through the API alone", async () => {
   } while (failed.success);
   const save = { ...roll, roll_type: "heroic_save", original_roll_id: failed.id };
   await rows(ada.api.from("dice_rolls").insert(save).select());
-  assert.match(await told(ada.api.from("dice_rolls").insert(save)), /^(SP011|23505)$/, "one save an encounter, and one a roll");
+  assert.match(await outcome(ada.api.from("dice_rolls").insert(save)), /^(SP011|23505)$/, "one heroic save per encounter, and one per roll");
   await rows(ben.api.from("session_events").insert({ session_id: session.id, event_type: "client.cheer", payload: { to: "ada" } }));
 
   const [details] = await rows(ben.api.rpc("get_session_details", { p_session_id: session.id }));
@@ -62,10 +62,10 @@ test("a night through the API alone", async () => {
     assert.ok(seen.has(kind), kind);
   }
   const later = await rows(ben.api.from("session_events").select("seq").eq("session_id", session.id).gt("seq", events.at(-2).seq));
-  assert.equal(later.length, 1, "a reader resumes where it was");
+  assert.equal(later.length, 1, "a reader resumes after the event that it has seen");
 
   await rows(seer.api.from("sessions").update({ status: "completed" }).eq("id", session.id));
-  assert.equal(await told(seer.api.from("sessions").update({ status: "active" }).eq("id", session.id)), "SP003");
+  assert.equal(await outcome(seer.api.from("sessions").update({ status: "active" }).eq("id", session.id)), "SP003");
   const counted = await rows(server.visitor().from("users").select("id, games_played, games_run").in("id", [seer.id, ada.id]));
   assert.equal(counted.find((user) => user.id === seer.id).games_run, 1);
   assert.equal(counted.find((user) => user.id === ada.id).games_played, 1);

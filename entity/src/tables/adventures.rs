@@ -13,55 +13,55 @@ use serde::{Deserialize, Serialize};
     derive(schemars::JsonSchema),
     schemars(rename = "adventures")
 )))]
-/// An adventure that a Seer can run.
+/// An adventure that a Seer can run in sessions.
 pub struct Model {
-    /// Id.
+    /// Unique id of the adventure.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// Who made it.
+    /// The user who created the adventure and may edit it.
     pub creator_id: Uuid,
     /// Name, 3 to 100 characters.
     #[sea_orm(column_type = "Text")]
     pub name: String,
-    /// What it is about, at most 10,000 characters.
+    /// Summary for players, at most 10,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub description: Option<String>,
-    /// Address of a small picture, at most 2,000 characters.
+    /// URL of a small picture, at most 2,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub thumbnail_url: Option<String>,
-    /// Address of a large picture, at most 2,000 characters.
+    /// URL of a large picture, at most 2,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub artwork_url: Option<String>,
-    /// How hard it is.
+    /// Difficulty for players, as the creator rates it.
     pub difficulty: DifficultyLevel,
-    /// Expected length in minutes, 1 or more.
+    /// Expected length in minutes, at least 1.
     pub estimated_duration: i32,
-    /// Fewest players, 1 to 6.
+    /// Minimum number of players, 1 to 6.
     pub min_players: i32,
-    /// Most players, 1 to 6, not fewer than `min_players`.
+    /// Maximum number of players, 1 to 6, at least `min_players`.
     pub max_players: i32,
-    /// The story: nodes, connections and the start, at most 1 MiB.
+    /// The story as a JSON document: nodes, connections and the start; at most 1 MiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub content: Json,
-    /// Draft, published or archived; published only while valid.
+    /// Draft, published or archived; only an adventure with valid content can be published.
     pub status: AdventureStatus,
-    /// When it was last published; stamped by the server.
+    /// Time of the last publication, or NULL; set by a trigger.
     pub published_at: Option<DateTimeWithTimeZone>,
-    /// Whether the content was found valid since it was last changed; written by the server.
+    /// Whether validation passed for the current content; set by the service.
     pub is_valid: bool,
-    /// What was found wrong with the content; written by the server.
+    /// Errors that the last validation found, a JSON list; set by the service.
     #[sea_orm(column_type = "JsonBinary")]
     pub validation_errors: Json,
-    /// Completed sessions of it in which somebody besides the Seer was seated; counted by the server.
+    /// Number of completed sessions in which somebody besides the Seer had a seat; counted by a trigger.
     pub times_played: i32,
-    /// Average rating, 0 to 5; set by the server.
+    /// Average rating, 0 to 5, or NULL without ratings; set by the service.
     #[sea_orm(column_type = "Decimal(Some((3, 2)))", nullable)]
     pub average_rating: Option<Decimal>,
-    /// When it was made.
+    /// Time of creation; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// When the row was last changed.
+    /// Time of the last change to the row; set by the database.
     pub updated_at: DateTimeWithTimeZone,
-    /// Creatures of it, at most 200; counted by triggers.
+    /// Number of creatures in the adventure, at most 200; counted by triggers.
     pub creature_count: i32,
     #[sea_orm(has_many)]
     pub archived_sessions: HasMany<super::archived_sessions::Entity>,

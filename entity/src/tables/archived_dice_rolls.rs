@@ -16,51 +16,51 @@ use serde::{Deserialize, Serialize};
 )))]
 /// A roll of an archived session.
 pub struct Model {
-    /// Id.
+    /// Unique id of the roll.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The session.
+    /// The session in which the roll was made.
     pub session_id: Uuid,
-    /// The character that rolls, or NULL for a creature.
+    /// The character that rolled; NULL for a creature's roll.
     pub character_id: Option<Uuid>,
-    /// The creature that rolls; NULL for a character, and after the creature was deleted.
+    /// The creature that rolled; NULL for a character's roll, and after the creature was deleted.
     pub creature_id: Option<Uuid>,
-    /// Name of whoever rolls, at that time.
+    /// Name of the character or creature at the time of the roll; set by a trigger.
     #[sea_orm(column_type = "Text")]
     pub character_name: String,
-    /// The attribute that is checked.
+    /// The attribute that was checked.
     pub attribute: Attribute,
-    /// Dice, 1 to 10: the attribute and the bonus dice.
+    /// Number of dice, 1 to 10: the attribute plus the bonus dice; 1 for initiative. Set by a trigger.
     pub dice_count: i32,
-    /// What the modified total must reach, 3 to 18.
+    /// The number that `modified_total` must reach for a success, 3 to 18.
     pub difficulty: i32,
-    /// What the roll is for.
+    /// Purpose of the roll, such as an attack, initiative or a heroic save.
     pub roll_type: RollType,
-    /// At most ten of `{"type": "dice" | "flat", "value": integer, "source": text}`.
+    /// At most ten `{"type": "dice" | "flat", "value": integer, "source": text}`; dice -5 to 5, flat -10 to 10.
     #[sea_orm(column_type = "JsonBinary")]
     pub modifiers: Json,
-    /// The dice, each 1 to 6.
+    /// Face of each die, 1 to 6; drawn by the database.
     pub results: Vec<i32>,
-    /// Sum of the dice.
+    /// Sum of `results`.
     pub total: i32,
-    /// `total` and the flat modifiers.
+    /// `total` plus the flat modifiers.
     pub modified_total: i32,
-    /// Whether it succeeded; follows from `outcome`.
+    /// Whether the roll succeeded: `outcome` is a success or a critical success.
     pub success: bool,
-    /// All sixes, all ones, or by the difficulty.
+    /// Critical success if all dice are six, critical failure if all are one, else whether `difficulty` was reached.
     pub outcome: RollOutcome,
-    /// `modified_total` less `difficulty`.
+    /// `modified_total` minus `difficulty`.
     pub margin: i32,
-    /// What is tried, at most 500 characters.
+    /// What the roller attempts, at most 500 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub description: Option<String>,
-    /// Random number of 48 bits with which every client shows the same animation.
+    /// Random 48-bit number from which every client renders the same animation.
     pub animation_seed: Option<i64>,
-    /// The failed roll that this heroic save repeats.
+    /// The failed roll that this heroic save repeats; NULL for other rolls.
     pub original_roll_id: Option<Uuid>,
-    /// The user who rolled; NULL for the server.
+    /// The user who rolled; NULL if the service did.
     pub rolled_by: Option<Uuid>,
-    /// When it was rolled.
+    /// Time of the roll.
     pub created_at: DateTimeWithTimeZone,
     #[sea_orm(
         self_ref,

@@ -12,50 +12,50 @@ use serde::{Deserialize, Serialize};
     derive(schemars::JsonSchema),
     schemars(rename = "characters")
 )))]
-/// A character that a player plays.
+/// A player's character.
 pub struct Model {
-    /// Id.
+    /// Unique id of the character.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The player whom it belongs to.
+    /// The player who owns the character.
     #[sea_orm(unique_key = "unique_user_character_name")]
     pub user_id: Uuid,
     /// Name, 2 to 50 characters, unique within the account.
     #[sea_orm(column_type = "Text", unique_key = "unique_user_character_name")]
     pub name: String,
-    /// Class; fixed once made.
+    /// Class; chosen at creation, then changed only by the service.
     pub class: CharacterClass,
-    /// Strength: dice of a might check, 1 to 6.
+    /// Strength, 1 to 6: the dice of a might check. Chosen at creation, then changed only by the service.
     pub might: i32,
-    /// Agility: dice of a grace check, 1 to 6; breaks ties of initiative.
+    /// Agility, 1 to 6: the dice of a grace check; breaks initiative ties. Changed only by the service after creation.
     pub grace: i32,
-    /// Intellect: dice of a wit check, 1 to 6.
+    /// Intellect, 1 to 6: the number of dice of a wit check. Chosen at creation, then changed only by the service.
     pub wit: i32,
-    /// Spirit: dice of a heart check, 1 to 6.
+    /// Spirit, 1 to 6: the number of dice of a heart check. Chosen at creation, then changed only by the service.
     pub heart: i32,
-    /// Hit points now, 0 to `max_hit_points`; 0 is down.
+    /// Current hit points, 0 to `max_hit_points`; a character with 0 is down.
     pub hit_points: i32,
-    /// Most hit points, 1 to 10; set by the server.
+    /// Maximum hit points, 1 to 10; set by the service.
     pub max_hit_points: i32,
-    /// Experience points, 0 or more; set by the server.
+    /// Experience points, 0 or more; set by the service.
     pub experience: i32,
-    /// Level, 1 to 10; set by the server.
+    /// Level, 1 to 10; set by the service.
     pub level: i32,
-    /// What it carries: a list of items, at most 64 KiB.
+    /// Items that the character carries, a JSON list of at most 64 KiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub equipment: Json,
-    /// What only this character can do, at most 16 KiB.
+    /// The character's special ability, a JSON document of at most 16 KiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub special_ability: Json,
-    /// When a session with this character was last completed.
+    /// Time at which a session with this character was last completed, or NULL; set by a trigger.
     pub last_played_at: Option<DateTimeWithTimeZone>,
-    /// When it retired; a retired character takes no seat and does not count among the ten.
+    /// Time of retirement, or NULL. A retired character takes no seat and does not count towards the limit of ten.
     pub retired_at: Option<DateTimeWithTimeZone>,
-    /// When it was made.
+    /// Time of creation; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// When the row was last changed.
+    /// Time of the last change to the row; set by the database.
     pub updated_at: DateTimeWithTimeZone,
-    /// Active seats in live sessions; counted by triggers. It cannot retire while there is one.
+    /// Number of active seats in live sessions; counted by triggers. The character cannot retire unless it is 0.
     pub live_seats: i32,
     #[sea_orm(has_many)]
     pub archived_dice_rolls: HasMany<super::archived_dice_rolls::Entity>,

@@ -11,32 +11,32 @@ use serde::{Deserialize, Serialize};
     derive(schemars::JsonSchema),
     schemars(rename = "creatures")
 )))]
-/// A creature of an adventure, played by the Seer.
+/// A creature of an adventure; the Seer plays it.
 pub struct Model {
-    /// Id.
+    /// Unique id of the creature.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The adventure it belongs to.
+    /// The adventure that the creature belongs to.
     pub adventure_id: Uuid,
     /// Name, 1 to 100 characters.
     #[sea_orm(column_type = "Text")]
     pub name: String,
-    /// What it looks like, at most 5,000 characters.
+    /// Description, at most 5,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub description: Option<String>,
-    /// `might`, `grace`, `wit` and `heart`, integers from 1 to 10, and whatever else; at most 16 KiB.
+    /// JSON object with integers `might`, `grace`, `wit`, `heart`, each 1 to 10; other keys allowed; at most 16 KiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub stats: Json,
-    /// What it can do: a list, at most 64 KiB.
+    /// Abilities, a JSON list of at most 64 KiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub abilities: Json,
     /// Hit points, 0 to 1000.
     pub hit_points: i32,
     /// Armor, 0 to 100.
     pub armor: i32,
-    /// When it was made.
+    /// Time of creation; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// When the row was last changed.
+    /// Time of the last change to the row; set by the database.
     pub updated_at: DateTimeWithTimeZone,
     #[sea_orm(
         belongs_to,

@@ -11,26 +11,26 @@ use serde::{Deserialize, Serialize};
     derive(schemars::JsonSchema),
     schemars(rename = "session_events")
 )))]
-/// What the participants of a session are told; kept for 24 hours.
+/// Something that happened in a session, for its participants; deleted after 24 hours.
 pub struct Model {
-    /// Id.
+    /// Unique id of the event.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The session.
+    /// The session in which it happened.
     #[sea_orm(unique_key = "idx_session_events_seq")]
     pub session_id: Uuid,
-    /// Kind of event, 1 to 64 characters; `client.` begins those of participants.
+    /// Kind of event, 1 to 64 characters; kinds that participants send begin with `client.`.
     #[sea_orm(column_type = "Text")]
     pub event_type: String,
-    /// What happened; needs no further query. At most 16 KiB for a participant's own.
+    /// JSON data of the event, complete without a further query; at most 16 KiB for a `client.` event.
     #[sea_orm(column_type = "JsonBinary")]
     pub payload: Json,
-    /// When it happened.
+    /// Time of the event; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// Number, ascending within a session; a reader resumes after the last it has seen.
+    /// Number, ascending within a session, with gaps; a reader resumes after the last it has seen. Set by a trigger.
     #[sea_orm(unique_key = "idx_session_events_seq")]
     pub seq: i64,
-    /// The user who caused it; NULL for the server.
+    /// The user who caused the event, from the token; NULL if the service did. Set by a trigger.
     pub sender_id: Option<Uuid>,
     #[sea_orm(
         belongs_to,

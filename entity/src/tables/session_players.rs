@@ -13,27 +13,27 @@ use serde::{Deserialize, Serialize};
 )))]
 /// A seat: one player in one session.
 pub struct Model {
-    /// The session.
+    /// The session that the seat belongs to.
     #[sea_orm(primary_key, auto_increment = false)]
     pub session_id: Uuid,
-    /// The player.
+    /// The player in the seat.
     #[sea_orm(primary_key, auto_increment = false)]
     pub user_id: Uuid,
-    /// The character that is played, one of the player's own.
+    /// The character that the player plays; owned by the player when the seat is taken.
     pub character_id: Uuid,
-    /// Whether the seat is held now; false after leaving.
+    /// Whether the player holds the seat now; false after leaving or removal.
     pub is_active: bool,
-    /// Heroic saves in the encounter of `heroic_saves_encounter`, at most 1.
+    /// Number of heroic saves used in the encounter `heroic_saves_encounter`, 0 or 1; counted by a trigger.
     pub heroic_saves_used: i32,
-    /// When the seat was first taken.
+    /// Time at which the seat was first taken; set by the database.
     pub joined_at: DateTimeWithTimeZone,
-    /// When it was last given up; NULL while it is held.
+    /// Time at which the player last left or was removed; NULL while the seat is active. Set by a trigger.
     pub left_at: Option<DateTimeWithTimeZone>,
-    /// The encounter that `heroic_saves_used` counts for, by its number in `sessions.encounters_begun`.
+    /// The encounter of `heroic_saves_used`, as a value of `sessions.encounters_begun`; set by a trigger.
     pub heroic_saves_encounter: i32,
-    /// When the Seer removed the player; NULL once the Seer lets them back in.
+    /// Time at which the Seer removed the player; NULL if not removed, or let back in since.
     pub removed_at: Option<DateTimeWithTimeZone>,
-    /// Replica identity, which subscribers receive when the row is deleted; says nothing of the player.
+    /// Random replica identity, sent to realtime subscribers when the row is deleted; does not identify the player.
     #[sea_orm(unique)]
     pub replica_id: Uuid,
     #[sea_orm(

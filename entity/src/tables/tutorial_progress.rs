@@ -12,25 +12,25 @@ use serde::{Deserialize, Serialize};
     derive(schemars::JsonSchema),
     schemars(rename = "tutorial_progress")
 )))]
-/// How far a user is in the tutorial.
+/// A user's progress in the tutorial.
 pub struct Model {
-    /// The user.
+    /// The user who takes the tutorial.
     #[sea_orm(primary_key, auto_increment = false)]
     pub user_id: Uuid,
-    /// Player or Seer; NULL before the choice.
+    /// The path, player or Seer; NULL until the user has chosen one.
     pub path: Option<TutorialPath>,
-    /// The step the user is at.
+    /// The step that the user has reached.
     #[sea_orm(column_type = "Text")]
     pub current_step: String,
-    /// Steps completed, in the order of the path.
+    /// Completed steps, in the order of the path.
     pub completed_steps: Vec<String>,
-    /// When the tutorial was begun.
+    /// Time at which the user started the tutorial; set by the database.
     pub started_at: DateTimeWithTimeZone,
-    /// When the last step was completed.
+    /// Time at which the last step was completed, or NULL.
     pub completed_at: Option<DateTimeWithTimeZone>,
-    /// Whether the user chose to skip it.
+    /// Whether the user skipped the tutorial.
     pub skipped: bool,
-    /// When the row was last changed.
+    /// Time of the last change to the row; set by the database.
     pub updated_at: DateTimeWithTimeZone,
     #[sea_orm(
         belongs_to,

@@ -13,45 +13,45 @@ use serde::{Deserialize, Serialize};
 )))]
 /// The public profile of an account.
 pub struct Model {
-    /// The account's id in `auth.users`; kept when the account is deleted.
+    /// The account's id in `auth.users`; stays the same after the account is deleted.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// Address of the account; `<id>@no-email.invalid` without one, `<id>@deleted.invalid` when closed. Not granted to users.
+    /// Email address, hidden from users; `<id>@no-email.invalid` if none, `<id>@deleted.invalid` once closed.
     #[sea_orm(column_type = "Text", unique)]
     pub email: String,
-    /// Name that others see, 1 to 100 characters; `Former player` when closed.
+    /// Name shown to others, 1 to 100 characters; `Former player` once the account is closed.
     #[sea_orm(column_type = "Text")]
     pub display_name: String,
-    /// Address of a picture, at most 2,000 characters.
+    /// URL of a picture, at most 2,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub avatar_url: Option<String>,
-    /// What the user says of themselves, at most 2,000 characters.
+    /// The user's description of themselves, at most 2,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub bio: Option<String>,
-    /// Whether the service vouches for the account; written by the server.
+    /// Whether the service vouches for the account; set by the service.
     pub is_verified: bool,
-    /// Completed sessions with a seat; counted by the server.
+    /// Number of completed sessions in which the user had a seat; counted by a trigger.
     pub games_played: i32,
-    /// Completed sessions as Seer; counted by the server.
+    /// Number of completed sessions that the user ran as Seer; counted by a trigger.
     pub games_run: i32,
-    /// When the profile was made.
+    /// Time at which the profile was created; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// When the row was last changed.
+    /// Time of the last change to the row; set by the database.
     pub updated_at: DateTimeWithTimeZone,
-    /// The account while it exists, equal to `id`; NULL after it was deleted.
+    /// Equal to `id` while the account exists; NULL after it was deleted.
     #[sea_orm(unique)]
     pub account_id: Option<Uuid>,
-    /// When the account was closed; a closed account writes nothing.
+    /// Time at which the account was closed, or NULL; a closed account cannot write anything.
     pub closed_at: Option<DateTimeWithTimeZone>,
-    /// Characters that are not retired, at most 10; counted by triggers.
+    /// Number of characters that are not retired, at most 10; counted by triggers.
     pub living_characters: i32,
-    /// Retired characters, at most 100; counted by triggers.
+    /// Number of retired characters, at most 100; counted by triggers.
     pub retired_characters: i32,
-    /// Active seats in live sessions, at most 20; counted by triggers.
+    /// Number of active seats in live sessions, at most 20; counted by triggers.
     pub live_seats: i32,
-    /// Live sessions as Seer, at most 20; counted by triggers.
+    /// Number of live sessions that the user runs as Seer, at most 20; counted by triggers.
     pub live_sessions: i32,
-    /// Adventures, at most 200; counted by triggers.
+    /// Number of adventures that the user created, at most 200; counted by triggers.
     pub adventure_count: i32,
     #[sea_orm(has_many)]
     pub adventures: HasMany<super::adventures::Entity>,

@@ -1,4 +1,5 @@
--- The specification's jobs, where pg_cron is installed in this database. VACUUM shares a job with nothing.
+-- Schedules the specification's jobs if pg_cron is installed in this database. VACUUM must be the only statement of its
+-- job.
 DO $$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron') THEN

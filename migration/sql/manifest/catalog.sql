@@ -1,8 +1,8 @@
--- Every object and attribute that the schema is made of: a row for each, with the catalog's own key. The text is the same on every
--- server version: where versions print differently, it is made uniform here. The caller sets `search_path` to pg_catalog, so that
--- every other name is qualified.
+-- Lists every object and attribute of the schema: one row each, with its key in the catalog. The text is the same on
+-- every server version; where versions print differently, it is normalized here. The caller sets `search_path` to
+-- pg_catalog, so that all other names are qualified.
 WITH
-  -- Schema `auth` only where it is our stand-in for the platform's: the caller knows.
+  -- Schema `auth` is included only if it is our stand-in for the platform's, which the caller fills in.
   space AS (
     SELECT oid, nspname
     FROM pg_namespace
@@ -16,7 +16,7 @@ WITH
     UNION ALL
     SELECT 0, 'PUBLIC'
   ),
-  -- One owner for all, because some functions run as their owner: the one that most of our functions have.
+  -- All objects should have one owner, because some functions run as their owner: the owner of most of our functions.
   owner AS (
     SELECT coalesce(
       (SELECT mode() WITHIN GROUP (ORDER BY proowner) FROM pg_proc WHERE pronamespace = to_regnamespace('private')),
@@ -72,7 +72,7 @@ WITH
     CROSS JOIN LATERAL aclexplode(nspacl) AS privilege
     WHERE space.nspname <> 'public'
     UNION ALL
-    -- Who may use `public` gets that from PUBLIC on one platform and directly on another.
+    -- The API's roles get privileges on `public` from PUBLIC on one platform and directly on another.
     SELECT 'schema public', 'pg_namespace'::regclass, space.oid, grantee.oid, privilege, false, NULL
     FROM space
     CROSS JOIN grantee
@@ -122,7 +122,7 @@ WITH
     SELECT
       'schema ' || space.nspname,
       'present' || CASE
-        -- One that an operator had before is the operator's.
+        -- A schema that existed before belongs to the operator.
         WHEN nspowner <> owner.oid AND obj_description(space.oid, 'pg_namespace') LIKE 'made by sparc%' THEN ', owned by another role'
         ELSE ''
       END,
@@ -132,13 +132,13 @@ WITH
     CROSS JOIN owner
     WHERE space.nspname <> 'public'
     UNION ALL
-    -- The mark by which `down` knows that the schema is ours; also on one that was renamed.
+    -- The comment by which `down` recognizes that the schema is ours, even if it was renamed.
     SELECT 'comment on schema ' || quote_ident(nspname), obj_description(oid, 'pg_namespace'), NULL, oid, 0
     FROM pg_namespace
     WHERE (oid IN (SELECT oid FROM space) AND nspname <> 'public')
       OR obj_description(oid, 'pg_namespace') LIKE 'made by sparc: rules%'
     UNION ALL
-    -- Row security protects nothing from a role that bypasses it, owns the tables, or is a member of one that does.
+    -- Row security does not bind a role that bypasses it, owns the tables, or is a member of a role that does.
     SELECT
       'role ' || api.rolname,
       CASE
@@ -212,7 +212,7 @@ WITH
     JOIN pg_class AS toast ON toast.oid = base.reltoastrelid
     CROSS JOIN LATERAL pg_options_to_table(toast.reloptions)
     UNION ALL
-    -- What an operator may tune for the planner.
+    -- Planner statistics that an operator may tune.
     SELECT
       format('statistics of column %I of %s', attname, name),
       concat_ws(', ', CASE WHEN coalesce(attstattarget, -1) <> -1 THEN 'target ' || attstattarget END, array_to_string(attoptions, ', ')),
@@ -286,7 +286,7 @@ WITH
     CROSS JOIN owner
 
     UNION ALL
-    -- NOT NULL is told with its column: before version 18 it is no constraint.
+    -- NOT NULL is part of the column's line: before version 18 it is not a constraint.
     SELECT
       format('constraint %I on %s', conname, name),
       pg_get_constraintdef(con.oid) || CASE
@@ -331,7 +331,7 @@ WITH
     CROSS JOIN owner
 
     UNION ALL
-    -- Versions differ in whether they name the table of a column.
+    -- Versions differ in whether a view's columns are qualified with their table.
     SELECT
       'view ' || name,
       concat_ws(

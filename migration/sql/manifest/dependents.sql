@@ -1,5 +1,5 @@
--- What would go with the objects that are dropped, as the server's own cascade finds it. A part of a whole (the rule of a view,
--- the default of a column, the trigger of a foreign key) stands for that whole.
+-- Lists the objects that dropping the given ones would cascade to, as the server determines it. A part of a whole (the
+-- rule of a view, the default of a column, the trigger of a foreign key) is listed as that whole.
 WITH RECURSIVE
   dropped (classid, objid) AS (VALUES /* dropped */),
   ours (classid, objid) AS (VALUES /* ours */),
@@ -44,13 +44,13 @@ LEFT JOIN ours ON ours.classid::oid = reached.classid AND ours.objid = reached.o
 WHERE NOT EXISTS (
     SELECT FROM whole WHERE whole.classid = reached.classid AND whole.objid = reached.objid
   )
-  -- The server's own storage of long values.
+  -- The server's own storage of long values (TOAST).
   AND NOT EXISTS (
     SELECT
     FROM pg_class
     WHERE reached.classid = 'pg_class'::regclass AND oid = reached.objid AND relnamespace = 'pg_toast'::regnamespace
   )
-  -- Membership of the platform's publication goes with a table without a word.
+  -- A table leaves the platform's publication without a notice when it is dropped.
   AND NOT (
     reached.classid = 'pg_publication_rel'::regclass
     AND EXISTS (

@@ -1,4 +1,5 @@
--- Stand-in for Supabase's `auth`, made only where there is none: who is asking, as the platform's functions tell it.
+-- Stand-in for Supabase's `auth`, created only where it does not exist: functions that return the caller's claims, as
+-- the platform's do.
 
 CREATE OR REPLACE FUNCTION auth.jwt()
 RETURNS jsonb
@@ -46,5 +47,5 @@ REVOKE ALL ON auth.users FROM PUBLIC, anon, authenticated, service_role;
 GRANT USAGE ON SCHEMA auth TO anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION auth.jwt(), auth.uid(), auth.role() TO anon, authenticated, service_role;
 
--- Sign-up on plain PostgreSQL goes through the service; on Supabase the platform alone writes accounts.
+-- On plain PostgreSQL sign-up goes through the service; on Supabase only the platform writes accounts.
 GRANT SELECT, INSERT, UPDATE, DELETE ON auth.users TO service_role;

@@ -1,23 +1,23 @@
--- Roles stay: they belong to the cluster, and other databases may use them.
+-- Roles are kept: they belong to the cluster, and other databases may use them.
 DROP TABLE IF EXISTS private.sparc_record;
 
 DO $$
 DECLARE
-  made record;
+  created record;
 BEGIN
   IF obj_description(to_regnamespace('auth'), 'pg_namespace') LIKE 'made by sparc%' THEN
     DROP FUNCTION IF EXISTS auth.jwt(), auth.uid(), auth.role();
     DROP TABLE IF EXISTS auth.users;
     DROP SCHEMA auth;
   END IF;
-  FOR made IN
+  FOR created IN
     SELECT extname
     FROM pg_catalog.pg_extension
     WHERE obj_description(oid, 'pg_extension') = 'made by sparc'
   LOOP
-    EXECUTE format('DROP EXTENSION %I', made.extname);
+    EXECUTE format('DROP EXTENSION %I', created.extname);
   END LOOP;
-  -- A schema in which somebody has put something of their own stays with it.
+  -- A schema that contains somebody else's objects is kept.
   IF obj_description(to_regnamespace('extensions'), 'pg_namespace') LIKE 'made by sparc%' THEN
     BEGIN
       DROP SCHEMA extensions;

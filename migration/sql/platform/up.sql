@@ -1,8 +1,8 @@
--- The platform that the schema stands on: Supabase's roles, its schemas `auth` and `extensions`, and a schema of ours
--- that the API does not serve. What exists already is left as it is; what is made here is marked by a comment, and
--- only what bears the mark is taken away again.
+-- The platform that the schema requires: Supabase's roles, its schemas `auth` and `extensions`, and schema `private`,
+-- which the API does not expose. Existing objects stay unchanged; created ones are marked by a comment, and only marked
+-- ones are removed by `down`.
 
--- Roles belong to the cluster, so two databases may be migrated at once: whoever comes second finds them there.
+-- Roles belong to the cluster, so two databases may create them at the same time; the second one finds them.
 DO $$
 DECLARE
   wanted record;
@@ -19,7 +19,7 @@ BEGIN
           NULL;
       END;
     END IF;
-    -- An owner that is not a superuser wears these roles only as their member.
+    -- An owner that is not a superuser can take these roles only as a member.
     IF NOT pg_has_role(current_user, wanted.name, 'MEMBER') THEN
       EXECUTE format('GRANT %I TO CURRENT_USER', wanted.name);
     END IF;
@@ -38,8 +38,8 @@ $$;
 
 GRANT USAGE ON SCHEMA private TO anon, authenticated, service_role;
 
--- Two extensions that the specification names. Nothing here depends on them, so a server that does not offer them,
--- or a role that may not create them, is no reason to stop.
+-- Two extensions that the specification names. Nothing depends on them, so it is not an error if the server does not
+-- offer them or this role may not create them.
 DO $$
 DECLARE
   wanted text;
@@ -59,7 +59,7 @@ BEGIN
         EXECUTE format('COMMENT ON EXTENSION %I IS %L', wanted, 'made by sparc');
       EXCEPTION
         WHEN insufficient_privilege THEN
-          RAISE NOTICE 'extension % is not created: this role may not', wanted;
+          RAISE NOTICE 'extension % was not created, because this role lacks the privilege', wanted;
       END;
     END IF;
   END LOOP;

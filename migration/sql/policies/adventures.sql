@@ -1,5 +1,5 @@
--- Published adventures are everyone's to read, drafts their creator's. The verdict on the content and the statistics
--- belong to the server.
+-- Everyone can read published adventures; drafts are visible to their creators. Only the service sets the validation
+-- result and the statistics.
 
 CREATE OR REPLACE FUNCTION private.can_see_adventure(wanted uuid)
 RETURNS boolean
@@ -35,7 +35,8 @@ BEGIN
 END
 $$;
 
--- The same for whoever adds to the adventure; who may read it is told whose it is.
+-- Whether the caller may add a creature to the adventure. A caller who can see the adventure but does not own it gets
+-- an error that says so.
 CREATE OR REPLACE FUNCTION private.may_add_creature(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -48,13 +49,13 @@ BEGIN
     RETURN true;
   END IF;
   IF private.can_see_adventure(wanted) THEN
-    PERFORM private.refuse('The adventure belongs to somebody else', 'creatures', 'own_adventure');
+    PERFORM private.refuse('Only the creator of an adventure may add creatures to it', 'creatures', 'own_adventure');
   END IF;
   RETURN false;
 END
 $$;
 
--- What the catalogue shows of an adventure, its content left out; as the caller.
+-- The columns of a published adventure that the catalogue lists, without the content. It runs as the caller.
 CREATE OR REPLACE VIEW private.published_adventures
 WITH (security_invoker = true)
 AS
@@ -77,9 +78,9 @@ SELECT
 FROM public.adventures
 WHERE status = 'published';
 
--- The catalogue's lists, from the row that a page ended with: those that are equal to it in what the list is ordered by, however
--- many, are a walk of their own that begins behind it. The planner has no statistics for `status` under row security and would
--- sort a list for a long walk: sorting is off.
+-- The lists of the catalogue, starting after the last row of the previous page. Rows equal to it in the sort key,
+-- however many, are a scan of their own that starts behind it. Under row security the planner has no statistics for
+-- `status` and would sort the list if many rows are wanted, so sorting is disabled.
 CREATE OR REPLACE FUNCTION private.newest_adventures(place timestamptz, last_id uuid, wanted integer)
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
@@ -150,8 +151,9 @@ BEGIN
 END
 $$;
 
--- Comparing `numeric` is not leakproof: a condition of the caller's waits for row security, and the list would be walked from its
--- top. So what follows a place is found as the owner, published ids alone, which are everybody's to read.
+-- Returns ids of published adventures, best rated first, after a position. Comparing `numeric` is not leakproof, so a
+-- caller's condition would be applied after row security, and the scan would start at the top of the list. Therefore
+-- this runs as the owner, and returns only published ids, which everybody may read.
 CREATE OR REPLACE FUNCTION private.best_rated_after(rating numeric, last_id uuid, wanted integer)
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -196,7 +198,7 @@ BEGIN
 END
 $$;
 
--- Those without a rating come last.
+-- Adventures without a rating come last.
 CREATE OR REPLACE FUNCTION private.best_rated_adventures(place numeric, last_id uuid, wanted integer)
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
@@ -222,7 +224,8 @@ BEGIN
     ORDER BY average_rating DESC NULLS LAST, id
     LIMIT wanted;
   ELSE
-    -- Not within the query: its planner would call the function for itself, to see how many there are.
+    -- Called outside the query, because the planner would otherwise call the function itself to estimate the number of
+    -- rows.
     following := private.best_rated_after(place, last_id, wanted);
     RETURN QUERY
     SELECT adventure.*

@@ -1,4 +1,4 @@
--- The archive is read by those who could read what it keeps, and written by the archiving alone.
+-- A participant of a session, and everyone for a public one, can read it in the archive. Only archiving writes it.
 
 CREATE OR REPLACE FUNCTION private.is_public_archived_session(wanted uuid)
 RETURNS boolean

@@ -1,7 +1,7 @@
--- Who may follow a session's broadcasts: its participants. They track presence on the topic, too; broadcasts are written by the
--- trigger alone, otherwise a client could forge a roll.
+-- Participants may read their session's broadcasts and track presence on its topic. Only the trigger writes broadcasts,
+-- because a client could otherwise forge a roll.
 
--- The session of a topic `session:<id>`, if the caller takes part in it; any other text is no session, and no error.
+-- Whether the caller participates in the session of a topic `session:<id>`. Any other topic is false and not an error.
 CREATE OR REPLACE FUNCTION private.can_follow(topic text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -35,6 +35,6 @@ BEGIN
   WITH CHECK (extension = 'presence' AND private.can_follow((SELECT realtime.topic())));
 EXCEPTION
   WHEN insufficient_privilege THEN
-    RAISE WARNING 'no policies on realtime.messages: this role may not make them';
+    RAISE WARNING 'policies on realtime.messages were not created, because this role lacks the privilege';
 END
 $$;

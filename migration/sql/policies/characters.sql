@@ -1,8 +1,8 @@
--- A character is its owner's. What the game decides (class, attributes, level, experience, maximum) belongs to the
--- server once the character stands.
+-- A character belongs to its owner. After its creation only the service sets what the game decides: class, attributes,
+-- level, experience and maximum hit points.
 
--- Wounds and heals, from nothing to the maximum: by the owner, or by the Seer at whose table the character sits while
--- it plays. The sheet is its owner's, so the Seer is told no more than the hit points.
+-- Damages or heals a character, between 0 and its maximum. Callers are the owner, the service, and the Seer of a live
+-- session in which the character is seated. The sheet is private, so the Seer gets only the hit points.
 CREATE OR REPLACE FUNCTION private.change_hit_points(hero_id uuid, change integer)
 RETURNS TABLE (character_id uuid, hit_points integer, max_hit_points integer)
 LANGUAGE plpgsql
@@ -63,7 +63,7 @@ USING (user_id = (SELECT auth.uid()));
 GRANT SELECT, DELETE ON public.characters TO authenticated;
 GRANT INSERT (id, user_id, name, class, might, grace, wit, heart, equipment, special_ability)
 ON public.characters TO authenticated;
--- Retiring is the owner's too; the moment that it stamps is the server's.
+-- The owner may set `retired_at`; a trigger replaces the value with the current time.
 GRANT UPDATE (name, equipment, special_ability, hit_points, retired_at) ON public.characters TO authenticated;
 GRANT SELECT, DELETE ON public.characters TO service_role;
 GRANT INSERT (

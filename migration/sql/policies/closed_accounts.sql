@@ -1,9 +1,9 @@
--- A closed account can write nothing, in any table or state. A token outlives its account by an hour.
+-- A closed account can write nothing, in any table or state, although its token outlives it by up to an hour.
 --
--- A subquery is evaluated once a statement; the helper raises the error and takes the lock that makes a write wait for a
--- closing that is under way. An UPDATE is checked when its rows are found, not again when they are written. It is checked for the rows
--- that the caller might write, were the account open: for those of others a closed account gets what it gets for rows that do
--- not exist.
+-- The subquery is evaluated once per statement. The helper raises the error, and takes the lock that makes a write wait
+-- for a concurrent closing. An UPDATE is checked when its rows are found, not again when they are written. It is
+-- checked only for rows that the caller could write if the account were open: for the rows of others, a closed account
+-- gets the same answer as for rows that do not exist.
 DO $$
 DECLARE
   written record;

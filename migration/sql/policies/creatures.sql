@@ -1,4 +1,4 @@
--- Creatures are read with their adventure and written by its creator.
+-- Creatures are visible with their adventure and written by its creator.
 
 CREATE POLICY "Creatures visible with their adventure"
 ON public.creatures FOR SELECT

@@ -1,8 +1,10 @@
--- A table sees its rolls. A player rolls for the own seated character, the Seer for any character seated there, the
--- own, and the creatures; nobody names a result, and nothing is ever rolled back.
+-- Participants see the rolls of their session. A player rolls for their own seated character; the Seer for any seated
+-- character, for their own characters, and for the adventure's creatures. Nobody supplies a result, and no roll is
+-- changed or deleted.
 
--- Whether the caller may roll, or the error that says why not. Whoever has no part in the session is told the same of it as
--- of none; a character is spoken of to those who may know of it.
+-- Whether the caller may roll; for a participant who may not, raises an error with the reason. To a caller who is not a
+-- participant, the session does not exist. A reason that concerns a character is given only to callers who may know of
+-- it.
 CREATE OR REPLACE FUNCTION private.may_roll(wanted uuid, hero uuid, creature uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -15,7 +17,7 @@ DECLARE
   played record;
   own record;
 BEGIN
-  -- The player's own seat, by its key.
+  -- The player's own seat, found by primary key.
   SELECT
     session.seer_id = me AS is_seers,
     session.status = 'active' AS is_active,
@@ -30,17 +32,17 @@ BEGIN
     RETURN false;
   END IF;
   IF NOT played.is_active THEN
-    PERFORM private.refuse('The session is not active', 'dice_rolls', 'session_active');
+    PERFORM private.refuse('Dice can be rolled only while the session is active', 'dice_rolls', 'session_active');
   END IF;
   IF played.is_seated THEN
     RETURN true;
   END IF;
   IF NOT (played.is_seers OR played.has_seat) THEN
-    PERFORM private.refuse('Only those with a seat in the session may do that', 'dice_rolls', 'seated');
+    PERFORM private.refuse('Only the Seer and players with an active seat may roll in the session', 'dice_rolls', 'seated');
   END IF;
   IF creature IS NOT NULL THEN
     IF NOT played.is_seers THEN
-      PERFORM private.refuse('Only the Seer of the session may do that', 'dice_rolls', 'run_by_seer');
+      PERFORM private.refuse('Only the Seer of the session may roll for a creature', 'dice_rolls', 'run_by_seer');
     END IF;
     RETURN true;
   END IF;
@@ -63,17 +65,17 @@ BEGIN
     PERFORM private.refuse('The character belongs to somebody else', 'dice_rolls', 'own_character');
   END IF;
   IF own.is_retired THEN
-    PERFORM private.refuse('The character is retired', 'dice_rolls', 'living_character');
+    PERFORM private.refuse('A retired character cannot roll', 'dice_rolls', 'living_character');
   END IF;
   IF NOT played.is_seers THEN
-    PERFORM private.refuse('Only those with a seat in the session may do that', 'dice_rolls', 'seated');
+    PERFORM private.refuse('A player may roll only for the character in their seat', 'dice_rolls', 'seated');
   END IF;
   RETURN true;
 END
 $$;
 
--- Rolls of initiative in their order: the highest first, ties by grace. Grace stands on sheets that a table does not
--- see; the order is all that it tells.
+-- Returns rolls of initiative in order: highest first, ties by grace. Grace is on sheets that other participants cannot
+-- see; only the order is revealed.
 CREATE OR REPLACE FUNCTION private.initiative_order(rolls uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -97,9 +99,9 @@ BEGIN
 END
 $$;
 
--- Rolls of a character, the latest first, from a place in that list if one is given. The planner takes rolls at own tables for
--- rare among a character's, and would read and sort all of both; here the character's are walked until there are enough.
--- Row security decides as for the table.
+-- Returns rolls of a character, latest first, after a position if one is given. The planner believes that few of a
+-- character's rolls are in the caller's sessions, and would read and sort all of both; with sorting disabled it scans
+-- the character's rolls until there are enough. Row security applies as for the table.
 CREATE OR REPLACE FUNCTION private.rolls_of_character(
   hero uuid,
   kind public.roll_type,

@@ -1,5 +1,5 @@
--- Who may call what. A policy is evaluated as the role that asks, so the helpers it names are that role's to call;
--- everything else that runs as its owner is called by triggers or by the service.
+-- Who may call which function. A policy is evaluated as the role of the caller, so that role needs EXECUTE on the
+-- helpers that the policy names. All other functions that run as their owner are called by triggers or by the service.
 
 GRANT EXECUTE ON FUNCTION
   private.my_session_ids(),

@@ -1,12 +1,13 @@
--- One statement of the API inserts at most a hundred rows into a table, refused at the hundred and first: see `rules/limits.sql`.
+-- One statement of the API inserts at most a hundred rows into a table, and is refused at row 101: see
+-- `triggers/limits.sql`.
 --
--- The server counts what a transaction inserts into each table (`pg_stat_xact_user_tables`), and nobody can set that back. How many
--- there were before the first row of this statement is a subquery, evaluated once.
+-- The server counts the rows that a transaction inserts into each table (`pg_stat_xact_user_tables`), and nobody can
+-- reset that count. The count before the first row of this statement is a subquery, which is evaluated once.
 DO $$
 DECLARE
   relation text;
 BEGIN
-  -- Not of `tutorial_progress`, where everybody has one row.
+  -- Not for `tutorial_progress`, where each user has one row.
   FOREACH relation IN ARRAY ARRAY['characters', 'adventures', 'creatures', 'sessions', 'session_players', 'dice_rolls']
   LOOP
     EXECUTE format(
@@ -26,9 +27,10 @@ BEGIN
 END
 $$;
 
--- Events that `ON CONFLICT DO NOTHING` skips are not inserted, and hold their session all the same. Each, written or not, draws two
--- numbers (as the column's default, and in its turn), and drawing one reads the sequence. It is found by its name, so that the column
--- does not depend on the policy.
+-- Events that `ON CONFLICT DO NOTHING` skips are not inserted, but lock their session all the same. So events are
+-- counted by numbers drawn: each event, written or not, draws two (the column's default, and the one in session order),
+-- and drawing one reads the sequence. The sequence is looked up by name, so that the column does not depend on the
+-- policy.
 CREATE POLICY "One statement inserts at most 100 rows"
 ON public.session_events AS RESTRICTIVE FOR INSERT
 TO authenticated

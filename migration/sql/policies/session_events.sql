@@ -1,4 +1,4 @@
--- Participants read a session's events; those at the table send their own kinds and no others.
+-- Participants read a session's events. The Seer and players with an active seat send events, only of `client.` kinds.
 
 CREATE POLICY "Events visible to session participants"
 ON public.session_events FOR SELECT

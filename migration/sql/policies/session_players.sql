@@ -1,5 +1,5 @@
--- Any signed-in user who can see a session can see its seats. A player takes a seat in a public session that waits, leaves
--- it and rejoins; the Seer removes players and lets them back in. Nobody seats another.
+-- Any signed-in user who can see a session can see its seats. A player takes a seat in a public session that has not
+-- started, leaves it and rejoins; the Seer removes players and lets them back in. Nobody seats another user.
 
 CREATE OR REPLACE FUNCTION private.is_public_session(wanted uuid)
 RETURNS boolean
@@ -18,8 +18,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller may take that seat, or the error that says why not. Whoever does not see the session is told the same of
--- it as of none.
+-- Whether the caller may take that seat; raises an error with the reason if not. To a caller who cannot see the
+-- session, it does not exist.
 CREATE OR REPLACE FUNCTION private.may_take_seat(wanted uuid, player uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -50,18 +50,18 @@ BEGIN
     PERFORM private.refuse('Only the player may take the seat and choose the character', 'session_players', 'own_choice');
   END IF;
   IF target.status IN ('completed', 'cancelled') THEN
-    PERFORM private.refuse('The session is over', 'session_players', 'session_live');
+    PERFORM private.refuse('The session has ended; its seats can no longer change', 'session_players', 'session_live');
   END IF;
   IF target.status NOT IN ('waiting', 'starting_soon') THEN
-    PERFORM private.refuse('The session has started', 'session_players', 'session_not_started');
+    PERFORM private.refuse('The session has started; seats and characters are chosen before the start', 'session_players', 'session_not_started');
   END IF;
   RETURN target.is_open;
 END
 $$;
 
--- Who knows a session's code may take a seat in it, public or private: the one thing that a code is for, and therefore
--- elevated. The API does not serve this schema; the service calls it as the player. Whoever has a seat already takes it
--- again, unless the Seer removed them.
+-- Joins a session, public or private, by its code. Runs as its owner, because the code replaces the permission to see
+-- the session. The API does not expose this schema; the service calls it as the player. A player who already has a seat
+-- takes it again, unless the Seer removed them.
 CREATE OR REPLACE FUNCTION private.join_by_code(session_code text, hero uuid)
 RETURNS SETOF public.session_players
 LANGUAGE plpgsql
@@ -96,14 +96,14 @@ BEGIN
     IF session.status IN ('active', 'paused') THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP005',
-        MESSAGE = 'The session has started',
+        MESSAGE = 'The session has started; seats and characters are chosen before the start',
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;
     INSERT INTO public.session_players (session_id, user_id, character_id)
     VALUES (session.id, me, hero)
     ON CONFLICT DO NOTHING;
-    -- The session is locked now: a code that was renewed meanwhile opens nothing.
+    -- The session is locked only now: if its code was renewed meanwhile, the old one is refused.
     IF NOT EXISTS (SELECT FROM public.sessions WHERE id = session.id AND code = session_code::bpchar) THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP020',
@@ -135,7 +135,7 @@ USING (
   OR private.is_public_session(session_id)
 );
 
--- A seat is taken to be sat in: an empty row would make a participant of somebody who never came.
+-- A new seat must be active: an inactive one would make somebody a participant who never joined.
 CREATE POLICY "Players take seats"
 ON public.session_players FOR INSERT
 TO authenticated

@@ -1,4 +1,4 @@
--- Public sessions are everyone's to see, private ones their participants'; the Seer alone changes one.
+-- Everyone can see public sessions, participants their private ones; only the Seer changes a session.
 
 CREATE OR REPLACE FUNCTION private.is_seer(wanted uuid)
 RETURNS boolean
@@ -17,7 +17,7 @@ BEGIN
 END
 $$;
 
--- Whether the caller sits at the table now, as its Seer or in a seat.
+-- Whether the caller is the session's Seer or has an active seat in it.
 CREATE OR REPLACE FUNCTION private.is_at_table(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -38,7 +38,8 @@ BEGIN
 END
 $$;
 
--- The same for whoever adds something to the session; who had a seat there, and so sees it, is told what is missing.
+-- Whether the caller may send an event to the session. A caller who had a seat, and therefore can see the session, gets
+-- an error that says what is missing.
 CREATE OR REPLACE FUNCTION private.may_speak(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -51,17 +52,18 @@ BEGIN
     RETURN true;
   END IF;
   IF EXISTS (SELECT FROM public.session_players WHERE session_id = wanted AND user_id = auth.uid()) THEN
-    PERFORM private.refuse('Only those with a seat in the session may do that', 'session_events', 'seated');
+    PERFORM private.refuse('Only the Seer and players with an active seat may send events', 'session_events', 'seated');
   END IF;
   RETURN false;
 END
 $$;
 
--- A session, who sits there, with the name and class of each character, and what is played; nothing of a session that the
--- caller does not see. Character sheets are private, names and classes are the participants'; as everywhere, a visitor sees no
--- seats. The content of the adventure is for those who may read it, and for the Seer and seated players while the session is
--- live: a public session with a draft does not publish the draft, and an old one does not keep later drafts open. Who may see the session is said here as its policy says it: asked there too, it would be looked up
--- twice.
+-- Returns a session, its seats with the name and class of each character, and its adventure; no row if the caller
+-- cannot see the session. Character sheets are private, but participants see names and classes; a visitor sees no
+-- seats, as everywhere. The adventure's content is included for callers who may read the adventure, and for the Seer
+-- and seated players while the session is live: a public session with a draft does not publish the draft, and an ended
+-- session does not keep later drafts readable. Who may see the session is decided here exactly as in the table's
+-- policy; evaluating the policy as well would look the session up twice.
 CREATE OR REPLACE FUNCTION private.session_details(wanted uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
@@ -117,7 +119,8 @@ BEGIN
 END
 $$;
 
--- A session with all that a client shows of it, in one round trip: what the caller may not see is not there.
+-- Returns a session with everything that a client shows of it, in one round trip; what the caller cannot see is left
+-- out.
 CREATE OR REPLACE FUNCTION public.get_session_details(p_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
@@ -132,8 +135,8 @@ BEGIN
 END
 $$;
 
--- Another code for a live session, so that the old one, told to too many, opens nothing any more. By its Seer or the server;
--- elevated, because the column is the server's.
+-- Draws a new code for a live session, so that an old one that too many people know stops working. For its Seer and the
+-- service. Runs as its owner, because users cannot write the column.
 CREATE OR REPLACE FUNCTION private.renew_session_code(wanted uuid)
 RETURNS SETOF public.sessions
 LANGUAGE plpgsql
@@ -152,7 +155,7 @@ BEGIN
 END
 $$;
 
--- What somebody who was told a code sees before sitting down: the code is the invitation.
+-- Returns what a caller who knows a session's code sees before joining: the code is the invitation.
 CREATE OR REPLACE FUNCTION private.session_by_code(session_code text)
 RETURNS TABLE (
   id uuid,
@@ -215,7 +218,7 @@ GRANT UPDATE (
   is_public, max_players, looking_for, scheduled_start, status, current_scene_id, current_encounter_id, game_state
 ) ON public.sessions TO authenticated;
 
--- Even the server leaves the counts to the triggers that keep them.
+-- Even the service cannot write the counters; only triggers do.
 GRANT SELECT, DELETE ON public.sessions TO service_role;
 GRANT INSERT (
   id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,

@@ -1,4 +1,4 @@
--- Everyone's own.
+-- Users read and write their own progress.
 
 CREATE POLICY "Users can view own tutorial"
 ON public.tutorial_progress FOR SELECT
@@ -19,7 +19,8 @@ WITH CHECK (user_id = (SELECT auth.uid()));
 GRANT SELECT ON public.tutorial_progress TO authenticated;
 GRANT INSERT (user_id, path, current_step, completed_steps, completed_at, skipped)
 ON public.tutorial_progress TO authenticated;
--- The key too: an upsert of the platform's client names every column. Row security keeps it to oneself.
+-- The key is included because an upsert of the platform's client names every column. Row security keeps it the user's
+-- own id.
 GRANT UPDATE (user_id, path, current_step, completed_steps, completed_at, skipped)
 ON public.tutorial_progress TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.tutorial_progress TO service_role;

@@ -1,6 +1,6 @@
--- A profile is public, an address is not; a user edits three columns and no more.
+-- A profile is public, an address is not; a user edits three columns only.
 
--- The own address, which no column privilege can give to its owner alone.
+-- Returns the caller's own address. A column privilege cannot grant it to the owner of the row only.
 CREATE OR REPLACE FUNCTION private.my_email()
 RETURNS text
 LANGUAGE plpgsql
@@ -13,9 +13,9 @@ BEGIN
 END
 $$;
 
--- Deletes an account softly, as the platform does: the trigger on `auth.users` closes the profile. Where the platform
--- keeps its accounts to itself, the profile is closed all the same. One's own, or by the server. Returns whether there
--- is such an account.
+-- Soft-deletes an account as the platform does: the trigger on `auth.users` closes the profile. If this role may not
+-- update the platform's accounts, only the profile is closed. For the account itself and the service. Returns whether
+-- the account exists.
 CREATE OR REPLACE FUNCTION private.close_account(account uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -60,7 +60,7 @@ GRANT SELECT (id, display_name, avatar_url, bio, is_verified, games_played, game
 ON public.users TO anon, authenticated;
 GRANT UPDATE (display_name, avatar_url, bio) ON public.users TO authenticated;
 
--- Even the server leaves the counts, and what closes an account, to the triggers that keep them.
+-- Even the service cannot write the counters and the columns that close an account; only triggers do.
 GRANT SELECT, DELETE ON public.users TO service_role;
 GRANT INSERT (
   id, account_id, email, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
@@ -69,7 +69,7 @@ GRANT UPDATE (
   email, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
 ) ON public.users TO service_role;
 
--- `users` without the address, with the caller's rights: a client that selects everything by habit finds it here.
+-- `users` without the address, with the caller's privileges, for clients that select all columns.
 CREATE OR REPLACE VIEW public.profiles
 WITH (security_invoker = true)
 AS

@@ -1,10 +1,10 @@
--- What everyone at the table sees at once: the platform's publication carries four tables.
+-- Adds to the platform's publication the four tables whose changes participants see live.
 DO $$
 DECLARE
   relation text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = 'supabase_realtime') THEN
-    -- wal_level is the operator's to set; without `logical` the publication waits until it is.
+    -- The operator sets wal_level. Without `logical` the publication has no effect, and creating it would only warn.
     SET LOCAL client_min_messages = error;
     CREATE PUBLICATION supabase_realtime;
     COMMENT ON PUBLICATION supabase_realtime IS 'made by sparc: stand-in for the platform';

@@ -1,7 +1,8 @@
--- What check constraints ask and an expression alone cannot say. Pure functions of their arguments; plpgsql, because
--- a pinned search_path keeps a function in SQL from being inlined, and then it would be planned at every call.
+-- Functions that check constraints call: conditions that a single expression cannot state. They are pure. They are
+-- written in plpgsql because a pinned search_path keeps a SQL function from being inlined, and it would then be planned
+-- at every call.
 
--- The pips of a roll added up.
+-- Returns the sum of the dice.
 CREATE OR REPLACE FUNCTION private.sum_of_dice(results integer[])
 RETURNS integer
 LANGUAGE plpgsql
@@ -21,8 +22,9 @@ BEGIN
 END
 $$;
 
--- A list of at most ten `{"type": "dice" | "flat", "value": int, "source": text}`, dice from -5 to 5, flat from -10 to
--- 10, the source named. Everyone at the table sees a modifier, and nobody can forge a result with one.
+-- Whether the modifiers are a list of at most ten `{"type": "dice" | "flat", "value": int, "source": text}` with dice
+-- from -5 to 5, flat from -10 to 10, and a source that is not blank. All participants see a modifier, and its bounds
+-- keep anyone from forging a result with one.
 CREATE OR REPLACE FUNCTION private.are_valid_modifiers(modifiers jsonb)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -51,7 +53,7 @@ BEGIN
     THEN
       RETURN false;
     END IF;
-    -- `5.0` equals 5 to PostgreSQL, and is no integer to a typed reader of the text.
+    -- PostgreSQL considers `5.0` equal to 5, but a typed client cannot parse it as an integer.
     IF modifier ->> 'value' !~ '^-?[0-9]{1,2}$' THEN
       RETURN false;
     END IF;
@@ -64,7 +66,7 @@ BEGIN
 END
 $$;
 
--- The modifiers of one kind added up; nothing for a list that is not valid, which its own check refuses.
+-- Returns the sum of the modifiers of one kind; 0 for an invalid list, which its own check refuses.
 CREATE OR REPLACE FUNCTION private.sum_of_modifiers(modifiers jsonb, kind text)
 RETURNS integer
 LANGUAGE plpgsql
@@ -84,7 +86,7 @@ BEGIN
 END
 $$;
 
--- A creature's sheet: an object with the four attributes, whole numbers from 1 to 10. It may hold more.
+-- Whether a creature's stats are an object with the four attributes, integers from 1 to 10. Other keys are allowed.
 CREATE OR REPLACE FUNCTION private.are_valid_stats(stats jsonb)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -103,7 +105,7 @@ BEGIN
     IF jsonb_typeof(stats -> name) IS DISTINCT FROM 'number' THEN
       RETURN false;
     END IF;
-    -- Digits alone: `5.0` is no integer to a typed reader of the text.
+    -- Digits only: a typed client cannot parse `5.0` as an integer.
     IF stats ->> name !~ '^([1-9]|10)$' THEN
       RETURN false;
     END IF;
@@ -112,9 +114,10 @@ BEGIN
 END
 $$;
 
--- Whether a name that others see is fit to be seen: no control characters or line breaks, no bidirectional embeddings,
+-- Whether a name is safe to show to others: no control characters or line breaks, no bidirectional embeddings,
 -- overrides or isolates, no zero-width space, no byte-order mark, and at least one visible character. ZWJ and ZWNJ are
--- allowed: Persian and emoji need them. A name that its length check refuses, too long or empty, is left to it.
+-- allowed, because Persian and emoji need them. An empty or overlong name passes here, because its length check refuses
+-- it.
 CREATE OR REPLACE FUNCTION private.is_clean_name(name text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -127,7 +130,7 @@ BEGIN
     OR char_length(name) > 100
     OR (
       name !~ '[\u0001-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2066-\u2069\ufeff]'
-      -- What leaves no mark: blanks of every width, soft hyphen, joiners and marks of direction, fillers, the blank
+      -- Invisible characters: spaces of every width, soft hyphen, joiners and direction marks, fillers, the blank
       -- Braille pattern, variation selectors, tags.
       AND name ~ (
         '[^\u0020\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f'

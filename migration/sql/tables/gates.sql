@@ -1,20 +1,21 @@
--- One row an account, locked by every write of the account (shared) and by its closing (alone), before any other row. The
--- profile itself cannot serve: it is locked late in the lock order, for its counters. Nobody but our functions reaches it, so
--- nobody can hold another account's.
+-- One row per account. Every write of the account locks it (shared) before any other row, and closing the account locks
+-- it exclusively. The profile cannot serve as the gate, because it is locked late in the lock order, for its counters.
+-- Only our functions can access this table, so nobody can lock the gate of another account.
 CREATE TABLE private.account_gates (
   account_id uuid PRIMARY KEY REFERENCES public.users (id) ON DELETE CASCADE,
   is_open boolean NOT NULL DEFAULT true,
-  -- A key, so that closing conflicts with the lock of a write: at REPEATABLE READ a write in an older snapshot then fails, while
-  -- a lock as foreign keys take it overlooks a change of other columns.
+  -- A unique key, so that closing conflicts with the lock of a write: at REPEATABLE READ a write with an older snapshot
+  -- then fails. A lock of the strength that foreign keys take ignores changes of columns that are in no key.
   CONSTRAINT account_gates_is_open_key UNIQUE (account_id, is_open)
 );
 
 ALTER TABLE private.account_gates ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON TABLE private.account_gates FROM PUBLIC, anon, authenticated, service_role;
 
--- Row security does not apply to deletions in a publication: a subscriber receives the replica identity of every deleted row.
+-- Row security does not apply to deletions in a publication: every subscriber receives the replica identity of each
+-- deleted row.
 ALTER TABLE public.session_players REPLICA IDENTITY USING INDEX session_players_replica_id_key;
 
-COMMENT ON TABLE private.account_gates IS 'The row that every write of an account locks, and its closing.';
-COMMENT ON COLUMN private.account_gates.account_id IS 'The account.';
-COMMENT ON COLUMN private.account_gates.is_open IS 'Whether the account may write.';
+COMMENT ON TABLE private.account_gates IS 'One row per account, locked by every write of the account and by closing it.';
+COMMENT ON COLUMN private.account_gates.account_id IS 'Id of the account''s profile.';
+COMMENT ON COLUMN private.account_gates.is_open IS 'Whether the account may write; false once it is closed.';

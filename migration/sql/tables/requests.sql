@@ -1,7 +1,7 @@
--- What was asked when a row was created, and by whom: a repeat of the same request gives the row, whatever became of it since,
--- and any other with its id is a conflict. Two hashes of the document that the insertable columns make, which PostgreSQL
--- computes by value; nothing of the request itself. Nobody but our functions reaches it. Rolls and events never change, and are
--- compared as they are.
+-- The request that created a row, and its caller. A repeat of the same request returns the row, whatever happened to it
+-- since; any other request with the same id is a conflict. The digest is two hashes, which PostgreSQL computes by
+-- value, of a document made of the insertable columns; the request itself is not stored. Only our functions can access
+-- this table. Rolls and events never change and are compared directly.
 CREATE TABLE private.requests (
   relation text NOT NULL,
   id uuid NOT NULL,
@@ -13,4 +13,4 @@ CREATE TABLE private.requests (
 ALTER TABLE private.requests ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON TABLE private.requests FROM PUBLIC, anon, authenticated, service_role;
 
-COMMENT ON TABLE private.requests IS 'What was asked when a row was created, as hashes.';
+COMMENT ON TABLE private.requests IS 'Hashes of the requests that created rows, to recognize repeated requests.';

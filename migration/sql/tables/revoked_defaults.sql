@@ -1,5 +1,5 @@
--- Closed from the first moment: a platform's default privileges hand every new table to the API's roles, and a
--- migration may stop between two steps. What is meant to be open is opened by the step that adds the policies.
+-- Revokes all default privileges as soon as the tables exist: a platform grants every new table to the API's roles, and
+-- a migration may stop between two steps. The step that adds the policies grants what is meant to be accessible.
 DO $$
 DECLARE
   relation regclass;
@@ -18,7 +18,8 @@ $$;
 
 REVOKE ALL ON SEQUENCE public.session_events_seq_seq FROM PUBLIC, anon, authenticated, service_role;
 
--- Check constraints call these as whoever writes the row; they tell nothing but arithmetic.
+-- Check constraints call these functions as the role that writes the row. They only compute from their arguments and
+-- reveal nothing.
 GRANT EXECUTE ON FUNCTION
   private.sum_of_dice(integer[]),
   private.are_valid_modifiers(jsonb),

@@ -1,5 +1,6 @@
--- How long a text and how large a document may be, and when a session may begin: a client of the API writes them
--- directly. Named to come before the checks that read a document: PostgreSQL evaluates checks in the order of their names.
+-- Limits on the length of texts, the size of documents and the start of sessions, because clients of the API write them
+-- directly. PostgreSQL evaluates checks in the order of their names; these names come before the checks that parse a
+-- document.
 ALTER TABLE public.users
   ADD CONSTRAINT bounded_display_name CHECK (char_length(display_name) BETWEEN 1 AND 100),
   ADD CONSTRAINT bounded_avatar_url CHECK (char_length(avatar_url) <= 2000),
@@ -22,7 +23,7 @@ ALTER TABLE public.creatures
 
 ALTER TABLE public.sessions
   ADD CONSTRAINT bounded_looking_for CHECK (char_length(looking_for) <= 500),
-  -- Infinity and the year 294,276 are dates to PostgreSQL, and crash many clients.
+  -- PostgreSQL accepts infinity and the year 294,276 as dates, but they crash many clients.
   ADD CONSTRAINT bounded_schedule CHECK (scheduled_start >= '2000-01-01 00:00+00' AND scheduled_start < '3000-01-01 00:00+00'),
   ADD CONSTRAINT bounded_scene CHECK (char_length(current_scene_id) <= 200),
   ADD CONSTRAINT bounded_encounter CHECK (char_length(current_encounter_id) <= 200),

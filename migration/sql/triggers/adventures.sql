@@ -1,4 +1,5 @@
--- Published means valid: what a client writes is valid again only after the service has looked at it.
+-- A published adventure is valid: content that a client changes becomes valid again only through the service's
+-- validation.
 
 CREATE OR REPLACE FUNCTION private.check_adventure()
 RETURNS trigger
@@ -26,7 +27,8 @@ BEGIN
         TABLE = 'adventures',
         CONSTRAINT = 'published_not_edited';
     END IF;
-    -- Content and verdict written together, on a row without a verdict, are the service's own.
+    -- If content and result are written together to a row without a valid result, the service has validated that
+    -- content.
     IF OLD.is_valid OR NOT NEW.is_valid THEN
       NEW.is_valid := false;
       NEW.validation_errors := '[]';
@@ -35,7 +37,8 @@ BEGIN
   IF NEW.status = 'published' AND OLD.status <> 'published' THEN
     NEW.published_at := now();
   END IF;
-  -- A closing that began with an older snapshot would not see the draft. A changed gate tells it so.
+  -- Closing an account with an older snapshot would not see this draft. Updating the gate makes it fail with a
+  -- serialization error.
   IF NEW.status = 'draft' AND OLD.status <> 'draft' AND auth.uid() = NEW.creator_id THEN
     UPDATE private.account_gates
     SET is_open = is_open
@@ -45,7 +48,7 @@ BEGIN
 END
 $$;
 
--- Two hundred adventures an account.
+-- Enforces two hundred adventures per account.
 CREATE OR REPLACE FUNCTION private.check_adventure_limit()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -66,8 +69,9 @@ BEGIN
 END
 $$;
 
--- Whether a session of the adventure is live or had a player: that is history, and keeps the adventure. A session that
--- ended without ever having had a player, its Seer aside, keeps nothing; anybody could have opened it.
+-- Whether an adventure has history, which keeps it from being deleted: a session that is live or had a player. A
+-- session that ended without ever having had a player besides its Seer is not history, because anyone could have
+-- created it.
 CREATE OR REPLACE FUNCTION private.adventure_has_history(adventure uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -99,8 +103,9 @@ BEGIN
 END
 $$;
 
--- What is no history goes with the adventure. A session that somebody has locked is left, and the foreign key then refuses:
--- the adventure is locked already, and sessions come before adventures in the lock order.
+-- Deletes the sessions that are not history together with the adventure. A session that another transaction has locked
+-- is skipped, and the foreign key then refuses the deletion: the adventure is already locked, and sessions come before
+-- adventures in the lock order.
 CREATE OR REPLACE FUNCTION private.delete_playerless_sessions()
 RETURNS trigger
 LANGUAGE plpgsql

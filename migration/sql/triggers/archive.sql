@@ -1,4 +1,5 @@
--- Sessions that ended ninety days ago, completed or cancelled, move to the archive with their seats and rolls.
+-- Maintenance: archives sessions that were completed or cancelled ninety days ago, with their seats and rolls, and
+-- cancels abandoned ones.
 
 CREATE OR REPLACE FUNCTION private.archive_sessions(batch integer)
 RETURNS integer
@@ -9,7 +10,7 @@ AS $$
 DECLARE
   moving uuid[];
 BEGIN
-  -- Skipping what another run holds: two at once share the work instead of waiting.
+  -- Skips rows that another run has locked, so two concurrent runs share the work instead of waiting.
   moving := ARRAY(
     SELECT session.id
     FROM public.sessions AS session
@@ -19,7 +20,7 @@ BEGIN
     ORDER BY session.ended_at
     LIMIT batch
     FOR UPDATE OF session SKIP LOCKED
-    -- A session whose adventure is being deleted is left: the deletion looks for it.
+    -- A session whose adventure is being deleted is skipped, because the deletion searches it for history.
     FOR KEY SHARE OF adventure SKIP LOCKED
   );
   INSERT INTO public.archived_sessions (
@@ -62,8 +63,9 @@ BEGIN
 END
 $$;
 
--- Whether nobody comes back to a session: a waiting one a week after its start (at the latest a year after it was opened, because a
--- start may be set in any year), or a month after it was opened without one; a started one after a month without events.
+-- Whether a session is abandoned. A waiting session is abandoned a week after its planned start (at the latest a year
+-- after its creation, because the start may be set in any year), or a month after its creation if it has no start. A
+-- started session is abandoned after a month without events.
 CREATE OR REPLACE FUNCTION private.is_abandoned(session public.sessions)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -84,7 +86,7 @@ BEGIN
 END
 $$;
 
--- Ends what was abandoned.
+-- Cancels up to `batch` abandoned sessions and returns how many.
 CREATE OR REPLACE FUNCTION private.cancel_abandoned_sessions(batch integer)
 RETURNS integer
 LANGUAGE plpgsql

@@ -1,9 +1,11 @@
--- Where the platform has `realtime.send`, each event is also a private broadcast on the topic `session:<id>`. An operator turns it
--- off with `ALTER DATABASE ... SET sparc.broadcast = 'off'`, which is read where it is stored: a caller could set a parameter.
+-- Where the platform has `realtime.send`, each event is also sent as a private broadcast on the topic `session:<id>`.
+-- An operator turns this off with `ALTER DATABASE ... SET sparc.broadcast = 'off'`. The trigger reads that setting from
+-- the catalog, because a caller could set the parameter.
 
--- Whether a broadcast would arrive now. `realtime.send` warns in the server's log for each one that does not: for want of a
--- privilege, or of the day's partition, which the platform makes only once a client has connected. The end of the partition is kept
--- for the connection, in seconds; a caller who sets it to something else silences nothing.
+-- Whether a broadcast would arrive now. `realtime.send` writes a warning to the server's log for each one that does
+-- not, because of a missing privilege, or because the platform creates the day's partition only once a client has
+-- connected. The end of the partition is cached for the connection, in seconds; a caller who sets the cached value to
+-- something else suppresses no broadcast.
 CREATE OR REPLACE FUNCTION private.can_broadcast()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -64,8 +66,8 @@ BEGIN
 END
 $$;
 
--- A broadcast that fails never fails what it tells of. The day of a message is that of the time zone, which a caller could set to
--- one in which there is no partition for it yet.
+-- Sends the broadcast of an event. A failed broadcast never fails the event. Realtime chooses the partition by the
+-- session's time zone, which a caller could set to one whose day has no partition yet, so it is set to UTC here.
 CREATE OR REPLACE FUNCTION private.broadcast_event()
 RETURNS trigger
 LANGUAGE plpgsql

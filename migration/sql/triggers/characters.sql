@@ -1,4 +1,5 @@
--- Ten living characters an account and a hundred retired ones, and no character retires from a live session.
+-- Enforces ten living and a hundred retired characters per account; a character cannot retire while seated in a live
+-- session.
 
 CREATE OR REPLACE FUNCTION private.prepare_character()
 RETURNS trigger
@@ -14,14 +15,14 @@ BEGIN
     END IF;
     RETURN NEW;
   END IF;
-  -- Retiring is the owner's, the moment is the server's.
+  -- The owner retires a character; the database sets the time.
   IF NEW.retired_at IS NOT NULL THEN
     NEW.retired_at := coalesce(OLD.retired_at, now());
   END IF;
   IF OLD.live_seats > 0 AND (NEW.user_id <> OLD.user_id OR NEW.retired_at IS NOT NULL) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP008',
-      MESSAGE = 'The character has a seat in a live session',
+      MESSAGE = 'The character has a seat in a live session; leave the session first',
       TABLE = 'characters',
       CONSTRAINT = 'character_not_seated';
   END IF;

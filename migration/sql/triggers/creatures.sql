@@ -1,4 +1,4 @@
--- Two hundred creatures an adventure.
+-- Enforces two hundred creatures per adventure.
 CREATE OR REPLACE FUNCTION private.check_creature_limit()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -1,7 +1,7 @@
--- The database rolls: a client names what is rolled, never what comes of it.
+-- The database rolls the dice: a client says what is rolled, never the result.
 
--- So many dice, at most ten, every face equally likely. One expression, which costs a fifth of a loop; like `random_numbers` it
--- leaves alone bytes 6 and 8, and what lies past the last multiple of six, where that draws again.
+-- Returns `wanted` fair dice, at most ten. One expression, which costs a fifth of a loop. Like `random_numbers` it
+-- skips bytes 6 and 8, and it draws again if a byte is beyond the last multiple of six.
 CREATE OR REPLACE FUNCTION private.throw_dice(wanted integer)
 RETURNS integer[]
 LANGUAGE plpgsql
@@ -35,14 +35,15 @@ AS $$
 BEGIN
   RAISE EXCEPTION USING
     ERRCODE = 'SP015',
-    MESSAGE = 'A heroic save repeats a roll of the same character in the same session',
+    MESSAGE = 'A heroic save must repeat a roll of the same character in the same session',
     TABLE = 'dice_rolls',
     CONSTRAINT = 'heroic_save_of_own_roll';
 END
 $$;
 
--- Counts the dice from the sheet and the modifiers, rolls them, and says what came of it. A row that brings its results
--- (a recorded or scripted roll; the API's users cannot) keeps them, and the checks hold it to the same rules.
+-- Computes the number of dice from attribute and modifiers, rolls them, and computes the outcome. Results that the row
+-- brings (a recorded or scripted roll; the API's users cannot supply them) are kept, and the check constraints apply to
+-- them too.
 CREATE OR REPLACE FUNCTION private.roll_dice()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -58,12 +59,13 @@ BEGIN
   IF num_nonnulls(NEW.character_id, NEW.creature_id) <> 1 THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP016',
-      MESSAGE = 'A roll names one character or one creature',
+      MESSAGE = 'A roll must name exactly one character or creature',
       TABLE = 'dice_rolls',
       CONSTRAINT = 'one_roller';
   END IF;
   NEW.rolled_by := coalesce(auth.uid(), NEW.rolled_by);
-  -- A heroic save repeats its roll. Whether there is such a roll to save is looked at when the save is written.
+  -- A heroic save copies the values of the roll that it repeats. Whether that roll can be saved is checked after the
+  -- row is written.
   IF NEW.original_roll_id IS NOT NULL AND NEW.roll_type = 'heroic_save' THEN
     SELECT attribute, difficulty, modifiers
     INTO repeated
@@ -75,12 +77,13 @@ BEGIN
       NEW.difficulty := repeated.difficulty;
       NEW.modifiers := repeated.modifiers;
     ELSIF auth.uid() IS NULL OR private.may_roll(NEW.session_id, NEW.character_id, NEW.creature_id) THEN
-      -- Here already: the unique index would tell whether a roll of another session has been saved.
+      -- Refused before row security, because the unique index would otherwise reveal whether a roll of another session
+      -- has been saved.
       PERFORM private.refuse_save();
     END IF;
   END IF;
   IF NEW.modifiers <> '[]' THEN
-    -- Modifiers of more bytes than their check allows are not read: the check refuses them.
+    -- Modifiers above their size limit are not parsed: the check refuses them.
     IF pg_column_size(NEW.modifiers) <= 8192 THEN
       IF NOT private.are_valid_modifiers(NEW.modifiers) THEN
         RAISE EXCEPTION USING
@@ -119,14 +122,14 @@ BEGIN
     IF NOT FOUND AND (auth.uid() IS NULL OR private.may_roll(NEW.session_id, NULL, NEW.creature_id)) THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP017',
-        MESSAGE = 'The creature is not in the adventure that the session plays',
+        MESSAGE = 'The creature must belong to the adventure of the session',
         TABLE = 'dice_rolls',
         CONSTRAINT = 'creature_of_adventure';
     END IF;
   END IF;
 
   IF NEW.results IS NULL THEN
-    -- Initiative is one die; everything else the sheet plus bonus dice, at least one and at most ten.
+    -- Initiative is one die; any other roll has the attribute plus bonus dice, between 1 and 10.
     NEW.dice_count := CASE
       WHEN NEW.roll_type = 'initiative' THEN 1
       ELSE least(10, greatest(1, strength + bonus))
@@ -148,7 +151,7 @@ BEGIN
     END::public.roll_outcome
   );
   NEW.success := coalesce(NEW.success, NEW.outcome IN ('critical_success', 'success'));
-  -- 48 bits: random enough for an animation, and exact in a client whose numbers are doubles.
+  -- 48 bits are random enough for an animation, and exact in clients whose numbers are doubles.
   NEW.animation_seed := coalesce(
     NEW.animation_seed,
     ('x' || left(replace(gen_random_uuid()::text, '-', ''), 12))::bit(48)::bigint
@@ -157,8 +160,8 @@ BEGIN
 END
 $$;
 
--- A heroic save is claimed by the row that makes it, once that row is there: one an encounter for each seat, once a roll (a
--- unique index), within thirty seconds of a roll that failed. Takes the seat, then the session, as leaving does.
+-- Claims the heroic save of a seat, after the row of the save was written: one per encounter and seat, one per roll (a
+-- unique index), within thirty seconds of a failed roll. Locks the seat, then the session, as leaving does.
 CREATE OR REPLACE FUNCTION private.claim_heroic_save(save public.dice_rolls)
 RETURNS void
 LANGUAGE plpgsql
@@ -168,7 +171,7 @@ AS $$
 DECLARE
   first public.dice_rolls;
   encounter integer;
-  -- A roll that is made now is late by the clock; one that is recorded, by its own time.
+  -- A roll made now is timed by the clock, a recorded one by its own time.
   moment timestamptz := CASE WHEN save.created_at = now() THEN clock_timestamp() ELSE save.created_at END;
 BEGIN
   SELECT *
@@ -186,14 +189,14 @@ BEGIN
   IF first.success THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP012',
-      MESSAGE = 'The roll did not fail',
+      MESSAGE = 'Only a failed roll can be saved',
       TABLE = 'dice_rolls',
       CONSTRAINT = 'heroic_save_after_failure';
   END IF;
   IF moment > first.created_at + INTERVAL '30 seconds' THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP013',
-      MESSAGE = 'A heroic save follows its roll within 30 seconds',
+      MESSAGE = 'A heroic save must follow its roll within 30 seconds',
       TABLE = 'dice_rolls',
       CONSTRAINT = 'heroic_save_in_time';
   END IF;
@@ -219,15 +222,15 @@ BEGIN
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP011',
-      MESSAGE = 'The heroic save of this encounter is spent',
+      MESSAGE = 'The heroic save of this encounter is already used',
       TABLE = 'dice_rolls',
       CONSTRAINT = 'heroic_save_once_an_encounter';
   END IF;
 END
 $$;
 
--- What a roll that is written does: a save claims, the table is told. One trigger, because each costs every roll: the server reads
--- a trigger's condition anew for each statement.
+-- After a roll is written: claims a heroic save and emits the event. One trigger does both, because every trigger slows
+-- each roll: the server parses a trigger's condition again for each statement.
 CREATE OR REPLACE FUNCTION private.emit_roll()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -265,8 +268,8 @@ BEGIN
       'original_roll_id', NEW.original_roll_id
     )
   );
-  -- Row security spoke by the statement's snapshot; the event has locked the session now, and it may have changed. First the
-  -- commonest case, a player's own seat.
+  -- Row security was evaluated on the statement's snapshot. The event has locked the session only now, and it may have
+  -- changed since, so the permission is checked again. The most common case, a player's own seat, comes first.
   IF me IS NOT NULL
     AND NOT EXISTS (
       SELECT
@@ -293,12 +296,12 @@ CREATE OR REPLACE TRIGGER roll_dice
   BEFORE INSERT ON public.dice_rolls
   FOR EACH ROW EXECUTE FUNCTION private.roll_dice();
 
--- Before the foreign keys: the seat and the session are locked before the character.
+-- The capital letter makes it fire before the foreign keys: seat and session must be locked before the character.
 CREATE OR REPLACE TRIGGER "Emit_roll"
   AFTER INSERT ON public.dice_rolls
   FOR EACH ROW EXECUTE FUNCTION private.emit_roll();
 
--- A new roll is looked at where it is rolled.
+-- The modifiers of a new roll are checked in `roll_dice`.
 CREATE OR REPLACE TRIGGER unreadable_modifiers
   BEFORE UPDATE OF modifiers ON public.dice_rolls
   FOR EACH ROW

@@ -1,7 +1,7 @@
--- One statement of the API inserts at most a hundred rows into a table: fifty thousand events in one would keep everybody else
--- at that session waiting. `access/limits.sql` refuses the hundred and first row as it comes; a statement may have several parts
--- that insert (`WITH ... INSERT`), and what they insert together is counted here, when all are there. Neither count is
--- anything that a caller could set. Rows that a trigger of ours inserts, as its owner, are not counted: what caused them is.
+-- One statement of the API inserts at most a hundred rows into a table: fifty thousand events in one statement would
+-- make all participants of the session wait. `policies/limits.sql` refuses row 101 as it arrives. A statement may have
+-- several inserting parts (`WITH ... INSERT`), whose rows are counted together here, at its end. A caller can set
+-- neither count. Rows that our triggers insert as their owner are not counted; the rows that caused them are.
 
 CREATE OR REPLACE FUNCTION private.refuse_many_rows(relation text)
 RETURNS boolean
@@ -35,7 +35,7 @@ DO $$
 DECLARE
   relation text;
 BEGIN
-  -- Of the others nobody may have a hundred: their own limits are counted after the statement as well.
+  -- The other tables have limits of less than a hundred rows per account, which are also checked after the statement.
   FOREACH relation IN ARRAY ARRAY['adventures', 'creatures', 'dice_rolls', 'session_events']
   LOOP
     EXECUTE format(

@@ -1,6 +1,6 @@
--- Repeated requests: what was asked when a row was created is kept as a digest beside it.
+-- Repeated requests: a digest of the request that created a row is stored beside it.
 
--- The digest of a row as it was asked for: of the columns that the service sets when it creates one.
+-- Returns the digest of a request: of the columns that the service sets when it creates a row.
 CREATE OR REPLACE FUNCTION private.request_digest(relation text, asked jsonb)
 RETURNS bigint[]
 LANGUAGE plpgsql
@@ -48,7 +48,7 @@ BEGIN
 END
 $$;
 
--- Whether the caller asked for that row in the same way when it was created. Of others' requests it says no.
+-- Whether the caller created that row with the same request. False for rows that others created.
 CREATE OR REPLACE FUNCTION private.is_same_request(relation text, asked jsonb)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -58,7 +58,7 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 DECLARE
-  -- As the columns' types read it.
+  -- Values as the columns' types parse them.
   request jsonb := CASE relation
     WHEN 'characters' THEN to_jsonb(jsonb_populate_record(NULL::public.characters, asked))
     WHEN 'adventures' THEN to_jsonb(jsonb_populate_record(NULL::public.adventures, asked))

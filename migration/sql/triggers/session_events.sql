@@ -1,7 +1,8 @@
--- Events come in one order a session and are kept for a day.
+-- Events are numbered in one order per session and are deleted after a day.
 
--- Whoever writes an event holds the session until the end of the transaction, so that numbers become visible in their
--- order: a reader that has seen one has missed none before it. The sender comes from the token, whatever a client says.
+-- Draws the number of an event, and sets its sender from the token, whatever a client sends. The writer of an event
+-- locks the session until the end of the transaction, so numbers become visible in order: a reader that has seen one
+-- has missed none before it.
 CREATE OR REPLACE FUNCTION private.number_event()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -18,8 +19,8 @@ BEGIN
     is_users := me IS NOT NULL AND NOT private.is_server();
   END IF;
   IF is_users THEN
-    -- It comes here before row security: who is no participant locks no session, and is refused by it. The gate of the account is
-    -- locked first.
+    -- This runs before row security is evaluated. A caller who is not a participant must lock no session; row security
+    -- then refuses the row. The gate of the account is locked first.
     PERFORM private.enter_gate(me);
     SELECT session.last_event_at
     INTO last_event
@@ -39,7 +40,8 @@ BEGIN
     IF NOT FOUND THEN
       RETURN NEW;
     END IF;
-    -- Row security will speak by the statement's snapshot; the session is locked now, and may have changed.
+    -- Row security is evaluated on the statement's snapshot. The session is locked only now and may have changed since,
+    -- so participation is checked again.
     IF NOT private.is_at_table(NEW.session_id) THEN
       RAISE EXCEPTION USING
         ERRCODE = 'insufficient_privilege',
@@ -57,7 +59,8 @@ BEGIN
   END IF;
   NEW.seq := nextval('public.session_events_seq_seq');
   NEW.sender_id := me;
-  -- Once a day is enough to tell an abandoned session, and spares each event a new version of the session.
+  -- One update a day is enough to recognize an abandoned session, and saves each event a new row version of the
+  -- session.
   IF last_event < now() - INTERVAL '1 day' THEN
     UPDATE public.sessions
     SET last_event_at = now()
@@ -67,8 +70,8 @@ BEGIN
 END
 $$;
 
--- Whether an account may listen to a session, by the rule of the policy: `listens`, or why not. No account is the service, for
--- which the session must exist.
+-- Returns `listens` if the account may listen to the session, by the rule of the policy, and otherwise the reason. A
+-- NULL account is the service, for which the session only has to exist.
 CREATE OR REPLACE FUNCTION private.listener_status(wanted uuid, account uuid)
 RETURNS text
 LANGUAGE plpgsql
@@ -98,7 +101,7 @@ BEGIN
 END
 $$;
 
--- The same for the caller. To a user a session that does not exist is one of others.
+-- The same for the caller. For a user, a session that does not exist is indistinguishable from one of others.
 CREATE OR REPLACE FUNCTION private.my_listener_status(wanted uuid)
 RETURNS text
 LANGUAGE plpgsql
@@ -117,7 +120,8 @@ BEGIN
 END
 $$;
 
--- The same as a condition: true, or an error. A page of events that is empty would else not tell whether there are none.
+-- The same as a condition: returns true or raises an error. Without it, an empty page of events would not reveal
+-- whether the caller may read events at all.
 CREATE OR REPLACE FUNCTION private.require_listener(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -134,7 +138,7 @@ BEGIN
     WHEN 'no_session' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP038',
-        MESSAGE = 'There is no such session',
+        MESSAGE = 'The session does not exist',
         TABLE = 'sessions',
         CONSTRAINT = 'known_session';
     ELSE
@@ -148,8 +152,8 @@ BEGIN
 END
 $$;
 
--- Which history of events the server has. A server that was started again, promoted or restored may lack what was seen on the one
--- before it, and give the same numbers to other events. A standby shows events late, and answers nobody.
+-- Identifies the server's history of events. A server that was restarted, promoted or restored may lack events that
+-- clients have seen, and may give their numbers to other events. A standby is refused, because it shows events late.
 CREATE OR REPLACE FUNCTION private.event_history()
 RETURNS text
 LANGUAGE plpgsql
@@ -161,7 +165,7 @@ BEGIN
   IF pg_is_in_recovery() THEN
     RAISE EXCEPTION USING
       ERRCODE = 'read_only_sql_transaction',
-      MESSAGE = 'Events are read from the server that is written to';
+      MESSAGE = 'Events must be read from the primary server, not from a standby';
   END IF;
   RETURN concat_ws(
     '.',
@@ -171,9 +175,10 @@ BEGIN
 END
 $$;
 
--- Whether anybody wrote an event lately, for whoever polls: a look that costs the same however many sessions there are. A number
--- is drawn before its event is visible, by a transaction that has an id already, because it holds the session. So what was drawn
--- by now is visible, or was rolled back, as soon as no transaction before `next_transaction` is left.
+-- Tells a poller whether new events were written, at the same cost however many sessions there are. A number is drawn
+-- before its event is visible, by a transaction that already has a transaction id, because it has locked the session's
+-- row. So every event numbered by now is visible, or was rolled back, once no transaction older than `next_transaction`
+-- is running.
 CREATE OR REPLACE FUNCTION private.event_clock()
 RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint, history text)
 LANGUAGE plpgsql
@@ -184,16 +189,16 @@ AS $$
 DECLARE
   oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
 BEGIN
-  -- The snapshot's own end is that of the last transaction that ended, not of the last that began.
+  -- The snapshot's xmax follows the last transaction that ended, not the last that began; `age()` knows the latter.
   RETURN QUERY
   SELECT last_value, oldest::text::bigint, oldest::text::bigint + age(oldest::xid), private.event_history()
   FROM public.session_events_seq_seq;
 END
 $$;
 
--- The oldest go, a bounded number at a time, found by their index; rows that another clean-up holds are left to it. A plan
--- that a connection made while the table was empty would read all of it, and be kept, so the index is insisted on.
--- Rows that are locked stay where they are, so they are found again by their place.
+-- Deletes up to `batch` events older than a day, oldest first, and skips rows that another clean-up has locked.
+-- Sequential scans are disabled, because a plan that a connection cached while the table was empty would read all of
+-- it. The deletion finds the rows by ctid, because locked rows do not move.
 CREATE OR REPLACE FUNCTION private.clean_events(batch integer)
 RETURNS integer
 LANGUAGE plpgsql
@@ -202,7 +207,7 @@ SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 DECLARE
-  gone integer;
+  deleted integer;
 BEGIN
   DELETE FROM public.session_events
   WHERE ctid = ANY (
@@ -215,12 +220,12 @@ BEGIN
       FOR UPDATE SKIP LOCKED
     )
   );
-  GET DIAGNOSTICS gone = ROW_COUNT;
-  RETURN gone;
+  GET DIAGNOSTICS deleted = ROW_COUNT;
+  RETURN deleted;
 END
 $$;
 
--- With most events there is nothing to clean: a look costs less than a deletion of nothing.
+-- Most inserts find nothing to clean up, and a query costs less than an empty deletion.
 CREATE OR REPLACE FUNCTION private.cleanup_old_events()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -244,7 +249,7 @@ CREATE OR REPLACE TRIGGER cleanup_events_trigger
   AFTER INSERT ON public.session_events
   FOR EACH STATEMENT EXECUTE FUNCTION private.cleanup_old_events();
 
--- A new event is looked at where it is numbered.
+-- The payload of a new event is checked in `number_event`.
 CREATE OR REPLACE TRIGGER check_readable_payload
   BEFORE UPDATE OF payload ON public.session_events
   FOR EACH ROW

@@ -1,7 +1,7 @@
--- Seats: as many as the session has, each taken by its player with a living character of their own.
+-- Seats: at most as many as the session has, each taken by its player with a living character of their own.
 
--- Who may change what of a seat, and the moments that it stamps. Row security has let through the player, the session's Seer,
--- and those whom it does not bind.
+-- Checks who may change what in a seat, and sets its timestamps. Row security has let through the player, the session's
+-- Seer, and roles that bypass it.
 CREATE OR REPLACE FUNCTION private.prepare_seat()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -23,7 +23,7 @@ BEGIN
       NEW.left_at := coalesce(NEW.left_at, now());
     END IF;
     IF is_user OR NEW.is_active THEN
-      RETURN NEW; -- Row security answers, or the trigger that counts.
+      RETURN NEW; -- Row security or `check_session_capacity` refuses it if need be.
     END IF;
   END IF;
   IF (TG_OP = 'INSERT' OR NEW.character_id <> OLD.character_id)
@@ -32,7 +32,7 @@ BEGIN
   THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP006',
-      MESSAGE = 'The character belongs to somebody else',
+      MESSAGE = 'The character must belong to the player',
       TABLE = 'session_players',
       CONSTRAINT = 'own_character';
   END IF;
@@ -43,10 +43,11 @@ BEGIN
   IF (NEW.is_active <> OLD.is_active OR NEW.character_id <> OLD.character_id)
     AND EXISTS (SELECT FROM public.sessions WHERE id = NEW.session_id AND status IN ('completed', 'cancelled'))
   THEN
-    -- Here too, where nothing is waited for: whoever archives the session holds it, and wants this seat.
+    -- Checked here as well, because this takes no lock: a transaction that archives the session holds it and waits for
+    -- this seat.
     RAISE EXCEPTION USING
       ERRCODE = 'SP004',
-      MESSAGE = 'The session is over',
+      MESSAGE = 'The session has ended; its seats can no longer change',
       TABLE = 'session_players',
       CONSTRAINT = 'session_live';
   END IF;
@@ -70,7 +71,7 @@ BEGIN
   END IF;
 
   IF NEW.removed_at IS NOT NULL AND OLD.removed_at IS NULL THEN
-    -- A player gives the own seat up, and is not removed by it.
+    -- A player who sets `removed_at` on their own seat leaves, and is not marked as removed.
     NEW.removed_at := CASE WHEN is_user AND NEW.user_id = me THEN NULL ELSE now() END;
     NEW.is_active := false;
   ELSIF NEW.removed_at IS NOT NULL AND NEW.is_active THEN
@@ -85,7 +86,7 @@ BEGIN
 END
 $$;
 
--- A Seer who makes a seat inactive removes the player, also one who has just left.
+-- Marks a player as removed when the Seer deactivates the seat, even if the player has just left.
 CREATE OR REPLACE FUNCTION private.stamp_removal()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -100,8 +101,9 @@ BEGIN
 END
 $$;
 
--- Counts the seats that one statement takes and gives up, refuses what the session, the character or the account has no room
--- for, and emits who came and who left. All rows of a table are locked in the order of their keys before the next table's.
+-- Counts the seats that one statement takes and gives up, refuses those that exceed a limit of the session, the
+-- character or the account, and emits who joined and who left. All rows of a table are locked in the order of their
+-- keys before those of the next table.
 CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -110,7 +112,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   final CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
-  -- What was given up and what was taken, as parallel arrays.
+  -- Parallel arrays of the seats that were given up (-1) and taken (+1).
   of_session uuid[];
   of_user uuid[];
   of_character uuid[];
@@ -166,26 +168,27 @@ BEGIN
     INTO target
     FROM public.sessions
     WHERE id = played.session_id;
-    CONTINUE WHEN NOT FOUND; -- The session itself is deleted, or the foreign key answers.
+    CONTINUE WHEN NOT FOUND; -- The session is being deleted, or the foreign key refuses the seat.
     IF target.status = ANY (final) AND TG_OP <> 'DELETE' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP004',
-        MESSAGE = 'The session is over',
+        MESSAGE = 'The session has ended; its seats can no longer change',
         TABLE = 'session_players',
         CONSTRAINT = 'session_live';
     END IF;
-    -- Row security spoke by the statement's snapshot; the session is locked now, and may have changed.
+    -- Row security was evaluated on the statement's snapshot. The session is locked only now and may have changed
+    -- since.
     IF is_user AND TG_OP = 'INSERT' AND target.status NOT IN ('waiting', 'starting_soon') THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP005',
-        MESSAGE = 'The session has started',
+        MESSAGE = 'The session has started; seats and characters are chosen before the start',
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;
     IF played.swaps_character AND target.status NOT IN ('waiting', 'starting_soon') AND TG_OP <> 'DELETE' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP005',
-        MESSAGE = 'The session has started',
+        MESSAGE = 'The session has started; seats and characters are chosen before the start',
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;
@@ -218,18 +221,18 @@ BEGIN
     FROM public.characters
     WHERE id = character.character_id
     FOR NO KEY UPDATE;
-    CONTINUE WHEN NOT FOUND; -- The foreign key answers.
+    CONTINUE WHEN NOT FOUND; -- The foreign key refuses the seat.
     IF character.seats > 0 AND sheet.user_id <> character.user_id THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP006',
-        MESSAGE = 'The character belongs to somebody else',
+        MESSAGE = 'The character must belong to the player',
         TABLE = 'session_players',
         CONSTRAINT = 'own_character';
     END IF;
     IF character.seats > 0 AND sheet.retired_at IS NOT NULL THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP007',
-        MESSAGE = 'The character is retired',
+        MESSAGE = 'A retired character cannot take a seat',
         TABLE = 'session_players',
         CONSTRAINT = 'living_character';
     END IF;
@@ -264,7 +267,7 @@ BEGIN
       'max_players', session.max_players
     )
   FROM (
-    -- A changed character is neither.
+    -- A change of character is neither joining nor leaving.
     SELECT session_id, user_id, max(character_id::text)::uuid AS character_id, sum(seats) AS seats
     FROM unnest(of_session, of_user, of_character, change) AS changed (session_id, user_id, character_id, seats)
     GROUP BY session_id, user_id
@@ -278,15 +281,16 @@ BEGIN
 END
 $$;
 
--- Row security spoke by the statement's snapshot; the sessions are locked now, and one may have become private. A seat that is taken
--- by code is inserted by the owner of `private.join_by_code`, which looks at the code again.
+-- Checks the policy of new seats again. Row security was evaluated on the statement's snapshot; the sessions are locked
+-- only now, and one may have become private. A seat taken by code is inserted as the owner of `private.join_by_code`,
+-- which checks the code again.
 CREATE OR REPLACE FUNCTION private.recheck_new_seats()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- Others may not even call the helper.
+  -- Other roles lack EXECUTE on the helper.
   IF current_user <> 'authenticated' THEN
     RETURN NULL;
   END IF;
@@ -303,7 +307,7 @@ CREATE OR REPLACE TRIGGER prepare_seat
   BEFORE INSERT OR UPDATE OF is_active, character_id, removed_at ON public.session_players
   FOR EACH ROW EXECUTE FUNCTION private.prepare_seat();
 
--- Fires when a statement names the column, whether or not it changes: named to come after the trigger above.
+-- Fires when a statement names the column, whether or not it changes. Its name puts it after the trigger above.
 CREATE OR REPLACE TRIGGER prepare_seat_removal
   BEFORE UPDATE OF is_active ON public.session_players
   FOR EACH ROW
@@ -315,7 +319,7 @@ CREATE OR REPLACE TRIGGER enforce_session_capacity
   REFERENCING NEW TABLE AS new_seats
   FOR EACH STATEMENT EXECUTE FUNCTION private.check_session_capacity();
 
--- Named to come after the trigger above, which locks.
+-- Its name puts it after the trigger above, which takes the locks.
 CREATE OR REPLACE TRIGGER recheck_new_seats
   AFTER INSERT ON public.session_players
   REFERENCING NEW TABLE AS new_seats

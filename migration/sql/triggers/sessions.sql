@@ -1,7 +1,8 @@
--- A session's code, its life from waiting to its end, and what its end counts for.
+-- A session's code, its status transitions, and the counters that its end changes.
 
--- Six characters that nobody mixes up, from the strong random source. It runs as its owner, so that a code is free
--- whatever sessions the caller may see; two callers who draw the same code at once are held apart by the unique constraint.
+-- Returns an unused code of six characters that people do not confuse, from the cryptographic random source. It runs as
+-- its owner, so that the code is unused among all sessions, not only those that the caller sees. If two callers draw
+-- the same code at once, the unique constraint refuses one of them.
 CREATE OR REPLACE FUNCTION private.draw_session_code()
 RETURNS text
 LANGUAGE plpgsql
@@ -37,8 +38,8 @@ BEGIN
 END
 $$;
 
--- Who may open the session is told what is wrong with it; anybody else is refused by row security. So a draft that is
--- hidden and an adventure that does not exist get the same answer.
+-- Refuses an adventure that the Seer may not use, with a reason for callers who may create the session; row security
+-- refuses all others. So a hidden draft and an adventure that does not exist get the same answer.
 CREATE OR REPLACE FUNCTION private.check_session_adventure()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -65,7 +66,7 @@ BEGIN
   THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP009',
-      MESSAGE = 'A session plays a published adventure or one of the Seer''s own',
+      MESSAGE = 'The adventure of a session must be published or created by its Seer',
       TABLE = 'sessions',
       CONSTRAINT = 'adventure_playable';
   END IF;
@@ -73,8 +74,8 @@ BEGIN
 END
 $$;
 
--- A session that the lobby shows is one that somebody can still come to: what a user writes as its start is to come, with
--- an hour's grace. A session that is late can be edited otherwise.
+-- Refuses a start in the past, with an hour of grace, when a user writes it: the lobby should list sessions that can
+-- still be joined. Other columns of a late session can be edited.
 CREATE OR REPLACE FUNCTION private.check_schedule()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -97,8 +98,9 @@ BEGIN
 END
 $$;
 
--- Twenty live sessions an account as Seer. And the adventure is looked at again, because it may have been unpublished since the
--- caller's snapshot. In a snapshot of the transaction's only a lock tells; otherwise its creator would wait for one in vain.
+-- Enforces twenty live sessions per account as Seer, and checks the adventure again, because it may have been
+-- unpublished since the caller's snapshot. At READ COMMITTED a plain query sees that. In a transaction-wide snapshot
+-- only a lock does; taking it at READ COMMITTED too would make the adventure's creator wait for no reason.
 CREATE OR REPLACE FUNCTION private.check_session_limit()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -126,7 +128,7 @@ BEGIN
   IF FOUND AND played.status <> 'published' AND played.creator_id <> NEW.seer_id THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP009',
-      MESSAGE = 'A session plays a published adventure or one of the Seer''s own',
+      MESSAGE = 'The adventure of a session must be published or created by its Seer',
       TABLE = 'sessions',
       CONSTRAINT = 'adventure_playable';
   END IF;
@@ -134,7 +136,7 @@ BEGIN
 END
 $$;
 
--- The status machine, and the moments that it stamps.
+-- Checks status transitions, and sets the timestamps that belong to them.
 CREATE OR REPLACE FUNCTION private.check_session_status()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -181,7 +183,8 @@ BEGIN
 END
 $$;
 
--- Two screens of one Seer: who writes over a state says which one it was.
+-- Counts the changes of the game state. A writer names the version that it replaces, so two screens of one Seer do not
+-- overwrite each other unnoticed.
 CREATE OR REPLACE FUNCTION private.number_game_state()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -193,8 +196,8 @@ BEGIN
 END
 $$;
 
--- A new encounter gives everyone the heroic save back. A seat that somebody is just leaving is not waited for (it
--- waits for this session): its save counts for an encounter that is over, which is what a claim looks at.
+-- Restores all heroic saves when a new encounter begins. A seat whose player is just leaving is skipped, because that
+-- transaction waits for this session. Its used save counts for the previous encounter, which a claim checks.
 CREATE OR REPLACE FUNCTION private.give_heroic_saves_back()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -218,9 +221,10 @@ BEGIN
 END
 $$;
 
--- What the end of a session changes, for all sessions that one statement ends: seats and sessions are no longer live, and
--- completing counts once for the Seer, everyone who was seated, and the adventure. A session in which nobody but its Seer
--- was seated counts for nobody. All rows of a table are locked in the order of their keys before any is changed.
+-- Updates the counters when sessions end, for all sessions that one statement ends. Their seats and the sessions are no
+-- longer live; a completed session counts once for the Seer, everyone who had a seat, and the adventure. A session in
+-- which only its Seer had a seat counts for nobody. All rows of a table are locked in the order of their keys before
+-- any is changed.
 CREATE OR REPLACE FUNCTION private.update_user_stats()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -329,7 +333,7 @@ BEGIN
 END
 $$;
 
--- The server may give a session to another Seer, who needs a place for it.
+-- Moves the count of a live session when the service assigns it to another Seer, whose limit applies.
 CREATE OR REPLACE FUNCTION private.move_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -346,9 +350,10 @@ BEGIN
 END
 $$;
 
--- A live session is cancelled before the service deletes it. What the owner of the tables deletes all the same gives back what it
--- holds; its seats go with it, when they cannot see it any more. The session is locked already, which comes after its seats in
--- the lock order: the deletion gives way to somebody else's change at once instead of waiting.
+-- The service must cancel a live session before deleting it. If the tables' owner deletes one directly, this gives back
+-- what it held: its seats are deleted with it, when their trigger can no longer see the session. The session is already
+-- locked, but comes after its seats in the lock order, so the deletion fails at once instead of waiting for another
+-- transaction's locks.
 CREATE OR REPLACE FUNCTION private.release_deleted_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -391,7 +396,7 @@ BEGIN
 END
 $$;
 
--- What a table is told of its session, each with a payload that needs no further query.
+-- Emits the events of a changed session. Each payload is complete without a further query.
 CREATE OR REPLACE FUNCTION private.emit_session_change()
 RETURNS trigger
 LANGUAGE plpgsql

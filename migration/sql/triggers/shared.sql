@@ -1,21 +1,22 @@
--- What several tables need. Functions that run as their owner see every row: each tells or does one thing, and
--- `access/functions.sql` says who may call it.
+-- Functions that several tables use. Functions that run as their owner see every row, so each returns or does one
+-- thing, and `policies/functions.sql` says who may call it.
 --
--- **BEFORE triggers fill values in; what a row breaks is refused AFTER**, when row security and the unique constraints
--- have spoken. So a stranger learns nothing from a refusal (row security answers first), a row that
--- `ON CONFLICT DO NOTHING` skips claims nothing, and no rule is skipped because a row seems to be there. Where a BEFORE
--- trigger must refuse, it refuses only a caller whom row security would let through.
+-- **BEFORE triggers fill in values, and AFTER triggers refuse**, after row security and the unique constraints have
+-- been evaluated. So a stranger learns nothing from a refusal (row security comes first), a row that `ON CONFLICT DO
+-- NOTHING` skips claims nothing, and no rule is skipped because a row with the same key seems to exist. Where a BEFORE
+-- trigger must refuse, it refuses only callers whom row security would let through.
 --
--- **A limit is a counter** beside the row that owns it (`sessions.seats_taken`, `users.living_characters`, ...), which an
--- AFTER trigger updates and a check bounds. An update is seen at every isolation level; a count of rows is not.
+-- **A limit is a counter** in the row that owns it (`sessions.seats_taken`, `users.living_characters`, ...), updated by
+-- an AFTER trigger and bounded by a check. An update is detected at every isolation level; a concurrent insert is
+-- missing from a count of rows.
 --
--- Foreign keys lock, too, by triggers called `RI_...`, which fire with the AFTER triggers in the order of their names. A trigger
--- of ours that must lock before them has a name with a capital letter.
+-- Foreign keys lock rows too, in triggers called `RI_...`, which fire together with the AFTER triggers in name order. A
+-- trigger of ours that must lock before them has a name that starts with a capital letter before R.
 --
--- **Lock order**, everywhere: the gate of the account that asks, then seats, then sessions, then characters, then users, then adventures; several rows of one
--- table in the order of their key, across the whole statement. Each trigger keeps to it, so no two can wait for each other.
+-- **Lock order**, everywhere: the gate of the caller's account, seats, sessions, characters, users, adventures; within
+-- a table by key, across the whole statement. Every trigger keeps to it, so no two can deadlock.
 
--- `updated_at` tells the last change, whoever made it.
+-- Sets `updated_at`, whoever changes the row.
 CREATE OR REPLACE FUNCTION private.touch_updated_at()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -27,9 +28,10 @@ BEGIN
 END
 $$;
 
--- A whole number from 0 below `bound` (at most 256), every one equally likely, from the server's strong random source.
--- A random UUID is the one door to that source that needs no extension. Bytes 6 and 8 hold its version and variant and
--- are left alone; a byte past the last multiple of the bound would favour small numbers and is thrown away.
+-- Returns `wanted` uniformly distributed integers from 0 to `bound` - 1 (`bound` at most 256) from the server's
+-- cryptographic random source. A random UUID is the only access to that source without an extension. Its bytes 6 and 8
+-- contain version and variant and are skipped; a byte beyond the last multiple of the bound would favour small numbers
+-- and is discarded.
 CREATE OR REPLACE FUNCTION private.random_numbers(bound integer, wanted integer)
 RETURNS integer[]
 LANGUAGE plpgsql
@@ -43,7 +45,7 @@ DECLARE
   place integer;
   byte integer;
 BEGIN
-  -- Nothing of what is not known is wanted: no call goes on for ever.
+  -- A NULL argument or a bound above 256 ends the loop at once, so no call loops forever.
   WHILE found < wanted AND bound <= 256
   LOOP
     entropy := uuid_send(gen_random_uuid());
@@ -61,10 +63,10 @@ BEGIN
 END
 $$;
 
--- Whether a document can be read by a client whose numbers are doubles and whose parser goes no deeper than a hundred
--- levels: one that cannot would stop everybody who reads the row. A document of more bytes than its check allows is not
--- searched: the check refuses it by its size. The check measures what is stored; a value that comes compressed from another
--- table is measured here as the text that it is.
+-- Whether a client whose numbers are doubles and whose parser accepts at most a hundred levels can read a document. One
+-- that it cannot read would break every client that reads the row. A document above its size limit is not searched,
+-- because its check refuses it. That check measures the stored size; a value that arrives compressed from another table
+-- is measured here as uncompressed text.
 CREATE OR REPLACE FUNCTION private.is_readable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -92,15 +94,15 @@ AS $$
 BEGIN
   RAISE EXCEPTION USING
     ERRCODE = 'check_violation',
-    MESSAGE = format('%s is too large, nested deeper than 100 levels, or holds a number beyond 1e308', document),
+    MESSAGE = format('%s must be within its size limit, at most 100 levels deep, and without numbers beyond 1e308', document),
     TABLE = relation,
     COLUMN = document,
     CONSTRAINT = 'readable_document';
 END
 $$;
 
--- Refuses the document that the trigger names. The trigger's own condition looks at it, so that one that can be read costs
--- no call of a function that finds its column by name.
+-- Refuses the document that the trigger's argument names. The trigger's own condition examines the document, so a
+-- readable one costs no call of a function that looks its column up by name.
 CREATE OR REPLACE FUNCTION private.check_readable()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -113,8 +115,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller is the server itself rather than one of the API's users: `current_user` cannot tell inside a
--- function that runs as its owner, the role that was put on can.
+-- Whether the caller is the service rather than a user of the API. In a function that runs as its owner `current_user`
+-- is the owner, so this checks the role that was set.
 CREATE OR REPLACE FUNCTION private.is_server()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -127,9 +129,9 @@ BEGIN
 END
 $$;
 
--- True, or the error that the caller's account is closed. The lock keeps the answer true until the end of the
--- transaction: closing locks the gate alone, and a write that comes while it does waits here. The first lock of both, so that
--- neither waits for the other with anything in its hands.
+-- Returns true, or raises the error that the caller's account is closed. The lock keeps the answer true until the end
+-- of the transaction: closing locks the gate exclusively, so a write that arrives meanwhile waits here. It is the first
+-- lock of both, so neither waits for the other while it holds another lock.
 CREATE OR REPLACE FUNCTION private.require_open_account()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -154,9 +156,9 @@ BEGIN
 END
 $$;
 
--- Refuses the transaction of an account that is closed or not there: a token outlives its account by an hour. The service
--- begins each transaction of a user with it. Whether a write comes before a closing is `require_open_account`'s to say,
--- which locks.
+-- Refuses a caller whose account is closed or does not exist: a token outlives its account by up to an hour. The
+-- service begins each transaction of a user with this check. It takes no lock; `require_open_account` orders a write
+-- against a concurrent closing.
 CREATE OR REPLACE FUNCTION private.require_account()
 RETURNS void
 LANGUAGE plpgsql
@@ -174,7 +176,7 @@ BEGIN
   IF may_enter IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP032',
-      MESSAGE = 'There is no such account',
+      MESSAGE = 'The account does not exist',
       TABLE = 'users',
       CONSTRAINT = 'known_account';
   END IF;
@@ -184,7 +186,7 @@ BEGIN
 END
 $$;
 
--- Whoever else adds to an account (the server, for its owner) is inside its gate as well.
+-- Locks an account's gate for a caller that adds rows on the account's behalf, such as the service.
 CREATE OR REPLACE FUNCTION private.enter_gate(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -210,8 +212,8 @@ BEGIN
 END
 $$;
 
--- Refuses what a policy refuses, as PostgreSQL does, with a reason: the name of the rule. Of a closed account, that is the
--- reason.
+-- Raises the error of a refused policy, with a reason and the name of the rule. For a closed account, the error is that
+-- the account is closed.
 CREATE OR REPLACE FUNCTION private.refuse(reason text, relation text, rule text)
 RETURNS void
 LANGUAGE plpgsql
@@ -228,7 +230,7 @@ BEGIN
 END
 $$;
 
--- Changes the counters of an account, each up to its limit. A closed account gets no more of anything.
+-- Changes the counters of an account, each up to its limit. A counter of a closed account cannot be increased.
 CREATE OR REPLACE FUNCTION private.count_for_account(
   account uuid,
   living integer DEFAULT 0,
@@ -274,7 +276,7 @@ BEGIN
     FROM public.users
     WHERE id = account;
     IF NOT FOUND THEN
-      RETURN; -- The foreign key answers.
+      RETURN; -- The foreign key refuses the row.
     ELSIF profile.closed_at IS NOT NULL THEN
       PERFORM private.refuse_closed_account();
     ELSIF living > 0 AND profile.living_characters + living > 10 THEN
@@ -308,13 +310,13 @@ BEGIN
         TABLE = 'adventures',
         CONSTRAINT = 'adventure_limit';
     END IF;
-    -- Something was given back between the two statements: there is room now.
+    -- Another transaction lowered the counter between the two statements, so there may be room now: try again.
   END LOOP;
 END
 $$;
 
--- Locks sessions without holding one while waiting for another: a statement of their Seer's locks them in whatever order it
--- finds them. What is busy is waited for first, with nothing in the hands, and then all are tried again.
+-- Locks several sessions without waiting for one while holding another, because an UPDATE by their Seer locks them in
+-- scan order. It waits for a busy session first, holding none, then tries again to lock all.
 CREATE OR REPLACE FUNCTION private.lock_sessions(sessions uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -341,7 +343,7 @@ BEGIN
     EXCEPTION
       WHEN lock_not_available THEN
         IF session IS NULL THEN
-          RAISE; -- The caller's own lock_timeout.
+          RAISE; -- The caller's own lock_timeout expired.
         END IF;
         busy := session;
     END;
@@ -349,8 +351,8 @@ BEGIN
 END
 $$;
 
--- The sessions that the caller runs or has (or had) a seat in. As one array it is computed once a query and serves as
--- an index condition, where a subquery in a policy becomes a hash of the whole other table.
+-- Returns the ids of the sessions that the caller runs or has (or had) a seat in. As an array it is computed once per
+-- query and serves as an index condition; a subquery in a policy becomes a hash of the whole other table.
 CREATE OR REPLACE FUNCTION private.my_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -376,7 +378,7 @@ BEGIN
 END
 $$;
 
--- The same for the archive.
+-- The same for archived sessions.
 CREATE OR REPLACE FUNCTION private.my_archived_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql

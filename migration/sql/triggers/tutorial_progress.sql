@@ -1,6 +1,6 @@
 -- Tutorial steps are completed in the order of their path.
 
--- The steps of a path, the first that both share; of no path yet, that one alone.
+-- Returns the steps of a path. The first is common to both; without a path it is the only one.
 CREATE OR REPLACE FUNCTION private.tutorial_steps(path public.tutorial_path)
 RETURNS text[]
 LANGUAGE plpgsql
@@ -17,8 +17,8 @@ BEGIN
 END
 $$;
 
--- What is completed follows from where one is. This only fills in: an upsert calls it for the row that it would insert and
--- for the one that it then updates, and is held to the order by what it wrote.
+-- Derives the completed steps from the current step. This trigger only fills in values: an upsert calls it for the row
+-- that it would insert and again for the row that it then updates, and the order is checked on what was written.
 CREATE OR REPLACE FUNCTION private.prepare_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -32,9 +32,9 @@ DECLARE
   done text[];
 BEGIN
   IF NOT NEW.current_step || NEW.completed_steps <@ known THEN
-    RETURN NEW; -- The table's own check answers.
+    RETURN NEW; -- The table's own check refuses the step.
   END IF;
-  -- Who names a step of one path alone has chosen that path.
+  -- A step that belongs to only one path chooses that path.
   IF NEW.path IS NULL AND NEW.current_step <> 'welcome' THEN
     NEW.path := CASE WHEN NEW.current_step = ANY (private.tutorial_steps('seer')) THEN 'seer' ELSE 'player' END::public.tutorial_path;
   END IF;
@@ -64,7 +64,7 @@ BEGIN
 END
 $$;
 
--- On to the next step, or back to the beginning; the server may put anybody anywhere.
+-- Refuses any move except to the next step or back to the start; the service may set any step.
 CREATE OR REPLACE FUNCTION private.check_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -87,7 +87,7 @@ BEGIN
   END IF;
   IF place BETWEEN place_before AND place_before + 1
     AND (NEW.completed_at IS NULL OR (NEW.path IS NOT NULL AND place = cardinality(steps)))
-    -- The step that one is at may be done already; nothing beyond it, and nothing before it left out.
+    -- The current step may be completed already; no later step may be, and all earlier ones must be.
     AND (
       NEW.completed_steps = steps[:place]
       OR NEW.completed_steps = (CASE WHEN NEW.completed_at IS NULL THEN steps[:place - 1] ELSE steps END)

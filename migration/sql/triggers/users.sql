@@ -1,7 +1,7 @@
--- Profiles follow accounts: they come, change and are closed with `auth.users`.
+-- Profiles follow accounts: they are created, changed and closed with `auth.users`.
 
--- A name as others may see it: line breaks become blanks, what no name may contain is left out, and so is what is longer
--- than a hundred characters. NULL where nothing visible remains, or for what is not a string.
+-- Returns a name that is safe to show to others: line breaks become spaces, forbidden characters are removed, and it is
+-- cut to a hundred characters. Returns NULL if nothing visible remains, or if the value is not a string.
 CREATE OR REPLACE FUNCTION private.clean_name(value jsonb)
 RETURNS text
 LANGUAGE plpgsql
@@ -21,8 +21,8 @@ BEGIN
 END
 $$;
 
--- The address to keep for an account: its own, or one that nobody else can hold. The domains of those are reserved: an
--- address in them counts as none.
+-- Returns the address to store for an account: its own, or the reserved one if it has none. The domains of reserved
+-- addresses are ours, so an address in them counts as none.
 CREATE OR REPLACE FUNCTION private.kept_email(account uuid, address text)
 RETURNS text
 LANGUAGE plpgsql
@@ -37,9 +37,9 @@ BEGIN
 END
 $$;
 
--- A sign-up must never fail because of us: an account without an address, or with one that another account holds
--- (single sign-on allows that), gets one that nobody else can have. ON CONFLICT waits for a sign-up under way. An id that
--- signs up again gets its history back.
+-- Creates a profile, and must never fail, because the sign-up would fail with it. An account without an address, or
+-- with one that another account holds (single sign-on allows that), gets the reserved address of its id. ON CONFLICT
+-- waits for a concurrent sign-up. An id that signs up again gets its history back.
 CREATE OR REPLACE FUNCTION private.create_profile(account uuid, account_email text, metadata jsonb)
 RETURNS void
 LANGUAGE plpgsql
@@ -49,7 +49,7 @@ AS $$
 DECLARE
   address text := private.kept_email(account, account_email);
   no_address CONSTANT text := account || '@no-email.invalid';
-  -- The first name that says something: what the platform was told, else the local part of the address.
+  -- The first usable name: from the platform's metadata, else the local part of the address.
   name text := coalesce(
     private.clean_name(metadata -> 'display_name'),
     private.clean_name(metadata -> 'full_name'),
@@ -86,7 +86,7 @@ BEGIN
 END
 $$;
 
--- A picture's address, where it is one of the web and not too long.
+-- Returns the URL of a picture if it is an http(s) URL of at most 2,000 characters, else NULL.
 CREATE OR REPLACE FUNCTION private.web_address(value jsonb)
 RETURNS text
 LANGUAGE plpgsql
@@ -101,7 +101,8 @@ BEGIN
 END
 $$;
 
--- An address that another profile holds does not stop the change of an account.
+-- Changes the address of a profile. If another profile holds it, the change of the account still succeeds, and this
+-- profile gets its reserved address.
 CREATE OR REPLACE FUNCTION private.change_email(account uuid, address text)
 RETURNS void
 LANGUAGE plpgsql
@@ -109,7 +110,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- The address is a key: its change waits for those whose foreign keys hold the profile, and they may want to count in it.
+  -- The address is a key, so changing it waits for transactions whose foreign keys lock the profile; those may go on to
+  -- update its counters. The gate is locked first, so that neither deadlocks.
   PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   UPDATE public.users
   SET email = private.kept_email(account, address)
@@ -139,7 +141,7 @@ BEGIN
 END
 $$;
 
--- Each account has its gate.
+-- Creates the gate of a new account.
 CREATE OR REPLACE FUNCTION private.make_gate()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -154,8 +156,8 @@ BEGIN
 END
 $$;
 
--- Locks seats of an account as `lock_sessions` locks sessions: a Seer who removes several players locks theirs in whatever
--- order they are found.
+-- Locks an account's seats in the way in which `lock_sessions` locks sessions: a Seer who removes several players locks
+-- their seats in scan order.
 CREATE OR REPLACE FUNCTION private.lock_seats(account uuid, sessions uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -178,7 +180,7 @@ BEGIN
     EXCEPTION
       WHEN lock_not_available THEN
         IF session IS NULL THEN
-          RAISE; -- The caller's own lock_timeout.
+          RAISE; -- The caller's own lock_timeout expired.
         END IF;
         busy := session;
     END;
@@ -186,8 +188,8 @@ BEGIN
 END
 $$;
 
--- Locks all rows that closing an account changes: first its gate, which no write of the account is inside then, and the rest
--- in the lock order, people of the sessions that will end among them.
+-- Locks all rows that closing an account changes: first its gate, so that no write of the account is in progress, then
+-- the rest in the lock order, including the participants of the sessions that will end.
 CREATE OR REPLACE FUNCTION private.lock_account(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -234,7 +236,7 @@ BEGIN
     SELECT user_id FROM public.session_players WHERE session_id = ANY (sessions)
     ORDER BY 1
   LOOP
-    -- One's own row will get another address, which is a key.
+    -- The account's own profile gets another address, which is a key and needs the stronger lock.
     IF person = account THEN
       PERFORM FROM public.users WHERE id = person FOR UPDATE;
     ELSE
@@ -244,7 +246,8 @@ BEGIN
 END
 $$;
 
--- Closes an account: personal data goes, history stays, live seats are given up, live sessions end. Idempotent.
+-- Closes an account: removes personal data, keeps history, gives up seats in live sessions, cancels live sessions that
+-- it runs. Idempotent.
 CREATE OR REPLACE FUNCTION private.erase_account(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -254,7 +257,7 @@ AS $$
 BEGIN
   PERFORM private.lock_account(account);
 
-  -- The profile first: the events below of leaving and cancelling then name nobody.
+  -- The profile comes first, so that the events of leaving and cancelling below contain no personal data.
   UPDATE public.users
   SET email = account || '@deleted.invalid',
       display_name = 'Former player',
@@ -262,7 +265,7 @@ BEGIN
       bio = NULL
   WHERE id = account
     AND closed_at IS NULL;
-  -- A session that is being archived takes its events with it.
+  -- A session that is being archived is skipped: its events are deleted with it.
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
   WHERE session_id = ANY (
@@ -289,7 +292,7 @@ BEGIN
   WHERE seer_id = account
     AND status NOT IN ('completed', 'cancelled');
 
-  -- A draft that was played holds other people's history; it is archived instead.
+  -- A draft that others have played is part of their history, so it is archived instead.
   PERFORM private.delete_unplayed_adventures(account, ARRAY['draft']::public.adventure_status[]);
   UPDATE public.adventures
   SET status = 'archived'
@@ -322,7 +325,8 @@ BEGIN
 END
 $$;
 
--- Deleting an account always succeeds: it is closed, and the profile goes unless somebody else's history references it.
+-- Handles the deletion of an account, which always succeeds: the account is closed, and the profile is deleted unless
+-- somebody else's history references it.
 CREATE OR REPLACE FUNCTION private.handle_deleted_user()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -331,7 +335,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   PERFORM FROM private.account_gates WHERE account_id = OLD.id FOR UPDATE;
-  -- Ended sessions are deleted below; like all sessions they are locked before any account.
+  -- Ended sessions are deleted below. Like all sessions, they must be locked before any profile.
   PERFORM
   FROM public.sessions
   WHERE seer_id = OLD.id
@@ -339,7 +343,7 @@ BEGIN
   ORDER BY id
   FOR UPDATE;
   PERFORM private.lock_account(OLD.id);
-  -- Before any other change: the foreign key would look for the account again at the second.
+  -- This must be the first change of the profile: at a second one, the foreign key would look for the account again.
   UPDATE public.users
   SET account_id = NULL
   WHERE id = OLD.id;
@@ -352,15 +356,15 @@ BEGIN
         PERFORM private.delete_unshared(OLD.id);
       EXCEPTION
         WHEN foreign_key_violation THEN
-          NULL; -- Somebody took part in it meanwhile: it stays.
+          NULL; -- Somebody joined meanwhile: the history stays.
       END;
   END;
   RETURN NULL;
 END
 $$;
 
--- Deletes adventures of an account that nobody else played. One of which somebody has a session locked stays: an account is
--- closed whatever others do.
+-- Deletes adventures of an account that nobody else has played. An adventure stays if another transaction has locked
+-- one of its sessions, because closing an account must not depend on others.
 CREATE OR REPLACE FUNCTION private.delete_unplayed_adventures(account uuid, statuses public.adventure_status[])
 RETURNS void
 LANGUAGE plpgsql
@@ -388,7 +392,8 @@ BEGIN
 END
 $$;
 
--- Deletes what only the account itself had part in: sessions in which nobody else ever sat, and what then hangs on nothing.
+-- Deletes what involves only the account itself: sessions in which nobody else ever had a seat, and then whatever
+-- nothing references any more.
 CREATE OR REPLACE FUNCTION private.delete_unshared(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -424,9 +429,10 @@ BEGIN
 END
 $$;
 
--- A profile that is deleted takes this with it; what others' history references is kept by the foreign keys, which then
--- refuse the whole deletion. AFTER, because counters of the profile change with what is deleted, and a row that is being
--- deleted cannot; the capital letter puts the trigger before those of the foreign keys, which are called `RI_...`.
+-- Deletes an account's own history with its profile. The foreign keys keep what others' history references and refuse
+-- the whole deletion. It fires AFTER, because deleting these rows updates counters of the profile, and a BEFORE DELETE
+-- trigger must not update the row that is being deleted. The capital letter makes it fire before the foreign keys'
+-- triggers, which are called `RI_...`.
 CREATE OR REPLACE FUNCTION private.delete_own_history()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -439,7 +445,7 @@ BEGIN
 END
 $$;
 
--- A closed account's profile stays as it was left, whoever writes.
+-- Refuses changes to the profile of a closed account, by anyone.
 CREATE OR REPLACE FUNCTION private.check_profile_change()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -462,7 +468,7 @@ CREATE OR REPLACE TRIGGER on_auth_user_changed
   WHEN (NEW.email IS DISTINCT FROM OLD.email OR NEW.deleted_at IS DISTINCT FROM OLD.deleted_at)
   EXECUTE FUNCTION private.handle_changed_user();
 
--- The capital letter puts it before the trigger of the foreign key, which would lock the profile before its sessions.
+-- The capital letter makes it fire before the foreign key's trigger, which would lock the profile before its sessions.
 CREATE OR REPLACE TRIGGER "On_auth_user_deleted"
   AFTER DELETE ON auth.users
   FOR EACH ROW EXECUTE FUNCTION private.handle_deleted_user();

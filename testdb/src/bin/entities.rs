@@ -1,7 +1,8 @@
-//! `cargo entities`: makes `entity/src/tables` and the diagram in `docs/` anew, from a database that it migrates.
+//! `cargo entities`: regenerates `entity/src/tables` and the diagram in `docs/generated/` from a database that it
+//! migrates.
 //!
-//! It is sea-orm-cli's `generate entity`, then two visible steps: a false relation is taken out, and the comments of
-//! tables and columns become documentation.
+//! It runs sea-orm-cli's `generate entity`, then removes a false relation, adds JSON Schema, and turns the comments of
+//! tables and columns into documentation.
 
 use std::{error::Error, fs, path::Path};
 
@@ -9,8 +10,8 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use sea_orm_cli::{BannerVersion, BigIntegerType, DateTimeCrate, GenerateSubcommands, run_generate_command};
 use testdb::Server;
 
-/// The foreign key `users.account_id -> auth.users.id` crosses schemas; the generator sees the tables' names alone, and takes
-/// it for a relation of `users` with itself. These lines of `users.rs` are taken out again.
+/// The foreign key `users.account_id -> auth.users.id` crosses schemas, but the generator sees only the tables' names
+/// and takes it for a relation of `users` with itself. These lines are removed from `users.rs`.
 const FALSE_RELATION: &str = r#"    #[sea_orm(
         self_ref,
         relation_enum = "SelfRef",
@@ -22,17 +23,17 @@ const FALSE_RELATION: &str = r#"    #[sea_orm(
     pub users: BelongsTo<Option<Entity>>,
 "#;
 
-/// JSON Schema, for services that describe themselves with it. The generator would put it on the relations of `ModelEx` too, so
-/// a model's is added to its file, where it gets the table's name as well: every struct is a `Model`.
+/// The derive of JSON Schema for enums. The generator would also put it on the relations in `ModelEx`, so for a table
+/// it is added to the `Model` in its file, with the table's name, because every struct is called `Model`.
 const SCHEMA: &str = r#"cfg_attr(feature = "schema", derive(schemars::JsonSchema))"#;
 
-/// The same in the diagram.
+/// The same false relation in the diagram.
 const FALSE_LINE: &str = "    users }o--|| users : \"account_id\"\n";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace has no folder")?;
-    // Whatever DATABASE_URL says: the entities tell the schema, not what somebody's database has besides.
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?;
+    // Ignores DATABASE_URL: the entities describe the schema, not what else a database contains.
     let server = Server::start_private(None).await?;
     let database = server.migrated().await?;
     let folder = tempfile::tempdir()?;
@@ -41,16 +42,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let users = folder.path().join("users.rs");
     let generated = fs::read_to_string(&users)?;
     if generated.matches(FALSE_RELATION).count() != 1 {
-        return Err("users.rs no longer holds the false relation: is the repair still needed?".into());
+        return Err(
+            "users.rs no longer contains the false relation; remove this step if the generator has been fixed".into()
+        );
     }
     fs::write(&users, generated.replace(FALSE_RELATION, ""))?;
 
-    describe(folder.path())?;
-    document(folder.path(), database.url()).await?;
+    add_json_schema(folder.path())?;
+    add_documentation(folder.path(), database.url()).await?;
 
     let diagram = folder.path().join("entities.mermaid");
-    let drawn = fs::read_to_string(&diagram)?;
-    fs::write(workspace.join("docs/generated/entities.mermaid"), drawn.replace(FALSE_LINE, ""))?;
+    let generated = fs::read_to_string(&diagram)?;
+    fs::write(workspace.join("docs/generated/entities.mermaid"), generated.replace(FALSE_LINE, ""))?;
     fs::remove_file(diagram)?;
     let tables = workspace.join("entity/src/tables");
     if tables.exists() {
@@ -64,8 +67,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Puts JSON Schema on each model.
-fn describe(folder: &Path) -> Result<(), Box<dyn Error>> {
+/// Adds the JSON Schema derive to each model.
+fn add_json_schema(folder: &Path) -> Result<(), Box<dyn Error>> {
     for file in fs::read_dir(folder)? {
         let file = file?.path();
         let Some(table) = file.file_stem().and_then(|name| name.to_str()) else { continue };
@@ -80,8 +83,8 @@ fn describe(folder: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The generator leaves comments out: each becomes the documentation of its struct or field.
-async fn document(folder: &Path, url: &str) -> Result<(), Box<dyn Error>> {
+/// Adds the comments of tables and columns, which the generator omits, as documentation of structs and fields.
+async fn add_documentation(folder: &Path, url: &str) -> Result<(), Box<dyn Error>> {
     let db = sea_orm::Database::connect(url).await?;
     let comments = "SELECT relname::text, coalesce(attname, '')::text, description
          FROM pg_description
@@ -100,9 +103,9 @@ async fn document(folder: &Path, url: &str) -> Result<(), Box<dyn Error>> {
         let starts = if column.is_empty() { "pub struct Model".to_owned() } else { format!("    pub {column}:") };
         let raw = format!("    pub r#{column}:");
         let Some(mut at) = lines.iter().position(|line| line.starts_with(&starts) || line.starts_with(&raw)) else {
-            return Err(format!("{table}.{column} has a comment and no field").into());
+            return Err(format!("{table}.{column} has a comment but no field").into());
         };
-        // Before its attributes.
+        // The documentation goes before the attributes.
         while at > 0 && lines[at - 1].trim_start().starts_with("#[") {
             at -= 1;
         }
@@ -139,7 +142,7 @@ fn command(url: &str, folder: &Path) -> GenerateSubcommands {
         model_extra_derives: Vec::new(),
         model_extra_attributes: Vec::new(),
         enum_extra_derives: Vec::new(),
-        // In JSON as in the database.
+        // JSON uses the database's names.
         enum_extra_attributes: vec![SCHEMA.to_owned(), r#"serde(rename_all = "snake_case")"#.to_owned()],
         column_extra_derives: Vec::new(),
         seaography: false,

@@ -1,7 +1,9 @@
-//! Takes each rule of the schema away in turn and runs the integration tests: `cargo mutants-of-schema [WORD]...`, those
-//! whose kind or name holds a word, or all; `new`: those that no test is known to fail for. Writes `docs/generated/mutants.md`: which test fails for each, and which none fails for.
+//! Mutation test of the schema: removes each rule in turn and runs the integration tests. `cargo mutants-of-schema
+//! [WORD]...` tries the rules whose kind or name contains a word, or all; the word `new` selects those for which no
+//! failing test is known. Writes `docs/generated/mutants.md`, which lists the test that fails for each rule.
 //!
-//! A mutant is tried on the test that killed it the last time first, then on all that speak of such rules, then on all.
+//! A mutant is tried first on the test that failed for it last time, then on the tests for rules of its kind, then on
+//! all.
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +16,8 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 
-/// Tests that say nothing of the schema's rules: the testdb server, the documents, the migrations' own.
-const BESIDE: &[&str] = &[
+/// Tests that do not depend on the schema's rules: the test server, the documents, the migrations' own.
+const UNRELATED_TESTS: &[&str] = &[
     "testdb_server::",
     "migrations::",
     "documented::",
@@ -29,20 +31,20 @@ const BESIDE: &[&str] = &[
     "plpgsql_check",
 ];
 
-/// Rules that another one stands before, and why they stay: nothing that a test could see changes without them.
+/// Rules without which no test can fail, because another rule has the same effect, and why they are kept.
 const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     (
         "bound",
         "adventures.adventures_max_players_check: 1 and one less",
-        "`valid_player_range` and the least of `min_players` say the same",
+        "`valid_player_range` and the minimum of `min_players` imply it",
     ),
     (
         "bound",
         "adventures.adventures_min_players_check: 6 and one more",
-        "`valid_player_range` and the most of `max_players` say the same",
+        "`valid_player_range` and the maximum of `max_players` imply it",
     ),
-    ("lock", "private.update_user_stats(): 1", "the plan meets the rows in order anyway, which no plan promises"),
-    ("lock", "private.update_user_stats(): 2", "the plan meets the rows in order anyway, which no plan promises"),
+    ("lock", "private.update_user_stats(): 1", "the plan locks the rows in order anyway, but no plan guarantees that"),
+    ("lock", "private.update_user_stats(): 2", "the plan locks the rows in order anyway, but no plan guarantees that"),
 ];
 
 struct Mutant {
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(0) => ExitCode::SUCCESS,
         Ok(survivors) => {
-            eprintln!("{survivors} survive: write the test that is missing, or take the rule out");
+            eprintln!("{survivors} mutants survive: write the missing test, or remove the rule");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -67,12 +69,12 @@ fn main() -> ExitCode {
 
 fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let words: Vec<String> = env::args().skip(1).collect();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?.to_owned();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?.to_owned();
     let page = root.join("docs/generated/mutants.md");
     let mutants = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(mutants())?;
     let program = build(&root)?;
     if let Some(test) = failing(&program, "", &[])? {
-        return Err(format!("{test} fails with no rule taken away").into());
+        return Err(format!("{test} fails although no rule was removed").into());
     }
 
     let known = read(&page);
@@ -87,7 +89,7 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
         .collect();
     let queue = Mutex::new(chosen.iter());
     let found = Mutex::new(known.clone());
-    // Fewer where others work on the same machine.
+    // SPARC_WORKERS lowers the number on a machine that is in use.
     let workers = match env::var("SPARC_WORKERS") {
         Ok(wanted) => wanted.parse()?,
         Err(_) => std::thread::available_parallelism()?.get(),
@@ -124,14 +126,14 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
         .count())
 }
 
-fn behind(mutant: &Mutant) -> Option<&'static str> {
+fn equivalent_because(mutant: &Mutant) -> Option<&'static str> {
     EQUIVALENT_MUTANTS
         .iter()
         .find(|(kind, name, _)| *kind == mutant.kind && *name == mutant.name)
         .map(|(_, _, why)| *why)
 }
 
-/// What the catalog of a migrated database holds; each statement is tried, and taken back.
+/// Returns all mutants of a migrated database. Each statement is tried once and rolled back.
 async fn mutants() -> Result<Vec<Mutant>, Box<dyn std::error::Error>> {
     let database = testdb::Database::open_migrated().await?;
     let connection = database.connect(1).await?;
@@ -155,21 +157,21 @@ async fn mutants() -> Result<Vec<Mutant>, Box<dyn std::error::Error>> {
     Ok(mutants)
 }
 
-/// The program of the integration tests.
+/// Builds the integration tests and returns the path of a copy of their program.
 fn build(root: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo).args(["test", "--no-run", "--test", "integration"]).current_dir(root).output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let path = said.rsplit_once('(').and_then(|(_, rest)| rest.split_once(')')).ok_or_else(|| said.clone())?.0;
-    // A copy: what is built meanwhile takes the place of the other one.
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    let path = log.rsplit_once('(').and_then(|(_, rest)| rest.split_once(')')).ok_or_else(|| log.clone())?.0;
+    // A copy, because a build in the meantime replaces the original.
     let copy = env::temp_dir().join(format!("sparc-mutants-{}", std::process::id()));
     fs::copy(root.join(path), &copy)?;
     Ok(copy)
 }
 
-/// The first test that fails without the rule.
+/// Returns the first test that fails without the rule.
 fn find_killer(program: &Path, mutant: &Mutant, before: Option<&String>) -> io::Result<Option<String>> {
-    let speaking: &[&str] = match mutant.kind.as_str() {
+    let relevant: &[&str] = match mutant.kind.as_str() {
         "policy gone" | "policy open" if mutant.name.contains("One statement") => &["sizes::"],
         "policy gone" | "policy open" if mutant.name.contains("Closed accounts") => &["accounts::", "leaks::"],
         "revoke" | "policy gone" | "policy open" | "row security" => &["access::", "catalog::"],
@@ -184,19 +186,19 @@ fn find_killer(program: &Path, mutant: &Mutant, before: Option<&String>) -> io::
     {
         return Ok(Some(test));
     }
-    match failing(program, &mutant.statement, speaking)? {
+    match failing(program, &mutant.statement, relevant)? {
         Some(test) => Ok(Some(test)),
         None => failing(program, &mutant.statement, &[]),
     }
 }
 
-/// Runs the tests whose names hold one of the words, or all; the first that fails ends it.
+/// Runs the tests whose names contain one of the words, or all, and returns the first that fails.
 fn failing(program: &Path, mutation: &str, words: &[&str]) -> io::Result<Option<String>> {
     let mut command = Command::new(program);
     command.args(words).env("SPARC_SCHEMA_MUTATION", mutation).env("RUST_BACKTRACE", "0");
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    for beside in BESIDE {
-        command.args(["--skip", beside]);
+    for test in UNRELATED_TESTS {
+        command.args(["--skip", test]);
     }
     let mut running = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let lines = BufReader::new(running.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
@@ -211,11 +213,11 @@ fn failing(program: &Path, mutation: &str, words: &[&str]) -> io::Result<Option<
         running.kill()?;
     }
     let status = running.wait()?;
-    // A program that ends badly without naming a test has not said yes either.
+    // A program that fails without naming a test counts as a failure too.
     Ok(failed.or_else(|| (!status.success()).then(|| format!("the test program: {status}"))))
 }
 
-/// What the page says of each: the test, or nothing.
+/// Reads the page: the failing test of each mutant, or an empty text.
 fn read(page: &Path) -> BTreeMap<(String, String), String> {
     let text = fs::read_to_string(page).unwrap_or_default();
     text.lines()
@@ -233,14 +235,14 @@ fn write(page: &Path, mutants: &[Mutant], found: &BTreeMap<(String, String), Str
     let tried = mutants.iter().filter(|mutant| of(mutant).is_some()).count();
     let killed = mutants.iter().filter(|mutant| of(mutant).is_some_and(|test| !test.is_empty())).count();
     let mut text = format!(
-        "# Rules taken away\n\nEach rule of the schema was taken away, or loosened by one, and a test failed for it: the one named here. Made by\n\
-         `cargo mutants-of-schema`; [testing.md](../testing.md) says how.\n\n{} rules, {tried} tried, {killed} killed.\n\n\
+        "# Schema mutants\n\nEach rule of the schema was removed, or loosened by one; the test named here failed. Generated by\n\
+         `cargo mutants-of-schema`; [testing.md](../testing.md) describes it.\n\n{} rules, {tried} tried, {killed} killed.\n\n\
          | kind | rule | test that fails without it |\n| --- | --- | --- |\n",
         mutants.len()
     );
     for mutant in mutants {
         if let Some(test) = of(mutant) {
-            let test = match behind(mutant) {
+            let test = match equivalent_because(mutant) {
                 Some(why) if test.is_empty() => format!("**none**: {why}"),
                 _ if test.is_empty() => "**none**".to_owned(),
                 _ => format!("`{test}`"),

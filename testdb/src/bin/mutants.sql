@@ -1,4 +1,4 @@
--- Every rule of the schema, with the statement that takes it out or loosens it by one: kind, name, statement.
+-- Lists every rule of the schema with a statement that removes it or loosens it by one: kind, name, statement.
 WITH ours AS (
   SELECT pg_class.oid, relname::text AS name
   FROM pg_catalog.pg_class
@@ -9,7 +9,7 @@ constraints AS (
   FROM pg_catalog.pg_constraint JOIN ours ON ours.oid = conrelid
   WHERE contype IN ('c', 'f', 'p', 'u')
 ),
--- A bound that is a number, and the number one further out.
+-- Numeric bounds, and the next number outside.
 bounds AS (
   SELECT constraints.*, nth,
     regexp_instr(definition, pattern, 1, nth, 0, '', 2) AS "from",
@@ -25,13 +25,13 @@ functions AS (
   FROM pg_catalog.pg_proc
   WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
 ),
--- In a function: what it raises, the locks that it takes, the bounds that it holds.
+-- In functions: errors raised, locks taken.
 lines AS (
   SELECT kind, functions.name || ': ' || nth || CASE kind WHEN 'bound' THEN ', ' || regexp_substr(definition, pattern, 1, nth) ELSE '' END AS name,
     regexp_replace(definition, pattern, CASE kind WHEN 'raise' THEN 'NULL;' ELSE '' END, 1, nth) AS definition
   FROM functions,
     (VALUES
-      ('raise', 'RAISE EXCEPTION USING.*?;'),
+      ('raise', 'RAISE EXCEPTION USING([^;'']|''[^'']*'')*;'),
       ('lock', 'FOR (NO KEY UPDATE|UPDATE|KEY SHARE|SHARE)( OF [a-z]+)?( SKIP LOCKED| NOWAIT)?')
     ) AS line (kind, pattern),
     generate_series(1, regexp_count(definition, pattern)) AS nth

@@ -1,5 +1,5 @@
-//! Runs a command with `DATABASE_URL` naming a fresh database with the whole schema, which is gone when the command is:
-//! `cargo with-database sh -c 'psql $DATABASE_URL'`.
+//! Runs a command with `DATABASE_URL` set to a new database with the whole schema, which is removed when the command
+//! ends: `cargo with-database sh -c 'psql $DATABASE_URL'`.
 
 use std::{
     env,
@@ -9,7 +9,7 @@ use std::{
 fn main() -> ExitCode {
     let mut words = env::args_os().skip(1);
     let Some(program) = words.next() else {
-        eprintln!("Give a command to run with DATABASE_URL set: cargo with-database sh -c 'psql $DATABASE_URL'");
+        eprintln!("A command to run with DATABASE_URL set is missing: cargo with-database sh -c 'psql $DATABASE_URL'");
         return ExitCode::FAILURE;
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     match command.status() {
         Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
         Err(error) => {
-            eprintln!("{} does not run: {error}", program.display());
+            eprintln!("{} could not be run: {error}", program.display());
             ExitCode::FAILURE
         }
     }
