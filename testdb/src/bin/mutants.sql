@@ -53,6 +53,8 @@ WHERE attnum > 0 AND attnotnull AND attidentity = ''
   AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_constraint WHERE conrelid = ours.oid AND contype = 'p' AND attnum = ANY (conkey)
   )
+  -- PostgreSQL keeps the columns of a replica identity NOT NULL.
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = ours.oid AND indisreplident AND attnum = ANY (indkey))
 UNION ALL
 SELECT 'unique index', relname, format('DROP INDEX public.%I', relname)
 FROM pg_catalog.pg_index JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
