@@ -67,10 +67,10 @@ fn live(report: &Report) -> Vec<Goal> {
 pub fn goals(report: &Report) -> Vec<Goal> {
     let mut goals = Vec::new();
     let at_one = |name: &str| report.measures.iter().find(|measure| measure.scale == 1.0 && measure.name == name);
-    for (name, times) in [("lobby, first page", 1000.0), ("a table's rolls", 500.0), ("one event", 500.0)] {
+    for (name, times) in [("lobby, first page", 1000.0), ("a session's rolls", 500.0), ("one event", 500.0)] {
         if let Some(measured) = at_one(name) {
             goals.push(Goal {
-                what: format!("{name}, beside the specification's, scale 1"),
+                what: format!("{name}, compared with the specification's, scale 1"),
                 asked: format!("{times} times faster"),
                 measured: format!(
                     "{:.0} times ({:.1} ms, {:.3} ms)",
@@ -91,7 +91,7 @@ pub fn goals(report: &Report) -> Vec<Goal> {
     goals.extend(growth(report));
     if let Some(cost) = report.overhead {
         goals.push(Goal {
-            what: "a roll, beside bare INSERTs into the same tables".to_owned(),
+            what: "a roll, compared with bare INSERTs into the same tables".to_owned(),
             asked: "under 2.0 times".to_owned(),
             measured: format!("{:.2} times ({:.3} ms, {:.3} ms)", cost.ratio, cost.roll_ms, cost.bare_ms),
             is_met: cost.ratio < 2.0,
@@ -106,7 +106,7 @@ pub fn goals(report: &Report) -> Vec<Goal> {
         .collect();
     if !trips.is_empty() {
         goals.push(Goal {
-            what: "round trips, begin, identity and commit included (a join too: `tests/operations/wire.rs`)"
+            what: "round trips, including begin, identity and commit (for a join, see `tests/operations/wire.rs`)"
                 .to_owned(),
             asked: "4".to_owned(),
             measured: trips.join(", "),
@@ -135,7 +135,7 @@ pub fn goals(report: &Report) -> Vec<Goal> {
     slower.sort_unstable();
     slower.dedup();
     goals.push(Goal {
-        what: "what is slower than the specification's".to_owned(),
+        what: "statements slower than the specification's".to_owned(),
         asked: "nothing".to_owned(),
         measured: if slower.is_empty() { "nothing".to_owned() } else { slower.join("; ") },
         is_met: slower.is_empty(),
@@ -175,10 +175,10 @@ fn growth(report: &Report) -> Option<Goal> {
     };
     let beside: Vec<String> = bare.iter().map(told).collect();
     Some(Goal {
-        what: "every read and write at scale 10, beside scale 1".to_owned(),
+        what: "every read and write at scale 10, compared with scale 1".to_owned(),
         asked: "within 1.3 times".to_owned(),
         measured: format!(
-            "{} of {}; {list}; beside them, without any rule of this schema: {}",
+            "{} of {}; {list}; for comparison, bare rows without triggers and policies: {}",
             grown.len() - over.len(),
             grown.len(),
             beside.join(", ")

@@ -23,23 +23,23 @@ pub struct Index {
 
 /// What no measured statement does, and reads an index.
 const ALSO: [(&str, &str); 17] = [
-    ("idx_adventures_creator_id", "one's own adventures (`adventures.mine`)"),
-    ("idx_archived_sessions_seer", "the archive of a Seer"),
-    ("idx_archived_session_players_user", "the archive of a player"),
+    ("idx_adventures_creator_id", "the caller's adventures (`adventures.mine`)"),
+    ("idx_archived_sessions_seer", "archived sessions of a Seer"),
+    ("idx_archived_session_players_user", "archived sessions of a player"),
     ("idx_archived_dice_rolls_session", "the rolls of an archived session"),
-    ("idx_characters_user_id", "one's own characters (`characters.list`), and how many there are"),
+    ("idx_characters_user_id", "the caller's characters (`characters.list`) and their number"),
     ("idx_creatures_adventure_id", "the creatures of an adventure"),
-    ("idx_dice_rolls_original", "one save a roll"),
-    ("idx_dice_rolls_type", "a table's rolls of one kind"),
+    ("idx_dice_rolls_original", "one save per roll"),
+    ("idx_dice_rolls_type", "a session's rolls of one type"),
     ("idx_session_events_cleanup", "the clean-up with each event"),
-    ("idx_session_events_seq", "events after a point; one number once a session"),
-    ("idx_session_players_active", "who sits there now, for clients of the API"),
-    ("idx_session_players_character", "where a character sits"),
-    ("idx_sessions_ended", "what may be archived"),
-    ("idx_sessions_public_waiting", "the lobby as clients of the API sort it, full tables included"),
-    ("idx_sessions_seer_id", "what one runs: in every policy of sessions, rolls and events"),
-    ("idx_session_players_user", "where one sits: in every policy of sessions, rolls and events"),
-    ("idx_users_display_name", "finding a person by name (`users.by_display_name`)"),
+    ("idx_session_events_seq", "events after a number; unique number within a session"),
+    ("idx_session_players_active", "active seats, for clients of the API"),
+    ("idx_session_players_character", "seats of a character"),
+    ("idx_sessions_ended", "sessions that can be archived"),
+    ("idx_sessions_public_waiting", "the lobby as clients of the API sort it, full sessions included"),
+    ("idx_sessions_seer_id", "sessions of a Seer: in every policy of sessions, rolls and events"),
+    ("idx_session_players_user", "seats of a user: in every policy of sessions, rolls and events"),
+    ("idx_users_display_name", "finding a user by name (`users.by_display_name`)"),
 ];
 
 /// Rows that are written to see what an index costs.

@@ -72,7 +72,7 @@ const ALL: [(Doing, &str); 4] = [
     (Doing::Roll, "a roll"),
     (Doing::Send, "an event"),
     (Doing::Lobby, "a lobby page"),
-    (Doing::History, "a table's rolls"),
+    (Doing::History, "a session's rolls"),
 ];
 
 /// So many at once.

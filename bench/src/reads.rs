@@ -134,13 +134,13 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
             &|sample: &Sample| sample.looking_for.1.to_string(),
         ),
         (
-            "lobby, before a day",
+            "lobby, starting before a date",
             LobbyFilter { starts_before: Some(soon), ..Default::default() },
             lobby("", "AND s.scheduled_start < $1::timestamptz", "", ""),
             &|_: &Sample| quoted(soon),
         ),
         (
-            "lobby, from a day",
+            "lobby, starting from a date",
             LobbyFilter { starts_after: Some(soon), ..Default::default() },
             lobby("", "AND s.scheduled_start >= $1::timestamptz", "", ""),
             &|_: &Sample| quoted(soon),
@@ -152,13 +152,13 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
             &|sample: &Sample| sample.looking_for.2.to_string(),
         ),
         (
-            "lobby, of a Seer",
+            "lobby, by Seer",
             LobbyFilter { seer_id: Some(sample.open_seer), ..Default::default() },
             lobby("", "AND s.seer_id = $1::uuid", "", ""),
             &|sample: &Sample| quoted(sample.open_seer),
         ),
         (
-            "lobby, of an adventure",
+            "lobby, by adventure",
             LobbyFilter { adventure_id: Some(sample.adventure), ..Default::default() },
             lobby("", "AND s.adventure_id = $1::uuid", "", ""),
             &|sample: &Sample| quoted(sample.adventure),
@@ -196,7 +196,7 @@ async fn tables(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), 
     let ours = capturing.newest().await?;
     let sql = "SELECT * FROM dice_rolls WHERE session_id = $1 ORDER BY created_at DESC LIMIT 51";
     let of = |sample: &Sample| sample.session.to_string();
-    reads.add("a table's rolls", Role::Authenticated, sql, player(of), &ours, paged(of));
+    reads.add("a session's rolls", Role::Authenticated, sql, player(of), &ours, paged(of));
 
     ada.dice().history(RollScope::Character(sample.hero), &HistoryFilter::default(), None).await?;
     let ours = capturing.newest().await?;
@@ -213,7 +213,7 @@ async fn tables(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), 
     let sql = "SELECT count(*) FROM dice_rolls";
     let count = Prepared { sql: sql.to_owned(), types: String::new() };
     let nothing = |sample: &Sample| (sample.player.to_string(), Vec::new());
-    reads.add("all rolls that one may see, counted", Role::Authenticated, sql, nothing, &count, nothing);
+    reads.add("count of all visible rolls", Role::Authenticated, sql, nothing, &count, nothing);
 
     ada.sessions().mine(None).await?;
     let ours = capturing.newest().await?;
@@ -248,7 +248,7 @@ async fn tables(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), 
     let own = |sample: &Sample| {
         (sample.player.to_string(), vec![quoted(sample.session), sample.seq.to_string(), "200".to_owned()])
     };
-    reads.add("events after a point", Role::Authenticated, sql, theirs, &ours, own);
+    reads.add("events after a number", Role::Authenticated, sql, theirs, &ours, own);
 
     ada.users().profile(sample.newcomer).await?;
     let ours = capturing.newest().await?;

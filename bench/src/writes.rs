@@ -109,7 +109,7 @@ async fn rolls_and_events(capturing: &mut Capturing, samples: &[Sample]) -> Resu
         VALUES ($1, $2, 'Hero', 'might', 3, 9, 'attribute_check', '{4,2,6}', 12, 12, true, 'success', 3, 4711)
         RETURNING *";
     let one_roll = Measure {
-        name: "one roll, and the table told",
+        name: "one roll, with its event",
         role: Role::Authenticated,
         is_repeatable: true,
         specification: together(&[("roll", roll), ("event", EVENT)], samples, |sample| {
@@ -150,7 +150,7 @@ async fn seats(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Meas
         SELECT id, $2, $3 FROM sessions WHERE code = $1
         RETURNING *";
     let join = Measure {
-        name: "a join by code, and the table told",
+        name: "a join by code, with its event",
         role: Role::Authenticated,
         is_repeatable: false,
         specification: together(&[("sit", sit), ("event", EVENT)], samples, |sample| {
@@ -176,7 +176,7 @@ async fn seats(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Meas
         WHERE session_id = $1 AND user_id = $2
         RETURNING *";
     let leave = Measure {
-        name: "leaving, and the table told",
+        name: "leaving, with its event",
         role: Role::Authenticated,
         is_repeatable: false,
         specification: together(&[("stand", stand), ("event", EVENT)], samples, |sample| {
@@ -229,7 +229,7 @@ async fn seats(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Meas
     Ok(vec![
         join,
         leave,
-        change("a status change, and the table told", &start, &started.sql, &START, |sample| {
+        change("a status change, with its event", &start, &started.sql, &START, |sample| {
             (sample.open, sample.open_seer)
         }),
         change("completing with six players", &complete, &completed.sql, &["completed"], |sample| {
@@ -278,14 +278,14 @@ async fn jobs(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measu
             ours: plain("ours", sign_up.sql, "", format!("EXECUTE ours({values})")),
         },
         Measure {
-            name: "a clean-up of a thousand events",
+            name: "deleting a thousand old events",
             role: Role::Service,
             is_repeatable: false,
             specification: plain("clean", delete.to_owned(), OLD_EVENTS, "EXECUTE clean".to_owned()),
             ours: plain("ours", clean.sql, OLD_EVENTS, "EXECUTE ours(1000)".to_owned()),
         },
         Measure {
-            name: "an archive of a thousand sessions",
+            name: "archiving a thousand sessions",
             role: Role::Owner,
             is_repeatable: false,
             specification: Asking {
