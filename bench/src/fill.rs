@@ -166,7 +166,7 @@ pub async fn fill_events(url: &str, world: World, now: DateTime<Utc>) -> Result<
     let mut client = Client::open(url).await?;
     client.run("SET session_replication_role = replica").await?;
     let filling = Filling { world, side: Side::Ours, now };
-    let lively = world.lively();
+    let lively = world.sessions_with_events();
     let chunk = CHUNK / EVENTS;
     let chunks = (0..lively.div_ceil(chunk)).map(|number| {
         let mut lines = String::new();

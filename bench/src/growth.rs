@@ -59,7 +59,7 @@ pub async fn up_watched(pool: &DatabaseConnection, url: &str) -> Result<(f64, Du
     let watching = tokio::spawn(watch(url.to_owned(), done.clone()));
     let took = up(pool, None).await;
     done.store(true, Ordering::Relaxed);
-    let (longest, table) = watching.await.map_err(|error| Failure::Said(error.to_string()))??;
+    let (longest, table) = watching.await.map_err(|error| Failure::Message(error.to_string()))??;
     Ok((took?, longest, table))
 }
 

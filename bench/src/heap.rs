@@ -19,7 +19,7 @@ const TIMES: u32 = 1000;
 
 /// Rolls and full pages, after the pool is warm: how often and how much each allocates, and the profile in the folder.
 pub async fn heap(folder: &Path) -> Result<(), Failure> {
-    use crate::operations::{Doing, once};
+    use crate::operations::{Operation, once};
     std::fs::create_dir_all(folder)?;
     let night = DemoGame::start().await?;
     let sparc = service::Sparc::connect(night.url()).await?;
@@ -31,7 +31,9 @@ pub async fn heap(folder: &Path) -> Result<(), Failure> {
         seer.sessions().create(new).await?;
     }
     // What is rolled first fills the page of rolls.
-    for (doing, name) in [(Doing::Roll, "a roll"), (Doing::Lobby, "a lobby page"), (Doing::History, "fifty rolls")] {
+    for (doing, name) in
+        [(Operation::Roll, "a roll"), (Operation::Lobby, "a lobby page"), (Operation::History, "fifty rolls")]
+    {
         for _ in 0..20 {
             once(doing, &ada, &sample).await?;
         }

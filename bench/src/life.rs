@@ -73,7 +73,7 @@ pub async fn life(url: &str, world: World, time: Duration) -> Result<Vec<Day>, F
         next += DAY;
     }
     while let Some(wrote) = writing.join_next().await {
-        wrote.map_err(|error| Failure::Said(error.to_string()))??;
+        wrote.map_err(|error| Failure::Message(error.to_string()))??;
     }
     Ok(days)
 }

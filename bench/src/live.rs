@@ -26,10 +26,10 @@ use crate::{
     client::Client,
     compare::{ACCOUNTS, SETTINGS},
     cpu,
-    evening::{self, Evening, Looking},
+    evening::{self, Delivery, Evening},
     fill::{Side, fill},
     growth::up,
-    operations::{self, Doing, Place, Run},
+    operations::{self, Environment, Operation, Run},
     page,
     report::{Report, Settings},
     samples::{Sample, samples},
@@ -115,7 +115,7 @@ pub struct Idle {
     /// Of the server, percent of one.
     pub server_percent: Option<f64>,
     /// Of the server with nobody connected.
-    pub server_alone_percent: Option<f64>,
+    pub server_baseline_percent: Option<f64>,
     /// Of the process with the subscribers.
     pub process_percent: Option<f64>,
 }
@@ -137,7 +137,7 @@ pub async fn live(asked: &LiveEvents) -> Result<(), Failure> {
     let samples = samples(&World { busy: SESSIONS, ..WORLD });
     let pgbench = Binaries::find()?.program("pgbench").unwrap_or_default();
     let url = database.url();
-    let place = Place { url, pgbench, samples: &samples, server: postmaster, folder: &asked.out, time: TURN };
+    let place = Environment { url, pgbench, samples: &samples, server: postmaster, folder: &asked.out, time: TURN };
     let mut live = Live::default();
     let mut listener = Listener::start(url, WORLD).await?;
     live.writers =
@@ -147,8 +147,8 @@ pub async fn live(asked: &LiveEvents) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
     live.at_human_speed = delays(&sparc, &samples, &mut listener).await?;
     println!("at human speed: {:?}", live.at_human_speed);
-    let loaded = Place { time: HUMAN.1, ..place.clone() };
-    let load = operations::service(Doing::Roll, &sparc, 8, &loaded, HUMAN.1);
+    let loaded = Environment { time: HUMAN.1, ..place.clone() };
+    let load = operations::service(Operation::Roll, &sparc, 8, &loaded, HUMAN.1);
     let (_, delayed) = tokio::try_join!(load, delays(&sparc, &samples, &mut listener))?;
     live.under_load = delayed;
     println!("under load: {:?}", live.under_load);
@@ -159,10 +159,10 @@ pub async fn live(asked: &LiveEvents) -> Result<(), Failure> {
     }
     listener.end().await?;
     if !asked.no_evening {
-        live.polling = evening::evenings(url, &WORLD, postmaster, FIRST_TABLES, Looking::Polls).await?;
-        live.listening = evening::evenings(url, &WORLD, postmaster, FIRST_TABLES, Looking::Listens).await?;
-        live.borne = (evening::borne(&live.listening), evening::borne(&live.polling));
-        println!("tables: {} listening, {} polling", live.borne.0, live.borne.1);
+        live.polling = evening::evenings(url, &WORLD, postmaster, FIRST_TABLES, Delivery::Polling).await?;
+        live.subscribing = evening::evenings(url, &WORLD, postmaster, FIRST_TABLES, Delivery::Subscriptions).await?;
+        live.sustained = (evening::max_sustained(&live.subscribing), evening::max_sustained(&live.polling));
+        println!("tables: {} listening, {} polling", live.sustained.0, live.sustained.1);
     }
     drop(database);
     live.broadcast = Some(broadcasts::broadcasts().await?);
@@ -184,22 +184,22 @@ async fn lay(server: &Server) -> Result<Database, Failure> {
 
 /// Rolls with something and without it, in turns whose order changes.
 async fn writers(
-    place: &Place<'_>,
+    place: &Environment<'_>,
     turns: usize,
     mut switch: impl AsyncFnMut(bool) -> Result<(), Failure>,
 ) -> Result<Vec<Writers>, Failure> {
     let mut all = Vec::new();
     for clients in [8, 64] {
         let sparc = Sparc::connect_with(place.url, Options::default().max_connections(clients.max(10))).await?;
-        operations::service(Doing::Roll, &sparc, clients, place, TURN).await?;
+        operations::service(Operation::Roll, &sparc, clients, place, TURN).await?;
         let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
         for turn in 0..turns {
             for step in 0..2 {
                 let is_on = (turn + step) % 2 == 1;
                 switch(is_on).await?;
                 // What was switched on or off shall not be timed.
-                operations::service(Doing::Roll, &sparc, clients, place, TURN / 5).await?;
-                let (run, _) = operations::service(Doing::Roll, &sparc, clients, place, TURN).await?;
+                operations::service(Operation::Roll, &sparc, clients, place, TURN / 5).await?;
+                let (run, _) = operations::service(Operation::Roll, &sparc, clients, place, TURN).await?;
                 runs[usize::from(is_on)].push(run);
             }
         }
@@ -239,7 +239,7 @@ async fn idle(server: Option<u32>, listener: &mut Listener) -> Result<Idle, Fail
     let process = before.zip(listener.cpu()).map(|(before, after)| after.since(&before));
     let idle = Idle {
         server_percent: percent(listening, IDLE),
-        server_alone_percent: percent(alone, IDLE / 2),
+        server_baseline_percent: percent(alone, IDLE / 2),
         process_percent: percent(process, IDLE),
     };
     println!("{idle:?}");

@@ -67,11 +67,11 @@ Goals that are not met:
   Sending begin, identity, statement and commit in one text message, tried with pgbench, gives 5 percent more operations
   per second than the three messages.
 - **Growth.** A lobby search scans until the page is full, at most a thousand sessions. One session in forty-eight
-  matches: at scale 1 the first eight hundred happen to hold the twenty-one rows of a page; at scale 10 a thousand hold
-  twenty, and the search also has to look up where the scan ended. A search without a match scans a thousand at any
+  matches: at scale 1 the first eight hundred happen to hold the twenty-one rows that a page needs; at scale 10 a thousand
+  hold twenty, and the search also has to look up where the scan ended. A search without a match scans a thousand at any
   size, and takes as long at both scales ([Growth](#growth)). Where a statement looks up the caller's sessions (a
-  session's rolls, events, own sessions), the nine additional buffers are reads of the visibility map of the seats, one
-  page of which covers 32 thousand pages of the table, in turns.
+  session's rolls, events, own sessions), the nine additional buffers are the visibility map of the seats: one of
+  its pages covers 32 thousand pages of the table, and the scan alternates between them.
 - **Slower than the specification.** In these statements the specification protects nothing: its events and session
   details are readable by everyone (most of the difference is `my_session_ids`, the array that the policy compares
   with), its profiles include every column, its lobby does not show the Seer's name, and its sign-up neither checks
@@ -83,7 +83,8 @@ Goals that are not met:
 fn settings(page: &mut String, report: &Report) {
     let settings = &report.settings;
     let memory = settings.memory_gib.map(|memory| format!(", {memory} GiB")).unwrap_or_default();
-    let parameters: Vec<String> = settings.postgresql.iter().map(|(name, setting)| format!("`{name}` {setting}")).collect();
+    let parameters: Vec<String> =
+        settings.postgresql.iter().map(|(name, setting)| format!("`{name}` {setting}")).collect();
     let _ = write!(
         page,
         "\nLast run: PostgreSQL {}, {} processors{memory}, {:.0} s; {}.\n",
@@ -115,7 +116,7 @@ fn statements(page: &mut String, report: &Report, plots: &str) {
              | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         );
         for one in report.measures.iter().filter(|measure| measure.scale == scale) {
-            let more = if one.prd_gave_up { "> " } else { "" };
+            let more = if one.prd_timed_out { "> " } else { "" };
             let _ = writeln!(
                 page,
                 "| {} | {} | {more}{:.3} | {:.3} | {more}{:.1} | {:.3} | {:.3} | {} | {} |",

@@ -245,7 +245,7 @@ pub fn rolls(lines: &mut String, filling: &Filling, number: u64) {
 
 /// The events of a lively table.
 pub fn events(lines: &mut String, filling: &Filling, number: u64) {
-    let session = filling.world.lively_session(number);
+    let session = filling.world.session_with_events(number);
     for event in 0..EVENTS {
         let _ = writeln!(
             lines,

@@ -148,7 +148,7 @@ impl World {
             let since = number - self.busy - self.open;
             let minutes = if since < TO_ARCHIVE {
                 91 * 1440 + since
-            } else if since < TO_ARCHIVE + self.lively() - self.busy {
+            } else if since < TO_ARCHIVE + self.sessions_with_events() - self.busy {
                 draw(3, number) % 1000
             } else {
                 1440 + draw(3, number) % (85 * 1440)
@@ -194,7 +194,7 @@ impl World {
 
     /// The tables with events: those that play, then the recent ones.
     #[must_use]
-    pub fn lively_session(&self, number: u64) -> u64 {
+    pub fn session_with_events(&self, number: u64) -> u64 {
         if number < self.busy { number } else { self.recent(number - self.busy) }
     }
 
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn nobody_sits_twice_and_no_code_comes_twice() {
-        let world = World::at(0.01);
+        let world = World::at_scale(0.01);
         let mut codes = std::collections::HashSet::new();
         for number in 0..world.sessions() {
             let session = world.session(number);

@@ -16,7 +16,7 @@ use crate::{
     growth::up,
     measure::quantile,
     samples::samples,
-    side::{Asked, Role, begin},
+    side::{Execution, Role, begin},
     world::World,
     writes::{check, roll_values},
 };
@@ -42,14 +42,14 @@ pub async fn broadcasts() -> Result<Broadcast, Failure> {
     up(&pool, None).await?;
     fill(&database.administrator_url(), Side::Ours, WORLD, Utc::now()).await?;
     let sample = samples(&WORLD).into_iter().next().unwrap_or_default();
-    let mut capturing = Capturing::of(pool);
+    let mut capturing = Capturing::new(pool);
     capturing.sparc.as_user(sample.player).dice().roll(check(&sample)?).await?;
-    let roll = capturing.newest().await?;
+    let roll = capturing.last_statement().await?;
     capturing.close().await?;
 
     let mut client = Client::open(&database.administrator_url()).await?;
     client.run(&format!("PREPARE roll AS {}", roll.sql)).await?;
-    let before = begin(Role::Authenticated, &Asked { user: sample.player.to_string(), ..Default::default() });
+    let before = begin(Role::Authenticated, &Execution { user: sample.player.to_string(), ..Default::default() });
     let timed = format!("EXECUTE roll({})", roll_values(&sample).join(", "));
     let mut times: [Vec<Duration>; 2] = Default::default();
     for turn in 0..2 * ROLLS.1 {
@@ -63,7 +63,7 @@ pub async fn broadcasts() -> Result<Broadcast, Failure> {
             }
         }
         if turn == 1 && client.number("SELECT count(*) FROM realtime.messages").await? == 0.0 {
-            return Err(Failure::Said("no broadcast was sent".to_owned()));
+            return Err(Failure::Message("no broadcast was sent".to_owned()));
         }
         client.run("ROLLBACK").await?;
     }

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{FEW_TURNS, Writers, writers};
-use crate::{Failure, client::Client, operations::Place};
+use crate::{Failure, client::Client, operations::Environment};
 
 /// A way that was tried, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -68,12 +68,12 @@ impl Beside {
 
     async fn end(self) -> Result<(), Failure> {
         self.is_on.store(false, Ordering::SeqCst);
-        self.task.await.map_err(|error| Failure::Said(error.to_string()))?
+        self.task.await.map_err(|error| Failure::Message(error.to_string()))?
     }
 }
 
 /// Each of them, beside nothing.
-pub async fn candidates(place: &Place<'_>) -> Result<Vec<Candidate>, Failure> {
+pub async fn candidates(place: &Environment<'_>) -> Result<Vec<Candidate>, Failure> {
     let mut all = Vec::new();
     for (name, set_up, beside) in [
         ("`pg_notify` in the writer's transaction", Some(NOTIFY), None),

@@ -17,7 +17,7 @@ use tokio::{
 use super::{Delays, SESSIONS, SUBSCRIBERS, now, subscriber};
 use crate::{
     Failure,
-    cpu::{self, Spent},
+    cpu::{self, CpuTimes},
     measure::quantile,
     world::World,
 };
@@ -41,7 +41,7 @@ impl Listener {
             .kill_on_drop(true)
             .spawn()?;
         let (Some(orders), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
-            return Err(Failure::Said("the listener has no lines".to_owned()));
+            return Err(Failure::Message("the listener has no lines".to_owned()));
         };
         let answers = BufReader::new(answers).lines();
         Ok(Self { process, orders, answers, is_subscribed: false })
@@ -50,7 +50,7 @@ impl Listener {
     async fn order(&mut self, order: &str) -> Result<String, Failure> {
         self.orders.write_all(format!("{order}\n").as_bytes()).await?;
         let answer = self.answers.next_line().await?;
-        answer.ok_or_else(|| Failure::Said("the listener has ended".to_owned()))
+        answer.ok_or_else(|| Failure::Message("the listener has ended".to_owned()))
     }
 
     /// All subscribe, if they have not.
@@ -79,7 +79,7 @@ impl Listener {
     }
 
     /// Its processor time.
-    pub fn cpu(&self) -> Option<Spent> {
+    pub fn cpu(&self) -> Option<CpuTimes> {
         cpu::of(self.process.id()?)
     }
 
@@ -142,5 +142,5 @@ async fn next_order() -> Result<Option<String>, Failure> {
         std::io::stdin().read_line(&mut order).map(|length| (length > 0).then_some(order))
     };
     let order = tokio::task::spawn_blocking(read).await;
-    Ok(order.map_err(|error| Failure::Said(error.to_string()))??)
+    Ok(order.map_err(|error| Failure::Message(error.to_string()))??)
 }
