@@ -154,8 +154,9 @@ async fn measure(
     let mut capturing = Capturing::new(both.ours.connect(1).await?);
     let mut measures = reads(&mut capturing, &both.samples).await?;
     measures.extend(writes(&mut capturing, &both.samples).await?);
-    measures
-        .retain(|measure| options.only.is_empty() || options.only.iter().any(|only| measure.name.contains(only.as_str())));
+    measures.retain(|measure| {
+        options.only.is_empty() || options.only.iter().any(|only| measure.name.contains(only.as_str()))
+    });
     capturing.close().await?;
     let mut specification = Client::open(both.specification.url()).await?;
     let mut ours = Client::open(both.ours.url()).await?;
@@ -189,12 +190,17 @@ const PREWARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensio
     WHERE relnamespace = 'public'::regnamespace
       AND relkind IN ('r', 'i')";
 
-/// Each is options in so many rounds, about a minute apart: a machine that others share has worse moments and better ones.
+/// Rounds, about a minute apart, because a shared machine is busier at some moments than at others. The best one counts.
 const ROUNDS: u32 = 3;
 
 /// Measures this schema on its own. What the specification's statements read grows with the data, and evicts from memory and
 /// caches what this schema would find there on a host of its own.
-async fn measure_isolated(ours: &Database, measures: &[Measure], scale: f64, report: &mut Report) -> Result<(), Failure> {
+async fn measure_isolated(
+    ours: &Database,
+    measures: &[Measure],
+    scale: f64,
+    report: &mut Report,
+) -> Result<(), Failure> {
     let mut client = Client::open(ours.url()).await?;
     if client.number("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_prewarm'").await? > 0.0 {
         client.run(PREWARM).await?;

@@ -46,16 +46,16 @@ pub struct Evening {
 }
 
 impl Evening {
-    /// Whether the machine sustained it: rolls were fast enough, and none fell behind.
+    /// Whether the machine sustained it: rolls were fast enough, and more than 95 percent of those due were made.
     #[must_use]
     pub fn is_sustained(&self) -> bool {
         self.roll_p99_ms < MAX_ROLL_P99_MS && self.rolls_s > self.wanted_rolls_s * 0.95
     }
 }
 
-/// The most tables of those that were borne.
+/// Returns the largest number of sessions that was sustained.
 #[must_use]
-pub fn borne(evenings: &[Evening]) -> u64 {
+pub fn max_sustained(evenings: &[Evening]) -> u64 {
     evenings.iter().filter(|evening| evening.is_sustained()).map(|evening| evening.sessions).max().unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! What each index is for, and what it costs: the measured statements that read it, and the time that it adds to a row.
+//! The uses and the cost of each index: the statements that read it, and the time that it adds to each written row.
 
 use std::collections::HashMap;
 
@@ -15,13 +15,13 @@ pub struct Index {
     pub name: String,
     /// Bytes on disk.
     pub bytes: f64,
-    /// What reads it: measured statements, a constraint, or what else there is.
+    /// What reads it: measured statements, constraints, and other uses.
     pub used_by: Vec<String>,
-    /// Microseconds that it adds to a row which is written; none where it cannot be left out, or the table is too small to tell.
+    /// Microseconds that it adds to each written row; `None` if it belongs to a constraint, or if the table is too small to measure.
     pub write_us: Option<f64>,
 }
 
-/// What no measured statement does, and reads an index.
+/// Uses of indexes by statements that are not measured.
 const ALSO: [(&str, &str); 17] = [
     ("idx_adventures_creator_id", "the caller's adventures (`adventures.mine`)"),
     ("idx_archived_sessions_seer", "archived sessions of a Seer"),
@@ -42,12 +42,12 @@ const ALSO: [(&str, &str); 17] = [
     ("idx_users_display_name", "finding a user by name (`users.by_display_name`)"),
 ];
 
-/// Rows that are written to see what an index costs.
+/// Rows written to measure the cost of an index.
 const ROWS: u32 = 2000;
-/// Turns, of which the median counts.
+/// The number of turns; the median counts.
 const TURNS: usize = 5;
 
-/// How often each index was read.
+/// Which indexes the measured statements read.
 #[derive(Debug, Default)]
 pub struct Uses {
     reads: HashMap<String, u64>,
@@ -55,13 +55,13 @@ pub struct Uses {
 }
 
 impl Uses {
-    /// From now on.
-    pub async fn since_now(client: &mut Client) -> Result<Self, Failure> {
+    /// Starts recording.
+    pub async fn start(client: &mut Client) -> Result<Self, Failure> {
         Ok(Self { reads: reads(client).await?, by: HashMap::new() })
     }
 
-    /// Notes which were read by what was just measured.
-    pub async fn note(&mut self, client: &mut Client, name: &str) -> Result<(), Failure> {
+    /// Records the indexes that the statement just measured has read.
+    pub async fn record(&mut self, client: &mut Client, name: &str) -> Result<(), Failure> {
         let reads = reads(client).await?;
         for (index, count) in &reads {
             if self.reads.get(index) != Some(count) {
@@ -104,7 +104,7 @@ const LIST: &str = "SELECT indexed.relname, index.relname, pg_relation_size(inde
     AND indexed.relname NOT LIKE 'seaql%'
   ORDER BY 1, 2";
 
-/// All indexes.
+/// Returns all indexes.
 pub async fn indexes(client: &mut Client, uses: &Uses) -> Result<Vec<Index>, Failure> {
     let mut indexes = Vec::new();
     for row in client.rows(LIST).await? {
@@ -119,7 +119,7 @@ pub async fn indexes(client: &mut Client, uses: &Uses) -> Result<Vec<Index>, Fai
     Ok(indexes)
 }
 
-/// The same rows are written again, with the index and without it.
+/// Writes the same rows with and without the index, and returns the difference per row in microseconds.
 async fn cost(client: &mut Client, table: &str, index: &str) -> Result<Option<f64>, Failure> {
     let rows = client.number(&format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {ROWS}) AS these")).await?;
     if rows < f64::from(ROWS) / 10.0 {

@@ -22,19 +22,19 @@ use crate::{
 };
 
 const WORLD: World = World { users: 1000, adventures: 100, busy: 20, open: 20, ended: 2000 };
-/// So many rolls in a transaction, and transactions of each kind.
+/// Rolls per transaction, and transactions of each kind.
 const ROLLS: (usize, usize) = (200, 8);
 
-/// A roll with and without its broadcast, milliseconds, medians.
+/// Median time of a roll with and without its broadcast, in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Broadcast {
-    /// `sparc.broadcast` is off.
+    /// With `sparc.broadcast` off.
     pub without_ms: f64,
-    /// It is on, and the day has its partition.
+    /// With `sparc.broadcast` on and a partition for the day.
     pub with_ms: f64,
 }
 
-/// In turns, each many times in a transaction that is rolled back.
+/// Measures both in turns, each many times in a transaction that is rolled back.
 pub async fn broadcasts() -> Result<Broadcast, Failure> {
     let server = Server::start_platform(Some(&SETTINGS)).await?;
     let database = server.empty().await?;
@@ -69,7 +69,7 @@ pub async fn broadcasts() -> Result<Broadcast, Failure> {
     }
     client.close().await?;
     let [mut without, mut with] = times;
-    let found = Broadcast { without_ms: quantile(&mut without, 0.5), with_ms: quantile(&mut with, 0.5) };
-    println!("{found:?}");
-    Ok(found)
+    let result = Broadcast { without_ms: quantile(&mut without, 0.5), with_ms: quantile(&mut with, 0.5) };
+    println!("{result:?}");
+    Ok(result)
 }
