@@ -1,5 +1,5 @@
--- Who is asking, written as the platform writes it: a statement that the planner takes into the query, once for each row
--- where a policy does not keep it apart. The stand-in of the migrations is a call, which alone would flatter either side.
+-- auth.uid() as the platform defines it: an SQL function that the planner inlines, so that it is evaluated for each row
+-- unless a policy wraps it in a subquery. The stand-in of the migrations is not inlined, which would distort the comparison.
 CREATE OR REPLACE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE
 RETURN coalesce(
   nullif(current_setting('request.jwt.claim.sub', true), ''),

@@ -115,7 +115,8 @@ pub struct Delays {
 pub struct Idle {
     /// Of the server, in percent of a processor.
     pub server_percent: Option<f64>,
-    /// Of the server with nobody connected.
+    /// Of the server without connections.
+    #[serde(alias = "server_alone_percent")]
     pub server_baseline_percent: Option<f64>,
     /// Of the subscribers' process.
     pub process_percent: Option<f64>,
