@@ -183,18 +183,20 @@ async fn measure(
     Ok((uses, measures))
 }
 
-/// Reads the whole schema into the page cache, if the server has `pg_prewarm`: a host has memory for the data it serves.
+/// Reads the whole schema into the page cache, if the server has `pg_prewarm`: a host has memory for the data it
+/// serves.
 const PREWARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensions;
     SELECT extensions.pg_prewarm(oid, 'read')
     FROM pg_class
     WHERE relnamespace = 'public'::regnamespace
       AND relkind IN ('r', 'i')";
 
-/// Rounds, about a minute apart, because a shared machine is busier at some moments than at others. The best one counts.
+/// Rounds, about a minute apart, because a shared machine is busier at some moments than at others. The best one
+/// counts.
 const ROUNDS: u32 = 3;
 
-/// Measures this schema on its own. What the specification's statements read grows with the data, and evicts from memory and
-/// caches what this schema would find there on a host of its own.
+/// Measures this schema on its own. What the specification's statements read grows with the data, and evicts from
+/// memory and caches what this schema would find there on a host of its own.
 async fn measure_isolated(
     ours: &Database,
     measures: &[Measure],

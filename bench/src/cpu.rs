@@ -53,7 +53,8 @@ pub fn of_children(server: Option<u32>) -> Option<CpuTimes> {
 
 /// Returns the parent and the time in user and system mode.
 fn ticks(stat: &str) -> Option<(u32, Duration)> {
-    // The name is in parentheses and may contain anything. After it come the state, the parent, and the times as fields 14 and 15.
+    // The name is in parentheses and may contain anything. After it come the state, the parent, and the times as fields
+    // 14 and 15.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let time = |index: usize| fields.get(index)?.parse::<f64>().ok();
     Some((fields.get(1)?.parse().ok()?, Duration::from_secs_f64((time(11)? + time(12)?) / TICKS)))

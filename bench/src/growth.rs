@@ -53,7 +53,8 @@ pub async fn up(pool: &DatabaseConnection, steps: Option<u32>) -> Result<f64, Fa
     Ok(begun.elapsed().as_secs_f64() * 1000.0)
 }
 
-/// Migrates while watching locks. Returns the milliseconds it took, and the longest ACCESS EXCLUSIVE lock with its table.
+/// Migrates while watching locks. Returns the milliseconds it took, and the longest ACCESS EXCLUSIVE lock with its
+/// table.
 pub async fn up_watched(pool: &DatabaseConnection, url: &str) -> Result<(f64, Duration, String), Failure> {
     let done = Arc::new(AtomicBool::new(false));
     let watching = tokio::spawn(watch(url.to_owned(), done.clone()));

@@ -17,8 +17,8 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 /// Profiled operations of each kind.
 const TIMES: u32 = 1000;
 
-/// Profiles rolls and full pages, after warming the pool. Prints the allocations and bytes of each, and writes the profiles into
-/// the folder.
+/// Profiles rolls and full pages, after warming the pool. Prints the allocations and bytes of each, and writes the
+/// profiles into the folder.
 pub async fn heap(folder: &Path) -> Result<(), Failure> {
     use crate::operations::{Operation, once};
     std::fs::create_dir_all(folder)?;

@@ -17,7 +17,8 @@ pub struct Index {
     pub bytes: f64,
     /// What reads it: measured statements, constraints, and other uses.
     pub used_by: Vec<String>,
-    /// Microseconds that it adds to each written row; `None` if it belongs to a constraint, or if the table is too small to measure.
+    /// Microseconds that it adds to each written row; `None` if it belongs to a constraint, or if the table is too
+    /// small to measure.
     pub write_us: Option<f64>,
 }
 

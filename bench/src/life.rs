@@ -1,7 +1,7 @@
 //! Simulated days: events are written and deleted, and the table must keep the size of one day.
 //!
-//! A simulated day passes in a minute: each event is dated a day less a minute ago, so it expires after a minute, and the
-//! clean-up that runs with each new event deletes it.
+//! A simulated day passes in a minute: each event is dated a day less a minute ago, so it expires after a minute, and
+//! the clean-up that runs with each new event deletes it.
 
 use std::time::{Duration, Instant};
 

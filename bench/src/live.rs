@@ -1,7 +1,7 @@
 //! Live events: their cost to writers, their delay to another process, and the cost of a thousand idle subscribers.
 //!
-//! The machine may do other work, so alternatives are compared in short turns, by processor time per operation as well as by
-//! throughput.
+//! The machine may do other work, so alternatives are compared in short turns, by processor time per operation as well
+//! as by throughput.
 
 mod broadcasts;
 mod candidates;

@@ -127,7 +127,8 @@ enum Command {
 /// Options of `compare`.
 #[derive(Args, Clone, Debug)]
 pub struct Compare {
-    /// Scales, separated by commas; 1 is 200 thousand users, 300 thousand sessions, a million rolls and a million events.
+    /// Scales, separated by commas; 1 is 200 thousand users, 300 thousand sessions, a million rolls and a million
+    /// events.
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = scale)]
     scale: Vec<f64>,
     /// Folder for the report, the plots and the page.

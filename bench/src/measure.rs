@@ -18,8 +18,8 @@ pub struct Measure {
     pub name: &'static str,
     /// The role that runs it.
     pub role: Role,
-    /// Whether it can run many times in one transaction. If so, a short statement is sent many times in one message, so that
-    /// the round trip does not dominate.
+    /// Whether it can run many times in one transaction. If so, a short statement is sent many times in one message, so
+    /// that the round trip does not dominate.
     pub is_repeatable: bool,
     /// In the specification's schema.
     pub specification: Workload,
@@ -47,7 +47,8 @@ pub struct Measured {
     pub ratio: f64,
     /// The 99th percentile in this schema, in milliseconds.
     pub p99_ms: f64,
-    /// Median in this schema without the other database, in milliseconds; the least of a few rounds. Growth is judged by it.
+    /// Median in this schema without the other database, in milliseconds; the least of a few rounds. Growth is judged
+    /// by it.
     #[serde(alias = "alone_ms")]
     pub isolated_ms: f64,
     /// Rows returned in this schema.
@@ -74,17 +75,19 @@ pub struct Measured {
 const BUDGET: Duration = Duration::from_secs(4);
 /// Maximum executions in this schema per round.
 const MAX_PER_ROUND: usize = 10;
-/// A statement that takes longer than this in the specification's schema reads so much that it evicts from the caches what
-/// this schema reads. Two hosts would not share their memory, so this schema's statements then run once before they are timed.
+/// A statement that takes longer than this in the specification's schema reads so much that it evicts from the caches
+/// what this schema reads. Two hosts would not share their memory, so this schema's statements then run once before
+/// they are timed.
 const EVICTING: Duration = Duration::from_millis(50);
 /// Executions per sample when this schema is measured on its own.
 const ISOLATED_PER_SAMPLE: usize = 10;
 /// The time for measuring one statement in this schema on its own.
 const ISOLATED_BUDGET: Duration = Duration::from_millis(1500);
-/// Executions before timing begins. The server chooses between custom and generic plans after five executions, and for the
-/// statements inside a function only once the function itself has run that often.
+/// Executions before timing begins. The server chooses between custom and generic plans after five executions, and for
+/// the statements inside a function only once the function itself has run that often.
 const WARM_UP: usize = 16;
-/// The minimum and maximum number of rounds. In each, this schema's statement runs for about as long as the other one takes.
+/// The minimum and maximum number of rounds. In each, this schema's statement runs for about as long as the other one
+/// takes.
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl Measure {

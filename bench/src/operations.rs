@@ -1,5 +1,5 @@
-//! Whole operations of the service, compared with pgbench running the same statements in the same transactions: the upper
-//! bound for any client.
+//! Whole operations of the service, compared with pgbench running the same statements in the same transactions: the
+//! upper bound for any client.
 
 use std::{
     path::{Path, PathBuf},
@@ -220,8 +220,8 @@ pub async fn service(
                 let started = Instant::now();
                 once(operation, &ada, &sample).await?;
                 took.push(started.elapsed());
-                // In a service, the task would wait for its next request here. Without this, a task whose answers have already
-                // arrived would run on while the others wait.
+                // In a service, the task would wait for its next request here. Without this, a task whose answers have
+                // already arrived would run on while the others wait.
                 tokio::task::yield_now().await;
             }
             Ok::<_, Failure>(took)

@@ -16,7 +16,8 @@ use crate::{
 /// The cost of a roll and of an event.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Overhead {
-    /// A roll by a player, with policies, dice, checks, the numbered event and the clean-up: the median in milliseconds.
+    /// A roll by a player, with policies, dice, checks, the numbered event and the clean-up: the median in
+    /// milliseconds.
     pub roll_ms: f64,
     /// Two INSERTs of finished rows by the owner, with keys, checks and indexes, without triggers and policies.
     pub bare_ms: f64,
@@ -71,8 +72,8 @@ pub fn bare(samples: &[Sample]) -> Vec<Measure> {
     ]
 }
 
-/// Returns a measurement of the same rows in both schemas. `statement` returns the SQL for a sample, with the sender that only
-/// this schema stores.
+/// Returns a measurement of the same rows in both schemas. `statement` returns the SQL for a sample, with the sender
+/// that only this schema stores.
 fn bare_measure(name: &'static str, samples: &[Sample], statement: &dyn Fn(&Sample, &str) -> String) -> Measure {
     let side = |event: &str, sender: fn(&Sample) -> String| {
         let timed = |sample: &Sample| statement(sample, &sender(sample));

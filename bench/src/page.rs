@@ -67,9 +67,9 @@ Goals that are not met:
   Sending begin, identity, statement and commit in one text message, tried with pgbench, gives 5 percent more operations
   per second than the three messages.
 - **Growth.** A lobby search scans until the page is full, at most a thousand sessions. One session in forty-eight
-  matches: at scale 1 the first eight hundred happen to hold the twenty-one rows that a page needs; at scale 10 a thousand
-  hold twenty, and the search also has to look up where the scan ended. A search without a match scans a thousand at any
-  size, and takes as long at both scales ([Growth](#growth)). Where a statement looks up the caller's sessions (a
+  matches: at scale 1 the first eight hundred happen to hold the twenty-one rows that a page needs; at scale 10 a
+  thousand hold twenty, and the search also has to look up where the scan ended. A search without a match scans a
+  thousand at any size, and takes as long at both scales ([Growth](#growth)). Where a statement looks up the caller's sessions (a
   session's rolls, events, own sessions), the nine additional buffers are the visibility map of the seats: one of
   its pages covers 32 thousand pages of the table, and the scan alternates between them.
 - **Slower than the specification.** In these statements the specification protects nothing: its events and session
@@ -105,9 +105,9 @@ fn statements(page: &mut String, report: &Report, plots: &str) {
     let _ = write!(
         page,
         "\n## Statements\n\n![Each statement, in this schema and in the specification's]({plots}statements.svg)\n\n\
-         Medians in milliseconds, with the named role, under row security, client and server on the same machine; writes \
-         are rolled back. Where a trigger of this schema writes an event, the specification's client writes it itself, so \
-         that both leave the same rows. `>`: stopped after that time.\n"
+         Medians in milliseconds, with the named role, under row security, client and server on the same machine; \
+         writes are rolled back. Where a trigger of this schema writes an event, the specification's client writes it \
+         itself, so that both leave the same rows. `>`: stopped after that time.\n"
     );
     for scale in scales(report) {
         let _ = write!(
@@ -138,9 +138,10 @@ fn operations(page: &mut String, report: &Report, plots: &str) {
     if let Some(cost) = report.overhead {
         let _ = write!(
             page,
-            "\n## Triggers and policies\n\nA roll by a player takes {:.3} ms; the two INSERTs of finished rows, with keys, checks \
-             and indexes but without triggers and policies, take {:.3} ms: {:.2} times. An event sent by a client takes \
-             {:.3} ms, its bare INSERT {:.3} ms, which is the lower bound for any design. All include the round trip.\n",
+            "\n## Triggers and policies\n\nA roll by a player takes {:.3} ms; the two INSERTs of finished rows, with \
+             keys, checks and indexes but without triggers and policies, take {:.3} ms: {:.2} times. An event sent by \
+             a client takes {:.3} ms, its bare INSERT {:.3} ms, which is the lower bound for any design. All include \
+             the round trip.\n",
             cost.roll_ms, cost.bare_ms, cost.ratio, cost.event_ms, cost.bare_event_ms
         );
     }
@@ -148,11 +149,11 @@ fn operations(page: &mut String, report: &Report, plots: &str) {
         let _ = write!(
             page,
             "\n## Whole operations\n\n![Operations per second, the service and pgbench]({plots}operations.svg)\n\n\
-             The service, and pgbench with the same statements in the same transactions over the same protocol; client and \
-             server share the machine. The service sends begin and identity in one message; pgbench sends two, or one when \
-             pipelined, and discards the results. Processor times are milliseconds per operation.\n\n\
-             | operation | clients | operations/s | pgbench | ratio | pipelined | ratio | round trips | p50 ms | p99 ms | \
-             server CPU | with pgbench | service CPU |\n\
+             The service, and pgbench with the same statements in the same transactions over the same protocol; client \
+             and server share the machine. The service sends begin and identity in one message; pgbench sends two, or \
+             one when pipelined, and discards the results. Processor times are milliseconds per operation.\n\n\
+             | operation | clients | operations/s | pgbench | ratio | pipelined | ratio | round trips | p50 ms | p99 \
+             ms | server CPU | with pgbench | service CPU |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         );
         let cpu = |time: Option<f64>| time.map_or_else(String::new, |time| format!("{time:.3}"));
@@ -179,9 +180,10 @@ fn operations(page: &mut String, report: &Report, plots: &str) {
     if !report.evenings.is_empty() {
         let _ = write!(
             page,
-            "\n## An evening\n\n![Latency of a roll by number of sessions]({plots}evening.svg)\n\nSessions of six players. Each session rolls \
-             every four seconds, and after each roll all six players ask for new events. The latency of a roll counts from \
-             the moment it was due.\n\n| sessions | rolls/s | operations/s | p50 ms | p99 ms | server CPUs | service CPUs |\n\
+            "\n## An evening\n\n![Latency of a roll by number of sessions]({plots}evening.svg)\n\nSessions of six \
+             players. Each session rolls every four seconds, and after each roll all six players ask for new events. \
+             The latency of a roll counts from the moment it was due.\n\n| sessions | rolls/s | operations/s | p50 ms \
+             | p99 ms | server CPUs | service CPUs |\n\
              | --- | --- | --- | --- | --- | --- | --- |\n"
         );
         for one in &report.evenings {
@@ -205,10 +207,10 @@ fn live(page: &mut String, report: &Report) {
     let Some(live) = &report.live else { return };
     let figure = |figure: Option<f64>| figure.map_or_else(String::new, |figure| format!("{figure:.2}"));
     page.push_str(
-        "\n## Live events\n\nGenerated by `cargo run --release -p bench -- live --out target/live`. A thousand participants of 250 \
-         sessions subscribe from a process of their own. Writers are measured with and without each added load in short turns, \
-         because the machine does other work too; the loss is the median over the pairs of turns. The server's processor time \
-         is per roll and includes what the added load costs.\n\n\
+        "\n## Live events\n\nGenerated by `cargo run --release -p bench -- live --out target/live`. A thousand \
+         participants of 250 sessions subscribe from a process of their own. Writers are measured with and without \
+         each added load in short turns, because the machine does other work too; the loss is the median over the \
+         pairs of turns. The server's processor time is per roll and includes what the added load costs.\n\n\
          | added load | clients | rolls/s without | with | loss % | server CPU ms without | with |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );
@@ -227,8 +229,9 @@ fn live(page: &mut String, report: &Report) {
         );
     }
     page.push_str(
-        "\nMilliseconds from the start of the call that writes an event, including the call and its commit, to its arrival at \
-         each subscriber in the other process:\n\n| writers | p50 | p95 | p99 | events received |\n| --- | --- | --- | --- | --- |\n",
+        "\nMilliseconds from the start of the call that writes an event, including the call and its commit, to its \
+         arrival at each subscriber in the other process:\n\n| writers | p50 | p95 | p99 | events received |\n| --- | \
+         --- | --- | --- | --- |\n",
     );
     for (name, one) in
         [("at human speed", live.at_human_speed), ("while eight clients roll as fast as they can", live.under_load)]
@@ -238,8 +241,8 @@ fn live(page: &mut String, report: &Report) {
     }
     let _ = write!(
         page,
-        "\nWhile nothing happens, the thousand subscribers cost the server {} percent of a processor ({} without them) and their \
-         process {}.\n",
+        "\nWhile nothing happens, the thousand subscribers cost the server {} percent of a processor ({} without them) \
+         and their process {}.\n",
         figure(live.idle.server_percent),
         figure(live.idle.server_baseline_percent),
         figure(live.idle.process_percent)
@@ -257,8 +260,8 @@ fn live(page: &mut String, report: &Report) {
     }
     let _ = write!(
         page,
-        "\nAn evening as above, in which each of the six players has a subscription: the machine sustains {} sessions, and {} \
-         with polling in the same run.\n\n\
+        "\nAn evening as above, in which each of the six players has a subscription: the machine sustains {} sessions, \
+         and {} with polling in the same run.\n\n\
          | the six | sessions | rolls/s | p50 ms | p99 ms | seen by all, p50 | p99 | server CPUs | service CPUs |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         live.sustained.0, live.sustained.1
@@ -288,10 +291,10 @@ fn indexes(page: &mut String, report: &Report) {
     let Some(size) = report.sizes.iter().find(|size| size.scale == 1.0).or(report.sizes.first()) else { return };
     let _ = write!(
         page,
-        "\n## Indexes\n\nAt scale {}: what reads each index (measured statements, with their functions and policies; constraints; other \
-         uses), its size, the time to build it after loading, and what it adds to each written row, measured by writing \
-         the same rows with it and without it. *Carried*: the specification names the index, and nothing of ours reads \
-         it.\n\n\
+        "\n## Indexes\n\nAt scale {}: what reads each index (measured statements, with their functions and policies; \
+         constraints; other uses), its size, the time to build it after loading, and what it adds to each written row, \
+         measured by writing the same rows with it and without it. *Carried*: the specification names the index, and \
+         nothing of ours reads it.\n\n\
          | table | index | read by | MiB | ms to build | µs per row |\n| --- | --- | --- | --- | --- | --- |\n",
         size.scale
     );
@@ -319,8 +322,8 @@ fn growth(page: &mut String, report: &Report, plots: &str) {
     let _ = write!(
         page,
         "\n## Growth\n\n![Each statement as the tables grow]({plots}growth.svg)\n\n\
-         | scale | bytes per session, specification | here | index builds ms | `up`, empty ms | `up`, filled ms | longest lock \
-         ms | on |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+         | scale | bytes per session, specification | here | index builds ms | `up`, empty ms | `up`, filled ms | \
+         longest lock ms | on |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
     );
     for size in &report.sizes {
         let _ = writeln!(
@@ -341,11 +344,11 @@ fn growth(page: &mut String, report: &Report, plots: &str) {
     if !report.days.is_empty() {
         let _ = write!(
             page,
-            "\n## Simulated days\n\n![Size of the table of events]({plots}life.svg)\n\nEvents expire after a simulated day, \
-             which passes in a minute; the clean-up that runs with each new event deletes the expired ones. A long run is \
-             made separately: `--only nothing --operations 0 --no-evening --life 60`.\n\n\
-             | day | written | rows | dead | table MiB | indexes MiB | vacuums |\n| --- | --- | --- | --- | --- | --- | --- \
-             |\n"
+            "\n## Simulated days\n\n![Size of the table of events]({plots}life.svg)\n\nEvents expire after a simulated \
+             day, which passes in a minute; the clean-up that runs with each new event deletes the expired ones. A \
+             long run is made separately: `--only nothing --operations 0 --no-evening --life 60`.\n\n\
+             | day | written | rows | dead | table MiB | indexes MiB | vacuums |\n| --- | --- | --- | --- | --- | --- \
+             | --- |\n"
         );
         let step = report.days.len().div_ceil(12);
         for day in report.days.iter().step_by(step) {
@@ -371,9 +374,10 @@ fn growing(page: &mut String, report: &Report) {
         return;
     }
     page.push_str(
-        "\nThis schema on its own, not in turns with the specification: what the specification's statements read grows with the \
-         data, and evicts from memory and caches what a host with this schema only would keep. Buffers are the mean over \
-         sixteen samples. The bare rows are inserted into the same tables without triggers and policies.\n\n\
+        "\nThis schema on its own, not in turns with the specification: what the specification's statements read grows \
+         with the data, and evicts from memory and caches what a host with this schema only would keep. Buffers are \
+         the mean over sixteen samples. The bare rows are inserted into the same tables without triggers and \
+         policies.\n\n\
          | statement | ms at 1 | at 10 | times | buffers at 1 | at 10 | times |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );

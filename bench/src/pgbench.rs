@@ -11,8 +11,8 @@ pub struct Step {
     pub values: Vec<Vec<String>>,
 }
 
-/// Returns the script. Each client loads its values once and then repeats the transaction. The first step is the identity;
-/// if `pipelined`, it is sent in one message with BEGIN.
+/// Returns the script. Each client loads its values once and then repeats the transaction. The first step is the
+/// identity; if `pipelined`, it is sent in one message with BEGIN.
 #[must_use]
 pub fn script(steps: &[Step], pipelined: bool) -> String {
     let mut names = Vec::new();

@@ -37,7 +37,8 @@ impl Plan {
 /// The number of samples whose buffers are averaged, because they differ.
 const SAMPLES: usize = 16;
 
-/// Runs the last statement of the workload under EXPLAIN. Returns its plan for the first sample, and the buffers for several.
+/// Runs the last statement of the workload under EXPLAIN. Returns its plan for the first sample, and the buffers for
+/// several.
 pub async fn of(client: &mut Client, workload: &Workload, role: Role, mode: &str) -> Result<Plan, Failure> {
     let executions = &workload.executions[..workload.executions.len().min(SAMPLES)];
     let mut plan = Plan::default();

@@ -20,8 +20,8 @@ pub struct Sample {
     pub hero: Uuid,
     /// A published adventure.
     pub adventure: Uuid,
-    /// Filters of the lobby: difficulty, maximum duration in minutes, free seats. They vary between samples, so that the result
-    /// does not depend on how many sessions of one kind happen to start first.
+    /// Filters of the lobby: difficulty, maximum duration in minutes, free seats. They vary between samples, so that
+    /// the result does not depend on how many sessions of one kind happen to start first.
     pub looking_for: (&'static str, u32, u32),
     /// A public session of the lobby with a player and a free seat.
     pub open: Uuid,

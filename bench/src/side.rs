@@ -67,8 +67,8 @@ impl Workload {
         client.run("DEALLOCATE ALL").await.map(|_| ())
     }
 
-    /// Runs an execution `times` times in one message, in a transaction that is rolled back. Returns the mean time and the
-    /// number of rows of one, or `None` after [`STATEMENT_TIMEOUT`].
+    /// Runs an execution `times` times in one message, in a transaction that is rolled back. Returns the mean time and
+    /// the number of rows of one, or `None` after [`STATEMENT_TIMEOUT`].
     pub async fn execute(
         &self,
         client: &mut Client,

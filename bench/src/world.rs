@@ -1,8 +1,8 @@
 //! The game that both databases hold, as a function of the scale: users, seats and rolls.
 //!
-//! Every row is computed from its number, so both databases are filled with the same rows, and a measurement knows its ids
-//! without a query. Scale 1: 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby), 600 thousand seats, a
-//! million rolls, a million events. What one user or one session has does not grow with the scale.
+//! Every row is computed from its number, so both databases are filled with the same rows, and a measurement knows its
+//! ids without a query. Scale 1: 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby), 600
+//! thousand seats, a million rolls, a million events. What one user or one session has does not grow with the scale.
 
 use uuid::Uuid;
 

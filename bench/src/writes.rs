@@ -1,5 +1,5 @@
-//! Statements that users and jobs write with. Both schemas end with the same rows: where a trigger of ours writes an event,
-//! the specification's client writes it itself.
+//! Statements that users and jobs write with. Both schemas end with the same rows: where a trigger of ours writes an
+//! event, the specification's client writes it itself.
 
 use std::time::Duration;
 
@@ -26,8 +26,9 @@ use crate::{
 
 const EVENT: &str = "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
 
-/// Inserts a thousand expired events for the clean-up. They are as long as the others, so that they share pages as events do
-/// that were written one after the other: without a payload, each would fill a gap on one of a thousand scattered pages.
+/// Inserts a thousand expired events for the clean-up. They are as long as the others, so that they share pages as
+/// events do that were written one after the other: without a payload, each would fill a gap on one of a thousand
+/// scattered pages.
 const OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO session_events (session_id, event_type, payload, created_at)
     SELECT session_id, event_type, payload, now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()
