@@ -69,9 +69,9 @@ Goals that are not met:
 - **Growth.** A lobby search scans until the page is full, at most a thousand sessions. One session in forty-eight
   matches: at scale 1 the first eight hundred happen to hold the twenty-one rows that a page needs; at scale 10 a
   thousand hold twenty, and the search also has to look up where the scan ended. A search without a match scans a
-  thousand at any size, and takes as long at both scales ([Growth](#growth)). Where a statement looks up the caller's sessions (a
-  session's rolls, events, own sessions), the nine additional buffers are the visibility map of the seats: one of
-  its pages covers 32 thousand pages of the table, and the scan alternates between them.
+  thousand at any size, and takes as long at both scales ([Growth](#growth)). Where a statement looks up the caller's
+  sessions (a session's rolls, events, own sessions), the nine additional buffers are the visibility map of the seats:
+  one of its pages covers 32 thousand pages of the table, and the scan alternates between them.
 - **Slower than the specification.** In these statements the specification protects nothing: its events and session
   details are readable by everyone (most of the difference is `my_session_ids`, the array that the policy compares
   with), its profiles include every column, its lobby does not show the Seer's name, and its sign-up neither checks
@@ -230,8 +230,8 @@ fn live(page: &mut String, report: &Report) {
     }
     page.push_str(
         "\nMilliseconds from the start of the call that writes an event, including the call and its commit, to its \
-         arrival at each subscriber in the other process:\n\n| writers | p50 | p95 | p99 | events received |\n| --- | \
-         --- | --- | --- | --- |\n",
+         arrival at each subscriber in the other process:\n\n| writers | p50 | p95 | p99 | events received |\n\
+         | --- | --- | --- | --- | --- |\n",
     );
     for (name, one) in
         [("at human speed", live.at_human_speed), ("while eight clients roll as fast as they can", live.under_load)]
@@ -262,7 +262,7 @@ fn live(page: &mut String, report: &Report) {
         page,
         "\nAn evening as above, in which each of the six players has a subscription: the machine sustains {} sessions, \
          and {} with polling in the same run.\n\n\
-         | the six | sessions | rolls/s | p50 ms | p99 ms | seen by all, p50 | p99 | server CPUs | service CPUs |\n\
+         | players | sessions | rolls/s | p50 ms | p99 ms | seen by all, p50 | p99 | server CPUs | service CPUs |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         live.sustained.0, live.sustained.1
     );
