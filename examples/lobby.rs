@@ -1,7 +1,8 @@
 //! The lobby in the terminal, page by page.
 //!
-//! `cargo run --example lobby` shows the tables of a database of its own; `cargo run --example lobby -- ford` those whose
-//! adventure or Seer has `ford` in the name. With `DATABASE_URL`, it shows yours, as it is.
+//! `cargo run --example lobby` shows the sessions of a new database with sample rows;
+//! `cargo run --example lobby -- ford` shows those whose adventure or Seer has `ford` in the name. With `DATABASE_URL`,
+//! it shows the sessions of that database and changes nothing.
 
 use std::{
     env,
@@ -26,7 +27,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
     if env::var_os("DATABASE_URL").is_none() {
-        open_tables(&sparc).await?;
+        open_sessions(&sparc).await?;
     }
 
     let words: Vec<String> = env::args().skip(1).collect();
@@ -45,12 +46,12 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     Ok(sparc.close().await?)
 }
 
-/// Asks somebody who sits at a terminal; shows all to whoever reads a pipe.
+/// Asks whether to continue if the input is a terminal; otherwise every page is shown.
 fn wants_more() -> io::Result<bool> {
     if !io::stdin().is_terminal() {
         return Ok(true);
     }
-    println!("{}", "Enter for the next page, q to leave".dimmed());
+    println!("{}", "Enter for the next page, q to quit".dimmed());
     let mut line = String::new();
     Ok(io::stdin().read_line(&mut line)? > 0 && !line.trim().eq_ignore_ascii_case("q"))
 }
@@ -77,7 +78,7 @@ fn table(rows: &[SessionSummary]) -> Table {
         let begins = match (row.status, row.scheduled_start) {
             (SessionStatus::StartingSoon, _) => "soon".to_owned(),
             (_, Some(start)) => start.format("%a %d %b %H:%M").to_string(),
-            (_, None) => "when all are there".to_owned(),
+            (_, None) => "when it is full".to_owned(),
         };
         let seats = format!("{}/{}", row.seats_taken, row.max_players);
         table.add_row([
@@ -93,8 +94,8 @@ fn table(rows: &[SessionSummary]) -> Table {
     table
 }
 
-/// Two Seers and thirty tables.
-async fn open_tables(sparc: &Sparc) -> Result<(), Error> {
+/// Creates two Seers with fifteen sessions each.
+async fn open_sessions(sparc: &Sparc) -> Result<(), Error> {
     let story = || AdventureContent::single_scene("It begins here, and it ends here.");
     for (seer, adventure, difficulty) in
         [("Morgan", "The Drowned Ford", DifficultyLevel::Hard), ("Edda", "The Quiet Mill", DifficultyLevel::Easy)]
@@ -112,9 +113,9 @@ async fn open_tables(sparc: &Sparc) -> Result<(), Error> {
                 scheduled_start: (day > 2).then(|| Utc::now() + Duration::days(day)),
                 ..Default::default()
             };
-            let table = seer.sessions().create(new).await?;
+            let session = seer.sessions().create(new).await?;
             if day == 1 {
-                seer.sessions().announce(table.id).await?;
+                seer.sessions().announce(session.id).await?;
             }
         }
     }

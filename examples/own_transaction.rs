@@ -1,8 +1,8 @@
-//! Several operations and statements of one's own, together: all, or nothing.
+//! Several operations and your own statements in one transaction: all of it, or nothing.
 //!
-//! `cargo run --example own_transaction`, on a database of its own; with `DATABASE_URL`, on yours, where its rows stay:
-//! the address of the login that migrates, with those of the logins for users and for the service in `USERS_DATABASE_URL` and
-//! `SERVICE_DATABASE_URL` (`docs/guide.md`).
+//! `cargo run --example own_transaction` runs on a new database. With `DATABASE_URL`, it runs on that database and
+//! leaves its rows there: `DATABASE_URL` names the login that migrates, `USERS_DATABASE_URL` the login for users, and
+//! `SERVICE_DATABASE_URL` the login for the service (`docs/guide.md`).
 
 use std::{env, error::Error as StdError};
 
@@ -20,21 +20,25 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let ada = sparc.as_service().users().sign_up(NewAccount::default()).await?.id;
     let ada = sparc.as_user(ada);
 
-    // A Seer plays at the own table: adventure, character, table and seat come together.
+    // A Seer who also plays: adventure, character, session and seat are created together.
     let tx = ada.begin().await?;
     let adventure = NewAdventure { name: "The Drowned Ford".into(), ..Default::default() };
     let adventure = tx.adventures().create(adventure).await?;
     let hero = tx.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await?;
-    let table = tx.sessions().create(NewSession { adventure_id: adventure.id, ..Default::default() }).await?;
-    tx.sessions().join(&table.code.parse()?, hero.id).await?;
-    // A statement of one's own, between them: it sees what they did, as the same user.
+    let session = tx.sessions().create(NewSession { adventure_id: adventure.id, ..Default::default() }).await?;
+    tx.sessions().join(&session.code.parse()?, hero.id).await?;
+    // Your own statement in the same transaction: it runs as the same user, and sees what the operations did.
     let seats =
-        session_players::Entity::find().filter(session_players::Column::SessionId.eq(table.id)).all(&tx).await?;
+        session_players::Entity::find().filter(session_players::Column::SessionId.eq(session.id)).all(&tx).await?;
     println!("inside: {} seat taken by {}", seats.len(), hero.name);
     tx.rollback().await?;
-    println!("after the rollback: {} characters, {} tables", count(&ada).await?, tables(&ada).await?);
+    println!(
+        "after the rollback: {} characters, {} sessions",
+        character_count(&ada).await?,
+        session_count(&ada).await?
+    );
 
-    // The same closure as SeaORM has it: an error rolls back, and the identity cannot be left behind.
+    // SeaORM's closure form: an error rolls back, and every statement runs as the same user.
     let outcome = ada
         .transaction::<_, (), Error>(|tx| {
             Box::pin(async move {
@@ -44,16 +48,16 @@ async fn main() -> Result<(), Box<dyn StdError>> {
             })
         })
         .await;
-    println!("twice the same name: {}", outcome.map_or_else(|error| error.to_string(), |()| "done".into()));
-    println!("and nothing is there: {} characters", count(&ada).await?);
+    println!("the same name twice: {}", outcome.map_or_else(|error| error.to_string(), |()| "done".into()));
+    println!("nothing was created: {} characters", character_count(&ada).await?);
 
-    // What was refused can be undone alone, with a savepoint.
+    // With a savepoint, only the refused part is rolled back.
     let tx = ada.begin().await?;
     let nim = tx.characters().create(NewCharacter { name: "Nim".into(), ..Default::default() }).await?;
     let attempt = tx.begin().await?;
     let forged = characters::ActiveModel { level: Set(10), ..Default::default() };
     let forged = characters::Entity::update_many().set(forged).exec(&attempt).await.map_err(Error::from);
-    println!("a level of one's own making: {}", forged.map_or_else(|error| error.to_string(), |_| "done".into()));
+    println!("setting one's own level: {}", forged.map_or_else(|error| error.to_string(), |_| "done".into()));
     attempt.rollback().await?;
     tx.characters().rename(nim.id, "Quick Nim").await?;
     tx.commit().await?;
@@ -61,15 +65,16 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     Ok(sparc.close().await?)
 }
 
-async fn count(ada: &sparc::service::IdentityConnection) -> Result<usize, Error> {
+async fn character_count(ada: &sparc::service::IdentityConnection) -> Result<usize, Error> {
     Ok(ada.characters().list().await?.len())
 }
 
-async fn tables(ada: &sparc::service::IdentityConnection) -> Result<usize, Error> {
+async fn session_count(ada: &sparc::service::IdentityConnection) -> Result<usize, Error> {
     Ok(ada.sessions().mine(None).await?.items.len())
 }
 
-/// On a host, users have a login that is no member of `service_role`: no text of theirs can become the server.
+/// Connects. In production, use a login for users that is not a member of `service_role`, so that no SQL run for a user
+/// can take that role.
 async fn connect(url: &str) -> Result<Sparc, Error> {
     match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
         (Ok(users), Ok(service)) => Sparc::connect_with(&users, Options::default().service_url(service)).await,

@@ -1,6 +1,6 @@
--- The caller's id, as the platform defines the function: a SQL function that the planner inlines into the query, where
--- it is evaluated once per row unless a policy isolates it. The migrations' stand-in is a plpgsql function, and
--- measuring only with that would favour one of the two schemas.
+-- auth.uid() as the platform defines it: an SQL function that the planner inlines, so that it is evaluated for each row
+-- unless a policy wraps it in a subquery. The stand-in of the migrations is not inlined, which would distort the
+-- comparison.
 CREATE OR REPLACE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE
 RETURN coalesce(
   nullif(current_setting('request.jwt.claim.sub', true), ''),

@@ -1,6 +1,6 @@
--- The platform's share of the specification's schema: the API's roles are granted everything in `public`, and only row
--- security restricts access to rows. The specification's monthly job writes to a table that it names but never creates;
--- it is created here.
+-- What the platform adds to the specification's schema: it grants everything in `public` to the API's roles, so that
+-- only row security protects the rows. The specification's monthly job writes to `archived_sessions`, which it never
+-- creates.
 CREATE TABLE archived_sessions (LIKE sessions);
 GRANT ALL ON ALL TABLES IN SCHEMA public TO anon, authenticated, service_role;
 GRANT ALL ON ALL ROUTINES IN SCHEMA public TO anon, authenticated, service_role;

@@ -1,4 +1,5 @@
--- The specification's schema, to the letter: tables, row level security, stored procedures. What the measures are beside.
+-- The specification's schema, to the letter: tables, row-level security, stored procedures. The baseline of the
+-- benchmark.
 
 CREATE TABLE public.users (
   id UUID PRIMARY KEY REFERENCES auth.users(id) ON DELETE CASCADE,

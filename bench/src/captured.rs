@@ -6,35 +6,36 @@ use testdb::{Prepared, prepared};
 
 use crate::Failure;
 
-/// A service over one connection that is looked at.
+/// A service on one connection whose prepared statements are read.
 pub struct Capturing {
     pool: DatabaseConnection,
     /// The service.
     pub sparc: Sparc,
+    /// The number of statements returned so far.
     known: usize,
 }
 
 impl Capturing {
-    /// Over a pool of one connection.
-    pub fn of(pool: DatabaseConnection) -> Self {
+    /// Creates it from a pool of one connection.
+    pub fn new(pool: DatabaseConnection) -> Self {
         Self { sparc: Sparc::from_connection(pool.clone()), pool, known: 0 }
     }
 
-    /// Ends the connection, and with it what it has not told the server's statistics yet.
+    /// Closes the connection, which flushes its pending statistics.
     pub async fn close(self) -> Result<(), Failure> {
         Ok(self.pool.close().await?)
     }
 
-    /// The statement that the last operation prepared.
-    pub async fn newest(&mut self) -> Result<Prepared, Failure> {
-        let all = self.since().await?;
+    /// Returns the last statement that was prepared since the previous call, without the identity's.
+    pub async fn last_statement(&mut self) -> Result<Prepared, Failure> {
+        let all = self.new_statements().await?;
         all.into_iter()
             .rfind(|statement| !statement.is_identity())
-            .ok_or(Failure::Said("nothing new was prepared".into()))
+            .ok_or(Failure::Message("no new statement was prepared".into()))
     }
 
-    /// All that were prepared since the last look.
-    pub async fn since(&mut self) -> Result<Vec<Prepared>, Failure> {
+    /// Returns all statements prepared since the previous call.
+    pub async fn new_statements(&mut self) -> Result<Vec<Prepared>, Failure> {
         let mut all = prepared(&self.pool).await?;
         let new = all.split_off(self.known.min(all.len()));
         self.known += new.len();

@@ -1,4 +1,4 @@
-//! One bare connection: statements as text, their rows, and how long they took.
+//! A plain connection: runs SQL text, and returns rows and times.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ impl Client {
         Ok(Self { connection: PgConnection::connect_with(&options).await? })
     }
 
-    /// Runs statements, and counts the rows that they give.
+    /// Runs statements and returns the number of rows.
     pub async fn run(&mut self, sql: &str) -> Result<u64, Failure> {
         let mut rows = self.connection.fetch_many(sqlx::raw_sql(AssertSqlSafe(sql)));
         let mut count = 0;
@@ -33,25 +33,25 @@ impl Client {
         Ok(count)
     }
 
-    /// The same, with the time from sending to the last answer.
+    /// Runs statements and returns the time from sending to the last answer, and the number of rows.
     pub async fn time(&mut self, sql: &str) -> Result<(Duration, u64), Failure> {
         let begun = Instant::now();
         let rows = self.run(sql).await?;
         Ok((begun.elapsed(), rows))
     }
 
-    /// The rows, each a text a column; NULL is empty.
+    /// Returns the rows, each column as text; NULL is an empty string.
     pub async fn rows(&mut self, sql: &str) -> Result<Vec<Vec<String>>, Failure> {
         let rows = self.connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await;
         rows.map_err(|error| Failure::of(sql, error))?.iter().map(texts).collect()
     }
 
-    /// The first column of the first row.
+    /// Returns the first column of the first row.
     pub async fn value(&mut self, sql: &str) -> Result<String, Failure> {
         Ok(self.rows(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or_default())
     }
 
-    /// The same, as a number; 0 where it is none.
+    /// Returns the first column of the first row as a number, or 0 if it is not one.
     pub async fn number(&mut self, sql: &str) -> Result<f64, Failure> {
         Ok(self.value(sql).await?.parse().unwrap_or_default())
     }
@@ -66,7 +66,7 @@ impl Client {
         copy.finish().await.map_err(|error| Failure::of(&statement, error))
     }
 
-    /// Ends the connection.
+    /// Closes the connection.
     pub async fn close(self) -> Result<(), Failure> {
         Ok(self.connection.close().await?)
     }

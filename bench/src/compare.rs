@@ -1,4 +1,4 @@
-//! The whole run: two databases in one cluster, filled alike, measured in turns.
+//! The command `compare`: two databases in one cluster, filled with the same rows and measured in turns.
 
 use std::{fs, time::Instant};
 
@@ -11,7 +11,7 @@ use crate::{
     Compare, Failure,
     captured::Capturing,
     client::Client,
-    evening::{self, Looking},
+    evening::{self, Delivery},
     fill::{Side, fill, fill_events},
     growth::{Size, bytes_a_session, up, up_watched},
     indexes::{Uses, indexes},
@@ -25,8 +25,8 @@ use crate::{
     writes::{check, writes},
 };
 
-/// As a host has it: everything that is acknowledged is on the disk, and what is used fits in the buffers. What the planner
-/// thinks of the disk is PostgreSQL's own default, on both sides.
+/// Settings as on a host: acknowledged commits are on disk, and the data in use fits in the buffers. The planner's cost
+/// parameters are PostgreSQL's defaults.
 pub const SETTINGS: [&str; 8] = [
     "fsync=on",
     "synchronous_commit=on",
@@ -43,7 +43,7 @@ pub const ACCOUNTS: &str = include_str!("../sql/accounts.sql");
 const PLATFORM: &str = include_str!("../sql/platform.sql");
 
 /// The two databases at one scale.
-struct Both {
+struct Databases {
     specification: Database,
     ours: Database,
     world: World,
@@ -51,10 +51,10 @@ struct Both {
     size: Size,
 }
 
-/// Measures, and writes what came of it.
-pub async fn compare(asked: &Compare) -> Result<(), Failure> {
+/// Runs the command.
+pub async fn compare(options: &Compare) -> Result<(), Failure> {
     let begun = Instant::now();
-    fs::create_dir_all(&asked.out)?;
+    fs::create_dir_all(&options.out)?;
     let server = Server::start_private(Some(&SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
     let mut report = Report { settings: Settings::of(&mut client).await?, ..Report::default() };
@@ -65,36 +65,36 @@ pub async fn compare(asked: &Compare) -> Result<(), Failure> {
     let postmaster = postmaster.lines().next().and_then(|line| line.parse().ok());
     client.close().await?;
 
-    let mut scales = asked.scale.clone();
+    let mut scales = options.scale.clone();
     scales.sort_by(f64::total_cmp);
-    // Whole operations, evening and long life at the scale that the goals speak of.
+    // Whole operations, evening and simulated days run at the scale nearest to 1, which the goals are about.
     let nearest = scales.iter().copied().min_by(|a, b| (a.ln().abs()).total_cmp(&b.ln().abs())).unwrap_or(1.0);
     for scale in scales {
         println!("scale {scale}");
-        let both = lay(&server, scale).await?;
-        let (uses, measures) = measure(&both, scale, asked, &mut report).await?;
-        let Both { specification, ours, world, samples, size } = both;
+        let both = set_up(&server, scale).await?;
+        let (uses, measures) = measure(&both, scale, options, &mut report).await?;
+        let Databases { specification, ours, world, samples, size } = both;
         drop(specification);
-        alone(&ours, &measures, scale, &mut report).await?;
+        measure_isolated(&ours, &measures, scale, &mut report).await?;
         if scale == nearest {
-            // Of a part of the measures it would say that nothing reads most of them.
-            if asked.only.is_empty() {
+            // With a part of the statements, most indexes would seem unused.
+            if options.only.is_empty() {
                 let mut client = Client::open(ours.url()).await?;
                 report.indexes = indexes(&mut client, &uses).await?;
                 client.close().await?;
             }
-            whole(&ours, &samples, world, postmaster, asked, &mut report).await?;
+            whole_operations(&ours, &samples, world, postmaster, options, &mut report).await?;
         }
         report.sizes.push(size);
         report.settings.seconds = begun.elapsed().as_secs_f64();
-        page::write(&report, &asked.out, asked.docs)?;
+        page::write(&report, &options.out, options.docs)?;
     }
     Ok(())
 }
 
-/// Lays both schemas, and fills both with the same.
-async fn lay(server: &Server, scale: f64) -> Result<Both, Failure> {
-    let world = World::at(scale);
+/// Creates both schemas and fills them with the same rows.
+async fn set_up(server: &Server, scale: f64) -> Result<Databases, Failure> {
+    let world = World::at_scale(scale);
     let now = Utc::now();
     let empty = server.empty().await?;
     let pool = empty.connect(2).await?;
@@ -104,7 +104,7 @@ async fn lay(server: &Server, scale: f64) -> Result<Both, Failure> {
 
     let specification = server.empty().await?;
     let pool = specification.connect(2).await?;
-    // The platform alone: accounts, roles, who is asking.
+    // Only the platform: accounts, roles, `auth.uid()`.
     up(&pool, Some(1)).await?;
     pool.execute_unprepared(ACCOUNTS).await?;
     pool.execute_unprepared(SPECIFICATION).await?;
@@ -115,11 +115,10 @@ async fn lay(server: &Server, scale: f64) -> Result<Both, Failure> {
     up(&pool, None).await?;
 
     let filling = fill(ours.url(), Side::Ours, world, now);
-    let (built, theirs) = tokio::try_join!(filling, fill(specification.url(), Side::Specification, world, now))?;
-    drop(theirs);
+    let (built, _) = tokio::try_join!(filling, fill(specification.url(), Side::Specification, world, now))?;
     tokio::try_join!(fill_events(ours.url(), world, now), fill_events(specification.url(), world, now))?;
     let (up_full_ms, longest, longest_lock_of) = up_watched(&pool, ours.url()).await?;
-    // Last: `up` would take it for a change of its own stand-in.
+    // After `up`, which would treat it as a change to its own stand-in.
     pool.execute_unprepared(ACCOUNTS).await?;
     pool.close().await?;
 
@@ -142,27 +141,28 @@ async fn lay(server: &Server, scale: f64) -> Result<Both, Failure> {
         longest_lock_ms: longest.as_secs_f64() * 1000.0,
         longest_lock_of,
     };
-    Ok(Both { specification, ours, world, samples, size })
+    Ok(Databases { specification, ours, world, samples, size })
 }
 
-/// Reads and writes, side by side, and which indexes they use.
+/// Measures reads and writes in both schemas, and records which indexes they use.
 async fn measure(
-    both: &Both,
+    both: &Databases,
     scale: f64,
-    asked: &Compare,
+    options: &Compare,
     report: &mut Report,
 ) -> Result<(Uses, Vec<Measure>), Failure> {
-    let mut capturing = Capturing::of(both.ours.connect(1).await?);
+    let mut capturing = Capturing::new(both.ours.connect(1).await?);
     let mut measures = reads(&mut capturing, &both.samples).await?;
     measures.extend(writes(&mut capturing, &both.samples).await?);
-    measures
-        .retain(|measure| asked.only.is_empty() || asked.only.iter().any(|only| measure.name.contains(only.as_str())));
+    measures.retain(|measure| {
+        options.only.is_empty() || options.only.iter().any(|only| measure.name.contains(only.as_str()))
+    });
     capturing.close().await?;
-    let mut theirs = Client::open(both.specification.url()).await?;
+    let mut specification = Client::open(both.specification.url()).await?;
     let mut ours = Client::open(both.ours.url()).await?;
-    let mut uses = Uses::since_now(&mut ours).await?;
+    let mut uses = Uses::start(&mut ours).await?;
     for measure in &measures {
-        let measured = measure.take(&mut theirs, &mut ours, scale).await?;
+        let measured = measure.measure(&mut specification, &mut ours, scale).await?;
         println!(
             "{:>42} {:>10.3} ms {:>8.3} ms {:>9.1} times, p99 {:.3} ms, {} buffers, {} of {} rows, {:?}",
             measured.name,
@@ -175,76 +175,83 @@ async fn measure(
             measured.prd_rows,
             measured.planned
         );
-        uses.note(&mut ours, measure.name).await?;
+        uses.record(&mut ours, measure.name).await?;
         report.measures.push(measured);
     }
-    theirs.close().await?;
+    specification.close().await?;
     ours.close().await?;
     Ok((uses, measures))
 }
 
-/// Into the system's memory with all of it, where the server has the means: a host has memory for what it serves.
-const WARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensions;
+/// Reads the whole schema into the page cache, if the server has `pg_prewarm`: a host has memory for the data it
+/// serves.
+const PREWARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensions;
     SELECT extensions.pg_prewarm(oid, 'read')
     FROM pg_class
     WHERE relnamespace = 'public'::regnamespace
       AND relkind IN ('r', 'i')";
 
-/// Each is asked in so many rounds, about a minute apart: a machine that others share has worse moments and better ones.
+/// Rounds, about a minute apart, because a shared machine is busier at some moments than at others. The best one
+/// counts.
 const ROUNDS: u32 = 3;
 
-/// Ours by itself. What the specification's statements read grows with the world, and drives out of memory and caches what ours
-/// would find there on a host of its own.
-async fn alone(ours: &Database, measures: &[Measure], scale: f64, report: &mut Report) -> Result<(), Failure> {
+/// Measures this schema on its own. What the specification's statements read grows with the data, and evicts from
+/// memory and caches what this schema would find there on a host of its own.
+async fn measure_isolated(
+    ours: &Database,
+    measures: &[Measure],
+    scale: f64,
+    report: &mut Report,
+) -> Result<(), Failure> {
     let mut client = Client::open(ours.url()).await?;
     if client.number("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_prewarm'").await? > 0.0 {
-        client.run(WARM).await?;
+        client.run(PREWARM).await?;
     }
     let of_scale = report.measures.iter_mut().filter(|measured| measured.scale == scale);
     let mut pairs: Vec<_> = measures.iter().zip(of_scale).collect();
     for round in 0..ROUNDS {
         for (measure, measured) in &mut pairs {
-            let ms = measure.alone(&mut client).await?;
-            measured.alone_ms = if round == 0 { ms } else { measured.alone_ms.min(ms) };
+            let ms = measure.measure_isolated(&mut client).await?;
+            measured.isolated_ms = if round == 0 { ms } else { measured.isolated_ms.min(ms) };
         }
     }
     for (_, measured) in &pairs {
-        println!("{:>42} {:>8.3} ms alone", measured.name, measured.alone_ms);
+        println!("{:>42} {:>8.3} ms on its own", measured.name, measured.isolated_ms);
     }
     client.close().await
 }
 
-/// What is done at one scale alone.
-async fn whole(
+/// Measures what is measured at one scale only.
+async fn whole_operations(
     ours: &Database,
     samples: &[Sample],
     world: World,
     server: Option<u32>,
-    asked: &Compare,
+    options: &Compare,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let url = ours.url();
-    let mut capturing = Capturing::of(ours.connect(1).await?);
+    let mut capturing = Capturing::new(ours.connect(1).await?);
     let sample = &samples[0];
     capturing.sparc.as_user(sample.player).dice().roll(check(sample)?).await?;
-    let roll = capturing.newest().await?;
+    let roll = capturing.last_statement().await?;
     let new = NewEvent { session_id: sample.session, kind: "wave".to_owned(), ..Default::default() };
     capturing.sparc.as_user(sample.player).events().send(new).await?;
-    let event = capturing.newest().await?;
+    let event = capturing.last_statement().await?;
     let mut client = Client::open(url).await?;
     let cost = overhead::overhead(&mut client, sample, &roll.sql, &event.sql).await?;
     println!("a roll {:.3} ms, bare {:.3} ms: {:.2} times", cost.roll_ms, cost.bare_ms, cost.ratio);
     report.overhead = Some(cost);
 
-    if let (Some(time), Some(pgbench)) = (asked.operations(), Binaries::find()?.program("pgbench")) {
-        let place = operations::Place { url, pgbench, samples, server, folder: &asked.out, time };
-        let capturing = async || Ok(Capturing::of(ours.connect(1).await?));
-        report.operations = operations::operations(&place, capturing).await?;
+    if let (Some(time), Some(pgbench)) = (options.operations(), Binaries::find()?.program("pgbench")) {
+        let environment = operations::Environment { url, pgbench, samples, server, folder: &options.out, time };
+        let capturing = async || Ok(Capturing::new(ours.connect(1).await?));
+        report.operations = operations::operations(&environment, capturing).await?;
     }
-    if !asked.no_evening {
-        report.evenings = evening::evenings(url, &world, server, 50, Looking::Polls).await?;
+    if !options.no_evening {
+        report.evenings = evening::evenings(url, &world, server, 50, Delivery::Polling).await?;
     }
-    if let Some(time) = asked.life() {
+    if let Some(time) = options.life() {
         report.days = life::life(url, world, time).await?;
     }
     client.close().await

@@ -1,16 +1,16 @@
-//! Processor time, where the system tells it (Linux).
+//! Processor times, from `/proc` (Linux only).
 
 use std::{collections::HashMap, fs, time::Duration};
 
-/// Ticks a second; the same on every Linux that a server runs on.
+/// Clock ticks per second (`USER_HZ`), which is 100 on Linux.
 const TICKS: f64 = 100.0;
 
-/// Processor time of each of some processes at one moment.
+/// Processor times of several processes at one moment.
 #[derive(Debug)]
-pub struct Spent(HashMap<u32, Duration>);
+pub struct CpuTimes(HashMap<u32, Duration>);
 
-impl Spent {
-    /// What they spent since then. One that ended in between takes what it spent with it; one that is new began at nothing.
+impl CpuTimes {
+    /// Returns the time spent since `before`. A process that has ended since is not counted; a new one counts in full.
     #[must_use]
     pub fn since(&self, before: &Self) -> Duration {
         let spent = |(process, time): (&u32, &Duration)| {
@@ -20,23 +20,23 @@ impl Spent {
     }
 }
 
-/// Of this process.
+/// Returns the time of this process.
 #[must_use]
-pub fn own() -> Option<Spent> {
+pub fn of_this_process() -> Option<CpuTimes> {
     let time = ticks(&fs::read_to_string("/proc/self/stat").ok()?)?.1;
-    Some(Spent(HashMap::from([(std::process::id(), time)])))
+    Some(CpuTimes(HashMap::from([(std::process::id(), time)])))
 }
 
-/// Of a process.
+/// Returns the time of a process.
 #[must_use]
-pub fn of(process: u32) -> Option<Spent> {
+pub fn of(process: u32) -> Option<CpuTimes> {
     let time = ticks(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)?.1;
-    Some(Spent(HashMap::from([(process, time)])))
+    Some(CpuTimes(HashMap::from([(process, time)])))
 }
 
-/// Of the processes that a server has started and that still run.
+/// Returns the times of the server's running child processes.
 #[must_use]
-pub fn of_children(server: Option<u32>) -> Option<Spent> {
+pub fn of_children(server: Option<u32>) -> Option<CpuTimes> {
     let server = server?;
     let mut spent = HashMap::new();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
@@ -48,14 +48,15 @@ pub fn of_children(server: Option<u32>) -> Option<Spent> {
             spent.insert(process, time);
         }
     }
-    Some(Spent(spent))
+    Some(CpuTimes(spent))
 }
 
-/// The parent, and the time spent in user and system mode.
+/// Returns the parent and the time in user and system mode.
 fn ticks(stat: &str) -> Option<(u32, Duration)> {
-    // The name stands in brackets and may hold anything; after it: state, parent, and the times as 14th and 15th.
+    // The name is in parentheses and may contain anything. After it come the state, the parent, and the times as fields
+    // 14 and 15.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let time = |place: usize| fields.get(place)?.parse::<f64>().ok();
+    let time = |index: usize| fields.get(index)?.parse::<f64>().ok();
     Some((fields.get(1)?.parse().ok()?, Duration::from_secs_f64((time(11)? + time(12)?) / TICKS)))
 }
 
@@ -64,8 +65,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_ended_takes_nothing_from_the_others() {
-        let at = |times: &[(u32, u64)]| Spent(times.iter().map(|(id, s)| (*id, Duration::from_secs(*s))).collect());
+    fn a_process_that_ended_is_not_subtracted_from_the_others() {
+        let at = |times: &[(u32, u64)]| CpuTimes(times.iter().map(|(id, s)| (*id, Duration::from_secs(*s))).collect());
         let before = at(&[(1, 10), (2, 300)]);
         assert_eq!(at(&[(1, 14), (3, 2)]).since(&before), Duration::from_secs(6));
     }

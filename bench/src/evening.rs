@@ -1,4 +1,4 @@
-//! A simulated evening: tables of six that play at the speed of people, and how many of them one machine bears.
+//! A simulated evening: sessions of six players at human speed, and how many of them one machine sustains.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     Failure,
-    cpu::{self, Spent},
+    cpu::{self, CpuTimes},
     measure::quantile,
     samples::Sample,
     world::{Kind, World, id},
@@ -20,205 +20,206 @@ use crate::{
 /// One evening, in the report.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Evening {
-    /// Tables of six.
-    pub tables: u64,
-    /// Rolls a second that were to fall.
+    /// Concurrent sessions of six players.
+    #[serde(alias = "tables")]
+    pub sessions: u64,
+    /// Rolls per second that were due.
     pub wanted_rolls_s: f64,
-    /// Rolls a second that fell.
+    /// Rolls per second that were made.
     pub rolls_s: f64,
-    /// Operations a second, the looks of everyone at the table included.
+    /// Operations per second, including every player's requests for new events.
     pub operations_s: f64,
-    /// Median of a roll from the moment at which the player wanted it, milliseconds.
+    /// Median latency of a roll from the moment it was due, in milliseconds.
     pub roll_p50_ms: f64,
-    /// The 99th percentile.
+    /// The 99th percentile of that latency.
     pub roll_p99_ms: f64,
-    /// Median until all six have seen it, from the same moment.
+    /// Median time until all six players have received the event, from the same moment.
     #[serde(default)]
     pub seen_p50_ms: f64,
-    /// The 99th percentile.
+    /// The 99th percentile of that time.
     #[serde(default)]
     pub seen_p99_ms: f64,
-    /// Processors that the server kept busy.
+    /// Processors that the server used.
     pub server_cpus: Option<f64>,
-    /// Processors that the service kept busy.
+    /// Processors that the service used.
     pub client_cpus: Option<f64>,
 }
 
 impl Evening {
-    /// Whether people bear it.
+    /// Whether the machine sustained it: rolls were fast enough, and more than 95 percent of those due were made.
     #[must_use]
-    pub fn is_borne(&self) -> bool {
-        self.roll_p99_ms < BEARABLE && self.rolls_s > self.wanted_rolls_s * 0.95
+    pub fn is_sustained(&self) -> bool {
+        self.roll_p99_ms < MAX_ROLL_P99_MS && self.rolls_s > self.wanted_rolls_s * 0.95
     }
 }
 
-/// The most tables of those that were borne.
+/// Returns the largest number of sessions that was sustained.
 #[must_use]
-pub fn borne(evenings: &[Evening]) -> u64 {
-    evenings.iter().filter(|evening| evening.is_borne()).map(|evening| evening.tables).max().unwrap_or_default()
+pub fn max_sustained(evenings: &[Evening]) -> u64 {
+    evenings.iter().filter(|evening| evening.is_sustained()).map(|evening| evening.sessions).max().unwrap_or_default()
 }
 
-/// A table rolls so often; after each roll, each of the six looks what is new.
+/// The time between two rolls of a session; after each, all six players get the new events.
 const PACE: Duration = Duration::from_secs(4);
-/// How long an evening lasts.
+/// The duration of an evening.
 const LENGTH: Duration = Duration::from_secs(12);
-/// The 99th percentile of a roll that people bear, milliseconds.
-pub const BEARABLE: f64 = 50.0;
-/// Connections of the pool.
+/// The maximum 99th percentile of a roll's latency that counts as sustained, in milliseconds.
+pub const MAX_ROLL_P99_MS: f64 = 50.0;
+/// The size of the pool.
 const CONNECTIONS: u32 = 16;
 
-/// How the six of a table see what happens.
+/// How players get new events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Looking {
-    /// Each asks after each roll.
-    Polls,
-    /// Each has a stream.
-    Listens,
+pub enum Delivery {
+    /// Each player asks after each roll.
+    Polling,
+    /// Each player has a subscription.
+    Subscriptions,
 }
 
-/// Evenings with more and more tables, until the rolls get slow; then between the last two.
+/// Runs evenings with twice as many sessions each, until one is not sustained, and then searches between the last two.
 pub async fn evenings(
     url: &str,
     world: &World,
     server: Option<u32>,
     first: u64,
-    looking: Looking,
+    delivery: Delivery,
 ) -> Result<Vec<Evening>, Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(CONNECTIONS)).await?;
     let mut evenings = Vec::new();
     let (mut good, mut bad) = (0, None);
-    let mut tables = first.min(world.busy);
-    evening(&sparc, world, 20.min(world.busy), server, looking).await?;
+    let mut sessions = first.min(world.busy);
+    evening(&sparc, world, 20.min(world.busy), server, delivery).await?;
     while bad.is_none_or(|bad| bad - good > good / 10) {
-        let evening = evening(&sparc, world, tables, server, looking).await?;
+        let evening = evening(&sparc, world, sessions, server, delivery).await?;
         evenings.push(evening);
         println!(
-            "{tables} tables: {:.0} rolls a second, p50 {:.2} ms, p99 {:.2} ms, seen by all p99 {:.2} ms",
+            "{sessions} sessions: {:.0} rolls per second, p50 {:.2} ms, p99 {:.2} ms, seen by all p99 {:.2} ms",
             evening.rolls_s, evening.roll_p50_ms, evening.roll_p99_ms, evening.seen_p99_ms
         );
-        if evening.is_borne() {
-            good = tables;
+        if evening.is_sustained() {
+            good = sessions;
         } else {
-            bad = Some(tables);
+            bad = Some(sessions);
         }
         match bad {
-            None if tables >= world.busy => break,
-            None => tables = (tables * 2).min(world.busy),
+            None if sessions >= world.busy => break,
+            None => sessions = (sessions * 2).min(world.busy),
             Some(bad) if bad <= 2 => break,
-            Some(bad) => tables = good.midpoint(bad),
+            Some(bad) => sessions = good.midpoint(bad),
         }
     }
     sparc.close().await?;
-    evenings.sort_by_key(|evening| evening.tables);
+    evenings.sort_by_key(|evening| evening.sessions);
     Ok(evenings)
 }
 
 async fn evening(
     sparc: &Sparc,
     world: &World,
-    tables: u64,
+    sessions: u64,
     server: Option<u32>,
-    looking: Looking,
+    delivery: Delivery,
 ) -> Result<Evening, Failure> {
-    // Everybody is there before it begins.
-    let mut seated = Vec::new();
-    for chunk in (0..tables).collect::<Vec<_>>().chunks(CONNECTIONS as usize) {
-        let seating = chunk.iter().map(|table| Table::seat(sparc, world, *table, looking));
-        seated.extend(try_join_all(seating).await?);
+    // Every player is connected before the evening begins.
+    let mut opened = Vec::new();
+    for chunk in (0..sessions).collect::<Vec<_>>().chunks(CONNECTIONS as usize) {
+        let opening = chunk.iter().map(|number| Session::open(sparc, world, *number, delivery));
+        opened.extend(try_join_all(opening).await?);
     }
-    let (server_before, own_before) = (cpu::of_children(server), cpu::own());
+    let (server_before, client_before) = (cpu::of_children(server), cpu::of_this_process());
     let begun = Instant::now();
     let mut playing = JoinSet::new();
-    for table in seated {
-        playing.spawn(table.play(begun));
+    for session in opened {
+        playing.spawn(session.play(begun));
     }
     let mut all = Played::default();
     while let Some(played) = playing.join_next().await {
-        let played = played.map_err(|error| Failure::Said(error.to_string()))??;
+        let played = played.map_err(|error| Failure::Message(error.to_string()))??;
         all.rolls.extend(played.rolls);
         all.seen.extend(played.seen);
-        all.looks += played.looks;
+        all.polls += played.polls;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let busy = |before: Option<Spent>, after: Option<Spent>| Some(after?.since(&before?).as_secs_f64() / seconds);
+    let busy = |before: Option<CpuTimes>, after: Option<CpuTimes>| Some(after?.since(&before?).as_secs_f64() / seconds);
     Ok(Evening {
-        tables,
-        wanted_rolls_s: tables as f64 / PACE.as_secs_f64(),
+        sessions,
+        wanted_rolls_s: sessions as f64 / PACE.as_secs_f64(),
         rolls_s: all.rolls.len() as f64 / seconds,
-        operations_s: (all.rolls.len() + all.looks) as f64 / seconds,
+        operations_s: (all.rolls.len() + all.polls) as f64 / seconds,
         roll_p50_ms: quantile(&mut all.rolls, 0.5),
         roll_p99_ms: quantile(&mut all.rolls, 0.99),
         seen_p50_ms: quantile(&mut all.seen, 0.5),
         seen_p99_ms: quantile(&mut all.seen, 0.99),
         server_cpus: busy(server_before, cpu::of_children(server)),
-        client_cpus: busy(own_before, cpu::own()),
+        client_cpus: busy(client_before, cpu::of_this_process()),
     })
 }
 
-/// What a table did.
+/// What happened in a session.
 #[derive(Default)]
 struct Played {
     rolls: Vec<Duration>,
-    /// Until all six have seen the roll.
+    /// The times until all six players had the roll.
     seen: Vec<Duration>,
-    looks: usize,
+    polls: usize,
 }
 
-/// One table.
-struct Table {
+/// One session.
+struct Session {
     sparc: Sparc,
     number: u64,
-    session: Uuid,
+    id: Uuid,
     players: Vec<u64>,
     newest: i64,
-    /// Of each player; none where they look.
+    /// One per player; empty when they poll.
     streams: Vec<Subscription>,
 }
 
-impl Table {
-    async fn seat(sparc: &Sparc, world: &World, number: u64, looking: Looking) -> Result<Self, Failure> {
+impl Session {
+    async fn open(sparc: &Sparc, world: &World, number: u64, delivery: Delivery) -> Result<Self, Failure> {
         let session = id(Kind::Session, number);
         let players: Vec<u64> = (0..6).map(|seat| world.player(number, seat)).collect();
         let newest = sparc.as_user(id(Kind::User, players[0])).events().newest(session).await?;
         let mut streams = Vec::new();
-        if looking == Looking::Listens {
+        if delivery == Delivery::Subscriptions {
             for player in &players {
                 streams.push(sparc.as_user(id(Kind::User, *player)).events().subscribe(session, None).await?);
             }
         }
-        Ok(Self { sparc: sparc.clone(), number, session, players, newest, streams })
+        Ok(Self { sparc: sparc.clone(), number, id: session, players, newest, streams })
     }
 
-    /// A roll that is late is counted from when it was wanted, as the player does.
+    /// Plays one evening. The latency of a late roll counts from when it was due, as the player perceives it.
     async fn play(mut self, begun: Instant) -> Result<Played, Failure> {
-        let mut wanted = begun + PACE.mul_f64((self.number % 97) as f64 / 97.0);
+        let mut due = begun + PACE.mul_f64((self.number % 97) as f64 / 97.0);
         let mut played = Played::default();
         for turn in 0.. {
-            if wanted > begun + LENGTH {
+            if due > begun + LENGTH {
                 break;
             }
-            tokio::time::sleep_until(wanted.into()).await;
+            tokio::time::sleep_until(due.into()).await;
             let player = self.players[turn % 6];
-            let sample = Sample { session: self.session, hero: id(Kind::Character, player), ..Sample::default() };
+            let sample = Sample { session: self.id, hero: id(Kind::Character, player), ..Sample::default() };
             self.sparc.as_user(id(Kind::User, player)).dice().roll(check(&sample)?).await?;
-            played.rolls.push(wanted.elapsed());
-            played.looks += self.see().await?;
-            played.seen.push(wanted.elapsed());
-            wanted += PACE;
+            played.rolls.push(due.elapsed());
+            played.polls += self.receive().await?;
+            played.seen.push(due.elapsed());
+            due += PACE;
         }
         Ok(played)
     }
 
-    /// All six see what is new; how often they asked for it.
-    async fn see(&mut self) -> Result<usize, Failure> {
+    /// Waits until all six players have the new events, and returns how many requests that took.
+    async fn receive(&mut self) -> Result<usize, Failure> {
         for stream in &mut self.streams {
-            stream.try_next().await?.ok_or_else(|| Failure::Said("a stream is over".to_owned()))?;
+            stream.try_next().await?.ok_or_else(|| Failure::Message("a stream ended".to_owned()))?;
         }
         if !self.streams.is_empty() {
             return Ok(0);
         }
         for player in &self.players {
-            let events = self.sparc.as_user(id(Kind::User, *player)).events().after(self.session, self.newest).await?;
+            let events = self.sparc.as_user(id(Kind::User, *player)).events().after(self.id, self.newest).await?;
             if Some(player) == self.players.last() {
                 self.newest = events.last().map_or(self.newest, |event| event.seq);
             }

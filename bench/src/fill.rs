@@ -1,4 +1,4 @@
-//! The two databases, filled with the same rows.
+//! Fills both databases with the same rows.
 
 use std::time::Instant;
 
@@ -9,48 +9,48 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Failure,
     client::Client,
-    rows::{Filling, account, adventure, character, events, rolls, seats, session, user},
+    rows::{FillContext, account, adventure, character, events, rolls, seats, session, user},
     world::{EVENTS, World},
 };
 
-/// Which schema a database has.
+/// The schema of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The specification's own SQL.
+    /// The specification's.
     Specification,
     /// This project's.
     Ours,
 }
 
-/// How long an index took to build, and how big it is.
+/// The build time and the size of an index.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Built {
     /// Its name.
     pub index: String,
-    /// Milliseconds.
+    /// Build time in milliseconds.
     pub ms: f64,
-    /// Bytes.
+    /// Size in bytes.
     pub bytes: f64,
 }
 
-/// Rows of one chunk.
+/// Rows per chunk.
 const CHUNK: u64 = 5000;
 
-/// One table's rows.
+/// The rows of one table.
 struct Table {
     into: &'static str,
     count: u64,
-    /// Appends the lines of one number; several for what belongs to a session.
-    line: fn(&mut String, &Filling, u64),
+    /// Appends the lines of one number; several for the parts of a session.
+    line: fn(&mut String, &FillContext, u64),
 }
 
-/// Fills a database, builds its indexes, and makes its statistics.
+/// Fills a database, builds its indexes and gathers its statistics.
 ///
-/// Triggers and foreign keys rest meanwhile: the rows keep the rules by how they are made, and checks and unique
-/// constraints do not rest.
+/// Triggers and foreign keys are disabled meanwhile, because the rows satisfy them by construction. Checks and unique
+/// constraints stay enabled.
 pub async fn fill(url: &str, side: Side, world: World, now: DateTime<Utc>) -> Result<Vec<Built>, Failure> {
     let mut client = Client::open(url).await?;
-    let filling = Filling { world, side, now };
+    let context = FillContext { world, side, now };
     client.run("SET session_replication_role = replica; SET maintenance_work_mem = '1GB'").await?;
     let indexes = client
         .rows(
@@ -66,14 +66,14 @@ pub async fn fill(url: &str, side: Side, world: World, now: DateTime<Utc>) -> Re
         client.run(&format!("DROP INDEX {}", index[0])).await?;
     }
 
-    let tables = tables(&filling);
+    let tables = tables(&context);
     let bar = bar(tables.iter().map(|table| table.count).sum(), side);
     for table in &tables {
         bar.set_message(table.into.split(' ').next().unwrap_or_default().to_owned());
         let chunks = (0..table.count.div_ceil(CHUNK)).map(|chunk| {
             let mut lines = String::new();
             for number in chunk * CHUNK..table.count.min((chunk + 1) * CHUNK) {
-                (table.line)(&mut lines, &filling, number);
+                (table.line)(&mut lines, &context, number);
             }
             bar.inc(CHUNK);
             lines
@@ -117,8 +117,8 @@ fn bar(rows: u64, side: Side) -> ProgressBar {
     }
 }
 
-fn tables(filling: &Filling) -> [Table; 7] {
-    let world = &filling.world;
+fn tables(context: &FillContext) -> [Table; 7] {
+    let world = &context.world;
     [
         Table { into: "auth.users (id, email)", count: world.users, line: account },
         Table { into: "users (id, email, display_name, bio, created_at)", count: world.users, line: user },
@@ -134,7 +134,7 @@ fn tables(filling: &Filling) -> [Table; 7] {
             line: adventure,
         },
         Table {
-            into: match filling.side {
+            into: match context.side {
                 Side::Specification => {
                     "sessions (id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, \
                      status, started_at, ended_at, created_at)"
@@ -161,17 +161,17 @@ fn tables(filling: &Filling) -> [Table; 7] {
     ]
 }
 
-/// Events are filled apart, because their times are near the moment of measuring.
+/// Fills the events, separately and last, because their times must be close to the moment of measuring.
 pub async fn fill_events(url: &str, world: World, now: DateTime<Utc>) -> Result<(), Failure> {
     let mut client = Client::open(url).await?;
     client.run("SET session_replication_role = replica").await?;
-    let filling = Filling { world, side: Side::Ours, now };
-    let lively = world.lively();
+    let context = FillContext { world, side: Side::Ours, now };
+    let sessions = world.sessions_with_events();
     let chunk = CHUNK / EVENTS;
-    let chunks = (0..lively.div_ceil(chunk)).map(|number| {
+    let chunks = (0..sessions.div_ceil(chunk)).map(|number| {
         let mut lines = String::new();
-        for number in number * chunk..lively.min((number + 1) * chunk) {
-            events(&mut lines, &filling, number);
+        for number in number * chunk..sessions.min((number + 1) * chunk) {
+            events(&mut lines, &context, number);
         }
         lines
     });

@@ -1,4 +1,4 @@
-//! What the service allocates for an operation, by a heap profiler.
+//! The service's heap allocations per operation, by a heap profiler.
 
 use std::path::Path;
 
@@ -10,34 +10,37 @@ use testdb::DemoGame;
 
 use crate::Failure;
 
-/// Where every allocation is counted.
+/// Counts every allocation.
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
-/// Operations of each kind that are profiled.
+/// Profiled operations of each kind.
 const TIMES: u32 = 1000;
 
-/// Rolls and full pages, after the pool is warm: how often and how much each allocates, and the profile in the folder.
+/// Profiles rolls and full pages, after warming the pool. Prints the allocations and bytes of each, and writes the
+/// profiles into the folder.
 pub async fn heap(folder: &Path) -> Result<(), Failure> {
-    use crate::operations::{Doing, once};
+    use crate::operations::{Operation, once};
     std::fs::create_dir_all(folder)?;
-    let night = DemoGame::start().await?;
-    let sparc = service::Sparc::connect(night.url()).await?;
-    let ada = sparc.as_user(night.player);
-    let sample = crate::samples::Sample { session: night.session, hero: night.hero, ..Default::default() };
-    let seer = sparc.as_user(night.seer);
+    let game = DemoGame::start().await?;
+    let sparc = service::Sparc::connect(game.url()).await?;
+    let ada = sparc.as_user(game.player);
+    let sample = crate::samples::Sample { session: game.session, hero: game.hero, ..Default::default() };
+    let seer = sparc.as_user(game.seer);
     for _ in 0..25 {
-        let new = NewSession { adventure_id: night.adventure, visibility: Visibility::Public, ..NewSession::default() };
+        let new = NewSession { adventure_id: game.adventure, visibility: Visibility::Public, ..NewSession::default() };
         seer.sessions().create(new).await?;
     }
-    // What is rolled first fills the page of rolls.
-    for (doing, name) in [(Doing::Roll, "a roll"), (Doing::Lobby, "a lobby page"), (Doing::History, "fifty rolls")] {
+    // The rolls of the first operation fill the page of the last one.
+    for (operation, name) in
+        [(Operation::Roll, "a roll"), (Operation::Lobby, "a lobby page"), (Operation::History, "fifty rolls")]
+    {
         for _ in 0..20 {
-            once(doing, &ada, &sample).await?;
+            once(operation, &ada, &sample).await?;
         }
-        let profiler = dhat::Profiler::builder().file_name(folder.join(format!("{doing:?}.json"))).build();
+        let profiler = dhat::Profiler::builder().file_name(folder.join(format!("{operation:?}.json"))).build();
         for _ in 0..TIMES {
-            once(doing, &ada, &sample).await?;
+            once(operation, &ada, &sample).await?;
         }
         let stats = dhat::HeapStats::get();
         println!(

@@ -1,4 +1,4 @@
-//! What each index is for, and what it costs: the measured statements that read it, and the time that it adds to a row.
+//! The uses and the cost of each index: the statements that read it, and the time that it adds to each written row.
 
 use std::collections::HashMap;
 
@@ -15,39 +15,40 @@ pub struct Index {
     pub name: String,
     /// Bytes on disk.
     pub bytes: f64,
-    /// What reads it: measured statements, a constraint, or what else there is.
+    /// What reads it: measured statements, constraints, and other uses.
     pub used_by: Vec<String>,
-    /// Microseconds that it adds to a row which is written; none where it cannot be left out, or the table is too small to tell.
+    /// Microseconds that it adds to each written row; `None` if it belongs to a constraint, or if the table is too
+    /// small to measure.
     pub write_us: Option<f64>,
 }
 
-/// What no measured statement does, and reads an index.
+/// Uses of indexes by statements that are not measured.
 const ALSO: [(&str, &str); 17] = [
-    ("idx_adventures_creator_id", "one's own adventures (`adventures.mine`)"),
-    ("idx_archived_sessions_seer", "the archive of a Seer"),
-    ("idx_archived_session_players_user", "the archive of a player"),
+    ("idx_adventures_creator_id", "the caller's adventures (`adventures.mine`)"),
+    ("idx_archived_sessions_seer", "archived sessions of a Seer"),
+    ("idx_archived_session_players_user", "archived sessions of a player"),
     ("idx_archived_dice_rolls_session", "the rolls of an archived session"),
-    ("idx_characters_user_id", "one's own characters (`characters.list`), and how many there are"),
+    ("idx_characters_user_id", "the caller's characters (`characters.list`) and their number"),
     ("idx_creatures_adventure_id", "the creatures of an adventure"),
-    ("idx_dice_rolls_original", "one save a roll"),
-    ("idx_dice_rolls_type", "a table's rolls of one kind"),
+    ("idx_dice_rolls_original", "one save per roll"),
+    ("idx_dice_rolls_type", "a session's rolls of one type"),
     ("idx_session_events_cleanup", "the clean-up with each event"),
-    ("idx_session_events_seq", "events after a point; one number once a session"),
-    ("idx_session_players_active", "who sits there now, for clients of the API"),
-    ("idx_session_players_character", "where a character sits"),
-    ("idx_sessions_ended", "what may be archived"),
-    ("idx_sessions_public_waiting", "the lobby as clients of the API sort it, full tables included"),
-    ("idx_sessions_seer_id", "what one runs: in every policy of sessions, rolls and events"),
-    ("idx_session_players_user", "where one sits: in every policy of sessions, rolls and events"),
-    ("idx_users_display_name", "finding a person by name (`users.by_display_name`)"),
+    ("idx_session_events_seq", "events after a number; unique number within a session"),
+    ("idx_session_players_active", "active seats, for clients of the API"),
+    ("idx_session_players_character", "seats of a character"),
+    ("idx_sessions_ended", "sessions that can be archived"),
+    ("idx_sessions_public_waiting", "the lobby as clients of the API sort it, full sessions included"),
+    ("idx_sessions_seer_id", "sessions of a Seer: in every policy of sessions, rolls and events"),
+    ("idx_session_players_user", "seats of a user: in every policy of sessions, rolls and events"),
+    ("idx_users_display_name", "finding a user by name (`users.by_display_name`)"),
 ];
 
-/// Rows that are written to see what an index costs.
+/// Rows written to measure the cost of an index.
 const ROWS: u32 = 2000;
-/// Turns, of which the median counts.
+/// The number of turns; the median counts.
 const TURNS: usize = 5;
 
-/// How often each index was read.
+/// Which indexes the measured statements read.
 #[derive(Debug, Default)]
 pub struct Uses {
     reads: HashMap<String, u64>,
@@ -55,13 +56,13 @@ pub struct Uses {
 }
 
 impl Uses {
-    /// From now on.
-    pub async fn since_now(client: &mut Client) -> Result<Self, Failure> {
+    /// Starts recording.
+    pub async fn start(client: &mut Client) -> Result<Self, Failure> {
         Ok(Self { reads: reads(client).await?, by: HashMap::new() })
     }
 
-    /// Notes which were read by what was just measured.
-    pub async fn note(&mut self, client: &mut Client, name: &str) -> Result<(), Failure> {
+    /// Records the indexes that the statement just measured has read.
+    pub async fn record(&mut self, client: &mut Client, name: &str) -> Result<(), Failure> {
         let reads = reads(client).await?;
         for (index, count) in &reads {
             if self.reads.get(index) != Some(count) {
@@ -104,7 +105,7 @@ const LIST: &str = "SELECT indexed.relname, index.relname, pg_relation_size(inde
     AND indexed.relname NOT LIKE 'seaql%'
   ORDER BY 1, 2";
 
-/// All indexes.
+/// Returns all indexes.
 pub async fn indexes(client: &mut Client, uses: &Uses) -> Result<Vec<Index>, Failure> {
     let mut indexes = Vec::new();
     for row in client.rows(LIST).await? {
@@ -119,7 +120,7 @@ pub async fn indexes(client: &mut Client, uses: &Uses) -> Result<Vec<Index>, Fai
     Ok(indexes)
 }
 
-/// The same rows are written again, with the index and without it.
+/// Writes the same rows with and without the index, and returns the difference per row in microseconds.
 async fn cost(client: &mut Client, table: &str, index: &str) -> Result<Option<f64>, Failure> {
     let rows = client.number(&format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {ROWS}) AS these")).await?;
     if rows < f64::from(ROWS) / 10.0 {

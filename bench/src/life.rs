@@ -1,7 +1,7 @@
-//! A long life: events come and go for simulated days, and the table stays as big as a day.
+//! Simulated days: events are written and deleted, and the table must keep the size of one day.
 //!
-//! A day of the game passes in a minute: each event is written as old as a day less that minute, so it expires a minute
-//! later, and the clean-up that comes with each event takes it.
+//! A simulated day passes in a minute: each event is dated a day less a minute ago, so it expires after a minute, and
+//! the clean-up that runs with each new event deletes it.
 
 use std::time::{Duration, Instant};
 
@@ -14,31 +14,31 @@ use crate::{
     world::{Kind, World, id},
 };
 
-/// One look, in the report.
+/// The state after one simulated day, in the report.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Day {
-    /// Days of the game since the beginning.
+    /// Simulated days since the start.
     pub day: f64,
     /// Events written so far.
     pub written: u64,
-    /// Rows in the table, by its statistics.
+    /// Live rows, by the table's statistics.
     pub live: f64,
-    /// Rows that are dead and not yet vacuumed.
+    /// Dead rows.
     pub dead: f64,
-    /// Bytes of the table.
+    /// Size of the table in bytes.
     pub table_bytes: f64,
-    /// Bytes of its indexes.
+    /// Size of its indexes in bytes.
     pub index_bytes: f64,
-    /// Times that autovacuum came.
+    /// The number of autovacuum runs.
     pub vacuumed: f64,
 }
 
-/// A day of the game.
+/// The duration of a simulated day.
 const DAY: Duration = Duration::from_secs(60);
-/// Who write.
+/// The number of concurrent writers.
 const WRITERS: u64 = 4;
 
-/// Lives for so long, in a database of its own.
+/// Runs for `time`. Truncates `session_events` first.
 pub async fn life(url: &str, world: World, time: Duration) -> Result<Vec<Day>, Failure> {
     let mut watcher = Client::open(url).await?;
     watcher.run("TRUNCATE session_events").await?;
@@ -60,7 +60,7 @@ pub async fn life(url: &str, world: World, time: Duration) -> Result<Vec<Day>, F
                  WHERE relname = 'session_events'",
             )
             .await?;
-        let number = |place: usize| row[0][place].parse::<f64>().unwrap_or_default();
+        let number = |column: usize| row[0][column].parse::<f64>().unwrap_or_default();
         days.push(Day {
             day: begun.elapsed().as_secs_f64() / DAY.as_secs_f64(),
             written: number(0) as u64,
@@ -73,12 +73,12 @@ pub async fn life(url: &str, world: World, time: Duration) -> Result<Vec<Day>, F
         next += DAY;
     }
     while let Some(wrote) = writing.join_next().await {
-        wrote.map_err(|error| Failure::Said(error.to_string()))??;
+        wrote.map_err(|error| Failure::Message(error.to_string()))??;
     }
     Ok(days)
 }
 
-/// Writes an event every few milliseconds, at one table after the other.
+/// Writes an event every few milliseconds, in one session after the other.
 async fn write(url: &str, world: World, writer: u64, until: Instant) -> Result<(), Failure> {
     let mut client = Client::open(url).await?;
     client

@@ -33,17 +33,17 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use sea_orm::{DbErr, sqlx};
 
-/// Why there are no figures.
+/// The reason why a measurement failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The server said no to a statement.
+    /// The server refused a statement.
     Statement(String, sqlx::Error),
     /// The connection failed.
     Driver(sqlx::Error),
-    /// Ours took longer than anybody would wait.
+    /// A statement of this schema exceeded the statement timeout.
     Slow(&'static str),
-    /// What else there is to say.
-    Said(String),
+    /// Any other failure.
+    Message(String),
 }
 
 impl Failure {
@@ -51,8 +51,8 @@ impl Failure {
         Self::Statement(sql.to_owned(), error)
     }
 
-    /// Whether the server stopped a statement that took too long.
-    fn is_out_of_time(&self) -> bool {
+    /// Whether the server cancelled the statement (`statement_timeout`).
+    fn is_timeout(&self) -> bool {
         matches!(self, Self::Statement(_, error)
             if error.as_database_error().and_then(|error| error.code()).as_deref() == Some("57014"))
     }
@@ -63,8 +63,8 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Statement(sql, error) => write!(f, "{error}\nin: {sql}"),
             Self::Driver(error) => error.fmt(f),
-            Self::Slow(what) => write!(f, "{what} takes longer than {} s", side::PATIENCE.as_secs()),
-            Self::Said(what) => f.write_str(what),
+            Self::Slow(what) => write!(f, "{what} did not finish within {} s", side::STATEMENT_TIMEOUT.as_secs()),
+            Self::Message(what) => f.write_str(what),
         }
     }
 }
@@ -77,18 +77,18 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// Errors whose words are enough.
-macro_rules! said {
+/// Converts errors of which only the message is kept.
+macro_rules! message_from {
     ($($error:ty),*) => {
         $(impl From<$error> for Failure {
             fn from(error: $error) -> Self {
-                Self::Said(error.to_string())
+                Self::Message(error.to_string())
             }
         })*
     };
 }
 
-said!(DbErr, service::Error, serde_json::Error, std::io::Error, testdb::Error);
+message_from!(DbErr, service::Error, serde_json::Error, std::io::Error, testdb::Error);
 
 #[derive(Parser)]
 #[command(about, version)]
@@ -99,23 +99,23 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measures both schemas side by side, and the service beside pgbench.
+    /// Compares this schema with the specification's, and the service with pgbench.
     Compare(Compare),
-    /// Measures live events: what they cost writers, how soon they arrive, what listening costs.
+    /// Measures live events: their cost to writers, their delay, and the cost of subscribers.
     Live(LiveEvents),
-    /// The process of the subscribers, which `live` starts.
+    /// Runs the subscribers; started by `live`.
     #[command(hide = true)]
     Listen {
         /// Address of the database.
         url: String,
-        /// Accounts of the world.
+        /// Number of accounts.
         users: u64,
-        /// Sessions that play.
+        /// Number of active sessions.
         busy: u64,
     },
-    /// Makes page and pictures of what several runs measured.
+    /// Writes the page and the plots from the reports of several runs.
     Page(Page),
-    /// Profiles what the service allocates for an operation.
+    /// Profiles the service's heap allocations per operation.
     #[cfg(feature = "heap")]
     Heap {
         /// Folder for the profile.
@@ -124,63 +124,64 @@ enum Command {
     },
 }
 
-/// What to compare.
+/// Options of `compare`.
 #[derive(Args, Clone, Debug)]
 pub struct Compare {
-    /// How big the world is, several with commas; 1 is 200 thousand users, 300 thousand sessions, a million rolls and events.
+    /// Scales, separated by commas; 1 is 200 thousand users, 300 thousand sessions, a million rolls and a million
+    /// events.
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = scale)]
     scale: Vec<f64>,
     /// Folder for the report, the plots and the page.
     #[arg(long)]
     out: PathBuf,
-    /// Writes the page and the plots into the project's documents too.
+    /// Also writes the page and the plots to `docs/`.
     #[arg(long)]
     docs: bool,
-    /// Seconds for each run of whole operations; 0 leaves them out.
+    /// Seconds per run of whole operations; 0 skips them.
     #[arg(long, default_value = "4")]
     operations: u64,
-    /// Leaves the simulated evening out.
+    /// Skips the simulated evening.
     #[arg(long)]
     no_evening: bool,
-    /// Minutes of the long life, a day of the game each; 0 leaves it out.
+    /// Simulated days of writing and deleting events, a minute each; 0 skips them.
     #[arg(long, default_value = "3")]
     life: u64,
-    /// Only the measures whose name holds this; may be said several times.
+    /// Measures only the statements whose name contains this text; can be repeated.
     #[arg(long)]
     only: Vec<String>,
 }
 
-/// What to measure of live events.
+/// Options of `live`.
 #[derive(Args, Clone, Debug)]
 pub struct LiveEvents {
     /// Folder for the report.
     #[arg(long)]
     out: PathBuf,
-    /// Leaves the simulated evenings out.
+    /// Skips the simulated evenings.
     #[arg(long)]
     no_evening: bool,
-    /// Leaves out what was tried instead of the poller.
+    /// Skips the alternatives to the poller.
     #[arg(long)]
     no_candidates: bool,
 }
 
-/// What to tell.
+/// Options of `page`.
 #[derive(Args, Clone, Debug)]
 pub struct Page {
-    /// Reports of runs; what an earlier one has of a scale, or of what is measured at one scale alone, stands.
+    /// Reports to merge. Where two have the same measurement, the first one counts.
     #[arg(required = true)]
     reports: Vec<PathBuf>,
     /// Folder for the report, the plots and the page.
     #[arg(long)]
     out: PathBuf,
-    /// Writes the page and the plots into the project's documents too.
+    /// Also writes the page and the plots to `docs/`.
     #[arg(long)]
     docs: bool,
 }
 
-/// A scale that a machine may bear.
+/// Parses a scale.
 fn scale(text: &str) -> Result<f64, String> {
-    text.trim().parse().ok().filter(|scale| (0.001..=100.0).contains(scale)).ok_or("is 0.001 to 100".to_owned())
+    text.trim().parse().ok().filter(|scale| (0.001..=100.0).contains(scale)).ok_or("must be 0.001 to 100".to_owned())
 }
 
 impl Compare {
@@ -203,7 +204,7 @@ async fn main() -> ExitCode {
             live::listener::listen(&url, world).await
         }
         Command::Page(page) => {
-            report::together(&page.reports).and_then(|report| page::write(&report, &page.out, page.docs))
+            report::merge(&page.reports).and_then(|report| page::write(&report, &page.out, page.docs))
         }
         #[cfg(feature = "heap")]
         Command::Heap { out } => heap::heap(&out).await,

@@ -1,4 +1,4 @@
-//! One measure on both sides, in turns, and what came of it.
+//! Measuring a statement in both schemas, in turns.
 
 use std::time::{Duration, Instant};
 
@@ -8,87 +8,94 @@ use crate::{
     Failure,
     client::Client,
     plan::{self, Plan},
-    side::{Asking, Role},
+    side::{Role, Workload},
 };
 
-/// What is measured.
+/// A statement to measure.
 #[derive(Debug)]
 pub struct Measure {
     /// Its name in the report.
     pub name: &'static str,
-    /// Who asks.
+    /// The role that runs it.
     pub role: Role,
-    /// Whether it may be done many times in one transaction: then a short one is sent many times at once, so that what the
-    /// way there and back takes is shared.
+    /// Whether it can run many times in one transaction. If so, a short statement is sent many times in one message, so
+    /// that the round trip does not dominate.
     pub is_repeatable: bool,
-    /// As the specification's schema has it.
-    pub specification: Asking,
-    /// As the service asks this schema.
-    pub ours: Asking,
+    /// In the specification's schema.
+    pub specification: Workload,
+    /// In this schema, as the service sends it.
+    pub ours: Workload,
 }
 
-/// A measure, in the report.
+/// A measured statement, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
-    /// What was asked.
+    /// Its name.
     pub name: String,
-    /// How big the world is: 1 is 300 thousand sessions.
+    /// The scale; 1 is 300 thousand sessions.
     pub scale: f64,
-    /// The role that asked.
+    /// The role that ran it.
     pub role: String,
-    /// Median of the specification's side, milliseconds.
+    /// Median in the specification's schema, in milliseconds.
     pub prd_ms: f64,
-    /// Whether that side was given up after so long: it takes at least this.
-    pub prd_gave_up: bool,
-    /// Median of ours, milliseconds.
+    /// Whether that reached the statement timeout; the median is then a lower bound.
+    #[serde(alias = "prd_gave_up")]
+    pub prd_timed_out: bool,
+    /// Median in this schema, in milliseconds.
     pub ours_ms: f64,
-    /// The first divided by the second.
+    /// `prd_ms` divided by `ours_ms`.
     pub ratio: f64,
-    /// The 99th percentile of ours, milliseconds.
+    /// The 99th percentile in this schema, in milliseconds.
     pub p99_ms: f64,
-    /// Median of ours once the other side is gone, milliseconds, the least of a few: what growth is told by.
-    pub alone_ms: f64,
-    /// Rows that ours gave.
+    /// Median in this schema without the other database, in milliseconds; the least of a few rounds. Growth is judged
+    /// by it.
+    #[serde(alias = "alone_ms")]
+    pub isolated_ms: f64,
+    /// Rows returned in this schema.
     pub rows: u64,
-    /// Rows that the specification's side gave.
+    /// Rows returned in the specification's schema.
     pub prd_rows: u64,
-    /// How often ours was asked.
+    /// The number of timed executions in this schema.
     pub times: usize,
-    /// Time in the server, planning included where it plans, milliseconds; by the server's own clock.
+    /// Planning and execution time by the server's clock, in milliseconds.
     pub server_ms: f64,
-    /// What the plan of ours looks like, with the values known.
+    /// A hash of the custom plan's shape, in this schema.
     pub plan_hash: String,
-    /// The same with the values unknown: a plan for all.
+    /// A hash of the generic plan's shape.
     pub generic_plan_hash: String,
-    /// How often the server planned anew, and how often it took one plan for all values.
+    /// How often the server used a custom plan, and how often the generic plan.
     pub planned: (u64, u64),
-    /// Buffers that the plan reads.
+    /// Shared buffers that the plan touches.
     pub buffers: u64,
-    /// The plan itself.
+    /// The custom plan.
     pub plan: Plan,
 }
 
-/// So long for both sides of a measure.
+/// The time for measuring one statement in both schemas.
 const BUDGET: Duration = Duration::from_secs(4);
-/// Ours are asked up to so often in a round.
-const TURNS: usize = 10;
-/// What takes the other side longer reads so much that it drives out what ours reads: both stand in one memory, which two hosts
-/// would not share. Then ours are asked once before they are timed.
-const COLD: Duration = Duration::from_millis(50);
-/// Ours by itself goes so often to each place, and so long to all.
-const ALONE: (usize, Duration) = (10, Duration::from_millis(1500));
-/// So often a statement is asked before it is timed: a server chooses after five times, and what a function holds is chosen
-/// for once the function is.
-const WARM: usize = 16;
-/// Rounds at least and at most; in each, ours is asked as often as the other side takes longer.
+/// Maximum executions in this schema per round.
+const MAX_PER_ROUND: usize = 10;
+/// A statement that takes longer than this in the specification's schema reads so much that it evicts from the caches
+/// what this schema reads. Two hosts would not share their memory, so this schema's statements then run once before
+/// they are timed.
+const EVICTING: Duration = Duration::from_millis(50);
+/// Executions per sample when this schema is measured on its own.
+const ISOLATED_PER_SAMPLE: usize = 10;
+/// The time for measuring one statement in this schema on its own.
+const ISOLATED_BUDGET: Duration = Duration::from_millis(1500);
+/// Executions before timing begins. The server chooses between custom and generic plans after five executions, and for
+/// the statements inside a function only once the function itself has run that often.
+const WARM_UP: usize = 16;
+/// The minimum and maximum number of rounds. In each, this schema's statement runs for about as long as the other one
+/// takes.
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl Measure {
-    /// How often a statement is sent at once: a short one many times.
-    async fn repeats(&self, asking: &Asking, client: &mut Client) -> Result<u32, Failure> {
+    /// Warms the statement up, and returns how often to send it in one message: a short one many times.
+    async fn repeats(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
         let mut least = BUDGET;
-        for place in 0..WARM {
-            let Some((time, _)) = asking.once(client, self.role, place, 1).await? else { return Ok(1) };
+        for sample in 0..WARM_UP {
+            let Some((time, _)) = workload.execute(client, self.role, sample, 1).await? else { return Ok(1) };
             least = least.min(time);
             if time > Duration::from_millis(100) {
                 return Ok(1);
@@ -97,37 +104,44 @@ impl Measure {
         Ok(if self.is_repeatable { (2000 / least.as_micros().max(1)).clamp(1, 25) as u32 } else { 1 })
     }
 
-    /// Median of ours by itself, at places that were all asked once before, milliseconds.
-    pub async fn alone(&self, ours: &mut Client) -> Result<f64, Failure> {
+    /// Measures this schema on its own, after running each sample once. Returns the median in milliseconds.
+    pub async fn measure_isolated(&self, ours: &mut Client) -> Result<f64, Failure> {
         self.ours.prepare(ours).await?;
         let repeats = self.repeats(&self.ours, ours).await?;
-        let places = self.ours.asked.len();
+        let samples = self.ours.executions.len();
         let begun = Instant::now();
-        for place in 0..places {
-            self.ours.once(ours, self.role, place, repeats).await?;
-            if begun.elapsed() > ALONE.1 / 2 {
+        for sample in 0..samples {
+            self.ours.execute(ours, self.role, sample, repeats).await?;
+            if begun.elapsed() > ISOLATED_BUDGET / 2 {
                 break;
             }
         }
         let mut times = Vec::new();
-        while times.len() < *ROUNDS.start() || times.len() < places * ALONE.0 && begun.elapsed() < ALONE.1 {
-            let Some((time, _)) = self.ours.once(ours, self.role, times.len(), repeats).await? else {
+        while times.len() < *ROUNDS.start()
+            || times.len() < samples * ISOLATED_PER_SAMPLE && begun.elapsed() < ISOLATED_BUDGET
+        {
+            let Some((time, _)) = self.ours.execute(ours, self.role, times.len(), repeats).await? else {
                 return Err(Failure::Slow(self.name));
             };
             times.push(time);
         }
-        self.ours.forget(ours).await?;
+        self.ours.deallocate(ours).await?;
         Ok(quantile(&mut times, 0.5))
     }
 
-    /// Measures it at one scale.
-    pub async fn take(&self, specification: &mut Client, ours: &mut Client, scale: f64) -> Result<Measured, Failure> {
+    /// Measures the statement in both schemas.
+    pub async fn measure(
+        &self,
+        specification: &mut Client,
+        ours: &mut Client,
+        scale: f64,
+    ) -> Result<Measured, Failure> {
         self.specification.prepare(specification).await?;
         self.ours.prepare(ours).await?;
-        let (mut theirs, mut own, mut gave_up) = (Vec::new(), Vec::new(), false);
+        let (mut prd_times, mut own_times, mut timed_out) = (Vec::new(), Vec::new(), false);
         let (mut rows, mut prd_rows) = (0, 0);
 
-        // Warm: often enough for the server to have chosen its plans.
+        // After this, the server has chosen its plans.
         let here = self.repeats(&self.ours, ours).await?;
         let there = self.repeats(&self.specification, specification).await?;
         let begun = Instant::now();
@@ -135,26 +149,28 @@ impl Measure {
             if round >= *ROUNDS.start() && begun.elapsed() > BUDGET {
                 break;
             }
-            if !gave_up {
-                match self.specification.once(specification, self.role, round, there).await? {
+            if !timed_out {
+                match self.specification.execute(specification, self.role, round, there).await? {
                     Some((time, count)) => {
-                        theirs.push(time);
+                        prd_times.push(time);
                         prd_rows = count;
                     }
-                    None => gave_up = true,
+                    None => timed_out = true,
                 }
             }
-            let last = theirs.last().copied().unwrap_or(BUDGET);
-            if last > COLD {
-                for turn in 0..TURNS {
-                    self.ours.once(ours, self.role, round * TURNS + turn, here).await?;
+            let last = prd_times.last().copied().unwrap_or(BUDGET);
+            if last > EVICTING {
+                for turn in 0..MAX_PER_ROUND {
+                    self.ours.execute(ours, self.role, round * MAX_PER_ROUND + turn, here).await?;
                 }
             }
-            for turn in 0..TURNS {
-                let Some((time, count)) = self.ours.once(ours, self.role, round * TURNS + turn, here).await? else {
+            for turn in 0..MAX_PER_ROUND {
+                let Some((time, count)) =
+                    self.ours.execute(ours, self.role, round * MAX_PER_ROUND + turn, here).await?
+                else {
                     return Err(Failure::Slow(self.name));
                 };
-                own.push(time);
+                own_times.push(time);
                 rows = count;
                 if time * (turn as u32 + 1) > last {
                     break;
@@ -170,24 +186,27 @@ impl Measure {
             .map_or((0, 0), |row| (row[0].parse().unwrap_or_default(), row[1].parse().unwrap_or_default()));
         let plan = plan::of(ours, &self.ours, self.role, "force_custom_plan").await?;
         let generic = plan::of(ours, &self.ours, self.role, "force_generic_plan").await?;
-        self.specification.forget(specification).await?;
-        self.ours.forget(ours).await?;
-        let prd_ms =
-            if theirs.is_empty() { crate::side::PATIENCE.as_secs_f64() * 1000.0 } else { quantile(&mut theirs, 0.5) };
-        let ours_ms = quantile(&mut own, 0.5);
+        self.specification.deallocate(specification).await?;
+        self.ours.deallocate(ours).await?;
+        let prd_ms = if prd_times.is_empty() {
+            crate::side::STATEMENT_TIMEOUT.as_secs_f64() * 1000.0
+        } else {
+            quantile(&mut prd_times, 0.5)
+        };
+        let ours_ms = quantile(&mut own_times, 0.5);
         Ok(Measured {
             name: self.name.to_owned(),
             scale,
             role: self.role.name().to_owned(),
             prd_ms,
-            prd_gave_up: gave_up,
+            prd_timed_out: timed_out,
             ours_ms,
             ratio: prd_ms / ours_ms,
-            p99_ms: quantile(&mut own, 0.99),
-            alone_ms: 0.0,
+            p99_ms: quantile(&mut own_times, 0.99),
+            isolated_ms: 0.0,
             rows,
             prd_rows,
-            times: own.len(),
+            times: own_times.len(),
             server_ms: plan.ms,
             plan_hash: plan.hash(),
             generic_plan_hash: generic.hash(),
@@ -199,16 +218,16 @@ impl Measure {
 }
 
 impl Measured {
-    /// What is measured, and at which scale.
+    /// Identifies the statement and the scale.
     #[must_use]
     pub fn key(&self) -> (u64, String) {
         (self.scale.to_bits(), self.name.clone())
     }
 }
 
-/// The time, in milliseconds, below which that part of them is.
+/// Returns a quantile of the times, in milliseconds; sorts them.
 pub fn quantile(times: &mut [Duration], part: f64) -> f64 {
     times.sort_unstable();
-    let place = ((times.len() as f64 - 1.0) * part).ceil().max(0.0) as usize;
-    times.get(place).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
+    let index = ((times.len() as f64 - 1.0) * part).ceil().max(0.0) as usize;
+    times.get(index).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
 }

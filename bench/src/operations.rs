@@ -1,5 +1,5 @@
-//! Whole operations of the service, beside pgbench with the same statements in the same transactions: what any client
-//! could reach at most.
+//! Whole operations of the service, compared with pgbench running the same statements in the same transactions: the
+//! upper bound for any client.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +18,7 @@ use tokio::{process::Command, task::JoinSet};
 use crate::{
     Failure,
     captured::Capturing,
-    cpu::{self, Spent},
+    cpu::{self, CpuTimes},
     measure::quantile,
     pgbench::{self, Step},
     reads::quoted,
@@ -26,129 +26,129 @@ use crate::{
     writes::{check, roll_values},
 };
 
-/// An operation at a number of clients, in the report.
+/// An operation with a number of clients, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Operated {
-    /// What was done.
+pub struct OperationResult {
+    /// The operation.
     pub name: String,
-    /// How many at once.
+    /// Concurrent clients.
     pub clients: u32,
-    /// Operations a second, of the service.
+    /// Operations per second by the service.
     pub ops_s: f64,
-    /// The same, of pgbench.
+    /// Transactions per second by pgbench.
     pub pgbench_ops_s: f64,
-    /// The first divided by the second.
+    /// `ops_s` divided by `pgbench_ops_s`.
     pub ratio: f64,
-    /// Operations a second of pgbench where it sends begin and identity in one message, as the service does.
+    /// Transactions per second by pgbench if it sends begin and identity in one message, as the service does.
     pub pgbench_pipelined_ops_s: f64,
-    /// Answers that a client waits for.
+    /// Round trips per operation.
     pub round_trips: usize,
-    /// Median of an operation of the service, milliseconds.
+    /// Median latency of the service's operation, in milliseconds.
     pub p50_ms: f64,
-    /// The 99th percentile.
+    /// The 99th percentile of the latency, in milliseconds.
     pub p99_ms: f64,
-    /// Processor time of the server for an operation of the service, milliseconds; none where it cannot be told.
+    /// The server's processor time per operation, in milliseconds; `None` where the system does not report it.
     pub server_cpu_ms: Option<f64>,
-    /// Processor time of the service itself for one.
+    /// The service's own processor time per operation, in milliseconds.
     pub client_cpu_ms: Option<f64>,
-    /// Processor time of the server for a transaction of pgbench.
+    /// The server's processor time per transaction of pgbench, in milliseconds.
     pub pgbench_server_cpu_ms: Option<f64>,
 }
 
-/// Which operations.
+/// The measured operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doing {
-    /// A check of a character.
+pub enum Operation {
+    /// A character's check.
     Roll,
-    /// An event of a client's own.
+    /// An event sent by a client.
     Send,
     /// The first page of the lobby.
     Lobby,
-    /// The last rolls of a table.
+    /// The newest rolls of a session.
     History,
 }
 
-const ALL: [(Doing, &str); 4] = [
-    (Doing::Roll, "a roll"),
-    (Doing::Send, "an event"),
-    (Doing::Lobby, "a lobby page"),
-    (Doing::History, "a table's rolls"),
+const ALL: [(Operation, &str); 4] = [
+    (Operation::Roll, "a roll"),
+    (Operation::Send, "an event"),
+    (Operation::Lobby, "a lobby page"),
+    (Operation::History, "a session's rolls"),
 ];
 
-/// So many at once.
+/// Numbers of concurrent clients.
 const CLIENTS: [u32; 3] = [1, 8, 64];
-/// So often each, in turns.
+/// Runs of each, in turns; the median counts.
 const TURNS: u32 = 3;
-/// The service's own bound on an operation, which is one of the values that it sends.
+/// The deadline of each operation, which the service sends as `statement_timeout`.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What the service says with its BEGIN.
+/// What the service sends together with BEGIN.
 const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
     set_config('statement_timeout', $3, true)";
 
-/// Where it happens.
+/// Where the operations run.
 #[derive(Clone)]
-pub struct Place<'a> {
+pub struct Environment<'a> {
     /// Address of the database.
     pub url: &'a str,
-    /// The program.
+    /// The program `pgbench`.
     pub pgbench: PathBuf,
-    /// Who does it.
+    /// The users and sessions.
     pub samples: &'a [Sample],
-    /// Process of the server.
+    /// The server's process id.
     pub server: Option<u32>,
-    /// A folder for pgbench's scripts.
+    /// Folder for pgbench's scripts.
     pub folder: &'a Path,
-    /// How long each run takes.
+    /// Duration of each run.
     pub time: Duration,
 }
 
-/// What is told of one run.
+/// The result of one run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Run {
-    /// Operations a second.
+    /// Operations per second.
     pub ops_s: f64,
-    /// Processor time of the server for one.
+    /// The server's processor time per operation, in milliseconds.
     pub server_cpu_ms: Option<f64>,
-    /// And of the client.
+    /// The client's processor time per operation, in milliseconds.
     pub client_cpu_ms: Option<f64>,
 }
 
-/// Runs all of them; a capturing of its own for each tells the statements.
+/// Measures all operations. The statements of each are captured on a connection of its own.
 pub async fn operations(
-    place: &Place<'_>,
+    environment: &Environment<'_>,
     capturing: impl AsyncFn() -> Result<Capturing, Failure>,
-) -> Result<Vec<Operated>, Failure> {
-    let mut operated = Vec::new();
-    for (doing, name) in ALL {
-        let steps = steps(doing, capturing().await?, place.samples).await?;
-        // Begin with the identity, each statement, and commit.
+) -> Result<Vec<OperationResult>, Failure> {
+    let mut results = Vec::new();
+    for (operation, name) in ALL {
+        let steps = steps(operation, capturing().await?, environment.samples).await?;
+        // The first step shares a message with BEGIN; each other statement and COMMIT are one more round trip.
         let round_trips = steps.len() + 1;
         let scripts = [false, true].map(|pipelined| {
             let name = if pipelined { "pipelined.sql" } else { "script.sql" };
-            (place.folder.join(name), pgbench::script(&steps, pipelined))
+            (environment.folder.join(name), pgbench::script(&steps, pipelined))
         });
         for (path, script) in &scripts {
             tokio::fs::write(path, script).await?;
         }
         for clients in CLIENTS {
-            // The default, or one for each.
+            // The default, or one per client.
             let connections = clients.max(10);
-            let sparc = Sparc::connect_with(place.url, Options::default().max_connections(connections)).await?;
+            let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(connections)).await?;
             let (mut ours, mut bench, mut times) = (Vec::new(), [Vec::new(), Vec::new()], Vec::new());
-            // Warm: every connection is there, and has its statements.
-            service(doing, &sparc, clients, place, Duration::from_secs(1)).await?;
+            // Afterwards every connection is open and has prepared its statements.
+            service(operation, &sparc, clients, environment, Duration::from_secs(1)).await?;
             for _ in 0..TURNS {
-                let (run, took) = service(doing, &sparc, clients, place, place.time).await?;
+                let (run, took) = service(operation, &sparc, clients, environment, environment.time).await?;
                 ours.push(run);
                 times.extend(took);
                 for (runs, (script, _)) in bench.iter_mut().zip(&scripts) {
-                    runs.push(run_pgbench(script, clients, place).await?);
+                    runs.push(run_pgbench(script, clients, environment).await?);
                 }
             }
             sparc.close().await?;
             let (ours, [bench, pipelined]) = (median(ours), bench.map(median));
-            operated.push(Operated {
+            results.push(OperationResult {
                 name: name.to_owned(),
                 clients,
                 ops_s: ours.ops_s,
@@ -163,7 +163,7 @@ pub async fn operations(
                 pgbench_server_cpu_ms: bench.server_cpu_ms,
             });
             println!(
-                "{name}, {clients} at once: {:.0} a second, pgbench {:.0}: {:.2} of it; pipelined {:.0}: {:.2}",
+                "{name}, {clients} clients: {:.0} per second; pgbench {:.0}, ratio {:.2}; pipelined {:.0}, ratio {:.2}",
                 ours.ops_s,
                 bench.ops_s,
                 ours.ops_s / bench.ops_s,
@@ -172,7 +172,7 @@ pub async fn operations(
             );
         }
     }
-    Ok(operated)
+    Ok(results)
 }
 
 fn median(mut runs: Vec<Run>) -> Run {
@@ -180,48 +180,48 @@ fn median(mut runs: Vec<Run>) -> Run {
     runs.get(runs.len() / 2).copied().unwrap_or_default()
 }
 
-/// Does it once, for somebody.
-pub async fn once(doing: Doing, ada: &IdentityConnection, sample: &Sample) -> Result<(), Failure> {
-    match doing {
-        Doing::Roll => {
+/// Runs the operation once.
+pub async fn once(operation: Operation, ada: &IdentityConnection, sample: &Sample) -> Result<(), Failure> {
+    match operation {
+        Operation::Roll => {
             ada.dice().roll(check(sample)?).await?;
         }
-        Doing::Send => {
+        Operation::Send => {
             let event = NewEvent { session_id: sample.session, kind: "wave".to_owned(), ..Default::default() };
             ada.events().send(event).await?;
         }
-        Doing::Lobby => {
+        Operation::Lobby => {
             ada.sessions().lobby(&LobbyFilter::default(), None).await?;
         }
-        Doing::History => {
+        Operation::History => {
             ada.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
         }
     }
     Ok(())
 }
 
-/// So many clients, each at a table of its own, as fast as they can.
+/// Runs the operation with concurrent clients, each in its own session, as fast as they can.
 pub async fn service(
-    doing: Doing,
+    operation: Operation,
     sparc: &Sparc,
     clients: u32,
-    place: &Place<'_>,
+    environment: &Environment<'_>,
     time: Duration,
 ) -> Result<(Run, Vec<Duration>), Failure> {
-    let (server, own) = (cpu::of_children(place.server), cpu::own());
+    let (server, client) = (cpu::of_children(environment.server), cpu::of_this_process());
     let begun = Instant::now();
     let mut tasks = JoinSet::new();
-    for client in 0..clients {
-        let sample = place.samples[client as usize % place.samples.len()].clone();
+    for number in 0..clients {
+        let sample = environment.samples[number as usize % environment.samples.len()].clone();
         let ada = sparc.as_user(sample.player);
         tasks.spawn(async move {
             let mut took = Vec::new();
             while begun.elapsed() < time {
                 let started = Instant::now();
-                once(doing, &ada, &sample).await?;
+                once(operation, &ada, &sample).await?;
                 took.push(started.elapsed());
-                // A service's task waits for its next request here: one that found each answer there already would otherwise
-                // go on while the others wait.
+                // In a service, the task would wait for its next request here. Without this, a task whose answers have
+                // already arrived would run on while the others wait.
                 tokio::task::yield_now().await;
             }
             Ok::<_, Failure>(took)
@@ -229,68 +229,68 @@ pub async fn service(
     }
     let mut times = Vec::new();
     while let Some(took) = tasks.join_next().await {
-        times.extend(took.map_err(|error| Failure::Said(error.to_string()))??);
+        times.extend(took.map_err(|error| Failure::Message(error.to_string()))??);
     }
     let seconds = begun.elapsed().as_secs_f64();
     let run = Run {
         ops_s: times.len() as f64 / seconds,
-        server_cpu_ms: each(server, cpu::of_children(place.server), times.len() as f64),
-        client_cpu_ms: each(own, cpu::own(), times.len() as f64),
+        server_cpu_ms: per_operation(server, cpu::of_children(environment.server), times.len() as f64),
+        client_cpu_ms: per_operation(client, cpu::of_this_process(), times.len() as f64),
     };
     Ok((run, times))
 }
 
-/// Milliseconds for each.
-fn each(before: Option<Spent>, after: Option<Spent>, count: f64) -> Option<f64> {
+/// Returns the milliseconds per operation.
+fn per_operation(before: Option<CpuTimes>, after: Option<CpuTimes>, count: f64) -> Option<f64> {
     let spent = after?.since(&before?);
     Some(spent.as_secs_f64() * 1000.0 / count)
 }
 
-/// The identity and the operation's own statements, with their values for each sample.
-async fn steps(doing: Doing, mut capturing: Capturing, samples: &[Sample]) -> Result<Vec<Step>, Failure> {
+/// Returns the identity and the captured statements of the operation, with the values of each sample.
+async fn steps(operation: Operation, mut capturing: Capturing, samples: &[Sample]) -> Result<Vec<Step>, Failure> {
     let ada = capturing.sparc.as_user(samples[0].player).with_deadline(DEADLINE);
-    once(doing, &ada, &samples[0]).await?;
+    once(operation, &ada, &samples[0]).await?;
     let identity = |sample: &Sample| -> Vec<String> {
         let claims = format!("{{\"role\":\"authenticated\",\"sub\":\"{}\"}}", sample.player);
         vec![quoted("authenticated"), quoted(claims), quoted(DEADLINE.as_millis())]
     };
     let values = |sample: &Sample| -> Vec<String> {
         let session = quoted(sample.session);
-        match doing {
-            Doing::Roll => roll_values(sample),
-            Doing::Send => vec!["gen_random_uuid()".to_owned(), session, quoted("client.wave"), quoted("{}")],
-            Doing::Lobby => Vec::new(),
-            Doing::History => vec![session, quoted(51)],
+        match operation {
+            Operation::Roll => roll_values(sample),
+            Operation::Send => vec!["gen_random_uuid()".to_owned(), session, quoted("client.wave"), quoted("{}")],
+            Operation::Lobby => Vec::new(),
+            Operation::History => vec![session, quoted(51)],
         }
     };
     let mut steps = vec![Step { sql: IDENTITY.to_owned(), values: samples.iter().map(identity).collect() }];
-    for statement in capturing.since().await? {
+    for statement in capturing.new_statements().await? {
         steps.push(Step { sql: statement.sql, values: samples.iter().map(values).collect() });
     }
     Ok(steps)
 }
 
-async fn run_pgbench(script: &Path, clients: u32, place: &Place<'_>) -> Result<Run, Failure> {
-    let before = cpu::of_children(place.server);
+async fn run_pgbench(script: &Path, clients: u32, environment: &Environment<'_>) -> Result<Run, Failure> {
+    let before = cpu::of_children(environment.server);
     let threads = clients.min(2).to_string();
-    // Its backends end with it, and their time with them: read shortly before.
-    let mut command = Command::new(&place.pgbench);
+    // pgbench's backends end with it, and their processor times are gone then, so they are read shortly before.
+    let mut command = Command::new(&environment.pgbench);
     command
         .args(["--no-vacuum", "--protocol=prepared", "--define=loaded=0", "--jobs", &threads])
-        .args(["--client", &clients.to_string(), "--time", &place.time.as_secs().to_string()])
+        .args(["--client", &clients.to_string(), "--time", &environment.time.as_secs().to_string()])
         .arg("--file")
         .arg(script)
-        .arg(place.url);
-    let nearly = place.time.saturating_sub(Duration::from_millis(300));
+        .arg(environment.url);
+    let nearly = environment.time.saturating_sub(Duration::from_millis(300));
     let (output, spent) = tokio::join!(command.output(), async {
         tokio::time::sleep(nearly).await;
-        cpu::of_children(place.server)
+        cpu::of_children(environment.server)
     });
     let output = output?;
-    let told = String::from_utf8_lossy(&output.stdout);
-    let ops_s = told.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let ops_s = stdout.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
     let Some(ops_s) = ops_s.filter(|_| output.status.success()) else {
-        return Err(Failure::Said(String::from_utf8_lossy(&output.stderr).into_owned()));
+        return Err(Failure::Message(String::from_utf8_lossy(&output.stderr).into_owned()));
     };
-    Ok(Run { ops_s, server_cpu_ms: each(before, spent, ops_s * nearly.as_secs_f64()), client_cpu_ms: None })
+    Ok(Run { ops_s, server_cpu_ms: per_operation(before, spent, ops_s * nearly.as_secs_f64()), client_cpu_ms: None })
 }

@@ -1,4 +1,4 @@
-//! What triggers and policies cost: a roll as a player makes it, beside the bare INSERTs that leave the same two rows.
+//! What triggers and policies cost: a roll by a player, compared with bare INSERTs of the same two rows.
 
 use std::time::Duration;
 
@@ -9,25 +9,27 @@ use crate::{
     client::Client,
     measure::{Measure, quantile},
     samples::Sample,
-    side::{Asked, Asking, Role, begin},
+    side::{Execution, Role, Workload, begin},
     writes::{ROLLED, roll_values},
 };
 
-/// The two figures.
+/// The cost of a roll and of an event.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Overhead {
-    /// A roll by a player: policy, dice, checks, the event with its number, clean-up. Milliseconds, median.
+    /// A roll by a player, with policies, dice, checks, the numbered event and the clean-up: the median in
+    /// milliseconds.
     pub roll_ms: f64,
     /// Two INSERTs of finished rows by the owner, with keys, checks and indexes, without triggers and policies.
     pub bare_ms: f64,
-    /// The first divided by the second.
+    /// `roll_ms` divided by `bare_ms`.
     pub ratio: f64,
-    /// An event of a client's own by a player, in the same way.
+    /// An event sent by a player, measured in the same way.
     pub event_ms: f64,
-    /// The bare INSERT of one: what no design goes below.
+    /// The bare INSERT of an event: the lower bound for any design.
     pub bare_event_ms: f64,
 }
 
+/// Executions of each.
 const TIMES: usize = 2000;
 
 const BARE_ROLL: &str = "INSERT INTO dice_rolls (id, session_id, character_id, character_name, attribute, dice_count,
@@ -37,8 +39,8 @@ const BARE_ROLL: &str = "INSERT INTO dice_rolls (id, session_id, character_id, c
     RETURNING *";
 const BARE_EVENT: &str = "INSERT INTO session_events (id, session_id, event_type, payload, sender_id)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2, $3)";
-/// The same where nobody is named.
-const BARE_EVENT_OF_NOBODY: &str = "INSERT INTO session_events (id, session_id, event_type, payload)
+/// The same without a sender, which the specification does not store.
+const BARE_EVENT_WITHOUT_SENDER: &str = "INSERT INTO session_events (id, session_id, event_type, payload)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2)";
 
 const BARE_ACCOUNT: &str = "WITH account AS (
@@ -48,20 +50,20 @@ const BARE_ACCOUNT: &str = "WITH account AS (
     )
     INSERT INTO users (id, email, display_name) SELECT id, email, 'Newcomer' FROM account";
 
-/// Keys and checks stay.
+/// Keys and checks remain.
 const WITHOUT_TRIGGERS: &str =
     "ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER;
     ALTER TABLE users DISABLE TRIGGER USER; ALTER TABLE auth.users DISABLE TRIGGER USER";
 
-/// Names of the measures of [`bare`].
+/// The names of the measurements that [`bare`] returns.
 pub const BARE: [&str; 3] = ["bare rows of a roll", "bare row of an event", "bare rows of a sign-up"];
 
-/// What the tables themselves take as they grow, on both sides: no policy, no trigger, the rows finished.
+/// Returns measurements of the bare tables as they grow, in both schemas: finished rows, no policies, no triggers.
 pub fn bare(samples: &[Sample]) -> Vec<Measure> {
     let roll = |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.hero);
     let event = |sample: &Sample, sender: &str| format!("EXECUTE bare_event('{}', '{ROLLED}'{sender})", sample.session);
     let roll_and_event = |sample: &Sample, sender: &str| format!("{}; {}", roll(sample), event(sample, sender));
-    // An address for each, as the statement repeats.
+    // Addresses must be unique, because the statement runs many times in one transaction.
     let account = |_: &Sample, _: &str| "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
     vec![
         bare_measure(BARE[0], samples, &roll_and_event),
@@ -70,34 +72,35 @@ pub fn bare(samples: &[Sample]) -> Vec<Measure> {
     ]
 }
 
-/// The same rows on both sides; `once` says them at a place, with the sender that ours names.
-fn bare_measure(name: &'static str, samples: &[Sample], once: &dyn Fn(&Sample, &str) -> String) -> Measure {
+/// Returns a measurement of the same rows in both schemas. `statement` returns the SQL for a sample, with the sender
+/// that only this schema stores.
+fn bare_measure(name: &'static str, samples: &[Sample], statement: &dyn Fn(&Sample, &str) -> String) -> Measure {
     let side = |event: &str, sender: fn(&Sample) -> String| {
-        let timed = |sample: &Sample| once(sample, &sender(sample));
-        // Tables that have just been altered are planned anew: that is done at the next place, before the time is taken.
+        let timed = |sample: &Sample| statement(sample, &sender(sample));
+        // Altering a table invalidates its plans. An execution for the next sample replans before the timing begins.
         let next = samples.iter().cycle().skip(1);
-        let asked = samples.iter().zip(next).map(|(sample, next)| Asked {
+        let executions = samples.iter().zip(next).map(|(sample, next)| Execution {
             before: format!("{WITHOUT_TRIGGERS}; {}", timed(next)),
             timed: timed(sample),
             ..Default::default()
         });
-        Asking {
+        Workload {
             prepared: [("bare_roll", BARE_ROLL), ("bare_event", event), ("bare_account", BARE_ACCOUNT)]
                 .map(|(name, sql)| (name.into(), sql.into()))
                 .into(),
-            asked: asked.collect(),
+            executions: executions.collect(),
         }
     };
     Measure {
         name,
         role: Role::Owner,
         is_repeatable: true,
-        specification: side(BARE_EVENT_OF_NOBODY, |_| String::new()),
+        specification: side(BARE_EVENT_WITHOUT_SENDER, |_| String::new()),
         ours: side(BARE_EVENT, |sample| format!(", '{}'", sample.player)),
     }
 }
 
-/// Both in turns, each many times within one transaction that is rolled back.
+/// Measures all four in turns, each many times in one transaction that is rolled back.
 pub async fn overhead(client: &mut Client, sample: &Sample, roll: &str, event: &str) -> Result<Overhead, Failure> {
     for (name, sql) in [("roll", roll), ("event", event), ("bare_roll", BARE_ROLL), ("bare_event", BARE_EVENT)] {
         client.run(&format!("PREPARE {name} AS {sql}")).await?;
@@ -110,31 +113,31 @@ pub async fn overhead(client: &mut Client, sample: &Sample, roll: &str, event: &
         "EXECUTE bare_roll('{0}', '{1}'); EXECUTE bare_event('{0}', '{payload}', '{2}')",
         sample.session, sample.hero, sample.player
     );
-    let asked = Asked { user: sample.player.to_string(), ..Default::default() };
-    let as_player = begin(Role::Authenticated, &asked);
+    let execution = Execution { user: sample.player.to_string(), ..Default::default() };
+    let as_player = begin(Role::Authenticated, &execution);
     let as_owner = format!("BEGIN; {WITHOUT_TRIGGERS}");
 
     let event = format!("EXECUTE event(gen_random_uuid(), '{}', 'client.wave', '{{}}')", sample.session);
     let bare_event = format!("EXECUTE bare_event('{}', '{{}}', '{}')", sample.session, sample.player);
     let mut times: [Vec<Duration>; 4] = Default::default();
     for _ in 0..4 {
-        times[0].extend(many(client, &as_player, &by_player).await?);
-        times[1].extend(many(client, &as_owner, &bare).await?);
-        times[2].extend(many(client, &as_player, &event).await?);
-        times[3].extend(many(client, &as_owner, &bare_event).await?);
+        times[0].extend(repeat(client, &as_player, &by_player).await?);
+        times[1].extend(repeat(client, &as_owner, &bare).await?);
+        times[2].extend(repeat(client, &as_player, &event).await?);
+        times[3].extend(repeat(client, &as_owner, &bare_event).await?);
     }
     client.run("DEALLOCATE ALL").await?;
     let [roll_ms, bare_ms, event_ms, bare_event_ms] = times.map(|mut times| quantile(&mut times, 0.5));
     Ok(Overhead { roll_ms, bare_ms, ratio: roll_ms / bare_ms, event_ms, bare_event_ms })
 }
 
-async fn many(client: &mut Client, before: &str, timed: &str) -> Result<Vec<Duration>, Failure> {
+async fn repeat(client: &mut Client, before: &str, timed: &str) -> Result<Vec<Duration>, Failure> {
     client.run(before).await?;
     let mut times = Vec::new();
     for _ in 0..TIMES / 4 {
         times.push(client.time(timed).await?.0);
     }
     client.run("ROLLBACK").await?;
-    // The first plan, and choose.
+    // The first executions plan, and choose between custom and generic plans.
     Ok(times.split_off(20))
 }

@@ -1,30 +1,30 @@
-//! A script for pgbench that does what an operation does: the same statements, prepared once, with the same values.
+//! A pgbench script that does what an operation does: the same statements, prepared once, with the same values.
 
 use std::fmt::Write;
 
-/// A statement that is prepared, and its values for each client.
+/// A prepared statement and its values for each client.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// Its text, with `$1`, `$2` and so on.
     pub sql: String,
-    /// The values, as SQL has them: for each client, in the order of their numbers.
+    /// The values as SQL literals, per client, in the order of the parameters.
     pub values: Vec<Vec<String>>,
 }
 
-/// The whole script: each client takes its values once, and then repeats the transaction. The first step is the identity,
-/// which goes with the BEGIN in one message where that is asked for.
+/// Returns the script. Each client loads its values once and then repeats the transaction. The first step is the
+/// identity; if `pipelined`, it is sent in one message with BEGIN.
 #[must_use]
 pub fn script(steps: &[Step], pipelined: bool) -> String {
     let mut names = Vec::new();
     let mut rows: Vec<Vec<String>> = vec![Vec::new(); steps.first().map_or(0, |step| step.values.len())];
     let mut transaction = String::from(if pipelined { "\\startpipeline\nBEGIN;\n" } else { "BEGIN;\n" });
-    for (place, step) in steps.iter().enumerate() {
+    for (index, step) in steps.iter().enumerate() {
         let mut sql = step.sql.clone();
         for number in (1..=step.values[0].len()).rev() {
             let value = &step.values[0][number - 1];
-            // What is drawn anew each time, and what is NULL, cannot be a variable.
+            // A random value must be generated in each transaction, and NULL cannot be a variable.
             let replacement = if value.starts_with('\'') || value.parse::<f64>().is_ok() {
-                let name = format!("v{place}_{number}");
+                let name = format!("v{index}_{number}");
                 for (row, values) in rows.iter_mut().zip(&step.values) {
                     row.push(values[number - 1].clone());
                 }
@@ -35,7 +35,7 @@ pub fn script(steps: &[Step], pipelined: bool) -> String {
             };
             sql = sql.replace(&format!("${number}"), &replacement);
         }
-        let end = if pipelined && place == 0 { "\n\\endpipeline" } else { "" };
+        let end = if pipelined && index == 0 { "\n\\endpipeline" } else { "" };
         let _ = writeln!(transaction, "{sql};{end}");
     }
     transaction.push_str("COMMIT;\n");
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_taken_once_and_what_is_drawn_is_drawn_each_time() {
+    fn values_are_loaded_once_and_random_ones_are_generated_each_time() {
         let step = Step {
             sql: "INSERT INTO t VALUES ($1, $2, $10)".to_owned(),
             values: vec![

@@ -1,4 +1,4 @@
-//! The plan of what a measure asks, as the role that asks.
+//! The plan of a measured statement, under its role.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,24 +6,24 @@ use serde_json::Value;
 use crate::{
     Failure,
     client::Client,
-    side::{Asking, Role, begin},
+    side::{Role, Workload, begin},
 };
 
-/// A plan that was run.
+/// A plan that was executed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Plan {
-    /// Its lines, as EXPLAIN says them.
+    /// The text of EXPLAIN.
     pub text: String,
-    /// Its nodes with their tables and indexes, and nothing that changes from run to run.
+    /// Its nodes with their tables and indexes, without anything that changes between runs.
     pub shape: String,
-    /// Planning and running, milliseconds.
+    /// Planning and execution time in milliseconds.
     pub ms: f64,
-    /// Buffers that it touched, a mean over places.
+    /// Shared buffers touched, the mean over several samples.
     pub buffers: u64,
 }
 
 impl Plan {
-    /// A short name of its shape (FNV-1a).
+    /// Returns a hash of the shape (FNV-1a).
     #[must_use]
     pub fn hash(&self) -> String {
         let hash = self
@@ -34,29 +34,30 @@ impl Plan {
     }
 }
 
-/// Places whose buffers are counted: one has more than another.
-const PLACES: usize = 16;
+/// The number of samples whose buffers are averaged, because they differ.
+const SAMPLES: usize = 16;
 
-/// Runs the last statement of what is asked under EXPLAIN: its plan at the first place, and what it touches at several.
-pub async fn of(client: &mut Client, asking: &Asking, role: Role, mode: &str) -> Result<Plan, Failure> {
-    let places = &asking.asked[..asking.asked.len().min(PLACES)];
+/// Runs the last statement of the workload under EXPLAIN. Returns its plan for the first sample, and the buffers for
+/// several.
+pub async fn of(client: &mut Client, workload: &Workload, role: Role, mode: &str) -> Result<Plan, Failure> {
+    let executions = &workload.executions[..workload.executions.len().min(SAMPLES)];
     let mut plan = Plan::default();
     let mut buffers = 0;
-    // The first one once before, so that its time is warm.
-    for (turn, asked) in places.iter().take(1).chain(places).enumerate() {
-        let mut parts: Vec<&str> = asked.timed.split("; ").collect();
+    // The first sample runs twice; only the second, warm run is timed.
+    for (turn, execution) in executions.iter().take(1).chain(executions).enumerate() {
+        let mut parts: Vec<&str> = execution.timed.split("; ").collect();
         let last = parts.pop().unwrap_or_default();
-        let before = format!("{}; SET LOCAL plan_cache_mode = {mode}; {}", begin(role, asked), parts.join("; "));
+        let before = format!("{}; SET LOCAL plan_cache_mode = {mode}; {}", begin(role, execution), parts.join("; "));
         client.run(&before).await?;
         let lines = client.rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last}")).await;
         let text = client.rows(&format!("EXPLAIN (COSTS OFF) {last}")).await;
         client.run("ROLLBACK").await?;
         let lines: String = lines?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
-        let told: Value = serde_json::from_str(&lines)?;
-        let top = &told[0];
+        let explained: Value = serde_json::from_str(&lines)?;
+        let top = &explained[0];
         if turn == 1 {
             plan.text = text?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
-            walk(&top["Plan"], &mut plan.shape);
+            append_shape(&top["Plan"], &mut plan.shape);
             plan.ms =
                 top["Planning Time"].as_f64().unwrap_or_default() + top["Execution Time"].as_f64().unwrap_or_default();
         }
@@ -67,11 +68,11 @@ pub async fn of(client: &mut Client, asking: &Asking, role: Role, mode: &str) ->
                 .sum::<u64>();
         }
     }
-    plan.buffers = buffers / places.len().max(1) as u64;
+    plan.buffers = buffers / executions.len().max(1) as u64;
     Ok(plan)
 }
 
-fn walk(node: &Value, shape: &mut String) {
+fn append_shape(node: &Value, shape: &mut String) {
     for part in ["Node Type", "Relation Name", "Index Name", "Join Type"] {
         if let Some(text) = node[part].as_str() {
             shape.push_str(text);
@@ -80,7 +81,7 @@ fn walk(node: &Value, shape: &mut String) {
     }
     shape.push('(');
     for child in node["Plans"].as_array().into_iter().flatten() {
-        walk(child, shape);
+        append_shape(child, shape);
     }
     shape.push(')');
 }

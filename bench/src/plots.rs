@@ -1,4 +1,4 @@
-//! The pictures.
+//! The plots.
 
 use std::path::Path;
 
@@ -9,39 +9,39 @@ use plotters::{
 
 use crate::{Failure, report::Report};
 
-/// Colours that are told apart also by those who do not see red and green.
+/// Colours that people with red-green colour blindness can distinguish.
 const OURS: RGBColor = RGBColor(0, 114, 178);
 const THEIRS: RGBColor = RGBColor(213, 94, 0);
 const THIRD: RGBColor = RGBColor(0, 158, 115);
 const GREY: RGBColor = RGBColor(90, 90, 90);
 
-/// Draws all of which there are figures.
+/// Draws every plot that the report has measurements for.
 pub fn plots(report: &Report, folder: &Path) -> Result<(), Failure> {
-    statements(report, &folder.join("statements.svg")).map_err(drawing)?;
-    growth(report, &folder.join("growth.svg")).map_err(drawing)?;
+    statements(report, &folder.join("statements.svg")).map_err(plot_failure)?;
+    growth(report, &folder.join("growth.svg")).map_err(plot_failure)?;
     if !report.operations.is_empty() {
-        operations(report, &folder.join("operations.svg")).map_err(drawing)?;
+        operations(report, &folder.join("operations.svg")).map_err(plot_failure)?;
     }
     if !report.evenings.is_empty() {
-        evening(report, &folder.join("evening.svg")).map_err(drawing)?;
+        evening(report, &folder.join("evening.svg")).map_err(plot_failure)?;
     }
     if !report.days.is_empty() {
-        life(report, &folder.join("life.svg")).map_err(drawing)?;
+        life(report, &folder.join("life.svg")).map_err(plot_failure)?;
     }
     Ok(())
 }
 
-/// A name, a colour, and points.
+/// Name, colour and points.
 type Curve = (&'static str, RGBColor, Vec<(f64, f64)>);
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-#[allow(clippy::needless_pass_by_value, reason = "as map_err gives it")]
-fn drawing(error: Box<dyn std::error::Error>) -> Failure {
-    Failure::Said(format!("A picture cannot be drawn: {error}"))
+#[allow(clippy::needless_pass_by_value, reason = "the signature that map_err needs")]
+fn plot_failure(error: Box<dyn std::error::Error>) -> Failure {
+    Failure::Message(format!("drawing a plot failed: {error}"))
 }
 
-/// A line for each statement, from what it takes here to what it takes there.
+/// Draws a line per statement, from the time in this schema to the time in the specification's.
 fn statements(report: &Report, path: &Path) -> Drawn {
     let scale = report.measures.iter().map(|one| one.scale).find(|scale| *scale == 1.0);
     let scale = scale.or(report.measures.last().map(|one| one.scale)).unwrap_or(1.0);
@@ -55,7 +55,7 @@ fn statements(report: &Report, path: &Path) -> Drawn {
     let most = measures.iter().map(|one| one.prd_ms).fold(1.0, f64::max) * 2.0;
     let rows = measures.len() as f64;
     let mut chart = ChartBuilder::on(&root)
-        .caption(format!("Milliseconds a statement, scale {scale}"), ("sans-serif", 20))
+        .caption(format!("Milliseconds per statement, scale {scale}"), ("sans-serif", 20))
         .margin(12)
         .set_label_area_size(LabelAreaPosition::Left, 290)
         .set_label_area_size(LabelAreaPosition::Bottom, 36)
@@ -81,7 +81,7 @@ fn statements(report: &Report, path: &Path) -> Drawn {
     Ok(())
 }
 
-/// Empty series that only the legend shows.
+/// Draws the legend, from empty series.
 fn legend<'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
     position: SeriesLabelPosition,
@@ -108,7 +108,7 @@ where
     Ok(())
 }
 
-/// Each statement at each scale, both sides.
+/// Draws each statement at each scale, in both schemas.
 fn growth(report: &Report, path: &Path) -> Drawn {
     let mut names: Vec<&str> = report.measures.iter().map(|one| one.name.as_str()).collect();
     names.sort_unstable();
@@ -119,7 +119,7 @@ fn growth(report: &Report, path: &Path) -> Drawn {
     let root = SVGBackend::new(path, (1000, 560)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
-        .caption("Milliseconds a statement as the tables grow", ("sans-serif", 20))
+        .caption("Milliseconds per statement as the tables grow", ("sans-serif", 20))
         .margin(12)
         .set_label_area_size(LabelAreaPosition::Left, 70)
         .set_label_area_size(LabelAreaPosition::Bottom, 46)
@@ -137,25 +137,25 @@ fn growth(report: &Report, path: &Path) -> Drawn {
         let of = |ms: fn(&crate::measure::Measured) -> f64| {
             report.measures.iter().filter(|one| one.name == name).map(|one| (one.scale, ms(one))).collect::<Vec<_>>()
         };
-        for (points, color) in [(of(|one| one.prd_ms), THEIRS), (of(|one| one.alone_ms), OURS)] {
+        for (points, color) in [(of(|one| one.prd_ms), THEIRS), (of(|one| one.isolated_ms), OURS)] {
             chart.draw_series(LineSeries::new(points.clone(), color.mix(0.7)))?;
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, color.filled())))?;
         }
     }
-    // Between what is given up and what takes a second: nothing is drawn there on the left.
+    // The left of the range between a second and the timeout is empty.
     legend(&mut chart, SeriesLabelPosition::Coordinate(70, 50), &[("here", OURS), ("specification", THEIRS)])?;
     root.present()?;
     Ok(())
 }
 
-/// Bars for each operation and number of clients.
+/// Draws bars for each operation and number of clients.
 fn operations(report: &Report, path: &Path) -> Drawn {
     let bars: Vec<_> = report.operations.iter().collect();
     let root = SVGBackend::new(path, (1200, 420)).into_drawing_area();
     root.fill(&WHITE)?;
     let most = bars.iter().map(|one| one.ops_s.max(one.pgbench_ops_s)).fold(1.0, f64::max) * 1.1;
     let mut chart = ChartBuilder::on(&root)
-        .caption("Operations a second", ("sans-serif", 20))
+        .caption("Operations per second", ("sans-serif", 20))
         .margin(12)
         .set_label_area_size(LabelAreaPosition::Left, 60)
         .set_label_area_size(LabelAreaPosition::Bottom, 46)
@@ -186,19 +186,19 @@ fn operations(report: &Report, path: &Path) -> Drawn {
     Ok(())
 }
 
-/// How a roll gets slower with the tables.
+/// Draws the latency of a roll by number of sessions.
 fn evening(report: &Report, path: &Path) -> Drawn {
-    let last = report.evenings.iter().map(|one| one.tables).max().unwrap_or(1) as f64;
+    let last = report.evenings.iter().map(|one| one.sessions).max().unwrap_or(1) as f64;
     let root = SVGBackend::new(path, (800, 420)).into_drawing_area();
     root.fill(&WHITE)?;
     let curves: [Curve; 2] = [
-        ("median", OURS, report.evenings.iter().map(|one| (one.tables as f64, one.roll_p50_ms)).collect()),
-        ("99th percentile", THEIRS, report.evenings.iter().map(|one| (one.tables as f64, one.roll_p99_ms)).collect()),
+        ("median", OURS, report.evenings.iter().map(|one| (one.sessions as f64, one.roll_p50_ms)).collect()),
+        ("99th percentile", THEIRS, report.evenings.iter().map(|one| (one.sessions as f64, one.roll_p99_ms)).collect()),
     ];
     lines(
         &root,
-        "A roll, as the tables become more",
-        ("tables of six", "ms"),
+        "Latency of a roll by number of sessions",
+        ("sessions of six players", "ms"),
         0.0..last * 1.05,
         (0.2..20_000.0).log_scale(),
         &curves,
@@ -207,7 +207,7 @@ fn evening(report: &Report, path: &Path) -> Drawn {
     Ok(())
 }
 
-/// The size of the events' table over simulated days.
+/// Draws the size of `session_events` over simulated days.
 fn life(report: &Report, path: &Path) -> Drawn {
     const MIB: f64 = 1024.0 * 1024.0;
     let days = &report.days;
@@ -219,14 +219,7 @@ fn life(report: &Report, path: &Path) -> Drawn {
         ("table", OURS, days.iter().map(|day| (day.day, day.table_bytes / MIB)).collect()),
         ("indexes", THEIRS, days.iter().map(|day| (day.day, day.index_bytes / MIB)).collect()),
     ];
-    lines(
-        &root,
-        "Events, written and cleaned",
-        ("days of the game", "MiB"),
-        0.0..last * 1.02,
-        0.0..most * 1.2,
-        &curves,
-    )?;
+    lines(&root, "Size of session_events", ("simulated days", "MiB"), 0.0..last * 1.02, 0.0..most * 1.2, &curves)?;
     root.present()?;
     Ok(())
 }

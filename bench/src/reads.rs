@@ -1,4 +1,4 @@
-//! What people read: the specification's statement, and the service's.
+//! Statements that users read with: the specification's and the service's.
 
 use chrono::{Duration, Utc};
 use service::{
@@ -14,61 +14,66 @@ use crate::{
     captured::Capturing,
     measure::Measure,
     samples::Sample,
-    side::{Asked, Asking, Role},
+    side::{Execution, Role, Workload},
 };
 
-/// How a measure names the user and the values for a place of the world.
+/// Returns the user and the values of a statement for a sample.
 type Values<'a> = Box<dyn Fn(&Sample) -> (String, Vec<String>) + 'a>;
 
-/// A filter of the lobby: its name, as the service has it, as the specification's query has it, and its value.
+/// A filter of the lobby: its name, the service's filter, the specification's query, and the value.
 type Filter<'a> = (&'static str, LobbyFilter, String, &'a dyn Fn(&Sample) -> String);
 
-/// The list of reads, made while the service is asked for its statements.
+/// The list of reads, built while the service's statements are captured.
 pub struct Reads<'a> {
     samples: &'a [Sample],
     measures: Vec<Measure>,
 }
 
-/// A text as SQL has it.
+/// Quotes a value as an SQL literal.
 pub fn quoted(value: impl std::fmt::Display) -> String {
     format!("'{}'", value.to_string().replace('\'', "''"))
 }
 
-/// One prepared statement, asked with other values at each place.
-pub fn asking(name: &str, sql: String, samples: &[Sample], values: &Values<'_>) -> Asking {
-    let asked = samples
+/// Returns the workload of one prepared statement, with the values of each sample.
+pub fn workload(name: &str, sql: String, samples: &[Sample], values: &Values<'_>) -> Workload {
+    let executions = samples
         .iter()
         .map(|sample| {
             let (user, values) = values(sample);
             let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
-            Asked { user, before: String::new(), timed: format!("EXECUTE {name}{values}") }
+            Execution { user, before: String::new(), timed: format!("EXECUTE {name}{values}") }
         })
         .collect();
-    Asking { prepared: vec![(name.to_owned(), sql)], asked }
+    Workload { prepared: vec![(name.to_owned(), sql)], executions }
 }
 
 impl<'a> Reads<'a> {
-    /// Both sides with the same values, in their orders.
+    /// Adds a statement in both schemas, each with its values in its own order.
     fn add<'v>(
         &mut self,
         name: &'static str,
         role: Role,
         specification: &str,
-        theirs: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
+        prd_values: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
         ours: &Prepared,
-        own: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
+        own_values: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
     ) {
         self.measures.push(Measure {
             name,
             role,
             is_repeatable: true,
-            specification: asking("theirs", specification.to_owned(), self.samples, &(Box::new(theirs) as Values<'v>)),
-            ours: asking("ours", ours.sql.clone(), self.samples, &(Box::new(own) as Values<'v>)),
+            specification: workload(
+                "prd",
+                specification.to_owned(),
+                self.samples,
+                &(Box::new(prd_values) as Values<'v>),
+            ),
+            ours: workload("ours", ours.sql.clone(), self.samples, &(Box::new(own_values) as Values<'v>)),
         });
     }
 }
 
-/// The specification's lobby query, with conditions between and behind its own.
+/// Returns the specification's lobby query with additional clauses.
 fn lobby(join: &str, condition: &str, having: &str, offset: &str) -> String {
     format!(
         "SELECT s.id, s.code, s.status, a.name, a.thumbnail_url, COUNT(sp.user_id) as player_count, s.max_players
@@ -84,11 +89,11 @@ fn lobby(join: &str, condition: &str, having: &str, offset: &str) -> String {
     )
 }
 
-/// All reads.
+/// Returns all reads.
 pub async fn reads(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
     let mut reads = Reads { samples, measures: Vec::new() };
     lobby_pages(&mut reads, capturing).await?;
-    tables(&mut reads, capturing).await?;
+    session_reads(&mut reads, capturing).await?;
     catalogue(&mut reads, capturing).await?;
     Ok(reads.measures)
 }
@@ -99,25 +104,33 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
     let ada = capturing.sparc.as_user(sample.player);
 
     let mut page = ada.sessions().lobby(&LobbyFilter::default(), None).await?;
-    let first = capturing.newest().await?;
+    let first = capturing.last_statement().await?;
     reads.add("lobby, first page", Role::Authenticated, &lobby("", "", "", ""), nothing, &first, nothing);
     reads.add("lobby, first page, visitor", Role::Anon, &lobby("", "", "", ""), nothing, &first, nothing);
 
     for _ in 0..48 {
         let Some(next) = page.next.take() else { break };
         let later = ada.sessions().lobby(&LobbyFilter::default(), Some(&next)).await?;
-        // A small lobby has fewer pages: then the last of those with dates.
+        // A small lobby has fewer pages: take the last one with start times.
         if later.items.last().is_none_or(|last| last.scheduled_start.is_none()) {
             break;
         }
         page = later;
     }
-    let last = page.items.last().ok_or(Failure::Said("the lobby is empty".into()))?.clone();
-    let fiftieth = capturing.newest().await?;
-    let start = last.scheduled_start.map(quoted).ok_or(Failure::Said("nobody in the lobby has a date".into()))?;
+    let last = page.items.last().ok_or(Failure::Message("the lobby is empty".into()))?.clone();
+    let fiftieth = capturing.last_statement().await?;
+    let start =
+        last.scheduled_start.map(quoted).ok_or(Failure::Message("no session in the lobby has a start time".into()))?;
     let key = [quoted(last.created_at), quoted(last.id), start];
-    let there = move |sample: &Sample| (sample.player.to_string(), key.to_vec());
-    reads.add("lobby, fiftieth page", Role::Authenticated, &lobby("", "", "", "OFFSET 980"), nothing, &fiftieth, there);
+    let after_key = move |sample: &Sample| (sample.player.to_string(), key.to_vec());
+    reads.add(
+        "lobby, fiftieth page",
+        Role::Authenticated,
+        &lobby("", "", "", "OFFSET 980"),
+        nothing,
+        &fiftieth,
+        after_key,
+    );
 
     let soon = Utc::now() + Duration::days(7);
     let filters: [Filter<'_>; 8] = [
@@ -134,13 +147,13 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
             &|sample: &Sample| sample.looking_for.1.to_string(),
         ),
         (
-            "lobby, before a day",
+            "lobby, starting before a date",
             LobbyFilter { starts_before: Some(soon), ..Default::default() },
             lobby("", "AND s.scheduled_start < $1::timestamptz", "", ""),
             &|_: &Sample| quoted(soon),
         ),
         (
-            "lobby, from a day",
+            "lobby, starting from a date",
             LobbyFilter { starts_after: Some(soon), ..Default::default() },
             lobby("", "AND s.scheduled_start >= $1::timestamptz", "", ""),
             &|_: &Sample| quoted(soon),
@@ -152,13 +165,13 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
             &|sample: &Sample| sample.looking_for.2.to_string(),
         ),
         (
-            "lobby, of a Seer",
+            "lobby, by Seer",
             LobbyFilter { seer_id: Some(sample.open_seer), ..Default::default() },
             lobby("", "AND s.seer_id = $1::uuid", "", ""),
             &|sample: &Sample| quoted(sample.open_seer),
         ),
         (
-            "lobby, of an adventure",
+            "lobby, by adventure",
             LobbyFilter { adventure_id: Some(sample.adventure), ..Default::default() },
             lobby("", "AND s.adventure_id = $1::uuid", "", ""),
             &|sample: &Sample| quoted(sample.adventure),
@@ -172,7 +185,7 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
     ];
     for (name, filter, specification, value) in filters {
         ada.sessions().lobby(&filter, None).await?;
-        let ours = capturing.newest().await?;
+        let ours = capturing.last_statement().await?;
         let with = move |sample: &Sample| (sample.player.to_string(), vec![value(sample)]);
         reads.add(name, Role::Authenticated, &specification, with, &ours, with);
         if name == "lobby, search" {
@@ -183,7 +196,7 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
     Ok(())
 }
 
-async fn tables(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), Failure> {
+async fn session_reads(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), Failure> {
     let sample = reads.samples[0].clone();
     let ada = capturing.sparc.as_user(sample.player);
     let player =
@@ -193,13 +206,13 @@ async fn tables(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), 
     };
 
     ada.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
-    let ours = capturing.newest().await?;
+    let ours = capturing.last_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE session_id = $1 ORDER BY created_at DESC LIMIT 51";
     let of = |sample: &Sample| sample.session.to_string();
-    reads.add("a table's rolls", Role::Authenticated, sql, player(of), &ours, paged(of));
+    reads.add("a session's rolls", Role::Authenticated, sql, player(of), &ours, paged(of));
 
     ada.dice().history(RollScope::Character(sample.hero), &HistoryFilter::default(), None).await?;
-    let ours = capturing.newest().await?;
+    let ours = capturing.last_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE character_id = $1 ORDER BY created_at DESC LIMIT 51";
     let of = |sample: &Sample| sample.hero.to_string();
     let unfiltered = |sample: &Sample| {
@@ -213,10 +226,10 @@ async fn tables(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), 
     let sql = "SELECT count(*) FROM dice_rolls";
     let count = Prepared { sql: sql.to_owned(), types: String::new() };
     let nothing = |sample: &Sample| (sample.player.to_string(), Vec::new());
-    reads.add("all rolls that one may see, counted", Role::Authenticated, sql, nothing, &count, nothing);
+    reads.add("count of all visible rolls", Role::Authenticated, sql, nothing, &count, nothing);
 
     ada.sessions().mine(None).await?;
-    let ours = capturing.newest().await?;
+    let ours = capturing.last_statement().await?;
     let sql = "SELECT s.id, s.code, s.status, s.seer_id, u.display_name, a.id, a.name, sp.character_id, s.max_players,
             s.scheduled_start, s.started_at, s.ended_at, s.created_at,
             (SELECT COUNT(*) FROM session_players c WHERE c.session_id = s.id AND c.is_active)
@@ -232,26 +245,26 @@ async fn tables(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), 
     reads.add("own sessions", Role::Authenticated, sql, player(me), &ours, player(me));
 
     ada.sessions().details(sample.session).await?;
-    let ours = capturing.newest().await?;
+    let ours = capturing.last_statement().await?;
     let sql = "SELECT * FROM get_session_details($1)";
     let of = |sample: &Sample| sample.session.to_string();
     reads.add("session details", Role::Authenticated, sql, player(of), &ours, player(of));
 
     ada.events().after(sample.session, 1).await?;
-    let ours = capturing.newest().await?;
+    let ours = capturing.last_statement().await?;
     let sql = "SELECT * FROM session_events
         WHERE session_id = $1
           AND created_at > (SELECT created_at FROM session_events WHERE id = $2)
         ORDER BY created_at
         LIMIT 200";
-    let theirs = |sample: &Sample| (sample.player.to_string(), vec![quoted(sample.session), quoted(sample.event)]);
+    let prd = |sample: &Sample| (sample.player.to_string(), vec![quoted(sample.session), quoted(sample.event)]);
     let own = |sample: &Sample| {
         (sample.player.to_string(), vec![quoted(sample.session), sample.seq.to_string(), "200".to_owned()])
     };
-    reads.add("events after a point", Role::Authenticated, sql, theirs, &ours, own);
+    reads.add("events after a number", Role::Authenticated, sql, prd, &ours, own);
 
     ada.users().profile(sample.newcomer).await?;
-    let ours = capturing.newest().await?;
+    let ours = capturing.last_statement().await?;
     let sql = "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
         FROM users
         WHERE id = $1";
@@ -282,7 +295,7 @@ async fn catalogue(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(
         ("catalogue, best rated", CatalogueOrder::BestRated, "average_rating DESC NULLS LAST"),
     ] {
         ada.adventures().catalogue(&all, order, None).await?;
-        let ours = capturing.newest().await?;
+        let ours = capturing.last_statement().await?;
         reads.add(name, Role::Authenticated, &list("", column), nothing, &ours, nothing);
     }
 
@@ -295,18 +308,18 @@ async fn catalogue(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(
         }
         page = later;
     }
-    let last = page.items.last().ok_or(Failure::Said("the catalogue is empty".into()))?.clone();
-    let ours = capturing.newest().await?;
-    let place = last.average_rating.map(quoted).ok_or(Failure::Said("no adventure has a rating".into()))?;
+    let last = page.items.last().ok_or(Failure::Message("the catalogue is empty".into()))?.clone();
+    let ours = capturing.last_statement().await?;
+    let place = last.average_rating.map(quoted).ok_or(Failure::Message("no adventure has a rating".into()))?;
     let key = vec![place, quoted(last.id)];
-    let there = move |sample: &Sample| (sample.player.to_string(), key.clone());
+    let after_key = move |sample: &Sample| (sample.player.to_string(), key.clone());
     let sql = list("", "average_rating DESC NULLS LAST OFFSET 399")
         .replace("OFFSET 399\n            LIMIT 21", "LIMIT 21 OFFSET 399");
-    reads.add("catalogue, best rated, twentieth page", Role::Authenticated, &sql, nothing, &ours, there);
+    reads.add("catalogue, best rated, twentieth page", Role::Authenticated, &sql, nothing, &ours, after_key);
 
     let filter = CatalogueFilter { search: Some("Lighthouse".to_owned()), ..Default::default() };
     ada.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await?;
-    let ours = capturing.newest().await?;
+    let ours = capturing.last_statement().await?;
     let sql = list("AND (name ILIKE $1 OR description ILIKE $1)", "published_at DESC");
     for (name, word) in [("catalogue, search", "%Lighthouse%"), ("catalogue, search without a hit", "%Nowhere%")] {
         let with = move |sample: &Sample| (sample.player.to_string(), vec![quoted(word)]);

@@ -1,4 +1,4 @@
-//! What is written as `report.json`.
+//! The contents of `report.json`.
 
 use std::{collections::HashSet, fs, path::PathBuf};
 
@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure, client::Client, evening::Evening, growth::Size, indexes::Index, life::Day, live::Live, measure::Measured,
-    operations::Operated, overhead::Overhead,
+    operations::OperationResult, overhead::Overhead,
 };
 
-/// All figures of one run.
+/// All measurements of a run.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// What the machine and the server were.
+    /// The machine and the server.
     pub settings: Settings,
-    /// Statements, both schemas side by side.
+    /// Statements, in both schemas.
     pub measures: Vec<Measured>,
-    /// Operations of the service, beside pgbench.
-    pub operations: Vec<Operated>,
-    /// Triggers and policies on a roll.
+    /// Operations, by the service and by pgbench.
+    pub operations: Vec<OperationResult>,
+    /// What triggers and policies add to a roll and to an event.
     pub overhead: Option<Overhead>,
-    /// Evenings with more and more tables.
+    /// Evenings, by number of sessions.
     pub evenings: Vec<Evening>,
-    /// Sizes and migrations, at each scale.
+    /// Sizes and migrations, per scale.
     pub sizes: Vec<Size>,
-    /// What each index is for, and what it costs.
+    /// The uses and the cost of each index.
     pub indexes: Vec<Index>,
-    /// The long life.
+    /// Simulated days.
     pub days: Vec<Day>,
     /// Live events.
     #[serde(default)]
@@ -34,21 +34,21 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes from another what this one does not have.
+    /// Adds the measurements of `other` that this report lacks.
     fn add(&mut self, other: Self) {
         let measures: HashSet<_> = self.measures.iter().map(Measured::key).collect();
         self.measures.extend(other.measures.into_iter().filter(|measure| !measures.contains(&measure.key())));
         let known: Vec<f64> = self.sizes.iter().map(|size| size.scale).collect();
         self.sizes.extend(other.sizes.into_iter().filter(|size| !known.contains(&size.scale)));
-        fn or<T>(own: &mut Vec<T>, other: Vec<T>) {
-            if own.is_empty() {
-                *own = other;
+        fn or<T>(list: &mut Vec<T>, other: Vec<T>) {
+            if list.is_empty() {
+                *list = other;
             }
         }
         or(&mut self.operations, other.operations);
         or(&mut self.evenings, other.evenings);
         or(&mut self.indexes, other.indexes);
-        // Every run lives for some days; the longest life tells most.
+        // Every run simulates some days; the longest list is the most informative.
         if other.days.len() > self.days.len() {
             self.days = other.days;
         }
@@ -58,8 +58,8 @@ impl Report {
     }
 }
 
-/// Several reports as one; what an earlier one has stands. The settings are the first one's.
-pub fn together(paths: &[PathBuf]) -> Result<Report, Failure> {
+/// Merges several reports. The first report that has a measurement wins; the settings are the first report's.
+pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     let mut all: Option<Report> = None;
     for path in paths {
         let report: Report = serde_json::from_slice(&fs::read(path)?)?;
@@ -69,7 +69,7 @@ pub fn together(paths: &[PathBuf]) -> Result<Report, Failure> {
         }
     }
     let mut all = all.unwrap_or_default();
-    // As the longest list has them.
+    // The order of the statements is that of the longest list.
     let lists = all.measures.chunk_by(|a, b| a.scale == b.scale);
     let longest = lists.max_by_key(|list| list.len()).unwrap_or_default();
     let order: Vec<String> = longest.iter().map(|one| one.name.clone()).collect();
@@ -86,26 +86,26 @@ pub struct Settings {
     pub server: String,
     /// Processors.
     pub processors: usize,
-    /// Memory, in GiB; none where it cannot be told.
+    /// Memory in GiB; `None` where the system does not report it.
     pub memory_gib: Option<u64>,
-    /// Settings of the server that matter.
+    /// Server settings that affect the results.
     pub postgresql: Vec<(String, String)>,
-    /// Seconds that the whole run took.
+    /// Duration of the run, in seconds.
     pub seconds: f64,
 }
 
-/// Settings that are told.
-const TOLD: &str = "SELECT name, setting || coalesce(' ' || unit, '')
+/// Reads the settings that affect the results.
+const SETTINGS: &str = "SELECT name, setting || coalesce(' ' || unit, '')
     FROM pg_settings
     WHERE name IN ('shared_buffers', 'wal_level', 'fsync', 'synchronous_commit', 'full_page_writes', 'work_mem', 'jit',
       'effective_cache_size', 'random_page_cost', 'max_wal_size', 'max_connections')
     ORDER BY name";
 
 impl Settings {
-    /// Asks the server and the system.
+    /// Reads them from the server and the system.
     pub async fn of(client: &mut Client) -> Result<Self, Failure> {
-        let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|told| {
-            let kib: u64 = told.lines().next()?.split_whitespace().nth(1)?.parse().ok()?;
+        let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|meminfo| {
+            let kib: u64 = meminfo.lines().next()?.split_whitespace().nth(1)?.parse().ok()?;
             Some(kib / 1024 / 1024)
         });
         Ok(Self {
@@ -113,7 +113,7 @@ impl Settings {
             processors: std::thread::available_parallelism().map_or(0, usize::from),
             memory_gib: memory,
             postgresql: client
-                .rows(TOLD)
+                .rows(SETTINGS)
                 .await?
                 .into_iter()
                 .filter_map(|row| row.try_into().ok())

@@ -1,4 +1,4 @@
-//! Rows, as COPY takes them in its text format.
+//! Rows in the text format of COPY.
 
 use std::fmt::Write;
 
@@ -9,31 +9,31 @@ use crate::{
     world::{self, EVENTS, Kind, State, World, draw, id, part},
 };
 
-/// What the rows depend on besides their number.
+/// What rows depend on, in addition to their number.
 #[derive(Clone, Copy, Debug)]
-pub struct Filling {
-    /// How many there are of each.
+pub struct FillContext {
+    /// The number of rows of each kind.
     pub world: World,
-    /// For which schema.
+    /// The schema to fill.
     pub side: Side,
-    /// The moment to which all times are near.
+    /// The moment that all times are relative to.
     pub now: DateTime<Utc>,
 }
 
-impl Filling {
+impl FillContext {
     fn ago(&self, minutes: u64) -> String {
         (self.now - Duration::minutes(i64::try_from(minutes).unwrap_or_default())).to_rfc3339()
     }
 }
 
-/// An account of the platform's.
-pub fn account(lines: &mut String, _: &Filling, number: u64) {
+/// Appends an account of the platform.
+pub fn account(lines: &mut String, _: &FillContext, number: u64) {
     let _ = writeln!(lines, "{}\tuser{number}@mail.example", id(Kind::User, number));
 }
 
-/// A profile.
-pub fn user(lines: &mut String, filling: &Filling, number: u64) {
-    let made = filling.ago(draw(20, number) % (2 * 365 * 1440));
+/// Appends a profile.
+pub fn user(lines: &mut String, context: &FillContext, number: u64) {
+    let made = context.ago(draw(20, number) % (2 * 365 * 1440));
     let _ = writeln!(
         lines,
         "{}\tuser{number}@mail.example\tPlayer {number}\tPlays on {} evenings and likes long stories.\t{made}",
@@ -42,23 +42,23 @@ pub fn user(lines: &mut String, filling: &Filling, number: u64) {
     );
 }
 
-/// Class and sheet of a character.
+/// Classes and their attributes.
 const SHEETS: [(&str, [u64; 4]); 4] =
     [("warrior", [5, 3, 2, 2]), ("rogue", [2, 5, 3, 2]), ("wizard", [1, 2, 5, 4]), ("cleric", [2, 2, 3, 5])];
 
-/// A character.
-pub fn character(lines: &mut String, filling: &Filling, number: u64) {
+/// Appends a character.
+pub fn character(lines: &mut String, context: &FillContext, number: u64) {
     let (class, [might, grace, wit, heart]) = SHEETS[(number % 4) as usize];
     let _ = writeln!(
         lines,
         "{}\t{}\tHero {number}\t{class}\t{might}\t{grace}\t{wit}\t{heart}\t{{\"name\": \"Second wind\"}}\t{}",
         id(Kind::Character, number),
-        id(Kind::User, filling.world.owner(number)),
-        filling.ago(draw(21, number) % (365 * 1440))
+        id(Kind::User, context.world.owner(number)),
+        context.ago(draw(21, number) % (365 * 1440))
     );
 }
 
-/// Words of names, so that one name in forty-eight holds a given one.
+/// Words in names; one name in forty-eight contains a given one.
 const PLACES: [&str; 48] = [
     "Mill",
     "Tower",
@@ -110,11 +110,11 @@ const PLACES: [&str; 48] = [
     "Reef",
 ];
 
-/// An adventure with a small story.
-pub fn adventure(lines: &mut String, filling: &Filling, number: u64) {
-    let (status, creator) = filling.world.adventure(number);
+/// Appends an adventure with a short story.
+pub fn adventure(lines: &mut String, context: &FillContext, number: u64) {
+    let (status, creator) = context.world.adventure(number);
     let place = PLACES[(draw(22, number) % 48) as usize];
-    let published = if status == "published" { filling.ago(draw(23, number) % (365 * 1440)) } else { "\\N".to_owned() };
+    let published = if status == "published" { context.ago(draw(23, number) % (365 * 1440)) } else { "\\N".to_owned() };
     let rating = if number.is_multiple_of(3) {
         "\\N".to_owned()
     } else {
@@ -139,29 +139,29 @@ pub fn adventure(lines: &mut String, filling: &Filling, number: u64) {
         nodes.join(", "),
         status == "published",
         draw(28, number) % 500,
-        filling.ago(365 * 1440 + draw(29, number) % (365 * 1440)),
+        context.ago(365 * 1440 + draw(29, number) % (365 * 1440)),
     );
 }
 
-/// A session; ours knows its seats without counting.
-pub fn session(lines: &mut String, filling: &Filling, number: u64) {
-    let session = filling.world.session(number);
+/// Appends a session; only this schema stores the number of taken seats.
+pub fn session(lines: &mut String, context: &FillContext, number: u64) {
+    let session = context.world.session(number);
     let none = || "\\N".to_owned();
     let (status, started, ended, age) = match session.state {
-        State::Active => ("active", filling.ago(180), none(), 1440),
+        State::Active => ("active", context.ago(180), none(), 1440),
         State::Waiting => ("waiting", none(), none(), draw(30, number) % 20_000),
         State::StartingSoon => ("starting_soon", none(), none(), draw(30, number) % 20_000),
-        State::Completed(minutes) => ("completed", filling.ago(minutes + 180), filling.ago(minutes), minutes + 3000),
-        State::Cancelled(minutes) => ("cancelled", none(), filling.ago(minutes), minutes + 3000),
+        State::Completed(minutes) => ("completed", context.ago(minutes + 180), context.ago(minutes), minutes + 3000),
+        State::Cancelled(minutes) => ("cancelled", none(), context.ago(minutes), minutes + 3000),
     };
-    // One in ten has no date; the others begin within two weeks.
+    // One in ten has no start time; the others start within two weeks.
     let start = match session.state {
         State::Waiting | State::StartingSoon if draw(31, number).is_multiple_of(10) => none(),
         State::Waiting | State::StartingSoon => {
             let minutes = i64::try_from(draw(32, number) % 20_000).unwrap_or_default();
-            (filling.now + Duration::minutes(minutes + 300)).to_rfc3339()
+            (context.now + Duration::minutes(minutes + 300)).to_rfc3339()
         }
-        _ => filling.ago(age / 2),
+        _ => context.ago(age / 2),
     };
     let _ = write!(
         lines,
@@ -171,24 +171,24 @@ pub fn session(lines: &mut String, filling: &Filling, number: u64) {
         id(Kind::Adventure, session.adventure),
         world::code(number),
         session.is_public,
-        session.places,
-        filling.ago(age),
+        session.max_players,
+        context.ago(age),
     );
-    if filling.side == Side::Ours {
+    if context.side == Side::Ours {
         let _ = write!(lines, "\t{}", session.seats);
     }
     lines.push('\n');
 }
 
-/// The seats of a session.
-pub fn seats(lines: &mut String, filling: &Filling, number: u64) {
-    let session = filling.world.session(number);
+/// Appends the seats of a session.
+pub fn seats(lines: &mut String, context: &FillContext, number: u64) {
+    let session = context.world.session(number);
     let joined = match session.state {
-        State::Completed(minutes) | State::Cancelled(minutes) => filling.ago(minutes + 1000),
-        State::Active | State::Waiting | State::StartingSoon => filling.ago(300),
+        State::Completed(minutes) | State::Cancelled(minutes) => context.ago(minutes + 1000),
+        State::Active | State::Waiting | State::StartingSoon => context.ago(300),
     };
     for seat in 0..session.seats {
-        let player = filling.world.player(number, seat);
+        let player = context.world.player(number, seat);
         let _ = writeln!(
             lines,
             "{}\t{}\t{}\t{joined}",
@@ -199,17 +199,17 @@ pub fn seats(lines: &mut String, filling: &Filling, number: u64) {
     }
 }
 
-/// The rolls of a session.
-pub fn rolls(lines: &mut String, filling: &Filling, number: u64) {
-    let session = filling.world.session(number);
+/// Appends the rolls of a session.
+pub fn rolls(lines: &mut String, context: &FillContext, number: u64) {
+    let session = context.world.session(number);
     let begun = match session.state {
         State::Completed(minutes) => minutes + 180,
         _ => 180,
     };
-    let count = filling.world.rolls(&session);
+    let count = context.world.rolls(&session);
     for roll in 0..count {
         let seed = draw(33, number * 1000 + roll);
-        let player = filling.world.player(number, roll % session.seats);
+        let player = context.world.player(number, roll % session.seats);
         let sheet = SHEETS[(player % 4) as usize].1;
         let attribute = (seed % 4) as usize;
         let dice: Vec<u64> = (0..sheet[attribute]).map(|die| 1 + (seed >> (8 * die + 8)) % 6).collect();
@@ -238,14 +238,14 @@ pub fn rolls(lines: &mut String, filling: &Filling, number: u64) {
             outcome.ends_with("success"),
             total as i64 - difficulty as i64,
             seed >> 20,
-            filling.ago(begun - roll * 170 / count),
+            context.ago(begun - roll * 170 / count),
         );
     }
 }
 
-/// The events of a lively table.
-pub fn events(lines: &mut String, filling: &Filling, number: u64) {
-    let session = filling.world.lively_session(number);
+/// Appends the events of a session with events.
+pub fn events(lines: &mut String, context: &FillContext, number: u64) {
+    let session = context.world.session_with_events(number);
     for event in 0..EVENTS {
         let _ = writeln!(
             lines,
@@ -255,7 +255,7 @@ pub fn events(lines: &mut String, filling: &Filling, number: u64) {
             part(Kind::Event, session, event),
             id(Kind::Session, session),
             part(Kind::Roll, session, event),
-            filling.ago(1000 - event * 9),
+            context.ago(1000 - event * 9),
         );
     }
 }

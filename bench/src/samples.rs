@@ -1,56 +1,56 @@
-//! The people and tables that measures ask about: the same ones on both sides.
+//! The users and sessions that statements are measured with, the same in both schemas.
 
 use uuid::Uuid;
 
 use crate::world::{Kind, State, World, code, id, part};
 
-/// Places at which a measure asks, in turns.
-pub const PLACES: u64 = 64;
+/// The number of samples, which are used in turns.
+pub const SAMPLES: u64 = 64;
 
-/// One busy table, and one session of the lobby beside it.
+/// An active session, and a session of the lobby.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
-    /// Session that plays.
+    /// An active session.
     pub session: Uuid,
-    /// Who runs it.
+    /// Its Seer.
     pub seer: Uuid,
-    /// Who sits there.
+    /// One of its players.
     pub player: Uuid,
     /// The player's character.
     pub hero: Uuid,
-    /// An adventure that is published.
+    /// A published adventure.
     pub adventure: Uuid,
-    /// What somebody looks for in the lobby: a difficulty, a longest duration in minutes, free seats. In turns, so that a
-    /// figure does not hang on how many of one kind happen to begin first.
+    /// Filters of the lobby: difficulty, maximum duration in minutes, free seats. They vary between samples, so that
+    /// the result does not depend on how many sessions of one kind happen to start first.
     pub looking_for: (&'static str, u32, u32),
-    /// A public session of the lobby with a seat free: a player, its code, its Seer.
+    /// A public session of the lobby with a player and a free seat.
     pub open: Uuid,
-    /// Its code.
+    /// The code of `open`.
     pub open_code: String,
-    /// Its Seer.
+    /// The Seer of `open`.
     pub open_seer: Uuid,
-    /// One of its players.
+    /// A player of `open`.
     pub open_player: Uuid,
-    /// Somebody who has no seat there.
+    /// A user without a seat in `open`.
     pub newcomer: Uuid,
     /// The newcomer's character.
     pub newcomer_hero: Uuid,
-    /// The event after which somebody listens.
+    /// The event after which events are read.
     pub event: Uuid,
-    /// Its number; known once the events are there.
+    /// Its `seq`, which is known once the events are stored.
     pub seq: i64,
 }
 
-/// The same number of each, wherever in the world.
+/// Returns the samples, spread over the world.
 #[must_use]
 pub fn samples(world: &World) -> Vec<Sample> {
-    (0..PLACES.min(world.busy))
+    (0..SAMPLES.min(world.busy))
         .map(|number| {
             let busy = world.session(number * 31 % world.busy);
             let player = world.player(busy.number, number % 6);
-            let open = (0..)
-                .map(|step| world.session(world.busy + (number * 1009 + step) % world.open))
-                .find(|open| open.is_public && open.state == State::Waiting && (1..open.places).contains(&open.seats));
+            let open = (0..).map(|step| world.session(world.busy + (number * 1009 + step) % world.open)).find(|open| {
+                open.is_public && open.state == State::Waiting && (1..open.max_players).contains(&open.seats)
+            });
             let open = open.unwrap_or(busy);
             let turn = number as usize;
             let newcomer = world.users * 8 / 10 + number;

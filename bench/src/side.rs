@@ -1,24 +1,24 @@
-//! One side of a measure: what is prepared, what comes before, and what is timed.
+//! What a measurement runs in one of the two schemas: prepared statements, untimed preparation and the timed statement.
 
 use std::time::Duration;
 
 use crate::{Failure, client::Client};
 
-/// Who asks.
+/// The database role that runs a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A signed-in user.
     Authenticated,
     /// A visitor.
     Anon,
-    /// The server.
+    /// The service.
     Service,
-    /// The login that owns the tables: jobs of the database itself.
+    /// The owner of the tables, which runs the database's own jobs.
     Owner,
 }
 
 impl Role {
-    /// Its name in the database.
+    /// The role's name in the database.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -30,31 +30,31 @@ impl Role {
     }
 }
 
-/// What is asked at one place of the world: who asks, what is done before, and what is timed.
+/// One execution, for one sample: its user, its untimed preparation and its timed statement.
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
-    /// The user in whose name.
+pub struct Execution {
+    /// The user's id.
     pub user: String,
-    /// Done before as the superuser, in the same transaction, and not timed.
+    /// Runs first, as the superuser, in the same transaction; not timed.
     pub before: String,
-    /// Timed.
+    /// The timed statement.
     pub timed: String,
 }
 
-/// One side.
+/// What is run in one of the two schemas.
 #[derive(Debug)]
-pub struct Asking {
-    /// Statements that are prepared, each with its name.
+pub struct Workload {
+    /// Names and texts of the prepared statements.
     pub prepared: Vec<(String, String)>,
-    /// What is asked, at each of several places.
-    pub asked: Vec<Asked>,
+    /// One execution per sample.
+    pub executions: Vec<Execution>,
 }
 
-/// Longer than this no statement is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of each statement.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-impl Asking {
-    /// Prepares the statements.
+impl Workload {
+    /// Prepares the statements on the connection.
     pub async fn prepare(&self, client: &mut Client) -> Result<(), Failure> {
         for (name, sql) in &self.prepared {
             client.run(&format!("PREPARE {name} AS {sql}")).await?;
@@ -62,43 +62,43 @@ impl Asking {
         Ok(())
     }
 
-    /// Forgets them.
-    pub async fn forget(&self, client: &mut Client) -> Result<(), Failure> {
+    /// Deallocates the prepared statements.
+    pub async fn deallocate(&self, client: &mut Client) -> Result<(), Failure> {
         client.run("DEALLOCATE ALL").await.map(|_| ())
     }
 
-    /// Asks in a transaction that is rolled back, so often in one message, and tells the time and the rows of one. None
-    /// where the patience ends.
-    pub async fn once(
+    /// Runs an execution `times` times in one message, in a transaction that is rolled back. Returns the mean time and
+    /// the number of rows of one, or `None` after [`STATEMENT_TIMEOUT`].
+    pub async fn execute(
         &self,
         client: &mut Client,
         role: Role,
-        place: usize,
+        sample: usize,
         times: u32,
     ) -> Result<Option<(Duration, u64)>, Failure> {
-        let asked = &self.asked[place % self.asked.len()];
-        client.run(&begin(role, asked)).await?;
-        let timed = client.time(&vec![asked.timed.as_str(); times as usize].join("; ")).await;
+        let execution = &self.executions[sample % self.executions.len()];
+        client.run(&begin(role, execution)).await?;
+        let timed = client.time(&vec![execution.timed.as_str(); times as usize].join("; ")).await;
         client.run("ROLLBACK").await?;
         match timed {
             Ok((time, rows)) => Ok(Some((time / times, rows / u64::from(times)))),
-            Err(error) if error.is_out_of_time() => Ok(None),
+            Err(error) if error.is_timeout() => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-/// Opens the transaction, does what comes before, and puts the identity on.
+/// Returns the statements that begin the transaction, run the preparation, and set the identity.
 #[must_use]
-pub fn begin(role: Role, asked: &Asked) -> String {
+pub fn begin(role: Role, execution: &Execution) -> String {
     let identity = match role {
         Role::Owner => String::new(),
         role => format!(
             "SELECT set_config('role', '{0}', true), \
              set_config('request.jwt.claims', '{{\"role\": \"{0}\", \"sub\": \"{1}\"}}', true)",
             role.name(),
-            asked.user
+            execution.user
         ),
     };
-    format!("BEGIN; SET LOCAL statement_timeout = {}; {}; {identity}", PATIENCE.as_millis(), asked.before)
+    format!("BEGIN; SET LOCAL statement_timeout = {}; {}; {identity}", STATEMENT_TIMEOUT.as_millis(), execution.before)
 }

@@ -1,36 +1,36 @@
-//! The game that both databases hold, as a function of the scale: who there is, who sits where, what was rolled.
+//! The game that both databases hold, as a function of the scale: users, seats and rolls.
 //!
-//! Every row follows from its number, so both databases are filled with the same, and a measure knows its people without
-//! asking. Scale 1: 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby), 600 thousand seats, a
-//! million rolls, a million events. What one person or one table has does not grow with it.
+//! Every row is computed from its number, so both databases are filled with the same rows, and a measurement knows its
+//! ids without a query. Scale 1: 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby), 600
+//! thousand seats, a million rolls, a million events. What one user or one session has does not grow with the scale.
 
 use uuid::Uuid;
 
-/// Sessions that ended longer than 90 days ago: what a month leaves to the archive, at any scale.
+/// Sessions that ended more than 90 days ago, at any scale: what a month adds to the archive.
 pub const TO_ARCHIVE: u64 = 1000;
 
-/// Rolls of each of the busy tables.
+/// Rolls of each active session.
 pub const BUSY_ROLLS: u64 = 400;
 
-/// Events of each table that plays or played within the day.
+/// Events of each session that is active or ended within the day.
 pub const EVENTS: u64 = 100;
 
-/// How many there are of each.
+/// The number of rows of each kind.
 #[derive(Clone, Copy, Debug)]
 pub struct World {
     /// Accounts.
     pub users: u64,
     /// Adventures; four fifths are published.
     pub adventures: u64,
-    /// Sessions that play now, with six players each.
+    /// Active sessions, with six players each.
     pub busy: u64,
     /// Sessions in the lobby.
     pub open: u64,
-    /// Sessions that are over; the first [`TO_ARCHIVE`] long ago, those after it within the day.
+    /// Ended sessions: the first [`TO_ARCHIVE`] long ago, the following ones within the day.
     pub ended: u64,
 }
 
-/// What a row is of: rows of different kinds never share an id.
+/// The kind of a row. Rows of different kinds never have the same id.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// An account.
@@ -47,18 +47,18 @@ pub enum Kind {
     Event,
 }
 
-/// What became of a session.
+/// The state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It plays.
+    /// Being played.
     Active,
-    /// It waits in the lobby.
+    /// Waiting in the lobby.
     Waiting,
-    /// It waits, and will begin soon.
+    /// Waiting, and about to start.
     StartingSoon,
-    /// It was played to its end, so many minutes ago.
+    /// Completed, the given number of minutes ago.
     Completed(u64),
-    /// It was called off, so many minutes ago.
+    /// Cancelled, the given number of minutes ago.
     Cancelled(u64),
 }
 
@@ -67,24 +67,24 @@ pub enum State {
 pub struct Session {
     /// Its number.
     pub number: u64,
-    /// What became of it.
+    /// Its state.
     pub state: State,
-    /// Whether strangers see it.
+    /// Whether it is public.
     pub is_public: bool,
-    /// Places.
-    pub places: u64,
-    /// Places that are taken.
+    /// The maximum number of players.
+    pub max_players: u64,
+    /// The number of taken seats.
     pub seats: u64,
-    /// Who runs it: the number of the account.
+    /// The account number of its Seer.
     pub seer: u64,
-    /// What is played: its number.
+    /// The number of its adventure.
     pub adventure: u64,
 }
 
 impl World {
-    /// The world at that scale.
+    /// Returns the world at a scale.
     #[must_use]
-    pub fn at(scale: f64) -> Self {
+    pub fn at_scale(scale: f64) -> Self {
         let times = |count: u32| (f64::from(count) * scale).round().max(1.0) as u64;
         let (busy, open) = (times(1000), times(100_000));
         Self {
@@ -96,31 +96,31 @@ impl World {
         }
     }
 
-    /// Sessions in all.
+    /// Returns the number of sessions.
     #[must_use]
     pub fn sessions(&self) -> u64 {
         self.busy + self.open + self.ended
     }
 
-    /// Tables that have events: those that play, and those that ended within the day.
+    /// Returns the number of sessions with events: the active ones, and those that ended within the day.
     #[must_use]
-    pub fn lively(&self) -> u64 {
+    pub fn sessions_with_events(&self) -> u64 {
         self.busy * 10
     }
 
-    /// Everyone has a character, every fifth a second.
+    /// Returns the number of characters: one per user, and a second one for every fifth.
     #[must_use]
     pub fn characters(&self) -> u64 {
         self.users + self.users / 5
     }
 
-    /// The owner of a character.
+    /// Returns the owner of a character.
     #[must_use]
     pub fn owner(&self, character: u64) -> u64 {
         if character < self.users { character } else { (character - self.users) * 5 }
     }
 
-    /// The state of an adventure, and who made it.
+    /// Returns the status and the creator of an adventure.
     #[must_use]
     pub fn adventure(&self, number: u64) -> (&'static str, u64) {
         let status = match number % 20 {
@@ -131,15 +131,15 @@ impl World {
         (status, self.seer(draw(40, number)))
     }
 
-    /// One account in twenty runs games.
+    /// Picks a Seer: one account in twenty is one.
     fn seer(&self, drawn: u64) -> u64 {
         self.users * 9 / 10 + drawn % (self.users / 20)
     }
 
-    /// A session by its number: first those that play, then the lobby, then those that are over.
+    /// Returns a session by its number: first the active ones, then the lobby, then the ended ones.
     #[must_use]
     pub fn session(&self, number: u64) -> Session {
-        let (state, places) = if number < self.busy {
+        let (state, max_players) = if number < self.busy {
             (State::Active, 6)
         } else if number < self.busy + self.open {
             let soon = draw(1, number).is_multiple_of(7);
@@ -148,7 +148,7 @@ impl World {
             let since = number - self.busy - self.open;
             let minutes = if since < TO_ARCHIVE {
                 91 * 1440 + since
-            } else if since < TO_ARCHIVE + self.lively() - self.busy {
+            } else if since < TO_ARCHIVE + self.sessions_with_events() - self.busy {
                 draw(3, number) % 1000
             } else {
                 1440 + draw(3, number) % (85 * 1440)
@@ -158,47 +158,47 @@ impl World {
         };
         let seats = match state {
             State::Active => 6,
-            // A quarter of the lobby is full; the others have a seat free.
-            State::Waiting | State::StartingSoon if draw(5, number).is_multiple_of(4) => places,
-            State::Waiting | State::StartingSoon => draw(6, number) % places,
-            State::Completed(_) | State::Cancelled(_) => (1 + draw(6, number) % 4).min(places),
+            // A quarter of the lobby is full; the others have a free seat.
+            State::Waiting | State::StartingSoon if draw(5, number).is_multiple_of(4) => max_players,
+            State::Waiting | State::StartingSoon => draw(6, number) % max_players,
+            State::Completed(_) | State::Cancelled(_) => (1 + draw(6, number) % 4).min(max_players),
         };
-        // Drafts are nobody's but their author's: sessions play what is published.
+        // Sessions use published adventures only.
         let adventure = draw(7, number) % self.adventures / 20 * 20 + draw(8, number) % 16;
         let adventure = if adventure < self.adventures { adventure } else { 0 };
         Session {
             number,
             state,
             is_public: state == State::Active || !draw(9, number).is_multiple_of(10),
-            places,
+            max_players,
             seats,
             seer: self.seer(draw(10, number)),
             adventure,
         }
     }
 
-    /// Who sits on a seat of a session: four in five are of the fifth of all accounts that play often.
+    /// Returns the player on a seat of a session. Four in five belong to the fifth of all accounts that plays often.
     #[must_use]
     pub fn player(&self, session: u64, seat: u64) -> u64 {
         let often = self.users / 5;
-        // Neighbours differ by less than a group, so nobody sits at a table twice.
+        // The seats of a session differ by less than the size of a group, so no user has two of them.
         let drawn = draw(11, session) + seat * 7;
         if (session + seat) % 5 < 4 { drawn % often } else { often + drawn % (self.users * 7 / 10 - often) }
     }
 
-    /// The session among those that are over whose row has that number, counted from the recent ones.
+    /// Returns the number of the `number`th session that ended within the day.
     #[must_use]
     pub fn recent(&self, number: u64) -> u64 {
         self.busy + self.open + TO_ARCHIVE + number
     }
 
-    /// The tables with events: those that play, then the recent ones.
+    /// Returns the number of a session with events: first the active ones, then the recent ones.
     #[must_use]
-    pub fn lively_session(&self, number: u64) -> u64 {
+    pub fn session_with_events(&self, number: u64) -> u64 {
         if number < self.busy { number } else { self.recent(number - self.busy) }
     }
 
-    /// Rolls of a session.
+    /// Returns the number of rolls of a session.
     #[must_use]
     pub fn rolls(&self, session: &Session) -> u64 {
         match session.state {
@@ -209,20 +209,20 @@ impl World {
     }
 }
 
-/// The id of a row: as random as any, and always the same.
+/// Returns the id of a row, a version 4 UUID that is always the same.
 #[must_use]
 pub fn id(kind: Kind, number: u64) -> Uuid {
     let (high, low) = (draw(100 + kind as u64, number), draw(200 + kind as u64, number));
     uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()).into_uuid()
 }
 
-/// The id of a part of a row: a roll of a session, an event of one.
+/// Returns the id of a roll or an event of a session.
 #[must_use]
 pub fn part(kind: Kind, of: u64, number: u64) -> Uuid {
     id(kind, of * 100_000 + number)
 }
 
-/// A random number that is always the same for the same purpose and number (splitmix64).
+/// Returns a pseudorandom number that is always the same for a purpose and a number (splitmix64).
 #[must_use]
 pub fn draw(purpose: u64, number: u64) -> u64 {
     let mut mixed =
@@ -232,12 +232,12 @@ pub fn draw(purpose: u64, number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// The code of a session: six of the alphabet, another for each number.
+/// Returns the code of a session: six letters of the alphabet, different for each number.
 #[must_use]
 pub fn code(session: u64) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHJKMNPQRSTUVWXYZ23456789";
     let base = ALPHABET.len() as u64;
-    // A multiplier without a factor of the modulus visits every code once.
+    // The multiplier is coprime to the modulus, so every code occurs once.
     let mut left = session * 387_420_489 % base.pow(6);
     (0..6)
         .map(|_| {
@@ -253,8 +253,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_sits_twice_and_no_code_comes_twice() {
-        let world = World::at(0.01);
+    fn no_user_has_two_seats_and_codes_are_unique() {
+        let world = World::at_scale(0.01);
         let mut codes = std::collections::HashSet::new();
         for number in 0..world.sessions() {
             let session = world.session(number);

@@ -1,6 +1,7 @@
-//! A whole game night: sign-up, an adventure, a full table, dice, a heroic save, the statistics at the end.
+//! A whole game night: sign-up, an adventure, a full session, dice, a heroic save, and statistics at the end.
 //!
-//! `cargo run --example game_night` plays on a database that it starts itself; `DATABASE_URL` names another.
+//! `cargo run --example game_night` plays on a new database on a server of its own; `DATABASE_URL` names another
+//! database.
 
 use std::{error::Error as StdError, process::ExitCode};
 
@@ -39,7 +40,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     migrating.close().await?;
     let sparc = Sparc::connect(database.url()).await?;
 
-    act("Six people sign up, and five of them make a character");
+    act("Six people sign up, and five of them create a character");
     let seer = sign_up(&sparc, "Morgan").await?;
     let mut party = Vec::new();
     let mut sheets = table(["player", "character", "class", "might", "grace", "wit", "heart"]);
@@ -59,13 +60,13 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     }
     println!("{sheets}");
 
-    act("Morgan writes an adventure, which is published once it holds together");
+    act("Morgan writes an adventure, which can be published once it is valid");
     let mut story: AdventureContent = serde_json::from_str(include_str!("the_drowned_ford.json"))?;
     let draft = NewAdventure { name: "The Drowned Ford".into(), content: story.clone(), ..Default::default() };
     let adventure = seer.adventures().create(draft).await?;
-    if let Err(Error::AdventureInvalid(faults)) = seer.adventures().publish(adventure.id).await {
-        let fault = &faults[0];
-        println!("not yet: {:?} at {}", fault.kind.yellow(), fault.node.as_deref().unwrap_or("the whole"));
+    if let Err(Error::AdventureInvalid(errors)) = seer.adventures().publish(adventure.id).await {
+        let error = &errors[0];
+        println!("not yet: {:?} at {}", error.kind.yellow(), error.node.as_deref().unwrap_or("the adventure"));
     }
     story.nodes[1].enemies.push(json!("Reed Horror"));
     seer.adventures().set_content(adventure.id, &story).await?;
@@ -75,7 +76,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     let horror = seer.creatures().add(adventure.id, horror).await?;
     println!("published: {}", adventure.name.green());
 
-    act("Two tables: a public one for next week, a private one for tonight");
+    act("Two sessions: a public one for next week, a private one for tonight");
     let next_week = NewSession {
         adventure_id: adventure.id,
         visibility: Visibility::Public,
@@ -92,13 +93,13 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         let seats = format!("{}/{}", row.seats_taken, row.max_players);
         lobby.add_row([name, row.seer_name, row.looking_for.unwrap_or_default(), seats]);
     }
-    println!("{lobby}\nthe private table's code: {}", tonight.code.bold());
+    println!("{lobby}\nthe private session's code: {}", tonight.code.bold());
 
     let code: JoinCode = tonight.code.to_lowercase().parse()?;
     for (user, hero) in &party {
         match user.sessions().join(&code, hero.id).await {
-            Ok(_) => println!("{} sits down", hero.name),
-            Err(full @ Error::SessionFull) => println!("{} finds no seat: {} ({full})", hero.name, full.code().red()),
+            Ok(_) => println!("{} takes a seat", hero.name),
+            Err(full @ Error::SessionFull) => println!("{} gets no seat: {} ({full})", hero.name, full.code().red()),
             Err(other) => return Err(other.into()),
         }
     }
@@ -122,34 +123,34 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         let attack = NewRoll::attack(tonight.id, turn.roller, best, Difficulty::new(12)?);
         user.dice().roll(attack.with(Modifier::flat(1, "high ground"))).await?;
     }
-    let seen = tell(ada, tonight.id, 0).await?;
+    let seen = print_events(ada, tonight.id, 0).await?;
 
-    act("Old Ambrose, one die strong, pulls at the rope until fate takes notice");
+    act("Old Ambrose, with a might of one die, pulls at the rope until he has rolled a critical and a failure");
     let pull = NewRoll::check(tonight.id, Roller::Character(ambrose.id), Attribute::Might, Difficulty::MAX);
-    let (mut failed, mut fated) = (None, false);
-    while failed.is_none() || !fated {
+    let (mut failed, mut had_critical) = (None, false);
+    while failed.is_none() || !had_critical {
         let roll = cleo.dice().roll(pull.clone()).await?;
-        fated |= matches!(roll.outcome, RollOutcome::CriticalSuccess | RollOutcome::CriticalFailure);
+        had_critical |= matches!(roll.outcome, RollOutcome::CriticalSuccess | RollOutcome::CriticalFailure);
         failed = failed.or((!roll.success).then_some(roll.id));
     }
-    let failed = failed.ok_or("fate never failed him")?;
+    let failed = failed.ok_or("no roll failed")?;
     cleo.dice().heroic_save(failed).await?;
-    let seen = tell(ada, tonight.id, seen).await?;
+    let seen = print_events(ada, tonight.id, seen).await?;
     if let Err(spent) = cleo.dice().heroic_save(failed).await {
-        println!("and once more? {} ({spent})", spent.code().red());
+        println!("a second save is refused: {} ({spent})", spent.code().red());
     }
 
     act("The bell rings, and the night ends");
     seer.sessions().set_scene(tonight.id, Some("bell")).await?;
     seer.sessions().complete(tonight.id).await?;
-    tell(ada, tonight.id, seen).await?;
+    print_events(ada, tonight.id, seen).await?;
     let mut result = table(["player", "character", "rolls", "successes", "mean", "games played"]);
-    for mate in ada.sessions().details(tonight.id).await?.players {
-        let dice = seer.dice().statistics(RollScope::Character(mate.character_id)).await?;
-        let played = seer.users().profile(mate.user_id).await?.games_played;
+    for player in ada.sessions().details(tonight.id).await?.players {
+        let dice = seer.dice().statistics(RollScope::Character(player.character_id)).await?;
+        let played = seer.users().profile(player.user_id).await?.games_played;
         let mean = dice.mean_total.map_or("-".into(), |mean| format!("{mean:.1}"));
         let numbers = [dice.rolls.to_string(), dice.successes.to_string(), mean, played.to_string()];
-        result.add_row([mate.display_name, mate.character_name].into_iter().chain(numbers));
+        result.add_row([player.display_name, player.character_name].into_iter().chain(numbers));
     }
     let run = seer.users().me().await?.games_run;
     println!("{result}\nMorgan has run {run} game(s).");
@@ -164,8 +165,8 @@ async fn sign_up(sparc: &Sparc, name: &str) -> Result<IdentityConnection, Error>
     Ok(sparc.as_user(id))
 }
 
-/// Prints what the table was told after `seen`, and gives the last it was told.
-async fn tell(listener: &IdentityConnection, session: Uuid, mut seen: i64) -> Result<i64, Error> {
+/// Prints the session's events after `seen`, and returns the number of the last one.
+async fn print_events(listener: &IdentityConnection, session: Uuid, mut seen: i64) -> Result<i64, Error> {
     for event in listener.events().after(session, seen).await? {
         seen = event.seq;
         let p = |key: &str| event.payload[key].to_string().replace('"', "").replace("null", "none");

@@ -1,4 +1,4 @@
-//! Who asks: tokens as the platform signs them, and what a request's token makes of it.
+//! Authentication: verifies tokens that the platform signed, and turns a request into an identity.
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use jsonwebtoken::{
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{App, Failure};
 
-/// What the platform says of a signed-in user.
+/// The claims of a signed-in user's token.
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
     sub: Uuid,
@@ -23,18 +23,18 @@ struct Claims {
 /// The audience and the role of every signed-in user.
 const AUTHENTICATED: &str = "authenticated";
 
-/// The keys that tokens are verified with, and the one that signs for demo visitors.
+/// The keys that verify tokens, and the key that signs the tokens of demo visitors.
 pub struct Tokens {
     verifying: Vec<(Option<String>, Algorithm, DecodingKey)>,
     signing: EncodingKey,
 }
 
 impl Tokens {
-    /// The platform's shared secret (HS256), and its published keys (ES256, RS256).
+    /// Creates them from the platform's shared secret (HS256) and its published keys (ES256, RS256).
     pub fn new(secret: &str, published: &JwkSet) -> Result<Self, jsonwebtoken::errors::Error> {
         let mut verifying = vec![(None, Algorithm::HS256, DecodingKey::from_secret(secret.as_bytes()))];
         for jwk in &published.keys {
-            // The kind of key decides, never the token: a public key must not serve as a shared secret.
+            // The key determines the algorithm, never the token: a public key must not be used as a shared secret.
             let algorithm = match &jwk.algorithm {
                 AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
                 AlgorithmParameters::RSA(_) => Algorithm::RS256,
@@ -45,7 +45,7 @@ impl Tokens {
         Ok(Self { verifying, signing: EncodingKey::from_secret(secret.as_bytes()) })
     }
 
-    /// A token for a demo visitor, good for a day. On the platform, signing in gives one.
+    /// Issues a token to a demo visitor, valid for a day. On the platform, signing in returns one.
     pub fn issue(&self, user: Uuid) -> Result<String, Failure> {
         let exp = get_current_timestamp() + 24 * 60 * 60;
         let claims = Claims { sub: user, exp, aud: AUTHENTICATED.into(), role: AUTHENTICATED.into() };
@@ -73,10 +73,10 @@ impl Tokens {
     }
 }
 
-/// Somebody who has signed in; else the request is refused.
+/// A signed-in user; without a token, the request is refused.
 pub struct User(pub IdentityConnection);
 
-/// Whoever asks: somebody who has signed in, with the end of the token, or a visitor. A token that is there must be good.
+/// A signed-in user with the expiry of the token, or a visitor. A token that is present must be valid.
 pub struct Viewer(pub IdentityConnection, pub Option<u64>);
 
 impl FromRequestParts<App> for Viewer {

@@ -1,5 +1,5 @@
-//! The demo: a Seer, three players and a lobby, at human speed, and visitors. What is tried stands with each scene of the
-//! adventure.
+//! The demo: a Seer, three players and a lobby, at human speed, and visitors. Each scene of the adventure lists what
+//! the players try in it.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -33,7 +33,7 @@ use uuid::Uuid;
 
 use crate::{App, Failure, Input};
 
-/// The session that the demo plays. It is a show: who is not in it sees it all the same, and may still sit down.
+/// The session that the demo plays. Unlike other sessions, everyone can watch it, and join after it has started.
 #[derive(Clone)]
 pub struct Show {
     sparc: Sparc,
@@ -41,8 +41,8 @@ pub struct Show {
 }
 
 impl Show {
-    /// Begins to play, and gives back once there is something to be seen.
-    pub async fn begin(sparc: &Sparc, pace: Duration) -> Self {
+    /// Starts the demo, and returns once its session exists.
+    pub async fn start(sparc: &Sparc, pace: Duration) -> Self {
         let (showing, mut session) = watch::channel(None);
         tokio::spawn(play(sparc.clone(), showing, pace));
         let _ = timeout(Duration::from_secs(20), session.wait_for(Option::is_some)).await;
@@ -53,13 +53,20 @@ impl Show {
         *self.session.borrow() == Some(session)
     }
 
-    /// Row security hides a session's people and events from who is not in it: the show is read as the service.
-    pub fn seen_by(&self, viewer: IdentityConnection, session: Uuid) -> IdentityConnection {
+    /// Returns the identity that reads a session. Row security hides participants and events from others, so the demo's
+    /// session is read as the service.
+    pub fn visible_to(&self, viewer: IdentityConnection, session: Uuid) -> IdentityConnection {
         if self.is(session) { self.sparc.as_service() } else { viewer }
     }
 
-    /// New seats are for sessions that wait; at the show, the service seats whoever comes late. None at others.
-    pub async fn seat_late(&self, user: &IdentityConnection, session: Uuid, hero: Uuid) -> Result<Option<Seat>, Error> {
+    /// Seats a player in the demo's running session, as the service: players themselves can only join sessions that
+    /// have not started. Returns `None` for other sessions.
+    pub async fn seat_latecomer(
+        &self,
+        user: &IdentityConnection,
+        session: Uuid,
+        hero: Uuid,
+    ) -> Result<Option<Seat>, Error> {
         let Some(player) = user.user_id().filter(|_| self.is(session)) else { return Ok(None) };
         user.characters().get(hero).await?;
         Ok(Some(self.sparc.as_service().sessions().seat(session, player, hero).await?))
@@ -76,13 +83,13 @@ pub struct Visitor {
     profile: Profile,
 }
 
-/// One click makes an account. On the platform, its own sign-up does that, and gives the token.
+/// Creates an account with one click. On the platform, its sign-up does this and returns the token.
 pub async fn sign_up(State(app): State<App>, Input(new): Input<NewAccount>) -> Result<Json<Visitor>, Failure> {
     let profile = app.sparc.as_service().users().sign_up(new).await?;
     Ok(Json(Visitor { token: app.tokens.issue(profile.id)?, profile }))
 }
 
-/// What somebody tries in a scene: the field `beats` of a node, which the data layer keeps as it is.
+/// What a player tries in a scene: the field `beats` of a node, which the data layer stores unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Beat {
@@ -99,7 +106,7 @@ struct Beat {
     initiative: bool,
 }
 
-/// Somebody of the demo, and the character they play.
+/// A player of the demo and their character.
 struct Player {
     user: IdentityConnection,
     hero: Uuid,
@@ -113,25 +120,26 @@ struct Demo {
     story: adventures::Model,
     content: AdventureContent,
     foe: creatures::Model,
-    /// Between one thing and the next.
+    /// The time between two actions.
     pace: Duration,
 }
 
-/// The demo's ids are always the same: after a restart, the same requests give what is there already.
+/// Returns one of the demo's ids, which are fixed: after a restart, the same requests return the existing rows.
 fn id(number: u128) -> Uuid {
     Uuid::from_u128(0x5ba2_c000_0000_4000_8000_0000_0000_0000 + number)
 }
 
-/// Plays one night after the other, until the handle is closed. After a failure it goes on where the database is.
+/// Plays one night after the other until the handle is closed. After a failure, it continues from the state in the
+/// database.
 async fn play(sparc: Sparc, show: watch::Sender<Option<Uuid>>, pace: Duration) {
     loop {
         let night = async {
             let demo = Demo::prepare(&sparc, pace).await?;
-            tokio::try_join!(demo.nights(&show), demo.visit_tables())
+            tokio::try_join!(demo.nights(&show), demo.join_visitors())
         };
         match night.await {
             Ok(_) | Err(Error::PoolClosed) => return,
-            Err(error) => eprintln!("the demo begins again: {error}"),
+            Err(error) => eprintln!("the demo restarts after an error: {error}"),
         }
         sleep(Duration::from_secs(1)).await;
     }
@@ -172,7 +180,7 @@ impl Demo {
         ] {
             let other = account(sparc, number, name).await?;
             let story = publish(&other, number + 1, story, about, AdventureContent::single_scene(about)).await?;
-            let table = NewSession {
+            let session = NewSession {
                 id: Some(id(number + 2)),
                 adventure_id: story.id,
                 visibility: Visibility::Public,
@@ -180,9 +188,9 @@ impl Demo {
                 scheduled_start: Some(Utc::now() + TimeDelta::hours(hours)),
                 ..Default::default()
             };
-            let table = other.sessions().create(table).await?;
+            let session = other.sessions().create(session).await?;
             for player in party.values().take((number as usize - 20) / 3 + 1) {
-                player.user.sessions().join_public(table.id, player.hero).await?;
+                player.user.sessions().join_public(session.id, player.hero).await?;
             }
         }
         Ok(Self { sparc: sparc.clone(), seer, party, story, content, foe, pace })
@@ -212,7 +220,7 @@ impl Demo {
         }
     }
 
-    /// The session that is being played, or a new one with everybody seated.
+    /// Returns the active session, or starts a new one with all players seated.
     async fn open_session(&self) -> Result<sessions::Model, Error> {
         let mine = self.seer.sessions().mine(None).await?;
         if let Some(running) = mine.items.iter().find(|session| session.status == SessionStatus::Active) {
@@ -309,23 +317,23 @@ impl Demo {
         Ok(())
     }
 
-    /// Ada and Ben sit down wherever a visitor waits for players, and try something in every scene.
-    async fn visit_tables(&self) -> Result<(), Error> {
+    /// Ada and Ben join every session that a visitor opens, and roll in each scene.
+    async fn join_visitors(&self) -> Result<(), Error> {
         let mut known = vec![id(22), id(25), id(28)];
         loop {
-            for table in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
-                if known.contains(&table.id) || Some(table.seer_id) == self.seer.user_id() {
+            for session in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
+                if known.contains(&session.id) || Some(session.seer_id) == self.seer.user_id() {
                     continue;
                 }
-                known.push(table.id);
+                known.push(session.id);
                 for (wait, player) in [&self.party["ada"], &self.party["ben"]].into_iter().enumerate() {
-                    match player.user.sessions().join_public(table.id, player.hero).await {
+                    match player.user.sessions().join_public(session.id, player.hero).await {
                         Ok(_) => {}
-                        // It began, or filled up, or is over.
+                        // It has started, is full, or has ended.
                         Err(error) if error.http_status() < 500 => break,
                         Err(error) => return Err(error),
                     }
-                    tokio::spawn(follow(player.user.clone(), table.id, player.hero, player.best, wait as u32 + 1));
+                    tokio::spawn(follow(player.user.clone(), session.id, player.hero, player.best, wait as u32 + 1));
                     sleep(Duration::from_secs(2)).await;
                 }
             }
@@ -334,7 +342,7 @@ impl Demo {
     }
 }
 
-/// Tries something in every scene of a session, until it is over.
+/// Rolls in every scene of a session until it ends.
 async fn follow(user: IdentityConnection, session: Uuid, hero: Uuid, best: Attribute, wait: u32) -> Result<(), Error> {
     let mut events = user.events().subscribe(session, Some(0)).await?;
     while let Some(event) = events.try_next().await? {
@@ -376,7 +384,8 @@ async fn say(user: &IdentityConnection, session_id: Uuid, text: &str) -> Result<
     Ok(())
 }
 
-/// Sheets are their owners' alone: what the table sees of hit points, the Seer puts into the state that all share.
+/// Writes hit points into the shared state of the session. Only owners can read character sheets, so this is how the
+/// other participants see them.
 pub async fn show_hit_points(seer: &IdentityConnection, session: Uuid, left: HitPoints) -> Result<HitPoints, Error> {
     let points = json!([left.hit_points, left.max_hit_points]);
     change_state(seer, session, |state| state["hit_points"][left.character_id.to_string()] = points).await?;

@@ -1,9 +1,11 @@
-//! A live session in the browser: an HTTP service over the data layer, in the size that one copies.
+//! A live session in the browser: an HTTP service on the data layer, small enough to copy.
 //!
-//! `cargo run --example live_session` starts a database of its own and prints an address; a demo game plays there, and
-//! whoever opens the page watches, sits down and rolls. With `DATABASE_URL` it runs there instead. `-- --help` has more.
+//! `cargo run --example live_session` starts a database of its own and prints an address. A demo game plays there;
+//! visitors of the page can watch, take a seat and roll. With `DATABASE_URL`, it uses that database. `-- --help` lists
+//! the options.
 //!
-//! Here is the service; `auth.rs` says who asks, `openapi.rs` describes the routes, `demo.rs` plays.
+//! This file has the service; `auth.rs` has authentication, `openapi.rs` the description of the routes, `demo.rs` the
+//! demo game.
 
 mod auth;
 mod demo;
@@ -38,16 +40,16 @@ use uuid::Uuid;
 /// A live session of SPARC in the browser, with a demo game that plays by itself.
 #[derive(Parser)]
 struct Arguments {
-    /// Port to listen at; 0 picks a free one.
+    /// Port to listen on; 0 picks a free one.
     #[arg(long, env = "PORT", default_value_t = 8017)]
     port: u16,
-    /// Ends by itself after that many seconds, instead of at Ctrl-C.
+    /// Stops after this many seconds instead of running until Ctrl-C.
     #[arg(long, value_name = "SECONDS")]
     for_seconds: Option<u64>,
-    /// Seconds between one thing that happens in the demo and the next.
+    /// Seconds between two actions of the demo.
     #[arg(long, default_value_t = 3.5, value_name = "SECONDS")]
     pace: f32,
-    /// Secret that the platform signs tokens with (HS256); drawn at each start by default.
+    /// Secret that the platform signs tokens with (HS256); random at each start by default.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     jwt_secret: Option<String>,
     /// File with the keys that the platform publishes at /auth/v1/.well-known/jwks.json (ES256, RS256).
@@ -55,7 +57,7 @@ struct Arguments {
     jwks: Option<PathBuf>,
 }
 
-/// What every handler has.
+/// The state that all handlers share.
 #[derive(Clone)]
 struct App {
     sparc: Sparc,
@@ -77,7 +79,7 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let port = arguments.port;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
-        format!("port {port} cannot be listened at ({error}); name another with --port, or 0 for any that is free")
+        format!("listening on port {port} failed: {error}; choose another with --port, or 0 for any free port")
     })?;
     let published = match &arguments.jwks {
         Some(file) => serde_json::from_slice(&fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?)?,
@@ -87,19 +89,19 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let tokens = Arc::new(Tokens::new(&secret, &published)?);
     let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
-    let show = demo::Show::begin(&sparc, Duration::try_from_secs_f32(arguments.pace)?).await;
+    let show = demo::Show::start(&sparc, Duration::try_from_secs_f32(arguments.pace)?).await;
 
-    println!("A game is being played at http://{}\nCtrl-C ends it.", listener.local_addr()?);
+    println!("A game is being played at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
     let app = App { sparc: sparc.clone(), tokens, show };
     let end = async move {
         stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(u64::MAX / 2))).await;
-        // Ends the live streams, which the server would else wait for.
+        // Ends the live streams, which the server would otherwise wait for.
         let _ = sparc.close().await;
     };
     Ok(axum::serve(listener, routes().with_state(app)).with_graceful_shutdown(end).await?)
 }
 
-/// Ctrl-C, what a supervisor sends, or the end of the time.
+/// Waits for Ctrl-C, SIGTERM, or the end of the time.
 async fn stop_signal(time: Duration) {
     #[cfg(unix)]
     let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
@@ -118,23 +120,38 @@ fn routes() -> axum::Router<App> {
         .at::<NewAccount, demo::Visitor, _>(Method::POST, "/api/visitors", "Signs a demo visitor up", demo::sign_up)
         .at::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
         .at::<ProfileChanges, Profile, _>(Method::PATCH, "/api/me", "Changes the caller's profile", edit_me)
-        .at::<(), Profile, _>(Method::GET, "/api/profiles/{id}", "Somebody's profile", profile)
+        .at::<(), Profile, _>(Method::GET, "/api/profiles/{id}", "A user's profile", profile)
         .at::<(), Vec<characters::Model>, _>(Method::GET, "/api/characters", "The caller's characters", my_characters)
-        .at::<NewCharacter, characters::Model, _>(Method::POST, "/api/characters", "Makes one", create_character)
-        .at::<(), Page<AdventureSummary>, _>(Method::GET, "/api/adventures", "What may be played", adventures)
+        .at::<NewCharacter, characters::Model, _>(
+            Method::POST,
+            "/api/characters",
+            "Creates a character",
+            create_character,
+        )
+        .at::<(), Page<AdventureSummary>, _>(Method::GET, "/api/adventures", "The published adventures", adventures)
         .at::<(), Page<SessionSummary>, _>(Method::GET, "/api/lobby", "Sessions with a free seat", lobby)
         .at::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_sessions)
         .at::<NewSession, sessions::Model, _>(Method::POST, "/api/sessions", "Opens a session", create_session)
-        .at::<(), SessionDetails, _>(Method::GET, "/api/sessions/{id}", "A session with its people", details)
+        .at::<(), SessionDetails, _>(Method::GET, "/api/sessions/{id}", "A session with its participants", details)
         .at::<Seat, session_players::Model, _>(Method::POST, "/api/sessions/{id}/seat", "Takes a seat", sit_down)
-        .at::<(), session_players::Model, _>(Method::DELETE, "/api/sessions/{id}/seat", "Gives it up", leave)
+        .at::<(), session_players::Model, _>(Method::DELETE, "/api/sessions/{id}/seat", "Gives up the seat", leave)
         .at::<Join, session_players::Model, _>(Method::POST, "/api/join", "Takes a seat by code", join)
-        .at::<(), sessions::Model, _>(Method::POST, "/api/sessions/{id}/{step}", "The Seer begins, pauses, ends", turn)
+        .at::<(), sessions::Model, _>(
+            Method::POST,
+            "/api/sessions/{id}/{step}",
+            "Starts, pauses or ends it (Seer)",
+            turn,
+        )
         .at::<(), sessions::Model, _>(Method::PUT, "/api/sessions/{id}/scene/{scene}", "Changes the scene", set_scene)
-        .at::<Wound, HitPoints, _>(Method::POST, "/api/sessions/{id}/wound", "The Seer wounds and mends", wound)
+        .at::<Wound, HitPoints, _>(
+            Method::POST,
+            "/api/sessions/{id}/wound",
+            "Damages or heals a character (Seer)",
+            wound,
+        )
         .at::<NewRoll, dice_rolls::Model, _>(Method::POST, "/api/rolls", "Rolls", roll)
         .at::<(), dice_rolls::Model, _>(Method::POST, "/api/rolls/{id}/save", "A heroic save", save)
-        .at::<NewEvent, session_events::Model, _>(Method::POST, "/api/events", "Tells the others something", tell)
+        .at::<NewEvent, session_events::Model, _>(Method::POST, "/api/events", "Sends an event to the session", tell)
         .at::<(), session_events::Model, _>(Method::GET, "/api/sessions/{id}/events", "Live: text/event-stream", events)
         .at::<(), Option<Uuid>, _>(Method::GET, "/api/show", "The session that the demo plays", demo::on_show)
         .router()
@@ -167,7 +184,7 @@ async fn adventures(Viewer(viewer, _): Viewer) -> Answer<Page<AdventureSummary>>
     Ok(Json(viewer.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, None).await?))
 }
 
-/// The filter is the query; where the page before ended, the header `after`.
+/// Takes the filter from the query string, and the cursor of the previous page from the header `after`.
 async fn lobby(viewer: Viewer, Query(filter): Query<LobbyFilter>, head: HeaderMap) -> Answer<Page<SessionSummary>> {
     let after = head.get("after").and_then(|text| text.to_str().ok()).map(|text| Cursor::from(text.to_owned()));
     Ok(Json(viewer.0.sessions().lobby(&filter, after.as_ref()).await?))
@@ -182,7 +199,7 @@ async fn create_session(User(user): User, Input(new): Input<NewSession>) -> Answ
 }
 
 async fn details(State(app): State<App>, viewer: Viewer, Path(id): Path<Uuid>) -> Answer<SessionDetails> {
-    Ok(Json(app.show.seen_by(viewer.0, id).sessions().details(id).await?))
+    Ok(Json(app.show.visible_to(viewer.0, id).sessions().details(id).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -196,7 +213,7 @@ async fn sit_down(
     Path(id): Path<Uuid>,
     Input(seat): Input<Seat>,
 ) -> Answer<session_players::Model> {
-    match app.show.seat_late(&user, id, seat.character_id).await? {
+    match app.show.seat_latecomer(&user, id, seat.character_id).await? {
         Some(seat) => Ok(Json(seat)),
         None => Ok(Json(user.sessions().join_public(id, seat.character_id).await?)),
     }
@@ -234,7 +251,7 @@ async fn set_scene(User(seer): User, Path((id, scene)): Path<(Uuid, String)>) ->
 #[derive(Deserialize, JsonSchema)]
 struct Wound {
     character_id: Uuid,
-    /// Below nothing: hit points that come back.
+    /// Points of damage; negative to heal.
     points: i8,
 }
 
@@ -259,8 +276,8 @@ async fn tell(User(user): User, Input(new): Input<NewEvent>) -> Answer<session_e
     Ok(Json(user.events().send(new).await?))
 }
 
-/// Each event has its `seq` as its id, so that a browser which comes back says where it was. The stream is good for as
-/// long as the token; its last word, if it is refused, is the event `refused`.
+/// Streams events. The id of each is its `seq`, which a browser that reconnects sends as `Last-Event-ID`. The stream
+/// ends when the token expires. If it fails, its last event is `refused`.
 async fn events(
     State(app): State<App>,
     Viewer(viewer, expires): Viewer,
@@ -268,13 +285,13 @@ async fn events(
     head: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, axum::Error>>>, Failure> {
     let after = head.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0);
-    let events = app.show.seen_by(viewer, id).events().subscribe(id, Some(after)).await?;
+    let events = app.show.visible_to(viewer, id).events().subscribe(id, Some(after)).await?;
     let events = events.map(|event| match event {
         Ok(event) => sse::Event::default().id(event.seq.to_string()).json_data(event),
         Err(error) => sse::Event::default().event("refused").json_data(Failure::from(error)),
     });
-    let good_for = expires.map_or(u64::MAX / 2, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
-    let events = events.take_until(Box::pin(sleep(Duration::from_secs(good_for))));
+    let valid_for = expires.map_or(u64::MAX / 2, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
+    let events = events.take_until(Box::pin(sleep(Duration::from_secs(valid_for))));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::new().interval(Duration::from_secs(10))))
 }
 
@@ -284,7 +301,7 @@ async fn page() -> impl IntoResponse {
     ([("content-security-policy", policy)], Html(include_str!("page.html")))
 }
 
-/// Why a request is refused.
+/// The reason why a request was refused.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Failure {
     status: u16,
@@ -304,7 +321,7 @@ impl Failure {
     fn token(error: &jsonwebtoken::errors::Error) -> Self {
         match error.kind() {
             jsonwebtoken::errors::ErrorKind::ExpiredSignature => Self::new(401, "token_expired", "sign in again"),
-            _ => Self::new(401, "token_invalid", "the token is not one of this service's"),
+            _ => Self::new(401, "token_invalid", "the token is invalid; sign in again"),
         }
     }
 }
@@ -321,12 +338,12 @@ impl From<Error> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // A browser keeps a 410 (`events_expired`) for ever, if nobody says otherwise.
+        // Without this header, a browser may cache a 410 (`events_expired`) forever.
         (status, [("cache-control", "no-store")], Json(self)).into_response()
     }
 }
 
-/// A JSON document that has the shape of an input of the service.
+/// A JSON request body, deserialized as an input of the service.
 struct Input<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<App> for Input<T> {

@@ -1,4 +1,4 @@
-//! The routes with their description: an OpenAPI document, made from the types that the service takes and gives.
+//! The routes and their description: an OpenAPI document generated from the input and output types of the service.
 
 use axum::{
     Json, Router,
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{App, Failure};
 
-/// Routes, and their description.
+/// Routes with their descriptions.
 pub struct Api {
     router: Router<App>,
     schemas: SchemaGenerator,
@@ -25,7 +25,7 @@ impl Default for Api {
 }
 
 impl Api {
-    /// A route that takes `I` (`()`: nothing) and answers `O`.
+    /// Adds a route with the request body `I` (`()` for none) and the response `O`.
     pub fn at<I: JsonSchema, O: JsonSchema, T: 'static>(
         mut self,
         method: Method,
@@ -33,8 +33,8 @@ impl Api {
         summary: &str,
         handler: impl Handler<T, App>,
     ) -> Self {
-        let takes = self.schemas.subschema_for::<I>();
-        let answers = self.schemas.subschema_for::<O>();
+        let input = self.schemas.subschema_for::<I>();
+        let output = self.schemas.subschema_for::<O>();
         let refused = self.schemas.subschema_for::<Failure>();
         let json = |schema: Schema| json!({ "application/json": { "schema": schema } });
         let in_path = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
@@ -44,12 +44,12 @@ impl Api {
             "summary": summary,
             "parameters": parameters.collect::<Vec<_>>(),
             "responses": {
-                "200": { "description": "Done", "content": json(answers) },
+                "200": { "description": "Done", "content": json(output) },
                 "default": { "description": "Refused", "content": json(refused) },
             },
         });
         if I::schema_name() != <()>::schema_name() {
-            operation["requestBody"] = json!({ "content": json(takes) });
+            operation["requestBody"] = json!({ "content": json(input) });
         }
         let described = self.paths.entry(path).or_insert_with(|| json!({}));
         described[method.as_str().to_lowercase()] = operation;
@@ -58,7 +58,7 @@ impl Api {
         self
     }
 
-    /// All of them, and `/openapi.json`.
+    /// Returns the routes, with `/openapi.json`.
     pub fn router(mut self) -> Router<App> {
         let document = json!({
             "openapi": "3.0.3",

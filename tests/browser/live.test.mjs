@@ -1,4 +1,4 @@
-// The page in a real browser: what people see, and that nothing is lost or doubled.
+// The page in a real browser: what users see, and that no event is lost or duplicated.
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
@@ -17,7 +17,7 @@ after(async () => {
 });
 afterEach(() => Promise.all(contexts.splice(0).map((context) => context.close())));
 
-/** A window of somebody's own; whatever it asks for must be ours, and no script may fail. */
+/** Opens a window in a context of its own. It may only send requests to the program, and no script may fail. */
 async function open(path = "/", options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   contexts.push(context);
@@ -39,12 +39,12 @@ async function sitDown(page, name) {
   await page.getByRole("heading", { name, level: 2 }).first().waitFor();
   await live(page);
 }
-/** Leaves, so that the next test finds a seat. */
+/** Leaves the session, so that the next test gets a seat. */
 async function leave(page) {
   await page.getByRole("button", { name: "Leave the table" }).click();
   await page.getByText("You are watching").waitFor();
 }
-/** Rolls, and gives the roll's id. */
+/** Rolls, and returns the roll. */
 async function roll(page, attribute) {
   const [answer] = await Promise.all([
     page.waitForResponse((answer) => answer.url().endsWith("/api/rolls") && answer.request().method() === "POST"),
@@ -53,13 +53,13 @@ async function roll(page, attribute) {
   assert.equal(answer.status(), 200);
   return answer.json();
 }
-const thrown = async (page, id) => {
+const shownRoll = async (page, id) => {
   const dice = page.locator(`#dice[data-roll="${id}"]`);
   await dice.waitFor();
   return { animation: await dice.getAttribute("data-animation"), label: await dice.getAttribute("aria-label") };
 };
 
-test("whoever opens the address sees the game live within ten seconds", async () => {
+test("the page shows the game live within ten seconds", async () => {
   const page = await open();
   await page.locator("#feed .is-new").first().waitFor({ timeout: 10000 });
   await page.locator("#line", { hasText: "Live" }).waitFor({ timeout: 1000 });
@@ -68,13 +68,13 @@ test("whoever opens the address sees the game live within ten seconds", async ()
   program = await start(program.port);
 });
 
-test("what one window rolls, the other sees: the same dice, thrown the same way", async () => {
+test("a roll in one window appears in the other with the same dice and the same animation", async () => {
   const [ada, watcher] = [await open(), await open()];
   await live(watcher);
   await sitDown(ada, "Elowen");
   await watcher.locator(".seat", { hasText: "Elowen" }).waitFor();
   const rolled = await roll(ada, "might");
-  const [here, there] = await Promise.all([thrown(ada, rolled.id), thrown(watcher, rolled.id)]);
+  const [here, there] = await Promise.all([shownRoll(ada, rolled.id), shownRoll(watcher, rolled.id)]);
   assert.deepEqual(there, here);
   assert.equal(here.label, `Dice: ${rolled.results.join(", ")}`);
   await watcher.locator("#feed li", { hasText: "Elowen" }).last().waitFor();
@@ -82,7 +82,7 @@ test("what one window rolls, the other sees: the same dice, thrown the same way"
   await watcher.locator(".seat", { hasText: "Elowen" }).waitFor({ state: "detached" });
 });
 
-test("a stranger sees no controls of a player's, and a player none of the Seer's", async () => {
+test("a visitor sees no controls of players, and a player none of the Seer", async () => {
   const page = await open();
   await live(page);
   assert.equal(await page.getByRole("button", { name: /^Roll / }).count(), 0);
@@ -93,13 +93,13 @@ test("a stranger sees no controls of a player's, and a player none of the Seer's
   await leave(page);
 });
 
-test("a restart of the program is seen, and nothing is lost or doubled", async () => {
+test("after a restart of the program, no event is lost or duplicated", async () => {
   const [player, watcher] = [await open(), await open()];
   await sitDown(player, "Hob");
   await live(watcher);
   const session = await show();
   for (const page of [player, watcher]) {
-    // Everything that arrives, before the page leaves anything out.
+    // Records every event that arrives, before the page removes duplicates.
     await page.evaluate(() => {
       window.arrived = [];
       const take = window.heard;
@@ -108,10 +108,10 @@ test("a restart of the program is seen, and nothing is lost or doubled", async (
   }
   const from = Math.max(...await Promise.all([player, watcher].map((page) => page.evaluate("game.seq"))));
   const before = await roll(player, "might");
-  await thrown(watcher, before.id);
+  await shownRoll(watcher, before.id);
   await program.stop();
   for (const page of [player, watcher]) await page.getByText("The connection is lost").waitFor();
-  // Meanwhile somebody else writes.
+  // Other clients write in the meantime.
   for (const text of ["one", "two", "three"]) {
     owner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.say', '{"text": "while away, ${text}"}')`);
   }
@@ -121,7 +121,7 @@ test("a restart of the program is seen, and nothing is lost or doubled", async (
     for (const text of ["one", "two", "three"]) assert.equal(await page.locator("#feed li", { hasText: `while away, ${text}` }).count(), 1);
   }
   const after = await roll(player, "grace");
-  await Promise.all([thrown(player, after.id), thrown(watcher, after.id)]);
+  await Promise.all([shownRoll(player, after.id), shownRoll(watcher, after.id)]);
   const to = Number(owner(`SELECT seq FROM session_events WHERE payload ->> 'roll_id' = '${after.id}'`));
   const written = owner(`SELECT coalesce(json_agg(seq ORDER BY seq), '[]') FROM session_events WHERE session_id = '${session}' AND seq > ${from} AND seq <= ${to}`);
   for (const page of [player, watcher]) {
@@ -131,7 +131,7 @@ test("a restart of the program is seen, and nothing is lost or doubled", async (
   await leave(player);
 });
 
-test("events that are gone are a gap, and the page says to reload", async () => {
+test("when events have been deleted, the page says to reload", async () => {
   const page = await open();
   await live(page);
   const session = await show();
@@ -145,13 +145,13 @@ test("events that are gone are a gap, and the page says to reload", async () => 
   await page.locator("#feed .is-new").first().waitFor();
 });
 
-test("a pass that expires while one watches is renewed with one click", async () => {
+test("a token that expires while watching is renewed with one click", async () => {
   const page = await open();
   await sitDown(page, "Sable");
   await leave(page);
   const id = await page.evaluate("me.profile.id");
-  const brief = token(id, { exp: Math.floor(Date.now() / 1000) + 3 });
-  await page.evaluate((token) => { remember({ ...me, token }); route(); }, brief);
+  const shortLived = token(id, { exp: Math.floor(Date.now() / 1000) + 3 });
+  await page.evaluate((token) => { remember({ ...me, token }); route(); }, shortLived);
   await live(page);
   await page.getByText("Your visitor's pass has expired").waitFor();
   await page.getByRole("button", { name: "Get a new pass" }).click();
@@ -159,7 +159,7 @@ test("a pass that expires while one watches is renewed with one click", async ()
   assert.notEqual(await page.evaluate("me.profile.id"), id);
 });
 
-test("with the keyboard alone one sits down and rolls, and sees where one is", async () => {
+test("a visitor can take a seat and roll with only the keyboard, and the focus is always visible", async () => {
   const page = await open();
   await live(page);
   const tabTo = async (name) => {
@@ -169,10 +169,10 @@ test("with the keyboard alone one sits down and rolls, and sees where one is", a
         const focused = document.activeElement;
         return [focused.getAttribute("aria-label") ?? focused.textContent, getComputedStyle(focused.matches("input[type=radio]") ? focused.closest("label") : focused).outlineStyle];
       });
-      assert.notEqual(outline, "none", `the focus at ${found} cannot be seen`);
+      assert.notEqual(outline, "none", `the focus on ${found} must be visible`);
       if (found.trim().startsWith(name)) return;
     }
-    assert.fail(`${name} is not reached`);
+    assert.fail(`the Tab key must reach ${name}`);
   };
   await tabTo("Sit down and play");
   await page.keyboard.press("Enter");
@@ -186,12 +186,12 @@ test("with the keyboard alone one sits down and rolls, and sees where one is", a
   await tabTo("Roll might");
   const rolled = page.waitForResponse((answer) => answer.url().endsWith("/api/rolls"));
   await page.keyboard.press("Enter");
-  await thrown(page, (await (await rolled).json()).id);
+  await shownRoll(page, (await (await rolled).json()).id);
   assert.match(await page.evaluate("document.activeElement.getAttribute('aria-label')"), /^Roll might/);
   await leave(page);
 });
 
-test("a visitor runs a game: people come, the Seer leads, they roll", async () => {
+test("a visitor runs a game as its Seer: players join and roll", async () => {
   const page = await open("/#/lobby");
   await page.getByRole("button", { name: "Run a game" }).click();
   await page.getByLabel("The Lantern Road").check();
@@ -209,7 +209,7 @@ test("a visitor runs a game: people come, the Seer leads, they roll", async () =
   await page.getByText("The night is over").first().waitFor();
 });
 
-test("nothing scrolls sideways on a phone, on any page, in either light", async () => {
+test("no page scrolls sideways on a phone, in dark or light mode", async () => {
   for (const colorScheme of ["dark", "light"]) {
     const page = await open("/", { viewport: { width: 360, height: 740 }, colorScheme, hasTouch: true, isMobile: true });
     await live(page);
@@ -228,13 +228,13 @@ test("nothing scrolls sideways on a phone, on any page, in either light", async 
   }
 });
 
-test("dark and light differ, and each can be read", async () => {
+test("dark and light mode differ, and texts have enough contrast in both", async () => {
   const grounds = [];
   for (const colorScheme of ["dark", "light"]) {
     const page = await open("/", { colorScheme });
     await live(page);
     grounds.push(await page.evaluate("getComputedStyle(document.body).backgroundColor"));
-    const faint = await page.evaluate(() => {
+    const lowContrast = await page.evaluate(() => {
       const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
       const over = (colours) => {
         canvas.clearRect(0, 0, 1, 1);
@@ -251,31 +251,31 @@ test("dark and light differ, and each can be read", async () => {
         return contrast < 4.5 ? [`${one.className || one.tagName} "${one.textContent.slice(0, 30)}" ${contrast.toFixed(2)}`] : [];
       });
     });
-    assert.deepEqual(faint, [], colorScheme);
+    assert.deepEqual(lowContrast, [], colorScheme);
   }
   assert.notEqual(grounds[0], grounds[1]);
 });
 
-test("whoever wants no motion gets none", async () => {
+test("with reduced motion, nothing is animated", async () => {
   const page = await open("/", { reducedMotion: "reduce" });
   await sitDown(page, "Aldith");
-  await thrown(page, (await roll(page, "heart")).id);
+  await shownRoll(page, (await roll(page, "heart")).id);
   assert.equal(await page.evaluate("document.getAnimations().length"), 0);
   await leave(page);
 });
 
-test("everything that can be used has a name", async () => {
+test("every control has an accessible name", async () => {
   const page = await open();
   await sitDown(page, "Corvin");
   const client = await page.context().newCDPSession(page);
-  const nameless = async () => {
+  const withoutName = async () => {
     const { nodes } = await client.send("Accessibility.getFullAXTree");
     const roles = ["button", "link", "textbox", "radio", "img", "image", "region", "dialog", "log", "navigation", "group"];
     return nodes.filter((node) => !node.ignored && roles.includes(node.role?.value) && !node.name?.value?.trim()).map((node) => node.role.value);
   };
-  assert.deepEqual(await nameless(), []);
+  assert.deepEqual(await withoutName(), []);
   await leave(page);
   await page.goto(`${program.url}/#/characters`);
   await page.getByRole("button", { name: "New character" }).click();
-  assert.deepEqual(await nameless(), []);
+  assert.deepEqual(await withoutName(), []);
 });

@@ -1,4 +1,4 @@
-// The example as a program, its database, and tokens as the platform signs them.
+// Starts the example, gives access to its database, and creates tokens as the platform signs them.
 
 import { execFileSync, spawn } from "node:child_process";
 import { createHmac, generateKeyPairSync, randomUUID, sign } from "node:crypto";
@@ -12,7 +12,7 @@ export const secret = randomUUID() + randomUUID();
 export const ec = generateKeyPairSync("ec", { namedCurve: "P-256" });
 export const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 });
 
-/** What the owner of the database does, beside the program. */
+/** Runs SQL as the owner of the database. */
 export function owner(sql) {
   return execFileSync("psql", [process.env.DATABASE_URL, "-XAtqc", sql], { encoding: "utf8" }).trim();
 }
@@ -23,7 +23,7 @@ writeFileSync(jwks, JSON.stringify({ keys: [jwk(ec, "the-curve"), jwk(rsa, "the-
 
 const text = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 
-/** A token; `change` says what is different from a good one, in header, claims or key. */
+/** Creates a token. The options change the header, the claims or the key of a valid one. */
 export function token(sub, { alg = "HS256", kid, key, ...claims } = {}) {
   const exp = Math.floor(Date.now() / 1000) + 3600;
   const signed = `${text({ alg, typ: "JWT", kid })}.${text({ sub, exp, aud: "authenticated", role: "authenticated", ...claims })}`;
@@ -45,7 +45,7 @@ async function freePort() {
   return port;
 }
 
-/** Starts the program; the same port again after a restart. Slowly, a night lasts longer than the tests. */
+/** Starts the program; after a restart, on the same port. At the default pace, a game night lasts longer than the tests. */
 export async function start(port, pace = 12) {
   port ??= await freePort();
   const program = spawn(process.env.LIVE_SESSION, ["--port", port, "--pace", pace], {
@@ -53,14 +53,14 @@ export async function start(port, pace = 12) {
     env: { ...process.env, JWT_SECRET: secret, JWKS: jwks },
   });
   const exit = once(program, "exit");
-  await Promise.race([once(program.stdout, "data"), exit.then(([code]) => { throw new Error(`it ended with ${code}`); })]);
+  await Promise.race([once(program.stdout, "data"), exit.then(([code]) => { throw new Error(`the program exited with ${code}`); })]);
   const url = `http://127.0.0.1:${port}`;
   return {
     port, url,
     async stop() {
       program.kill("SIGINT");
       const [code] = await exit;
-      if (code !== 0) throw new Error(`Ctrl-C ended it with ${code}`);
+      if (code !== 0) throw new Error(`after SIGINT, the program exited with ${code}`);
     },
     async ask(method, path, { token, body, headers } = {}) {
       const answer = await fetch(url + path, {

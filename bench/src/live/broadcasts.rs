@@ -16,25 +16,25 @@ use crate::{
     growth::up,
     measure::quantile,
     samples::samples,
-    side::{Asked, Role, begin},
+    side::{Execution, Role, begin},
     world::World,
     writes::{check, roll_values},
 };
 
 const WORLD: World = World { users: 1000, adventures: 100, busy: 20, open: 20, ended: 2000 };
-/// So many rolls in a transaction, and transactions of each kind.
+/// Rolls per transaction, and transactions of each kind.
 const ROLLS: (usize, usize) = (200, 8);
 
-/// A roll with and without its broadcast, milliseconds, medians.
+/// Median time of a roll with and without its broadcast, in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Broadcast {
-    /// `sparc.broadcast` is off.
+    /// With `sparc.broadcast` off.
     pub without_ms: f64,
-    /// It is on, and the day has its partition.
+    /// With `sparc.broadcast` on and a partition for the day.
     pub with_ms: f64,
 }
 
-/// In turns, each many times in a transaction that is rolled back.
+/// Measures both in turns, each many times in a transaction that is rolled back.
 pub async fn broadcasts() -> Result<Broadcast, Failure> {
     let server = Server::start_platform(Some(&SETTINGS)).await?;
     let database = server.empty().await?;
@@ -42,14 +42,14 @@ pub async fn broadcasts() -> Result<Broadcast, Failure> {
     up(&pool, None).await?;
     fill(&database.administrator_url(), Side::Ours, WORLD, Utc::now()).await?;
     let sample = samples(&WORLD).into_iter().next().unwrap_or_default();
-    let mut capturing = Capturing::of(pool);
+    let mut capturing = Capturing::new(pool);
     capturing.sparc.as_user(sample.player).dice().roll(check(&sample)?).await?;
-    let roll = capturing.newest().await?;
+    let roll = capturing.last_statement().await?;
     capturing.close().await?;
 
     let mut client = Client::open(&database.administrator_url()).await?;
     client.run(&format!("PREPARE roll AS {}", roll.sql)).await?;
-    let before = begin(Role::Authenticated, &Asked { user: sample.player.to_string(), ..Default::default() });
+    let before = begin(Role::Authenticated, &Execution { user: sample.player.to_string(), ..Default::default() });
     let timed = format!("EXECUTE roll({})", roll_values(&sample).join(", "));
     let mut times: [Vec<Duration>; 2] = Default::default();
     for turn in 0..2 * ROLLS.1 {
@@ -63,13 +63,13 @@ pub async fn broadcasts() -> Result<Broadcast, Failure> {
             }
         }
         if turn == 1 && client.number("SELECT count(*) FROM realtime.messages").await? == 0.0 {
-            return Err(Failure::Said("no broadcast was sent".to_owned()));
+            return Err(Failure::Message("no broadcast was sent".to_owned()));
         }
         client.run("ROLLBACK").await?;
     }
     client.close().await?;
     let [mut without, mut with] = times;
-    let found = Broadcast { without_ms: quantile(&mut without, 0.5), with_ms: quantile(&mut with, 0.5) };
-    println!("{found:?}");
-    Ok(found)
+    let result = Broadcast { without_ms: quantile(&mut without, 0.5), with_ms: quantile(&mut with, 0.5) };
+    println!("{result:?}");
+    Ok(result)
 }

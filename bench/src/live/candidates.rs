@@ -1,4 +1,4 @@
-//! What else would tell subscribers of an event, and what it costs those who write.
+//! Alternatives for notifying subscribers of an event, and their cost to writers.
 
 use std::{
     sync::{
@@ -11,18 +11,18 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{FEW_TURNS, Writers, writers};
-use crate::{Failure, client::Client, operations::Place};
+use crate::{Failure, client::Client, operations::Environment};
 
-/// A way that was tried, in the report.
+/// An alternative, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Candidate {
-    /// What it is.
+    /// Its description.
     pub name: String,
-    /// What it costs writers.
+    /// Its cost to writers.
     pub writers: Vec<Writers>,
 }
 
-/// `NOTIFY` in the writer's own transaction, from the trigger.
+/// `NOTIFY` in the writer's transaction, from a trigger.
 const NOTIFY: [&str; 2] = [
     "CREATE OR REPLACE FUNCTION private.notify_event() RETURNS trigger LANGUAGE plpgsql
        SET search_path = pg_catalog, pg_temp
@@ -32,7 +32,7 @@ const NOTIFY: [&str; 2] = [
     "DROP TRIGGER IF EXISTS notify_event ON public.session_events",
 ];
 
-/// Logical decoding with a reader that asks as often as the poller does.
+/// Logical decoding, read as often as the poller reads.
 const DECODING: [&str; 2] = [
     "SELECT pg_create_logical_replication_slot('bench', 'pgoutput');
      CREATE PUBLICATION bench FOR TABLE public.session_events WITH (publish = 'insert')",
@@ -42,22 +42,22 @@ const DECODING: [&str; 2] = [
 const DECODE: &str = "SELECT count(*) FROM pg_logical_slot_get_binary_changes('bench', NULL, NULL,
      'proto_version', '1', 'publication_names', 'bench')";
 
-/// One connection for all that notifies after the commits of others: a transaction for each batch of what was written.
+/// One connection that notifies after the writers' commits: a transaction per batch of events.
 const NOTIFY_LATER: &str = "SELECT pg_notify('session_events', 'x')";
 
-/// Does something over and over, as long as it is switched on.
-struct Beside {
+/// Repeats a statement in the background while it is switched on.
+struct Background {
     is_on: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<Result<(), Failure>>,
 }
 
-impl Beside {
+impl Background {
     fn start(url: &str, sql: &'static str, every: Duration) -> Self {
         let is_on = Arc::new(AtomicBool::new(true));
-        let (goes_on, url) = (is_on.clone(), url.to_owned());
+        let (continues, url) = (is_on.clone(), url.to_owned());
         let task = tokio::spawn(async move {
             let mut client = Client::open(&url).await?;
-            while goes_on.load(Ordering::SeqCst) {
+            while continues.load(Ordering::SeqCst) {
                 client.run(sql).await?;
                 tokio::time::sleep(every).await;
             }
@@ -68,23 +68,23 @@ impl Beside {
 
     async fn end(self) -> Result<(), Failure> {
         self.is_on.store(false, Ordering::SeqCst);
-        self.task.await.map_err(|error| Failure::Said(error.to_string()))?
+        self.task.await.map_err(|error| Failure::Message(error.to_string()))?
     }
 }
 
-/// Each of them, beside nothing.
-pub async fn candidates(place: &Place<'_>) -> Result<Vec<Candidate>, Failure> {
+/// Measures each alternative.
+pub async fn candidates(environment: &Environment<'_>) -> Result<Vec<Candidate>, Failure> {
     let mut all = Vec::new();
-    for (name, set_up, beside) in [
+    for (name, set_up, background) in [
         ("`pg_notify` in the writer's transaction", Some(NOTIFY), None),
         ("logical decoding (`pgoutput`), read every 25 ms", Some(DECODING), Some((DECODE, 25))),
         ("`pg_notify` by another connection, every 5 ms", None, Some((NOTIFY_LATER, 5))),
     ] {
         println!("{name}");
-        let mut client = Client::open(place.url).await?;
-        let mut running: Option<Beside> = None;
+        let mut client = Client::open(environment.url).await?;
+        let mut running: Option<Background> = None;
         let mut is_set_up = false;
-        let outcome = writers(place, FEW_TURNS, async |is_on| {
+        let outcome = writers(environment, FEW_TURNS, async |is_on| {
             if let Some(running) = running.take() {
                 running.end().await?;
             }
@@ -94,8 +94,8 @@ pub async fn candidates(place: &Place<'_>) -> Result<Vec<Candidate>, Failure> {
                 client.run(if is_on { up } else { down }).await?;
                 is_set_up = is_on;
             }
-            if is_on && let Some((sql, every)) = beside {
-                running = Some(Beside::start(place.url, sql, Duration::from_millis(every)));
+            if is_on && let Some((sql, every)) = background {
+                running = Some(Background::start(environment.url, sql, Duration::from_millis(every)));
             }
             Ok(())
         })

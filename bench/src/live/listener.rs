@@ -1,4 +1,4 @@
-//! A process of its own with a thousand subscribers, told by lines what to do.
+//! The subscribers' process, which takes commands as lines on its standard input.
 
 use std::{
     process::Stdio,
@@ -17,22 +17,22 @@ use tokio::{
 use super::{Delays, SESSIONS, SUBSCRIBERS, now, subscriber};
 use crate::{
     Failure,
-    cpu::{self, Spent},
+    cpu::{self, CpuTimes},
     measure::quantile,
     world::World,
 };
 
-/// The process, as the one that measures sees it.
+/// The subscribers' process, as the measuring process controls it.
 #[derive(Debug)]
 pub struct Listener {
     process: Child,
-    orders: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    commands: ChildStdin,
+    replies: Lines<BufReader<ChildStdout>>,
     is_subscribed: bool,
 }
 
 impl Listener {
-    /// Starts it. It is stopped when it is dropped.
+    /// Starts the process. It is killed on drop.
     pub async fn start(url: &str, world: World) -> Result<Self, Failure> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(["listen", url, &world.users.to_string(), &world.busy.to_string()])
@@ -40,64 +40,64 @@ impl Listener {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let (Some(orders), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
-            return Err(Failure::Said("the listener has no lines".to_owned()));
+        let (Some(commands), Some(replies)) = (process.stdin.take(), process.stdout.take()) else {
+            return Err(Failure::Message("the listener has no pipes".to_owned()));
         };
-        let answers = BufReader::new(answers).lines();
-        Ok(Self { process, orders, answers, is_subscribed: false })
+        let replies = BufReader::new(replies).lines();
+        Ok(Self { process, commands, replies, is_subscribed: false })
     }
 
-    async fn order(&mut self, order: &str) -> Result<String, Failure> {
-        self.orders.write_all(format!("{order}\n").as_bytes()).await?;
-        let answer = self.answers.next_line().await?;
-        answer.ok_or_else(|| Failure::Said("the listener has ended".to_owned()))
+    async fn send(&mut self, command: &str) -> Result<String, Failure> {
+        self.commands.write_all(format!("{command}\n").as_bytes()).await?;
+        let reply = self.replies.next_line().await?;
+        reply.ok_or_else(|| Failure::Message("the listener has ended".to_owned()))
     }
 
-    /// All subscribe, if they have not.
+    /// Subscribes all, unless they are already subscribed.
     pub async fn subscribe(&mut self) -> Result<(), Failure> {
         if !self.is_subscribed {
-            self.order("subscribe").await?;
+            self.send("subscribe").await?;
             self.is_subscribed = true;
         }
         Ok(())
     }
 
-    /// All leave.
-    pub async fn leave(&mut self) -> Result<(), Failure> {
+    /// Ends all subscriptions.
+    pub async fn unsubscribe(&mut self) -> Result<(), Failure> {
         self.is_subscribed = false;
-        self.order("leave").await.map(|_| ())
+        self.send("unsubscribe").await.map(|_| ())
     }
 
-    /// Forgets what arrived.
-    pub async fn forget(&mut self) -> Result<(), Failure> {
-        self.order("forget").await.map(|_| ())
+    /// Discards the delays measured so far.
+    pub async fn reset(&mut self) -> Result<(), Failure> {
+        self.send("reset").await.map(|_| ())
     }
 
-    /// How long the events took that arrived.
+    /// Returns the delays of the events received, and discards them.
     pub async fn delays(&mut self) -> Result<Delays, Failure> {
-        Ok(serde_json::from_str(&self.order("delays").await?)?)
+        Ok(serde_json::from_str(&self.send("delays").await?)?)
     }
 
-    /// Its processor time.
-    pub fn cpu(&self) -> Option<Spent> {
+    /// Returns the process's processor time.
+    pub fn cpu(&self) -> Option<CpuTimes> {
         cpu::of(self.process.id()?)
     }
 
-    /// Ends it.
+    /// Ends the process.
     pub async fn end(mut self) -> Result<(), Failure> {
-        drop(self.orders);
+        drop(self.commands);
         self.process.wait().await?;
         Ok(())
     }
 }
 
-/// The process itself.
+/// Runs the subscribers' process.
 pub async fn listen(url: &str, world: World) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(10)).await?;
     let arrived: Arc<Mutex<Vec<Duration>>> = Arc::default();
     let mut streams = JoinSet::new();
-    while let Some(order) = next_order().await? {
-        let answer = match order.trim() {
+    while let Some(command) = next_command().await? {
+        let reply = match command.trim() {
             "subscribe" => {
                 for number in 0..SESSIONS {
                     for place in 0..SUBSCRIBERS {
@@ -115,11 +115,11 @@ pub async fn listen(url: &str, world: World) -> Result<(), Failure> {
                 }
                 "{}".to_owned()
             }
-            "leave" => {
+            "unsubscribe" => {
                 streams.shutdown().await;
                 "{}".to_owned()
             }
-            order => {
+            command => {
                 let mut took = std::mem::take(&mut *arrived.lock().unwrap_or_else(PoisonError::into_inner));
                 let delays = Delays {
                     p50_ms: quantile(&mut took, 0.5),
@@ -127,20 +127,20 @@ pub async fn listen(url: &str, world: World) -> Result<(), Failure> {
                     p99_ms: quantile(&mut took, 0.99),
                     count: took.len(),
                 };
-                if order == "forget" { "{}".to_owned() } else { serde_json::to_string(&delays)? }
+                if command == "reset" { "{}".to_owned() } else { serde_json::to_string(&delays)? }
             }
         };
-        println!("{answer}");
+        println!("{reply}");
     }
     Ok(())
 }
 
-/// None: whoever gives the orders is gone.
-async fn next_order() -> Result<Option<String>, Failure> {
+/// Returns the next command, or `None` once the measuring process has closed the pipe.
+async fn next_command() -> Result<Option<String>, Failure> {
     let read = || {
-        let mut order = String::new();
-        std::io::stdin().read_line(&mut order).map(|length| (length > 0).then_some(order))
+        let mut command = String::new();
+        std::io::stdin().read_line(&mut command).map(|length| (length > 0).then_some(command))
     };
-    let order = tokio::task::spawn_blocking(read).await;
-    Ok(order.map_err(|error| Failure::Said(error.to_string()))??)
+    let command = tokio::task::spawn_blocking(read).await;
+    Ok(command.map_err(|error| Failure::Message(error.to_string()))??)
 }
