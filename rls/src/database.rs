@@ -10,7 +10,9 @@ use sea_orm::{
 use crate::{
     Error, Identity, IdentityConnection,
     connection::MapError,
-    pool::{Pool, connect_error},
+    pool::{Pool, WhenStarting, connect_error},
+    position::Positions,
+    servers::{Cluster, ServerStatus, Servers, with_login_of},
     wire::PreparedStatements,
 };
 
@@ -25,17 +27,19 @@ pub struct Database {
     pub(crate) statements: PreparedStatements,
     pub(crate) map_error: MapError,
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
+    /// What each identity has written or seen, where there are replicas.
+    positions: Arc<Positions>,
 }
 
-/// The pool of each role: most share one.
+/// The servers of each role: most share one login.
 #[derive(Clone, Debug)]
 pub(crate) struct Pools {
-    shared: Pool,
-    own: Arc<BTreeMap<Cow<'static, str>, Pool>>,
+    shared: Servers,
+    own: Arc<BTreeMap<Cow<'static, str>, Servers>>,
 }
 
 impl Pools {
-    pub(crate) fn of(&self, role: &str) -> &Pool {
+    pub(crate) fn of(&self, role: &str) -> &Servers {
         self.own.get(role).unwrap_or(&self.shared)
     }
 
@@ -49,7 +53,7 @@ impl Database {
     /// statement there: give them in the address.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
-        Self::new(Pool::External(db), None, PreparedStatements::Cached)
+        Self::new(Servers::One(Pool::External(db)), None, PreparedStatements::Cached, Arc::default())
     }
 
     /// Over a pool of its own.
@@ -61,16 +65,23 @@ impl Database {
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
         let statements =
             if options.named_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
-        Ok(Self::new(open(url, options).await?, options.deadline, statements))
+        let positions = Arc::default();
+        let servers = open(url, options, None, &positions).await?;
+        Ok(Self::new(servers, options.deadline, statements, positions))
     }
 
-    fn new(shared: Pool, deadline: Option<Duration>, statements: PreparedStatements) -> Self {
+    fn new(
+        shared: Servers,
+        deadline: Option<Duration>,
+        statements: PreparedStatements,
+        positions: Arc<Positions>,
+    ) -> Self {
         let pools = Pools { shared, own: Arc::default() };
-        Self { pools, deadline, statements, map_error: |_, error| error, context: None }
+        Self { pools, deadline, statements, map_error: |_, error| error, context: None, positions }
     }
 
     /// The same, with a pool of its own for the identities of one role, over another login. No text of anybody else's can
-    /// take on that role then, if the first login is no member of it.
+    /// take on that role then, if the first login is no member of it. Its replicas are those of the options, over that login.
     ///
     /// # Errors
     ///
@@ -82,7 +93,7 @@ impl Database {
         options: &Options,
     ) -> Result<Self, Error> {
         let mut own = (*self.pools.own).clone();
-        own.insert(role.into(), open(url, options).await?);
+        own.insert(role.into(), open(url, options, Some(url), &self.positions).await?);
         self.pools.own = Arc::new(own);
         Ok(self)
     }
@@ -108,6 +119,12 @@ impl Database {
         IdentityConnection::new(self.clone(), identity)
     }
 
+    /// The servers, where there are replicas: which of them is the primary, and who answers readers.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerStatus> {
+        self.pools.shared.cluster().map(|cluster| cluster.status()).unwrap_or_default()
+    }
+
     /// Closes the pools. What is under way ends first.
     ///
     /// # Errors
@@ -122,10 +139,36 @@ impl Database {
     }
 }
 
-async fn open(url: &str, options: &Options) -> Result<Pool, Error> {
+async fn open(url: &str, options: &Options, login: Option<&str>, positions: &Arc<Positions>) -> Result<Servers, Error> {
+    let connect = address(url, options)?;
+    if !options.replicas.is_empty() {
+        let mut addresses = vec![connect];
+        for replica in &options.replicas {
+            let replica = address(replica, options)?;
+            addresses.push(match login {
+                None => replica,
+                Some(login) => configured(with_login_of(&replica, login).map_err(connect_error)?, options),
+            });
+        }
+        let (max_connections, acquire_timeout) = (options.max_connections, options.acquire_timeout);
+        let cluster = Cluster::connect(addresses, max_connections, acquire_timeout, positions.clone()).await?;
+        return Ok(Servers::Several(cluster));
+    }
+    // A pool would go on trying until its time is up; one connection says at once what is wrong.
+    let probe = async { PgConnection::connect_with(&connect).await?.close().await };
+    let probe = tokio::time::timeout(options.acquire_timeout, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    probe.map_err(connect_error)?;
+    let pool = Pool::managed(connect, options.max_connections, options.acquire_timeout, WhenStarting::AskAgain)?;
+    Ok(Servers::One(pool))
+}
+
+fn address(url: &str, options: &Options) -> Result<PgConnectOptions, Error> {
     // Not through SeaORM's own options, whose trace says the address with the password in it.
-    let mut connect: PgConnectOptions = url.parse().map_err(connect_error)?;
-    connect = connect.disable_statement_logging();
+    Ok(configured(url.parse().map_err(connect_error)?, options))
+}
+
+fn configured(connect: PgConnectOptions, options: &Options) -> PgConnectOptions {
+    let mut connect = connect.disable_statement_logging();
     if let (Some(name), None) = (&options.application_name, connect.get_application_name()) {
         connect = connect.application_name(name);
     }
@@ -133,15 +176,11 @@ async fn open(url: &str, options: &Options) -> Result<Pool, Error> {
         // The driver names them all the same, and remembers none: each transaction begins by forgetting.
         connect = connect.statement_cache_capacity(0);
     }
-    // A pool would go on trying until its time is up; one connection says at once what is wrong.
-    let probe = async { PgConnection::connect_with(&connect).await?.close().await };
-    let probe = tokio::time::timeout(options.acquire_timeout, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-    probe.map_err(connect_error)?;
-    Pool::managed(connect, options.max_connections, options.acquire_timeout)
+    connect
 }
 
 /// How to connect.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
     /// Most connections at once. Ten by default.
@@ -157,6 +196,23 @@ pub struct Options {
     pub deadline: Option<Duration>,
     /// `application_name`, where the address names none.
     pub application_name: Option<String>,
+    /// Addresses of streaming replicas of the same cluster, which answer readers; any of the addresses may become the
+    /// primary. None by default. See the [front page](crate#replicas).
+    pub replicas: Vec<String>,
+}
+
+/// An address has a password in it.
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("max_connections", &self.max_connections)
+            .field("acquire_timeout", &self.acquire_timeout)
+            .field("named_statements", &self.named_statements)
+            .field("deadline", &self.deadline)
+            .field("application_name", &self.application_name)
+            .field("replicas", &self.replicas.len())
+            .finish()
+    }
 }
 
 impl Default for Options {
@@ -167,6 +223,7 @@ impl Default for Options {
             named_statements: true,
             deadline: Some(Duration::from_secs(30)),
             application_name: None,
+            replicas: Vec::new(),
         }
     }
 }

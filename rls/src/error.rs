@@ -48,6 +48,9 @@ pub enum Error {
         /// What is wrong, and what must be.
         reason: String,
     },
+    /// Of the addresses of the primary and its replicas, none leads to a server that takes writes. Nothing was committed.
+    #[error("no server takes writes: none of the addresses leads to a primary; nothing was committed")]
+    NoPrimary,
     /// The connection was lost before the commit was sent. Nothing was committed.
     #[error("the connection to the database was lost before the commit; nothing was committed")]
     ConnectionLost(#[source] DbErr),
@@ -77,6 +80,7 @@ impl Error {
             Self::PoolTimeout => "pool_timeout",
             Self::PoolClosed => "pool_closed",
             Self::Misconfigured { .. } => "misconfigured",
+            Self::NoPrimary => "no_primary",
             Self::ConnectionLost(_) => "connection_lost",
             Self::CommitUnknown(_) => "commit_unknown",
             Self::Database(_) => "database",
@@ -139,6 +143,7 @@ fn from_text(text: String) -> Error {
         "pool_timeout" => Error::PoolTimeout,
         "pool_closed" => Error::PoolClosed,
         "misconfigured" => Error::Misconfigured { reason: detail.to_owned() },
+        "no_primary" => Error::NoPrimary,
         "connection_lost" => Error::ConnectionLost(source()),
         "commit_unknown" => Error::CommitUnknown(source()),
         _ => Error::Database(DbErr::Custom(text)),
@@ -151,6 +156,18 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
         DbErr::Custom(text) => text.strip_prefix(PREFIX).is_some_and(|text| text.starts_with("connection_lost")),
         error => matches!(sqlx_error(error).and_then(classify), Some(Class::Lost)),
     }
+}
+
+/// Whether a replica could not answer what the primary may: it was to write, or the rows that it reads are just being
+/// removed there, or the server is gone.
+pub(crate) fn is_replicas_own(error: &DbErr) -> bool {
+    let code = sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code);
+    matches!(code, Some("25006" | "40001" | "55000")) || is_connection_lost(error)
+}
+
+/// Whether the server takes no writes.
+pub(crate) fn is_read_only(error: &DbErr) -> bool {
+    sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code) == Some("25006")
 }
 
 /// The driver's error in SeaORM's, if it came from there.

@@ -1,6 +1,12 @@
 //! Who is asking, and how the database is told.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -71,14 +77,24 @@ impl Identity {
         Self(Arc::new(Parts { role, user_id, settings, set, holds }))
     }
 
-    /// What sets the identity for the rest of the transaction, and how long a statement may take. The last column says when
-    /// the transaction began.
-    pub(crate) fn set_local_sql(&self, timeout: Option<Duration>) -> String {
+    /// Tells one identity from another: a user by the id, whatever token they came with, anybody else by role and settings.
+    pub(crate) fn key(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match self.0.user_id {
+            Some(id) => id.hash(&mut hasher),
+            None => self.0.set.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+
+    /// What sets the identity for the rest of the transaction, and how long a statement may take; then `besides`. The last
+    /// column says when the transaction began.
+    pub(crate) fn set_local_sql(&self, timeout: Option<Duration>, besides: &str) -> String {
         // 0 would disable `statement_timeout`, so it is at least 1 ms.
         let timeout = timeout.map_or_else(String::new, |time| {
             format!(", set_config('statement_timeout', '{}', true)", time.as_millis().clamp(1, i32::MAX as u128))
         });
-        format!("SELECT {}{timeout}, {BEGUN}", self.0.set)
+        format!("SELECT {}{timeout}{besides}, {BEGUN}", self.0.set)
     }
 
     /// 0 where all is as it was set, 1 where the identity was changed, 2 where this is another transaction.

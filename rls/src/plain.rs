@@ -58,6 +58,12 @@ pub(crate) fn is_plain(sql: &str) -> bool {
     sql.match_indices('(').all(|(place, _)| may_precede(&sql[..place]))
 }
 
+/// The same of a statement that only reads, and locks no rows: a replica can run it.
+pub(crate) fn is_plain_read(sql: &str) -> bool {
+    // INTO and FOR may also be in a name or a text, which the primary can read as well.
+    sql.starts_with("SELECT ") && !sql.contains(" FOR ") && !sql.contains(" INTO ") && is_plain(sql)
+}
+
 /// A table, quoted, with its schema or without: what SeaORM writes before the columns of an insert.
 fn is_name(text: &str) -> bool {
     text.trim().split('.').all(|part| {
@@ -82,7 +88,22 @@ fn is_part_of_name(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_plain;
+    use super::{is_plain, is_plain_read};
+
+    #[test]
+    fn what_locks_or_writes_is_no_plain_read() {
+        assert!(is_plain_read(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
+        for sql in [
+            r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,
+            r#"SELECT "a"."id" FROM "a" FOR NO KEY UPDATE SKIP LOCKED"#,
+            r#"SELECT "id" INTO "b" FROM "a""#,
+            r#"SELECT nextval('a')"#,
+            r#"INSERT INTO "a" ("id") VALUES ($1)"#,
+            r#"WITH "b" AS (DELETE FROM "a" RETURNING "id") SELECT "id" FROM "b""#,
+        ] {
+            assert!(!is_plain_read(sql), "{sql}");
+        }
+    }
 
     #[test]
     fn what_entities_build_is_plain() {

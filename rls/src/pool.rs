@@ -52,10 +52,15 @@ pub(crate) enum PooledConnection {
 
 impl Pool {
     /// At most so many connections, each waited for at most so long.
-    pub(crate) fn managed(options: PgConnectOptions, max: u32, acquire_timeout: Duration) -> Result<Self, Error> {
+    pub(crate) fn managed(
+        options: PgConnectOptions,
+        max: u32,
+        acquire_timeout: Duration,
+        starting: WhenStarting,
+    ) -> Result<Self, Error> {
         let mut config = PoolConfig::new(max as usize);
         config.queue_mode = QueueMode::Lifo;
-        let pool = Managed::builder(Connector(options)).config(config).build();
+        let pool = Managed::builder(Connector { options, starting }).config(config).build();
         let pool = pool.map_err(|error| Error::Misconfigured { reason: error.to_string() })?;
         let weak = pool.weak();
         tokio::spawn(async move {
@@ -93,6 +98,13 @@ impl Pool {
                 let reason = "it must be a pool of PostgreSQL connections, as Database::connect makes it".to_owned();
                 Err(Error::Misconfigured { reason }.into())
             }
+        }
+    }
+
+    /// Closes the connections that nobody has: their server is gone, and they would be found dead one by one.
+    pub(crate) fn drop_idle(&self) {
+        if let Self::Managed(pool, _) = self {
+            drop(pool.retain(|_, _| false));
         }
     }
 
@@ -160,19 +172,30 @@ async fn close_all(connections: Vec<PgConnection>) {
     }
 }
 
+/// What to do about a server that is just starting, or has no place left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenStarting {
+    /// It is asked again for as long as the pool waits.
+    AskAgain,
+    /// Another server may be there.
+    Fail,
+}
+
 /// Makes connections.
-pub(crate) struct Connector(PgConnectOptions);
+pub(crate) struct Connector {
+    options: PgConnectOptions,
+    starting: WhenStarting,
+}
 
 impl Manager for Connector {
     type Type = PgConnection;
     type Error = sqlx::Error;
 
-    /// A server that is just starting, or has no place left, is asked again for as long as the pool waits.
     async fn create(&self) -> Result<PgConnection, sqlx::Error> {
         let mut pause = Duration::from_millis(10);
         loop {
-            match PgConnection::connect_with(&self.0).await {
-                Err(error) if is_starting(&error) => sleep(pause).await,
+            match PgConnection::connect_with(&self.options).await {
+                Err(error) if self.starting == WhenStarting::AskAgain && is_starting(&error) => sleep(pause).await,
                 connected => return connected,
             }
             pause = (pause * 2).min(Duration::from_secs(1));

@@ -28,7 +28,8 @@ use crate::{
     error::is_lost,
     inner::{Failure, Frame, Inner, Over, Pending, commit_unknown, over_error, savepoint},
     pool::Pool,
-    wire::{PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
+    servers::Origin,
+    wire::{PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
 };
 
 /// The server stops a statement at its deadline; so much later it is not waited for any more. A commit that is under way is
@@ -48,6 +49,16 @@ pub(crate) struct Session {
     pub(crate) time: Option<Duration>,
     /// Statements that were sent by this handle and may have written something.
     writes: Arc<AtomicU64>,
+}
+
+/// What a transaction is begun with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) identity: &'a Identity,
+    /// As BEGIN says them.
+    pub(crate) modes: &'a str,
+    pub(crate) time: Option<Duration>,
+    pub(crate) statements: PreparedStatements,
 }
 
 /// What is known without the connection: a handle that is dropped cannot wait for it.
@@ -84,37 +95,40 @@ impl Session {
     /// turns out to be dead is replaced by another, until one that was just made is.
     pub(crate) async fn begin(
         pool: &Pool,
-        identity: Identity,
-        modes: &str,
-        time: Option<Duration>,
-        statements: PreparedStatements,
-    ) -> Result<Self, DbErr> {
-        let begin = async {
-            let mut dead = 0;
-            loop {
-                let pooled = pool.acquire().await?;
-                let is_last = pooled.is_new() || dead > pool.size();
-                match Inner::begin(pooled, identity.clone(), modes, time, statements).await {
-                    Ok(inner) => {
-                        return Ok(Self {
-                            inner: Arc::new(Mutex::new(inner)),
-                            marks: Arc::default(),
-                            identity,
-                            time,
-                            writes: Arc::default(),
-                        });
-                    }
-                    Err(error) if is_lost(&error) && !is_last => dead += 1,
-                    Err(error) => return Err(begin_error(error, identity.role())),
+        request: &Request<'_>,
+        origin: Option<Origin>,
+    ) -> Result<(Self, Option<Place>), DbErr> {
+        let mut dead = 0;
+        loop {
+            let pooled = pool.acquire().await?;
+            let is_last = pooled.is_new() || dead > pool.size();
+            match Inner::begin(pooled, request, origin.clone()).await {
+                Ok((inner, place)) => {
+                    let session = Self {
+                        inner: Arc::new(Mutex::new(inner)),
+                        marks: Arc::default(),
+                        identity: request.identity.clone(),
+                        time: request.time,
+                        writes: Arc::default(),
+                    };
+                    return Ok((session, place));
                 }
-            }
-        };
-        match time {
-            None => begin.await,
-            Some(time) => {
-                timeout(time.saturating_add(GRACE), begin).await.unwrap_or_else(|_| Err(Error::DeadlineExceeded.into()))
+                Err(error) if is_lost(&error) && !is_last => dead += 1,
+                Err(error) => return Err(begin_error(error, request.identity.role())),
             }
         }
+    }
+
+    /// Where its server is by now.
+    pub(crate) async fn place(&self) -> Result<Option<Place>, DbErr> {
+        let mut inner = self.lock().await;
+        let answer = inner.say(format!("SELECT {PLACE}"), Pending::Stream).await?;
+        Ok(answer.row.as_ref().and_then(|row| Place::read(row, 0)))
+    }
+
+    /// Closes the connection, on which nothing was done yet.
+    pub(crate) async fn discard(self) {
+        self.lock().await.close(Over::Ended);
     }
 
     /// The connection, for whoever is innermost; what was left half way on it is settled first.

@@ -8,7 +8,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use sea_orm::{DbErr, TransactionOptions};
 
-use crate::{Identity, IdentityConnection, Transaction, UncheckedTransaction};
+use crate::{Identity, IdentityConnection, Position, Transaction, UncheckedTransaction};
 
 /// Transactions without verification.
 pub trait Unchecked {
@@ -28,6 +28,12 @@ pub trait Unchecked {
         options: TransactionOptions,
         time: Option<Duration>,
     ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
+
+    /// The same for what only reads: on a replica that is fresh enough for the identity, where there is one.
+    fn begin_read(&self, time: Option<Duration>) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
+
+    /// What the identity wrote or read through this handle itself, whatever position it was given.
+    fn seen(&self) -> Option<Position>;
 
     /// Runs, as the pool's login, what cannot run in a transaction.
     fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
@@ -54,9 +60,18 @@ impl Unchecked for IdentityConnection {
         Self::begin_unchecked(self, options, time).await
     }
 
+    async fn begin_read(&self, time: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
+        Self::begin_read(self, time).await
+    }
+
+    fn seen(&self) -> Option<Position> {
+        Self::seen(self)
+    }
+
     async fn execute_as_login(&self, sql: String) -> Result<(), DbErr> {
         let database = self.database();
-        crate::wire::execute_as_login(database.pools.of(self.identity().role()), database.statements, sql).await
+        crate::wire::execute_as_login(database.pools.of(self.identity().role()).primary(), database.statements, sql)
+            .await
     }
 }
 

@@ -21,7 +21,7 @@ pub mod users;
 mod values;
 mod walk;
 
-pub use connection::{Caller, IdentityConnection, RowStream, Transaction};
+pub use connection::{Caller, IdentityConnection, Position, RowStream, Transaction};
 pub use error::Error;
 pub use page::{Cursor, Page};
 pub use sparc::{Options, Sparc};

@@ -216,7 +216,7 @@ impl Maintenance<'_, IdentityConnection> {
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        let attempts = Attempts::of(self.caller);
+        let attempts = Attempts::of(self.caller, "maintenance.vacuum");
         let vacuuming = async {
             let tx = Unchecked::begin_unchecked(self.caller, TransactionOptions::default(), None).await?;
             let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(&tx).await?;

@@ -17,19 +17,67 @@ const MAX_ATTEMPTS: u32 = 5;
 /// A commit that is under way is waited for so long beyond a deadline: most are answered, and then it is known.
 const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
+/// The operations that only read, and lock nothing: where the handle has replicas, one that is fresh enough for the caller
+/// runs them. `tests/standby.rs` runs every operation on a standby, and says which of them belong here.
+const READS: [&str; 33] = [
+    "adventures.catalogue",
+    "adventures.get",
+    "adventures.mine",
+    "characters.get",
+    "characters.list",
+    "characters.retired",
+    "characters.seats",
+    "creatures.get",
+    "creatures.list",
+    "dice.get",
+    "dice.history",
+    "dice.saves_left",
+    "dice.statistics",
+    "events.after",
+    "events.newest",
+    "events.page",
+    "maintenance.due",
+    "sessions.archived",
+    "sessions.archived_rolls",
+    "sessions.by_code",
+    "sessions.details",
+    "sessions.get",
+    "sessions.lobby",
+    "sessions.mine",
+    "sessions.past",
+    "tutorial.progress",
+    "users.me",
+    "users.my_email",
+    "users.named",
+    "users.profile",
+    "users.profiles",
+    "users.statistics",
+    "users.with_email",
+];
+
 /// The attempts of one operation.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     failed: u32,
+    /// The next attempt may run on a replica.
+    reads: bool,
+    has_replicas: bool,
     begun: Instant,
     deadline: Option<Duration>,
     is_visitor: bool,
 }
 
 impl Attempts {
-    pub(crate) fn of(caller: &impl Caller) -> Self {
+    pub(crate) fn of(caller: &impl Caller, operation: &str) -> Self {
         let is_visitor = caller.identity() == Identity::Anon;
-        Self { failed: 0, begun: Instant::now(), deadline: caller.deadline(), is_visitor }
+        let has_replicas = caller.has_replicas();
+        let reads = has_replicas && READS.contains(&operation);
+        Self { failed: 0, reads, has_replicas, begun: Instant::now(), deadline: caller.deadline(), is_visitor }
+    }
+
+    /// Whether this attempt may run on a replica.
+    pub(crate) fn reads(&self) -> bool {
+        self.reads
     }
 
     /// The time that is left.
@@ -87,7 +135,10 @@ impl Attempts {
 
     /// Whether what failed may succeed when it is begun again: nothing of it is in the database, and the reason passes.
     pub(crate) async fn may_begin_again(&mut self, error: &Error) -> bool {
-        let is_undone = matches!(error, Error::Busy | Error::ConnectionLost(_));
+        // A server that takes no writes was just replaced as the primary, or it is a replica, where nothing is done again.
+        let is_undone = matches!(error, Error::Busy | Error::ConnectionLost(_))
+            || self.has_replicas && matches!(error, Error::ReadOnly);
+        self.reads = false;
         let has_time = self.left().is_none_or(|left| !left.is_zero());
         let again = is_undone && has_time && self.failed + 1 < MAX_ATTEMPTS;
         if again {
@@ -151,10 +202,10 @@ macro_rules! operation {
         );
         tracing::Instrument::instrument(
             async {
-                let mut attempts = crate::operation::Attempts::of($caller);
+                let mut attempts = crate::operation::Attempts::of($caller, $name);
                 let outcome = loop {
                     let attempt = attempts.with_deadline(async {
-                        let scope = crate::connection::sealed::Sealed::scope($caller, attempts.left()).await?;
+                        let scope = crate::connection::sealed::Sealed::scope($caller, attempts.left(), attempts.reads()).await?;
                         let body = async {
                             let $tx = scope.transaction();
                             $body

@@ -73,6 +73,12 @@ impl Sparc {
         self.database.as_identity(supabase::service())
     }
 
+    /// The servers, where there are replicas: which of them is the primary, and who answers readers.
+    #[must_use]
+    pub fn servers(&self) -> Vec<rls::ServerStatus> {
+        self.database.servers()
+    }
+
     /// Closes the pool. What is under way ends first; a subscription to events ends with [`Error::PoolClosed`].
     ///
     /// # Errors
@@ -102,6 +108,9 @@ pub struct Options {
     /// Address for [`Sparc::as_service`], over another login. Recommended: the login of the first address is then no member
     /// of `service_role`, so that no statement's text can become the server. None by default: one login does both.
     pub service_url: Option<String>,
+    /// Addresses of streaming replicas, which answer whoever only reads; after a failover, the one that was promoted is the
+    /// primary. A caller always sees what they wrote. None by default. See [`rls`](rls#replicas).
+    pub replicas: Vec<String>,
 }
 
 /// An address has a password in it.
@@ -113,6 +122,7 @@ impl std::fmt::Debug for Options {
             .field("named_statements", &self.named_statements)
             .field("deadline", &self.deadline)
             .field("service_url", &self.service_url.as_ref().map(|_| "…"))
+            .field("replicas", &self.replicas.len())
             .finish()
     }
 }
@@ -125,6 +135,7 @@ impl Default for Options {
             named_statements: true,
             deadline: Some(Duration::from_secs(30)),
             service_url: None,
+            replicas: Vec::new(),
         }
     }
 }
@@ -165,6 +176,13 @@ impl Options {
         self
     }
 
+    /// Streaming replicas for whoever only reads.
+    #[must_use]
+    pub fn replicas(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.replicas = urls.into_iter().map(Into::into).collect();
+        self
+    }
+
     fn of_connection(&self) -> rls::Options {
         let mut options = rls::Options::default();
         options.max_connections = self.max_connections;
@@ -172,6 +190,7 @@ impl Options {
         options.named_statements = self.named_statements;
         options.deadline = self.deadline;
         options.application_name = Some("sparc".to_owned());
+        options.replicas = self.replicas.clone();
         options
     }
 }

@@ -9,6 +9,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
     os::unix::process::CommandExt,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::Mutex,
 };
@@ -39,12 +40,37 @@ pub(crate) struct Cluster {
     password: String,
 }
 
+/// What is made of a running cluster.
+struct Copy {
+    pg_basebackup: PathBuf,
+    /// Address of the primary.
+    primary: String,
+    password: String,
+}
+
 impl Cluster {
     pub(crate) fn start(programs: &Programs, superuser: &'static str, settings: &[String]) -> Result<Self, Error> {
+        Self::start_with(programs, superuser, settings, None)
+    }
+
+    /// A standby that streams from this server.
+    pub(crate) fn standby(&self, programs: &Programs, settings: &[String]) -> Result<Self, Error> {
+        let without = || Error::Start("these server programs come without pg_basebackup.".to_owned());
+        let pg_basebackup = programs.program("pg_basebackup").ok_or_else(without)?;
+        let copy = Copy { pg_basebackup, primary: self.url("postgres"), password: self.password.clone() };
+        Self::start_with(programs, self.superuser, settings, Some(&copy))
+    }
+
+    fn start_with(
+        programs: &Programs,
+        superuser: &'static str,
+        settings: &[String],
+        copy: Option<&Copy>,
+    ) -> Result<Self, Error> {
         let mut said = String::new();
         // A free port may be taken before the server has it.
         for _ in 0..5 {
-            match Self::try_start(programs, superuser, settings)? {
+            match Self::try_start(programs, superuser, settings, copy)? {
                 Ok(cluster) => return Ok(cluster),
                 Err(log) => said = log,
             }
@@ -60,15 +86,17 @@ impl Cluster {
         programs: &Programs,
         superuser: &'static str,
         settings: &[String],
+        copy: Option<&Copy>,
     ) -> Result<Result<Self, String>, Error> {
         let port = free_port()?;
-        let password = Uuid::new_v4().simple().to_string();
+        let password = copy.map_or_else(|| Uuid::new_v4().simple().to_string(), |copy| copy.password.clone());
         let mut command = Command::new("sh");
         command
             .args(["-c", KEEPER, "keeper"])
             .arg(&programs.folder)
             .arg(port.to_string())
             .arg(superuser)
+            .arg(copy.map_or(Path::new(""), |copy| &copy.pg_basebackup))
             .args(SETTINGS)
             .args(settings)
             .current_dir("/")
@@ -88,7 +116,8 @@ impl Cluster {
         let (Some(mut pipe), Some(output)) = (keeper.stdin.take(), keeper.stdout.take()) else {
             return Err(Error::Start("the keeper has no pipes.".to_owned()));
         };
-        writeln!(pipe, "{password}").map_err(io_error("The keeper does not listen"))?;
+        let primary = copy.map_or_else(String::new, |copy| format!("{}\n", copy.primary));
+        write!(pipe, "{password}\n{primary}").map_err(io_error("The keeper does not listen"))?;
 
         let mut output = BufReader::new(output);
         let mut said = String::new();
@@ -106,14 +135,18 @@ impl Cluster {
         &self.password
     }
 
-    /// Kills the server as a power failure would, and starts it on what it left on the disk.
-    pub(crate) fn crash(&self) -> Result<(), Error> {
+    /// Has the keeper do something with the server, as its head says.
+    pub(crate) fn order(&self, order: &str) -> Result<(), Error> {
         let mut pipe = self.pipe.lock().map_err(|_| Error::Start("the keeper was left waiting.".to_owned()))?;
         let Some((asks, said)) = &mut *pipe else { return Err(Error::Start("the keeper is gone.".to_owned())) };
-        writeln!(asks, "crash").map_err(io_error("The keeper does not listen"))?;
+        writeln!(asks, "{order}").map_err(io_error("The keeper does not listen"))?;
         let mut line = String::new();
         said.read_line(&mut line).map_err(io_error("The keeper does not speak"))?;
         if line.trim() == "ready" { Ok(()) } else { Err(Error::Start(line)) }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Address of a database for its superuser.

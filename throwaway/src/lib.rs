@@ -158,10 +158,72 @@ impl Server {
     ///
     /// The server is not ours, or does not come back.
     pub fn crash(&self) -> Result<(), Error> {
-        match &self.inner.cluster {
-            Some(cluster) => cluster.crash(),
-            None => Err(Error::Start("that server is not ours to kill.".to_owned())),
-        }
+        self.cluster()?.order("crash")
+    }
+
+    /// Kills a private server, which stays where it is. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not ours.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.cluster()?.order("kill")
+    }
+
+    /// Starts one that was killed. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not ours, or does not come back.
+    pub fn start_again(&self) -> Result<(), Error> {
+        self.cluster()?.order("start")
+    }
+
+    /// A standby of a private server, which streams from it; gone with its handle. Whoever removes the primary's databases
+    /// removes those of the standby. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not ours, its programs come without `pg_basebackup`, or the standby does not start.
+    pub fn standby(&self, settings: &[&str]) -> Result<Self, Error> {
+        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+        let cluster = self.cluster()?.standby(&Programs::find()?, &settings)?;
+        Ok(Self::new(with_port(&self.inner.url, cluster.port())?, Some(cluster), self.inner.is_platform))
+    }
+
+    /// Makes a standby the primary. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not ours.
+    pub fn promote(&self) -> Result<(), Error> {
+        self.cluster()?.order("promote")
+    }
+
+    /// Has a standby stream from another server, as after a promotion.
+    ///
+    /// # Errors
+    ///
+    /// One of the servers is not ours, or does not answer.
+    pub async fn follow(&self, primary: &Self) -> Result<(), Error> {
+        let connection = connect(&self.cluster()?.url("postgres"), 1).await?;
+        let primary = primary.cluster()?.url("postgres");
+        connection.execute_unprepared(&format!("ALTER SYSTEM SET primary_conninfo = '{primary}'")).await?;
+        connection.execute_unprepared("SELECT pg_reload_conf()").await?;
+        Ok(connection.close().await?)
+    }
+
+    /// The address of a database of another server, on this one, which is its standby or was.
+    ///
+    /// # Errors
+    ///
+    /// The server is not ours.
+    pub fn url_of(&self, database: &Database) -> Result<String, Error> {
+        with_port(database.url(), self.cluster()?.port())
+    }
+
+    fn cluster(&self) -> Result<&Cluster, Error> {
+        self.inner.cluster.as_ref().ok_or_else(|| Error::Start("that server is not ours.".to_owned()))
     }
 
     /// Address of the database that the server came with.
@@ -344,6 +406,14 @@ async fn connect(url: &str, connections: u32) -> Result<DatabaseConnection, DbEr
 
 fn given_url() -> Option<String> {
     env::var("DATABASE_URL").ok().filter(|url| !url.is_empty())
+}
+
+/// The same database, on the server of another port.
+fn with_port(url: &str, port: u16) -> Result<String, Error> {
+    let other = || Error::Start("that server is not ours.".to_owned());
+    let (login, rest) = url.rsplit_once('@').ok_or_else(other)?;
+    let (_, database) = rest.split_once('/').ok_or_else(other)?;
+    Ok(format!("{login}@127.0.0.1:{port}/{database}"))
 }
 
 /// The same server, another database.

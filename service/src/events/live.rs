@@ -94,7 +94,7 @@ impl Events<'_, IdentityConnection> {
             .context()
             .ok_or_else(|| Error::Misconfigured { reason: "the identity must be one of a Sparc handle".to_owned() })?;
         let service = || caller.switch_to(supabase::service());
-        let registration = hub.register(service, session_id, caller.user_id())?;
+        let registration = hub.register(service, session_id, caller.user_id(), caller.seen())?;
         let reader = Reader {
             caller: caller.clone(),
             session_id,
@@ -215,8 +215,11 @@ impl Reader {
     /// Reads what is after the position, of which the poller saw up to `newest`.
     async fn read(&mut self, newest: i64) -> Result<(), Error> {
         let begun = Instant::now();
+        // Where the poller saw them: a server that is not as far would show a gap.
+        let seen_at = self.registration.wake.borrow().position;
+        let caller = self.caller.clone().at_least(seen_at);
         let must_be_kept = self.caught_up_at.elapsed() > IS_SURELY_KEPT;
-        let page = page(&self.caller, self.session_id, self.position, must_be_kept).await?;
+        let page = page(&caller, self.session_id, self.position, must_be_kept).await?;
         self.has_more = page.len() as i64 == PAGE;
         if !self.has_more {
             self.caught_up_at = begun;

@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rls::{UncheckedTransaction, unchecked::Unchecked};
-use sea_orm::{DbBackend, DbErr, Statement, TransactionOptions, sqlx::postgres::PgRow};
+use rls::{Position, UncheckedTransaction, unchecked::Unchecked};
+use sea_orm::{DbBackend, DbErr, Statement, sqlx::postgres::PgRow};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -32,6 +32,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 pub(crate) struct Wake {
     /// The newest event of the session that was seen.
     pub(crate) newest: i64,
+    /// Where it was seen: a reader on another server waits until it is there.
+    pub(crate) position: Option<Position>,
     pub(crate) ended: Option<Ended>,
 }
 
@@ -90,6 +92,8 @@ struct State {
     /// The poller that runs.
     poller: Option<u64>,
     polled_at: Option<Instant>,
+    /// What every subscriber had seen when they came: a server that is not as far does not know their seats.
+    required: Option<Position>,
     is_closed: bool,
 }
 
@@ -144,16 +148,18 @@ impl Hub {
         service: impl FnOnce() -> IdentityConnection,
         session: Uuid,
         account: Option<Uuid>,
+        position: Option<Position>,
     ) -> Result<Registration, Error> {
         let mut state = self.lock();
         if state.is_closed {
             return Err(Error::PoolClosed);
         }
+        state.required = state.required.max(position);
         state.last_id += 1;
         let id = state.last_id;
         let entry = state.sessions.entry(session).or_default();
         let is_new = entry.subscribers.is_empty();
-        let (sender, wake) = watch::channel(Wake { newest: entry.newest, ended: None });
+        let (sender, wake) = watch::channel(Wake { newest: entry.newest, position, ended: None });
         entry.subscribers.insert(id, Subscriber { account, wake: sender });
         state.has_new |= is_new;
         if state.poller.is_none() {
@@ -204,7 +210,7 @@ impl Hub {
     }
 
     /// Sends away whoever may not listen any longer, then tells the others what is new.
-    fn announce(&self, refused: Vec<Refused>, news: Vec<News>) {
+    fn announce(&self, refused: Vec<Refused>, news: Vec<News>, position: Option<Position>) {
         let mut state = self.lock();
         for Refused { session_id, account, is_there, is_closed } in refused {
             let ended = match (is_there, is_closed) {
@@ -228,7 +234,10 @@ impl Hub {
             if let Some(session) = state.sessions.get_mut(&session_id) {
                 session.newest = session.newest.max(seq);
                 for one in session.subscribers.values() {
-                    one.wake.send_modify(|wake| wake.newest = wake.newest.max(seq));
+                    one.wake.send_modify(|wake| {
+                        wake.newest = wake.newest.max(seq);
+                        wake.position = wake.position.max(position);
+                    });
                 }
             }
         }
@@ -270,11 +279,18 @@ async fn run(running: Running, service: IdentityConnection) {
         clock.must_look |= has_new;
         let begun = Instant::now();
         let checks_all = access_checked.elapsed() >= ACCESS_INTERVAL;
+        let required = hub.lock().required;
+        let service = service.clone().at_least(required);
         let round = async {
-            let options = TransactionOptions::default();
-            let tx = Unchecked::begin_unchecked(&service, options, Some(ROUND_TIMEOUT)).await?;
-            look(hub, &tx, &mut clock, sessions, seen, checks_all).await?;
-            Ok(tx.rollback().await?)
+            let tx = Unchecked::begin_read(&service, Some(ROUND_TIMEOUT)).await?;
+            let (mut refused, news) = look(hub, &tx, &mut clock, sessions, seen, checks_all).await?;
+            tx.commit().await?;
+            if hub.lock().required != required {
+                // Somebody came whose seat this server may not know yet: the next look is at one that does.
+                refused.clear();
+            }
+            hub.announce(refused, news, service.seen());
+            Ok(())
         };
         let outcome = tokio::time::timeout(ROUND_TIMEOUT, round).await.unwrap_or(Err(Error::DeadlineExceeded));
         let pause = match outcome {
@@ -359,7 +375,11 @@ struct Refused {
     is_closed: bool,
 }
 
-const CLOCK: &str = "SELECT drawn, oldest_transaction, next_transaction FROM private.event_clock()";
+/// On a standby the sequence's value is that of its last record in the log, many numbers ahead. What it has replayed is a
+/// clock as well, and all of that is visible.
+const CLOCK: &str = "SELECT drawn, oldest_transaction, next_transaction FROM private.event_clock() \
+     WHERE NOT pg_is_in_recovery() \
+     UNION ALL SELECT (pg_last_wal_replay_lsn() - '0/0')::bigint, 0::bigint, 0::bigint WHERE pg_is_in_recovery()";
 
 async fn look(
     hub: &Hub,
@@ -368,7 +388,7 @@ async fn look(
     sessions: Vec<Uuid>,
     seen: Vec<i64>,
     checks_all: bool,
-) -> Result<(), Error> {
+) -> Result<(Vec<Refused>, Vec<News>), Error> {
     let readings = |rows: &[PgRow]| rows::read!(rows => Reading { drawn, oldest_transaction, next_transaction });
     let reading = rows::fetch_all(tx, Statement::from_string(DbBackend::Postgres, CLOCK), readings).await?;
     let is_settled = reading.first().is_some_and(|reading| clock.read(reading));
@@ -383,8 +403,7 @@ async fn look(
     } else {
         Vec::new()
     };
-    hub.announce(refused, news);
-    Ok(())
+    Ok((refused, news))
 }
 
 /// The newest event of each session that has one after what was seen. Whoever writes one holds its session until the
