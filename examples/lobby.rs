@@ -17,13 +17,13 @@ use sparc::entity::sea_orm_active_enums::{DifficultyLevel, SessionStatus};
 use sparc::service::{
     Error, Operations, Sparc,
     adventures::{AdventureContent, NewAdventure},
-    sessions::{LobbyFilter, NewSession, SessionCard, Visibility},
+    sessions::{LobbyFilter, NewSession, SessionSummary, Visibility},
     users::NewAccount,
 };
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
-    let database = throwaway::Database::open_migrated().await?;
+    let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
     if env::var_os("DATABASE_URL").is_none() {
         open_tables(&sparc).await?;
@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     loop {
         let page = visitor.sessions().lobby(&filter, after.as_ref()).await?;
         number += 1;
-        println!("{}\n{}", format!("page {number}").bold(), table(&page.rows));
+        println!("{}\n{}", format!("page {number}").bold(), table(&page.items));
         match page.next {
             Some(next) if wants_more()? => after = Some(next),
             _ => break,
@@ -55,7 +55,7 @@ fn wants_more() -> io::Result<bool> {
     Ok(io::stdin().read_line(&mut line)? > 0 && !line.trim().eq_ignore_ascii_case("q"))
 }
 
-fn table(rows: &[SessionCard]) -> Table {
+fn table(rows: &[SessionSummary]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY).set_header([
         "adventure",
@@ -95,7 +95,7 @@ fn table(rows: &[SessionCard]) -> Table {
 
 /// Two Seers and thirty tables.
 async fn open_tables(sparc: &Sparc) -> Result<(), Error> {
-    let story = || AdventureContent::told("It begins here, and it ends here.");
+    let story = || AdventureContent::single_scene("It begins here, and it ends here.");
     for (seer, adventure, difficulty) in
         [("Morgan", "The Drowned Ford", DifficultyLevel::Hard), ("Edda", "The Quiet Mill", DifficultyLevel::Easy)]
     {

@@ -13,7 +13,7 @@ use sparc::entity::{sea_orm_active_enums::SessionStatus, session_events, session
 use sparc::service::{
     Error, Operations, Sparc,
     adventures::NewAdventure,
-    maintenance::{Done, Run},
+    maintenance::{JobOptions, JobReport},
     sessions::NewSession,
     users::NewAccount,
 };
@@ -21,14 +21,14 @@ use uuid::Uuid;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
-    let database = throwaway::Database::open_migrated().await?;
+    let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
     if env::var_os("DATABASE_URL").is_none() {
         last_year(&sparc).await?;
     }
 
-    let due = sparc.as_service().maintenance().due().await?;
-    let run = Run { batch: 500, time: Duration::from_secs(60) };
+    let due = sparc.as_service().maintenance().backlog().await?;
+    let run = JobOptions { batch: 500, time: Duration::from_secs(60) };
     // In a task of its own, as a service would do it.
     let working = tokio::spawn(async move {
         let service = sparc.as_service();
@@ -59,7 +59,7 @@ fn bar(what: &'static str, length: i64) -> ProgressBar {
 }
 
 /// A terminal keeps the bar; whoever reads a pipe is told in a line.
-fn end(bar: &ProgressBar, what: &str, done: Done) {
+fn end(bar: &ProgressBar, what: &str, done: JobReport) {
     bar.abandon();
     if !std::io::stderr().is_terminal() {
         println!("{} {what}{}", done.rows, if done.is_finished { "" } else { ", more another time" });

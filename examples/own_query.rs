@@ -20,7 +20,7 @@ use sparc::service::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
-    let database = throwaway::Database::open_migrated().await?;
+    let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
     let (ada, ben) = two_at_a_table(&sparc).await?;
 

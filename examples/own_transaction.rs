@@ -13,7 +13,7 @@ use sparc::service::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
-    let database = throwaway::Database::open_migrated().await?;
+    let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
     let ada = sparc.as_service().users().sign_up(NewAccount::default()).await?.id;
     let ada = sparc.as_user(ada);
@@ -64,5 +64,5 @@ async fn count(ada: &sparc::service::IdentityConnection) -> Result<usize, Error>
 }
 
 async fn tables(ada: &sparc::service::IdentityConnection) -> Result<usize, Error> {
-    Ok(ada.sessions().mine(None).await?.rows.len())
+    Ok(ada.sessions().mine(None).await?.items.len())
 }

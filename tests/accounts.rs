@@ -73,8 +73,8 @@ async fn a_later_change_of_address_reaches_the_profile() {
 #[tokio::test]
 async fn soft_deletion_takes_personal_data_live_seats_waiting_sessions_and_drafts() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let leaver = &table.players[0];
+    let game = world.active_session(2).await;
+    let leaver = &game.players[0];
     let id = leaver.id;
     leaver
         .person
@@ -107,14 +107,14 @@ async fn soft_deletion_takes_personal_data_live_seats_waiting_sessions_and_draft
 async fn a_token_that_outlives_its_account_brings_nothing_back() {
     let world = World::new().await;
     let player = world.player().await;
-    let table = world.table(0).await;
-    world.set(&table, "is_public = true").await;
+    let game = world.session(0).await;
+    world.set(&game, "is_public = true").await;
     world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id)).await.unwrap();
     for attempt in [
         "UPDATE users SET display_name = 'Back again'".to_owned(),
         crate::world::insert_character(Uuid::new_v4(), player.id),
-        seat(table.session, player.id, player.character),
-        format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", table.adventure),
+        seat(game.session, player.id, player.character),
+        format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure),
     ] {
         let no = player.person.exec(&attempt).await.unwrap_err();
         assert!(no.is("SP019", "account_open"), "{attempt}: {no:?}");
@@ -157,8 +157,8 @@ async fn a_hard_deletion_takes_what_is_the_accounts_alone_and_leaves_others_hist
     assert_eq!(world.owner().exec(&delete(alone.id)).await, Ok(1));
     assert_eq!(world.owner().count("users").await + world.owner().count("sessions").await, 0);
 
-    let table = world.table(1).await;
-    for id in [table.players[0].id, table.seer.uuid()] {
+    let game = world.session(1).await;
+    for id in [game.players[0].id, game.seer.uuid()] {
         assert_eq!(world.owner().exec(&delete(id)).await, Ok(1), "deleting an account always succeeds");
         let stays = format!("users WHERE id = '{id}' AND account_id IS NULL AND display_name = 'Former player'");
         assert_eq!(world.owner().count(&stays).await, 1, "for others' history");
@@ -169,14 +169,14 @@ async fn a_hard_deletion_takes_what_is_the_accounts_alone_and_leaves_others_hist
 async fn accounts_that_close_at_once_do_not_wait_for_each_other_for_ever() {
     let world = World::new().await;
     let owner = world.owner();
-    let mut tables = [world.table(0).await, world.table(0).await, world.table(0).await];
-    tables.sort_by_key(|table| table.session);
+    let mut games = [world.session(0).await, world.session(0).await, world.session(0).await];
+    games.sort_by_key(|game| game.session);
     for round in 0..10 {
         let (ada, ben, cas) = (world.player().await, world.player().await, world.player().await);
-        for (place, table) in tables.iter().enumerate() {
+        for (place, game) in games.iter().enumerate() {
             // They sat down in opposite orders.
-            let other = &tables[tables.len() - 1 - place];
-            owner.exec(&seat(table.session, ada.id, ada.character)).await.unwrap();
+            let other = &games[games.len() - 1 - place];
+            owner.exec(&seat(game.session, ada.id, ada.character)).await.unwrap();
             owner.exec(&seat(other.session, ben.id, ben.character)).await.unwrap();
             owner.exec(&seat(other.session, cas.id, cas.character)).await.unwrap();
         }
@@ -192,7 +192,7 @@ async fn accounts_that_close_at_once_do_not_wait_for_each_other_for_ever() {
             format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", cas.id),
             format!(
                 "UPDATE session_players SET is_active = false WHERE user_id = '{}' AND session_id = '{}'",
-                cas.id, tables[0].session
+                cas.id, games[0].session
             ),
         ] {
             let owner = owner.clone();
@@ -207,8 +207,8 @@ async fn accounts_that_close_at_once_do_not_wait_for_each_other_for_ever() {
 #[tokio::test]
 async fn an_account_that_closes_waits_for_a_seat_that_is_being_left_and_holds_no_table_meanwhile() {
     let world = World::new().await;
-    let table = world.table(1).await;
-    let (owner, ada) = (world.owner(), table.players[0].id);
+    let game = world.session(1).await;
+    let (owner, ada) = (world.owner(), game.players[0].id);
     let leaving = owner.begin().await;
     let seat = format!("FROM session_players WHERE user_id = '{ada}' FOR UPDATE");
     leaving.execute_unprepared(&format!("SELECT {seat}")).await.unwrap();
@@ -227,9 +227,9 @@ async fn an_account_that_closes_waits_for_a_seat_that_is_being_left_and_holds_no
 async fn two_that_close_and_each_sit_at_the_others_table_do_not_wait_for_each_other_for_ever() {
     let world = World::new().await;
     let owner = world.owner();
-    let mut tables = [world.table(0).await, world.table(0).await];
-    tables.sort_by_key(|table| table.session);
-    let [first, second] = &tables;
+    let mut games = [world.session(0).await, world.session(0).await];
+    games.sort_by_key(|game| game.session);
+    let [first, second] = &games;
     // Whoever takes tables as they come takes the one with the seat, then the own one.
     for (at, of) in [(first, second), (second, first)] {
         let hero = world.character(of.seer.uuid()).await;

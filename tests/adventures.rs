@@ -86,9 +86,9 @@ async fn published_adventures_are_everyones_to_read_and_drafts_their_creators() 
 #[tokio::test]
 async fn an_adventure_that_was_played_is_archived_instead_of_deleted() {
     let world = World::new().await;
-    let table = world.table(0).await;
-    assert_eq!(table.seer.exec("DELETE FROM adventures").await.unwrap_err().code, "23503");
-    assert_eq!(table.seer.exec("UPDATE adventures SET status = 'archived'").await, Ok(1));
+    let game = world.session(0).await;
+    assert_eq!(game.seer.exec("DELETE FROM adventures").await.unwrap_err().code, "23503");
+    assert_eq!(game.seer.exec("UPDATE adventures SET status = 'archived'").await, Ok(1));
 }
 
 #[tokio::test]

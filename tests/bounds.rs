@@ -85,7 +85,7 @@ async fn of_creatures() {
 #[tokio::test]
 async fn of_sessions_and_seats() {
     let world = World::new().await;
-    world.table(1).await;
+    world.session(1).await;
     let owner = world.owner();
     whole_number(&owner, "sessions", "max_players", 2, 6).await;
     whole_number(&owner, "sessions", "encounters_begun", 0, i32::MAX).await;
@@ -101,13 +101,13 @@ async fn of_sessions_and_seats() {
 #[tokio::test]
 async fn of_rolls_and_events() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let owner = world.owner();
     for (difficulty, fits) in [(2, false), (3, true), (18, true), (19, false)] {
         let sql = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
              VALUES ('{}', '{}', 'wit', {difficulty}, 'damage')",
-            table.session, table.players[0].character
+            game.session, game.players[0].character
         );
         if fits { within(&owner, &sql).await } else { beyond(&owner, &sql, "dice_rolls_difficulty_check").await }
     }
@@ -117,7 +117,7 @@ async fn of_rolls_and_events() {
     for (length, fits) in [(0, false), (1, true), (64, true), (65, false)] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type) VALUES ('{}', repeat('x', {length}))",
-            table.session
+            game.session
         );
         if fits { within(&owner, &sql).await } else { beyond(&owner, &sql, "valid_event_type").await }
     }
@@ -135,19 +135,19 @@ async fn of_counters() {
 #[tokio::test]
 async fn of_what_there_is_once() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let owner = world.owner();
     let taken = |outcome: Result<u64, crate::world::Refused>, constraint: &str| {
         assert!(outcome.unwrap_err().is("23505", constraint), "{constraint}");
     };
-    world.character(table.players[0].id).await;
+    world.character(game.players[0].id).await;
     taken(owner.exec("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
     let again = format!(
         "INSERT INTO sessions (seer_id, adventure_id, code) SELECT seer_id, adventure_id, code FROM sessions WHERE id = '{}'",
-        table.session
+        game.session
     );
     taken(world.service().exec(&again).await, "sessions_code_key");
-    let first = world.roll(table.session, table.players[0].character, "{1,2}", 10, 0).await;
+    let first = world.roll(game.session, game.players[0].character, "{1,2}", 10, 0).await;
     // Past the trigger that asks first, as a restored dump would come.
     let saves = format!(
         "SET LOCAL session_replication_role = replica;
@@ -162,7 +162,7 @@ async fn of_what_there_is_once() {
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, seq) OVERRIDING SYSTEM VALUE
          SELECT '{}', 'dice_rolled', 1 FROM generate_series(1, 2)",
-        table.session
+        game.session
     );
     taken(owner.exec(&events).await, "idx_session_events_seq");
 }
@@ -170,20 +170,20 @@ async fn of_what_there_is_once() {
 #[tokio::test]
 async fn a_date_at_the_end_of_time_harms_nobody() {
     let world = World::new().await;
-    let table = world.table(0).await;
-    world.set(&table, "is_public = true").await;
+    let game = world.session(0).await;
+    world.set(&game, "is_public = true").await;
     for end in ["infinity", "-infinity", "294276-12-31", "4713-01-01 BC", "1999-12-31", "3000-01-02"] {
         let change = format!("UPDATE sessions SET scheduled_start = '{end}'");
         if !end.contains("-infinity") && !end.contains("BC") && !end.starts_with("1999") {
-            assert!(table.seer.exec(&change).await.unwrap_err().is("23514", "bounded_schedule"), "{end}");
+            assert!(game.seer.exec(&change).await.unwrap_err().is("23514", "bounded_schedule"), "{end}");
         } else {
-            assert!(table.seer.exec(&change).await.unwrap_err().is("SP030", "scheduled_in_future"), "{end}");
+            assert!(game.seer.exec(&change).await.unwrap_err().is("SP030", "scheduled_in_future"), "{end}");
         }
         let refused = world.service().exec(&change).await;
         assert!(refused.unwrap_err().is("23514", "bounded_schedule"), "{end}");
     }
-    table.seer.exec("UPDATE sessions SET scheduled_start = '2999-12-31'").await.unwrap();
-    assert_eq!(world.sparc.as_anon().sessions().lobby(&Default::default(), None).await.unwrap().rows.len(), 1);
+    game.seer.exec("UPDATE sessions SET scheduled_start = '2999-12-31'").await.unwrap();
+    assert_eq!(world.sparc.as_anon().sessions().lobby(&Default::default(), None).await.unwrap().items.len(), 1);
 }
 
 /// A text of so many characters is accepted; one more is not, through the API.
@@ -206,8 +206,8 @@ async fn document(person: &Person, table: &str, column: &str, most: usize, const
 #[tokio::test]
 async fn of_texts_and_documents_that_a_client_writes() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let (ada, seer) = (&table.players[0].person, &table.seer);
+    let game = world.active_session(1).await;
+    let (ada, seer) = (&game.players[0].person, &game.seer);
     text(ada, "users", "display_name", 100, "bounded_display_name").await;
     beyond(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
     text(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
@@ -231,10 +231,10 @@ async fn of_texts_and_documents_that_a_client_writes() {
     text(seer, "sessions", "current_encounter_id", 200, "bounded_encounter").await;
     document(seer, "sessions", "game_state", 1 << 18, "bounded_game_state", r#"{"x": "FILL"}"#).await;
 
-    let me = world.sparc.as_user(table.players[0].id);
+    let me = world.sparc.as_user(game.players[0].id);
     let send = |length: usize| {
         let payload = json!({ "x": "x".repeat(length) });
-        me.events().send(NewEvent { session_id: table.session, kind: "big".into(), payload, ..Default::default() })
+        me.events().send(NewEvent { session_id: game.session, kind: "big".into(), payload, ..Default::default() })
     };
     send(16_000).await.unwrap();
     assert!(matches!(send(17_000).await, Err(Error::InvalidValue { field: "payload", .. })));
@@ -247,7 +247,7 @@ async fn of_texts_and_documents_that_a_client_writes() {
              VALUES ('{}', '{}', 'might', 3, 'attack',
                jsonb_build_array(jsonb_build_object('type', 'flat', 'value', 1, 'source', 'x', 'm', repeat('x', {length}))),
                repeat('x', {}))",
-            table.session, table.players[0].character, length / 20
+            game.session, game.players[0].character, length / 20
         )
     };
     ada.exec(&roll(8000)).await.unwrap();
@@ -272,10 +272,10 @@ async fn of_dates_that_a_service_is_given() {
 #[tokio::test]
 async fn of_documents_that_no_client_could_read_again() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let (ada, seer) = (&table.players[0].person, &table.seer);
+    let game = world.active_session(1).await;
+    let (ada, seer) = (&game.players[0].person, &game.seer);
     seer.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
-    seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", table.adventure))
+    seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure))
         .await
         .unwrap();
     let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
@@ -296,31 +296,31 @@ async fn of_documents_that_no_client_could_read_again() {
     let event = |payload: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{payload}')",
-            table.session
+            game.session
         )
     };
     beyond(ada, &event(&deep(101)), "readable_document").await;
     beyond(ada, &event("1e400"), "readable_document").await;
     ada.exec(&event(&deep(99))).await.unwrap();
     let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
-    let roll = crate::world::roll(table.session, table.players[0].character)
+    let roll = crate::world::roll(game.session, game.players[0].character)
         .replace("roll_type)", "roll_type, modifiers)")
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
     beyond(ada, &roll, "readable_document").await;
 
     // Whatever was accepted is read by everybody at the table.
-    let me = world.sparc.as_user(table.players[0].id);
-    me.events().after(table.session, 0).await.unwrap();
-    let details = me.sessions().details(table.session).await.unwrap();
+    let me = world.sparc.as_user(game.players[0].id);
+    me.events().after(game.session, 0).await.unwrap();
+    let details = me.sessions().details(game.session).await.unwrap();
     assert!(details.adventure.content.is_none(), "a list is no story, and no reason to fail");
     me.characters().list().await.unwrap();
-    world.sparc.as_user(seer.uuid()).adventures().get(table.adventure).await.unwrap();
+    world.sparc.as_user(seer.uuid()).adventures().get(game.adventure).await.unwrap();
 }
 
 #[tokio::test]
 async fn of_documents_to_the_byte() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let table = world.active_session(1).await;
     let owner = world.owner();
     let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", table.adventure);
     owner.exec(&creature).await.unwrap();
@@ -354,15 +354,15 @@ async fn of_documents_to_the_byte() {
 #[tokio::test]
 async fn of_modifiers_to_the_byte() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let owner = world.owner();
     // What else stands in a modifier is let through, and counts.
     let insert = |length: i32| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', {})",
-            table.session,
-            table.players[0].character,
+            game.session,
+            game.players[0].character,
             modifiers(length)
         )
     };
@@ -379,11 +379,11 @@ async fn of_modifiers_to_the_byte() {
 #[tokio::test]
 async fn of_counts_that_the_server_keeps() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let owner = world.owner();
     whole_number(&owner, "sessions", "game_state_version", 0, i32::MAX).await;
-    world.set(&table, "game_state_version = 0, status = 'completed'").await;
-    world.set(&table, "ended_at = now() - INTERVAL '1 year'").await;
+    world.set(&game, "game_state_version = 0, status = 'completed'").await;
+    world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     for column in ["seats_taken", "encounters_begun", "game_state_version"] {
         whole_number(&owner, "archived_sessions", column, 0, i32::MAX).await;

@@ -5,7 +5,7 @@ use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
 
 use crate::{
     migrations::platform,
-    world::{Person, Table, World, refused, roll},
+    world::{GameSession, Person, World, refused, roll},
 };
 
 /// A project of the platform with the schema, and its administrator.
@@ -15,12 +15,12 @@ async fn project() -> (World, DatabaseConnection) {
     (World::of(database, owner), administrator)
 }
 
-fn topic(table: &Table) -> String {
-    format!("session:{}", table.session)
+fn topic(game: &GameSession) -> String {
+    format!("session:{}", game.session)
 }
 
-async fn sent(world: &World, table: &Table) -> i64 {
-    let of = format!("realtime.messages WHERE topic = '{}' AND extension = 'broadcast'", topic(table));
+async fn sent(world: &World, game: &GameSession) -> i64 {
+    let of = format!("realtime.messages WHERE topic = '{}' AND extension = 'broadcast'", topic(game));
     world.owner().count(&of).await
 }
 
@@ -56,17 +56,17 @@ async fn may(person: &Person, topic: &str) -> [bool; 3] {
 #[tokio::test]
 async fn every_event_is_a_private_broadcast_with_its_number() {
     let (world, _administrator) = project().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
-    player.person.exec(&roll(table.session, player.character)).await.unwrap();
-    let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", table.session)).await;
-    assert_eq!(sent(&world, &table).await, events);
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
+    player.person.exec(&roll(game.session, player.character)).await.unwrap();
+    let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session)).await;
+    assert_eq!(sent(&world, &game).await, events);
     let same = format!(
         "realtime.messages AS message
          JOIN session_events AS event ON event.id::text = message.payload ->> 'id'
          WHERE message.topic = '{}' AND message.private AND message.event = event.event_type
            AND (message.payload ->> 'seq')::bigint = event.seq AND message.payload -> 'payload' = event.payload",
-        topic(&table)
+        topic(&game)
     );
     assert_eq!(world.owner().count(&same).await, events);
 }
@@ -74,15 +74,15 @@ async fn every_event_is_a_private_broadcast_with_its_number() {
 #[tokio::test]
 async fn participants_follow_and_track_presence_and_nobody_writes_a_broadcast() {
     let (world, _administrator) = project().await;
-    let (table, other) = (world.active_table(2).await, world.active_table(1).await);
-    let mine = topic(&table);
-    for (who, person) in [("player", &table.players[0].person), ("Seer", &table.seer)] {
+    let (game, other) = (world.active_session(2).await, world.active_session(1).await);
+    let mine = topic(&game);
+    for (who, person) in [("player", &game.players[0].person), ("Seer", &game.seer)] {
         assert_eq!(may(person, &mine).await, [true, false, true], "{who}");
         assert_eq!(may(person, &topic(&other)).await, [false; 3], "{who} of another session");
     }
     assert_eq!(may(&world.somebody().await, &mine).await, [false; 3], "a stranger");
     assert_eq!(may(&world.visitor(), &mine).await, [false; 3], "a visitor");
-    let left = &table.players[1];
+    let left = &game.players[1];
     world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", left.id)).await.unwrap();
     assert_eq!(may(&left.person, &mine).await, [false; 3], "a closed account");
 }
@@ -90,8 +90,8 @@ async fn participants_follow_and_track_presence_and_nobody_writes_a_broadcast() 
 #[tokio::test]
 async fn a_malformed_topic_neither_passes_nor_raises() {
     let (world, _administrator) = project().await;
-    let table = world.active_table(1).await;
-    let id = table.session.to_string();
+    let game = world.active_session(1).await;
+    let id = game.session.to_string();
     let upper = id.to_uppercase();
     for topic in [
         "",
@@ -110,7 +110,7 @@ async fn a_malformed_topic_neither_passes_nor_raises() {
         &format!("sessions:{id}"),
         "session:%",
     ] {
-        assert_eq!(may(&table.players[0].person, topic).await, [false; 3], "{topic:?}");
+        assert_eq!(may(&game.players[0].person, topic).await, [false; 3], "{topic:?}");
     }
 }
 
@@ -129,18 +129,18 @@ async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
         "ALTER DATABASE {database} SET sparc.broadcast = 'off'",
     ] {
         let (world, administrator) = project().await;
-        let table = world.active_table(1).await;
-        let player = &table.players[0];
-        let before = sent(&world, &table).await;
+        let game = world.active_session(1).await;
+        let player = &game.players[0];
+        let before = sent(&world, &game).await;
         let name = world.owner().value::<String>("SELECT quote_ident(current_database())").await.unwrap();
         administrator.execute_unprepared(&broken.replace("{database}", &name)).await.unwrap();
         // Connections that do not know of it yet may send to a partition that is gone; new ones look.
         let again = world.again().await;
-        assert_eq!(again.user(player.id).exec(&roll(table.session, player.character)).await, Ok(1), "{broken}");
+        assert_eq!(again.user(player.id).exec(&roll(game.session, player.character)).await, Ok(1), "{broken}");
         assert_eq!(world.owner().count("dice_rolls").await, 1, "{broken}");
         let after = administrator.query_one_raw(sea_orm::Statement::from_string(
             sea_orm::DbBackend::Postgres,
-            format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&table)),
+            format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&game)),
         ));
         let after: i64 = after.await.unwrap().unwrap().try_get_by_index(0).unwrap();
         assert!(after <= before, "{broken}: nothing is sent");

@@ -58,25 +58,25 @@ async fn a_retired_character_does_not_count_and_coming_back_is_checked() {
 #[tokio::test]
 async fn a_retired_character_takes_no_seat() {
     let world = World::new().await;
-    let table = world.table(0).await;
-    world.set(&table, "is_public = true").await;
+    let game = world.session(0).await;
+    world.set(&game, "is_public = true").await;
     let player = world.player().await;
     player.person.exec("UPDATE characters SET retired_at = now()").await.unwrap();
-    let no = player.person.exec(&seat(table.session, player.id, player.character)).await.unwrap_err();
+    let no = player.person.exec(&seat(game.session, player.id, player.character)).await.unwrap_err();
     assert!(no.is("SP007", "living_character"), "{no:?}");
 }
 
 #[tokio::test]
 async fn a_character_seated_at_a_live_table_neither_retires_nor_changes_hands() {
     let world = World::new().await;
-    let table = world.table(1).await;
+    let game = world.session(1).await;
     let other = world.account().await;
-    let player = &table.players[0];
+    let player = &game.players[0];
     let no = player.person.exec("UPDATE characters SET retired_at = now()").await.unwrap_err();
     assert!(no.is("SP008", "character_not_seated"), "{no:?}");
     let give = format!("UPDATE characters SET user_id = '{other}' WHERE id = '{}'", player.character);
     assert!(world.service().exec(&give).await.unwrap_err().is("SP008", "character_not_seated"));
-    world.set(&table, "status = 'cancelled'").await;
+    world.set(&game, "status = 'cancelled'").await;
     assert_eq!(player.person.exec("UPDATE characters SET retired_at = now()").await, Ok(1));
 }
 
@@ -84,11 +84,11 @@ async fn a_character_seated_at_a_live_table_neither_retires_nor_changes_hands() 
 async fn retiring_and_sitting_down_at_once_leave_no_retired_character_seated() {
     let world = World::new().await;
     for _ in 0..20 {
-        let table = world.table(0).await;
-        world.set(&table, "is_public = true").await;
+        let game = world.session(0).await;
+        world.set(&game, "is_public = true").await;
         let player = world.player().await;
         let (sits, retires) = (player.person.clone(), player.person.clone());
-        let sit = seat(table.session, player.id, player.character);
+        let sit = seat(game.session, player.id, player.character);
         let asking: Vec<Asking<bool>> = vec![
             Box::pin(async move { sits.exec(&sit).await.is_ok() }),
             Box::pin(async move { retires.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
@@ -101,9 +101,9 @@ async fn retiring_and_sitting_down_at_once_leave_no_retired_character_seated() {
 #[tokio::test]
 async fn a_character_with_a_history_is_not_deleted_and_one_without_is() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    world.set(&table, "status = 'completed'").await;
-    let player = &table.players[0];
+    let game = world.active_session(1).await;
+    world.set(&game, "status = 'completed'").await;
+    let player = &game.players[0];
     let fresh = world.character(player.id).await;
     let delete = |id| format!("DELETE FROM characters WHERE id = '{id}'");
     assert_eq!(player.person.exec(&delete(player.character)).await.unwrap_err().code, "23503");

@@ -8,10 +8,10 @@ use sparc::{
     service::{
         Difficulty, Error, IdentityConnection, JoinCode, Operations, Sparc,
         characters::NewCharacter,
-        dice::{HistoryFilter, NewInitiative, NewRoll, Roller, RollsOf},
+        dice::{HistoryFilter, NewInitiative, NewRoll, RollScope, Roller},
         events::NewEvent,
-        maintenance::Run,
-        sessions::{Expected, LobbyFilter, NewSession, SessionChanges, Visibility},
+        maintenance::JobOptions,
+        sessions::{ExpectedVersion, LobbyFilter, NewSession, SessionChanges, Visibility},
         users::ProfileChanges,
     },
 };
@@ -124,7 +124,7 @@ impl Evening {
                 me.sessions().leave(id).await?;
             }
             7 => {
-                me.sessions().come_back(id, hero).await?;
+                me.sessions().rejoin(id, hero).await?;
             }
             8 => {
                 me.sessions().change_character(id, hero).await?;
@@ -164,7 +164,7 @@ impl Evening {
             }
             22 => {
                 let state = serde_json::json!({ "round": rng.u8(..) });
-                seer.sessions().set_game_state(id, state, Expected::Any).await?;
+                seer.sessions().set_game_state(id, state, ExpectedVersion::Any).await?;
             }
             23..=26 => {
                 let roll = NewRoll::of(RollType::Attack, id, Roller::Character(hero), Attribute::Wit, Difficulty::MAX);
@@ -190,7 +190,7 @@ impl Evening {
                 me.sessions().lobby(&LobbyFilter::default(), None).await?;
             }
             33 => {
-                me.dice().history(RollsOf::Session(id), &HistoryFilter::default(), None).await?;
+                me.dice().history(RollScope::Session(id), &HistoryFilter::default(), None).await?;
             }
             34 => {
                 me.events().after(id, 0).await?;
@@ -202,7 +202,7 @@ impl Evening {
                 me.characters().retire(hero).await?;
             }
             37 => {
-                me.characters().bring_back(hero).await?;
+                me.characters().unretire(hero).await?;
             }
             38 => {
                 let name = format!("Hero {}", rng.u64(..));
@@ -221,7 +221,7 @@ impl Evening {
             }
             _ => {
                 let service = sparc.as_service();
-                service.maintenance().clean_events(Run::default(), |_| ()).await?;
+                service.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
                 let bio = Some(Some(rng.u64(..).to_string()));
                 me.users().edit(ProfileChanges { bio, ..Default::default() }).await?;
             }

@@ -18,20 +18,20 @@ async fn kinds(world: &World, session: uuid::Uuid) -> Vec<String> {
 #[tokio::test]
 async fn no_writer_forgets_an_event() {
     let world = World::new().await;
-    let table = world.table(1).await;
+    let game = world.session(1).await;
     for change in [
         "status = 'active'",
         "current_scene_id = 'ford'",
         "current_encounter_id = 'wolves'",
         "game_state = '{\"a\": 1}'",
     ] {
-        world.set(&table, change).await;
+        world.set(&game, change).await;
     }
-    let player = &table.players[0];
-    player.person.exec(&roll(table.session, player.character)).await.unwrap();
+    let player = &game.players[0];
+    player.person.exec(&roll(game.session, player.character)).await.unwrap();
     player.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
     assert_eq!(
-        kinds(&world, table.session).await,
+        kinds(&world, game.session).await,
         [
             "player_joined",
             "session_status",
@@ -47,17 +47,17 @@ async fn no_writer_forgets_an_event() {
 #[tokio::test]
 async fn what_does_not_change_is_not_told() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    world.set(&table, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
-    assert_eq!(kinds(&world, table.session).await, ["player_joined", "session_status"]);
+    let game = world.active_session(1).await;
+    world.set(&game, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
+    assert_eq!(kinds(&world, game.session).await, ["player_joined", "session_status"]);
 }
 
 #[tokio::test]
 async fn a_payload_needs_no_further_query() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
-    player.person.exec(&roll(table.session, player.character)).await.unwrap();
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
+    player.person.exec(&roll(game.session, player.character)).await.unwrap();
     let payload = |kind: &str| {
         let person = player.person.clone();
         let sql = format!("SELECT payload FROM session_events WHERE event_type = '{kind}'");
@@ -89,24 +89,24 @@ async fn a_payload_needs_no_further_query() {
 #[tokio::test]
 async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
     let world = World::new().await;
-    let table = world.table(2).await;
-    world.set(&table, "is_public = true").await;
+    let game = world.session(2).await;
+    world.set(&game, "is_public = true").await;
     let send = |kind: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', '{kind}', '{{}}')",
-            table.session
+            game.session
         )
     };
-    let player = &table.players[0].person;
+    let player = &game.players[0].person;
     assert_eq!(player.exec(&send("client.wave")).await, Ok(1));
-    assert_eq!(table.seer.exec(&send("client.wave")).await, Ok(1));
+    assert_eq!(game.seer.exec(&send("client.wave")).await, Ok(1));
     for kind in ["dice_rolled", "session_status", "clientx", "client"] {
         assert!(player.exec(&send(kind)).await.unwrap_err().is_forbidden(), "{kind}");
-        assert!(table.seer.exec(&send(kind)).await.unwrap_err().is_forbidden(), "{kind}");
+        assert!(game.seer.exec(&send(kind)).await.unwrap_err().is_forbidden(), "{kind}");
     }
     assert!(world.somebody().await.exec(&send("client.wave")).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&send("client.wave")).await.unwrap_err().is_forbidden());
-    let gone = &table.players[1];
+    let gone = &game.players[1];
     gone.person
         .exec(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", gone.id))
         .await
@@ -115,12 +115,12 @@ async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
     for column in ["created_at", "sender_id"] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)",
-            table.session
+            game.session
         );
         assert!(player.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
     }
     let numbered =
-        format!("INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)", table.session);
+        format!("INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)", game.session);
     assert_eq!(player.exec(&numbered).await.unwrap_err().code, "428C9", "the server numbers");
     assert!(player.exec("DELETE FROM session_events").await.unwrap_err().is_forbidden());
     assert!(player.exec("UPDATE session_events SET payload = '{}'").await.unwrap_err().is_forbidden());
@@ -129,12 +129,12 @@ async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
 #[tokio::test]
 async fn the_sender_is_who_sent_it_whatever_the_payload_says() {
     let world = World::new().await;
-    let table = world.table(1).await;
-    let player = &table.players[0];
+    let game = world.session(1).await;
+    let player = &game.players[0];
     let sql = format!(
         "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.chat', '{{\"from\": \"Seer\"}}')
          RETURNING sender_id",
-        table.session
+        game.session
     );
     assert_eq!(player.person.value::<uuid::Uuid>(&sql).await.unwrap(), player.id);
 }
@@ -142,10 +142,10 @@ async fn the_sender_is_who_sent_it_whatever_the_payload_says() {
 #[tokio::test]
 async fn events_are_read_by_participants_alone() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    world.set(&table, "is_public = true").await;
-    assert!(table.seer.count("session_events").await > 0);
-    assert!(table.players[0].person.count("session_events").await > 0);
+    let game = world.active_session(1).await;
+    world.set(&game, "is_public = true").await;
+    assert!(game.seer.count("session_events").await > 0);
+    assert!(game.players[0].person.count("session_events").await > 0);
     assert_eq!(world.somebody().await.count("session_events").await, 0);
     assert!(world.visitor().exec("SELECT FROM session_events").await.unwrap_err().is_forbidden());
 }
@@ -153,14 +153,14 @@ async fn events_are_read_by_participants_alone() {
 #[tokio::test]
 async fn a_reader_that_has_seen_an_event_has_missed_none_before_it() {
     let world = World::new().await;
-    let table = world.active_table(4).await;
+    let game = world.active_session(4).await;
     let send =
-        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
-    let reader = table.seer.clone();
-    let session = table.session;
-    let writing = Arc::new(AtomicUsize::new(table.players.len()));
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
+    let reader = game.seer.clone();
+    let session = game.session;
+    let writing = Arc::new(AtomicUsize::new(game.players.len()));
     let mut asking: Vec<Asking<()>> = Vec::new();
-    for player in &table.players {
+    for player in &game.players {
         let (person, send, writing) = (player.person.clone(), send.clone(), writing.clone());
         asking.push(Box::pin(async move {
             for _ in 0..50 {
@@ -192,13 +192,13 @@ async fn a_reader_that_has_seen_an_event_has_missed_none_before_it() {
 #[tokio::test]
 async fn events_of_one_table_are_numbered_one_transaction_after_the_other() {
     let world = World::new().await;
-    let table = world.table(2).await;
+    let game = world.session(2).await;
     let send =
-        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
-    let first = table.players[0].person.begin().await;
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
+    let first = game.players[0].person.begin().await;
     first.execute_unprepared(&send).await.unwrap();
     // While it is open, nobody else draws a number that could be seen before it.
-    let second = &table.players[1].person;
+    let second = &game.players[1].person;
     let hasty = second.exec(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
     assert_eq!(hasty.unwrap_err().code, "55P03");
     first.commit().await.unwrap();
@@ -208,20 +208,19 @@ async fn events_of_one_table_are_numbered_one_transaction_after_the_other() {
 #[tokio::test]
 async fn old_events_go_when_new_ones_come_in_bounded_batches() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     // Without its triggers, as time would have left them.
     let old = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, created_at)
          SELECT '{}', 'client.old', now() - INTERVAL '25 hours' FROM generate_series(1, 250)",
-        table.session
+        game.session
     );
     world.owner().exec(&old).await.unwrap();
     let left = "session_events WHERE event_type = 'client.old'";
-    let send =
-        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", table.session);
+    let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", game.session);
     for expected in [150, 50, 0] {
-        table.players[0].person.exec(&send).await.unwrap();
+        game.players[0].person.exec(&send).await.unwrap();
         assert_eq!(world.owner().count(left).await, expected, "a player's event cleans as the owner");
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'client.new'").await, 3, "young ones stay");
@@ -230,12 +229,12 @@ async fn old_events_go_when_new_ones_come_in_bounded_batches() {
 #[tokio::test]
 async fn the_clean_up_finds_old_events_by_their_index() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let fill = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type)
          SELECT '{}', 'client.x' FROM generate_series(1, 20000)",
-        table.session
+        game.session
     );
     world.owner().exec(&fill).await.unwrap();
     world.owner().exec("ANALYZE session_events").await.unwrap();
@@ -253,13 +252,13 @@ async fn the_clean_up_finds_old_events_by_their_index() {
 #[tokio::test]
 async fn finished_sessions_move_to_the_archive_with_their_seats_and_rolls() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let player = &table.players[0];
-    world.roll(table.session, player.character, "{1,2}", 10, 0).await;
-    player.person.exec(&roll(table.session, player.character)).await.unwrap();
-    world.set(&table, "status = 'completed'").await;
-    world.set(&table, "ended_at = now() - INTERVAL '91 days'").await;
-    let young = world.active_table(1).await;
+    let game = world.active_session(2).await;
+    let player = &game.players[0];
+    world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+    player.person.exec(&roll(game.session, player.character)).await.unwrap();
+    world.set(&game, "status = 'completed'").await;
+    world.set(&game, "ended_at = now() - INTERVAL '91 days'").await;
+    let young = world.active_session(1).await;
     world.set(&young, "status = 'completed'").await;
     let archive = "SELECT private.archive_sessions(10)";
     assert!(player.person.exec(archive).await.unwrap_err().is_forbidden());
@@ -269,7 +268,7 @@ async fn finished_sessions_move_to_the_archive_with_their_seats_and_rolls() {
     let stranger = world.somebody().await;
     for (table_name, rows) in [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)] {
         assert_eq!(player.person.count(table_name).await, rows, "{table_name}");
-        assert_eq!(table.seer.count(table_name).await, rows, "{table_name}");
+        assert_eq!(game.seer.count(table_name).await, rows, "{table_name}");
         assert_eq!(stranger.count(table_name).await, 0, "{table_name}");
         let sql = format!("DELETE FROM {table_name}");
         assert!(player.person.exec(&sql).await.unwrap_err().is_forbidden(), "{table_name}");

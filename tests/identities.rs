@@ -168,18 +168,18 @@ async fn a_commit_after_a_failed_statement_says_that_nothing_was_committed() {
 #[tokio::test]
 async fn an_operation_that_takes_too_long_ends_in_time_and_leaves_nothing() {
     let world = World::new().await;
-    let table = world.table(1).await;
-    let player = &table.players[0];
+    let game = world.session(1).await;
+    let player = &game.players[0];
     let soon = std::time::Duration::from_millis(300);
     let ada = world.sparc.as_user(player.id).with_deadline(soon);
 
     let holder = world.owner().begin().await;
     holder.execute_unprepared("SELECT FROM session_players FOR UPDATE").await.unwrap();
-    let refused = ada.sessions().leave(table.session).await;
+    let refused = ada.sessions().leave(game.session).await;
     assert!(matches!(refused, Err(Error::DeadlineExceeded)), "{refused:?}");
     holder.rollback().await.unwrap();
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1, "nothing was done");
-    assert!(ada.sessions().leave(table.session).await.is_ok(), "the next one is not harmed");
+    assert!(ada.sessions().leave(game.session).await.is_ok(), "the next one is not harmed");
 
     let slow = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT pg_sleep(20)");
     let refused = ada.query_one_raw(slow).await.map_err(Error::from);
@@ -204,8 +204,8 @@ async fn an_operation_that_takes_too_long_ends_in_time_and_leaves_nothing() {
 #[tokio::test]
 async fn an_identity_is_a_seaorm_connection() {
     let world = World::new().await;
-    let table = world.table(3).await;
-    let ada = world.sparc.as_user(table.players[0].id);
+    let game = world.session(3).await;
+    let ada = world.sparc.as_user(game.players[0].id);
     let mine = sessions::Entity::find().all(&ada).await.unwrap();
     let seats = mine.load_many(session_players::Entity, &ada).await.unwrap();
     assert_eq!((mine.len(), seats[0].len()), (1, 3), "finds and loaders");
@@ -227,11 +227,11 @@ async fn an_identity_is_a_seaorm_connection() {
 #[tokio::test]
 async fn a_callers_transaction_takes_all_or_nothing() {
     let world = World::new().await;
-    let table = world.table(1).await;
-    let player = &table.players[0];
+    let game = world.session(1).await;
+    let player = &game.players[0];
     let ada = world.sparc.as_user(player.id);
     let tx = ada.begin().await.unwrap();
-    tx.sessions().leave(table.session).await.unwrap();
+    tx.sessions().leave(game.session).await.unwrap();
     tx.characters().retire(player.character).await.unwrap();
     let seats =
         session_players::Entity::find().filter(session_players::Column::IsActive.eq(true)).count(&tx).await.unwrap();
@@ -240,7 +240,7 @@ async fn a_callers_transaction_takes_all_or_nothing() {
     assert!(ada.characters().get(player.character).await.unwrap().retired_at.is_none());
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1);
     let tx = ada.begin().await.unwrap();
-    tx.sessions().leave(table.session).await.unwrap();
+    tx.sessions().leave(game.session).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 0);
 }

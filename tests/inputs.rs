@@ -8,7 +8,7 @@ use sparc::service::{
     creatures::{CreatureChanges, NewCreature},
     dice::{HistoryFilter, NewInitiative, NewRoll},
     events::NewEvent,
-    sessions::{Expected, LobbyFilter, NewSession, SessionChanges},
+    sessions::{ExpectedVersion, LobbyFilter, NewSession, SessionChanges},
     users::{NewAccount, ProfileChanges},
 };
 use uuid::Uuid;
@@ -62,7 +62,7 @@ fn what_is_left_out_is_the_documented_default() {
     for filter in [from_value::<LobbyFilter>(json!({})).is_ok(), from_value::<CatalogueFilter>(json!({})).is_ok()] {
         assert!(filter);
     }
-    assert_eq!(from_value::<Expected>(json!({ "version": 3 })).unwrap(), Expected::Version(3));
+    assert_eq!(from_value::<ExpectedVersion>(json!({ "version": 3 })).unwrap(), ExpectedVersion::Version(3));
 }
 
 #[test]

@@ -11,10 +11,10 @@ use sparc::{
         events::{NewEvent, Subscription},
     },
 };
-use throwaway::Server;
+use testdb::Server;
 use uuid::Uuid;
 
-use crate::world::{Asking, Person, Table, World, at_once, roll};
+use crate::world::{Asking, GameSession, Person, World, at_once, roll};
 
 /// Nothing that arrives takes longer, on a machine that does other things as well.
 const BOUND: Duration = Duration::from_secs(30);
@@ -82,30 +82,30 @@ async fn another(world: &World) -> Sparc {
     Sparc::connect_with(world.url(), Options::default().max_connections(6)).await.unwrap()
 }
 
-fn everybody(sparc: &Sparc, table: &Table) -> Vec<sparc::service::IdentityConnection> {
-    let mut all = vec![sparc.as_user(table.seer.uuid()), sparc.as_service()];
-    all.extend(table.players.iter().map(|player| sparc.as_user(player.id)));
+fn everybody(sparc: &Sparc, game: &GameSession) -> Vec<sparc::service::IdentityConnection> {
+    let mut all = vec![sparc.as_user(game.seer.uuid()), sparc.as_service()];
+    all.extend(game.players.iter().map(|player| sparc.as_user(player.id)));
     all
 }
 
 #[tokio::test]
 async fn whoever_writes_an_event_it_arrives_once_and_in_order() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let (ours, theirs, player) = (another(&world).await, another(&world).await, &table.players[0]);
-    let before = numbers(&world, table.session).await;
+    let game = world.active_session(1).await;
+    let (ours, theirs, player) = (another(&world).await, another(&world).await, &game.players[0]);
+    let before = numbers(&world, game.session).await;
     let ada = ours.as_user(player.id);
-    let mut from_now = ada.events().subscribe(table.session, None).await.unwrap();
-    let mut of_the_day = ada.events().subscribe(table.session, Some(0)).await.unwrap();
-    let mut resumed = theirs.as_user(player.id).events().subscribe(table.session, Some(before[0])).await.unwrap();
+    let mut from_now = ada.events().subscribe(game.session, None).await.unwrap();
+    let mut of_the_day = ada.events().subscribe(game.session, Some(0)).await.unwrap();
+    let mut resumed = theirs.as_user(player.id).events().subscribe(game.session, Some(before[0])).await.unwrap();
 
-    ada.events().send(wave(table.session)).await.unwrap();
-    let sent = theirs.as_user(player.id).events().send(wave(table.session)).await.unwrap();
+    ada.events().send(wave(game.session)).await.unwrap();
+    let sent = theirs.as_user(player.id).events().send(wave(game.session)).await.unwrap();
     assert_eq!(up_to(&mut from_now, sent.seq).await.len(), 2, "before anything else is written");
-    write(&player.person, table.session, 3).await;
-    world.owner().exec(&roll(table.session, player.character)).await.unwrap();
+    write(&player.person, game.session, 3).await;
+    world.owner().exec(&roll(game.session, player.character)).await.unwrap();
 
-    let all = numbers(&world, table.session).await;
+    let all = numbers(&world, game.session).await;
     let last = *all.last().unwrap();
     let news = all[before.len()..].to_vec();
     assert_eq!(news.len(), 6);
@@ -121,16 +121,16 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_of_theirs_while_many_wri
     let (ours, theirs) = (another(&world).await, another(&world).await);
     let mut readers = Vec::new();
     let mut writers: Vec<Asking<()>> = Vec::new();
-    let mut tables = Vec::new();
+    let mut games = Vec::new();
     for _ in 0..10 {
-        let table = world.active_table(2).await;
-        let mut subscribers = everybody(&ours, &table);
-        subscribers.push(theirs.as_user(table.players[0].id));
+        let game = world.active_session(2).await;
+        let mut subscribers = everybody(&ours, &game);
+        subscribers.push(theirs.as_user(game.players[0].id));
         for subscriber in subscribers {
-            readers.push((table.session, subscriber.events().subscribe(table.session, None).await.unwrap()));
+            readers.push((game.session, subscriber.events().subscribe(game.session, None).await.unwrap()));
         }
-        for (place, player) in table.players.iter().enumerate() {
-            let (person, session) = (player.person.clone(), table.session);
+        for (place, player) in game.players.iter().enumerate() {
+            let (person, session) = (player.person.clone(), game.session);
             let sender = [&ours, &theirs][place].as_user(player.id);
             writers.push(Box::pin(async move {
                 for _ in 0..8 {
@@ -139,7 +139,7 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_of_theirs_while_many_wri
                 }
             }));
         }
-        tables.push((numbers(&world, table.session).await.len(), table));
+        games.push((numbers(&world, game.session).await.len(), game));
     }
     assert_eq!(readers.len(), 50);
     let reading: Vec<_> = readers
@@ -157,7 +157,7 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_of_theirs_while_many_wri
     at_once(writers).await;
     for reader in reading {
         let (session, seen, mut stream) = reader.await.unwrap();
-        let (before, _) = tables.iter().find(|(_, table)| table.session == session).unwrap();
+        let (before, _) = games.iter().find(|(_, game)| game.session == session).unwrap();
         assert_eq!(seen, numbers(&world, session).await[*before..]);
         assert!(tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(), "one too many");
     }
@@ -166,12 +166,12 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_of_theirs_while_many_wri
 #[tokio::test]
 async fn an_event_that_is_committed_long_after_its_number_was_drawn_arrives() {
     let world = World::new().await;
-    let (table, other) = (world.active_table(1).await, world.active_table(1).await);
+    let (game, other) = (world.active_session(1).await, world.active_session(1).await);
     let sparc = another(&world).await;
-    let mut stream = sparc.as_service().events().subscribe(table.session, None).await.unwrap();
+    let mut stream = sparc.as_service().events().subscribe(game.session, None).await.unwrap();
     let mut others = sparc.as_service().events().subscribe(other.session, None).await.unwrap();
-    let open = table.players[0].person.begin().await;
-    sea_orm::ConnectionTrait::execute_unprepared(&open, &plain(table.session, 1)).await.unwrap();
+    let open = game.players[0].person.begin().await;
+    sea_orm::ConnectionTrait::execute_unprepared(&open, &plain(game.session, 1)).await.unwrap();
     // Numbers that are drawn later are seen earlier, in another session.
     write(&other.players[0].person, other.session, 1).await;
     next(&mut others).await;
@@ -184,73 +184,73 @@ async fn an_event_that_is_committed_long_after_its_number_was_drawn_arrives() {
 #[tokio::test]
 async fn a_slow_subscriber_delays_nobody_and_loses_nothing() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let sparc = another(&world).await;
-    let ada = sparc.as_user(table.players[0].id);
-    let mut slow = ada.events().subscribe(table.session, None).await.unwrap();
-    let mut fast = ada.events().subscribe(table.session, None).await.unwrap();
-    let before = numbers(&world, table.session).await.len();
+    let ada = sparc.as_user(game.players[0].id);
+    let mut slow = ada.events().subscribe(game.session, None).await.unwrap();
+    let mut fast = ada.events().subscribe(game.session, None).await.unwrap();
+    let before = numbers(&world, game.session).await.len();
     for _ in 0..5 {
-        write(&table.players[0].person, table.session, 100).await;
-        let newest = *numbers(&world, table.session).await.last().unwrap();
+        write(&game.players[0].person, game.session, 100).await;
+        let newest = *numbers(&world, game.session).await.last().unwrap();
         assert_eq!(up_to(&mut fast, newest).await.len(), 100);
     }
-    let all = numbers(&world, table.session).await;
+    let all = numbers(&world, game.session).await;
     assert_eq!(up_to(&mut slow, *all.last().unwrap()).await, all[before..]);
 }
 
 #[tokio::test]
 async fn nobody_else_may_listen() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    world.set(&table, "is_public = true").await;
+    let game = world.active_session(1).await;
+    world.set(&game, "is_public = true").await;
     let (sparc, stranger) = (another(&world).await, world.account().await);
     let nowhere = Uuid::new_v4();
     for after in [None, Some(0), Some(1)] {
         let subscribe = async |caller: sparc::service::IdentityConnection, session| {
             code(caller.events().subscribe(session, after).await)
         };
-        assert_eq!(subscribe(sparc.as_user(stranger), table.session).await, "not_allowed");
+        assert_eq!(subscribe(sparc.as_user(stranger), game.session).await, "not_allowed");
         assert_eq!(subscribe(sparc.as_user(stranger), nowhere).await, "not_allowed");
-        assert_eq!(subscribe(sparc.as_user(Uuid::new_v4()), table.session).await, "not_allowed");
-        assert_eq!(subscribe(sparc.as_anon(), table.session).await, "not_signed_in");
+        assert_eq!(subscribe(sparc.as_user(Uuid::new_v4()), game.session).await, "not_allowed");
+        assert_eq!(subscribe(sparc.as_anon(), game.session).await, "not_signed_in");
         assert_eq!(subscribe(sparc.as_service(), nowhere).await, "not_found");
     }
-    for caller in everybody(&sparc, &table) {
-        assert_eq!(code(caller.events().subscribe(table.session, Some(0)).await), "subscribed");
+    for caller in everybody(&sparc, &game) {
+        assert_eq!(code(caller.events().subscribe(game.session, Some(0)).await), "subscribed");
     }
-    let mut left = sparc.as_user(table.players[0].id).events().subscribe(table.session, None).await.unwrap();
-    table.players[0].person.exec("UPDATE session_players SET is_active = false").await.unwrap();
+    let mut left = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
+    game.players[0].person.exec("UPDATE session_players SET is_active = false").await.unwrap();
     assert_eq!(next(&mut left).await.event_type, "player_left", "who left still reads, as in the table");
 }
 
 #[tokio::test]
 async fn who_loses_access_is_told_and_the_others_go_on() {
     let world = World::new().await;
-    let table = world.active_table(3).await;
+    let game = world.active_session(3).await;
     let sparc = another(&world).await;
-    let [closing, unseated, staying] = [0, 1, 2].map(|place| sparc.as_user(table.players[place].id));
+    let [closing, unseated, staying] = [0, 1, 2].map(|place| sparc.as_user(game.players[place].id));
     let subscribe = async |caller: &sparc::service::IdentityConnection| {
-        caller.events().subscribe(table.session, None).await.unwrap()
+        caller.events().subscribe(game.session, None).await.unwrap()
     };
     let (mut closed, mut gone) = (subscribe(&closing).await, subscribe(&unseated).await);
     let (mut stays, mut service) = (subscribe(&staying).await, subscribe(&sparc.as_service()).await);
 
-    sparc.as_service().users().erase(table.players[0].id).await.unwrap();
+    sparc.as_service().users().erase(game.players[0].id).await.unwrap();
     assert_eq!(end(&mut closed).await, "account_closed");
-    assert_eq!(code(closing.events().subscribe(table.session, None).await), "account_closed");
+    assert_eq!(code(closing.events().subscribe(game.session, None).await), "account_closed");
 
-    let sql = format!("DELETE FROM session_players WHERE user_id = '{}'", table.players[1].id);
+    let sql = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[1].id);
     world.owner().exec(&sql).await.unwrap();
     assert_eq!(end(&mut gone).await, "not_allowed");
 
-    write(&table.players[2].person, table.session, 1).await;
-    let newest = *numbers(&world, table.session).await.last().unwrap();
+    write(&game.players[2].person, game.session, 1).await;
+    let newest = *numbers(&world, game.session).await.last().unwrap();
     up_to(&mut stays, newest).await;
     up_to(&mut service, newest).await;
 
-    world.set(&table, "status = 'cancelled'").await;
-    let sql = format!("DELETE FROM sessions WHERE id = '{}'", table.session);
+    world.set(&game, "status = 'cancelled'").await;
+    let sql = format!("DELETE FROM sessions WHERE id = '{}'", game.session);
     world.owner().exec(&sql).await.unwrap();
     assert_eq!(end(&mut stays).await, "not_found");
     assert_eq!(end(&mut service).await, "not_found");
@@ -259,17 +259,17 @@ async fn who_loses_access_is_told_and_the_others_go_on() {
 #[tokio::test]
 async fn who_resumes_after_what_is_kept_no_longer_is_told_to_reload() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let sparc = another(&world).await;
-    let ada = sparc.as_user(table.players[0].id);
-    write(&table.players[0].person, table.session, 3).await;
-    let all = numbers(&world, table.session).await;
+    let ada = sparc.as_user(game.players[0].id);
+    write(&game.players[0].person, game.session, 3).await;
+    let all = numbers(&world, game.session).await;
     let forgotten = format!("DELETE FROM session_events WHERE seq <= {}", all[1]);
     world.owner().exec(&forgotten).await.unwrap();
     for seq in [all[0], all[1], all.last().unwrap() + 1, -1] {
-        assert_eq!(code(ada.events().subscribe(table.session, Some(seq)).await), "events_expired", "{seq}");
+        assert_eq!(code(ada.events().subscribe(game.session, Some(seq)).await), "events_expired", "{seq}");
     }
-    let mut kept = ada.events().subscribe(table.session, Some(all[2])).await.unwrap();
+    let mut kept = ada.events().subscribe(game.session, Some(all[2])).await.unwrap();
     assert_eq!(up_to(&mut kept, *all.last().unwrap()).await, all[3..]);
 }
 
@@ -278,15 +278,15 @@ async fn a_stream_outlasts_the_server() {
     let server =
         Server::start_private(Some(&["fsync=on", "synchronous_commit=on", "full_page_writes=on"])).await.unwrap();
     let world = World::on(&server).await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let sparc = another(&world).await;
-    let ada = sparc.as_user(table.players[0].id);
-    let mut stream = ada.events().subscribe(table.session, None).await.unwrap();
+    let ada = sparc.as_user(game.players[0].id);
+    let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
     let mut seen = Vec::new();
     for round in 0..3 {
         let sent = loop {
             // A connection that the crash took may be the first that is tried.
-            match ada.events().send(wave(table.session)).await {
+            match ada.events().send(wave(game.session)).await {
                 Ok(sent) => break sent,
                 Err(error) => assert!(error.is_retryable() || error.code() == "commit_unknown", "{error}"),
             }
@@ -297,7 +297,7 @@ async fn a_stream_outlasts_the_server() {
             tokio::task::spawn_blocking(move || dying.crash()).await.unwrap().unwrap();
         }
     }
-    let all = numbers(&world.again().await, table.session).await;
+    let all = numbers(&world.again().await, game.session).await;
     assert_eq!(seen, all[all.len() - seen.len()..]);
 }
 
@@ -318,14 +318,14 @@ async fn until_quiet(world: &World) {
 #[tokio::test]
 async fn the_last_who_is_dropped_stops_the_poller_and_the_next_starts_it_again() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let sparc = another(&world).await;
     for _ in 0..2 {
         let mut streams = Vec::new();
-        for caller in everybody(&sparc, &table) {
-            streams.push(caller.events().subscribe(table.session, None).await.unwrap());
+        for caller in everybody(&sparc, &game) {
+            streams.push(caller.events().subscribe(game.session, None).await.unwrap());
         }
-        write(&table.players[0].person, table.session, 1).await;
+        write(&game.players[0].person, game.session, 1).await;
         for stream in &mut streams {
             next(stream).await;
         }
@@ -337,13 +337,13 @@ async fn the_last_who_is_dropped_stops_the_poller_and_the_next_starts_it_again()
 #[tokio::test]
 async fn closing_the_handle_ends_its_streams() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let sparc = another(&world).await;
-    let ada = sparc.as_user(table.players[0].id);
-    let mut stream = ada.events().subscribe(table.session, None).await.unwrap();
-    write(&table.players[0].person, table.session, 1).await;
+    let ada = sparc.as_user(game.players[0].id);
+    let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
+    write(&game.players[0].person, game.session, 1).await;
     next(&mut stream).await;
     sparc.close().await.unwrap();
     assert_eq!(end(&mut stream).await, "pool_closed");
-    assert_eq!(code(ada.events().subscribe(table.session, None).await), "pool_closed");
+    assert_eq!(code(ada.events().subscribe(game.session, None).await), "pool_closed");
 }

@@ -37,7 +37,7 @@ async fn no_text_of_a_users_can_become_the_server() {
     let who = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
     let role = sparc.as_service().query_one_raw(who).await.unwrap().unwrap();
     assert_eq!(role.try_get_by_index::<String>(0).unwrap(), "service_role");
-    assert!(sparc.as_service().maintenance().due().await.is_ok());
+    assert!(sparc.as_service().maintenance().backlog().await.is_ok());
     assert!(ada.users().me().await.is_ok());
     sparc.close().await.unwrap();
 }
@@ -47,7 +47,7 @@ async fn an_adventure_is_validated_and_published_over_two_logins() {
     let world = World::new().await;
     let sparc = two_logins(&world).await;
     let ada = sparc.as_user(world.account().await);
-    let content = AdventureContent::told("It rains.");
+    let content = AdventureContent::single_scene("It rains.");
     let new = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
     let draft = ada.adventures().create(new.clone()).await.unwrap();
     assert_eq!(ada.adventures().validate(draft.id).await.unwrap(), []);

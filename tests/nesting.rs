@@ -163,19 +163,19 @@ async fn a_commit_that_the_server_refuses_says_so() {
 #[tokio::test]
 async fn what_an_operation_had_done_before_it_was_refused_cannot_be_committed() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let seer = world.sparc.as_user(table.seer.uuid());
+    let game = world.active_session(2).await;
+    let seer = world.sparc.as_user(game.seer.uuid());
     let id = uuid::Uuid::new_v4();
     // One of the rolls that the initiative would make is another's.
-    let taken = uuid::Uuid::from_u128(id.as_u128() ^ table.players[0].character.as_u128());
+    let taken = uuid::Uuid::from_u128(id.as_u128() ^ game.players[0].character.as_u128());
     let attack = format!(
         "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{taken}', '{}', '{}', 'grace', 3, 'attack')",
-        table.session, table.players[0].character
+        game.session, game.players[0].character
     );
     world.owner().exec(&attack).await.unwrap();
     let tx = seer.begin().await.unwrap();
-    let asked = sparc::service::dice::NewInitiative { id: Some(id), session_id: table.session, creatures: Vec::new() };
+    let asked = sparc::service::dice::NewInitiative { id: Some(id), session_id: game.session, creatures: Vec::new() };
     assert_eq!(code(tx.dice().initiative(asked.clone()).await), "id_conflict", "an attack is nobody's turn");
     assert_eq!(code(tx.commit().await), "transaction_failed");
     assert_eq!(code(seer.dice().initiative(asked).await), "id_conflict");

@@ -7,7 +7,7 @@ use sparc::entity::sea_orm_active_enums::{DifficultyLevel, RollType};
 use sparc::service::{
     Cursor, Error, IdentityConnection, Operations, Page, PageSize,
     adventures::{CatalogueFilter, CatalogueOrder},
-    dice::{HistoryFilter, RollsOf},
+    dice::{HistoryFilter, RollScope},
     sessions::LobbyFilter,
 };
 use uuid::Uuid;
@@ -23,7 +23,7 @@ async fn walk<T, K: Hash + Eq + Clone + Debug>(
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
         let got = page(after).await.unwrap();
-        seen.extend(got.rows.iter().map(&key));
+        seen.extend(got.items.iter().map(&key));
         between().await;
         match got.next {
             Some(next) => after = Some(next),
@@ -108,7 +108,7 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
         let page = visitor.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await.unwrap();
         let wanted = world.owner().count(&format!("adventures WHERE {sql}")).await;
         assert!(wanted > 0 || sql.contains("false"), "{sql} tries something");
-        assert_eq!(i64::try_from(page.rows.len()).unwrap(), wanted, "{sql}");
+        assert_eq!(i64::try_from(page.items.len()).unwrap(), wanted, "{sql}");
     };
     count(CatalogueFilter { longest: Some(60), ..Default::default() }, "estimated_duration <= 60").await;
     count(CatalogueFilter { shortest: Some(90), ..Default::default() }, "estimated_duration >= 90").await;
@@ -140,7 +140,7 @@ async fn a_filter_that_few_adventures_match_looks_at_so_many_a_page_and_goes_on(
         let seen = walk(
             async |after| {
                 let page = visitor.adventures().catalogue(&hard, order, after.as_ref()).await?;
-                found.push(page.rows.len());
+                found.push(page.items.len());
                 Ok(page)
             },
             async || (),
@@ -156,7 +156,7 @@ async fn a_filter_that_few_adventures_match_looks_at_so_many_a_page_and_goes_on(
         .await;
         assert_eq!(seen.len(), 2298, "none lost: {order:?}");
     }
-    assert_eq!(visitor.adventures().catalogue(&easy, CatalogueOrder::Newest, None).await.unwrap().rows.len(), 20);
+    assert_eq!(visitor.adventures().catalogue(&easy, CatalogueOrder::Newest, None).await.unwrap().items.len(), 20);
 }
 
 #[tokio::test]
@@ -182,38 +182,38 @@ async fn ones_own_adventures_are_walked() {
 #[tokio::test]
 async fn a_history_is_walked_while_dice_fall_and_filters() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let (ada, ben) = (&table.players[0], &table.players[1]);
+    let game = world.active_session(2).await;
+    let (ada, ben) = (&game.players[0], &game.players[1]);
     // Seven at a time: equal moments.
     let fill = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
          SELECT '{}', CASE WHEN i % 3 = 0 THEN '{}' ELSE '{}' END::uuid, 'might', 10,
            (ARRAY['attack', 'defense'])[1 + i % 2]::roll_type, '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 minute'
          FROM generate_series(1, 230) AS i",
-        table.session, ben.character, ada.character
+        game.session, ben.character, ada.character
     );
     world.owner().exec(&fill).await.unwrap();
     let me = world.sparc.as_user(ada.id);
     let filter = HistoryFilter::default();
-    let of = RollsOf::Session(table.session);
+    let of = RollScope::Session(game.session);
     let first = me.dice().history(of, &filter, None).await.unwrap();
-    assert_eq!(first.rows.len(), 50);
-    assert!(first.rows.is_sorted_by(|a, b| a.created_at >= b.created_at), "the latest first");
+    assert_eq!(first.items.len(), 50);
+    assert!(first.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the latest first");
     let most = HistoryFilter { page_size: PageSize::MAX, ..filter };
-    assert_eq!(me.dice().history(of, &most, None).await.unwrap().rows.len(), 200);
+    assert_eq!(me.dice().history(of, &most, None).await.unwrap().items.len(), 200);
     let seen = walk(
         async |after| me.dice().history(of, &filter, after.as_ref()).await,
         async || {
-            world.owner().exec(&crate::world::roll(table.session, ada.character)).await.unwrap();
+            world.owner().exec(&crate::world::roll(game.session, ada.character)).await.unwrap();
         },
         |row| row.id,
     )
     .await;
     assert_eq!(seen.len(), 230, "those that fell meanwhile stand before the first page");
 
-    let count = async |of: RollsOf, filter: HistoryFilter| {
+    let count = async |of: RollScope, filter: HistoryFilter| {
         let filter = HistoryFilter { page_size: PageSize::MAX, until: "2026-02-01T00:00:00Z".parse().ok(), ..filter };
-        me.dice().history(of, &filter, None).await.unwrap().rows.len()
+        me.dice().history(of, &filter, None).await.unwrap().items.len()
     };
     assert_eq!(count(of, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
     let attacks = Some(RollType::Attack);
@@ -221,21 +221,21 @@ async fn a_history_is_walked_while_dice_fall_and_filters() {
     let from = "2026-01-01T00:32:00Z".parse().ok();
     assert_eq!(count(of, HistoryFilter { from, ..filter }).await, 7, "the last minute has seven");
     let stranger = world.sparc.as_user(world.account().await);
-    assert!(stranger.dice().history(of, &filter, None).await.unwrap().rows.is_empty());
+    assert!(stranger.dice().history(of, &filter, None).await.unwrap().items.is_empty());
 
-    let hers = RollsOf::Character(ben.character);
+    let hers = RollScope::Character(ben.character);
     assert_eq!(count(hers, filter).await, 76);
     assert_eq!(count(hers, HistoryFilter { kind: attacks, ..filter }).await, 38);
     assert_eq!(count(hers, HistoryFilter { from, ..filter }).await, 2);
     assert_eq!(count(hers, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
     assert_eq!(count(hers, HistoryFilter { character_id: Some(ada.character), ..filter }).await, 0);
-    assert!(stranger.dice().history(hers, &filter, None).await.unwrap().rows.is_empty());
+    assert!(stranger.dice().history(hers, &filter, None).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
 async fn a_characters_rolls_are_walked_at_the_tables_that_one_was_at() {
     let world = World::new().await;
-    let (here, there) = (world.active_table(2).await, world.active_table(1).await);
+    let (here, there) = (world.active_session(2).await, world.active_session(1).await);
     let (ada, ben) = (&here.players[0], &here.players[1]);
     let fill = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
@@ -248,9 +248,9 @@ async fn a_characters_rolls_are_walked_at_the_tables_that_one_was_at() {
     let seen = async |caller: &IdentityConnection| {
         walk(
             async |after| {
-                let (of, all) = (RollsOf::Character(ada.character), HistoryFilter::default());
+                let (of, all) = (RollScope::Character(ada.character), HistoryFilter::default());
                 let page = caller.dice().history(of, &all, after.as_ref()).await?;
-                assert!(page.rows.is_sorted_by(|a, b| a.created_at >= b.created_at), "the latest first");
+                assert!(page.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the latest first");
                 Ok(page)
             },
             async || (),
@@ -284,7 +284,7 @@ async fn ones_tables_are_walked_live_past_and_archived() {
     {
         world.owner().exec(&fill(status, ended, how_many)).await.unwrap();
     }
-    let other = world.table(1).await;
+    let other = world.session(1).await;
     let me = world.sparc.as_user(seer);
     let more = async || {
         world.owner().exec(&fill("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
@@ -297,20 +297,20 @@ async fn ones_tables_are_walked_live_past_and_archived() {
     assert_eq!(past.iter().filter(|(_, archived)| *archived).count(), 40);
     assert!(past[120..].iter().all(|(_, archived)| *archived), "the last to end first");
     let player = world.sparc.as_user(other.players[0].id);
-    let mine = player.sessions().mine(None).await.unwrap().rows;
+    let mine = player.sessions().mine(None).await.unwrap().items;
     assert_eq!(mine.len(), 1);
     assert_eq!(mine[0].character_id, Some(other.players[0].character));
     assert_eq!(mine[0].adventure_name.as_deref(), Some("The Drowned Ford"));
     player.sessions().leave(other.session).await.unwrap();
-    assert!(player.sessions().mine(None).await.unwrap().rows.is_empty(), "who left does not sit there");
+    assert!(player.sessions().mine(None).await.unwrap().items.is_empty(), "who left does not sit there");
     world.set(&other, "status = 'cancelled'").await;
-    assert_eq!(player.sessions().past(None).await.unwrap().rows.len(), 1, "but was there");
+    assert_eq!(player.sessions().past(None).await.unwrap().items.len(), 1, "but was there");
 }
 
 #[tokio::test]
 async fn a_cursor_leads_on_in_its_own_list_alone() {
     let world = World::new().await;
-    let (here, there) = (world.active_table(1).await, world.active_table(1).await);
+    let (here, there) = (world.active_session(1).await, world.active_session(1).await);
     let seer = here.seer.uuid();
     let fill = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
@@ -332,7 +332,7 @@ async fn a_cursor_leads_on_in_its_own_list_alone() {
     let (lobby, easy) = (LobbyFilter::default(), LobbyFilter { longest: Some(90), ..Default::default() });
     let (catalogue, short) = (CatalogueFilter::default(), CatalogueFilter { longest: Some(90), ..Default::default() });
     let (newest, played) = (CatalogueOrder::Newest, CatalogueOrder::MostPlayed);
-    let of_here = RollsOf::Session(here.session);
+    let of_here = RollScope::Session(here.session);
     let cursors = [
         me.sessions().past(None).await.unwrap().next.unwrap(),
         me.adventures().mine(None).await.unwrap().next.unwrap(),
@@ -358,8 +358,8 @@ async fn a_cursor_leads_on_in_its_own_list_alone() {
             me.sessions().mine(after).await.map(drop),
             other.sessions().past(after).await.map(drop),
             other.adventures().mine(after).await.map(drop),
-            me.dice().history(RollsOf::Session(there.session), &all, after).await.map(drop),
-            me.dice().history(RollsOf::Character(here.players[0].character), &all, after).await.map(drop),
+            me.dice().history(RollScope::Session(there.session), &all, after).await.map(drop),
+            me.dice().history(RollScope::Character(here.players[0].character), &all, after).await.map(drop),
             me.dice().history(of_here, &kind, after).await.map(drop),
             me.sessions().archived_rolls(here.session, PageSize::default(), after).await.map(drop),
         ];
@@ -372,5 +372,5 @@ async fn a_cursor_leads_on_in_its_own_list_alone() {
     }
     // Pages of another size are pages of the same list.
     let small = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..all };
-    assert_eq!(me.dice().history(of_here, &small, Some(&cursors[2])).await.unwrap().rows.len(), 5);
+    assert_eq!(me.dice().history(of_here, &small, Some(&cursors[2])).await.unwrap().items.len(), 5);
 }

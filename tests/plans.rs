@@ -10,11 +10,11 @@ use sparc::{
     service::{
         Cursor, Error, IdentityConnection, Operations, Page,
         adventures::{CatalogueFilter, CatalogueOrder},
-        dice::{HistoryFilter, RollsOf},
+        dice::{HistoryFilter, RollScope},
         sessions::LobbyFilter,
     },
 };
-use throwaway::prepared;
+use testdb::prepared;
 use uuid::Uuid;
 
 use crate::world::World;
@@ -178,7 +178,7 @@ async fn later<T>(pages: u32, page: impl AsyncFn(Option<Cursor>) -> Result<Page<
     for _ in 1..pages {
         there = page(there.next).await.unwrap();
     }
-    (there.rows.pop().unwrap(), there.next.unwrap())
+    (there.items.pop().unwrap(), there.next.unwrap())
 }
 
 async fn lobby(hot: &mut Hot, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
@@ -206,16 +206,16 @@ async fn lobby(hot: &mut Hot, ada: &IdentityConnection, scout: &IdentityConnecti
 async fn table(hot: &mut Hot, ada: &IdentityConnection, moment: &str) {
     let (session, mate) = (md5(&hot.db, "s20006").await, md5(&hot.db, "c8").await);
     let all = HistoryFilter::default();
-    let rolls = || ada.dice().history(RollsOf::Session(session), &all, None);
+    let rolls = || ada.dice().history(RollScope::Session(session), &all, None);
     hot.ask(&format!("a table's rolls, {moment}"), 51, &[&quoted(session), "51"], rolls()).await;
     let kind = HistoryFilter { kind: Some(RollType::Attack), ..Default::default() };
     // One in nine: comparing an enum is not leakproof either, so the table's rolls are walked until the page is full.
     let values = [&quoted(session), "'attack'", "51"];
-    let attacks = ada.dice().history(RollsOf::Session(session), &kind, None);
+    let attacks = ada.dice().history(RollScope::Session(session), &kind, None);
     hot.ask(&format!("a table's attacks, {moment}"), 9 * 51, &values, attacks).await;
     // A mate of thousands of rolls, at a table that is one's own.
     let values = [&quoted(mate), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
-    let rolls = ada.dice().history(RollsOf::Character(mate), &all, None);
+    let rolls = ada.dice().history(RollScope::Character(mate), &all, None);
     hot.ask(&format!("a character's rolls, {moment}"), 51, &values, rolls).await;
     let events = ada.events().after(session, 0);
     hot.ask(&format!("events, {moment}"), 200, &[&quoted(session), "0", "200"], events).await;

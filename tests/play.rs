@@ -7,8 +7,8 @@ use sparc::{
         Difficulty, Error, Operations,
         characters::{Attributes, Item, NewCharacter},
         creatures::{Ability, CreatureChanges, NewCreature, Stats},
-        dice::{NewInitiative, NewRoll, Roller, RollsOf},
-        sessions::{Expected, SessionChanges, Visibility},
+        dice::{NewInitiative, NewRoll, RollScope, Roller},
+        sessions::{ExpectedVersion, SessionChanges, Visibility},
         users::{Badge, NewAccount, ProfileChanges},
     },
 };
@@ -19,22 +19,22 @@ use crate::world::{World, at_once};
 #[tokio::test]
 async fn initiative_is_one_die_the_highest_first_ties_by_grace() {
     let world = World::new().await;
-    let table = world.active_table(4).await;
-    let seer = world.sparc.as_user(table.seer.uuid());
+    let game = world.active_session(4).await;
+    let seer = world.sparc.as_user(game.seer.uuid());
     let stats = Stats { grace: 10, ..Default::default() };
     let wolf = NewCreature { name: "Wolf".into(), stats, ..Default::default() };
-    let wolf = seer.creatures().add(table.adventure, wolf).await.unwrap();
-    for (grace, player) in (1..).zip(&table.players) {
+    let wolf = seer.creatures().add(game.adventure, wolf).await.unwrap();
+    for (grace, player) in (1..).zip(&game.players) {
         let sql = format!("UPDATE characters SET grace = {grace} WHERE id = '{}'", player.character);
         world.owner().exec(&sql).await.unwrap();
     }
     let grace = |roller: Roller| match roller {
         Roller::Creature(_) => 10,
-        Roller::Character(id) => 1 + table.players.iter().position(|player| player.character == id).unwrap(),
+        Roller::Character(id) => 1 + game.players.iter().position(|player| player.character == id).unwrap(),
     };
     let mut ties = 0;
     for _ in 0..40 {
-        let new = NewInitiative { id: None, session_id: table.session, creatures: vec![wolf.id, wolf.id] };
+        let new = NewInitiative { id: None, session_id: game.session, creatures: vec![wolf.id, wolf.id] };
         let turns = seer.dice().initiative(new).await.unwrap();
         assert_eq!(turns.len(), 5);
         assert!(turns.iter().all(|turn| turn.roll.dice_count == 1 && turn.roll.roll_type == RollType::Initiative));
@@ -56,9 +56,9 @@ async fn initiative_is_one_die_the_highest_first_ties_by_grace() {
 #[tokio::test]
 async fn hit_points_stay_between_none_and_the_maximum_also_at_once() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let hero = table.players[0].character;
-    let (ada, seer) = (world.sparc.as_user(table.players[0].id), world.sparc.as_user(table.seer.uuid()));
+    let game = world.active_session(1).await;
+    let hero = game.players[0].character;
+    let (ada, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
     assert_eq!(seer.characters().damage(hero, 2).await.unwrap().hit_points, 4);
     assert_eq!(ada.characters().heal(hero, 1).await.unwrap().hit_points, 5);
     assert_eq!(ada.characters().heal(hero, 200).await.unwrap().hit_points, 6);
@@ -74,10 +74,10 @@ async fn hit_points_stay_between_none_and_the_maximum_also_at_once() {
     left.sort_unstable();
     assert_eq!(left, [1, 2, 3, 4, 5], "no blow is lost");
     // The Seer's hand reaches no further than the table, and no longer than it plays.
-    world.set(&table, "status = 'completed'").await;
+    world.set(&game, "status = 'completed'").await;
     assert!(matches!(seer.characters().damage(hero, 1).await, Err(Error::NotFound { .. })));
     let huge = format!("SELECT hit_points FROM private.change_hit_points('{hero}', -2147483648)");
-    assert_eq!(table.players[0].person.value::<i32>(&huge).await, Ok(0), "no overflow");
+    assert_eq!(game.players[0].person.value::<i32>(&huge).await, Ok(0), "no overflow");
     let stranger = world.somebody().await;
     let none = format!("SELECT count(*) FROM private.change_hit_points('{hero}', 1)");
     assert_eq!(stranger.value::<i64>(&none).await, Ok(0));
@@ -86,111 +86,111 @@ async fn hit_points_stay_between_none_and_the_maximum_also_at_once() {
 #[tokio::test]
 async fn two_screens_of_one_seer_do_not_overwrite_each_other_unseen() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let seer = world.sparc.as_user(table.seer.uuid());
-    let screens =
-        (0..8)
-            .map(|screen| {
-                let (seer, session) = (seer.clone(), table.session);
-                async move {
-                    seer.sessions().set_game_state(session, json!({ "screen": screen }), Expected::Version(0)).await
-                }
-            })
-            .collect();
+    let game = world.active_session(1).await;
+    let seer = world.sparc.as_user(game.seer.uuid());
+    let screens = (0..8)
+        .map(|screen| {
+            let (seer, session) = (seer.clone(), game.session);
+            async move {
+                seer.sessions().set_game_state(session, json!({ "screen": screen }), ExpectedVersion::Version(0)).await
+            }
+        })
+        .collect();
     let outcomes = at_once(screens).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::GameStateChanged))).count(), 7);
-    let session = seer.sessions().get(table.session).await.unwrap();
+    let session = seer.sessions().get(game.session).await.unwrap();
     assert_eq!(session.game_state_version, 1);
-    let same = seer.sessions().set_game_state(table.session, session.game_state, Expected::Version(1)).await.unwrap();
+    let same =
+        seer.sessions().set_game_state(game.session, session.game_state, ExpectedVersion::Version(1)).await.unwrap();
     assert_eq!(same.game_state_version, 1, "the same state is no change");
-    let sure = seer.sessions().set_game_state(table.session, json!({}), Expected::Any).await.unwrap();
+    let sure = seer.sessions().set_game_state(game.session, json!({}), ExpectedVersion::Any).await.unwrap();
     assert_eq!(sure.game_state_version, 2);
-    let ada = world.sparc.as_user(table.players[0].id);
-    let told = ada.events().after(table.session, 0).await.unwrap();
+    let ada = world.sparc.as_user(game.players[0].id);
+    let told = ada.events().after(game.session, 0).await.unwrap();
     let states: Vec<_> = told.iter().filter(|event| event.event_type == "game_state").collect();
     assert_eq!(states.len(), 2);
     assert_eq!(states[1].payload, json!({ "game_state": {}, "version": 2 }));
-    assert_eq!(ada.events().newest(table.session).await.unwrap(), told.last().unwrap().seq);
+    assert_eq!(ada.events().newest(game.session).await.unwrap(), told.last().unwrap().seq);
     // Not even the server sets the version by hand.
     assert!(world.service().exec("UPDATE sessions SET game_state_version = 9").await.unwrap_err().is_forbidden());
-    assert!(table.seer.exec("UPDATE sessions SET game_state_version = 9").await.unwrap_err().is_forbidden());
+    assert!(game.seer.exec("UPDATE sessions SET game_state_version = 9").await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
 async fn a_code_tells_what_it_opens_before_one_sits_down() {
     let world = World::new().await;
-    let table = world.table(1).await;
+    let game = world.session(1).await;
     let code = world.owner().value::<String>("SELECT code::text FROM sessions").await.unwrap().parse().unwrap();
     let stranger = world.sparc.as_user(world.account().await);
     let card = stranger.sessions().by_code(&code).await.unwrap();
-    assert_eq!((card.id, card.status, card.seats_taken), (table.session, SessionStatus::Waiting, 1));
+    assert_eq!((card.id, card.status, card.seats_taken), (game.session, SessionStatus::Waiting, 1));
     assert_eq!(card.adventure.unwrap().name, "The Drowned Ford");
-    assert!(stranger.sessions().get(table.session).await.is_err(), "a look at the card, and no more");
+    assert!(stranger.sessions().get(game.session).await.is_err(), "a look at the card, and no more");
     assert!(world.visitor().exec("SELECT private.session_by_code('AAAAAA')").await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
 async fn a_session_is_edited_announced_paused_and_taken_up_again() {
     let world = World::new().await;
-    let table = world.table(2).await;
-    let seer = world.sparc.as_user(table.seer.uuid());
+    let game = world.session(2).await;
+    let seer = world.sparc.as_user(game.seer.uuid());
     let changes = SessionChanges {
         visibility: Some(Visibility::Public),
         looking_for: Some(Some("a healer".into())),
         scheduled_start: Some("2030-01-01T19:00:00Z".parse().ok()),
         ..Default::default()
     };
-    let edited = seer.sessions().edit(table.session, changes).await.unwrap();
+    let edited = seer.sessions().edit(game.session, changes).await.unwrap();
     assert!(edited.is_public && edited.scheduled_start.is_some());
     let emptied = SessionChanges { looking_for: Some(None), ..Default::default() };
-    assert_eq!(seer.sessions().edit(table.session, emptied).await.unwrap().looking_for, None);
-    let as_it_is = seer.sessions().edit(table.session, SessionChanges::default()).await.unwrap();
+    assert_eq!(seer.sessions().edit(game.session, emptied).await.unwrap().looking_for, None);
+    let as_it_is = seer.sessions().edit(game.session, SessionChanges::default()).await.unwrap();
     assert!(as_it_is.scheduled_start.is_some());
     let sessions = || seer.sessions();
-    assert_eq!(sessions().announce(table.session).await.unwrap().status, SessionStatus::StartingSoon);
-    assert_eq!(sessions().withdraw(table.session).await.unwrap().status, SessionStatus::Waiting);
-    assert!(matches!(sessions().resume(table.session).await, Err(Error::IllegalTransition { .. })), "never began");
-    let started = sessions().start(table.session).await.unwrap().started_at;
-    assert_eq!(sessions().start(table.session).await.unwrap().started_at, started, "again is no error");
-    assert_eq!(sessions().pause(table.session).await.unwrap().status, SessionStatus::Paused);
-    assert!(matches!(sessions().start(table.session).await, Err(Error::IllegalTransition { .. })), "it is resumed");
-    assert_eq!(sessions().resume(table.session).await.unwrap().started_at, started);
-    sessions().complete(table.session).await.unwrap();
+    assert_eq!(sessions().announce(game.session).await.unwrap().status, SessionStatus::StartingSoon);
+    assert_eq!(sessions().withdraw(game.session).await.unwrap().status, SessionStatus::Waiting);
+    assert!(matches!(sessions().resume(game.session).await, Err(Error::IllegalTransition { .. })), "never began");
+    let started = sessions().start(game.session).await.unwrap().started_at;
+    assert_eq!(sessions().start(game.session).await.unwrap().started_at, started, "again is no error");
+    assert_eq!(sessions().pause(game.session).await.unwrap().status, SessionStatus::Paused);
+    assert!(matches!(sessions().start(game.session).await, Err(Error::IllegalTransition { .. })), "it is resumed");
+    assert_eq!(sessions().resume(game.session).await.unwrap().started_at, started);
+    sessions().complete(game.session).await.unwrap();
     let run = seer.users().statistics().await.unwrap();
     assert_eq!((run.games_run, run.adventures_played, run.adventures_published), (1, 1, 1));
-    let played = world.sparc.as_user(table.players[0].id).users().statistics().await.unwrap();
+    let played = world.sparc.as_user(game.players[0].id).users().statistics().await.unwrap();
     assert_eq!((played.games_played, played.characters), (1, 1));
 }
 
 #[tokio::test]
 async fn numbers_of_a_character_are_those_of_the_rolls_one_may_see() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let (ada, hero) = (&table.players[0], table.players[0].character);
+    let game = world.active_session(2).await;
+    let (ada, hero) = (&game.players[0], game.players[0].character);
     for (results, difficulty) in [("{6,6}", 10), ("{1,1}", 10), ("{3,4}", 5), ("{3,4}", 9)] {
-        world.roll(table.session, hero, results, difficulty, 0).await;
+        world.roll(game.session, hero, results, difficulty, 0).await;
     }
-    let check = NewRoll::check(table.session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
+    let check = NewRoll::check(game.session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
     let me = world.sparc.as_user(ada.id);
     me.dice().roll(check).await.unwrap();
-    let numbers = me.dice().statistics(RollsOf::Character(hero)).await.unwrap();
+    let numbers = me.dice().statistics(RollScope::Character(hero)).await.unwrap();
     assert_eq!(numbers.rolls, 5);
     let attacks = numbers.by_kind.iter().find(|kind| kind.kind == RollType::Attack).unwrap();
     assert_eq!((attacks.rolls, attacks.successes, attacks.critical_successes, attacks.critical_failures), (4, 2, 1, 1));
     assert!((attacks.mean_total - 7.0).abs() < 1e-9);
     assert_eq!(numbers.by_kind.iter().map(|kind| kind.rolls).sum::<i64>(), numbers.rolls);
     let stranger = world.sparc.as_user(world.account().await);
-    let none = stranger.dice().statistics(RollsOf::Session(table.session)).await.unwrap();
+    let none = stranger.dice().statistics(RollScope::Session(game.session)).await.unwrap();
     assert_eq!((none.rolls, none.mean_total, none.by_kind.len()), (0, None, 0));
-    let left = me.dice().saves_left(table.session).await.unwrap();
+    let left = me.dice().heroic_saves_remaining(game.session).await.unwrap();
     assert!(left.len() == 2 && left.iter().all(|seat| seat.left == 1));
-    let failed = world.roll(table.session, hero, "{1,2}", 10, 0).await;
+    let failed = world.roll(game.session, hero, "{1,2}", 10, 0).await;
     me.dice().heroic_save(failed).await.unwrap();
-    let left = me.dice().saves_left(table.session).await.unwrap();
+    let left = me.dice().heroic_saves_remaining(game.session).await.unwrap();
     assert_eq!(left.iter().find(|seat| seat.character_id == hero).unwrap().left, 0);
-    world.sparc.as_user(table.seer.uuid()).sessions().set_encounter(table.session, Some("next")).await.unwrap();
-    assert!(me.dice().saves_left(table.session).await.unwrap().iter().all(|seat| seat.left == 1));
+    world.sparc.as_user(game.seer.uuid()).sessions().set_encounter(game.session, Some("next")).await.unwrap();
+    assert!(me.dice().heroic_saves_remaining(game.session).await.unwrap().iter().all(|seat| seat.left == 1));
 }
 
 #[tokio::test]
@@ -214,29 +214,29 @@ async fn a_character_is_kept_and_grows_by_the_server_alone() {
     me.characters().retire(hero.id).await.unwrap();
     assert!(me.characters().list().await.unwrap().is_empty());
     assert_eq!(me.characters().retired().await.unwrap().len(), 1);
-    assert!(me.characters().bring_back(hero.id).await.unwrap().retired_at.is_none());
+    assert!(me.characters().unretire(hero.id).await.unwrap().retired_at.is_none());
     me.characters().delete(hero.id).await.unwrap();
-    let table = world.table(1).await;
-    let player = &table.players[0];
+    let game = world.session(1).await;
+    let player = &game.players[0];
     let seats = world.sparc.as_user(player.id).characters().seats(player.character).await.unwrap();
-    assert_eq!((seats.len(), seats[0].session_id, seats[0].is_active), (1, table.session, true));
+    assert_eq!((seats.len(), seats[0].session_id, seats[0].is_active), (1, game.session, true));
 }
 
 #[tokio::test]
 async fn a_creature_is_changed_and_goes_while_its_rolls_stay() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let seer = world.sparc.as_user(table.seer.uuid());
+    let game = world.active_session(1).await;
+    let seer = world.sparc.as_user(game.seer.uuid());
     let bite = Ability { name: "Bite".into(), ..Default::default() };
     let wolf = NewCreature { name: "Wolf".into(), abilities: vec![bite], armor: 1, ..Default::default() };
-    let wolf = seer.creatures().add(table.adventure, wolf).await.unwrap();
-    let claws = NewRoll::attack(table.session, Roller::Creature(wolf.id), Attribute::Might, Difficulty::MIN);
+    let wolf = seer.creatures().add(game.adventure, wolf).await.unwrap();
+    let claws = NewRoll::attack(game.session, Roller::Creature(wolf.id), Attribute::Might, Difficulty::MIN);
     let roll = seer.dice().roll(claws).await.unwrap();
     let changes =
         CreatureChanges { hit_points: Some(12), description: Some(Some("grey".into())), ..Default::default() };
     let edited = seer.creatures().edit(wolf.id, changes).await.unwrap();
     assert_eq!((edited.hit_points, edited.armor, edited.name.as_str()), (12, 1, "Wolf"));
-    assert_eq!(seer.creatures().list(table.adventure).await.unwrap(), [edited]);
+    assert_eq!(seer.creatures().list(game.adventure).await.unwrap(), [edited]);
     seer.creatures().remove(wolf.id).await.unwrap();
     let kept = seer.dice().get(roll.id).await.unwrap();
     assert_eq!((kept.creature_id, kept.character_name.as_str()), (None, "Wolf"));
@@ -252,8 +252,8 @@ async fn an_account_that_is_erased_keeps_nothing_personal() {
     let ada = world.sparc.as_user(id);
     ada.users().edit(ProfileChanges { bio: Some(Some("Counts".into())), ..Default::default() }).await.unwrap();
     assert!(service.users().set_badge(id, Badge::Verified).await.unwrap().is_verified);
-    assert_eq!(service.users().with_email("ada@x.org").await.unwrap().id, id);
-    assert_eq!(world.sparc.as_anon().users().named("Ada Lovelace").await.unwrap().len(), 1);
+    assert_eq!(service.users().by_email("ada@x.org").await.unwrap().id, id);
+    assert_eq!(world.sparc.as_anon().users().by_display_name("Ada Lovelace").await.unwrap().len(), 1);
     for _ in 0..2 {
         ada.users().erase(id).await.unwrap();
     }

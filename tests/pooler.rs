@@ -89,7 +89,7 @@ async fn fifty_users_over_four_connections_each_see_the_own_world() {
         return;
     };
     let rounds: u32 = std::env::var("SPARC_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
-    let options = Options::default().max_connections(20).without_named_statements();
+    let options = Options::default().max_connections(20).without_prepared_statements();
     let sparc = Sparc::connect_with(&pooler.url, options.acquire_timeout(Duration::from_secs(60))).await.unwrap();
     let mut asking = Vec::new();
     for number in 0..50_u32 {
@@ -108,7 +108,7 @@ async fn fifty_users_over_four_connections_each_see_the_own_world() {
                     0 => drop(me.begin().await.unwrap()),
                     1 => assert!(me.execute_unprepared("SELECT 1 / 0").await.is_err()),
                     2 => assert_eq!(sparc.as_anon().characters().list().await.unwrap_err().code(), "not_signed_in"),
-                    3 => assert!(sparc.as_service().maintenance().due().await.is_ok()),
+                    3 => assert!(sparc.as_service().maintenance().backlog().await.is_ok()),
                     _ => assert!(me.characters().heal(player.character, 1).await.is_ok()),
                 }
             }

@@ -88,10 +88,10 @@ async fn the_tutorial_is_everyones_own() {
 #[tokio::test]
 async fn nothing_is_given_away_even_where_a_privilege_would_let_it() {
     let world = World::new().await;
-    let table = world.table(1).await;
+    let game = world.session(1).await;
     let owner = world.owner();
-    let (ada, seer, other) = (&table.players[0].person, &table.seer, world.player().await);
-    let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", table.adventure);
+    let (ada, seer, other) = (&game.players[0].person, &game.seer, world.player().await);
+    let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
     owner.exec(&creature).await.unwrap();
     owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.uuid())).await.unwrap();
     let (mine, others) = (world.draft(seer.uuid()).await, world.adventure(other.id).await);
@@ -108,7 +108,7 @@ async fn nothing_is_given_away_even_where_a_privilege_would_let_it() {
         )
         .await
         .unwrap();
-    let foreign = world.table(0).await.session;
+    let foreign = world.session(0).await.session;
     let spare = world.character(ada.uuid()).await;
     for (who, sql) in [
         (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{mine}'", other.id)),
@@ -118,8 +118,8 @@ async fn nothing_is_given_away_even_where_a_privilege_would_let_it() {
         (&other.person, format!("UPDATE characters SET user_id = '{}'", ada.uuid())),
         (ada, format!("UPDATE session_players SET user_id = '{}'", other.id)),
         (seer, format!("UPDATE creatures SET adventure_id = '{others}'")),
-        (seer, format!("UPDATE sessions SET seer_id = '{}' WHERE id = '{}'", other.id, table.session)),
-        (seer, format!("UPDATE session_players SET session_id = '{foreign}' WHERE session_id = '{}'", table.session)),
+        (seer, format!("UPDATE sessions SET seer_id = '{}' WHERE id = '{}'", other.id, game.session)),
+        (seer, format!("UPDATE session_players SET session_id = '{foreign}' WHERE session_id = '{}'", game.session)),
         (ada, format!("UPDATE tutorial_progress SET user_id = '{}'", other.id)),
         (ada, format!("UPDATE users SET id = '{}' WHERE id = '{}'", uuid::Uuid::new_v4(), ada.uuid())),
     ] {

@@ -9,7 +9,7 @@ use sparc::{
         Difficulty, Error, IdentityConnection, JoinCode, Operations,
         characters::NewCharacter,
         dice::{NewRoll, Roller},
-        sessions::{Expected, NewSession},
+        sessions::{ExpectedVersion, NewSession},
         users::NewAccount,
     },
 };
@@ -65,9 +65,9 @@ async fn limits_hold() {
         assert_eq!(told, only(1, "character_limit_reached", clients - 1));
 
         // Four seats, by code and by the lobby.
-        let table = world.table(0).await;
-        world.set(&table, "is_public = true").await;
-        let (session, code) = (table.session, code(&world, table.session).await);
+        let game = world.session(0).await;
+        world.set(&game, "is_public = true").await;
+        let (session, code) = (game.session, code(&world, game.session).await);
         let mut players = Vec::new();
         for _ in 0..clients {
             let player = world.player().await;
@@ -93,10 +93,10 @@ async fn limits_hold() {
 async fn what_is_once_is_once() {
     let world = World::new().await;
     for clients in CROWDS {
-        let table = world.active_table(1).await;
-        let (session, hero) = (table.session, table.players[0].character);
+        let game = world.active_session(1).await;
+        let (session, hero) = (game.session, game.players[0].character);
         let failed = world.roll(session, hero, "{1,2}", 10, -60).await;
-        let me = world.sparc.as_user(table.players[0].id);
+        let me = world.sparc.as_user(game.players[0].id);
         let asking = |me: &IdentityConnection| me.clone();
         let told = crowd(clients, |_| {
             let me = asking(&me);
@@ -115,12 +115,12 @@ async fn what_is_once_is_once() {
         assert_eq!(told, only(1, "character_name_taken", clients - 1));
 
         // One state over another.
-        let seer = world.sparc.as_user(table.seer.uuid());
+        let seer = world.sparc.as_user(game.seer.uuid());
         let told = crowd(clients, |number| {
             let seer = asking(&seer);
             async move {
                 let state = serde_json::json!({ "screen": number });
-                seer.sessions().set_game_state(session, state, Expected::Version(0)).await
+                seer.sessions().set_game_state(session, state, ExpectedVersion::Version(0)).await
             }
         })
         .await;
@@ -149,9 +149,9 @@ async fn what_is_once_is_once() {
 async fn every_creation_with_an_id_creates_once() {
     let world = World::new().await;
     for clients in CROWDS {
-        let table = world.active_table(1).await;
-        let (session, adventure, hero) = (table.session, table.adventure, table.players[0].character);
-        let (me, seer) = (world.sparc.as_user(table.players[0].id), world.sparc.as_user(table.seer.uuid()));
+        let game = world.active_session(1).await;
+        let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);
+        let (me, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
         let all = only(clients, "", 0);
@@ -193,8 +193,8 @@ async fn every_creation_with_an_id_creates_once() {
 #[tokio::test]
 async fn a_new_encounter_waits_for_a_save_that_is_under_way() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
     // The save stops after it has taken its seat.
     world
         .owner()
@@ -208,17 +208,17 @@ async fn a_new_encounter_waits_for_a_save_that_is_under_way() {
         .unwrap();
     let holder = world.owner().begin().await;
     holder.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
-    let failed = world.roll(table.session, player.character, "{1,2}", 10, 0).await;
-    let (person, sql) = (player.person.clone(), heroic_save(table.session, player.character, failed));
+    let failed = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+    let (person, sql) = (player.person.clone(), heroic_save(game.session, player.character, failed));
     let saving = tokio::spawn(async move { person.exec(&sql).await });
     world.owner().until_waiting(1).await;
     let encounter = format!(
         "SET LOCAL lock_timeout = '200ms'; UPDATE sessions SET current_encounter_id = 'ford' WHERE id = '{}'",
-        table.session
+        game.session
     );
     assert_eq!(world.owner().exec(&encounter).await.unwrap_err().code, "55P03", "it waits");
     holder.rollback().await.unwrap();
     assert_eq!(saving.await.unwrap(), Ok(1));
-    world.set(&table, "current_encounter_id = 'ford'").await;
+    world.set(&game, "current_encounter_id = 'ford'").await;
     assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
 }

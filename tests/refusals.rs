@@ -123,10 +123,10 @@ async fn a_closed_column_is_no_riddle() {
     let ada = world.sparc.as_user(player.id);
     let closed = users::Entity::find().all(&ada).await.unwrap_err();
     assert!(closed.to_string().contains("into_partial_model::<service::users::Profile>()"), "{closed}");
-    assert!(matches!(Error::from(closed), Error::ColumnClosed { table: "users", .. }));
+    assert!(matches!(Error::from(closed), Error::ColumnNotGranted { table: "users", .. }));
     let forged = characters::ActiveModel { level: sea_orm::ActiveValue::Set(10), ..Default::default() };
     let closed = characters::Entity::update_many().set(forged).exec(&ada).await.unwrap_err();
-    assert!(matches!(Error::from(closed), Error::ColumnClosed { table: "characters", .. }));
+    assert!(matches!(Error::from(closed), Error::ColumnNotGranted { table: "characters", .. }));
     // A visitor has no column at all: that is no matter of which.
     let none = session_players::Entity::find().all(&world.sparc.as_anon()).await.unwrap_err();
     assert!(matches!(Error::from(none), Error::NotAllowed { .. }));

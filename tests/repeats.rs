@@ -12,7 +12,7 @@ use sparc::{
         creatures::NewCreature,
         dice::{Modifier, NewInitiative, NewRoll, Roller},
         events::NewEvent,
-        sessions::{Expected, NewSession, SessionChanges, Visibility},
+        sessions::{ExpectedVersion, NewSession, SessionChanges, Visibility},
         users::NewAccount,
     },
 };
@@ -40,10 +40,10 @@ where
 #[tokio::test]
 async fn whatever_is_created_twice_is_created_once() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let (session, adventure, hero) = (table.session, table.adventure, table.players[0].character);
-    let seer = world.sparc.as_user(table.seer.uuid());
-    let ada = world.sparc.as_user(table.players[0].id);
+    let game = world.active_session(2).await;
+    let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);
+    let seer = world.sparc.as_user(game.seer.uuid());
+    let ada = world.sparc.as_user(game.players[0].id);
     repeated(&seer, "adventure", move |who, id| async move {
         who.adventures().create(NewAdventure { id: Some(id), name: "Twice".into(), ..Default::default() }).await
     })
@@ -85,12 +85,12 @@ async fn whatever_is_created_twice_is_created_once() {
 #[tokio::test]
 async fn joining_seating_and_coming_back_twice_take_one_seat() {
     let world = World::new().await;
-    let table = world.table(0).await;
-    world.set(&table, "is_public = true").await;
+    let game = world.session(0).await;
+    world.set(&game, "is_public = true").await;
     let player = world.player().await;
     let (me, service) = (world.sparc.as_user(player.id), world.sparc.as_service());
-    let seer = world.sparc.as_user(table.seer.uuid());
-    let (session, hero, id) = (table.session, player.character, player.id);
+    let seer = world.sparc.as_user(game.seer.uuid());
+    let (session, hero, id) = (game.session, player.character, player.id);
     let all = (0..8)
         .map(|place| {
             let (me, service) = (me.clone(), service.clone());
@@ -109,7 +109,7 @@ async fn joining_seating_and_coming_back_twice_take_one_seat() {
     assert_eq!(world.owner().value::<i32>("SELECT seats_taken FROM sessions").await, Ok(1));
     me.sessions().leave(session).await.unwrap();
     for _ in 0..2 {
-        assert!(me.sessions().come_back(session, hero).await.unwrap().is_active);
+        assert!(me.sessions().rejoin(session, hero).await.unwrap().is_active);
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'player_joined'").await, 2);
     for _ in 0..2 {
@@ -126,12 +126,12 @@ async fn other<T: Debug>(what: &str, outcome: Result<T, Error>) {
 #[tokio::test]
 async fn the_same_id_with_anything_else_is_a_conflict() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let (session, adventure) = (table.session, table.adventure);
-    let (hero, twin) = (table.players[0].character, table.players[1].character);
-    let seer = world.sparc.as_user(table.seer.uuid());
-    let ada = world.sparc.as_user(table.players[0].id);
-    let ben = world.sparc.as_user(table.players[1].id);
+    let game = world.active_session(2).await;
+    let (session, adventure) = (game.session, game.adventure);
+    let (hero, twin) = (game.players[0].character, game.players[1].character);
+    let seer = world.sparc.as_user(game.seer.uuid());
+    let ada = world.sparc.as_user(game.players[0].id);
+    let ben = world.sparc.as_user(game.players[1].id);
     let service = world.sparc.as_service();
     let uuid = Uuid::new_v4();
     let id = Some(uuid);
@@ -203,8 +203,8 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
 #[tokio::test]
 async fn numbers_come_back_as_they_were_stored() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let seer = world.sparc.as_user(table.seer.uuid());
+    let game = world.active_session(1).await;
+    let seer = world.sparc.as_user(game.seer.uuid());
     let mut rng = fastrand::Rng::with_seed(17);
     let mut numbers: Vec<serde_json::Value> = Vec::new();
     while numbers.len() < 2000 {
@@ -219,7 +219,7 @@ async fn numbers_come_back_as_they_were_stored() {
     }
     for some in numbers.chunks(50) {
         let state = json!({ "numbers": some });
-        let set = seer.sessions().set_game_state(table.session, state, Expected::Any).await.unwrap();
+        let set = seer.sessions().set_game_state(game.session, state, ExpectedVersion::Any).await.unwrap();
         let stored = set.game_state["numbers"].as_array().unwrap().clone();
         for (sent, stored) in some.iter().zip(&stored) {
             let same = match (sent.as_u64(), sent.as_i64()) {
@@ -229,7 +229,8 @@ async fn numbers_come_back_as_they_were_stored() {
             assert!(same, "{sent} came back as {stored}");
         }
         // Once more, as it came: nothing is changed by it, so there is no other version.
-        let again = seer.sessions().set_game_state(table.session, set.game_state.clone(), Expected::Any).await.unwrap();
+        let again =
+            seer.sessions().set_game_state(game.session, set.game_state.clone(), ExpectedVersion::Any).await.unwrap();
         assert_eq!((again.game_state_version, &again.game_state), (set.game_state_version, &set.game_state));
     }
 }

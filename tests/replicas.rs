@@ -15,16 +15,16 @@ use sparc::{
     migration::connect,
     service::{
         Difficulty, Operations, Sparc,
-        dice::{HistoryFilter, NewRoll, Roller, RollsOf},
+        dice::{HistoryFilter, NewRoll, RollScope, Roller},
         sessions::LobbyFilter,
     },
 };
-use throwaway::{Programs, Server};
+use testdb::{Binaries, Server};
 use uuid::Uuid;
 
 use crate::{
     evening::broken,
-    world::{Table, World, server},
+    world::{GameSession, World, server},
 };
 
 async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
@@ -39,14 +39,14 @@ const ROWS: &str = "
     ORDER BY relname";
 
 /// A table that played, with a roll.
-async fn played(world: &World) -> Table {
-    let table = world.active_table(2).await;
-    world.set(&table, "is_public = true").await;
-    let ada = world.sparc.as_user(table.players[0].id);
-    let hero = Roller::Character(table.players[0].character);
-    let roll = NewRoll::of(RollType::Attack, table.session, hero, Attribute::Wit, Difficulty::MAX);
+async fn played(world: &World) -> GameSession {
+    let game = world.active_session(2).await;
+    world.set(&game, "is_public = true").await;
+    let ada = world.sparc.as_user(game.players[0].id);
+    let hero = Roller::Character(game.players[0].character);
+    let roll = NewRoll::of(RollType::Attack, game.session, hero, Attribute::Wit, Difficulty::MAX);
     ada.dice().roll(roll).await.unwrap();
-    table
+    game
 }
 
 /// Whoever owns the server's folder runs its programs.
@@ -70,11 +70,11 @@ fn ran(output: std::io::Result<Output>) -> Output {
 #[tokio::test]
 async fn a_dump_restored_is_the_same_and_plays_on() {
     let world = World::new().await;
-    let Some(dump) = Programs::find().unwrap().program("pg_dump") else {
+    let Some(dump) = Binaries::find().unwrap().program("pg_dump") else {
         eprintln!("not tried: these server programs come without pg_dump");
         return;
     };
-    let table = played(&world).await;
+    let game = played(&world).await;
     let dumped = ran(Command::new(dump).args(["--inserts", world.url()]).output());
     let dumped = String::from_utf8(dumped.stdout).unwrap();
     let dumped: String =
@@ -100,10 +100,10 @@ async fn a_dump_restored_is_the_same_and_plays_on() {
     let missing: Vec<_> = here.iter().filter(|line| !there.contains(line)).collect();
     assert!(differing.is_empty() && missing.is_empty(), "{differing:#?} instead of {missing:#?}");
 
-    let seer = restored.sparc.as_user(table.seer.uuid());
-    seer.sessions().complete(table.session).await.unwrap();
+    let seer = restored.sparc.as_user(game.seer.uuid());
+    seer.sessions().complete(game.session).await.unwrap();
     let stranger = restored.sparc.as_user(restored.account().await);
-    assert_eq!(stranger.sessions().pause(table.session).await.unwrap_err().code(), "not_a_seer");
+    assert_eq!(stranger.sessions().pause(game.session).await.unwrap_err().code(), "not_a_seer");
     assert_eq!(broken(&restored).await, [""; 0]);
 }
 
@@ -128,12 +128,12 @@ async fn a_standby_answers_readers_as_the_server_does() {
     // A server of its own: a standby copies all of it, and follows all that happens there.
     let server = Server::start_private(None).await.unwrap();
     let world = World::on(&server).await;
-    let programs = Programs::find().unwrap();
+    let programs = Binaries::find().unwrap();
     let (Some(copy), Some(pg_ctl)) = (programs.program("pg_basebackup"), programs.program("pg_ctl")) else {
         eprintln!("not tried: these server programs come without pg_basebackup");
         return;
     };
-    let table = played(&world).await;
+    let game = played(&world).await;
     let original: String = world.owner().value("SHOW data_directory").await.unwrap();
     let folder = std::env::temp_dir().join(format!("sparc-postgresql-standby-{}", Uuid::new_v4().simple()));
     ran(as_server(Path::new("/bin/mkdir"), Path::new(&original)).args(["-m", "700"]).arg(&folder).output());
@@ -171,16 +171,16 @@ async fn a_standby_answers_readers_as_the_server_does() {
     assert!(lines(&there, ROWS).await == lines(&world.db, ROWS).await, "rows differ");
     let catalog = include_str!("catalog.sql");
     assert!(lines(&there, catalog).await == lines(&world.db, catalog).await, "catalogs differ");
-    for table in [&table, &later] {
-        let ada = sparc.as_user(table.players[0].id);
-        let of = RollsOf::Session(table.session);
-        assert_eq!(ada.dice().history(of, &HistoryFilter::default(), None).await.unwrap().rows.len(), 1);
-        assert_eq!(ada.sessions().details(table.session).await.unwrap().players.len(), 2);
+    for game in [&game, &later] {
+        let ada = sparc.as_user(game.players[0].id);
+        let of = RollScope::Session(game.session);
+        assert_eq!(ada.dice().history(of, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
+        assert_eq!(ada.sessions().details(game.session).await.unwrap().players.len(), 2);
         let stranger = sparc.as_user(Uuid::new_v4());
         let closed = stranger.dice().history(of, &HistoryFilter::default(), None).await.unwrap();
-        assert!(closed.rows.is_empty(), "row security holds there too");
+        assert!(closed.items.is_empty(), "row security holds there too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
-        assert_eq!(ada.characters().retire(table.players[0].character).await.unwrap_err().code(), "read_only");
+        assert_eq!(ada.characters().retire(game.players[0].character).await.unwrap_err().code(), "read_only");
     }
     sparc.close().await.unwrap();
     there.close().await.unwrap();

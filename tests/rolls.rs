@@ -8,9 +8,9 @@ use crate::world::{Asking, Refused, World, at_once, heroic_save, roll, row};
 #[tokio::test]
 async fn a_roll_is_one_insert_and_the_database_fills_the_rest() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
-    let sql = format!("WITH rolled AS ({} RETURNING *) SELECT * FROM rolled", roll(table.session, player.character));
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
+    let sql = format!("WITH rolled AS ({} RETURNING *) SELECT * FROM rolled", roll(game.session, player.character));
     let id: Uuid = player.person.value(&sql.replace("SELECT * FROM", "SELECT id FROM")).await.unwrap();
     let rolled = row(&player.person, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
     let results: Vec<i64> = rolled["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
@@ -25,8 +25,8 @@ async fn a_roll_is_one_insert_and_the_database_fills_the_rest() {
 #[tokio::test]
 async fn nobody_of_the_api_names_a_result() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
     for (column, value) in [
         ("results", "'{6,6,6,6,6}'"),
         ("total", "30"),
@@ -42,7 +42,7 @@ async fn nobody_of_the_api_names_a_result() {
         let sql = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, {column})
              VALUES ('{}', '{}', 'might', 10, 'attack', {value})",
-            table.session, player.character
+            game.session, player.character
         );
         assert!(player.person.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
     }
@@ -51,9 +51,9 @@ async fn nobody_of_the_api_names_a_result() {
 #[tokio::test]
 async fn rolls_are_never_updated_or_deleted_through_the_api() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    table.players[0].person.exec(&roll(table.session, table.players[0].character)).await.unwrap();
-    for person in [&table.players[0].person, &table.seer, &world.service(), &world.visitor()] {
+    let game = world.active_session(1).await;
+    game.players[0].person.exec(&roll(game.session, game.players[0].character)).await.unwrap();
+    for person in [&game.players[0].person, &game.seer, &world.service(), &world.visitor()] {
         assert!(person.exec("UPDATE dice_rolls SET description = 'x'").await.unwrap_err().is_forbidden());
         assert!(person.exec("DELETE FROM dice_rolls").await.unwrap_err().is_forbidden());
     }
@@ -62,8 +62,8 @@ async fn rolls_are_never_updated_or_deleted_through_the_api() {
 #[tokio::test]
 async fn the_service_gives_results_and_the_checks_hold_it_to_the_rules() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let base = format!("'{}', '{}', 'might', 10, 'attack'", table.session, table.players[0].character);
+    let game = world.active_session(1).await;
+    let base = format!("'{}', '{}', 'might', 10, 'attack'", game.session, game.players[0].character);
     let insert = |columns: &str, values: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, {columns})
@@ -98,15 +98,15 @@ async fn the_service_gives_results_and_the_checks_hold_it_to_the_rules() {
 #[tokio::test]
 async fn all_six_is_always_a_success_and_all_one_always_a_failure() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let character = table.players[0].character;
+    let game = world.active_session(1).await;
+    let character = game.players[0].character;
     for (results, difficulty, expected, success) in [
         ("{6}", 18, "critical_success", true),
         ("{1,1,1,1}", 3, "critical_failure", false),
         ("{4,6}", 10, "success", true),
         ("{3,6}", 10, "failure", false),
     ] {
-        let id = world.roll(table.session, character, results, difficulty, 0).await;
+        let id = world.roll(game.session, character, results, difficulty, 0).await;
         let rolled = row(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{id}'")).await;
         assert_eq!((rolled["outcome"].as_str().unwrap(), rolled["success"].as_bool().unwrap()), (expected, success));
     }
@@ -115,13 +115,13 @@ async fn all_six_is_always_a_success_and_all_one_always_a_failure() {
 #[tokio::test]
 async fn dice_are_counted_from_sheet_and_modifiers_at_least_one_and_at_most_ten() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
     let dice = |kind: &str, attribute: &str, modifiers: &str| {
         let sql = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', '{attribute}', 10, '{kind}', '{modifiers}') RETURNING dice_count",
-            table.session, player.character
+            game.session, player.character
         );
         let person = player.person.clone();
         async move { person.value::<i32>(&sql).await.unwrap() }
@@ -141,13 +141,13 @@ async fn dice_are_counted_from_sheet_and_modifiers_at_least_one_and_at_most_ten(
 #[tokio::test]
 async fn a_modifier_is_a_claim_within_bounds() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
     let with = |modifiers: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', '{modifiers}')",
-            table.session, player.character
+            game.session, player.character
         )
     };
     let one = |kind: &str, value: &str, source: &str| {
@@ -188,76 +188,76 @@ async fn a_modifier_is_a_claim_within_bounds() {
 #[tokio::test]
 async fn a_player_rolls_for_the_own_seated_character_in_an_active_session() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let [me, mate] = &table.players[..] else { panic!("two sit there") };
-    assert_eq!(me.person.exec(&roll(table.session, me.character)).await, Ok(1));
-    assert!(me.person.exec(&roll(table.session, mate.character)).await.unwrap_err().is_forbidden(), "a mate's");
+    let game = world.active_session(2).await;
+    let [me, mate] = &game.players[..] else { panic!("two sit there") };
+    assert_eq!(me.person.exec(&roll(game.session, me.character)).await, Ok(1));
+    assert!(me.person.exec(&roll(game.session, mate.character)).await.unwrap_err().is_forbidden(), "a mate's");
     let unseated = world.character(me.id).await;
-    assert!(me.person.exec(&roll(table.session, unseated)).await.unwrap_err().is_forbidden(), "not seated");
+    assert!(me.person.exec(&roll(game.session, unseated)).await.unwrap_err().is_forbidden(), "not seated");
     let stranger = world.player().await;
-    assert!(stranger.person.exec(&roll(table.session, stranger.character)).await.unwrap_err().is_forbidden());
-    assert!(world.visitor().exec(&roll(table.session, me.character)).await.unwrap_err().is_forbidden());
+    assert!(stranger.person.exec(&roll(game.session, stranger.character)).await.unwrap_err().is_forbidden());
+    assert!(world.visitor().exec(&roll(game.session, me.character)).await.unwrap_err().is_forbidden());
     me.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
-    assert!(me.person.exec(&roll(table.session, me.character)).await.unwrap_err().is_forbidden(), "left");
+    assert!(me.person.exec(&roll(game.session, me.character)).await.unwrap_err().is_forbidden(), "left");
     for status in ["paused", "completed"] {
-        world.set(&table, &format!("status = '{status}'")).await;
-        assert!(mate.person.exec(&roll(table.session, mate.character)).await.unwrap_err().is_forbidden(), "{status}");
+        world.set(&game, &format!("status = '{status}'")).await;
+        assert!(mate.person.exec(&roll(game.session, mate.character)).await.unwrap_err().is_forbidden(), "{status}");
     }
 }
 
 #[tokio::test]
 async fn the_seer_rolls_for_any_seated_character_the_own_and_creatures() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let own = world.character(table.seer.uuid()).await;
-    assert_eq!(table.seer.exec(&roll(table.session, table.players[0].character)).await, Ok(1));
-    assert_eq!(table.seer.exec(&roll(table.session, own)).await, Ok(1));
+    let game = world.active_session(1).await;
+    let own = world.character(game.seer.uuid()).await;
+    assert_eq!(game.seer.exec(&roll(game.session, game.players[0].character)).await, Ok(1));
+    assert_eq!(game.seer.exec(&roll(game.session, own)).await, Ok(1));
     let outsider = world.player().await;
-    assert!(table.seer.exec(&roll(table.session, outsider.character)).await.unwrap_err().is_forbidden());
+    assert!(game.seer.exec(&roll(game.session, outsider.character)).await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
 async fn creatures_roll_with_their_own_stats_and_leave_their_rolls_behind() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let creature = |adventure| {
         format!(
             r#"INSERT INTO creatures (adventure_id, name, stats)
                VALUES ('{adventure}', 'Wolf', '{{"might": 7, "grace": 3, "wit": 1, "heart": 2}}') RETURNING id"#
         )
     };
-    let wolf: Uuid = world.owner().value(&creature(table.adventure)).await.unwrap();
-    let stray: Uuid = world.owner().value(&creature(world.adventure(table.seer.uuid()).await)).await.unwrap();
+    let wolf: Uuid = world.owner().value(&creature(game.adventure)).await.unwrap();
+    let stray: Uuid = world.owner().value(&creature(world.adventure(game.seer.uuid()).await)).await.unwrap();
     let attack = |creature: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
              VALUES ('{}', '{creature}', 'might', 10, 'attack')",
-            table.session
+            game.session
         )
     };
-    table.seer.exec(&attack(wolf)).await.unwrap();
+    game.seer.exec(&attack(wolf)).await.unwrap();
     let rolled = row(&world.owner(), "SELECT character_name, dice_count, character_id FROM dice_rolls").await;
     assert_eq!((rolled["character_name"].as_str(), rolled["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
-    assert!(table.seer.exec(&attack(stray)).await.unwrap_err().is("SP017", "creature_of_adventure"));
-    assert!(table.players[0].person.exec(&attack(wolf)).await.unwrap_err().is_forbidden(), "the Seer alone");
+    assert!(game.seer.exec(&attack(stray)).await.unwrap_err().is("SP017", "creature_of_adventure"));
+    assert!(game.players[0].person.exec(&attack(wolf)).await.unwrap_err().is_forbidden(), "the Seer alone");
     let both = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf}', '{}', 'might', 10, 'attack')",
-        table.session, table.players[0].character
+        game.session, game.players[0].character
     );
-    assert!(table.seer.exec(&both).await.unwrap_err().is("SP016", "one_roller"));
-    table.seer.exec(&format!("DELETE FROM creatures WHERE id = '{wolf}'")).await.unwrap();
+    assert!(game.seer.exec(&both).await.unwrap_err().is("SP016", "one_roller"));
+    game.seer.exec(&format!("DELETE FROM creatures WHERE id = '{wolf}'")).await.unwrap();
     assert_eq!(world.owner().count("dice_rolls WHERE creature_id IS NULL AND character_name = 'Wolf'").await, 1);
 }
 
 #[tokio::test]
 async fn rolls_are_seen_by_those_at_the_table() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    world.set(&table, "is_public = true").await;
-    table.players[0].person.exec(&roll(table.session, table.players[0].character)).await.unwrap();
-    assert_eq!(table.players[1].person.count("dice_rolls").await, 1);
-    assert_eq!(table.seer.count("dice_rolls").await, 1);
+    let game = world.active_session(2).await;
+    world.set(&game, "is_public = true").await;
+    game.players[0].person.exec(&roll(game.session, game.players[0].character)).await.unwrap();
+    assert_eq!(game.players[1].person.count("dice_rolls").await, 1);
+    assert_eq!(game.seer.count("dice_rolls").await, 1);
     assert_eq!(world.somebody().await.count("dice_rolls").await, 0, "also of a public session");
     assert!(world.visitor().exec("SELECT FROM dice_rolls").await.unwrap_err().is_forbidden());
 }
@@ -265,10 +265,10 @@ async fn rolls_are_seen_by_those_at_the_table() {
 #[tokio::test]
 async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
-    let failed = world.roll(table.session, player.character, "{1,2}", 18, 0).await;
-    player.person.exec(&heroic_save(table.session, player.character, failed)).await.unwrap();
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
+    let failed = world.roll(game.session, player.character, "{1,2}", 18, 0).await;
+    player.person.exec(&heroic_save(game.session, player.character, failed)).await.unwrap();
     let save = row(
         &world.owner(),
         "SELECT difficulty, dice_count, original_roll_id FROM dice_rolls WHERE roll_type = 'heroic_save'",
@@ -282,18 +282,18 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
 #[tokio::test]
 async fn a_heroic_save_is_refused_after_success_too_late_twice_and_for_others() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let [me, mate] = &table.players[..] else { panic!("two sit there") };
-    let save = |original| heroic_save(table.session, me.character, original);
-    let good = world.roll(table.session, me.character, "{6,5}", 10, 0).await;
+    let game = world.active_session(2).await;
+    let [me, mate] = &game.players[..] else { panic!("two sit there") };
+    let save = |original| heroic_save(game.session, me.character, original);
+    let good = world.roll(game.session, me.character, "{6,5}", 10, 0).await;
     assert!(me.person.exec(&save(good)).await.unwrap_err().is("SP012", "heroic_save_after_failure"));
-    let old = world.roll(table.session, me.character, "{1,2}", 10, 31).await;
+    let old = world.roll(game.session, me.character, "{1,2}", 10, 31).await;
     assert!(me.person.exec(&save(old)).await.unwrap_err().is("SP013", "heroic_save_in_time"));
-    let mates = world.roll(table.session, mate.character, "{1,2}", 10, 0).await;
+    let mates = world.roll(game.session, mate.character, "{1,2}", 10, 0).await;
     assert!(me.person.exec(&save(mates)).await.unwrap_err().is("SP015", "heroic_save_of_own_roll"));
-    let bad = world.roll(table.session, me.character, "{1,2}", 10, 0).await;
+    let bad = world.roll(game.session, me.character, "{1,2}", 10, 0).await;
     assert_eq!(me.person.exec(&save(bad)).await, Ok(1));
-    world.set(&table, "current_encounter_id = 'next'").await;
+    world.set(&game, "current_encounter_id = 'next'").await;
     assert!(
         me.person.exec(&save(bad)).await.unwrap_err().is("23505", "idx_dice_rolls_original"),
         "a roll is saved once"
@@ -308,19 +308,15 @@ async fn a_heroic_save_is_refused_after_success_too_late_twice_and_for_others() 
 #[tokio::test]
 async fn one_heroic_save_an_encounter_for_each_seat_and_a_new_encounter_gives_it_back() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
     for encounter in ["wolves", "bridge", "wolves"] {
-        world.set(&table, &format!("current_encounter_id = '{encounter}'")).await;
+        world.set(&game, &format!("current_encounter_id = '{encounter}'")).await;
         assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
-        let first = world.roll(table.session, player.character, "{1,2}", 10, 0).await;
-        let second = world.roll(table.session, player.character, "{1,2}", 10, 0).await;
-        assert_eq!(
-            player.person.exec(&heroic_save(table.session, player.character, first)).await,
-            Ok(1),
-            "{encounter}"
-        );
-        let no = player.person.exec(&heroic_save(table.session, player.character, second)).await.unwrap_err();
+        let first = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+        let second = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+        assert_eq!(player.person.exec(&heroic_save(game.session, player.character, first)).await, Ok(1), "{encounter}");
+        let no = player.person.exec(&heroic_save(game.session, player.character, second)).await.unwrap_err();
         assert!(no.is("SP011", "heroic_save_once_an_encounter"), "{no:?}");
     }
 }
@@ -328,14 +324,14 @@ async fn one_heroic_save_an_encounter_for_each_seat_and_a_new_encounter_gives_it
 #[tokio::test]
 async fn two_heroic_saves_at_once_are_one() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
     for round in 0..20 {
-        world.set(&table, &format!("current_encounter_id = 'round {round}'")).await;
+        world.set(&game, &format!("current_encounter_id = 'round {round}'")).await;
         let mut asking = Vec::new();
         for _ in 0..4 {
-            let failed = world.roll(table.session, player.character, "{1,2}", 10, 0).await;
-            let (person, sql) = (player.person.clone(), heroic_save(table.session, player.character, failed));
+            let failed = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+            let (person, sql) = (player.person.clone(), heroic_save(game.session, player.character, failed));
             asking.push(async move { person.exec(&sql).await });
         }
         let outcomes = at_once(asking).await;
@@ -346,27 +342,27 @@ async fn two_heroic_saves_at_once_are_one() {
 #[tokio::test]
 async fn leaving_saving_and_new_encounters_at_once_do_not_deadlock() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
+    let game = world.active_session(2).await;
     for round in 0..100 {
         world.owner().exec("UPDATE session_players SET heroic_saves_used = 1").await.unwrap();
         let mut asking: Vec<Asking<Result<u64, Refused>>> = Vec::new();
-        for player in &table.players {
+        for player in &game.players {
             let active = round % 2 == 1;
-            let failed = world.roll(table.session, player.character, "{1,2}", 10, 0).await;
+            let failed = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
             for (person, sql) in [
                 (
                     &player.person,
                     format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.id),
                 ),
-                (&player.person, heroic_save(table.session, player.character, failed)),
-                (&table.seer, roll(table.session, player.character)),
+                (&player.person, heroic_save(game.session, player.character, failed)),
+                (&game.seer, roll(game.session, player.character)),
             ] {
                 let person = person.clone();
                 asking.push(Box::pin(async move { person.exec(&sql).await }));
             }
         }
-        let seer = table.seer.clone();
-        let sql = format!("UPDATE sessions SET current_encounter_id = 'round {round}' WHERE id = '{}'", table.session);
+        let seer = game.seer.clone();
+        let sql = format!("UPDATE sessions SET current_encounter_id = 'round {round}' WHERE id = '{}'", game.session);
         asking.push(Box::pin(async move { seer.exec(&sql).await }));
         for outcome in at_once(asking).await {
             // A roll for somebody who has just left and a save before the encounter are refused; nothing else is.

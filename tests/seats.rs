@@ -14,12 +14,12 @@ async fn the_last_two_seats_go_to_two_of_sixteen() {
     for _ in 0..100 {
         // An account holds twenty seats in live sessions at most.
         world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
-        let table = world.table(2).await;
-        world.set(&table, "is_public = true").await;
+        let game = world.session(2).await;
+        world.set(&game, "is_public = true").await;
         let asking = players
             .iter()
             .map(|player| {
-                let (person, sit) = (player.person.clone(), seat(table.session, player.id, player.character));
+                let (person, sit) = (player.person.clone(), seat(game.session, player.id, player.character));
                 async move { person.exec(&sit).await }
             })
             .collect();
@@ -30,9 +30,9 @@ async fn the_last_two_seats_go_to_two_of_sixteen() {
             refused.iter().all(|no| no.is("SP002", "session_capacity") && no.message == "Session is full"),
             "{refused:?}"
         );
-        let seats = format!("session_players WHERE session_id = '{}' AND is_active", table.session);
+        let seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session);
         assert_eq!(world.owner().count(&seats).await, 4);
-        let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", table.session);
+        let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session);
         assert_eq!(world.owner().value::<i32>(&taken).await.unwrap(), 4, "the counted seats are the held ones");
     }
 }
@@ -40,22 +40,22 @@ async fn the_last_two_seats_go_to_two_of_sixteen() {
 #[tokio::test]
 async fn a_player_who_left_cannot_return_to_a_full_session() {
     let world = World::new().await;
-    let table = world.table(4).await;
-    world.set(&table, "is_public = true").await;
-    let away = &table.players[0];
+    let game = world.session(4).await;
+    world.set(&game, "is_public = true").await;
+    let away = &game.players[0];
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", away.id);
     let back = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", away.id);
     assert_eq!(away.person.exec(&leave).await, Ok(1));
     let late = world.player().await;
-    late.person.exec(&seat(table.session, late.id, late.character)).await.unwrap();
+    late.person.exec(&seat(game.session, late.id, late.character)).await.unwrap();
     assert!(away.person.exec(&back).await.unwrap_err().is("SP002", "session_capacity"));
 }
 
 #[tokio::test]
 async fn a_player_who_left_comes_back_while_the_session_lives() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let player = &table.players[0];
+    let game = world.active_session(2).await;
+    let player = &game.players[0];
     let set = |active| format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.id);
     player.person.exec(&set(false)).await.unwrap();
     let left = format!("session_players WHERE user_id = '{}' AND left_at IS NOT NULL", player.id);
@@ -68,22 +68,22 @@ async fn a_player_who_left_comes_back_while_the_session_lives() {
 async fn finished_and_cancelled_sessions_take_nobody() {
     let world = World::new().await;
     for end in ["completed", "cancelled"] {
-        let table = world.active_table(1).await;
-        let player = &table.players[0];
+        let game = world.active_session(1).await;
+        let player = &game.players[0];
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
         player.person.exec(&leave).await.unwrap();
-        world.set(&table, &format!("status = '{end}'")).await;
+        world.set(&game, &format!("status = '{end}'")).await;
         let back = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.id);
         assert!(player.person.exec(&back).await.unwrap_err().is("SP004", "session_live"));
         let late = world.player().await;
-        let no = table.seer.exec(&seat(table.session, late.id, late.character)).await.unwrap_err();
+        let no = game.seer.exec(&seat(game.session, late.id, late.character)).await.unwrap_err();
         assert!(no.is_forbidden(), "nobody seats another: {no:?}");
-        let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", table.session);
+        let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
         let code: String = world.owner().value(&code).await.unwrap();
         let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", late.character);
         let no = late.person.value::<uuid::Uuid>(&join).await.unwrap_err();
         assert!(no.is("SP004", "session_live"), "{no:?}");
-        let sit = seat(table.session, late.id, late.character);
+        let sit = seat(game.session, late.id, late.character);
         assert!(world.service().exec(&sit).await.unwrap_err().is("SP004", "session_live"));
     }
 }
@@ -91,40 +91,40 @@ async fn finished_and_cancelled_sessions_take_nobody() {
 #[tokio::test]
 async fn the_character_belongs_to_the_player() {
     let world = World::new().await;
-    let table = world.table(0).await;
-    world.set(&table, "is_public = true").await;
+    let game = world.session(0).await;
+    world.set(&game, "is_public = true").await;
     let (thief, owner) = (world.player().await, world.player().await);
-    let no = thief.person.exec(&seat(table.session, thief.id, owner.character)).await.unwrap_err();
+    let no = thief.person.exec(&seat(game.session, thief.id, owner.character)).await.unwrap_err();
     assert!(no.is("SP006", "own_character"), "{no:?}");
 }
 
 #[tokio::test]
 async fn a_private_session_is_not_joined_without_its_code() {
     let world = World::new().await;
-    let table = world.table(0).await;
+    let game = world.session(0).await;
     let player = world.player().await;
-    assert!(player.person.exec(&seat(table.session, player.id, player.character)).await.unwrap_err().is_forbidden());
+    assert!(player.person.exec(&seat(game.session, player.id, player.character)).await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
 async fn a_public_session_that_has_started_is_not_joined_by_a_stranger() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    world.set(&table, "is_public = true").await;
+    let game = world.active_session(1).await;
+    world.set(&game, "is_public = true").await;
     let player = world.player().await;
-    assert!(player.person.exec(&seat(table.session, player.id, player.character)).await.unwrap_err().is_forbidden());
+    assert!(player.person.exec(&seat(game.session, player.id, player.character)).await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
 async fn nobody_is_seated_by_a_stranger_and_nobody_sits_without_a_seat() {
     let world = World::new().await;
-    let table = world.table(0).await;
-    world.set(&table, "is_public = true").await;
+    let game = world.session(0).await;
+    world.set(&game, "is_public = true").await;
     let (stranger, victim) = (world.somebody().await, world.player().await);
-    assert!(stranger.exec(&seat(table.session, victim.id, victim.character)).await.unwrap_err().is_forbidden());
+    assert!(stranger.exec(&seat(game.session, victim.id, victim.character)).await.unwrap_err().is_forbidden());
     let ghost = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
-        table.session, victim.id, victim.character
+        game.session, victim.id, victim.character
     );
     assert!(victim.person.exec(&ghost).await.unwrap_err().is_forbidden(), "an empty seat would make a participant");
 }
@@ -132,37 +132,37 @@ async fn nobody_is_seated_by_a_stranger_and_nobody_sits_without_a_seat() {
 #[tokio::test]
 async fn the_seer_removes_players_and_lets_them_back_in_but_seats_nobody() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
+    let game = world.active_session(2).await;
     let stranger = world.player().await;
-    assert!(table.seer.exec(&seat(table.session, stranger.id, stranger.character)).await.unwrap_err().is_forbidden());
-    let [player, other] = &table.players[..] else { panic!("two are seated") };
+    assert!(game.seer.exec(&seat(game.session, stranger.id, stranger.character)).await.unwrap_err().is_forbidden());
+    let [player, other] = &game.players[..] else { panic!("two are seated") };
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
     assert_eq!(other.person.exec(&set("is_active = false")).await, Ok(0), "another player may not");
-    assert_eq!(table.seer.exec(&set("is_active = false")).await, Ok(1));
+    assert_eq!(game.seer.exec(&set("is_active = false")).await, Ok(1));
     for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
         let no = player.person.exec(&set(rejoin)).await.unwrap_err();
         assert!(no.is("SP028", "player_removed"), "{rejoin}: {no:?}");
     }
-    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", table.session);
+    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
     let code: String = world.owner().value(&code).await.unwrap();
     let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character);
     assert!(player.person.value::<uuid::Uuid>(&join).await.unwrap_err().is("SP028", "player_removed"));
-    assert!(table.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"));
-    assert_eq!(table.seer.exec(&set("removed_at = NULL")).await, Ok(1));
-    assert!(table.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"), "nor afterwards");
+    assert!(game.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"));
+    assert_eq!(game.seer.exec(&set("removed_at = NULL")).await, Ok(1));
+    assert!(game.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"), "nor afterwards");
     assert_eq!(player.person.exec(&set("is_active = true")).await, Ok(1));
 }
 
 #[tokio::test]
 async fn a_player_who_is_away_is_removed_too() {
     let world = World::new().await;
-    let table = world.table(1).await;
-    let player = &table.players[0];
+    let game = world.session(1).await;
+    let player = &game.players[0];
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
     assert_eq!(player.person.exec(&set("is_active = false")).await, Ok(1));
     let removed = "session_players WHERE removed_at IS NOT NULL";
     assert_eq!(world.owner().count(removed).await, 0, "leaving is not being removed");
-    assert_eq!(table.seer.exec(&set("removed_at = '2000-01-01'")).await, Ok(1));
+    assert_eq!(game.seer.exec(&set("removed_at = '2000-01-01'")).await, Ok(1));
     assert_eq!(world.owner().count("session_players WHERE removed_at = now()").await, 0);
     assert_eq!(
         world.owner().count("session_players WHERE removed_at > '2000-01-01'").await,
@@ -175,13 +175,13 @@ async fn a_player_who_is_away_is_removed_too() {
 #[tokio::test]
 async fn a_player_alone_chooses_the_own_character_and_only_before_the_start() {
     let world = World::new().await;
-    let table = world.table(1).await;
-    let player = &table.players[0];
+    let game = world.session(1).await;
+    let player = &game.players[0];
     let other = world.character(player.id).await;
     let change = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.id);
-    assert!(table.seer.exec(&change(other)).await.unwrap_err().is("SP018", "own_choice"));
+    assert!(game.seer.exec(&change(other)).await.unwrap_err().is("SP018", "own_choice"));
     assert_eq!(player.person.exec(&change(other)).await, Ok(1));
-    world.set(&table, "status = 'active'").await;
+    world.set(&game, "status = 'active'").await;
     let no = player.person.exec(&change(player.character)).await.unwrap_err();
     assert!(no.is("SP005", "session_not_started"), "{no:?}");
 }
@@ -189,22 +189,22 @@ async fn a_player_alone_chooses_the_own_character_and_only_before_the_start() {
 #[tokio::test]
 async fn max_players_cannot_fall_below_the_seats_taken() {
     let world = World::new().await;
-    let table = world.table(3).await;
-    let shrink = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", table.session);
-    assert!(table.seer.exec(&shrink(2)).await.unwrap_err().is("23514", "seats_within_limit"));
-    assert_eq!(table.seer.exec(&shrink(3)).await, Ok(1));
+    let game = world.session(3).await;
+    let shrink = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", game.session);
+    assert!(game.seer.exec(&shrink(2)).await.unwrap_err().is("23514", "seats_within_limit"));
+    assert_eq!(game.seer.exec(&shrink(3)).await, Ok(1));
 }
 
 #[tokio::test]
 async fn whoever_signed_in_sees_a_session_sees_its_seats() {
     let world = World::new().await;
-    let table = world.table(2).await;
-    let seats = format!("session_players WHERE session_id = '{}'", table.session);
+    let game = world.session(2).await;
+    let seats = format!("session_players WHERE session_id = '{}'", game.session);
     let stranger = world.somebody().await;
     assert_eq!(stranger.count(&seats).await, 0, "private");
-    assert_eq!(table.players[0].person.count(&seats).await, 2);
-    assert_eq!(table.seer.count(&seats).await, 2);
-    world.set(&table, "is_public = true").await;
+    assert_eq!(game.players[0].person.count(&seats).await, 2);
+    assert_eq!(game.seer.count(&seats).await, 2);
+    world.set(&game, "is_public = true").await;
     assert_eq!(stranger.count(&seats).await, 2, "a lobby shows who plays");
     assert!(world.visitor().values::<i64>(&format!("SELECT count(*) FROM {seats}")).await.unwrap_err().is_forbidden());
 }
@@ -212,38 +212,38 @@ async fn whoever_signed_in_sees_a_session_sees_its_seats() {
 #[tokio::test]
 async fn heroic_saves_and_timestamps_of_a_seat_belong_to_the_server() {
     let world = World::new().await;
-    let table = world.table(1).await;
+    let game = world.session(1).await;
     for column in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {
         let sql = format!("UPDATE session_players SET {column}");
-        assert!(table.players[0].person.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
+        assert!(game.players[0].person.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
     }
-    assert!(table.players[0].person.exec("DELETE FROM session_players").await.unwrap_err().is_forbidden());
+    assert!(game.players[0].person.exec("DELETE FROM session_players").await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
 async fn a_seat_comes_back_with_the_statement_that_takes_it() {
     let world = World::new().await;
-    let table = world.table(0).await;
-    world.set(&table, "is_public = true").await;
+    let game = world.session(0).await;
+    world.set(&game, "is_public = true").await;
     let player = world.player().await;
-    let sql = format!("{} RETURNING user_id", seat(table.session, player.id, player.character));
+    let sql = format!("{} RETURNING user_id", seat(game.session, player.id, player.character));
     assert_eq!(player.person.value::<uuid::Uuid>(&sql).await.unwrap(), player.id);
 }
 
 #[tokio::test]
 async fn coming_back_twice_at_once_with_two_characters_is_coming_back_once() {
     let world = World::new().await;
-    let table = world.table(1).await;
-    let player = &table.players[0];
+    let game = world.session(1).await;
+    let player = &game.players[0];
     let other = world.character(player.id).await;
     let mate = world.player().await;
-    world.owner().exec(&seat(table.session, mate.id, mate.character)).await.unwrap();
-    let seat = format!("WHERE session_id = '{}' AND user_id = '{}'", table.session, player.id);
+    world.owner().exec(&seat(game.session, mate.id, mate.character)).await.unwrap();
+    let seat = format!("WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id);
     player.person.exec(&format!("UPDATE session_players SET is_active = false {seat}")).await.unwrap();
-    world.set(&table, "status = 'active'").await;
+    world.set(&game, "status = 'active'").await;
     let back = player.person.begin().await;
     back.execute_unprepared(&format!("UPDATE session_players SET is_active = true {seat}")).await.unwrap();
-    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", table.session);
+    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
     let code: String = world.owner().value(&code).await.unwrap();
     let person = player.person.clone();
     let joining = tokio::spawn(async move {

@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::{
     entity::sea_orm_active_enums::{Attribute, CharacterClass, DifficultyLevel, SessionStatus},
     service::{
-        Difficulty, Error, JoinCode, Operations, Sparc, TableSize,
+        Difficulty, Error, JoinCode, MaxPlayers, Operations, Sparc,
         adventures::NewAdventure,
         characters::NewCharacter,
         dice::{NewRoll, Roller},
@@ -50,27 +50,27 @@ async fn creating_with_the_same_id_at_once_gives_all_the_same_also_at_the_limit(
 #[tokio::test]
 async fn joining_by_code_takes_a_seat_once_and_comes_back() {
     let world = World::new().await;
-    let table = world.table(0).await;
-    let code = code(&world, table.session).await;
+    let game = world.session(0).await;
+    let code = code(&world, game.session).await;
     let player = world.player().await;
     let me = world.sparc.as_user(player.id);
     for _ in 0..2 {
         let seat = me.sessions().join(&code, player.character).await.unwrap();
-        assert!(seat.is_active && seat.session_id == table.session, "again is no error");
+        assert!(seat.is_active && seat.session_id == game.session, "again is no error");
     }
-    me.sessions().leave(table.session).await.unwrap();
+    me.sessions().leave(game.session).await.unwrap();
     let other = world.player().await;
-    world.owner().exec(&seat(table.session, other.id, other.character)).await.unwrap();
-    world.set(&table, "status = 'active'").await;
+    world.owner().exec(&seat(game.session, other.id, other.character)).await.unwrap();
+    world.set(&game, "status = 'active'").await;
     assert!(me.sessions().join(&code, player.character).await.unwrap().is_active, "back while it lives");
     let late = world.player().await;
     let refused = world.sparc.as_user(late.id).sessions().join(&code, late.character).await;
     assert!(matches!(refused, Err(Error::SessionStarted)), "{refused:?}");
-    world.set(&table, "status = 'completed'").await;
+    world.set(&game, "status = 'completed'").await;
     let refused = world.sparc.as_user(late.id).sessions().join(&code, late.character).await;
     assert!(matches!(refused, Err(Error::SessionOver)), "{refused:?}");
     let refused = me.sessions().join(&"ZZZZZZ".parse().unwrap(), player.character).await;
-    assert!(matches!(refused, Err(Error::NoSuchCode)));
+    assert!(matches!(refused, Err(Error::UnknownJoinCode)));
     let refused = world.sparc.as_anon().sessions().join(&code, player.character).await;
     assert!(matches!(refused, Err(Error::NotSignedIn)));
 }
@@ -78,8 +78,8 @@ async fn joining_by_code_takes_a_seat_once_and_comes_back() {
 #[tokio::test]
 async fn sixteen_at_once_by_code_are_two_seats_and_fourteen_typed_refusals() {
     let world = World::new().await;
-    let table = world.table(2).await;
-    let code = Arc::new(code(&world, table.session).await);
+    let game = world.session(2).await;
+    let code = Arc::new(code(&world, game.session).await);
     let mut asking = Vec::new();
     for _ in 0..16 {
         let player = world.player().await;
@@ -98,19 +98,19 @@ async fn sixteen_at_once_by_code_are_two_seats_and_fourteen_typed_refusals() {
 #[tokio::test]
 async fn refusals_are_typed() {
     let world = World::new().await;
-    let table = world.table(1).await;
-    let player = &table.players[0];
-    let (me, seer) = (world.sparc.as_user(player.id), world.sparc.as_user(table.seer.uuid()));
-    let refused = seer.sessions().complete(table.session).await.unwrap_err();
+    let game = world.session(1).await;
+    let player = &game.players[0];
+    let (me, seer) = (world.sparc.as_user(player.id), world.sparc.as_user(game.seer.uuid()));
+    let refused = seer.sessions().complete(game.session).await.unwrap_err();
     assert!(
         matches!(refused, Error::IllegalTransition { from: SessionStatus::Waiting, to: SessionStatus::Completed }),
         "{refused:?}"
     );
     assert_eq!(refused.to_string(), "a session cannot go from waiting to completed");
-    assert!(matches!(me.sessions().start(table.session).await, Err(Error::NotASeer)));
+    assert!(matches!(me.sessions().start(game.session).await, Err(Error::NotSessionSeer)));
     assert!(matches!(me.sessions().start(Uuid::new_v4()).await, Err(Error::NotFound { what: "session" })));
     assert!(matches!(me.characters().retire(player.character).await, Err(Error::CharacterSeated)));
-    let check = NewRoll::check(table.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
+    let check = NewRoll::check(game.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
     assert!(matches!(me.dice().roll(check).await, Err(Error::NotAllowed { .. })), "not active");
     let short = NewCharacter { name: "x".into(), ..Default::default() };
     assert!(matches!(me.characters().create(short).await, Err(Error::InvalidValue { field: "name", .. })));
@@ -119,22 +119,22 @@ async fn refusals_are_typed() {
     assert!(matches!(me.characters().create(twin).await, Err(Error::CharacterNameTaken)));
     let unknown = NewSession { adventure_id: Uuid::new_v4(), ..Default::default() };
     assert!(matches!(me.sessions().create(unknown).await, Err(Error::AdventureNotPlayable)));
-    let big = NewSession { adventure_id: table.adventure, max_players: TableSize::MAX, ..Default::default() };
+    let big = NewSession { adventure_id: game.adventure, max_players: MaxPlayers::MAX, ..Default::default() };
     assert_eq!(me.sessions().create(big).await.unwrap().max_players, 6);
 }
 
 #[tokio::test]
 async fn a_heroic_save_is_refused_by_reason() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
     let me = world.sparc.as_user(player.id);
-    let good = world.roll(table.session, player.character, "{6}", 10, 0).await;
+    let good = world.roll(game.session, player.character, "{6}", 10, 0).await;
     assert!(matches!(me.dice().heroic_save(good).await, Err(Error::HeroicSaveNotNeeded)));
-    let old = world.roll(table.session, player.character, "{1,2}", 10, 40).await;
+    let old = world.roll(game.session, player.character, "{1,2}", 10, 40).await;
     assert!(matches!(me.dice().heroic_save(old).await, Err(Error::HeroicSaveTooLate)));
-    let bad = world.roll(table.session, player.character, "{1,2}", 10, 0).await;
-    let worse = world.roll(table.session, player.character, "{1,2}", 10, 0).await;
+    let bad = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+    let worse = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
     assert_eq!(me.dice().heroic_save(bad).await.unwrap().original_roll_id, Some(bad));
     assert!(matches!(me.dice().heroic_save(bad).await, Err(Error::RollAlreadySaved)));
     assert!(matches!(me.dice().heroic_save(worse).await, Err(Error::HeroicSaveSpent)));
@@ -183,7 +183,7 @@ async fn the_lobby_is_walked_page_by_page_while_sessions_come() {
     let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
         let page = visitor.sessions().lobby(&LobbyFilter::default(), after.as_ref()).await.unwrap();
-        seen.extend(page.rows.iter().map(|row| (row.id, row.scheduled_start)));
+        seen.extend(page.items.iter().map(|row| (row.id, row.scheduled_start)));
         pages += 1;
         let more = NewSession { adventure_id: adventure, visibility: Visibility::Public, ..Default::default() };
         world.sparc.as_user(seer).sessions().create(more).await.unwrap();
@@ -221,7 +221,7 @@ async fn a_filter_that_few_sessions_match_looks_at_so_many_a_page_and_goes_on() 
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let page = visitor.sessions().lobby(&hard, after.as_ref()).await.unwrap();
-        found.push(page.rows.len());
+        found.push(page.items.len());
         after = page.next;
         if after.is_none() {
             break;
@@ -229,23 +229,23 @@ async fn a_filter_that_few_sessions_match_looks_at_so_many_a_page_and_goes_on() 
     }
     assert_eq!(found, [0, 1, 1], "a thousand sessions a page, over dated and undated ones");
     let easy = LobbyFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
-    assert_eq!(visitor.sessions().lobby(&easy, None).await.unwrap().rows.len(), 20, "a page that fills is full");
+    assert_eq!(visitor.sessions().lobby(&easy, None).await.unwrap().items.len(), 20, "a page that fills is full");
 }
 
 #[tokio::test]
 async fn the_lobby_shows_open_seats_and_filters() {
     let world = World::new().await;
-    let full = world.table(2).await;
+    let full = world.session(2).await;
     world.set(&full, "is_public = true, max_players = 2").await;
-    let open = world.table(1).await;
+    let open = world.session(1).await;
     world.set(&open, "is_public = true").await;
-    let started = world.active_table(1).await;
+    let started = world.active_session(1).await;
     world.set(&started, "is_public = true").await;
-    world.table(0).await;
+    world.session(0).await;
     let ids = |filter: LobbyFilter| {
         let visitor = world.sparc.as_anon();
         async move {
-            visitor.sessions().lobby(&filter, None).await.unwrap().rows.iter().map(|row| row.id).collect::<Vec<_>>()
+            visitor.sessions().lobby(&filter, None).await.unwrap().items.iter().map(|row| row.id).collect::<Vec<_>>()
         }
     };
     assert_eq!(ids(LobbyFilter::default()).await, [open.session]);

@@ -47,13 +47,13 @@ async fn the_status_machine_has_these_steps_and_no_others() {
 #[tokio::test]
 async fn first_active_stamps_the_start_and_a_final_state_the_end() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", table.session);
+    let game = world.active_session(1).await;
+    let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session);
     let active = row(&world.owner(), &sql).await;
     assert!(active["started_at"].is_string() && active["ended_at"].is_null());
-    world.set(&table, "status = 'paused'").await;
-    world.set(&table, "status = 'active'").await;
-    world.set(&table, "status = 'completed'").await;
+    world.set(&game, "status = 'paused'").await;
+    world.set(&game, "status = 'active'").await;
+    world.set(&game, "status = 'completed'").await;
     let over = row(&world.owner(), &sql).await;
     assert_eq!(over["started_at"], active["started_at"], "only the first time");
     assert!(over["ended_at"].is_string());
@@ -62,15 +62,15 @@ async fn first_active_stamps_the_start_and_a_final_state_the_end() {
 #[tokio::test]
 async fn completing_counts_once_for_seer_players_adventure_and_characters() {
     let world = World::new().await;
-    let table = world.active_table(3).await;
-    let gone = &table.players[2];
+    let game = world.active_session(3).await;
+    let gone = &game.players[2];
     gone.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
-    world.set(&table, "status = 'completed'").await;
+    world.set(&game, "status = 'completed'").await;
     let owner = world.owner();
-    let seer = table.seer.uuid();
+    let seer = game.seer.uuid();
     assert_eq!(owner.value::<i32>(&format!("SELECT games_run FROM users WHERE id = '{seer}'")).await, Ok(1));
     assert_eq!(owner.count("users WHERE games_played = 1").await, 3, "everyone who was seated");
-    let played = format!("SELECT times_played FROM adventures WHERE id = '{}'", table.adventure);
+    let played = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure);
     assert_eq!(owner.value::<i32>(&played).await, Ok(1));
     assert_eq!(owner.count("characters WHERE last_played_at IS NOT NULL").await, 3);
 }
@@ -78,8 +78,8 @@ async fn completing_counts_once_for_seer_players_adventure_and_characters() {
 #[tokio::test]
 async fn cancelling_counts_for_nobody() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    world.set(&table, "status = 'cancelled'").await;
+    let game = world.active_session(2).await;
+    world.set(&game, "status = 'cancelled'").await;
     assert_eq!(world.owner().count("users WHERE games_run + games_played > 0").await, 0);
 }
 
@@ -176,13 +176,13 @@ async fn a_session_plays_a_published_adventure_or_one_of_the_seers_own() {
 #[tokio::test]
 async fn public_sessions_are_everyones_to_see_and_private_ones_their_participants() {
     let world = World::new().await;
-    let table = world.table(1).await;
-    let one = format!("sessions WHERE id = '{}'", table.session);
+    let game = world.session(1).await;
+    let one = format!("sessions WHERE id = '{}'", game.session);
     let stranger = world.somebody().await;
-    for (person, sees) in [(&world.visitor(), 0), (&stranger, 0), (&table.seer, 1), (&table.players[0].person, 1)] {
+    for (person, sees) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (&game.players[0].person, 1)] {
         assert_eq!(person.count(&one).await, sees);
     }
-    world.set(&table, "is_public = true").await;
+    world.set(&game, "is_public = true").await;
     assert_eq!(world.visitor().count(&one).await, 1);
     assert_eq!(stranger.count(&one).await, 1);
 }
@@ -190,8 +190,8 @@ async fn public_sessions_are_everyones_to_see_and_private_ones_their_participant
 #[tokio::test]
 async fn the_seer_alone_changes_a_session_and_never_its_server_owned_columns() {
     let world = World::new().await;
-    let table = world.table(1).await;
-    let one = format!("WHERE id = '{}'", table.session);
+    let game = world.session(1).await;
+    let one = format!("WHERE id = '{}'", game.session);
     for change in [
         "is_public = true",
         "max_players = 6",
@@ -203,11 +203,11 @@ async fn the_seer_alone_changes_a_session_and_never_its_server_owned_columns() {
         "status = 'active'",
     ] {
         assert_eq!(
-            table.players[0].person.exec(&format!("UPDATE sessions SET {change} {one}")).await,
+            game.players[0].person.exec(&format!("UPDATE sessions SET {change} {one}")).await,
             Ok(0),
             "{change}"
         );
-        assert_eq!(table.seer.exec(&format!("UPDATE sessions SET {change} {one}")).await, Ok(1), "{change}");
+        assert_eq!(game.seer.exec(&format!("UPDATE sessions SET {change} {one}")).await, Ok(1), "{change}");
     }
     for change in [
         "seer_id = gen_random_uuid()",
@@ -219,10 +219,10 @@ async fn the_seer_alone_changes_a_session_and_never_its_server_owned_columns() {
         "seats_taken = 0",
         "encounters_begun = 0",
     ] {
-        let no = table.seer.exec(&format!("UPDATE sessions SET {change} {one}")).await.unwrap_err();
+        let no = game.seer.exec(&format!("UPDATE sessions SET {change} {one}")).await.unwrap_err();
         assert!(no.is_forbidden(), "{change}");
     }
-    assert!(table.seer.exec(&format!("DELETE FROM sessions {one}")).await.unwrap_err().is_forbidden());
+    assert!(game.seer.exec(&format!("DELETE FROM sessions {one}")).await.unwrap_err().is_forbidden());
     assert!(
         world.service().exec(&format!("UPDATE sessions SET seats_taken = 0 {one}")).await.unwrap_err().is_forbidden()
     );
@@ -249,19 +249,19 @@ async fn a_session_is_opened_by_its_seer_and_comes_back_with_the_statement() {
 #[tokio::test]
 async fn details_answer_only_for_sessions_that_the_caller_may_see() {
     let world = World::new().await;
-    let table = world.table(2).await;
-    let ask = format!("get_session_details('{}')", table.session);
+    let game = world.session(2).await;
+    let ask = format!("get_session_details('{}')", game.session);
     let stranger = world.somebody().await;
     assert_eq!(stranger.count(&ask).await, 0);
     assert_eq!(world.visitor().count(&ask).await, 0);
-    let details = row(&table.players[0].person, &format!("SELECT * FROM {ask}")).await;
-    assert_eq!(details["session_data"]["id"], table.session.to_string());
+    let details = row(&game.players[0].person, &format!("SELECT * FROM {ask}")).await;
+    assert_eq!(details["session_data"]["id"], game.session.to_string());
     assert_eq!(details["players"].as_array().unwrap().len(), 2);
     let mate = &details["players"][1];
-    assert_eq!(mate["characterId"], table.players[1].character.to_string(), "a table sees its mates");
+    assert_eq!(mate["characterId"], game.players[1].character.to_string(), "a table sees its mates");
     assert_eq!(mate["characterClass"], "warrior");
     assert_eq!(details["adventure_data"]["name"], "The Drowned Ford");
-    world.set(&table, "is_public = true").await;
+    world.set(&game, "is_public = true").await;
     assert_eq!(stranger.count(&ask).await, 1);
     assert_eq!(row(&world.service(), &format!("SELECT * FROM {ask}")).await["players"].as_array().unwrap().len(), 2);
 }
@@ -269,22 +269,22 @@ async fn details_answer_only_for_sessions_that_the_caller_may_see() {
 #[tokio::test]
 async fn details_give_an_empty_list_for_no_players() {
     let world = World::new().await;
-    let table = world.table(0).await;
-    let details = row(&table.seer, &format!("SELECT * FROM get_session_details('{}')", table.session)).await;
+    let game = world.session(0).await;
+    let details = row(&game.seer, &format!("SELECT * FROM get_session_details('{}')", game.session)).await;
     assert_eq!(details["players"], serde_json::json!([]));
 }
 
 #[tokio::test]
 async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     let world = World::new().await;
-    let table = world.table(1).await;
+    let game = world.session(1).await;
     world.owner().exec("UPDATE adventures SET status = 'draft', content = '{\"secret\": 1}'").await.unwrap();
-    world.set(&table, "is_public = true").await;
-    let ask = format!("SELECT adventure_data FROM get_session_details('{}')", table.session);
+    world.set(&game, "is_public = true").await;
+    let ask = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
     let seen = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
     assert!(!seen(row(&world.somebody().await, &ask).await), "a stranger");
-    assert!(seen(row(&table.seer, &ask).await), "the Seer");
-    let player = &table.players[0];
+    assert!(seen(row(&game.seer, &ask).await), "the Seer");
+    let player = &game.players[0];
     assert!(seen(row(&player.person, &ask).await), "a player");
     let stood = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
     player.person.exec(&stood).await.unwrap();
@@ -294,14 +294,14 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
 #[tokio::test]
 async fn the_helper_of_the_details_tells_of_no_session_that_one_does_not_see() {
     let world = World::new().await;
-    let table = world.table(1).await;
-    let told = format!("private.session_details('{}')", table.session);
+    let game = world.session(1).await;
+    let told = format!("private.session_details('{}')", game.session);
     assert_eq!(world.somebody().await.count(&told).await, 0, "a stranger");
     assert_eq!(world.visitor().count(&told).await, 0, "a visitor");
-    for person in [&table.seer, &table.players[0].person, &world.service()] {
+    for person in [&game.seer, &game.players[0].person, &world.service()] {
         assert_eq!(person.count(&told).await, 1);
     }
-    world.set(&table, "is_public = true").await;
+    world.set(&game, "is_public = true").await;
     let players = format!("SELECT jsonb_array_length(players) FROM {told}");
     assert_eq!(world.visitor().value::<i32>(&players).await.unwrap(), 0, "a visitor sees no seats");
     assert_eq!(world.somebody().await.value::<i32>(&players).await.unwrap(), 1);

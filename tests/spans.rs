@@ -64,8 +64,8 @@ async fn a_whole_night_is_told_by_ids_and_nobody_is_named() {
         .await
         .unwrap();
     ada.users().my_email().await.unwrap();
-    let _ = sparc.as_service().users().with_email("adalbert@secret.example").await;
-    let _ = sparc.as_anon().users().named("Adalbert").await;
+    let _ = sparc.as_service().users().by_email("adalbert@secret.example").await;
+    let _ = sparc.as_anon().users().by_display_name("Adalbert").await;
     let hero = ada.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await.unwrap();
     let twin = ada.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await;
     assert_eq!(twin.unwrap_err().code(), "character_name_taken");

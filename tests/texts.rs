@@ -13,7 +13,7 @@ use sparc::{
         creatures::NewCreature,
         dice::{Modifier, NewRoll, Roller},
         events::NewEvent,
-        sessions::{Expected, LobbyFilter, NewSession, SessionChanges},
+        sessions::{ExpectedVersion, LobbyFilter, NewSession, SessionChanges},
         users::ProfileChanges,
     },
 };
@@ -80,7 +80,7 @@ fn places() -> Vec<Place> {
         place!("users.edit avatar_url", |s, text| {
             s.me.users().edit(ProfileChanges { avatar_url: Some(Some(text)), ..Default::default() }).await?.avatar_url
         }),
-        place!("users.named", |s, text| s.me.users().named(&text).await.map(|_| None)?),
+        place!("users.by_display_name", |s, text| s.me.users().by_display_name(&text).await.map(|_| None)?),
         place!("characters.create name", |s, text| {
             let made = s.me.characters().create(NewCharacter { name: text, ..Default::default() }).await?;
             s.me.characters().delete(made.id).await?;
@@ -120,7 +120,7 @@ fn places() -> Vec<Place> {
         }),
         place!("sessions.set_game_state", |s, text| {
             let state = json!({ "text": text });
-            let kept = s.seer.sessions().set_game_state(s.session, state, Expected::Any).await?.game_state;
+            let kept = s.seer.sessions().set_game_state(s.session, state, ExpectedVersion::Any).await?.game_state;
             kept["text"].as_str().map(str::to_owned)
         }),
         place!("sessions.lobby search", |s, text| {
@@ -151,14 +151,14 @@ fn places() -> Vec<Place> {
 #[tokio::test]
 async fn whatever_is_typed_is_kept_to_the_letter_or_refused_by_name() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
     let scene = Scene {
         me: world.sparc.as_user(player.id),
-        seer: world.sparc.as_user(table.seer.uuid()),
-        session: table.session,
-        adventure: table.adventure,
-        draft: world.draft(table.seer.uuid()).await,
+        seer: world.sparc.as_user(game.seer.uuid()),
+        session: game.session,
+        adventure: game.adventure,
+        draft: world.draft(game.seer.uuid()).await,
         hero: player.character,
     };
     let (mut kept, mut refused, mut wrong) = (0, 0, Vec::new());
@@ -181,12 +181,12 @@ async fn whatever_is_typed_is_kept_to_the_letter_or_refused_by_name() {
 #[tokio::test]
 async fn a_lone_surrogate_which_rust_cannot_even_say_is_refused() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let ada = &table.players[0].person;
+    let game = world.active_session(1).await;
+    let ada = &game.players[0].person;
     for text in [r#"{"text": "\ud800"}"#, r#"{"text": "\udc00\ud800"}"#, r#"{"text": "\u0000"}"#] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{text}')",
-            table.session
+            game.session
         );
         let refused = ada.exec(&sql).await.unwrap_err();
         assert!(["22P02", "22P05"].contains(&refused.code.as_str()), "{refused:?}");

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use sea_orm::ConnectionTrait;
-use sparc::service::{Error, Operations, PageSize, Sparc, maintenance::Run};
+use sparc::service::{Error, Operations, PageSize, Sparc, maintenance::JobOptions};
 use uuid::Uuid;
 
 use crate::world::{World, at_once, roll};
 
-fn run(batch: u16) -> Run {
-    Run { batch, ..Default::default() }
+fn run(batch: u16) -> JobOptions {
+    JobOptions { batch, ..Default::default() }
 }
 
 /// So many events of two days ago.
@@ -49,10 +49,10 @@ async fn lists_that_lose_rows_at_their_head_are_vacuumed_by_the_number_of_the_de
 #[tokio::test]
 async fn old_events_go_in_batches_and_each_is_told() {
     let world = World::new().await;
-    let table = world.table(1).await;
-    old_events(&world, table.session, 25).await;
+    let game = world.session(1).await;
+    old_events(&world, game.session, 25).await;
     let service = world.sparc.as_service();
-    assert_eq!(service.maintenance().due().await.unwrap().events, 25);
+    assert_eq!(service.maintenance().backlog().await.unwrap().events, 25);
     let mut told = Vec::new();
     let done = service.maintenance().clean_events(run(10), |so_far| told.push(so_far)).await.unwrap();
     assert_eq!((done.rows, done.is_finished, told), (25, true, vec![10, 20, 25]));
@@ -64,8 +64,8 @@ async fn old_events_go_in_batches_and_each_is_told() {
 #[tokio::test]
 async fn two_at_once_share_the_work() {
     let world = World::new().await;
-    let table = world.table(0).await;
-    old_events(&world, table.session, 400).await;
+    let game = world.session(0).await;
+    old_events(&world, game.session, 400).await;
     old_sessions(&world, 40).await;
     let working = (0..4)
         .map(|_| {
@@ -86,8 +86,8 @@ async fn two_at_once_share_the_work() {
 #[tokio::test]
 async fn a_clean_up_goes_around_what_another_holds() {
     let world = World::new().await;
-    let table = world.table(0).await;
-    old_events(&world, table.session, 10).await;
+    let game = world.session(0).await;
+    old_events(&world, game.session, 10).await;
     let holder = world.owner().begin().await;
     let hold = "SELECT FROM session_events WHERE created_at < now() - INTERVAL '1 day' ORDER BY seq LIMIT 1 FOR UPDATE";
     holder.execute_unprepared(hold).await.unwrap();
@@ -103,42 +103,42 @@ async fn no_batch_begins_after_the_time() {
     let world = World::new().await;
     old_sessions(&world, 30).await;
     let service = world.sparc.as_service();
-    let short = Run { batch: 10, time: Duration::ZERO };
+    let short = JobOptions { batch: 10, time: Duration::ZERO };
     let done = service.maintenance().archive_sessions(short, |_| ()).await.unwrap();
     assert_eq!((done.rows, done.is_finished), (10, false), "one batch, and the truth about the rest");
-    assert_eq!(service.maintenance().due().await.unwrap().sessions, 20);
+    assert_eq!(service.maintenance().backlog().await.unwrap().sessions, 20);
 }
 
 #[tokio::test]
 async fn an_archived_table_is_read_back_by_those_who_were_there() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let player = &table.players[0];
+    let game = world.active_session(2).await;
+    let player = &game.players[0];
     for _ in 0..5 {
-        world.owner().exec(&roll(table.session, player.character)).await.unwrap();
+        world.owner().exec(&roll(game.session, player.character)).await.unwrap();
     }
-    world.set(&table, "status = 'completed'").await;
-    world.set(&table, "ended_at = now() - INTERVAL '1 year'").await;
-    world.sparc.as_service().maintenance().archive_sessions(Run::default(), |_| ()).await.unwrap();
+    world.set(&game, "status = 'completed'").await;
+    world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
+    world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
     let ada = world.sparc.as_user(player.id);
-    assert!(matches!(ada.sessions().get(table.session).await, Err(Error::NotFound { .. })));
-    let kept = ada.sessions().archived(table.session).await.unwrap();
-    assert_eq!((kept.session.id, kept.seats.len()), (table.session, 2));
+    assert!(matches!(ada.sessions().get(game.session).await, Err(Error::NotFound { .. })));
+    let kept = ada.sessions().archived(game.session).await.unwrap();
+    assert_eq!((kept.session.id, kept.seats.len()), (game.session, 2));
     let two = PageSize::new(2).unwrap();
     let (mut rolls, mut after) = (Vec::new(), None);
     loop {
-        let page = ada.sessions().archived_rolls(table.session, two, after.as_ref()).await.unwrap();
-        rolls.extend(page.rows.into_iter().map(|roll| roll.id));
+        let page = ada.sessions().archived_rolls(game.session, two, after.as_ref()).await.unwrap();
+        rolls.extend(page.items.into_iter().map(|roll| roll.id));
         let Some(next) = page.next else { break };
         after = Some(next);
     }
     rolls.sort();
     rolls.dedup();
     assert_eq!(rolls.len(), 5);
-    assert_eq!(ada.sessions().past(None).await.unwrap().rows[0].id, table.session);
+    assert_eq!(ada.sessions().past(None).await.unwrap().items[0].id, game.session);
     let stranger = world.sparc.as_user(world.account().await);
-    assert!(matches!(stranger.sessions().archived(table.session).await, Err(Error::NotFound { .. })));
-    assert!(stranger.sessions().archived_rolls(table.session, two, None).await.unwrap().rows.is_empty());
+    assert!(matches!(stranger.sessions().archived(game.session).await, Err(Error::NotFound { .. })));
+    assert!(stranger.sessions().archived_rolls(game.session, two, None).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn tables_are_vacuumed_by_their_owner_alone_also_two_at_once() {
     let vacuuming = (0..2)
         .map(|_| {
             let service = world.sparc.as_service();
-            async move { service.maintenance().vacuum(Run::default(), |_| ()).await.unwrap() }
+            async move { service.maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap() }
         })
         .collect();
     for done in at_once(vacuuming).await {
@@ -156,9 +156,9 @@ async fn tables_are_vacuumed_by_their_owner_alone_also_two_at_once() {
     let analyzed = "pg_class WHERE relname IN ('sessions', 'dice_rolls') AND reltuples >= 0";
     assert_eq!(world.owner().count(analyzed).await, 2);
     let user = world.sparc.as_user(world.account().await);
-    assert_eq!(user.maintenance().vacuum(Run::default(), |_| ()).await.unwrap_err().code(), "not_allowed");
+    assert_eq!(user.maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err().code(), "not_allowed");
     assert_eq!(
-        world.sparc.as_anon().maintenance().vacuum(Run::default(), |_| ()).await.unwrap_err().code(),
+        world.sparc.as_anon().maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err().code(),
         "not_signed_in"
     );
 
@@ -169,9 +169,9 @@ async fn tables_are_vacuumed_by_their_owner_alone_also_two_at_once() {
     let (scheme, rest) = world.url().split_once("://").unwrap();
     let login = format!("{scheme}://{role}:x@{}", rest.rsplit_once('@').unwrap().1);
     let sparc = Sparc::connect(&login).await.unwrap();
-    let refused = sparc.as_service().maintenance().vacuum(Run::default(), |_| ()).await.unwrap_err();
+    let refused = sparc.as_service().maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err();
     assert_eq!(refused.code(), "not_allowed");
-    assert!(sparc.as_service().maintenance().due().await.is_ok(), "the rest needs no more than the three roles");
+    assert!(sparc.as_service().maintenance().backlog().await.is_ok(), "the rest needs no more than the three roles");
     sparc.close().await.unwrap();
     world.db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }

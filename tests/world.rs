@@ -8,7 +8,7 @@ use sea_orm::{
 };
 use serde_json::{Value, json};
 use sparc::service::Sparc;
-use throwaway::{Database, Server};
+use testdb::{Database, Server};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -47,7 +47,7 @@ pub struct Person {
 }
 
 /// A session with players seated.
-pub struct Table {
+pub struct GameSession {
     pub session: Uuid,
     pub adventure: Uuid,
     pub seer: Person,
@@ -160,7 +160,7 @@ impl World {
     }
 
     /// A session with so many players seated, of four; private unless `set` says otherwise.
-    pub async fn table(&self, players: usize) -> Table {
+    pub async fn session(&self, players: usize) -> GameSession {
         let seer = self.somebody().await;
         let adventure = self.adventure(seer.id.unwrap()).await;
         let sql = format!(
@@ -168,20 +168,20 @@ impl World {
             seer.id.unwrap()
         );
         let session = self.owner().value(&sql).await.unwrap();
-        let mut table = Table { session, adventure, seer, players: Vec::new() };
+        let mut game = GameSession { session, adventure, seer, players: Vec::new() };
         for _ in 0..players {
             let player = self.player().await;
             self.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
-            table.players.push(player);
+            game.players.push(player);
         }
-        table
+        game
     }
 
     /// The same, under way.
-    pub async fn active_table(&self, players: usize) -> Table {
-        let table = self.table(players).await;
-        self.set(&table, "status = 'active'").await;
-        table
+    pub async fn active_session(&self, players: usize) -> GameSession {
+        let game = self.session(players).await;
+        self.set(&game, "status = 'active'").await;
+        game
     }
 
     /// Somebody with a character.
@@ -191,8 +191,8 @@ impl World {
     }
 
     /// Changes a session as its owner.
-    pub async fn set(&self, table: &Table, what: &str) {
-        let sql = format!("UPDATE sessions SET {what} WHERE id = '{}'", table.session);
+    pub async fn set(&self, game: &GameSession, what: &str) {
+        let sql = format!("UPDATE sessions SET {what} WHERE id = '{}'", game.session);
         assert_eq!(self.owner().exec(&sql).await.unwrap(), 1);
     }
 

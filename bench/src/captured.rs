@@ -2,7 +2,7 @@
 
 use sea_orm::DatabaseConnection;
 use service::Sparc;
-use throwaway::{Prepared, prepared};
+use testdb::{Prepared, prepared};
 
 use crate::Failure;
 

@@ -5,7 +5,7 @@ use std::{fs, time::Instant};
 use chrono::Utc;
 use sea_orm::ConnectionTrait;
 use service::{Operations, events::NewEvent};
-use throwaway::{Database, Programs, Server};
+use testdb::{Binaries, Database, Server};
 
 use crate::{
     Compare, Failure,
@@ -236,7 +236,7 @@ async fn whole(
     println!("a roll {:.3} ms, bare {:.3} ms: {:.2} times", cost.roll_ms, cost.bare_ms, cost.ratio);
     report.overhead = Some(cost);
 
-    if let (Some(time), Some(pgbench)) = (asked.operations(), Programs::find()?.program("pgbench")) {
+    if let (Some(time), Some(pgbench)) = (asked.operations(), Binaries::find()?.program("pgbench")) {
         let place = operations::Place { url, pgbench, samples, server, folder: &asked.out, time };
         let capturing = async || Ok(Capturing::of(ours.connect(1).await?));
         report.operations = operations::operations(&place, capturing).await?;

@@ -6,7 +6,7 @@ use service::{
     Operations,
     sessions::{NewSession, Visibility},
 };
-use throwaway::Night;
+use testdb::DemoGame;
 
 use crate::Failure;
 
@@ -21,7 +21,7 @@ const TIMES: u32 = 1000;
 pub async fn heap(folder: &Path) -> Result<(), Failure> {
     use crate::operations::{Doing, once};
     std::fs::create_dir_all(folder)?;
-    let night = Night::begin().await?;
+    let night = DemoGame::start().await?;
     let sparc = service::Sparc::connect(night.url()).await?;
     let ada = sparc.as_user(night.player);
     let sample = crate::samples::Sample { session: night.session, hero: night.hero, ..Default::default() };

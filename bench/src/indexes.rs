@@ -39,7 +39,7 @@ const ALSO: [(&str, &str); 17] = [
     ("idx_sessions_public_waiting", "the lobby as clients of the API sort it, full tables included"),
     ("idx_sessions_seer_id", "what one runs: in every policy of sessions, rolls and events"),
     ("idx_session_players_user", "where one sits: in every policy of sessions, rolls and events"),
-    ("idx_users_display_name", "finding a person by name (`users.named`)"),
+    ("idx_users_display_name", "finding a person by name (`users.by_display_name`)"),
 ];
 
 /// Rows that are written to see what an index costs.

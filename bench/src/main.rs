@@ -87,7 +87,7 @@ macro_rules! said {
     };
 }
 
-said!(DbErr, service::Error, serde_json::Error, std::io::Error, throwaway::Error);
+said!(DbErr, service::Error, serde_json::Error, std::io::Error, testdb::Error);
 
 #[derive(Parser)]
 #[command(about, version)]

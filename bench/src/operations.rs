@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use service::{
     IdentityConnection, Operations, Options, Sparc,
-    dice::{HistoryFilter, RollsOf},
+    dice::{HistoryFilter, RollScope},
     events::NewEvent,
     sessions::LobbyFilter,
 };
@@ -190,7 +190,7 @@ pub async fn once(doing: Doing, ada: &IdentityConnection, sample: &Sample) -> Re
             ada.sessions().lobby(&LobbyFilter::default(), None).await?;
         }
         Doing::History => {
-            ada.dice().history(RollsOf::Session(sample.session), &HistoryFilter::default(), None).await?;
+            ada.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
         }
     }
     Ok(())

@@ -4,10 +4,10 @@ use chrono::{Duration, Utc};
 use service::{
     Operations,
     adventures::{CatalogueFilter, CatalogueOrder},
-    dice::{HistoryFilter, RollsOf},
+    dice::{HistoryFilter, RollScope},
     sessions::LobbyFilter,
 };
-use throwaway::Prepared;
+use testdb::Prepared;
 
 use crate::{
     Failure,
@@ -107,12 +107,12 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
         let Some(next) = page.next.take() else { break };
         let later = ada.sessions().lobby(&LobbyFilter::default(), Some(&next)).await?;
         // A small lobby has fewer pages: then the last of those with dates.
-        if later.rows.last().is_none_or(|last| last.scheduled_start.is_none()) {
+        if later.items.last().is_none_or(|last| last.scheduled_start.is_none()) {
             break;
         }
         page = later;
     }
-    let last = page.rows.last().ok_or(Failure::Said("the lobby is empty".into()))?.clone();
+    let last = page.items.last().ok_or(Failure::Said("the lobby is empty".into()))?.clone();
     let fiftieth = capturing.newest().await?;
     let start = last.scheduled_start.map(quoted).ok_or(Failure::Said("nobody in the lobby has a date".into()))?;
     let key = [quoted(last.created_at), quoted(last.id), start];
@@ -192,13 +192,13 @@ async fn tables(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), 
         move |sample: &Sample| (sample.player.to_string(), vec![quoted(value(sample)), "51".to_owned()])
     };
 
-    ada.dice().history(RollsOf::Session(sample.session), &HistoryFilter::default(), None).await?;
+    ada.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
     let ours = capturing.newest().await?;
     let sql = "SELECT * FROM dice_rolls WHERE session_id = $1 ORDER BY created_at DESC LIMIT 51";
     let of = |sample: &Sample| sample.session.to_string();
     reads.add("a table's rolls", Role::Authenticated, sql, player(of), &ours, paged(of));
 
-    ada.dice().history(RollsOf::Character(sample.hero), &HistoryFilter::default(), None).await?;
+    ada.dice().history(RollScope::Character(sample.hero), &HistoryFilter::default(), None).await?;
     let ours = capturing.newest().await?;
     let sql = "SELECT * FROM dice_rolls WHERE character_id = $1 ORDER BY created_at DESC LIMIT 51";
     let of = |sample: &Sample| sample.hero.to_string();
@@ -290,12 +290,12 @@ async fn catalogue(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(
     for _ in 0..19 {
         let Some(next) = page.next.take() else { break };
         let later = ada.adventures().catalogue(&all, CatalogueOrder::BestRated, Some(&next)).await?;
-        if later.rows.last().is_none_or(|last| last.average_rating.is_none()) {
+        if later.items.last().is_none_or(|last| last.average_rating.is_none()) {
             break;
         }
         page = later;
     }
-    let last = page.rows.last().ok_or(Failure::Said("the catalogue is empty".into()))?.clone();
+    let last = page.items.last().ok_or(Failure::Said("the catalogue is empty".into()))?.clone();
     let ours = capturing.newest().await?;
     let place = last.average_rating.map(quoted).ok_or(Failure::Said("no adventure has a rating".into()))?;
     let key = vec![place, quoted(last.id)];

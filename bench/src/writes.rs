@@ -9,7 +9,7 @@ use service::{
     Difficulty, JoinCode, Operations,
     dice::{NewRoll, Roller},
     events::NewEvent,
-    maintenance::Run,
+    maintenance::JobOptions,
     users::NewAccount,
 };
 use uuid::Uuid;
@@ -246,11 +246,11 @@ async fn jobs(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measu
     let sign_up = capturing.since().await?.into_iter().find(|prepared| prepared.sql.contains("auth"));
     let sign_up = sign_up.ok_or(Failure::Said("no statement signs up".into()))?;
     let tx = service.begin().await?;
-    tx.maintenance().clean_events(Run::default(), |_| ()).await?;
+    tx.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
     tx.rollback().await?;
     let clean = capturing.newest().await?;
     let tx = service.begin().await?;
-    let one = Run { batch: 1, time: Duration::ZERO };
+    let one = JobOptions { batch: 1, time: Duration::ZERO };
     tx.maintenance().archive_sessions(one, |_| ()).await?;
     tx.rollback().await?;
     let archive = capturing.newest().await?;

@@ -11,11 +11,11 @@ use serde_json::json;
 use sparc::entity::sea_orm_active_enums::{Attribute, CharacterClass, RollOutcome};
 use sparc::migration::{self, Migrator, sea_orm_migration::MigratorTrait};
 use sparc::service::{
-    Difficulty, Error, IdentityConnection, JoinCode, Operations, Sparc, TableSize,
+    Difficulty, Error, IdentityConnection, JoinCode, MaxPlayers, Operations, Sparc,
     adventures::{AdventureContent, NewAdventure},
     characters::{NewCharacter, primary_attribute},
     creatures::{NewCreature, Stats},
-    dice::{Modifier, NewInitiative, NewRoll, Roller, RollsOf},
+    dice::{Modifier, NewInitiative, NewRoll, RollScope, Roller},
     sessions::{LobbyFilter, NewSession, Visibility},
     users::NewAccount,
 };
@@ -33,7 +33,7 @@ async fn main() -> ExitCode {
 }
 
 async fn play() -> Result<(), Box<dyn StdError>> {
-    let database = throwaway::Database::open().await?;
+    let database = testdb::Database::open().await?;
     let migrating = migration::connect(database.url()).await?;
     Migrator::up(&migrating, None).await?;
     migrating.close().await?;
@@ -84,10 +84,10 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     };
     let next_week = seer.sessions().create(next_week).await?;
     party[4].0.sessions().join_public(next_week.id, party[4].1.id).await?;
-    let tonight = NewSession { adventure_id: adventure.id, max_players: TableSize::new(4)?, ..Default::default() };
+    let tonight = NewSession { adventure_id: adventure.id, max_players: MaxPlayers::new(4)?, ..Default::default() };
     let tonight = seer.sessions().create(tonight).await?;
     let mut lobby = table(["lobby", "Seer", "looking for", "seats"]);
-    for row in sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.rows {
+    for row in sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
         let name = row.adventure.map_or("a secret".into(), |adventure| adventure.name);
         let seats = format!("{}/{}", row.seats_taken, row.max_players);
         lobby.add_row([name, row.seer_name, row.looking_for.unwrap_or_default(), seats]);
@@ -145,7 +145,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     tell(ada, tonight.id, seen).await?;
     let mut result = table(["player", "character", "rolls", "successes", "mean", "games played"]);
     for mate in ada.sessions().details(tonight.id).await?.players {
-        let dice = seer.dice().statistics(RollsOf::Character(mate.character_id)).await?;
+        let dice = seer.dice().statistics(RollScope::Character(mate.character_id)).await?;
         let played = seer.users().profile(mate.user_id).await?.games_played;
         let mean = dice.mean_total.map_or("-".into(), |mean| format!("{mean:.1}"));
         let numbers = [dice.rolls.to_string(), dice.successes.to_string(), mean, played.to_string()];

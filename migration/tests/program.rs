@@ -10,7 +10,7 @@ use std::{
 use migration::{MANIFEST, Migrator, connect};
 use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
-use throwaway::{Database, Server};
+use testdb::{Database, Server};
 use tokio::sync::OnceCell;
 
 async fn server() -> &'static Server {

@@ -64,7 +64,7 @@ impl Database {
     /// [`Error::Misconfigured`] where the server does not let the login in.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
         let statements =
-            if options.named_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
+            if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
         let positions = Arc::default();
         let servers = open(url, options, None, &positions).await?;
         Ok(Self::new(servers, options.deadline, statements, positions))
@@ -172,7 +172,7 @@ fn configured(connect: PgConnectOptions, options: &Options) -> PgConnectOptions 
     if let (Some(name), None) = (&options.application_name, connect.get_application_name()) {
         connect = connect.application_name(name);
     }
-    if !options.named_statements {
+    if !options.prepared_statements {
         // The driver names them all the same, and remembers none: each transaction begins by forgetting.
         connect = connect.statement_cache_capacity(0);
     }
@@ -190,7 +190,7 @@ pub struct Options {
     /// Whether prepared statements are kept on their connection. On by default; off behind a pooler in transaction mode
     /// that does not follow them (PgBouncer before 1.21): each transaction then begins by deallocating what others
     /// prepared, in the same round trip, and each of its statements takes a second one to be prepared.
-    pub named_statements: bool,
+    pub prepared_statements: bool,
     /// How long a statement may take, as [`IdentityConnection::with_deadline`]. Half a minute by default: a network that
     /// swallows what is sent would else be waited for for ever. `None`: no bound.
     pub deadline: Option<Duration>,
@@ -207,7 +207,7 @@ impl std::fmt::Debug for Options {
         f.debug_struct("Options")
             .field("max_connections", &self.max_connections)
             .field("acquire_timeout", &self.acquire_timeout)
-            .field("named_statements", &self.named_statements)
+            .field("prepared_statements", &self.prepared_statements)
             .field("deadline", &self.deadline)
             .field("application_name", &self.application_name)
             .field("replicas", &self.replicas.len())
@@ -220,7 +220,7 @@ impl Default for Options {
         Self {
             max_connections: 10,
             acquire_timeout: Duration::from_secs(5),
-            named_statements: true,
+            prepared_statements: true,
             deadline: Some(Duration::from_secs(30)),
             application_name: None,
             replicas: Vec::new(),

@@ -6,8 +6,8 @@ use rls::{Database, Error, Identity, IdentityConnection, Options};
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionSession, TransactionTrait};
 
 /// A database whose rows belong to tenants, and the role that they share.
-async fn tenants() -> (throwaway::Database, Database, String) {
-    let database = throwaway::Server::start().await.unwrap().empty().await.unwrap();
+async fn tenants() -> (testdb::Database, Database, String) {
+    let database = testdb::Server::start().await.unwrap().empty().await.unwrap();
     let role = format!("tenant_{}", uuid::Uuid::new_v4().simple());
     let schema = format!(
         "CREATE ROLE {role};

@@ -5,9 +5,9 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = throwaway::Night::begin().await?;
+//! # let night = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(night.url()).await?;
-//! # let (id, content) = (night.seer, AdventureContent::told("It rains."));
+//! # let (id, content) = (night.seer, AdventureContent::single_scene("It rains."));
 //! let morgan = sparc.as_user(id);
 //! let draft = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
 //! let draft = morgan.adventures().create(draft).await?;
@@ -37,7 +37,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 pub use catalogue::{AdventureSummary, CatalogueFilter, CatalogueOrder};
-pub use content::{AdventureContent, Connection, Fault, FaultKind, Node, NodeKind};
+pub use content::{AdventureContent, Connection, Node, NodeKind, ValidationError, ValidationErrorKind};
 
 use crate::{
     Caller, Error,
@@ -234,7 +234,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotFound`], also for somebody else's; [`Error::NotSignedIn`].
-    pub async fn validate(self, id: Uuid) -> Result<Vec<Fault>, Error> {
+    pub async fn validate(self, id: Uuid) -> Result<Vec<ValidationError>, Error> {
         operation!(self.caller, "adventures.validate", adventure = id, |tx| {
             validate_and_store(self.caller, tx, id).await
         })
@@ -290,7 +290,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::HasHistory`] for one that a session plays or played: archive it; [`Error::NotFound`],
+    /// [`Error::StillReferenced`] for one that a session plays or played: archive it; [`Error::NotFound`],
     /// [`Error::NotSignedIn`].
     pub async fn delete(self, id: Uuid) -> Result<(), Error> {
         operation!(self.caller, "adventures.delete", adventure = id, |tx| {
@@ -353,7 +353,11 @@ const STORE_VALIDATION: &str = "UPDATE public.adventures
 
 /// Reads the content as its creator and stores what is wrong with it, which is the server's to write: as `service_role` in
 /// the same transaction, which holds the row; or, where the service has a login of its own, in one of the service's.
-async fn validate_and_store(caller: &impl Sealed, tx: &UncheckedTransaction, id: Uuid) -> Result<Vec<Fault>, Error> {
+async fn validate_and_store(
+    caller: &impl Sealed,
+    tx: &UncheckedTransaction,
+    id: Uuid,
+) -> Result<Vec<ValidationError>, Error> {
     let creator = tx.user()?;
     let mut find = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator));
     let is_here = tx.may_take_role(SERVICE_ROLE);
@@ -362,8 +366,8 @@ async fn validate_and_store(caller: &impl Sealed, tx: &UncheckedTransaction, id:
     }
     let adventure = find.one(tx).await?.ok_or(Error::NotFound { what: "adventure" })?;
     let faults = match json::from_json::<AdventureContent>(adventure.content, "content") {
-        Ok(content) => content.faults(),
-        Err(_) => vec![Fault { node: None, kind: FaultKind::Unreadable }],
+        Ok(content) => content.validate(),
+        Err(_) => vec![ValidationError { node: None, kind: ValidationErrorKind::Unreadable }],
     };
     // A published adventure is valid and cannot be edited: there is nothing to store.
     if adventure.status == AdventureStatus::Published {

@@ -6,7 +6,7 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = throwaway::Night::begin().await?;
+//! # let night = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(night.url()).await?;
 //! # let id = night.player;
 //! let ada = sparc.as_user(id);
@@ -18,7 +18,7 @@
 //! # }
 //! ```
 
-mod growth;
+mod progression;
 mod sheet;
 
 use entity::{
@@ -33,7 +33,7 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use growth::HitPoints;
+pub use progression::HitPoints;
 pub use sheet::{Attributes, Item, SpecialAbility, primary_attribute};
 
 use crate::{Caller, Error, connection::UncheckedTransaction, json, operation::operation, rows};
@@ -289,8 +289,8 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::CharacterLimitReached`] with ten living ones, [`Error::NotFound`], [`Error::NotSignedIn`],
     /// [`Error::AccountClosed`].
-    pub async fn bring_back(self, id: Uuid) -> Result<characters::Model, Error> {
-        operation!(self.caller, "characters.bring_back", character = id, |tx| { set_retired(tx, id, "NULL").await })
+    pub async fn unretire(self, id: Uuid) -> Result<characters::Model, Error> {
+        operation!(self.caller, "characters.unretire", character = id, |tx| { set_retired(tx, id, "NULL").await })
     }
 
     /// Deletes a character that was never played.
@@ -299,7 +299,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::HasHistory`] for one that had a seat or rolled: retire it; [`Error::NotFound`],
+    /// [`Error::StillReferenced`] for one that had a seat or rolled: retire it; [`Error::NotFound`],
     /// [`Error::NotSignedIn`].
     pub async fn delete(self, id: Uuid) -> Result<(), Error> {
         operation!(self.caller, "characters.delete", character = id, |tx| {

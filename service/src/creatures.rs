@@ -5,7 +5,7 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = throwaway::Night::begin().await?;
+//! # let night = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(night.url()).await?;
 //! # let (id, adventure) = (night.seer, night.adventure);
 //! let morgan = sparc.as_user(id);

@@ -6,7 +6,7 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = throwaway::Night::begin().await?;
+//! # let night = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(night.url()).await?;
 //! # let (ada, table, hero) = (night.player, night.session, night.hero);
 //! let ada = sparc.as_user(ada);
@@ -29,10 +29,10 @@ use entity::{dice_rolls, sea_orm_active_enums::RollType};
 use sea_orm::{ActiveValue::Set, EntityTrait};
 use uuid::Uuid;
 
-pub use history::{HistoryFilter, SavesLeft};
+pub use history::{HeroicSavesRemaining, HistoryFilter};
 pub use initiative::{NewInitiative, Turn};
 pub use new::{Modifier, ModifierKind, NewRoll, Roller};
-pub use statistics::{KindStatistics, RollStatistics, RollsOf};
+pub use statistics::{KindStatistics, RollScope, RollStatistics};
 
 use crate::{Caller, Error, json, operation::operation, rows};
 

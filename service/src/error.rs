@@ -7,7 +7,7 @@ use sea_orm::{ActiveEnum, DbErr};
 
 pub(crate) use translate::name_closed_columns;
 
-use crate::adventures::Fault;
+use crate::adventures::ValidationError;
 
 /// What an operation refuses, or could not do.
 ///
@@ -89,10 +89,10 @@ pub enum Error {
     GameStateChanged,
     /// The session would have fewer seats than players who sit. Code `seats_are_taken`.
     #[error("more seats are taken than that")]
-    SeatsAreTaken,
+    MaxPlayersBelowSeated,
     /// No session has that code. Code `no_such_code`.
     #[error("no session has that code")]
-    NoSuchCode,
+    UnknownJoinCode,
     /// The adventure is neither published nor the Seer's own. Code `adventure_not_playable`.
     #[error("a session plays a published adventure or one of the Seer's own")]
     AdventureNotPlayable,
@@ -101,7 +101,7 @@ pub enum Error {
     AdventurePublished,
     /// The content has faults, each with its node. Code `adventure_invalid`.
     #[error("the adventure has {} fault(s)", .0.len())]
-    AdventureInvalid(Vec<Fault>),
+    AdventureInvalid(Vec<ValidationError>),
     /// The heroic save of this encounter is spent. Code `heroic_save_spent`.
     #[error("the heroic save of this encounter is spent")]
     HeroicSaveSpent,
@@ -125,7 +125,7 @@ pub enum Error {
     TutorialOutOfOrder,
     /// Other rows hold this one: it has a history, and can be retired or archived. Code `has_history`.
     #[error("its history is kept: it can be retired or archived, not deleted")]
-    HasHistory,
+    StillReferenced,
     /// The account is closed. Code `account_closed`.
     #[error("the account is closed")]
     AccountClosed,
@@ -134,7 +134,7 @@ pub enum Error {
     NotSignedIn,
     /// The session is run by somebody else. Code `not_a_seer`.
     #[error("only the session's Seer may do that")]
-    NotASeer,
+    NotSessionSeer,
     /// Row security or a privilege says no. Code `not_allowed`.
     #[error("not allowed: {rule}")]
     NotAllowed {
@@ -143,7 +143,7 @@ pub enum Error {
     },
     /// A statement of the caller's names a column that is closed to users. Code `column_closed`.
     #[error("a column of {table} that the statement names is closed to users: {instead}")]
-    ColumnClosed {
+    ColumnNotGranted {
         /// The table.
         table: &'static str,
         /// What to use.
@@ -300,8 +300,8 @@ impl Error {
             Self::SessionStarted => entry("session_started", 409),
             Self::IllegalTransition { .. } => entry("illegal_transition", 409),
             Self::GameStateChanged => entry("game_state_changed", 412),
-            Self::SeatsAreTaken => entry("seats_are_taken", 409),
-            Self::NoSuchCode => entry("no_such_code", 404),
+            Self::MaxPlayersBelowSeated => entry("seats_are_taken", 409),
+            Self::UnknownJoinCode => entry("no_such_code", 404),
             Self::AdventureNotPlayable => entry("adventure_not_playable", 409),
             Self::AdventurePublished => entry("adventure_published", 409),
             Self::AdventureInvalid(_) => entry("adventure_invalid", 422),
@@ -312,12 +312,12 @@ impl Error {
             Self::RollNotSaveable => entry("roll_not_saveable", 409),
             Self::CreatureNotInAdventure => entry("creature_not_in_adventure", 409),
             Self::TutorialOutOfOrder => entry("tutorial_out_of_order", 409),
-            Self::HasHistory => entry("has_history", 409),
+            Self::StillReferenced => entry("has_history", 409),
             Self::AccountClosed => entry("account_closed", 403),
             Self::NotSignedIn => entry("not_signed_in", 401),
-            Self::NotASeer => entry("not_a_seer", 403),
+            Self::NotSessionSeer => entry("not_a_seer", 403),
             Self::NotAllowed { .. } => entry("not_allowed", 403),
-            Self::ColumnClosed { .. } => entry("column_closed", 403),
+            Self::ColumnNotGranted { .. } => entry("column_closed", 403),
             Self::IdentityChanged => entry("identity_changed", 500),
             Self::TransactionEnded => entry("transaction_ended", 500),
             Self::TransactionFailed => entry("transaction_failed", 500),

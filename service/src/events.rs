@@ -8,7 +8,7 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = throwaway::Night::begin().await?;
+//! # let night = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(night.url()).await?;
 //! # let (ada, table) = (night.player, night.session);
 //! let ada = sparc.as_user(ada);
@@ -73,7 +73,7 @@ pub struct Events<'a, C> {
     pub(crate) caller: &'a C,
 }
 
-rows::list!(COLUMNS, events: Event { id, session_id, event_type, payload, created_at, seq, sender_id });
+rows::row_decoder!(COLUMNS, events: Event { id, session_id, event_type, payload, created_at, seq, sender_id });
 
 impl<C: Caller> Events<'_, C> {
     /// Tells the table something of a client's own: kind `client.` and `kind`, with the caller's id as the sender's.

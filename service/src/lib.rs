@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod adventures;
+mod bounded_scan;
 pub mod characters;
 mod connection;
 pub mod creatures;
@@ -19,13 +20,12 @@ mod sql;
 pub mod tutorial;
 pub mod users;
 mod values;
-mod walk;
 
 pub use connection::{Caller, IdentityConnection, Position, RowStream, Transaction};
 pub use error::Error;
 pub use page::{Cursor, Page};
 pub use sparc::{Options, Sparc};
-pub use values::{AttributeValue, Difficulty, JoinCode, Level, MaxHitPoints, PageSize, TableSize};
+pub use values::{AttributeValue, Difficulty, JoinCode, Level, MaxHitPoints, MaxPlayers, PageSize};
 
 /// The game's operations, by aggregate: an identity has them, and so has a transaction begun from one.
 pub trait Operations: Caller + Sized {

@@ -3,16 +3,16 @@
 //! Where `pg_cron` is installed, the schema schedules the same jobs.
 //!
 //! ```
-//! use service::{Operations, Sparc, maintenance::Run};
+//! use service::{Operations, Sparc, maintenance::JobOptions};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = throwaway::Night::begin().await?;
+//! # let night = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(night.url()).await?;
 //! let service = sparc.as_service();
-//! let archived = service.maintenance().archive_sessions(Run::default(), |so_far| println!("{so_far} moved")).await?;
-//! service.maintenance().clean_events(Run::default(), |_| ()).await?;
-//! service.maintenance().vacuum(Run::default(), |_| ()).await?;
+//! let archived = service.maintenance().archive_sessions(JobOptions::default(), |so_far| println!("{so_far} moved")).await?;
+//! service.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
+//! service.maintenance().vacuum(JobOptions::default(), |_| ()).await?;
 //! println!("{} sessions, {}", archived.rows, if archived.is_finished { "all" } else { "more another night" });
 //! # Ok(())
 //! # }
@@ -33,14 +33,14 @@ use crate::{
 
 /// How a job is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct JobOptions {
     /// Rows of a batch, each a transaction of its own: 1 to 10,000. A thousand by default.
     pub batch: u16,
     /// No batch is begun later than this. Ten minutes by default.
     pub time: Duration,
 }
 
-impl Default for Run {
+impl Default for JobOptions {
     fn default() -> Self {
         Self { batch: 1000, time: Duration::from_secs(600) }
     }
@@ -49,7 +49,7 @@ impl Default for Run {
 /// What a job has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Done {
+pub struct JobReport {
     /// Rows deleted, sessions moved, or tables vacuumed.
     pub rows: u64,
     /// Whether nothing is left that another run does not hold; else the time was up.
@@ -59,7 +59,7 @@ pub struct Done {
 /// What is waiting to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Due {
+pub struct Backlog {
     /// Events older than a day.
     pub events: i64,
     /// Completed and cancelled sessions that ended 90 days ago.
@@ -112,7 +112,7 @@ macro_rules! in_batches {
     ($caller:expr, $name:literal, $sql:ident, $run:ident, $progress:ident) => {{
         let begun = Instant::now();
         let size = i32::from($run.batch.clamp(1, 10_000));
-        let mut done = Done::default();
+        let mut done = JobReport::default();
         while !done.is_finished && (done.rows == 0 || begun.elapsed() < $run.time) {
             let batch = operation!($caller, $name, |tx| {
                 let statement = Statement::from_sql_and_values(DbBackend::Postgres, $sql, [size.into()]);
@@ -134,11 +134,11 @@ impl<C: Caller> Maintenance<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
-    pub async fn due(self) -> Result<Due, Error> {
+    pub async fn backlog(self) -> Result<Backlog, Error> {
         only_service(self.caller)?;
-        operation!(self.caller, "maintenance.due", |tx| {
+        operation!(self.caller, "maintenance.backlog", |tx| {
             let statement = Statement::from_string(DbBackend::Postgres, DUE);
-            Ok(Due::find_by_statement(statement).one(tx).await?.unwrap_or_default())
+            Ok(Backlog::find_by_statement(statement).one(tx).await?.unwrap_or_default())
         })
     }
 
@@ -150,7 +150,7 @@ impl<C: Caller> Maintenance<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
-    pub async fn clean_events(self, run: Run, mut progress: impl FnMut(u64) + Send) -> Result<Done, Error> {
+    pub async fn clean_events(self, run: JobOptions, mut progress: impl FnMut(u64) + Send) -> Result<JobReport, Error> {
         only_service(self.caller)?;
         in_batches!(self.caller, "maintenance.clean_events", CLEAN_EVENTS, run, progress)
     }
@@ -164,7 +164,11 @@ impl<C: Caller> Maintenance<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
-    pub async fn cancel_abandoned(self, run: Run, mut progress: impl FnMut(u64) + Send) -> Result<Done, Error> {
+    pub async fn cancel_abandoned(
+        self,
+        run: JobOptions,
+        mut progress: impl FnMut(u64) + Send,
+    ) -> Result<JobReport, Error> {
         only_service(self.caller)?;
         in_batches!(self.caller, "maintenance.cancel_abandoned", CANCEL_ABANDONED, run, progress)
     }
@@ -177,7 +181,11 @@ impl<C: Caller> Maintenance<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
-    pub async fn archive_sessions(self, run: Run, mut progress: impl FnMut(u64) + Send) -> Result<Done, Error> {
+    pub async fn archive_sessions(
+        self,
+        run: JobOptions,
+        mut progress: impl FnMut(u64) + Send,
+    ) -> Result<JobReport, Error> {
         only_service(self.caller)?;
         in_batches!(self.caller, "maintenance.archive_sessions", ARCHIVE_SESSIONS, run, progress)
     }
@@ -196,13 +204,13 @@ impl Maintenance<'_, IdentityConnection> {
     /// [`Error::NotAllowed`], also over a login that does not own the tables; [`Error::NotSignedIn`].
     ///
     /// ```compile_fail
-    /// use service::{Operations, Transaction, maintenance::Run};
+    /// use service::{Operations, Transaction, maintenance::JobOptions};
     ///
     /// # async fn within(tx: &Transaction) {
-    /// tx.maintenance().vacuum(Run::default(), |_| ()).await; // PostgreSQL vacuums in no transaction
+    /// tx.maintenance().vacuum(JobOptions::default(), |_| ()).await; // PostgreSQL vacuums in no transaction
     /// # }
     /// ```
-    pub async fn vacuum(self, run: Run, mut progress: impl FnMut(u64) + Send) -> Result<Done, Error> {
+    pub async fn vacuum(self, run: JobOptions, mut progress: impl FnMut(u64) + Send) -> Result<JobReport, Error> {
         #[derive(FromQueryResult)]
         struct Row {
             owns: Option<bool>,
@@ -225,7 +233,7 @@ impl Maintenance<'_, IdentityConnection> {
                 return Err(Error::NotAllowed { rule: "tables are vacuumed by the login that owns them" });
             }
             let begun = Instant::now();
-            let mut done = Done::default();
+            let mut done = JobReport::default();
             for table in TABLES {
                 if done.rows > 0 && begun.elapsed() >= run.time {
                     return Ok(done);

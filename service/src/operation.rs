@@ -31,12 +31,12 @@ const READS: [&str; 33] = [
     "creatures.list",
     "dice.get",
     "dice.history",
-    "dice.saves_left",
+    "dice.heroic_saves_remaining",
     "dice.statistics",
     "events.after",
     "events.newest",
     "events.page",
-    "maintenance.due",
+    "maintenance.backlog",
     "sessions.archived",
     "sessions.archived_rolls",
     "sessions.by_code",
@@ -48,11 +48,11 @@ const READS: [&str; 33] = [
     "tutorial.progress",
     "users.me",
     "users.my_email",
-    "users.named",
+    "users.by_display_name",
     "users.profile",
     "users.profiles",
     "users.statistics",
-    "users.with_email",
+    "users.by_email",
 ];
 
 /// The attempts of one operation.

@@ -11,7 +11,7 @@ use crate::Error;
 #[non_exhaustive]
 pub struct Page<T> {
     /// The rows, in the order of the list.
-    pub rows: Vec<T>,
+    pub items: Vec<T>,
     /// Where the next page begins; none after the last.
     pub next: Option<Cursor>,
 }
@@ -88,7 +88,7 @@ impl List {
             Some(last) if more => Some(self.cursor(&key(last))?),
             _ => None,
         };
-        Ok(Page { rows, next })
+        Ok(Page { items: rows, next })
     }
 }
 

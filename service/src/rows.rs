@@ -128,9 +128,9 @@ pub(crate) async fn fetch_all<T>(
     Ok(read(&tx.fetch_all(statement).await?)?)
 }
 
-/// Reads the rows of a hot list by the names of its columns: `read!(rows => Card { id, status })`. Where each stands, and whether
+/// Reads the rows of a hot list by the names of its columns: `decode_rows!(rows => Card { id, status })`. Where each stands, and whether
 /// it has the field's type, is looked up once an answer; SeaORM's own way does so for every cell.
-macro_rules! read {
+macro_rules! decode_rows {
     ($rows:expr => $type:ident { $($field:ident),+ $(,)? }) => {{
         let rows: &[sea_orm::sqlx::postgres::PgRow] = $rows;
         let Some(first) = rows.first() else { return Ok(Vec::new()) };
@@ -139,18 +139,18 @@ macro_rules! read {
     }};
 }
 
-/// The columns of a hot list, as its statement names them, and what reads its rows: `list!(COLUMNS, cards: Card { id, status })`.
-macro_rules! list {
+/// The columns of a hot list, as its statement names them, and what reads its rows: `row_decoder!(COLUMNS, cards: Card { id, status })`.
+macro_rules! row_decoder {
     ($columns:ident, $read:ident: $type:ident { $first:ident $(, $field:ident)* $(,)? }) => {
         const $columns: &str = concat!(stringify!($first) $(, ", ", stringify!($field))*);
 
         fn $read(rows: &[sea_orm::sqlx::postgres::PgRow]) -> Result<Vec<$type>, sea_orm::DbErr> {
-            $crate::rows::read!(rows => $type { $first $(, $field)* })
+            $crate::rows::decode_rows!(rows => $type { $first $(, $field)* })
         }
     };
 }
 
-pub(crate) use {list, read};
+pub(crate) use {decode_rows, row_decoder};
 
 /// A column of an answer, of a type that it was looked whether it has.
 pub(crate) struct Column<T>(usize, PhantomData<T>);

@@ -5,7 +5,7 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = throwaway::Night::begin().await?;
+//! # let night = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(night.url()).await?;
 //! # let (seer, ada, adventure, hero) = (night.seer, night.player, night.adventure, night.hero);
 //! let morgan = sparc.as_user(seer);
@@ -20,9 +20,9 @@
 
 mod details;
 mod lobby;
+mod my_sessions;
 mod play;
 mod seats;
-mod tables;
 
 use chrono::{DateTime, Utc};
 use entity::sessions;
@@ -30,13 +30,13 @@ use sea_orm::ActiveValue::Set;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use details::{Mate, SessionAdventure, SessionDetails};
-pub use lobby::{AdventureCard, LobbyFilter, SessionCard};
-pub use play::Expected;
-pub use tables::{ArchivedTable, TableCard};
+pub use details::{Participant, SessionAdventure, SessionDetails};
+pub use lobby::{LobbyAdventure, LobbyFilter, SessionSummary};
+pub use my_sessions::{ArchivedSession, MySession};
+pub use play::ExpectedVersion;
 
 use crate::{
-    Caller, Error, TableSize,
+    Caller, Error, MaxPlayers,
     connection::UncheckedTransaction,
     operation::operation,
     rows::{self, set_if},
@@ -55,7 +55,7 @@ pub struct NewSession {
     pub visibility: Visibility,
     /// Seats, the Seer not counted. Four by default.
     #[serde(default = "NewSession::default_max_players")]
-    pub max_players: TableSize,
+    pub max_players: MaxPlayers,
     /// Whom the Seer looks for.
     pub looking_for: Option<String>,
     /// When it is to begin.
@@ -68,7 +68,7 @@ impl Default for NewSession {
             id: None,
             adventure_id: Uuid::nil(),
             visibility: Visibility::Private,
-            max_players: TableSize::known(4),
+            max_players: MaxPlayers::known(4),
             looking_for: None,
             scheduled_start: None,
         }
@@ -81,7 +81,7 @@ impl NewSession {
         Self::default().visibility
     }
 
-    fn default_max_players() -> TableSize {
+    fn default_max_players() -> MaxPlayers {
         Self::default().max_players
     }
 }
@@ -105,7 +105,7 @@ pub struct SessionChanges {
     pub visibility: Option<Visibility>,
     /// Seats; not fewer than are taken.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
-    pub max_players: Option<TableSize>,
+    pub max_players: Option<MaxPlayers>,
     /// Whom the Seer looks for.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub looking_for: Option<Option<String>>,
@@ -162,12 +162,12 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::SeatsAreTaken`], [`Error::NotASeer`], [`Error::NotFound`], [`Error::NotSignedIn`],
+    /// [`Error::MaxPlayersBelowSeated`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`],
     /// [`Error::InvalidValue`] for a text with NUL.
     pub async fn edit(self, id: Uuid, changes: SessionChanges) -> Result<sessions::Model, Error> {
         let mut row = sessions::ActiveModel::default();
         set_if(&mut row.is_public, &changes.visibility.map(|visibility| visibility == Visibility::Public));
-        set_if(&mut row.max_players, &changes.max_players.map(TableSize::get));
+        set_if(&mut row.max_players, &changes.max_players.map(MaxPlayers::get));
         set_if(&mut row.looking_for, &changes.looking_for);
         set_if(&mut row.scheduled_start, &changes.scheduled_start.map(|start| start.map(Into::into)));
         operation!(self.caller, "sessions.edit", session = id, |tx| { update(tx, id, row.clone()).await })
@@ -195,7 +195,7 @@ async fn update(tx: &UncheckedTransaction, id: Uuid, row: sessions::ActiveModel)
         Some(session) => Ok(session),
         None => {
             find(tx, id).await?;
-            Err(Error::NotASeer)
+            Err(Error::NotSessionSeer)
         }
     }
 }

@@ -101,7 +101,7 @@ pub struct Options {
     /// Whether prepared statements are kept on their connection. On by default; off behind a pooler in transaction mode
     /// that does not follow them (PgBouncer before 1.21): each transaction then begins by forgetting what others prepared,
     /// in the same round trip, and each of its statements takes a second one to be prepared.
-    pub named_statements: bool,
+    pub prepared_statements: bool,
     /// How long an operation may take, as [`IdentityConnection::with_deadline`]. Half a minute by default: a network that swallows what is
     /// sent would else be waited for for ever. `None`: no bound.
     pub deadline: Option<Duration>,
@@ -119,7 +119,7 @@ impl std::fmt::Debug for Options {
         f.debug_struct("Options")
             .field("max_connections", &self.max_connections)
             .field("acquire_timeout", &self.acquire_timeout)
-            .field("named_statements", &self.named_statements)
+            .field("prepared_statements", &self.prepared_statements)
             .field("deadline", &self.deadline)
             .field("service_url", &self.service_url.as_ref().map(|_| "…"))
             .field("replicas", &self.replicas.len())
@@ -132,7 +132,7 @@ impl Default for Options {
         Self {
             max_connections: 10,
             acquire_timeout: Duration::from_secs(5),
-            named_statements: true,
+            prepared_statements: true,
             deadline: Some(Duration::from_secs(30)),
             service_url: None,
             replicas: Vec::new(),
@@ -162,10 +162,10 @@ impl Options {
         self
     }
 
-    /// No named statements, for a pooler in transaction mode.
+    /// No prepared statements, for a pooler in transaction mode.
     #[must_use]
-    pub fn without_named_statements(mut self) -> Self {
-        self.named_statements = false;
+    pub fn without_prepared_statements(mut self) -> Self {
+        self.prepared_statements = false;
         self
     }
 
@@ -187,7 +187,7 @@ impl Options {
         let mut options = rls::Options::default();
         options.max_connections = self.max_connections;
         options.acquire_timeout = self.acquire_timeout;
-        options.named_statements = self.named_statements;
+        options.prepared_statements = self.prepared_statements;
         options.deadline = self.deadline;
         options.application_name = Some("sparc".to_owned());
         options.replicas = self.replicas.clone();

@@ -5,7 +5,7 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let night = throwaway::Night::begin().await?;
+//! # let night = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(night.url()).await?;
 //! # let id = night.player;
 //! let ada = sparc.as_user(id);
@@ -231,8 +231,8 @@ impl<C: Caller> Users<'_, C> {
     /// # Errors
     ///
     /// None of its own.
-    pub async fn named(self, display_name: &str) -> Result<Vec<Profile>, Error> {
-        operation!(self.caller, "users.named", |tx| {
+    pub async fn by_display_name(self, display_name: &str) -> Result<Vec<Profile>, Error> {
+        operation!(self.caller, "users.by_display_name", |tx| {
             Ok(users::Entity::find()
                 .filter(users::Column::DisplayName.eq(display_name))
                 .order_by_asc(users::Column::CreatedAt)
@@ -250,8 +250,8 @@ impl<C: Caller> Users<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`].
-    pub async fn with_email(self, email: &str) -> Result<Profile, Error> {
-        operation!(self.caller, "users.with_email", |tx| {
+    pub async fn by_email(self, email: &str) -> Result<Profile, Error> {
+        operation!(self.caller, "users.by_email", |tx| {
             users::Entity::find()
                 .filter(users::Column::Email.eq(email))
                 .into_partial_model()

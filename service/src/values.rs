@@ -171,7 +171,7 @@ bounded!(
 
 bounded!(
     /// How many may sit at a session's table, the Seer not counted: 2 to 6 (PRD, "sessions").
-    TableSize,
+    MaxPlayers,
     2 to 6,
     "max_players",
     "must be 2 to 6"

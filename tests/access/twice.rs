@@ -35,38 +35,38 @@ async fn asks(world: &World) -> Vec<(Person, String)> {
     let player = world.player().await;
     asks.push((player.person.clone(), format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id)));
 
-    let table = world.table(3).await;
-    owner.exec(&format!("UPDATE sessions SET is_public = true WHERE id = '{}'", table.session)).await.unwrap();
+    let game = world.session(3).await;
+    owner.exec(&format!("UPDATE sessions SET is_public = true WHERE id = '{}'", game.session)).await.unwrap();
     let player = world.player().await;
-    asks.push((player.person.clone(), seat(table.session, player.id, player.character)));
-    let table = world.table(3).await;
+    asks.push((player.person.clone(), seat(game.session, player.id, player.character)));
+    let game = world.session(3).await;
     let code: String =
-        owner.value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", table.session)).await.unwrap();
+        owner.value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
     let player = world.player().await;
     asks.push((player.person.clone(), format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character)));
     let leave = |session: Uuid, player: Uuid, set: &str| {
         format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
     };
-    let table = world.active_table(2).await;
-    let player = &table.players[0];
-    asks.push((player.person.clone(), leave(table.session, player.id, "is_active = false")));
-    let table = world.active_table(2).await;
-    asks.push((table.seer.clone(), leave(table.session, table.players[0].id, "is_active = NOT is_active")));
+    let game = world.active_session(2).await;
+    let player = &game.players[0];
+    asks.push((player.person.clone(), leave(game.session, player.id, "is_active = false")));
+    let game = world.active_session(2).await;
+    asks.push((game.seer.clone(), leave(game.session, game.players[0].id, "is_active = NOT is_active")));
 
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
-    asks.push((player.person.clone(), roll(table.session, player.character)));
-    let failed = world.roll(table.session, player.character, "{1,2}", 10, -3600).await;
-    asks.push((player.person.clone(), heroic_save(table.session, player.character, failed)));
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
+    asks.push((player.person.clone(), roll(game.session, player.character)));
+    let failed = world.roll(game.session, player.character, "{1,2}", 10, -3600).await;
+    asks.push((player.person.clone(), heroic_save(game.session, player.character, failed)));
     let event =
-        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     asks.push((player.person.clone(), event));
     asks.push((player.person.clone(), format!("SELECT * FROM private.change_hit_points('{}', -1)", player.character)));
 
     for (waiting, set) in [(true, "status = 'active'"), (true, "status = 'cancelled'"), (false, "status = 'completed'")]
     {
-        let table = if waiting { world.table(1).await } else { world.active_table(1).await };
-        asks.push((table.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", table.session)));
+        let game = if waiting { world.session(1).await } else { world.active_session(1).await };
+        asks.push((game.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session)));
     }
     let seer = world.somebody().await;
     let draft = world.draft(seer.uuid()).await;

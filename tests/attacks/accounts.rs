@@ -171,7 +171,7 @@ async fn closing_and_ones_own_requests_wait_for_each_other() {
     for closes_first in [true, false] {
         for snapshot in [true, false] {
             for place in 0..8 {
-                let (player, public, left) = (world.player().await, world.table(0).await, world.table(1).await);
+                let (player, public, left) = (world.player().await, world.session(0).await, world.session(1).await);
                 world.set(&public, "is_public = true").await;
                 world.owner().exec(&seat(left.session, player.id, player.character)).await.unwrap();
                 let leave = format!(
@@ -219,18 +219,18 @@ async fn no_session_outlives_the_account_of_its_seer() {
     for way in ["platform", "operation", "deleted"] {
         let world = World::new().await;
         for status in ["waiting", "starting_soon", "active", "paused"] {
-            let table = world.table(2).await;
+            let game = world.session(2).await;
             if status == "paused" {
-                world.set(&table, "status = 'active'").await;
+                world.set(&game, "status = 'active'").await;
             }
             if status != "waiting" {
-                world.set(&table, &format!("status = '{status}'")).await;
+                world.set(&game, &format!("status = '{status}'")).await;
             }
-            let seer = table.seer.uuid();
+            let seer = game.seer.uuid();
             match way {
                 "platform" => close(&world, seer).await,
                 "operation" => {
-                    assert_eq!(ask(&table.seer, &format!("SELECT private.close_account('{seer}')")).await, "done");
+                    assert_eq!(ask(&game.seer, &format!("SELECT private.close_account('{seer}')")).await, "done");
                 }
                 _ => assert_eq!(
                     ask(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{seer}'")).await,
@@ -241,7 +241,7 @@ async fn no_session_outlives_the_account_of_its_seer() {
                 "sessions WHERE seer_id = '{seer}' AND status IN ('waiting', 'starting_soon', 'active', 'paused')"
             );
             assert_eq!(world.owner().count(&live).await, 0, "{way}, {status}");
-            let player = &table.players[0];
+            let player = &game.players[0];
             let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
             assert_eq!(ask(&player.person, &retire).await, "done", "{way}, {status}");
         }

@@ -4,7 +4,7 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{told, within, would};
-use crate::world::{Person, Table, World, heroic_save, insert_character, roll, seat};
+use crate::world::{GameSession, Person, World, heroic_save, insert_character, roll, seat};
 
 #[tokio::test]
 async fn every_function_looks_for_types_in_the_catalog_first() {
@@ -97,25 +97,25 @@ CREATE OPERATOR pg_temp.<> (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uui
 
 struct Scene {
     world: World,
-    table: Table,
+    game: GameSession,
     failed: Uuid,
     draft: Uuid,
     creature: Uuid,
-    waiting: Table,
+    waiting: GameSession,
     spare: Uuid,
 }
 
 impl Scene {
     async fn new() -> Self {
         let world = World::new().await;
-        let (table, waiting) = (world.active_table(2).await, world.table(1).await);
+        let (game, waiting) = (world.active_session(2).await, world.session(1).await);
         world.set(&waiting, "is_public = true").await;
-        let player = &table.players[0];
-        let failed = world.roll(table.session, player.character, "{1,2}", 10, -3600).await;
+        let player = &game.players[0];
+        let failed = world.roll(game.session, player.character, "{1,2}", 10, -3600).await;
         let spare = world.character(player.id).await;
-        let (seer, draft) = (table.seer.uuid(), world.draft(table.seer.uuid()).await);
+        let (seer, draft) = (game.seer.uuid(), world.draft(game.seer.uuid()).await);
         let sql =
-            format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", table.adventure);
+            format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure);
         let creature = world.owner().value(&sql).await.unwrap();
         for account in [seer, player.id] {
             let sql = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')");
@@ -124,18 +124,18 @@ impl Scene {
         let old = format!(
             "INSERT INTO session_events (session_id, event_type, created_at)
              VALUES ('{}', 'client.old', now() - INTERVAL '2 days')",
-            table.session
+            game.session
         );
         world.owner().exec(&old).await.unwrap();
-        Self { world, table, failed, draft, creature, waiting, spare }
+        Self { world, game, failed, draft, creature, waiting, spare }
     }
 
     /// Everything that a player and a Seer may write and call, each in a form that is done.
     fn asks(&self) -> Vec<(Person, String)> {
-        let Self { table, failed, draft, creature, waiting, spare, .. } = self;
-        let (player, seer) = (&table.players[0], table.seer.uuid());
-        let (session, adventure, hero) = (table.session, table.adventure, player.character);
-        let other = table.players[1].character;
+        let Self { game, failed, draft, creature, waiting, spare, .. } = self;
+        let (player, seer) = (&game.players[0], game.seer.uuid());
+        let (session, adventure, hero) = (game.session, game.adventure, player.character);
+        let other = game.players[1].character;
         let of_player = [
             insert_character(Uuid::new_v4(), player.id),
             format!("UPDATE public.characters SET name = 'Renamed', equipment = '[1]' WHERE id = '{hero}'"),
@@ -189,11 +189,11 @@ impl Scene {
             format!("SELECT * FROM public.get_session_details('{session}')"),
             format!("SELECT private.close_account('{seer}')"),
         ];
-        let player = table.players[0].person.clone();
+        let player = game.players[0].person.clone();
         of_player
             .into_iter()
             .map(|sql| (player.clone(), sql))
-            .chain(of_seer.into_iter().map(|sql| (table.seer.clone(), sql)))
+            .chain(of_seer.into_iter().map(|sql| (game.seer.clone(), sql)))
             // Or it would be the caller's own table that is written.
             .map(|(person, sql)| {
                 (person, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
@@ -206,7 +206,7 @@ impl Scene {
 async fn no_temporary_object_of_the_callers_runs_as_the_owner() {
     let scene = Scene::new().await;
     let mut sprung = Vec::new();
-    for person in [&scene.table.players[0].person, &scene.table.seer] {
+    for person in [&scene.game.players[0].person, &scene.game.seer] {
         let asks: Vec<String> =
             scene.asks().into_iter().filter(|(asker, _)| asker.id == person.id).map(|(_, sql)| sql).collect();
         // Without traps, to know that each does something.
@@ -261,7 +261,7 @@ async fn the_traps_spring_where_a_path_is_empty() {
 async fn maintenance_and_the_platform_meet_no_trap_either() {
     let scene = Scene::new().await;
     let world = &scene.world;
-    world.set(&scene.table, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;
+    world.set(&scene.game, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;
     for (person, attacker, asks) in [
         (
             world.service(),
@@ -273,8 +273,8 @@ async fn maintenance_and_the_platform_meet_no_trap_either() {
                 format!("SELECT private.close_account('{}')", scene.waiting.seer.uuid()),
                 "INSERT INTO auth.users (id, email) VALUES (pg_catalog.gen_random_uuid(), 'new@example.org')"
                     .to_owned(),
-                format!("UPDATE auth.users SET email = 'other@example.org' WHERE id = '{}'", scene.table.players[0].id),
-                format!("DELETE FROM auth.users WHERE id = '{}'", scene.table.players[1].id),
+                format!("UPDATE auth.users SET email = 'other@example.org' WHERE id = '{}'", scene.game.players[0].id),
+                format!("DELETE FROM auth.users WHERE id = '{}'", scene.game.players[1].id),
             ],
         ),
         (

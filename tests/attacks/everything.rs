@@ -2,16 +2,16 @@
 
 use uuid::Uuid;
 
-use crate::world::{Person, Table, World, heroic_save, insert_character, roll, seat};
+use crate::world::{GameSession, Person, World, heroic_save, insert_character, roll, seat};
 
 /// An account with everything that one can have, as Seer, player and author.
 pub struct Everything {
     pub account: Uuid,
     pub me: Person,
-    pub live: Table,
-    pub finished: Table,
-    pub joined: Table,
-    pub left: Table,
+    pub live: GameSession,
+    pub finished: GameSession,
+    pub joined: GameSession,
+    pub left: GameSession,
     pub public: Uuid,
     pub hero: Uuid,
     pub spare: Uuid,
@@ -22,15 +22,15 @@ pub struct Everything {
 
 pub async fn everything(world: &World) -> Everything {
     let owner = world.owner();
-    let (live, finished) = (world.active_table(2).await, world.active_table(2).await);
+    let (live, finished) = (world.active_session(2).await, world.active_session(2).await);
     let me = live.seer.clone();
     let account = me.uuid();
     let (hero, spare) = (world.character(account).await, world.character(account).await);
     owner.exec(&format!("UPDATE sessions SET seer_id = '{account}' WHERE id = '{}'", finished.session)).await.unwrap();
     world.set(&finished, "status = 'completed'").await;
-    let (joined, left) = (world.table(1).await, world.table(1).await);
-    for table in [&joined, &left] {
-        owner.exec(&seat(table.session, account, hero)).await.unwrap();
+    let (joined, left) = (world.session(1).await, world.session(1).await);
+    for game in [&joined, &left] {
+        owner.exec(&seat(game.session, account, hero)).await.unwrap();
     }
     world.set(&joined, "status = 'active'").await;
     let leave = format!(
@@ -39,7 +39,7 @@ pub async fn everything(world: &World) -> Everything {
     );
     owner.exec(&leave).await.unwrap();
     let failed = world.roll(joined.session, hero, "{1,2}", 10, -3600).await;
-    let somewhere = world.table(0).await;
+    let somewhere = world.session(0).await;
     world.set(&somewhere, "is_public = true").await;
     let published = world.adventure(account).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', 'Wolf') RETURNING id");

@@ -33,11 +33,12 @@ async fn all_the_same(askers: &[&Person], what: &str, asks: &[(&str, String)], e
 #[tokio::test]
 async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     let world = World::new().await;
-    let (empty, full) = (world.table(0).await, world.table(4).await);
-    let (active, over, cancelled) = (world.active_table(1).await, world.active_table(1).await, world.table(0).await);
+    let (empty, full) = (world.session(0).await, world.session(4).await);
+    let (active, over, cancelled) =
+        (world.active_session(1).await, world.active_session(1).await, world.session(0).await);
     world.set(&over, "status = 'completed'").await;
     world.set(&cancelled, "status = 'cancelled'").await;
-    let closed = world.table(1).await;
+    let closed = world.session(1).await;
     close(&world, closed.seer.uuid()).await;
     let me = world.player().await;
     let retired = world.character(me.id).await;
@@ -167,16 +168,16 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let delete = |adventure: Uuid| format!("DELETE FROM adventures WHERE id = '{adventure}'");
     all_the_same(&[&me], "its deletion", &each(&delete), "0 rows").await;
     // What is played there is hidden too.
-    let table = world.table(1).await;
+    let game = world.session(1).await;
     let set = |session: Uuid| format!("UPDATE sessions SET max_players = 2 WHERE id = '{session}'");
-    let asks = [("there", set(table.session)), ("nothing", set(Uuid::new_v4()))];
+    let asks = [("there", set(game.session)), ("nothing", set(Uuid::new_v4()))];
     all_the_same(&[&me], "a session of another's", &asks, "0 rows").await;
 }
 
 #[tokio::test]
 async fn a_stranger_does_not_learn_what_was_rolled() {
     let world = World::new().await;
-    let (active, waiting) = (world.active_table(2).await, world.table(1).await);
+    let (active, waiting) = (world.active_session(2).await, world.session(1).await);
     let hero = active.players[0].character;
     let failed = world.roll(active.session, hero, "{1,2}", 10, -3600).await;
     let passed = world.roll(active.session, hero, "{6,6}", 10, -3600).await;
@@ -234,16 +235,16 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
 #[tokio::test]
 async fn another_persons_character_is_told_from_none_by_nobody() {
     let world = World::new().await;
-    let table = world.table(0).await;
-    world.set(&table, "is_public = true").await;
+    let game = world.session(0).await;
+    world.set(&game, "is_public = true").await;
     let (me, other, closed) = (world.player().await, world.player().await, world.player().await);
     let retired = world.character(other.id).await;
     world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
     close(&world, closed.id).await;
     let asks = [
-        ("living", seat(table.session, me.id, other.character)),
-        ("retired", seat(table.session, me.id, retired)),
-        ("of a closed account", seat(table.session, me.id, closed.character)),
+        ("living", seat(game.session, me.id, other.character)),
+        ("retired", seat(game.session, me.id, retired)),
+        ("of a closed account", seat(game.session, me.id, closed.character)),
     ];
     all_the_same(&[&me.person], "another's character in one's seat", &asks, "SP006").await;
     let code = |hero: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{hero}')");

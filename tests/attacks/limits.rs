@@ -150,19 +150,19 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         asks: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
-    let table = world.table(3).await;
-    world.set(&table, "is_public = true").await;
+    let game = world.session(3).await;
+    world.set(&game, "is_public = true").await;
     let mut asks = Vec::new();
     for _ in 0..asked {
         let player = world.player().await;
-        asks.push((player.person.clone(), seat(table.session, player.id, player.character)));
+        asks.push((player.person.clone(), seat(game.session, player.id, player.character)));
     }
     limits.push(Limit {
         name: "seats of a session",
         code: "SP002",
         most: 4,
-        count: format!("SELECT count(*) FROM session_players WHERE session_id = '{}' AND is_active", table.session),
-        counter: format!("SELECT seats_taken FROM sessions WHERE id = '{}'", table.session),
+        count: format!("SELECT count(*) FROM session_players WHERE session_id = '{}' AND is_active", game.session),
+        counter: format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session),
         asks,
     });
     limits
@@ -318,18 +318,18 @@ async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
 #[tokio::test]
 async fn a_seat_that_is_being_deleted_makes_no_room() {
     let world = World::new().await;
-    let table = world.table(4).await;
-    world.set(&table, "is_public = true").await;
-    let sits = &table.players[0];
+    let game = world.session(4).await;
+    world.set(&game, "is_public = true").await;
+    let sits = &game.players[0];
     let going = world.service().begin().await;
     let delete =
-        format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", table.session, sits.id);
+        format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, sits.id);
     within(&going, &delete).await.unwrap();
-    let (person, sql) = (sits.person.clone(), seat(table.session, sits.id, sits.character));
+    let (person, sql) = (sits.person.clone(), seat(game.session, sits.id, sits.character));
     let mut again = vec![tokio::spawn(async move { ask(&person, &sql).await })];
     for _ in 0..3 {
         let player = world.player().await;
-        let sql = seat(table.session, player.id, player.character);
+        let sql = seat(game.session, player.id, player.character);
         again.push(tokio::spawn(async move { ask(&player.person, &sql).await }));
     }
     world.owner().until_waiting(4).await;
@@ -340,7 +340,7 @@ async fn a_seat_that_is_being_deleted_makes_no_room() {
     }
     assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 1, "{outcomes:?}");
     assert_eq!(
-        world.owner().count(&format!("session_players WHERE session_id = '{}' AND is_active", table.session)).await,
+        world.owner().count(&format!("session_players WHERE session_id = '{}' AND is_active", game.session)).await,
         4
     );
     sound(&world).await;

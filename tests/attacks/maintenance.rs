@@ -23,21 +23,21 @@ async fn what_was_cancelled_is_archived_as_what_was_completed() {
     for (end, days, goes) in
         [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
     {
-        let table = world.active_table(2).await;
-        set(&world, table.session, &format!("status = '{end}'")).await;
-        set(&world, table.session, &format!("ended_at = now() - INTERVAL '{days} days'")).await;
+        let game = world.active_session(2).await;
+        set(&world, game.session, &format!("status = '{end}'")).await;
+        set(&world, game.session, &format!("ended_at = now() - INTERVAL '{days} days'")).await;
         ask(&world.service(), "SELECT private.archive_sessions(100)").await;
         assert_eq!(
-            world.owner().count(&format!("archived_sessions WHERE id = '{}'", table.session)).await == 1,
+            world.owner().count(&format!("archived_sessions WHERE id = '{}'", game.session)).await == 1,
             goes,
             "{end}, {days}"
         );
         assert_eq!(
-            world.owner().count(&format!("sessions WHERE id = '{}'", table.session)).await == 0,
+            world.owner().count(&format!("sessions WHERE id = '{}'", game.session)).await == 0,
             goes,
             "{end}, {days}"
         );
-        let kept = format!("archived_session_players WHERE session_id = '{}'", table.session);
+        let kept = format!("archived_session_players WHERE session_id = '{}'", game.session);
         assert_eq!(world.owner().count(&kept).await == 2, goes, "{end}, {days}");
     }
     sound(&world).await;
@@ -47,9 +47,9 @@ async fn what_was_cancelled_is_archived_as_what_was_completed() {
 async fn archiving_goes_batch_by_batch_over_both_kinds() {
     let world = World::new().await;
     for place in 0..6 {
-        let table = world.active_table(1).await;
-        set(&world, table.session, if place % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" }).await;
-        set(&world, table.session, &format!("ended_at = now() - INTERVAL '{} days'", 100 + place)).await;
+        let game = world.active_session(1).await;
+        set(&world, game.session, if place % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" }).await;
+        set(&world, game.session, &format!("ended_at = now() - INTERVAL '{} days'", 100 + place)).await;
     }
     let mut moved = Vec::new();
     for _ in 0..4 {
@@ -95,17 +95,17 @@ async fn what_was_abandoned_is_cancelled() {
         // A game that goes on, begun long ago and planned for long ago.
         ("active", "scheduled_start = now() - INTERVAL '80 days', last_event_at = now() - INTERVAL '1 day'", false),
     ] {
-        let table = world.table(2).await;
+        let game = world.session(2).await;
         let steps: &[&str] = match state {
             "waiting" => &[],
             "paused" => &["active", "paused"],
             _ => &[state],
         };
         for step in steps {
-            set(&world, table.session, &format!("status = '{step}'")).await;
+            set(&world, game.session, &format!("status = '{step}'")).await;
         }
-        set(&world, table.session, what).await;
-        expected.push((table, state, what, goes));
+        set(&world, game.session, what).await;
+        expected.push((game, state, what, goes));
     }
     // In batches, until there is no more.
     let mut cancelled = 0;
@@ -118,10 +118,10 @@ async fn what_was_abandoned_is_cancelled() {
         }
     }
     assert_eq!(usize::try_from(cancelled).unwrap(), expected.iter().filter(|(.., goes)| *goes).count());
-    for (table, state, what, goes) in &expected {
-        let now = status(&world, table.session).await;
+    for (game, state, what, goes) in &expected {
+        let now = status(&world, game.session).await;
         assert_eq!(now, if *goes { "cancelled" } else { *state }, "{what}");
-        let player = &table.players[0];
+        let player = &game.players[0];
         assert_eq!(
             number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await,
             i64::from(!goes)
@@ -135,13 +135,13 @@ async fn what_was_abandoned_is_cancelled() {
 #[tokio::test]
 async fn an_event_keeps_a_session_alive() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    set(&world, table.session, "last_event_at = now() - INTERVAL '40 days'").await;
+    let game = world.active_session(1).await;
+    set(&world, game.session, "last_event_at = now() - INTERVAL '40 days'").await;
     let event =
-        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", table.session);
-    assert_eq!(ask(&table.players[0].person, &event).await, "done");
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
+    assert_eq!(ask(&game.players[0].person, &event).await, "done");
     assert_eq!(world.service().value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(0));
-    assert_eq!(status(&world, table.session).await, "active");
+    assert_eq!(status(&world, game.session).await, "active");
 }
 
 #[tokio::test]

@@ -47,11 +47,11 @@ async fn a_closing_that_sees_the_past_closes_the_present() {
 #[tokio::test]
 async fn who_sits_does_not_retire_in_a_past_where_nobody_sat() {
     let world = World::new().await;
-    let (table, player) = (world.table(1).await, world.player().await);
-    world.set(&table, "is_public = true").await;
+    let (game, player) = (world.session(1).await, world.player().await);
+    world.set(&game, "is_public = true").await;
     // The retirement saw no seat.
     let retiring = player.person.begin_with_snapshot().await;
-    assert_eq!(ask(&player.person, &seat(table.session, player.id, player.character)).await, "done");
+    assert_eq!(ask(&player.person, &seat(game.session, player.id, player.character)).await, "done");
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
     let outcome = finish(retiring, &retire).await;
     assert!(["SP008", "40001"].contains(&outcome.as_str()), "{outcome}");
@@ -60,12 +60,12 @@ async fn who_sits_does_not_retire_in_a_past_where_nobody_sat() {
     let sitting = other.person.begin_with_snapshot().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character);
     assert_eq!(ask(&other.person, &retire).await, "done");
-    let outcome = finish(sitting, &seat(table.session, other.id, other.character)).await;
+    let outcome = finish(sitting, &seat(game.session, other.id, other.character)).await;
     assert!(["SP007", "40001"].contains(&outcome.as_str()), "{outcome}");
     // Nor is it deleted where a seat is that it does not see.
     let third = world.player().await;
     let deleting = third.person.begin_with_snapshot().await;
-    assert_eq!(ask(&third.person, &seat(table.session, third.id, third.character)).await, "done");
+    assert_eq!(ask(&third.person, &seat(game.session, third.id, third.character)).await, "done");
     let outcome = finish(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
     assert!(["23503", "40001", "SP008"].contains(&outcome.as_str()), "{outcome}");
     sound(&world).await;
@@ -74,15 +74,15 @@ async fn who_sits_does_not_retire_in_a_past_where_nobody_sat() {
 #[tokio::test]
 async fn a_session_does_not_shrink_in_a_past_where_seats_were_free() {
     let world = World::new().await;
-    let table = world.table(2).await;
-    world.set(&table, "is_public = true").await;
-    let shrinking = table.seer.begin_with_snapshot().await;
+    let game = world.session(2).await;
+    world.set(&game, "is_public = true").await;
+    let shrinking = game.seer.begin_with_snapshot().await;
     let player = world.player().await;
-    assert_eq!(ask(&player.person, &seat(table.session, player.id, player.character)).await, "done");
-    let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", table.session);
+    assert_eq!(ask(&player.person, &seat(game.session, player.id, player.character)).await, "done");
+    let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", game.session);
     let outcome = finish(shrinking, &shrink).await;
     assert!(["23514", "40001"].contains(&outcome.as_str()), "{outcome}");
-    assert_eq!(ask(&table.seer, &shrink).await, "23514");
+    assert_eq!(ask(&game.seer, &shrink).await, "23514");
 }
 
 #[tokio::test]
@@ -110,9 +110,9 @@ async fn a_closed_account_writes_nothing_in_a_past_where_it_was_open() {
         "SELECT private.change_hit_points(id, -1) FROM characters WHERE user_id = '{me}'",
     ] {
         let world = World::new().await;
-        let table = world.active_table(2).await;
-        let player = &table.players[0];
-        let write = write.replace("{me}", &player.id.to_string()).replace("{session}", &table.session.to_string());
+        let game = world.active_session(2).await;
+        let player = &game.players[0];
+        let write = write.replace("{me}", &player.id.to_string()).replace("{session}", &game.session.to_string());
         let past = player.person.begin_with_snapshot().await;
         let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
         assert_eq!(ask(&world.owner(), &close).await, "done");

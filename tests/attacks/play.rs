@@ -63,21 +63,21 @@ async fn statements_over_many_rows_never_wait_for_each_other_in_a_circle() {
 #[tokio::test]
 async fn a_save_that_writes_no_row_claims_nothing() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let player = &table.players[0];
+    let game = world.active_session(2).await;
+    let player = &game.players[0];
     let hero = player.character;
-    let failed = world.roll(table.session, hero, "{1,2}", 10, -3600).await;
-    let there = world.roll(table.session, hero, "{1,3}", 10, -3600).await;
-    let of_other = world.roll(table.session, table.players[1].character, "{1,2}", 10, -3600).await;
+    let failed = world.roll(game.session, hero, "{1,2}", 10, -3600).await;
+    let there = world.roll(game.session, hero, "{1,3}", 10, -3600).await;
+    let of_other = world.roll(game.session, game.players[1].character, "{1,2}", 10, -3600).await;
     let unused = format!(
         "session_players WHERE session_id = '{}' AND user_id = '{}' AND heroic_saves_used = 0",
-        table.session, player.id
+        game.session, player.id
     );
     let save = |id: Uuid, end: &str| {
         format!(
             "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
              VALUES ('{id}', '{}', '{hero}', 'might', 10, 'heroic_save', '{failed}'){end}",
-            table.session
+            game.session
         )
     };
     for id in [there, failed, of_other] {
@@ -91,7 +91,7 @@ async fn a_save_that_writes_no_row_claims_nothing() {
     let nothing = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
          SELECT '{}', '{hero}', 'might', 10, 'heroic_save', '{failed}' WHERE false",
-        table.session
+        game.session
     );
     assert_eq!(ask(&player.person, &nothing).await, "no row");
     assert_eq!(world.owner().count(&unused).await, 1);
@@ -107,7 +107,7 @@ async fn a_save_that_writes_no_row_claims_nothing() {
     // And then it is there to be used, once.
     assert_eq!(ask(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 0);
-    let again = format!("{} ON CONFLICT DO NOTHING", heroic_save(table.session, hero, there));
+    let again = format!("{} ON CONFLICT DO NOTHING", heroic_save(game.session, hero, there));
     assert_eq!(ask(&player.person, &again).await, "SP011");
     sound(&world).await;
 }
@@ -115,15 +115,15 @@ async fn a_save_that_writes_no_row_claims_nothing() {
 #[tokio::test]
 async fn two_saves_of_one_statement_are_not_both_made() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
     let (one, other) = (
-        world.roll(table.session, player.character, "{1,2}", 10, -3600).await,
-        world.roll(table.session, player.character, "{1,3}", 10, -3600).await,
+        world.roll(game.session, player.character, "{1,2}", 10, -3600).await,
+        world.roll(game.session, player.character, "{1,3}", 10, -3600).await,
     );
     for (first, second) in [(one, other), (one, one)] {
         let values = |original: Uuid| {
-            format!("('{}', '{}', 'might', 10, 'heroic_save', '{original}')", table.session, player.character)
+            format!("('{}', '{}', 'might', 10, 'heroic_save', '{original}')", game.session, player.character)
         };
         for end in ["", " ON CONFLICT DO NOTHING"] {
             let sql = format!(
@@ -185,22 +185,22 @@ async fn sessions_without_players_count_for_nothing() {
 #[tokio::test]
 async fn a_game_with_players_counts_once_for_everybody() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let left = &table.players[1];
+    let game = world.active_session(2).await;
+    let left = &game.players[1];
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", left.id);
     assert_eq!(ask(&left.person, &leave).await, "done");
-    let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", table.session);
+    let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session);
     let tasks: Vec<_> = (0..8)
         .map(|_| {
-            let (seer, sql) = (table.seer.clone(), complete.clone());
+            let (seer, sql) = (game.seer.clone(), complete.clone());
             async move { ask(&seer, &sql).await }
         })
         .collect();
     at_once(tasks).await;
     let of = |account: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{account}'");
-    assert_eq!(number(&world, &of(table.seer.uuid(), "games_run")).await, 1);
-    assert_eq!(number(&world, &of(table.players[0].id, "games_played")).await, 1);
-    let sql = format!("SELECT times_played FROM adventures WHERE id = '{}'", table.adventure);
+    assert_eq!(number(&world, &of(game.seer.uuid(), "games_run")).await, 1);
+    assert_eq!(number(&world, &of(game.players[0].id, "games_played")).await, 1);
+    let sql = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure);
     assert_eq!(number(&world, &sql).await, 1);
 }
 
@@ -261,7 +261,7 @@ async fn the_lobby_forgets_what_did_not_begin() {
     }
     for me in [world.sparc.as_anon(), world.sparc.as_user(world.account().await)] {
         let page = me.sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
-        let shown: Vec<Uuid> = page.rows.iter().map(|row| row.id).collect();
+        let shown: Vec<Uuid> = page.items.iter().map(|row| row.id).collect();
         assert_eq!(shown, at[2..], "the two that are more than six hours late are left out");
     }
 }
@@ -269,25 +269,25 @@ async fn the_lobby_forgets_what_did_not_begin() {
 #[tokio::test]
 async fn a_modifier_is_an_integer_in_its_text_too() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let with = |value: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', '[{{\"type\": \"flat\", \"value\": {value}, \"source\": \"x\"}}]')",
-            table.session, table.players[0].character
+            game.session, game.players[0].character
         )
     };
     for value in
         ["5.0", "5.00", "0.0", "-3.0", "50e-1", "5.5", "1e400", "\"5\"", "null", "true", "11", "-11", "[5]", "{}"]
     {
-        for person in [&table.players[0].person, &world.service()] {
+        for person in [&game.players[0].person, &world.service()] {
             let outcome = person.exec(&with(value)).await;
             let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "valid_modifiers"));
             assert!(refused, "{value}: {outcome:?}");
         }
     }
     for value in ["5", "-5", "0", "-0", "10", "-10", "5e0", "1E1", "0.5e1"] {
-        let outcome = ask(&table.players[0].person, &with(value)).await;
+        let outcome = ask(&game.players[0].person, &with(value)).await;
         // PostgreSQL writes these as plain integers.
         assert_eq!(outcome, "done", "{value}");
     }
@@ -312,13 +312,13 @@ async fn a_creatures_sheet_is_integers_in_its_text_too() {
 #[tokio::test]
 async fn nothing_heals_nobody() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let player = &table.players[0];
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
     let points = format!("SELECT hit_points FROM characters WHERE id = '{}'", player.character);
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -4)", player.character);
     assert_eq!(ask(&player.person, &wound).await, "done");
     let before = number(&world, &points).await;
-    for person in [&player.person, &table.seer, &world.service()] {
+    for person in [&player.person, &game.seer, &world.service()] {
         for change in ["NULL", "NULL::integer", "(SELECT NULL::integer)", "0"] {
             let outcome = told(
                 person
@@ -331,7 +331,7 @@ async fn nothing_heals_nobody() {
     // As far as numbers go, and no further.
     for (change, after) in [("2147483647", "max_hit_points"), ("-2147483648", "0")] {
         let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character);
-        assert_eq!(ask(&table.seer, &sql).await, "done");
+        assert_eq!(ask(&game.seer, &sql).await, "done");
         let at = format!("characters WHERE id = '{}' AND hit_points = {after}", player.character);
         assert_eq!(world.owner().count(&at).await, 1, "{change}");
     }

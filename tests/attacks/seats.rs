@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{ask, close, finish, number, open_session, sound, would};
-use crate::world::{Player, Table, World, roll, seat};
+use crate::world::{GameSession, Player, World, roll, seat};
 
 fn own_seat(session: Uuid, player: Uuid, set: &str) -> String {
     format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
@@ -14,8 +14,8 @@ async fn code(world: &World, session: Uuid) -> String {
 }
 
 /// A Seer, and a stranger whose character the Seer knows from a public session.
-async fn strangers(world: &World) -> (Table, Player) {
-    let (mine, theirs) = (world.table(1).await, world.table(0).await);
+async fn strangers(world: &World) -> (GameSession, Player) {
+    let (mine, theirs) = (world.session(1).await, world.session(0).await);
     let victim = world.player().await;
     world.set(&theirs, "is_public = true").await;
     assert_eq!(ask(&victim.person, &seat(theirs.session, victim.id, victim.character)).await, "done");
@@ -119,13 +119,13 @@ async fn no_character_takes_two_players_seats() {
 async fn a_seer_never_chooses_a_players_character() {
     let world = World::new().await;
     for removed in [false, true] {
-        let table = world.table(1).await;
-        let player = &table.players[0];
+        let game = world.session(1).await;
+        let player = &game.players[0];
         let spare = world.character(player.id).await;
-        let with = |set: String| own_seat(table.session, player.id, &set);
+        let with = |set: String| own_seat(game.session, player.id, &set);
         let choose = format!("character_id = '{spare}'");
         if removed {
-            assert_eq!(ask(&table.seer, &with("is_active = false".to_owned())).await, "done");
+            assert_eq!(ask(&game.seer, &with("is_active = false".to_owned())).await, "done");
         }
         for set in [
             choose.clone(),
@@ -135,37 +135,37 @@ async fn a_seer_never_chooses_a_players_character() {
             format!("{choose}, removed_at = NULL"),
             "character_id = (SELECT gen_random_uuid())".to_owned(),
         ] {
-            let outcome = ask(&table.seer, &with(set.clone())).await;
+            let outcome = ask(&game.seer, &with(set.clone())).await;
             assert!(["SP018", "42501"].contains(&outcome.as_str()), "{outcome}: {set}");
         }
         // Several at once.
-        let all = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", table.session);
-        assert_eq!(ask(&table.seer, &all).await, "SP018");
+        let all = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", game.session);
+        assert_eq!(ask(&game.seer, &all).await, "SP018");
         let merge = format!(
             "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted ON seat.session_id = wanted.id
              WHEN MATCHED THEN UPDATE SET {choose}",
-            table.session
+            game.session
         );
-        assert_eq!(ask(&table.seer, &merge).await, "SP018");
+        assert_eq!(ask(&game.seer, &merge).await, "SP018");
     }
     // In several statements, in one transaction or three.
     for in_one in [true, false] {
-        let table = world.table(1).await;
-        let player = &table.players[0];
+        let game = world.session(1).await;
+        let player = &game.players[0];
         let spare = world.character(player.id).await;
         let steps =
             ["is_active = false".to_owned(), format!("character_id = '{spare}'"), "is_active = true".to_owned()];
-        let steps: Vec<String> = steps.iter().map(|set| own_seat(table.session, player.id, set)).collect();
+        let steps: Vec<String> = steps.iter().map(|set| own_seat(game.session, player.id, set)).collect();
         if in_one {
-            assert_eq!(ask(&table.seer, &steps.join("; ")).await, "SP018");
+            assert_eq!(ask(&game.seer, &steps.join("; ")).await, "SP018");
         } else {
             let mut outcomes = Vec::new();
             for step in &steps {
-                outcomes.push(ask(&table.seer, step).await);
+                outcomes.push(ask(&game.seer, step).await);
             }
             assert_eq!(outcomes, ["done", "SP018", "SP018"]);
         }
-        let brings = format!("session_players WHERE session_id = '{}' AND character_id = '{spare}'", table.session);
+        let brings = format!("session_players WHERE session_id = '{}' AND character_id = '{spare}'", game.session);
         assert_eq!(world.owner().count(&brings).await, 0);
     }
 }
@@ -174,18 +174,18 @@ async fn a_seer_never_chooses_a_players_character() {
 async fn a_seer_puts_nobody_back_into_a_seat() {
     let world = World::new().await;
     for left_alone in [true, false] {
-        let table = world.table(1).await;
-        let player = &table.players[0];
-        let by = if left_alone { &player.person } else { &table.seer };
-        assert_eq!(ask(by, &own_seat(table.session, player.id, "is_active = false")).await, "done");
+        let game = world.session(1).await;
+        let player = &game.players[0];
+        let by = if left_alone { &player.person } else { &game.seer };
+        assert_eq!(ask(by, &own_seat(game.session, player.id, "is_active = false")).await, "done");
         for set in ["is_active = true", "is_active = NOT is_active", "is_active = true, removed_at = NULL"] {
-            assert_eq!(ask(&table.seer, &own_seat(table.session, player.id, set)).await, "SP018", "{set}");
+            assert_eq!(ask(&game.seer, &own_seat(game.session, player.id, set)).await, "SP018", "{set}");
         }
         // Nor where a session has begun.
         let other = world.player().await;
-        world.owner().exec(&seat(table.session, other.id, other.character)).await.unwrap();
-        world.set(&table, "status = 'active'").await;
-        assert_eq!(ask(&table.seer, &own_seat(table.session, player.id, "is_active = true")).await, "SP018");
+        world.owner().exec(&seat(game.session, other.id, other.character)).await.unwrap();
+        world.set(&game, "status = 'active'").await;
+        assert_eq!(ask(&game.seer, &own_seat(game.session, player.id, "is_active = true")).await, "SP018");
     }
 }
 
@@ -193,22 +193,22 @@ async fn a_seer_puts_nobody_back_into_a_seat() {
 async fn a_removed_player_stays_away_until_the_seer_says_so() {
     let world = World::new().await;
     for status in ["waiting", "active", "paused"] {
-        let table = world.table(2).await;
-        world.set(&table, "is_public = true").await;
+        let game = world.session(2).await;
+        world.set(&game, "is_public = true").await;
         for step in [&["active"][..], &["active", "paused"]]
             .iter()
             .find(|steps| steps.last() == Some(&status))
             .into_iter()
             .flat_map(|steps| steps.iter())
         {
-            world.set(&table, &format!("status = '{step}'")).await;
+            world.set(&game, &format!("status = '{step}'")).await;
         }
-        let player = &table.players[0];
+        let player = &game.players[0];
         let spare = world.character(player.id).await;
-        let code = code(&world, table.session).await;
+        let code = code(&world, game.session).await;
         let past = player.person.begin_with_snapshot().await;
-        assert_eq!(ask(&table.seer, &own_seat(table.session, player.id, "is_active = false")).await, "done");
-        let with = |set: &str| own_seat(table.session, player.id, set);
+        assert_eq!(ask(&game.seer, &own_seat(game.session, player.id, "is_active = false")).await, "done");
+        let with = |set: &str| own_seat(game.session, player.id, set);
         for sql in [
             with("is_active = true"),
             with("is_active = NOT is_active"),
@@ -221,12 +221,12 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
         for (sql, expected) in [
             (with("removed_at = NULL"), &["SP028", "42501", "SP018"][..]),
             (with("removed_at = NULL, is_active = true"), &["SP028", "42501", "SP018"]),
-            (format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", table.session, player.id), &["42501"]),
-            (seat(table.session, player.id, player.character), &["23505", "42501", "SP028", "SP005"]),
+            (format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id), &["42501"]),
+            (seat(game.session, player.id, player.character), &["23505", "42501", "SP028", "SP005"]),
             (
                 format!(
                     "{} ON CONFLICT (session_id, user_id) DO UPDATE SET is_active = true",
-                    seat(table.session, player.id, player.character)
+                    seat(game.session, player.id, player.character)
                 ),
                 &["42501", "SP028", "SP005"],
             ),
@@ -235,7 +235,7 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
                 format!(
                     "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted
                      ON seat.session_id = wanted.id AND seat.user_id = '{}' WHEN MATCHED THEN UPDATE SET is_active = true",
-                    table.session, player.id
+                    game.session, player.id
                 ),
                 &["SP028"],
             ),
@@ -247,15 +247,15 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
         assert!(["SP028", "40001", "done"].contains(&outcome.as_str()), "{outcome}");
         let sits = format!(
             "session_players WHERE session_id = '{}' AND user_id = '{}' AND is_active",
-            table.session, player.id
+            game.session, player.id
         );
         assert_eq!(world.owner().count(&sits).await, 0, "{status}");
         // Others cannot clear it.
-        for person in [&table.players[1].person, &world.somebody().await] {
+        for person in [&game.players[1].person, &world.somebody().await] {
             assert_ne!(ask(person, &with("removed_at = NULL")).await, "done");
         }
         // The Seer can; then the player comes back.
-        assert_eq!(ask(&table.seer, &with("removed_at = NULL")).await, "done");
+        assert_eq!(ask(&game.seer, &with("removed_at = NULL")).await, "done");
         let back = if status == "waiting" {
             with("is_active = true")
         } else {
@@ -269,29 +269,29 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
 #[tokio::test]
 async fn who_left_comes_back_and_who_leaves_to_escape_a_removal_does_not() {
     let world = World::new().await;
-    let table = world.table(2).await;
-    let (gone, quick) = (&table.players[0], &table.players[1]);
+    let game = world.session(2).await;
+    let (gone, quick) = (&game.players[0], &game.players[1]);
     for player in [gone, quick] {
-        assert_eq!(ask(&player.person, &own_seat(table.session, player.id, "is_active = false")).await, "done");
+        assert_eq!(ask(&player.person, &own_seat(game.session, player.id, "is_active = false")).await, "done");
     }
-    assert_eq!(ask(&gone.person, &own_seat(table.session, gone.id, "is_active = true")).await, "done");
+    assert_eq!(ask(&gone.person, &own_seat(game.session, gone.id, "is_active = true")).await, "done");
     // The Seer removes somebody who has just left.
-    let remove = own_seat(table.session, quick.id, "is_active = false");
-    assert_eq!(ask(&table.seer, &remove).await, "done");
-    assert_eq!(ask(&quick.person, &own_seat(table.session, quick.id, "is_active = true")).await, "SP028");
+    let remove = own_seat(game.session, quick.id, "is_active = false");
+    assert_eq!(ask(&game.seer, &remove).await, "done");
+    assert_eq!(ask(&quick.person, &own_seat(game.session, quick.id, "is_active = true")).await, "SP028");
 }
 
 #[tokio::test]
 async fn a_removal_is_the_seers_alone() {
     let world = World::new().await;
-    let table = world.active_table(2).await;
-    let (player, other) = (&table.players[0], &table.players[1]);
+    let game = world.active_session(2).await;
+    let (player, other) = (&game.players[0], &game.players[1]);
     for set in ["is_active = false", "removed_at = now()"] {
-        assert_ne!(ask(&player.person, &own_seat(table.session, other.id, set)).await, "done", "{set}");
-        assert_ne!(ask(&world.somebody().await, &own_seat(table.session, other.id, set)).await, "done", "{set}");
+        assert_ne!(ask(&player.person, &own_seat(game.session, other.id, set)).await, "done", "{set}");
+        assert_ne!(ask(&world.somebody().await, &own_seat(game.session, other.id, set)).await, "done", "{set}");
     }
     // Nobody invents a moment, or the reason of their own absence.
-    let outcome = ask(&table.seer, &own_seat(table.session, player.id, "removed_at = '2000-01-01'")).await;
+    let outcome = ask(&game.seer, &own_seat(game.session, player.id, "removed_at = '2000-01-01'")).await;
     let invented = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
     assert_eq!(world.owner().count(invented).await, 0, "{outcome}");
 }

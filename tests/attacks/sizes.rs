@@ -8,9 +8,9 @@ use crate::world::{Person, World};
 #[tokio::test]
 async fn one_statement_inserts_a_hundred_rows_and_no_more() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let (player, session) = (&table.players[0], table.session);
-    let draft = world.draft(table.seer.uuid()).await;
+    let game = world.active_session(1).await;
+    let (player, session) = (&game.players[0], game.session);
+    let draft = world.draft(game.seer.uuid()).await;
     let rows = |wanted: usize| format!("FROM generate_series(1, {wanted}) AS number");
     let event = |wanted| {
         format!(
@@ -32,15 +32,15 @@ async fn one_statement_inserts_a_hundred_rows_and_no_more() {
     let adventure = |wanted| {
         format!(
             "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number {}",
-            table.seer.uuid(),
+            game.seer.uuid(),
             rows(wanted)
         )
     };
     for (person, what) in [
         (&player.person, &event as &(dyn Fn(usize) -> String + Sync)),
         (&player.person, &dice),
-        (&table.seer, &creature),
-        (&table.seer, &adventure),
+        (&game.seer, &creature),
+        (&game.seer, &adventure),
     ] {
         assert_eq!(would(person, &what(100)).await, "done", "{}", what(100));
         assert_eq!(would(person, &what(101)).await, "SP027", "{}", what(101));
@@ -66,7 +66,7 @@ async fn one_statement_inserts_a_hundred_rows_and_no_more() {
 
 /// Each document of somebody's own, in a form with the document left open.
 async fn documents(world: &World) -> Vec<(Person, &'static str, String)> {
-    let table = world.active_table(1).await;
+    let table = world.active_session(1).await;
     let (player, seer) = (&table.players[0], &table.seer);
     let draft = world.draft(seer.uuid()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
@@ -120,14 +120,14 @@ async fn what_is_too_large_costs_no_more_than_reading_it() {
     let world = World::new().await;
     let (mut bare, mut refused) = (Vec::new(), Vec::new());
     let wide = "(SELECT jsonb_agg(jsonb_build_array(number, number)) FROM generate_series(1, 300000) AS number)";
-    let table = world.active_table(1).await;
-    let sql = format!("UPDATE sessions SET game_state = {wide} WHERE id = '{}'", table.session);
+    let game = world.active_session(1).await;
+    let sql = format!("UPDATE sessions SET game_state = {wide} WHERE id = '{}'", game.session);
     for _ in 0..3 {
         let began = std::time::Instant::now();
-        table.seer.exec(&format!("SELECT pg_column_size({wide})")).await.unwrap();
+        game.seer.exec(&format!("SELECT pg_column_size({wide})")).await.unwrap();
         bare.push(began.elapsed());
         let began = std::time::Instant::now();
-        assert_eq!(ask(&table.seer, &sql).await, "23514");
+        assert_eq!(ask(&game.seer, &sql).await, "23514");
         refused.push(began.elapsed());
     }
     let (bare, refused) = (bare.iter().min().unwrap(), refused.iter().min().unwrap());

@@ -86,7 +86,7 @@ struct Named {
 }
 
 async fn named(world: &World) -> Vec<Named> {
-    let table = world.table(1).await;
+    let table = world.session(1).await;
     let (player, seer) = (&table.players[0], &table.seer);
     let draft = world.draft(seer.uuid()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");

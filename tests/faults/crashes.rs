@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use sparc::service::{Options, Sparc};
-use throwaway::Server;
+use testdb::Server;
 
 use super::{Load, answers, no_transaction_is_open, nothing_is_lost, times};
 use crate::{

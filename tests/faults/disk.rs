@@ -7,7 +7,7 @@ use sparc::{
     migration::{Migrator, sea_orm_migration::MigratorTrait},
     service::{Operations, Sparc, events::NewEvent, users::NewAccount},
 };
-use throwaway::Server;
+use testdb::Server;
 use uuid::Uuid;
 
 use super::no_transaction_is_open;
@@ -70,9 +70,9 @@ async fn a_full_disk_is_said_so_and_room_is_all_that_it_takes() {
     Migrator::up(&db, None).await.unwrap();
 
     let world = World::of(database, db);
-    let table = world.active_table(1).await;
+    let game = world.active_session(1).await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
-    let ada = sparc.as_user(table.players[0].id);
+    let ada = sparc.as_user(game.players[0].id);
     let ballast = "CREATE TABLE public.ballast AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 1000)";
     world.owner().exec(ballast).await.unwrap();
     while world.owner().exec("INSERT INTO public.ballast SELECT x FROM public.ballast LIMIT 2000").await.is_ok() {}
@@ -82,7 +82,7 @@ async fn a_full_disk_is_said_so_and_room_is_all_that_it_takes() {
     for _ in 0..2000 {
         let noise: String = (0..200).map(|_| Uuid::new_v4().to_string()).collect();
         let payload = serde_json::json!({ "noise": noise });
-        let event = NewEvent { session_id: table.session, kind: "noise".to_owned(), payload, ..Default::default() };
+        let event = NewEvent { session_id: game.session, kind: "noise".to_owned(), payload, ..Default::default() };
         if let Err(error) = ada.events().send(event).await {
             code = error.code();
             break;
@@ -95,7 +95,7 @@ async fn a_full_disk_is_said_so_and_room_is_all_that_it_takes() {
 
     world.owner().exec("DROP TABLE public.ballast").await.unwrap();
     sparc.as_service().users().sign_up(NewAccount::default()).await.unwrap();
-    let event = NewEvent { session_id: table.session, kind: "again".to_owned(), ..Default::default() };
+    let event = NewEvent { session_id: game.session, kind: "again".to_owned(), ..Default::default() };
     ada.events().send(event).await.unwrap();
     assert_eq!(broken(&world).await, [""; 0]);
     sparc.close().await.unwrap();

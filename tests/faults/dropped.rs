@@ -57,17 +57,17 @@ async fn dropped_everywhere<F: Future<Output = Result<(), Error>>>(world: &World
 #[tokio::test]
 async fn an_operation_dropped_anywhere_leaves_all_or_nothing() {
     let world = World::new().await;
-    let table = world.active_table(1).await;
-    let waiting_table = world.table(0).await;
+    let game = world.active_session(1).await;
+    let waiting_table = world.session(0).await;
     let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", waiting_table.session);
     let code: JoinCode = world.owner().value::<String>(&code).await.unwrap().parse().unwrap();
     // Through a line in this very thread, so that no answer is there before it is waited for. Two connections, so that one
     // which is being given back is not waited for.
     let line = Line::to(&world).await;
     let sparc = Sparc::connect_with(&line.url, Options::default().max_connections(2)).await.unwrap();
-    let ada = sparc.as_user(table.players[0].id);
-    let (hero, session) = (table.players[0].character, table.session);
-    let seer = sparc.as_user(table.seer.uuid());
+    let ada = sparc.as_user(game.players[0].id);
+    let (hero, session) = (game.players[0].character, game.session);
+    let seer = sparc.as_user(game.seer.uuid());
     dropped_everywhere(&world, "dice.roll", || async {
         let roll = NewRoll::of(RollType::Attack, session, Roller::Character(hero), Attribute::Wit, Difficulty::MAX);
         ada.dice().roll(roll).await.map(drop)
@@ -80,7 +80,7 @@ async fn an_operation_dropped_anywhere_leaves_all_or_nothing() {
     })
     .await;
     dropped_everywhere(&world, "sessions.create", || async {
-        let new = NewSession { adventure_id: table.adventure, ..Default::default() };
+        let new = NewSession { adventure_id: game.adventure, ..Default::default() };
         seer.sessions().create(new).await.map(drop)
     })
     .await;

@@ -1,7 +1,7 @@
 //! The world of `world.sql`, made once a database and restored before each case.
 
 use sea_orm::sqlx::{AssertSqlSafe, Connection, PgConnection, query_as, query_scalar, raw_sql};
-use throwaway::Database;
+use testdb::Database;
 
 use crate::world::server;
 

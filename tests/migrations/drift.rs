@@ -7,7 +7,7 @@ use sparc::migration::{
     self, Command, MANIFEST, Step, check, connect,
     sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
 };
-use throwaway::Database;
+use testdb::Database;
 
 use super::{Migrator, lines, refusal};
 use crate::world::server;

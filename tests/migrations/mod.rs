@@ -11,7 +11,7 @@ use sparc::{
     migration::{self, MANIFEST, Migrator, check, connect, sea_orm_migration::MigratorTrait},
     service::{Operations, Sparc, characters::NewCharacter},
 };
-use throwaway::{Database, Server};
+use testdb::{Database, Server};
 
 use crate::{
     faults::{network::Line, times},
@@ -334,7 +334,7 @@ async fn where_pg_cron_is_the_jobs_are_scheduled_and_taken_away_again() {
         return;
     }
     let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];
-    let server = throwaway::Server::start_private(Some(&settings)).await.unwrap();
+    let server = testdb::Server::start_private(Some(&settings)).await.unwrap();
     let db = connect(server.url()).await.unwrap();
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
     Migrator::up(&db, None).await.unwrap();

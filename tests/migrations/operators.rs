@@ -105,7 +105,7 @@ async fn pg_cron_that_is_installed_later_gets_its_jobs_once_and_schedules_are_th
         return;
     }
     let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];
-    let server = throwaway::Server::start_private(Some(&settings)).await.unwrap();
+    let server = testdb::Server::start_private(Some(&settings)).await.unwrap();
     let db = connect(server.url()).await.unwrap();
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();

@@ -78,7 +78,7 @@ async fn the_sql_of_a_dry_run_makes_what_up_makes() {
 
 #[tokio::test]
 async fn a_dump_restored_into_a_new_project_is_closed_again_by_up() {
-    let server = throwaway::Server::start_platform(None).await.unwrap();
+    let server = testdb::Server::start_platform(None).await.unwrap();
     let old = server.migrated().await.unwrap();
     let new = server.empty().await.unwrap();
     let arguments = ["-n", "public", "-n", "private", "--no-owner", old.url()];

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sea_orm::DatabaseConnection;
 use sparc::migration::{ConnectError, connect};
-use throwaway::Server;
+use testdb::Server;
 
 use super::lines;
 

@@ -175,7 +175,7 @@ impl Game {
         Ok(true)
     }
 
-    pub fn bring_back(&mut self, me: usize, hero: usize) -> Answer {
+    pub fn unretire(&mut self, me: usize, hero: usize) -> Answer {
         self.open(me)?;
         if self.characters[hero].owner != me || self.characters[hero].gone {
             return Ok(false);

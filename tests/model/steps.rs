@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use sea_orm::sqlx::{AssertSqlSafe, PgPool, raw_sql};
 use sea_orm::{DbErr, RuntimeErr};
-use sparc::service::{Error, JoinCode, Operations, Sparc, maintenance::Run};
+use sparc::service::{Error, JoinCode, Operations, Sparc, maintenance::JobOptions};
 use uuid::Uuid;
 
 use super::{
@@ -170,7 +170,7 @@ impl Step {
                 let hero = hero(game, me, pick)?;
                 let id = game.characters[hero].id;
                 let sql = format!("UPDATE public.characters SET retired_at = NULL WHERE id = '{id}'");
-                (asked.sql(game, me, &sql).await, game.bring_back(me, hero))
+                (asked.sql(game, me, &sql).await, game.unretire(me, hero))
             }
             Act::DeleteCharacter { hero: pick } => {
                 let hero = hero(game, me, pick)?;
@@ -361,7 +361,7 @@ impl Step {
             Act::Archive => {
                 let old = "UPDATE public.sessions SET ended_at = now() - INTERVAL '1 year' WHERE status IN ('completed', 'cancelled')";
                 raw_sql(old).execute(asked.pool).await.unwrap();
-                let told = asked.sparc.as_service().maintenance().archive_sessions(Run::default(), |_| ()).await;
+                let told = asked.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await;
                 (told.map(|_| true).map_err(|error| error.code()), game.archive())
             }
         })

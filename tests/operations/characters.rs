@@ -37,7 +37,7 @@ pub fn operations() -> Vec<Operation> {
         operation!("characters.heal", TABLE, |tx, scene| tx.characters().heal(scene.player.character, 2)),
         operation!("characters.rest", TABLE, |tx, scene| tx.characters().rest(scene.player.character)),
         operation!("characters.retire", OWN, |tx, scene| tx.characters().retire(scene.spare)),
-        operation!("characters.bring_back", OWN, |tx, scene| tx.characters().bring_back(scene.retired)),
+        operation!("characters.unretire", OWN, |tx, scene| tx.characters().unretire(scene.retired)),
         operation!("characters.delete", OWN, |tx, scene| tx.characters().delete(scene.spare)),
         operation!("characters.award_experience", SERVICE, |tx, scene| {
             tx.characters().award_experience(scene.player.character, 100)
@@ -83,11 +83,11 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("characters.retire", Player, "character_seated", |tx, scene| {
             tx.characters().retire(scene.player.character)
         }),
-        refusal!("characters.bring_back", Crowded, "character_limit_reached", |tx, scene| {
-            tx.characters().bring_back(scene.crowded_retired)
+        refusal!("characters.unretire", Crowded, "character_limit_reached", |tx, scene| {
+            tx.characters().unretire(scene.crowded_retired)
         }),
-        refusal!("characters.bring_back", Erased, "account_closed", |tx, scene| {
-            tx.characters().bring_back(scene.erased_retired)
+        refusal!("characters.unretire", Erased, "account_closed", |tx, scene| {
+            tx.characters().unretire(scene.erased_retired)
         }),
         refusal!("characters.delete", Player, "has_history", |tx, scene| {
             tx.characters().delete(scene.player.character)

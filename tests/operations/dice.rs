@@ -3,7 +3,7 @@
 use sparc::entity::sea_orm_active_enums::Attribute;
 use sparc::service::{
     Difficulty, Operations,
-    dice::{HistoryFilter, Modifier, NewInitiative, NewRoll, Roller, RollsOf},
+    dice::{HistoryFilter, Modifier, NewInitiative, NewRoll, RollScope, Roller},
 };
 use uuid::Uuid;
 
@@ -42,12 +42,12 @@ pub fn operations() -> Vec<Operation> {
             tx.dice().get(scene.failed)
         }),
         operation!("dice.history", READS, |tx, scene| async {
-            tx.dice().history(RollsOf::Session(scene.active), &HistoryFilter::default(), None).await
+            tx.dice().history(RollScope::Session(scene.active), &HistoryFilter::default(), None).await
         }),
-        operation!("dice.saves_left", READS, |tx, scene| tx.dice().saves_left(scene.active)),
+        operation!("dice.heroic_saves_remaining", READS, |tx, scene| tx.dice().heroic_saves_remaining(scene.active)),
         operation!("dice.statistics", READS, |tx, scene| tx
             .dice()
-            .statistics(RollsOf::Character(scene.player.character))),
+            .statistics(RollScope::Character(scene.player.character))),
     ]
 }
 
@@ -90,7 +90,7 @@ pub fn refusals() -> Vec<Refusal> {
         }),
         refusal!("dice.history", Player, "bad_cursor", |tx, scene| async {
             let forged = "00".to_owned().into();
-            tx.dice().history(RollsOf::Session(scene.active), &HistoryFilter::default(), Some(&forged)).await
+            tx.dice().history(RollScope::Session(scene.active), &HistoryFilter::default(), Some(&forged)).await
         }),
     ]
 }

@@ -151,7 +151,7 @@ impl Scene {
         owner.exec(&long_ago).await.unwrap();
         assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
 
-        let full = world.table(2).await;
+        let full = world.session(2).await;
         world.set(&full, "is_public = true, max_players = 2").await;
         let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}') RETURNING id");
         let lonely: Uuid = owner.value(&sql).await.unwrap();

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use sparc::service::{
-    Operations, PageSize, TableSize,
-    sessions::{Expected, LobbyFilter, NewSession, SessionChanges, Visibility},
+    MaxPlayers, Operations, PageSize,
+    sessions::{ExpectedVersion, LobbyFilter, NewSession, SessionChanges, Visibility},
 };
 use uuid::Uuid;
 
@@ -52,9 +52,9 @@ pub fn operations() -> Vec<Operation> {
             |tx, scene| tx.sessions().leave(scene.active)
         ),
         operation!(
-            "sessions.come_back",
+            "sessions.rejoin",
             ["not_signed_in", "not_found", "done", "character_not_yours", "not_found", "not_signed_in"],
-            |tx, scene| tx.sessions().come_back(scene.waiting, scene.left.character)
+            |tx, scene| tx.sessions().rejoin(scene.waiting, scene.left.character)
         ),
         operation!(
             "sessions.change_character",
@@ -91,7 +91,7 @@ pub fn operations() -> Vec<Operation> {
             tx.sessions().set_encounter(scene.active, Some("wade"))
         }),
         operation!("sessions.set_game_state", RUN_PRIVATE, |tx, scene| {
-            tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), Expected::Version(0))
+            tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), ExpectedVersion::Version(0))
         }),
         operation!("sessions.mine", SIGNED_IN, |tx, scene| tx.sessions().mine(None)),
         operation!("sessions.past", SIGNED_IN, |tx, scene| tx.sessions().past(None)),
@@ -155,21 +155,21 @@ fn taking_seats() -> Vec<Refusal> {
             tx.sessions().join_public(scene.waiting, scene.erased_living)
         }),
         refusal!("sessions.leave", Player, "session_over", |tx, scene| tx.sessions().leave(scene.over)),
-        refusal!("sessions.come_back", Left, "session_full", |tx, scene| {
-            tx.sessions().come_back(scene.crammed, scene.left.character)
+        refusal!("sessions.rejoin", Left, "session_full", |tx, scene| {
+            tx.sessions().rejoin(scene.crammed, scene.left.character)
         }),
-        refusal!("sessions.come_back", Left, "session_over", |tx, scene| {
-            tx.sessions().come_back(scene.over, scene.left.character)
+        refusal!("sessions.rejoin", Left, "session_over", |tx, scene| {
+            tx.sessions().rejoin(scene.over, scene.left.character)
         }),
-        refusal!("sessions.come_back", Left, "not_found", |tx, scene| {
-            tx.sessions().come_back(scene.waiting, Uuid::new_v4())
+        refusal!("sessions.rejoin", Left, "not_found", |tx, scene| {
+            tx.sessions().rejoin(scene.waiting, Uuid::new_v4())
         }),
-        refusal!("sessions.come_back", Player, "character_retired", |tx, scene| async {
+        refusal!("sessions.rejoin", Player, "character_retired", |tx, scene| async {
             tx.sessions().leave(scene.waiting).await?;
-            tx.sessions().come_back(scene.waiting, scene.retired).await
+            tx.sessions().rejoin(scene.waiting, scene.retired).await
         }),
-        refusal!("sessions.come_back", Erased, "account_closed", |tx, scene| {
-            tx.sessions().come_back(scene.roomy, scene.erased_living)
+        refusal!("sessions.rejoin", Erased, "account_closed", |tx, scene| {
+            tx.sessions().rejoin(scene.roomy, scene.erased_living)
         }),
         refusal!("sessions.change_character", Player, "session_started", |tx, scene| {
             tx.sessions().change_character(scene.active, scene.spare)
@@ -210,8 +210,8 @@ fn taking_seats() -> Vec<Refusal> {
         refusal!("sessions.join_public", Crowded, "seat_limit_reached", |tx, scene| {
             tx.sessions().join_public(scene.waiting, scene.crowded_living)
         }),
-        refusal!("sessions.come_back", Crowded, "seat_limit_reached", |tx, scene| {
-            tx.sessions().come_back(scene.given_up, scene.crowded_living)
+        refusal!("sessions.rejoin", Crowded, "seat_limit_reached", |tx, scene| {
+            tx.sessions().rejoin(scene.given_up, scene.crowded_living)
         }),
         refusal!("sessions.join", Left, "player_removed", |tx, scene| async {
             tx.sessions().join(&scene.code(scene.soon).await, scene.left.character).await
@@ -219,8 +219,8 @@ fn taking_seats() -> Vec<Refusal> {
         refusal!("sessions.join_public", Left, "player_removed", |tx, scene| {
             tx.sessions().join_public(scene.soon, scene.left.character)
         }),
-        refusal!("sessions.come_back", Left, "player_removed", |tx, scene| {
-            tx.sessions().come_back(scene.soon, scene.left.character)
+        refusal!("sessions.rejoin", Left, "player_removed", |tx, scene| {
+            tx.sessions().rejoin(scene.soon, scene.left.character)
         }),
         refusal!("sessions.renew_code", Seer, "session_over", |tx, scene| tx.sessions().renew_code(scene.over)),
         refusal!("sessions.renew_code", Seer, "not_found", |tx, scene| tx.sessions().renew_code(Uuid::new_v4())),
@@ -253,7 +253,7 @@ fn running() -> Vec<Refusal> {
             tx.sessions().create(NewSession { adventure_id: scene.adventure, ..Default::default() })
         }),
         refusal!("sessions.edit", Seer, "seats_are_taken", |tx, scene| {
-            tx.sessions().edit(scene.roomy, SessionChanges { max_players: Some(TableSize::MIN), ..Default::default() })
+            tx.sessions().edit(scene.roomy, SessionChanges { max_players: Some(MaxPlayers::MIN), ..Default::default() })
         }),
         refusal!("sessions.edit", Seer, "not_found", |tx, scene| {
             tx.sessions().edit(Uuid::new_v4(), SessionChanges { looking_for: Some(None), ..Default::default() })
@@ -278,13 +278,13 @@ fn running() -> Vec<Refusal> {
         refusal!("sessions.cancel", Seer, "not_found", |tx, scene| tx.sessions().cancel(Uuid::new_v4())),
         refusal!("sessions.set_scene", Seer, "not_found", |tx, scene| tx.sessions().set_scene(Uuid::new_v4(), None)),
         refusal!("sessions.set_game_state", Seer, "game_state_changed", |tx, scene| {
-            tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), Expected::Version(7))
+            tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), ExpectedVersion::Version(7))
         }),
         refusal!("sessions.set_game_state", Player, "not_a_seer", |tx, scene| {
-            tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), Expected::Any)
+            tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), ExpectedVersion::Any)
         }),
         refusal!("sessions.set_game_state", Seer, "invalid_value", |tx, scene| {
-            tx.sessions().set_game_state(scene.active, json!({ "nul": "\0" }), Expected::Any)
+            tx.sessions().set_game_state(scene.active, json!({ "nul": "\0" }), ExpectedVersion::Any)
         }),
         refusal!("sessions.mine", Seer, "bad_cursor", |tx, scene| async {
             tx.sessions().mine(Some(&"00".to_owned().into())).await

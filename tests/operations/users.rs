@@ -15,9 +15,9 @@ pub fn operations() -> Vec<Operation> {
             tx.users().profiles(std::slice::from_ref(&scene.seer))
         }),
         operation!("users.profile", EVERYBODYS, |tx, scene| { tx.users().profile(scene.seer) }),
-        operation!("users.named", EVERYBODYS, |tx, scene| tx.users().named("Morgan")),
-        operation!("users.with_email", SERVICE, |tx, scene| async {
-            tx.users().with_email(&format!("{}@example.org", scene.seer)).await
+        operation!("users.by_display_name", EVERYBODYS, |tx, scene| tx.users().by_display_name("Morgan")),
+        operation!("users.by_email", SERVICE, |tx, scene| async {
+            tx.users().by_email(&format!("{}@example.org", scene.seer)).await
         }),
         operation!("users.me", SIGNED_IN, |tx, scene| tx.users().me()),
         operation!("users.my_email", SIGNED_IN, |tx, scene| tx.users().my_email()),
@@ -37,7 +37,7 @@ pub fn operations() -> Vec<Operation> {
 pub fn refusals() -> Vec<Refusal> {
     vec![
         refusal!("users.profile", Visitor, "not_found", |tx, scene| tx.users().profile(Uuid::new_v4())),
-        refusal!("users.with_email", Service, "not_found", |tx, scene| tx.users().with_email("nobody@example.org")),
+        refusal!("users.by_email", Service, "not_found", |tx, scene| tx.users().by_email("nobody@example.org")),
         refusal!("users.edit", Player, "invalid_value", |tx, scene| {
             tx.users().edit(ProfileChanges { display_name: Some("Ada\0".into()), ..Default::default() })
         }),

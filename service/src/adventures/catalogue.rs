@@ -12,11 +12,11 @@ use uuid::Uuid;
 use super::Adventures;
 use crate::{
     Caller, Cursor, Error, Page,
+    bounded_scan::{PageQuery, SCAN_LIMIT},
     operation::operation,
     page::List,
     rows,
     sql::Binds,
-    walk::{WALK, Walk},
 };
 
 /// Rows of a page.
@@ -159,13 +159,13 @@ impl<C: Caller> Adventures<'_, C> {
     }
 }
 
-rows::list!(COLUMNS, summaries: AdventureSummary {
+rows::row_decoder!(COLUMNS, summaries: AdventureSummary {
     id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players, max_players, status,
     published_at, is_valid, times_played, average_rating, created_at,
 });
 
 /// Conditions that are looked at one adventure after the other.
-fn looked_at(filter: &CatalogueFilter, binds: &mut Binds) -> String {
+fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(difficulty) = filter.difficulty {
         let value = binds.bind(difficulty.to_value().value.into_owned());
@@ -187,9 +187,9 @@ fn looked_at(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     conditions.join(" AND ")
 }
 
-fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) -> Result<Walk, Error> {
+fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) -> Result<PageQuery, Error> {
     let mut binds = Binds::default();
-    let looked_at = looked_at(filter, &mut binds);
+    let unindexed_filters = unindexed_filters(filter, &mut binds);
     let (column, nulls, walk) = match order {
         CatalogueOrder::Newest => ("published_at", "", "newest_adventures"),
         CatalogueOrder::MostPlayed => ("times_played", "", "most_played_adventures"),
@@ -209,17 +209,18 @@ fn walk(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) ->
     let null = || "NULL".to_owned();
     let (place, id) = (place.unwrap_or_else(null), id.map_or_else(null, |id| binds.bind(*id)));
     let rows = PAGE + 1;
-    Ok(if !looked_at.is_empty() {
+    Ok(if !unindexed_filters.is_empty() {
         // Its rows come in the list's order: the first that match are the page.
-        let with =
-            format!("walked AS MATERIALIZED (SELECT * FROM private.{walk}({place}, {id}, {WALK}) WITH ORDINALITY), ");
-        let page = format!("SELECT {COLUMNS} FROM walked WHERE {looked_at} LIMIT {rows}");
+        let with = format!(
+            "walked AS MATERIALIZED (SELECT * FROM private.{walk}({place}, {id}, {SCAN_LIMIT}) WITH ORDINALITY), "
+        );
+        let page = format!("SELECT {COLUMNS} FROM walked WHERE {unindexed_filters} LIMIT {rows}");
         let walked = format!("SELECT {column} AS place, id AS last, ordinality AS nth FROM walked");
-        Walk::bounded(binds, &with, &page, &walked, PAGE, &ordered)
+        PageQuery::bounded(binds, &with, &page, &walked, PAGE, &ordered)
     } else if is_first {
         let page = format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published' {ordered} LIMIT {rows}");
-        Walk::straight(binds, page)
+        PageQuery::exact(binds, page)
     } else {
-        Walk::straight(binds, format!("SELECT {COLUMNS} FROM private.{walk}({place}, {id}, {rows})"))
+        PageQuery::exact(binds, format!("SELECT {COLUMNS} FROM private.{walk}({place}, {id}, {rows})"))
     })
 }

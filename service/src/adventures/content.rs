@@ -79,18 +79,18 @@ pub struct Connection {
 /// One thing that is wrong with the content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Fault {
+pub struct ValidationError {
     /// Id of the node that it is at; none where it is not at one.
     pub node: Option<String>,
     /// What is wrong.
-    pub kind: FaultKind,
+    pub kind: ValidationErrorKind,
 }
 
 /// What can be wrong with the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum FaultKind {
+pub enum ValidationErrorKind {
     /// The document has not the shape of an adventure.
     Unreadable,
     /// No start is named, or no node has the name.
@@ -112,7 +112,7 @@ pub enum FaultKind {
 impl AdventureContent {
     /// The shortest valid story: one node, where it starts and ends.
     #[must_use]
-    pub fn told(text: &str) -> Self {
+    pub fn single_scene(text: &str) -> Self {
         let node = Node {
             id: "start".to_owned(),
             kind: NodeKind::Story,
@@ -126,23 +126,23 @@ impl AdventureContent {
 
     /// Everything that is wrong, in the order of the nodes; empty for a valid adventure.
     #[must_use]
-    pub fn faults(&self) -> Vec<Fault> {
+    pub fn validate(&self) -> Vec<ValidationError> {
         let mut faults = Vec::new();
         let mut fault = |node: Option<&str>, kind| {
-            faults.push(Fault { node: node.map(str::to_owned), kind });
+            faults.push(ValidationError { node: node.map(str::to_owned), kind });
         };
 
         let mut known = HashSet::new();
         for node in &self.nodes {
             if !known.insert(node.id.as_str()) {
-                fault(Some(&node.id), FaultKind::DuplicateNode);
+                fault(Some(&node.id), ValidationErrorKind::DuplicateNode);
             }
         }
         let mut ways: HashMap<&str, Vec<&str>> = HashMap::new();
         for Connection { from, to, .. } in &self.connections {
             for end in [from, to] {
                 if !known.contains(end.as_str()) {
-                    fault(Some(end), FaultKind::DanglingConnection);
+                    fault(Some(end), ValidationErrorKind::DanglingConnection);
                 }
             }
             ways.entry(from).or_default().push(to);
@@ -152,7 +152,7 @@ impl AdventureContent {
         let start = self.start.as_deref().filter(|start| known.contains(start));
         let mut reached = HashSet::new();
         match start {
-            None => fault(None, FaultKind::NoStart),
+            None => fault(None, ValidationErrorKind::NoStart),
             Some(start) => {
                 let mut ahead = vec![start];
                 while let Some(node) = ahead.pop() {
@@ -164,20 +164,20 @@ impl AdventureContent {
         }
         for node in &self.nodes {
             if start.is_some() && !reached.contains(node.id.as_str()) {
-                fault(Some(&node.id), FaultKind::Unreachable);
+                fault(Some(&node.id), ValidationErrorKind::Unreachable);
             }
             match node.kind {
                 NodeKind::Decision if ways_on(node) < 2 => {
-                    fault(Some(&node.id), FaultKind::TooFewChoices);
+                    fault(Some(&node.id), ValidationErrorKind::TooFewChoices);
                 }
                 NodeKind::Combat if node.enemies.is_empty() => {
-                    fault(Some(&node.id), FaultKind::NoEnemy);
+                    fault(Some(&node.id), ValidationErrorKind::NoEnemy);
                 }
                 _ => {}
             }
         }
         if !self.nodes.iter().any(|node| ways_on(node) == 0 && node.kind != NodeKind::Decision) {
-            fault(None, FaultKind::NoEnding);
+            fault(None, ValidationErrorKind::NoEnding);
         }
         faults
     }
@@ -187,7 +187,7 @@ impl AdventureContent {
 mod tests {
     use serde_json::json;
 
-    use super::{AdventureContent, Fault, FaultKind};
+    use super::{AdventureContent, ValidationError, ValidationErrorKind};
 
     fn content(value: serde_json::Value) -> AdventureContent {
         serde_json::from_value(value).unwrap()
@@ -205,37 +205,40 @@ mod tests {
         })
     }
 
-    fn faults_after(change: impl FnOnce(&mut serde_json::Value)) -> Vec<Fault> {
+    fn faults_after(change: impl FnOnce(&mut serde_json::Value)) -> Vec<ValidationError> {
         let mut value = sound();
         change(&mut value);
-        content(value).faults()
+        content(value).validate()
     }
 
-    fn at(node: &str, kind: FaultKind) -> Fault {
-        Fault { node: Some(node.to_owned()), kind }
+    fn at(node: &str, kind: ValidationErrorKind) -> ValidationError {
+        ValidationError { node: Some(node.to_owned()), kind }
     }
 
     #[test]
     fn a_sound_story_has_no_fault() {
-        assert_eq!(content(sound()).faults(), []);
-        assert_eq!(AdventureContent::told("Once.").faults(), []);
+        assert_eq!(content(sound()).validate(), []);
+        assert_eq!(AdventureContent::single_scene("Once.").validate(), []);
     }
 
     #[test]
     fn every_fault_names_its_node() {
-        assert_eq!(faults_after(|c| c["start"] = json!("nowhere")), [Fault { node: None, kind: FaultKind::NoStart }]);
-        assert_eq!(faults_after(|c| c["nodes"][1]["enemies"] = json!([])), [at("left", FaultKind::NoEnemy)]);
+        assert_eq!(
+            faults_after(|c| c["start"] = json!("nowhere")),
+            [ValidationError { node: None, kind: ValidationErrorKind::NoStart }]
+        );
+        assert_eq!(faults_after(|c| c["nodes"][1]["enemies"] = json!([])), [at("left", ValidationErrorKind::NoEnemy)]);
         assert_eq!(
             faults_after(|c| c["connections"] = json!([{ "from": "gate", "to": "left" }])),
-            [at("gate", FaultKind::TooFewChoices), at("right", FaultKind::Unreachable)]
+            [at("gate", ValidationErrorKind::TooFewChoices), at("right", ValidationErrorKind::Unreachable)]
         );
         assert_eq!(
             faults_after(|c| c["connections"].as_array_mut().unwrap().push(json!({ "from": "right", "to": "moon" }))),
-            [at("moon", FaultKind::DanglingConnection)]
+            [at("moon", ValidationErrorKind::DanglingConnection)]
         );
         assert_eq!(
             faults_after(|c| c["nodes"].as_array_mut().unwrap().push(json!({ "id": "left", "type": "story" }))),
-            [at("left", FaultKind::DuplicateNode)]
+            [at("left", ValidationErrorKind::DuplicateNode)]
         );
     }
 
@@ -246,7 +249,7 @@ mod tests {
             connections.push(json!({ "from": "left", "to": "gate" }));
             connections.push(json!({ "from": "right", "to": "gate" }));
         });
-        assert_eq!(faults, [Fault { node: None, kind: FaultKind::NoEnding }]);
+        assert_eq!(faults, [ValidationError { node: None, kind: ValidationErrorKind::NoEnding }]);
     }
 
     #[test]

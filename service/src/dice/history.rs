@@ -9,7 +9,7 @@ use sea_orm::{ActiveEnum, DbBackend, FromQueryResult, Statement, prelude::DateTi
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Dice, RollsOf};
+use super::{Dice, RollScope};
 use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::List, rows, sql::Binds};
 
 /// Which rolls to show. All, fifty a page, by default.
@@ -31,7 +31,7 @@ pub struct HistoryFilter {
 /// Whether a seat has its heroic save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct SavesLeft {
+pub struct HeroicSavesRemaining {
     /// Who sits there.
     pub user_id: Uuid,
     /// With which character.
@@ -54,7 +54,7 @@ const SAVES_LEFT: &str = "SELECT
     AND seat.is_active
   ORDER BY seat.joined_at, seat.user_id";
 
-rows::list!(COLUMNS, rolls: Roll {
+rows::row_decoder!(COLUMNS, rolls: Roll {
     id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
     results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, created_at,
 });
@@ -122,7 +122,7 @@ impl<C: Caller> Dice<'_, C> {
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn history(
         self,
-        of: RollsOf,
+        of: RollScope,
         filter: &HistoryFilter,
         after: Option<&Cursor>,
     ) -> Result<Page<dice_rolls::Model>, Error> {
@@ -131,8 +131,8 @@ impl<C: Caller> Dice<'_, C> {
         let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
         let limit = filter.page_size.rows();
         let (id, statement) = match of {
-            RollsOf::Session(id) => (id, of_session(id, filter, after, limit + 1)),
-            RollsOf::Character(id) => (id, of_character(id, filter, after, limit + 1)),
+            RollScope::Session(id) => (id, of_session(id, filter, after, limit + 1)),
+            RollScope::Character(id) => (id, of_character(id, filter, after, limit + 1)),
         };
         operation!(self.caller, "dice.history", of = id, |tx| {
             let rolls = rows::fetch_all(tx, statement.clone(), rolls).await?;
@@ -147,10 +147,10 @@ impl<C: Caller> Dice<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotSignedIn`].
-    pub async fn saves_left(self, session_id: Uuid) -> Result<Vec<SavesLeft>, Error> {
-        operation!(self.caller, "dice.saves_left", session = session_id, |tx| {
+    pub async fn heroic_saves_remaining(self, session_id: Uuid) -> Result<Vec<HeroicSavesRemaining>, Error> {
+        operation!(self.caller, "dice.heroic_saves_remaining", session = session_id, |tx| {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, SAVES_LEFT, [session_id.into()]);
-            Ok(SavesLeft::find_by_statement(statement).all(tx).await?)
+            Ok(HeroicSavesRemaining::find_by_statement(statement).all(tx).await?)
         })
     }
 }

@@ -96,7 +96,7 @@ impl NewRoll {
 
     /// A parry, or a leap aside.
     #[must_use]
-    pub fn defence(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
+    pub fn defense(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
         Self::of(RollType::Defense, session_id, roller, attribute, difficulty)
     }
 

@@ -12,7 +12,7 @@ use crate::{Caller, Error, operation::operation};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum RollsOf {
+pub enum RollScope {
     /// All at a table.
     Session(Uuid),
     /// All of a character, at the tables that the caller was at.
@@ -87,10 +87,10 @@ impl<C: Caller> Dice<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotSignedIn`].
-    pub async fn statistics(self, of: RollsOf) -> Result<RollStatistics, Error> {
+    pub async fn statistics(self, of: RollScope) -> Result<RollStatistics, Error> {
         let (condition, id) = match of {
-            RollsOf::Session(id) => ("session_id = $1", id),
-            RollsOf::Character(id) => ("character_id = $1", id),
+            RollScope::Session(id) => ("session_id = $1", id),
+            RollScope::Character(id) => ("character_id = $1", id),
         };
         operation!(self.caller, "dice.statistics", of = id, |tx| {
             let sql = format!("{STATISTICS}{condition}{BY_KIND}");

@@ -79,7 +79,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP017" => Error::CreatureNotInAdventure,
         "SP018" => Error::NotYourChoice,
         "SP019" => Error::AccountClosed,
-        "SP020" => Error::NoSuchCode,
+        "SP020" => Error::UnknownJoinCode,
         "SP021" => Error::TutorialOutOfOrder,
         "SP022" => Error::RetiredLimitReached,
         "SP023" => Error::SeatLimitReached,
@@ -92,7 +92,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP031" => Error::SessionLive,
         "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "23505" => unique(constraint),
-        "23503" if refusal.message().starts_with("update or delete") => Error::HasHistory,
+        "23503" if refusal.message().starts_with("update or delete") => Error::StillReferenced,
         "23503" => Error::NotFound { what: referred(constraint) },
         "23514" => match check(refusal.table().unwrap_or_default(), constraint) {
             Some(error) => error,
@@ -154,7 +154,7 @@ fn referred(constraint: &str) -> &'static str {
 
 fn check(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match constraint {
-        "seats_within_limit" => return Some(Error::SeatsAreTaken),
+        "seats_within_limit" => return Some(Error::MaxPlayersBelowSeated),
         "character_not_seated" => return Some(Error::CharacterSeated),
         "character_limit" => return Some(Error::CharacterLimitReached),
         "retired_character_limit" => return Some(Error::RetiredLimitReached),
@@ -346,7 +346,10 @@ pub(crate) fn name_closed_columns(identity: &rls::Identity, error: DbErr) -> DbE
 
 fn closed(text: &str) -> Option<Error> {
     let (table, _) = text.strip_prefix(CLOSED)?.split_once(' ')?;
-    TABLES.iter().find(|(name, _, _)| *name == table).map(|(table, _, instead)| Error::ColumnClosed { table, instead })
+    TABLES
+        .iter()
+        .find(|(name, _, _)| *name == table)
+        .map(|(table, _, instead)| Error::ColumnNotGranted { table, instead })
 }
 
 fn status(text: &str) -> Option<SessionStatus> {

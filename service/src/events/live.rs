@@ -73,7 +73,7 @@ impl Events<'_, IdentityConnection> {
     ///
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let night = throwaway::Night::begin().await?;
+    /// # let night = testdb::DemoGame::start().await?;
     /// # let sparc = Sparc::connect(night.url()).await?;
     /// let mut events = sparc.as_user(night.player).events().subscribe(night.session, Some(0)).await?;
     /// if let Some(event) = events.try_next().await? {
@@ -140,7 +140,7 @@ async fn begin(
            COALESCE((SELECT max(seq) FROM public.session_events WHERE session_id = {session}), 0) AS newest, \
            EXISTS (SELECT FROM public.session_events WHERE session_id = {session} AND seq = {seq}) AS is_kept"
     );
-    let read = |rows: &[PgRow]| rows::read!(rows => Start { may_listen, newest, is_kept });
+    let read = |rows: &[PgRow]| rows::decode_rows!(rows => Start { may_listen, newest, is_kept });
     let start = rows::fetch_all(tx, binds.statement(sql), read).await?;
     match (start.first(), after) {
         (Some(start), after) if start.may_listen => match after {

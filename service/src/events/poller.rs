@@ -389,7 +389,7 @@ async fn look(
     seen: Vec<i64>,
     checks_all: bool,
 ) -> Result<(Vec<Refused>, Vec<News>), Error> {
-    let readings = |rows: &[PgRow]| rows::read!(rows => Reading { drawn, oldest_transaction, next_transaction });
+    let readings = |rows: &[PgRow]| rows::decode_rows!(rows => Reading { drawn, oldest_transaction, next_transaction });
     let reading = rows::fetch_all(tx, Statement::from_string(DbBackend::Postgres, CLOCK), readings).await?;
     let is_settled = reading.first().is_some_and(|reading| clock.read(reading));
     let looks = clock.is_due() || is_settled && clock.must_look;
@@ -420,7 +420,7 @@ async fn newest(tx: &UncheckedTransaction, sessions: Vec<Uuid>, seen: Vec<i64>) 
            ORDER BY event.seq DESC LIMIT 1 \
          ) AS newest"
     );
-    rows::fetch_all(tx, binds.statement(sql), |rows| rows::read!(rows => News { session_id, seq })).await
+    rows::fetch_all(tx, binds.statement(sql), |rows| rows::decode_rows!(rows => News { session_id, seq })).await
 }
 
 /// Those who may not listen any longer. The service, which has no account, may as long as there is a session.
@@ -441,6 +441,6 @@ async fn refused(tx: &UncheckedTransaction, sessions: Vec<Uuid>, accounts: Vec<U
                SELECT FROM public.session_players AS seat \
                WHERE seat.session_id = watched.session_id AND seat.user_id = watched.account))"
     );
-    let read = |rows: &[PgRow]| rows::read!(rows => Refused { session_id, account, is_there, is_closed });
+    let read = |rows: &[PgRow]| rows::decode_rows!(rows => Refused { session_id, account, is_there, is_closed });
     rows::fetch_all(tx, binds.statement(sql), read).await
 }

@@ -19,7 +19,7 @@ pub struct SessionDetails {
     /// The session.
     pub session: sessions::Model,
     /// Everyone who has or had a seat, the first to come first; nobody, for a visitor.
-    pub players: Vec<Mate>,
+    pub players: Vec<Participant>,
     /// What is played.
     pub adventure: SessionAdventure,
 }
@@ -28,7 +28,7 @@ pub struct SessionDetails {
 /// `get_session_details` are read, too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Mate {
+pub struct Participant {
     /// Account.
     #[serde(alias = "userId")]
     pub user_id: Uuid,

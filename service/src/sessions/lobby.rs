@@ -9,11 +9,11 @@ use uuid::Uuid;
 use super::Sessions;
 use crate::{
     Caller, Cursor, Error, Page,
+    bounded_scan::{PageQuery, SCAN_LIMIT},
     operation::operation,
     page::List,
     rows,
     sql::Binds,
-    walk::{WALK, Walk},
 };
 
 /// Rows of a lobby page.
@@ -44,7 +44,7 @@ pub struct LobbyFilter {
 /// One session in a line, as the lobby shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct SessionCard {
+pub struct SessionSummary {
     /// Session.
     pub id: Uuid,
     /// In the lobby: waiting, or starting soon.
@@ -64,13 +64,13 @@ pub struct SessionCard {
     /// Name of who runs it.
     pub seer_name: String,
     /// What is played; none where it is a draft that the caller may not read.
-    pub adventure: Option<AdventureCard>,
+    pub adventure: Option<LobbyAdventure>,
 }
 
 /// An adventure in one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct AdventureCard {
+pub struct LobbyAdventure {
     /// Adventure.
     pub id: Uuid,
     /// Name.
@@ -120,13 +120,13 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::InvalidCursor`].
-    pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionCard>, Error> {
+    pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionSummary>, Error> {
         let list = List::new("sessions.lobby", filter);
         let after = list.key::<Key>(after)?;
         let walk = walk(filter, after.as_ref());
         operation!(self.caller, "sessions.lobby", |tx| {
-            let cards = |rows: &[PgRow]| Ok(Row::read(rows)?.into_iter().map(SessionCard::from).collect());
-            let place = |row: &SessionCard| Key { start: row.scheduled_start, created: row.created_at, id: row.id };
+            let cards = |rows: &[PgRow]| Ok(Row::read(rows)?.into_iter().map(SessionSummary::from).collect());
+            let place = |row: &SessionSummary| Key { start: row.scheduled_start, created: row.created_at, id: row.id };
             let end = |row: &PgRow, id| {
                 Ok(Key { start: rows::cell(row, "start")?, created: rows::cell(row, "created")?, id })
             };
@@ -137,18 +137,18 @@ impl<C: Caller> Sessions<'_, C> {
 
 impl Row {
     pub(super) fn read(rows: &[PgRow]) -> Result<Vec<Self>, DbErr> {
-        rows::read!(rows => Self {
+        rows::decode_rows!(rows => Self {
             id, status, scheduled_start, looking_for, seats_taken, max_players, created_at, seer_id, seer_name,
             adventure_id, adventure_name, thumbnail_url, difficulty, estimated_duration,
         })
     }
 }
 
-impl From<Row> for SessionCard {
+impl From<Row> for SessionSummary {
     fn from(row: Row) -> Self {
         let adventure = match (row.adventure_id, row.adventure_name, row.difficulty, row.estimated_duration) {
             (Some(id), Some(name), Some(difficulty), Some(estimated_duration)) => {
-                Some(AdventureCard { id, name, thumbnail_url: row.thumbnail_url, difficulty, estimated_duration })
+                Some(LobbyAdventure { id, name, thumbnail_url: row.thumbnail_url, difficulty, estimated_duration })
             }
             _ => None,
         };
@@ -198,7 +198,7 @@ const ORDER: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 const NOT_MISSED: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
 
 /// Conditions on a session that its indexes answer, and where the sessions come from.
-fn walked(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
+fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
     // Of one Seer there are few: found first, whatever the planner would think of a walk along the whole list. Private ones are
     // left out there, before anything is asked about them.
     let sessions = match filter.seer_id {
@@ -223,7 +223,7 @@ fn walked(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
 }
 
 /// Conditions that are looked at one session after the other.
-fn looked_at(filter: &LobbyFilter, binds: &mut Binds) -> String {
+fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(seats) = filter.free_seats {
         conditions.push(format!("session.max_players - session.seats_taken >= {}", binds.bind(seats)));
@@ -243,9 +243,9 @@ fn looked_at(filter: &LobbyFilter, binds: &mut Binds) -> String {
 }
 
 /// The list as it is asked for.
-fn walk(filter: &LobbyFilter, after: Option<&Key>) -> Walk {
+fn walk(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
     let mut binds = Binds::default();
-    let (sessions, conditions) = walked(filter, &mut binds);
+    let (sessions, conditions) = indexed_filters(filter, &mut binds);
     let part = |condition: &str, rows: usize| {
         format!("SELECT * FROM {sessions} AS session {conditions}{condition} {ORDER} LIMIT {rows}")
     };
@@ -278,16 +278,16 @@ fn walk(filter: &LobbyFilter, after: Option<&Key>) -> Walk {
             }
         }
     };
-    let looked_at = looked_at(filter, &mut binds);
-    if looked_at.is_empty() {
+    let unindexed_filters = unindexed_filters(filter, &mut binds);
+    if unindexed_filters.is_empty() {
         // The page first, then who and what belongs to it: there is nothing to misjudge.
-        return Walk::straight(binds, format!("{CARDS} FROM ({}) AS session{JOINED} {ORDER}", list(PAGE + 1)));
+        return PageQuery::exact(binds, format!("{CARDS} FROM ({}) AS session{JOINED} {ORDER}", list(PAGE + 1)));
     }
-    let (rows, list) = (PAGE + 1, list(WALK));
-    let page = format!("{CARDS} FROM ({list}) AS session{LOOKED_UP} WHERE {looked_at} {ORDER} LIMIT {rows}");
+    let (rows, list) = (PAGE + 1, list(SCAN_LIMIT));
+    let page = format!("{CARDS} FROM ({list}) AS session{LOOKED_UP} WHERE {unindexed_filters} {ORDER} LIMIT {rows}");
     let walked = format!(
         "SELECT scheduled_start AS start, created_at AS created, id AS last, row_number() OVER ({ORDER}) AS nth \
          FROM ({list}) AS walked"
     );
-    Walk::bounded(binds, "", &page, &walked, PAGE, ORDER)
+    PageQuery::bounded(binds, "", &page, &walked, PAGE, ORDER)
 }

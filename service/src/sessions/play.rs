@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Expected {
+pub enum ExpectedVersion {
     /// The one of this `sessions.game_state_version`: another screen of the Seer's is not overwritten unseen.
     Version(i32),
     /// Whichever it is.
@@ -31,7 +31,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::IllegalTransition`], [`Error::NotASeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn announce(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.announce", session = id, |tx| {
             set_status(tx, id, SessionStatus::StartingSoon).await
@@ -44,7 +44,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::IllegalTransition`], [`Error::NotASeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn withdraw(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.withdraw", session = id, |tx| {
             set_status(tx, id, SessionStatus::Waiting).await
@@ -57,7 +57,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::IllegalTransition`], [`Error::NotASeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn start(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.start", session = id, |tx| {
             make_active(tx, id, [SessionStatus::Waiting, SessionStatus::StartingSoon]).await
@@ -70,7 +70,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::IllegalTransition`], [`Error::NotASeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn pause(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.pause", session = id, |tx| {
             set_status(tx, id, SessionStatus::Paused).await
@@ -83,7 +83,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::IllegalTransition`], [`Error::NotASeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn resume(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.resume", session = id, |tx| {
             make_active(tx, id, [SessionStatus::Paused]).await
@@ -96,7 +96,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::IllegalTransition`], [`Error::NotASeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn complete(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.complete", session = id, |tx| {
             set_status(tx, id, SessionStatus::Completed).await
@@ -109,7 +109,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::IllegalTransition`], [`Error::NotASeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn cancel(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.cancel", session = id, |tx| {
             set_status(tx, id, SessionStatus::Cancelled).await
@@ -122,7 +122,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotASeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn set_scene(self, id: Uuid, scene: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_scene", session = id, |tx| {
             let row = sessions::ActiveModel { current_scene_id: Set(scene.map(str::to_owned)), ..Default::default() };
@@ -136,7 +136,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotASeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn set_encounter(self, id: Uuid, encounter: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_encounter", session = id, |tx| {
             let row =
@@ -152,13 +152,13 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::GameStateChanged`] where it has another version than the expected, [`Error::NotASeer`],
+    /// [`Error::GameStateChanged`] where it has another version than the expected, [`Error::NotSessionSeer`],
     /// [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for a text with NUL.
-    pub async fn set_game_state(self, id: Uuid, state: Value, over: Expected) -> Result<sessions::Model, Error> {
+    pub async fn set_game_state(self, id: Uuid, state: Value, over: ExpectedVersion) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_game_state", session = id, |tx| {
             let row = sessions::ActiveModel { game_state: Set(state.clone()), ..Default::default() };
             let mut change = sessions::Entity::update_many().set(row).filter(sessions::Column::Id.eq(id));
-            if let Expected::Version(version) = over {
+            if let ExpectedVersion::Version(version) = over {
                 change = change.filter(sessions::Column::GameStateVersion.eq(version));
             }
             if let Some(session) = change.exec_with_returning(tx).await?.pop() {
@@ -177,7 +177,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionOver`], [`Error::NotASeer`], [`Error::NotFound`], [`Error::NotSignedIn`],
+    /// [`Error::SessionOver`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`],
     /// [`Error::AccountClosed`].
     pub async fn renew_code(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.renew_code", session = id, |tx| {
@@ -225,5 +225,5 @@ async fn make_active(
 /// The session that a change did not meet, if the caller could have changed it.
 async fn run_by_caller(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
     let session = find(tx, id).await?;
-    if tx.caller().user().is_none_or(|user| user == session.seer_id) { Ok(session) } else { Err(Error::NotASeer) }
+    if tx.caller().user().is_none_or(|user| user == session.seer_id) { Ok(session) } else { Err(Error::NotSessionSeer) }
 }

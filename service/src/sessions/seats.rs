@@ -4,7 +4,7 @@ use entity::session_players;
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
 use uuid::Uuid;
 
-use super::{SessionCard, Sessions, lobby};
+use super::{SessionSummary, Sessions, lobby};
 use crate::{Caller, Error, JoinCode, connection::UncheckedTransaction, operation::operation, rows};
 
 const JOIN_BY_CODE: &str = "SELECT * FROM private.join_by_code($1, $2)";
@@ -18,12 +18,12 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchCode`], [`Error::NotSignedIn`].
-    pub async fn by_code(self, code: &JoinCode) -> Result<SessionCard, Error> {
+    /// [`Error::UnknownJoinCode`], [`Error::NotSignedIn`].
+    pub async fn by_code(self, code: &JoinCode) -> Result<SessionSummary, Error> {
         operation!(self.caller, "sessions.by_code", |tx| {
             // Elevated by the database: what a code is for.
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, BY_CODE, [code.as_str().into()]);
-            let row = rows::fetch_all(tx, statement, lobby::Row::read).await?.pop().ok_or(Error::NoSuchCode)?;
+            let row = rows::fetch_all(tx, statement, lobby::Row::read).await?.pop().ok_or(Error::UnknownJoinCode)?;
             Ok(row.into())
         })
     }
@@ -35,7 +35,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchCode`], [`Error::SessionFull`], [`Error::SessionOver`], [`Error::SessionStarted`],
+    /// [`Error::UnknownJoinCode`], [`Error::SessionFull`], [`Error::SessionOver`], [`Error::SessionStarted`],
     /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::PlayerRemoved`], [`Error::SeatLimitReached`],
     /// [`Error::NotFound`] for the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn join(self, code: &JoinCode, character_id: Uuid) -> Result<session_players::Model, Error> {
@@ -44,7 +44,7 @@ impl<C: Caller> Sessions<'_, C> {
             // Elevated by the database: what a code is for.
             let values = [code.as_str().into(), character_id.into()];
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, JOIN_BY_CODE, values);
-            session_players::Model::find_by_statement(statement).one(tx).await?.ok_or(Error::NoSuchCode)
+            session_players::Model::find_by_statement(statement).one(tx).await?.ok_or(Error::UnknownJoinCode)
         })
     }
 
@@ -85,8 +85,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
     /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotFound`] without a seat or for the character,
     /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
-    pub async fn come_back(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.come_back", session = id, character = character_id, |tx| {
+    pub async fn rejoin(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
+        operation!(self.caller, "sessions.rejoin", session = id, character = character_id, |tx| {
             let row = session_players::ActiveModel {
                 is_active: Set(true),
                 character_id: Set(character_id),

@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
 
 async fn begin(sparc: &Sparc) -> Result<Night, Error> {
     let (seer, ada) = (sign_up(sparc, "Morgan").await?, sign_up(sparc, "Ada").await?);
-    let content = AdventureContent::told("The water is higher than it was.");
+    let content = AdventureContent::single_scene("The water is higher than it was.");
     let adventure = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
     let adventure = seer.adventures().create(adventure).await?.id;
     seer.adventures().publish(adventure).await?;

@@ -7,10 +7,10 @@ use sparc::service::{
     adventures::{AdventureChanges, AdventureContent, CatalogueFilter, CatalogueOrder},
     characters::{Item, NewCharacter},
     creatures::NewCreature,
-    dice::{HistoryFilter, NewInitiative, NewRoll, Roller, RollsOf},
+    dice::{HistoryFilter, NewInitiative, NewRoll, Roller, RollScope},
     events::NewEvent,
-    maintenance::Run,
-    sessions::{Expected, LobbyFilter, NewSession},
+    maintenance::JobOptions,
+    sessions::{ExpectedVersion, LobbyFilter, NewSession},
     tutorial::Step,
     users::{Badge, ProfileChanges},
 };
@@ -55,7 +55,7 @@ async fn lobby_page(Night { sparc, seer, adventure, .. }: &Night) -> Result<(), 
     seer.sessions().create(open).await?;
     let filter = LobbyFilter { free_seats: Some(2), search: Some("ford".into()), ..Default::default() };
     let page = sparc.as_anon().sessions().lobby(&filter, None).await?;
-    println!("lobby page: {} tables, more: {}", page.rows.len(), page.next.is_some());
+    println!("lobby page: {} tables, more: {}", page.items.len(), page.next.is_some());
     Ok(())
 }
 
@@ -63,9 +63,9 @@ async fn lobby_page(Night { sparc, seer, adventure, .. }: &Night) -> Result<(), 
 async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> Result<(), Error> {
     let card = ada.sessions().by_code(code).await?;
     let filter = LobbyFilter { seer_id: seer.user_id(), ..Default::default() };
-    let open = sparc.as_anon().sessions().lobby(&filter, None).await?.rows.len();
-    let last = ada.dice().history(RollsOf::Session(*session), &HistoryFilter::default(), None).await?.rows;
-    let names = sparc.as_anon().users().named(&card.seer_name).await?;
+    let open = sparc.as_anon().sessions().lobby(&filter, None).await?.items.len();
+    let last = ada.dice().history(RollScope::Session(*session), &HistoryFilter::default(), None).await?.items;
+    let names = sparc.as_anon().users().by_display_name(&card.seer_name).await?;
     println!(
         "bot: {} runs {open} open tables; last roll {:?}; {} of that name",
         card.seer_name,
@@ -79,7 +79,7 @@ async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> R
 async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Error> {
     let service = sparc.as_service();
     let address = ada.users().my_email().await?;
-    let profile = service.users().with_email(&address).await?;
+    let profile = service.users().by_email(&address).await?;
     let their = sparc.as_user(profile.id);
     let seats = their.characters().seats(*hero).await?;
     service.users().set_badge(profile.id, Badge::Verified).await?;
@@ -88,7 +88,7 @@ async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Erro
     if let Some(id) = troll.user_id() {
         service.users().erase(id).await?;
     }
-    println!("desk: {} seats, {} past tables", seats.len(), their.sessions().past(None).await?.rows.len());
+    println!("desk: {} seats, {} past tables", seats.len(), their.sessions().past(None).await?.items.len());
     Ok(())
 }
 
@@ -96,7 +96,7 @@ async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Erro
 async fn sheet_page(Night { ada, hero, .. }: &Night) -> Result<(), Error> {
     ada.characters().set_equipment(*hero, &[Item { name: "rope".into(), ..Default::default() }]).await?;
     let sheet = ada.characters().get(*hero).await?;
-    let numbers = ada.dice().statistics(RollsOf::Character(*hero)).await?;
+    let numbers = ada.dice().statistics(RollScope::Character(*hero)).await?;
     let might = AttributeValue::new(sheet.might)?;
     println!("sheet: {} might {might}, {} rolls, mean {:?}", sheet.name, numbers.rolls, numbers.mean_total);
     Ok(())
@@ -110,9 +110,9 @@ async fn seer_screen(Night { seer, session, adventure, hero, .. }: &Night) -> Re
     let turns = seer.dice().initiative(new).await?;
     let left = seer.characters().damage(*hero, 2).await?;
     let before = seer.sessions().get(*session).await?;
-    let over = Expected::Version(before.game_state_version);
+    let over = ExpectedVersion::Version(before.game_state_version);
     let after = seer.sessions().set_game_state(*session, before.game_state, over).await?;
-    let saves = seer.dice().saves_left(*session).await?;
+    let saves = seer.dice().heroic_saves_remaining(*session).await?;
     println!(
         "screen: {} first, {} hit points, state {}, {} saves",
         turns[0].name, left.hit_points, after.game_state_version, saves[0].left
@@ -127,9 +127,9 @@ async fn forge(Night { seer, adventure, .. }: &Night) -> Result<(), Error> {
     seer.adventures().edit(*adventure, changes).await?;
     seer.adventures().set_content(*adventure, &AdventureContent::default()).await?;
     let faults = seer.adventures().validate(*adventure).await?;
-    seer.adventures().set_content(*adventure, &AdventureContent::told("It rains.")).await?;
+    seer.adventures().set_content(*adventure, &AdventureContent::single_scene("It rains.")).await?;
     seer.adventures().publish(*adventure).await?;
-    println!("forge: {} faults mended, {} adventures", faults.len(), seer.adventures().mine(None).await?.rows.len());
+    println!("forge: {} faults mended, {} adventures", faults.len(), seer.adventures().mine(None).await?.items.len());
     Ok(())
 }
 
@@ -138,7 +138,7 @@ async fn catalogue_page(Night { sparc, adventure, .. }: &Night) -> Result<(), Er
     sparc.as_service().adventures().set_rating(*adventure, Some("4.5".parse().unwrap_or_default())).await?;
     let filter = CatalogueFilter { players: Some(3), longest: Some(180), ..Default::default() };
     let page = sparc.as_anon().adventures().catalogue(&filter, CatalogueOrder::BestRated, None).await?;
-    println!("catalogue: {} rated {:?}", page.rows[0].name, page.rows[0].average_rating);
+    println!("catalogue: {} rated {:?}", page.items[0].name, page.items[0].average_rating);
     Ok(())
 }
 
@@ -157,8 +157,8 @@ async fn first_steps(Night { sparc, .. }: &Night) -> Result<(), Error> {
 /// The job of the small hours.
 async fn nightly(Night { sparc, .. }: &Night) -> Result<(), Error> {
     let service = sparc.as_service();
-    let events = service.maintenance().clean_events(Run::default(), |_| ()).await?;
-    let sessions = service.maintenance().archive_sessions(Run::default(), |_| ()).await?;
+    let events = service.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
+    let sessions = service.maintenance().archive_sessions(JobOptions::default(), |_| ()).await?;
     println!("nightly: {} events, {} sessions", events.rows, sessions.rows);
     Ok(())
 }

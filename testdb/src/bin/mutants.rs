@@ -14,9 +14,9 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 
-/// Tests that say nothing of the schema's rules: the throwaway server, the documents, the migrations' own.
+/// Tests that say nothing of the schema's rules: the testdb server, the documents, the migrations' own.
 const BESIDE: &[&str] = &[
-    "throwaway_server::",
+    "testdb_server::",
     "migrations::",
     "documented::",
     "spans::",
@@ -30,7 +30,7 @@ const BESIDE: &[&str] = &[
 ];
 
 /// Rules that another one stands before, and why they stay: nothing that a test could see changes without them.
-const BEHIND: &[(&str, &str, &str)] = &[
+const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     (
         "bound",
         "adventures.adventures_max_players_check: 1 and one less",
@@ -95,7 +95,7 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
                 while let Some(mutant) = next() {
                     let key = (mutant.kind.clone(), mutant.name.clone());
                     let killer =
-                        kill(&program, mutant, known.get(&key)).unwrap_or_else(|error| Some(error.to_string()));
+                        find_killer(&program, mutant, known.get(&key)).unwrap_or_else(|error| Some(error.to_string()));
                     let killer = killer.unwrap_or_default();
                     eprintln!(
                         "{} {}: {}",
@@ -121,12 +121,15 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
 }
 
 fn behind(mutant: &Mutant) -> Option<&'static str> {
-    BEHIND.iter().find(|(kind, name, _)| *kind == mutant.kind && *name == mutant.name).map(|(_, _, why)| *why)
+    EQUIVALENT_MUTANTS
+        .iter()
+        .find(|(kind, name, _)| *kind == mutant.kind && *name == mutant.name)
+        .map(|(_, _, why)| *why)
 }
 
 /// What the catalog of a migrated database holds; each statement is tried, and taken back.
 async fn mutants() -> Result<Vec<Mutant>, Box<dyn std::error::Error>> {
-    let database = throwaway::Database::open_migrated().await?;
+    let database = testdb::Database::open_migrated().await?;
     let connection = database.connect(1).await?;
     let mut mutants = Vec::new();
     for row in
@@ -161,7 +164,7 @@ fn build(root: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
 }
 
 /// The first test that fails without the rule.
-fn kill(program: &Path, mutant: &Mutant, before: Option<&String>) -> io::Result<Option<String>> {
+fn find_killer(program: &Path, mutant: &Mutant, before: Option<&String>) -> io::Result<Option<String>> {
     let speaking: &[&str] = match mutant.kind.as_str() {
         "revoke" | "policy gone" | "policy open" | "row security" => &["access::", "catalog::"],
         "not null" | "constraint" | "unique index" => &["catalog::", "refusals::", "bounds::"],

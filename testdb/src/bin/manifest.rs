@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, error::Error, fs, path::Path};
 
 use migration::Migrator;
 use migration::sea_orm_migration::MigratorTrait;
-use throwaway::Server;
+use testdb::Server;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace has no folder")?;

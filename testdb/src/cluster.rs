@@ -1,6 +1,6 @@
 //! One private cluster, and the shell that keeps it.
 //!
-//! The keeper is a process of its own, because nothing inside this one survives `kill -9`, and a static is not dropped
+//! The supervisor is a process of its own, because nothing inside this one survives `kill -9`, and a static is not dropped
 //! at the end of a test run. It waits on a pipe from here; when the pipe closes it stops the server and removes its
 //! folder. (The crate `pgtemp` embeds a server too, but panics where this returns an error, needs `sudo` as root, and
 //! leaves the server running after Ctrl-C.)
@@ -16,9 +16,9 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{Error, Programs};
+use crate::{Binaries, Error};
 
-const KEEPER: &str = include_str!("keeper.sh");
+const SUPERVISOR: &str = include_str!("supervisor.sh");
 
 /// Nothing here is worth a wait for the disk, and logical decoding is what the realtime publication is for.
 const SETTINGS: [&str; 6] = [
@@ -33,7 +33,7 @@ const SETTINGS: [&str; 6] = [
 /// A server of our own; it ends when this is dropped, or with the process.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    keeper: Child,
+    supervisor: Child,
     pipe: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
     port: u16,
     superuser: &'static str,
@@ -49,12 +49,12 @@ struct Copy {
 }
 
 impl Cluster {
-    pub(crate) fn start(programs: &Programs, superuser: &'static str, settings: &[String]) -> Result<Self, Error> {
+    pub(crate) fn start(programs: &Binaries, superuser: &'static str, settings: &[String]) -> Result<Self, Error> {
         Self::start_with(programs, superuser, settings, None)
     }
 
     /// A standby that streams from this server.
-    pub(crate) fn standby(&self, programs: &Programs, settings: &[String]) -> Result<Self, Error> {
+    pub(crate) fn standby(&self, programs: &Binaries, settings: &[String]) -> Result<Self, Error> {
         let without = || Error::Start("these server programs come without pg_basebackup.".to_owned());
         let pg_basebackup = programs.program("pg_basebackup").ok_or_else(without)?;
         let copy = Copy { pg_basebackup, primary: self.url("postgres"), password: self.password.clone() };
@@ -62,7 +62,7 @@ impl Cluster {
     }
 
     fn start_with(
-        programs: &Programs,
+        programs: &Binaries,
         superuser: &'static str,
         settings: &[String],
         copy: Option<&Copy>,
@@ -83,7 +83,7 @@ impl Cluster {
 
     /// The inner error is what the server said.
     fn try_start(
-        programs: &Programs,
+        programs: &Binaries,
         superuser: &'static str,
         settings: &[String],
         copy: Option<&Copy>,
@@ -92,7 +92,7 @@ impl Cluster {
         let password = copy.map_or_else(|| Uuid::new_v4().simple().to_string(), |copy| copy.password.clone());
         let mut command = Command::new("sh");
         command
-            .args(["-c", KEEPER, "keeper"])
+            .args(["-c", SUPERVISOR, "supervisor"])
             .arg(&programs.folder)
             .arg(port.to_string())
             .arg(superuser)
@@ -100,7 +100,7 @@ impl Cluster {
             .args(SETTINGS)
             .args(settings)
             .current_dir("/")
-            // A terminal's Ctrl-C goes to its whole process group; the keeper has work to do after it.
+            // A terminal's Ctrl-C goes to its whole process group; the supervisor has work to do after it.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -110,23 +110,23 @@ impl Cluster {
             let (user, group) = unprivileged()?;
             command.uid(user).gid(group);
         }
-        let mut keeper = command
+        let mut supervisor = command
             .spawn()
             .map_err(io_error("No shell can be run, and PATH must name the folder of sh, usually /bin"))?;
-        let (Some(mut pipe), Some(output)) = (keeper.stdin.take(), keeper.stdout.take()) else {
-            return Err(Error::Start("the keeper has no pipes.".to_owned()));
+        let (Some(mut pipe), Some(output)) = (supervisor.stdin.take(), supervisor.stdout.take()) else {
+            return Err(Error::Start("the supervisor has no pipes.".to_owned()));
         };
         let primary = copy.map_or_else(String::new, |copy| format!("{}\n", copy.primary));
-        write!(pipe, "{password}\n{primary}").map_err(io_error("The keeper does not listen"))?;
+        write!(pipe, "{password}\n{primary}").map_err(io_error("The supervisor does not listen"))?;
 
         let mut output = BufReader::new(output);
         let mut said = String::new();
-        output.read_line(&mut said).map_err(io_error("The keeper does not speak"))?;
+        output.read_line(&mut said).map_err(io_error("The supervisor does not speak"))?;
         if said.trim() == "ready" {
-            return Ok(Ok(Self { keeper, pipe: Mutex::new(Some((pipe, output))), port, superuser, password }));
+            return Ok(Ok(Self { supervisor, pipe: Mutex::new(Some((pipe, output))), port, superuser, password }));
         }
-        output.read_to_string(&mut said).map_err(io_error("The keeper does not speak"))?;
-        keeper.wait().map_err(io_error("The keeper does not end"))?;
+        output.read_to_string(&mut said).map_err(io_error("The supervisor does not speak"))?;
+        supervisor.wait().map_err(io_error("The supervisor does not end"))?;
         Ok(Err(said.trim().to_owned()))
     }
 
@@ -135,13 +135,13 @@ impl Cluster {
         &self.password
     }
 
-    /// Has the keeper do something with the server, as its head says.
+    /// Has the supervisor do something with the server, as its head says.
     pub(crate) fn order(&self, order: &str) -> Result<(), Error> {
-        let mut pipe = self.pipe.lock().map_err(|_| Error::Start("the keeper was left waiting.".to_owned()))?;
-        let Some((asks, said)) = &mut *pipe else { return Err(Error::Start("the keeper is gone.".to_owned())) };
-        writeln!(asks, "{order}").map_err(io_error("The keeper does not listen"))?;
+        let mut pipe = self.pipe.lock().map_err(|_| Error::Start("the supervisor was left waiting.".to_owned()))?;
+        let Some((asks, said)) = &mut *pipe else { return Err(Error::Start("the supervisor is gone.".to_owned())) };
+        writeln!(asks, "{order}").map_err(io_error("The supervisor does not listen"))?;
         let mut line = String::new();
-        said.read_line(&mut line).map_err(io_error("The keeper does not speak"))?;
+        said.read_line(&mut line).map_err(io_error("The supervisor does not speak"))?;
         if line.trim() == "ready" { Ok(()) } else { Err(Error::Start(line)) }
     }
 
@@ -165,8 +165,8 @@ impl Drop for Cluster {
         if let Ok(pipe) = self.pipe.get_mut() {
             drop(pipe.take());
         }
-        // Waiting, so that nothing is left when the caller looks; a keeper that is gone has nothing left to do.
-        let _ = self.keeper.wait();
+        // Waiting, so that nothing is left when the caller looks; a supervisor that is gone has nothing left to do.
+        let _ = self.supervisor.wait();
     }
 }
 

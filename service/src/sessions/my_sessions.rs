@@ -18,7 +18,7 @@ const PAGE: usize = 50;
 /// One of the caller's tables in a line.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct TableCard {
+pub struct MySession {
     /// Session.
     pub id: Uuid,
     /// Its code.
@@ -54,7 +54,7 @@ pub struct TableCard {
 /// A session of long ago, and who sat there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct ArchivedTable {
+pub struct ArchivedSession {
     /// The session.
     pub session: archived_sessions::Model,
     /// Everyone who had a seat, the first to come first; nobody, for a visitor.
@@ -90,7 +90,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
-    pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<TableCard>, Error> {
+    pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
         let list = List::new("sessions.mine", &self.caller.identity());
         let after = list.key::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, "sessions.mine", |tx| {
@@ -105,8 +105,8 @@ impl<C: Caller> Sessions<'_, C> {
                  ORDER BY created_at DESC, id LIMIT {}",
                 PAGE + 1
             ));
-            let rows = TableCard::find_by_statement(statement).all(tx).await?;
-            list.page(rows, PAGE, |row: &TableCard| (row.created_at, row.id))
+            let rows = MySession::find_by_statement(statement).all(tx).await?;
+            list.page(rows, PAGE, |row: &MySession| (row.created_at, row.id))
         })
     }
 
@@ -118,7 +118,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
-    pub async fn past(self, after: Option<&Cursor>) -> Result<Page<TableCard>, Error> {
+    pub async fn past(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
         let list = List::new("sessions.past", &self.caller.identity());
         let after = list.key::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, "sessions.past", |tx| {
@@ -133,8 +133,8 @@ impl<C: Caller> Sessions<'_, C> {
                  ORDER BY ended_at DESC, id LIMIT {}",
                 PAGE + 1
             ));
-            let rows = TableCard::find_by_statement(statement).all(tx).await?;
-            list.page(rows, PAGE, |row: &TableCard| (row.ended_at, row.id))
+            let rows = MySession::find_by_statement(statement).all(tx).await?;
+            list.page(rows, PAGE, |row: &MySession| (row.ended_at, row.id))
         })
     }
 
@@ -145,7 +145,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotFound`].
-    pub async fn archived(self, id: Uuid) -> Result<ArchivedTable, Error> {
+    pub async fn archived(self, id: Uuid) -> Result<ArchivedSession, Error> {
         operation!(self.caller, "sessions.archived", session = id, |tx| {
             let session =
                 archived_sessions::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
@@ -161,7 +161,7 @@ impl<C: Caller> Sessions<'_, C> {
                         .await?
                 }
             };
-            Ok(ArchivedTable { session, seats })
+            Ok(ArchivedSession { session, seats })
         })
     }
 

@@ -7,7 +7,7 @@ use crate::{Database, Error, Server};
 
 /// A migrated database with a Seer, a player, and a table that plays.
 #[derive(Debug)]
-pub struct Night {
+pub struct DemoGame {
     database: Database,
     /// Who runs the table.
     pub seer: Uuid,
@@ -21,13 +21,13 @@ pub struct Night {
     pub session: Uuid,
 }
 
-impl Night {
+impl DemoGame {
     /// Lays it out on a server of its own, or the one of `DATABASE_URL`.
     ///
     /// # Errors
     ///
     /// As [`Server::start`] and [`Server::migrated`].
-    pub async fn begin() -> Result<Self, Error> {
+    pub async fn start() -> Result<Self, Error> {
         let database = Server::start().await?.migrated().await?;
         let [seer, player, hero, adventure, session] = [(); 5].map(|()| Uuid::new_v4());
         let sql = format!(

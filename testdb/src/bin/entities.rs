@@ -7,7 +7,7 @@ use std::{error::Error, fs, path::Path};
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use sea_orm_cli::{BannerVersion, BigIntegerType, DateTimeCrate, GenerateSubcommands, run_generate_command};
-use throwaway::Server;
+use testdb::Server;
 
 /// The foreign key `users.account_id -> auth.users.id` crosses schemas; the generator sees the tables' names alone, and takes
 /// it for a relation of `users` with itself. These lines of `users.rs` are taken out again.

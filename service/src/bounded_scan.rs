@@ -8,18 +8,18 @@ use uuid::Uuid;
 use crate::{Error, Page, connection::UncheckedTransaction, page::List, rows, sql::Binds};
 
 /// Rows that a page looks through.
-pub(crate) const WALK: usize = 1000;
+pub(crate) const SCAN_LIMIT: usize = 1000;
 
 /// A page of a list as it is asked for: one statement.
-pub(crate) struct Walk {
+pub(crate) struct PageQuery {
     statement: Statement,
     /// Whether the answer tells where the walk ended.
     is_bounded: bool,
 }
 
-impl Walk {
+impl PageQuery {
     /// A page of which an index knows every row.
-    pub(crate) fn straight(binds: Binds, page: String) -> Self {
+    pub(crate) fn exact(binds: Binds, page: String) -> Self {
         Self { statement: binds.statement(page), is_bounded: false }
     }
 
@@ -35,7 +35,7 @@ impl Walk {
               last AS MATERIALIZED (
                 SELECT *
                 FROM ({walked}) AS walked
-                WHERE nth = {WALK}
+                WHERE nth = {SCAN_LIMIT}
                   AND (SELECT count(*) FROM page) <= {limit}
               )
             SELECT page.*, last.*

@@ -13,11 +13,11 @@ pub(crate) const VERSIONS: std::ops::RangeInclusive<u32> = 15..=18;
 
 /// A folder with `initdb`, `pg_ctl` and `postgres`.
 #[derive(Clone, Debug)]
-pub struct Programs {
+pub struct Binaries {
     pub(crate) folder: PathBuf,
 }
 
-impl Programs {
+impl Binaries {
     /// One of them, and of those that come with a client, where it is there.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<PathBuf> {
@@ -43,7 +43,7 @@ impl Programs {
             let folder = PathBuf::from(folder);
             return match version(&folder) {
                 Some(_) => Ok(Self { folder }),
-                None => Err(Error::NotPrograms(folder)),
+                None => Err(Error::NotBinaries(folder)),
             };
         }
         let found = folders().into_iter().find(|folder| {
@@ -95,7 +95,7 @@ pub(crate) fn version(folder: &Path) -> Option<u32> {
 }
 
 /// What to install on this system, for the sentence that says so.
-pub(crate) fn advice() -> String {
+pub(crate) fn install_hint() -> String {
     let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let family: String =
         system.lines().filter(|line| line.starts_with("ID=") || line.starts_with("ID_LIKE=")).collect();

@@ -2,13 +2,13 @@
 //! what services import.
 //!
 //! Where `DATABASE_URL` is set, that server is used. Else a private cluster is made from the server programs found on
-//! this machine ([`Programs::find`]), on a free port, and it is gone when the program is: after success, failure, a
+//! this machine ([`Binaries::find`]), on a free port, and it is gone when the program is: after success, failure, a
 //! panic, Ctrl-C, even `kill -9`.
 //!
 //! ```no_run
-//! # async fn night() -> Result<(), throwaway::Error> {
-//! let database = throwaway::Database::open().await?; // empty, or what DATABASE_URL names
-//! let server = throwaway::Server::start().await?;
+//! # async fn night() -> Result<(), testdb::Error> {
+//! let database = testdb::Database::open().await?; // empty, or what DATABASE_URL names
+//! let server = testdb::Server::start().await?;
 //! let migrated = server.migrated().await?; // a fresh one with the whole schema, in milliseconds
 //! println!("{} {}", database.url(), migrated.url());
 //! # Ok(())
@@ -28,16 +28,16 @@ use migration::{Migrator, sea_orm_migration::MigratorTrait};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database as SeaOrm, DatabaseConnection, DbErr};
 use tokio::sync::OnceCell;
 
+mod binaries;
 mod cluster;
-mod night;
+mod demo_game;
 mod npm;
 mod prepared;
-mod programs;
 
+pub use binaries::Binaries;
 use cluster::Cluster;
-pub use night::Night;
+pub use demo_game::DemoGame;
 pub use prepared::{Prepared, prepared};
-pub use programs::Programs;
 
 /// Why there is no server. Each is a sentence for a person.
 #[derive(Debug, thiserror::Error)]
@@ -48,13 +48,13 @@ pub enum Error {
         "No PostgreSQL server programs are found: {how}, or set DATABASE_URL to a database, or PG_BIN to the folder \
          that holds initdb and postgres."
     )]
-    NoPrograms {
+    NoBinaries {
         /// What to install on this system.
         how: String,
     },
     /// `PG_BIN` names a folder without the programs.
     #[error("PG_BIN is {0}, which does not hold initdb, pg_ctl and postgres.")]
-    NotPrograms(PathBuf),
+    NotBinaries(PathBuf),
     /// `PG_VERSION` is not a major version that can be had.
     #[error("PG_VERSION is \"{0}\": give a major version from 15 to 18.")]
     UnknownVersion(String),
@@ -102,7 +102,7 @@ struct Inner {
     is_platform: bool,
     project: OnceCell<Database>,
     template: OnceCell<Database>,
-    made: AtomicU32,
+    next_id: AtomicU32,
 }
 
 impl Server {
@@ -149,7 +149,7 @@ impl Server {
 
     fn new(url: String, cluster: Option<Cluster>, is_platform: bool) -> Self {
         let (project, template) = (OnceCell::new(), OnceCell::new());
-        Self { inner: Arc::new(Inner { url, cluster, is_platform, project, template, made: AtomicU32::new(0) }) }
+        Self { inner: Arc::new(Inner { url, cluster, is_platform, project, template, next_id: AtomicU32::new(0) }) }
     }
 
     /// Kills a private server as a power failure would, and starts it again on what it left on the disk. Blocks.
@@ -166,7 +166,7 @@ impl Server {
     /// # Errors
     ///
     /// The server is not ours.
-    pub fn kill(&self) -> Result<(), Error> {
+    pub fn find_killer(&self) -> Result<(), Error> {
         self.cluster()?.order("kill")
     }
 
@@ -187,7 +187,7 @@ impl Server {
     /// The server is not ours, its programs come without `pg_basebackup`, or the standby does not start.
     pub fn standby(&self, settings: &[&str]) -> Result<Self, Error> {
         let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
-        let cluster = self.cluster()?.standby(&Programs::find()?, &settings)?;
+        let cluster = self.cluster()?.standby(&Binaries::find()?, &settings)?;
         Ok(Self::new(with_port(&self.inner.url, cluster.port())?, Some(cluster), self.inner.is_platform))
     }
 
@@ -292,7 +292,7 @@ impl Server {
     }
 
     async fn create(&self, how: &str) -> Result<Database, Error> {
-        let number = self.inner.made.fetch_add(1, Ordering::Relaxed);
+        let number = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let name = format!("sparc_{}_{number}", std::process::id());
         let connection = connect(&self.inner.url, 1).await?;
         connection.execute_unprepared(&format!("CREATE DATABASE {name}{how}")).await?;
@@ -393,7 +393,7 @@ const ADMINISTRATOR: &str = "supabase_admin";
 
 async fn cluster(superuser: &'static str, settings: Option<&[&str]>) -> Result<Cluster, Error> {
     let settings: Vec<String> = settings.unwrap_or_default().iter().map(ToString::to_string).collect();
-    tokio::task::spawn_blocking(move || Cluster::start(&Programs::find()?, superuser, &settings))
+    tokio::task::spawn_blocking(move || Cluster::start(&Binaries::find()?, superuser, &settings))
         .await
         .map_err(|error| Error::Start(error.to_string()))?
 }
