@@ -4,7 +4,7 @@ use std::time::Duration;
 
 pub(crate) use rls::UncheckedTransaction;
 use rls::supabase::SERVICE_ROLE;
-pub use rls::{IdentityConnection, Position, RowStream, Transaction};
+pub use rls::{IdentityConnection, Position, RowStream, ServerRole, ServerStatus, Transaction};
 use sea_orm::{DbErr, ExecResult, Statement};
 use uuid::Uuid;
 

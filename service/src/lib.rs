@@ -21,7 +21,7 @@ pub mod tutorial;
 pub mod users;
 mod values;
 
-pub use connection::{Caller, IdentityConnection, Position, RowStream, Transaction};
+pub use connection::{Caller, IdentityConnection, Position, RowStream, ServerRole, ServerStatus, Transaction};
 pub use error::Error;
 pub use page::{Cursor, Page};
 pub use sparc::{Options, Sparc};

@@ -18,7 +18,7 @@ const MAX_ATTEMPTS: u32 = 5;
 const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
 /// The operations that only read, and lock nothing: where the handle has replicas, one that is fresh enough for the caller
-/// runs them. `tests/standby.rs` runs every operation on a standby, and says which of them belong here.
+/// runs them. `tests/operations/standby.rs` runs every operation on a standby, and says which of them belong here.
 const READS: [&str; 33] = [
     "adventures.catalogue",
     "adventures.get",

@@ -6,7 +6,7 @@ use rls::{Database, IdentityConnection, supabase};
 use sea_orm::DatabaseConnection;
 use uuid::Uuid;
 
-use crate::{Error, error::name_closed_columns, events::Hub};
+use crate::{Error, ServerStatus, error::name_closed_columns, events::Hub};
 
 /// The game's database: one handle over a pool, cheap to clone. It does nothing itself; it gives identities, and what
 /// they ask is asked in their name.
@@ -75,7 +75,7 @@ impl Sparc {
 
     /// The servers, where there are replicas: which of them is the primary, and who answers readers.
     #[must_use]
-    pub fn servers(&self) -> Vec<rls::ServerStatus> {
+    pub fn servers(&self) -> Vec<ServerStatus> {
         self.database.servers()
     }
 

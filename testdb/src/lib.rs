@@ -166,7 +166,7 @@ impl Server {
     /// # Errors
     ///
     /// The server is not ours.
-    pub fn find_killer(&self) -> Result<(), Error> {
+    pub fn kill(&self) -> Result<(), Error> {
         self.cluster()?.order("kill")
     }
 
@@ -213,13 +213,14 @@ impl Server {
         Ok(connection.close().await?)
     }
 
-    /// The address of a database of another server, on this one, which is its standby or was.
+    /// A database of another server as it is on this one, its standby.
     ///
     /// # Errors
     ///
     /// The server is not ours.
-    pub fn url_of(&self, database: &Database) -> Result<String, Error> {
-        with_port(database.url(), self.cluster()?.port())
+    pub fn copy_of(&self, database: &Database) -> Result<Database, Error> {
+        let url = with_port(&database.url, self.cluster()?.port())?;
+        Ok(Database { url, name: database.name.clone(), server: Some(self.clone()), ours: false })
     }
 
     fn cluster(&self) -> Result<&Cluster, Error> {

@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// Lets through; delays each piece; swallows; ends whatever comes.
-const OPEN: u8 = 0;
+pub const OPEN: u8 = 0;
 const SLOW: u8 = 1;
-const SWALLOWING: u8 = 2;
+pub const SWALLOWING: u8 = 2;
 const CUT: u8 = 3;
 /// Lets so many answers through, and cuts.
 const COUNTING: u8 = 4;
@@ -65,7 +65,7 @@ impl Line {
         self.is(COUNTING);
     }
 
-    fn is(&self, state: u8) {
+    pub fn is(&self, state: u8) {
         self.state.store(state, Ordering::SeqCst);
     }
 }
