@@ -131,7 +131,15 @@ impl Inner {
         inner.begun = answer.row.as_ref().and_then(last_text).unwrap_or_default();
         let row = answer.row.as_ref().filter(|_| inner.origin.is_some());
         let place = row.and_then(|row| Place::read(row, row.len().checked_sub(4)?));
+        if let (Some(origin), Some(place)) = (&mut inner.origin, place) {
+            origin.is_standby = place.is_standby;
+        }
         Ok((inner, place))
+    }
+
+    /// Whether nothing can be written in it, so that it does not matter what became of its commit.
+    pub(crate) fn is_on_standby(&self) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.is_standby)
     }
 
     pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, DbErr> {

@@ -245,8 +245,8 @@ impl Cluster {
         self.begin_on_primary(request).await
     }
 
-    fn origin(self: &Arc<Self>, member: usize, reads: bool) -> Option<Origin> {
-        Some(Origin { cluster: self.clone(), member, reads })
+    fn origin(self: &Arc<Self>, member: usize) -> Option<Origin> {
+        Some(Origin { cluster: self.clone(), member, is_standby: false })
     }
 
     /// None where no replica is fresh enough in time.
@@ -282,7 +282,7 @@ impl Cluster {
         candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < lsn);
         for index in candidates.into_iter().take(2) {
             let member = &self.members[index];
-            let begin = Session::begin(&member.pool, request, self.origin(index, true));
+            let begin = Session::begin(&member.pool, request, self.origin(index));
             let (session, place) = match timeout(REPLICA_TIMEOUT, begin).await {
                 Ok(Ok((session, Some(place)))) => (session, place),
                 Ok(Err(error)) if is_connection_lost(&error) => {
@@ -319,7 +319,7 @@ impl Cluster {
         loop {
             let index = *primary.borrow_and_update();
             let member = &self.members[index];
-            let begin = Session::begin(&member.pool, request, self.origin(index, false));
+            let begin = Session::begin(&member.pool, request, self.origin(index));
             let outcome = select! {
                 outcome = begin => outcome,
                 // Nothing was done on the old one.
@@ -376,14 +376,14 @@ async fn caught_up(session: &Session, lsn: u64) -> bool {
 pub(crate) struct Origin {
     cluster: Arc<Cluster>,
     member: usize,
-    /// It was begun on a replica.
-    reads: bool,
+    /// It is on a standby, so that nothing can be written in it, also once that is promoted.
+    pub(crate) is_standby: bool,
 }
 
 impl Origin {
     /// Before a commit is sent.
     pub(crate) fn commit(&self, identity: &Identity) -> Commit {
-        Commit { origin: self.clone(), identity: identity.clone(), is_answered: self.reads }
+        Commit { origin: self.clone(), identity: identity.clone(), is_answered: self.is_standby }
     }
 }
 

@@ -235,7 +235,7 @@ impl Session {
     }
 
     fn late_commit(&self, frame: u64) -> DbErr {
-        let pending = self.inner.try_lock().ok().and_then(|inner| inner.pending);
+        let pending = self.inner.try_lock().ok().filter(|inner| !inner.is_on_standby()).and_then(|inner| inner.pending);
         self.give_up();
         if frame == OUTERMOST && pending == Some(Pending::End) {
             commit_unknown("no answer in time")

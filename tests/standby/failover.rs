@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sea_orm::ConnectionTrait;
 use sparc::service::{Operations, Options, ServerRole, Sparc, characters::NewCharacter, sessions::LobbyFilter};
 use testdb::Server;
 
@@ -24,8 +25,9 @@ const SECONDS: Duration = Duration::from_secs(5);
 
 /// No commit is acknowledged before a standby has it.
 async fn make_synchronous(world: &World) {
-    world.owner().exec("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'").await.unwrap();
-    world.owner().exec("SELECT pg_reload_conf()").await.unwrap();
+    for sql in ["ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'", "SELECT pg_reload_conf()"] {
+        world.db.execute_unprepared(sql).await.unwrap();
+    }
     until(async || world.owner().count("pg_stat_replication WHERE sync_state = 'quorum'").await >= 2).await;
 }
 

@@ -55,7 +55,7 @@ impl Inner {
             }
             Err(error) if is_lost(&error) => {
                 self.close(Over::Lost);
-                Err(commit_unknown(&error.to_string()))
+                Err(if self.is_on_standby() { exec_error(error) } else { commit_unknown(&error.to_string()) })
             }
             Err(error) => {
                 (self.pending, self.has_rest) = (None, true);
