@@ -7,8 +7,8 @@
 //! # async fn lobby(url: &str) -> Result<(), sparc::service::Error> {
 //! let sparc = Sparc::connect(url).await?;
 //! let page = sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?;
-//! for table in page.rows {
-//!     println!("{} looks for {}", table.seer_name, table.looking_for.as_deref().unwrap_or("anybody"));
+//! for session in page.items {
+//!     println!("{} looks for {}", session.seer_name, session.looking_for.as_deref().unwrap_or("anybody"));
 //! }
 //! # Ok(())
 //! # }

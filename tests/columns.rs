@@ -1,4 +1,4 @@
-//! `docs/columns.md`: every column with its type and what it means, as the migrated database says it.
+//! `docs/generated/columns.md`: every column with its type and what it means, as the migrated database says it.
 
 use crate::{documents::agree, world::World};
 
@@ -31,7 +31,7 @@ async fn every_column_is_explained_as_the_database_explains_it() {
         .unwrap();
     let page = format!(
         "# Columns\n\nWritten by `tests/columns.rs` from the comments in `migration/sql/tables/comments.sql`; the rows are what \
-         the API returns. [schema.md](schema.md) has the rules.\n{}\n",
+         the API returns. [schema.md](../schema.md) has the rules.\n{}\n",
         lines.join("\n")
     );
     agree("columns.md", &page, "columns");

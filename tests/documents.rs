@@ -10,9 +10,9 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// Writes the file of `docs/` where `SPARC_WRITE_DOCS` is set; else says whether it is as it would be written.
+/// Writes the file of `docs/generated/` where `SPARC_WRITE_DOCS` is set; else says whether it is as it would be written.
 pub fn agree(name: &str, text: &str, test: &str) {
-    let path = root().join("docs").join(name);
+    let path = root().join("docs/generated").join(name);
     if std::env::var_os("SPARC_WRITE_DOCS").is_some() {
         fs::write(&path, text).unwrap();
     }
@@ -20,6 +20,6 @@ pub fn agree(name: &str, text: &str, test: &str) {
     let differs = written.lines().zip(text.lines()).find(|(there, seen)| there != seen);
     assert!(
         written == text,
-        "docs/{name} is not what was seen: SPARC_WRITE_DOCS=1 cargo test --test integration {test}\n{differs:#?}"
+        "docs/generated/{name} is not what was seen: SPARC_WRITE_DOCS=1 cargo test --test integration {test}\n{differs:#?}"
     );
 }

@@ -19,6 +19,7 @@ mod faults;
 mod identities;
 mod inputs;
 mod interleavings;
+mod language;
 mod leftovers;
 mod live;
 mod logins;

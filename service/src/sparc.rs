@@ -40,7 +40,7 @@ impl Sparc {
     ///
     /// # Errors
     ///
-    /// IdentityConnection [`Sparc::connect`].
+    /// As [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
         let connect = options.of_connection();
         let mut database = Database::connect(url, &connect).await?;
@@ -55,19 +55,19 @@ impl Sparc {
         Self { database: database.with_error_map(name_closed_columns).with_context(hub.clone()), hub }
     }
 
-    /// IdentityConnection the user of that account: role `authenticated`.
+    /// Connects as a signed-in user: role `authenticated`.
     #[must_use]
     pub fn as_user(&self, id: Uuid) -> IdentityConnection {
         self.database.as_identity(supabase::user(id))
     }
 
-    /// IdentityConnection a visitor who has not signed in: role `anon`.
+    /// Connects as a visitor who has not signed in: role `anon`.
     #[must_use]
     pub fn as_anon(&self) -> IdentityConnection {
         self.database.as_identity(supabase::anon())
     }
 
-    /// IdentityConnection the server itself: role `service_role`. Row security does not bind it; constraints and triggers do.
+    /// Connects as the server itself: role `service_role`. Row security does not bind it; constraints and triggers do.
     #[must_use]
     pub fn as_service(&self) -> IdentityConnection {
         self.database.as_identity(supabase::service())

@@ -1,7 +1,7 @@
 //! The tutorial: two paths, learnt step by step.
 //!
 //! Player: welcome, character basics, dice rolling, combat practice, player complete. Seer: welcome, running sessions,
-//! seer complete (decision "Facts of the game"). The database refuses steps out of order.
+//! seer complete (decision "Game rules"). The database refuses steps out of order.
 //!
 //! ```
 //! use entity::sea_orm_active_enums::TutorialPath;

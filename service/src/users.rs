@@ -32,7 +32,7 @@ use crate::{
     rows::{self, set_if},
 };
 
-/// What everyone may read of an account (decision "Privacy"): all of `users` but the address.
+/// What everyone may read of an account (decision "Privacy and server-owned columns"): all of `users` but the address.
 ///
 /// The address is closed to users, so `users::Entity::find()` is refused to them; this is the partial model that fits:
 /// `users::Entity::find().into_partial_model::<Profile>()`.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::Error;
 
 /// A session's code: six of `ABCDEFGHJKMNPQRSTUVWXYZ23456789` as drawn by the database, or any six of `A-Z0-9` that a
-/// server gave one (decision "Codes"; PRD, "sessions").
+/// server gave one (decision "Sessions"; PRD, "sessions").
 ///
 /// Reading one is as forgiving as a person who reads it aloud: lower case, spaces and hyphens are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -194,7 +194,7 @@ bounded!(
 );
 
 bounded!(
-    /// Rows of a page of a history: 1 to 200, fifty by default (decision "Facts of the game").
+    /// Rows of a page of a history: 1 to 200, fifty by default (decision "Game rules").
     PageSize,
     1 to 200,
     "page_size",

@@ -1,5 +1,5 @@
 //! Who may do what, from attempts: every kind of row asked for by everybody, every column by every role, every function.
-//! `docs/access.md` is what came of them; a policy that lets more or fewer through makes it differ.
+//! `docs/generated/access.md` is what came of them; a policy that lets more or fewer through makes it differ.
 
 use std::fmt::Write;
 

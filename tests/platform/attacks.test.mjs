@@ -1,4 +1,4 @@
-// The attacks of the matrix (docs/access.md) through the API, those that only an API has, and its list of itself.
+// The attacks of the matrix (docs/generated/access.md) through the API, those that only an API has, and its list of itself.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

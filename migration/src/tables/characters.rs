@@ -23,7 +23,7 @@ pub(super) fn part() -> Part {
             .col(required("equipment").json_binary().default("[]"))
             .col(required("special_ability").json_binary())
             .col(optional("last_played_at").timestamp_with_time_zone())
-            // Set while the character rests for good: history stays, the place among ten is free (decision "Leaving").
+            // Set while the character rests for good: history stays, the place among ten is free (decision "Retiring, closing, deleting").
             .col(optional("retired_at").timestamp_with_time_zone())
             .col(stamped("created_at"))
             .col(stamped("updated_at"))

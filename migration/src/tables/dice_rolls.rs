@@ -56,7 +56,7 @@ fn history(name: &'static str, of: &[&'static str]) -> IndexCreateStatement {
     index_on(name, "dice_rolls", of).col(("created_at", IndexOrder::Desc)).col("id").to_owned()
 }
 
-/// What makes a roll a sound one, whoever writes it (decision "Rolls are rolled by the database and checked by it").
+/// What makes a roll a sound one, whoever writes it (decision "Rolls").
 fn rules(table: &mut TableCreateStatement) {
     table
         .check(named("dice_rolls_dice_count_check", "dice_count BETWEEN 1 AND 10"))

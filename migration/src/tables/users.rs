@@ -7,7 +7,7 @@ pub(super) fn part() -> Part {
         table: Table::create()
             .table("users")
             // The account's id. No foreign key to `auth.users`: the profile stays for others' history when the account
-            // is deleted (decision "Deleting an account always succeeds").
+            // is deleted (decision "Retiring, closing, deleting").
             .col(required("id").uuid().primary_key())
             .col(required("email").text().unique_key())
             .col(required("display_name").text())

@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let diagram = folder.path().join("entities.mermaid");
     let drawn = fs::read_to_string(&diagram)?;
-    fs::write(workspace.join("docs/entities.mermaid"), drawn.replace(FALSE_LINE, ""))?;
+    fs::write(workspace.join("docs/generated/entities.mermaid"), drawn.replace(FALSE_LINE, ""))?;
     fs::remove_file(diagram)?;
     let tables = workspace.join("entity/src/tables");
     if tables.exists() {

@@ -1,5 +1,5 @@
 //! Takes each rule of the schema away in turn and runs the integration tests: `cargo mutants-of-schema [WORD]...`, those
-//! whose kind or name holds a word, or all; `new`: those that no test is known to fail for. Writes `docs/mutants.md`: which test fails for each, and which none fails for.
+//! whose kind or name holds a word, or all; `new`: those that no test is known to fail for. Writes `docs/generated/mutants.md`: which test fails for each, and which none fails for.
 //!
 //! A mutant is tried on the test that killed it the last time first, then on all that speak of such rules, then on all.
 
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let words: Vec<String> = env::args().skip(1).collect();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?.to_owned();
-    let page = root.join("docs/mutants.md");
+    let page = root.join("docs/generated/mutants.md");
     let mutants = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(mutants())?;
     let program = build(&root)?;
     if let Some(test) = failing(&program, "", &[])? {
@@ -226,7 +226,7 @@ fn write(page: &Path, mutants: &[Mutant], found: &BTreeMap<(String, String), Str
     let killed = mutants.iter().filter(|mutant| of(mutant).is_some_and(|test| !test.is_empty())).count();
     let mut text = format!(
         "# Rules taken away\n\nEach rule of the schema was taken away, or loosened by one, and a test failed for it: the one named here. Made by\n\
-         `cargo mutants-of-schema`; [testing.md](testing.md) says how.\n\n{} rules, {tried} tried, {killed} killed.\n\n\
+         `cargo mutants-of-schema`; [testing.md](../testing.md) says how.\n\n{} rules, {tried} tried, {killed} killed.\n\n\
          | kind | rule | test that fails without it |\n| --- | --- | --- |\n",
         mutants.len()
     );
