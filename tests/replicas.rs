@@ -1,10 +1,6 @@
 //! Copies of a migrated database: a dump restored, a standby, a logical subscriber.
 
 use std::{
-    fs,
-    net::TcpListener,
-    os::unix::{fs::MetadataExt, process::CommandExt},
-    path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
@@ -47,18 +43,6 @@ async fn played(world: &World) -> GameSession {
     let roll = NewRoll::of(RollType::Attack, game.session, hero, Attribute::Wit, Difficulty::MAX);
     ada.dice().roll(roll).await.unwrap();
     game
-}
-
-/// Whoever owns the server's folder runs its programs.
-fn as_server(program: &Path, data: &Path) -> Command {
-    let owner = fs::metadata(data).unwrap();
-    let mut command = Command::new(program);
-    let me = fs::metadata("/proc/self").map_or(owner.uid(), |process| process.uid());
-    if me != owner.uid() {
-        command.uid(owner.uid()).gid(owner.gid());
-    }
-    command.current_dir("/");
-    command
 }
 
 fn ran(output: std::io::Result<Output>) -> Output {
