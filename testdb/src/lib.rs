@@ -206,9 +206,17 @@ impl Server {
     ///
     /// One of the servers is not ours, or does not answer.
     pub async fn follow(&self, primary: &Self) -> Result<(), Error> {
+        self.set("primary_conninfo", &primary.cluster()?.url("postgres")).await
+    }
+
+    /// Gives a private server a setting that it takes while it runs.
+    ///
+    /// # Errors
+    ///
+    /// The server is not ours, or does not answer.
+    pub async fn set(&self, setting: &str, value: &str) -> Result<(), Error> {
         let connection = connect(&self.cluster()?.url("postgres"), 1).await?;
-        let primary = primary.cluster()?.url("postgres");
-        connection.execute_unprepared(&format!("ALTER SYSTEM SET primary_conninfo = '{primary}'")).await?;
+        connection.execute_unprepared(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await?;
         connection.execute_unprepared("SELECT pg_reload_conf()").await?;
         Ok(connection.close().await?)
     }

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sea_orm::ConnectionTrait;
 use sparc::service::{Operations, Options, ServerRole, Sparc, characters::NewCharacter, sessions::LobbyFilter};
 use testdb::Server;
 
@@ -24,10 +23,8 @@ use crate::{
 const SECONDS: Duration = Duration::from_secs(5);
 
 /// No commit is acknowledged before a standby has it.
-async fn make_synchronous(world: &World) {
-    for sql in ["ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'", "SELECT pg_reload_conf()"] {
-        world.db.execute_unprepared(sql).await.unwrap();
-    }
+async fn make_synchronous(primary: &Server, world: &World) {
+    primary.set("synchronous_standby_names", "ANY 1 (*)").await.unwrap();
     until(async || world.owner().count("pg_stat_replication WHERE sync_state = 'quorum'").await >= 2).await;
 }
 
@@ -57,7 +54,7 @@ async fn writes(sparc: &Sparc, who: uuid::Uuid) -> Result<(), sparc::service::Er
 async fn an_evening_goes_on_without_its_primary_and_loses_nothing_that_was_acknowledged() {
     let failovers = times("SPARC_FAILOVERS", 2);
     let Some(three) = Three::start().await else { return };
-    make_synchronous(&three.world).await;
+    make_synchronous(&three.primary, &three.world).await;
     let Three { world, primary, standbys } = three;
     let (mut world, mut primary) = (world, primary);
     let mut standbys: [Server; 2] = standbys.try_into().unwrap();
@@ -92,7 +89,7 @@ async fn an_evening_goes_on_without_its_primary_and_loses_nothing_that_was_ackno
         let (new, other) = if next == 0 { (first, second) } else { (second, first) };
         primary = new;
         standbys = [other, standby_of(&primary).await];
-        make_synchronous(&world).await;
+        make_synchronous(&primary, &world).await;
     }
     println!("{failovers} promotions, {} rows acknowledged and there; found within {longest:?}", kept.len());
     assert!(!kept.is_empty());

@@ -30,7 +30,8 @@ impl Three {
         }
         let primary = Server::start_private(Some(&SETTINGS)).await.unwrap();
         let world = World::on(&primary).await;
-        let standbys = vec![standby_of(&primary).await, standby_of(&primary).await];
+        let (first, second) = tokio::join!(standby_of(&primary), standby_of(&primary));
+        let standbys = vec![first, second];
         Some(Self { world, primary, standbys })
     }
 
