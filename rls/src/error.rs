@@ -162,7 +162,7 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
 /// removed there, or the server is gone.
 pub(crate) fn is_replicas_own(error: &DbErr) -> bool {
     let code = sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code);
-    matches!(code, Some("25006" | "40001" | "55000")) || is_connection_lost(error)
+    matches!(code, Some("25006" | "40001" | "40P01" | "55000")) || is_connection_lost(error)
 }
 
 /// Whether the server takes no writes.

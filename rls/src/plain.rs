@@ -60,8 +60,9 @@ pub(crate) fn is_plain(sql: &str) -> bool {
 
 /// The same of a statement that only reads, and locks no rows: a replica can run it.
 pub(crate) fn is_plain_read(sql: &str) -> bool {
-    // INTO and FOR may also be in a name or a text, which the primary can read as well.
-    sql.starts_with("SELECT ") && !sql.contains(" FOR ") && !sql.contains(" INTO ") && is_plain(sql)
+    // Any of these may also be in a name or a text, which the primary can read as well. The server's own views (`pg_`) say of
+    // each server something else.
+    sql.starts_with("SELECT ") && ![" FOR ", " INTO ", "pg_"].iter().any(|word| sql.contains(word)) && is_plain(sql)
 }
 
 /// A table, quoted, with its schema or without: what SeaORM writes before the columns of an insert.
@@ -98,6 +99,7 @@ mod tests {
             r#"SELECT "a"."id" FROM "a" FOR NO KEY UPDATE SKIP LOCKED"#,
             r#"SELECT "id" INTO "b" FROM "a""#,
             r#"SELECT nextval('a')"#,
+            r#"SELECT "pid" FROM "pg_stat_activity""#,
             r#"INSERT INTO "a" ("id") VALUES ($1)"#,
             r#"WITH "b" AS (DELETE FROM "a" RETURNING "id") SELECT "id" FROM "b""#,
         ] {

@@ -33,7 +33,7 @@ use crate::{
 
 /// A replica that has not replayed what its caller wrote is waited for so long; then the primary is asked.
 const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
-/// A replica that does not begin a transaction by then is left to the monitor, and another server is asked.
+/// A replica that does not begin a transaction by then, or in a third of the deadline, is left to the monitor, and another server is asked.
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two looks for a server that takes writes.
 const PRIMARY_PAUSE: Duration = Duration::from_millis(50);
@@ -283,7 +283,8 @@ impl Cluster {
         for index in candidates.into_iter().take(2) {
             let member = &self.members[index];
             let begin = Session::begin(&member.pool, request, self.origin(index));
-            let (session, place) = match timeout(REPLICA_TIMEOUT, begin).await {
+            let patience = request.time.map_or(REPLICA_TIMEOUT, |time| REPLICA_TIMEOUT.min(time / 3));
+            let (session, place) = match timeout(patience, begin).await {
                 Ok(Ok((session, Some(place)))) => (session, place),
                 Ok(Err(error)) if is_connection_lost(&error) => {
                     member.is_serving.store(false, Ordering::SeqCst);

@@ -90,16 +90,13 @@ pub(super) async fn start(cluster: &Arc<Cluster>, addresses: Vec<PgConnectOption
     let mut monitor = Monitor { probes, system: None, written: VecDeque::new(), has_primary: false };
     let begun = Instant::now();
     loop {
-        let mut refused = monitor.look(cluster).await;
-        let is_misconfigured =
-            |error: &sqlx::Error| matches!(error, sqlx::Error::Configuration(_)) || error.as_database_error().is_some();
-        if let Some(place) = refused.iter().position(|(_, error)| is_misconfigured(error)) {
-            let error = Error::from(connect_error(refused.swap_remove(place).1));
-            if matches!(error, Error::Misconfigured { .. }) {
-                return Err(error);
-            }
-        } else if refused.len() == monitor.probes.len() && begun.elapsed() >= cluster.acquire_timeout {
-            return Err(refused.swap_remove(0).1).map_err(connect_error).map_err(Error::from);
+        let refused: Vec<Error> =
+            monitor.look(cluster).await.into_iter().map(|error| connect_error(error).into()).collect();
+        let is_over = refused.len() == monitor.probes.len() && begun.elapsed() >= cluster.acquire_timeout;
+        // A wrong password is said at once; who is just starting may be there in time.
+        let fatal = |error: &Error| is_over || matches!(error, Error::Misconfigured { .. });
+        if let Some(error) = refused.into_iter().find(fatal) {
+            return Err(error);
         }
         if monitor.has_primary
             || monitor.system.is_some() && begun.elapsed() >= cluster.acquire_timeout.min(PROBE_TIMEOUT)
@@ -114,7 +111,7 @@ pub(super) async fn start(cluster: &Arc<Cluster>, addresses: Vec<PgConnectOption
             let interval = if monitor.has_primary { INTERVAL } else { SHORT_INTERVAL };
             if timeout(interval, kick.notified()).await.is_ok() {
                 // However many ask at once, they are served together.
-                sleep(if weak.strong_count() == 0 { Duration::ZERO } else { SHORT_INTERVAL / 4 }).await;
+                sleep(if weak.strong_count() == 0 { Duration::ZERO } else { SHORT_INTERVAL }).await;
             }
             let Some(cluster) = weak.upgrade().filter(|cluster| !cluster.is_closed.load(Ordering::SeqCst)) else {
                 break;
@@ -139,8 +136,8 @@ struct Monitor {
 }
 
 impl Monitor {
-    /// Asks every server; who did not answer, and why.
-    async fn look(&mut self, cluster: &Cluster) -> Vec<(usize, sqlx::Error)> {
+    /// Asks every server; what those said who did not answer.
+    async fn look(&mut self, cluster: &Cluster) -> Vec<sqlx::Error> {
         let now = Instant::now();
         let answers = join_all(self.probes.iter_mut().map(Probe::ask_in_time)).await;
         let mut refused = Vec::new();
@@ -148,7 +145,7 @@ impl Monitor {
         for (index, answer) in answers.into_iter().enumerate() {
             match answer {
                 Ok(one) => seen.push((index, one)),
-                Err(error) => refused.push((index, error)),
+                Err(error) => refused.push(error),
             }
         }
         if self.system.is_none() {
