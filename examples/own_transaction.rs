@@ -4,7 +4,7 @@
 
 use std::error::Error as StdError;
 
-use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, TransactionSession, TransactionTrait};
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, TransactionTrait};
 use sparc::entity::{characters, session_players};
 use sparc::service::{
     Error, Operations, Sparc, adventures::NewAdventure, characters::NewCharacter, sessions::NewSession,

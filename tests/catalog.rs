@@ -292,12 +292,12 @@ async fn these_columns_may_be_empty_and_no_others() {
         .unwrap();
     let expected = [
         "adventures: description thumbnail_url artwork_url published_at average_rating",
-        "archived_dice_rolls: character_id creature_id description animation_seed original_roll_id",
+        "archived_dice_rolls: character_id creature_id description animation_seed original_roll_id rolled_by",
         "archived_session_players: left_at removed_at",
         "archived_sessions: looking_for scheduled_start current_scene_id current_encounter_id started_at ended_at",
         "characters: last_played_at retired_at",
         "creatures: description",
-        "dice_rolls: character_id creature_id description animation_seed original_roll_id",
+        "dice_rolls: character_id creature_id description animation_seed original_roll_id rolled_by",
         "session_events: sender_id",
         "session_players: left_at removed_at",
         "sessions: looking_for scheduled_start current_scene_id current_encounter_id started_at ended_at",

@@ -3,10 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, Statement, StreamTrait, TransactionSession,
-    TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, Statement, StreamTrait, TransactionTrait};
 use sparc::entity::characters;
 use sparc::service::{Error, IdentityConnection, Operations, Options, Sparc, Transaction};
 use uuid::Uuid;

@@ -3,7 +3,7 @@
 use futures_util::TryStreamExt;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, LoaderTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
-    Statement, StreamTrait, TransactionSession, TransactionTrait, sea_query::Expr,
+    Statement, StreamTrait, TransactionTrait, sea_query::Expr,
 };
 use sparc::{
     entity::{characters, session_players, sessions, users},

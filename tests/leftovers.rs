@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use sea_orm::{
-    ConnectionTrait, DbBackend, EntityTrait, QuerySelect, Statement, TransactionSession, TransactionTrait,
-    sea_query::Expr,
-};
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, QuerySelect, Statement, TransactionTrait, sea_query::Expr};
 use sparc::{
     entity::characters,
     service::{Error, IdentityConnection, Operations, Options, Sparc},

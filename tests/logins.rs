@@ -1,6 +1,6 @@
 //! Two logins: one for users, which is no member of `service_role`, and one for the service.
 
-use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionSession, TransactionTrait};
+use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{
     Error, Operations, Options, Sparc,
     adventures::{AdventureContent, NewAdventure},

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, Statement,
-    TransactionSession, TransactionTrait,
+    TransactionTrait,
 };
 use sparc::{
     entity::{adventures, characters},

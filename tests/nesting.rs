@@ -1,6 +1,6 @@
 //! Transactions in transactions: a stack, of which the innermost alone may be used, and no commit that says what is not so.
 
-use sea_orm::{AccessMode, ConnectionTrait, IsolationLevel, TransactionSession, TransactionTrait};
+use sea_orm::{AccessMode, ConnectionTrait, IsolationLevel, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Transaction, users::ProfileChanges};
 
 use crate::world::World;

@@ -304,9 +304,9 @@ impl Person {
 }
 
 impl Refused {
-    /// Row security or a privilege.
+    /// Row security or a privilege: also where it says who may, to those who may know.
     pub fn is_forbidden(&self) -> bool {
-        self.code == "42501"
+        matches!(self.code.as_str(), "42501" | "SP034" | "SP035" | "SP036")
     }
 
     pub fn is(&self, code: &str, constraint: &str) -> bool {

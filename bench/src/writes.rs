@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use entity::sea_orm_active_enums::Attribute;
-use sea_orm::{TransactionSession, TransactionTrait};
+use sea_orm::TransactionTrait;
 use service::{
     Difficulty, JoinCode, Operations,
     dice::{NewRoll, Roller},

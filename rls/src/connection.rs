@@ -5,7 +5,7 @@ use std::{pin::Pin, time::Duration};
 use async_trait::async_trait;
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
-    StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
+    StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionTrait,
 };
 use uuid::Uuid;
 

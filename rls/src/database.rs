@@ -10,7 +10,7 @@ use sea_orm::{
 use crate::{
     Error, Identity, IdentityConnection,
     connection::MapError,
-    pool::{Pool, WhenStarting, connect_error},
+    pool::{Pool, PoolStatus, connect_error},
     position::Positions,
     servers::{Cluster, ServerStatus, Servers, with_login_of},
     wire::PreparedStatements,
@@ -125,6 +125,26 @@ impl Database {
         self.pools.shared.cluster().map(|cluster| cluster.status()).unwrap_or_default()
     }
 
+    /// Asks each pool's server for an answer, without an identity: for a health check. A server that is away is told at
+    /// once; one that does not answer, within seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConnectionLost`], [`Error::PoolTimeout`], [`Error::PoolClosed`], [`Error::Misconfigured`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.pools.shared.ping().await?;
+        for pool in self.pools.own.values() {
+            pool.ping().await?;
+        }
+        Ok(())
+    }
+
+    /// How the pool of the identities of that role is used now, over the primary where there are replicas: for metrics.
+    #[must_use]
+    pub fn pool_status(&self, role: &str) -> PoolStatus {
+        self.pools.of(role).primary().status()
+    }
+
     /// Closes the pools. What is under way ends first.
     ///
     /// # Errors
@@ -158,7 +178,7 @@ async fn open(url: &str, options: &Options, login: Option<&str>, positions: &Arc
     let probe = async { PgConnection::connect_with(&connect).await?.close().await };
     let probe = tokio::time::timeout(options.acquire_timeout, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
     probe.map_err(connect_error)?;
-    let pool = Pool::managed(connect, options.max_connections, options.acquire_timeout, WhenStarting::AskAgain)?;
+    let pool = Pool::managed(connect, options.max_connections, options.acquire_timeout)?;
     Ok(Servers::One(pool))
 }
 

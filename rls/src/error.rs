@@ -1,15 +1,21 @@
 //! What can go wrong with an identity's connection. Whatever else the server refuses is passed on as it is.
 
+use std::{error::Error as StdError, fmt, sync::Arc};
+
 use sea_orm::{
     ConnAcquireErr, DbErr, RuntimeErr, SqlxError, SqlxPostgresError,
-    sqlx::{self, postgres::PgSeverity},
+    sqlx::{
+        self,
+        error::{DatabaseError, ErrorKind},
+        postgres::PgSeverity,
+    },
 };
 
 /// What a connection, a transaction or a pool could not do.
 ///
 /// SeaORM's traits return [`DbErr`]; `Error::from` gives back the variant it was made from. A variant that is not listed
 /// as unknown in its outcome left nothing in the database.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A transaction was used, or committed, while one nested in it is open.
@@ -57,13 +63,19 @@ pub enum Error {
     /// The answer to a commit was lost: it may have happened, or not.
     #[error("the answer to the commit was lost; it may have been committed")]
     CommitUnknown(#[source] DbErr),
+    /// Claims of a token that no identity can have.
+    #[error("the token's claims cannot be used: {rule}")]
+    InvalidClaims {
+        /// What they must be.
+        rule: &'static str,
+    },
+    /// A refusal in the program's own words: [`Database::with_error_map`](crate::Database::with_error_map).
+    #[error(transparent)]
+    Application(Arc<dyn StdError + Send + Sync>),
     /// Whatever else the database or SeaORM said.
     #[error(transparent)]
     Database(DbErr),
 }
-
-/// Marks a text that a [`DbErr`] carries as one of ours.
-const PREFIX: &str = "rls:";
 
 impl Error {
     /// A name that stays the same from version to version.
@@ -83,6 +95,8 @@ impl Error {
             Self::NoPrimary => "no_primary",
             Self::ConnectionLost(_) => "connection_lost",
             Self::CommitUnknown(_) => "commit_unknown",
+            Self::InvalidClaims { .. } => "invalid_claims",
+            Self::Application(_) => "application",
             Self::Database(_) => "database",
         }
     }
@@ -92,70 +106,98 @@ impl Error {
     }
 }
 
-/// SeaORM's traits have no place for another error's type: the code and the text travel in `DbErr::Custom`.
+/// An [`Error`] on its way through SeaORM's traits, which return [`DbErr`]: it travels as an error of the driver's, and
+/// arrives as the variant that it was.
+#[derive(Debug)]
+struct Carried {
+    error: Error,
+    text: String,
+}
+
+impl fmt::Display for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl StdError for Carried {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.source()
+    }
+}
+
+impl DatabaseError for Carried {
+    fn message(&self) -> &str {
+        &self.text
+    }
+
+    fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        self
+    }
+
+    fn as_error_mut(&mut self) -> &mut (dyn StdError + Send + Sync + 'static) {
+        self
+    }
+
+    fn into_error(self: Box<Self>) -> Box<dyn StdError + Send + Sync + 'static> {
+        self
+    }
+
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Other
+    }
+}
+
 impl From<Error> for DbErr {
     fn from(error: Error) -> Self {
-        let detail = match error {
-            Error::Database(error) => return error,
-            Error::InvalidStatement { ref reason } | Error::Misconfigured { ref reason } => reason.clone(),
-            Error::ConnectionLost(ref source) | Error::CommitUnknown(ref source) => source.to_string(),
-            _ => error.to_string(),
-        };
-        Self::Custom(format!("{PREFIX}{}: {detail}", error.code()))
+        match error {
+            Error::Database(error) => error,
+            error => {
+                let carried = Carried { text: error.to_string(), error };
+                Self::Exec(RuntimeErr::SqlxError(SqlxError::Database(Box::new(carried)).into()))
+            }
+        }
     }
+}
+
+fn carried(error: &SqlxError) -> Option<&Error> {
+    let carried = error.as_database_error()?.try_downcast_ref::<Carried>()?;
+    Some(&carried.error)
 }
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         match error {
-            DbErr::Custom(text) => from_text(text),
             DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => Self::PoolTimeout,
             DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed) => Self::PoolClosed,
             DbErr::AttrNotSet(column) => Self::invalid(format!("the column {column} must have a value")),
             DbErr::PrimaryKeyNotSet { .. } | DbErr::UpdateGetPrimaryKey => {
                 Self::invalid("the row must have its primary key")
             }
-            error => match sqlx_error(&error).and_then(classify) {
-                Some(Class::Lost) => Self::ConnectionLost(error),
-                Some(Class::PoolTimeout) => Self::PoolTimeout,
-                Some(Class::PoolClosed) => Self::PoolClosed,
-                Some(Class::Misconfigured(reason)) => Self::Misconfigured { reason },
-                Some(Class::Invalid(reason)) => Self::InvalidStatement { reason },
-                None => Self::Database(error),
-            },
+            error => {
+                let Some(inner) = sqlx_error(&error) else { return Self::Database(error) };
+                if let Some(carried) = carried(inner) {
+                    return carried.clone();
+                }
+                match classify(inner) {
+                    Some(Class::Lost) => Self::ConnectionLost(error),
+                    Some(Class::PoolTimeout) => Self::PoolTimeout,
+                    Some(Class::PoolClosed) => Self::PoolClosed,
+                    Some(Class::Misconfigured(reason)) => Self::Misconfigured { reason },
+                    Some(Class::Invalid(reason)) => Self::InvalidStatement { reason },
+                    None => Self::Database(error),
+                }
+            }
         }
-    }
-}
-
-fn from_text(text: String) -> Error {
-    let Some((code, detail)) = text.strip_prefix(PREFIX).and_then(|text| text.split_once(": ")) else {
-        return Error::Database(DbErr::Custom(text));
-    };
-    let source = || DbErr::Conn(RuntimeErr::Internal(detail.to_owned()));
-    match code {
-        "nested_transaction_open" => Error::NestedTransactionOpen,
-        "transaction_over" => Error::TransactionOver,
-        "transaction_failed" => Error::TransactionFailed,
-        "identity_changed" => Error::IdentityChanged,
-        "transaction_ended" => Error::TransactionEnded,
-        "invalid_statement" => Error::invalid(detail),
-        "deadline_exceeded" => Error::DeadlineExceeded,
-        "pool_timeout" => Error::PoolTimeout,
-        "pool_closed" => Error::PoolClosed,
-        "misconfigured" => Error::Misconfigured { reason: detail.to_owned() },
-        "no_primary" => Error::NoPrimary,
-        "connection_lost" => Error::ConnectionLost(source()),
-        "commit_unknown" => Error::CommitUnknown(source()),
-        _ => Error::Database(DbErr::Custom(text)),
     }
 }
 
 /// Whether it is [`Error::ConnectionLost`], or will be.
 pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
-    match error {
-        DbErr::Custom(text) => text.strip_prefix(PREFIX).is_some_and(|text| text.starts_with("connection_lost")),
-        error => matches!(sqlx_error(error).and_then(classify), Some(Class::Lost)),
-    }
+    sqlx_error(error).is_some_and(|error| match carried(error) {
+        Some(carried) => matches!(carried, Error::ConnectionLost(_)),
+        None => matches!(classify(error), Some(Class::Lost)),
+    })
 }
 
 /// Whether a replica could not answer what the primary may: it was to write, or the rows that it reads are just being
@@ -243,5 +285,49 @@ fn classify_refusal(error: &SqlxPostgresError) -> Option<Class> {
         "53300" => Some(Class::PoolTimeout),
         code if code.starts_with("57P") || code.starts_with("08") || is_fatal(error) => Some(Class::Lost),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sea_orm::{DbErr, RuntimeErr};
+
+    use super::{Error, is_connection_lost};
+
+    #[test]
+    fn an_error_arrives_behind_a_trait_of_sea_orm_as_the_variant_that_it_was() {
+        let source = || DbErr::Conn(RuntimeErr::Internal("gone: rls:pool_closed".to_owned()));
+        for error in [
+            Error::NestedTransactionOpen,
+            Error::TransactionOver,
+            Error::TransactionFailed,
+            Error::IdentityChanged,
+            Error::TransactionEnded,
+            Error::invalid("it must be one statement"),
+            Error::DeadlineExceeded,
+            Error::PoolTimeout,
+            Error::PoolClosed,
+            Error::Misconfigured { reason: "no such role".to_owned() },
+            Error::ConnectionLost(source()),
+            Error::CommitUnknown(source()),
+            Error::InvalidClaims { rule: "sub must be the UUID of an account" },
+            Error::Application(Arc::new(std::fmt::Error)),
+        ] {
+            let (code, text) = (error.code(), error.to_string());
+            let is_lost = matches!(error, Error::ConnectionLost(_));
+            let carried = DbErr::from(error);
+            assert!(carried.to_string().ends_with(&text), "{carried}");
+            assert_eq!(is_connection_lost(&carried), is_lost, "{carried}");
+            let arrived = Error::from(carried);
+            assert_eq!((arrived.code(), arrived.to_string()), (code, text));
+        }
+    }
+
+    #[test]
+    fn a_text_of_somebody_elses_is_no_error_of_ours() {
+        let text = DbErr::Custom("rls:pool_closed: the pool is closed".to_owned());
+        assert_eq!(Error::from(text).code(), "database");
     }
 }

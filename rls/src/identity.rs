@@ -25,6 +25,8 @@ struct Parts {
     role: Cow<'static, str>,
     user_id: Option<Uuid>,
     settings: Vec<(Cow<'static, str>, String)>,
+    /// What each transaction begins with.
+    admission: Option<Cow<'static, str>>,
     /// What sets role and settings, in a list of expressions.
     set: String,
     /// Whether they are as they were set, as a condition.
@@ -34,7 +36,7 @@ struct Parts {
 impl Identity {
     /// An identity of that role, without settings.
     pub fn new(role: impl Into<Cow<'static, str>>) -> Self {
-        Self::of(role.into(), None, Vec::new())
+        Self::of(role.into(), None, Vec::new(), None)
     }
 
     /// The same with a setting that policies read by `current_setting(name, true)`. Name every setting that they read: one
@@ -43,13 +45,22 @@ impl Identity {
     pub fn with_setting(self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
         let mut settings = self.0.settings.clone();
         settings.push((name.into(), value.into()));
-        Self::of(self.0.role.clone(), self.0.user_id, settings)
+        Self::of(self.0.role.clone(), self.0.user_id, settings, self.0.admission.clone())
     }
 
     /// The same, of the user with that id.
     #[must_use]
     pub fn with_user_id(self, id: Uuid) -> Self {
-        Self::of(self.0.role.clone(), Some(id), self.0.settings.clone())
+        Self::of(self.0.role.clone(), Some(id), self.0.settings.clone(), self.0.admission.clone())
+    }
+
+    /// The same, with an expression that each transaction evaluates once role and settings are set, in the same message. It
+    /// raises an error where the identity may not enter (an account that is closed); its value does not matter.
+    ///
+    /// It is the program's own text, and nobody else's.
+    #[must_use]
+    pub fn with_admission(self, sql: impl Into<Cow<'static, str>>) -> Self {
+        Self::of(self.0.role.clone(), self.0.user_id, self.0.settings.clone(), Some(sql.into()))
     }
 
     /// The role.
@@ -64,7 +75,12 @@ impl Identity {
         self.0.user_id
     }
 
-    fn of(role: Cow<'static, str>, user_id: Option<Uuid>, settings: Vec<(Cow<'static, str>, String)>) -> Self {
+    fn of(
+        role: Cow<'static, str>,
+        user_id: Option<Uuid>,
+        settings: Vec<(Cow<'static, str>, String)>,
+        admission: Option<Cow<'static, str>>,
+    ) -> Self {
         // SET LOCAL would be a little faster; but the server's statistics of statements take each of those for one of its
         // own, a line for every user.
         let mut set = set_config("role", &role);
@@ -74,7 +90,11 @@ impl Identity {
             set.push_str(&set_config(name, value));
             holds.push_str(&format!(" AND coalesce(current_setting({}, true), '') = {}", quoted(name), quoted(value)));
         }
-        Self(Arc::new(Parts { role, user_id, settings, set, holds }))
+        if let Some(admission) = &admission {
+            set.push_str(", ");
+            set.push_str(admission);
+        }
+        Self(Arc::new(Parts { role, user_id, settings, admission, set, holds }))
     }
 
     /// Tells one identity from another: a user by the id, whatever token they came with, anybody else by role and settings.
@@ -97,26 +117,31 @@ impl Identity {
         format!("SELECT {}{timeout}{besides}, {BEGUN}", self.0.set)
     }
 
-    /// 0 where all is as it was set, 1 where the identity was changed, 2 where this is another transaction.
+    /// 0 where all is as it was set, 1 where the identity was changed, 2 where this is another transaction; then how many
+    /// statements the driver has prepared in the session.
     pub(crate) fn verify_sql(&self, begun: &str) -> String {
         let (holds, begun) = (&self.0.holds, quoted(begun));
-        format!("SELECT CASE WHEN {BEGUN} <> {begun} THEN 2 WHEN {holds} THEN 0 ELSE 1 END")
+        format!(
+            "SELECT CASE WHEN {BEGUN} <> {begun} THEN 2 WHEN {holds} THEN 0 ELSE 1 END, \
+             (SELECT count(*) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql)"
+        )
     }
 
-    /// The same as a statement that fails unless all is as it was set, so that what follows in the message is not run.
-    /// (`concat` is not immutable: nothing is evaluated before it is needed.)
+    /// The same as a statement that fails unless all is as it was set, so that what follows in the message is not run:
+    /// with [`ENDED`] where this is another transaction, with [`CHANGED`] where the identity was changed. (`concat` is not
+    /// immutable: nothing is evaluated before it is needed.)
     pub(crate) fn require_sql(&self, begun: &str) -> String {
         let (holds, begun) = (&self.0.holds, quoted(begun));
         format!(
-            "SELECT (CASE WHEN {BEGUN} <> {begun} THEN concat('{ENDED}') WHEN {holds} THEN '0' \
-             ELSE concat('{CHANGED}') END)::integer"
+            "SELECT CASE WHEN {BEGUN} <> {begun} THEN 1 / length(concat('')) WHEN {holds} THEN 0 \
+             ELSE concat('identity changed')::integer END"
         )
     }
 }
 
-/// What the failure of [`Identity::require_sql`] has in its message.
-pub(crate) const ENDED: &str = "rls:transaction_ended";
-pub(crate) const CHANGED: &str = "rls:identity_changed";
+/// SQLSTATEs of the failures of [`Identity::require_sql`]: a division by zero, and a text that is no number.
+pub(crate) const ENDED: &str = "22012";
+pub(crate) const CHANGED: &str = "22P02";
 
 fn set_config(name: &str, value: &str) -> String {
     format!("set_config({}, {}, true)", quoted(name), quoted(value))
@@ -161,6 +186,7 @@ impl fmt::Display for Identity {
 /// `auth.email()` read what these set, and nothing else.
 pub mod supabase {
     use super::{Identity, Map, Uuid, Value};
+    use crate::Error;
 
     /// Role of a signed-in user.
     pub const AUTHENTICATED: &str = "authenticated";
@@ -200,7 +226,49 @@ pub mod supabase {
         with_claims(role, [("role".to_owned(), Value::String(role.to_owned()))].into_iter().collect())
     }
 
-    /// An identity with the claims of a token that was verified.
+    /// The identity of a token's claims, which the database sees as they are (`auth.jwt()`). Whoever calls this has verified
+    /// the token, its expiry too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidClaims`] unless the role is `authenticated`, with a UUID as `sub`, or `anon`, without one. The server's
+    /// role is no token's to take on: [`service`].
+    pub fn from_claims(mut claims: Map<String, Value>) -> Result<Identity, Error> {
+        let refuse = |rule| Err(Error::InvalidClaims { rule });
+        if claims.values().any(has_nul) || claims.keys().any(|name| name.contains('\0')) {
+            return refuse("no claim may have a NUL in it");
+        }
+        let subject = match claims.get("sub") {
+            None => None,
+            Some(Value::String(text)) => match Uuid::parse_str(text) {
+                Ok(id) => Some(id),
+                Err(_) => return refuse("sub must be the UUID of an account"),
+            },
+            Some(_) => return refuse("sub must be the UUID of an account"),
+        };
+        match (claims.get("role").and_then(Value::as_str), subject) {
+            (Some(AUTHENTICATED), Some(id)) => {
+                // A UUID has several spellings; PostgreSQL reads this one.
+                claims.insert("sub".to_owned(), Value::String(id.to_string()));
+                Ok(with_claims(AUTHENTICATED, claims).with_user_id(id))
+            }
+            (Some(AUTHENTICATED), None) => refuse("sub must be the UUID of an account"),
+            (Some(ANON), None) => Ok(with_claims(ANON, claims)),
+            (Some(ANON), Some(_)) => refuse("a visitor's claims must have no sub"),
+            _ => refuse("role must be authenticated or anon"),
+        }
+    }
+
+    fn has_nul(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(values) => values.iter().any(has_nul),
+            Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+
+    /// An identity of that role with those claims, whatever they are: [`from_claims`] is for those of a token.
     #[must_use]
     pub fn with_claims(role: &'static str, claims: Map<String, Value>) -> Identity {
         let claims = Value::Object(claims).to_string();
@@ -212,9 +280,11 @@ pub mod supabase {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use uuid::Uuid;
 
     use super::{Identity, quoted, supabase};
+    use crate::Error;
 
     #[test]
     fn a_span_tells_who_asks() {
@@ -224,6 +294,36 @@ mod tests {
             (supabase::anon().to_string(), supabase::service().to_string()),
             ("anon".into(), "service_role".into())
         );
+    }
+
+    #[test]
+    fn claims_without_a_user_or_with_another_role_are_refused() {
+        let id = Uuid::new_v4().to_string();
+        let of = |claims: serde_json::Value| match claims {
+            serde_json::Value::Object(claims) => supabase::from_claims(claims),
+            _ => unreachable!(),
+        };
+        for claims in [
+            json!({}),
+            json!({ "sub": id }),
+            json!({ "role": "authenticated" }),
+            json!({ "role": "authenticated", "sub": null }),
+            json!({ "role": "authenticated", "sub": 7 }),
+            json!({ "role": "authenticated", "sub": "ada" }),
+            json!({ "role": "anon", "sub": id }),
+            json!({ "role": "service_role", "sub": id }),
+            json!({ "role": "service_role" }),
+            json!({ "role": "postgres", "sub": id }),
+            json!({ "role": "AUTHENTICATED", "sub": id }),
+            json!({ "role": ["authenticated"], "sub": id }),
+            json!({ "role": "authenticated", "sub": id, "name": "a\0b" }),
+            json!({ "role": "authenticated", "sub": id, "deep": [{ "a\0b": 1 }] }),
+        ] {
+            assert!(matches!(of(claims.clone()), Err(Error::InvalidClaims { .. })), "{claims}");
+        }
+        let user = of(json!({ "role": "authenticated", "sub": id.to_uppercase(), "aal": "aal2" })).unwrap();
+        assert_eq!((user.role(), user.user_id().unwrap().to_string()), ("authenticated", id));
+        assert_eq!(of(json!({ "role": "anon" })).unwrap().role(), "anon");
     }
 
     #[test]

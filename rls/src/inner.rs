@@ -7,8 +7,8 @@ use std::time::Duration;
 
 pub(crate) use ending::commit_unknown;
 use sea_orm::{
-    DbErr,
-    sqlx::{self, PgConnection, Row},
+    DbErr, RuntimeErr,
+    sqlx::{self, Connection, PgConnection, Row},
 };
 use tokio::time::timeout;
 
@@ -74,6 +74,8 @@ pub(crate) enum Pending {
     Release(u64),
     /// The rollback to this frame's savepoint.
     Undo(u64),
+    /// The beginning of the transaction.
+    Open,
     /// The end of the transaction.
     End,
 }
@@ -108,7 +110,7 @@ impl Inner {
         let mut inner = Self {
             pooled: Some(pooled),
             frames: vec![Frame::new(OUTERMOST)],
-            pending: Some(Pending::End),
+            pending: Some(Pending::Open),
             has_rest: false,
             over: None,
             unclean: false,
@@ -269,6 +271,8 @@ impl Inner {
                 }
                 Pending::Release(frame) | Pending::Undo(frame) if !refused => self.pop(frame),
                 Pending::Release(frame) | Pending::Undo(frame) => self.fail(frame, Failure::Failed),
+                // A transaction is handed out once it has begun.
+                Pending::Open => self.close(Over::Ended),
                 // It has ended, one way or the other.
                 Pending::End if !refused => self.over = Some(Over::Ended),
                 Pending::End => self.close(Over::Ended),
@@ -351,9 +355,11 @@ impl Inner {
 
     pub(crate) async fn verify(&mut self, frame: u64, pending: Pending) -> Result<(), DbErr> {
         let sql = self.identity.verify_sql(&self.begun);
-        let found = self.say(sql, pending).await?.row.as_ref().and_then(|row| number(row, 0));
-        match found {
+        let row = self.say(sql, pending).await?.row;
+        let of_row = |place| row.as_ref().and_then(|row| number(row, place));
+        match of_row(0) {
             Some(0) => {
+                self.forget_deallocated(of_row(1), pending).await?;
                 if let Some(frame) = self.frame(frame) {
                     frame.unverified = false;
                 }
@@ -371,6 +377,24 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// After a statement that took prepared statements of the driver's away (`DEALLOCATE`, `DISCARD`), the driver must not
+    /// go on using them.
+    async fn forget_deallocated(&mut self, prepared: Option<i64>, pending: Pending) -> Result<(), DbErr> {
+        if self.statements == PreparedStatements::Deallocated {
+            return Ok(());
+        }
+        let connection = self.connection()?;
+        if prepared == i64::try_from(connection.cached_statements_size()).ok() {
+            return Ok(());
+        }
+        self.pending = Some(pending);
+        let outcome = self.connection()?.clear_cached_statements().await;
+        let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
+        self.answered(frame, outcome).map_err(exec_error)
+    }
+}
+
 /// Unique in its transaction.
 pub(crate) fn savepoint(frame: u64) -> String {
     format!("rls_{frame}")
@@ -380,7 +404,10 @@ pub(crate) fn over_error(over: Option<Over>) -> DbErr {
     match over {
         Some(Over::Late) => Error::DeadlineExceeded.into(),
         Some(Over::ByText) => Error::TransactionEnded.into(),
-        Some(Over::Lost) => Error::ConnectionLost(DbErr::Custom("it was lost by an earlier call".to_owned())).into(),
+        Some(Over::Lost) => {
+            let source = RuntimeErr::Internal("it was lost by an earlier call".to_owned());
+            Error::ConnectionLost(DbErr::Conn(source)).into()
+        }
         Some(Over::Ended) | None => Error::TransactionOver.into(),
     }
 }

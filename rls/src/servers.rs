@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     Error, Identity,
     error::is_connection_lost,
-    pool::{Pool, WhenStarting},
+    pool::Pool,
     position::{Position, Positions, Required},
     session::{GRACE, Request, Session},
     wire::Place,
@@ -76,6 +76,11 @@ impl Servers {
             Self::One(pool) => pool,
             Self::Several(cluster) => &cluster.members[cluster.current()].pool,
         }
+    }
+
+    /// Whether somebody answers: the primary, where there are replicas.
+    pub(crate) async fn ping(&self) -> Result<(), DbErr> {
+        self.primary().ping().await
     }
 
     pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
@@ -182,7 +187,7 @@ impl Cluster {
         for options in &addresses {
             members.push(Member {
                 address: format!("{}:{}", options.get_host(), options.get_port()),
-                pool: Pool::managed(options.clone(), max_connections, acquire_timeout, WhenStarting::Fail)?,
+                pool: Pool::managed(options.clone(), max_connections, acquire_timeout)?,
                 is_serving: AtomicBool::new(false),
                 is_reachable: AtomicBool::new(false),
                 timeline: AtomicU32::new(0),

@@ -309,6 +309,24 @@ impl TransactionSession for Transaction {
     }
 }
 
+/// Ends the transaction of a closure as the closure ended.
+pub(crate) async fn end<T, E>(transaction: Transaction, outcome: Result<T, E>) -> Result<T, TransactionError<E>>
+where
+    E: std::fmt::Display + std::fmt::Debug,
+{
+    match outcome {
+        Ok(value) => {
+            transaction.commit().await?;
+            Ok(value)
+        }
+        Err(error) => {
+            // The closure's error matters; what cannot be rolled back is closed.
+            let _ = transaction.rollback().await;
+            Err(TransactionError::Transaction(error))
+        }
+    }
+}
+
 /// The two ways to begin, and the closures over them, are the same for a connection and a transaction.
 macro_rules! transaction_trait {
     ($caller:ty, $begin_inner:ident) => {
@@ -354,17 +372,8 @@ macro_rules! transaction_trait {
                 E: std::fmt::Display + std::fmt::Debug + Send,
             {
                 let transaction = self.begin_with_config(isolation_level, access_mode).await?;
-                match callback(&transaction).await {
-                    Ok(value) => {
-                        transaction.commit().await?;
-                        Ok(value)
-                    }
-                    Err(error) => {
-                        // The callback's error matters; what cannot be rolled back is closed.
-                        let _ = transaction.rollback().await;
-                        Err(TransactionError::Transaction(error))
-                    }
-                }
+                let outcome = callback(&transaction).await;
+                crate::transaction::end(transaction, outcome).await
             }
         }
     };

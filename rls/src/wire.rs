@@ -178,21 +178,35 @@ pub(crate) fn query_error(error: sqlx::Error) -> DbErr {
 /// fails, or where there is no runtime to do it, or one that ends before it is done.
 pub(crate) struct Released {
     pub(crate) connection: Option<PooledConnection>,
-    /// Whether a transaction may be open on it.
-    pub(crate) is_open: bool,
+    pub(crate) rollback: Rollback,
     /// What cleans it, if there is anything to clean.
     pub(crate) unclean: Option<PreparedStatements>,
+}
+
+/// What becomes of the transaction of a released connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rollback {
+    /// There is none.
+    Done,
+    /// Its end was sent, and is not answered yet.
+    Sent,
+    /// It may be open.
+    Needed,
 }
 
 impl Released {
     pub(crate) async fn put_back(mut self) {
         let Some(pooled) = &mut self.connection else { return };
-        let (is_open, unclean) = (self.is_open, self.unclean);
+        let (rollback, unclean) = (self.rollback, self.unclean);
         let ending = async {
             let connection = pooled.connection();
-            drain(connection).await?;
+            let refused = drain(connection).await?;
+            if rollback == Rollback::Sent && refused.is_some() {
+                // Refused before its end or at it: whether the transaction is open is not known.
+                return Ok(false);
+            }
             let mut answer = Answer::default();
-            if is_open {
+            if rollback == Rollback::Needed {
                 simple_query(connection, "ROLLBACK".to_owned(), &mut answer).await?;
             }
             let Some(statements) = unclean else { return Ok::<_, sqlx::Error>(true) };
@@ -221,7 +235,7 @@ pub(crate) async fn execute_as_login(
 ) -> Result<(), DbErr> {
     let connection = Some(pool.acquire().await?);
     // Dropped half way, it is closed.
-    let mut released = Released { connection, is_open: false, unclean: Some(statements) };
+    let mut released = Released { connection, rollback: Rollback::Done, unclean: Some(statements) };
     if let Some(pooled) = &mut released.connection {
         simple_query(pooled.connection(), sql, &mut Answer::default()).await.map_err(exec_error)?;
     }

@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use rls::{Database, Error, Identity, IdentityConnection, Options};
-use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionSession, TransactionTrait};
+use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 
 /// A database whose rows belong to tenants, and the role that they share.
 async fn tenants() -> (testdb::Database, Database, String) {

@@ -21,7 +21,6 @@
 //! ```
 
 mod catalogue;
-mod content;
 
 use entity::{
     adventures,
@@ -36,8 +35,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
+pub use crate::content::{AdventureContent, Connection, Node, NodeKind, ValidationError, ValidationErrorKind};
 pub use catalogue::{AdventureSummary, CatalogueFilter, CatalogueOrder};
-pub use content::{AdventureContent, Connection, Node, NodeKind, ValidationError, ValidationErrorKind};
 
 use crate::{
     Caller, Error,
@@ -197,8 +196,8 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`], [`Error::NotFound`], also for somebody else's draft; [`Error::NotAllowed`] for somebody
-    /// else's that is published; [`Error::NotSignedIn`].
+    /// [`Error::InvalidValue`], [`Error::NotFound`], also for somebody else's draft; [`Error::AdventureNotYours`] for
+    /// somebody else's that is published; [`Error::NotSignedIn`].
     pub async fn edit(self, id: Uuid, changes: AdventureChanges) -> Result<adventures::Model, Error> {
         let mut row = adventures::ActiveModel::default();
         set_if(&mut row.name, &changes.name);
@@ -218,7 +217,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::AdventurePublished`], [`Error::NotFound`], [`Error::NotAllowed`], [`Error::NotSignedIn`].
+    /// [`Error::AdventurePublished`], [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn set_content(self, id: Uuid, content: &AdventureContent) -> Result<adventures::Model, Error> {
         let content = json::to_json(content)?;
         operation!(self.caller, "adventures.set_content", adventure = id, |tx| {
@@ -233,7 +232,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], also for somebody else's; [`Error::NotSignedIn`].
+    /// [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn validate(self, id: Uuid) -> Result<Vec<ValidationError>, Error> {
         operation!(self.caller, "adventures.validate", adventure = id, |tx| {
             validate_and_store(self.caller, tx, id).await
@@ -246,7 +245,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::AdventureInvalid`] with every fault, [`Error::NotFound`], also for somebody else's;
+    /// [`Error::AdventureInvalid`] with every fault, [`Error::NotFound`], [`Error::AdventureNotYours`],
     /// [`Error::NotSignedIn`].
     pub async fn publish(self, id: Uuid) -> Result<adventures::Model, Error> {
         operation!(self.caller, "adventures.publish", adventure = id, |tx| {
@@ -264,7 +263,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::NotAllowed`], [`Error::NotSignedIn`].
+    /// [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn unpublish(self, id: Uuid) -> Result<adventures::Model, Error> {
         operation!(self.caller, "adventures.unpublish", adventure = id, |tx| {
             set_status(tx, id, AdventureStatus::Draft).await
@@ -277,7 +276,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::NotAllowed`], [`Error::NotSignedIn`].
+    /// [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn archive(self, id: Uuid) -> Result<adventures::Model, Error> {
         operation!(self.caller, "adventures.archive", adventure = id, |tx| {
             set_status(tx, id, AdventureStatus::Archived).await
@@ -291,11 +290,15 @@ impl<C: Caller> Adventures<'_, C> {
     /// # Errors
     ///
     /// [`Error::StillReferenced`] for one that a session plays or played: archive it; [`Error::NotFound`],
-    /// [`Error::NotSignedIn`].
+    /// [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn delete(self, id: Uuid) -> Result<(), Error> {
         operation!(self.caller, "adventures.delete", adventure = id, |tx| {
             let gone = adventures::Entity::delete_by_id(id).exec(tx).await?;
-            if gone.rows_affected == 0 { Err(Error::NotFound { what: "adventure" }) } else { Ok(()) }
+            if gone.rows_affected == 0 {
+                rows::find::<adventures::Entity>(tx, id, "adventure").await?;
+                return Err(Error::AdventureNotYours);
+            }
+            Ok(())
         })
     }
 
@@ -307,7 +310,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<adventures::Model, Error> {
-        operation!(self.caller, "adventures.get", adventure = id, |tx| {
+        operation!(self.caller, reads "adventures.get", adventure = id, |tx| {
             rows::find::<adventures::Entity>(tx, id, "adventure").await
         })
     }
@@ -327,6 +330,7 @@ impl<C: Caller> Adventures<'_, C> {
         operation!(self.caller, "adventures.set_rating", adventure = id, |tx| {
             update(tx, id, adventures::ActiveModel { average_rating: Set(average), ..Default::default() }).await
         })
+        .map_err(|error| error.with_rule("only the service may rate an adventure"))
     }
 }
 
@@ -340,7 +344,7 @@ async fn update(tx: &UncheckedTransaction, id: Uuid, row: adventures::ActiveMode
         Some(adventure) => Ok(adventure),
         None => {
             rows::find::<adventures::Entity>(tx, id, "adventure").await?;
-            Err(Error::NotAllowed { rule: "an adventure is kept by who made it" })
+            Err(Error::AdventureNotYours)
         }
     }
 }
@@ -364,7 +368,10 @@ async fn validate_and_store(
     if is_here {
         find = find.lock_exclusive();
     }
-    let adventure = find.one(tx).await?.ok_or(Error::NotFound { what: "adventure" })?;
+    let Some(adventure) = find.one(tx).await? else {
+        rows::find::<adventures::Entity>(tx, id, "adventure").await?;
+        return Err(Error::AdventureNotYours);
+    };
     let faults = match json::from_json::<AdventureContent>(adventure.content, "content") {
         Ok(content) => content.validate(),
         Err(_) => vec![ValidationError { node: None, kind: ValidationErrorKind::Unreadable }],
@@ -380,7 +387,7 @@ async fn validate_and_store(
         return Ok(faults);
     }
     let service = caller.as_service().ok_or(Error::NotAllowed {
-        rule: "where the service has a login of its own, an adventure is validated outside of a caller's transaction",
+        rule: "where the service has a login of its own, an adventure must be validated outside of a transaction",
     })?;
     let service = Unchecked::begin_unchecked(&service, TransactionOptions::default(), caller.deadline()).await?;
     let stored = service.execute_raw(statement).await?;

@@ -146,7 +146,8 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else's adventure and for none, [`Error::InvalidValue`], [`Error::IdConflict`],
+    /// [`Error::AdventureNotYours`] for somebody else's that is published, [`Error::NotAllowed`] for any other and for
+    /// none, [`Error::InvalidValue`], [`Error::IdConflict`],
     /// [`Error::NotSignedIn`].
     pub async fn add(self, adventure_id: Uuid, new: NewCreature) -> Result<creatures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
@@ -180,7 +181,7 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`], [`Error::NotFound`] where it cannot be read, [`Error::NotAllowed`] where it can,
+    /// [`Error::InvalidValue`], [`Error::NotFound`] where it cannot be read, [`Error::AdventureNotYours`] where it can,
     /// [`Error::NotSignedIn`].
     pub async fn edit(self, id: Uuid, changes: CreatureChanges) -> Result<creatures::Model, Error> {
         let mut row = creatures::ActiveModel::default();
@@ -195,7 +196,7 @@ impl<C: Caller> Creatures<'_, C> {
                 Some(creature) => Ok(creature),
                 None => {
                     rows::find::<creatures::Entity>(tx, id, "creature").await?;
-                    Err(Error::NotAllowed { rule: "creatures are kept by who made their adventure" })
+                    Err(Error::AdventureNotYours)
                 }
             }
         })
@@ -207,11 +208,15 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], also for somebody else's; [`Error::NotSignedIn`].
+    /// [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn remove(self, id: Uuid) -> Result<(), Error> {
         operation!(self.caller, "creatures.remove", creature = id, |tx| {
             let gone = creatures::Entity::delete_by_id(id).exec(tx).await?;
-            if gone.rows_affected == 0 { Err(Error::NotFound { what: "creature" }) } else { Ok(()) }
+            if gone.rows_affected == 0 {
+                rows::find::<creatures::Entity>(tx, id, "creature").await?;
+                return Err(Error::AdventureNotYours);
+            }
+            Ok(())
         })
     }
 
@@ -223,7 +228,7 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<creatures::Model, Error> {
-        operation!(self.caller, "creatures.get", creature = id, |tx| {
+        operation!(self.caller, reads "creatures.get", creature = id, |tx| {
             rows::find::<creatures::Entity>(tx, id, "creature").await
         })
     }
@@ -236,7 +241,7 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// None of its own.
     pub async fn list(self, adventure_id: Uuid) -> Result<Vec<creatures::Model>, Error> {
-        operation!(self.caller, "creatures.list", adventure = adventure_id, |tx| {
+        operation!(self.caller, reads "creatures.list", adventure = adventure_id, |tx| {
             Ok(creatures::Entity::find()
                 .filter(creatures::Column::AdventureId.eq(adventure_id))
                 .order_by_asc(creatures::Column::Name)

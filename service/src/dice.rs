@@ -51,7 +51,9 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else and in a session that is not active, [`Error::InvalidValue`] for
+    /// [`Error::SessionNotActive`], [`Error::NotSeated`] for a character or a player without a seat,
+    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotSessionSeer`] for a creature,
+    /// [`Error::NotAllowed`] for whoever has no part in the session, as where there is none; [`Error::InvalidValue`] for
     /// modifiers out of bounds, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn roll(self, new: NewRoll) -> Result<dice_rolls::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
@@ -74,7 +76,9 @@ impl<C: Caller> Dice<'_, C> {
                 ..Default::default()
             };
             let repeat = rows::Repeat { id: dice_rolls::Column::Id, what: "roll", fixed: &[], edited: None };
-            rows::insert_or_get(tx, row, None, repeat).await
+            // The database writes down who rolled.
+            let asker = (dice_rolls::Column::RolledBy, tx.caller().user());
+            rows::insert_or_get(tx, row, Some(asker), repeat).await
         })
     }
 
@@ -86,7 +90,7 @@ impl<C: Caller> Dice<'_, C> {
     /// # Errors
     ///
     /// [`Error::HeroicSaveSpent`], [`Error::HeroicSaveNotNeeded`], [`Error::HeroicSaveTooLate`],
-    /// [`Error::RollAlreadySaved`], [`Error::RollNotSaveable`], [`Error::NotAllowed`], [`Error::NotFound`],
+    /// [`Error::RollAlreadySaved`], [`Error::RollNotSaveable`], [`Error::NotSeated`], [`Error::NotFound`],
     /// [`Error::NotSignedIn`].
     pub async fn heroic_save(self, roll_id: Uuid) -> Result<dice_rolls::Model, Error> {
         operation!(self.caller, "dice.heroic_save", roll = roll_id, |tx| {
@@ -115,6 +119,6 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn get(self, id: Uuid) -> Result<dice_rolls::Model, Error> {
-        operation!(self.caller, "dice.get", roll = id, |tx| { rows::find::<dice_rolls::Entity>(tx, id, "roll").await })
+        operation!(self.caller, reads "dice.get", roll = id, |tx| { rows::find::<dice_rolls::Entity>(tx, id, "roll").await })
     }
 }

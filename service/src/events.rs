@@ -83,7 +83,7 @@ impl<C: Caller> Events<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else, [`Error::InvalidValue`] for the kind or a text with NUL,
+    /// [`Error::NotSeated`] for whoever left, [`Error::NotAllowed`] for anybody else, [`Error::InvalidValue`] for the kind or a text with NUL,
     /// [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn send(self, new: NewEvent) -> Result<session_events::Model, Error> {
         if new.kind.is_empty() {
@@ -115,7 +115,7 @@ impl<C: Caller> Events<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
-        operation!(self.caller, "events.after", session = session_id, |tx| {
+        operation!(self.caller, reads "events.after", session = session_id, |tx| {
             let mut binds = Binds::default();
             let (table, seq, page) = (binds.bind(session_id), binds.bind(seq), binds.bind(PAGE));
             let sql = format!(
@@ -135,7 +135,7 @@ impl<C: Caller> Events<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn newest(self, session_id: Uuid) -> Result<i64, Error> {
-        operation!(self.caller, "events.newest", session = session_id, |tx| {
+        operation!(self.caller, reads "events.newest", session = session_id, |tx| {
             let newest: Option<i64> = session_events::Entity::find()
                 .select_only()
                 .column(session_events::Column::Seq)

@@ -4,6 +4,7 @@ pub mod adventures;
 mod bounded_scan;
 pub mod characters;
 mod connection;
+mod content;
 pub mod creatures;
 pub mod dice;
 mod error;
@@ -24,6 +25,7 @@ mod values;
 pub use connection::{Caller, IdentityConnection, Position, RowStream, ServerRole, ServerStatus, Transaction};
 pub use error::Error;
 pub use page::{Cursor, Page};
+pub use rls::PoolStatus;
 pub use sparc::{Options, Sparc};
 pub use values::{AttributeValue, Difficulty, JoinCode, Level, MaxHitPoints, MaxPlayers, PageSize};
 

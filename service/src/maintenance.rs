@@ -28,7 +28,7 @@ use crate::{
     Caller, Error, IdentityConnection,
     connection::sealed::Sealed,
     identity::Identity,
-    operation::{Attempts, operation},
+    operation::{Access, Attempts, operation},
 };
 
 /// How a job is run.
@@ -136,7 +136,7 @@ impl<C: Caller> Maintenance<'_, C> {
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn backlog(self) -> Result<Backlog, Error> {
         only_service(self.caller)?;
-        operation!(self.caller, "maintenance.backlog", |tx| {
+        operation!(self.caller, reads "maintenance.backlog", |tx| {
             let statement = Statement::from_string(DbBackend::Postgres, DUE);
             Ok(Backlog::find_by_statement(statement).one(tx).await?.unwrap_or_default())
         })
@@ -224,13 +224,13 @@ impl Maintenance<'_, IdentityConnection> {
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        let attempts = Attempts::of(self.caller, "maintenance.vacuum");
+        let attempts = Attempts::of(self.caller, Access::Writes);
         let vacuuming = async {
             let tx = Unchecked::begin_unchecked(self.caller, TransactionOptions::default(), None).await?;
             let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(&tx).await?;
             tx.rollback().await?;
             if owns.and_then(|row| row.owns) != Some(true) {
-                return Err(Error::NotAllowed { rule: "tables are vacuumed by the login that owns them" });
+                return Err(Error::NotAllowed { rule: "only the login that owns the tables may vacuum them" });
             }
             let begun = Instant::now();
             let mut done = JobReport::default();
@@ -258,7 +258,7 @@ impl Maintenance<'_, IdentityConnection> {
 fn only_service(caller: &impl Sealed) -> Result<(), Error> {
     match caller.identity() {
         Identity::Service => Ok(()),
-        Identity::User(_) => Err(Error::NotAllowed { rule: "upkeep is the server's" }),
+        Identity::User(_) => Err(Error::NotAllowed { rule: "only the service may do the upkeep" }),
         Identity::Anon => Err(Error::NotSignedIn),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use sea_orm::DbErr;
+use scoped_futures::ScopedBoxFuture;
+use sea_orm::{DbErr, RuntimeErr};
 use uuid::Uuid;
 
 use crate::{
@@ -17,43 +18,13 @@ const MAX_ATTEMPTS: u32 = 5;
 /// A commit that is under way is waited for so long beyond a deadline: most are answered, and then it is known.
 const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
-/// The operations that only read, and lock nothing: where the handle has replicas, one that is fresh enough for the caller
-/// runs them. `tests/operations/standby.rs` runs every operation on a standby, and says which of them belong here.
-const READS: [&str; 33] = [
-    "adventures.catalogue",
-    "adventures.get",
-    "adventures.mine",
-    "characters.get",
-    "characters.list",
-    "characters.retired",
-    "characters.seats",
-    "creatures.get",
-    "creatures.list",
-    "dice.get",
-    "dice.history",
-    "dice.heroic_saves_remaining",
-    "dice.statistics",
-    "events.after",
-    "events.newest",
-    "events.page",
-    "maintenance.backlog",
-    "sessions.archived",
-    "sessions.archived_rolls",
-    "sessions.by_code",
-    "sessions.details",
-    "sessions.get",
-    "sessions.lobby",
-    "sessions.mine",
-    "sessions.past",
-    "tutorial.progress",
-    "users.me",
-    "users.my_email",
-    "users.by_display_name",
-    "users.profile",
-    "users.profiles",
-    "users.statistics",
-    "users.by_email",
-];
+/// What an operation does to the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It only reads, and locks no rows: where the handle has replicas, one that is fresh enough for the caller may run it.
+    Reads,
+    Writes,
+}
 
 /// The attempts of one operation.
 #[derive(Debug)]
@@ -68,16 +39,11 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    pub(crate) fn of(caller: &impl Caller, operation: &str) -> Self {
+    pub(crate) fn of(caller: &impl Caller, access: Access) -> Self {
         let is_visitor = caller.identity() == Identity::Anon;
         let has_replicas = caller.has_replicas();
-        let reads = has_replicas && READS.contains(&operation);
+        let reads = has_replicas && access == Access::Reads;
         Self { failed: 0, reads, has_replicas, begun: Instant::now(), deadline: caller.deadline(), is_visitor }
-    }
-
-    /// Whether this attempt may run on a replica.
-    pub(crate) fn reads(&self) -> bool {
-        self.reads
     }
 
     /// The time that is left.
@@ -99,7 +65,7 @@ impl Attempts {
         let answer = tokio::time::timeout(left.max(COMMIT_GRACE), commit).await;
         answer
             .unwrap_or_else(|_| {
-                let source = DbErr::Custom("the commit was not answered in time".to_owned());
+                let source = DbErr::Conn(RuntimeErr::Internal("the commit was not answered in time".to_owned()));
                 Err(rls::Error::CommitUnknown(source).into())
             })
             .map_err(Error::from)
@@ -181,54 +147,63 @@ impl Scope {
     }
 }
 
+/// Runs the body in a transaction of the caller's, and again while what failed may pass.
+pub(crate) async fn run<'env, C: Caller, T>(
+    caller: &C,
+    access: Access,
+    body: impl for<'t> Fn(&'t UncheckedTransaction) -> ScopedBoxFuture<'env, 't, Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut attempts = Attempts::of(caller, access);
+    let outcome = loop {
+        let attempt = attempts.with_deadline(async {
+            let scope = caller.scope(attempts.left(), attempts.reads).await?;
+            let outcome = body(scope.transaction()).await;
+            Ok((scope, outcome))
+        });
+        let (scope, outcome) = match attempt.await {
+            Ok(ended) => ended,
+            Err(error) if attempts.may_begin_again(&error).await => continue,
+            Err(error) => break Err(error),
+        };
+        if let Some(outcome) = attempts.end(scope, outcome).await {
+            break outcome;
+        }
+    };
+    attempts.record(&outcome);
+    outcome
+}
+
 /// Runs a body as one operation: `operation!(caller, "aggregate.verb", session = id, |tx| { ... Ok(value) })`.
 ///
-/// What stands between name and body are ids for its span, and nothing personal.
-///
-/// A macro, because a closure that is async, may be called again, borrows its arguments and gives a future that can be
-/// sent between threads cannot be written as a bound.
+/// Its span bears that name; what stands between name and body are ids for it, and nothing personal. One that only reads says
+/// so, `operation!(caller, reads "aggregate.verb", ...)`, and `tests/operations/standby.rs` tries on a standby whether it does.
 macro_rules! operation {
-    ($caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $body:block) => {{
+    (@ $access:ident, $caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $body:block) => {{
         #[allow(unused_imports)]
-        use crate::connection::{OperationTransaction as _, sealed::Sealed as _};
+        use crate::connection::OperationTransaction as _;
         let span = tracing::info_span!(
-            "sparc",
-            operation = $name,
+            target: "sparc::operation",
+            $name,
             identity = %crate::connection::sealed::Sealed::identity($caller),
             $($field = %$id,)*
             outcome = tracing::field::Empty,
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        tracing::Instrument::instrument(
-            async {
-                let mut attempts = crate::operation::Attempts::of($caller, $name);
-                let outcome = loop {
-                    let attempt = attempts.with_deadline(async {
-                        let scope = crate::connection::sealed::Sealed::scope($caller, attempts.left(), attempts.reads()).await?;
-                        let body = async {
-                            let $tx = scope.transaction();
-                            $body
-                        }
-                        .await;
-                        Ok((scope, body))
-                    });
-                    let (scope, body) = match attempt.await {
-                        Ok(ended) => ended,
-                        Err(error) if attempts.may_begin_again(&error).await => continue,
-                        Err(error) => break Err(error),
-                    };
-                    if let Some(outcome) = attempts.end(scope, body).await {
-                        break outcome;
-                    }
-                };
-                attempts.record(&outcome);
-                outcome
-            },
-            span,
-        )
-        .await
+        let work = crate::operation::run($caller, crate::operation::Access::$access, |tx| {
+            scoped_futures::ScopedFutureExt::scope_boxed(async {
+                let $tx = &*tx;
+                $body
+            })
+        });
+        tracing::Instrument::instrument(work, span).await
     }};
+    ($caller:expr, reads $name:literal, $($rest:tt)*) => {
+        crate::operation::operation!(@ Reads, $caller, $name, $($rest)*)
+    };
+    ($caller:expr, $name:literal, $($rest:tt)*) => {
+        crate::operation::operation!(@ Writes, $caller, $name, $($rest)*)
+    };
 }
 
 pub(crate) use operation;

@@ -1,6 +1,10 @@
 //! Keyset pages: where a page ended is told by the row it ended with, so that rows may come and go between two pages.
 
-use std::fmt::{Debug, Write};
+use std::{
+    convert::Infallible,
+    fmt::{Debug, Write},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -27,9 +31,38 @@ impl std::fmt::Display for Cursor {
     }
 }
 
+impl Cursor {
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<String> for Cursor {
     fn from(text: String) -> Self {
         Self(text)
+    }
+}
+
+impl From<&str> for Cursor {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<Cursor> for String {
+    fn from(cursor: Cursor) -> Self {
+        cursor.0
+    }
+}
+
+/// Any text is taken; the list that it is given to says whether it is one of its own.
+impl FromStr for Cursor {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(text.into())
     }
 }
 

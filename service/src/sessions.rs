@@ -96,6 +96,13 @@ pub enum Visibility {
     Private,
 }
 
+crate::values::named!(
+    Visibility,
+    "visibility",
+    { Public = "public", Private = "private" },
+    "must be public or private"
+);
+
 /// What to change of a session before it is over. `None` leaves a field as it is; `Some(None)` empties it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -181,7 +188,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.get", session = id, |tx| { find(tx, id).await })
+        operation!(self.caller, reads "sessions.get", session = id, |tx| { find(tx, id).await })
     }
 }
 

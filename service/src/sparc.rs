@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rls::{Database, IdentityConnection, supabase};
+use rls::{Database, IdentityConnection, PoolStatus, supabase};
 use sea_orm::DatabaseConnection;
+use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{Error, ServerStatus, error::name_closed_columns, events::Hub};
@@ -58,7 +60,23 @@ impl Sparc {
     /// Connects as a signed-in user: role `authenticated`.
     #[must_use]
     pub fn as_user(&self, id: Uuid) -> IdentityConnection {
-        self.database.as_identity(supabase::user(id))
+        self.database.as_identity(admitted(supabase::user(id)))
+    }
+
+    /// The user, or the visitor, of a token that was verified: with all its claims, which the database sees (`auth.jwt()`).
+    /// Its signature and its expiry are the caller's to verify. `claims` is whatever serializes to their object: a map, or the
+    /// struct that a library for tokens gives.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidClaims`] unless the role is `authenticated`, with a UUID as `sub`, or `anon`, without one.
+    pub fn as_claims(&self, claims: impl Serialize) -> Result<IdentityConnection, Error> {
+        let Ok(Value::Object(claims)) = serde_json::to_value(claims) else {
+            return Err(Error::InvalidClaims { rule: "claims must be a JSON object" });
+        };
+        let identity = supabase::from_claims(claims)?;
+        let identity = if identity.user_id().is_some() { admitted(identity) } else { identity };
+        Ok(self.database.as_identity(identity))
     }
 
     /// Connects as a visitor who has not signed in: role `anon`.
@@ -79,6 +97,29 @@ impl Sparc {
         self.database.servers()
     }
 
+    /// Asks the server for an answer: for a health check. A server that is away is told at once; one that does not answer,
+    /// within seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConnectionLost`], [`Error::PoolExhausted`], [`Error::PoolClosed`], [`Error::Misconfigured`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        Ok(self.database.ping().await?)
+    }
+
+    /// How the pool for users is used now: for metrics.
+    #[must_use]
+    pub fn pool_status(&self) -> PoolStatus {
+        self.database.pool_status(supabase::AUTHENTICATED)
+    }
+
+    /// How the pool for the service is used now: the same one, unless it has a login of its own
+    /// ([`Options::service_url`]).
+    #[must_use]
+    pub fn service_pool_status(&self) -> PoolStatus {
+        self.database.pool_status(supabase::SERVICE_ROLE)
+    }
+
     /// Closes the pool. What is under way ends first; a subscription to events ends with [`Error::PoolClosed`].
     ///
     /// # Errors
@@ -88,6 +129,11 @@ impl Sparc {
         self.hub.close();
         Ok(self.database.close().await?)
     }
+}
+
+/// A user's transaction is refused where the account is closed or not there.
+fn admitted(user: rls::Identity) -> rls::Identity {
+    user.with_admission("private.require_account()")
 }
 
 /// How to connect.

@@ -66,7 +66,8 @@ pub struct Profile {
 pub struct NewAccount {
     /// Id to give it; drawn where none is given. The same id again gives the first account.
     pub id: Option<Uuid>,
-    /// Address, if it has one. An address that another account holds leaves this one without.
+    /// Address, if it has one. An address that another account holds leaves this one without:
+    /// [`Users::is_email_taken`] tells before.
     pub email: Option<String>,
     /// Name that others see; the mailbox where none is given.
     pub display_name: Option<String>,
@@ -103,6 +104,8 @@ pub enum Badge {
     /// It does not.
     None,
 }
+
+crate::values::named!(Badge, "badge", { Verified = "verified", None = "none" }, "must be verified or none");
 
 /// What somebody has done in the game.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
@@ -141,6 +144,11 @@ const SAME_SIGN_UP: &str = "SELECT 1
        AND email IS NOT DISTINCT FROM $2
        AND raw_user_meta_data = $3";
 
+/// As it is written, or in lower case, as the platform keeps it.
+const IS_EMAIL_TAKEN: &str = r"SELECT
+    lower($1) ~ '@(no-email|deleted)\.invalid\.?\s*$'
+    OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS taken";
+
 const STATISTICS: &str = "SELECT
     profile.games_played,
     profile.games_run,
@@ -172,7 +180,8 @@ const FOUND: u64 = 50;
 
 impl<C: Caller> Users<'_, C> {
     /// Signs somebody up in the stand-in for the platform; a trigger makes the profile. On Supabase the platform does
-    /// that, and lets nobody else.
+    /// that, and lets nobody else. An address that is taken does not stop it: the account is left without one, and
+    /// [`is_email_taken`](Self::is_email_taken) tells before.
     ///
     /// Who may: the service. Four round trips. No event.
     ///
@@ -194,6 +203,7 @@ impl<C: Caller> Users<'_, C> {
             }
             find(tx, id).await
         })
+        .map_err(|error| error.with_rule("only the service may sign somebody up"))
     }
 
     /// The profiles of those accounts, those that exist, in no particular order.
@@ -204,7 +214,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// None of its own.
     pub async fn profiles(self, ids: &[Uuid]) -> Result<Vec<Profile>, Error> {
-        operation!(self.caller, "users.profiles", |tx| {
+        operation!(self.caller, reads "users.profiles", |tx| {
             Ok(users::Entity::find()
                 .filter(users::Column::Id.is_in(ids.iter().copied()))
                 .into_partial_model()
@@ -221,7 +231,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn profile(self, id: Uuid) -> Result<Profile, Error> {
-        operation!(self.caller, "users.profile", user = id, |tx| { find(tx, id).await })
+        operation!(self.caller, reads "users.profile", user = id, |tx| { find(tx, id).await })
     }
 
     /// The profiles of that name, to the letter, the oldest account first; at most fifty.
@@ -232,7 +242,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// None of its own.
     pub async fn by_display_name(self, display_name: &str) -> Result<Vec<Profile>, Error> {
-        operation!(self.caller, "users.by_display_name", |tx| {
+        operation!(self.caller, reads "users.by_display_name", |tx| {
             Ok(users::Entity::find()
                 .filter(users::Column::DisplayName.eq(display_name))
                 .order_by_asc(users::Column::CreatedAt)
@@ -251,7 +261,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`].
     pub async fn by_email(self, email: &str) -> Result<Profile, Error> {
-        operation!(self.caller, "users.by_email", |tx| {
+        operation!(self.caller, reads "users.by_email", |tx| {
             users::Entity::find()
                 .filter(users::Column::Email.eq(email))
                 .into_partial_model()
@@ -259,6 +269,28 @@ impl<C: Caller> Users<'_, C> {
                 .await?
                 .ok_or(Error::NotFound { what: "user" })
         })
+        .map_err(|error| error.with_rule("only the service may look for an address"))
+    }
+
+    /// Whether an account has that address already, so that one which signs up with it would be left without; as it
+    /// is written, or in lower case, as the platform keeps it. An address in a reserved domain counts as taken: no account
+    /// can have it.
+    ///
+    /// Who may: the service; to others it would tell who has an account. Three round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
+    pub async fn is_email_taken(self, email: &str) -> Result<bool, Error> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            taken: bool,
+        }
+        operation!(self.caller, reads "users.is_email_taken", |tx| {
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, IS_EMAIL_TAKEN, [email.into()]);
+            Ok(Row::find_by_statement(statement).one(tx).await?.is_none_or(|row| row.taken))
+        })
+        .map_err(|error| error.with_rule("only the service may ask whether an address is taken"))
     }
 
     /// The own profile.
@@ -269,7 +301,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn me(self) -> Result<Profile, Error> {
-        operation!(self.caller, "users.me", |tx| { find(tx, tx.user()?).await })
+        operation!(self.caller, reads "users.me", |tx| { find(tx, tx.user()?).await })
     }
 
     /// The own address, which nobody else can read. An account without one has `<id>@no-email.invalid`.
@@ -284,7 +316,7 @@ impl<C: Caller> Users<'_, C> {
         struct Row {
             email: Option<String>,
         }
-        operation!(self.caller, "users.my_email", |tx| {
+        operation!(self.caller, reads "users.my_email", |tx| {
             tx.user()?;
             let statement = Statement::from_string(DbBackend::Postgres, "SELECT private.my_email() AS email");
             Row::find_by_statement(statement)
@@ -303,7 +335,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn statistics(self) -> Result<UserStatistics, Error> {
-        operation!(self.caller, "users.statistics", |tx| {
+        operation!(self.caller, reads "users.statistics", |tx| {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, STATISTICS, [tx.user()?.into()]);
             UserStatistics::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "user" })
         })
@@ -359,6 +391,7 @@ impl<C: Caller> Users<'_, C> {
                 _ => Err(Error::NotFound { what: "user" }),
             }
         })
+        .map_err(|error| error.with_rule("only its user, and the service, may close an account"))
     }
 
     /// Gives an account the badge, or takes it.
@@ -376,6 +409,7 @@ impl<C: Caller> Users<'_, C> {
                 .ok_or(Error::NotFound { what: "user" })?;
             Ok(user.into())
         })
+        .map_err(|error| error.with_rule("only the service may give the badge"))
     }
 }
 

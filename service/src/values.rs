@@ -83,6 +83,48 @@ where
     T::deserialize(field).map(Some)
 }
 
+/// The texts of an enum's values, as JSON has them: for paths and queries.
+macro_rules! named {
+    ($name:ident, $field:literal, { $($value:ident = $text:literal),+ $(,)? }, $rule:literal) => {
+        impl $name {
+            /// Its text.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $text,)+
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::Error;
+
+            fn from_str(text: &str) -> Result<Self, $crate::Error> {
+                match text {
+                    $($text => Ok(Self::$value),)+
+                    _ => Err($crate::Error::InvalidValue { field: $field, rule: $rule }),
+                }
+            }
+        }
+
+        impl TryFrom<&str> for $name {
+            type Error = $crate::Error;
+
+            fn try_from(text: &str) -> Result<Self, $crate::Error> {
+                text.parse()
+            }
+        }
+    };
+}
+
+pub(crate) use named;
+
 /// A whole number within bounds, with the conversions that an input needs.
 macro_rules! bounded {
     ($(#[$doc:meta])* $name:ident, $low:literal to $high:literal, $field:literal, $rule:literal) => {
@@ -127,6 +169,30 @@ macro_rules! bounded {
 
             fn try_from(number: i32) -> Result<Self, Error> {
                 Self::new(number)
+            }
+        }
+
+        impl TryFrom<&str> for $name {
+            type Error = Error;
+
+            fn try_from(text: &str) -> Result<Self, Error> {
+                text.parse()
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+
+            fn try_from(text: String) -> Result<Self, Error> {
+                text.parse()
+            }
+        }
+
+        impl TryFrom<i64> for $name {
+            type Error = Error;
+
+            fn try_from(number: i64) -> Result<Self, Error> {
+                Self::new(i32::try_from(number).map_err(|_| Error::InvalidValue { field: $field, rule: $rule })?)
             }
         }
 
@@ -217,6 +283,7 @@ impl Default for PageSize {
 #[cfg(test)]
 mod tests {
     use super::{Difficulty, JoinCode, PageSize};
+    use crate::{adventures::CatalogueOrder, dice::ModifierKind, sessions::Visibility, users::Badge};
 
     #[test]
     fn a_code_is_read_as_a_person_writes_it() {
@@ -237,6 +304,41 @@ mod tests {
     #[test]
     fn a_page_has_the_rows_that_were_asked_for_or_fifty() {
         assert_eq!((PageSize::default().rows(), PageSize::new(200).unwrap().rows()), (50, 200));
+    }
+
+    #[test]
+    fn a_number_is_read_from_whatever_a_request_has_it_in() {
+        let twelve = Difficulty::new(12).unwrap();
+        assert_eq!("12".parse::<Difficulty>().unwrap(), twelve);
+        assert_eq!(Difficulty::try_from("12").unwrap(), twelve);
+        assert_eq!(Difficulty::try_from("12".to_owned()).unwrap(), twelve);
+        assert_eq!(Difficulty::try_from(12_i32).unwrap(), twelve);
+        assert_eq!(Difficulty::try_from(12_i64).unwrap(), twelve);
+        assert_eq!((twelve.to_string(), i32::from(twelve)), ("12".to_owned(), 12));
+        assert_eq!(serde_json::to_value(twelve).unwrap(), 12);
+        for text in ["", "2", "19", "12.5", "twelve", "99999999999"] {
+            assert_eq!(text.parse::<Difficulty>().unwrap_err().code(), "invalid_value", "{text}");
+        }
+        assert_eq!(Difficulty::try_from(i64::MAX).unwrap_err().code(), "invalid_value");
+    }
+
+    #[test]
+    fn the_text_of_an_enum_is_that_of_its_json() {
+        fn reads<T>(values: &[T])
+        where
+            T: Copy + std::fmt::Debug + std::fmt::Display + PartialEq + serde::Serialize + std::str::FromStr,
+            T::Err: std::fmt::Debug,
+        {
+            for value in values {
+                assert_eq!(serde_json::to_value(value).unwrap(), value.to_string());
+                assert_eq!(value.to_string().parse::<T>().unwrap(), *value);
+            }
+        }
+        reads(&[Visibility::Public, Visibility::Private]);
+        reads(&[Badge::Verified, Badge::None]);
+        reads(&[ModifierKind::Dice, ModifierKind::Flat]);
+        reads(&[CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated]);
+        assert_eq!("secret".parse::<Visibility>().unwrap_err().code(), "invalid_value");
     }
 
     #[test]

@@ -16,7 +16,8 @@ fn named(name: &str) -> NewAdventure {
 const DRAFT: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"];
 
 /// The Seer's own, which everybody reads.
-const PUBLISHED: [&str; 6] = ["not_signed_in", "not_allowed", "not_allowed", "not_allowed", "done", "done"];
+const PUBLISHED: [&str; 6] =
+    ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
 /// What the creator alone is judged for.
 const JUDGED: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "not_signed_in"];
@@ -71,13 +72,21 @@ pub fn refusals() -> Vec<Refusal> {
             let content = AdventureContent { start: Some("x".into()), ..Default::default() };
             tx.adventures().set_content(scene.adventure, &content).await
         }),
-        refusal!("adventures.set_content", Stranger, "not_allowed", |tx, scene| async {
+        refusal!("adventures.set_content", Stranger, "adventure_not_yours", |tx, scene| async {
             tx.adventures().set_content(scene.adventure, &AdventureContent::default()).await
         }),
-        refusal!("adventures.validate", Stranger, "not_found", |tx, scene| tx.adventures().validate(scene.adventure)),
+        refusal!("adventures.validate", Stranger, "adventure_not_yours", |tx, scene| tx
+            .adventures()
+            .validate(scene.adventure)),
         refusal!("adventures.publish", Seer, "adventure_invalid", |tx, scene| tx.adventures().publish(scene.faulty)),
         refusal!("adventures.unpublish", Stranger, "not_found", |tx, scene| tx.adventures().unpublish(scene.draft)),
         refusal!("adventures.archive", Stranger, "not_found", |tx, scene| tx.adventures().archive(scene.draft)),
+        refusal!("adventures.publish", Stranger, "adventure_not_yours", |tx, scene| {
+            tx.adventures().publish(scene.adventure)
+        }),
+        refusal!("adventures.delete", Stranger, "adventure_not_yours", |tx, scene| {
+            tx.adventures().delete(scene.adventure)
+        }),
         refusal!("adventures.delete", Seer, "has_history", |tx, scene| tx.adventures().delete(scene.adventure)),
         refusal!("adventures.get", Stranger, "not_found", |tx, scene| tx.adventures().get(scene.draft)),
         refusal!("adventures.set_rating", Service, "not_found", |tx, scene| {

@@ -1,6 +1,6 @@
 //! Every operation dropped at every point where it waits, and the connection used at once by the next.
 
-use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionSession, TransactionTrait};
+use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Options, Sparc, Transaction};
 
 use super::{

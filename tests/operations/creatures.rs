@@ -12,7 +12,8 @@ fn named(name: &str) -> NewCreature {
     NewCreature { name: name.into(), ..Default::default() }
 }
 
-const CREATOR: [&str; 6] = ["not_signed_in", "not_allowed", "not_allowed", "not_allowed", "done", "done"];
+const CREATOR: [&str; 6] =
+    ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
@@ -20,11 +21,7 @@ pub fn operations() -> Vec<Operation> {
         operation!("creatures.edit", CREATOR, |tx, scene| {
             tx.creatures().edit(scene.creature, CreatureChanges { armor: Some(2), ..Default::default() })
         }),
-        operation!(
-            "creatures.remove",
-            ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"],
-            |tx, scene| tx.creatures().remove(scene.creature)
-        ),
+        operation!("creatures.remove", CREATOR, |tx, scene| tx.creatures().remove(scene.creature)),
         operation!("creatures.get", EVERYBODYS, |tx, scene| tx.creatures().get(scene.creature)),
         operation!("creatures.list", EVERYBODYS, |tx, scene| tx.creatures().list(scene.adventure)),
     ]
@@ -38,6 +35,12 @@ pub fn refusals() -> Vec<Refusal> {
             tx.creatures().add(scene.adventure, NewCreature { stats, ..named("Giant") })
         }),
         refusal!("creatures.add", Seer, "not_allowed", |tx, scene| tx.creatures().add(Uuid::new_v4(), named("Wolf"))),
+        refusal!("creatures.add", Stranger, "not_allowed", |tx, scene| {
+            tx.creatures().add(scene.draft, named("Wolf"))
+        }),
+        refusal!("creatures.remove", Stranger, "not_found", |tx, scene| {
+            tx.creatures().remove(scene.foreign_creature)
+        }),
         refusal!("creatures.add", Seer, "id_conflict", |tx, scene| {
             tx.creatures().add(scene.adventure, NewCreature { id: Some(scene.creature), ..named("Wolf") })
         }),

@@ -13,6 +13,10 @@ fn check(scene: &Scene, session: Uuid) -> NewRoll {
     NewRoll::check(session, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN)
 }
 
+fn rolled_by(scene: &Scene, character: Uuid) -> NewRoll {
+    NewRoll { roller: Roller::Character(character), ..check(scene, scene.active) }
+}
+
 fn claws(scene: &Scene, creature: Uuid) -> NewRoll {
     NewRoll::attack(scene.active, Roller::Creature(creature), Attribute::Might, Difficulty::MIN)
 }
@@ -23,19 +27,17 @@ fn initiative(session_id: Uuid, creatures: Vec<Uuid>) -> NewInitiative {
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!(
-            "dice.roll",
-            ["not_signed_in", "not_allowed", "not_allowed", "done", "done", "done"],
-            |tx, scene| tx.dice().roll(check(scene, scene.active))
-        ),
+        operation!("dice.roll", ["not_signed_in", "not_allowed", "not_seated", "done", "done", "done"], |tx, scene| tx
+            .dice()
+            .roll(check(scene, scene.active))),
         operation!(
             "dice.heroic_save",
-            ["not_signed_in", "not_found", "not_allowed", "done", "done", "done"],
+            ["not_signed_in", "not_found", "not_seated", "done", "done", "done"],
             |tx, scene| tx.dice().heroic_save(scene.failed)
         ),
         operation!(
             "dice.initiative",
-            ["not_signed_in", "not_allowed", "not_allowed", "not_allowed", "done", "done"],
+            ["not_signed_in", "not_allowed", "not_a_seer", "not_a_seer", "done", "done"],
             |tx, scene| tx.dice().initiative(initiative(scene.active, vec![scene.creature]))
         ),
         operation!("dice.get", ["not_signed_in", "not_found", "done", "done", "done", "done"], |tx, scene| {
@@ -53,8 +55,27 @@ pub fn operations() -> Vec<Operation> {
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("dice.roll", Player, "not_allowed", |tx, scene| tx.dice().roll(check(scene, scene.paused))),
-        refusal!("dice.roll", Player, "not_allowed", |tx, scene| tx.dice().roll(claws(scene, scene.creature))),
+        refusal!("dice.roll", Player, "session_not_active", |tx, scene| tx.dice().roll(check(scene, scene.paused))),
+        refusal!("dice.roll", Seer, "session_not_active", |tx, scene| tx.dice().roll(check(scene, scene.waiting))),
+        refusal!("dice.roll", Player, "session_not_active", |tx, scene| tx.dice().roll(check(scene, scene.over))),
+        // Of a session that one does not see, one hears the same as of none.
+        refusal!("dice.roll", Stranger, "not_allowed", |tx, scene| tx.dice().roll(check(scene, scene.paused))),
+        refusal!("dice.roll", Stranger, "not_allowed", |tx, scene| tx.dice().roll(check(scene, Uuid::new_v4()))),
+        refusal!("dice.roll", Player, "not_a_seer", |tx, scene| tx.dice().roll(claws(scene, scene.creature))),
+        refusal!("dice.roll", Player, "character_not_yours", |tx, scene| {
+            tx.dice().roll(rolled_by(scene, scene.stranger.character))
+        }),
+        refusal!("dice.roll", Player, "character_not_yours", |tx, scene| {
+            tx.dice().roll(rolled_by(scene, Uuid::new_v4()))
+        }),
+        refusal!("dice.roll", Seer, "character_not_yours", |tx, scene| {
+            tx.dice().roll(rolled_by(scene, scene.stranger.character))
+        }),
+        refusal!("dice.roll", Seer, "character_not_yours", |tx, scene| {
+            tx.dice().roll(rolled_by(scene, Uuid::new_v4()))
+        }),
+        refusal!("dice.roll", Player, "not_seated", |tx, scene| tx.dice().roll(rolled_by(scene, scene.spare))),
+        refusal!("dice.roll", Player, "character_retired", |tx, scene| tx.dice().roll(rolled_by(scene, scene.retired))),
         refusal!("dice.roll", Player, "invalid_value", |tx, scene| {
             tx.dice().roll(check(scene, scene.active).with(Modifier::flat(11, "a lie")))
         }),
@@ -74,7 +95,7 @@ pub fn refusals() -> Vec<Refusal> {
             let claws = tx.dice().roll(claws(scene, scene.creature)).await?;
             tx.dice().heroic_save(claws.id).await
         }),
-        refusal!("dice.initiative", Seer, "not_allowed", |tx, scene| {
+        refusal!("dice.initiative", Seer, "session_not_active", |tx, scene| {
             tx.dice().initiative(initiative(scene.waiting, Vec::new()))
         }),
         refusal!("dice.initiative", Seer, "not_found", |tx, scene| {

@@ -14,7 +14,7 @@ pub fn operations() -> Vec<Operation> {
     vec![
         operation!(
             "events.send",
-            ["not_signed_in", "not_allowed", "not_allowed", "done", "done", "done"],
+            ["not_signed_in", "not_allowed", "not_seated", "done", "done", "done"],
             |tx, scene| tx.events().send(wave(scene.active))
         ),
         operation!("events.after", READS, |tx, scene| tx.events().after(scene.active, 0)),

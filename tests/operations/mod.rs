@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fmt::Debug, pin::Pin};
 
-use sea_orm::{TransactionSession, TransactionTrait};
+use sea_orm::TransactionTrait;
 use sparc::service::{Error, Sparc, Transaction};
 
 mod adventures;
@@ -115,7 +115,10 @@ fn refusals() -> Vec<Refusal> {
 }
 
 async fn rolled_back(sparc: &Sparc, scene: &Scene, who: Who, ask: Ask) -> &'static str {
-    let tx = scene.identity(sparc, who).begin().await.unwrap();
+    let tx = match scene.identity(sparc, who).begin().await {
+        Ok(tx) => tx,
+        Err(refused) => return Error::from(refused).code(),
+    };
     let told = ask(&tx, scene).await;
     tx.rollback().await.unwrap();
     told

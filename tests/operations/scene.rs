@@ -65,6 +65,8 @@ pub struct Scene {
     /// Of the Seer's; waiting, with three of six seats taken; and with both of two, the one who left among them.
     pub roomy: Uuid,
     pub crammed: Uuid,
+    /// Public and active.
+    pub open: Uuid,
     /// Active, after its only player left.
     pub lonely: Uuid,
     pub failed: Uuid,
@@ -181,6 +183,8 @@ impl Scene {
             .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{lonely}'"))
             .await
             .unwrap();
+        let open = world.active_session(1).await;
+        world.set(&open, "is_public = true").await;
         let opened = format!(
             "INSERT INTO sessions (seer_id, adventure_id) SELECT '{crowded}', '{adventure}' FROM generate_series(1, 20)"
         );
@@ -254,6 +258,7 @@ impl Scene {
             full: full.session,
             roomy,
             crammed,
+            open: open.session,
             lonely,
             failed,
             succeeded,

@@ -48,32 +48,32 @@ pub fn operations() -> Vec<Operation> {
         ),
         operation!(
             "sessions.leave",
-            ["not_signed_in", "not_found", "done", "done", "not_found", "not_signed_in"],
+            ["not_signed_in", "not_found", "done", "done", "not_seated", "not_signed_in"],
             |tx, scene| tx.sessions().leave(scene.active)
         ),
         operation!(
             "sessions.rejoin",
-            ["not_signed_in", "not_found", "done", "character_not_yours", "not_found", "not_signed_in"],
+            ["not_signed_in", "not_seated", "done", "character_not_yours", "not_seated", "not_signed_in"],
             |tx, scene| tx.sessions().rejoin(scene.waiting, scene.left.character)
         ),
         operation!(
             "sessions.change_character",
-            ["not_signed_in", "not_found", "character_not_yours", "done", "not_found", "not_signed_in"],
+            ["not_signed_in", "not_seated", "character_not_yours", "done", "not_seated", "not_signed_in"],
             |tx, scene| tx.sessions().change_character(scene.waiting, scene.spare)
         ),
         operation!(
             "sessions.seat",
-            ["not_signed_in", "done", "not_allowed", "not_allowed", "not_allowed", "done"],
+            ["not_signed_in", "done", "not_your_choice", "not_your_choice", "not_your_choice", "done"],
             |tx, scene| tx.sessions().seat(scene.waiting, scene.stranger.id, scene.stranger.character)
         ),
         operation!(
             "sessions.remove",
-            ["not_signed_in", "not_found", "not_found", "done", "done", "done"],
+            ["not_signed_in", "not_found", "not_a_seer", "done", "done", "done"],
             |tx, scene| tx.sessions().remove(scene.active, scene.player.id)
         ),
         operation!(
             "sessions.readmit",
-            ["not_signed_in", "not_found", "player_removed", "not_found", "done", "done"],
+            ["not_signed_in", "not_found", "player_removed", "not_a_seer", "done", "done"],
             |tx, scene| tx.sessions().readmit(scene.soon, scene.left.id)
         ),
         operation!("sessions.renew_code", RUN, |tx, scene| tx.sessions().renew_code(scene.waiting)),
@@ -154,6 +154,12 @@ fn taking_seats() -> Vec<Refusal> {
         refusal!("sessions.join_public", Erased, "account_closed", |tx, scene| {
             tx.sessions().join_public(scene.waiting, scene.erased_living)
         }),
+        refusal!("sessions.join_public", Stranger, "session_started", |tx, scene| async {
+            tx.sessions().join_public(scene.open, scene.stranger.character).await
+        }),
+        refusal!("sessions.seat", Stranger, "not_allowed", |tx, scene| {
+            tx.sessions().seat(scene.private, scene.player.id, scene.player.character)
+        }),
         refusal!("sessions.leave", Player, "session_over", |tx, scene| tx.sessions().leave(scene.over)),
         refusal!("sessions.rejoin", Left, "session_full", |tx, scene| {
             tx.sessions().rejoin(scene.crammed, scene.left.character)
@@ -167,6 +173,12 @@ fn taking_seats() -> Vec<Refusal> {
         refusal!("sessions.rejoin", Player, "character_retired", |tx, scene| async {
             tx.sessions().leave(scene.waiting).await?;
             tx.sessions().rejoin(scene.waiting, scene.retired).await
+        }),
+        refusal!("sessions.rejoin", Stranger, "not_found", |tx, scene| {
+            tx.sessions().rejoin(scene.private, scene.stranger.character)
+        }),
+        refusal!("sessions.change_character", Stranger, "not_found", |tx, scene| {
+            tx.sessions().change_character(scene.private, scene.stranger.character)
         }),
         refusal!("sessions.rejoin", Erased, "account_closed", |tx, scene| {
             tx.sessions().rejoin(scene.roomy, scene.erased_living)

@@ -4,17 +4,22 @@ use std::collections::BTreeSet;
 
 use sparc::service::Sparc;
 
-use super::{operations, rolled_back, scene::EVERYBODY, scene::Scene};
+use super::{documented::sources, operations, rolled_back, scene::EVERYBODY, scene::Scene};
 use crate::{
     documents::root,
     standby::{Three, until_replayed, written},
 };
 
-/// The operations that `service/src/operation.rs` declares to read.
+/// The operations that the sources of the service declare to read.
 pub fn reads() -> BTreeSet<String> {
-    let source = std::fs::read_to_string(root().join("service/src/operation.rs")).unwrap();
-    let list = source.split_once("const READS:").unwrap().1.split_once("];").unwrap().0;
-    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+    let mut files = Vec::new();
+    sources(&root().join("service/src"), &mut files);
+    let declared = |file| {
+        let source = std::fs::read_to_string(file).unwrap();
+        let names = source.split("reads \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    files.into_iter().flat_map(declared).filter(|name| name != "aggregate.verb").collect()
 }
 
 #[tokio::test]

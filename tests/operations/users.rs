@@ -19,6 +19,7 @@ pub fn operations() -> Vec<Operation> {
         operation!("users.by_email", SERVICE, |tx, scene| async {
             tx.users().by_email(&format!("{}@example.org", scene.seer)).await
         }),
+        operation!("users.is_email_taken", SERVICE, |tx, scene| tx.users().is_email_taken("ada@example.org")),
         operation!("users.me", SIGNED_IN, |tx, scene| tx.users().me()),
         operation!("users.my_email", SIGNED_IN, |tx, scene| tx.users().my_email()),
         operation!("users.statistics", SIGNED_IN, |tx, scene| tx.users().statistics()),

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use futures_util::TryStreamExt;
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, EntityTrait, IsolationLevel, PaginatorTrait, Statement, StreamTrait,
-    TransactionError, TransactionOptions, TransactionSession, TransactionTrait, sea_query::Query,
+    TransactionError, TransactionOptions, TransactionTrait, sea_query::Query,
 };
 use sparc::{
     entity::characters,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, future::poll_fn, pin::pin, task::Poll};
 use fastrand::Rng;
 use futures_util::StreamExt;
 use sea_orm::{
-    ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, StreamTrait, TransactionSession, TransactionTrait,
+    ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, StreamTrait, TransactionTrait,
     sea_query::{Alias, Query},
 };
 use sparc::service::{Error, IdentityConnection, Operations, Transaction};

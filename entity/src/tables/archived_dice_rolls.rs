@@ -53,6 +53,8 @@ pub struct Model {
     pub animation_seed: Option<i64>,
     /// The failed roll that this heroic save repeats.
     pub original_roll_id: Option<Uuid>,
+    /// The user who rolled; NULL for the server.
+    pub rolled_by: Option<Uuid>,
     /// When it was rolled.
     pub created_at: DateTimeWithTimeZone,
     #[sea_orm(

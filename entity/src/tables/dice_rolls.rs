@@ -54,6 +54,8 @@ pub struct Model {
     /// The failed roll that this heroic save repeats.
     #[sea_orm(unique)]
     pub original_roll_id: Option<Uuid>,
+    /// The user who rolled; NULL for the server.
+    pub rolled_by: Option<Uuid>,
     /// When it was rolled.
     pub created_at: DateTimeWithTimeZone,
     #[sea_orm(

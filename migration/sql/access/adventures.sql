@@ -35,6 +35,29 @@ BEGIN
 END
 $$;
 
+-- The same for whoever adds to the adventure; who may read it is told whose it is.
+CREATE OR REPLACE FUNCTION private.may_add_creature(wanted uuid)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF private.owns_adventure(wanted) THEN
+    RETURN true;
+  END IF;
+  IF private.can_see_adventure(wanted) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP036',
+      MESSAGE = 'The adventure belongs to somebody else',
+      TABLE = 'creatures',
+      CONSTRAINT = 'own_adventure';
+  END IF;
+  RETURN false;
+END
+$$;
+
 -- What the catalogue shows of an adventure, its content left out; as the caller.
 CREATE OR REPLACE VIEW private.published_adventures
 WITH (security_invoker = true)

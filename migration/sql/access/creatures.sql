@@ -8,7 +8,7 @@ USING (private.can_see_adventure(adventure_id));
 CREATE POLICY "Creators can insert creatures"
 ON public.creatures FOR INSERT
 TO authenticated
-WITH CHECK (private.owns_adventure(adventure_id));
+WITH CHECK (private.may_add_creature(adventure_id));
 
 CREATE POLICY "Creators can update creatures"
 ON public.creatures FOR UPDATE

@@ -1,6 +1,8 @@
 -- A table sees its rolls. A player rolls for the own seated character, the Seer for any character seated there, the
 -- own, and the creatures; nobody names a result, and nothing is ever rolled back.
 
+-- Whether the caller may roll, or the error that says why not. Whoever has no part in the session is told the same of it as
+-- of none; a character is spoken of to those who may know of it.
 CREATE OR REPLACE FUNCTION private.may_roll(wanted uuid, hero uuid, creature uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -10,39 +12,79 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  seer uuid;
-  is_seated boolean;
+  played record;
+  own record;
 BEGIN
   -- The player's own seat, by its key.
-  SELECT session.seer_id, coalesce(seat.character_id = hero AND seat.is_active, false)
-  INTO seer, is_seated
+  SELECT
+    session.seer_id = me AS is_seers,
+    session.status = 'active' AS is_active,
+    seat.user_id IS NOT NULL AS has_part,
+    coalesce(seat.is_active, false) AS has_seat,
+    coalesce(seat.character_id = hero AND seat.is_active, false) AS is_seated
+  INTO played
   FROM public.sessions AS session
   LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = me
-  WHERE session.id = wanted
-    AND session.status = 'active';
-  IF NOT FOUND THEN
+  WHERE session.id = wanted;
+  IF NOT FOUND OR NOT (played.is_seers OR played.has_part) THEN
     RETURN false;
   END IF;
+  IF NOT played.is_active THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP033',
+      MESSAGE = 'The session is not active',
+      TABLE = 'dice_rolls',
+      CONSTRAINT = 'session_active';
+  END IF;
+  IF played.is_seated THEN
+    RETURN true;
+  END IF;
+  IF NOT (played.is_seers OR played.has_seat) THEN
+    PERFORM private.refuse_without_seat('dice_rolls');
+  END IF;
   IF creature IS NOT NULL THEN
-    RETURN seer = me;
+    IF NOT played.is_seers THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP034',
+        MESSAGE = 'Only the Seer of the session may do that',
+        TABLE = 'dice_rolls',
+        CONSTRAINT = 'seers_own';
+    END IF;
+    RETURN true;
   END IF;
-  IF is_seated OR seer IS DISTINCT FROM me THEN
-    RETURN is_seated;
-  END IF;
-  RETURN EXISTS (
+  IF played.is_seers AND EXISTS (
     SELECT
     FROM public.session_players AS seat
     WHERE seat.session_id = wanted
       AND seat.character_id = hero
       AND seat.is_active
-  )
-  OR EXISTS (
-    SELECT
-    FROM public.characters AS own
-    WHERE own.id = hero
-      AND own.user_id = me
-      AND own.retired_at IS NULL
-  );
+  ) THEN
+    RETURN true;
+  END IF;
+
+  SELECT sheet.retired_at IS NOT NULL AS is_retired
+  INTO own
+  FROM public.characters AS sheet
+  WHERE sheet.id = hero
+    AND sheet.user_id = me;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP006',
+      MESSAGE = 'The character belongs to somebody else',
+      TABLE = 'dice_rolls',
+      CONSTRAINT = 'own_character';
+  END IF;
+  IF own.is_retired THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP007',
+      MESSAGE = 'The character is retired',
+      TABLE = 'dice_rolls',
+      CONSTRAINT = 'living_character';
+  END IF;
+  IF NOT played.is_seers THEN
+    PERFORM private.refuse_without_seat('dice_rolls');
+  END IF;
+  RETURN true;
 END
 $$;
 

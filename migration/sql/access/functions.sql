@@ -17,12 +17,13 @@ TO anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION
   private.my_email(),
   private.owns_adventure(uuid),
+  private.may_add_creature(uuid),
   private.is_seer(uuid),
-  private.is_at_table(uuid),
   private.is_public_session(uuid),
   private.is_public_archived_session(uuid),
   private.may_take_seat(uuid, uuid),
   private.may_roll(uuid, uuid, uuid),
+  private.may_speak(uuid),
   private.join_by_code(text, uuid),
   private.session_by_code(text),
   private.renew_session_code(uuid),
@@ -30,6 +31,7 @@ GRANT EXECUTE ON FUNCTION
   private.rolls_of_character(uuid, public.roll_type, timestamptz, timestamptz, timestamptz, uuid, integer),
   private.change_hit_points(uuid, integer),
   private.close_account(uuid),
+  private.require_account(),
   private.require_open_account(),
   private.can_follow(text),
   private.is_readable(jsonb, integer)

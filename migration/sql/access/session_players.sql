@@ -18,6 +18,8 @@ BEGIN
 END
 $$;
 
+-- Whether the caller may take that seat, or the error that says why not. Whoever does not see the session is told the same of
+-- it as of none.
 CREATE OR REPLACE FUNCTION private.may_take_seat(wanted uuid, player uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -25,15 +27,47 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  me uuid := auth.uid();
+  target record;
 BEGIN
-  RETURN EXISTS (
-    SELECT
-    FROM public.sessions AS session
-    WHERE session.id = wanted
-      AND player = auth.uid()
-      AND (session.is_public OR session.seer_id = auth.uid())
-      AND session.status IN ('waiting', 'starting_soon')
-  );
+  SELECT
+    session.status,
+    session.is_public OR session.seer_id = me AS is_open,
+    session.is_public OR session.seer_id = me OR EXISTS (
+      SELECT
+      FROM public.session_players AS seat
+      WHERE seat.session_id = wanted
+        AND seat.user_id = me
+    ) AS is_seen
+  INTO target
+  FROM public.sessions AS session
+  WHERE session.id = wanted;
+  IF NOT FOUND OR NOT target.is_seen THEN
+    RETURN false;
+  END IF;
+  IF player IS DISTINCT FROM me THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP018',
+      MESSAGE = 'Only the player may take the seat and choose the character',
+      TABLE = 'session_players',
+      CONSTRAINT = 'own_choice';
+  END IF;
+  IF target.status IN ('completed', 'cancelled') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP004',
+      MESSAGE = 'The session is over',
+      TABLE = 'session_players',
+      CONSTRAINT = 'session_live';
+  END IF;
+  IF target.status NOT IN ('waiting', 'starting_soon') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP005',
+      MESSAGE = 'The session has started',
+      TABLE = 'session_players',
+      CONSTRAINT = 'session_not_started';
+  END IF;
+  RETURN target.is_open;
 END
 $$;
 

@@ -38,6 +38,25 @@ BEGIN
 END
 $$;
 
+-- The same for whoever adds something to the session; who had a seat there, and so sees it, is told what is missing.
+CREATE OR REPLACE FUNCTION private.may_speak(wanted uuid)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF private.is_at_table(wanted) THEN
+    RETURN true;
+  END IF;
+  IF EXISTS (SELECT FROM public.session_players WHERE session_id = wanted AND user_id = auth.uid()) THEN
+    PERFORM private.refuse_without_seat('session_events');
+  END IF;
+  RETURN false;
+END
+$$;
+
 -- A session, who sits there, with the name and class of each character, and what is played; nothing of a session that the
 -- caller does not see. Character sheets are private, names and classes are the participants'; as everywhere, a visitor sees no
 -- seats. The content of the adventure is for those who may read it, and for the Seer and seated players while the session is

@@ -46,11 +46,13 @@ BEGIN
 
   INSERT INTO public.archived_dice_rolls (
     id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
-    results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, created_at
+    results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, rolled_by,
+    created_at
   )
   SELECT
     id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
-    results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, created_at
+    results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, rolled_by,
+    created_at
   FROM public.dice_rolls
   WHERE session_id = ANY (moving);
 

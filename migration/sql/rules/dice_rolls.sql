@@ -21,6 +21,7 @@ BEGIN
       TABLE = 'dice_rolls',
       CONSTRAINT = 'one_roller';
   END IF;
+  NEW.rolled_by := coalesce(auth.uid(), NEW.rolled_by);
   -- A heroic save repeats its roll. Whether there is such a roll to save is looked at when the save is written.
   IF NEW.original_roll_id IS NOT NULL AND NEW.roll_type = 'heroic_save' THEN
     SELECT attribute, difficulty, modifiers

@@ -143,6 +143,36 @@ BEGIN
 END
 $$;
 
+-- Refuses the transaction of an account that is closed or not there: a token outlives its account by an hour. The service
+-- begins each transaction of a user with it. Whether a write comes before a closing is `require_open_account`'s to say,
+-- which locks.
+CREATE OR REPLACE FUNCTION private.require_account()
+RETURNS void
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  may_enter boolean;
+BEGIN
+  SELECT is_open
+  INTO may_enter
+  FROM private.account_gates
+  WHERE account_id = auth.uid();
+  IF may_enter IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP032',
+      MESSAGE = 'There is no such account',
+      TABLE = 'users',
+      CONSTRAINT = 'known_account';
+  END IF;
+  IF NOT may_enter THEN
+    PERFORM private.refuse_closed_account();
+  END IF;
+END
+$$;
+
 -- Whoever else adds to an account (the server, for its owner) is inside its gate as well.
 CREATE OR REPLACE FUNCTION private.enter_gate(account uuid)
 RETURNS void
@@ -166,6 +196,20 @@ BEGIN
     MESSAGE = 'The account is closed',
     TABLE = 'users',
     CONSTRAINT = 'account_open';
+END
+$$;
+
+CREATE OR REPLACE FUNCTION private.refuse_without_seat(relation text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = 'SP035',
+    MESSAGE = 'Only those with a seat in the session may do that',
+    TABLE = relation,
+    CONSTRAINT = 'seated';
 END
 $$;
 

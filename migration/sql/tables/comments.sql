@@ -128,6 +128,7 @@ COMMENT ON COLUMN public.dice_rolls.margin IS '`modified_total` less `difficulty
 COMMENT ON COLUMN public.dice_rolls.description IS 'What is tried, at most 500 characters.';
 COMMENT ON COLUMN public.dice_rolls.animation_seed IS 'Random number of 48 bits with which every client shows the same animation.';
 COMMENT ON COLUMN public.dice_rolls.original_roll_id IS 'The failed roll that this heroic save repeats.';
+COMMENT ON COLUMN public.dice_rolls.rolled_by IS 'The user who rolled; NULL for the server.';
 COMMENT ON COLUMN public.dice_rolls.created_at IS 'When it was rolled.';
 
 COMMENT ON TABLE public.session_events IS 'What the participants of a session are told; kept for 24 hours.';
@@ -203,4 +204,5 @@ COMMENT ON COLUMN public.archived_dice_rolls.margin IS '`modified_total` less `d
 COMMENT ON COLUMN public.archived_dice_rolls.description IS 'What is tried, at most 500 characters.';
 COMMENT ON COLUMN public.archived_dice_rolls.animation_seed IS 'Random number of 48 bits with which every client shows the same animation.';
 COMMENT ON COLUMN public.archived_dice_rolls.original_roll_id IS 'The failed roll that this heroic save repeats.';
+COMMENT ON COLUMN public.archived_dice_rolls.rolled_by IS 'The user who rolled; NULL for the server.';
 COMMENT ON COLUMN public.archived_dice_rolls.created_at IS 'When it was rolled.';

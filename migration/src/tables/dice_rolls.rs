@@ -24,6 +24,8 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         .col(optional("description").text())
         .col(optional("animation_seed").big_integer())
         .col(optional("original_roll_id").uuid())
+        // Whose request it was, from the token: a repeat of it is known by this, too.
+        .col(optional("rolled_by").uuid())
         .col(stamped("created_at"));
 }
 

@@ -1,7 +1,7 @@
 //! How a transaction ends: committed, rolled back, or left, and the connection clean afterwards.
 
 use sea_orm::{
-    DbErr,
+    DbErr, RuntimeErr,
     sqlx::{self, PgConnection},
 };
 use tokio::runtime::Handle;
@@ -13,7 +13,7 @@ use crate::{
     identity::{CHANGED, ENDED},
     pool::PooledConnection,
     session::OUTERMOST,
-    wire::{Answer, PLACE, Released, exec_error, has_own_statements, simple_query},
+    wire::{Answer, PLACE, Released, Rollback, exec_error, has_own_statements, simple_query},
 };
 
 impl Inner {
@@ -67,17 +67,16 @@ impl Inner {
     }
 
     fn not_committed(&mut self, error: sqlx::Error, done: usize) -> DbErr {
-        let text = error.to_string();
-        if done == 0 && text.contains(ENDED) {
-            self.over = Some(Over::ByText);
-            return Error::TransactionEnded.into();
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match (done, code.as_deref()) {
+            (0, Some(ENDED)) => {
+                self.over = Some(Over::ByText);
+                Error::TransactionEnded.into()
+            }
+            (0, Some(CHANGED)) => Error::IdentityChanged.into(),
+            (_, Some("25P02")) => Error::TransactionFailed.into(),
+            _ => exec_error(error),
         }
-        if done == 0 && text.contains(CHANGED) {
-            return Error::IdentityChanged.into();
-        }
-        let is_failed =
-            error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("25P02");
-        if is_failed { Error::TransactionFailed.into() } else { exec_error(error) }
     }
 
     fn connection_at_rest(&mut self) -> Result<&mut PgConnection, DbErr> {
@@ -129,9 +128,14 @@ impl Drop for Inner {
             return drop(pooled);
         }
         let unclean = self.unclean.then_some(self.statements);
-        // A text that ended the transaction may have begun another.
-        let is_open = self.over != Some(Over::Ended);
-        let released = Released { connection: Some(pooled), is_open, unclean };
+        let rollback = match (self.over, self.pending) {
+            // Its end was sent: where that was done, another rollback would be a warning in the server's log.
+            (_, Some(Pending::End)) => Rollback::Sent,
+            (Some(Over::Ended), _) => Rollback::Done,
+            // A text that ended the transaction may have begun another.
+            _ => Rollback::Needed,
+        };
+        let released = Released { connection: Some(pooled), rollback, unclean };
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(released.put_back());
         }
@@ -139,5 +143,5 @@ impl Drop for Inner {
 }
 
 pub(crate) fn commit_unknown(text: &str) -> DbErr {
-    Error::CommitUnknown(DbErr::Custom(text.to_owned())).into()
+    Error::CommitUnknown(DbErr::Conn(RuntimeErr::Internal(text.to_owned()))).into()
 }

@@ -76,6 +76,7 @@ pub struct CatalogueFilter {
 
 /// In which order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CatalogueOrder {
     /// The last to be published first.
@@ -86,6 +87,13 @@ pub enum CatalogueOrder {
     /// The best rated first, those without a rating last.
     BestRated,
 }
+
+crate::values::named!(
+    CatalogueOrder,
+    "order",
+    { Newest = "newest", MostPlayed = "most_played", BestRated = "best_rated" },
+    "must be newest, most_played or best_rated"
+);
 
 /// Where a page ended, in its order.
 #[derive(Serialize, Deserialize)]
@@ -115,7 +123,7 @@ impl<C: Caller> Adventures<'_, C> {
         let list = List::new("adventures.catalogue", &(filter, order));
         let after = list.key::<Key>(after)?;
         let walk = walk(filter, order, after.as_ref())?;
-        operation!(self.caller, "adventures.catalogue", |tx| {
+        operation!(self.caller, reads "adventures.catalogue", |tx| {
             let place = |row: &AdventureSummary| match order {
                 CatalogueOrder::Newest => Key::Newest(row.published_at, row.id),
                 CatalogueOrder::MostPlayed => Key::MostPlayed(row.times_played, row.id),
@@ -142,7 +150,7 @@ impl<C: Caller> Adventures<'_, C> {
     pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<AdventureSummary>, Error> {
         let list = List::new("adventures.mine", &self.caller.identity());
         let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
-        operation!(self.caller, "adventures.mine", |tx| {
+        operation!(self.caller, reads "adventures.mine", |tx| {
             let mut binds = Binds::default();
             let mut conditions = format!("creator_id = {}", binds.bind(tx.user()?));
             if let Some((created, id)) = after {

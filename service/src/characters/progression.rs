@@ -102,6 +102,7 @@ impl<C: Caller> Characters<'_, C> {
                 .pop()
                 .ok_or(Error::NotFound { what: "character" })
         })
+        .map_err(|error| error.with_rule("only the service may award experience"))
     }
 
     /// Sets a character's level.
@@ -115,6 +116,7 @@ impl<C: Caller> Characters<'_, C> {
         operation!(self.caller, "characters.set_level", character = id, |tx| {
             change(tx, id, characters::ActiveModel { level: Set(level.get()), ..Default::default() }).await
         })
+        .map_err(|error| error.with_rule("only the service may set a level"))
     }
 
     /// Sets the most hit points that a character can have; those that it has are cut to it.
@@ -135,6 +137,7 @@ impl<C: Caller> Characters<'_, C> {
                 .pop()
                 .ok_or(Error::NotFound { what: "character" })
         })
+        .map_err(|error| error.with_rule("only the service may set the most hit points"))
     }
 }
 

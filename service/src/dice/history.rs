@@ -56,7 +56,8 @@ const SAVES_LEFT: &str = "SELECT
 
 rows::row_decoder!(COLUMNS, rolls: Roll {
     id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
-    results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, created_at,
+    results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, rolled_by,
+    created_at,
 });
 
 type Place = (DateTimeWithTimeZone, Uuid);
@@ -134,7 +135,7 @@ impl<C: Caller> Dice<'_, C> {
             RollScope::Session(id) => (id, of_session(id, filter, after, limit + 1)),
             RollScope::Character(id) => (id, of_character(id, filter, after, limit + 1)),
         };
-        operation!(self.caller, "dice.history", of = id, |tx| {
+        operation!(self.caller, reads "dice.history", of = id, |tx| {
             let rolls = rows::fetch_all(tx, statement.clone(), rolls).await?;
             list.page(rolls, limit, |row: &dice_rolls::Model| (row.created_at, row.id))
         })
@@ -148,7 +149,7 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn heroic_saves_remaining(self, session_id: Uuid) -> Result<Vec<HeroicSavesRemaining>, Error> {
-        operation!(self.caller, "dice.heroic_saves_remaining", session = session_id, |tx| {
+        operation!(self.caller, reads "dice.heroic_saves_remaining", session = session_id, |tx| {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, SAVES_LEFT, [session_id.into()]);
             Ok(HeroicSavesRemaining::find_by_statement(statement).all(tx).await?)
         })

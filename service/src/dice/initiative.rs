@@ -43,6 +43,9 @@ pub struct Turn {
     pub roll: dice_rolls::Model,
 }
 
+/// What the database lets one statement of a user insert ([`Error::TooManyRows`]).
+const MAX_ROWS_PER_STATEMENT: usize = 100;
+
 const ORDER: &str = "SELECT private.initiative_order($1) AS ids";
 
 impl<C: Caller> Dice<'_, C> {
@@ -51,11 +54,12 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// Twice with the same id gives the first rolls; who sat down in between rolls now.
     ///
-    /// Who may: the Seer of an active session, and the service. Six round trips. Event `dice_rolled` for each.
+    /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls after the
+    /// first. Event `dice_rolled` for each.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anybody else and in a session that is not active,
+    /// [`Error::SessionNotActive`], [`Error::NotSessionSeer`], [`Error::NotAllowed`] for whoever has no part in the session,
     /// [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotFound`] where nobody is seated and no
     /// creature named, [`Error::NotSignedIn`].
     pub async fn initiative(self, new: NewInitiative) -> Result<Vec<Turn>, Error> {
@@ -73,11 +77,14 @@ impl<C: Caller> Dice<'_, C> {
             }
             let expected: HashMap<Uuid, Roller> =
                 rollers.iter().map(|roller| (roll_id(id, *roller), *roller)).collect();
-            let rows = rollers.iter().map(|roller| roll(id, new.session_id, *roller));
-            dice_rolls::Entity::insert_many(rows)
-                .on_conflict_do_nothing_on([dice_rolls::Column::Id])
-                .exec_without_returning(tx)
-                .await?;
+            for rollers in rollers.chunks(MAX_ROWS_PER_STATEMENT) {
+                let rows = rollers.iter().map(|roller| roll(id, new.session_id, *roller));
+                dice_rolls::Entity::insert_many(rows)
+                    .on_conflict_do_nothing_on([dice_rolls::Column::Id])
+                    .exec_without_returning(tx)
+                    .await
+                    .map_err(|error| initiative_error(error.into()))?;
+            }
 
             // Elevated by the database: grace stands on sheets that the others do not see.
             let ids: Vec<Uuid> = expected.keys().copied().collect();
@@ -92,6 +99,14 @@ impl<C: Caller> Dice<'_, C> {
             rolls.sort_by_key(|roll| place.get(&roll.id).copied());
             Ok(rolls.into_iter().filter_map(turn).collect())
         })
+    }
+}
+
+/// A player of the session is refused for the first character or creature that they may not roll for.
+fn initiative_error(error: Error) -> Error {
+    match error {
+        Error::CharacterNotYours | Error::NotSeated => Error::NotSessionSeer,
+        error => error.with_rule("only the Seer of an active session, and the service, may roll initiative"),
     }
 }
 

@@ -38,6 +38,8 @@ pub enum ModifierKind {
     Flat,
 }
 
+crate::values::named!(ModifierKind, "type", { Dice = "dice", Flat = "flat" }, "must be dice or flat");
+
 impl Modifier {
     /// So many dice more, or fewer.
     #[must_use]

@@ -1,5 +1,7 @@
 //! The one place where the database's words become an [`Error`]: SQLSTATEs, constraints, and who may.
 
+use std::sync::Arc;
+
 use entity::sea_orm_active_enums::SessionStatus;
 use rls::{pg_error, sqlx_error};
 use sea_orm::{ActiveEnum, DbErr, Iterable, SqlxPostgresError};
@@ -24,6 +26,11 @@ impl From<rls::Error> for Error {
             rls::Error::NoPrimary => Self::ReadOnly,
             rls::Error::ConnectionLost(source) => Self::ConnectionLost(source),
             rls::Error::CommitUnknown(source) => Self::CommitUnknown(source),
+            rls::Error::InvalidClaims { rule } => Self::InvalidClaims { rule },
+            rls::Error::Application(source) => match source.downcast_ref::<ClosedColumns>() {
+                Some(ClosedColumns { table, instead }) => Self::ColumnNotGranted { table, instead },
+                None => Self::Database(rls::Error::Application(source).into()),
+            },
             rls::Error::Database(error) => refused(error),
             // A kind that this crate does not know yet.
             other => Self::Database(other.into()),
@@ -39,7 +46,6 @@ impl From<DbErr> for Error {
 
 fn refused(error: DbErr) -> Error {
     match &error {
-        DbErr::Custom(text) => return closed(text).unwrap_or(Error::Database(error)),
         // A change by an entity that met no row: it is not there, or the caller may not change it.
         DbErr::RecordNotUpdated => return Error::NotFound { what: "row that you may change" },
         DbErr::RecordNotFound(_) => return Error::NotFound { what: "row" },
@@ -90,6 +96,11 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP028" => Error::PlayerRemoved,
         "SP029" => Error::SessionHasNoPlayer,
         "SP031" => Error::SessionLive,
+        "SP032" => Error::UnknownAccount,
+        "SP033" => Error::SessionNotActive,
+        "SP034" => Error::NotSessionSeer,
+        "SP035" => Error::NotSeated,
+        "SP036" => Error::AdventureNotYours,
         "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "23505" => unique(constraint),
         "23503" if refusal.message().starts_with("update or delete") => Error::StillReferenced,
@@ -265,51 +276,51 @@ fn bound(table: &str, constraint: &str) -> Option<Error> {
 /// Each table with who may write it, and what to use where a column is closed.
 const TABLES: [(&str, &str, &str); 12] = [
     // Longer names first: one may be part of another.
-    ("archived_session_players", "the archive is written by the archiving alone", "read only"),
-    ("archived_dice_rolls", "the archive is written by the archiving alone", "read only"),
-    ("archived_sessions", "the archive is written by the archiving alone", "read only"),
+    ("archived_session_players", "only the archiving writes the archive", "read only"),
+    ("archived_dice_rolls", "only the archiving writes the archive", "read only"),
+    ("archived_sessions", "only the archiving writes the archive", "read only"),
     (
         "session_players",
-        "a player takes their own seat, in a public session that waits or by its code; the Seer removes players and lets \
-         them back in",
+        "only a player takes their own seat, in a public session that waits or by its code; only the Seer removes \
+         players and lets them back in",
         "set session_id, user_id, character_id, is_active and removed_at alone",
     ),
     (
         "session_events",
-        "events come from those who sit at the table, and their kind begins with `client.`",
+        "only those in the session send events, of kinds that begin with `client.`",
         "set id, session_id, event_type and payload alone",
     ),
     (
         "tutorial_progress",
-        "everybody's tutorial is their own",
+        "only its user may see and change the progress in the tutorial",
         "set path, current_step, completed_steps, completed_at and skipped alone",
     ),
     (
         "dice_rolls",
-        "in an active session a player rolls for the own seated character; its Seer for any that is seated, the own, \
-         and the creatures",
+        "only those in an active session roll: a player for their own seated character, its Seer for any that is seated, \
+         their own, and the creatures",
         "set what is rolled, and leave what comes of it to the database",
     ),
     (
         "characters",
-        "a user makes and keeps the own characters",
+        "only its owner may do that with a character",
         "set name, class, attributes, equipment and special_ability when it is made; name, equipment, special_ability, \
          hit_points and retired_at later",
     ),
     (
         "adventures",
-        "an adventure is kept by who made it",
+        "only its creator may do that with an adventure; rating and validation are the service's",
         "leave is_valid, validation_errors, times_played, average_rating and the times to the server",
     ),
-    ("creatures", "creatures are kept by who made their adventure", "leave id, adventure and times as they are"),
     (
-        "sessions",
-        "a session is opened for oneself and run by its Seer",
-        "leave seer_id, code, counts and times to the server",
+        "creatures",
+        "only the creator of the adventure may do that with its creatures",
+        "leave id, adventure and times as they are",
     ),
+    ("sessions", "only its Seer may do that with a session", "leave seer_id, code, counts and times to the server"),
     (
         "users",
-        "a profile is edited by its owner; badge, counts and accounts are the server's",
+        "only its owner may edit a profile; badge, counts and accounts are the service's",
         "read with `into_partial_model::<service::users::Profile>()`, which leaves out the address; write display_name, \
          avatar_url and bio alone",
     ),
@@ -323,12 +334,17 @@ fn table_of(text: &str) -> Option<&'static (&'static str, &'static str, &'static
 fn permission_rule(refusal: &SqlxPostgresError) -> &'static str {
     match table_of(refusal.message()) {
         Some((_, rule, _)) => rule,
-        None => "that is the server's",
+        None => "only the service may do that",
     }
 }
 
-/// Begins what a statement is told that names a closed column; the table follows.
-const CLOSED: &str = "column_closed: ";
+/// A statement of a caller's named a column that is closed to users.
+#[derive(Debug, thiserror::Error)]
+#[error("a column of {table} that the statement names is closed to users: {instead}")]
+struct ClosedColumns {
+    table: &'static str,
+    instead: &'static str,
+}
 
 /// Says which columns are closed, where a caller's own statement met one: PostgreSQL says `permission denied` alone.
 pub(crate) fn name_closed_columns(identity: &rls::Identity, error: DbErr) -> DbErr {
@@ -339,17 +355,9 @@ pub(crate) fn name_closed_columns(identity: &rls::Identity, error: DbErr) -> DbE
     let said = sqlx_error(&error).and_then(pg_error);
     let denied = said.filter(|said| said.code() == "42501" && said.routine() == Some("aclcheck_error"));
     match denied.and_then(|said| table_of(said.message())) {
-        Some((table, _, instead)) => DbErr::Custom(format!("{CLOSED}{table} has columns closed to users: {instead}")),
+        Some((table, _, instead)) => rls::Error::Application(Arc::new(ClosedColumns { table, instead })).into(),
         None => error,
     }
-}
-
-fn closed(text: &str) -> Option<Error> {
-    let (table, _) = text.strip_prefix(CLOSED)?.split_once(' ')?;
-    TABLES
-        .iter()
-        .find(|(name, _, _)| *name == table)
-        .map(|(table, _, instead)| Error::ColumnNotGranted { table, instead })
 }
 
 fn status(text: &str) -> Option<SessionStatus> {

@@ -242,7 +242,7 @@ async fn page(
     after: i64,
     must_be_kept: bool,
 ) -> Result<Vec<Event>, Error> {
-    operation!(caller, "events.page", session = session_id, |tx| {
+    operation!(caller, reads "events.page", session = session_id, |tx| {
         let mut binds = Binds::default();
         let (session, seq, page) = (binds.bind(session_id), binds.bind(after), binds.bind(PAGE));
         let sql = format!(

@@ -1,11 +1,16 @@
 //! Seats: taking one, giving it up, and what the Seer may do with them.
 
-use entity::session_players;
+use entity::{session_players, sessions};
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
 use uuid::Uuid;
 
 use super::{SessionSummary, Sessions, lobby};
-use crate::{Caller, Error, JoinCode, connection::UncheckedTransaction, operation::operation, rows};
+use crate::{
+    Caller, Error, JoinCode,
+    connection::{OperationTransaction, UncheckedTransaction},
+    operation::operation,
+    rows,
+};
 
 const JOIN_BY_CODE: &str = "SELECT * FROM private.join_by_code($1, $2)";
 
@@ -20,7 +25,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::UnknownJoinCode`], [`Error::NotSignedIn`].
     pub async fn by_code(self, code: &JoinCode) -> Result<SessionSummary, Error> {
-        operation!(self.caller, "sessions.by_code", |tx| {
+        operation!(self.caller, reads "sessions.by_code", |tx| {
             // Elevated by the database: what a code is for.
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, BY_CODE, [code.as_str().into()]);
             let row = rows::fetch_all(tx, statement, lobby::Row::read).await?.pop().ok_or(Error::UnknownJoinCode)?;
@@ -55,7 +60,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] where the session is private or does not wait, [`Error::SessionFull`],
+    /// [`Error::NotAllowed`] where the session is private, or not there; [`Error::SessionStarted`], [`Error::SessionFull`],
     /// [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::PlayerRemoved`],
     /// [`Error::SeatLimitReached`], [`Error::NotFound`] for the character, [`Error::NotSignedIn`],
     /// [`Error::AccountClosed`].
@@ -63,6 +68,7 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.join_public", session = id, character = character_id, |tx| {
             sit(tx, id, tx.user()?, character_id).await
         })
+        .map_err(|error| error.with_rule("only who knows its code may join a private session"))
     }
 
     /// Gives up the own seat. Again is no error.
@@ -71,9 +77,9 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionOver`], [`Error::NotFound`] without a seat, [`Error::NotSignedIn`].
+    /// [`Error::SessionOver`], [`Error::NotSeated`], [`Error::NotFound`] for the session, [`Error::NotSignedIn`].
     pub async fn leave(self, id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.leave", session = id, |tx| { change(tx, id, tx.user()?, left()).await })
+        operation!(self.caller, "sessions.leave", session = id, |tx| { change_own(tx, id, left()).await })
     }
 
     /// Takes the seat again that the caller gave up, with the same character or another.
@@ -83,8 +89,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
-    /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotFound`] without a seat or for the character,
-    /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotSeated`], [`Error::NotFound`] for the session or
+    /// the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn rejoin(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.rejoin", session = id, character = character_id, |tx| {
             let row = session_players::ActiveModel {
@@ -92,7 +98,7 @@ impl<C: Caller> Sessions<'_, C> {
                 character_id: Set(character_id),
                 ..Default::default()
             };
-            change(tx, id, tx.user()?, row).await
+            change_own(tx, id, row).await
         })
     }
 
@@ -103,11 +109,11 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::SessionStarted`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
-    /// [`Error::NotFound`] without a seat or for the character, [`Error::NotSignedIn`].
+    /// [`Error::NotSeated`], [`Error::NotFound`] for the session or the character, [`Error::NotSignedIn`].
     pub async fn change_character(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.change_character", session = id, character = character_id, |tx| {
             let row = session_players::ActiveModel { character_id: Set(character_id), ..Default::default() };
-            change(tx, id, tx.user()?, row).await
+            change_own(tx, id, row).await
         })
     }
 
@@ -125,6 +131,7 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.seat", session = id, player = player_id, character = character_id, |tx| {
             sit(tx, id, player_id, character_id).await
         })
+        .map_err(|error| error.with_rule("only the service may seat another"))
     }
 
     /// Removes a player from the session, who cannot rejoin until [`readmit`](Self::readmit). Idempotent.
@@ -133,8 +140,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionOver`], [`Error::NotFound`] without such a seat, also where the caller is not the Seer;
-    /// [`Error::NotSignedIn`].
+    /// [`Error::SessionOver`], [`Error::NotSessionSeer`], [`Error::NotFound`] without such a seat, and where the caller does
+    /// not see the session; [`Error::NotSignedIn`].
     pub async fn remove(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.remove", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel {
@@ -143,7 +150,7 @@ impl<C: Caller> Sessions<'_, C> {
                 removed_at: Set(Some(chrono::Utc::now().into())),
                 ..Default::default()
             };
-            change(tx, id, player_id, row).await
+            change_by_seer(tx, id, player_id, row).await
         })
     }
 
@@ -153,12 +160,12 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::PlayerRemoved`] for the player, [`Error::NotFound`] without such a seat, also where the caller is not the
-    /// Seer; [`Error::NotSignedIn`].
+    /// [`Error::PlayerRemoved`] for the player, [`Error::NotSessionSeer`], [`Error::NotFound`] without such a seat, and where
+    /// the caller does not see the session; [`Error::NotSignedIn`].
     pub async fn readmit(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.readmit", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel { removed_at: Set(None), ..Default::default() };
-            change(tx, id, player_id, row).await
+            change_by_seer(tx, id, player_id, row).await
         })
     }
 }
@@ -169,6 +176,41 @@ fn left() -> session_players::ActiveModel {
 
 async fn seat(tx: &UncheckedTransaction, session_id: Uuid, user_id: Uuid) -> Result<session_players::Model, Error> {
     session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?.ok_or(Error::NotFound { what: "seat" })
+}
+
+/// Whoever sees the session and never had a seat there is told that.
+async fn change_own(
+    tx: &UncheckedTransaction,
+    session_id: Uuid,
+    row: session_players::ActiveModel,
+) -> Result<session_players::Model, Error> {
+    match change(tx, session_id, tx.user()?, row).await {
+        Err(Error::NotFound { what: "seat" }) => {
+            let session = sessions::Entity::find_by_id(session_id).one(tx).await?;
+            Err(if session.is_some() { Error::NotSeated } else { Error::NotFound { what: "session" } })
+        }
+        changed => changed,
+    }
+}
+
+/// Whoever sees the session and does not run it is told that.
+async fn change_by_seer(
+    tx: &UncheckedTransaction,
+    session_id: Uuid,
+    user_id: Uuid,
+    row: session_players::ActiveModel,
+) -> Result<session_players::Model, Error> {
+    match change(tx, session_id, user_id, row).await {
+        Err(Error::NotFound { what: "seat" }) => {
+            if let Some(session) = sessions::Entity::find_by_id(session_id).one(tx).await?
+                && tx.caller().user().is_some_and(|user| user != session.seer_id)
+            {
+                return Err(Error::NotSessionSeer);
+            }
+            Err(Error::NotFound { what: "seat" })
+        }
+        changed => changed,
+    }
 }
 
 async fn change(

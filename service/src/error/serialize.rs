@@ -1,0 +1,213 @@
+//! An error as a client of a web service gets it.
+
+use std::borrow::Cow;
+
+use sea_orm::ActiveEnum;
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+use serde_json::{Value, json};
+
+use super::Error;
+
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut shape = serializer.serialize_struct("Error", 4)?;
+        shape.serialize_field("code", self.code())?;
+        shape.serialize_field("message", &self.public_message())?;
+        shape.serialize_field("retryable", &self.is_retryable())?;
+        shape.serialize_field("details", &self.details())?;
+        shape.end()
+    }
+}
+
+impl Error {
+    /// The text without what is the operator's alone: names of logins and hosts, and what the server said of a statement.
+    fn public_message(&self) -> Cow<'static, str> {
+        match self {
+            Self::Misconfigured { .. } => "the service is not set up for this; tell its operator".into(),
+            Self::InvalidStatement { .. } => "a statement of the service cannot be run; tell its operator".into(),
+            error => error.to_string().into(),
+        }
+    }
+
+    fn details(&self) -> Value {
+        match self {
+            Self::IllegalTransition { from, to } => json!({ "from": from.to_value().value, "to": to.to_value().value }),
+            Self::AdventureInvalid(faults) => json!({ "faults": faults }),
+            Self::NotAllowed { rule } | Self::InvalidClaims { rule } => json!({ "rule": rule }),
+            Self::ColumnNotGranted { table, instead } => json!({ "table": table, "instead": instead }),
+            Self::NotFound { what } | Self::IdConflict { what } => json!({ "what": what }),
+            Self::InvalidValue { field, rule } => json!({ "field": field, "rule": rule }),
+            Self::RuleViolated { constraint } => json!({ "constraint": constraint }),
+            _ => json!({}),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use entity::sea_orm_active_enums::SessionStatus;
+    use sea_orm::{DbErr, RuntimeErr};
+    use serde_json::json;
+
+    use super::Error;
+    use crate::adventures::{ValidationError, ValidationErrorKind};
+
+    fn source() -> DbErr {
+        DbErr::Conn(RuntimeErr::Internal("secret of the server's".to_owned()))
+    }
+
+    /// One of each variant.
+    fn every() -> Vec<Error> {
+        let mut all = vec![
+            Error::CharacterLimitReached,
+            Error::RetiredLimitReached,
+            Error::SeatLimitReached,
+            Error::SessionLimitReached,
+            Error::AdventureLimitReached,
+            Error::CreatureLimitReached,
+            Error::TooManyRows,
+            Error::CharacterNameTaken,
+            Error::CharacterRetired,
+            Error::CharacterSeated,
+            Error::CharacterNotYours,
+            Error::NotYourChoice,
+            Error::SessionFull,
+            Error::PlayerRemoved,
+            Error::SessionHasNoPlayer,
+            Error::SessionLive,
+            Error::SessionOver,
+            Error::SessionStarted,
+            Error::SessionNotActive,
+            Error::NotSeated,
+            Error::GameStateChanged,
+            Error::MaxPlayersBelowSeated,
+            Error::UnknownJoinCode,
+            Error::AdventureNotPlayable,
+            Error::AdventurePublished,
+            Error::AdventureNotYours,
+            Error::HeroicSaveSpent,
+            Error::HeroicSaveNotNeeded,
+            Error::HeroicSaveTooLate,
+            Error::RollAlreadySaved,
+            Error::RollNotSaveable,
+            Error::CreatureNotInAdventure,
+            Error::TutorialOutOfOrder,
+            Error::StillReferenced,
+            Error::AccountClosed,
+            Error::UnknownAccount,
+            Error::NotSignedIn,
+            Error::NotSessionSeer,
+            Error::IdentityChanged,
+            Error::TransactionEnded,
+            Error::TransactionFailed,
+            Error::NestedTransactionOpen,
+            Error::TransactionOver,
+            Error::EventsExpired,
+            Error::InvalidCursor,
+            Error::DeadlineExceeded,
+            Error::Busy,
+            Error::PoolExhausted,
+            Error::PoolClosed,
+            Error::ReadOnly,
+        ];
+        all.extend([
+            Error::IllegalTransition { from: SessionStatus::Waiting, to: SessionStatus::StartingSoon },
+            Error::AdventureInvalid(vec![ValidationError {
+                node: Some("a".to_owned()),
+                kind: ValidationErrorKind::NoEnemy,
+            }]),
+            Error::NotAllowed { rule: "only the service may give the badge" },
+            Error::ColumnNotGranted { table: "users", instead: "read the profile" },
+            Error::InvalidClaims { rule: "sub must be the UUID of an account" },
+            Error::InvalidStatement { reason: "secret of the server's".to_owned() },
+            Error::NotFound { what: "session" },
+            Error::IdConflict { what: "roll" },
+            Error::InvalidValue { field: "name", rule: "must have 2 to 50 characters" },
+            Error::RuleViolated { constraint: "valid_name".to_owned() },
+            Error::Misconfigured { reason: "secret of the server's".to_owned() },
+            Error::ConnectionLost(source()),
+            Error::CommitUnknown(source()),
+            Error::ServerExhausted(source()),
+            Error::Database(source()),
+        ]);
+        all
+    }
+
+    #[test]
+    fn every_error_serializes_to_the_one_shape_and_tells_nothing_of_the_server() {
+        let table = include_str!("../error.rs");
+        let lines = table.lines().filter(|line| line.contains(" => entry(") || line.contains(" => retryable("));
+        let codes: BTreeSet<&str> = every().iter().map(Error::code).collect();
+        assert_eq!(codes.len(), lines.count(), "each variant has its example");
+        for error in every() {
+            let shape = serde_json::to_value(&error).unwrap();
+            let names: Vec<&str> = shape.as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(BTreeSet::from_iter(names), BTreeSet::from(["code", "details", "message", "retryable"]));
+            assert_eq!(shape["code"], error.code());
+            assert_eq!(shape["retryable"], error.is_retryable());
+            assert!(shape["details"].is_object(), "{shape}");
+            assert!(!shape.to_string().contains("secret"), "{shape}");
+        }
+    }
+
+    #[test]
+    fn the_details_are_those_of_the_variant() {
+        let details = |code: &str| {
+            let error = every().into_iter().find(|error| error.code() == code).unwrap();
+            serde_json::to_value(&error).unwrap()["details"].clone()
+        };
+        assert_eq!(details("illegal_transition"), json!({ "from": "waiting", "to": "starting_soon" }));
+        assert_eq!(details("adventure_invalid"), json!({ "faults": [{ "node": "a", "kind": "no_enemy" }] }));
+        assert_eq!(details("not_allowed"), json!({ "rule": "only the service may give the badge" }));
+        assert_eq!(details("column_closed"), json!({ "table": "users", "instead": "read the profile" }));
+        assert_eq!(details("not_found"), json!({ "what": "session" }));
+        assert_eq!(details("id_conflict"), json!({ "what": "roll" }));
+        assert_eq!(details("invalid_value"), json!({ "field": "name", "rule": "must have 2 to 50 characters" }));
+        assert_eq!(details("rule_violated"), json!({ "constraint": "valid_name" }));
+        assert_eq!(details("session_full"), json!({}));
+    }
+
+    /// Of an input, what it must be; of a refusal, who may or what to do.
+    #[test]
+    fn every_message_can_be_acted_on() {
+        let said =
+            ["must", "only", "first", "instead", "choose", "sign in", "try again", "begin", "connect", "tell", "allow"];
+        for error in every() {
+            let shape = serde_json::to_value(&error).unwrap();
+            let message = shape["message"].as_str().unwrap();
+            let is_programs = matches!(error.code(), "identity_changed" | "transaction_ended" | "transaction_failed");
+            assert!(is_programs || said.iter().any(|word| message.contains(word)), "{}: {message}", error.code());
+            assert!(!message.ends_with('.') && !message.contains("Error"), "{message}");
+        }
+    }
+
+    #[test]
+    fn every_rule_of_an_input_says_what_it_must_be() {
+        let mut rules = 0;
+        visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |text| {
+            for invalid in text.split("InvalidValue {").skip(1) {
+                let Some((_, rule)) = invalid.split_once("rule: \"") else { continue };
+                // Another one's, where this is a pattern.
+                if invalid.find('}') < invalid.find("rule: \"") {
+                    continue;
+                }
+                assert!(rule.starts_with("must ") || rule.starts_with("\","), "{}", rule.lines().next().unwrap());
+                rules += 1;
+            }
+        });
+        assert!(rules > 20, "{rules}");
+    }
+
+    fn visit(folder: &Path, see: &mut impl FnMut(String)) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                visit(&path, see);
+            } else {
+                see(fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+}
