@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use sea_orm::{AccessMode, ConnectionTrait, DbBackend, EntityTrait, Statement, TransactionSession, TransactionTrait};
+use sea_orm::{AccessMode, ConnectionTrait, DbBackend, EntityTrait, Statement, TransactionTrait};
 use sparc::{
     entity::characters,
-    service::{Error, IdentityConnection, Operations, Options, Position, ServerRole, Sparc, characters::NewCharacter},
+    service::{
+        Error, IdentityConnection, Operations, Options, Position, ServerRole, Sparc, characters::NewCharacter,
+        users::ProfileChanges,
+    },
 };
 
 use super::{Three, until, until_replayed, written};
@@ -130,6 +133,26 @@ async fn a_replica_that_stands_still_shows_nobody_less_than_they_wrote() {
     until(async || reads_on_standby(&me).await).await;
     sparc.close().await.unwrap();
     other.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_else_wrote_is_seen_within_the_bound() {
+    let Some(three) = Three::start().await else { return };
+    let sparc = three.sparc().await;
+    let (ada, visitor) = (sparc.as_user(three.world.player().await.id), sparc.as_anon());
+    let mut waits = Vec::new();
+    for number in 0..30 {
+        let name = format!("Ada {number}");
+        let changes = ProfileChanges { display_name: Some(name.clone()), ..Default::default() };
+        ada.users().edit(changes).await.unwrap();
+        let written = Instant::now();
+        until(async || !visitor.users().by_display_name(&name).await.unwrap().is_empty()).await;
+        waits.push(written.elapsed());
+    }
+    waits.sort();
+    println!("seen by a visitor after {:?} in the middle, {:?} at most", waits[15], waits[29]);
+    assert!(waits[29] < Duration::from_millis(2500), "{:?}", waits[29]);
+    sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
