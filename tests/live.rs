@@ -212,7 +212,7 @@ async fn nobody_else_may_listen() {
         };
         assert_eq!(subscribe(sparc.as_user(stranger), game.session).await, "not_allowed");
         assert_eq!(subscribe(sparc.as_user(stranger), nowhere).await, "not_allowed");
-        assert_eq!(subscribe(sparc.as_user(Uuid::new_v4()), game.session).await, "not_allowed");
+        assert_eq!(subscribe(sparc.as_user(Uuid::new_v4()), game.session).await, "unknown_account");
         assert_eq!(subscribe(sparc.as_anon(), game.session).await, "not_signed_in");
         assert_eq!(subscribe(sparc.as_service(), nowhere).await, "not_found");
     }

@@ -106,6 +106,7 @@ async fn a_standby_answers_readers_as_the_server_does() {
     let sparc = Sparc::connect(&url).await.unwrap();
     // What is done from now on is streamed.
     let later = played(&world).await;
+    let stranger = sparc.as_user(world.account().await);
     let wal: String = world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
     let there = connect(&url).await.unwrap();
     for _ in 0..600 {
@@ -123,7 +124,6 @@ async fn a_standby_answers_readers_as_the_server_does() {
         let of = RollScope::Session(game.session);
         assert_eq!(ada.dice().history(of, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
         assert_eq!(ada.sessions().details(game.session).await.unwrap().players.len(), 2);
-        let stranger = sparc.as_user(Uuid::new_v4());
         let closed = stranger.dice().history(of, &HistoryFilter::default(), None).await.unwrap();
         assert!(closed.items.is_empty(), "row security holds there too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
