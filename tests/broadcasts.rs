@@ -72,6 +72,37 @@ async fn every_event_is_a_private_broadcast_with_its_number() {
 }
 
 #[tokio::test]
+async fn nobody_silences_the_broadcast_of_their_own_roll() {
+    let (world, _administrator) = project().await;
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
+    for setting in [
+        "sparc.broadcast = 'off'",
+        "sparc.broadcast_until = 'tomorrow'",
+        "sparc.broadcast_until = '0'",
+        "sparc.broadcast_until = '-1'",
+        "sparc.broadcast_until = '99999999999999999999'",
+        "sparc.broadcast_until = 'infinity'",
+        "timezone = 'Pacific/Kiritimati'",
+        "timezone = '+167'",
+        "timezone = '-167'",
+        "datestyle = 'German'",
+        "search_path = 'pg_temp'",
+    ] {
+        for scope in ["LOCAL", "SESSION"] {
+            let before = sent(&world, &game).await;
+            let world = world.again().await;
+            let transaction = world.user(player.id).begin().await;
+            transaction.execute_unprepared(&format!("SET {scope} {setting}")).await.unwrap();
+            let roll = roll(game.session, player.character).replace("INTO dice_rolls", "INTO public.dice_rolls");
+            transaction.execute_unprepared(&roll).await.unwrap();
+            transaction.commit().await.unwrap();
+            assert_eq!(sent(&world, &game).await, before + 1, "{scope} {setting}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn participants_follow_and_track_presence_and_nobody_writes_a_broadcast() {
     let (world, _administrator) = project().await;
     let (game, other) = (world.active_session(2).await, world.active_session(1).await);

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// One file per table, after what they share; then who may do what.
-const FILES: [&str; 26] = [
+const FILES: [&str; 27] = [
     include_str!("../sql/rules/shared.sql"),
     include_str!("../sql/rules/users.sql"),
     include_str!("../sql/rules/characters.sql"),
@@ -33,6 +33,7 @@ const FILES: [&str; 26] = [
     include_str!("../sql/access/tutorial_progress.sql"),
     include_str!("../sql/access/archive.sql"),
     include_str!("../sql/access/closed_accounts.sql"),
+    include_str!("../sql/access/limits.sql"),
     include_str!("../sql/access/broadcast.sql"),
     include_str!("../sql/access/functions.sql"),
 ];

@@ -77,6 +77,60 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
 }
 
 #[tokio::test]
+async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
+    let world = World::new().await;
+    let (theirs, mine) = (world.active_session(2).await, world.active_session(1).await);
+    world.set(&theirs, "is_public = true").await;
+    let creature = |adventure: Uuid| {
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Rat') RETURNING id")
+    };
+    let of = |session: Uuid| format!("SELECT adventure_id FROM sessions WHERE id = '{session}'");
+    let mut rows = Vec::new();
+    for table in [&theirs, &mine] {
+        let adventure: Uuid = world.owner().value(&of(table.session)).await.unwrap();
+        let creature: Uuid = world.owner().value(&creature(adventure)).await.unwrap();
+        let seer = table.seer.uuid();
+        world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{seer}')")).await.unwrap();
+        let hero = world.character(seer).await;
+        rows.push([
+            ("users", "id", "bio = 'x'", seer),
+            ("characters", "id", "name = 'Renamed'", hero),
+            ("adventures", "id", "description = 'x'", adventure),
+            ("creatures", "id", "name = 'Mouse'", creature),
+            ("sessions", "id", "looking_for = 'x'", table.session),
+            ("session_players", "session_id", "removed_at = now()", table.session),
+            ("tutorial_progress", "user_id", "skipped = true", seer),
+        ]);
+    }
+    close(&world, mine.seer.uuid()).await;
+    let me = &mine.seer;
+    for (of_theirs, of_mine) in rows[0].iter().zip(&rows[1]) {
+        let (table, key, change, _) = *of_theirs;
+        let asks = |id: Uuid| {
+            let mut asks = vec![
+                format!("UPDATE {table} SET {change} WHERE {key} = '{id}'"),
+                format!("SELECT FROM {table} WHERE {key} = '{id}' FOR UPDATE"),
+                format!("SELECT FROM {table} WHERE {key} = '{id}' FOR KEY SHARE"),
+            ];
+            if ["characters", "adventures", "creatures"].contains(&table) {
+                asks.push(format!("DELETE FROM {table} WHERE {key} = '{id}'"));
+            }
+            asks
+        };
+        for (there, nowhere) in asks(of_theirs.3).iter().zip(asks(Uuid::new_v4())) {
+            let told = words(me, there).await;
+            assert_eq!(told, words(me, &nowhere).await, "{there}");
+            // The way to own rows may come first, and then the account is closed whatever was asked for.
+            assert!(told == "0 rows" || told.starts_with("SP019"), "{there}: {told}");
+        }
+        // Its own, of which it knows, it does not write.
+        for own in asks(of_mine.3) {
+            assert!(words(me, &own).await.starts_with("SP019"), "{own}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_stranger_does_not_learn_how_many_characters_somebody_has() {
     let world = World::new().await;
     let (few, many, closed) = (world.player().await, world.account().await, world.player().await);

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ask, close, finish, number, open_session, sound, would};
+use super::{ask, close, finish, number, open_session, sound, within, would};
 use crate::world::{GameSession, Player, World, roll, seat};
 
 fn own_seat(session: Uuid, player: Uuid, set: &str) -> String {
@@ -314,4 +314,25 @@ async fn a_thousand_seats_that_a_stranger_gives_do_not_exist() {
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", victim.id);
     assert_eq!(ask(&victim.person, &leave).await, "done");
     assert_eq!(ask(&victim.person, &retire).await, "done");
+}
+
+#[tokio::test]
+async fn nobody_sits_down_in_a_session_that_became_private_meanwhile() {
+    for forged in ["", "sparc.joins_by_code"] {
+        let world = World::new().await;
+        let (game, player) = (world.session(0).await, world.player().await);
+        world.set(&game, "is_public = true").await;
+        let hiding = game.seer.begin().await;
+        within(&hiding, &format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session)).await.unwrap();
+        let sitting = player.person.begin().await;
+        if !forged.is_empty() {
+            within(&sitting, &format!("SET LOCAL {forged} = '{}'", game.session)).await.unwrap();
+        }
+        let sql = seat(game.session, player.id, player.character);
+        let waiting = tokio::spawn(async move { finish(sitting, &sql).await });
+        world.owner().until_waiting(1).await;
+        hiding.commit().await.unwrap();
+        assert_eq!(waiting.await.unwrap(), "42501", "{forged}");
+        sound(&world).await;
+    }
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ask, told, would};
+use super::{ask, number, told, would};
 use crate::world::{Person, World};
 
 #[tokio::test]
@@ -62,6 +62,77 @@ async fn one_statement_inserts_a_hundred_rows_and_no_more() {
     assert_eq!(would(&player.person, &merge).await, "SP027");
     // The server itself copies as many as it likes.
     assert_eq!(told(world.owner().exec(&event(500)).await), "done");
+}
+
+#[tokio::test]
+async fn nobody_sets_the_count_of_rows_back() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let (player, session) = (&game.players[0], game.session);
+    let insert = "INSERT INTO session_events (session_id, event_type)";
+    let row = format!("'{session}'::uuid, 'client.wave'");
+    for forged in [
+        // Parameters of every name that the rules ever read, set with each row.
+        format!(
+            "{insert} SELECT {row} FROM generate_series(1, 101) AS number, LATERAL (
+               SELECT set_config('sparc.inserted_session_events', '0', true), set_config('sparc.joins_by_code', '', true), number
+             ) AS reset"
+        ),
+        // One part after the other, each with fewer.
+        format!(
+            "WITH {} SELECT FROM part1",
+            (1..6).map(|part| format!("part{part} AS ({insert} SELECT {row} FROM generate_series(1, 21) RETURNING id)")).collect::<Vec<_>>().join(", ")
+        ),
+        // A part in each of the two ways to insert.
+        format!(
+            "WITH first AS ({insert} SELECT {row} FROM generate_series(1, 99)), second AS ({insert} VALUES ({row}), ({row}))
+             SELECT"
+        ),
+        // What is rolled back on the way counts as well: here nothing is.
+        format!("PREPARE many AS {insert} SELECT {row} FROM generate_series(1, $1::integer); EXECUTE many (100); EXECUTE many (101)"),
+        // With the counts of the transaction read by the caller.
+        format!(
+            "{insert} SELECT {row} FROM generate_series(1, 101)
+             WHERE pg_stat_get_xact_tuples_inserted('session_events'::regclass) >= 0"
+        ),
+    ] {
+        assert_eq!(would(&player.person, &forged).await, "SP027", "{forged}");
+    }
+    // A hundred with each statement, as often as wanted, is no one statement.
+    let hundred = format!("{insert} SELECT {row} FROM generate_series(1, 100)");
+    assert_eq!(would(&player.person, &format!("{hundred}; {hundred}; {hundred}")).await, "done");
+}
+
+#[tokio::test]
+async fn too_many_events_are_refused_before_they_are_all_there() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let (player, session) = (&game.players[0], game.session);
+    let drawn = "SELECT last_value FROM session_events_seq_seq";
+    let same = uuid::Uuid::new_v4();
+    let first = format!(
+        "INSERT INTO session_events (id, session_id, event_type) VALUES ('{same}', '{session}', 'client.wave')"
+    );
+    assert_eq!(ask(&player.person, &first).await, "done");
+    for many in [
+        format!(
+            "INSERT INTO session_events (session_id, event_type) SELECT '{session}', 'client.wave' FROM generate_series(1, 5000)"
+        ),
+        // Those that are there already are not inserted, and hold the session all the same.
+        format!(
+            "INSERT INTO session_events (id, session_id, event_type)
+             SELECT '{same}', '{session}', 'client.wave' FROM generate_series(1, 5000) ON CONFLICT DO NOTHING"
+        ),
+        format!(
+            "INSERT INTO session_events (id, session_id, event_type)
+             SELECT '{same}', '{session}', 'client.wave' FROM generate_series(1, 5000) ON CONFLICT (id) DO NOTHING"
+        ),
+    ] {
+        let before = number(&world, drawn).await;
+        assert_eq!(ask(&player.person, &many).await, "SP027", "{many}");
+        // Two for each row that was looked at.
+        assert!(number(&world, drawn).await - before <= 202, "{many}");
+    }
 }
 
 /// Each document of somebody's own, in a form with the document left open.

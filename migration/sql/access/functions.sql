@@ -34,7 +34,8 @@ GRANT EXECUTE ON FUNCTION
   private.require_account(),
   private.require_open_account(),
   private.can_follow(text),
-  private.is_readable(jsonb, integer)
+  private.is_readable(jsonb, integer),
+  private.refuse_many_rows(text)
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION

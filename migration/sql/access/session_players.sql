@@ -112,11 +112,9 @@ BEGIN
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;
-    PERFORM set_config('sparc.joins_by_code', session.id::text, true);
     INSERT INTO public.session_players (session_id, user_id, character_id)
     VALUES (session.id, me, hero)
     ON CONFLICT DO NOTHING;
-    PERFORM set_config('sparc.joins_by_code', '', true);
     -- The session is locked now: a code that was renewed meanwhile opens nothing.
     IF NOT EXISTS (SELECT FROM public.sessions WHERE id = session.id AND code = session_code::bpchar) THEN
       RAISE EXCEPTION USING

@@ -1,9 +1,9 @@
 -- Where the platform has `realtime.send`, each event is also a private broadcast on the topic `session:<id>`. An operator turns it
--- off with `ALTER DATABASE ... SET sparc.broadcast = 'off'`.
+-- off with `ALTER DATABASE ... SET sparc.broadcast = 'off'`, which is read where it is stored: a caller could set a parameter.
 
 -- Whether a broadcast would arrive now. `realtime.send` warns in the server's log for each one that does not: for want of a
--- privilege, or of the day's partition, which the platform makes only once a client has connected. The answer is kept for the
--- connection until the partition ends.
+-- privilege, or of the day's partition, which the platform makes only once a client has connected. The end of the partition is kept
+-- for the connection, in seconds; a caller who sets it to something else silences nothing.
 CREATE OR REPLACE FUNCTION private.can_broadcast()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -16,10 +16,18 @@ DECLARE
   kept CONSTANT text := coalesce(current_setting('sparc.broadcast_until', true), '');
   until timestamp;
 BEGIN
-  IF send IS NULL OR coalesce(current_setting('sparc.broadcast', true), '') = 'off' THEN
+  IF send IS NULL
+    OR EXISTS (
+      SELECT
+      FROM pg_db_role_setting
+      WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND setrole = 0
+        AND 'sparc.broadcast=off' = ANY (setconfig)
+    )
+  THEN
     RETURN false;
   END IF;
-  IF kept <> '' AND localtimestamp < kept::timestamp THEN
+  IF kept ~ '^[0-9]{1,12}$' AND extract(epoch FROM localtimestamp) < kept::bigint THEN
     RETURN true;
   END IF;
   IF messages IS NULL
@@ -47,17 +55,23 @@ BEGIN
   IF until IS NULL THEN
     RETURN false;
   END IF;
-  PERFORM set_config('sparc.broadcast_until', until::text, false);
+  PERFORM set_config(
+    'sparc.broadcast_until',
+    extract(epoch FROM least(until, localtimestamp + INTERVAL '1 day'))::bigint::text,
+    false
+  );
   RETURN true;
 END
 $$;
 
--- A broadcast that fails never fails what it tells of.
+-- A broadcast that fails never fails what it tells of. The day of a message is that of the time zone, which a caller could set to
+-- one in which there is no partition for it yet.
 CREATE OR REPLACE FUNCTION private.broadcast_event()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
 AS $$
 BEGIN
   BEGIN

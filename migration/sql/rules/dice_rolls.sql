@@ -1,5 +1,32 @@
 -- The database rolls: a client names what is rolled, never what comes of it.
 
+-- So many dice, at most ten, every face equally likely. One expression, which costs a fifth of a loop; like `random_numbers` it
+-- leaves alone bytes 6 and 8, and what lies past the last multiple of six, where that draws again.
+CREATE OR REPLACE FUNCTION private.throw_dice(wanted integer)
+RETURNS integer[]
+LANGUAGE plpgsql
+VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  entropy bytea;
+  bytes integer[];
+BEGIN
+  LOOP
+    entropy := uuid_send(gen_random_uuid());
+    bytes := (ARRAY[
+      get_byte(entropy, 0), get_byte(entropy, 1), get_byte(entropy, 2), get_byte(entropy, 3), get_byte(entropy, 4),
+      get_byte(entropy, 5), get_byte(entropy, 9), get_byte(entropy, 10), get_byte(entropy, 11), get_byte(entropy, 12)
+    ])[1:wanted];
+    EXIT WHEN (252 > ALL (bytes)) IS NOT FALSE;
+  END LOOP;
+  RETURN (ARRAY[
+    1 + bytes[1] % 6, 1 + bytes[2] % 6, 1 + bytes[3] % 6, 1 + bytes[4] % 6, 1 + bytes[5] % 6,
+    1 + bytes[6] % 6, 1 + bytes[7] % 6, 1 + bytes[8] % 6, 1 + bytes[9] % 6, 1 + bytes[10] % 6
+  ])[1:wanted];
+END
+$$;
+
 -- Counts the dice from the sheet and the modifiers, rolls them, and says what came of it. A row that brings its results
 -- (a recorded or scripted roll; the API's users cannot) keeps them, and the checks hold it to the same rules.
 CREATE OR REPLACE FUNCTION private.roll_dice()
@@ -35,17 +62,22 @@ BEGIN
       NEW.modifiers := repeated.modifiers;
     END IF;
   END IF;
-  -- Modifiers of more bytes than their check allows are not read: the check refuses them.
-  IF NEW.modifiers <> '[]' AND pg_column_size(NEW.modifiers) <= 8192 THEN
-    IF NOT private.are_valid_modifiers(NEW.modifiers) THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'check_violation',
-        MESSAGE = 'new row for relation "dice_rolls" violates check constraint "valid_modifiers"',
-        TABLE = 'dice_rolls',
-        CONSTRAINT = 'valid_modifiers';
+  IF NEW.modifiers <> '[]' THEN
+    -- Modifiers of more bytes than their check allows are not read: the check refuses them.
+    IF pg_column_size(NEW.modifiers) <= 8192 THEN
+      IF NOT private.are_valid_modifiers(NEW.modifiers) THEN
+        RAISE EXCEPTION USING
+          ERRCODE = 'check_violation',
+          MESSAGE = 'new row for relation "dice_rolls" violates check constraint "valid_modifiers"',
+          TABLE = 'dice_rolls',
+          CONSTRAINT = 'valid_modifiers';
+      END IF;
+      bonus := private.sum_of_modifiers(NEW.modifiers, 'dice');
+      flat := private.sum_of_modifiers(NEW.modifiers, 'flat');
     END IF;
-    bonus := private.sum_of_modifiers(NEW.modifiers, 'dice');
-    flat := private.sum_of_modifiers(NEW.modifiers, 'flat');
+    IF NOT private.is_readable(NEW.modifiers, 8192) THEN
+      PERFORM private.refuse_unreadable('dice_rolls', 'modifiers');
+    END IF;
   END IF;
 
   IF NEW.character_id IS NOT NULL THEN
@@ -82,12 +114,7 @@ BEGIN
       WHEN NEW.roll_type = 'initiative' THEN 1
       ELSE least(10, greatest(1, strength + bonus))
     END;
-    -- Faces begin at one. A loop, because a query over the array would cost more than the dice.
-    NEW.results := private.random_numbers(6, NEW.dice_count);
-    FOR die IN 1 .. NEW.dice_count
-    LOOP
-      NEW.results[die] := NEW.results[die] + 1;
-    END LOOP;
+    NEW.results := private.throw_dice(NEW.dice_count);
   END IF;
 
   NEW.dice_count := coalesce(NEW.dice_count, cardinality(NEW.results));
@@ -115,8 +142,8 @@ $$;
 
 -- A heroic save is claimed by the row that makes it, once that row is there: one an encounter for each seat, once a roll (a
 -- unique index), within thirty seconds of a roll that failed. Takes the seat, then the session, as leaving does.
-CREATE OR REPLACE FUNCTION private.claim_heroic_save()
-RETURNS trigger
+CREATE OR REPLACE FUNCTION private.claim_heroic_save(save public.dice_rolls)
+RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -125,16 +152,16 @@ DECLARE
   first public.dice_rolls;
   encounter integer;
   -- A roll that is made now is late by the clock; one that is recorded, by its own time.
-  moment timestamptz := CASE WHEN NEW.created_at = now() THEN clock_timestamp() ELSE NEW.created_at END;
+  moment timestamptz := CASE WHEN save.created_at = now() THEN clock_timestamp() ELSE save.created_at END;
 BEGIN
   SELECT *
   INTO first
   FROM public.dice_rolls
-  WHERE id = NEW.original_roll_id;
+  WHERE id = save.original_roll_id;
   IF first.id IS NULL
-    OR first.session_id <> NEW.session_id
+    OR first.session_id <> save.session_id
     OR first.character_id IS NULL
-    OR first.character_id IS DISTINCT FROM NEW.character_id
+    OR first.character_id IS DISTINCT FROM save.character_id
     OR first.roll_type = 'heroic_save'
   THEN
     RAISE EXCEPTION USING
@@ -160,20 +187,20 @@ BEGIN
 
   PERFORM
   FROM public.session_players
-  WHERE session_id = NEW.session_id
-    AND character_id = NEW.character_id
+  WHERE session_id = save.session_id
+    AND character_id = save.character_id
     AND is_active
   FOR NO KEY UPDATE;
   SELECT encounters_begun
   INTO encounter
   FROM public.sessions
-  WHERE id = NEW.session_id
+  WHERE id = save.session_id
   FOR NO KEY UPDATE;
   UPDATE public.session_players
   SET heroic_saves_used = 1,
       heroic_saves_encounter = encounter
-  WHERE session_id = NEW.session_id
-    AND character_id = NEW.character_id
+  WHERE session_id = save.session_id
+    AND character_id = save.character_id
     AND is_active
     AND (heroic_saves_used = 0 OR heroic_saves_encounter <> encounter);
   IF NOT FOUND THEN
@@ -183,17 +210,23 @@ BEGIN
       TABLE = 'dice_rolls',
       CONSTRAINT = 'heroic_save_once_an_encounter';
   END IF;
-  RETURN NULL;
 END
 $$;
 
+-- What a roll that is written does: a save claims, the table is told. One trigger, because each costs every roll: the server reads
+-- a trigger's condition anew for each statement.
 CREATE OR REPLACE FUNCTION private.emit_roll()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  me CONSTANT uuid := auth.uid();
 BEGIN
+  IF NEW.original_roll_id IS NOT NULL AND NEW.roll_type = 'heroic_save' THEN
+    PERFORM private.claim_heroic_save(NEW);
+  END IF;
   INSERT INTO public.session_events (session_id, event_type, payload)
   VALUES (
     NEW.session_id,
@@ -219,8 +252,20 @@ BEGIN
       'original_roll_id', NEW.original_roll_id
     )
   );
-  -- Row security spoke by the statement's snapshot; the event has locked the session now, and it may have changed.
-  IF auth.uid() IS NOT NULL AND NOT private.is_server()
+  -- Row security spoke by the statement's snapshot; the event has locked the session now, and it may have changed. First the
+  -- commonest case, a player's own seat.
+  IF me IS NOT NULL
+    AND NOT EXISTS (
+      SELECT
+      FROM public.session_players AS seat
+      JOIN public.sessions AS session ON session.id = seat.session_id
+      WHERE seat.session_id = NEW.session_id
+        AND seat.user_id = me
+        AND seat.character_id = NEW.character_id
+        AND seat.is_active
+        AND session.status = 'active'
+    )
+    AND NOT private.is_server()
     AND NOT private.may_roll(NEW.session_id, NEW.character_id, NEW.creature_id)
   THEN
     RAISE EXCEPTION USING
@@ -235,20 +280,14 @@ CREATE OR REPLACE TRIGGER roll_dice
   BEFORE INSERT ON public.dice_rolls
   FOR EACH ROW EXECUTE FUNCTION private.roll_dice();
 
-CREATE OR REPLACE TRIGGER "Claim_heroic_save"
-  AFTER INSERT ON public.dice_rolls
-  FOR EACH ROW
-  WHEN (NEW.original_roll_id IS NOT NULL AND NEW.roll_type = 'heroic_save')
-  EXECUTE FUNCTION private.claim_heroic_save();
-
--- Both before the foreign keys: the seat and the session are locked before the character.
+-- Before the foreign keys: the seat and the session are locked before the character.
 CREATE OR REPLACE TRIGGER "Emit_roll"
   AFTER INSERT ON public.dice_rolls
   FOR EACH ROW EXECUTE FUNCTION private.emit_roll();
 
--- Named to come after the roll, which says what is wrong with a modifier itself.
+-- A new roll is looked at where it is rolled.
 CREATE OR REPLACE TRIGGER unreadable_modifiers
-  BEFORE INSERT OR UPDATE OF modifiers ON public.dice_rolls
+  BEFORE UPDATE OF modifiers ON public.dice_rolls
   FOR EACH ROW
-  WHEN (NEW.modifiers <> '[]' AND NOT private.is_readable(NEW.modifiers, 8192))
+  WHEN (NOT private.is_readable(NEW.modifiers, 8192))
   EXECUTE FUNCTION private.check_readable('modifiers');

@@ -9,31 +9,54 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+  me CONSTANT uuid := auth.uid();
+  is_clients CONSTANT boolean := starts_with(NEW.event_type, 'client.');
+  is_users boolean := false;
   last_event timestamptz;
-  is_users CONSTANT boolean :=
-    starts_with(NEW.event_type, 'client.') AND auth.uid() IS NOT NULL AND NOT private.is_server();
 BEGIN
-  -- A client's own event comes here before row security: who is no participant locks nothing, and is refused by it. The gate of
-  -- the account is locked first.
+  IF is_clients THEN
+    is_users := me IS NOT NULL AND NOT private.is_server();
+  END IF;
   IF is_users THEN
-    IF NOT private.is_at_table(NEW.session_id) THEN
+    -- It comes here before row security: who is no participant locks no session, and is refused by it. The gate of the account is
+    -- locked first.
+    PERFORM private.enter_gate(me);
+    SELECT session.last_event_at
+    INTO last_event
+    FROM public.sessions AS session
+    WHERE session.id = NEW.session_id
+      AND (
+        session.seer_id = me
+        OR EXISTS (
+          SELECT
+          FROM public.session_players AS seat
+          WHERE seat.session_id = NEW.session_id
+            AND seat.user_id = me
+            AND seat.is_active
+        )
+      )
+    FOR NO KEY UPDATE OF session;
+    IF NOT FOUND THEN
       RETURN NEW;
     END IF;
-    PERFORM private.enter_gate(auth.uid());
+    -- Row security will speak by the statement's snapshot; the session is locked now, and may have changed.
+    IF NOT private.is_at_table(NEW.session_id) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'insufficient_privilege',
+        MESSAGE = 'new row violates row-level security policy for table "session_events"';
+    END IF;
+  ELSE
+    SELECT last_event_at
+    INTO last_event
+    FROM public.sessions
+    WHERE id = NEW.session_id
+    FOR NO KEY UPDATE;
   END IF;
-  SELECT last_event_at
-  INTO last_event
-  FROM public.sessions
-  WHERE id = NEW.session_id
-  FOR NO KEY UPDATE;
-  -- Row security will speak by the statement's snapshot; the session is locked now, and may have changed.
-  IF is_users AND NOT private.is_at_table(NEW.session_id) THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'insufficient_privilege',
-      MESSAGE = 'new row violates row-level security policy for table "session_events"';
+  IF is_clients AND NOT private.is_readable(NEW.payload, 16384) THEN
+    PERFORM private.refuse_unreadable('session_events', 'payload');
   END IF;
   NEW.seq := nextval('public.session_events_seq_seq');
-  NEW.sender_id := auth.uid();
+  NEW.sender_id := me;
   -- Once a day is enough to tell an abandoned session, and spares each event a new version of the session.
   IF last_event < now() - INTERVAL '1 day' THEN
     UPDATE public.sessions
@@ -117,8 +140,9 @@ CREATE OR REPLACE TRIGGER cleanup_events_trigger
   AFTER INSERT ON public.session_events
   FOR EACH STATEMENT EXECUTE FUNCTION private.cleanup_old_events();
 
+-- A new event is looked at where it is numbered.
 CREATE OR REPLACE TRIGGER check_readable_payload
-  BEFORE INSERT OR UPDATE OF payload ON public.session_events
+  BEFORE UPDATE OF payload ON public.session_events
   FOR EACH ROW
   WHEN (starts_with(NEW.event_type, 'client.') AND NOT private.is_readable(NEW.payload, 16384))
   EXECUTE FUNCTION private.check_readable('payload');

@@ -84,6 +84,21 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION private.refuse_unreadable(relation text, document text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = 'check_violation',
+    MESSAGE = format('%s is too large, nested deeper than 100 levels, or holds a number beyond 1e308', document),
+    TABLE = relation,
+    COLUMN = document,
+    CONSTRAINT = 'readable_document';
+END
+$$;
+
 -- Refuses the document that the trigger names. The trigger's own condition looks at it, so that one that can be read costs
 -- no call of a function that finds its column by name.
 CREATE OR REPLACE FUNCTION private.check_readable()
@@ -93,12 +108,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  RAISE EXCEPTION USING
-    ERRCODE = 'check_violation',
-    MESSAGE = format('%s is too large, nested deeper than 100 levels, or holds a number beyond 1e308', TG_ARGV[0]),
-    TABLE = TG_TABLE_NAME,
-    COLUMN = TG_ARGV[0],
-    CONSTRAINT = 'readable_document';
+  PERFORM private.refuse_unreadable(TG_TABLE_NAME, TG_ARGV[0]);
+  RETURN NEW;
 END
 $$;
 
@@ -331,35 +342,6 @@ BEGIN
         busy := session;
     END;
   END LOOP;
-END
-$$;
-
--- One statement of the API inserts at most a hundred rows into a table: fifty thousand events in one would keep everybody
--- else at that session waiting. Rows are counted as they come, so that the hundred and first ends the statement; the trigger
--- of the statement sets the count back.
-CREATE OR REPLACE FUNCTION private.limit_inserted_rows()
-RETURNS trigger
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  counter CONSTANT text := 'sparc.inserted_' || TG_TABLE_NAME;
-  inserted integer;
-BEGIN
-  IF TG_LEVEL = 'STATEMENT' THEN
-    PERFORM set_config(counter, '0', true);
-    RETURN NULL;
-  END IF;
-  inserted := coalesce(nullif(current_setting(counter, true), ''), '0')::integer + 1;
-  IF inserted > 100 THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP027',
-      MESSAGE = 'One statement may insert at most 100 rows',
-      TABLE = TG_TABLE_NAME,
-      CONSTRAINT = 'rows_per_statement';
-  END IF;
-  PERFORM set_config(counter, inserted::text, true);
-  RETURN NEW;
 END
 $$;
 
