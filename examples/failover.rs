@@ -23,7 +23,7 @@ use testdb::{Binaries, DemoGame, Server};
 use tokio::{task::spawn_blocking, time::sleep};
 use uuid::Uuid;
 
-const SETTINGS: [&str; 2] = ["synchronous_commit=on", "wal_keep_size=256MB"];
+const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=256MB", "wal_retrieve_retry_interval=200ms"];
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
