@@ -1,8 +1,10 @@
 //! Queries of one's own, as a user: the whole of SeaORM under row security.
 //!
-//! `cargo run --example own_query`, on a database of its own; with `DATABASE_URL`, on yours, where its rows stay.
+//! `cargo run --example own_query`, on a database of its own; with `DATABASE_URL`, on yours, where its rows stay:
+//! the address of the login that migrates, with those of the logins for users and for the service in `USERS_DATABASE_URL` and
+//! `SERVICE_DATABASE_URL` (`docs/transactions.md`).
 
-use std::error::Error as StdError;
+use std::{env, error::Error as StdError};
 
 use futures_util::TryStreamExt;
 use sea_orm::{
@@ -11,7 +13,7 @@ use sea_orm::{
 };
 use sparc::entity::{characters, session_players, sessions, users};
 use sparc::service::{
-    Error, IdentityConnection, Operations, Sparc,
+    Error, IdentityConnection, Operations, Options, Sparc,
     adventures::NewAdventure,
     characters::NewCharacter,
     sessions::NewSession,
@@ -21,7 +23,7 @@ use sparc::service::{
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
     let database = testdb::Database::open_migrated().await?;
-    let sparc = Sparc::connect(database.url()).await?;
+    let sparc = connect(database.url()).await?;
     let (ada, ben) = two_at_a_table(&sparc).await?;
 
     // A find sees what its user may see, whatever it asks for.
@@ -79,4 +81,12 @@ async fn two_at_a_table(sparc: &Sparc) -> Result<(IdentityConnection, IdentityCo
         who.sessions().join(&table.code.parse()?, hero.id).await?;
     }
     Ok((ada, ben))
+}
+
+/// On a host, users have a login that is no member of `service_role`: no text of theirs can become the server.
+async fn connect(url: &str) -> Result<Sparc, Error> {
+    match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
+        (Ok(users), Ok(service)) => Sparc::connect_with(&users, Options::default().service_url(service)).await,
+        _ => Sparc::connect(url).await,
+    }
 }

@@ -1,20 +1,22 @@
 //! Several operations and statements of one's own, together: all, or nothing.
 //!
-//! `cargo run --example own_transaction`, on a database of its own; with `DATABASE_URL`, on yours, where its rows stay.
+//! `cargo run --example own_transaction`, on a database of its own; with `DATABASE_URL`, on yours, where its rows stay:
+//! the address of the login that migrates, with those of the logins for users and for the service in `USERS_DATABASE_URL` and
+//! `SERVICE_DATABASE_URL` (`docs/transactions.md`).
 
-use std::error::Error as StdError;
+use std::{env, error::Error as StdError};
 
 use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, TransactionTrait};
 use sparc::entity::{characters, session_players};
 use sparc::service::{
-    Error, Operations, Sparc, adventures::NewAdventure, characters::NewCharacter, sessions::NewSession,
+    Error, Operations, Options, Sparc, adventures::NewAdventure, characters::NewCharacter, sessions::NewSession,
     users::NewAccount,
 };
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
     let database = testdb::Database::open_migrated().await?;
-    let sparc = Sparc::connect(database.url()).await?;
+    let sparc = connect(database.url()).await?;
     let ada = sparc.as_service().users().sign_up(NewAccount::default()).await?.id;
     let ada = sparc.as_user(ada);
 
@@ -65,4 +67,12 @@ async fn count(ada: &sparc::service::IdentityConnection) -> Result<usize, Error>
 
 async fn tables(ada: &sparc::service::IdentityConnection) -> Result<usize, Error> {
     Ok(ada.sessions().mine(None).await?.items.len())
+}
+
+/// On a host, users have a login that is no member of `service_role`: no text of theirs can become the server.
+async fn connect(url: &str) -> Result<Sparc, Error> {
+    match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
+        (Ok(users), Ok(service)) => Sparc::connect_with(&users, Options::default().service_url(service)).await,
+        _ => Sparc::connect(url).await,
+    }
 }

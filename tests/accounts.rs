@@ -6,9 +6,12 @@ use uuid::Uuid;
 
 use crate::world::{Asking, World, at_once, row, seat};
 
+/// By single sign-on, with which the platform permits the same address twice.
 async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
     let id = Uuid::new_v4();
-    let sql = format!("INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', {email}, '{metadata}')");
+    let sql = format!(
+        "INSERT INTO auth.users (id, email, raw_user_meta_data, is_sso_user) VALUES ('{id}', {email}, '{metadata}', true)"
+    );
     world.owner().exec(&sql).await.unwrap();
     row(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await
 }
@@ -62,7 +65,8 @@ async fn sixteen_sign_ups_with_one_address_at_once_all_succeed() {
 async fn a_later_change_of_address_reaches_the_profile() {
     let world = World::new().await;
     let (one, two) = (world.account().await, world.account().await);
-    let change = |id, email: &str| format!("UPDATE auth.users SET email = '{email}' WHERE id = '{id}'");
+    let change =
+        |id, email: &str| format!("UPDATE auth.users SET email = '{email}', is_sso_user = true WHERE id = '{id}'");
     world.owner().exec(&change(one, "new@x.org")).await.unwrap();
     let email = |id| format!("SELECT email FROM users WHERE id = '{id}'");
     assert_eq!(world.owner().value::<String>(&email(one)).await.unwrap(), "new@x.org");

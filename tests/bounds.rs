@@ -157,14 +157,14 @@ async fn of_what_there_is_once() {
            modified_total, success, outcome, margin, id
          FROM dice_rolls, generate_series(1, 2) WHERE id = '{first}'"
     );
-    taken(owner.exec(&saves).await, "idx_dice_rolls_original");
+    taken(world.administrator().await.exec(&saves).await, "idx_dice_rolls_original");
     let events = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, seq) OVERRIDING SYSTEM VALUE
          SELECT '{}', 'dice_rolled', 1 FROM generate_series(1, 2)",
         game.session
     );
-    taken(owner.exec(&events).await, "idx_session_events_seq");
+    taken(world.administrator().await.exec(&events).await, "idx_session_events_seq");
 }
 
 #[tokio::test]

@@ -216,7 +216,7 @@ async fn old_events_go_when_new_ones_come_in_bounded_batches() {
          SELECT '{}', 'client.old', now() - INTERVAL '25 hours' FROM generate_series(1, 250)",
         game.session
     );
-    world.owner().exec(&old).await.unwrap();
+    world.administrator().await.exec(&old).await.unwrap();
     let left = "session_events WHERE event_type = 'client.old'";
     let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", game.session);
     for expected in [150, 50, 0] {
@@ -236,7 +236,7 @@ async fn the_clean_up_finds_old_events_by_their_index() {
          SELECT '{}', 'client.x' FROM generate_series(1, 20000)",
         game.session
     );
-    world.owner().exec(&fill).await.unwrap();
+    world.administrator().await.exec(&fill).await.unwrap();
     world.owner().exec("ANALYZE session_events").await.unwrap();
     let plan: Vec<String> = world
         .owner()

@@ -168,8 +168,9 @@ async fn a_setting_that_the_platform_reads_cannot_be_left_over_by_a_login() {
     let (ada, ben) = (world.player().await, world.player().await);
     // As a login's own settings, or a pooler's other client, would have it.
     world
-        .db
-        .execute_unprepared(&format!(
+        .administrator()
+        .await
+        .exec(&format!(
             "DO $$ BEGIN
                EXECUTE format('ALTER DATABASE %I SET request.jwt.claim.sub = %L', current_database(), '{0}');
                EXECUTE format('ALTER DATABASE %I SET request.jwt.claim.role = %L', current_database(), 'service_role');

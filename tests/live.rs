@@ -9,6 +9,7 @@ use sparc::{
     service::{
         Error, Operations, Options, Sparc,
         events::{NewEvent, Subscription},
+        sessions::{ExpectedVersion, Participation},
     },
 };
 use testdb::Server;
@@ -17,21 +18,21 @@ use uuid::Uuid;
 use crate::world::{Asking, GameSession, Person, World, at_once, roll};
 
 /// Nothing that arrives takes longer, on a machine that does other things as well.
-const BOUND: Duration = Duration::from_secs(30);
+pub const BOUND: Duration = Duration::from_secs(30);
 /// What has not arrived by then was not sent.
-const SILENCE: Duration = Duration::from_millis(400);
+pub const SILENCE: Duration = Duration::from_millis(400);
 
-async fn next(stream: &mut Subscription) -> Event {
+pub async fn next(stream: &mut Subscription) -> Event {
     let next = tokio::time::timeout(BOUND, stream.next()).await.expect("nothing arrives");
     next.expect("the stream is over").unwrap()
 }
 
-async fn is_silent(stream: &mut Subscription) -> bool {
+pub async fn is_silent(stream: &mut Subscription) -> bool {
     tokio::time::timeout(SILENCE, stream.next()).await.is_err()
 }
 
 /// The numbers up to that one.
-async fn up_to(stream: &mut Subscription, last: i64) -> Vec<i64> {
+pub async fn up_to(stream: &mut Subscription, last: i64) -> Vec<i64> {
     let mut seen = Vec::new();
     while seen.last() != Some(&last) {
         seen.push(next(stream).await.seq);
@@ -41,7 +42,7 @@ async fn up_to(stream: &mut Subscription, last: i64) -> Vec<i64> {
 }
 
 /// The error that ends the stream, after which there is nothing.
-async fn end(stream: &mut Subscription) -> &'static str {
+pub async fn end(stream: &mut Subscription) -> &'static str {
     let code = loop {
         match tokio::time::timeout(BOUND, stream.next()).await.expect("it does not end") {
             Some(Ok(_)) => {}
@@ -53,16 +54,16 @@ async fn end(stream: &mut Subscription) -> &'static str {
     code
 }
 
-fn code(outcome: Result<Subscription, Error>) -> &'static str {
+pub fn code(outcome: Result<Subscription, Error>) -> &'static str {
     outcome.map_or_else(|error| error.code(), |_| "subscribed")
 }
 
-async fn numbers(world: &World, session: Uuid) -> Vec<i64> {
+pub async fn numbers(world: &World, session: Uuid) -> Vec<i64> {
     let sql = format!("SELECT seq FROM session_events WHERE session_id = '{session}' ORDER BY seq");
     world.owner().values(&sql).await.unwrap()
 }
 
-fn wave(session_id: Uuid) -> NewEvent {
+pub fn wave(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), payload: json!({ "hand": "left" }), ..Default::default() }
 }
 
@@ -74,15 +75,15 @@ fn plain(session: Uuid, count: usize) -> String {
     )
 }
 
-async fn write(person: &Person, session: Uuid, count: usize) {
+pub async fn write(person: &Person, session: Uuid, count: usize) {
     person.exec(&plain(session, count)).await.unwrap();
 }
 
-async fn another(world: &World) -> Sparc {
+pub async fn another(world: &World) -> Sparc {
     Sparc::connect_with(world.url(), Options::default().max_connections(6)).await.unwrap()
 }
 
-fn everybody(sparc: &Sparc, game: &GameSession) -> Vec<sparc::service::IdentityConnection> {
+pub fn everybody(sparc: &Sparc, game: &GameSession) -> Vec<sparc::service::IdentityConnection> {
     let mut all = vec![sparc.as_user(game.seer.uuid()), sparc.as_service()];
     all.extend(game.players.iter().map(|player| sparc.as_user(player.id)));
     all
@@ -299,6 +300,159 @@ async fn a_stream_outlasts_the_server() {
     }
     let all = numbers(&world.again().await, game.session).await;
     assert_eq!(seen, all[all.len() - seen.len()..]);
+}
+
+#[tokio::test]
+async fn who_may_not_listen_is_told_so_however_they_ask() {
+    let world = World::new().await;
+    let game = world.active_session(2).await;
+    world.set(&game, "is_public = true").await;
+    let [stranger, closed] = [world.account().await, game.players[1].id];
+    world.sparc.as_service().users().erase(closed).await.unwrap();
+    let asked = async |caller: sparc::service::IdentityConnection, session| {
+        let after = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
+        let newest = caller.events().newest(session).await.map_or_else(|error| error.code(), |_| "done");
+        assert_eq!(after, newest);
+        assert_eq!(after.replace("done", "subscribed"), code(caller.events().subscribe(session, None).await));
+        after
+    };
+    let (nowhere, sparc) = (Uuid::new_v4(), &world.sparc);
+    assert_eq!(asked(sparc.as_user(stranger), game.session).await, "not_allowed");
+    assert_eq!(asked(sparc.as_user(game.seer.uuid()), nowhere).await, "not_allowed");
+    assert_eq!(asked(sparc.as_user(closed), game.session).await, "account_closed");
+    assert_eq!(asked(sparc.as_anon(), game.session).await, "not_signed_in");
+    assert_eq!(asked(sparc.as_service(), nowhere).await, "not_found");
+    for caller in [sparc.as_service(), sparc.as_user(game.seer.uuid()), sparc.as_user(game.players[0].id)] {
+        assert_eq!(asked(caller, game.session).await, "done");
+    }
+}
+
+#[tokio::test]
+async fn what_follows_the_closing_of_an_account_is_not_delivered_to_it() {
+    let world = World::new().await;
+    let sparc = another(&world).await;
+    for _ in 0..3 {
+        let game = world.active_session(2).await;
+        let mut closed = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
+        let mut others = sparc.as_service().events().subscribe(game.session, None).await.unwrap();
+        world.sparc.as_service().users().erase(game.players[0].id).await.unwrap();
+        let last = *numbers(&world, game.session).await.last().unwrap();
+        write(&game.players[1].person, game.session, 1).await;
+        while let Some(Ok(event)) = tokio::time::timeout(BOUND, closed.next()).await.expect("it does not end") {
+            assert!(event.seq <= last, "written after the account was closed");
+        }
+        up_to(&mut others, *numbers(&world, game.session).await.last().unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn events_that_are_large_or_many_at_once_arrive() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let (sparc, seer) = (another(&world).await, world.sparc.as_user(game.seer.uuid()));
+    let mut streams = Vec::new();
+    for caller in everybody(&sparc, &game) {
+        streams.push(caller.events().subscribe(game.session, None).await.unwrap());
+    }
+    let before = numbers(&world, game.session).await.len();
+    for round in 0..3 {
+        // What the database keeps small by compressing is large to a reader all the same.
+        let words: Vec<String> = (0..6000).map(|_| Uuid::new_v4().to_string()).collect();
+        let state = if round == 0 { json!(words[..4]) } else { json!(words) };
+        seer.sessions().set_game_state(game.session, state, ExpectedVersion::Any).await.unwrap();
+        write(&game.players[0].person, game.session, 99).await;
+        write(&game.players[0].person, game.session, 21).await;
+        let all = numbers(&world, game.session).await;
+        // The first is slow in the second round.
+        for (place, stream) in streams.iter_mut().enumerate().skip(usize::from(round == 1)) {
+            let rounds = if place == 0 && round == 2 { 2 } else { 1 };
+            assert_eq!(up_to(stream, *all.last().unwrap()).await.len(), rounds * 121);
+        }
+    }
+    write(&game.players[0].person, game.session, 1).await;
+    let all = numbers(&world, game.session).await;
+    assert_eq!(all.len() - before, 3 * 121 + 1);
+    for stream in &mut streams {
+        assert_eq!(up_to(stream, *all.last().unwrap()).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn numbers_may_be_as_large_as_they_get_and_never_begin_again() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let sparc = another(&world).await;
+    let ada = sparc.as_user(game.players[0].id);
+    let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
+    let before = numbers(&world, game.session).await.len();
+    for start in [i64::from(i32::MAX), 1 << 53, i64::MAX - 4] {
+        world.owner().exec(&format!("SELECT setval('session_events_seq_seq', {start})")).await.unwrap();
+        write(&game.players[0].person, game.session, 2).await;
+    }
+    let all = numbers(&world, game.session).await.split_off(before);
+    assert!(all.len() == 6 && all[1] > i64::from(i32::MAX) && all[3] > 1 << 53 && all[5] > i64::MAX - 4);
+    assert_eq!(up_to(&mut stream, all[5]).await, all);
+    let mut resumed = ada.events().subscribe(game.session, Some(all[2])).await.unwrap();
+    assert_eq!(up_to(&mut resumed, all[5]).await, all[3..]);
+    world.owner().exec("SELECT setval('session_events_seq_seq', 1000)").await.unwrap();
+    write(&game.players[0].person, game.session, 1).await;
+    for stream in [&mut stream, &mut resumed] {
+        assert_eq!(end(stream).await, "events_expired");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_keeps_its_stream_until_it_is_archived() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let sparc = another(&world).await;
+    let mut stream = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
+    sparc.as_user(game.seer.uuid()).sessions().complete(game.session).await.unwrap();
+    assert_eq!(next(&mut stream).await.event_type, "session_status");
+    assert!(is_silent(&mut stream).await);
+    world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
+    assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+    assert_eq!(end(&mut stream).await, "not_found");
+}
+
+#[tokio::test]
+async fn after_an_event_of_yesterday_nobody_resumes_even_where_it_is_still_there() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let sparc = another(&world).await;
+    let ada = sparc.as_user(game.players[0].id);
+    write(&game.players[0].person, game.session, 2).await;
+    let all = numbers(&world, game.session).await;
+    // Of what is older, a clean-up that met a locked row may have left one and taken its followers.
+    let old = format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", all[0]);
+    world.owner().exec(&old).await.unwrap();
+    assert_eq!(code(ada.events().subscribe(game.session, Some(all[0])).await), "events_expired");
+    assert_eq!(code(ada.events().subscribe(game.session, Some(all[1])).await), "subscribed");
+    assert_eq!(code(ada.events().subscribe(game.session, None).await), "subscribed");
+}
+
+#[tokio::test]
+async fn participation_says_what_somebody_is_in_a_session() {
+    let world = World::new().await;
+    let game = world.session(3).await;
+    let [player, left, removed] = [0, 1, 2].map(|place| &game.players[place]);
+    world.set(&game, "is_public = true").await;
+    let of = async |id| world.sparc.as_user(id).sessions().participation(game.session).await.unwrap();
+    let leave = "UPDATE session_players SET is_active = false WHERE user_id =";
+    world.owner().exec(&format!("{leave} '{}'", left.id)).await.unwrap();
+    let seer = world.sparc.as_user(game.seer.uuid());
+    seer.sessions().remove(game.session, removed.id).await.unwrap();
+    assert_eq!(of(game.seer.uuid()).await, Participation::Seer);
+    assert_eq!(of(player.id).await, Participation::Player);
+    assert_eq!(of(left.id).await, Participation::Left);
+    assert_eq!(of(removed.id).await, Participation::Removed);
+    assert_eq!(of(world.account().await).await, Participation::None, "whoever sees it is none of its people");
+    let nowhere = seer.sessions().participation(Uuid::new_v4()).await.unwrap();
+    assert_eq!(nowhere, Participation::None);
+    assert!(!nowhere.is_participant() && of(removed.id).await.is_participant());
+    assert_eq!(json!(of(left.id).await), json!("left"));
+    let outcome = world.sparc.as_anon().sessions().participation(game.session).await;
+    assert_eq!(outcome.unwrap_err().code(), "not_signed_in");
 }
 
 /// Waits until the connections of a handle do nothing any more.

@@ -16,6 +16,8 @@ mod documents;
 mod evening;
 mod events;
 mod faults;
+mod gateway;
+mod hosting;
 mod identities;
 mod inputs;
 mod interleavings;

@@ -249,3 +249,50 @@ async fn a_rating_is_from_none_to_five() {
     }
     assert!(service.adventures().set_rating(adventure, None).await.is_ok());
 }
+
+#[tokio::test]
+async fn after_an_edit_the_first_request_still_gives_the_row_and_no_other_does() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let seer = world.sparc.as_user(game.seer.uuid());
+    let ada = world.sparc.as_user(game.players[0].id);
+    let uuid = Uuid::new_v4();
+    let id = Some(uuid);
+
+    let hero = NewCharacter { id, name: "Brunhild".into(), ..Default::default() };
+    let first = ada.characters().create(hero.clone()).await.unwrap().id;
+    ada.characters().rename(first, "Gunhild").await.unwrap();
+    assert_eq!(ada.characters().create(hero.clone()).await.unwrap().name, "Gunhild");
+    for name in ["Gunhild", "Nim"] {
+        other(name, ada.characters().create(NewCharacter { name: name.into(), ..hero.clone() }).await).await;
+    }
+    other("another's", seer.characters().create(hero).await).await;
+
+    let draft = NewAdventure { id, name: "The Quiet Mill".into(), ..Default::default() };
+    seer.adventures().create(draft.clone()).await.unwrap();
+    let longer = AdventureChanges { estimated_duration: Some(90), ..Default::default() };
+    seer.adventures().edit(uuid, longer).await.unwrap();
+    assert_eq!(seer.adventures().create(draft.clone()).await.unwrap().estimated_duration, 90);
+    other("as it is now", seer.adventures().create(NewAdventure { estimated_duration: 90, ..draft.clone() }).await)
+        .await;
+
+    let wolf = NewCreature { id, name: "Wolf".into(), ..Default::default() };
+    seer.creatures().add(game.adventure, wolf.clone()).await.unwrap();
+    let armed = sparc::service::creatures::CreatureChanges { armor: Some(2), ..Default::default() };
+    seer.creatures().edit(uuid, armed).await.unwrap();
+    assert_eq!(seer.creatures().add(game.adventure, wolf.clone()).await.unwrap().armor, 2);
+    other("armed", seer.creatures().add(game.adventure, NewCreature { armor: 2, ..wolf }).await).await;
+
+    // A time with more digits than PostgreSQL keeps.
+    let start = chrono::Utc::now() + chrono::Duration::nanoseconds(86_400_000_000_789);
+    let new = NewSession { id, adventure_id: game.adventure, scheduled_start: Some(start), ..Default::default() };
+    seer.sessions().create(new.clone()).await.unwrap();
+    let public = SessionChanges { visibility: Some(Visibility::Public), ..Default::default() };
+    seer.sessions().edit(uuid, public).await.unwrap();
+    assert!(seer.sessions().create(new.clone()).await.unwrap().is_public);
+    other("public", seer.sessions().create(NewSession { visibility: Visibility::Public, ..new }).await).await;
+
+    // With its row the request goes, and the id is free.
+    ada.characters().delete(first).await.unwrap();
+    assert!(ada.characters().create(NewCharacter { id, name: "Nim".into(), ..Default::default() }).await.is_ok());
+}

@@ -106,7 +106,7 @@ async fn a_standby_answers_readers_as_the_server_does() {
     let sparc = Sparc::connect(&url).await.unwrap();
     // What is done from now on is streamed.
     let later = played(&world).await;
-    let stranger = sparc.as_user(world.account().await);
+    let stranger = world.account().await;
     let wal: String = world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
     let there = connect(&url).await.unwrap();
     for _ in 0..600 {
@@ -124,10 +124,12 @@ async fn a_standby_answers_readers_as_the_server_does() {
         let of = RollScope::Session(game.session);
         assert_eq!(ada.dice().history(of, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
         assert_eq!(ada.sessions().details(game.session).await.unwrap().players.len(), 2);
-        let closed = stranger.dice().history(of, &HistoryFilter::default(), None).await.unwrap();
+        let closed = sparc.as_user(stranger).dice().history(of, &HistoryFilter::default(), None).await.unwrap();
         assert!(closed.items.is_empty(), "row security holds there too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
         assert_eq!(ada.characters().retire(game.players[0].character).await.unwrap_err().code(), "read_only");
+        let late = ada.events().subscribe(game.session, None).await.unwrap_err();
+        assert_eq!(late.code(), "read_only", "what happens is seen there late");
     }
     sparc.close().await.unwrap();
     there.close().await.unwrap();

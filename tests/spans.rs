@@ -109,7 +109,16 @@ async fn a_whole_night_is_told_by_ids_and_nobody_is_named() {
     let told = |parts: &[&str]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
     let (session, user) = (format!("session={}", table.id), format!("identity={}", ada.user_id().unwrap()));
     assert!(
-        told(&["operation=\"dice.roll\"", &session, &user, "outcome=\"done\"", "retries=0", "duration_us="]),
+        told(&[
+            "dice.roll{",
+            "sparc::operation: close",
+            "operation=\"dice.roll\"",
+            &session,
+            &user,
+            "outcome=\"done\"",
+            "retries=0",
+            "duration_us="
+        ]),
         "{log}"
     );
     assert!(told(&["operation=\"characters.create\"", "outcome=\"character_name_taken\""]));

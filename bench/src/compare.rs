@@ -11,7 +11,7 @@ use crate::{
     Compare, Failure,
     captured::Capturing,
     client::Client,
-    evening,
+    evening::{self, Looking},
     fill::{Side, fill, fill_events},
     growth::{Size, bytes_a_session, up, up_watched},
     indexes::{Uses, indexes},
@@ -27,7 +27,7 @@ use crate::{
 
 /// As a host has it: everything that is acknowledged is on the disk, and what is used fits in the buffers. What the planner
 /// thinks of the disk is PostgreSQL's own default, on both sides.
-const SETTINGS: [&str; 8] = [
+pub const SETTINGS: [&str; 8] = [
     "fsync=on",
     "synchronous_commit=on",
     "full_page_writes=on",
@@ -39,7 +39,7 @@ const SETTINGS: [&str; 8] = [
 ];
 
 const SPECIFICATION: &str = include_str!("../sql/specification.sql");
-const ACCOUNTS: &str = include_str!("../sql/accounts.sql");
+pub const ACCOUNTS: &str = include_str!("../sql/accounts.sql");
 const PLATFORM: &str = include_str!("../sql/platform.sql");
 
 /// The two databases at one scale.
@@ -242,7 +242,7 @@ async fn whole(
         report.operations = operations::operations(&place, capturing).await?;
     }
     if !asked.no_evening {
-        report.evenings = evening::evenings(url, &world, server).await?;
+        report.evenings = evening::evenings(url, &world, server, 50, Looking::Polls).await?;
     }
     if let Some(time) = asked.life() {
         report.days = life::life(url, world, time).await?;

@@ -27,6 +27,13 @@ pub fn own() -> Option<Spent> {
     Some(Spent(HashMap::from([(std::process::id(), time)])))
 }
 
+/// Of a process.
+#[must_use]
+pub fn of(process: u32) -> Option<Spent> {
+    let time = ticks(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)?.1;
+    Some(Spent(HashMap::from([(process, time)])))
+}
+
 /// Of the processes that a server has started and that still run.
 #[must_use]
 pub fn of_children(server: Option<u32>) -> Option<Spent> {

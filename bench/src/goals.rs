@@ -15,6 +15,53 @@ pub struct Goal {
     pub is_met: bool,
 }
 
+/// What live events are held to.
+fn live(report: &Report) -> Vec<Goal> {
+    let Some(live) = &report.live else { return Vec::new() };
+    let goal = |what: String, asked: &str, figure: String, is_met| Goal {
+        what,
+        asked: asked.to_owned(),
+        measured: figure,
+        is_met,
+    };
+    let mut goals = Vec::new();
+    for one in &live.writers {
+        goals.push(goal(
+            format!("rolls by {} clients beside a thousand subscribers", one.clients),
+            "at most 3 percent fewer",
+            format!("{:.1} percent", one.loss_percent),
+            one.loss_percent <= 3.0,
+        ));
+    }
+    let delay = live.at_human_speed;
+    goals.push(goal(
+        "an event, from its writer to a subscriber in another process".to_owned(),
+        "95 of 100 within 100 ms",
+        format!("{:.1} ms", delay.p95_ms),
+        delay.p95_ms <= 100.0,
+    ));
+    let idle = live.idle;
+    for (what, percent) in [("server", idle.server_percent), ("their process", idle.process_percent)] {
+        let Some(percent) = percent else { continue };
+        goals.push(goal(
+            format!("a thousand idle subscribers of 250 sessions, in the {what}"),
+            "at most 3 percent of a processor",
+            format!("{percent:.2} percent"),
+            percent <= 3.0,
+        ));
+    }
+    let (listening, polling) = live.borne;
+    if polling > 0 {
+        goals.push(goal(
+            "tables of an evening, listening beside polling".to_owned(),
+            "twice as many",
+            format!("{:.1} times ({listening}, {polling})", listening as f64 / polling as f64),
+            listening >= 2 * polling,
+        ));
+    }
+    goals
+}
+
 /// All goals of which the run says something.
 #[must_use]
 pub fn goals(report: &Report) -> Vec<Goal> {
@@ -50,6 +97,7 @@ pub fn goals(report: &Report) -> Vec<Goal> {
             is_met: cost.ratio < 2.0,
         });
     }
+    goals.extend(live(report));
     let trips: Vec<String> = report
         .operations
         .iter()

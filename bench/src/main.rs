@@ -12,6 +12,7 @@ mod growth;
 mod heap;
 mod indexes;
 mod life;
+mod live;
 mod measure;
 mod operations;
 mod overhead;
@@ -100,6 +101,18 @@ struct Arguments {
 enum Command {
     /// Measures both schemas side by side, and the service beside pgbench.
     Compare(Compare),
+    /// Measures live events: what they cost writers, how soon they arrive, what listening costs.
+    Live(LiveEvents),
+    /// The process of the subscribers, which `live` starts.
+    #[command(hide = true)]
+    Listen {
+        /// Address of the database.
+        url: String,
+        /// Accounts of the world.
+        users: u64,
+        /// Sessions that play.
+        busy: u64,
+    },
     /// Makes page and pictures of what several runs measured.
     Page(Page),
     /// Profiles what the service allocates for an operation.
@@ -137,6 +150,20 @@ pub struct Compare {
     only: Vec<String>,
 }
 
+/// What to measure of live events.
+#[derive(Args, Clone, Debug)]
+pub struct LiveEvents {
+    /// Folder for the report.
+    #[arg(long)]
+    out: PathBuf,
+    /// Leaves the simulated evenings out.
+    #[arg(long)]
+    no_evening: bool,
+    /// Leaves out what was tried instead of the poller.
+    #[arg(long)]
+    no_candidates: bool,
+}
+
 /// What to tell.
 #[derive(Args, Clone, Debug)]
 pub struct Page {
@@ -170,6 +197,11 @@ impl Compare {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Compare(compare) => compare::compare(&compare).await,
+        Command::Live(live) => live::live(&live).await,
+        Command::Listen { url, users, busy } => {
+            let world = world::World { users, adventures: 100, busy, open: 1000, ended: 2000 };
+            live::listener::listen(&url, world).await
+        }
         Command::Page(page) => {
             report::together(&page.reports).and_then(|report| page::write(&report, &page.out, page.docs))
         }

@@ -87,6 +87,7 @@ const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request
     set_config('statement_timeout', $3, true)";
 
 /// Where it happens.
+#[derive(Clone)]
 pub struct Place<'a> {
     /// Address of the database.
     pub url: &'a str,
@@ -104,10 +105,13 @@ pub struct Place<'a> {
 
 /// What is told of one run.
 #[derive(Clone, Copy, Debug, Default)]
-struct Run {
-    ops_s: f64,
-    server_cpu_ms: Option<f64>,
-    client_cpu_ms: Option<f64>,
+pub struct Run {
+    /// Operations a second.
+    pub ops_s: f64,
+    /// Processor time of the server for one.
+    pub server_cpu_ms: Option<f64>,
+    /// And of the client.
+    pub client_cpu_ms: Option<f64>,
 }
 
 /// Runs all of them; a capturing of its own for each tells the statements.
@@ -197,7 +201,7 @@ pub async fn once(doing: Doing, ada: &IdentityConnection, sample: &Sample) -> Re
 }
 
 /// So many clients, each at a table of its own, as fast as they can.
-async fn service(
+pub async fn service(
     doing: Doing,
     sparc: &Sparc,
     clients: u32,

@@ -38,6 +38,7 @@ fn page(report: &Report, plots: &str) -> String {
     page.push_str(LIMITS);
     statements(&mut page, report, plots);
     operations(&mut page, report, plots);
+    live(&mut page, report);
     growth(&mut page, report, plots);
     plans(&mut page, report);
     page
@@ -192,6 +193,83 @@ fn operations(page: &mut String, report: &Report, plots: &str) {
                 cpus(one.client_cpus)
             );
         }
+    }
+}
+
+fn live(page: &mut String, report: &Report) {
+    let Some(live) = &report.live else { return };
+    let figure = |figure: Option<f64>| figure.map_or_else(String::new, |figure| format!("{figure:.2}"));
+    page.push_str(
+        "\n## Live events\n\nMade by `cargo run --release -p bench -- live --out target/live`. A thousand people listen to 250 sessions \
+         from a process of their own. Writers with something and without it are measured in short turns, because the machine does \
+         other things as well; the loss is the median of the pairs. The processor time of the server is that of one roll, with what \
+         the listening costs it in it.\n\n\
+         | beside the writers | clients | rolls/s without | with | loss % | server CPU ms without | with |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    let poller = live.writers.iter().map(|writers| ("a thousand who listen", writers));
+    let others = live.candidates.iter().flat_map(|one| one.writers.iter().map(|writers| (one.name.as_str(), writers)));
+    for (name, one) in poller.chain(others) {
+        let _ = writeln!(
+            page,
+            "| {name} | {} | {:.0} | {:.0} | {:.1} | {} | {} |",
+            one.clients,
+            one.without_ops_s,
+            one.with_ops_s,
+            one.loss_percent,
+            figure(one.without_cpu_ms),
+            figure(one.with_cpu_ms)
+        );
+    }
+    page.push_str(
+        "\nFrom the call that writes an event, its own time and its commit included, to each subscriber in the other process, \
+         milliseconds:\n\n| writers | p50 | p95 | p99 | events that arrived |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for (name, one) in
+        [("at human speed", live.at_human_speed), ("beside eight who roll as fast as they can", live.under_load)]
+    {
+        let _ =
+            writeln!(page, "| {name} | {:.1} | {:.1} | {:.1} | {} |", one.p50_ms, one.p95_ms, one.p99_ms, one.count);
+    }
+    let _ = write!(
+        page,
+        "\nWhile nothing happens, the thousand cost the server {} percent of a processor ({} without them) and their process {}.\n",
+        figure(live.idle.server_percent),
+        figure(live.idle.server_alone_percent),
+        figure(live.idle.process_percent)
+    );
+    if let Some(one) = live.broadcast {
+        let _ = write!(
+            page,
+            "\nA broadcast adds {:.3} ms to a roll of {:.3} ms, on the stand-in for the platform (`tests/platform.sql`).\n",
+            one.with_ms - one.without_ms,
+            one.without_ms
+        );
+    }
+    if live.listening.is_empty() {
+        return;
+    }
+    let _ = write!(
+        page,
+        "\nAn evening as above, in which each of the six has a stream: it bears {} tables, with polling {} on the same day.\n\n\
+         | the six | tables | rolls/s | p50 ms | p99 ms | seen by all, p50 | p99 | server's processors | service's processors |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        live.borne.0, live.borne.1
+    );
+    let listening = live.listening.iter().map(|evening| ("listen", evening));
+    for (name, one) in listening.chain(live.polling.iter().map(|evening| ("look", evening))) {
+        let _ = writeln!(
+            page,
+            "| {name} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {} | {} |",
+            one.tables,
+            one.rolls_s,
+            one.roll_p50_ms,
+            one.roll_p99_ms,
+            one.seen_p50_ms,
+            one.seen_p99_ms,
+            figure(one.server_cpus),
+            figure(one.client_cpus)
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Failure, client::Client, evening::Evening, growth::Size, indexes::Index, life::Day, measure::Measured,
+    Failure, client::Client, evening::Evening, growth::Size, indexes::Index, life::Day, live::Live, measure::Measured,
     operations::Operated, overhead::Overhead,
 };
 
@@ -28,6 +28,9 @@ pub struct Report {
     pub indexes: Vec<Index>,
     /// The long life.
     pub days: Vec<Day>,
+    /// Live events.
+    #[serde(default)]
+    pub live: Option<Live>,
 }
 
 impl Report {
@@ -50,6 +53,7 @@ impl Report {
             self.days = other.days;
         }
         self.overhead = self.overhead.or(other.overhead);
+        self.live = self.live.take().or(other.live);
         self.settings.seconds += other.settings.seconds;
     }
 }

@@ -1,19 +1,17 @@
-//! What of a database is not as this program carries it.
+//! Compares a database with the manifest.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{collections::BTreeMap, fmt};
 
-use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
+use sea_orm_migration::prelude::*;
 
 use crate::{
-    Migrator,
     manifest::{self, Found, Lines, Place},
-    preflight, query, rules,
+    preflight,
+    record::{self, Applied, Record},
+    renames, rules,
 };
 
-/// One object that is not as this program carries it.
+/// One object that differs from the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Difference {
@@ -23,18 +21,23 @@ pub struct Difference {
     pub found: Option<String>,
     /// Its definition in the manifest; none where it must not be there.
     pub expected: Option<String>,
+    /// The object that it is called now, where it is missing because it was renamed.
+    pub renamed_to: Option<String>,
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let object = &self.object;
+        if let Some(now) = &self.renamed_to {
+            return write!(f, "renamed: {object}, to {now}");
+        }
         match (&self.found, &self.expected) {
             (None, Some(expected)) => write!(f, "missing: {object} ({expected})"),
             (Some(found), Some(expected)) => write!(f, "changed: {object}, from {expected} to {found}"),
             (Some(found), None) if object.starts_with("grant ") => {
                 write!(f, "changed: {object}, from nothing to {found}")
             }
-            (_, None) => write!(f, "left over: {object}, which an earlier version made"),
+            (_, None) => write!(f, "left over: {object}, made by an earlier version"),
         }
     }
 }
@@ -43,77 +46,54 @@ impl fmt::Display for Difference {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// Structure that is not applied, by name.
+    /// Names of migrations that are not applied.
     pub pending: Vec<String>,
-    /// What `up` would repair.
+    /// What differs from the manifest: `up` repairs it.
     pub differences: Vec<Difference>,
-    /// What is there besides, and what an operator chose.
+    /// Objects that are not part of the schema, and choices that are the operator's: `up` leaves them alone.
     pub hints: Vec<String>,
 }
 
 impl Report {
-    /// Whether the database is what this program carries.
+    /// Whether every migration is applied and nothing differs.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.pending.is_empty() && self.differences.is_empty()
     }
 }
 
-/// A database, and what this program expects of it.
+/// A database, and what this program expects in it.
 pub(crate) struct State {
     pub(crate) place: Place,
     pub(crate) found: Vec<Found>,
     pub(crate) expected: Lines,
+    /// Migrations that are applied, in their order; none where the role may not read them.
     pub(crate) applied: Option<Vec<String>>,
+    /// Those of them that are recorded, and missing in the list of migrations.
+    pub(crate) unlisted: Vec<String>,
     pub(crate) record: Record,
-}
-
-/// What the program remembers of this database.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Record {
-    pub(crate) is_readable: bool,
-    pub(crate) version: Option<String>,
-    pub(crate) objects: BTreeSet<String>,
-    pub(crate) has_jobs: bool,
-}
-
-#[derive(FromQueryResult)]
-struct Remembered {
-    name: String,
-    value: String,
-}
-
-impl Record {
-    async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
-        if !preflight::can_read(db, "private", "sparc_record").await? {
-            return Ok(Self::default());
-        }
-        let mut record = Self { is_readable: true, ..Self::default() };
-        for row in query::all::<_, Remembered>(db, "SELECT name, value FROM private.sparc_record").await? {
-            match row.name.as_str() {
-                "version" => record.version = Some(row.value),
-                "objects" => record.objects = row.value.lines().map(str::to_owned).collect(),
-                "jobs" => record.has_jobs = true,
-                _ => {}
-            }
-        }
-        Ok(record)
-    }
 }
 
 impl State {
     /// In a transaction, whose `search_path` it leaves at `pg_catalog`.
     pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
-        let place = Place::read(db).await?;
         let record = Record::read(db).await?;
-        let applied = preflight::applied(db).await?;
-        if let Some(applied) = &applied {
-            preflight::check_known(applied, record.version.as_deref())?;
-        }
+        let place = Place::read(db, &record).await?;
+        let mut unlisted = Vec::new();
+        let applied = match record::applied(db).await? {
+            Applied::Unreadable => None,
+            Applied::Listed(mut listed) => {
+                preflight::check_known(&listed, record.version.as_deref())?;
+                unlisted.extend(record.migrations.iter().filter(|name| !listed.contains(name)).cloned());
+                listed.extend(unlisted.iter().cloned());
+                listed.sort_unstable();
+                Some(listed)
+            }
+        };
         let found = manifest::read(db, &place).await?;
         let mut expected = manifest::carried();
         expected.retain(|object, _| place.applies(object));
-        Ok(Self { place, found, expected, applied, record })
+        Ok(Self { place, found, expected, applied, unlisted, record })
     }
 
     pub(crate) fn found(&self) -> BTreeMap<&str, &Found> {
@@ -125,9 +105,9 @@ impl State {
         self.expected.contains_key(object) || self.record.objects.contains(object)
     }
 
-    /// Structure that is still to be applied.
+    /// Migrations that are not applied.
     pub(crate) fn pending(&self) -> Vec<String> {
-        let names = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect::<Vec<_>>();
+        let names = record::known();
         match &self.applied {
             Some(applied) => names.into_iter().filter(|name| !applied.contains(name)).collect(),
             // A role that may not read the list: the catalog says.
@@ -142,37 +122,63 @@ impl State {
             return report;
         }
         let found = self.found();
-        for (object, expected) in &self.expected {
-            match found.get(object.as_str()) {
-                Some(there) if there.definition == *expected => {}
-                Some(there) => report.differences.push(Difference {
-                    object: object.clone(),
-                    found: Some(there.definition.clone()),
-                    expected: Some(expected.clone()),
-                }),
-                None if self.is_operators_choice(object, &found) => {
-                    report.hints.push(format!("{object} is not there; that is the operator's choice"));
+        let renames = renames::find(self);
+        // Everything of a renamed table is where it was.
+        let is_private_elsewhere = renames.iter().any(|rename| rename.object == "schema private");
+        let is_elsewhere = |object: &str| {
+            if is_private_elsewhere {
+                let names = |text: &str| text.contains("private.") || text.contains("schema private");
+                return names(object) || self.expected.get(object).is_some_and(|definition| names(definition));
+            }
+            let table = manifest::table_of(object).unwrap_or_default();
+            renames.iter().any(|rename| {
+                [&rename.object, &rename.now].iter().any(|renamed| renamed.strip_prefix("table ") == Some(table))
+            })
+        };
+        // What refers to a renamed table or type prints its new name, and is as it must be once that has the old one.
+        let under_old_names = |definition: &str| {
+            renames.iter().fold(definition.to_owned(), |definition, rename| {
+                match (rename.now.split_once(' '), rename.object.split_once(' ')) {
+                    (Some(("table" | "type", now)), Some((_, name))) => definition.replace(now, name),
+                    _ => definition,
                 }
-                None => report.differences.push(Difference {
-                    object: object.clone(),
-                    found: None,
-                    expected: Some(expected.clone()),
-                }),
+            })
+        };
+        let difference = |object: &str, found: Option<&Found>, expected: Option<&String>| Difference {
+            object: object.to_owned(),
+            found: found.map(|found| found.definition.clone()),
+            expected: expected.cloned(),
+            renamed_to: renames.iter().find(|rename| rename.object == object).map(|rename| rename.now.clone()),
+        };
+        for name in &self.unlisted {
+            let object = format!("migration {name} in public.sparc_migrations");
+            report.differences.push(difference(&object, None, Some(&"applied".to_owned())));
+        }
+        for rename in renames.iter().filter(|rename| !self.expected.contains_key(&rename.object)) {
+            report.differences.push(difference(&rename.object, None, None));
+        }
+        for (object, expected) in &self.expected {
+            let there = found.get(object.as_str()).copied();
+            if there
+                .is_some_and(|there| there.definition == *expected || under_old_names(&there.definition) == *expected)
+            {
+                continue;
+            }
+            if there.is_none() && self.is_operators_choice(object, &found) {
+                report.hints.push(format!("{object} is missing, which is the operator's choice"));
+            } else if !is_elsewhere(object) || renames.iter().any(|rename| rename.object == *object) {
+                report.differences.push(difference(object, there, Some(expected)));
             }
         }
         for there in &self.found {
             let object = &there.object;
-            if self.expected.contains_key(object) {
+            if self.expected.contains_key(object) || is_elsewhere(object) {
                 continue;
             }
             if self.record.objects.contains(object) || self.is_privilege_on_ours(object) {
-                report.differences.push(Difference {
-                    object: object.clone(),
-                    found: Some(there.definition.clone()),
-                    expected: None,
-                });
-            } else if self.is_worth_a_hint(object) {
-                report.hints.push(format!("{object} is not part of the schema, and is left alone"));
+                report.differences.push(difference(object, Some(there), None));
+            } else if self.is_worth_a_hint(object) && !renames.iter().any(|rename| rename.now == *object) {
+                report.hints.push(format!("{object} is not part of the schema; it is left alone"));
             }
         }
         report
@@ -218,8 +224,10 @@ impl State {
     fn is_worth_a_hint(&self, object: &str) -> bool {
         match manifest::kind(object) {
             // On a table of ours; what belongs to a table of the operator's goes without saying.
-            "column" | "constraint" | "index" | "trigger" | "policy" => manifest::on_table(object)
-                .is_some_and(|(_, table)| self.expected.contains_key(&format!("table {table}"))),
+            "column" | "constraint" | "index" | "trigger" | "policy" | "rule" | "setting" | "statistics" => {
+                manifest::on_table(object)
+                    .is_some_and(|(_, table)| self.expected.contains_key(&format!("table {table}")))
+            }
             "function" | "table" | "view" | "type" | "domain" => object.contains(" private."),
             _ => false,
         }

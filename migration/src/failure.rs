@@ -1,8 +1,6 @@
-//! What a person is told of an error.
+//! Messages for errors of the database.
 
 use sea_orm_migration::sea_orm::{DbErr, RuntimeErr, sqlx};
-
-use crate::connect::sqlstate;
 
 /// One sentence for a person: what failed, the likeliest cause, and the remedy. It holds no secret.
 #[must_use]
@@ -12,31 +10,31 @@ pub fn user_message(error: &DbErr) -> String {
     }
     match sqlstate(error).as_deref() {
         Some("42P05" | "26000") => {
-            "The address is that of a pooler in transaction mode, which mixes up prepared statements: use the server's own \
-             address or a pooler in session mode (on Supabase, port 5432); nothing was changed."
+            "Prepared statements collide, because the address is that of a pooler in transaction mode: use the server's own address \
+             or a pooler in session mode (on Supabase, port 5432); nothing was changed."
                 .to_owned()
         }
-        Some("55P03") => "Another session holds a lock that is needed here, for more than ten seconds: end its transaction, \
-                          and run it again; nothing was changed."
+        Some("55P03") => "Another database session has held a lock that this command needs for ten seconds: end its \
+                          transaction, and run the command again; nothing was changed."
             .to_owned(),
         Some("42501") => format!(
-            "The role may not do this: {}. Migrate as the owner of the schema; nothing was changed.",
+            "The role lacks a privilege ({}): connect as the owner of the schema; nothing was changed.",
             said(error)
         ),
         Some("25006") => "The database accepts no writes: give the address of the primary; nothing was changed.".to_owned(),
         Some("2BP01") => format!(
-            "{}: {}. Drop those first, or move them elsewhere; nothing was changed.",
+            "{}: {}. Drop or change those objects first; nothing was changed.",
             said(error),
-            detail(error).unwrap_or_else(|| "they are not ours".to_owned())
+            detail(error).unwrap_or_else(|| "other objects depend on it".to_owned())
         ),
         Some("57P01" | "57P02" | "57P03") => lost(),
         None if is_lost(error) => lost(),
-        _ => format!("The migration stopped, and what it had begun was undone: {}.", said(error)),
+        _ => format!("The migration failed and was rolled back: {}.", said(error)),
     }
 }
 
 fn lost() -> String {
-    "The connection to the server was lost, and what was begun is undone by the server: run it again.".to_owned()
+    "The connection to the server was lost, and the server rolls back what was begun: run the command again.".to_owned()
 }
 
 fn is_lost(error: &DbErr) -> bool {
@@ -63,6 +61,18 @@ fn detail(error: &DbErr) -> Option<String> {
     Some(refusal.detail()?.replace('\n', ", "))
 }
 
+/// What the database said against a statement, with what it adds; none where the connection failed, or a lock or privilege was in the
+/// way, which have words of their own.
+pub(crate) fn refusal(error: &DbErr) -> Option<String> {
+    let code = sqlstate(error)?;
+    let has_own_words =
+        matches!(&*code, "55P03" | "25006" | "42P05" | "26000") || code.starts_with("57P") || code.starts_with("08");
+    (!has_own_words).then(|| match detail(error) {
+        Some(detail) => format!("{}: {}", said(error), detail.trim_end_matches('.')),
+        None => said(error),
+    })
+}
+
 /// The database's own words, without the layers around them.
 fn said(error: &DbErr) -> String {
     let said = match error {
@@ -75,4 +85,9 @@ fn said(error: &DbErr) -> String {
         other => other.to_string(),
     };
     said.trim_end_matches('.').replace('\n', " ")
+}
+
+/// The SQLSTATE of what the database said.
+pub(crate) fn sqlstate(error: &DbErr) -> Option<String> {
+    Some(rls::sqlx_error(error)?.as_database_error()?.code()?.into_owned())
 }

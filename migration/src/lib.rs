@@ -10,6 +10,8 @@ mod failure;
 mod manifest;
 mod preflight;
 mod query;
+mod record;
+mod renames;
 mod repair;
 mod rows;
 mod rules;
@@ -29,24 +31,24 @@ pub use preflight::PreflightError;
 pub use run::{Command, Status, Step, accounts, dry_run, run, status};
 pub use script::sql;
 
-/// What always holds, as one query that must return no row: a tool for operators, and for tests.
+/// A query for what must always hold in the rows: it returns a line for each violation. For operators and tests.
 pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 
-/// Sets every counter to what the rows say, for rows that came while triggers were off. To be run in a transaction.
+/// Recomputes every counter from the rows, for rows that were written while triggers were off. Run it in a transaction.
 pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 
-/// The schema: numbered migrations for its structure, and the rules that `up` applies after them, and again whenever the
-/// database differs from what this program carries.
+/// The schema: numbered migrations for its structure, and rules (functions, triggers, policies, views, privileges) that `up`
+/// applies after them, and again whenever the database differs from the manifest.
 ///
 /// Use it as any SeaORM migrator, through [`MigratorTrait`]. Beyond what SeaORM does, every command
 ///
-/// - is one transaction, and waits for whoever else is migrating the same database, so that all replicas of a service may
-///   migrate at start;
-/// - looks first whether the server, the role and what stands in the database allow it, and says in one sentence what
-///   does not (a [`PreflightError`], as [`DbErr::Migration`]), with nothing changed;
-/// - takes away only what it made: `fresh` and `reset` undo the migrations instead of dropping all of `public`, and refuse
-///   where something of an operator's would go with them;
-/// - records what is applied in `sparc_migrations`, beside whatever other migrators record.
+/// - is one transaction, and waits for other migrators of the same database, so that all replicas of a service may migrate
+///   when they start;
+/// - first checks that the server, the role and the objects in the database permit it; if not, it changes nothing and says
+///   why in one sentence (a [`PreflightError`], as [`DbErr::Migration`]);
+/// - drops only what it created: `fresh` and `reset` undo the migrations instead of dropping all of `public`, and fail where an
+///   operator's object would be dropped with them;
+/// - records what is applied in `sparc_migrations`, which no other migrator uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Migrator;
 
@@ -101,12 +103,12 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// Compares the database with what this program carries. Reading the catalog suffices; nothing is changed or locked.
+/// Compares the database with the manifest. Needs no more than read access to the catalog; changes and locks nothing.
 ///
 /// # Errors
 ///
-/// [`DbErr::Migration`] with the sentence of a [`PreflightError`] where the database records a migration that this program
-/// does not know; else what the database said.
+/// [`DbErr::Migration`] with the sentence of a [`PreflightError`], if the database records a migration that this program does
+/// not know; otherwise the error of the database.
 pub async fn check<'c, C>(db: C) -> Result<Report, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
@@ -114,12 +116,12 @@ where
     Ok(run::read_state(&db.into_database_executor()).await?.report())
 }
 
-/// The manifest of the database: what it holds, and, for what does not apply in it (the stand-in on a platform, jobs
-/// without `pg_cron`), what this program carries.
+/// The manifest of the database. Lines that do not apply to it (the stand-in on a platform, jobs without `pg_cron`) are those
+/// of the committed manifest.
 ///
 /// # Errors
 ///
-/// What the database said.
+/// The error of the database.
 pub async fn manifest<'c, C>(db: C) -> Result<String, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
@@ -127,11 +129,11 @@ where
     Ok(run::read_state(&db.into_database_executor()).await?.manifest())
 }
 
-/// The same without what this program carries: for making the manifest anew.
+/// The same without lines of the committed manifest: for generating it.
 ///
 /// # Errors
 ///
-/// What the database said.
+/// The error of the database.
 #[doc(hidden)]
 pub async fn actual_manifest<'c, C>(db: C) -> Result<String, DbErr>
 where

@@ -22,17 +22,27 @@ impl MigrationTrait for Migration {
 }
 
 pub(crate) fn up() -> Vec<String> {
-    let mut sql = vec![tables::CHECKS.to_owned(), rules::close(&statements::parse(tables::CHECKS))];
+    let mut sql =
+        vec![tables::CHECK_FUNCTIONS.to_owned(), rules::revoke_defaults(&statements::parse(tables::CHECK_FUNCTIONS))];
     sql.extend(tables::create());
     sql.extend(
-        [tables::GATES, tables::BOUNDS, tables::COMMENTS, tables::VACUUM, tables::CLOSE, rules::PUBLICATION]
-            .map(str::to_owned),
+        [
+            tables::GATES,
+            tables::REQUESTS,
+            tables::SIZE_LIMITS,
+            tables::COMMENTS,
+            tables::VACUUM_SETTINGS,
+            tables::REVOKED_DEFAULTS,
+            rules::PUBLICATION,
+        ]
+        .map(str::to_owned),
     );
     sql
 }
 
 fn down() -> Vec<String> {
-    let mut sql = vec![rules::unschedule(), include_str!("../sql/live/down.sql").to_owned()];
+    let mut sql = vec![rules::unschedule(), include_str!("../sql/publication/down.sql").to_owned()];
+    sql.push("DROP TABLE IF EXISTS private.requests CASCADE".to_owned());
     sql.push("DROP TABLE IF EXISTS private.account_gates CASCADE".to_owned());
     sql.extend(tables::drop());
     sql

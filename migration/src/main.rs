@@ -1,4 +1,4 @@
-//! `cargo run -p migration`: brings a database to the schema, and says what of it is not as it must be.
+//! `cargo run -p migration`: creates and upgrades the schema of a database, and reports what differs from it.
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
@@ -14,13 +14,13 @@ use migration::{
     },
 };
 
-/// Brings a database to the SPARC schema, on Supabase or plain PostgreSQL 15 and newer.
+/// Creates, checks and upgrades the SPARC schema in a database: Supabase, or plain PostgreSQL 15 or newer.
 #[derive(Parser)]
 #[command(
     name = "migration",
     version,
-    after_help = "Without a command: up. sslmode and sslrootcert in the address mean what they mean to psql.\n\
-                  Exit status: 0 done, 1 refused or different, 2 not understood."
+    after_help = "The default command is up. sslmode and sslrootcert in the address mean what they mean to psql.\n\
+                  Exit status: 0 success, 1 failed or different, 2 wrong arguments."
 )]
 struct Arguments {
     /// Address of the database: postgres://USER:PASSWORD@HOST:PORT/DATABASE
@@ -33,26 +33,26 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Apply pending migrations, then repair what differs from the manifest: one transaction, one line per change
+    /// Apply pending migrations, then repair whatever differs from the manifest, in one transaction; prints each change
     Up {
-        /// So many migrations, instead of all
+        /// How many migrations to apply, instead of all
         #[arg(short, long)]
         num: Option<u32>,
-        /// Print the SQL, for psql, and change nothing
+        /// Print the SQL instead of running it
         #[arg(long, conflicts_with = "num")]
         dry_run: bool,
     },
-    /// Compare the database with the manifest: exit 1 and one line per difference. Reads the catalog alone
+    /// Compare the database with the manifest; prints each difference and exits with 1 if there is one
     Check,
-    /// Show which migrations are applied, and whether the rest differs
+    /// Show which migrations are applied, and how many differences there are
     Status,
-    /// Print the whole schema as one script, for psql and supabase/migrations; needs no database
+    /// Print the whole schema as one SQL script, for psql or supabase/migrations; needs no database
     Sql,
-    /// Print the manifest of the database: one line per object
+    /// Print the manifest of the database, one line per object
     Manifest,
-    /// Undo applied migrations, the last first
+    /// Undo applied migrations, the last one first
     Down {
-        /// So many
+        /// How many migrations to undo
         #[arg(short, long, default_value_t = 1)]
         num: u32,
         #[command(flatten)]
@@ -63,7 +63,7 @@ enum Task {
         #[command(flatten)]
         consent: Consent,
     },
-    /// Undo all that these migrations made, then apply them again; nothing else in the database is touched
+    /// The same as refresh: objects that these migrations did not make are left alone
     Fresh {
         #[command(flatten)]
         consent: Consent,
@@ -73,16 +73,16 @@ enum Task {
         #[command(flatten)]
         consent: Consent,
     },
-    /// Begin a new migration in this crate
+    /// Add a new, empty migration to this crate
     Generate {
-        /// What it does, in snake_case
+        /// Its name, in snake_case
         name: String,
     },
 }
 
 #[derive(clap::Args)]
 struct Consent {
-    /// Delete what the accounts in the database have, without being asked
+    /// Do not ask before deleting the data of accounts
     #[arg(long)]
     yes: bool,
 }
@@ -108,23 +108,23 @@ async fn run(arguments: Arguments) -> Result<ExitCode, String> {
     let url = arguments
         .database_url
         .filter(|url| !url.is_empty())
-        .ok_or("No database address: give one with --database-url or in the environment variable DATABASE_URL.")?;
+        .ok_or("No database address: pass --database-url or set the environment variable DATABASE_URL.")?;
     let db = connect(&url).await.map_err(|error| error.to_string())?;
     let done = perform(&db, task).await;
-    // The sentence matters more than whether the connection ends as it should.
+    // Whether the connection closes cleanly does not matter any more.
     let _ = db.close().await;
     done
 }
 
 async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String> {
     let executor = db.into_database_executor();
-    let told = |error: DbErr| migration::user_message(&error);
+    let message = |error: DbErr| migration::user_message(&error);
     let command = match task {
         Task::Check => return check(db).await,
         Task::Status => return status(&executor).await,
-        Task::Manifest => return print(&migration::manifest(db).await.map_err(told)?),
+        Task::Manifest => return print(&migration::manifest(db).await.map_err(message)?),
         Task::Up { dry_run: true, .. } => {
-            let sql = migration::dry_run(&executor).await.map_err(told)?;
+            let sql = migration::dry_run(&executor).await.map_err(message)?;
             return print(if sql.is_empty() { "-- nothing to do\n" } else { &sql });
         }
         Task::Up { num, .. } => Command::Up(num),
@@ -133,7 +133,7 @@ async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String
         Task::Fresh { consent } | Task::Refresh { consent } => agreed(&executor, &consent, Command::Refresh).await?,
         Task::Generate { .. } | Task::Sql => return Ok(ExitCode::SUCCESS),
     };
-    let steps = migration::run(&executor, command).await.map_err(told)?;
+    let steps = migration::run(&executor, command).await.map_err(message)?;
     let mut text = String::new();
     for step in &steps {
         let line = match step {
@@ -142,6 +142,7 @@ async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String
             Step::Installed(number) => {
                 format!("created {number} functions, triggers, policies and views, and their privileges")
             }
+            Step::Renamed(now, object) => format!("renamed {now} to {object}"),
             Step::Created(object) => format!("created {object}"),
             Step::Changed(object) => format!("changed {object}"),
             Step::Dropped(object) => format!("dropped {object}"),
@@ -153,17 +154,17 @@ async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String
     print(if steps.is_empty() { "nothing to do\n" } else { &text })
 }
 
-/// A reader that has read enough, such as `head`, is no error.
+/// A closed pipe, as `head` leaves, is no error.
 fn print(text: &str) -> Result<ExitCode, String> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(format!("Standard output takes no text: {error}."))
+            Err(format!("Writing to standard output failed: {error}."))
         }
         _ => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// The command, if what it deletes belongs to nobody, or somebody agrees.
+/// The command, if there are no accounts whose data it deletes, or the operator agrees.
 async fn agreed(db: &SchemaManagerConnection<'_>, consent: &Consent, command: Command) -> Result<Command, String> {
     if consent.yes {
         return Ok(command);
@@ -173,15 +174,15 @@ async fn agreed(db: &SchemaManagerConnection<'_>, consent: &Consent, command: Co
         return Ok(command);
     }
     let what = format!(
-        "The database holds {accounts} account{}, and this deletes everything that people have in the game",
+        "The database has {accounts} account{}, and this command deletes all their game data",
         if accounts == 1 { "" } else { "s" }
     );
     if !io::stdin().is_terminal() {
-        return Err(format!("{what}: give --yes if that is meant."));
+        return Err(format!("{what}: pass --yes to do it."));
     }
-    eprint!("{what}. Type \"yes\" to go on: ");
+    eprint!("{what}. Type \"yes\" to continue: ");
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(|error| format!("No answer can be read: {error}."))?;
+    io::stdin().lock().read_line(&mut answer).map_err(|error| format!("Reading the answer failed: {error}."))?;
     if answer.trim() == "yes" { Ok(command) } else { Err("Nothing was changed.".to_owned()) }
 }
 
@@ -198,7 +199,7 @@ async fn check(db: &DatabaseConnection) -> Result<ExitCode, String> {
         text += &format!("hint: {hint}\n");
     }
     if report.is_clean() {
-        text += "the database is what this program carries\n";
+        text += "the database has the schema of this version\n";
     }
     print(&text)?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -212,8 +213,9 @@ async fn status(db: &SchemaManagerConnection<'_>) -> Result<ExitCode, String> {
     }
     if status.report.pending.is_empty() {
         text += &match status.report.differences.len() {
-            0 => "the rest is as it must be\n".to_owned(),
-            number => format!("{number} differences: `check` names them, `up` repairs them\n"),
+            0 => "no differences from the manifest\n".to_owned(),
+            1 => "1 difference from the manifest: `check` shows it, `up` repairs it\n".to_owned(),
+            number => format!("{number} differences from the manifest: `check` shows them, `up` repairs them\n"),
         };
     }
     print(&text)
@@ -223,9 +225,11 @@ fn generate(name: &str) -> Result<(), String> {
     let is_module_name =
         !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if !is_module_name {
-        return Err(format!("\"{name}\" cannot name a migration: use lower-case letters, digits and underscores."));
+        return Err(format!(
+            "A migration cannot be called \"{name}\": use lower-case letters, digits and underscores."
+        ));
     }
     let crate_folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| ".".to_owned());
     sea_orm_cli::run_migrate_generate(&crate_folder, name, true)
-        .map_err(|error| format!("The migration could not be written in {crate_folder}: {error}."))
+        .map_err(|error| format!("Writing the migration in {crate_folder} failed: {error}."))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use crate::{query, rules};
+use crate::{query, record::Record, rules};
 
 /// The committed manifest: sorted lines `object: definition`, the same on every server version.
 pub const MANIFEST: &str = include_str!("../manifest.txt");
@@ -26,17 +26,19 @@ pub(crate) struct Found {
 /// What is so in one database and not in another, and decides which lines apply there.
 #[derive(Clone, Debug, Default, FromQueryResult)]
 pub(crate) struct Place {
-    /// Schema `auth` is the stand-in that we made.
+    /// Schema `auth` is the stand-in that we made, or was it until somebody dropped it.
     pub(crate) has_stand_in: bool,
     /// The platform sends broadcasts.
     pub(crate) has_realtime: bool,
     /// `pg_cron` is installed, and this role may look.
     pub(crate) has_cron: bool,
+    /// Schema `private` is the one that we made, not one that an operator had before.
+    pub(crate) has_own_private: bool,
 }
 
 impl Place {
-    pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
-        query::one(
+    pub(crate) async fn read<C: ConnectionTrait>(db: &C, record: &Record) -> Result<Self, DbErr> {
+        let mut place: Self = query::one(
             db,
             "SELECT
                EXISTS (
@@ -55,9 +57,16 @@ impl Place {
                    SELECT
                    FROM pg_catalog.pg_namespace
                    WHERE nspname = 'cron' AND has_schema_privilege(oid, 'USAGE')
-                 ) AS has_cron",
+                 ) AS has_cron,
+               to_regnamespace('private') IS NULL
+                 OR coalesce(obj_description(to_regnamespace('private'), 'pg_namespace'), '') LIKE 'made by sparc%'
+                 AS has_own_private",
         )
-        .await
+        .await?;
+        // Marks and schemas can be lost; what is recorded is known all the same.
+        place.has_stand_in |= record.schemas.contains("auth");
+        place.has_own_private |= record.schemas.contains("private");
+        Ok(place)
     }
 
     /// Whether the object is to be found in such a database at all.
@@ -66,6 +75,8 @@ impl Place {
             self.has_cron
         } else if object.starts_with("policy ") && object.ends_with(" on realtime.messages") {
             self.has_realtime
+        } else if object == "comment on schema private" {
+            self.has_own_private
         } else {
             self.has_stand_in || !is_stand_in(object)
         }
@@ -75,7 +86,10 @@ impl Place {
 /// Whether the object is a part of the stand-in for the platform's `auth`. Our triggers on its accounts are not.
 fn is_stand_in(object: &str) -> bool {
     !object.starts_with("trigger ")
-        && (object.contains(" auth.") || object.starts_with("grant on schema auth "))
+        && (object.contains(" auth.")
+            || object.starts_with("grant on schema auth ")
+            || object == "schema auth"
+            || object == "comment on schema auth")
         && !object.starts_with("function private.")
         && !object.starts_with("function public.")
 }
@@ -114,7 +128,11 @@ pub(crate) fn carried() -> Lines {
 /// Everything in the database that a manifest speaks of. In a transaction; leaves its `search_path` at `pg_catalog`.
 pub(crate) async fn read<C: ConnectionTrait>(db: &C, place: &Place) -> Result<Vec<Found>, DbErr> {
     db.execute_unprepared("SET LOCAL search_path = pg_catalog").await?;
-    let mut found: Vec<Found> = query::all(db, include_str!("../sql/manifest/catalog.sql")).await?;
+    let mut catalog = include_str!("../sql/manifest/catalog.sql").to_owned();
+    if place.has_stand_in {
+        catalog = catalog.replace("/* stand-in */ false", "true");
+    }
+    let mut found: Vec<Found> = query::all(db, &catalog).await?;
     if place.has_cron {
         let names: Vec<String> = rules::jobs().into_iter().map(|(name, _)| name).collect();
         let jobs = format!(
@@ -147,11 +165,28 @@ pub(crate) fn kind(object: &str) -> &str {
     }
 }
 
-/// Name and table of an object that belongs to a table: a column, constraint, index, trigger or policy.
+/// Name and table of an object that belongs to a table: a column, setting, constraint, index, trigger, rule or policy.
 pub(crate) fn on_table(object: &str) -> Option<(&str, &str)> {
-    let separator = if object.starts_with("column ") { " of " } else { " on " };
+    let separator = match kind(object) {
+        "column" | "setting" | "statistics" if !object.contains(" on ") => " of ",
+        _ => " on ",
+    };
     let (_, rest) = object.split_once(' ')?;
     rest.rsplit_once(separator)
+}
+
+/// The table that an object is, or belongs to.
+pub(crate) fn table_of(object: &str) -> Option<&str> {
+    let after = |prefix: &str| object.strip_prefix(prefix);
+    let grant = || after("grant on table ")?.rsplit_once(" to ").map(|(table, _)| table);
+    let comment = || after("comment on column ")?.rsplit_once(" of ").map(|(_, table)| table);
+    after("table ")
+        .or_else(|| after("row security on "))
+        .or_else(|| after("comment on table "))
+        .or_else(|| after("publication supabase_realtime of "))
+        .or_else(comment)
+        .or_else(grant)
+        .or_else(|| on_table(object).map(|(_, table)| table))
 }
 
 #[cfg(test)]

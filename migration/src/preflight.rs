@@ -1,4 +1,4 @@
-//! What must be so before anything is changed, and the sentence that says so when it is not.
+//! What must hold before anything is changed, and the messages for when it does not.
 
 use sea_orm_migration::{MigratorTrait, prelude::*, sea_orm::FromQueryResult};
 
@@ -7,24 +7,25 @@ use crate::{
     check::State,
     manifest::{self, Lines},
     query::{self, ask, list, one},
+    record,
 };
 
-/// Why the database is not touched, as one sentence with what to do about it.
+/// Why a command changed nothing: one sentence with the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PreflightError {
     /// A server before 15.
-    #[error("PostgreSQL {found} is too old: the schema needs version 15 or newer, so upgrade the server.")]
+    #[error("PostgreSQL {found} is too old: upgrade the server to version 15 or newer.")]
     ServerTooOld {
         /// Version of the server.
         found: String,
     },
-    /// A standby, which nobody can write to.
+    /// A standby, which accepts no writes.
     #[error("This server is a read-only standby: give the address of the primary.")]
     Standby,
-    /// Privileges that the role does not have.
+    /// Privileges that the role lacks.
     #[error(
-        "Role \"{role}\" lacks {}: grant that, or migrate as a role that has it.",
+        "Role \"{role}\" lacks {}: grant what is missing, or connect as a role that has it.",
         missing.join(" and ")
     )]
     MissingPrivileges {
@@ -33,19 +34,58 @@ pub enum PreflightError {
         /// Each privilege, as PostgreSQL calls it, and on what.
         missing: Vec<String>,
     },
-    /// Objects of our names that somebody else made, or of which the record was lost.
+    /// Objects with our names that these migrations did not make, or whose record was lost.
     #[error(
-        "The database holds {} already, and no record that these migrations made it: migrate another database, or rename \
-         or drop what is there.",
+        "The database already has {}, and no record that these migrations made it: use another database, or rename or \
+         drop what is there.",
         found.join(", ")
     )]
     NameCollision {
         /// Each object, qualified.
         found: Vec<String>,
     },
+    /// Names that missing objects of ours need, and others have.
+    #[error(
+        "{} is missing and cannot be created, because its name is taken by {}: rename or drop that, and run up again; nothing was \
+         changed.",
+        wanted.join(", "),
+        found.join(", ")
+    )]
+    NameTaken {
+        /// Each object of ours that is missing.
+        wanted: Vec<String>,
+        /// Each object that has its name, as PostgreSQL describes it.
+        found: Vec<String>,
+    },
+    /// Tables or columns that were renamed crosswise.
+    #[error(
+        "Names were mixed up: {}. Give each its own name back by hand (ALTER TABLE ... RENAME), and run up again; nothing was \
+         changed.",
+        found.join("; ")
+    )]
+    MixedUp {
+        /// Each object, and what it is by its comment.
+        found: Vec<String>,
+    },
+    /// Missing tables that seem to be in another schema.
+    #[error(
+        "Tables of ours seem to have been moved: {}. Move them back (ALTER TABLE ... SET SCHEMA), or, if they are copies, drop \
+         their comments, and run up again; nothing was changed.",
+        found.join(", ")
+    )]
+    MovedAway {
+        /// Each table, as PostgreSQL describes it.
+        found: Vec<String>,
+    },
+    /// `sparc_migrations` is not the list of migrations any more.
+    #[error(
+        "public.sparc_migrations is not the list of applied migrations (columns version and applied_at, one row for each \
+         migration): run up, which makes it again, and then this command; nothing was changed."
+    )]
+    BrokenList,
     /// Migrations of a newer version of this program.
     #[error(
-        "The database was migrated by {database} of this program, which has {} that version {} does not know: run \
+        "The database was migrated by {database} of this program, with {}, which version {} does not know: run \
          {database}, or give the address of another database.",
         found.join(", "),
         env!("CARGO_PKG_VERSION")
@@ -56,7 +96,7 @@ pub enum PreflightError {
         /// The version that the database records.
         database: String,
     },
-    /// Rules of a newer version of this program: this one would undo them.
+    /// The schema of a newer version of this program, which this one would downgrade.
     #[error(
         "The database was migrated by version {database} of this program, and differs from version {}: run version \
          {database} or newer; nothing was changed.",
@@ -67,16 +107,14 @@ pub enum PreflightError {
         database: String,
     },
     /// A schema `auth` that is not the platform's.
-    #[error(
-        "Schema \"auth\" is there without {missing}: migrate a Supabase database, or one without a schema \"auth\"."
-    )]
+    #[error("Schema \"auth\" exists without {missing}: use a Supabase database, or one without a schema \"auth\".")]
     IncompleteAuthSchema {
         /// What the platform has and this database has not.
         missing: String,
     },
     /// Objects of ours that another role owns.
     #[error(
-        "{} belong to a role that \"{role}\" is no member of: migrate as their owner, or let an administrator make \
+        "Role \"{role}\" is not a member of the role that owns {}: connect as their owner, or let an administrator make \
          \"{role}\" the owner (ALTER ... OWNER TO).",
         found.join(", ")
     )]
@@ -86,10 +124,10 @@ pub enum PreflightError {
         /// Each object, with its owner.
         found: Vec<String>,
     },
-    /// Objects of an operator's that would go with ours.
+    /// An operator's objects that would be dropped together with ours.
     #[error(
-        "These are not ours and depend on what would be dropped: {}. Drop them first, or change them so that they do \
-         not; nothing was changed.",
+        "These objects are not part of the schema and depend on what would be dropped: {}. Drop or change them first; \
+         nothing was changed.",
         found.join(", ")
     )]
     Dependents {
@@ -98,21 +136,45 @@ pub enum PreflightError {
     },
     /// A lock that others hold.
     #[error(
-        "A lock that is needed here is held by another session ({holders}): end its transaction, and run it again; nothing was changed."
+        "Another database session holds a lock that this command needs ({holders}): end its transaction, and run the command \
+         again; nothing was changed."
     )]
     Locked {
         /// Each session, and the table.
         holders: String,
     },
-    /// What `up` cannot put right.
-    #[error("{}: this is not repaired by itself, so put it right by hand; nothing was changed.", found.join("; "))]
+    /// Differences that `up` cannot repair.
+    #[error("up cannot repair this: {}. Correct it by hand, and run up again; nothing was changed.", found.join("; "))]
     NotRepairable {
         /// Each difference.
         found: Vec<String>,
     },
+    /// A repair that the database refuses.
+    #[error(
+        "up cannot repair {object}, because the database refuses it ({reason}): correct that by hand, and run up again; nothing was \
+         changed."
+    )]
+    RepairRefused {
+        /// The object.
+        object: String,
+        /// What the database said.
+        reason: String,
+    },
+    /// A column was dropped, and its values with it.
+    #[error(
+        "{object} is missing, and with it the values of {rows} rows, which may not be NULL: restore them from a backup, or add \
+         the column with its values by hand, and run up again; nothing was changed."
+    )]
+    ValuesLost {
+        /// The column.
+        object: String,
+        /// How many rows the table has.
+        rows: i64,
+    },
     /// Rows that a missing constraint or unique index does not permit.
     #[error(
-        "{object} cannot be made again while rows of {table} break it: {rows}. Put those right, and run it again; nothing was changed."
+        "{object} cannot be created again, because rows of {table} violate it: {rows}. Correct those rows, and run up again; \
+         nothing was changed."
     )]
     RowsInTheWay {
         /// The constraint or index.
@@ -167,20 +229,9 @@ pub(crate) async fn has_record<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr
     .await
 }
 
-/// The migrations that the database records; none where the role may not read them.
-pub(crate) async fn applied<C: ConnectionTrait>(db: &C) -> Result<Option<Vec<String>>, DbErr> {
-    if !has_record(db).await? {
-        return Ok(Some(Vec::new()));
-    }
-    if !can_read(db, "public", "sparc_migrations").await? {
-        return Ok(None);
-    }
-    Ok(Some(list(db, "SELECT version::text AS name FROM public.sparc_migrations ORDER BY version").await?))
-}
-
-/// No migration is applied that this program does not know.
+/// This program knows every migration that is applied.
 pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(), PreflightError> {
-    let known: Vec<String> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
+    let known = record::known();
     let found: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
     if found.is_empty() {
         return Ok(());
@@ -191,7 +242,7 @@ pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(
     Err(PreflightError::UnknownMigrations { found, database })
 }
 
-/// The rules that differ are not those of a newer program.
+/// No newer version of this program migrated the database.
 pub(crate) fn check_not_newer(state: &State) -> Result<(), PreflightError> {
     let numbers = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
     match &state.record.version {
@@ -202,7 +253,7 @@ pub(crate) fn check_not_newer(state: &State) -> Result<(), PreflightError> {
     }
 }
 
-/// Whatever is still to be changed can be changed here, by this role.
+/// The server and the role permit the changes that are to be made.
 pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     let server: Server = one(
         db,
@@ -228,6 +279,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         check_platform(db).await?;
     }
     if applied.len() < Migrator::migrations().len() {
+        check_list(state)?;
         check_names_are_free(state)?;
     }
     if !server.superuser {
@@ -237,6 +289,125 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         }
     }
     check_owner(db, state, server.role).await
+}
+
+/// No missing table is in a schema that is not looked at, under its comment.
+pub(crate) async fn check_not_elsewhere<C: ConnectionTrait>(
+    db: &C,
+    state: &State,
+    missing: &[&str],
+) -> Result<(), DbErr> {
+    let comments: Vec<&str> = missing
+        .iter()
+        .filter(|object| manifest::kind(object) == "table")
+        .filter_map(|object| state.expected.get(&format!("comment on {object}")))
+        .map(String::as_str)
+        .collect();
+    if comments.is_empty() {
+        return Ok(());
+    }
+    let found = list(
+        db,
+        &format!(
+            "SELECT pg_describe_object('pg_class'::regclass, pg_class.oid, 0) AS name
+             FROM pg_catalog.pg_class
+             JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+             WHERE relkind IN ('r', 'p')
+               AND nspname NOT IN ('public', 'private')
+               AND obj_description(pg_class.oid, 'pg_class') IN ({})
+             ORDER BY 1",
+            query::literals(comments)
+        ),
+    )
+    .await?;
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::MovedAway { found }.into()) }
+}
+
+/// No other object has the name of one that is to be made again.
+pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
+    db: &C,
+    state: &State,
+    missing: &[&str],
+) -> Result<(), DbErr> {
+    let mut relations: Vec<(String, &str)> = Vec::new();
+    let mut types: Vec<(String, &str)> = Vec::new();
+    for object in missing {
+        let (_, name) = object.split_once(' ').unwrap_or_default();
+        let is_key = || {
+            let definition = state.expected.get(*object).map_or("", String::as_str);
+            definition.starts_with("PRIMARY KEY") || definition.starts_with("UNIQUE")
+        };
+        match manifest::kind(object) {
+            "table" | "view" | "sequence" => relations.push((name.to_owned(), object)),
+            "type" | "domain" => types.push((name.to_owned(), object)),
+            "index" => relations.extend(index_name(object).map(|name| (name, *object))),
+            "constraint" if is_key() => relations.extend(index_name(object).map(|name| (name, *object))),
+            _ => {}
+        }
+    }
+    let (mut wanted, mut found) = (Vec::new(), Vec::new());
+    for (catalog, schema, name, objects) in
+        [("pg_class", "relnamespace", "relname", relations), ("pg_type", "typnamespace", "typname", types)]
+    {
+        // The two are called types by PostgreSQL: say what kind the other is.
+        let note = if catalog == "pg_type" {
+            " || CASE typtype WHEN 'd' THEN ' (a domain)' WHEN 'c' THEN ' (the rows of a relation)' ELSE '' END"
+        } else {
+            ""
+        };
+        if objects.is_empty() {
+            continue;
+        }
+        #[derive(FromQueryResult)]
+        struct Taken {
+            name: String,
+            description: String,
+        }
+        let taken: Vec<Taken> = query::all(
+            db,
+            &format!(
+                "SELECT format('%I.%I', nspname, {name}) AS name, pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){note} AS description
+                 FROM pg_catalog.{catalog}
+                 JOIN pg_catalog.pg_namespace ON pg_namespace.oid = {schema}
+                 WHERE format('%I.%I', nspname, {name}) IN ({})
+                 ORDER BY 1",
+                query::literals(objects.iter().map(|(name, _)| name.as_str()))
+            ),
+        )
+        .await?;
+        for taken in taken {
+            wanted
+                .extend(objects.iter().filter(|(name, _)| *name == taken.name).map(|(_, object)| (*object).to_owned()));
+            found.push(taken.description);
+        }
+    }
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::NameTaken { wanted, found }.into()) }
+}
+
+/// The qualified name of an index, or of a constraint's: it is in the schema of its table.
+fn index_name(object: &str) -> Option<String> {
+    let (name, table) = manifest::on_table(object)?;
+    Some(format!("{}.{name}", table.split_once('.')?.0))
+}
+
+/// The list of migrations is as SeaORM keeps it.
+pub(crate) fn check_list(state: &State) -> Result<(), PreflightError> {
+    let found = state.found();
+    let is_there = |object: &String| {
+        found.get(object.as_str()).is_some_and(|there| Some(&there.definition) == state.expected.get(object))
+    };
+    let mut columns = state
+        .expected
+        .keys()
+        .filter(|object| object.ends_with(" of public.sparc_migrations") && object.starts_with("column "));
+    let exists = found.keys().any(|object| object.split(' ').nth(1) == Some("public.sparc_migrations"));
+    if state.unlisted.is_empty()
+        && (!exists || (found.contains_key("table public.sparc_migrations") && columns.all(is_there)))
+    {
+        Ok(())
+    } else {
+        Err(PreflightError::BrokenList)
+    }
 }
 
 async fn check_platform<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
@@ -285,7 +456,7 @@ fn without_arguments(object: &str) -> String {
     object.split('(').next().unwrap_or_default().to_owned()
 }
 
-/// What is there of ours is the role's to alter.
+/// The role may alter every object of ours.
 async fn check_owner<C: ConnectionTrait>(db: &C, state: &State, role: String) -> Result<(), DbErr> {
     let mut queries = Vec::new();
     for (class, owner) in [("pg_class", "relowner"), ("pg_proc", "proowner"), ("pg_type", "typowner")] {

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use crate::{PreflightError, query, repair::Asked};
+use crate::{PreflightError, query, repair::About};
 
 #[derive(FromQueryResult)]
 struct InTheWay {
@@ -11,10 +11,13 @@ struct InTheWay {
 }
 
 /// The refusal that names the rows; none if no row is in the way.
-pub(crate) async fn in_the_way<C: ConnectionTrait>(db: &C, asked: &Asked) -> Result<Option<PreflightError>, DbErr> {
-    let Some(condition) = condition(&asked.table, &asked.definition) else { return Ok(None) };
-    let key = key(db, &asked.table).await?;
-    let table = &asked.table;
+pub(crate) async fn in_the_way<C: ConnectionTrait>(db: &C, about: &About) -> Result<Option<PreflightError>, DbErr> {
+    let Some(table) = &about.table else { return Ok(None) };
+    if about.object.starts_with("column ") && !about.definition.starts_with("NOT NULL ") {
+        return values_lost(db, about, table).await;
+    }
+    let Some(condition) = condition(table, &about.definition) else { return Ok(None) };
+    let key = key(db, table).await?;
     let sql = format!(
         "SELECT count(*) AS number, string_agg(key, ', ') FILTER (WHERE nth <= 5) AS keys
          FROM (
@@ -29,10 +32,20 @@ pub(crate) async fn in_the_way<C: ConnectionTrait>(db: &C, asked: &Asked) -> Res
     }
     let more = if rows.number > 5 { " and others" } else { "" };
     Ok(Some(PreflightError::RowsInTheWay {
-        object: asked.object.clone(),
+        object: about.object.clone(),
         table: table.clone(),
         rows: format!("{} (key {}{more})", rows.number, rows.keys.unwrap_or_default()),
     }))
+}
+
+/// A column that must have a value is added to rows that have none.
+async fn values_lost<C: ConnectionTrait>(db: &C, about: &About, table: &str) -> Result<Option<PreflightError>, DbErr> {
+    let must_have_one = about.definition.contains(" not null") && !about.definition.contains(" default ");
+    if !must_have_one {
+        return Ok(None);
+    }
+    let rows: InTheWay = query::one(db, &format!("SELECT count(*) AS number, NULL::text AS keys FROM {table}")).await?;
+    Ok(Some(PreflightError::ValuesLost { object: about.object.clone(), rows: rows.number }))
 }
 
 /// The primary key of a row as text, else its place.

@@ -1,4 +1,4 @@
-//! The rules: functions, triggers, policies, views and privileges, as the files under `sql/` have them, and nowhere else.
+//! Functions, triggers, policies, views and privileges: the files under `sql/`, which are the only copy.
 
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
 
@@ -7,51 +7,93 @@ use crate::{
     tables,
 };
 
-/// One file per table, after what they share; then who may do what.
-const FILES: [&str; 27] = [
-    include_str!("../sql/rules/shared.sql"),
-    include_str!("../sql/rules/users.sql"),
-    include_str!("../sql/rules/characters.sql"),
-    include_str!("../sql/rules/adventures.sql"),
-    include_str!("../sql/rules/creatures.sql"),
-    include_str!("../sql/rules/sessions.sql"),
-    include_str!("../sql/rules/session_players.sql"),
-    include_str!("../sql/rules/dice_rolls.sql"),
-    include_str!("../sql/rules/session_events.sql"),
-    include_str!("../sql/rules/tutorial_progress.sql"),
-    include_str!("../sql/rules/archive.sql"),
-    include_str!("../sql/rules/limits.sql"),
-    include_str!("../sql/rules/broadcast.sql"),
-    include_str!("../sql/access/users.sql"),
-    include_str!("../sql/access/characters.sql"),
-    include_str!("../sql/access/adventures.sql"),
-    include_str!("../sql/access/creatures.sql"),
-    include_str!("../sql/access/sessions.sql"),
-    include_str!("../sql/access/session_players.sql"),
-    include_str!("../sql/access/dice_rolls.sql"),
-    include_str!("../sql/access/session_events.sql"),
-    include_str!("../sql/access/tutorial_progress.sql"),
-    include_str!("../sql/access/archive.sql"),
-    include_str!("../sql/access/closed_accounts.sql"),
-    include_str!("../sql/access/limits.sql"),
-    include_str!("../sql/access/broadcast.sql"),
-    include_str!("../sql/access/functions.sql"),
+/// Functions and triggers, one file per table after the shared ones; then policies and grants.
+const FILES: [&str; 28] = [
+    include_str!("../sql/triggers/shared.sql"),
+    include_str!("../sql/triggers/users.sql"),
+    include_str!("../sql/triggers/characters.sql"),
+    include_str!("../sql/triggers/adventures.sql"),
+    include_str!("../sql/triggers/creatures.sql"),
+    include_str!("../sql/triggers/sessions.sql"),
+    include_str!("../sql/triggers/session_players.sql"),
+    include_str!("../sql/triggers/dice_rolls.sql"),
+    include_str!("../sql/triggers/session_events.sql"),
+    include_str!("../sql/triggers/tutorial_progress.sql"),
+    include_str!("../sql/triggers/archive.sql"),
+    include_str!("../sql/triggers/requests.sql"),
+    include_str!("../sql/triggers/limits.sql"),
+    include_str!("../sql/triggers/broadcast.sql"),
+    include_str!("../sql/policies/users.sql"),
+    include_str!("../sql/policies/characters.sql"),
+    include_str!("../sql/policies/adventures.sql"),
+    include_str!("../sql/policies/creatures.sql"),
+    include_str!("../sql/policies/sessions.sql"),
+    include_str!("../sql/policies/session_players.sql"),
+    include_str!("../sql/policies/dice_rolls.sql"),
+    include_str!("../sql/policies/session_events.sql"),
+    include_str!("../sql/policies/tutorial_progress.sql"),
+    include_str!("../sql/policies/archive.sql"),
+    include_str!("../sql/policies/closed_accounts.sql"),
+    include_str!("../sql/policies/limits.sql"),
+    include_str!("../sql/policies/broadcast.sql"),
+    include_str!("../sql/policies/functions.sql"),
 ];
 
-/// Adds the four tables to the platform's publication; once, and then membership is the operator's.
-pub(crate) const PUBLICATION: &str = include_str!("../sql/live/up.sql");
+/// Adds four tables to the platform's publication, once; afterwards membership is the operator's choice.
+pub(crate) const PUBLICATION: &str = include_str!("../sql/publication/up.sql");
 
-/// Schedules the jobs where `pg_cron` is installed; once, and then the schedules are the operator's.
-pub(crate) const JOBS: &str = include_str!("../sql/upkeep/up.sql");
+/// Schedules the jobs where `pg_cron` is installed, once; afterwards the schedules are the operator's choice.
+pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
 
-/// Profiles for accounts that were there before us, or that signed up while no trigger made them one.
-pub(crate) const BACKFILL: &str = include_str!("../sql/first_profiles.sql");
+/// Backfills profiles of accounts that existed before the schema, or that signed up while a trigger was missing.
+pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
+
+/// A gate for each account, where the table of gates is new.
+pub(crate) const GATES_OF_ACCOUNTS: &str = "INSERT INTO private.account_gates (account_id, is_open)
+SELECT id, closed_at IS NULL
+FROM public.users
+ON CONFLICT DO NOTHING";
 
 const API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
-/// Every statement of the rules, in the order in which they need each other: pure functions that checks call come first.
+/// Every statement of these files, in order of dependency: functions that check constraints call come first.
 pub(crate) fn statements() -> Vec<Statement> {
-    [tables::CHECKS, tables::CLOSE].into_iter().chain(FILES).flat_map(parse).collect()
+    [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULTS].into_iter().chain(FILES).flat_map(parse).collect()
+}
+
+/// Every statement that makes the stand-in for the platform's `auth`, besides its table.
+pub(crate) fn stand_in() -> Vec<Statement> {
+    parse(include_str!("../sql/platform/auth.sql"))
+}
+
+/// SQL that sets every counter right as the owner of the tables: triggers are off meanwhile, which otherwise a superuser alone can say
+/// of a session.
+pub(crate) fn recount() -> String {
+    let counting = crate::RECOUNT.replace("SET LOCAL session_replication_role = replica;", "");
+    format!(
+        "DO $do$
+DECLARE
+  enabled text[];
+  statement text;
+BEGIN
+  SELECT coalesce(array_agg(format('ALTER TABLE %s ENABLE TRIGGER %I', tgrelid::regclass, tgname)), '{{}}')
+  INTO enabled
+  FROM pg_trigger
+  WHERE NOT tgisinternal
+    AND tgenabled = 'O'
+    AND tgrelid = ANY ('{{public.users,public.characters,public.adventures,public.sessions,private.account_gates}}'::regclass[]);
+  FOREACH statement IN ARRAY enabled LOOP
+    EXECUTE replace(statement, ' ENABLE TRIGGER ', ' DISABLE TRIGGER ');
+  END LOOP;
+  EXECUTE $recount$
+{counting}
+  $recount$;
+  FOREACH statement IN ARRAY enabled LOOP
+    EXECUTE statement;
+  END LOOP;
+END
+$do$"
+    )
 }
 
 /// Each job's name and command, as the file that schedules them says.
@@ -65,8 +107,7 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
         .collect()
 }
 
-/// SQL that makes all rules, on tables that have none or older ones: everything is created or replaced, closed, and then
-/// opened as the files say.
+/// SQL that creates or replaces everything, revokes all privileges on it, and then grants what the files say.
 pub(crate) fn install() -> Vec<String> {
     let (privileges, made): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);
@@ -77,13 +118,13 @@ pub(crate) fn install() -> Vec<String> {
         }
         sql.push(statement.sql.to_owned());
     }
-    sql.push(close(&made));
+    sql.push(revoke_defaults(&made));
     sql.extend(privileges.into_iter().map(|statement| statement.sql.to_owned()));
     sql
 }
 
-/// Default privileges give every new function and view to PUBLIC or to the API's roles.
-pub(crate) fn close(made: &[Statement]) -> String {
+/// Revokes what default privileges give PUBLIC or the API's roles on every new function and view.
+pub(crate) fn revoke_defaults(made: &[Statement]) -> String {
     let mut functions = Vec::new();
     let mut sql = String::new();
     for statement in made {
@@ -115,7 +156,7 @@ $$",
     )
 }
 
-/// Takes the jobs off their schedule again.
+/// Unschedules the jobs.
 pub(crate) fn unschedule() -> String {
     let names: Vec<String> = jobs().into_iter().map(|(name, _)| format!("'{name}'")).collect();
     format!(
@@ -148,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_file_of_rules_is_read() {
-        let count: usize = ["rules", "access"]
+        let count: usize = ["triggers", "policies"]
             .iter()
             .map(|folder| {
                 let path = format!("{}/sql/{folder}", env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! The commands, each one transaction.
+//! The commands. Each is one transaction.
 
 use sea_orm_migration::{
     MigrationTrait, MigratorTrait, SchemaManagerConnection, async_trait,
@@ -11,10 +11,10 @@ use sea_orm_migration::{
 use crate::{
     Migrator, PreflightError, Report,
     check::State,
-    connect, dependents,
+    connect, dependents, failure,
     manifest::{self, Found},
-    preflight, query,
-    repair::{self, Asked, Change, Plan},
+    preflight, query, record, renames,
+    repair::{self, About, Change, Plan},
     rows, rules, script,
 };
 
@@ -22,13 +22,13 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Command {
-    /// Apply so many pending migrations, or all and the rules.
+    /// Apply this many pending migrations, or all, and repair what differs.
     Up(Option<u32>),
-    /// Undo so many applied migrations, the last first, or all.
+    /// Undo this many applied migrations, the last first, or all.
     Down(Option<u32>),
-    /// Undo all, and forget that there were any.
+    /// Undo all migrations, and drop the list of them.
     Reset,
-    /// Undo all, then apply all.
+    /// Undo all migrations, then apply all.
     Refresh,
 }
 
@@ -40,19 +40,21 @@ pub enum Step {
     Applied(String),
     /// A migration was undone, by name.
     Undone(String),
-    /// All rules were made, so many.
+    /// All functions, triggers, policies and views were created: how many.
     Installed(usize),
-    /// An object that was missing was made again.
+    /// An object that had been renamed, and the name that it was given back.
+    Renamed(String, String),
+    /// A missing object was created.
     Created(String),
-    /// An object was made as it must be.
+    /// An object was altered to its definition in the manifest.
     Changed(String),
     /// An object that is no longer part of the schema was dropped.
     Dropped(String),
 }
 
-/// One migrator at a time: whoever comes second waits, and looks at the database after the first is done. The number is
-/// arbitrary and ours alone ("SPARC" in ASCII). A role's own limits do not end a migration; a table that somebody holds is
-/// waited for no longer than ten seconds, because everybody else would queue behind.
+/// Migrators run one at a time: a second one waits, and reads the database after the first has finished. The number is
+/// arbitrary and ours alone ("SPARC" in ASCII). Timeouts of the role do not apply to a migration. A lock on a table is waited
+/// for ten seconds at most, because every later statement on that table queues behind it.
 const LOCK: &str = "SET LOCAL search_path = public;
      SET LOCAL statement_timeout = 0;
      SET LOCAL idle_in_transaction_session_timeout = 0;
@@ -62,15 +64,15 @@ const LOCK: &str = "SET LOCAL search_path = public;
      SELECT pg_catalog.pg_advisory_xact_lock(358434263618);
      SET LOCAL lock_timeout = '10s'";
 
-/// Does what `command` says, alone on this database and in one transaction, and tells each change.
+/// Runs the command in one transaction, with no other migrator at work, and returns each change.
 ///
 /// # Errors
 ///
-/// [`DbErr::Migration`] with the sentence of a [`PreflightError`]; else what the database said. Nothing is changed.
+/// [`DbErr::Migration`] with the sentence of a [`PreflightError`]; otherwise the error of the database. Nothing is changed.
 pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<Step>, DbErr> {
     let transaction = begin(db, AccessMode::ReadWrite).await?;
-    let mut asked = None;
-    match run_in(&transaction, command, &mut asked).await {
+    let mut about = None;
+    match run_in(&transaction, command, &mut about).await {
         Ok(steps) => {
             end(db, &transaction).await?;
             transaction.commit().await?;
@@ -79,12 +81,14 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
         Err(error) => {
             // A connection that is lost is rolled back by its server.
             let _ = transaction.rollback().await;
-            Err(explain(db, asked, error).await)
+            Err(explain(db, about, error).await)
         }
     }
 }
 
-/// The SQL that `up` would run, as one transaction for `psql`; empty if there is nothing to do. Changes and locks nothing.
+/// The SQL that `up` would run, as one transaction for `psql`; empty if there is nothing to do. Changes nothing. Locks nothing
+/// either, unless objects were renamed: what remains after they have their names back is found out in a transaction that is rolled
+/// back.
 ///
 /// # Errors
 ///
@@ -92,22 +96,59 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
 pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> {
     let transaction = begin(db, AccessMode::ReadOnly).await?;
     let state = State::read(&transaction).await?;
-    let report = state.report();
-    let statements = if !report.pending.is_empty() {
-        preflight::check_ready(&transaction, &state).await?;
-        script::install(&report.pending)
-    } else if report.differences.is_empty() {
-        Vec::new()
-    } else {
-        preflight::check_ready(&transaction, &state).await?;
-        let plan = Plan::make(&transaction, &state, &report).await?;
-        let mut sql: Vec<String> = plan.statements.into_iter().map(|repair| repair.sql).collect();
-        sql.extend(script::record());
-        sql
-    };
-    end(db, &transaction).await?;
+    let renames = if state.pending().is_empty() { renames::find(&state) } else { Vec::new() };
+    if renames.is_empty() {
+        let statements = planned(&transaction, &state, &mut None).await?;
+        end(db, &transaction).await?;
+        transaction.rollback().await?;
+        return Ok(if statements.is_empty() { String::new() } else { script::transaction(&statements) });
+    }
     transaction.rollback().await?;
-    Ok(if statements.is_empty() { String::new() } else { script::transaction(&statements) })
+    let transaction = begin(db, AccessMode::ReadWrite).await?;
+    let mut about = None;
+    let outcome = planned_after_renames(&transaction, &mut about).await;
+    end(db, &transaction).await.ok();
+    transaction.rollback().await?;
+    match outcome {
+        Ok(statements) => Ok(script::transaction(&statements)),
+        Err(error) => Err(explain(db, about, error).await),
+    }
+}
+
+async fn planned(db: &DatabaseTransaction, state: &State, about: &mut Option<About>) -> Result<Vec<String>, DbErr> {
+    *about = None;
+    let report = state.report();
+    if !report.pending.is_empty() {
+        preflight::check_ready(db, state).await?;
+        return Ok(script::install(&report.pending));
+    }
+    if report.differences.is_empty() {
+        return Ok(Vec::new());
+    }
+    preflight::check_ready(db, state).await?;
+    let plan = Plan::make(db, state, &report).await?;
+    let mut sql = vec!["SET LOCAL search_path = pg_catalog".to_owned()];
+    sql.extend(plan.statements.into_iter().map(|repair| repair.sql));
+    sql.extend(record::remember());
+    Ok(sql)
+}
+
+async fn planned_after_renames(db: &DatabaseTransaction, about: &mut Option<About>) -> Result<Vec<String>, DbErr> {
+    db.execute_unprepared(LOCK).await?;
+    let mut sql = Vec::new();
+    loop {
+        let state = State::read(db).await?;
+        let renames = renames::find(&state);
+        if renames.is_empty() || sql.len() > 100 {
+            sql.extend(planned(db, &state, about).await?);
+            return Ok(sql);
+        }
+        for rename in renames {
+            *about = Some(About { object: rename.object, table: None, definition: String::new() });
+            db.execute_unprepared(&rename.sql).await?;
+            sql.push(rename.sql);
+        }
+    }
 }
 
 /// Reads the state of the database, in a transaction that writes nothing.
@@ -119,11 +160,11 @@ pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State
     Ok(state)
 }
 
-/// How many accounts the database holds: what `down` would take away.
+/// How many accounts the database has, whose data `down` would delete.
 ///
 /// # Errors
 ///
-/// What the database said.
+/// The error of the database.
 pub async fn accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     #[derive(FromQueryResult)]
     struct Count {
@@ -144,7 +185,7 @@ pub async fn accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     Ok(accounts)
 }
 
-/// Whether the connection is one of [`connect::connect`]'s, whose prepared statements are nobody else's.
+/// Whether [`connect::connect`] made the connection, so that no other program's prepared statements are on it.
 fn is_own(db: &SchemaManagerConnection<'_>) -> bool {
     match db {
         SchemaManagerConnection::Connection(pool) => {
@@ -188,7 +229,7 @@ async fn end(db: &SchemaManagerConnection<'_>, transaction: &DatabaseTransaction
     Ok(())
 }
 
-async fn run_in(db: &DatabaseTransaction, command: Command, asked: &mut Option<Asked>) -> Result<Vec<Step>, DbErr> {
+async fn run_in(db: &DatabaseTransaction, command: Command, about: &mut Option<About>) -> Result<Vec<Step>, DbErr> {
     db.execute_unprepared(LOCK).await?;
     let mut steps = Vec::new();
     let down = match command {
@@ -204,8 +245,8 @@ async fn run_in(db: &DatabaseTransaction, command: Command, asked: &mut Option<A
         Inner::uninstall(db).await?;
     }
     match command {
-        Command::Up(number) => up(db, number.unwrap_or(u32::MAX), asked, &mut steps).await?,
-        Command::Refresh => up(db, u32::MAX, asked, &mut steps).await?,
+        Command::Up(number) => up(db, number.unwrap_or(u32::MAX), about, &mut steps).await?,
+        Command::Refresh => up(db, u32::MAX, about, &mut steps).await?,
         Command::Down(_) | Command::Reset => {}
     }
     Ok(steps)
@@ -214,10 +255,10 @@ async fn run_in(db: &DatabaseTransaction, command: Command, asked: &mut Option<A
 async fn up(
     db: &DatabaseTransaction,
     number: u32,
-    asked: &mut Option<Asked>,
+    about: &mut Option<About>,
     steps: &mut Vec<Step>,
 ) -> Result<(), DbErr> {
-    let state = State::read(db).await?;
+    let state = rename_back(db, about, steps).await?;
     let pending = state.pending();
     if !pending.is_empty() {
         preflight::check_ready(db, &state).await?;
@@ -228,7 +269,7 @@ async fn up(
         if number as usize == pending.len() {
             let rules = script::rules();
             rules::execute_all(db, &rules).await?;
-            steps.push(Step::Installed(script::objects().len()));
+            steps.push(Step::Installed(record::objects().len()));
         }
         return Ok(());
     }
@@ -240,11 +281,11 @@ async fn up(
     preflight::check_ready(db, &state).await?;
     let plan = Plan::make(db, &state, &report).await?;
     for repair in &plan.statements {
-        asked.clone_from(&repair.asks_rows);
+        about.clone_from(&repair.about);
         db.execute_unprepared(&repair.sql).await?;
     }
-    *asked = None;
-    rules::execute_all(db, &script::record()).await?;
+    *about = None;
+    rules::execute_all(db, &record::remember()).await?;
     verify(db).await?;
     steps.extend(plan.changes.into_iter().map(|change| match change {
         Change::Created(object) => Step::Created(object),
@@ -254,15 +295,42 @@ async fn up(
     Ok(())
 }
 
-/// A newer version with the same rules is remembered all the same.
+/// Gives renamed objects of ours their names back, one after the other: what was a renamed column of a renamed table is seen
+/// when the table has its name. Returns the state after it.
+async fn rename_back(
+    db: &DatabaseTransaction,
+    about: &mut Option<About>,
+    steps: &mut Vec<Step>,
+) -> Result<State, DbErr> {
+    /// A table, in another schema, under another name, with a renamed column: no more than that.
+    const ROUNDS: usize = 4;
+    for _ in 0..ROUNDS {
+        let state = State::read(db).await?;
+        let renames = if state.pending().is_empty() { renames::find(&state) } else { Vec::new() };
+        if renames.is_empty() {
+            return Ok(state);
+        }
+        preflight::check_not_newer(&state)?;
+        preflight::check_ready(db, &state).await?;
+        for rename in renames {
+            *about = Some(About { object: rename.object.clone(), table: None, definition: String::new() });
+            db.execute_unprepared(&rename.sql).await?;
+            steps.push(Step::Renamed(rename.now, rename.object));
+        }
+        *about = None;
+    }
+    State::read(db).await
+}
+
+/// Records the version of this program, if nothing else was to be changed.
 async fn remember(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
     let is_known = !state.record.is_readable
         || (state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
-            && script::objects().iter().all(|object| state.record.objects.contains(object)));
-    if is_known { Ok(()) } else { rules::execute_all(db, &script::record()).await }
+            && record::objects().iter().all(|object| state.record.objects.contains(object)));
+    if is_known { Ok(()) } else { rules::execute_all(db, &record::remember()).await }
 }
 
-/// What was repaired is as it must be now.
+/// Nothing differs any more.
 async fn verify(db: &DatabaseTransaction) -> Result<(), DbErr> {
     let left = State::read(db).await?.report().differences;
     if left.is_empty() {
@@ -282,6 +350,7 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
         return Ok(());
     }
     preflight::check_ready(db, &state).await?;
+    preflight::check_list(&state)?;
     let keeps_platform = undone.len() < applied.len();
     let is_platform = |found: &Found| {
         found.object.contains(" auth.") && !found.object.starts_with("trigger ") || found.object.contains(".sparc_")
@@ -297,6 +366,9 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
     db.execute_unprepared("SET LOCAL search_path = public").await?;
     rules::execute_all(db, &repair::withdraw(&state)).await?;
     Inner::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;
+    if keeps_platform {
+        db.execute_unprepared(record::FORGET).await?;
+    }
     steps.extend(undone.into_iter().map(Step::Undone));
     Ok(())
 }
@@ -315,31 +387,34 @@ const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesc
          OR (locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = 358434263618))
      ORDER BY 1";
 
-/// Says which rows or which lock were in the way, where that can still be seen.
-async fn explain(db: &SchemaManagerConnection<'_>, asked: Option<Asked>, error: DbErr) -> DbErr {
-    if connect::sqlstate(&error).as_deref() == Some("55P03") {
+/// Replaces the database's message by one that names the rows or the lock in the way, where they can be found.
+async fn explain(db: &SchemaManagerConnection<'_>, about: Option<About>, error: DbErr) -> DbErr {
+    if failure::sqlstate(&error).as_deref() == Some("55P03") {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
         return match query::list(&transaction, HOLDERS).await {
             Ok(holders) if !holders.is_empty() => PreflightError::Locked { holders: holders.join(", ") }.into(),
             _ => error,
         };
     }
-    let is_rows = asked.is_some() && (error.sql_err().is_some() || is_violation(&error));
-    if let (true, Some(asked)) = (is_rows, asked) {
+    let Some(about) = about else { return error };
+    if error.sql_err().is_some() || is_violation(&error) {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        if let Ok(Some(refusal)) = rows::in_the_way(&transaction, &asked).await {
+        if let Ok(Some(refusal)) = rows::in_the_way(&transaction, &about).await {
             return refusal.into();
         }
     }
-    error
+    match failure::refusal(&error) {
+        Some(reason) => PreflightError::RepairRefused { object: about.object, reason }.into(),
+        None => error,
+    }
 }
 
 fn is_violation(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_) | SqlErr::ForeignKeyConstraintViolation(_)))
-        || connect::sqlstate(error).is_some_and(|code| code.starts_with("23"))
+        || failure::sqlstate(error).is_some_and(|code| code.starts_with("23"))
 }
 
-/// SeaORM's own commands over the same migrations, for what [`Migrator`] wraps around them.
+/// SeaORM's own commands over the same migrations, which [`Migrator`] calls.
 struct Inner;
 
 #[async_trait::async_trait]
@@ -353,17 +428,17 @@ impl MigratorTrait for Inner {
     }
 }
 
-/// What is applied, what is not, and whether the rest is as it must be.
+/// Which migrations are applied, and what differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Each migration by name, and whether it is applied.
+    /// Name of each migration, and whether it is applied.
     pub migrations: Vec<(String, bool)>,
-    /// What a check found.
+    /// The report of a check.
     pub report: Report,
 }
 
-/// Tells what is applied.
+/// Reads which migrations are applied.
 ///
 /// # Errors
 ///

@@ -2,17 +2,17 @@
 
 use sea_orm_migration::MigrationName;
 
-use crate::{
-    m20261101_000001_platform as platform, m20261101_000002_tables as tables, manifest, query,
-    rules::{self},
-};
+use crate::{m20261101_000001_platform as platform, m20261101_000002_tables as tables, query, record, rules};
+
+/// Releases that differ in the third number alone share a schema.
+pub(crate) const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
 /// Each migration's SQL, by name.
 fn structure() -> Vec<(String, Vec<String>)> {
     vec![(platform::Migration.name().to_owned(), platform::up()), (tables::Migration.name().to_owned(), tables::up())]
 }
 
-/// SQL that applies the pending migrations, then all rules, and records both.
+/// SQL that applies the pending migrations, then creates all rules, and records both.
 pub(crate) fn install(pending: &[String]) -> Vec<String> {
     let mut sql = vec![
         "SET LOCAL search_path = public".to_owned(),
@@ -34,38 +34,12 @@ VALUES ({}, extract(epoch FROM now())::bigint)",
     sql
 }
 
-/// SQL that makes all rules and what goes with them, once the tables are there.
+/// SQL for everything that follows the tables: rules, backfill, jobs, and the record.
 pub(crate) fn rules() -> Vec<String> {
     let mut sql = rules::install();
     sql.extend([rules::BACKFILL.to_owned(), rules::JOBS.to_owned()]);
-    sql.extend(record());
+    sql.extend(record::remember());
     sql
-}
-
-/// SQL that remembers what was made.
-pub(crate) fn record() -> [String; 2] {
-    let objects = objects().join("\n");
-    [
-        format!(
-            "INSERT INTO private.sparc_record (name, value)
-VALUES ('version', '{}'), ('objects', {})
-ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            env!("CARGO_PKG_VERSION"),
-            query::literal(&objects)
-        ),
-        "INSERT INTO private.sparc_record (name, value)
-SELECT 'jobs', 'scheduled'
-FROM pg_catalog.pg_extension
-WHERE extname = 'pg_cron'
-ON CONFLICT (name) DO NOTHING"
-            .to_owned(),
-    ]
-}
-
-/// What a later version may drop when it no longer has it.
-pub(crate) fn objects() -> Vec<String> {
-    let is_rule = |object: &String| matches!(manifest::kind(object), "function" | "trigger" | "policy" | "view");
-    manifest::carried().into_keys().filter(is_rule).collect()
 }
 
 /// Statements as one transaction for `psql`.
@@ -87,8 +61,8 @@ pub(crate) fn transaction(statements: &[String]) -> String {
     text
 }
 
-/// The whole schema as one script: for `psql -f`, and as a file of `supabase/migrations`. It records what it applied, so
-/// `up`, `check` and `status` accept the result. A database that has the schema refuses it.
+/// The whole schema as one script, for `psql -f` or as a file of `supabase/migrations`. It records what it applied, so that
+/// `up`, `check` and `status` accept the result, and fails on a database that already has the schema.
 #[must_use]
 pub fn sql() -> String {
     let names: Vec<String> = structure().into_iter().map(|(name, _)| name).collect();

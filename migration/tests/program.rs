@@ -93,7 +93,7 @@ async fn the_commands_do_what_they_say() {
     assert_eq!(printed(&run(&["up"], url)), "nothing to do\n");
     assert_eq!(printed(&run(&["up", "--dry-run"], url)), "-- nothing to do\n");
     assert_eq!(printed(&run(&["status"], url)).matches("applied").count(), all);
-    assert_eq!(printed(&run(&["check"], url)), "the database is what this program carries\n");
+    assert_eq!(printed(&run(&["check"], url)), "the database has the schema of this version\n");
     assert_eq!(printed(&run(&["manifest"], url)), MANIFEST);
     assert_eq!(printed(&run(&["down"], url)), format!("undone  {}\n", names().pop().unwrap()), "one step");
     assert_eq!(printed(&run(&["up"], url)).lines().count(), 2);
@@ -240,7 +240,7 @@ async fn a_wrong_password_and_a_missing_database_are_said_so() {
     let (database, _db) = empty().await;
     let (head, tail) = database.url().split_once('@').unwrap();
     let wrong = format!("{}:hunter2@{tail}", head.rsplit_once(':').unwrap().0);
-    assert!(refused(&["up"], Some(&wrong)).contains("refuses user \"postgres\""));
+    assert!(refused(&["up"], Some(&wrong)).contains("does not accept the password of user \"postgres\""));
     let missing = format!("{}/no_such_database", database.url().rsplit_once('/').unwrap().0);
     assert!(refused(&["up"], Some(&missing)).contains("createdb no_such_database"));
 }
@@ -262,7 +262,7 @@ async fn what_is_not_ours_and_what_is_not_known_is_said_so() {
 }
 
 #[tokio::test]
-async fn a_role_without_the_rights_is_told_which() {
+async fn a_role_without_the_privileges_is_told_which() {
     let (database, db) = empty().await;
     let role = "program_plain";
     db.execute_unprepared(&format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN PASSWORD 'hunter2'"))

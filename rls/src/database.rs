@@ -4,14 +4,14 @@ use std::{any::Any, borrow::Cow, collections::BTreeMap, sync::Arc, time::Duratio
 
 use sea_orm::{
     DatabaseConnection, DbErr,
-    sqlx::{self, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions},
+    sqlx::{self, ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions},
 };
 
 use crate::{
-    Error, Identity, IdentityConnection,
+    Error, Identity, IdentityConnection, connect,
     connection::MapError,
     pool::{Pool, PoolStatus, connect_error},
-    position::Positions,
+    position::{Position, Positions},
     servers::{Cluster, ServerStatus, Servers, with_login_of},
     wire::PreparedStatements,
 };
@@ -60,14 +60,33 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`Error::ConnectionLost`] where nobody listens, [`Error::PoolTimeout`] where nothing answers in time,
-    /// [`Error::Misconfigured`] where the server does not let the login in.
+    /// [`Error::Connect`] where there is no connection, with the cause and what to do;
+    /// [`Error::Misconfigured`] where the options allow none.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
         let statements =
             if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
         let positions = Arc::default();
-        let servers = open(url, options, None, &positions).await?;
+        let (servers, _) = open(url, options, None, None, &positions).await?;
         Ok(Self::new(servers, options.deadline, statements, positions))
+    }
+
+    /// As [`connect`](Self::connect), with one question to the database on the way, as the login and before any identity: the
+    /// first column, a text, of the one row that `question` gives. For whether the database is the one that the program
+    /// needs.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect), and what the database says of the question.
+    pub async fn connect_and_ask(
+        url: &str,
+        options: &Options,
+        question: &'static str,
+    ) -> Result<(Self, Option<String>), Error> {
+        let statements =
+            if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
+        let positions = Arc::default();
+        let (servers, answer) = open(url, options, Some(question), None, &positions).await?;
+        Ok((Self::new(servers, options.deadline, statements, positions), answer))
     }
 
     fn new(
@@ -93,7 +112,7 @@ impl Database {
         options: &Options,
     ) -> Result<Self, Error> {
         let mut own = (*self.pools.own).clone();
-        own.insert(role.into(), open(url, options, Some(url), &self.positions).await?);
+        own.insert(role.into(), open(url, options, None, Some(url), &self.positions).await?.0);
         self.pools.own = Arc::new(own);
         Ok(self)
     }
@@ -111,6 +130,10 @@ impl Database {
     pub fn with_context<T: Any + Send + Sync>(mut self, context: Arc<T>) -> Self {
         self.context = Some(context);
         self
+    }
+
+    pub(crate) fn note_seen(&self, identity: &Identity, position: Position) {
+        self.positions.note(identity, position);
     }
 
     /// The database as that identity sees it.
@@ -159,7 +182,14 @@ impl Database {
     }
 }
 
-async fn open(url: &str, options: &Options, login: Option<&str>, positions: &Arc<Positions>) -> Result<Servers, Error> {
+/// The servers; and what they say to a question, if there is one.
+async fn open(
+    url: &str,
+    options: &Options,
+    question: Option<&'static str>,
+    login: Option<&str>,
+    positions: &Arc<Positions>,
+) -> Result<(Servers, Option<String>), Error> {
     let connect = address(url, options)?;
     if !options.replicas.is_empty() {
         let mut addresses = vec![connect];
@@ -167,28 +197,47 @@ async fn open(url: &str, options: &Options, login: Option<&str>, positions: &Arc
             let replica = address(replica, options)?;
             addresses.push(match login {
                 None => replica,
-                Some(login) => configured(with_login_of(&replica, login).map_err(connect_error)?, options),
+                Some(login) => with_login_of(&replica, address(login, options)?),
             });
         }
         let (max_connections, acquire_timeout) = (options.max_connections, options.acquire_timeout);
         let cluster = Cluster::connect(addresses, max_connections, acquire_timeout, positions.clone()).await?;
-        return Ok(Servers::Several(cluster));
+        let answer = match question {
+            Some(question) => in_time(options, cluster.ask(question)).await?,
+            None => None,
+        };
+        return Ok((Servers::Several(cluster), answer));
     }
     // A pool would go on trying until its time is up; one connection says at once what is wrong.
-    let probe = async { PgConnection::connect_with(&connect).await?.close().await };
-    let probe = tokio::time::timeout(options.acquire_timeout, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-    probe.map_err(connect_error)?;
-    let pool = Pool::managed(connect, options.max_connections, options.acquire_timeout)?;
-    Ok(Servers::One(pool))
+    let (mut probe, connect) = connect::open(&connect, options.acquire_timeout).await?;
+    let asking = async {
+        let answer = match question {
+            Some(question) => ask(&mut probe, question).await?,
+            None => None,
+        };
+        probe.close().await?;
+        Ok(answer)
+    };
+    let answer = in_time(options, asking).await?;
+    Ok((Servers::One(Pool::managed(connect, options.max_connections, options.acquire_timeout)?), answer))
+}
+
+async fn in_time<T>(options: &Options, asking: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
+    let asked = tokio::time::timeout(options.acquire_timeout, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    Ok(asked.map_err(connect_error)?)
+}
+
+/// The first column of the one row that the question gives. It is not prepared: the connection may be a pooler's.
+pub(crate) async fn ask(connection: &mut PgConnection, question: &'static str) -> Result<Option<String>, sqlx::Error> {
+    match sqlx::raw_sql(question).fetch_optional(connection).await? {
+        Some(row) => row.try_get(0),
+        None => Ok(None),
+    }
 }
 
 fn address(url: &str, options: &Options) -> Result<PgConnectOptions, Error> {
     // Not through SeaORM's own options, whose trace says the address with the password in it.
-    Ok(configured(url.parse().map_err(connect_error)?, options))
-}
-
-fn configured(connect: PgConnectOptions, options: &Options) -> PgConnectOptions {
-    let mut connect = connect.disable_statement_logging();
+    let mut connect = connect::options(url)?.disable_statement_logging();
     if let (Some(name), None) = (&options.application_name, connect.get_application_name()) {
         connect = connect.application_name(name);
     }
@@ -196,7 +245,7 @@ fn configured(connect: PgConnectOptions, options: &Options) -> PgConnectOptions 
         // The driver names them all the same, and remembers none: each transaction begins by forgetting.
         connect = connect.statement_cache_capacity(0);
     }
-    connect
+    Ok(connect)
 }
 
 /// How to connect.

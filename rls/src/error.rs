@@ -57,6 +57,9 @@ pub enum Error {
     /// Of the addresses of the primary and its replicas, none leads to a server that takes writes. Nothing was committed.
     #[error("no server takes writes: none of the addresses leads to a primary; nothing was committed")]
     NoPrimary,
+    /// A pool could not make its first connection.
+    #[error(transparent)]
+    Connect(#[from] crate::ConnectError),
     /// The connection was lost before the commit was sent. Nothing was committed.
     #[error("the connection to the database was lost before the commit; nothing was committed")]
     ConnectionLost(#[source] DbErr),
@@ -93,6 +96,7 @@ impl Error {
             Self::PoolClosed => "pool_closed",
             Self::Misconfigured { .. } => "misconfigured",
             Self::NoPrimary => "no_primary",
+            Self::Connect(_) => "connect_failed",
             Self::ConnectionLost(_) => "connection_lost",
             Self::CommitUnknown(_) => "commit_unknown",
             Self::InvalidClaims { .. } => "invalid_claims",

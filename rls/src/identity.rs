@@ -90,10 +90,6 @@ impl Identity {
             set.push_str(&set_config(name, value));
             holds.push_str(&format!(" AND coalesce(current_setting({}, true), '') = {}", quoted(name), quoted(value)));
         }
-        if let Some(admission) = &admission {
-            set.push_str(", ");
-            set.push_str(admission);
-        }
         Self(Arc::new(Parts { role, user_id, settings, admission, set, holds }))
     }
 
@@ -114,7 +110,12 @@ impl Identity {
         let timeout = timeout.map_or_else(String::new, |time| {
             format!(", set_config('statement_timeout', '{}', true)", time.as_millis().clamp(1, i32::MAX as u128))
         });
-        format!("SELECT {}{timeout}{besides}, {BEGUN}", self.0.set)
+        let set = &self.0.set;
+        match &self.0.admission {
+            None => format!("SELECT {set}{timeout}{besides}, {BEGUN}"),
+            // A statement of its own: its names are looked up when the role is set.
+            Some(admission) => format!("SELECT {set}{timeout}; SELECT {admission}{besides}, {BEGUN}"),
+        }
     }
 
     /// 0 where all is as it was set, 1 where the identity was changed, 2 where this is another transaction; then how many
@@ -160,7 +161,7 @@ fn quoted(text: &str) -> String {
 
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
-        self.0.set == other.0.set
+        self.0.set == other.0.set && self.0.admission == other.0.admission
     }
 }
 

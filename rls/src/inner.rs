@@ -134,7 +134,7 @@ impl Inner {
         let row = answer.row.as_ref().filter(|_| inner.origin.is_some());
         let place = row.and_then(|row| Place::read(row, row.len().checked_sub(4)?));
         if let (Some(origin), Some(place)) = (&mut inner.origin, place) {
-            origin.is_standby = place.is_standby;
+            origin.begun(place);
         }
         Ok((inner, place))
     }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod connect;
 mod connection;
 mod database;
 mod error;
@@ -19,6 +20,7 @@ mod wire;
 // Named for the choice of TLS that it makes for the driver under SeaORM.
 use sqlx as _;
 
+pub use connect::ConnectError;
 pub use connection::IdentityConnection;
 pub use database::{Database, Options};
 pub use error::{Error, pg_error, sqlx_error};

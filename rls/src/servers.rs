@@ -14,7 +14,7 @@ use std::{
 
 use sea_orm::{
     DbErr,
-    sqlx::{self, postgres::PgConnectOptions},
+    sqlx::{self, Connection, PgConnection, postgres::PgConnectOptions},
 };
 use tokio::{
     select,
@@ -24,6 +24,7 @@ use tokio::{
 
 use crate::{
     Error, Identity,
+    database::ask,
     error::is_connection_lost,
     pool::Pool,
     position::{Position, Positions, Required},
@@ -128,6 +129,7 @@ pub(crate) struct Cluster {
 /// One of the servers.
 struct Member {
     address: String,
+    options: PgConnectOptions,
     pool: Pool,
     /// Whether readers are sent there.
     is_serving: AtomicBool,
@@ -187,6 +189,7 @@ impl Cluster {
         for options in &addresses {
             members.push(Member {
                 address: format!("{}:{}", options.get_host(), options.get_port()),
+                options: options.clone(),
                 pool: Pool::managed(options.clone(), max_connections, acquire_timeout)?,
                 is_serving: AtomicBool::new(false),
                 is_reachable: AtomicBool::new(false),
@@ -215,6 +218,21 @@ impl Cluster {
     /// What an identity must see.
     pub(crate) fn required(&self, identity: &Identity) -> Required {
         self.positions.of(identity)
+    }
+
+    /// What the primary says to a question, or any other server while there is none.
+    pub(crate) async fn ask(&self, question: &'static str) -> Result<Option<String>, sqlx::Error> {
+        let current = self.current();
+        let mut order: Vec<usize> = (0..self.members.len()).collect();
+        order.sort_by_key(|index| (*index != current, !self.members[*index].is_reachable.load(Ordering::SeqCst)));
+        let mut refused = None;
+        for index in order {
+            match open_and_ask(&self.members[index].options, question).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => _ = refused.get_or_insert(error),
+            }
+        }
+        Err(refused.unwrap_or(sqlx::Error::PoolTimedOut))
     }
 
     pub(crate) fn kick(&self) {
@@ -251,7 +269,8 @@ impl Cluster {
     }
 
     fn origin(self: &Arc<Self>, member: usize) -> Option<Origin> {
-        Some(Origin { cluster: self.clone(), member, is_standby: false })
+        let timeline = self.members[member].timeline.load(Ordering::SeqCst);
+        Some(Origin { cluster: self.clone(), member, is_standby: false, timeline })
     }
 
     /// None where no replica is fresh enough in time.
@@ -361,6 +380,16 @@ impl Cluster {
     }
 }
 
+async fn open_and_ask(options: &PgConnectOptions, question: &'static str) -> Result<Option<String>, sqlx::Error> {
+    let asking = async {
+        let mut connection = PgConnection::connect_with(options).await?;
+        let answer = ask(&mut connection, question).await?;
+        connection.close().await?;
+        Ok(answer)
+    };
+    timeout(REPLICA_TIMEOUT, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
 /// Whether the session's server replays up to there in time.
 async fn caught_up(session: &Session, lsn: u64) -> bool {
     let waiting = async {
@@ -384,9 +413,19 @@ pub(crate) struct Origin {
     member: usize,
     /// It is on a standby, so that nothing can be written in it, also once that is promoted.
     pub(crate) is_standby: bool,
+    /// The timeline that it was on when it began.
+    pub(crate) timeline: u32,
 }
 
 impl Origin {
+    /// What the server said at the beginning. A standby does not say its timeline: the monitor did.
+    pub(crate) fn begun(&mut self, place: Place) {
+        self.is_standby = place.is_standby;
+        if !place.is_standby {
+            self.timeline = place.timeline;
+        }
+    }
+
     /// Before a commit is sent.
     pub(crate) fn commit(&self, identity: &Identity) -> Commit {
         Commit { origin: self.clone(), identity: identity.clone(), is_answered: self.is_standby }
@@ -431,7 +470,6 @@ impl Drop for Commit {
 }
 
 /// The address with the login and the database of another: a replica has the roles and databases of its primary.
-pub(crate) fn with_login_of(address: &PgConnectOptions, login: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    let of: PgConnectOptions = login.parse()?;
-    Ok(of.host(address.get_host()).port(address.get_port()))
+pub(crate) fn with_login_of(address: &PgConnectOptions, login: PgConnectOptions) -> PgConnectOptions {
+    login.host(address.get_host()).port(address.get_port())
 }

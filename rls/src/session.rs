@@ -49,6 +49,8 @@ pub(crate) struct Session {
     pub(crate) time: Option<Duration>,
     /// Statements that were sent by this handle and may have written something.
     writes: Arc<AtomicU64>,
+    /// Of the server's log, where there are replicas.
+    pub(crate) timeline: Option<u32>,
 }
 
 /// What a transaction is begun with.
@@ -105,6 +107,7 @@ impl Session {
             match Inner::begin(pooled, request, origin.clone()).await {
                 Ok((inner, place)) => {
                     let session = Self {
+                        timeline: inner.origin.as_ref().map(|origin| origin.timeline),
                         inner: Arc::new(Mutex::new(inner)),
                         marks: Arc::default(),
                         identity: request.identity.clone(),

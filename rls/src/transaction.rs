@@ -119,6 +119,12 @@ impl UncheckedTransaction {
         Self { session: self.session.counting(), frame: self.frame, is_over: true, pools: self.pools.clone() }
     }
 
+    /// The timeline of its server's log when it began, where there are replicas: each promotion begins another one.
+    #[must_use]
+    pub fn timeline(&self) -> Option<u32> {
+        self.session.timeline
+    }
+
     /// Whether it sent a statement that may have written something.
     #[must_use]
     pub fn has_written(&self) -> bool {

@@ -35,6 +35,9 @@ pub trait Unchecked {
     /// What the identity wrote or read through this handle itself, whatever position it was given.
     fn seen(&self) -> Option<Position>;
 
+    /// What the identity was shown that somebody else had read there for it: what it reads next is not less.
+    fn note_seen(&self, position: Position);
+
     /// Runs, as the pool's login, what cannot run in a transaction.
     fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
 }
@@ -66,6 +69,10 @@ impl Unchecked for IdentityConnection {
 
     fn seen(&self) -> Option<Position> {
         Self::seen(self)
+    }
+
+    fn note_seen(&self, position: Position) {
+        self.database().note_seen(Self::identity(self), position);
     }
 
     async fn execute_as_login(&self, sql: String) -> Result<(), DbErr> {

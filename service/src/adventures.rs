@@ -48,6 +48,7 @@ use crate::{
 
 /// An adventure to be made, as a draft.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewAdventure {
     /// Id to give it; drawn where none is given. The same id again gives the first adventure.
@@ -115,6 +116,7 @@ impl NewAdventure {
 
 /// What to change of an adventure besides its content. `None` leaves a field as it is; `Some(None)` empties it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct AdventureChanges {
     /// 3 to 100 characters.
@@ -179,13 +181,7 @@ impl<C: Caller> Adventures<'_, C> {
                 content: Set(content.clone()),
                 ..Default::default()
             };
-            let repeat = rows::Repeat {
-                id: adventures::Column::Id,
-                what: "adventure",
-                fixed: &[adventures::Column::CreatorId],
-                edited: Some([adventures::Column::UpdatedAt, adventures::Column::CreatedAt]),
-            };
-            rows::insert_or_get(tx, row, None, repeat).await
+            rows::insert_or_get(tx, row, adventures::Column::Id, "adventure", rows::Repeat::Remembered).await
         })
     }
 

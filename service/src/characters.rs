@@ -40,6 +40,7 @@ use crate::{Caller, Error, connection::UncheckedTransaction, json, operation::op
 
 /// A character to be made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewCharacter {
     /// Id to give it; drawn where none is given. The same id again gives the first character.
@@ -81,6 +82,7 @@ impl NewCharacter {
 
 /// A seat that a character has or had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct CharacterSeat {
     /// Character.
@@ -134,13 +136,7 @@ impl<C: Caller> Characters<'_, C> {
                 special_ability: Set(special_ability.clone()),
                 ..Default::default()
             };
-            let repeat = rows::Repeat {
-                id: characters::Column::Id,
-                what: "character",
-                fixed: &[characters::Column::UserId, characters::Column::Class],
-                edited: Some([characters::Column::UpdatedAt, characters::Column::CreatedAt]),
-            };
-            rows::insert_or_get(tx, row, None, repeat).await
+            rows::insert_or_get(tx, row, characters::Column::Id, "character", rows::Repeat::Remembered).await
         })
     }
 

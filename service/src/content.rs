@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 /// `adventures.content`: nodes, the connections between them, and where the story starts. Unknown fields are kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AdventureContent {
     /// Scenes of the story.
     #[serde(default)]
@@ -24,6 +25,7 @@ pub struct AdventureContent {
 
 /// What happens at a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NodeKind {
@@ -41,6 +43,7 @@ pub enum NodeKind {
 
 /// One scene of the story.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Node {
     /// Its name in connections, its own within the adventure.
     pub id: String,
@@ -63,6 +66,7 @@ pub struct Node {
 
 /// A way from one node to another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Connection {
     /// Id of the node that it leaves.
     pub from: String,
@@ -78,6 +82,7 @@ pub struct Connection {
 
 /// One thing that is wrong with the content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ValidationError {
     /// Id of the node that it is at; none where it is not at one.
@@ -88,6 +93,7 @@ pub struct ValidationError {
 
 /// What can be wrong with the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ValidationErrorKind {

@@ -31,6 +31,7 @@ use crate::{
 
 /// The dice of a creature: `creatures.stats`, one to ten for each attribute. Unknown fields are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {
     /// Strength and force.
     pub might: u8,
@@ -53,6 +54,7 @@ impl Default for Stats {
 
 /// What a creature can do: one element of `creatures.abilities`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ability {
     /// What it is called.
     pub name: String,
@@ -66,6 +68,7 @@ pub struct Ability {
 
 /// A creature to be put into an adventure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewCreature {
     /// Id to give it; drawn where none is given. The same id again gives the first creature.
@@ -111,6 +114,7 @@ impl NewCreature {
 
 /// What to change of a creature. `None` leaves a field as it is; `Some(None)` empties it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CreatureChanges {
     /// 1 to 100 characters.
@@ -165,13 +169,7 @@ impl<C: Caller> Creatures<'_, C> {
                 armor: Set(new.armor),
                 ..Default::default()
             };
-            let repeat = rows::Repeat {
-                id: creatures::Column::Id,
-                what: "creature",
-                fixed: &[creatures::Column::AdventureId],
-                edited: Some([creatures::Column::UpdatedAt, creatures::Column::CreatedAt]),
-            };
-            rows::insert_or_get(tx, row, None, repeat).await
+            rows::insert_or_get(tx, row, creatures::Column::Id, "creature", rows::Repeat::Remembered).await
         })
     }
 

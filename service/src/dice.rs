@@ -75,10 +75,8 @@ impl<C: Caller> Dice<'_, C> {
                 description: Set(new.description.clone()),
                 ..Default::default()
             };
-            let repeat = rows::Repeat { id: dice_rolls::Column::Id, what: "roll", fixed: &[], edited: None };
-            // The database writes down who rolled.
-            let asker = (dice_rolls::Column::RolledBy, tx.caller().user());
-            rows::insert_or_get(tx, row, Some(asker), repeat).await
+            let repeat = rows::Repeat::Unchanged(dice_rolls::Column::RolledBy);
+            rows::insert_or_get(tx, row, dice_rolls::Column::Id, "roll", repeat).await
         })
     }
 

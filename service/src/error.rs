@@ -6,7 +6,7 @@ mod translate;
 use entity::sea_orm_active_enums::SessionStatus;
 use sea_orm::{ActiveEnum, DbErr};
 
-pub(crate) use translate::name_closed_columns;
+pub(crate) use translate::{name_closed_columns, not_listener};
 
 use crate::content::ValidationError;
 
@@ -24,7 +24,7 @@ use crate::content::ValidationError;
 /// be shown to a person; it says nothing of the server's set-up.
 ///
 /// Match on the variant, or on [`code`](Error::code) where a string must cross a border; never on the text.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Ten characters live in the account; retire one first. Code `character_limit_reached`.
@@ -73,7 +73,7 @@ pub enum Error {
     #[error("a player must take a seat before the session becomes active")]
     SessionHasNoPlayer,
     /// The session is live, and must be cancelled before it is deleted. Code `session_live`.
-    #[error("the session is live; cancel it before deleting it")]
+    #[error("a live session must be cancelled before it is deleted")]
     SessionLive,
     /// The session was completed or cancelled. Code `session_over`.
     #[error("the session is over; only a live session can be changed")]
@@ -82,7 +82,7 @@ pub enum Error {
     #[error("the session has started; seats are taken and characters chosen only before the start")]
     SessionStarted,
     /// The status machine has no such step. Code `illegal_transition`.
-    #[error("a session that is {} cannot become {}; only a legal step of its status can be taken", from.to_value().value, to.to_value().value)]
+    #[error("a session cannot go from {} to {}", from.to_value().value, to.to_value().value)]
     IllegalTransition {
         /// Status of the session.
         from: SessionStatus,
@@ -165,7 +165,7 @@ pub enum Error {
         rule: &'static str,
     },
     /// A statement of the caller's names a column that is closed to users. Code `column_closed`.
-    #[error("a column of {table} that the statement names is closed to users: {instead}")]
+    #[error("a statement must not name a column of {table} that is closed to users: {instead}")]
     ColumnNotGranted {
         /// The table.
         table: &'static str,
@@ -254,6 +254,20 @@ pub enum Error {
     Misconfigured {
         /// What is wrong, and what must be.
         reason: String,
+    },
+    /// No connection at start: the text names the cause and what to do. Code `connect_failed`.
+    #[error(transparent)]
+    ConnectFailed(rls::ConnectError),
+    /// The database has no SPARC schema: migrate it first. Code `schema_missing`.
+    #[error("the database has no SPARC schema: run `cargo run -p migration -- up`, or correct the address")]
+    SchemaMissing,
+    /// The schema of the database is older than this version needs, or its migration is unfinished. Code `schema_outdated`.
+    #[error("the database's schema is {found}, this service needs {needed}: run `cargo run -p migration -- up`")]
+    SchemaOutdated {
+        /// What the database has.
+        found: String,
+        /// The first version that is recent enough.
+        needed: &'static str,
     },
     /// The server has no disk or memory left. Nothing was done. Code `server_exhausted`.
     #[error("the database server has no room left; try again later")]
@@ -373,6 +387,9 @@ impl Error {
             Self::PoolExhausted => retryable("pool_exhausted", 503),
             Self::PoolClosed => entry("pool_closed", 503),
             Self::Misconfigured { .. } => entry("misconfigured", 500),
+            Self::ConnectFailed(_) => entry("connect_failed", 503),
+            Self::SchemaMissing => entry("schema_missing", 503),
+            Self::SchemaOutdated { .. } => entry("schema_outdated", 503),
             Self::ReadOnly => entry("read_only", 503),
             Self::ServerExhausted(_) => retryable("server_exhausted", 503),
             Self::Database(_) => entry("database", 500),

@@ -22,25 +22,30 @@
 //! # }
 //! ```
 
-mod live;
+mod hub;
 mod poller;
+mod reader;
+mod subscription;
 
 use entity::session_events::{self, Model as Event};
-use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::ActiveValue::Set;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{Caller, Error, operation::operation, rows, sql::Binds};
+use crate::{
+    Caller, Error, connection::UncheckedTransaction, error::not_listener, operation::operation, rows, sql::Binds,
+};
 
-pub use live::Subscription;
-pub(crate) use poller::Hub;
+pub(crate) use hub::Hub;
+pub use subscription::{Subscription, Subscriptions};
 
 /// Most events of one answer.
 const PAGE: i64 = 200;
 
 /// Something of a client's own to be told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewEvent {
     /// Id to give it; drawn where none is given. The same id again gives the first event.
@@ -99,53 +104,73 @@ impl<C: Caller> Events<'_, C> {
                 payload: Set(new.payload.clone()),
                 ..Default::default()
             };
-            let repeat = rows::Repeat { id: session_events::Column::Id, what: "event", fixed: &[], edited: None };
-            // The database writes down who sent it.
-            let sender = (session_events::Column::SenderId, tx.caller().user());
-            rows::insert_or_get(tx, row, Some(sender), repeat).await
+            let repeat = rows::Repeat::Unchanged(session_events::Column::SenderId);
+            rows::insert_or_get(tx, row, session_events::Column::Id, "event", repeat).await
         })
     }
 
-    /// What happened at a table after the event with that `seq` (0: all of the last day), at most two hundred, the
+    /// What happened in a session after the event with that `seq` (0: all of the last day), at most two hundred, the
     /// oldest first. Who asks again with the last `seq` misses nothing.
     ///
-    /// Who may: those at the table; to others there are none. Three round trips.
+    /// Who may: the Seer, whoever has or had a seat, and the service. Three round trips.
     ///
     /// # Errors
     ///
+    /// [`Error::NotAllowed`] for anybody else, [`Error::AccountClosed`], [`Error::NotFound`] to the service,
     /// [`Error::NotSignedIn`].
     pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
         operation!(self.caller, reads "events.after", session = session_id, |tx| {
-            let mut binds = Binds::default();
-            let (table, seq, page) = (binds.bind(session_id), binds.bind(seq), binds.bind(PAGE));
-            let sql = format!(
-                "SELECT {COLUMNS} FROM public.session_events \
-                 WHERE session_id = {table} AND seq > {seq} ORDER BY seq LIMIT {page}"
-            );
-            rows::fetch_all(tx, binds.statement(sql), events).await
+            reader::following(tx, session_id, seq, PAGE).await
         })
     }
 
-    /// The `seq` of the newest event at a table: who has read the table's state begins to listen after it. 0 where there
+    /// The `seq` of the newest event of a session: who has read the session's state begins to listen after it. 0 where there
     /// is none.
     ///
-    /// Who may: those at the table; to others there is none. Three round trips.
+    /// Who may: the Seer, whoever has or had a seat, and the service. Three round trips.
     ///
     /// # Errors
     ///
+    /// [`Error::NotAllowed`] for anybody else, [`Error::AccountClosed`], [`Error::NotFound`] to the service,
     /// [`Error::NotSignedIn`].
     pub async fn newest(self, session_id: Uuid) -> Result<i64, Error> {
         operation!(self.caller, reads "events.newest", session = session_id, |tx| {
-            let newest: Option<i64> = session_events::Entity::find()
-                .select_only()
-                .column(session_events::Column::Seq)
-                .filter(session_events::Column::SessionId.eq(session_id))
-                .order_by_desc(session_events::Column::Seq)
-                .limit(1)
-                .into_tuple()
-                .one(tx)
-                .await?;
-            Ok(newest.unwrap_or_default())
+            let mut binds = Binds::default();
+            let (session, one) = (binds.bind(session_id), binds.bind(1_i64));
+            let sql = format!(
+                "SELECT seq FROM public.session_events \
+                 WHERE (SELECT private.require_listener({session})) AND session_id = {session} \
+                 ORDER BY seq DESC LIMIT {one}"
+            );
+            let newest =
+                rows::fetch_all(tx, binds.statement(sql), |rows| rows::decode_rows!(rows => Newest { seq })).await?;
+            Ok(newest.first().map_or(0, |newest| newest.seq))
         })
+    }
+}
+
+struct Newest {
+    seq: i64,
+}
+
+/// Which server's events these are, so that whoever listens sees when it is another's: with replicas the timeline of the log,
+/// which a standby has in common with the server that it follows, and which each promotion changes; else what the server says,
+/// which a standby does not.
+fn history_of(tx: &UncheckedTransaction, said: Option<String>) -> Result<String, Error> {
+    match (tx.timeline(), said) {
+        (Some(timeline), _) => Ok(format!("timeline {timeline}")),
+        (None, Some(said)) => Ok(said),
+        // What happens would be seen there late, and after a promotion not at all.
+        (None, None) => Err(Error::ReadOnly),
+    }
+}
+
+/// Why somebody may not listen to a session, by `private.listener_status`.
+fn refusal(status: &str) -> Option<Error> {
+    match status {
+        "listens" => None,
+        "account_closed" => Some(Error::AccountClosed),
+        "no_session" => Some(Error::NotFound { what: "session" }),
+        _ => Some(not_listener()),
     }
 }

@@ -48,6 +48,7 @@ impl Default for JobOptions {
 
 /// What a job has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct JobReport {
     /// Rows deleted, sessions moved, or tables vacuumed.
@@ -58,6 +59,7 @@ pub struct JobReport {
 
 /// What is waiting to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Backlog {
     /// Events older than a day.
@@ -217,7 +219,8 @@ impl Maintenance<'_, IdentityConnection> {
         }
         only_service(self.caller)?;
         let span = tracing::info_span!(
-            "sparc",
+            target: "sparc::operation",
+            "maintenance.vacuum",
             operation = "maintenance.vacuum",
             identity = "service",
             outcome = tracing::field::Empty,

@@ -184,6 +184,7 @@ macro_rules! operation {
         let span = tracing::info_span!(
             target: "sparc::operation",
             $name,
+            operation = $name,
             identity = %crate::connection::sealed::Sealed::identity($caller),
             $($field = %$id,)*
             outcome = tracing::field::Empty,

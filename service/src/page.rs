@@ -12,6 +12,7 @@ use crate::Error;
 
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "PageOf{T}"))]
 #[non_exhaustive]
 pub struct Page<T> {
     /// The rows, in the order of the list.
@@ -22,6 +23,7 @@ pub struct Page<T> {
 
 /// A place in a list, given with a page and taken by the request for the next. Opaque: what it says is the list's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Cursor(String);
 

@@ -3,25 +3,26 @@
 use std::marker::PhantomData;
 
 use sea_orm::{
-    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, IntoActiveModel, Iterable,
-    PrimaryKeyTrait, QueryFilter, RuntimeErr, Statement, TryInsertResult, Value,
-    sea_query::{Expr, ExprTrait, SimpleExpr},
+    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityName, EntityTrait, IdenStatic,
+    IntoActiveModel, Iterable, PrimaryKeyTrait, QueryFilter, RuntimeErr, Statement, TryInsertResult, Value,
+    sea_query::{Expr, SimpleExpr, sea_value_to_json_value},
     sqlx::{self, Column as _, Decode, Postgres, Row, Type, postgres::PgRow},
 };
 use uuid::Uuid;
 
-use crate::{Error, connection::UncheckedTransaction};
+use crate::{
+    Error,
+    connection::{OperationTransaction, UncheckedTransaction},
+};
 
-/// What a row of that id must be like to be the answer to the same request.
-pub(crate) struct Repeat<E: EntityTrait> {
-    pub(crate) id: E::Column,
-    /// What it is called where it is another.
-    pub(crate) what: &'static str,
-    /// Columns that no edit changes: who asked, and what for. A row that was edited since it was created is known by
-    /// these; any other by all that was asked.
-    pub(crate) fixed: &'static [E::Column],
-    /// When it was last edited, and created; none where no edit is possible.
-    pub(crate) edited: Option<[E::Column; 2]>,
+/// How a row of that id is known to be the answer to the same request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Repeat<C> {
+    /// It never changes: by all its columns that were asked for, and by who asked, which the database writes down in that
+    /// column.
+    Unchanged(C),
+    /// It may have changed: by what was asked when it was created, of which the database keeps a digest.
+    Remembered,
 }
 
 /// Inserts the row, or gives the one that its id has already, if it was created by the same request of the same caller.
@@ -32,28 +33,44 @@ pub(crate) struct Repeat<E: EntityTrait> {
 pub(crate) async fn insert_or_get<A>(
     tx: &UncheckedTransaction,
     row: impl Fn() -> A,
-    asked_by: Option<(<A::Entity as EntityTrait>::Column, Option<Uuid>)>,
-    repeat: Repeat<A::Entity>,
+    id: <A::Entity as EntityTrait>::Column,
+    what: &'static str,
+    repeat: Repeat<<A::Entity as EntityTrait>::Column>,
 ) -> Result<<A::Entity as EntityTrait>::Model, Error>
 where
     A: ActiveModelTrait + ActiveModelBehavior + Send,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
-    if let Some(model) = insert_if_absent(tx, row(), [repeat.id]).await? {
+    if let Some(model) = insert_if_absent(tx, row(), [id]).await? {
         return Ok(model);
     }
     let row = row();
-    let mut same = Condition::any().add(equal(&row, <A::Entity as EntityTrait>::Column::iter()));
-    if let Some([updated, created]) = repeat.edited {
-        let is_edited = Expr::col((A::Entity::default(), updated)).gt(Expr::col((A::Entity::default(), created)));
-        same = same.add(equal(&row, repeat.fixed.iter().copied()).add(is_edited));
-    }
-    let id = equal(&row, [repeat.id]);
-    let mut there = A::Entity::find().filter(id).filter(same);
-    if let Some((column, asker)) = asked_by {
-        there = there.filter(is(column, asker.into()));
-    }
-    there.one(tx).await?.ok_or(Error::IdConflict { what: repeat.what })
+    let there = A::Entity::find().filter(equal(&row, [id]));
+    let there = match repeat {
+        Repeat::Unchanged(asker) => there
+            .filter(equal(&row, <A::Entity as EntityTrait>::Column::iter()))
+            .filter(is(asker, tx.caller().user().into())),
+        Repeat::Remembered => {
+            let table = A::Entity::default().table_name().to_owned();
+            let same = "private.is_same_request($1, $2)";
+            there.filter(Expr::cust_with_values(same, [Value::from(table), asked(&row).into()]))
+        }
+    };
+    there.one(tx).await?.ok_or(Error::IdConflict { what })
+}
+
+/// What the row sets, as a document that PostgreSQL reads by the types of the columns.
+fn asked<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
+    let columns = <A::Entity as EntityTrait>::Column::iter();
+    let set = columns.filter_map(|column| {
+        let value = match row.get(column).into_value()? {
+            // SeaQuery's own conversion writes it with the quotes of a literal.
+            Value::ChronoDateTimeWithTimeZone(Some(time)) => serde_json::Value::String(time.to_rfc3339()),
+            value => sea_value_to_json_value(&value),
+        };
+        Some((column.as_str().to_owned(), value))
+    });
+    serde_json::Value::Object(set.collect())
 }
 
 /// Those of the columns that the row sets, as it sets them.

@@ -21,10 +21,11 @@
 mod details;
 mod lobby;
 mod my_sessions;
+mod participation;
 mod play;
 mod seats;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use entity::sessions;
 use sea_orm::ActiveValue::Set;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,7 @@ use uuid::Uuid;
 pub use details::{Participant, SessionAdventure, SessionDetails};
 pub use lobby::{LobbyAdventure, LobbyFilter, SessionSummary};
 pub use my_sessions::{ArchivedSession, MySession};
+pub use participation::Participation;
 pub use play::ExpectedVersion;
 
 use crate::{
@@ -44,6 +46,7 @@ use crate::{
 
 /// A session to be opened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewSession {
     /// Id to give it; drawn where none is given. The same id again gives the first session.
@@ -88,6 +91,7 @@ impl NewSession {
 
 /// Who sees a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
     /// Everyone, and the lobby shows it while it has a seat free.
@@ -105,6 +109,7 @@ crate::values::named!(
 
 /// What to change of a session before it is over. `None` leaves a field as it is; `Some(None)` empties it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionChanges {
     /// Whether the lobby shows it.
@@ -149,16 +154,11 @@ impl<C: Caller> Sessions<'_, C> {
                 is_public: Set(new.visibility == Visibility::Public),
                 max_players: Set(new.max_players.get()),
                 looking_for: Set(new.looking_for.clone()),
-                scheduled_start: Set(new.scheduled_start.map(Into::into)),
+                // PostgreSQL keeps microseconds.
+                scheduled_start: Set(new.scheduled_start.map(|start| start.trunc_subsecs(6).into())),
                 ..Default::default()
             };
-            let repeat = rows::Repeat {
-                id: sessions::Column::Id,
-                what: "session",
-                fixed: &[sessions::Column::SeerId, sessions::Column::AdventureId],
-                edited: Some([sessions::Column::UpdatedAt, sessions::Column::CreatedAt]),
-            };
-            rows::insert_or_get(tx, row, None, repeat).await
+            rows::insert_or_get(tx, row, sessions::Column::Id, "session", rows::Repeat::Remembered).await
         })
     }
 

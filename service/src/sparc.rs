@@ -10,6 +10,30 @@ use uuid::Uuid;
 
 use crate::{Error, ServerStatus, error::name_closed_columns, events::Hub};
 
+/// What the migrations say of the schema, which every login may read: none without a schema, nothing where they are
+/// unfinished.
+const SCHEMA: &str = "SELECT coalesce(obj_description(class.oid, 'pg_class'), '')::text
+     FROM pg_catalog.pg_class AS class
+     JOIN pg_catalog.pg_namespace AS space ON space.oid = class.relnamespace
+     WHERE space.nspname = 'public' AND class.relname = 'sparc_migrations'";
+
+/// The schema that this version needs. Releases that differ in the third number alone share one.
+const NEEDED: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
+
+/// Whether the schema is there and recent enough. A newer one will do: what a service used before stays.
+fn check_schema(comment: Option<&str>) -> Result<(), Error> {
+    let numbers = |version: &str| -> Option<(u64, u64)> {
+        let (major, minor) = version.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let version = comment.ok_or(Error::SchemaMissing)?.rsplit(' ').next().unwrap_or_default().trim_end_matches('.');
+    match numbers(version) {
+        Some(found) if Some(found) >= numbers(NEEDED) => Ok(()),
+        Some(_) => Err(Error::SchemaOutdated { found: format!("that of version {version}"), needed: NEEDED }),
+        None => Err(Error::SchemaOutdated { found: "unfinished".to_owned(), needed: NEEDED }),
+    }
+}
+
 /// The game's database: one handle over a pool, cheap to clone. It does nothing itself; it gives identities, and what
 /// they ask is asked in their name.
 ///
@@ -32,8 +56,10 @@ impl Sparc {
     ///
     /// # Errors
     ///
-    /// [`Error::ConnectionLost`] where nobody listens, [`Error::PoolExhausted`] where nothing answers in time,
-    /// [`Error::Misconfigured`] where the server does not let the login in.
+    /// [`Error::ConnectFailed`] where there is no connection: a wrong address or password, no such database, no TLS, nobody
+    /// listening, each in its own words, which are those of the migration program. [`Error::SchemaMissing`] where the database is not
+    /// migrated, [`Error::SchemaOutdated`] where it is older than this version. [`Error::Misconfigured`] where the options allow no
+    /// connection.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::connect_with(url, Options::default()).await
     }
@@ -45,7 +71,8 @@ impl Sparc {
     /// As [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
         let connect = options.of_connection();
-        let mut database = Database::connect(url, &connect).await?;
+        let (mut database, schema) = Database::connect_and_ask(url, &connect, SCHEMA).await?;
+        check_schema(schema.as_deref())?;
         if let Some(service_url) = &options.service_url {
             database = database.with_role_at(supabase::SERVICE_ROLE, service_url, &connect).await?;
         }

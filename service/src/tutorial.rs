@@ -40,6 +40,7 @@ use crate::{Caller, Error, connection::UncheckedTransaction, operation::operatio
 
 /// A step of the tutorial, named in `tutorial_progress` as it is displayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Step {

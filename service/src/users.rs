@@ -37,6 +37,7 @@ use crate::{
 /// The address is closed to users, so `users::Entity::find()` is refused to them; this is the partial model that fits:
 /// `users::Entity::find().into_partial_model::<Profile>()`.
 #[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[sea_orm(entity = "users::Entity")]
 #[non_exhaustive]
 pub struct Profile {
@@ -62,6 +63,7 @@ pub struct Profile {
 
 /// An account to be made in the stand-in for the platform.
 #[derive(Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct NewAccount {
     /// Id to give it; drawn where none is given. The same id again gives the first account.
@@ -82,6 +84,7 @@ impl std::fmt::Debug for NewAccount {
 
 /// What to change of the own profile. `None` leaves a field as it is; `Some(None)` empties it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ProfileChanges {
     /// Name that others see.
@@ -97,6 +100,7 @@ pub struct ProfileChanges {
 
 /// Whether an account bears the badge of somebody whom the service knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Badge {
     /// It does.
@@ -109,6 +113,7 @@ crate::values::named!(Badge, "badge", { Verified = "verified", None = "none" }, 
 
 /// What somebody has done in the game.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct UserStatistics {
     /// Sessions completed as a player.

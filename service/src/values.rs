@@ -11,6 +11,7 @@ use crate::Error;
 ///
 /// Reading one is as forgiving as a person who reads it aloud: lower case, spaces and hyphens are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct JoinCode(String);
 
@@ -130,6 +131,7 @@ macro_rules! bounded {
     ($(#[$doc:meta])* $name:ident, $low:literal to $high:literal, $field:literal, $rule:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("minimum" = $low, "maximum" = $high)))]
         #[serde(try_from = "i32", into = "i32")]
         pub struct $name(i32);
 

@@ -38,12 +38,14 @@ async fn an_address_of_a_reserved_domain_counts_as_none() {
             let (victim, attacker) = (world.account().await, Uuid::new_v4());
             let address = reserved(if own { attacker } else { victim }).remove(place);
             if at_sign_up {
-                let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{attacker}', '{address}')");
+                let sql =
+                    format!("INSERT INTO auth.users (id, email, is_sso_user) VALUES ('{attacker}', '{address}', true)");
                 owner.exec(&sql).await.unwrap();
             } else {
                 let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{attacker}', '{attacker}@example.org')");
                 owner.exec(&sql).await.unwrap();
-                let sql = format!("UPDATE auth.users SET email = '{address}' WHERE id = '{attacker}'");
+                let sql =
+                    format!("UPDATE auth.users SET email = '{address}', is_sso_user = true WHERE id = '{attacker}'");
                 owner.exec(&sql).await.unwrap();
             }
             assert_eq!(email(&world, attacker).await, format!("{attacker}@no-email.invalid"), "{address:?}");

@@ -15,6 +15,11 @@ async fn every_function_looks_for_types_in_the_catalog_first() {
             "SELECT format('%s %s', function.oid::regprocedure, proconfig)
              FROM pg_proc AS function
              WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace, 'auth'::regnamespace)
+               -- The platform's own are the platform's.
+               AND (
+                 pronamespace <> 'auth'::regnamespace
+                 OR obj_description('auth'::regnamespace, 'pg_namespace') LIKE 'made by sparc%'
+               )
                AND NOT EXISTS (
                  SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = function.oid AND deptype = 'e'
                )
@@ -160,7 +165,7 @@ impl Scene {
             "SELECT * FROM private.most_played_adventures(9, pg_catalog.gen_random_uuid(), 10)".to_owned(),
             "SELECT private.best_rated_after(4.5, pg_catalog.gen_random_uuid(), 10)".to_owned(),
             "SELECT * FROM private.best_rated_adventures(NULL, NULL, 10)".to_owned(),
-            format!("SELECT private.may_roll('{session}', '{hero}', NULL), private.is_at_table('{session}')"),
+            format!("SELECT private.may_roll('{session}', '{hero}', NULL), private.may_speak('{session}')"),
             format!("SELECT * FROM private.session_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'))", waiting.session),
             format!("SELECT * FROM private.join_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'), '{spare}')", waiting.session),
             "SELECT count(*) FROM public.sessions".to_owned(),

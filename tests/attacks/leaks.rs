@@ -77,6 +77,30 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
 }
 
 #[tokio::test]
+async fn nobody_learns_which_rolls_of_others_there_are_or_were_saved() {
+    let world = World::new().await;
+    let (theirs, mine) = (world.active_session(2).await, world.active_session(1).await);
+    let (they, other, me) = (&theirs.players[0], &theirs.players[1], &mine.players[0]);
+    let saved = world.roll(theirs.session, they.character, "{1,2,1,2,1}", 18, 5).await;
+    let unsaved = world.roll(theirs.session, other.character, "{1,2,1,2,1}", 18, 5).await;
+    they.person.exec(&heroic_save(theirs.session, they.character, saved)).await.unwrap();
+    for (session, character, what) in [
+        (mine.session, me.character, "in the own session"),
+        (theirs.session, me.character, "in theirs"),
+        (theirs.session, they.character, "in theirs, with theirs"),
+    ] {
+        for end in ["", " ON CONFLICT DO NOTHING"] {
+            let asks: Vec<(&str, String)> = [("saved", saved), ("unsaved", unsaved), ("nothing", Uuid::new_v4())]
+                .into_iter()
+                .map(|(case, original)| (case, heroic_save(session, character, original) + end))
+                .collect();
+            let expected = if session == mine.session { "SP015" } else { "42501" };
+            all_the_same(&[&me.person], what, &asks, expected).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
     let world = World::new().await;
     let (theirs, mine) = (world.active_session(2).await, world.active_session(1).await);
@@ -274,7 +298,10 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
         ("nothing", with(Uuid::new_v4(), active.session)),
         ("nowhere", with(creature, Uuid::new_v4())),
     ];
-    all_the_same(&[&me.person, &active.players[0].person, &world.visitor()], "a creature's roll", &asks, "42501").await;
+    all_the_same(&[&me.person, &world.visitor()], "a creature's roll", &asks, "42501").await;
+    // Who sits there is told who may, and nothing of the creature.
+    let [there, _, nothing, _] = asks;
+    all_the_same(&[&active.players[0].person], "a creature's roll", &[there, nothing], "42501").await;
     let event = |session: Uuid| {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
     };

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ask, number, told, would};
+use super::{ask, number, told, within, would};
 use crate::world::{Person, World};
 
 #[tokio::test]
@@ -101,6 +101,84 @@ async fn nobody_sets_the_count_of_rows_back() {
     // A hundred with each statement, as often as wanted, is no one statement.
     let hundred = format!("{insert} SELECT {row} FROM generate_series(1, 100)");
     assert_eq!(would(&player.person, &format!("{hundred}; {hundred}; {hundred}")).await, "done");
+}
+
+#[tokio::test]
+async fn too_many_rows_are_refused_before_they_are_all_there() {
+    let world = World::new().await;
+    let table = world.active_session(1).await;
+    let (player, seer) = (&table.players[0], table.seer.uuid());
+    let draft = world.draft(seer).await;
+    let adventure = world.adventure(seer).await;
+    for _ in 0..8 {
+        let opener = world.account().await;
+        let open = format!(
+            "INSERT INTO sessions (seer_id, adventure_id, is_public)
+             SELECT '{opener}', '{adventure}', true FROM generate_series(1, 20)"
+        );
+        world.owner().exec(&open).await.unwrap();
+    }
+    let numbers = "FROM generate_series(1, 5000) AS number";
+    for (person, relation, sql) in [
+        (
+            &player.person,
+            "characters",
+            format!(
+                "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
+                 SELECT '{}', 'Hero ' || number, 'warrior'::character_class, 5, 3, 2, 2, '{{}}'::jsonb {numbers}",
+                player.id
+            ),
+        ),
+        (
+            &table.seer,
+            "adventures",
+            format!("INSERT INTO adventures (creator_id, name) SELECT '{seer}', 'Draft ' || number {numbers}"),
+        ),
+        (
+            &table.seer,
+            "creatures",
+            format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number {numbers}"),
+        ),
+        (
+            &table.seer,
+            "sessions",
+            format!("INSERT INTO sessions (seer_id, adventure_id) SELECT '{seer}', '{adventure}' {numbers}"),
+        ),
+        (
+            &player.person,
+            "session_players",
+            format!(
+                "INSERT INTO session_players (session_id, user_id, character_id)
+                 SELECT id, '{}', '{}' FROM sessions WHERE is_public AND status = 'waiting'",
+                player.id, player.character
+            ),
+        ),
+        (
+            &player.person,
+            "dice_rolls",
+            format!(
+                "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
+                 SELECT '{}', '{}', 'might'::attribute, 10, 'attack'::roll_type {numbers}",
+                table.session, player.character
+            ),
+        ),
+    ] {
+        let transaction = person.begin().await;
+        let inserted = format!("pg_stat_get_xact_tuples_inserted('public.{relation}'::regclass)");
+        // The count goes on from what this connection inserted before.
+        let begin = format!("SELECT set_config('test.before', {inserted}::text, true); SAVEPOINT before");
+        within(&transaction, &begin).await.unwrap();
+        assert_eq!(told(within(&transaction, &sql).await), "SP027", "{sql}");
+        within(&transaction, "ROLLBACK TO before").await.unwrap();
+        // What was inserted in vain stays counted.
+        let few = format!(
+            "DO $$ BEGIN
+               ASSERT {inserted} - current_setting('test.before')::bigint BETWEEN 1 AND 100;
+             END $$"
+        );
+        assert_eq!(told(within(&transaction, &few).await), "no row", "{relation}");
+        transaction.rollback().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod crashes;
 mod disk;
 mod dropped;
+mod live;
 pub mod network;
 
 use std::{

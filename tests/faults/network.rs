@@ -22,9 +22,9 @@ use crate::{
 
 /// Lets through; delays each piece; swallows; ends whatever comes.
 pub const OPEN: u8 = 0;
-const SLOW: u8 = 1;
+pub const SLOW: u8 = 1;
 pub const SWALLOWING: u8 = 2;
-const CUT: u8 = 3;
+pub const CUT: u8 = 3;
 /// Lets so many answers through, and cuts.
 const COUNTING: u8 = 4;
 

@@ -1,8 +1,12 @@
 //! The migrations as a library: up and down, alone and at once, on plain PostgreSQL and on a platform like Supabase.
 
+mod connecting;
 mod drift;
+mod kinds;
+mod lists;
 mod operators;
 mod poolers;
+mod renamed;
 mod scripts;
 mod tls;
 
@@ -173,7 +177,7 @@ async fn migrations_that_this_program_does_not_know_stop_it() {
 }
 
 #[tokio::test]
-async fn a_role_without_the_rights_is_told_which() {
+async fn a_role_without_the_privileges_is_told_which() {
     let (database, db) = empty().await;
     let role = format!("plain_{}", uuid::Uuid::new_v4().simple());
     db.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();

@@ -112,3 +112,30 @@ async fn a_dump_restored_into_a_new_project_is_closed_again_by_up() {
         "no account is left without a profile"
     );
 }
+
+/// `tests/upgrade/` holds the schema of each release, as that release's `sql` printed it, beginning with 0.17.0.
+#[tokio::test]
+async fn the_schema_of_every_release_is_brought_up_to_date_with_its_rows() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/upgrade");
+    let mut releases = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "gz") {
+            continue;
+        }
+        let Some(sql) = client("gzip", &["-dc", path.to_str().unwrap()], "") else { return };
+        let (_database, db) = empty().await;
+        db.execute_unprepared(&sql.unwrap()).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let id = uuid::Uuid::new_v4();
+        db.execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org')"))
+            .await
+            .unwrap();
+        Migrator::up(&db, None).await.unwrap();
+        assert!(check(&db).await.unwrap().is_clean(), "{}", path.display());
+        assert_eq!(migration::manifest(&db).await.unwrap(), MANIFEST, "{}", path.display());
+        assert_eq!(lines(&db, "SELECT display_name FROM public.users").await, ["ada"], "{}", path.display());
+        Migrator::reset(&db).await.unwrap();
+        releases += 1;
+    }
+    assert!(releases > 0);
+}

@@ -96,11 +96,11 @@ async fn the_modes_are_those_of_libpq() {
 
     for (url, said) in [
         (format!("{}?sslmode=verify-full&sslrootcert={ours}", server.url()), "is not for \"127.0.0.1\""),
-        (format!("{named}?sslmode=verify-full"), "nobody it trusts has signed it"),
-        (format!("{named}?sslmode=verify-full&sslrootcert={other}"), "nobody it trusts has signed it"),
-        (format!("{named}?sslmode=verify-ca&sslrootcert={other}"), "nobody it trusts has signed it"),
-        (format!("{named}?sslmode=require&sslrootcert={other}"), "nobody it trusts has signed it"),
-        (format!("{named}?sslrootcert=system"), "nobody it trusts has signed it"),
+        (format!("{named}?sslmode=verify-full"), "no trusted authority has signed it"),
+        (format!("{named}?sslmode=verify-full&sslrootcert={other}"), "no trusted authority has signed it"),
+        (format!("{named}?sslmode=verify-ca&sslrootcert={other}"), "no trusted authority has signed it"),
+        (format!("{named}?sslmode=require&sslrootcert={other}"), "no trusted authority has signed it"),
+        (format!("{named}?sslrootcert=system"), "no trusted authority has signed it"),
     ] {
         let error = connect(&url).await.unwrap_err();
         assert!(matches!(error, ConnectError::Certificate { .. }), "{url}: {error}");
@@ -108,7 +108,7 @@ async fn the_modes_are_those_of_libpq() {
     }
     let (head, tail) = server.url().split_once('@').unwrap();
     let wrong = format!("{}:wrong@{tail}?sslmode=require", head.rsplit_once(':').unwrap().0);
-    assert!(matches!(connect(&wrong).await.unwrap_err(), ConnectError::Login { .. }));
+    assert!(matches!(connect(&wrong).await.unwrap_err(), ConnectError::Password { .. }));
 }
 
 #[tokio::test]

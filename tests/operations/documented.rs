@@ -64,7 +64,7 @@ const AGGREGATES: [&str; 9] =
     ["users", "characters", "adventures", "creatures", "sessions", "dice", "events", "tutorial", "maintenance"];
 
 /// No transaction of a caller's has these; see `tests/live.rs` and `tests/upkeep.rs`.
-const OUTSIDE_TRANSACTIONS: [&str; 2] = ["events.subscribe", "maintenance.vacuum"];
+const OUTSIDE_TRANSACTIONS: [&str; 3] = ["events.subscribe", "events.subscribe_many", "maintenance.vacuum"];
 
 /// `"aggregate.verb"` in a line.
 fn span(line: &str) -> Option<&str> {
@@ -157,7 +157,8 @@ fn the_table_of_operations_is_as_the_code_says() {
          Made from the documentation of `service/src` by `tests/operations/documented.rs`, which also asserts that each\n\
          error was seen, and none that is not told here. `SPARC_WRITE_DOCS=1 cargo test --test integration documented`\n\
          writes it anew. What any operation may answer besides (`busy`, `deadline_exceeded`, `connection_lost`,\n\
-         `commit_unknown`, `pool_exhausted`, `pool_closed`, `misconfigured`, `server_exhausted`, `read_only`, `database`) is in [errors.md](errors.md). Round trips count begin with identity and commit; in a\n\
+         `commit_unknown`, `pool_exhausted`, `pool_closed`, `misconfigured`, `server_exhausted`, `read_only`, `database`; to a user,\n\
+         `unknown_account` and `account_closed`) is in [errors.md](errors.md). Round trips count begin with identity and commit; in a\n\
          caller's transaction they are three fewer. What runs on a replica, where the handle has any, is tried on a real\n\
          standby by `tests/operations/standby.rs`.\n"
         .to_owned();
@@ -199,6 +200,14 @@ fn the_table_of_errors_is_as_the_code_says() {
          `service::Error`, made from `service/src/error.rs` by `tests/operations/documented.rs`. Match on the variant, or on\n\
          `code()` where a string crosses a border. A retry of the same call helps where the last column says so; nothing\n\
          of it was done. After `commit_unknown` it is not known whether it was, so that only what was given an id is safe to repeat.\n\n\
+         An error serializes to one shape, which a handler returns as it is. The message can be shown to a person, and says\n\
+         nothing of the server's set-up; the details are the variant's fields under their names, and empty where it has none.\n\n\
+         ```json\n\
+         {\"code\": \"invalid_value\", \"message\": \"name must have 2 to 50 characters\", \"retryable\": false,\n \
+         \"details\": {\"field\": \"name\", \"rule\": \"must have 2 to 50 characters\"}}\n\
+         ```\n\n\
+         A refusal gives the best reason that its caller may know. Of what row security hides one hears the same as of what is\n\
+         not there.\n\n\
          | code | variant | means | HTTP | retry |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
     let (mut doc, mut told) = (String::new(), 0);

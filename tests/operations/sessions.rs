@@ -93,6 +93,7 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.set_game_state", RUN_PRIVATE, |tx, scene| {
             tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), ExpectedVersion::Version(0))
         }),
+        operation!("sessions.participation", SIGNED_IN, |tx, scene| tx.sessions().participation(scene.private)),
         operation!("sessions.mine", SIGNED_IN, |tx, scene| tx.sessions().mine(None)),
         operation!("sessions.past", SIGNED_IN, |tx, scene| tx.sessions().past(None)),
         operation!("sessions.archived", ["not_found", "not_found", "done", "done", "done", "done"], |tx, scene| {

@@ -5,10 +5,15 @@ use super::sea_orm_active_enums::DifficultyLevel;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// An adventure that a Seer can run.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "adventures")]
+#[sea_orm(model_attrs(cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "adventures")
+)))]
+/// An adventure that a Seer can run.
 pub struct Model {
     /// Id.
     #[sea_orm(primary_key, auto_increment = false)]

@@ -6,10 +6,15 @@ use super::sea_orm_active_enums::RollType;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// A roll of an archived session.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "archived_dice_rolls")]
+#[sea_orm(model_attrs(cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "archived_dice_rolls")
+)))]
+/// A roll of an archived session.
 pub struct Model {
     /// Id.
     #[sea_orm(primary_key, auto_increment = false)]

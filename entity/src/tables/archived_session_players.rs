@@ -3,10 +3,15 @@
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// A seat of an archived session.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "archived_session_players")]
+#[sea_orm(model_attrs(cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "archived_session_players")
+)))]
+/// A seat of an archived session.
 pub struct Model {
     /// The session.
     #[sea_orm(primary_key, auto_increment = false)]

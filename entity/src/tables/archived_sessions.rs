@@ -4,10 +4,15 @@ use super::sea_orm_active_enums::SessionStatus;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// A session that ended 90 days ago.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "archived_sessions")]
+#[sea_orm(model_attrs(cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "archived_sessions")
+)))]
+/// A session that ended 90 days ago.
 pub struct Model {
     /// Id.
     #[sea_orm(primary_key, auto_increment = false)]

@@ -4,10 +4,15 @@ use super::sea_orm_active_enums::CharacterClass;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// A character that a player plays.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "characters")]
+#[sea_orm(model_attrs(cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "characters")
+)))]
+/// A character that a player plays.
 pub struct Model {
     /// Id.
     #[sea_orm(primary_key, auto_increment = false)]

@@ -3,10 +3,15 @@
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// A creature of an adventure, played by the Seer.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "creatures")]
+#[sea_orm(model_attrs(cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "creatures")
+)))]
+/// A creature of an adventure, played by the Seer.
 pub struct Model {
     /// Id.
     #[sea_orm(primary_key, auto_increment = false)]

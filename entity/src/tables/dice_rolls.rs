@@ -6,10 +6,15 @@ use super::sea_orm_active_enums::RollType;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// A roll of dice.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "dice_rolls")]
+#[sea_orm(model_attrs(cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "dice_rolls")
+)))]
+/// A roll of dice.
 pub struct Model {
     /// Id.
     #[sea_orm(primary_key, auto_increment = false)]

@@ -3,10 +3,15 @@
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// What the participants of a session are told; kept for 24 hours.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "session_events")]
+#[sea_orm(model_attrs(cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "session_events")
+)))]
+/// What the participants of a session are told; kept for 24 hours.
 pub struct Model {
     /// Id.
     #[sea_orm(primary_key, auto_increment = false)]

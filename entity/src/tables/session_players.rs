@@ -3,10 +3,15 @@
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// A seat: one player in one session.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "session_players")]
+#[sea_orm(model_attrs(cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "session_players")
+)))]
+/// A seat: one player in one session.
 pub struct Model {
     /// The session.
     #[sea_orm(primary_key, auto_increment = false)]

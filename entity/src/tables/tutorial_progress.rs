@@ -4,10 +4,15 @@ use super::sea_orm_active_enums::TutorialPath;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// How far a user is in the tutorial.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "tutorial_progress")]
+#[sea_orm(model_attrs(cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "tutorial_progress")
+)))]
+/// How far a user is in the tutorial.
 pub struct Model {
     /// The user.
     #[sea_orm(primary_key, auto_increment = false)]

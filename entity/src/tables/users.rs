@@ -3,10 +3,15 @@
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// The public profile of an account.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(schema_name = "public", table_name = "users")]
+#[sea_orm(model_attrs(cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "users")
+)))]
+/// The public profile of an account.
 pub struct Model {
     /// The account's id in `auth.users`; kept when the account is deleted.
     #[sea_orm(primary_key, auto_increment = false)]

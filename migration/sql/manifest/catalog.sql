@@ -1,13 +1,13 @@
--- What the database holds of what the schema is made of: a row per object, with the catalog's own key. The text is the same on every
--- server version, so nothing is taken as it is where versions print differently; the caller sets `search_path` to pg_catalog,
--- so that every other name is qualified.
+-- Every object and attribute that the schema is made of: a row for each, with the catalog's own key. The text is the same on every
+-- server version: where versions print differently, it is made uniform here. The caller sets `search_path` to pg_catalog, so that
+-- every other name is qualified.
 WITH
-  -- The stand-in for the platform's `auth` is ours where it bears our mark.
+  -- Schema `auth` only where it is our stand-in for the platform's: the caller knows.
   space AS (
     SELECT oid, nspname
     FROM pg_namespace
     WHERE nspname IN ('public', 'private')
-      OR (nspname = 'auth' AND obj_description(oid, 'pg_namespace') LIKE 'made by sparc%')
+      OR (nspname = 'auth' AND /* stand-in */ false)
   ),
   grantee AS (
     SELECT oid, rolname::text AS name
@@ -16,9 +16,10 @@ WITH
     UNION ALL
     SELECT 0, 'PUBLIC'
   ),
-  -- One owner for all: a function that runs as its owner, and tables that are somebody else's, are another schema.
+  -- One owner for all, because some functions run as their owner: the one that most of our functions have.
   owner AS (
     SELECT coalesce(
+      (SELECT mode() WITHIN GROUP (ORDER BY proowner) FROM pg_proc WHERE pronamespace = to_regnamespace('private')),
       (SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace('public') AND relname = 'sparc_migrations'),
       (SELECT nspowner FROM pg_namespace WHERE nspname = 'private'),
       (SELECT oid FROM pg_roles WHERE rolname = current_user)
@@ -39,6 +40,7 @@ WITH
       class.relforcerowsecurity,
       class.relreplident,
       class.relpersistence,
+      class.reltoastrelid,
       class.reloptions,
       format('%I.%I', space.nspname, class.relname) AS name
     FROM pg_class AS class
@@ -97,6 +99,14 @@ WITH
       privilege.grantee, lower(privilege.privilege_type), privilege.is_grantable, NULL
     FROM routine
     CROSS JOIN LATERAL aclexplode(coalesce(proacl, acldefault('f', proowner))) AS privilege
+    UNION ALL
+    SELECT
+      CASE typtype WHEN 'd' THEN 'domain ' ELSE 'type ' END || format('%I.%I', nspname, typname), 'pg_type'::regclass, type.oid,
+      privilege.grantee, lower(privilege.privilege_type), privilege.is_grantable, NULL
+    FROM pg_type AS type
+    JOIN space ON space.oid = typnamespace
+    CROSS JOIN LATERAL aclexplode(coalesce(typacl, acldefault('T', typowner))) AS privilege
+    WHERE typtype IN ('e', 'd')
   ),
   privilege_list AS (
     SELECT
@@ -109,9 +119,42 @@ WITH
     GROUP BY acl.name, classid, objid, grantee.name, privilege, is_grantable, attname IS NULL
   ),
   line (object, definition, class, objid, subid) AS (
-    SELECT 'schema private', 'present', 'pg_namespace', space.oid, 0
+    SELECT
+      'schema ' || space.nspname,
+      'present' || CASE
+        -- One that an operator had before is the operator's.
+        WHEN nspowner <> owner.oid AND obj_description(space.oid, 'pg_namespace') LIKE 'made by sparc%' THEN ', owned by another role'
+        ELSE ''
+      END,
+      'pg_namespace', space.oid, 0
     FROM space
-    WHERE nspname = 'private'
+    JOIN pg_namespace ON pg_namespace.oid = space.oid
+    CROSS JOIN owner
+    WHERE space.nspname <> 'public'
+    UNION ALL
+    -- The mark by which `down` knows that the schema is ours; also on one that was renamed.
+    SELECT 'comment on schema ' || quote_ident(nspname), obj_description(oid, 'pg_namespace'), NULL, oid, 0
+    FROM pg_namespace
+    WHERE (oid IN (SELECT oid FROM space) AND nspname <> 'public')
+      OR obj_description(oid, 'pg_namespace') LIKE 'made by sparc: rules%'
+    UNION ALL
+    -- Row security protects nothing from a role that bypasses it, owns the tables, or is a member of one that does.
+    SELECT
+      'role ' || api.rolname,
+      CASE
+        WHEN api.rolsuper OR api.rolbypassrls THEN 'bypasses row security'
+        ELSE coalesce('bypasses row security as member of ' || (
+          SELECT string_agg(quote_ident(other.rolname), ', ' ORDER BY other.rolname COLLATE "C")
+          FROM pg_roles AS other
+          WHERE other.oid <> api.oid
+            AND (other.rolsuper OR other.rolbypassrls OR other.oid = owner.oid)
+            AND pg_has_role(api.oid, other.oid, 'MEMBER')
+        ), 'bound by row security')
+      END,
+      NULL, api.oid, 0
+    FROM pg_roles AS api
+    CROSS JOIN owner
+    WHERE api.rolname IN ('anon', 'authenticated', 'service_role')
 
     UNION ALL
     SELECT
@@ -160,6 +203,31 @@ WITH
     FROM base
     CROSS JOIN owner
     UNION ALL
+    SELECT format('setting %s of %s', option_name, name), option_value, NULL, base.oid, 0
+    FROM base
+    CROSS JOIN LATERAL pg_options_to_table(reloptions)
+    UNION ALL
+    SELECT format('setting toast.%s of %s', option_name, base.name), option_value, NULL, base.oid, 0
+    FROM base
+    JOIN pg_class AS toast ON toast.oid = base.reltoastrelid
+    CROSS JOIN LATERAL pg_options_to_table(toast.reloptions)
+    UNION ALL
+    -- What an operator may tune for the planner.
+    SELECT
+      format('statistics of column %I of %s', attname, name),
+      concat_ws(', ', CASE WHEN coalesce(attstattarget, -1) <> -1 THEN 'target ' || attstattarget END, array_to_string(attoptions, ', ')),
+      NULL, base.oid, attnum
+    FROM base
+    JOIN pg_attribute ON attrelid = base.oid AND attnum > 0 AND NOT attisdropped
+    WHERE coalesce(attstattarget, -1) <> -1 OR attoptions IS NOT NULL
+    UNION ALL
+    SELECT
+      'comment on ' || CASE objsubid WHEN 0 THEN 'table ' || name ELSE format('column %I of %s', attname, name) END,
+      description, NULL, base.oid, objsubid
+    FROM base
+    JOIN pg_description ON classoid = 'pg_class'::regclass AND objoid = base.oid
+    LEFT JOIN pg_attribute ON attrelid = base.oid AND attnum = objsubid
+    UNION ALL
     SELECT
       'row security on ' || name,
       CASE WHEN relrowsecurity THEN 'enabled' ELSE 'disabled' END || CASE WHEN relforcerowsecurity THEN ', forced' ELSE '' END,
@@ -172,11 +240,16 @@ WITH
         ' ',
         format_type(atttypid, atttypmod),
         CASE WHEN attcollation <> typcollation THEN 'collate ' || attcollation::regcollation END,
+        CASE WHEN attstorage <> typstorage
+          THEN 'storage ' || CASE attstorage WHEN 'p' THEN 'plain' WHEN 'e' THEN 'external' WHEN 'm' THEN 'main' ELSE 'extended' END
+        END,
+        CASE attcompression WHEN 'p' THEN 'compression pglz' WHEN 'l' THEN 'compression lz4' END,
         CASE WHEN attnotnull THEN 'not null' END,
         CASE
           WHEN attidentity = 'a' THEN 'generated always as identity'
           WHEN attidentity = 'd' THEN 'generated by default as identity'
-          WHEN attgenerated <> '' THEN 'generated always as (' || pg_get_expr(adbin, adrelid) || ') stored'
+          WHEN attgenerated <> '' THEN 'generated always as (' || pg_get_expr(adbin, adrelid) || ') '
+            || CASE attgenerated WHEN 's' THEN 'stored' ELSE 'virtual' END
           ELSE 'default ' || pg_get_expr(adbin, adrelid)
         END
       ),
@@ -194,6 +267,9 @@ WITH
         format_type(seqtypid, NULL),
         'start ' || seqstart,
         'increment ' || seqincrement,
+        'minvalue ' || seqmin,
+        'maxvalue ' || seqmax,
+        'cache ' || seqcache,
         CASE WHEN seqcycle THEN 'cycle' END,
         (
           SELECT format('of %s.%I', refobjid::regclass, attname)
@@ -201,10 +277,13 @@ WITH
           JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
           WHERE classid = 'pg_class'::regclass AND objid = relation.oid AND deptype IN ('a', 'i')
         )
-      ),
+      )
+        || CASE WHEN relpersistence = 'p' THEN '' ELSE ', unlogged' END
+        || CASE WHEN relowner = owner.oid THEN '' ELSE ', owned by another role' END,
       'pg_class', relation.oid, 0
     FROM relation
     JOIN pg_sequence ON seqrelid = relation.oid
+    CROSS JOIN owner
 
     UNION ALL
     -- NOT NULL is told with its column: before version 18 it is no constraint.
@@ -255,7 +334,12 @@ WITH
     -- Versions differ in whether they name the table of a column.
     SELECT
       'view ' || name,
-      concat_ws(', ', array_to_string(reloptions, ', '), CASE WHEN relowner <> owner.oid THEN 'owned by another role' END)
+      concat_ws(
+        ', ',
+        CASE relkind WHEN 'm' THEN 'materialized' END,
+        (SELECT string_agg(option, ', ' ORDER BY option COLLATE "C") FROM unnest(reloptions) AS option),
+        CASE WHEN relowner <> owner.oid THEN 'owned by another role' END
+      )
         || ' as ' || btrim(regexp_replace(
           regexp_replace(pg_get_viewdef(relation.oid), '("[^"]+"|[a-z_][a-z0-9_]*)\.', '', 'g'), '\s+', ' ', 'g'
         ), ' ;'),
@@ -275,6 +359,13 @@ WITH
     JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE NOT tgisinternal
       AND (tgrelid IN (SELECT oid FROM base) OR tgfoid IN (SELECT oid FROM routine))
+
+    UNION ALL
+    SELECT
+      format('statistics %I.%I on %s', nspname, stxname, base.name), 'extended', 'pg_statistic_ext', pg_statistic_ext.oid, 0
+    FROM pg_statistic_ext
+    JOIN pg_namespace ON pg_namespace.oid = stxnamespace
+    JOIN base ON base.oid = stxrelid
 
     UNION ALL
     SELECT
@@ -335,4 +426,5 @@ WITH
   )
 SELECT object, regexp_replace(definition, '\n\s*', ' ', 'g') AS definition, class, objid::bigint AS objid, subid::integer AS subid
 FROM line
+WHERE definition IS NOT NULL
 ORDER BY object COLLATE "C"

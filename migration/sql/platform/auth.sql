@@ -1,6 +1,6 @@
 -- Stand-in for Supabase's `auth`, made only where there is none: who is asking, as the platform's functions tell it.
 
-CREATE FUNCTION auth.jwt()
+CREATE OR REPLACE FUNCTION auth.jwt()
 RETURNS jsonb
 LANGUAGE plpgsql
 STABLE
@@ -14,7 +14,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION auth.uid()
+CREATE OR REPLACE FUNCTION auth.uid()
 RETURNS uuid
 LANGUAGE plpgsql
 STABLE
@@ -28,7 +28,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION auth.role()
+CREATE OR REPLACE FUNCTION auth.role()
 RETURNS text
 LANGUAGE plpgsql
 STABLE

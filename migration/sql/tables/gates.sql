@@ -14,3 +14,7 @@ REVOKE ALL ON TABLE private.account_gates FROM PUBLIC, anon, authenticated, serv
 
 -- Row security does not apply to deletions in a publication: a subscriber receives the replica identity of every deleted row.
 ALTER TABLE public.session_players REPLICA IDENTITY USING INDEX session_players_replica_id_key;
+
+COMMENT ON TABLE private.account_gates IS 'The row that every write of an account locks, and its closing.';
+COMMENT ON COLUMN private.account_gates.account_id IS 'The account.';
+COMMENT ON COLUMN private.account_gates.is_open IS 'Whether the account may write.';

@@ -2,11 +2,11 @@
 
 use super::*;
 
-pub(super) fn part() -> Part {
+pub(super) fn definition() -> TableDefinition {
     let players = |name: &'static str, default: i32| {
         required(name).integer().default(default).check(Expr::cust(format!("{name} BETWEEN 1 AND 6"))).to_owned()
     };
-    Part {
+    TableDefinition {
         table: Table::create()
             .table("adventures")
             .col(id())
@@ -27,8 +27,8 @@ pub(super) fn part() -> Part {
             .col(required("validation_errors").json_binary().default("[]"))
             .col(counter("times_played"))
             .col(optional("average_rating").decimal_len(3, 2))
-            .col(stamped("created_at"))
-            .col(stamped("updated_at"))
+            .col(timestamp_now("created_at"))
+            .col(timestamp_now("updated_at"))
             // Creatures of the adventure, counted by a trigger.
             .col(counter("creature_count"))
             .check(named("creature_limit", "creature_count <= 200"))

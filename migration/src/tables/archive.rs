@@ -3,14 +3,14 @@
 
 use super::{dice_rolls as live_rolls, session_players as live_seats, sessions as live_sessions, *};
 
-pub(super) fn sessions() -> Part {
+pub(super) fn sessions() -> TableDefinition {
     let mut table = Table::create().table("archived_sessions").col(required("id").uuid().primary_key()).to_owned();
     live_sessions::columns(&mut table);
-    table.col(stamped("archived_at"));
+    table.col(timestamp_now("archived_at"));
     for (column, target) in [("seer_id", "users"), ("adventure_id", "adventures")] {
         table.foreign_key(&mut foreign_key("archived_sessions", column, target, ForeignKeyAction::NoAction));
     }
-    Part {
+    TableDefinition {
         table,
         indexes: vec![
             index_on("idx_archived_sessions_seer", "archived_sessions", &["seer_id"]),
@@ -19,7 +19,7 @@ pub(super) fn sessions() -> Part {
     }
 }
 
-pub(super) fn session_players() -> Part {
+pub(super) fn session_players() -> TableDefinition {
     let mut table = Table::create().table("archived_session_players").to_owned();
     live_seats::columns(&mut table);
     table.foreign_key(&mut foreign_key(
@@ -31,7 +31,7 @@ pub(super) fn session_players() -> Part {
     for (column, target) in [("user_id", "users"), ("character_id", "characters")] {
         table.foreign_key(&mut foreign_key("archived_session_players", column, target, ForeignKeyAction::NoAction));
     }
-    Part {
+    TableDefinition {
         table,
         indexes: vec![
             index_on("idx_archived_session_players_character", "archived_session_players", &["character_id"]),
@@ -40,7 +40,7 @@ pub(super) fn session_players() -> Part {
     }
 }
 
-pub(super) fn dice_rolls() -> Part {
+pub(super) fn dice_rolls() -> TableDefinition {
     let mut table = Table::create().table("archived_dice_rolls").col(required("id").uuid().primary_key()).to_owned();
     live_rolls::columns(&mut table);
     for (column, target, on_delete) in [
@@ -51,7 +51,7 @@ pub(super) fn dice_rolls() -> Part {
     ] {
         table.foreign_key(&mut foreign_key("archived_dice_rolls", column, target, on_delete));
     }
-    Part {
+    TableDefinition {
         table,
         indexes: vec![
             index_on("idx_archived_dice_rolls_session", "archived_dice_rolls", &["session_id", "created_at"]),

@@ -2,10 +2,10 @@
 
 use super::*;
 
-pub(super) fn part() -> Part {
+pub(super) fn definition() -> TableDefinition {
     let attribute =
         |name: &'static str| required(name).integer().check(Expr::cust(format!("{name} BETWEEN 1 AND 6"))).to_owned();
-    Part {
+    TableDefinition {
         table: Table::create()
             .table("characters")
             .col(id())
@@ -25,8 +25,8 @@ pub(super) fn part() -> Part {
             .col(optional("last_played_at").timestamp_with_time_zone())
             // Set while the character rests for good: history stays, the place among ten is free (decision "Retiring, closing, deleting").
             .col(optional("retired_at").timestamp_with_time_zone())
-            .col(stamped("created_at"))
-            .col(stamped("updated_at"))
+            .col(timestamp_now("created_at"))
+            .col(timestamp_now("updated_at"))
             // Seats that the character holds in live sessions. Who holds one cannot retire.
             .col(counter("live_seats"))
             .check(named("character_not_seated", "retired_at IS NULL OR live_seats = 0"))

@@ -2,8 +2,8 @@
 
 use super::*;
 
-pub(super) fn part() -> Part {
-    Part {
+pub(super) fn definition() -> TableDefinition {
+    TableDefinition {
         table: Table::create()
             .table("creatures")
             .col(id())
@@ -14,8 +14,8 @@ pub(super) fn part() -> Part {
             .col(required("abilities").json_binary().default("[]"))
             .col(required("hit_points").integer().default(6).check(Expr::cust("hit_points BETWEEN 0 AND 1000")))
             .col(required("armor").integer().default(0).check(Expr::cust("armor BETWEEN 0 AND 100")))
-            .col(stamped("created_at"))
-            .col(stamped("updated_at"))
+            .col(timestamp_now("created_at"))
+            .col(timestamp_now("updated_at"))
             .check(named("valid_name", "char_length(name) BETWEEN 1 AND 100"))
             .check(named("clean_name", "private.is_clean_name(name)"))
             .check(named("valid_stats", "private.are_valid_stats(stats)"))

@@ -26,10 +26,10 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         .col(optional("original_roll_id").uuid())
         // Whose request it was, from the token: a repeat of it is known by this, too.
         .col(optional("rolled_by").uuid())
-        .col(stamped("created_at"));
+        .col(timestamp_now("created_at"));
 }
 
-pub(super) fn part() -> Part {
+pub(super) fn definition() -> TableDefinition {
     let mut table = Table::create().table("dice_rolls").col(id()).to_owned();
     columns(&mut table);
     rules(&mut table);
@@ -38,7 +38,7 @@ pub(super) fn part() -> Part {
         .foreign_key(&mut foreign_key("dice_rolls", "character_id", "characters", ForeignKeyAction::NoAction))
         .foreign_key(&mut foreign_key("dice_rolls", "creature_id", "creatures", ForeignKeyAction::SetNull))
         .foreign_key(&mut foreign_key("dice_rolls", "original_roll_id", "dice_rolls", ForeignKeyAction::NoAction));
-    Part {
+    TableDefinition {
         table,
         indexes: vec![
             // A page of history is a walk: of a table's rolls, of those of one kind, of a character's.

@@ -21,7 +21,7 @@ mod users;
 /// SQL that makes types, tables and indexes, in the order in which they need each other; unqualified names are in `public`.
 pub(crate) fn create() -> Vec<String> {
     let mut sql: Vec<String> = enums::create().map(|r#type| r#type.to_string(PostgresQueryBuilder)).collect();
-    for part in parts() {
+    for part in definitions() {
         sql.push(part.table.to_string(PostgresQueryBuilder));
         sql.extend(part.indexes.iter().map(|index| index.to_string(PostgresQueryBuilder)));
     }
@@ -49,26 +49,29 @@ pub(crate) fn drop() -> Vec<String> {
 /// SQL that makes one table again, without its indexes.
 pub(crate) fn create_one(name: &str) -> Option<String> {
     let at = TABLES.iter().position(|table| *table == name)?;
-    Some(parts().get(at)?.table.to_string(PostgresQueryBuilder))
+    Some(definitions().get(at)?.table.to_string(PostgresQueryBuilder))
 }
 
 /// Pure functions that the checks ask.
-pub(crate) const CHECKS: &str = include_str!("../../sql/tables/checks.sql");
+pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_functions.sql");
 
 /// One row an account, which its writes lock; and what a deleted seat tells its subscribers.
 pub(crate) const GATES: &str = include_str!("../../sql/tables/gates.sql");
+
+/// What was asked when a row was created.
+pub(crate) const REQUESTS: &str = include_str!("../../sql/tables/requests.sql");
 
 /// What the API shows of tables and columns.
 pub(crate) const COMMENTS: &str = include_str!("../../sql/tables/comments.sql");
 
 /// Size limits of what a client writes.
-pub(crate) const BOUNDS: &str = include_str!("../../sql/tables/bounds.sql");
+pub(crate) const SIZE_LIMITS: &str = include_str!("../../sql/tables/size_limits.sql");
 
 /// Closes what default privileges opened.
-pub(crate) const CLOSE: &str = include_str!("../../sql/tables/close.sql");
+pub(crate) const REVOKED_DEFAULTS: &str = include_str!("../../sql/tables/revoked_defaults.sql");
 
 /// When tables are vacuumed.
-pub(crate) const VACUUM: &str = include_str!("../../sql/tables/vacuum.sql");
+pub(crate) const VACUUM_SETTINGS: &str = include_str!("../../sql/tables/vacuum.sql");
 
 /// Every table of ours, in the order of creation.
 pub(crate) const TABLES: [&str; 12] = [
@@ -90,22 +93,22 @@ pub(crate) const TABLES: [&str; 12] = [
 pub(crate) use enums::TYPES;
 
 /// One table with the indexes that are its own.
-struct Part {
+struct TableDefinition {
     table: TableCreateStatement,
     indexes: Vec<IndexCreateStatement>,
 }
 
-fn parts() -> Vec<Part> {
+fn definitions() -> Vec<TableDefinition> {
     vec![
-        users::part(),
-        characters::part(),
-        adventures::part(),
-        creatures::part(),
-        sessions::part(),
-        session_players::part(),
-        dice_rolls::part(),
-        session_events::part(),
-        tutorial_progress::part(),
+        users::definition(),
+        characters::definition(),
+        adventures::definition(),
+        creatures::definition(),
+        sessions::definition(),
+        session_players::definition(),
+        dice_rolls::definition(),
+        session_events::definition(),
+        tutorial_progress::definition(),
         archive::sessions(),
         archive::session_players(),
         archive::dice_rolls(),
@@ -128,7 +131,7 @@ fn id() -> ColumnDef {
 }
 
 /// `NAME TIMESTAMPTZ NOT NULL DEFAULT now()`.
-fn stamped(name: &'static str) -> ColumnDef {
+fn timestamp_now(name: &'static str) -> ColumnDef {
     required(name).timestamp_with_time_zone().default(Expr::cust("now()")).to_owned()
 }
 

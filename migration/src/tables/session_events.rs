@@ -2,15 +2,15 @@
 
 use super::*;
 
-pub(super) fn part() -> Part {
-    Part {
+pub(super) fn definition() -> TableDefinition {
+    TableDefinition {
         table: Table::create()
             .table("session_events")
             .col(id())
             .col(required("session_id").uuid())
             .col(required("event_type").text())
             .col(required("payload").json_binary().default("{}"))
-            .col(stamped("created_at"))
+            .col(timestamp_now("created_at"))
             // The place in the session's story: a reader that has seen one asks for what comes after it.
             .col(required("seq").big_integer().extra("GENERATED ALWAYS AS IDENTITY"))
             // Who caused it, from the token; NULL where no user did. No foreign key: events live for a day.

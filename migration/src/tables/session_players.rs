@@ -10,7 +10,7 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         .col(required("character_id").uuid())
         .col(required("is_active").boolean().default(true))
         .col(counter("heroic_saves_used"))
-        .col(stamped("joined_at"))
+        .col(timestamp_now("joined_at"))
         .col(optional("left_at").timestamp_with_time_zone())
         // The encounter that `heroic_saves_used` counts for, by its number in `sessions.encounters_begun`.
         .col(counter("heroic_saves_encounter"))
@@ -20,7 +20,7 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         .primary_key(Index::create().col("session_id").col("user_id"));
 }
 
-pub(super) fn part() -> Part {
+pub(super) fn definition() -> TableDefinition {
     let mut table = Table::create().table("session_players").to_owned();
     columns(&mut table);
     table
@@ -30,7 +30,7 @@ pub(super) fn part() -> Part {
         .foreign_key(&mut foreign_key("session_players", "session_id", "sessions", ForeignKeyAction::Cascade))
         .foreign_key(&mut foreign_key("session_players", "user_id", "users", ForeignKeyAction::NoAction))
         .foreign_key(&mut foreign_key("session_players", "character_id", "characters", ForeignKeyAction::NoAction));
-    Part {
+    TableDefinition {
         table,
         indexes: vec![
             index_on("idx_session_players_character", "session_players", &["character_id"]),

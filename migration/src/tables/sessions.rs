@@ -21,8 +21,8 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         .col(required("game_state").json_binary().default("{}"))
         .col(optional("started_at").timestamp_with_time_zone())
         .col(optional("ended_at").timestamp_with_time_zone())
-        .col(stamped("created_at"))
-        .col(stamped("updated_at"))
+        .col(timestamp_now("created_at"))
+        .col(timestamp_now("updated_at"))
         // Seats held now: the lobby knows a free seat without counting, and a check holds the limit.
         .col(counter("seats_taken"))
         // Encounters begun so far: a heroic save counts for the one in which it was made.
@@ -30,10 +30,10 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         // Times the game state was changed: who writes it over says which one.
         .col(counter("game_state_version"))
         // When something last happened, accurate to a day: events themselves are deleted after one.
-        .col(stamped("last_event_at"));
+        .col(timestamp_now("last_event_at"));
 }
 
-pub(super) fn part() -> Part {
+pub(super) fn definition() -> TableDefinition {
     let mut table = Table::create().table("sessions").col(id()).to_owned();
     columns(&mut table);
     table
@@ -43,7 +43,7 @@ pub(super) fn part() -> Part {
         .index(Index::create().unique().name("sessions_code_key").col("code"))
         .foreign_key(&mut foreign_key("sessions", "seer_id", "users", ForeignKeyAction::NoAction))
         .foreign_key(&mut foreign_key("sessions", "adventure_id", "adventures", ForeignKeyAction::NoAction));
-    Part {
+    TableDefinition {
         table,
         indexes: vec![
             index_on("idx_sessions_seer_id", "sessions", &["seer_id"]),

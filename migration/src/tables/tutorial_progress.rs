@@ -2,18 +2,18 @@
 
 use super::*;
 
-pub(super) fn part() -> Part {
-    Part {
+pub(super) fn definition() -> TableDefinition {
+    TableDefinition {
         table: Table::create()
             .table("tutorial_progress")
             .col(required("user_id").uuid().primary_key())
             .col(optional("path").custom("tutorial_path"))
             .col(required("current_step").text().default("welcome"))
             .col(required("completed_steps").array(ColumnType::Text).default("{}"))
-            .col(stamped("started_at"))
+            .col(timestamp_now("started_at"))
             .col(optional("completed_at").timestamp_with_time_zone())
             .col(required("skipped").boolean().default(false))
-            .col(stamped("updated_at"))
+            .col(timestamp_now("updated_at"))
             .check(named(
                 "valid_step",
                 "ARRAY[current_step] || completed_steps <@ ARRAY['welcome', 'character-basics', 'dice-rolling', \

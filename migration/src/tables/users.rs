@@ -2,8 +2,8 @@
 
 use super::*;
 
-pub(super) fn part() -> Part {
-    Part {
+pub(super) fn definition() -> TableDefinition {
+    TableDefinition {
         table: Table::create()
             .table("users")
             // The account's id. No foreign key to `auth.users`: the profile stays for others' history when the account
@@ -16,8 +16,8 @@ pub(super) fn part() -> Part {
             .col(required("is_verified").boolean().default(false))
             .col(counter("games_played"))
             .col(counter("games_run"))
-            .col(stamped("created_at"))
-            .col(stamped("updated_at"))
+            .col(timestamp_now("created_at"))
+            .col(timestamp_now("updated_at"))
             // The account, while there is one; equal to `id`.
             .col(optional("account_id").uuid().unique_key().to_owned())
             // Set when the account is closed; from then on it writes nothing.

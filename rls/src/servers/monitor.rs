@@ -17,6 +17,7 @@ use tokio::{
 use super::Cluster;
 use crate::{
     Error,
+    connect::explain,
     pool::connect_error,
     wire::{Answer, PLACE, Place, number, simple_query},
 };
@@ -90,13 +91,14 @@ pub(super) async fn start(cluster: &Arc<Cluster>, addresses: Vec<PgConnectOption
     let mut monitor = Monitor { probes, system: None, written: VecDeque::new(), has_primary: false };
     let begun = Instant::now();
     loop {
-        let refused: Vec<Error> =
-            monitor.look(cluster).await.into_iter().map(|error| connect_error(error).into()).collect();
+        let refused = monitor.look(cluster).await;
         let is_over = refused.len() == monitor.probes.len() && begun.elapsed() >= cluster.acquire_timeout;
-        // A wrong password is said at once; who is just starting may be there in time.
-        let fatal = |error: &Error| is_over || matches!(error, Error::Misconfigured { .. });
-        if let Some(error) = refused.into_iter().find(fatal) {
-            return Err(error);
+        for (index, error) in refused {
+            let reason = explain(&monitor.probes[index].options, &error);
+            // A wrong password is said at once; who is just starting may be there in time.
+            if is_over || matches!(connect_error(error).into(), Error::Misconfigured { .. }) {
+                return Err(reason.into());
+            }
         }
         if monitor.has_primary
             || monitor.system.is_some() && begun.elapsed() >= cluster.acquire_timeout.min(PROBE_TIMEOUT)
@@ -137,7 +139,7 @@ struct Monitor {
 
 impl Monitor {
     /// Asks every server; what those said who did not answer.
-    async fn look(&mut self, cluster: &Cluster) -> Vec<sqlx::Error> {
+    async fn look(&mut self, cluster: &Cluster) -> Vec<(usize, sqlx::Error)> {
         let now = Instant::now();
         let answers = join_all(self.probes.iter_mut().map(Probe::ask_in_time)).await;
         let mut refused = Vec::new();
@@ -145,7 +147,7 @@ impl Monitor {
         for (index, answer) in answers.into_iter().enumerate() {
             match answer {
                 Ok(one) => seen.push((index, one)),
-                Err(error) => refused.push(error),
+                Err(error) => refused.push((index, error)),
             }
         }
         if self.system.is_none() {

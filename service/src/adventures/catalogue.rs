@@ -24,6 +24,7 @@ const PAGE: usize = 20;
 
 /// An adventure without its content, as a list shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct AdventureSummary {
     /// Adventure.
@@ -60,6 +61,7 @@ pub struct AdventureSummary {
 
 /// Which adventures to show. All, by default.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CatalogueFilter {
     /// Only this hard.
@@ -76,6 +78,7 @@ pub struct CatalogueFilter {
 
 /// In which order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CatalogueOrder {

@@ -13,6 +13,7 @@ use crate::{Caller, Error, Level, MaxHitPoints, connection::UncheckedTransaction
 
 /// How much a character can still take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct HitPoints {
     /// Character.

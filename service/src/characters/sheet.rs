@@ -8,6 +8,7 @@ use crate::{AttributeValue, Error};
 
 /// The four attributes of a character: how many dice a check on each rolls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attributes {
     /// Strength and force.
     pub might: AttributeValue,
@@ -70,6 +71,7 @@ pub const fn primary_attribute(class: CharacterClass) -> Attribute {
 
 /// A thing that a character carries: one element of `characters.equipment`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Item {
     /// What it is called.
     pub name: String,
@@ -80,6 +82,7 @@ pub struct Item {
 
 /// What only this character can do: `characters.special_ability`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SpecialAbility {
     /// What it is called.
     pub name: String,

@@ -14,6 +14,7 @@ use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::L
 
 /// Which rolls to show. All, fifty a page, by default.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct HistoryFilter {
     /// Only of this character.
@@ -30,6 +31,7 @@ pub struct HistoryFilter {
 
 /// Whether a seat has its heroic save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct HeroicSavesRemaining {
     /// Who sits there.

@@ -18,6 +18,7 @@ use crate::{Caller, Difficulty, Error, connection::UncheckedTransaction, operati
 
 /// A roll of initiative to be made for a whole table.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewInitiative {
     /// Id to give it; drawn where none is given. The same id again gives the first rolls.
@@ -31,6 +32,7 @@ pub struct NewInitiative {
 
 /// Somebody's turn: a roll of one die.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Turn {
     /// Who acts.

@@ -8,6 +8,7 @@ use crate::Difficulty;
 
 /// Who rolls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Roller {
     /// A character, by its player or the Seer.
@@ -18,6 +19,7 @@ pub enum Roller {
 
 /// A change to a roll that everyone at the table sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Modifier {
     /// Dice, or points.
     #[serde(rename = "type")]
@@ -30,6 +32,7 @@ pub struct Modifier {
 
 /// What a modifier changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ModifierKind {
     /// The number of dice.
@@ -56,6 +59,7 @@ impl Modifier {
 
 /// A roll to be made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewRoll {
     /// Id to give it; drawn where none is given. The same id again gives the first roll.

@@ -10,6 +10,7 @@ use crate::{Caller, Error, operation::operation};
 
 /// Whose rolls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RollScope {
@@ -21,6 +22,7 @@ pub enum RollScope {
 
 /// How often it was rolled, and how it went.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct RollStatistics {
     /// Rolls.
@@ -39,6 +41,7 @@ pub struct RollStatistics {
 
 /// How often one kind was rolled, and how it went.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct KindStatistics {
     /// Kind.

@@ -172,8 +172,22 @@ mod tests {
     /// Of an input, what it must be; of a refusal, who may or what to do.
     #[test]
     fn every_message_can_be_acted_on() {
-        let said =
-            ["must", "only", "first", "instead", "choose", "sign in", "try again", "begin", "connect", "tell", "allow"];
+        let said = [
+            "must",
+            "only",
+            "first",
+            "before",
+            "instead",
+            "choose",
+            "sign in",
+            "try again",
+            "begin",
+            "connect",
+            "tell",
+            "allow",
+            "roll it back",
+            "cannot go from",
+        ];
         for error in every() {
             let shape = serde_json::to_value(&error).unwrap();
             let message = shape["message"].as_str().unwrap();
@@ -196,8 +210,15 @@ mod tests {
                 assert!(rule.starts_with("must ") || rule.starts_with("\","), "{}", rule.lines().next().unwrap());
                 rules += 1;
             }
+            // The table of constraints: `=> ("field", "rule")`.
+            for line in text.lines().filter(|line| line.contains("\" => (\"") || line.contains("\") => (\"")) {
+                if let Some((_, rule)) = line.rsplit_once("\", \"") {
+                    assert!(rule.starts_with("must "), "{line}");
+                    rules += 1;
+                }
+            }
         });
-        assert!(rules > 20, "{rules}");
+        assert!(rules > 30, "{rules}");
     }
 
     fn visit(folder: &Path, see: &mut impl FnMut(String)) {

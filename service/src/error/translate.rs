@@ -24,6 +24,7 @@ impl From<rls::Error> for Error {
             rls::Error::PoolClosed => Self::PoolClosed,
             rls::Error::Misconfigured { reason } => Self::Misconfigured { reason },
             rls::Error::NoPrimary => Self::ReadOnly,
+            rls::Error::Connect(error) => Self::ConnectFailed(error),
             rls::Error::ConnectionLost(source) => Self::ConnectionLost(source),
             rls::Error::CommitUnknown(source) => Self::CommitUnknown(source),
             rls::Error::InvalidClaims { rule } => Self::InvalidClaims { rule },
@@ -54,6 +55,14 @@ fn refused(error: DbErr) -> Error {
     }
     let Some(said) = sqlx_error(&error).and_then(pg_error) else { return Error::Database(error) };
     match said.code() {
+        // A name that another client of a pooler has given to its own statement.
+        "42P05" | "26000" => Error::Misconfigured {
+            reason: format!(
+                "prepared statements collide ({}): the address is that of a pooler in transaction mode, so connect with \
+                 Options::default().without_prepared_statements()",
+                said.message()
+            ),
+        },
         // No disk, no memory; a disk that does not write.
         code if code.starts_with("53") || code == "58030" => Error::ServerExhausted(error),
         _ => translate(said).unwrap_or(Error::Database(error)),
@@ -97,10 +106,8 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         "SP029" => Error::SessionHasNoPlayer,
         "SP031" => Error::SessionLive,
         "SP032" => Error::UnknownAccount,
-        "SP033" => Error::SessionNotActive,
-        "SP034" => Error::NotSessionSeer,
-        "SP035" => Error::NotSeated,
-        "SP036" => Error::AdventureNotYours,
+        "SP037" => not_listener(),
+        "SP038" => Error::NotFound { what: "session" },
         "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "23505" => unique(constraint),
         "23503" if refusal.message().starts_with("update or delete") => Error::StillReferenced,
@@ -109,7 +116,7 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
             Some(error) => error,
             None => Error::RuleViolated { constraint: constraint.to_owned() },
         },
-        "42501" => Error::NotAllowed { rule: permission_rule(refusal) },
+        "42501" => reason(constraint).unwrap_or_else(|| Error::NotAllowed { rule: permission_rule(refusal) }),
         "40001" | "40P01" | "55P03" => Error::Busy,
         "25P02" => Error::TransactionFailed,
         "25006" => Error::ReadOnly,
@@ -123,11 +130,37 @@ fn translate(refusal: &SqlxPostgresError) -> Option<Error> {
         // A statement that is wrong in itself, whoever runs it: syntax, names, types.
         "42601" | "42P01" | "42P02" | "42703" | "42883" | "42804" | "42P18" | "42702" | "42725" | "42846" | "42809"
         | "3F000" | "22P06" | "0A000" => Error::InvalidStatement { reason: refusal.message().to_owned() },
+        // A pooler gave the transaction a connection on which another prepared its statements.
+        "26000" | "42P05" => Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() },
         "25001" | "25P01" => Error::InvalidStatement { reason: refusal.message().to_owned() },
         "54000" => Error::InvalidValue { field: "text", rule: "must not be as long as that" },
         "54001" => Error::InvalidValue { field: "document", rule: "must not be nested as deep as that" },
         _ => return None,
     })
+}
+
+/// Why a policy says no, where whoever asks may know.
+fn reason(constraint: &str) -> Option<Error> {
+    Some(match constraint {
+        "seated" => Error::NotSeated,
+        "run_by_seer" => Error::NotSessionSeer,
+        "session_active" => Error::SessionNotActive,
+        "session_not_started" => Error::SessionStarted,
+        "session_live" => Error::SessionOver,
+        "own_choice" => Error::NotYourChoice,
+        "own_character" => Error::CharacterNotYours,
+        "living_character" => Error::CharacterRetired,
+        "own_adventure" => Error::AdventureNotYours,
+        _ => return None,
+    })
+}
+
+const WITHOUT_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not follow prepared statements; set \
+    Options::without_prepared_statements, or use PgBouncer 1.21 or later with max_prepared_statements";
+
+/// What somebody is told who may not listen to a session.
+pub(crate) fn not_listener() -> Error {
+    Error::NotAllowed { rule: "only the Seer and those who have or had a seat may listen to a session" }
 }
 
 fn unique(constraint: &str) -> Error {
@@ -340,7 +373,7 @@ fn permission_rule(refusal: &SqlxPostgresError) -> &'static str {
 
 /// A statement of a caller's named a column that is closed to users.
 #[derive(Debug, thiserror::Error)]
-#[error("a column of {table} that the statement names is closed to users: {instead}")]
+#[error("a statement must not name a column of {table} that is closed to users: {instead}")]
 struct ClosedColumns {
     table: &'static str,
     instead: &'static str,

@@ -14,6 +14,7 @@ use crate::{Caller, Error, adventures::AdventureContent, json::from_json, operat
 
 /// A session, who sits there, and what is played.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct SessionDetails {
     /// The session.
@@ -27,6 +28,7 @@ pub struct SessionDetails {
 /// A participant, as the others in the session see them. Written in snake case; the names that the specification gives
 /// `get_session_details` are read, too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Participant {
     /// Account.
@@ -57,6 +59,7 @@ pub struct Participant {
 
 /// What a session plays. The content is there for those who may read the adventure or sit at the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct SessionAdventure {
     /// Adventure.

@@ -21,6 +21,7 @@ const PAGE: usize = 20;
 
 /// Which sessions to show. All, by default.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LobbyFilter {
     /// Only adventures this hard.
@@ -43,6 +44,7 @@ pub struct LobbyFilter {
 
 /// One session in a line, as the lobby shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct SessionSummary {
     /// Session.
@@ -69,6 +71,7 @@ pub struct SessionSummary {
 
 /// An adventure in one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct LobbyAdventure {
     /// Adventure.

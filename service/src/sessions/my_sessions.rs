@@ -17,6 +17,7 @@ const PAGE: usize = 50;
 
 /// One of the caller's tables in a line.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct MySession {
     /// Session.
@@ -53,6 +54,7 @@ pub struct MySession {
 
 /// A session of long ago, and who sat there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ArchivedSession {
     /// The session.

@@ -22,6 +22,10 @@ const FALSE_RELATION: &str = r#"    #[sea_orm(
     pub users: BelongsTo<Option<Entity>>,
 "#;
 
+/// JSON Schema, for services that describe themselves with it. The generator would put it on the relations of `ModelEx` too, so
+/// a model's is added to its file, where it gets the table's name as well: every struct is a `Model`.
+const SCHEMA: &str = r#"cfg_attr(feature = "schema", derive(schemars::JsonSchema))"#;
+
 /// The same in the diagram.
 const FALSE_LINE: &str = "    users }o--|| users : \"account_id\"\n";
 
@@ -41,6 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     fs::write(&users, generated.replace(FALSE_RELATION, ""))?;
 
+    describe(folder.path())?;
     document(folder.path(), database.url()).await?;
 
     let diagram = folder.path().join("entities.mermaid");
@@ -55,6 +60,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for file in fs::read_dir(folder.path())? {
         let file = file?;
         fs::copy(file.path(), tables.join(file.file_name()))?;
+    }
+    Ok(())
+}
+
+/// Puts JSON Schema on each model.
+fn describe(folder: &Path) -> Result<(), Box<dyn Error>> {
+    for file in fs::read_dir(folder)? {
+        let file = file?.path();
+        let Some(table) = file.file_stem().and_then(|name| name.to_str()) else { continue };
+        let named = format!("#[sea_orm(schema_name = \"public\", table_name = \"{table}\")]\n");
+        let generated = fs::read_to_string(&file)?;
+        let schema = format!(
+            "#[sea_orm(model_attrs(cfg_attr(\n    feature = \"schema\",\n    derive(schemars::JsonSchema),\n    \
+             schemars(rename = \"{table}\")\n)))]\n"
+        );
+        fs::write(&file, generated.replace(&named, &format!("{named}{schema}")))?;
     }
     Ok(())
 }
@@ -119,7 +140,7 @@ fn command(url: &str, folder: &Path) -> GenerateSubcommands {
         model_extra_attributes: Vec::new(),
         enum_extra_derives: Vec::new(),
         // In JSON as in the database.
-        enum_extra_attributes: vec![r#"serde(rename_all = "snake_case")"#.to_owned()],
+        enum_extra_attributes: vec![SCHEMA.to_owned(), r#"serde(rename_all = "snake_case")"#.to_owned()],
         column_extra_derives: Vec::new(),
         seaography: false,
         impl_active_model_behavior: true,

@@ -87,7 +87,11 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
         .collect();
     let queue = Mutex::new(chosen.iter());
     let found = Mutex::new(known.clone());
-    let workers = std::thread::available_parallelism()?.get();
+    // Fewer where others work on the same machine.
+    let workers = match env::var("SPARC_WORKERS") {
+        Ok(wanted) => wanted.parse()?,
+        Err(_) => std::thread::available_parallelism()?.get(),
+    };
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
@@ -166,10 +170,14 @@ fn build(root: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
 /// The first test that fails without the rule.
 fn find_killer(program: &Path, mutant: &Mutant, before: Option<&String>) -> io::Result<Option<String>> {
     let speaking: &[&str] = match mutant.kind.as_str() {
+        "policy gone" | "policy open" if mutant.name.contains("One statement") => &["sizes::"],
+        "policy gone" | "policy open" if mutant.name.contains("Closed accounts") => &["accounts::", "leaks::"],
         "revoke" | "policy gone" | "policy open" | "row security" => &["access::", "catalog::"],
         "not null" | "constraint" | "unique index" => &["catalog::", "refusals::", "bounds::"],
         "bound" => &["bounds::"],
-        _ => &["rolls::", "seats::", "sessions::", "events::", "refusals::"],
+        "trigger" if mutant.name.contains("limit_rows") => &["sizes::"],
+        "lock" => &["attacks::", "races::"],
+        _ => &["attacks::", "rolls::", "seats::", "sessions::", "events::", "refusals::"],
     };
     if let Some(before) = before.filter(|before| !before.is_empty())
         && let Some(test) = failing(program, &mutant.statement, &[before])?

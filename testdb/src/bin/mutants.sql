@@ -32,7 +32,7 @@ lines AS (
   FROM functions,
     (VALUES
       ('raise', 'RAISE EXCEPTION USING.*?;'),
-      ('lock', 'FOR (NO KEY UPDATE|UPDATE|SHARE)( OF [a-z]+)?( SKIP LOCKED)?')
+      ('lock', 'FOR (NO KEY UPDATE|UPDATE|KEY SHARE|SHARE)( OF [a-z]+)?( SKIP LOCKED| NOWAIT)?')
     ) AS line (kind, pattern),
     generate_series(1, regexp_count(definition, pattern)) AS nth
 )

@@ -30,25 +30,17 @@ BEGIN
     RETURN false;
   END IF;
   IF NOT played.is_active THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP033',
-      MESSAGE = 'The session is not active',
-      TABLE = 'dice_rolls',
-      CONSTRAINT = 'session_active';
+    PERFORM private.refuse('The session is not active', 'dice_rolls', 'session_active');
   END IF;
   IF played.is_seated THEN
     RETURN true;
   END IF;
   IF NOT (played.is_seers OR played.has_seat) THEN
-    PERFORM private.refuse_without_seat('dice_rolls');
+    PERFORM private.refuse('Only those with a seat in the session may do that', 'dice_rolls', 'seated');
   END IF;
   IF creature IS NOT NULL THEN
     IF NOT played.is_seers THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'SP034',
-        MESSAGE = 'Only the Seer of the session may do that',
-        TABLE = 'dice_rolls',
-        CONSTRAINT = 'seers_own';
+      PERFORM private.refuse('Only the Seer of the session may do that', 'dice_rolls', 'run_by_seer');
     END IF;
     RETURN true;
   END IF;
@@ -68,21 +60,13 @@ BEGIN
   WHERE sheet.id = hero
     AND sheet.user_id = me;
   IF NOT FOUND THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP006',
-      MESSAGE = 'The character belongs to somebody else',
-      TABLE = 'dice_rolls',
-      CONSTRAINT = 'own_character';
+    PERFORM private.refuse('The character belongs to somebody else', 'dice_rolls', 'own_character');
   END IF;
   IF own.is_retired THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP007',
-      MESSAGE = 'The character is retired',
-      TABLE = 'dice_rolls',
-      CONSTRAINT = 'living_character';
+    PERFORM private.refuse('The character is retired', 'dice_rolls', 'living_character');
   END IF;
   IF NOT played.is_seers THEN
-    PERFORM private.refuse_without_seat('dice_rolls');
+    PERFORM private.refuse('Only those with a seat in the session may do that', 'dice_rolls', 'seated');
   END IF;
   RETURN true;
 END

@@ -51,7 +51,7 @@ BEGIN
     RETURN true;
   END IF;
   IF EXISTS (SELECT FROM public.session_players WHERE session_id = wanted AND user_id = auth.uid()) THEN
-    PERFORM private.refuse_without_seat('session_events');
+    PERFORM private.refuse('Only those with a seat in the session may do that', 'session_events', 'seated');
   END IF;
   RETURN false;
 END

@@ -31,15 +31,23 @@ GRANT EXECUTE ON FUNCTION
   private.rolls_of_character(uuid, public.roll_type, timestamptz, timestamptz, timestamptz, uuid, integer),
   private.change_hit_points(uuid, integer),
   private.close_account(uuid),
+  private.is_same_request(text, jsonb),
   private.require_account(),
   private.require_open_account(),
   private.can_follow(text),
+  private.my_listener_status(uuid),
+  private.require_listener(uuid),
+  private.event_history(),
   private.is_readable(jsonb, integer),
   private.refuse_many_rows(text)
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION
   private.event_clock(),
+  private.event_history(),
+  private.listener_status(uuid, uuid),
+  private.my_listener_status(uuid),
+  private.require_listener(uuid),
   private.clean_events(integer),
   private.archive_sessions(integer),
   private.session_by_code(text),
@@ -48,6 +56,7 @@ GRANT EXECUTE ON FUNCTION
   private.rolls_of_character(uuid, public.roll_type, timestamptz, timestamptz, timestamptz, uuid, integer),
   private.change_hit_points(uuid, integer),
   private.close_account(uuid),
+  private.is_same_request(text, jsonb),
   private.cancel_abandoned_sessions(integer),
   private.is_abandoned(public.sessions),
   private.is_readable(jsonb, integer)

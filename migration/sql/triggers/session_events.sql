@@ -67,11 +67,115 @@ BEGIN
 END
 $$;
 
+-- Whether an account may listen to a session, by the rule of the policy: `listens`, or why not. No account is the service, for
+-- which the session must exist.
+CREATE OR REPLACE FUNCTION private.listener_status(wanted uuid, account uuid)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  seer uuid;
+BEGIN
+  IF EXISTS (SELECT FROM public.users WHERE id = account AND closed_at IS NOT NULL) THEN
+    RETURN 'account_closed';
+  END IF;
+  SELECT seer_id
+  INTO seer
+  FROM public.sessions
+  WHERE id = wanted;
+  IF NOT FOUND THEN
+    RETURN 'no_session';
+  END IF;
+  IF account IS NULL OR account = seer
+    OR EXISTS (SELECT FROM public.session_players WHERE session_id = wanted AND user_id = account)
+  THEN
+    RETURN 'listens';
+  END IF;
+  RETURN 'not_participant';
+END
+$$;
+
+-- The same for the caller. To a user a session that does not exist is one of others.
+CREATE OR REPLACE FUNCTION private.my_listener_status(wanted uuid)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  me uuid := auth.uid();
+  status text := private.listener_status(wanted, me);
+BEGIN
+  RETURN CASE
+    WHEN me IS NULL OR status <> 'no_session' THEN status
+    ELSE 'not_participant'
+  END;
+END
+$$;
+
+-- The same as a condition: true, or an error. A page of events that is empty would else not tell whether there are none.
+CREATE OR REPLACE FUNCTION private.require_listener(wanted uuid)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  CASE private.my_listener_status(wanted)
+    WHEN 'listens' THEN
+      RETURN true;
+    WHEN 'account_closed' THEN
+      PERFORM private.refuse_closed_account();
+    WHEN 'no_session' THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP038',
+        MESSAGE = 'There is no such session',
+        TABLE = 'sessions',
+        CONSTRAINT = 'known_session';
+    ELSE
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP037',
+        MESSAGE = 'Only participants may listen to a session',
+        TABLE = 'session_events',
+        CONSTRAINT = 'listener_participates';
+  END CASE;
+  RETURN false;
+END
+$$;
+
+-- Which history of events the server has. A server that was started again, promoted or restored may lack what was seen on the one
+-- before it, and give the same numbers to other events. A standby shows events late, and answers nobody.
+CREATE OR REPLACE FUNCTION private.event_history()
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'read_only_sql_transaction',
+      MESSAGE = 'Events are read from the server that is written to';
+  END IF;
+  RETURN concat_ws(
+    '.',
+    extract(EPOCH FROM pg_postmaster_start_time()),
+    (SELECT oid FROM pg_database WHERE datname = current_database())
+  );
+END
+$$;
+
 -- Whether anybody wrote an event lately, for whoever polls: a look that costs the same however many sessions there are. A number
 -- is drawn before its event is visible, by a transaction that has an id already, because it holds the session. So what was drawn
 -- by now is visible, or was rolled back, as soon as no transaction before `next_transaction` is left.
 CREATE OR REPLACE FUNCTION private.event_clock()
-RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint)
+RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint, history text)
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
@@ -80,9 +184,16 @@ AS $$
 DECLARE
   oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
 BEGIN
+  -- There the sequence is that of its last record in the log, many numbers ahead. What was replayed is a clock as well, and all of
+  -- it is visible.
+  IF pg_is_in_recovery() THEN
+    RETURN QUERY
+    SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint, 0::bigint, 0::bigint, NULL::text;
+    RETURN;
+  END IF;
   -- The snapshot's own end is that of the last transaction that ended, not of the last that began.
   RETURN QUERY
-  SELECT last_value, oldest::text::bigint, oldest::text::bigint + age(oldest::xid)
+  SELECT last_value, oldest::text::bigint, oldest::text::bigint + age(oldest::xid), private.event_history()
   FROM public.session_events_seq_seq;
 END
 $$;

@@ -47,25 +47,13 @@ BEGIN
     RETURN false;
   END IF;
   IF player IS DISTINCT FROM me THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP018',
-      MESSAGE = 'Only the player may take the seat and choose the character',
-      TABLE = 'session_players',
-      CONSTRAINT = 'own_choice';
+    PERFORM private.refuse('Only the player may take the seat and choose the character', 'session_players', 'own_choice');
   END IF;
   IF target.status IN ('completed', 'cancelled') THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP004',
-      MESSAGE = 'The session is over',
-      TABLE = 'session_players',
-      CONSTRAINT = 'session_live';
+    PERFORM private.refuse('The session is over', 'session_players', 'session_live');
   END IF;
   IF target.status NOT IN ('waiting', 'starting_soon') THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP005',
-      MESSAGE = 'The session has started',
-      TABLE = 'session_players',
-      CONSTRAINT = 'session_not_started';
+    PERFORM private.refuse('The session has started', 'session_players', 'session_not_started');
   END IF;
   RETURN target.is_open;
 END

@@ -27,6 +27,20 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION private.refuse_save()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = 'SP015',
+    MESSAGE = 'A heroic save repeats a roll of the same character in the same session',
+    TABLE = 'dice_rolls',
+    CONSTRAINT = 'heroic_save_of_own_roll';
+END
+$$;
+
 -- Counts the dice from the sheet and the modifiers, rolls them, and says what came of it. A row that brings its results
 -- (a recorded or scripted roll; the API's users cannot) keeps them, and the checks hold it to the same rules.
 CREATE OR REPLACE FUNCTION private.roll_dice()
@@ -60,6 +74,9 @@ BEGIN
       NEW.attribute := repeated.attribute;
       NEW.difficulty := repeated.difficulty;
       NEW.modifiers := repeated.modifiers;
+    ELSIF auth.uid() IS NULL OR private.may_roll(NEW.session_id, NEW.character_id, NEW.creature_id) THEN
+      -- Here already: the unique index would tell whether a roll of another session has been saved.
+      PERFORM private.refuse_save();
     END IF;
   END IF;
   IF NEW.modifiers <> '[]' THEN
@@ -164,11 +181,7 @@ BEGIN
     OR first.character_id IS DISTINCT FROM save.character_id
     OR first.roll_type = 'heroic_save'
   THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP015',
-      MESSAGE = 'A heroic save repeats a roll of the same character in the same session',
-      TABLE = 'dice_rolls',
-      CONSTRAINT = 'heroic_save_of_own_roll';
+    PERFORM private.refuse_save();
   END IF;
   IF first.success THEN
     RAISE EXCEPTION USING

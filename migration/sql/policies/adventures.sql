@@ -48,11 +48,7 @@ BEGIN
     RETURN true;
   END IF;
   IF private.can_see_adventure(wanted) THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP036',
-      MESSAGE = 'The adventure belongs to somebody else',
-      TABLE = 'creatures',
-      CONSTRAINT = 'own_adventure';
+    PERFORM private.refuse('The adventure belongs to somebody else', 'creatures', 'own_adventure');
   END IF;
   RETURN false;
 END

@@ -210,17 +210,21 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION private.refuse_without_seat(relation text)
+-- Refuses what a policy refuses, as PostgreSQL does, with a reason: the name of the rule. Of a closed account, that is the
+-- reason.
+CREATE OR REPLACE FUNCTION private.refuse(reason text, relation text, rule text)
 RETURNS void
 LANGUAGE plpgsql
+STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  PERFORM private.require_account();
   RAISE EXCEPTION USING
-    ERRCODE = 'SP035',
-    MESSAGE = 'Only those with a seat in the session may do that',
+    ERRCODE = 'insufficient_privilege',
+    MESSAGE = reason,
     TABLE = relation,
-    CONSTRAINT = 'seated';
+    CONSTRAINT = rule;
 END
 $$;
 

@@ -1,0 +1,341 @@
+//! A live session in the browser: an HTTP service over the data layer, in the size that one copies.
+//!
+//! `cargo run --example live_session` starts a database of its own and prints an address; a demo game plays there, and
+//! whoever opens the page watches, sits down and rolls. With `DATABASE_URL` it runs there instead. `-- --help` has more.
+//!
+//! Here is the service; `auth.rs` says who asks, `openapi.rs` describes the routes, `demo.rs` plays.
+
+mod auth;
+mod demo;
+mod openapi;
+
+use std::{fs, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use auth::{Tokens, User, Viewer};
+use axum::{
+    Json,
+    extract::{FromRequest, Path, Query, Request, State},
+    http::{HeaderMap, Method, StatusCode},
+    response::{Html, IntoResponse, Response, Sse, sse},
+};
+use clap::Parser;
+use futures_util::{Stream, StreamExt};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sparc::entity::{characters, dice_rolls, session_events, session_players, sessions};
+use sparc::service::{
+    Cursor, Error, JoinCode, Operations, Page, Sparc,
+    adventures::{AdventureSummary, CatalogueFilter, CatalogueOrder},
+    characters::{HitPoints, NewCharacter},
+    dice::NewRoll,
+    events::NewEvent,
+    sessions::{LobbyFilter, MySession, NewSession, SessionDetails, SessionSummary},
+    users::{NewAccount, Profile, ProfileChanges},
+};
+use tokio::{net::TcpListener, time::sleep};
+use uuid::Uuid;
+
+/// A live session of SPARC in the browser, with a demo game that plays by itself.
+#[derive(Parser)]
+struct Arguments {
+    /// Port to listen at; 0 picks a free one.
+    #[arg(long, env = "PORT", default_value_t = 8017)]
+    port: u16,
+    /// Ends by itself after that many seconds, instead of at Ctrl-C.
+    #[arg(long, value_name = "SECONDS")]
+    for_seconds: Option<u64>,
+    /// Seconds between one thing that happens in the demo and the next.
+    #[arg(long, default_value_t = 3.5, value_name = "SECONDS")]
+    pace: f32,
+    /// Secret that the platform signs tokens with (HS256); drawn at each start by default.
+    #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
+    jwt_secret: Option<String>,
+    /// File with the keys that the platform publishes at /auth/v1/.well-known/jwks.json (ES256, RS256).
+    #[arg(long, env = "JWKS", value_name = "FILE")]
+    jwks: Option<PathBuf>,
+}
+
+/// What every handler has.
+#[derive(Clone)]
+struct App {
+    sparc: Sparc,
+    tokens: Arc<Tokens>,
+    show: demo::Show,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let port = arguments.port;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
+        format!("port {port} cannot be listened at ({error}); name another with --port, or 0 for any that is free")
+    })?;
+    let published = match &arguments.jwks {
+        Some(file) => serde_json::from_slice(&fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?)?,
+        None => jsonwebtoken::jwk::JwkSet { keys: Vec::new() },
+    };
+    let secret = arguments.jwt_secret.unwrap_or_else(|| format!("{}{}", Uuid::new_v4(), Uuid::new_v4()));
+    let tokens = Arc::new(Tokens::new(&secret, &published)?);
+    let database = testdb::Database::open_migrated().await?;
+    let sparc = Sparc::connect(database.url()).await?;
+    let show = demo::Show::begin(&sparc, Duration::try_from_secs_f32(arguments.pace)?).await;
+
+    println!("A game is being played at http://{}\nCtrl-C ends it.", listener.local_addr()?);
+    let app = App { sparc: sparc.clone(), tokens, show };
+    let end = async move {
+        stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(u64::MAX / 2))).await;
+        // Ends the live streams, which the server would else wait for.
+        let _ = sparc.close().await;
+    };
+    Ok(axum::serve(listener, routes().with_state(app)).with_graceful_shutdown(end).await?)
+}
+
+/// Ctrl-C, what a supervisor sends, or the end of the time.
+async fn stop_signal(time: Duration) {
+    #[cfg(unix)]
+    let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    let terminated = async {
+        #[cfg(unix)]
+        if let Ok(mut signal) = terminated {
+            return signal.recv().await;
+        }
+        std::future::pending().await
+    };
+    tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = terminated => {}, () = sleep(time) => {} }
+}
+
+fn routes() -> axum::Router<App> {
+    openapi::Api::default()
+        .at::<NewAccount, demo::Visitor, _>(Method::POST, "/api/visitors", "Signs a demo visitor up", demo::sign_up)
+        .at::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
+        .at::<ProfileChanges, Profile, _>(Method::PATCH, "/api/me", "Changes the caller's profile", edit_me)
+        .at::<(), Profile, _>(Method::GET, "/api/profiles/{id}", "Somebody's profile", profile)
+        .at::<(), Vec<characters::Model>, _>(Method::GET, "/api/characters", "The caller's characters", my_characters)
+        .at::<NewCharacter, characters::Model, _>(Method::POST, "/api/characters", "Makes one", create_character)
+        .at::<(), Page<AdventureSummary>, _>(Method::GET, "/api/adventures", "What may be played", adventures)
+        .at::<(), Page<SessionSummary>, _>(Method::GET, "/api/lobby", "Sessions with a free seat", lobby)
+        .at::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_sessions)
+        .at::<NewSession, sessions::Model, _>(Method::POST, "/api/sessions", "Opens a session", create_session)
+        .at::<(), SessionDetails, _>(Method::GET, "/api/sessions/{id}", "A session with its people", details)
+        .at::<Seat, session_players::Model, _>(Method::POST, "/api/sessions/{id}/seat", "Takes a seat", sit_down)
+        .at::<(), session_players::Model, _>(Method::DELETE, "/api/sessions/{id}/seat", "Gives it up", leave)
+        .at::<Join, session_players::Model, _>(Method::POST, "/api/join", "Takes a seat by code", join)
+        .at::<(), sessions::Model, _>(Method::POST, "/api/sessions/{id}/{step}", "The Seer begins, pauses, ends", turn)
+        .at::<(), sessions::Model, _>(Method::PUT, "/api/sessions/{id}/scene/{scene}", "Changes the scene", set_scene)
+        .at::<Wound, HitPoints, _>(Method::POST, "/api/sessions/{id}/wound", "The Seer wounds and mends", wound)
+        .at::<NewRoll, dice_rolls::Model, _>(Method::POST, "/api/rolls", "Rolls", roll)
+        .at::<(), dice_rolls::Model, _>(Method::POST, "/api/rolls/{id}/save", "A heroic save", save)
+        .at::<NewEvent, session_events::Model, _>(Method::POST, "/api/events", "Tells the others something", tell)
+        .at::<(), session_events::Model, _>(Method::GET, "/api/sessions/{id}/events", "Live: text/event-stream", events)
+        .at::<(), Option<Uuid>, _>(Method::GET, "/api/show", "The session that the demo plays", demo::on_show)
+        .router()
+        .route("/", axum::routing::get(page))
+}
+
+type Answer<T> = Result<Json<T>, Failure>;
+
+async fn me(User(user): User) -> Answer<Profile> {
+    Ok(Json(user.users().me().await?))
+}
+
+async fn edit_me(User(user): User, Input(changes): Input<ProfileChanges>) -> Answer<Profile> {
+    Ok(Json(user.users().edit(changes).await?))
+}
+
+async fn profile(Viewer(viewer, _): Viewer, Path(id): Path<Uuid>) -> Answer<Profile> {
+    Ok(Json(viewer.users().profile(id).await?))
+}
+
+async fn my_characters(User(user): User) -> Answer<Vec<characters::Model>> {
+    Ok(Json(user.characters().list().await?))
+}
+
+async fn create_character(User(user): User, Input(new): Input<NewCharacter>) -> Answer<characters::Model> {
+    Ok(Json(user.characters().create(new).await?))
+}
+
+async fn adventures(Viewer(viewer, _): Viewer) -> Answer<Page<AdventureSummary>> {
+    Ok(Json(viewer.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, None).await?))
+}
+
+/// The filter is the query; where the page before ended, the header `after`.
+async fn lobby(viewer: Viewer, Query(filter): Query<LobbyFilter>, head: HeaderMap) -> Answer<Page<SessionSummary>> {
+    let after = head.get("after").and_then(|text| text.to_str().ok()).map(|text| Cursor::from(text.to_owned()));
+    Ok(Json(viewer.0.sessions().lobby(&filter, after.as_ref()).await?))
+}
+
+async fn my_sessions(User(user): User) -> Answer<Page<MySession>> {
+    Ok(Json(user.sessions().mine(None).await?))
+}
+
+async fn create_session(User(user): User, Input(new): Input<NewSession>) -> Answer<sessions::Model> {
+    Ok(Json(user.sessions().create(new).await?))
+}
+
+async fn details(State(app): State<App>, viewer: Viewer, Path(id): Path<Uuid>) -> Answer<SessionDetails> {
+    Ok(Json(app.show.seen_by(viewer.0, id).sessions().details(id).await?))
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Seat {
+    character_id: Uuid,
+}
+
+async fn sit_down(
+    State(app): State<App>,
+    User(user): User,
+    Path(id): Path<Uuid>,
+    Input(seat): Input<Seat>,
+) -> Answer<session_players::Model> {
+    match app.show.seat_late(&user, id, seat.character_id).await? {
+        Some(seat) => Ok(Json(seat)),
+        None => Ok(Json(user.sessions().join_public(id, seat.character_id).await?)),
+    }
+}
+
+async fn leave(User(user): User, Path(id): Path<Uuid>) -> Answer<session_players::Model> {
+    Ok(Json(user.sessions().leave(id).await?))
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Join {
+    code: JoinCode,
+    character_id: Uuid,
+}
+
+async fn join(User(user): User, Input(seat): Input<Join>) -> Answer<session_players::Model> {
+    Ok(Json(user.sessions().join(&seat.code, seat.character_id).await?))
+}
+
+async fn turn(User(seer): User, Path((id, step)): Path<(Uuid, String)>) -> Answer<sessions::Model> {
+    Ok(Json(match step.as_str() {
+        "start" => seer.sessions().start(id).await?,
+        "pause" => seer.sessions().pause(id).await?,
+        "resume" => seer.sessions().resume(id).await?,
+        "complete" => seer.sessions().complete(id).await?,
+        "cancel" => seer.sessions().cancel(id).await?,
+        _ => return Err(Failure::new(404, "not_found", "no such step")),
+    }))
+}
+
+async fn set_scene(User(seer): User, Path((id, scene)): Path<(Uuid, String)>) -> Answer<sessions::Model> {
+    Ok(Json(seer.sessions().set_scene(id, Some(&scene)).await?))
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Wound {
+    character_id: Uuid,
+    /// Below nothing: hit points that come back.
+    points: i8,
+}
+
+async fn wound(User(seer): User, Path(id): Path<Uuid>, Input(wound): Input<Wound>) -> Answer<HitPoints> {
+    let (characters, points) = (seer.characters(), wound.points.unsigned_abs());
+    let left = match wound.points {
+        ..0 => characters.heal(wound.character_id, points).await?,
+        0.. => characters.damage(wound.character_id, points).await?,
+    };
+    Ok(Json(demo::show_hit_points(&seer, id, left).await?))
+}
+
+async fn roll(User(user): User, Input(new): Input<NewRoll>) -> Answer<dice_rolls::Model> {
+    Ok(Json(user.dice().roll(new).await?))
+}
+
+async fn save(User(user): User, Path(id): Path<Uuid>) -> Answer<dice_rolls::Model> {
+    Ok(Json(user.dice().heroic_save(id).await?))
+}
+
+async fn tell(User(user): User, Input(new): Input<NewEvent>) -> Answer<session_events::Model> {
+    Ok(Json(user.events().send(new).await?))
+}
+
+/// Each event has its `seq` as its id, so that a browser which comes back says where it was. The stream is good for as
+/// long as the token; its last word, if it is refused, is the event `refused`.
+async fn events(
+    State(app): State<App>,
+    Viewer(viewer, expires): Viewer,
+    Path(id): Path<Uuid>,
+    head: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, axum::Error>>>, Failure> {
+    let after = head.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let events = app.show.seen_by(viewer, id).events().subscribe(id, Some(after)).await?;
+    let events = events.map(|event| match event {
+        Ok(event) => sse::Event::default().id(event.seq.to_string()).json_data(event),
+        Err(error) => sse::Event::default().event("refused").json_data(Failure::from(error)),
+    });
+    let good_for = expires.map_or(u64::MAX / 2, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
+    let events = events.take_until(Box::pin(sleep(Duration::from_secs(good_for))));
+    Ok(Sse::new(events).keep_alive(sse::KeepAlive::new().interval(Duration::from_secs(10))))
+}
+
+async fn page() -> impl IntoResponse {
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
+                  connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    ([("content-security-policy", policy)], Html(include_str!("page.html")))
+}
+
+/// Why a request is refused.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Failure {
+    status: u16,
+    code: String,
+    message: String,
+}
+
+impl Failure {
+    fn new(status: u16, code: &str, message: impl ToString) -> Self {
+        Self { status, code: code.to_owned(), message: message.to_string() }
+    }
+
+    fn internal() -> Self {
+        Self::new(500, "internal", "the server failed")
+    }
+
+    fn token(error: &jsonwebtoken::errors::Error) -> Self {
+        match error.kind() {
+            jsonwebtoken::errors::ErrorKind::ExpiredSignature => Self::new(401, "token_expired", "sign in again"),
+            _ => Self::new(401, "token_invalid", "the token is not one of this service's"),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        if error.http_status() >= 500 && !error.is_retryable() && !matches!(error, Error::PoolClosed) {
+            eprintln!("{}: {error:?}", error.code());
+        }
+        Self::new(error.http_status(), error.code(), error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // A browser keeps a 410 (`events_expired`) for ever, if nobody says otherwise.
+        (status, [("cache-control", "no-store")], Json(self)).into_response()
+    }
+}
+
+/// A JSON document that has the shape of an input of the service.
+struct Input<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Input<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
+        let Json(input) = Json::from_request(request, app)
+            .await
+            .map_err(|refused| Failure::new(refused.status().as_u16(), "invalid_input", refused.body_text()))?;
+        Ok(Self(input))
+    }
+}

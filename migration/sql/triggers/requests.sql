@@ -1,0 +1,94 @@
+-- Repeated requests: what was asked when a row was created is kept as a digest beside it.
+
+-- The digest of a row as it was asked for: of the columns that the service sets when it creates one.
+CREATE OR REPLACE FUNCTION private.request_digest(relation text, asked jsonb)
+RETURNS bigint[]
+LANGUAGE plpgsql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  columns CONSTANT text[] := (CASE relation
+    WHEN 'characters' THEN '{user_id,name,class,might,grace,wit,heart,equipment,special_ability}'
+    WHEN 'adventures' THEN
+      '{creator_id,name,description,thumbnail_url,artwork_url,difficulty,estimated_duration,min_players,max_players,content}'
+    WHEN 'creatures' THEN '{adventure_id,name,description,stats,abilities,hit_points,armor}'
+    WHEN 'sessions' THEN '{seer_id,adventure_id,is_public,max_players,looking_for,scheduled_start}'
+  END)::text[];
+  request jsonb;
+BEGIN
+  SELECT jsonb_object_agg(key, value)
+  INTO request
+  FROM jsonb_each(asked)
+  WHERE key = ANY (columns);
+  RETURN ARRAY[jsonb_hash_extended(request, 0), jsonb_hash_extended(request, 1)];
+END
+$$;
+
+CREATE OR REPLACE FUNCTION private.remember_request()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+BEGIN
+  IF TG_OP = 'DELETE' THEN
+    DELETE FROM private.requests
+    WHERE id = OLD.id
+      AND relation = TG_TABLE_NAME;
+  ELSE
+    INSERT INTO private.requests (relation, id, asker, digest)
+    VALUES (TG_TABLE_NAME, NEW.id, auth.uid(), private.request_digest(TG_TABLE_NAME, to_jsonb(NEW)))
+    ON CONFLICT (id, relation) DO UPDATE
+    SET asker = excluded.asker,
+        digest = excluded.digest;
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+-- Whether the caller asked for that row in the same way when it was created. Of others' requests it says no.
+CREATE OR REPLACE FUNCTION private.is_same_request(relation text, asked jsonb)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+  -- As the columns' types read it.
+  request jsonb := CASE relation
+    WHEN 'characters' THEN to_jsonb(jsonb_populate_record(NULL::public.characters, asked))
+    WHEN 'adventures' THEN to_jsonb(jsonb_populate_record(NULL::public.adventures, asked))
+    WHEN 'creatures' THEN to_jsonb(jsonb_populate_record(NULL::public.creatures, asked))
+    WHEN 'sessions' THEN to_jsonb(jsonb_populate_record(NULL::public.sessions, asked))
+  END;
+BEGIN
+  RETURN EXISTS (
+    SELECT
+    FROM private.requests AS first
+    WHERE first.id = (asked ->> 'id')::uuid
+      AND first.relation = is_same_request.relation
+      AND first.asker IS NOT DISTINCT FROM auth.uid()
+      AND first.digest = private.request_digest(is_same_request.relation, request)
+  );
+END
+$$;
+
+CREATE OR REPLACE TRIGGER remember_request
+  AFTER INSERT OR DELETE ON public.characters
+  FOR EACH ROW EXECUTE FUNCTION private.remember_request();
+
+CREATE OR REPLACE TRIGGER remember_request
+  AFTER INSERT OR DELETE ON public.adventures
+  FOR EACH ROW EXECUTE FUNCTION private.remember_request();
+
+CREATE OR REPLACE TRIGGER remember_request
+  AFTER INSERT OR DELETE ON public.creatures
+  FOR EACH ROW EXECUTE FUNCTION private.remember_request();
+
+CREATE OR REPLACE TRIGGER remember_request
+  AFTER INSERT OR DELETE ON public.sessions
+  FOR EACH ROW EXECUTE FUNCTION private.remember_request();

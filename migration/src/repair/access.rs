@@ -1,0 +1,140 @@
+//! Who may do what (row security, privileges, roles), and what is set up once: the publication and the jobs.
+
+use super::{Plan, Work};
+use crate::{manifest, query, rules};
+
+impl Plan {
+    pub(super) fn access(&mut self, work: &Work<'_>) {
+        self.row_security(work);
+        self.privileges(work);
+        self.roles(work);
+        self.publication(work);
+        self.jobs(work);
+    }
+
+    fn row_security(&mut self, work: &Work<'_>) {
+        for (object, wanted) in work.wanted().filter(|(object, _)| manifest::kind(object) == "row security") {
+            let Some(table) = object.strip_prefix("row security on ") else { continue };
+            let enable = if wanted.starts_with("enabled") { "ENABLE" } else { "DISABLE" };
+            self.push_about(format!("ALTER TABLE {table} {enable} ROW LEVEL SECURITY"), object, None);
+            if !wanted.contains("forced") {
+                self.push_about(format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"), object, None);
+            }
+        }
+    }
+
+    fn privileges(&mut self, work: &Work<'_>) {
+        // Default privileges opened what was made just now, to whom it may concern.
+        for object in work
+            .missing
+            .iter()
+            .filter(|object| matches!(manifest::kind(object), "table" | "view" | "function" | "sequence"))
+        {
+            let (kind, name) = object.split_once(' ').unwrap_or_default();
+            let kind = if kind == "view" { "table" } else { kind };
+            self.push_about(
+                format!("REVOKE ALL ON {kind} {name} FROM PUBLIC, anon, authenticated, service_role"),
+                object,
+                None,
+            );
+        }
+        let changed = work.changed.iter().map(|difference| &difference.object);
+        for object in work.missing.iter().chain(changed) {
+            let Some((on, role)) = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to ")) else {
+                continue;
+            };
+            if on == "schema public" {
+                // Who may use it is the platform's to say; no role of the API makes objects there.
+                self.push_about(format!("REVOKE CREATE ON {on} FROM PUBLIC, {role} CASCADE"), object, None);
+            } else {
+                self.push_about(format!("REVOKE ALL ON {on} FROM {role} CASCADE"), object, None);
+            }
+            if let Some(privileges) = work.state.expected.get(object) {
+                self.push_about(format!("GRANT {privileges} ON {on} TO {role}"), object, None);
+            }
+        }
+    }
+
+    /// Whether row security binds the roles of the API.
+    fn roles(&mut self, work: &Work<'_>) {
+        for (object, wanted) in work.wanted().filter(|(object, _)| manifest::kind(object) == "role") {
+            let Some(role) = object.strip_prefix("role ") else { continue };
+            if wanted.starts_with("bypasses") {
+                self.push_about(format!("ALTER ROLE {role} BYPASSRLS"), object, None);
+                continue;
+            }
+            let sql = format!(
+                "DO $$
+DECLARE
+  granted name;
+BEGIN
+  IF (SELECT rolsuper FROM pg_roles WHERE rolname = '{role}') THEN
+    ALTER ROLE {role} NOSUPERUSER;
+  END IF;
+  IF (SELECT rolbypassrls FROM pg_roles WHERE rolname = '{role}') THEN
+    ALTER ROLE {role} NOBYPASSRLS;
+  END IF;
+  FOR granted IN
+    SELECT rolname
+    FROM pg_auth_members
+    JOIN pg_roles ON pg_roles.oid = roleid
+    WHERE member = '{role}'::regrole
+  LOOP
+    EXECUTE format('REVOKE %I FROM {role}', granted);
+  END LOOP;
+END
+$$"
+            );
+            self.push_about(sql, object, None);
+        }
+    }
+
+    fn publication(&mut self, work: &Work<'_>) {
+        let publication = "publication supabase_realtime";
+        if work.missing.contains(publication) {
+            self.push_about(rules::PUBLICATION.to_owned(), publication, None);
+            return;
+        }
+        if let Some(difference) = work.changed.iter().find(|difference| difference.object == publication) {
+            let publish = difference.expected.as_deref().unwrap_or_default();
+            self.push_about(
+                format!("ALTER PUBLICATION supabase_realtime SET (publish = '{publish}')"),
+                publication,
+                None,
+            );
+        }
+        // A table that is made again was published because we said so, not because an operator did.
+        for table in work.missing.iter().filter_map(|object| object.strip_prefix("table ")) {
+            let object = format!("publication supabase_realtime of {table}");
+            if work.state.expected.contains_key(&object) {
+                let sql = format!(
+                    "DO $$
+BEGIN
+  IF NOT (SELECT puballtables FROM pg_publication WHERE pubname = 'supabase_realtime') THEN
+    ALTER PUBLICATION supabase_realtime ADD TABLE {table};
+  END IF;
+END
+$$"
+                );
+                self.push_about(sql, &object, None);
+            }
+        }
+    }
+
+    fn jobs(&mut self, work: &Work<'_>) {
+        if work.missing_of("job").next().is_some() {
+            self.push(rules::JOBS);
+        }
+        for difference in work.changed.iter().filter(|difference| difference.object.starts_with("job ")) {
+            let name = difference.object.trim_start_matches("job ");
+            let command = difference.expected.as_deref().unwrap_or_default();
+            // The command is ours, the schedule the operator's.
+            let sql = format!(
+                "SELECT cron.alter_job(jobid, command := {}) FROM cron.job WHERE jobname = {} AND database = current_database()",
+                query::literal(command),
+                query::literal(name)
+            );
+            self.push_about(sql, &difference.object, None);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What the files under `sql/` make (functions, views, triggers, policies), and the constraints and indexes between them.
+
+use std::collections::BTreeSet;
+
+use super::{Plan, Work};
+use crate::{
+    check::State,
+    manifest::{self, on_table},
+    rules,
+    statements::{Statement, Target},
+};
+
+impl Plan {
+    pub(super) fn code(&mut self, work: &Work<'_>) {
+        let wanted: BTreeSet<&str> = work.wanted().map(|(object, _)| object).collect();
+        let is_policy_in_block = in_blocks(work.state, "policy").any(|object| wanted.contains(object));
+        let is_trigger_in_block = in_blocks(work.state, "trigger").any(|object| wanted.contains(object));
+        let is_chosen = |statement: &Statement| match statement.target {
+            Target::Other => {
+                (is_policy_in_block && statement.sql.contains("CREATE POLICY"))
+                    || (is_trigger_in_block && statement.sql.contains(" TRIGGER "))
+            }
+            _ => made_by(statement, &wanted).is_some(),
+        };
+        let mut statements = rules::statements();
+        if work.state.place.has_stand_in {
+            statements.extend(rules::stand_in());
+        }
+        let (first, then): (Vec<Statement>, Vec<Statement>) = statements
+            .into_iter()
+            .filter(is_chosen)
+            .partition(|statement| matches!(statement.target, Target::Function(_) | Target::View(_)));
+        for statement in &first {
+            self.push_statement(statement, &wanted);
+        }
+        self.constraints_and_indexes(work);
+        // Blocks make all of their policies.
+        if is_policy_in_block {
+            for (name, table) in in_blocks(work.state, "policy").filter_map(on_table) {
+                self.push(format!("DROP POLICY IF EXISTS {name} ON {table}"));
+            }
+        }
+        for statement in &then {
+            if let Target::Policy(name, table) = &statement.target {
+                self.push(format!("DROP POLICY IF EXISTS \"{}\" ON {table}", name.replace('"', "\"\"")));
+            }
+            self.push_statement(statement, &wanted);
+        }
+    }
+
+    fn push_statement(&mut self, statement: &Statement, wanted: &BTreeSet<&str>) {
+        match made_by(statement, wanted) {
+            Some(object) => self.push_about(statement.sql.to_owned(), object, None),
+            None => self.push(statement.sql),
+        }
+    }
+
+    /// Keys first, then indexes, then what refers to keys.
+    fn constraints_and_indexes(&mut self, work: &Work<'_>) {
+        for (kind, is_foreign_key) in [("constraint", false), ("index", false), ("constraint", true)] {
+            for (object, definition) in work.wanted().filter(|(object, _)| manifest::kind(object) == kind) {
+                let Some((name, table)) = on_table(object) else { continue };
+                let rows = Some((table, definition));
+                if kind == "index" {
+                    self.push_about(definition.to_owned(), object, rows);
+                } else if definition.starts_with("FOREIGN KEY") == is_foreign_key {
+                    // A table that was made just now has some of them.
+                    let sql = format!(
+                        "DO $do$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = '{table}'::regclass AND conname = {}) THEN
+    ALTER TABLE {table} ADD CONSTRAINT {name} {definition};
+  END IF;
+END
+$do$",
+                        crate::query::literal(&name.trim_matches('"').replace("\"\"", "\""))
+                    );
+                    self.push_about(sql, object, rows);
+                }
+            }
+        }
+        // A table forgets its replica identity with the index.
+        let is_again = |table: &str, identity: &str| {
+            work.wanted().any(|(object, _)| {
+                object == table
+                    || matches!(manifest::kind(object), "constraint" | "index")
+                        && on_table(object).is_some_and(|(name, on)| {
+                            table.strip_prefix("table ") == Some(on) && identity.contains(&format!("index {name}"))
+                        })
+            })
+        };
+        let tables = work.state.expected.iter().filter(|(object, _)| object.starts_with("table "));
+        for (object, identity) in tables.filter(|(object, identity)| is_again(object, identity)) {
+            self.replica_identity(object, identity);
+        }
+    }
+}
+
+/// The object of these that the statement makes; the first, where a name stands for several functions.
+fn made_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> Option<&'a str> {
+    let of_table = |kind: &str, name: &str, table: &str| {
+        let plain = format!("{kind} {name} on {table}");
+        let quoted = format!("{kind} \"{name}\" on {table}");
+        objects.get(plain.as_str()).or_else(|| objects.get(quoted.as_str())).copied()
+    };
+    match &statement.target {
+        Target::Function(name) => {
+            let prefix = format!("function {name}(");
+            objects.iter().find(|object| object.starts_with(&prefix)).copied()
+        }
+        Target::View(name) => objects.get(format!("view {name}").as_str()).copied(),
+        Target::Trigger(name, table) => of_table("trigger", name, table),
+        Target::Policy(name, table) => of_table("policy", &name.replace('"', "\"\""), table),
+        Target::Other | Target::Privilege => None,
+    }
+}
+
+/// Policies or triggers that no plain statement makes: a block does, for many tables.
+fn in_blocks<'a>(state: &'a State, kind: &'static str) -> impl Iterator<Item = &'a str> {
+    let plain: Vec<Statement> =
+        rules::statements().into_iter().filter(|statement| statement.target != Target::Other).collect();
+    state
+        .expected
+        .keys()
+        .map(String::as_str)
+        .filter(move |object| manifest::kind(object) == kind)
+        .filter(move |object| !plain.iter().any(|statement| made_by(statement, &BTreeSet::from([*object])).is_some()))
+}

@@ -1,0 +1,156 @@
+//! Columns.
+
+use super::{Plan, Work};
+use crate::{check::Difference, manifest, manifest::on_table};
+
+impl Plan {
+    pub(super) fn add_column(&mut self, work: &Work<'_>, object: &str, made: &[String]) {
+        let Some((name, table)) = on_table(object) else { return };
+        let exists = if made.iter().any(|made| made == table) { " IF NOT EXISTS" } else { "" };
+        let definition = &work.state.expected[object];
+        self.push_about(
+            format!("ALTER TABLE {table} ADD COLUMN{exists} {name} {definition}"),
+            object,
+            Some((table, definition)),
+        );
+    }
+
+    pub(super) fn alter_column(&mut self, object: &str, is: &str, wanted: &str) {
+        let Some((name, table)) = on_table(object) else { return };
+        let (is, wanted) = (Column::parse(is), Column::parse(wanted));
+        let alter = format!("ALTER TABLE {table} ALTER COLUMN {name}");
+        let mut push = |sql: String, condition: &str| self.push_about(sql, object, Some((table, condition)));
+        let is_retyped = is.kind != wanted.kind;
+        if is_retyped {
+            if is.default.is_some() {
+                push(format!("{alter} DROP DEFAULT"), "");
+            }
+            push(format!("{alter} TYPE {} USING {name}::{}", wanted.kind, wanted.kind), "");
+        }
+        if (is.storage, is.compression) != (wanted.storage, wanted.compression) || is_retyped {
+            push(storage(&alter, table, name, wanted.storage, wanted.compression), "");
+        }
+        if is.generated != wanted.generated && is.generated.is_some() {
+            let what =
+                if is.generated.is_some_and(|is| is.ends_with("as identity")) { "IDENTITY" } else { "EXPRESSION" };
+            push(format!("{alter} DROP {what} IF EXISTS"), "");
+        }
+        if is.default != wanted.default || is_retyped {
+            match wanted.default {
+                Some(default) => push(format!("{alter} SET DEFAULT {default}"), ""),
+                None if is.generated.is_none() => push(format!("{alter} DROP DEFAULT"), ""),
+                None => {}
+            }
+        }
+        if is.not_null != wanted.not_null {
+            if wanted.not_null {
+                push(format!("{alter} SET NOT NULL"), &format!("NOT NULL {name}"));
+            } else {
+                push(format!("{alter} DROP NOT NULL"), "");
+            }
+        }
+        if let Some(generated) = wanted.generated.filter(|_| is.generated != wanted.generated) {
+            // One of the name that the new sequence will have belongs to no column any more.
+            push(format!("DROP SEQUENCE IF EXISTS {table}_{name}_seq"), "");
+            push(format!("{alter} ADD {generated}"), "");
+            // A new sequence begins after the numbers that are there.
+            push(
+                format!(
+                    "SELECT setval(pg_get_serial_sequence('{table}', '{name}'), coalesce(max({name}), 0) + 1, false) FROM {table}"
+                ),
+                "",
+            );
+        }
+    }
+}
+
+/// Whether the repair gives a column another type.
+pub(super) fn changes_type(difference: &Difference) -> bool {
+    let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { return false };
+    manifest::kind(&difference.object) == "column" && Column::parse(is).kind != Column::parse(wanted).kind
+}
+
+/// Only version 16 has a word for the storage that a type has by default.
+fn storage(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
+    let storage = storage.map_or(
+        "(CASE typstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END)"
+            .to_owned(),
+        |storage| format!("'{storage}'"),
+    );
+    let compression = compression.unwrap_or("default");
+    format!(
+        "DO $$
+DECLARE
+  storage text;
+BEGIN
+  SELECT {storage}
+  INTO storage
+  FROM pg_attribute
+  JOIN pg_type ON pg_type.oid = atttypid
+  WHERE attrelid = '{table}'::regclass AND attname = '{}';
+  EXECUTE '{alter} SET STORAGE ' || storage;
+  IF storage <> 'PLAIN' THEN
+    EXECUTE '{alter} SET COMPRESSION {compression}';
+  END IF;
+END
+$$",
+        name.trim_matches('"')
+    )
+}
+
+/// A column's definition in its parts.
+#[derive(Debug, PartialEq, Eq)]
+struct Column<'a> {
+    /// Type and collation.
+    kind: &'a str,
+    storage: Option<&'a str>,
+    compression: Option<&'a str>,
+    not_null: bool,
+    default: Option<&'a str>,
+    generated: Option<&'a str>,
+}
+
+impl<'a> Column<'a> {
+    fn parse(definition: &'a str) -> Self {
+        let (rest, default) = match definition.split_once(" default ") {
+            Some((rest, default)) if !rest.contains(" generated ") => (rest, Some(default)),
+            _ => (definition, None),
+        };
+        let (rest, generated) = match rest.find(" generated ") {
+            Some(at) => (&rest[..at], Some(&rest[at + 1..])),
+            None => (rest, None),
+        };
+        let (rest, not_null) = match rest.strip_suffix(" not null") {
+            Some(rest) => (rest, true),
+            None => (rest, false),
+        };
+        let (rest, compression) = cut(rest, " compression ");
+        let (kind, storage) = cut(rest, " storage ");
+        Self { kind, storage, compression, not_null, default, generated }
+    }
+}
+
+fn cut<'a>(text: &'a str, separator: &str) -> (&'a str, Option<&'a str>) {
+    text.split_once(separator).map_or((text, None), |(before, after)| (before, Some(after)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Column;
+
+    #[test]
+    fn a_column_is_read_in_its_parts() {
+        let column = Column::parse("timestamp with time zone not null default now()");
+        assert_eq!((column.kind, column.not_null, column.default), ("timestamp with time zone", true, Some("now()")));
+        let column = Column::parse("bigint not null generated by default as identity");
+        assert_eq!(
+            (column.kind, column.not_null, column.generated),
+            ("bigint", true, Some("generated by default as identity"))
+        );
+        let column = Column::parse("text collate \"C\" storage external compression lz4 not null");
+        assert_eq!(
+            (column.kind, column.storage, column.compression, column.not_null),
+            ("text collate \"C\"", Some("external"), Some("lz4"), true)
+        );
+    }
+}

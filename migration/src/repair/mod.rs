@@ -1,0 +1,338 @@
+//! What `up` does about a difference: the statements that make the database what the manifest says.
+
+use std::collections::BTreeSet;
+
+use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
+
+use crate::{
+    PreflightError,
+    check::{Difference, Report, State},
+    dependents,
+    manifest::{self, Found, on_table},
+    preflight, renames, rules,
+};
+
+mod access;
+mod code;
+mod columns;
+mod structure;
+
+/// Statements, in order, and one change for each object that they are about.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) statements: Vec<Repair>,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// One statement, and the object that it is about: what is named if the database refuses it.
+#[derive(Clone, Debug)]
+pub(crate) struct Repair {
+    pub(crate) sql: String,
+    pub(crate) about: Option<About>,
+}
+
+/// An object that a statement is about. Rows may stand in its way where it has a table: see [`crate::rows`].
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    pub(crate) object: String,
+    pub(crate) table: Option<String>,
+    pub(crate) definition: String,
+}
+
+/// What becomes of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Created(String),
+    Changed(String),
+    Dropped(String),
+}
+
+/// What is to be made, and what is to be altered.
+struct Work<'a> {
+    state: &'a State,
+    missing: BTreeSet<String>,
+    changed: Vec<&'a Difference>,
+}
+
+impl Work<'_> {
+    fn missing_of(&self, kind: &'static str) -> impl Iterator<Item = &String> {
+        self.missing.iter().filter(move |object| manifest::kind(object) == kind)
+    }
+
+    /// Every object that must come out as the manifest has it, with its definition there.
+    fn wanted(&self) -> impl Iterator<Item = (&str, &str)> {
+        let changed =
+            self.changed.iter().filter(|difference| difference.expected.is_some()).map(|difference| &difference.object);
+        self.missing.iter().chain(changed).filter_map(|object| {
+            let definition = self.state.expected.get(object)?;
+            Some((object.as_str(), definition.as_str()))
+        })
+    }
+}
+
+impl Plan {
+    /// Reads what depends on what would be dropped; changes nothing.
+    pub(crate) async fn make<C: ConnectionTrait>(db: &C, state: &State, report: &Report) -> Result<Self, DbErr> {
+        let impossible: Vec<String> =
+            report.differences.iter().filter(|difference| is_beyond(difference)).map(why_beyond).collect();
+        if !impossible.is_empty() {
+            return Err(PreflightError::NotRepairable { found: impossible }.into());
+        }
+        let mixed = renames::mixed_up(state);
+        if !mixed.is_empty() {
+            return Err(PreflightError::MixedUp { found: mixed }.into());
+        }
+        let missing: Vec<&str> = report
+            .differences
+            .iter()
+            .filter(|difference| difference.found.is_none())
+            .map(|difference| difference.object.as_str())
+            .collect();
+        preflight::check_not_elsewhere(db, state, &missing).await?;
+        preflight::check_names_of_missing(db, state, &missing).await?;
+
+        let mut plan = Self::default();
+        let cascaded = plan.drop_what_is_made_again(db, state, report).await?;
+        let mut work = Work { state, missing: cascaded, changed: Vec::new() };
+        for difference in &report.differences {
+            let object = difference.object.clone();
+            plan.changes.push(match (&difference.found, &difference.expected) {
+                (None, _) => Change::Created(object.clone()),
+                (Some(_), None) if !object.starts_with("grant ") => Change::Dropped(object.clone()),
+                _ => Change::Changed(object.clone()),
+            });
+            match (&difference.found, &difference.expected) {
+                (None, Some(_)) => _ = work.missing.insert(object),
+                (Some(_), Some(_)) if must_be_dropped(difference) => _ = work.missing.insert(object),
+                _ => work.changed.push(difference),
+            }
+        }
+        plan.renew_lists(&mut work);
+        plan.grant_what_was_lost(&mut work);
+        plan.structure(&work);
+        plan.code(&work);
+        plan.access(&work);
+        plan.comments(&work);
+        plan.rows(&work);
+        Ok(plan)
+    }
+
+    /// Drops what cannot be altered in its place or is no longer part of the schema, and says what of ours goes along.
+    async fn drop_what_is_made_again<C: ConnectionTrait>(
+        &mut self,
+        db: &C,
+        state: &State,
+        report: &Report,
+    ) -> Result<BTreeSet<String>, DbErr> {
+        let found = state.found();
+        let mut dropped: Vec<&Found> = report
+            .differences
+            .iter()
+            .filter(|difference| difference.found.is_some() && must_be_dropped(difference))
+            .filter_map(|difference| found.get(difference.object.as_str()).copied())
+            .collect();
+        // A column whose type changes is held by the policies and triggers of its table, and by views.
+        let retyped: Vec<&str> = report
+            .differences
+            .iter()
+            .filter(|difference| columns::changes_type(difference))
+            .filter_map(|difference| manifest::table_of(&difference.object))
+            .collect();
+        let mut again = BTreeSet::new();
+        for object in state.expected.keys() {
+            let holds = match manifest::kind(object) {
+                "policy" | "trigger" => on_table(object).is_some_and(|(_, table)| retyped.contains(&table)),
+                "view" => !retyped.is_empty(),
+                _ => false,
+            };
+            if let (true, Some(found)) = (holds, found.get(object.as_str())) {
+                again.insert(object.clone());
+                if !dropped.iter().any(|other| other.object == *object) {
+                    dropped.push(found);
+                }
+            }
+        }
+        let cascaded = dependents::of(db, state, &dropped).await?;
+        for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
+            for found in dropped.iter().filter(|found| kinds.contains(&manifest::kind(&found.object))) {
+                self.push_about(drop(found), &found.object, None);
+            }
+        }
+        again.extend(cascaded.into_iter().filter(|object| state.expected.contains_key(object)));
+        Ok(again)
+    }
+
+    /// The list of migrations is known from the record, and the record from this program: where a column of one is wrong, the
+    /// whole is made again.
+    fn renew_lists(&mut self, work: &mut Work<'_>) {
+        for list in ["public.sparc_migrations", "private.sparc_record"] {
+            let table = format!("table {list}");
+            let is_of_list = |object: &str| manifest::table_of(object) == Some(list);
+            let is_column = |object: &str| object.starts_with("column ") && is_of_list(object);
+            let is_wrong = work.missing.iter().any(|object| is_column(object))
+                || work.changed.iter().any(|difference| is_column(&difference.object));
+            if is_wrong && !work.missing.contains(&table) {
+                self.push_about(format!("DROP TABLE {list}"), &table, None);
+                work.missing.extend(work.state.expected.keys().filter(|object| is_of_list(object)).cloned());
+                work.changed.retain(|difference| !is_of_list(&difference.object));
+            }
+        }
+    }
+
+    /// What is made again has no privileges; what changes its owner loses those of the owner before.
+    fn grant_what_was_lost(&mut self, work: &mut Work<'_>) {
+        let is_bare = |name: &str| {
+            let view = name.replacen("table ", "view ", 1);
+            work.missing.contains(name)
+                || work.missing.contains(&view)
+                || work.changed.iter().any(|difference| {
+                    structure::is_anothers(difference) && [name, &view].contains(&&*difference.object)
+                })
+        };
+        let privileges: Vec<String> = work
+            .state
+            .expected
+            .keys()
+            .filter(|object| {
+                let rest = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to "));
+                rest.is_some_and(|(name, _)| is_bare(name))
+            })
+            .cloned()
+            .collect();
+        work.missing.extend(privileges);
+    }
+
+    fn push(&mut self, sql: impl Into<String>) {
+        self.statements.push(Repair { sql: sql.into(), about: None });
+    }
+
+    /// A statement about one object; of a table, if rows may stand in its way.
+    fn push_about(&mut self, sql: String, object: &str, rows: Option<(&str, &str)>) {
+        let (table, definition) = rows.unzip();
+        let about = About {
+            object: object.to_owned(),
+            table: table.map(str::to_owned),
+            definition: definition.unwrap_or_default().to_owned(),
+        };
+        self.statements.push(Repair { sql, about: Some(about) });
+    }
+
+    /// What is said of schemas, tables and columns.
+    fn comments(&mut self, work: &Work<'_>) {
+        for (object, text) in work.wanted().filter(|(object, _)| manifest::kind(object) == "comment") {
+            let Some(named) = object.strip_prefix("comment on ") else { continue };
+            let target = match (named.strip_prefix("column "), on_table(named)) {
+                (Some(_), Some((column, table))) => format!("COLUMN {table}.{column}"),
+                _ => named.to_owned(),
+            };
+            self.push_about(format!("COMMENT ON {target} IS {}", crate::query::literal(text)), object, None);
+        }
+    }
+
+    /// Rows that come with what was made again.
+    fn rows(&mut self, work: &Work<'_>) {
+        if work.missing.contains("table public.sparc_migrations")
+            || work.missing.iter().any(|object| object.starts_with("migration "))
+        {
+            for name in work.state.applied.iter().flatten() {
+                self.push(format!(
+                    "INSERT INTO public.sparc_migrations (version, applied_at)
+VALUES ({}, extract(epoch FROM now())::bigint)
+ON CONFLICT DO NOTHING",
+                    crate::query::literal(name)
+                ));
+            }
+        }
+        if work.missing.contains("table private.account_gates") {
+            self.push(rules::GATES_OF_ACCOUNTS);
+        }
+        // Who signed up while no trigger told us of it.
+        if work.missing.iter().any(|object| object.starts_with("trigger ") && object.ends_with(" on auth.users")) {
+            self.push(rules::BACKFILL);
+        }
+        // A counter that is new again counts what is there.
+        let is_counted = |object: &String| {
+            matches!(manifest::kind(object), "table" | "column")
+                && manifest::table_of(object).is_some_and(|table| table.starts_with("public."))
+                && !object.ends_with("public.sparc_migrations")
+        };
+        if work.missing.iter().any(is_counted) {
+            self.push_about(rules::recount(), "the counters of limits (migration/sql/recount.sql)", None);
+        }
+    }
+}
+
+/// What no statement puts right without losing rows.
+fn is_beyond(difference: &Difference) -> bool {
+    let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { return false };
+    match manifest::kind(&difference.object) {
+        "type" => !structure::is_anothers(difference) && structure::enum_changes(is, wanted).is_none(),
+        "domain" => !structure::is_anothers(difference),
+        _ => false,
+    }
+}
+
+fn why_beyond(difference: &Difference) -> String {
+    match manifest::kind(&difference.object) {
+        "type" => format!(
+            "{difference} (PostgreSQL takes no value from a type, and does not change their order: rename the type, make it \
+             with the values of the manifest, and give the columns that type)"
+        ),
+        _ => difference.to_string(),
+    }
+}
+
+/// What cannot be replaced in its place, or is no longer part of the schema.
+fn must_be_dropped(difference: &Difference) -> bool {
+    let signature = |definition: &str| definition.split(" language ").next().unwrap_or_default().to_owned();
+    match (manifest::kind(&difference.object), &difference.found, &difference.expected) {
+        (
+            "grant" | "row security" | "job" | "publication" | "publication of" | "column" | "table" | "type"
+            | "domain" | "schema" | "sequence" | "setting" | "comment" | "role",
+            ..,
+        ) => false,
+        (_, Some(_), None) => true,
+        ("function", Some(is), Some(wanted)) => signature(is) != signature(wanted),
+        ("view" | "index" | "constraint", Some(_), Some(_)) => true,
+        // Triggers on the accounts of a platform are replaced: only the owner of the table drops them.
+        ("trigger", Some(_), Some(_)) => !difference.object.ends_with(" on auth.users"),
+        _ => false,
+    }
+}
+
+fn drop(found: &Found) -> String {
+    let (kind, rest) = found.object.split_once(' ').unwrap_or_default();
+    match (kind, on_table(&found.object)) {
+        // Foreign keys that refer to it go along, and are made again.
+        ("constraint", Some((name, table))) => format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name} CASCADE"),
+        ("index", Some((name, table))) => {
+            let schema = table.split('.').next().unwrap_or("public");
+            format!("DROP INDEX IF EXISTS {schema}.{name}")
+        }
+        ("trigger" | "policy", Some(_)) => format!("DROP {kind} IF EXISTS {rest}"),
+        // Policies, triggers and checks of ours go along, and are made again.
+        ("view", _) if found.definition.starts_with("materialized") => {
+            format!("DROP MATERIALIZED VIEW IF EXISTS {rest} CASCADE")
+        }
+        ("function", _) => format!("DROP ROUTINE IF EXISTS {rest} CASCADE"),
+        _ => format!("DROP {kind} IF EXISTS {rest} CASCADE"),
+    }
+}
+
+/// Drops every view, function and policy of ours that is not a part of a table.
+pub(crate) fn withdraw(state: &State) -> Vec<String> {
+    let mut sql = Vec::new();
+    for kind in ["policy", "view", "function"] {
+        for found in
+            state.found.iter().filter(|found| manifest::kind(&found.object) == kind && state.is_ours(&found.object))
+        {
+            let is_elsewhere = found.object.ends_with(" on realtime.messages");
+            if (kind == "policy" && !is_elsewhere) || found.object.starts_with("function auth.") {
+                continue;
+            }
+            // One that went with another before it is gone.
+            sql.push(drop(found));
+        }
+    }
+    sql
+}

@@ -1,0 +1,169 @@
+//! Opens a connection, or says why there is none: the same words for every program and library that connects.
+//! `sslmode` and `sslrootcert` mean what they mean to libpq.
+
+use std::{env, fs, path::PathBuf, time::Duration};
+
+use sea_orm::sqlx::{
+    self, Connection, PgConnection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+
+mod failure;
+
+pub use failure::{ConnectError, explain};
+
+use failure::{explain_in, is_tls, server};
+
+/// Timeout for one attempt.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the address says, and what the environment (`PGSSLMODE`, `PGSSLROOTCERT`) and `~/.postgresql/root.crt` add, as
+/// libpq understands it. In one point it is less strict: certificates of the public authorities are accepted beside those
+/// of `sslrootcert`, and alone where there are none.
+///
+/// # Errors
+///
+/// An address that does not parse, an unknown mode, a file that holds no certificates.
+pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(ConnectError::Address);
+    }
+    let given_mode = parameter(url, "sslmode").or_else(|| env::var("PGSSLMODE").ok()).filter(|mode| !mode.is_empty());
+    if let Some(mode) = given_mode.as_ref().filter(|mode| mode.parse::<PgSslMode>().is_err()) {
+        return Err(ConnectError::SslMode(mode.clone()));
+    }
+    let options: PgConnectOptions = url.parse().map_err(|_| ConnectError::Address)?;
+    // A socket of this machine has no TLS, whatever the mode.
+    if options.get_socket().is_some() {
+        return Ok(options.ssl_mode(PgSslMode::Disable));
+    }
+    let given_root =
+        parameter(url, "sslrootcert").or_else(|| env::var("PGSSLROOTCERT").ok()).filter(|root| !root.is_empty());
+    if given_root.as_deref() == Some("system") {
+        if given_mode.is_some_and(|mode| mode != "verify-full") {
+            return Err(ConnectError::WeakMode);
+        }
+        return Ok(options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(Vec::new()));
+    }
+    let root = given_root.map(PathBuf::from).or_else(|| {
+        let default = PathBuf::from(env::var_os("HOME")?).join(".postgresql/root.crt");
+        default.is_file().then_some(default)
+    });
+    let Some(root) = root else { return Ok(options) };
+    let pem = fs::read(&root).map_err(|error| ConnectError::RootCertificate(format!("{}: {error}", root.display())))?;
+    if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+        return Err(ConnectError::RootCertificate(format!("{} holds none", root.display())));
+    }
+    let mode = match options.get_ssl_mode() {
+        PgSslMode::Require => PgSslMode::VerifyCa,
+        mode => mode,
+    };
+    Ok(options.ssl_mode(mode).ssl_root_cert_from_pem(pem))
+}
+
+/// Connects once, with and without TLS in the order of `sslmode`; each attempt may take as long as `timeout`. With the
+/// connection come the options that led to it.
+///
+/// # Errors
+///
+/// The reason of the attempt that says most.
+pub async fn open(
+    options: &PgConnectOptions,
+    timeout: Duration,
+) -> Result<(PgConnection, PgConnectOptions), ConnectError> {
+    let with = |mode: PgSslMode| options.clone().ssl_mode(mode);
+    let attempts = match options.get_ssl_mode() {
+        PgSslMode::Allow => vec![with(PgSslMode::Disable), with(PgSslMode::Require)],
+        PgSslMode::Prefer => vec![with(PgSslMode::Prefer), with(PgSslMode::Disable)],
+        _ => vec![options.clone()],
+    };
+    let mut reason = None;
+    for attempt in attempts {
+        match once(&attempt, timeout).await {
+            Ok(connection) => return Ok((connection, attempt)),
+            // The error that it answered comes again in words, now that TLS is not asked for.
+            Err(sqlx::Error::Protocol(text))
+                if matches!(attempt.get_ssl_mode(), PgSslMode::Prefer) && text.contains(ERROR_INSTEAD_OF_TLS) => {}
+            // The first reason says more than that of the second attempt.
+            Err(error) if reason.is_none() && depends_on_tls(&error) => reason = Some(error),
+            Err(error) => return Err(explain_in(options, reason.as_ref().unwrap_or(&error), timeout)),
+        }
+    }
+    let reason = reason.unwrap_or(sqlx::Error::PoolTimedOut);
+    if matches!(options.get_ssl_mode(), PgSslMode::Disable) && is_refused(&reason) {
+        // Whether TLS is what is missing, another attempt says; a password goes with it no more openly than before.
+        let encrypted = once(&with(PgSslMode::Require), timeout).await;
+        if encrypted.is_ok() || encrypted.is_err_and(|error| is_password(&error)) {
+            return Err(ConnectError::TlsRequired { server: server(options) });
+        }
+    }
+    Err(explain_in(options, &reason, timeout))
+}
+
+async fn once(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnection, sqlx::Error> {
+    tokio::time::timeout(timeout, PgConnection::connect_with(options)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
+/// What the driver says of a server that answers a request for TLS with an error, such as that it has no connection left.
+const ERROR_INSTEAD_OF_TLS: &str = "SSLRequest: 0x45";
+
+/// Whether the attempt may have failed for its having, or not having, TLS.
+fn depends_on_tls(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => is_tls(&error.to_string()),
+        sqlx::Error::Tls(_) => true,
+        other => is_refused(other),
+    }
+}
+
+/// Refused before a password was asked for: `pg_hba.conf`, or a pooler that wants TLS.
+fn is_refused(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    error.code().as_deref() == Some("28000") || error.message().contains("SSL") || error.message().contains("sslmode")
+}
+
+fn is_password(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| matches!(error.code().as_deref(), Some("28P01" | "3D000")))
+}
+
+/// A parameter of the address, decoded as far as a file name needs.
+fn parameter(url: &str, name: &str) -> Option<String> {
+    let (_, query) = url.split_once('?')?;
+    let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)?.1;
+    let mut bytes = Vec::new();
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        let mut hex = || char::from(rest.next()?).to_digit(16);
+        bytes.push(match byte {
+            b'%' => {
+                let (high, low) = (hex()?, hex()?);
+                u8::try_from(high * 16 + low).ok()?
+            }
+            b'+' => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ConnectError, options, parameter};
+
+    #[test]
+    fn a_parameter_is_found_and_decoded() {
+        let url = "postgres://a:b@h/d?sslmode=require&sslrootcert=%2Ftmp%2Fa%20b.crt";
+        assert_eq!(parameter(url, "sslmode").as_deref(), Some("require"));
+        assert_eq!(parameter(url, "sslrootcert").as_deref(), Some("/tmp/a b.crt"));
+        assert_eq!(parameter(url, "sslkey"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let of = |query: &str| options(&format!("postgres://a:b@h/d?{query}")).unwrap_err();
+        assert!(matches!(of("sslmode=maybe"), ConnectError::SslMode(_)));
+        assert!(matches!(of("sslrootcert=/no/such/file"), ConnectError::RootCertificate(_)));
+        assert!(matches!(of("sslrootcert=system&sslmode=require"), ConnectError::WeakMode));
+        assert!(options("postgres://a:b@h/d?sslrootcert=system").is_ok());
+    }
+}

@@ -1,0 +1,355 @@
+//! Why a connection failed, in words for a person: one table of the driver's, the server's and the poolers' words.
+
+use std::{io, time::Duration};
+
+use sea_orm::sqlx::{
+    self,
+    postgres::{PgConnectOptions, PgDatabaseError, PgSslMode},
+};
+
+use super::CONNECT_TIMEOUT;
+
+/// Why there is no connection: what failed, the likeliest cause, and the remedy, in one sentence for a person. No sentence
+/// holds a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The address is not one of PostgreSQL.
+    #[error(
+        "The database address does not parse: write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special \
+         characters of the password percent-encoded."
+    )]
+    Address,
+    /// `sslmode` is none of libpq's.
+    #[error("sslmode must be disable, allow, prefer, require, verify-ca or verify-full, not \"{0}\".")]
+    SslMode(String),
+    /// `sslrootcert` names no certificates.
+    #[error("sslrootcert must name a readable file of certificates in PEM format, or be \"system\": {0}.")]
+    RootCertificate(String),
+    /// With `sslrootcert=system` the host's name must be verified: anybody may have a certificate of a public authority.
+    #[error("sslrootcert=system must go with sslmode=verify-full, which is its default: leave sslmode out.")]
+    WeakMode,
+    /// The host name does not resolve.
+    #[error("The host name \"{host}\" of the database address is unknown: correct it, or check this machine's DNS.")]
+    UnknownHost {
+        /// Host of the address.
+        host: String,
+    },
+    /// This machine has no route to the host.
+    #[error(
+        "There is no network route to {server}: check the network; if the host has only an IPv6 address (on Supabase, the \
+         direct connection), use the address of its pooler, which has IPv4."
+    )]
+    NoRoute {
+        /// Host and port of the address.
+        server: String,
+    },
+    /// Nobody listens there.
+    #[error("No PostgreSQL server answers at {server}: start it, or correct the host and port of the address.")]
+    Unreachable {
+        /// Host and port of the address, or its socket.
+        server: String,
+    },
+    /// Nothing came back in time.
+    #[error(
+        "{server} did not answer within {seconds} seconds: it may be down, behind a firewall, or no PostgreSQL server; \
+         check the host and port of the address."
+    )]
+    NoAnswer {
+        /// Host and port of the address, or its socket.
+        server: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The connection was closed instead of answered.
+    #[error(
+        "{server} closed the connection without an answer: the server is starting or stopping, or it is no PostgreSQL \
+         server; try again, or correct the host and port of the address."
+    )]
+    ClosedEarly {
+        /// Host and port of the address, or its socket.
+        server: String,
+    },
+    /// Something else listens there.
+    #[error(
+        "What listens at {server} is no PostgreSQL server (its answer is not in PostgreSQL's protocol): correct the host \
+         and port of the address; a web address of a project or API is not its database."
+    )]
+    NotPostgres {
+        /// Host and port of the address, or its socket.
+        server: String,
+    },
+    /// The password is wrong, or missing, or there is no such user.
+    #[error(
+        "The server at {server} does not accept the password of user \"{user}\": correct the user and password of the \
+         address, with special characters percent-encoded."
+    )]
+    Password {
+        /// Host and port of the address, or its socket.
+        server: String,
+        /// User of the address.
+        user: String,
+    },
+    /// `pg_hba.conf` has no line for this connection.
+    #[error(
+        "The server at {server} does not let user \"{user}\" connect to database \"{database}\" from here: add a line \
+         for that to the server's pg_hba.conf and reload it, or connect from a host that has one (the server said: {reason})."
+    )]
+    NotPermittedFromHere {
+        /// Host and port of the address, or its socket.
+        server: String,
+        /// User of the address.
+        user: String,
+        /// Database of the address.
+        database: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// The role exists, and may not log in.
+    #[error(
+        "Role \"{user}\" on the server at {server} may not log in: let an administrator run ALTER ROLE \"{user}\" LOGIN, or \
+         use a role that may."
+    )]
+    NoLogin {
+        /// Host and port of the address, or its socket.
+        server: String,
+        /// User of the address.
+        user: String,
+    },
+    /// The server has no such role.
+    #[error("The server at {server} has no role \"{user}\": create it, or correct the user of the address.")]
+    NoRole {
+        /// Host and port of the address, or its socket.
+        server: String,
+        /// User of the address.
+        user: String,
+    },
+    /// A pooler for many projects does not know this one.
+    #[error(
+        "The pooler at {server} knows no project for user \"{user}\": its users are written ROLE.PROJECT (on Supabase, \
+         postgres.abcdefghijklmnop); correct the user, or the region in the host of the address."
+    )]
+    UnknownProject {
+        /// Host and port of the address.
+        server: String,
+        /// User of the address.
+        user: String,
+    },
+    /// Another refusal before the login.
+    #[error(
+        "The server at {server} refuses user \"{user}\": correct the user and password of the address, or the server's \
+         pg_hba.conf (the server said: {reason})."
+    )]
+    Refused {
+        /// Host and port of the address, or its socket.
+        server: String,
+        /// User of the address.
+        user: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// The server has no such database.
+    #[error(
+        "The server at {server} has no database \"{database}\": create it (createdb {database}), or correct the address."
+    )]
+    NoDatabase {
+        /// Host and port of the address, or its socket.
+        server: String,
+        /// Database of the address.
+        database: String,
+    },
+    /// The database takes no connections of this role, or of anybody.
+    #[error(
+        "Role \"{user}\" may not connect to database \"{database}\" at {server}: let its owner run GRANT CONNECT ON DATABASE \
+         \"{database}\" TO \"{user}\", or use another database (the server said: {reason})."
+    )]
+    NoConnectPrivilege {
+        /// Host and port of the address, or its socket.
+        server: String,
+        /// User of the address.
+        user: String,
+        /// Database of the address.
+        database: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// Every connection that is allowed is in use.
+    #[error(
+        "The server at {server} has no connection left for user \"{user}\": end idle ones, make the services' pools \
+         smaller, or raise the limit (the server said: {reason})."
+    )]
+    TooManyConnections {
+        /// Host and port of the address, or its socket.
+        server: String,
+        /// User of the address.
+        user: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// The server is starting, stopping or recovering.
+    #[error("The server at {server} takes no connections yet: wait until it runs, and try again (it said: {reason}).")]
+    NotReady {
+        /// Host and port of the address, or its socket.
+        server: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// The address asks for TLS, and the server has none.
+    #[error(
+        "The server at {server} does not support TLS, which sslmode={mode} asks for: switch TLS on at the server (ssl = \
+         on), or use sslmode=prefer where the network is trusted."
+    )]
+    NoTls {
+        /// Host and port of the address.
+        server: String,
+        /// The mode that asks for TLS.
+        mode: &'static str,
+    },
+    /// The server permits nothing but TLS, and the address rules it out.
+    #[error(
+        "The server at {server} requires TLS, which sslmode=disable rules out: use sslmode=require or verify-full."
+    )]
+    TlsRequired {
+        /// Host and port of the address.
+        server: String,
+    },
+    /// The server's certificate is not trusted, or not for this host.
+    #[error("The certificate of the server at {server} is not accepted by sslmode={mode}: {reason}.")]
+    Certificate {
+        /// Host and port of the address.
+        server: String,
+        /// The mode that checks it.
+        mode: &'static str,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// Anything else that the server or the driver said.
+    #[error("Connecting to {server} failed: {reason}.")]
+    Other {
+        /// Host and port of the address, or its socket.
+        server: String,
+        /// What was said.
+        reason: String,
+    },
+}
+
+impl ConnectError {
+    /// Whether the same address may work a moment later, with nothing corrected.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::NoRoute { .. }
+                | Self::Unreachable { .. }
+                | Self::NoAnswer { .. }
+                | Self::ClosedEarly { .. }
+                | Self::TooManyConnections { .. }
+                | Self::NotReady { .. }
+        )
+    }
+}
+
+/// What rustls says, which the driver passes on as an error of the socket.
+pub(super) fn is_tls(text: &str) -> bool {
+    text.contains("peer certificate") || text.contains("received fatal alert") || text.contains("corrupt message")
+}
+
+/// Host and port, or the socket of this machine.
+pub(super) fn server(options: &PgConnectOptions) -> String {
+    match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    }
+}
+
+/// Why there is no connection: the one place where the driver's and the server's words become a [`ConnectError`].
+#[must_use]
+pub fn explain(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {
+    explain_in(options, error, CONNECT_TIMEOUT)
+}
+
+pub(super) fn explain_in(options: &PgConnectOptions, error: &sqlx::Error, timeout: Duration) -> ConnectError {
+    let server = server(options);
+    let mode = match options.get_ssl_mode() {
+        PgSslMode::Disable => "disable",
+        PgSslMode::Allow => "allow",
+        PgSslMode::Prefer => "prefer",
+        PgSslMode::Require => "require",
+        PgSslMode::VerifyCa => "verify-ca",
+        PgSslMode::VerifyFull => "verify-full",
+    };
+    let text = error.to_string();
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) if text.contains("peer certificate") => {
+            let reason = certificate_reason(&text, options.get_host());
+            ConnectError::Certificate { server, mode, reason }
+        }
+        sqlx::Error::Tls(_) if text.contains("does not support TLS") => ConnectError::NoTls { server, mode },
+        sqlx::Error::Io(_) if text.contains("corrupt message") => ConnectError::NotPostgres { server },
+        sqlx::Error::Io(_) if is_tls(&text) => ConnectError::Other { server, reason: text },
+        sqlx::Error::Io(error) => of_network(options, server, error, timeout),
+        sqlx::Error::PoolTimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
+        // Nothing was read before the end.
+        sqlx::Error::Protocol(text) if text.contains("SSLRequest: 0x00") => ConnectError::ClosedEarly { server },
+        sqlx::Error::Protocol(_) => ConnectError::NotPostgres { server },
+        sqlx::Error::Database(refusal) => match refusal.try_downcast_ref::<PgDatabaseError>() {
+            Some(refusal) => of_server(options, server, refusal),
+            None => ConnectError::Other { server, reason: text },
+        },
+        _ => ConnectError::Other { server, reason: text },
+    }
+}
+
+fn of_network(options: &PgConnectOptions, server: String, error: &io::Error, timeout: Duration) -> ConnectError {
+    match error.kind() {
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ConnectError::NoRoute { server },
+        io::ErrorKind::TimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            ConnectError::ClosedEarly { server }
+        }
+        // The standard library has no kind for a name that does not resolve.
+        _ if error.to_string().contains("lookup") => ConnectError::UnknownHost { host: options.get_host().to_owned() },
+        _ => ConnectError::Unreachable { server },
+    }
+}
+
+/// By SQLSTATE and, where one code stands for several causes, by the words of the server or pooler.
+fn of_server(options: &PgConnectOptions, server: String, refusal: &PgDatabaseError) -> ConnectError {
+    let user = options.get_username().to_owned();
+    let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();
+    let reason = refusal.message().trim_end_matches('.').replace('\n', " ");
+    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    match refusal.code() {
+        _ if has(&["Tenant or user not found", "tenant/user"]) => ConnectError::UnknownProject { server, user },
+        _ if has(&["max_client_conn", "max clients", "MaxClients"]) => {
+            ConnectError::TooManyConnections { server, user, reason }
+        }
+        _ if has(&["no such database"]) => ConnectError::NoDatabase { server, database },
+        "28P01" => ConnectError::Password { server, user },
+        // PgBouncer's word for a wrong password, and for a user that it has not.
+        "08P01" if has(&["authentication failed", "no such user"]) => ConnectError::Password { server, user },
+        "28000" if has(&["pg_hba.conf"]) => ConnectError::NotPermittedFromHere { server, user, database, reason },
+        "28000" if has(&["not permitted to log in"]) => ConnectError::NoLogin { server, user },
+        "28000" if has(&["does not exist"]) => ConnectError::NoRole { server, user },
+        "28000" => ConnectError::Refused { server, user, reason },
+        "3D000" => ConnectError::NoDatabase { server, database },
+        "42501" | "55000" => ConnectError::NoConnectPrivilege { server, user, database, reason },
+        "53300" => ConnectError::TooManyConnections { server, user, reason },
+        code if code.starts_with("57P") => ConnectError::NotReady { server, reason },
+        _ => ConnectError::Other { server, reason },
+    }
+}
+
+fn certificate_reason(text: &str, host: &str) -> String {
+    if text.contains("UnknownIssuer") || text.contains("BadSignature") {
+        "no trusted authority has signed it; give the certificate of its authority with sslrootcert=FILE".to_owned()
+    } else if text.contains("NotValidForName") || text.contains("not valid for name") {
+        format!("it is not for \"{host}\"; use the host name that it was issued for, or sslmode=verify-ca")
+    } else if text.contains("xpired") {
+        "it has expired; renew it at the server".to_owned()
+    } else if text.contains("CaUsedAsEndEntity") {
+        "it is an authority's own certificate; give the server one that the authority has issued".to_owned()
+    } else {
+        text.to_owned()
+    }
+}

@@ -1,0 +1,70 @@
+//! What somebody is in a session.
+
+use sea_orm::{DbBackend, Statement, sqlx::postgres::PgRow};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Sessions;
+use crate::{Caller, Error, operation::operation, rows};
+
+/// What the caller is in a session: [`Sessions::participation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Participation {
+    /// Runs it, with a seat or without.
+    Seer,
+    /// Has a seat.
+    Player,
+    /// Gave the seat up, and may take it again while the session is live.
+    Left,
+    /// Was removed by the Seer, who alone can change that.
+    Removed,
+    /// None of these, or there is no such session.
+    None,
+}
+
+impl Participation {
+    /// Whether the session's events and rolls are the caller's to read: of all but [`None`](Self::None).
+    #[must_use]
+    pub fn is_participant(self) -> bool {
+        self != Self::None
+    }
+}
+
+struct Found {
+    is_seer: bool,
+    is_active: Option<bool>,
+    is_removed: Option<bool>,
+}
+
+/// Under row security: everybody sees the own seats, and the sessions that they run.
+const PARTICIPATION: &str = "SELECT \
+      EXISTS (SELECT FROM public.sessions WHERE id = $1 AND seer_id = $2) AS is_seer, \
+      seat.is_active, seat.removed_at IS NOT NULL AS is_removed \
+    FROM (SELECT) AS one \
+    LEFT JOIN public.session_players AS seat ON seat.session_id = $1 AND seat.user_id = $2";
+
+impl<C: Caller> Sessions<'_, C> {
+    /// What the caller is in a session. A session that is archived or does not exist has no participants.
+    ///
+    /// Who may: a user. Three round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSignedIn`].
+    pub async fn participation(self, id: Uuid) -> Result<Participation, Error> {
+        operation!(self.caller, reads "sessions.participation", session = id, |tx| {
+            let values = [id.into(), tx.user()?.into()];
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, PARTICIPATION, values);
+            let read = |rows: &[PgRow]| rows::decode_rows!(rows => Found { is_seer, is_active, is_removed });
+            let found = rows::fetch_all(tx, statement, read).await?.pop();
+            Ok(match found {
+                Some(Found { is_seer: true, .. }) => Participation::Seer,
+                Some(Found { is_active: Some(true), .. }) => Participation::Player,
+                Some(Found { is_active: Some(false), is_removed: Some(true), .. }) => Participation::Removed,
+                Some(Found { is_active: Some(false), .. }) => Participation::Left,
+                _ => Participation::None,
+            })
+        })
+    }
+}

@@ -1,0 +1,281 @@
+// The page in a real browser: what people see, and that nothing is lost or doubled.
+
+import assert from "node:assert/strict";
+import { after, afterEach, before, test } from "node:test";
+import { chromium } from "playwright-core";
+import { owner, start, token } from "./program.mjs";
+
+let browser, program;
+const contexts = [];
+before(async () => {
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+  program = await start(undefined, 3.5);
+});
+after(async () => {
+  await browser.close();
+  await program.stop();
+});
+afterEach(() => Promise.all(contexts.splice(0).map((context) => context.close())));
+
+/** A window of somebody's own; whatever it asks for must be ours, and no script may fail. */
+async function open(path = "/", options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  contexts.push(context);
+  const page = await context.newPage();
+  page.setDefaultTimeout(40000);
+  page.on("request", (request) => assert.ok(request.url().startsWith(program.url) || request.url().startsWith("data:"), request.url()));
+  page.on("pageerror", (error) => assert.fail(error));
+  await page.goto(program.url + path);
+  return page;
+}
+const live = (page) => page.locator("#line", { hasText: "Live" }).waitFor();
+const show = async () => (await program.ask("GET", "/api/show")).body;
+
+async function sitDown(page, name) {
+  await live(page);
+  await page.getByRole("button", { name: "Sit down and play" }).click();
+  await page.getByLabel("Name").fill(name);
+  await page.getByRole("button", { name: "Sit down", exact: true }).click();
+  await page.getByRole("heading", { name, level: 2 }).first().waitFor();
+  await live(page);
+}
+/** Leaves, so that the next test finds a seat. */
+async function leave(page) {
+  await page.getByRole("button", { name: "Leave the table" }).click();
+  await page.getByText("You are watching").waitFor();
+}
+/** Rolls, and gives the roll's id. */
+async function roll(page, attribute) {
+  const [answer] = await Promise.all([
+    page.waitForResponse((answer) => answer.url().endsWith("/api/rolls") && answer.request().method() === "POST"),
+    page.getByRole("button", { name: `Roll ${attribute}` }).click(),
+  ]);
+  assert.equal(answer.status(), 200);
+  return answer.json();
+}
+const thrown = async (page, id) => {
+  const dice = page.locator(`#dice[data-roll="${id}"]`);
+  await dice.waitFor();
+  return { animation: await dice.getAttribute("data-animation"), label: await dice.getAttribute("aria-label") };
+};
+
+test("whoever opens the address sees the game live within ten seconds", async () => {
+  const page = await open();
+  await page.locator("#feed .is-new").first().waitFor({ timeout: 10000 });
+  await page.locator("#line", { hasText: "Live" }).waitFor({ timeout: 1000 });
+  assert.ok((await page.locator(".seat h3").allTextContents()).includes("Brunhild"));
+  await program.stop();
+  program = await start(program.port);
+});
+
+test("what one window rolls, the other sees: the same dice, thrown the same way", async () => {
+  const [ada, watcher] = [await open(), await open()];
+  await live(watcher);
+  await sitDown(ada, "Elowen");
+  await watcher.locator(".seat", { hasText: "Elowen" }).waitFor();
+  const rolled = await roll(ada, "might");
+  const [here, there] = await Promise.all([thrown(ada, rolled.id), thrown(watcher, rolled.id)]);
+  assert.deepEqual(there, here);
+  assert.equal(here.label, `Dice: ${rolled.results.join(", ")}`);
+  await watcher.locator("#feed li", { hasText: "Elowen" }).last().waitFor();
+  await leave(ada);
+  await watcher.locator(".seat", { hasText: "Elowen" }).waitFor({ state: "detached" });
+});
+
+test("a stranger sees no controls of a player's, and a player none of the Seer's", async () => {
+  const page = await open();
+  await live(page);
+  assert.equal(await page.getByRole("button", { name: /^Roll / }).count(), 0);
+  assert.equal(await page.getByRole("button", { name: "Say" }).count(), 0);
+  await sitDown(page, "Merrin");
+  assert.equal(await page.getByRole("button", { name: /^Roll / }).count(), 4);
+  assert.equal(await page.getByRole("button", { name: /^(Wound|Pause|End)/ }).count(), 0);
+  await leave(page);
+});
+
+test("a restart of the program is seen, and nothing is lost or doubled", async () => {
+  const [player, watcher] = [await open(), await open()];
+  await sitDown(player, "Hob");
+  await live(watcher);
+  const session = await show();
+  for (const page of [player, watcher]) {
+    // Everything that arrives, before the page leaves anything out.
+    await page.evaluate(() => {
+      window.arrived = [];
+      const take = window.heard;
+      window.heard = (event) => { window.arrived.push(event.seq); take(event); };
+    });
+  }
+  const from = Math.max(...await Promise.all([player, watcher].map((page) => page.evaluate("game.seq"))));
+  const before = await roll(player, "might");
+  await thrown(watcher, before.id);
+  await program.stop();
+  for (const page of [player, watcher]) await page.getByText("The connection is lost").waitFor();
+  // Meanwhile somebody else writes.
+  for (const text of ["one", "two", "three"]) {
+    owner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.say', '{"text": "while away, ${text}"}')`);
+  }
+  program = await start(program.port);
+  for (const page of [player, watcher]) {
+    await page.getByText("Nothing was missed").waitFor();
+    for (const text of ["one", "two", "three"]) assert.equal(await page.locator("#feed li", { hasText: `while away, ${text}` }).count(), 1);
+  }
+  const after = await roll(player, "grace");
+  await Promise.all([thrown(player, after.id), thrown(watcher, after.id)]);
+  const to = Number(owner(`SELECT seq FROM session_events WHERE payload ->> 'roll_id' = '${after.id}'`));
+  const written = owner(`SELECT coalesce(json_agg(seq ORDER BY seq), '[]') FROM session_events WHERE session_id = '${session}' AND seq > ${from} AND seq <= ${to}`);
+  for (const page of [player, watcher]) {
+    const arrived = (await page.evaluate("arrived")).filter((seq) => seq > from && seq <= to);
+    assert.deepEqual(arrived, JSON.parse(written));
+  }
+  await leave(player);
+});
+
+test("events that are gone are a gap, and the page says to reload", async () => {
+  const page = await open();
+  await live(page);
+  const session = await show();
+  await page.locator("#feed li").first().waitFor();
+  await program.stop();
+  owner(`DELETE FROM session_events WHERE session_id = '${session}'`);
+  program = await start(program.port);
+  await page.getByText("You were away for too long").waitFor();
+  await page.getByRole("button", { name: "Reload the session" }).click();
+  await live(page);
+  await page.locator("#feed .is-new").first().waitFor();
+});
+
+test("a pass that expires while one watches is renewed with one click", async () => {
+  const page = await open();
+  await sitDown(page, "Sable");
+  await leave(page);
+  const id = await page.evaluate("me.profile.id");
+  const brief = token(id, { exp: Math.floor(Date.now() / 1000) + 3 });
+  await page.evaluate((token) => { remember({ ...me, token }); route(); }, brief);
+  await live(page);
+  await page.getByText("Your visitor's pass has expired").waitFor();
+  await page.getByRole("button", { name: "Get a new pass" }).click();
+  await live(page);
+  assert.notEqual(await page.evaluate("me.profile.id"), id);
+});
+
+test("with the keyboard alone one sits down and rolls, and sees where one is", async () => {
+  const page = await open();
+  await live(page);
+  const tabTo = async (name) => {
+    for (let presses = 0; presses < 40; presses += 1) {
+      await page.keyboard.press("Tab");
+      const [found, outline] = await page.evaluate(() => {
+        const focused = document.activeElement;
+        return [focused.getAttribute("aria-label") ?? focused.textContent, getComputedStyle(focused.matches("input[type=radio]") ? focused.closest("label") : focused).outlineStyle];
+      });
+      assert.notEqual(outline, "none", `the focus at ${found} cannot be seen`);
+      if (found.trim().startsWith(name)) return;
+    }
+    assert.fail(`${name} is not reached`);
+  };
+  await tabTo("Sit down and play");
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").waitFor();
+  await page.keyboard.press("Tab"); // from the dialog's name field, which has the focus, to the classes
+  await page.keyboard.press("ArrowRight");
+  await tabTo("Sit down");
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  await live(page);
+  await tabTo("Roll might");
+  const rolled = page.waitForResponse((answer) => answer.url().endsWith("/api/rolls"));
+  await page.keyboard.press("Enter");
+  await thrown(page, (await (await rolled).json()).id);
+  assert.match(await page.evaluate("document.activeElement.getAttribute('aria-label')"), /^Roll might/);
+  await leave(page);
+});
+
+test("a visitor runs a game: people come, the Seer leads, they roll", async () => {
+  const page = await open("/#/lobby");
+  await page.getByRole("button", { name: "Run a game" }).click();
+  await page.getByLabel("The Lantern Road").check();
+  await page.getByRole("button", { name: "Open the table" }).click();
+  await page.locator(".seat", { hasText: "Brunhild" }).waitFor();
+  await page.getByRole("button", { name: "Begin" }).click();
+  await page.getByRole("button", { name: "The drowned bell" }).click();
+  await page.getByRole("heading", { name: "The drowned bell", level: 1 }).waitFor();
+  await page.locator("#dice").waitFor();
+  await page.getByRole("button", { name: "Wound Brunhild" }).click();
+  await page.locator("#feed li", { hasText: "hit point" }).first().waitFor();
+  await page.getByRole("button", { name: "Pause" }).click();
+  await page.getByText("nobody rolls for the moment").waitFor();
+  await page.getByRole("button", { name: "End the night" }).click();
+  await page.getByText("The night is over").first().waitFor();
+});
+
+test("nothing scrolls sideways on a phone, on any page, in either light", async () => {
+  for (const colorScheme of ["dark", "light"]) {
+    const page = await open("/", { viewport: { width: 360, height: 740 }, colorScheme, hasTouch: true, isMobile: true });
+    await live(page);
+    const wide = () => page.evaluate(() => [document.documentElement.scrollWidth, ...[...document.querySelectorAll("header *, main *, dialog *")].filter((one) => !one.closest("svg, .dice, .hush, .seats") && one.getBoundingClientRect().right > 361).map((one) => one.outerHTML.slice(0, 80))]);
+    assert.deepEqual(await wide(), [360], "watching");
+    await sitDown(page, "Little Rook of the Long Meadow by the River");
+    assert.deepEqual(await wide(), [360], "playing");
+    await leave(page);
+    for (const path of ["lobby", "characters"]) {
+      await page.evaluate((path) => { location.hash = `#/${path}`; }, path);
+      await page.getByRole("heading", { level: 1, name: path === "lobby" ? "Find a table" : "Characters" }).waitFor();
+      assert.deepEqual(await wide(), [360], path);
+    }
+    await page.getByRole("button", { name: "New character" }).click();
+    assert.deepEqual(await wide(), [360], "the dialog");
+  }
+});
+
+test("dark and light differ, and each can be read", async () => {
+  const grounds = [];
+  for (const colorScheme of ["dark", "light"]) {
+    const page = await open("/", { colorScheme });
+    await live(page);
+    grounds.push(await page.evaluate("getComputedStyle(document.body).backgroundColor"));
+    const faint = await page.evaluate(() => {
+      const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+      const over = (colours) => {
+        canvas.clearRect(0, 0, 1, 1);
+        for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255);
+      };
+      const light = (colour) => { const [r, g, b] = colour.map((part) => (part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)); return .2126 * r + .7152 * g + .0722 * b; };
+      const texts = [...document.querySelectorAll("header *, main *")].filter((one) => !one.closest(".scene, .tray, [disabled]") && [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) && one.checkVisibility());
+      return texts.flatMap((one) => {
+        const behind = [];
+        for (let parent = one; parent; parent = parent.parentElement) behind.unshift(getComputedStyle(parent).backgroundColor);
+        const [ground, ink] = [over(behind), over([...behind, getComputedStyle(one).color])].map(light);
+        const contrast = (Math.max(ground, ink) + .05) / (Math.min(ground, ink) + .05);
+        return contrast < 4.5 ? [`${one.className || one.tagName} "${one.textContent.slice(0, 30)}" ${contrast.toFixed(2)}`] : [];
+      });
+    });
+    assert.deepEqual(faint, [], colorScheme);
+  }
+  assert.notEqual(grounds[0], grounds[1]);
+});
+
+test("whoever wants no motion gets none", async () => {
+  const page = await open("/", { reducedMotion: "reduce" });
+  await sitDown(page, "Aldith");
+  await thrown(page, (await roll(page, "heart")).id);
+  assert.equal(await page.evaluate("document.getAnimations().length"), 0);
+  await leave(page);
+});
+
+test("everything that can be used has a name", async () => {
+  const page = await open();
+  await sitDown(page, "Corvin");
+  const client = await page.context().newCDPSession(page);
+  const nameless = async () => {
+    const { nodes } = await client.send("Accessibility.getFullAXTree");
+    const roles = ["button", "link", "textbox", "radio", "img", "image", "region", "dialog", "log", "navigation", "group"];
+    return nodes.filter((node) => !node.ignored && roles.includes(node.role?.value) && !node.name?.value?.trim()).map((node) => node.role.value);
+  };
+  assert.deepEqual(await nameless(), []);
+  await leave(page);
+  await page.goto(`${program.url}/#/characters`);
+  await page.getByRole("button", { name: "New character" }).click();
+  assert.deepEqual(await nameless(), []);
+});

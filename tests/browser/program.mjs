@@ -1,0 +1,73 @@
+// The example as a program, its database, and tokens as the platform signs them.
+
+import { execFileSync, spawn } from "node:child_process";
+import { createHmac, generateKeyPairSync, randomUUID, sign } from "node:crypto";
+import { once } from "node:events";
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export const secret = randomUUID() + randomUUID();
+export const ec = generateKeyPairSync("ec", { namedCurve: "P-256" });
+export const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 });
+
+/** What the owner of the database does, beside the program. */
+export function owner(sql) {
+  return execFileSync("psql", [process.env.DATABASE_URL, "-XAtqc", sql], { encoding: "utf8" }).trim();
+}
+
+const jwk = (pair, kid) => ({ ...pair.publicKey.export({ format: "jwk" }), kid, use: "sig" });
+const jwks = join(mkdtempSync(join(tmpdir(), "sparc-jwks-")), "jwks.json");
+writeFileSync(jwks, JSON.stringify({ keys: [jwk(ec, "the-curve"), jwk(rsa, "the-primes")] }));
+
+const text = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+
+/** A token; `change` says what is different from a good one, in header, claims or key. */
+export function token(sub, { alg = "HS256", kid, key, ...claims } = {}) {
+  const exp = Math.floor(Date.now() / 1000) + 3600;
+  const signed = `${text({ alg, typ: "JWT", kid })}.${text({ sub, exp, aud: "authenticated", role: "authenticated", ...claims })}`;
+  const signature = {
+    HS256: () => createHmac("sha256", key ?? secret).update(signed).digest(),
+    ES256: () => sign("sha256", Buffer.from(signed), { key: key ?? ec.privateKey, dsaEncoding: "ieee-p1363" }),
+    RS256: () => sign("sha256", Buffer.from(signed), key ?? rsa.privateKey),
+    none: () => Buffer.alloc(0),
+  }[alg]();
+  return `${signed}.${signature.toString("base64url")}`;
+}
+
+async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** Starts the program; the same port again after a restart. Slowly, a night lasts longer than the tests. */
+export async function start(port, pace = 12) {
+  port ??= await freePort();
+  const program = spawn(process.env.LIVE_SESSION, ["--port", port, "--pace", pace], {
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...process.env, JWT_SECRET: secret, JWKS: jwks },
+  });
+  const exit = once(program, "exit");
+  await Promise.race([once(program.stdout, "data"), exit.then(([code]) => { throw new Error(`it ended with ${code}`); })]);
+  const url = `http://127.0.0.1:${port}`;
+  return {
+    port, url,
+    async stop() {
+      program.kill("SIGINT");
+      const [code] = await exit;
+      if (code !== 0) throw new Error(`Ctrl-C ended it with ${code}`);
+    },
+    async ask(method, path, { token, body, headers } = {}) {
+      const answer = await fetch(url + path, {
+        method, signal: AbortSignal.timeout(10000), body: body && JSON.stringify(body),
+        headers: { ...(token && { authorization: `Bearer ${token}` }), ...(body && { "content-type": "application/json" }), ...headers },
+      });
+      return { status: answer.status, body: await answer.json().catch(() => null) };
+    },
+  };
+}

@@ -1,0 +1,94 @@
+// Who is let in, and how refusals look, over HTTP.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { ec, owner, rsa, start, token } from "./program.mjs";
+
+let program, ada;
+before(async () => {
+  program = await start();
+  ada = (await program.ask("POST", "/api/visitors", { body: { display_name: "Ada" } })).body;
+});
+after(() => program.stop());
+
+const me = async (token) => {
+  const { status, body } = await program.ask("GET", "/api/me", { token });
+  return status === 200 ? body.display_name : [status, body.code];
+};
+
+test("tokens of the shared secret and of each published key are good", async () => {
+  for (const change of [{}, { alg: "ES256" }, { alg: "ES256", kid: "the-curve" }, { alg: "RS256" }, { alg: "RS256", kid: "the-primes" }]) {
+    assert.equal(await me(token(ada.profile.id, change)), "Ada", JSON.stringify(change));
+  }
+  assert.equal(await me(ada.token), "Ada");
+});
+
+test("no other token is", async () => {
+  const now = Math.floor(Date.now() / 1000), id = ada.profile.id;
+  const spki = (pair) => pair.publicKey.export({ type: "spki", format: "pem" });
+  const bad = {
+    "another secret": token(id, { key: "x".repeat(32) }),
+    "no signature": token(id, { alg: "none" }),
+    "the public key as a secret": token(id, { key: spki(rsa) }),
+    "the other public key as a secret": token(id, { key: spki(ec) }),
+    "a key that is not published": token(id, { alg: "ES256", kid: "another" }),
+    "another audience": token(id, { aud: "anon" }),
+    "no audience": token(id, { aud: undefined }),
+    "no end": token(id, { exp: undefined }),
+    "nobody": token(undefined),
+    "not yet": token(id, { nbf: now + 60 }),
+    "no account's id": token("ada"),
+    "no token at all": "x",
+  };
+  for (const [name, token] of Object.entries(bad)) assert.deepEqual(await me(token), [401, "token_invalid"], name);
+  assert.deepEqual(await me(token(id, { exp: now - 1 })), [401, "token_expired"]);
+  assert.deepEqual(await me(undefined), [401, "not_signed_in"]);
+});
+
+test("a bad token is refused even where none is needed", async () => {
+  assert.equal((await program.ask("GET", "/api/lobby", { token: "x" })).status, 401);
+  assert.equal((await program.ask("GET", "/api/lobby")).status, 200);
+});
+
+test("a closed account is told so", async () => {
+  const bea = (await program.ask("POST", "/api/visitors", { body: { display_name: "Bea" } })).body;
+  owner(`UPDATE auth.users SET deleted_at = now() WHERE id = '${bea.profile.id}'`);
+  const made = await program.ask("POST", "/api/characters", { token: bea.token, body: { name: "Too Late" } });
+  assert.equal(made.body.code, "account_closed");
+  assert.ok([401, 403].includes(made.status));
+});
+
+test("an input that is not one names what is wrong", async () => {
+  const { status, body } = await program.ask("POST", "/api/characters", { token: ada.token, body: { name: "Hild", klass: "rogue" } });
+  assert.deepEqual([status, body.code], [422, "invalid_input"]);
+  assert.match(body.message, /klass/);
+  const short = await program.ask("POST", "/api/characters", { token: ada.token, body: { name: "H" } });
+  assert.deepEqual([short.status, short.body.code], [422, "invalid_value"]);
+});
+
+test("no refusal is kept by the browser", async () => {
+  const session = (await program.ask("GET", "/api/show")).body;
+  const answer = await fetch(`${program.url}/api/sessions/${session}/events`, { headers: { "last-event-id": "1000000" } });
+  assert.deepEqual([answer.status, (await answer.json()).code, answer.headers.get("cache-control")], [410, "events_expired", "no-store"]);
+});
+
+test("the lobby's pages follow each other", async () => {
+  const first = await program.ask("GET", "/api/lobby?free_seats=1");
+  assert.ok(first.body.items.length >= 3);
+  const wrong = await program.ask("GET", "/api/lobby", { headers: { after: "7" } });
+  assert.deepEqual([wrong.status, wrong.body.code], [400, "bad_cursor"]);
+});
+
+test("every route is described, in the service's own types", async () => {
+  const { body } = await program.ask("GET", "/openapi.json");
+  const roll = body.paths["/api/rolls"].post;
+  assert.equal(roll.requestBody.content["application/json"].schema.$ref, "#/components/schemas/NewRoll");
+  assert.equal(roll.responses[200].content["application/json"].schema.$ref, "#/components/schemas/dice_rolls");
+  const { NewRoll, Difficulty, dice_rolls } = body.components.schemas;
+  assert.deepEqual(NewRoll.required.sort(), ["attribute", "difficulty", "kind", "roller", "session_id"]);
+  assert.equal(NewRoll.additionalProperties, false);
+  assert.deepEqual([Difficulty.minimum, Difficulty.maximum], [3, 18]);
+  assert.match(dice_rolls.properties.animation_seed.description, /same animation/);
+  const named = JSON.stringify(body).match(/#\/components\/schemas\/\w+/g);
+  for (const name of new Set(named)) assert.ok(body.components.schemas[name.split("/").pop()], name);
+});

@@ -1,0 +1,226 @@
+//! Streams of events, and what servers, networks, pools and poolers do to them.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
+use sparc::{
+    migration::connect,
+    service::{Operations, Options, Sparc},
+};
+
+use super::network::{CUT, Line, OPEN, SLOW, SWALLOWING};
+use crate::{
+    live::{another, end, is_silent, next, numbers, up_to, write},
+    pooler::pooler_to,
+    world::{World, server},
+};
+
+#[tokio::test]
+async fn an_exhausted_pool_delays_events_and_loses_none() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let options = Options::default().max_connections(1).acquire_timeout(Duration::from_millis(100));
+    let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
+    let ada = sparc.as_user(game.players[0].id);
+    let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
+    let before = numbers(&world, game.session).await.len();
+    for _ in 0..2 {
+        let holding = loop {
+            // The poller holds it now and then.
+            if let Ok(holding) = ada.begin().await {
+                break holding;
+            }
+        };
+        write(&game.players[0].person, game.session, 2).await;
+        assert!(is_silent(&mut stream).await, "there is no connection to read with");
+        holding.rollback().await.unwrap();
+        let last = *numbers(&world, game.session).await.last().unwrap();
+        assert_eq!(up_to(&mut stream, last).await.len(), 2);
+    }
+    assert_eq!(numbers(&world, game.session).await.len(), before + 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_is_cut_slow_or_swallows_loses_no_event() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let line = Line::to(&world).await;
+    let options = Options::default().max_connections(3).deadline(Duration::from_secs(1));
+    let sparc = Sparc::connect_with(&line.url, options).await.unwrap();
+    let mut streams = Vec::new();
+    for caller in [sparc.as_user(game.players[0].id), sparc.as_service()] {
+        streams.push(caller.events().subscribe(game.session, None).await.unwrap());
+    }
+    for state in [SLOW, CUT, OPEN, CUT, SWALLOWING, CUT] {
+        let before = numbers(&world, game.session).await.len();
+        line.is(state);
+        for _ in 0..4 {
+            write(&game.players[0].person, game.session, 15).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // What was swallowed is never answered.
+        line.is(if state == SWALLOWING { CUT } else { OPEN });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        line.is(OPEN);
+        let all = numbers(&world, game.session).await;
+        for stream in &mut streams {
+            assert_eq!(up_to(stream, *all.last().unwrap()).await, all[before..], "{state}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn behind_a_pooler_in_transaction_mode_streams_work_or_say_what_to_do() {
+    let world = World::new().await;
+    let game = world.active_session(2).await;
+    let Some(pooler) = pooler_to(world.url()).await else {
+        eprintln!("not tried: this machine has no pgbouncer");
+        return;
+    };
+    let options = Options::default().max_connections(6).without_prepared_statements();
+    let sparc = Sparc::connect_with(&pooler.url, options).await.unwrap();
+    let mut streams = Vec::new();
+    for caller in [sparc.as_service(), sparc.as_user(game.players[0].id), sparc.as_user(game.players[1].id)] {
+        streams.push(caller.events().subscribe(game.session, None).await.unwrap());
+    }
+    for _ in 0..5 {
+        write(&game.players[0].person, game.session, 3).await;
+        let last = *numbers(&world, game.session).await.last().unwrap();
+        for stream in &mut streams {
+            assert_eq!(up_to(stream, last).await.len(), 3);
+        }
+    }
+    drop(streams);
+    sparc.close().await.unwrap();
+
+    // With prepared statements, a pooler that follows them serves as well; an older one breaks them sooner or later.
+    let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(6)).await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..40 {
+        let caller = sparc.as_user(game.players[0].id);
+        let mut stream = match caller.events().subscribe(game.session, None).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                told.push(error);
+                continue;
+            }
+        };
+        write(&game.players[0].person, game.session, 1).await;
+        match tokio::time::timeout(Duration::from_secs(30), futures_util::StreamExt::next(&mut stream)).await {
+            Ok(Some(Ok(_))) => {}
+            Ok(Some(Err(error))) => told.push(error),
+            Ok(None) => panic!("it ends without an error"),
+            Err(_) => panic!("it neither goes on nor ends"),
+        }
+    }
+    for error in told {
+        assert_eq!(error.code(), "misconfigured", "{error:?}");
+        assert!(error.to_string().contains("without_prepared_statements"), "{error}");
+    }
+}
+
+/// Of the cluster, whoever is connected to which database.
+async fn run(administrator: &DatabaseConnection, sql: &str) {
+    administrator.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+/// Nobody is connected to it, nor can be.
+async fn shut(administrator: &DatabaseConnection, database: &str) {
+    run(administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS false")).await;
+    run(
+        administrator,
+        &format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{database}'"),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_another_server_answers_nothing_is_missed_in_silence() {
+    let world = World::new().await;
+    let (quiet, busy) = (world.active_session(1).await, world.active_session(1).await);
+    let never = world.session(1).await;
+    world.owner().exec(&format!("DELETE FROM session_events WHERE session_id = '{}'", never.session)).await.unwrap();
+    let sparc = another(&world).await;
+    let service = sparc.as_service();
+    let mut streams = Vec::new();
+    for game in [&quiet, &busy, &never] {
+        streams.push(service.events().subscribe(game.session, None).await.unwrap());
+    }
+    write(&quiet.players[0].person, quiet.session, 1).await;
+    write(&busy.players[0].person, busy.session, 1).await;
+    next(&mut streams[0]).await;
+    next(&mut streams[1]).await;
+
+    // A copy of that moment, as a standby that lags behind or a backup has it.
+    let database: String = world.owner().value("SELECT current_database()::text").await.unwrap();
+    let administrator = connect(server().await.url()).await.unwrap();
+    shut(&administrator, &database).await;
+    run(&administrator, &format!("CREATE DATABASE \"{database}_copy\" TEMPLATE \"{database}\"")).await;
+    run(&administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
+    let again = world.again().await;
+    write(&again.user(busy.players[0].id), busy.session, 3).await;
+    for _ in 0..3 {
+        next(&mut streams[1]).await;
+    }
+    let lost = numbers(&again, busy.session).await;
+    again.db.close().await.unwrap();
+    world.db.close_by_ref().await.unwrap();
+
+    // The copy takes its place, and gives the same numbers to other events.
+    shut(&administrator, &database).await;
+    // In one transaction: there is no moment without a database of that name.
+    let swap = format!(
+        "ALTER DATABASE \"{database}\" RENAME TO \"{database}_lost\";
+         ALTER DATABASE \"{database}_copy\" RENAME TO \"{database}\""
+    );
+    run(&administrator, &swap).await;
+    let again = world.again().await;
+    write(&again.user(busy.players[0].id), busy.session, 5).await;
+    write(&again.user(quiet.players[0].id), quiet.session, 2).await;
+    write(&again.user(never.players[0].id), never.session, 1).await;
+    let now = numbers(&again, busy.session).await;
+    assert_eq!(now[..lost.len()], lost, "the numbers are the same, the events are not");
+
+    let [quiet_stream, busy_stream, never_stream] = &mut streams[..] else { unreachable!() };
+    assert_eq!(end(busy_stream).await, "events_expired", "it saw what is lost, and would miss what has its numbers");
+    let all = numbers(&again, quiet.session).await;
+    assert_eq!(up_to(quiet_stream, *all.last().unwrap()).await, all[all.len() - 2..]);
+    next(never_stream).await;
+    let mut reloaded = service.events().subscribe(busy.session, None).await.unwrap();
+    write(&again.user(busy.players[0].id), busy.session, 1).await;
+    next(&mut reloaded).await;
+    drop(streams);
+    run(&administrator, &format!("DROP DATABASE \"{database}_lost\"")).await;
+    administrator.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn dropped_streams_leave_no_task_and_no_connection_busy() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let sparc = another(&world).await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let service = sparc.as_service();
+    service.events().newest(game.session).await.unwrap();
+    let before = tasks();
+    for _ in 0..3 {
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            streams.push(service.events().subscribe(game.session, Some(0)).await.unwrap());
+        }
+        let mut many = service.events().subscribe_many([(game.session, None)]).await.unwrap();
+        next(&mut streams[0]).await;
+        assert_eq!(tasks(), before + 1, "one poller, and nothing for each stream");
+        many.remove(game.session);
+        drop(many);
+        drop(streams);
+        for _ in 0..200 {
+            if tasks() == before {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        assert_eq!(tasks(), before);
+    }
+    world.owner().until_at_rest().await;
+}

@@ -1,0 +1,187 @@
+//! Many sessions in one stream, and many streams of many sessions.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::StreamExt;
+use sparc::{
+    entity::session_events::Model as Event,
+    service::{Error, Operations, events::Subscriptions},
+};
+use uuid::Uuid;
+
+use crate::{
+    live::{BOUND, SILENCE, another, numbers, write},
+    world::{World, at_once},
+};
+
+async fn next(stream: &mut Subscriptions) -> Option<(Uuid, Result<Event, Error>)> {
+    tokio::time::timeout(BOUND, stream.next()).await.expect("nothing arrives")
+}
+
+/// The next events, by session.
+async fn take(stream: &mut Subscriptions, count: usize) -> BTreeMap<Uuid, Vec<i64>> {
+    let mut seen = BTreeMap::<Uuid, Vec<i64>>::new();
+    for _ in 0..count {
+        let (session, event) = next(stream).await.unwrap();
+        let event = event.unwrap();
+        assert_eq!(event.session_id, session);
+        seen.entry(session).or_default().push(event.seq);
+    }
+    seen
+}
+
+async fn is_silent(stream: &mut Subscriptions) -> bool {
+    tokio::time::timeout(SILENCE, stream.next()).await.is_err()
+}
+
+#[tokio::test]
+async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
+    let world = World::new().await;
+    let sparc = another(&world).await;
+    let mut games = Vec::new();
+    for _ in 0..3 {
+        games.push(world.active_session(1).await);
+    }
+    let [first, second, third] = [0, 1, 2].map(|place| games[place].session);
+    let begun = numbers(&world, second).await;
+    let mut stream =
+        sparc.as_service().events().subscribe_many([(first, None), (second, Some(begun[0]))]).await.unwrap();
+    for game in &games {
+        write(&game.players[0].person, game.session, 70).await;
+    }
+    let mut wanted = BTreeMap::new();
+    wanted.insert(first, numbers(&world, first).await.split_off(2));
+    wanted.insert(second, numbers(&world, second).await.split_off(1));
+    let count = wanted.values().map(Vec::len).sum();
+    assert_eq!(take(&mut stream, count).await, wanted);
+
+    stream.add(third, Some(0)).await.unwrap();
+    assert!(stream.remove(first));
+    assert!(!stream.remove(first));
+    for game in &games {
+        write(&game.players[0].person, game.session, 1).await;
+    }
+    let mut wanted = BTreeMap::new();
+    wanted.insert(second, vec![*numbers(&world, second).await.last().unwrap()]);
+    wanted.insert(third, numbers(&world, third).await);
+    let count = wanted.values().map(Vec::len).sum();
+    assert_eq!(take(&mut stream, count).await, wanted);
+    assert!(is_silent(&mut stream).await, "of a session that was taken out, or twice");
+
+    // Begun anew: what was not read of the old place does not come as well.
+    write(&games[1].players[0].person, second, 5).await;
+    stream.add(second, Some(*numbers(&world, second).await.last().unwrap())).await.unwrap();
+    write(&games[1].players[0].person, second, 1).await;
+    let newest = *numbers(&world, second).await.last().unwrap();
+    assert_eq!(take(&mut stream, 1).await, BTreeMap::from([(second, vec![newest])]));
+    assert!(is_silent(&mut stream).await);
+    let mut sessions: Vec<Uuid> = stream.sessions().collect();
+    sessions.sort_unstable();
+    let mut wanted = vec![second, third];
+    wanted.sort_unstable();
+    assert_eq!(sessions, wanted);
+}
+
+#[tokio::test]
+async fn what_is_refused_for_one_session_ends_its_part_alone() {
+    let world = World::new().await;
+    let sparc = another(&world).await;
+    let (mine, other) = (world.active_session(1).await, world.active_session(1).await);
+    let ada = sparc.as_user(mine.players[0].id);
+    let nowhere = Uuid::new_v4();
+    let mut stream =
+        ada.events().subscribe_many([(mine.session, None), (other.session, None), (nowhere, Some(3))]).await.unwrap();
+    let mut refused = BTreeMap::new();
+    for _ in 0..2 {
+        let (session, outcome) = next(&mut stream).await.unwrap();
+        refused.insert(session, outcome.unwrap_err().code());
+    }
+    assert_eq!(refused, BTreeMap::from([(other.session, "not_allowed"), (nowhere, "not_allowed")]));
+    assert_eq!(stream.add(other.session, None).await.unwrap_err().code(), "not_allowed");
+    assert_eq!(stream.add(mine.session, Some(i64::MAX)).await.unwrap_err().code(), "events_expired");
+    write(&mine.players[0].person, mine.session, 2).await;
+    take(&mut stream, 2).await;
+
+    world.owner().exec(&format!("DELETE FROM session_players WHERE user_id = '{}'", mine.players[0].id)).await.unwrap();
+    let ended = loop {
+        match next(&mut stream).await.unwrap() {
+            (_, Ok(_)) => {}
+            (session, Err(error)) => break (session, error.code()),
+        }
+    };
+    assert_eq!(ended, (mine.session, "not_allowed"));
+    assert!(next(&mut stream).await.is_none(), "it has no session");
+
+    let mut service = sparc.as_service().events().subscribe_many([]).await.unwrap();
+    assert!(next(&mut service).await.is_none());
+    service.add(other.session, None).await.unwrap();
+    write(&other.players[0].person, other.session, 1).await;
+    take(&mut service, 1).await;
+    let anon = sparc.as_anon().events().subscribe_many([(other.session, None)]).await;
+    assert_eq!(anon.unwrap_err().code(), "not_signed_in");
+    sparc.clone().close().await.unwrap();
+    let (session, outcome) = next(&mut service).await.unwrap();
+    assert_eq!((session, outcome.unwrap_err().code()), (other.session, "pool_closed"));
+}
+
+#[tokio::test]
+async fn a_closed_account_gets_no_stream_of_many() {
+    let world = World::new().await;
+    let game = world.active_session(2).await;
+    let closed = game.players[0].id;
+    world.sparc.as_service().users().erase(closed).await.unwrap();
+    let outcome = world.sparc.as_user(closed).events().subscribe_many([(game.session, None)]).await;
+    assert_eq!(outcome.unwrap_err().code(), "account_closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_subscribers_of_250_sessions_each_get_all_of_theirs() {
+    const SESSIONS: usize = 250;
+    let world = World::new().await;
+    let (ours, theirs) = (another(&world).await, another(&world).await);
+    let mut games = Vec::new();
+    for _ in 0..SESSIONS {
+        games.push(world.active_session(1).await);
+    }
+    let mut readers = Vec::new();
+    let all: Vec<_> = games.iter().map(|game| (game.session, None)).collect();
+    let mut gateways = Vec::new();
+    for sparc in [&ours, &theirs] {
+        gateways.push(sparc.as_service().events().subscribe_many(all.clone()).await.unwrap());
+        for game in &games {
+            let caller = sparc.as_user(game.players[0].id);
+            readers.push((game.session, caller.events().subscribe(game.session, None).await.unwrap()));
+        }
+    }
+    assert_eq!(readers.len() + gateways.len() * SESSIONS, 1000);
+    let mut reading = Vec::new();
+    for (session, mut stream) in readers {
+        reading.push(tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while seen.len() < 4 {
+                let next = tokio::time::timeout(4 * BOUND, stream.next()).await.expect("nothing arrives");
+                seen.push(next.unwrap().unwrap().seq);
+            }
+            let more = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
+            assert!(more.is_err(), "one too many");
+            BTreeMap::from([(session, seen)])
+        }));
+    }
+    for mut gateway in gateways {
+        reading.push(tokio::spawn(async move { take(&mut gateway, 4 * SESSIONS).await }));
+    }
+    let writing = games.iter().map(|game| {
+        let (person, session) = (game.players[0].person.clone(), game.session);
+        async move {
+            for _ in 0..2 {
+                write(&person, session, 2).await;
+            }
+        }
+    });
+    at_once(writing.collect()).await;
+    for reader in reading {
+        for (session, seen) in reader.await.unwrap() {
+            assert_eq!(seen, numbers(&world, session).await.split_off(2), "{session}");
+        }
+    }
+}

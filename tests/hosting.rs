@@ -1,0 +1,358 @@
+//! What whoever hosts the service meets: servers that go away, pools that are too small, tokens of all kinds, health checks.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, Statement, TransactionTrait};
+use serde_json::{Value, json};
+use sparc::{
+    entity::{characters, sea_orm_active_enums::Attribute},
+    service::{
+        Difficulty, Error, IdentityConnection, Operations, Options, Sparc,
+        characters::NewCharacter,
+        dice::{NewInitiative, NewRoll, Roller},
+        events::NewEvent,
+        users::{NewAccount, ProfileChanges},
+    },
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use uuid::Uuid;
+
+use crate::{programs::polled, world::World};
+
+/// A way to the server that can be closed, so that nobody listens there any more.
+struct Way {
+    url: String,
+    forwarding: tokio::task::JoinHandle<()>,
+}
+
+impl Way {
+    async fn to(world: &World) -> Self {
+        let (before, rest) = world.url().rsplit_once('@').unwrap();
+        let (server, database) = rest.split_once('/').unwrap();
+        let (server, database) = (server.to_owned(), database.split('?').next().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("{before}@127.0.0.1:{port}/{database}?sslmode=disable");
+        let forwarding = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut server = TcpStream::connect(&server).await.unwrap();
+                connections.spawn(async move {
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self { url, forwarding }
+    }
+
+    /// Ends every connection, and listens no more.
+    async fn close(self) {
+        self.forwarding.abort();
+        let _ = self.forwarding.await;
+    }
+}
+
+fn code<T>(outcome: Result<T, Error>) -> &'static str {
+    outcome.map_or_else(|error| error.code(), |_| "done")
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_told_at_once_and_not_as_an_exhausted_pool() {
+    let world = World::new().await;
+    let ada = world.account().await;
+    let way = Way::to(&world).await;
+    let sparc = Sparc::connect_with(&way.url, Options::default().max_connections(4)).await.unwrap();
+    // Some connections are idle, and one is in use.
+    let held = sparc.as_user(ada).begin().await.unwrap();
+    assert!(sparc.as_user(ada).users().me().await.is_ok());
+    assert!(sparc.ping().await.is_ok());
+    way.close().await;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        assert_eq!(code(sparc.as_user(ada).users().me().await), "connection_lost");
+        assert_eq!(code(sparc.as_service().sessions().get(Uuid::new_v4()).await), "connection_lost");
+        let found = characters::Entity::find().all(&sparc.as_user(ada)).await.map_err(Error::from);
+        assert_eq!(code(found), "connection_lost");
+        assert_eq!(code(sparc.ping().await), "connection_lost");
+        assert!(begun.elapsed() < Duration::from_secs(3), "four calls took {:?}", begun.elapsed());
+    }
+    drop(held);
+    // Many at once, more than the pool has connections.
+    let begun = Instant::now();
+    let many = futures_util::future::join_all((0..50).map(|_| async { code(sparc.as_user(ada).users().me().await) }));
+    assert_eq!(many.await, ["connection_lost"; 50]);
+    assert!(begun.elapsed() < Duration::from_secs(4), "fifty took {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_pool_that_an_application_had_tells_a_server_that_is_away_too() {
+    let world = World::new().await;
+    let way = Way::to(&world).await;
+    let mut options = sea_orm::ConnectOptions::new(way.url.clone());
+    options.acquire_timeout(Duration::from_millis(300)).sqlx_logging(false);
+    let sparc = Sparc::from_connection(sea_orm::Database::connect(options).await.unwrap());
+    assert!(sparc.ping().await.is_ok());
+    way.close().await;
+    assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "connection_lost");
+}
+
+#[tokio::test]
+async fn a_pool_that_is_too_small_is_told_as_one() {
+    let world = World::new().await;
+    let options = Options::default().max_connections(1).acquire_timeout(Duration::from_millis(200));
+    let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
+    let held = sparc.as_anon().begin().await.unwrap();
+    let status = sparc.pool_status();
+    assert_eq!((status.max_connections, status.connections, status.idle), (1, 1, 0));
+    assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "pool_exhausted");
+    held.rollback().await.unwrap();
+    assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "done");
+    let status = sparc.pool_status();
+    assert_eq!((status.connections, status.idle, status.waiting), (1, 1, 0));
+    assert_eq!(sparc.service_pool_status(), status, "one pool does both");
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_tell_the_server_whose_they_are() {
+    let world = World::new().await;
+    let sparc = Sparc::connect(world.url()).await.unwrap();
+    let sql = "SELECT current_setting('application_name')";
+    let name = sparc.as_anon().query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
+    assert_eq!(name.try_get_by_index::<String>(0).unwrap(), "sparc");
+    sparc.close().await.unwrap();
+}
+
+/// What an account asks, of every kind: operations that read and that write, entities, plain SQL, a transaction.
+async fn answers(who: &IdentityConnection, session: Uuid) -> Vec<(&'static str, &'static str)> {
+    let sql = Statement::from_string(DbBackend::Postgres, "SELECT 1");
+    vec![
+        ("me", code(who.users().me().await)),
+        ("my_email", code(who.users().my_email().await)),
+        ("statistics", code(who.users().statistics().await)),
+        ("edit", code(who.users().edit(ProfileChanges { bio: Some(None), ..Default::default() }).await)),
+        ("profile", code(who.users().profile(Uuid::new_v4()).await)),
+        ("characters", code(who.characters().list().await)),
+        ("create", code(who.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await)),
+        ("mine", code(who.sessions().mine(None).await)),
+        ("session", code(who.sessions().get(session).await)),
+        ("leave", code(who.sessions().leave(session).await)),
+        ("tutorial", code(who.tutorial().progress().await)),
+        ("skip", code(who.tutorial().skip().await)),
+        ("events", code(who.events().after(session, 0).await)),
+        ("newest", code(who.events().newest(session).await)),
+        ("subscribe", code(who.events().subscribe(session, None).await)),
+        (
+            "send",
+            code(who.events().send(NewEvent { session_id: session, kind: "x".into(), ..Default::default() }).await),
+        ),
+        ("entity", code(characters::Entity::find().all(who).await.map_err(Error::from))),
+        ("raw", code(who.query_all_raw(sql).await.map_err(Error::from))),
+        ("transaction", code(who.begin().await.map_err(Error::from))),
+    ]
+}
+
+#[tokio::test]
+async fn a_token_outlives_its_account_and_is_told_so_whatever_it_asks() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let closed = game.players[0].id;
+    world.sparc.as_service().users().erase(closed).await.unwrap();
+    for (what, code) in answers(&world.sparc.as_user(closed), game.session).await {
+        assert_eq!(code, "account_closed", "{what}");
+    }
+    for (what, code) in answers(&world.sparc.as_user(Uuid::new_v4()), game.session).await {
+        assert_eq!(code, "unknown_account", "{what}");
+    }
+    let open = world.sparc.as_user(game.seer.uuid());
+    assert!(answers(&open, game.session).await.iter().any(|(_, code)| *code == "done"));
+    assert_eq!((Error::UnknownAccount.http_status(), Error::AccountClosed.http_status()), (401, 403));
+    // Signed up, it is known.
+    let account = NewAccount { id: Some(Uuid::new_v4()), ..Default::default() };
+    let ada = world.sparc.as_user(account.id.unwrap());
+    assert_eq!(code(ada.users().me().await), "unknown_account");
+    world.sparc.as_service().users().sign_up(account).await.unwrap();
+    assert_eq!(code(ada.users().me().await), "done");
+}
+
+#[tokio::test]
+async fn the_database_sees_the_claims_of_a_token() {
+    let world = World::new().await;
+    let id = world.account().await;
+    let claims = json!({
+        "role": "authenticated", "sub": id, "aal": "aal2", "session_id": "s'1\\", "app_metadata": { "roles": ["judge"] }
+    });
+    let ada = world.sparc.as_claims(&claims).unwrap();
+    assert_eq!(ada.user_id(), Some(id));
+    assert_eq!(ada.users().me().await.unwrap().id, id);
+    let seen = Statement::from_string(DbBackend::Postgres, "SELECT auth.jwt(), auth.uid(), current_user::text");
+    let seen = ada.query_one_raw(seen).await.unwrap().unwrap();
+    assert_eq!(seen.try_get_by_index::<Value>(0).unwrap(), claims);
+    assert_eq!(seen.try_get_by_index::<Uuid>(1).unwrap(), id);
+    assert_eq!(seen.try_get_by_index::<String>(2).unwrap(), "authenticated");
+
+    // Whatever serializes to an object.
+    let of = |id: Uuid| std::collections::BTreeMap::from([("role", json!("authenticated")), ("sub", json!(id))]);
+    assert!(world.sparc.as_claims(of(id)).is_ok());
+    let unknown = world.sparc.as_claims(of(Uuid::new_v4())).unwrap();
+    assert_eq!(code(unknown.users().me().await), "unknown_account");
+    let visitor = world.sparc.as_claims(json!({ "role": "anon", "iss": "us" })).unwrap();
+    assert_eq!(code(visitor.users().me().await), "not_signed_in");
+    for refused in [
+        json!({ "role": "authenticated", "sub": null }),
+        json!({ "role": "service_role", "sub": id }),
+        json!({ "role": "postgres", "sub": id }),
+        json!({ "sub": id }),
+        json!("authenticated"),
+    ] {
+        let refused = world.sparc.as_claims(&refused).map_or_else(|error| error.code(), |_| panic!("{refused}"));
+        assert_eq!(refused, "invalid_claims");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_told_to_the_service_alone() {
+    let world = World::new().await;
+    let service = world.sparc.as_service();
+    let email = format!("ada.{}@example.org", Uuid::new_v4().simple());
+    assert!(!service.users().is_email_taken(&email).await.unwrap());
+    let account = NewAccount { email: Some(email.clone()), ..Default::default() };
+    let ada = service.users().sign_up(account.clone()).await.unwrap();
+    assert!(service.users().is_email_taken(&email).await.unwrap());
+    assert!(service.users().is_email_taken(&email.to_uppercase()).await.unwrap());
+    assert!(service.users().is_email_taken("x@no-email.invalid").await.unwrap());
+    // A second one with it is left without, as documented.
+    let second = service.users().sign_up(account).await.unwrap();
+    let address = world.sparc.as_user(second.id).users().my_email().await.unwrap();
+    assert_eq!(address, format!("{}@no-email.invalid", second.id));
+    let refused = world.sparc.as_user(ada.id).users().is_email_taken(&email).await.unwrap_err();
+    assert_eq!(refused.to_string(), "not allowed: only the service may ask whether an address is taken");
+}
+
+#[tokio::test]
+async fn a_transaction_goes_on_after_its_prepared_statements_were_deallocated() {
+    let world = World::new().await;
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    let ada = sparc.as_user(world.account().await);
+    let count = || async { characters::Entity::find().all(&ada).await.unwrap().len() };
+    count().await;
+    for text in [
+        "DEALLOCATE ALL",
+        "DEALLOCATE PREPARE ALL",
+        "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$",
+        "DISCARD PLANS",
+        "DISCARD TEMP",
+        "DISCARD SEQUENCES",
+    ] {
+        let tx = ada.begin().await.unwrap();
+        let before = tx.users().me().await.unwrap();
+        characters::Entity::find().all(&tx).await.unwrap();
+        tx.execute_unprepared(text).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(tx.users().me().await.unwrap(), before, "{text}");
+            assert!(characters::Entity::find().all(&tx).await.is_ok(), "{text}");
+        }
+        let inner = tx.begin().await.unwrap();
+        inner.execute_unprepared(text).await.unwrap();
+        assert_eq!(inner.users().me().await.unwrap(), before, "{text}, nested");
+        inner.commit().await.unwrap();
+        tx.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await.unwrap();
+        tx.commit().await.unwrap();
+        let made = ada.characters().list().await.unwrap();
+        assert_eq!(made.len(), 1, "{text}");
+        ada.characters().delete(made[0].id).await.unwrap();
+    }
+    // PostgreSQL runs this in no transaction, and says so.
+    let tx = ada.begin().await.unwrap();
+    let refused = tx.execute_unprepared("DISCARD ALL").await.map_err(Error::from);
+    assert_eq!(code(refused), "invalid_statement");
+    tx.rollback().await.unwrap();
+    assert_eq!(count().await, 0);
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn initiative_is_rolled_for_more_than_a_hundred() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let sql = format!(
+        "WITH made AS (INSERT INTO creatures (adventure_id, name)
+         SELECT '{}', 'Rat ' || i FROM generate_series(1, 150) AS i RETURNING id) SELECT array_agg(id) FROM made",
+        game.adventure
+    );
+    let creatures: Vec<Uuid> = world.owner().value(&sql).await.unwrap();
+    let seer = world.sparc.as_user(game.seer.uuid());
+    let id = Some(Uuid::new_v4());
+    let new = NewInitiative { id, session_id: game.session, creatures };
+    let turns = seer.dice().initiative(new.clone()).await.unwrap();
+    assert_eq!(turns.len(), 151);
+    assert!(turns.is_sorted_by(|one, next| one.die >= next.die));
+    assert_eq!(seer.dice().initiative(new).await.unwrap(), turns, "the same again");
+}
+
+#[tokio::test]
+async fn a_repeated_roll_is_the_first_to_whoever_asked_for_it_alone() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let player = &game.players[0];
+    let check = NewRoll::check(game.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
+    let check = NewRoll { id: Some(Uuid::new_v4()), ..check };
+    let ada = world.sparc.as_user(player.id);
+    let first = ada.dice().roll(check.clone()).await.unwrap();
+    assert_eq!(first.rolled_by, Some(player.id));
+    assert_eq!(ada.dice().roll(check.clone()).await.unwrap(), first);
+    // The Seer may roll for the character as well, and did not.
+    let seer = world.sparc.as_user(game.seer.uuid());
+    assert_eq!(code(seer.dice().roll(check.clone()).await), "id_conflict");
+    assert_eq!(code(world.sparc.as_service().dice().roll(check).await), "id_conflict");
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A client that closes its window drops whatever its handler waits for: the server has nothing to complain of.
+#[tokio::test]
+async fn three_hundred_who_leave_at_any_moment_are_no_warning() {
+    let world = World::new().await;
+    let game = world.active_session(1).await;
+    let log = Log::default();
+    let writer = log.clone();
+    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    let way = Way::to(&world).await;
+    let sparc = Sparc::connect_with(&way.url, Options::default().max_connections(3)).await.unwrap();
+    let ada = sparc.as_user(game.players[0].id);
+    for left in 0..300 {
+        polled(left % 12, ada.events().after(game.session, 0)).await;
+        polled(left % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() })).await;
+        polled(left % 12, characters::Entity::find().all(&ada)).await;
+    }
+    sparc.close().await.unwrap();
+    drop(guard);
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(log, "");
+}

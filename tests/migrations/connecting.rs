@@ -1,0 +1,198 @@
+//! Why there is no connection: each cause in words of its own, and in the same words from the program and the service.
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+};
+
+use sea_orm::ConnectionTrait;
+use sparc::{
+    migration::{self, connect, sea_orm_migration::MigratorTrait},
+    service::{Error, Operations, Options, Sparc},
+};
+use testdb::Server;
+
+use super::{Migrator, empty, login};
+use crate::pooler::pooler_to;
+
+/// What the program and the service say of the address; both the same.
+async fn said(url: &str) -> String {
+    let program = connect(url).await.map(|_| ()).unwrap_err().to_string();
+    let error = Sparc::connect(url).await.unwrap_err();
+    assert_eq!(error.code(), "connect_failed", "{url}: {error:?}");
+    assert_eq!(error.to_string(), program, "{url}");
+    assert!(program.ends_with('.') && !program.contains('\n'), "one sentence: {program}");
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "no password: {error:?}");
+    program
+}
+
+/// A listener that answers whatever it is sent with `answer`, and closes; one that speaks PostgreSQL's protocol declines TLS first.
+fn answering(answer: Vec<u8>) -> String {
+    /// Length and code of a request for TLS.
+    const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+    let is_postgres = answer.first() == Some(&b'E');
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { break };
+            let mut asked = [0; 1024];
+            let length = stream.read(&mut asked).unwrap_or_default();
+            if is_postgres && asked[..length] == TLS_REQUEST {
+                let _ = stream.write_all(b"N");
+                let _ = stream.read(&mut asked);
+            }
+            let _ = stream.write_all(&answer);
+        }
+    });
+    format!("postgres://ada:hunter2@127.0.0.1:{port}/game")
+}
+
+/// A server that refuses every connection with that SQLSTATE and message.
+fn refusing(code: &str, message: &str) -> String {
+    let mut fields = Vec::new();
+    for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', message)] {
+        fields.push(kind);
+        fields.extend(text.bytes());
+        fields.push(0);
+    }
+    fields.push(0);
+    let mut answer = vec![b'E'];
+    answer.extend(u32::try_from(fields.len() + 4).unwrap().to_be_bytes());
+    answer.extend(fields);
+    answering(answer)
+}
+
+#[tokio::test]
+async fn what_is_no_server_says_so() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (url, words) in [
+        (
+            "postgres://ada:hunter2@no-such-host.invalid/game".to_owned(),
+            "\"no-such-host.invalid\" of the database address is unknown",
+        ),
+        (format!("postgres://ada:hunter2@{closed}/game"), "No PostgreSQL server answers at 127.0.0.1:"),
+        (answering(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec()), "is no PostgreSQL server"),
+        (answering(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".to_vec()), "is no PostgreSQL server"),
+        (answering(b"J\0\0\0\n8.0.36\0".to_vec()), "is no PostgreSQL server"),
+        (answering(Vec::new()), "closed the connection without an answer"),
+        ("postgres://ada:hunter2@[/game".to_owned(), "does not parse"),
+        ("mysql://ada:hunter2@localhost/game".to_owned(), "does not parse"),
+        ("postgres://ada:hunter2@localhost/game?sslmode=sometimes".to_owned(), "sslmode must be"),
+        ("postgres://ada:hunter2@localhost/game?sslrootcert=/no/such/file".to_owned(), "sslrootcert must name"),
+        (
+            "postgres://ada:hunter2@%2Fno%2Fsuch%2Ffolder/game".to_owned(),
+            "No PostgreSQL server answers at /no/such/folder",
+        ),
+    ] {
+        let sentence = said(&url).await;
+        assert!(sentence.contains(words), "{url}: {sentence}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_or_pooler_refuses_is_said_with_its_remedy() {
+    for (code, message, words) in [
+        ("57P03", "the database system is starting up", "wait until it runs"),
+        ("57P03", "the database system is in recovery mode", "wait until it runs"),
+        ("57P01", "terminating connection due to administrator command", "wait until it runs"),
+        ("53300", "sorry, too many clients already", "raise the limit"),
+        ("08P01", "no more connections allowed (max_client_conn)", "raise the limit"),
+        ("XX000", "MaxClientsInSessionMode: max clients reached", "raise the limit"),
+        ("XX000", "Tenant or user not found", "ROLE.PROJECT"),
+        ("08P01", "no such database: game", "createdb game"),
+        ("08P01", "SASL authentication failed", "does not accept the password"),
+        (
+            "28000",
+            "no pg_hba.conf entry for host \"10.0.0.1\", user \"ada\", database \"game\", no encryption",
+            "add a line",
+        ),
+        ("28000", "role \"ada\" does not exist", "has no role \"ada\""),
+        ("28000", "certificate authentication failed for user \"ada\"", "certificate authentication failed"),
+        ("58P01", "could not open file", "could not open file"),
+    ] {
+        let sentence = said(&refusing(code, message)).await;
+        assert!(sentence.contains(words), "{code} {message}: {sentence}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_real_server_refuses_is_said_with_its_remedy() {
+    let server = Server::start_private(None).await.unwrap();
+    let database = server.empty().await.unwrap();
+    let db = connect(database.url()).await.unwrap();
+    let (before, name) = database.url().rsplit_once('/').unwrap();
+    db.execute_unprepared(&format!(
+        "CREATE ROLE resting NOLOGIN PASSWORD 'hunter2';
+         CREATE ROLE crowded LOGIN PASSWORD 'hunter2' CONNECTION LIMIT 0;
+         CREATE ROLE stranger LOGIN PASSWORD 'hunter2';
+         REVOKE CONNECT ON DATABASE \"{name}\" FROM PUBLIC"
+    ))
+    .await
+    .unwrap();
+    for (url, words) in [
+        (login(database.url(), "postgres", "hunter2"), "does not accept the password of user \"postgres\""),
+        (login(database.url(), "nobody", "hunter2"), "does not accept the password of user \"nobody\""),
+        (format!("{before}/no_such_database"), "createdb no_such_database"),
+        (format!("{before}/template0"), "may not connect to database \"template0\""),
+        (login(database.url(), "resting", "hunter2"), "ALTER ROLE \"resting\" LOGIN"),
+        (login(database.url(), "stranger", "hunter2"), "GRANT CONNECT ON DATABASE"),
+        (login(&format!("{before}/postgres"), "crowded", "hunter2"), "too many connections for role"),
+        (format!("{}?sslmode=require", database.url()), "does not support TLS"),
+    ] {
+        let sentence = said(&url).await;
+        assert!(sentence.contains(words), "{url}: {sentence}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_or_with_an_older_one_is_said_so() {
+    let (database, db) = empty().await;
+    let missing = Sparc::connect(database.url()).await.unwrap_err();
+    assert!(matches!(missing, Error::SchemaMissing), "{missing:?}");
+    assert!(missing.to_string().contains("cargo run -p migration -- up"), "{missing}");
+
+    Migrator::up(&db, Some(1)).await.unwrap();
+    let unfinished = Sparc::connect(database.url()).await.unwrap_err();
+    assert!(matches!(&unfinished, Error::SchemaOutdated { found, .. } if found == "unfinished"), "{unfinished:?}");
+    Migrator::up(&db, None).await.unwrap();
+    Sparc::connect(database.url()).await.unwrap().close().await.unwrap();
+
+    db.execute_unprepared("COMMENT ON TABLE sparc_migrations IS 'Applied migrations of the SPARC schema 0.16'")
+        .await
+        .unwrap();
+    let older = Sparc::connect(database.url()).await.unwrap_err();
+    assert_eq!(older.code(), "schema_outdated");
+    assert!(older.to_string().contains("0.16") && older.to_string().contains("needs 0.17"), "{older}");
+    db.execute_unprepared("COMMENT ON TABLE sparc_migrations IS 'Applied migrations of the SPARC schema 9.0'")
+        .await
+        .unwrap();
+    Sparc::connect(database.url()).await.unwrap().close().await.unwrap();
+
+    Migrator::up(&db, None).await.unwrap();
+    Migrator::down(&db, Some(1)).await.unwrap();
+    assert_eq!(Sparc::connect(database.url()).await.unwrap_err().code(), "schema_outdated", "undone in part");
+    Migrator::reset(&db).await.unwrap();
+    assert_eq!(Sparc::connect(database.url()).await.unwrap_err().code(), "schema_missing");
+}
+
+#[tokio::test]
+async fn prepared_statements_that_collide_behind_a_pooler_say_what_to_do() {
+    let (database, db) = empty().await;
+    Migrator::up(&db, None).await.unwrap();
+    let Some(pooler) = pooler_to(database.url()).await else { return };
+    // On every connection that the pooler has, somebody else's statements of the names that the driver gives.
+    let others = migration::connect(&pooler.url).await.unwrap();
+    for number in 1..=40 {
+        others.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await.unwrap();
+    }
+    let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(1)).await.unwrap();
+    let error = sparc.as_anon().users().profile(uuid::Uuid::new_v4()).await.unwrap_err();
+    assert!(matches!(&error, Error::Misconfigured { .. }), "{error:?}");
+    assert!(error.to_string().contains("without_prepared_statements()"), "{error}");
+    sparc.close().await.unwrap();
+    let sparc = Sparc::connect_with(&pooler.url, Options::default().without_prepared_statements()).await.unwrap();
+    assert_eq!(sparc.as_anon().users().profile(uuid::Uuid::new_v4()).await.unwrap_err().code(), "not_found");
+    sparc.close().await.unwrap();
+    others.close().await.unwrap();
+}

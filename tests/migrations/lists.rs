@@ -1,0 +1,73 @@
+//! `sparc_migrations` in every shape that somebody may give it.
+
+use sea_orm::ConnectionTrait;
+use sparc::migration::{self, Command, check, sea_orm_migration::IntoSchemaManagerConnection};
+
+use super::{
+    Migrator, catalog,
+    drift::{migrated, up},
+    lines, refusal,
+};
+use sparc::migration::sea_orm_migration::MigratorTrait;
+
+#[tokio::test]
+async fn a_broken_list_is_made_again_before_anything_is_taken_away() {
+    for sql in [
+        "ALTER TABLE sparc_migrations DROP COLUMN version",
+        "ALTER TABLE sparc_migrations DROP COLUMN applied_at",
+        "ALTER TABLE sparc_migrations ALTER version TYPE char(90)",
+        "ALTER TABLE sparc_migrations ALTER applied_at TYPE timestamptz USING to_timestamp(applied_at)",
+        "ALTER TABLE sparc_migrations DROP CONSTRAINT sparc_migrations_pkey, ALTER version DROP NOT NULL",
+        "DELETE FROM sparc_migrations",
+        "DROP TABLE sparc_migrations",
+        "ALTER TABLE sparc_migrations RENAME TO old_list",
+    ] {
+        let (_database, owner, _administrator) = migrated().await;
+        let listed = "SELECT version::text FROM sparc_migrations ORDER BY 1";
+        let before = lines(&owner, listed).await;
+        owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
+        assert!(!check(&owner).await.unwrap().is_clean(), "{sql}");
+        let broken = catalog(&owner).await;
+        for command in [Command::Down(Some(1)), Command::Reset, Command::Refresh] {
+            if let Err(error) = migration::run(&(&owner).into_database_executor(), command).await {
+                assert!(refusal(error).contains("run up"), "{sql}");
+                assert_eq!(catalog(&owner).await, broken, "{sql}");
+            } else {
+                panic!("{sql}: {command:?} must not guess what is applied");
+            }
+        }
+        up(&owner).await;
+        assert!(check(&owner).await.unwrap().is_clean(), "{sql}");
+        assert_eq!(lines(&owner, listed).await, before, "{sql}");
+        Migrator::reset(&owner).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn rows_that_name_no_migration_are_said_so() {
+    for row in ["''", "'m20220101_000001_create_table'", "'; DROP TABLE users'"] {
+        let (_database, owner, _administrator) = migrated().await;
+        owner.execute_unprepared(&format!("INSERT INTO sparc_migrations VALUES ({row}, 1)")).await.unwrap();
+        let sentence = refusal(check(&owner).await.unwrap_err());
+        assert!(sentence.contains("does not know"), "{sentence}");
+    }
+}
+
+#[tokio::test]
+async fn without_list_and_record_nobody_guesses() {
+    let (_database, owner, _administrator) = migrated().await;
+    owner.execute_unprepared("DROP TABLE sparc_migrations, private.sparc_record").await.unwrap();
+    let before = catalog(&owner).await;
+    let sentence = refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+    assert!(sentence.contains("no record that these migrations made it"), "{sentence}");
+    assert_eq!(catalog(&owner).await, before);
+}
+
+#[tokio::test]
+async fn a_schema_that_is_applied_in_part_is_not_taken_for_complete() {
+    let (_database, owner, _administrator) = migrated().await;
+    Migrator::down(&owner, Some(1)).await.unwrap();
+    assert_eq!(check(&owner).await.unwrap().pending.len(), 1);
+    up(&owner).await;
+    assert!(check(&owner).await.unwrap().is_clean());
+}

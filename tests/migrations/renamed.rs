@@ -1,0 +1,201 @@
+//! What somebody renamed or moved: it gets its name back, with its rows, or one sentence says what to do.
+
+use sea_orm::ConnectionTrait;
+use sparc::migration::{self, Command, MANIFEST, Step, check, sea_orm_migration::IntoSchemaManagerConnection};
+
+use super::{
+    catalog,
+    drift::{migrated, up},
+    lines, refusal,
+};
+
+const RENAMED: &[(&str, &str, &str)] = &[
+    ("ALTER TABLE creatures RENAME TO beasts", "table public.creatures", "table public.beasts"),
+    ("ALTER TABLE users RENAME TO people", "table public.users", "table public.people"),
+    ("ALTER TABLE dice_rolls SET SCHEMA private", "table public.dice_rolls", "table private.dice_rolls"),
+    (
+        "ALTER TABLE archived_sessions RENAME TO sessions_archive; ALTER TABLE sessions_archive SET SCHEMA private",
+        "table public.archived_sessions",
+        "table private.sessions_archive",
+    ),
+    ("ALTER TABLE private.account_gates RENAME TO gates", "table private.account_gates", "table private.gates"),
+    ("ALTER TABLE users RENAME bio TO about", "column bio of public.users", "column about of public.users"),
+    (
+        "ALTER TABLE sessions RENAME code TO join_code",
+        "column code of public.sessions",
+        "column join_code of public.sessions",
+    ),
+    ("ALTER TYPE attribute RENAME TO trait", "type public.attribute", "type public.trait"),
+    (
+        "ALTER FUNCTION private.is_seer(uuid) SET SCHEMA public",
+        "function private.is_seer(uuid)",
+        "function public.is_seer(uuid)",
+    ),
+    ("ALTER TYPE session_status SET SCHEMA private", "type public.session_status", "type private.session_status"),
+    (
+        "ALTER SEQUENCE session_events_seq_seq RENAME TO event_numbers",
+        "sequence public.session_events_seq_seq",
+        "sequence public.event_numbers",
+    ),
+    (
+        "ALTER TABLE users RENAME CONSTRAINT users_pkey TO people_pkey",
+        "constraint users_pkey on public.users",
+        "constraint people_pkey on public.users",
+    ),
+    (
+        "ALTER TRIGGER roll_dice ON dice_rolls RENAME TO roll",
+        "trigger roll_dice on public.dice_rolls",
+        "trigger roll on public.dice_rolls",
+    ),
+    (
+        "ALTER POLICY \"Users can update own profile\" ON users RENAME TO \"Own\"",
+        "policy \"Users can update own profile\" on public.users",
+        "policy \"Own\" on public.users",
+    ),
+    (
+        "ALTER FUNCTION private.is_seer(uuid) RENAME TO runs",
+        "function private.is_seer(uuid)",
+        "function private.runs(uuid)",
+    ),
+    ("ALTER SCHEMA private RENAME TO hidden", "schema private", "schema hidden"),
+];
+
+#[tokio::test]
+async fn what_was_renamed_is_named_and_gets_its_name_back() {
+    for (sql, object, now) in RENAMED {
+        let (_database, owner, _administrator) = migrated().await;
+        let id = uuid::Uuid::new_v4();
+        owner
+            .execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org')"))
+            .await
+            .unwrap();
+        owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
+        let report = check(&owner).await.unwrap();
+        let line = format!("renamed: {object}, to {now}");
+        assert!(report.differences.iter().any(|difference| difference.to_string() == line), "{sql}: {report:#?}");
+        let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
+        assert!(script.contains(" RENAME ") || script.contains(" SET SCHEMA "), "{script}");
+        let steps = up(&owner).await;
+        assert!(steps.contains(&Step::Renamed((*now).to_owned(), (*object).to_owned())), "{sql}: {steps:#?}");
+        let left = check(&owner).await.unwrap();
+        assert!(left.is_clean() && left.hints.is_empty(), "{sql}: {left:#?}");
+        assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST, "{sql}");
+        let rows = "SELECT display_name || ' ' || is_open FROM public.users JOIN private.account_gates AS gate ON gate.account_id = id";
+        assert_eq!(lines(&owner, rows).await, ["ada true"], "{sql}: no row is lost");
+    }
+}
+
+#[tokio::test]
+async fn a_renamed_table_is_one_difference_and_the_sql_of_a_dry_run_repairs_it() {
+    let (_database, owner, _administrator) = migrated().await;
+    owner
+        .execute_unprepared(
+            "SET search_path = public; ALTER TABLE creatures RENAME TO beasts; ALTER TABLE beasts RENAME armor TO hide",
+        )
+        .await
+        .unwrap();
+    let report = check(&owner).await.unwrap();
+    assert_eq!(report.differences.len(), 1, "{report:#?}");
+    let before = catalog(&owner).await;
+    let sql = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
+    assert_eq!(catalog(&owner).await, before, "a dry run changes nothing");
+    owner.execute_unprepared(&sql).await.unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    assert!(check(&owner).await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn a_value_of_a_type_that_was_renamed_gets_its_name_back() {
+    let (_database, owner, _administrator) = migrated().await;
+    owner.execute_unprepared("ALTER TYPE adventure_status RENAME VALUE 'published' TO 'public'").await.unwrap();
+    let report = check(&owner).await.unwrap();
+    assert!(
+        report.differences.iter().any(|difference| difference.object == "type public.adventure_status"),
+        "{report:#?}"
+    );
+    up(&owner).await;
+    assert!(check(&owner).await.unwrap().is_clean());
+    assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST);
+}
+
+/// Which of two the missing one is, nobody can know: an operator's column is not made one of ours.
+#[tokio::test]
+async fn an_operators_column_is_not_taken_for_one_that_was_dropped() {
+    let (_database, owner, _administrator) = migrated().await;
+    owner
+        .execute_unprepared("ALTER TABLE users DROP COLUMN bio CASCADE; ALTER TABLE users ADD COLUMN note text")
+        .await
+        .unwrap();
+    let steps = up(&owner).await;
+    assert!(steps.contains(&Step::Created("column bio of public.users".into())), "{steps:?}");
+    assert!(check(&owner).await.unwrap().hints.iter().any(|hint| hint.starts_with("column note of public.users")));
+}
+
+#[tokio::test]
+async fn a_name_that_something_else_has_is_said_so() {
+    for (sql, wanted, found) in [
+        (
+            "DROP TABLE creatures CASCADE; CREATE VIEW creatures AS SELECT 1 AS id",
+            "table public.creatures",
+            "view public.creatures",
+        ),
+        (
+            "DROP INDEX idx_sessions_status; CREATE SEQUENCE idx_sessions_status",
+            "index idx_sessions_status on public.sessions",
+            "sequence public.idx_sessions_status",
+        ),
+        (
+            "COMMENT ON TABLE creatures IS NULL; ALTER TABLE creatures RENAME TO old_creatures",
+            "constraint creatures_pkey on public.creatures",
+            "index public.creatures_pkey",
+        ),
+        (
+            "ALTER TABLE sparc_migrations RENAME TO old_list; CREATE VIEW sparc_migrations AS SELECT * FROM old_list",
+            "table public.sparc_migrations",
+            "view public.sparc_migrations",
+        ),
+        (
+            "DROP TYPE tutorial_path CASCADE; CREATE DOMAIN tutorial_path AS text",
+            "type public.tutorial_path",
+            "type public.tutorial_path",
+        ),
+    ] {
+        let (_database, owner, _administrator) = migrated().await;
+        owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
+        let report = check(&owner).await.unwrap();
+        assert!(!report.is_clean(), "{sql}");
+        let before = catalog(&owner).await;
+        let sentence =
+            refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+        assert!(
+            sentence.contains(wanted) && sentence.contains(found) && sentence.contains("rename or drop that"),
+            "{sql}: {sentence}"
+        );
+        assert_eq!(catalog(&owner).await, before, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn names_that_were_mixed_up_and_tables_that_were_moved_away_are_said_so() {
+    for (sql, named) in [
+        (
+            "ALTER TABLE users RENAME display_name TO name; ALTER TABLE users RENAME bio TO display_name",
+            "column display_name of public.users is column bio of public.users",
+        ),
+        (
+            "ALTER TABLE characters RENAME TO people; ALTER TABLE creatures RENAME TO characters",
+            "table public.characters is table public.creatures",
+        ),
+        ("CREATE SCHEMA backup; ALTER TABLE creatures SET SCHEMA backup", "table backup.creatures"),
+        ("ALTER SCHEMA public RENAME TO before; CREATE SCHEMA public", "table before.users"),
+    ] {
+        let (_database, owner, administrator) = migrated().await;
+        let breaker = if sql.contains("SCHEMA public") { &administrator } else { &owner };
+        breaker.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
+        assert!(!check(&owner).await.unwrap().is_clean(), "{sql}");
+        let before = catalog(&owner).await;
+        let sentence =
+            refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+        assert!(sentence.contains(named), "{sql}: {sentence}");
+        assert_eq!(catalog(&owner).await, before, "{sql}");
+    }
+}
