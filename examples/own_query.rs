@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example own_query`, on a database of its own; with `DATABASE_URL`, on yours, where its rows stay:
 //! the address of the login that migrates, with those of the logins for users and for the service in `USERS_DATABASE_URL` and
-//! `SERVICE_DATABASE_URL` (`docs/transactions.md`).
+//! `SERVICE_DATABASE_URL` (`docs/guide.md`).
 
 use std::{env, error::Error as StdError};
 

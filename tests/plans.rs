@@ -26,6 +26,8 @@ const FILL: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO auth.users (id, email) SELECT md5('u' || i)::uuid, i || '@x.org' FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
     INSERT INTO users (id, email, display_name)
     SELECT md5('u' || i)::uuid, i || '@x.org', 'Player ' || i FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
+    INSERT INTO private.account_gates (account_id)
+    SELECT md5('u' || i)::uuid FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
     INSERT INTO characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
     SELECT md5('c' || i)::uuid, md5('u' || i)::uuid, 'Hero ' || i, 'rogue', 2, 5, 3, 2, '{}' FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
     INSERT INTO adventures (id, creator_id, name, status, is_valid, published_at, times_played, average_rating, difficulty,

@@ -312,7 +312,8 @@ async fn a_night_begins_on_a_platform() {
     assert_eq!(refused.code(), "not_allowed", "on a platform the platform signs up");
 
     ada.users().erase(id).await.unwrap();
-    assert_eq!(ada.users().me().await.unwrap().display_name, "Former player");
+    assert_eq!(ada.users().me().await.unwrap_err().code(), "account_closed");
+    assert_eq!(sparc.as_anon().users().profile(id).await.unwrap().display_name, "Former player");
     let gone =
         format!("SELECT id::text FROM auth.users WHERE id = '{id}' AND deleted_at IS NOT NULL AND email IS NULL");
     assert_eq!(lines(&admin, &gone).await.len(), 1);

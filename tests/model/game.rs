@@ -326,9 +326,11 @@ impl Game {
 
     pub fn send(&mut self, me: usize, session: usize, servers: bool) -> Answer {
         let at = &self.sessions[session];
-        let sits = at.seats.get(&me).is_some_and(|seat| seat.active);
-        if servers || at.archived || at.gone || !(at.seer == me || sits) {
+        if servers || at.archived || at.gone || !at.is_of(me) {
             return Err("not_allowed");
+        }
+        if at.seer != me && !at.seats.get(&me).is_some_and(|seat| seat.active) {
+            return Err("not_seated");
         }
         self.open(me)?;
         self.sessions[session].tell("client.wave");

@@ -28,7 +28,19 @@ impl Game {
     /// A seat taken by a row of one's own.
     pub fn sit(&mut self, me: usize, session: usize, player: usize, hero: usize) -> Answer {
         let at = &self.sessions[session];
-        if !at.is_live() || player != me || !at.waits() || !(at.public || at.seer == me) {
+        if at.archived || at.gone || !(at.public || at.is_of(me)) {
+            return Err("not_allowed");
+        }
+        if player != me {
+            return Err("not_your_choice");
+        }
+        if at.is_over() {
+            return Err("session_over");
+        }
+        if !at.waits() {
+            return Err("session_started");
+        }
+        if !(at.public || at.seer == me) {
             return Err("not_allowed");
         }
         self.open(me)?;
@@ -160,23 +172,40 @@ impl Game {
         Ok(true)
     }
 
-    fn may_roll(&self, me: usize, session: usize, hero: Option<usize>) -> bool {
+    /// Whether somebody may roll, or why not. A stranger is answered as if there were no such session.
+    fn may_roll(&self, me: usize, session: usize, hero: Option<usize>) -> Result<(), &'static str> {
         let at = &self.sessions[session];
-        if !at.is_live() || at.status != "active" {
-            return false;
+        if at.archived || at.gone || !at.is_of(me) {
+            return Err("not_allowed");
         }
-        let Some(hero) = hero else { return at.seer == me };
-        let sits =
-            |(player, seat): (&usize, &Seat)| seat.active && seat.hero == hero && (*player == me || at.seer == me);
+        if at.status != "active" {
+            return Err("session_not_active");
+        }
+        let is_seer = at.seer == me;
+        let seat = at.seats.get(&me).filter(|seat| seat.active);
+        if hero.is_some() && seat.map(|seat| seat.hero) == hero {
+            return Ok(());
+        }
+        if !is_seer && seat.is_none() {
+            return Err("not_seated");
+        }
+        let Some(hero) = hero else { return if is_seer { Ok(()) } else { Err("not_a_seer") } };
+        if is_seer && at.seats.values().any(|seat| seat.active && seat.hero == hero) {
+            return Ok(());
+        }
         let own = &self.characters[hero];
-        at.seats.iter().any(sits) || (at.seer == me && own.owner == me && !own.retired && !own.gone)
+        if own.owner != me || own.gone {
+            return Err("character_not_yours");
+        }
+        if own.retired {
+            return Err("character_retired");
+        }
+        if is_seer { Ok(()) } else { Err("not_seated") }
     }
 
     /// By a character, or by the creature of an adventure.
     pub fn roll(&mut self, me: usize, id: Uuid, session: usize, hero: Option<usize>, creature_of: usize) -> Answer {
-        if !self.may_roll(me, session, hero) {
-            return Err("not_allowed");
-        }
+        self.may_roll(me, session, hero)?;
         self.open(me)?;
         if hero.is_none() && (self.sessions[session].adventure != creature_of || self.adventures[creature_of].gone) {
             return Err("creature_not_in_adventure");
@@ -187,14 +216,13 @@ impl Game {
     }
 
     pub fn save(&mut self, me: usize, id: Uuid, first: usize) -> Answer {
+        self.open(me)?;
         let roll = &self.rolls[first];
         let (session, at) = (roll.session, &self.sessions[roll.session]);
         if at.archived || at.gone || !at.is_of(me) {
             return Err("not_found");
         }
-        if !self.may_roll(me, session, roll.hero) {
-            return Err("not_allowed");
-        }
+        self.may_roll(me, session, roll.hero)?;
         if self.rolls.iter().any(|save| save.saves == Some(first)) {
             return Err("roll_already_saved");
         }

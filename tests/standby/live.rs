@@ -164,3 +164,31 @@ async fn whoever_just_sat_down_listens_though_replicas_do_not_know_the_seat() {
     assert_eq!(next(&mut heard).await.id, sent);
     sparc.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_heard_what_the_promoted_server_never_had_is_told_so() {
+    let Some(three) = Three::start().await else { return };
+    let sparc = three.sparc().await;
+    let game = three.world.active_session(2).await;
+    let (ada, morgan) = (game.players[0].id, game.players[1].id);
+    let lsn = super::written(&three.world).await;
+    for (copy, standby) in three.copies().await.iter().zip(&three.standbys) {
+        super::until_replayed(copy, &lsn).await;
+        standby.set("primary_conninfo", "").await.unwrap();
+        until(async || copy.owner().count("pg_stat_wal_receiver").await == 0).await;
+    }
+    three.world.account().await;
+    let mut heard = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
+    let sent = send(&sparc, morgan, game.session, "lost".to_owned()).await.unwrap();
+    assert_eq!(next(&mut heard).await.id, sent);
+    blocking(&three.primary, |primary| primary.kill().unwrap()).await;
+    blocking(&three.standbys[1], |standby| standby.promote().unwrap()).await;
+    three.standbys[0].follow(&three.standbys[1]).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), heard.try_next()).await.unwrap();
+    assert_eq!(ended.unwrap_err().code(), "events_expired");
+    // It listens again.
+    let mut heard = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
+    let sent = send(&sparc, morgan, game.session, "again".to_owned()).await.unwrap();
+    assert_eq!(next(&mut heard).await.id, sent);
+    sparc.close().await.unwrap();
+}

@@ -24,6 +24,9 @@ impl Error {
     fn public_message(&self) -> Cow<'static, str> {
         match self {
             Self::Misconfigured { .. } => "the service is not set up for this; tell its operator".into(),
+            Self::ConnectFailed(_) | Self::SchemaMissing | Self::SchemaOutdated { .. } => {
+                "the service cannot use its database; tell its operator".into()
+            }
             Self::InvalidStatement { .. } => "a statement of the service cannot be run; tell its operator".into(),
             error => error.to_string().into(),
         }
@@ -32,7 +35,7 @@ impl Error {
     fn details(&self) -> Value {
         match self {
             Self::IllegalTransition { from, to } => json!({ "from": from.to_value().value, "to": to.to_value().value }),
-            Self::AdventureInvalid(faults) => json!({ "faults": faults }),
+            Self::AdventureInvalid(errors) => json!({ "errors": errors }),
             Self::NotAllowed { rule } | Self::InvalidClaims { rule } => json!({ "rule": rule }),
             Self::ColumnNotGranted { table, instead } => json!({ "table": table, "instead": instead }),
             Self::NotFound { what } | Self::IdConflict { what } => json!({ "what": what }),
@@ -111,6 +114,7 @@ mod tests {
             Error::PoolExhausted,
             Error::PoolClosed,
             Error::ReadOnly,
+            Error::SchemaMissing,
         ];
         all.extend([
             Error::IllegalTransition { from: SessionStatus::Waiting, to: SessionStatus::StartingSoon },
@@ -127,6 +131,8 @@ mod tests {
             Error::InvalidValue { field: "name", rule: "must have 2 to 50 characters" },
             Error::RuleViolated { constraint: "valid_name".to_owned() },
             Error::Misconfigured { reason: "secret of the server's".to_owned() },
+            Error::ConnectFailed(rls::ConnectError::RootCertificate("secret of the server's".to_owned())),
+            Error::SchemaOutdated { found: "secret of the server's".to_owned(), needed: "0.17" },
             Error::ConnectionLost(source()),
             Error::CommitUnknown(source()),
             Error::ServerExhausted(source()),
@@ -159,7 +165,7 @@ mod tests {
             serde_json::to_value(&error).unwrap()["details"].clone()
         };
         assert_eq!(details("illegal_transition"), json!({ "from": "waiting", "to": "starting_soon" }));
-        assert_eq!(details("adventure_invalid"), json!({ "faults": [{ "node": "a", "kind": "no_enemy" }] }));
+        assert_eq!(details("adventure_invalid"), json!({ "errors": [{ "node": "a", "kind": "no_enemy" }] }));
         assert_eq!(details("not_allowed"), json!({ "rule": "only the service may give the badge" }));
         assert_eq!(details("column_closed"), json!({ "table": "users", "instead": "read the profile" }));
         assert_eq!(details("not_found"), json!({ "what": "session" }));
