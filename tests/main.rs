@@ -47,6 +47,7 @@ mod service;
 mod sessions;
 mod soak;
 mod spans;
+mod standby;
 mod streams;
 mod testdb_server;
 mod texts;

@@ -1,10 +1,6 @@
 //! Copies of a migrated database: a dump restored, a standby, a logical subscriber.
 
 use std::{
-    fs,
-    net::TcpListener,
-    os::unix::{fs::MetadataExt, process::CommandExt},
-    path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
@@ -47,18 +43,6 @@ async fn played(world: &World) -> GameSession {
     let roll = NewRoll::of(RollType::Attack, game.session, hero, Attribute::Wit, Difficulty::MAX);
     ada.dice().roll(roll).await.unwrap();
     game
-}
-
-/// Whoever owns the server's folder runs its programs.
-fn as_server(program: &Path, data: &Path) -> Command {
-    let owner = fs::metadata(data).unwrap();
-    let mut command = Command::new(program);
-    let me = fs::metadata("/proc/self").map_or(owner.uid(), |process| process.uid());
-    if me != owner.uid() {
-        command.uid(owner.uid()).gid(owner.gid());
-    }
-    command.current_dir("/");
-    command
 }
 
 fn ran(output: std::io::Result<Output>) -> Output {
@@ -107,55 +91,18 @@ async fn a_dump_restored_is_the_same_and_plays_on() {
     assert_eq!(broken(&restored).await, [""; 0]);
 }
 
-/// A standby that ends with its handle.
-struct Standby {
-    pg_ctl: PathBuf,
-    folder: PathBuf,
-}
-
-impl Drop for Standby {
-    fn drop(&mut self) {
-        let data = self.folder.join("data");
-        if data.exists() {
-            let _ = as_server(&self.pg_ctl, &data).args(["stop", "-m", "immediate", "-D"]).arg(&data).output();
-        }
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
 #[tokio::test]
 async fn a_standby_answers_readers_as_the_server_does() {
     // A server of its own: a standby copies all of it, and follows all that happens there.
     let server = Server::start_private(None).await.unwrap();
     let world = World::on(&server).await;
-    let programs = Binaries::find().unwrap();
-    let (Some(copy), Some(pg_ctl)) = (programs.program("pg_basebackup"), programs.program("pg_ctl")) else {
+    if Binaries::find().unwrap().program("pg_basebackup").is_none() {
         eprintln!("not tried: these server programs come without pg_basebackup");
         return;
-    };
+    }
     let game = played(&world).await;
-    let original: String = world.owner().value("SHOW data_directory").await.unwrap();
-    let folder = std::env::temp_dir().join(format!("sparc-postgresql-standby-{}", Uuid::new_v4().simple()));
-    ran(as_server(Path::new("/bin/mkdir"), Path::new(&original)).args(["-m", "700"]).arg(&folder).output());
-    let standby = Standby { pg_ctl: pg_ctl.clone(), folder };
-    let data = standby.folder.join("data");
-    let mut copying = as_server(&copy, Path::new(&original));
-    copying.args(["-R", "-X", "stream", "-c", "fast", "-d", world.url(), "-D"]).arg(&data);
-    ran(copying.output());
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    // A standby has room for as many as its server.
-    let most: String = world.owner().value("SHOW max_connections").await.unwrap();
-    let options = format!(
-        "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={} -c max_connections={most} -c fsync=off",
-        data.display()
-    );
-    let mut starting = as_server(&pg_ctl, Path::new(&original));
-    starting.args(["start", "-w", "-t", "60", "-D"]).arg(&data).arg("-l").arg(data.join("log")).args(["-o", &options]);
-    let started = starting.stdout(std::process::Stdio::null()).status().unwrap().success();
-    assert!(started, "{}", fs::read_to_string(data.join("log")).unwrap_or_default());
-
-    let (before, rest) = world.url().rsplit_once('@').unwrap();
-    let url = format!("{before}@127.0.0.1:{port}/{}", rest.split_once('/').unwrap().1);
+    let standby = crate::standby::standby_of(&server).await;
+    let url = world.copied(&standby).await.url().to_owned();
     let sparc = Sparc::connect(&url).await.unwrap();
     // What is done from now on is streamed.
     let later = played(&world).await;

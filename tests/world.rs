@@ -88,6 +88,13 @@ impl World {
         Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
     }
 
+    /// The same database on a standby of its server, or what was one.
+    pub async fn copied(&self, standby: &Server) -> Self {
+        let database = standby.copy_of(&self.database).unwrap();
+        let db = database.connect(4).await.unwrap();
+        Self::of(database, db)
+    }
+
     /// The same over one connection, and that connection.
     pub async fn alone(&self) -> (Self, DatabaseConnection) {
         let db = self.database.connect(1).await.unwrap();

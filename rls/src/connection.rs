@@ -12,8 +12,11 @@ use uuid::Uuid;
 use crate::{
     Identity, RowStream, Transaction, UncheckedTransaction,
     database::Database,
-    error::is_connection_lost,
-    session::{OUTERMOST, Session},
+    error::{is_connection_lost, is_read_only, is_replicas_own},
+    plain::is_plain_read,
+    position::{Position, Required},
+    servers::{Purpose, Servers},
+    session::{OUTERMOST, Request},
     transaction::{modes, transaction_trait},
 };
 
@@ -34,12 +37,13 @@ pub struct IdentityConnection {
     database: Database,
     identity: Identity,
     deadline: Option<Duration>,
+    at_least: Option<Position>,
 }
 
 impl IdentityConnection {
     pub(crate) fn new(database: Database, identity: Identity) -> Self {
         let deadline = database.deadline;
-        Self { database, identity, deadline }
+        Self { database, identity, deadline, at_least: None }
     }
 
     /// Returns the identity.
@@ -71,6 +75,34 @@ impl IdentityConnection {
         self
     }
 
+    /// Returns the log position of what this identity last wrote or read through this handle, or of
+    /// [`at_least`](Self::at_least) if that is further. Give it to the client as a token, so that the process that serves the
+    /// next request shows no less. `None` without replicas.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.servers().cluster()?;
+        self.required().position
+    }
+
+    /// Returns the same identity, whose reads show everything up to `position`, which another process returned from
+    /// [`position`](Self::position). Without replicas it changes nothing.
+    #[must_use]
+    pub fn at_least(mut self, position: impl Into<Option<Position>>) -> Self {
+        self.at_least = self.at_least.max(position.into());
+        self
+    }
+
+    /// Returns whether there are replicas, so that another server may become the primary.
+    #[must_use]
+    pub fn has_replicas(&self) -> bool {
+        self.servers().cluster().is_some()
+    }
+
+    /// Begins a transaction that only reads, on a replica that is fresh enough, or else on the primary.
+    pub(crate) async fn begin_read(&self, time: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
+        self.begin_for(self.reading(false), "", time).await
+    }
+
     /// The database behind this identity, for connections as another one.
     pub(crate) fn database(&self) -> &Database {
         &self.database
@@ -81,9 +113,47 @@ impl IdentityConnection {
         options: TransactionOptions,
         time: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
-        let pool = self.database.pools.of(self.identity.role());
-        let statements = self.database.statements;
-        let session = Session::begin(pool, self.identity.clone(), &modes(&options), time, statements).await?;
+        let is_one_snapshot = match options.isolation_level {
+            // A standby has none.
+            Some(IsolationLevel::Serializable) => None,
+            Some(IsolationLevel::RepeatableRead) => Some(true),
+            _ => Some(false),
+        };
+        let purpose = match (options.access_mode, is_one_snapshot) {
+            (Some(AccessMode::ReadOnly), Some(is_one_snapshot)) => self.reading(is_one_snapshot),
+            _ => Purpose::Write,
+        };
+        self.begin_for(purpose, &modes(&options), time).await
+    }
+
+    fn reading(&self, is_one_snapshot: bool) -> Purpose {
+        Purpose::Read { required: self.required(), is_one_snapshot }
+    }
+
+    fn servers(&self) -> &Servers {
+        self.database.pools.of(self.identity.role())
+    }
+
+    fn known(&self) -> Required {
+        self.servers().cluster().map(|cluster| cluster.required(&self.identity)).unwrap_or_default()
+    }
+
+    fn required(&self) -> Required {
+        self.known().at_least(self.at_least)
+    }
+
+    pub(crate) fn seen(&self) -> Option<Position> {
+        self.known().position
+    }
+
+    async fn begin_for(
+        &self,
+        purpose: Purpose,
+        modes: &str,
+        time: Option<Duration>,
+    ) -> Result<UncheckedTransaction, DbErr> {
+        let request = Request { identity: &self.identity, modes, time, statements: self.database.statements };
+        let session = self.servers().begin(&request, purpose).await?;
         Ok(UncheckedTransaction::new(session, OUTERMOST, self.database.pools.clone()))
     }
 
@@ -95,20 +165,52 @@ impl IdentityConnection {
 
 transaction_trait!(IdentityConnection, begin_checked);
 
+impl IdentityConnection {
+    /// Begins a transaction for one statement, which only reads or may write.
+    async fn begin_one(&self, reads: bool) -> Result<Transaction, DbErr> {
+        let purpose = if reads { self.reading(false) } else { Purpose::Write };
+        let unchecked = self.begin_for(purpose, "", self.deadline).await?;
+        Ok(Transaction::new(unchecked, self.database.map_error).for_one_statement())
+    }
+
+    /// Whether a failed statement may be retried on another connection: nothing of it is in the database.
+    fn may_try_again(&self, error: &DbErr, reads: &mut bool) -> bool {
+        let Some(cluster) = self.servers().cluster() else { return is_connection_lost(error) };
+        if std::mem::take(reads) {
+            // The primary may answer what a replica could not.
+            return is_replicas_own(error);
+        }
+        let is_read_only = is_read_only(error);
+        if is_read_only {
+            cluster.kick();
+        }
+        is_read_only || is_connection_lost(error)
+    }
+
+    /// Whether a built statement can run on a replica.
+    fn reads_on_replica(&self, statement: &impl StatementBuilder) -> bool {
+        self.has_replicas() && is_plain_read(&DbBackend::Postgres.build(statement).sql)
+    }
+
+    fn raw_reads_on_replica(&self, statement: &Statement) -> bool {
+        self.has_replicas() && is_plain_read(&statement.sql)
+    }
+}
+
 /// Runs a statement in a transaction of its own. If the connection is lost before the commit, nothing is in the
 /// database, and the statement is retried on another connection.
 macro_rules! in_own_transaction {
-    ($self:ident, |$transaction:ident| $run:expr) => {{
-        let mut attempt = 1;
+    ($self:ident, $reads:expr, |$transaction:ident| $run:expr) => {{
+        let (mut attempt, mut reads) = (1, $reads);
         loop {
             let outcome = async {
-                let $transaction = $self.begin().await?.for_one_statement();
+                let $transaction = $self.begin_one(reads).await?;
                 let outcome = $run.await?;
                 $transaction.commit().await?;
                 Ok::<_, DbErr>(outcome)
             };
             match outcome.await {
-                Err(error) if is_connection_lost(&error) && attempt < MAX_ATTEMPTS => attempt += 1,
+                Err(error) if attempt < MAX_ATTEMPTS && $self.may_try_again(&error, &mut reads) => attempt += 1,
                 outcome => return outcome,
             }
         }
@@ -122,31 +224,31 @@ impl ConnectionTrait for IdentityConnection {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        in_own_transaction!(self, |transaction| transaction.execute_raw(statement.clone()))
+        in_own_transaction!(self, false, |transaction| transaction.execute_raw(statement.clone()))
     }
 
     async fn execute<S: StatementBuilder>(&self, statement: &S) -> Result<ExecResult, DbErr> {
-        in_own_transaction!(self, |transaction| transaction.execute(statement))
+        in_own_transaction!(self, false, |transaction| transaction.execute(statement))
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        in_own_transaction!(self, |transaction| transaction.execute_unprepared(sql))
+        in_own_transaction!(self, false, |transaction| transaction.execute_unprepared(sql))
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        in_own_transaction!(self, |transaction| transaction.query_one_raw(statement.clone()))
+        in_own_transaction!(self, self.raw_reads_on_replica(&statement), |transaction| transaction.query_one_raw(statement.clone()))
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
-        in_own_transaction!(self, |transaction| transaction.query_one(statement))
+        in_own_transaction!(self, self.reads_on_replica(statement), |transaction| transaction.query_one(statement))
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        in_own_transaction!(self, |transaction| transaction.query_all_raw(statement.clone()))
+        in_own_transaction!(self, self.raw_reads_on_replica(&statement), |transaction| transaction.query_all_raw(statement.clone()))
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
-        in_own_transaction!(self, |transaction| transaction.query_all(statement))
+        in_own_transaction!(self, self.reads_on_replica(statement), |transaction| transaction.query_all(statement))
     }
 }
 
@@ -164,9 +266,14 @@ impl StreamTrait for IdentityConnection {
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
-            let transaction = self.begin().await?.for_one_statement();
-            let rows = transaction.stream_owned(statement).await?;
-            Ok(rows)
+            let mut reads = self.raw_reads_on_replica(&statement);
+            loop {
+                let transaction = self.begin_one(reads).await?;
+                match transaction.stream_owned(statement.clone()).await {
+                    Err(error) if reads && self.may_try_again(&error, &mut reads) => {}
+                    rows => return rows,
+                }
+            }
         })
     }
 }

@@ -4,13 +4,15 @@ use std::{any::Any, borrow::Cow, collections::BTreeMap, sync::Arc, time::Duratio
 
 use sea_orm::{
     DatabaseConnection, DbErr,
-    sqlx::{self, ConnectOptions, Connection, Row},
+    sqlx::{self, ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions},
 };
 
 use crate::{
     Error, Identity, IdentityConnection, connect,
     connection::MapError,
     pool::{Pool, PoolStatus, connect_error},
+    position::{Position, Positions},
+    servers::{Cluster, ServerStatus, Servers, with_login_of},
     wire::PreparedStatements,
 };
 
@@ -25,17 +27,19 @@ pub struct Database {
     pub(crate) statements: PreparedStatements,
     pub(crate) map_error: MapError,
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
+    /// What each identity has written or seen, where there are replicas.
+    positions: Arc<Positions>,
 }
 
-/// The pool of each role. Most roles share one.
+/// The servers of each role. Most roles share one login.
 #[derive(Clone, Debug)]
 pub(crate) struct Pools {
-    shared: Pool,
-    own: Arc<BTreeMap<Cow<'static, str>, Pool>>,
+    shared: Servers,
+    own: Arc<BTreeMap<Cow<'static, str>, Servers>>,
 }
 
 impl Pools {
-    pub(crate) fn of(&self, role: &str) -> &Pool {
+    pub(crate) fn of(&self, role: &str) -> &Servers {
         self.own.get(role).unwrap_or(&self.shared)
     }
 
@@ -49,7 +53,7 @@ impl Database {
     /// outlive a raw statement; put them into the URL instead.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
-        Self::new(Pool::External(db), None, PreparedStatements::Cached)
+        Self::new(Servers::One(Pool::External(db)), None, PreparedStatements::Cached, Arc::default())
     }
 
     /// Connects, with a new pool.
@@ -61,7 +65,9 @@ impl Database {
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
         let statements =
             if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
-        Ok(Self::new(open(url, options, None).await?.0, options.deadline, statements))
+        let positions = Arc::default();
+        let (servers, _) = open(url, options, None, None, &positions).await?;
+        Ok(Self::new(servers, options.deadline, statements, positions))
     }
 
     /// Connects as [`connect`](Self::connect) does, and runs one query as the login, without an identity, on the
@@ -78,17 +84,24 @@ impl Database {
     ) -> Result<(Self, Option<String>), Error> {
         let statements =
             if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
-        let (pool, answer) = open(url, options, Some(query)).await?;
-        Ok((Self::new(pool, options.deadline, statements), answer))
+        let positions = Arc::default();
+        let (servers, answer) = open(url, options, Some(query), None, &positions).await?;
+        Ok((Self::new(servers, options.deadline, statements, positions), answer))
     }
 
-    fn new(shared: Pool, deadline: Option<Duration>, statements: PreparedStatements) -> Self {
+    fn new(
+        shared: Servers,
+        deadline: Option<Duration>,
+        statements: PreparedStatements,
+        positions: Arc<Positions>,
+    ) -> Self {
         let pools = Pools { shared, own: Arc::default() };
-        Self { pools, deadline, statements, map_error: |_, error| error, context: None }
+        Self { pools, deadline, statements, map_error: |_, error| error, context: None, positions }
     }
 
     /// Returns the same handle, with a separate pool over another login for the identities of one role. If the first
-    /// login is not a member of that role, no SQL text on the shared pool can assume it.
+    /// login is not a member of that role, no SQL text on the shared pool can assume it. Its replicas are
+    /// those of the options, over that login.
     ///
     /// # Errors
     ///
@@ -100,7 +113,7 @@ impl Database {
         options: &Options,
     ) -> Result<Self, Error> {
         let mut own = (*self.pools.own).clone();
-        own.insert(role.into(), open(url, options, None).await?.0);
+        own.insert(role.into(), open(url, options, None, Some(url), &self.positions).await?.0);
         self.pools.own = Arc::new(own);
         Ok(self)
     }
@@ -120,10 +133,20 @@ impl Database {
         self
     }
 
+    pub(crate) fn note_seen(&self, identity: &Identity, position: Position) {
+        self.positions.note(identity, position);
+    }
+
     /// Returns the database as that identity sees it.
     #[must_use]
     pub fn as_identity(&self, identity: Identity) -> IdentityConnection {
         IdentityConnection::new(self.clone(), identity)
+    }
+
+    /// Returns the servers, if there are replicas: which of them is the primary, and which answer reads.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerStatus> {
+        self.pools.shared.cluster().map(|cluster| cluster.status()).unwrap_or_default()
     }
 
     /// Pings the server through each pool, without an identity, for a health check. It reports an unreachable server at
@@ -140,10 +163,10 @@ impl Database {
         Ok(())
     }
 
-    /// Returns the status of the pool that identities of this role use, for metrics.
+    /// Returns the status of the pool that identities of this role use, for metrics; with replicas, that of the primary.
     #[must_use]
     pub fn pool_status(&self, role: &str) -> PoolStatus {
-        self.pools.of(role).status()
+        self.pools.of(role).primary().status()
     }
 
     /// Closes the pools, after everything in progress has ended.
@@ -160,7 +183,60 @@ impl Database {
     }
 }
 
-async fn open(url: &str, options: &Options, query: Option<&'static str>) -> Result<(Pool, Option<String>), Error> {
+/// Opens the servers, and returns their answer to the query, if there is one.
+async fn open(
+    url: &str,
+    options: &Options,
+    question: Option<&'static str>,
+    login: Option<&str>,
+    positions: &Arc<Positions>,
+) -> Result<(Servers, Option<String>), Error> {
+    let connect = address(url, options)?;
+    if !options.replicas.is_empty() {
+        let mut addresses = vec![connect];
+        for replica in &options.replicas {
+            let replica = address(replica, options)?;
+            addresses.push(match login {
+                None => replica,
+                Some(login) => with_login_of(&replica, address(login, options)?),
+            });
+        }
+        let (max_connections, acquire_timeout) = (options.max_connections, options.acquire_timeout);
+        let cluster = Cluster::connect(addresses, max_connections, acquire_timeout, positions.clone()).await?;
+        let answer = match question {
+            Some(question) => in_time(options, cluster.ask(question)).await?,
+            None => None,
+        };
+        return Ok((Servers::Several(cluster), answer));
+    }
+    // A pool would retry until its timeout; a single connection reports at once what is wrong.
+    let (mut probe, connect) = connect::open(&connect, options.acquire_timeout).await?;
+    let asking = async {
+        let answer = match question {
+            Some(question) => ask(&mut probe, question).await?,
+            None => None,
+        };
+        probe.close().await?;
+        Ok(answer)
+    };
+    let answer = in_time(options, asking).await?;
+    Ok((Servers::One(Pool::managed(connect, options.max_connections, options.acquire_timeout)?), answer))
+}
+
+async fn in_time<T>(options: &Options, asking: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
+    let asked = tokio::time::timeout(options.acquire_timeout, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    Ok(asked.map_err(connect_error)?)
+}
+
+/// Returns the first column of the query's only row. Unprepared, because a pooler may be in between.
+pub(crate) async fn ask(connection: &mut PgConnection, question: &'static str) -> Result<Option<String>, sqlx::Error> {
+    match sqlx::raw_sql(question).fetch_optional(connection).await? {
+        Some(row) => row.try_get(0),
+        None => Ok(None),
+    }
+}
+
+fn address(url: &str, options: &Options) -> Result<PgConnectOptions, Error> {
     // SeaORM's own options are not used: their trace output contains the URL with the password.
     let mut connect = connect::options(url)?.disable_statement_logging();
     if let (Some(name), None) = (&options.application_name, connect.get_application_name()) {
@@ -171,28 +247,11 @@ async fn open(url: &str, options: &Options, query: Option<&'static str>) -> Resu
         // transaction begins with DEALLOCATE ALL.
         connect = connect.statement_cache_capacity(0);
     }
-    // A pool would retry until its timeout; a single connection reports at once what is wrong.
-    let (mut probe, connect) = connect::open(&connect, options.acquire_timeout).await?;
-    let run_query = async {
-        let answer = match query {
-            // Unprepared, because a pooler may be in between.
-            Some(query) => match sqlx::raw_sql(query).fetch_optional(&mut probe).await? {
-                Some(row) => row.try_get(0)?,
-                None => None,
-            },
-            None => None,
-        };
-        probe.close().await?;
-        Ok(answer)
-    };
-    let outcome =
-        tokio::time::timeout(options.acquire_timeout, run_query).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-    let answer = outcome.map_err(connect_error)?;
-    Ok((Pool::managed(connect, options.max_connections, options.acquire_timeout)?, answer))
+    Ok(connect)
 }
 
 /// Options of the connection pool.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
     /// The maximum number of connections. The default is 10.
@@ -209,6 +268,23 @@ pub struct Options {
     pub deadline: Option<Duration>,
     /// The `application_name`, unless the URL has one.
     pub application_name: Option<String>,
+    /// Addresses of streaming replicas of the same cluster, which answer readers; any of the addresses may become the
+    /// primary. None by default. See the [front page](crate#replicas).
+    pub replicas: Vec<String>,
+}
+
+/// An address has a password in it.
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("max_connections", &self.max_connections)
+            .field("acquire_timeout", &self.acquire_timeout)
+            .field("prepared_statements", &self.prepared_statements)
+            .field("deadline", &self.deadline)
+            .field("application_name", &self.application_name)
+            .field("replicas", &self.replicas.len())
+            .finish()
+    }
 }
 
 impl Default for Options {
@@ -219,6 +295,7 @@ impl Default for Options {
             prepared_statements: true,
             deadline: Some(Duration::from_secs(30)),
             application_name: None,
+            replicas: Vec::new(),
         }
     }
 }

@@ -56,6 +56,9 @@ pub enum Error {
         /// What is wrong, and what is required.
         reason: String,
     },
+    /// None of the addresses of the primary and its replicas leads to a server that accepts writes. Nothing was committed.
+    #[error("no server accepts writes: none of the addresses leads to a primary; nothing was committed")]
+    NoPrimary,
     /// The first connection of a pool could not be opened.
     #[error(transparent)]
     Connect(#[from] crate::ConnectError),
@@ -94,6 +97,7 @@ impl Error {
             Self::PoolTimeout => "pool_timeout",
             Self::PoolClosed => "pool_closed",
             Self::Misconfigured { .. } => "misconfigured",
+            Self::NoPrimary => "no_primary",
             Self::Connect(_) => "connect_failed",
             Self::ConnectionLost(_) => "connection_lost",
             Self::CommitUnknown(_) => "commit_unknown",
@@ -200,6 +204,18 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
         Some(carried) => matches!(carried, Error::ConnectionLost(_)),
         None => matches!(classify(error), Some(Class::Lost)),
     })
+}
+
+/// Whether a statement failed on a replica in a way that it may not on the primary: it was to write, the rows that it reads
+/// are being removed there, or the server is gone.
+pub(crate) fn is_replicas_own(error: &DbErr) -> bool {
+    let code = sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code);
+    matches!(code, Some("25006" | "40001" | "40P01" | "55000")) || is_connection_lost(error)
+}
+
+/// Whether the server accepts no writes.
+pub(crate) fn is_read_only(error: &DbErr) -> bool {
+    sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code) == Some("25006")
 }
 
 /// Returns the driver's error inside SeaORM's, if there is one.

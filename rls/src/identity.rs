@@ -1,6 +1,12 @@
 //! The identity of a caller, and the SQL that sets and verifies it.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -89,18 +95,28 @@ impl Identity {
         Self(Arc::new(Parts { role, user_id, settings, admission, set, holds }))
     }
 
-    /// Returns the SQL that sets the identity and the `statement_timeout` for the rest of the transaction. Its last
-    /// column is the start time of the transaction.
-    pub(crate) fn set_local_sql(&self, timeout: Option<Duration>) -> String {
+    /// Distinguishes identities: users by their id, whatever token they came with; others by role and settings.
+    pub(crate) fn key(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match self.0.user_id {
+            Some(id) => id.hash(&mut hasher),
+            None => self.0.set.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+
+    /// Returns the SQL that sets the identity and the `statement_timeout` for the rest of the transaction, followed by
+    /// the columns `besides`. Its last column is the start time of the transaction.
+    pub(crate) fn set_local_sql(&self, timeout: Option<Duration>, besides: &str) -> String {
         // 0 would disable `statement_timeout`, so it is at least 1 ms.
         let timeout = timeout.map_or_else(String::new, |time| {
             format!(", set_config('statement_timeout', '{}', true)", time.as_millis().clamp(1, i32::MAX as u128))
         });
         let set = &self.0.set;
         match &self.0.admission {
-            None => format!("SELECT {set}{timeout}, {STARTED_AT}"),
+            None => format!("SELECT {set}{timeout}{besides}, {STARTED_AT}"),
             // A separate statement, because its names are resolved after the role is set.
-            Some(admission) => format!("SELECT {set}{timeout}; SELECT {admission}, {STARTED_AT}"),
+            Some(admission) => format!("SELECT {set}{timeout}; SELECT {admission}{besides}, {STARTED_AT}"),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub(crate) use ending::commit_unknown;
 use sea_orm::{
     DbErr, RuntimeErr,
-    sqlx::{self, Connection, PgConnection},
+    sqlx::{self, Connection, PgConnection, Row},
 };
 use tokio::time::timeout;
 
@@ -16,8 +16,11 @@ use crate::{
     Error, Identity,
     error::is_lost,
     pool::PooledConnection,
-    session::{Dropped, Marks, OUTERMOST},
-    wire::{Answer, PreparedStatements, ROLLBACK_TIMEOUT, drain, exec_error, last_text, number, simple_query},
+    servers::Origin,
+    session::{Dropped, Marks, OUTERMOST, Request},
+    wire::{
+        Answer, PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, drain, exec_error, last_text, number, simple_query,
+    },
 };
 
 /// The connection and its state.
@@ -37,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) identity: Identity,
     pub(crate) time: Option<Duration>,
     pub(crate) statements: PreparedStatements,
+    /// Which of several servers it is on.
+    pub(crate) origin: Option<Origin>,
 }
 
 /// The transaction, or a savepoint in it.
@@ -96,13 +101,13 @@ impl Frame {
 }
 
 impl Inner {
+    /// Begins, and says where the server is, if it is one of several.
     pub(crate) async fn begin(
         pooled: PooledConnection,
-        identity: Identity,
-        modes: &str,
-        time: Option<Duration>,
-        statements: PreparedStatements,
-    ) -> Result<Self, sqlx::Error> {
+        request: &Request<'_>,
+        origin: Option<Origin>,
+    ) -> Result<(Self, Option<Place>), sqlx::Error> {
+        let Request { identity, modes, time, statements } = *request;
         let mut inner = Self {
             pooled: Some(pooled),
             frames: vec![Frame::new(OUTERMOST)],
@@ -112,11 +117,13 @@ impl Inner {
             unclean: false,
             next: OUTERMOST,
             started_at: String::new(),
-            identity,
+            identity: identity.clone(),
             time,
             statements,
+            origin,
         };
-        let set = inner.identity.set_local_sql(time);
+        let besides = if inner.origin.is_some() { format!(", {PLACE}") } else { String::new() };
+        let set = identity.set_local_sql(time, &besides);
         let sql = format!("BEGIN{modes}; {}{set}", statements.begin());
         let mut answer = Answer::default();
         let outcome = match inner.pooled.as_mut() {
@@ -125,7 +132,17 @@ impl Inner {
         };
         inner.answered(OUTERMOST, outcome)?;
         inner.started_at = answer.row.as_ref().and_then(last_text).unwrap_or_default();
-        Ok(inner)
+        let row = answer.row.as_ref().filter(|_| inner.origin.is_some());
+        let place = row.and_then(|row| Place::read(row, row.len().checked_sub(4)?));
+        if let (Some(origin), Some(place)) = (&mut inner.origin, place) {
+            origin.begun(place);
+        }
+        Ok((inner, place))
+    }
+
+    /// Whether the transaction is on a standby: it writes nothing, so the outcome of its commit does not matter.
+    pub(crate) fn is_on_standby(&self) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.is_standby)
     }
 
     pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, DbErr> {

@@ -59,6 +59,13 @@ pub(crate) fn is_plain(sql: &str) -> bool {
     sql.match_indices('(').all(|(place, _)| may_precede(&sql[..place]))
 }
 
+/// Whether the statement is plain, only reads, and locks no rows, so that a replica can run it.
+pub(crate) fn is_plain_read(sql: &str) -> bool {
+    // Each of these can also occur in a name or a text; the primary then reads it. The server's own views (`pg_`) differ from
+    // server to server.
+    sql.starts_with("SELECT ") && ![" FOR ", " INTO ", "pg_"].iter().any(|word| sql.contains(word)) && is_plain(sql)
+}
+
 /// Whether the text is a quoted table name, with or without its schema, as SeaORM writes it before the columns of an
 /// insert.
 fn is_name(text: &str) -> bool {
@@ -84,7 +91,23 @@ fn is_part_of_name(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_plain;
+    use super::{is_plain, is_plain_read};
+
+    #[test]
+    fn what_locks_or_writes_is_no_plain_read() {
+        assert!(is_plain_read(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
+        for sql in [
+            r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,
+            r#"SELECT "a"."id" FROM "a" FOR NO KEY UPDATE SKIP LOCKED"#,
+            r#"SELECT "id" INTO "b" FROM "a""#,
+            r#"SELECT nextval('a')"#,
+            r#"SELECT "pid" FROM "pg_stat_activity""#,
+            r#"INSERT INTO "a" ("id") VALUES ($1)"#,
+            r#"WITH "b" AS (DELETE FROM "a" RETURNING "id") SELECT "id" FROM "b""#,
+        ] {
+            assert!(!is_plain_read(sql), "{sql}");
+        }
+    }
 
     #[test]
     fn statements_built_from_entities_are_plain() {

@@ -172,6 +172,13 @@ impl Pool {
         }
     }
 
+    /// Closes the idle connections: their server is gone, and each would be found dead in turn.
+    pub(crate) fn drop_idle(&self) {
+        if let Self::Managed { pool, .. } = self {
+            drop(pool.retain(|_, _| false));
+        }
+    }
+
     /// Hands out no more connections, and waits until those in use are returned.
     pub(crate) async fn close(&self) -> Result<(), DbErr> {
         match self {

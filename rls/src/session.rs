@@ -27,7 +27,8 @@ use crate::{
     error::is_lost,
     inner::{Failure, Frame, Inner, Over, Pending, commit_unknown, over_error, savepoint},
     pool::Pool,
-    wire::{PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
+    servers::Origin,
+    wire::{PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
 };
 
 /// The server cancels a statement at its deadline; the client gives up this much later. A commit in progress is awaited
@@ -47,6 +48,18 @@ pub(crate) struct Session {
     pub(crate) time: Option<Duration>,
     /// How many statements sent through this handle may have written something.
     writes: Arc<AtomicU64>,
+    /// Of the server's log, where there are replicas.
+    pub(crate) timeline: Option<u32>,
+}
+
+/// What a transaction is begun with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) identity: &'a Identity,
+    /// As BEGIN says them.
+    pub(crate) modes: &'a str,
+    pub(crate) time: Option<Duration>,
+    pub(crate) statements: PreparedStatements,
 }
 
 /// What can be recorded without the connection: a handle that is being dropped cannot wait for it.
@@ -83,37 +96,41 @@ impl Session {
     /// out to be dead is replaced by another, until a new one fails.
     pub(crate) async fn begin(
         pool: &Pool,
-        identity: Identity,
-        modes: &str,
-        time: Option<Duration>,
-        statements: PreparedStatements,
-    ) -> Result<Self, DbErr> {
-        let begin = async {
-            let mut dead = 0;
-            loop {
-                let pooled = pool.acquire().await?;
-                let is_last = pooled.is_new() || dead > pool.size();
-                match Inner::begin(pooled, identity.clone(), modes, time, statements).await {
-                    Ok(inner) => {
-                        return Ok(Self {
-                            inner: Arc::new(Mutex::new(inner)),
-                            marks: Arc::default(),
-                            identity,
-                            time,
-                            writes: Arc::default(),
-                        });
-                    }
-                    Err(error) if is_lost(&error) && !is_last => dead += 1,
-                    Err(error) => return Err(begin_error(error, identity.role())),
+        request: &Request<'_>,
+        origin: Option<Origin>,
+    ) -> Result<(Self, Option<Place>), DbErr> {
+        let mut dead = 0;
+        loop {
+            let pooled = pool.acquire().await?;
+            let is_last = pooled.is_new() || dead > pool.size();
+            match Inner::begin(pooled, request, origin.clone()).await {
+                Ok((inner, place)) => {
+                    let session = Self {
+                        timeline: inner.origin.as_ref().map(|origin| origin.timeline),
+                        inner: Arc::new(Mutex::new(inner)),
+                        marks: Arc::default(),
+                        identity: request.identity.clone(),
+                        time: request.time,
+                        writes: Arc::default(),
+                    };
+                    return Ok((session, place));
                 }
-            }
-        };
-        match time {
-            None => begin.await,
-            Some(time) => {
-                timeout(time.saturating_add(GRACE), begin).await.unwrap_or_else(|_| Err(Error::DeadlineExceeded.into()))
+                Err(error) if is_lost(&error) && !is_last => dead += 1,
+                Err(error) => return Err(begin_error(error, request.identity.role())),
             }
         }
+    }
+
+    /// Returns the present log position of the server.
+    pub(crate) async fn place(&self) -> Result<Option<Place>, DbErr> {
+        let mut inner = self.lock().await;
+        let answer = inner.send_own(format!("SELECT {PLACE}"), Pending::Stream).await?;
+        Ok(answer.row.as_ref().and_then(|row| Place::read(row, 0)))
+    }
+
+    /// Closes the connection, on which nothing has been done.
+    pub(crate) async fn discard(self) {
+        self.lock().await.close(Over::Ended);
     }
 
     /// Returns the connection for the innermost frame, after settling what earlier calls left unfinished.
@@ -221,7 +238,7 @@ impl Session {
     }
 
     fn late_commit(&self, frame: u64) -> DbErr {
-        let pending = self.inner.try_lock().ok().and_then(|inner| inner.pending);
+        let pending = self.inner.try_lock().ok().filter(|inner| !inner.is_on_standby()).and_then(|inner| inner.pending);
         self.close_unanswered();
         if frame == OUTERMOST && pending == Some(Pending::End) {
             commit_unknown("the server did not answer in time")

@@ -9,7 +9,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use sea_orm::{DbErr, TransactionOptions};
 
-use crate::{Identity, IdentityConnection, Transaction, UncheckedTransaction};
+use crate::{Identity, IdentityConnection, Position, Transaction, UncheckedTransaction};
 
 /// Transactions without verification.
 pub trait Unchecked {
@@ -29,6 +29,15 @@ pub trait Unchecked {
         options: TransactionOptions,
         time: Option<Duration>,
     ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
+
+    /// Begins a transaction that only reads, on a replica that is fresh enough for the identity, if there is one.
+    fn begin_read(&self, time: Option<Duration>) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
+
+    /// Returns the position of what the identity itself wrote or read through this handle, whatever position it was given.
+    fn seen(&self) -> Option<Position>;
+
+    /// Notes what the identity was shown that another identity read for it: its next read shows at least that.
+    fn note_seen(&self, position: Position);
 
     /// Runs a statement that cannot run in a transaction, as the pool's login.
     fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
@@ -55,9 +64,22 @@ impl Unchecked for IdentityConnection {
         Self::begin_unchecked(self, options, time).await
     }
 
+    async fn begin_read(&self, time: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
+        Self::begin_read(self, time).await
+    }
+
+    fn seen(&self) -> Option<Position> {
+        Self::seen(self)
+    }
+
+    fn note_seen(&self, position: Position) {
+        self.database().note_seen(Self::identity(self), position);
+    }
+
     async fn execute_as_login(&self, sql: String) -> Result<(), DbErr> {
         let database = self.database();
-        crate::wire::execute_as_login(database.pools.of(self.identity().role()), database.statements, sql).await
+        crate::wire::execute_as_login(database.pools.of(self.identity().role()).primary(), database.statements, sql)
+            .await
     }
 }
 

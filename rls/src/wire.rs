@@ -65,6 +65,34 @@ pub(crate) struct Answer {
     pub(crate) done: usize,
     /// The last row.
     pub(crate) row: Option<PgRow>,
+    /// What the third statement says of the server: it is the one after a commit.
+    pub(crate) place: Option<Place>,
+}
+
+/// Where a server is: a standby or not, how far its log has come, and on which timeline, which a standby does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) is_standby: bool,
+    pub(crate) lsn: u64,
+    pub(crate) timeline: u32,
+}
+
+/// The columns of a [`Place`]. Everybody may call these functions.
+pub(crate) const PLACE: &str = "pg_is_in_recovery()::integer, \
+     (coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, '0/0') \
+       - '0/0')::bigint, \
+     CASE WHEN pg_is_in_recovery() THEN 0 \
+       ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer END";
+
+impl Place {
+    /// From the columns of a row that came in text, from `first` on.
+    pub(crate) fn read(row: &PgRow, first: usize) -> Option<Self> {
+        Some(Self {
+            is_standby: number(row, first)? == 1,
+            lsn: number(row, first + 1)?.try_into().ok()?,
+            timeline: number(row, first + 2)?.try_into().ok()?,
+        })
+    }
 }
 
 /// Sends several statements in one message, with the simple query protocol. If one fails, `answer` has what completed
@@ -78,21 +106,29 @@ pub(crate) async fn simple_query(
     while let Some(part) = stream.try_next().await? {
         match part {
             Either::Left(_) => answer.done += 1,
-            Either::Right(row) => answer.row = Some(row),
+            Either::Right(row) => {
+                if answer.done == 2 {
+                    answer.place = Place::read(&row, 0);
+                }
+                answer.row = Some(row);
+            }
         }
     }
     Ok(())
 }
 
 /// Returns an integer column of a row in text format.
-pub(crate) fn number(row: &PgRow, place: usize) -> Option<i64> {
-    row.try_get_raw(place).ok()?.as_str().ok()?.parse().ok()
+pub(crate) fn number(row: &PgRow, column: usize) -> Option<i64> {
+    if column >= row.len() {
+        return None;
+    }
+    row.try_get_raw(column).ok()?.as_str().ok()?.parse().ok()
 }
 
 /// Returns the last column of a row in text format.
 pub(crate) fn last_text(row: &PgRow) -> Option<String> {
-    let place = row.len().checked_sub(1)?;
-    Some(row.try_get_raw(place).ok()?.as_str().ok()?.to_owned())
+    let last = row.len().checked_sub(1)?;
+    Some(row.try_get_raw(last).ok()?.as_str().ok()?.to_owned())
 }
 
 /// Returns whether the session has exactly the driver's prepared statements.

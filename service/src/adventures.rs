@@ -307,7 +307,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<adventures::Model, Error> {
-        operation!(self.caller, "adventures.get", adventure = id, |tx| {
+        operation!(self.caller, reads "adventures.get", adventure = id, |tx| {
             rows::find::<adventures::Entity>(tx, id, "adventure").await
         })
     }

@@ -148,7 +148,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn list(self) -> Result<Vec<characters::Model>, Error> {
-        operation!(self.caller, "characters.list", |tx| {
+        operation!(self.caller, reads "characters.list", |tx| {
             Ok(characters::Entity::find()
                 .filter(characters::Column::UserId.eq(tx.user()?))
                 .filter(characters::Column::RetiredAt.is_null())
@@ -171,7 +171,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn retired(self) -> Result<Vec<characters::Model>, Error> {
-        operation!(self.caller, "characters.retired", |tx| {
+        operation!(self.caller, reads "characters.retired", |tx| {
             Ok(characters::Entity::find()
                 .filter(characters::Column::UserId.eq(tx.user()?))
                 .filter(characters::Column::RetiredAt.is_not_null())
@@ -190,7 +190,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotFound`], also for another user's character; [`Error::NotSignedIn`].
     pub async fn get(self, id: Uuid) -> Result<characters::Model, Error> {
-        operation!(self.caller, "characters.get", character = id, |tx| {
+        operation!(self.caller, reads "characters.get", character = id, |tx| {
             rows::find::<characters::Entity>(tx, id, "character").await
         })
     }
@@ -203,7 +203,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn seats(self, id: Uuid) -> Result<Vec<CharacterSeat>, Error> {
-        operation!(self.caller, "characters.seats", character = id, |tx| {
+        operation!(self.caller, reads "characters.seats", character = id, |tx| {
             Ok(session_players::Entity::find()
                 .inner_join(sessions::Entity)
                 .filter(session_players::Column::CharacterId.eq(id))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 pub(crate) use rls::UncheckedTransaction;
 use rls::supabase::SERVICE_ROLE;
-pub use rls::{IdentityConnection, RowStream, Transaction};
+pub use rls::{IdentityConnection, Position, RowStream, ServerRole, ServerStatus, Transaction};
 use sea_orm::{DbErr, ExecResult, Statement};
 use uuid::Uuid;
 
@@ -96,8 +96,11 @@ pub(crate) mod sealed {
         /// see its rows.
         fn as_service(&self) -> Option<IdentityConnection>;
 
-        /// Begins or joins a transaction. `time` is the deadline of each of its statements.
-        fn scope(&self, time: Option<Duration>) -> impl Future<Output = Result<Scope, Error>> + Send;
+        /// Whether reads may run on a replica, and another server may become the primary.
+        fn has_replicas(&self) -> bool;
+
+        /// Begins or joins a transaction. `time` is the deadline of each of its statements; `reads` allows a replica.
+        fn scope(&self, time: Option<Duration>, reads: bool) -> impl Future<Output = Result<Scope, Error>> + Send;
     }
 
     impl Sealed for IdentityConnection {
@@ -113,7 +116,14 @@ pub(crate) mod sealed {
             Some(self.switch_to(supabase::service()))
         }
 
-        async fn scope(&self, time: Option<Duration>) -> Result<Scope, Error> {
+        fn has_replicas(&self) -> bool {
+            self.has_replicas()
+        }
+
+        async fn scope(&self, time: Option<Duration>, reads: bool) -> Result<Scope, Error> {
+            if reads {
+                return Ok(Scope::Own(Unchecked::begin_read(self, time).await?));
+            }
             Ok(Scope::Own(Unchecked::begin_unchecked(self, TransactionOptions::default(), time).await?))
         }
     }
@@ -132,7 +142,12 @@ pub(crate) mod sealed {
             None
         }
 
-        async fn scope(&self, _: Option<Duration>) -> Result<Scope, Error> {
+        // Its server was chosen when it began.
+        fn has_replicas(&self) -> bool {
+            false
+        }
+
+        async fn scope(&self, _: Option<Duration>, _: bool) -> Result<Scope, Error> {
             let transaction = self.unchecked().for_operation();
             Ok(Scope::Joined(Joined { transaction, has_succeeded: false }))
         }

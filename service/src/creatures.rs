@@ -227,7 +227,7 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<creatures::Model, Error> {
-        operation!(self.caller, "creatures.get", creature = id, |tx| {
+        operation!(self.caller, reads "creatures.get", creature = id, |tx| {
             rows::find::<creatures::Entity>(tx, id, "creature").await
         })
     }
@@ -240,7 +240,7 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// None specific to this operation.
     pub async fn list(self, adventure_id: Uuid) -> Result<Vec<creatures::Model>, Error> {
-        operation!(self.caller, "creatures.list", adventure = adventure_id, |tx| {
+        operation!(self.caller, reads "creatures.list", adventure = adventure_id, |tx| {
             Ok(creatures::Entity::find()
                 .filter(creatures::Column::AdventureId.eq(adventure_id))
                 .order_by_asc(creatures::Column::Name)

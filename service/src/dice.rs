@@ -119,6 +119,6 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn get(self, id: Uuid) -> Result<dice_rolls::Model, Error> {
-        operation!(self.caller, "dice.get", roll = id, |tx| { rows::find::<dice_rolls::Entity>(tx, id, "roll").await })
+        operation!(self.caller, reads "dice.get", roll = id, |tx| { rows::find::<dice_rolls::Entity>(tx, id, "roll").await })
     }
 }

@@ -34,7 +34,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{Caller, Error, error::not_listener, operation::operation, rows, sql::Binds};
+use crate::{
+    Caller, Error, connection::UncheckedTransaction, error::not_listener, operation::operation, rows, sql::Binds,
+};
 
 pub(crate) use hub::Hub;
 pub use subscription::{Subscription, Subscriptions};
@@ -118,7 +120,7 @@ impl<C: Caller> Events<'_, C> {
     /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::NotFound`] for the service if there is
     /// no such session, [`Error::NotSignedIn`].
     pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
-        operation!(self.caller, "events.after", session = session_id, |tx| {
+        operation!(self.caller, reads "events.after", session = session_id, |tx| {
             reader::events_after(tx, session_id, seq, PAGE).await
         })
     }
@@ -133,7 +135,7 @@ impl<C: Caller> Events<'_, C> {
     /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::NotFound`] for the service if there is
     /// no such session, [`Error::NotSignedIn`].
     pub async fn newest(self, session_id: Uuid) -> Result<i64, Error> {
-        operation!(self.caller, "events.newest", session = session_id, |tx| {
+        operation!(self.caller, reads "events.newest", session = session_id, |tx| {
             let mut binds = Binds::default();
             let (session, one) = (binds.bind(session_id), binds.bind(1_i64));
             let sql = format!(
@@ -150,6 +152,18 @@ impl<C: Caller> Events<'_, C> {
 
 struct Newest {
     seq: i64,
+}
+
+/// Identifies the server whose events these are, so that a listener notices a change. With replicas it is the timeline of the
+/// log, which a standby shares with the server that it follows and which each promotion changes; otherwise what the server reports,
+/// which a standby does not.
+fn history_of(tx: &UncheckedTransaction, reported: Option<String>) -> Result<String, Error> {
+    match (tx.timeline(), reported) {
+        (Some(timeline), _) => Ok(format!("timeline {timeline}")),
+        (None, Some(reported)) => Ok(reported),
+        // A standby shows events late, and after a promotion not at all.
+        (None, None) => Err(Error::ReadOnly),
+    }
 }
 
 /// The error for a result of `private.listener_status`; `None` if the account may listen.

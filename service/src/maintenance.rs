@@ -31,7 +31,7 @@ use crate::{
     Caller, Error, IdentityConnection,
     connection::sealed::Sealed,
     identity::Identity,
-    operation::{Attempts, operation},
+    operation::{Access, Attempts, operation},
 };
 
 /// Options of a job.
@@ -141,7 +141,7 @@ impl<C: Caller> Maintenance<'_, C> {
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn backlog(self) -> Result<Backlog, Error> {
         only_service(self.caller)?;
-        operation!(self.caller, "maintenance.backlog", |tx| {
+        operation!(self.caller, reads "maintenance.backlog", |tx| {
             let statement = Statement::from_string(DbBackend::Postgres, BACKLOG);
             Ok(Backlog::find_by_statement(statement).one(tx).await?.unwrap_or_default())
         })
@@ -234,7 +234,7 @@ impl Maintenance<'_, IdentityConnection> {
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        let attempts = Attempts::of(self.caller);
+        let attempts = Attempts::of(self.caller, Access::Writes);
         let vacuuming = async {
             let tx = Unchecked::begin_unchecked(self.caller, TransactionOptions::default(), None).await?;
             let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(&tx).await?;

@@ -19,19 +19,32 @@ const MAX_ATTEMPTS: u32 = 5;
 /// A commit in progress may take this much longer than the deadline: most are answered, and then the outcome is known.
 const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
+/// What an operation does to the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It only reads, and locks no rows: a replica that is fresh enough for the caller may run it.
+    Reads,
+    Writes,
+}
+
 /// The retry state of one operation.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     failed: u32,
+    /// Whether the next attempt may run on a replica.
+    reads: bool,
+    has_replicas: bool,
     started_at: Instant,
     deadline: Option<Duration>,
     is_visitor: bool,
 }
 
 impl Attempts {
-    pub(crate) fn of(caller: &impl Caller) -> Self {
+    pub(crate) fn of(caller: &impl Caller, access: Access) -> Self {
         let is_visitor = caller.identity() == Identity::Anon;
-        Self { failed: 0, started_at: Instant::now(), deadline: caller.deadline(), is_visitor }
+        let has_replicas = caller.has_replicas();
+        let reads = has_replicas && access == Access::Reads;
+        Self { failed: 0, reads, has_replicas, started_at: Instant::now(), deadline: caller.deadline(), is_visitor }
     }
 
     /// Returns the remaining time.
@@ -90,7 +103,10 @@ impl Attempts {
     /// Returns whether the operation may be retried: nothing of it is in the database, the error is transient, and
     /// there is time. Waits for the back-off first.
     pub(crate) async fn may_begin_again(&mut self, error: &Error) -> bool {
-        let is_undone = matches!(error, Error::Busy | Error::ConnectionLost(_));
+        // A server that takes no writes was just replaced as the primary, or it is a replica, where nothing is done again.
+        let is_undone = matches!(error, Error::Busy | Error::ConnectionLost(_))
+            || self.has_replicas && matches!(error, Error::ReadOnly);
+        self.reads = false;
         let has_time = self.left().is_none_or(|left| !left.is_zero());
         let again = is_undone && has_time && self.failed + 1 < MAX_ATTEMPTS;
         if again {
@@ -136,12 +152,13 @@ impl Scope {
 /// Runs the body in a transaction of the caller's, and retries it after a transient error.
 pub(crate) async fn run<'env, C: Caller, T>(
     caller: &C,
+    access: Access,
     body: impl for<'t> Fn(&'t UncheckedTransaction) -> ScopedBoxFuture<'env, 't, Result<T, Error>>,
 ) -> Result<T, Error> {
-    let mut attempts = Attempts::of(caller);
+    let mut attempts = Attempts::of(caller, access);
     let outcome = loop {
         let attempt = attempts.with_deadline(async {
-            let scope = caller.scope(attempts.left()).await?;
+            let scope = caller.scope(attempts.left(), attempts.reads).await?;
             let outcome = body(scope.transaction()).await;
             Ok((scope, outcome))
         });
@@ -161,9 +178,10 @@ pub(crate) async fn run<'env, C: Caller, T>(
 /// Runs a body as one operation: `operation!(caller, "aggregate.verb", session = id, |tx| { ... Ok(value) })`.
 ///
 /// The name is also that of its span. The fields between name and body are ids for the span; they must not be personal
-/// data.
+/// data. An operation that only reads is declared so, `operation!(caller, reads "aggregate.verb", ...)`;
+/// `tests/operations/standby.rs` runs each operation on a standby.
 macro_rules! operation {
-    ($caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $body:block) => {{
+    (@ $access:ident, $caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $body:block) => {{
         #[allow(unused_imports)]
         use crate::connection::OperationTransaction as _;
         let span = tracing::info_span!(
@@ -176,7 +194,7 @@ macro_rules! operation {
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        let work = crate::operation::run($caller, |tx| {
+        let work = crate::operation::run($caller, crate::operation::Access::$access, |tx| {
             scoped_futures::ScopedFutureExt::scope_boxed(async {
                 let $tx = &*tx;
                 $body
@@ -184,6 +202,12 @@ macro_rules! operation {
         });
         tracing::Instrument::instrument(work, span).await
     }};
+    ($caller:expr, reads $name:literal, $($rest:tt)*) => {
+        crate::operation::operation!(@ Reads, $caller, $name, $($rest)*)
+    };
+    ($caller:expr, $name:literal, $($rest:tt)*) => {
+        crate::operation::operation!(@ Writes, $caller, $name, $($rest)*)
+    };
 }
 
 pub(crate) use operation;

@@ -188,7 +188,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.get", session = id, |tx| { find(tx, id).await })
+        operation!(self.caller, reads "sessions.get", session = id, |tx| { find(tx, id).await })
     }
 }
 

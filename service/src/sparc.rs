@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Error, error::name_closed_columns, events::Hub};
+use crate::{Error, ServerStatus, error::name_closed_columns, events::Hub};
 
 /// The comment on the migrations table, which every login may read. No row means that there is no schema; an empty
 /// comment means that its migration is unfinished.
@@ -122,6 +122,12 @@ impl Sparc {
         self.database.as_identity(supabase::service())
     }
 
+    /// Returns the servers, if there are replicas: which of them is the primary, and which answer reads.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerStatus> {
+        self.database.servers()
+    }
+
     /// Pings the server, for a health check. It reports an unreachable server at once, and one that does not answer
     /// within seconds.
     ///
@@ -180,6 +186,9 @@ pub struct Options {
     /// The URL for [`Sparc::as_service`], with another login. Recommended: the users' login then need not be a member
     /// of `service_role`, so that no SQL text can assume that role. The default is `None`: one login for both.
     pub service_url: Option<String>,
+    /// Addresses of streaming replicas, which answer whoever only reads; after a failover, the one that was promoted is the
+    /// primary. A caller always sees what they wrote. None by default. See [`rls`](rls#replicas).
+    pub replicas: Vec<String>,
 }
 
 /// Hides the URL, which contains a password.
@@ -191,6 +200,7 @@ impl std::fmt::Debug for Options {
             .field("prepared_statements", &self.prepared_statements)
             .field("deadline", &self.deadline)
             .field("service_url", &self.service_url.as_ref().map(|_| "…"))
+            .field("replicas", &self.replicas.len())
             .finish()
     }
 }
@@ -203,6 +213,7 @@ impl Default for Options {
             prepared_statements: true,
             deadline: Some(Duration::from_secs(30)),
             service_url: None,
+            replicas: Vec::new(),
         }
     }
 }
@@ -243,6 +254,13 @@ impl Options {
         self
     }
 
+    /// Streaming replicas for whoever only reads.
+    #[must_use]
+    pub fn replicas(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.replicas = urls.into_iter().map(Into::into).collect();
+        self
+    }
+
     fn of_connection(&self) -> rls::Options {
         let mut options = rls::Options::default();
         options.max_connections = self.max_connections;
@@ -250,6 +268,7 @@ impl Options {
         options.prepared_statements = self.prepared_statements;
         options.deadline = self.deadline;
         options.application_name = Some("sparc".to_owned());
+        options.replicas = self.replicas.clone();
         options
     }
 }

@@ -127,7 +127,7 @@ impl<C: Caller> Tutorial<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn progress(self) -> Result<Option<tutorial_progress::Model>, Error> {
-        operation!(self.caller, "tutorial.progress", |tx| {
+        operation!(self.caller, reads "tutorial.progress", |tx| {
             Ok(tutorial_progress::Entity::find_by_id(tx.user()?).one(tx).await?)
         })
     }

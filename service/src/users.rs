@@ -220,7 +220,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// None specific to this operation.
     pub async fn profiles(self, ids: &[Uuid]) -> Result<Vec<Profile>, Error> {
-        operation!(self.caller, "users.profiles", |tx| {
+        operation!(self.caller, reads "users.profiles", |tx| {
             Ok(users::Entity::find()
                 .filter(users::Column::Id.is_in(ids.iter().copied()))
                 .into_partial_model()
@@ -237,7 +237,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn profile(self, id: Uuid) -> Result<Profile, Error> {
-        operation!(self.caller, "users.profile", user = id, |tx| { find(tx, id).await })
+        operation!(self.caller, reads "users.profile", user = id, |tx| { find(tx, id).await })
     }
 
     /// Returns at most fifty profiles with exactly this display name, the oldest account first.
@@ -248,7 +248,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// None specific to this operation.
     pub async fn by_display_name(self, display_name: &str) -> Result<Vec<Profile>, Error> {
-        operation!(self.caller, "users.by_display_name", |tx| {
+        operation!(self.caller, reads "users.by_display_name", |tx| {
             Ok(users::Entity::find()
                 .filter(users::Column::DisplayName.eq(display_name))
                 .order_by_asc(users::Column::CreatedAt)
@@ -267,7 +267,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`].
     pub async fn by_email(self, email: &str) -> Result<Profile, Error> {
-        operation!(self.caller, "users.by_email", |tx| {
+        operation!(self.caller, reads "users.by_email", |tx| {
             users::Entity::find()
                 .filter(users::Column::Email.eq(email))
                 .into_partial_model()
@@ -292,7 +292,7 @@ impl<C: Caller> Users<'_, C> {
         struct Row {
             taken: bool,
         }
-        operation!(self.caller, "users.is_email_taken", |tx| {
+        operation!(self.caller, reads "users.is_email_taken", |tx| {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, IS_EMAIL_TAKEN, [email.into()]);
             Ok(Row::find_by_statement(statement).one(tx).await?.is_none_or(|row| row.taken))
         })
@@ -307,7 +307,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn me(self) -> Result<Profile, Error> {
-        operation!(self.caller, "users.me", |tx| { find(tx, tx.user()?).await })
+        operation!(self.caller, reads "users.me", |tx| { find(tx, tx.user()?).await })
     }
 
     /// Returns the caller's e-mail address, which other users cannot read. An account without one has
@@ -323,7 +323,7 @@ impl<C: Caller> Users<'_, C> {
         struct Row {
             email: Option<String>,
         }
-        operation!(self.caller, "users.my_email", |tx| {
+        operation!(self.caller, reads "users.my_email", |tx| {
             tx.user()?;
             let statement = Statement::from_string(DbBackend::Postgres, "SELECT private.my_email() AS email");
             Row::find_by_statement(statement)
@@ -342,7 +342,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn statistics(self) -> Result<UserStatistics, Error> {
-        operation!(self.caller, "users.statistics", |tx| {
+        operation!(self.caller, reads "users.statistics", |tx| {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, STATISTICS, [tx.user()?.into()]);
             UserStatistics::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "user" })
         })

@@ -9,6 +9,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
     os::unix::process::CommandExt,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::Mutex,
 };
@@ -40,12 +41,37 @@ pub(crate) struct Cluster {
     password: String,
 }
 
+/// What is made of a running cluster.
+struct Copy {
+    pg_basebackup: PathBuf,
+    /// Address of the primary.
+    primary: String,
+    password: String,
+}
+
 impl Cluster {
     pub(crate) fn start(binaries: &Binaries, superuser: &'static str, settings: &[String]) -> Result<Self, Error> {
+        Self::start_with(binaries, superuser, settings, None)
+    }
+
+    /// Starts a standby that streams from this server.
+    pub(crate) fn standby(&self, binaries: &Binaries, settings: &[String]) -> Result<Self, Error> {
+        let missing = || Error::Start("these server programs come without pg_basebackup.".to_owned());
+        let pg_basebackup = binaries.program("pg_basebackup").ok_or_else(missing)?;
+        let copy = Copy { pg_basebackup, primary: self.url("postgres"), password: self.password.clone() };
+        Self::start_with(binaries, self.superuser, settings, Some(&copy))
+    }
+
+    fn start_with(
+        binaries: &Binaries,
+        superuser: &'static str,
+        settings: &[String],
+        copy: Option<&Copy>,
+    ) -> Result<Self, Error> {
         let mut log = String::new();
         // Another program may take the free port before the server does.
         for _ in 0..5 {
-            match Self::try_start(binaries, superuser, settings)? {
+            match Self::try_start(binaries, superuser, settings, copy)? {
                 Ok(cluster) => return Ok(cluster),
                 Err(failure) => log = failure,
             }
@@ -61,15 +87,17 @@ impl Cluster {
         binaries: &Binaries,
         superuser: &'static str,
         settings: &[String],
+        copy: Option<&Copy>,
     ) -> Result<Result<Self, String>, Error> {
         let port = free_port()?;
-        let password = Uuid::new_v4().simple().to_string();
+        let password = copy.map_or_else(|| Uuid::new_v4().simple().to_string(), |copy| copy.password.clone());
         let mut command = Command::new("sh");
         command
             .args(["-c", SUPERVISOR, "supervisor"])
             .arg(&binaries.folder)
             .arg(port.to_string())
             .arg(superuser)
+            .arg(copy.map_or(Path::new(""), |copy| &copy.pg_basebackup))
             .args(SETTINGS)
             .args(settings)
             .current_dir("/")
@@ -89,7 +117,8 @@ impl Cluster {
         let (Some(mut pipe), Some(output)) = (supervisor.stdin.take(), supervisor.stdout.take()) else {
             return Err(Error::Start("its supervisor has no pipes.".to_owned()));
         };
-        writeln!(pipe, "{password}").map_err(io_error("The supervisor of the server accepts no input"))?;
+        let primary = copy.map_or_else(String::new, |copy| format!("{}\n", copy.primary));
+        write!(pipe, "{password}\n{primary}").map_err(io_error("The supervisor of the server accepts no input"))?;
 
         let mut output = BufReader::new(output);
         let mut answer = String::new();
@@ -109,16 +138,20 @@ impl Cluster {
         &self.password
     }
 
-    /// Kills the server as a power failure would, and starts it again with the data on the disk.
-    pub(crate) fn crash(&self) -> Result<(), Error> {
-        let mut pipe = self.pipe.lock().map_err(|_| Error::Start("an earlier crash was interrupted.".to_owned()))?;
+    /// Sends an order to the supervisor; its script lists them.
+    pub(crate) fn order(&self, order: &str) -> Result<(), Error> {
+        let mut pipe = self.pipe.lock().map_err(|_| Error::Start("an earlier order was interrupted.".to_owned()))?;
         let Some((input, output)) = &mut *pipe else {
             return Err(Error::Start("its supervisor has ended.".to_owned()));
         };
-        writeln!(input, "crash").map_err(io_error("The supervisor of the server accepts no input"))?;
+        writeln!(input, "{order}").map_err(io_error("The supervisor of the server accepts no input"))?;
         let mut line = String::new();
         output.read_line(&mut line).map_err(io_error("The output of the server's supervisor could not be read"))?;
         if line.trim() == "ready" { Ok(()) } else { Err(Error::Start(line)) }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Returns the address of a database for the superuser.

@@ -28,7 +28,16 @@ impl DemoGame {
     ///
     /// As for [`Server::start`] and [`Server::migrated`].
     pub async fn start() -> Result<Self, Error> {
-        let database = Server::start().await?.migrated().await?;
+        Self::on(&Server::start().await?).await
+    }
+
+    /// Lays it out on that server.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::migrated`].
+    pub async fn on(server: &Server) -> Result<Self, Error> {
+        let database = server.migrated().await?;
         let [seer, player, hero, adventure, session] = [(); 5].map(|()| Uuid::new_v4());
         let sql = format!(
             "INSERT INTO auth.users (id, raw_user_meta_data)
@@ -46,6 +55,15 @@ impl DemoGame {
         connection.execute_unprepared(&sql).await?;
         connection.close().await?;
         Ok(Self { database, seer, player, hero, adventure, session })
+    }
+
+    /// Returns the same database on a standby of its server.
+    ///
+    /// # Errors
+    ///
+    /// The standby is not a private server.
+    pub fn copy_on(&self, standby: &Server) -> Result<Database, Error> {
+        standby.copy_of(&self.database)
     }
 
     /// Returns the address of the database.

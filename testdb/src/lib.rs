@@ -160,12 +160,80 @@ impl Server {
     ///
     /// The server is not a private cluster, or does not start again.
     pub fn crash(&self) -> Result<(), Error> {
-        match &self.inner.cluster {
-            Some(cluster) => cluster.crash(),
-            None => Err(Error::Start(
-                "only a private cluster can be crashed, and DATABASE_URL names another server.".to_owned(),
-            )),
-        }
+        self.cluster()?.order("crash")
+    }
+
+    /// Kills a private server, and keeps its data. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private one.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.cluster()?.order("kill")
+    }
+
+    /// Starts a private server that was killed. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private one, or does not come back.
+    pub fn start_again(&self) -> Result<(), Error> {
+        self.cluster()?.order("start")
+    }
+
+    /// Starts a standby that streams from a private server; it is removed with its handle. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private one, its programs come without `pg_basebackup`, or the standby does not start.
+    pub fn standby(&self, settings: &[&str]) -> Result<Self, Error> {
+        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+        let cluster = self.cluster()?.standby(&Binaries::find()?, &settings)?;
+        Ok(Self::new(with_port(&self.inner.url, cluster.port())?, Some(cluster), self.inner.is_platform))
+    }
+
+    /// Promotes a standby. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private one.
+    pub fn promote(&self) -> Result<(), Error> {
+        self.cluster()?.order("promote")
+    }
+
+    /// Makes a standby stream from another server, as after a promotion.
+    ///
+    /// # Errors
+    ///
+    /// One of the servers is not a private one, or does not answer.
+    pub async fn follow(&self, primary: &Self) -> Result<(), Error> {
+        self.set("primary_conninfo", &primary.cluster()?.url("postgres")).await
+    }
+
+    /// Changes a setting of a private server that takes effect by a reload.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private one, or does not answer.
+    pub async fn set(&self, setting: &str, value: &str) -> Result<(), Error> {
+        let connection = connect(&self.cluster()?.url("postgres"), 1).await?;
+        connection.execute_unprepared(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await?;
+        connection.execute_unprepared("SELECT pg_reload_conf()").await?;
+        Ok(connection.close().await?)
+    }
+
+    /// Returns a database of another server as it is on this one, its standby.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private one.
+    pub fn copy_of(&self, database: &Database) -> Result<Database, Error> {
+        let url = with_port(&database.url, self.cluster()?.port())?;
+        Ok(Database { url, name: database.name.clone(), server: Some(self.clone()), is_ours: false })
+    }
+
+    fn cluster(&self) -> Result<&Cluster, Error> {
+        self.inner.cluster.as_ref().ok_or_else(|| Error::Start("DATABASE_URL names a server that is not private.".to_owned()))
     }
 
     /// Returns the address of the server's own database.
@@ -349,6 +417,14 @@ async fn connect(url: &str, connections: u32) -> Result<DatabaseConnection, DbEr
 
 fn configured_url() -> Option<String> {
     env::var("DATABASE_URL").ok().filter(|url| !url.is_empty())
+}
+
+/// Replaces the server of an address by one on another port of this machine.
+fn with_port(url: &str, port: u16) -> Result<String, Error> {
+    let other = || Error::Start("DATABASE_URL names a server that is not private.".to_owned());
+    let (login, rest) = url.rsplit_once('@').ok_or_else(other)?;
+    let (_, database) = rest.split_once('/').ok_or_else(other)?;
+    Ok(format!("{login}@127.0.0.1:{port}/{database}"))
 }
 
 /// Replaces the database of an address.

@@ -1,10 +1,11 @@
 # Creates a cluster, runs it while standard input is open, and removes it. Standard input is a pipe from the program
 # that uses the server: however that program ends, the pipe closes.
 #
-# Arguments: folder of the server programs, port, name of the superuser, settings (name=value) ...
-# Standard input: one line with the superuser's password, then a line "crash" for each time that the server is to be
-# killed and started again.
-# Standard output: "ready" after each start, or the log of a failed one.
+# Arguments: folder of the server programs, port, name of the superuser, path of pg_basebackup for a standby or an empty
+# string, settings (name=value) ...
+# Standard input: one line with the superuser's password; for a standby, one line with the address of its primary; then lines
+# "crash" (kill the server and start it again), "kill", "start" or "promote".
+# Standard output: "ready" after each of them, or the log of a failed one.
 
 # PIPE: the program may end before it has read that the server is ready.
 trap '' INT TERM HUP QUIT PIPE
@@ -12,8 +13,10 @@ umask 077
 binaries=$1
 port=$2
 superuser=$3
-shift 3
+copy=$4
+shift 4
 read -r password
+[ -z "$copy" ] || read -r primary
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/sparc-postgresql-XXXXXX") || exit 1
 cd "$folder" || exit 1
@@ -28,20 +31,39 @@ start() {
   "$binaries/pg_ctl" start -D data -w -t 60 -l log -o "$options" >>log 2>&1
 }
 
-if "$binaries/initdb" -D data -U "$superuser" --pwfile=password --auth=password --encoding=UTF8 --no-locale --no-sync \
-  --no-instructions >log 2>&1 &&
-  start; then
+make() {
+  if [ -n "$copy" ]; then
+    "$copy" -D data -d "$primary" -R -X stream -c fast --no-sync >log 2>&1
+    return
+  fi
+  "$binaries/initdb" -D data -U "$superuser" --pwfile=password --auth=password --encoding=UTF8 --no-locale --no-sync \
+    --no-instructions >log 2>&1
+}
+
+kill_server() {
+  read -r server <data/postmaster.pid
+  kill -9 "$server"
+}
+
+# The last backends of a killed server keep the shared memory until they notice that it is gone.
+start_again() {
+  tries=0
+  until start; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 100 ] || return
+    sleep 0.1
+  done
+}
+
+if make && start; then
   echo ready
-  while read -r _; do
-    read -r server <data/postmaster.pid
-    kill -9 "$server"
-    # Its last backends keep the shared memory until they notice that it is gone.
-    tries=0
-    until start; do
-      tries=$((tries + 1))
-      [ "$tries" -lt 100 ] || break
-      sleep 0.1
-    done
+  while read -r order; do
+    case $order in
+      crash) kill_server && start_again ;;
+      kill) kill_server ;;
+      start) start_again ;;
+      promote) "$binaries/pg_ctl" promote -D data -w >>log 2>&1 ;;
+    esac
     echo ready
   done
   "$binaries/pg_ctl" stop -D data -m immediate -w >>log 2>&1

@@ -28,19 +28,19 @@ use crate::{
 const BOUND: Duration = Duration::from_secs(60);
 
 /// Clients that go on and on until they are told to stop.
-struct Load {
+pub struct Load {
     stopped: Arc<AtomicBool>,
     clients: Vec<tokio::task::JoinHandle<Told>>,
 }
 
 #[derive(Default)]
-struct Told {
-    kept: BTreeSet<Kept>,
-    codes: BTreeMap<&'static str, usize>,
+pub struct Told {
+    pub kept: BTreeSet<Kept>,
+    pub codes: BTreeMap<&'static str, usize>,
 }
 
 impl Load {
-    fn begin(sparc: &Sparc, evening: &Arc<Evening>, clients: u64) -> Self {
+    pub fn begin(sparc: &Sparc, evening: &Arc<Evening>, clients: u64) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let clients = (0..clients)
             .map(|client| {
@@ -63,7 +63,7 @@ impl Load {
         Self { stopped, clients }
     }
 
-    async fn end(self) -> Told {
+    pub async fn end(self) -> Told {
         self.stopped.store(true, Ordering::SeqCst);
         let mut all = Told::default();
         for client in self.clients {
@@ -83,7 +83,7 @@ pub fn times(name: &str, few: u32) -> u32 {
 }
 
 /// The service answers again without being started anew.
-async fn answers(sparc: &Sparc) {
+pub async fn answers(sparc: &Sparc) {
     let asking = sparc.as_anon();
     let filter = LobbyFilter::default();
     let asking = asking.sessions().lobby(&filter, None);
@@ -93,7 +93,7 @@ async fn answers(sparc: &Sparc) {
 }
 
 /// Everything that was acknowledged is there.
-async fn nothing_is_lost(world: &World, kept: &BTreeSet<Kept>) {
+pub async fn nothing_is_lost(world: &World, kept: &BTreeSet<Kept>) {
     let owner = world.owner();
     for kept in kept {
         assert_eq!(owner.count(&kept.there()).await, 1, "{kept:?} was acknowledged, and is not there");

@@ -21,10 +21,10 @@ use crate::{
 };
 
 /// Lets through; delays each piece; swallows; ends whatever comes.
-pub(super) const OPEN: u8 = 0;
-pub(super) const SLOW: u8 = 1;
-pub(super) const SWALLOWING: u8 = 2;
-pub(super) const CUT: u8 = 3;
+pub const OPEN: u8 = 0;
+pub const SLOW: u8 = 1;
+pub const SWALLOWING: u8 = 2;
+pub const CUT: u8 = 3;
 /// Lets so many answers through, and cuts.
 const COUNTING: u8 = 4;
 
@@ -65,7 +65,7 @@ impl Line {
         self.is(COUNTING);
     }
 
-    pub(super) fn is(&self, state: u8) {
+    pub fn is(&self, state: u8) {
         self.state.store(state, Ordering::SeqCst);
     }
 }

@@ -19,7 +19,7 @@ pub struct Documented {
     errors: BTreeSet<String>,
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+pub fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         match path.extension() {
@@ -159,8 +159,10 @@ fn the_table_of_operations_is_as_the_code_says() {
          writes it anew. What any operation may answer besides (`busy`, `deadline_exceeded`, `connection_lost`,\n\
          `commit_unknown`, `pool_exhausted`, `pool_closed`, `misconfigured`, `server_exhausted`, `read_only`, `database`; to a user,\n\
          `unknown_account` and `account_closed`) is in [errors.md](errors.md). Round trips count begin with identity and commit; in a\n\
-         caller's transaction they are three fewer.\n"
+         caller's transaction they are three fewer. What runs on a replica, where the handle has any, is tried on a real\n\
+         standby by `tests/operations/standby.rs`.\n"
         .to_owned();
+    let reads = super::standby::reads();
     let mut aggregate = String::new();
     for operation in documented() {
         let (of, verb) = operation.name.split_once('.').unwrap();
@@ -173,17 +175,18 @@ fn the_table_of_operations_is_as_the_code_says() {
             };
             text.push_str(&format!(
                 "\n## {of}\n\nTried in `tests/operations/{of}.rs`{besides}.\n\n\
-                 | operation | does | who may | errors | event | round trips |\n| --- | --- | --- | --- | --- | --- |\n"
+                 | operation | does | who may | errors | event | round trips | runs on |\n| --- | --- | --- | --- | --- | --- | --- |\n"
             ));
         }
         let errors: Vec<String> = operation.errors.iter().map(|code| format!("`{code}`")).collect();
         let round_trips = operation.round_trips.replace(" round trips", "").to_lowercase();
         text.push_str(&format!(
-            "| `{verb}` | {} | {} | {} | {} | {round_trips} |\n",
+            "| `{verb}` | {} | {} | {} | {} | {round_trips} | {} |\n",
             operation.does.replace("](Self::", "](").replace('|', "\\|"),
             operation.who,
             errors.join(", "),
-            operation.event.trim_start_matches("Event ").trim_start_matches("Events ")
+            operation.event.trim_start_matches("Event ").trim_start_matches("Events "),
+            if reads.contains(&operation.name) { "replica" } else { "primary" }
         ));
     }
     agree("api.md", &text, "documented");

@@ -16,6 +16,7 @@ mod events;
 mod maintenance;
 mod scene;
 mod sessions;
+mod standby;
 mod tutorial;
 mod users;
 mod wire;

@@ -78,7 +78,10 @@ pub struct Scene {
 
 impl Scene {
     pub async fn new() -> Self {
-        let world = World::new().await;
+        Self::of(World::new().await).await
+    }
+
+    pub async fn of(world: World) -> Self {
         let owner = world.owner();
         let seer = world.account().await;
         let (player, left, stranger) = (world.player().await, world.player().await, world.player().await);

@@ -189,6 +189,13 @@ AS $$
 DECLARE
   oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
 BEGIN
+  -- On a standby the sequence shows its last logged record, up to 32 numbers ahead. The replayed log position is a clock as well,
+  -- and everything up to it is visible.
+  IF pg_is_in_recovery() THEN
+    RETURN QUERY
+    SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint, 0::bigint, 0::bigint, NULL::text;
+    RETURN;
+  END IF;
   -- The snapshot's xmax follows the last transaction that ended, not the last that began; `age()` knows the latter.
   RETURN QUERY
   SELECT last_value, oldest::text::bigint, oldest::text::bigint + age(oldest::xid), private.event_history()

@@ -13,7 +13,7 @@ use crate::{
     identity::{CHANGED, ENDED},
     pool::PooledConnection,
     session::OUTERMOST,
-    wire::{Answer, Released, Rollback, exec_error, has_own_statements, simple_query},
+    wire::{Answer, PLACE, Released, Rollback, exec_error, has_own_statements, simple_query},
 };
 
 impl Inner {
@@ -22,14 +22,22 @@ impl Inner {
     pub(crate) async fn commit(&mut self) -> Result<(), DbErr> {
         let is_unverified = self.frames.iter().any(|frame| frame.unverified);
         let before = if is_unverified { self.identity.require_sql(&self.started_at) } else { "CLOSE ALL".to_owned() };
+        // In the same message, so that the position costs no round trip.
+        let place = if self.origin.is_some() { format!("SELECT {PLACE}; ") } else { String::new() };
         let after = if self.unclean { self.statements.clean() } else { String::new() };
         let statements = self.statements;
         let mut answer = Answer::default();
         self.ready().await?;
         self.pending = Some(Pending::End);
+        // Dropped before the answer, nobody knows what became of it.
+        let origin = self.origin.clone();
+        let unknown = origin.as_ref().map(|origin| origin.commit(&self.identity));
         let connection = self.connection()?;
-        let outcome = simple_query(connection, format!("{before}; COMMIT; {after}"), &mut answer).await;
+        let outcome = simple_query(connection, format!("{before}; COMMIT; {place}{after}"), &mut answer).await;
         let is_committed = answer.done >= 2;
+        if let Some(unknown) = unknown {
+            unknown.answered(is_committed, answer.place, outcome.as_ref().err().is_some_and(is_lost));
+        }
         match outcome {
             Ok(()) => {
                 self.pending = None;
@@ -47,7 +55,7 @@ impl Inner {
             }
             Err(error) if is_lost(&error) => {
                 self.close(Over::Lost);
-                Err(commit_unknown(&error.to_string()))
+                Err(if self.is_on_standby() { exec_error(error) } else { commit_unknown(&error.to_string()) })
             }
             Err(error) => {
                 (self.pending, self.has_rest) = (None, true);

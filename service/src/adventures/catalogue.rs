@@ -127,7 +127,7 @@ impl<C: Caller> Adventures<'_, C> {
         let list = List::new("adventures.catalogue", &(filter, order));
         let after = list.key::<Key>(after)?;
         let query = page_query(filter, order, after.as_ref())?;
-        operation!(self.caller, "adventures.catalogue", |tx| {
+        operation!(self.caller, reads "adventures.catalogue", |tx| {
             let key = |row: &AdventureSummary| match order {
                 CatalogueOrder::Newest => Key::Newest(row.published_at, row.id),
                 CatalogueOrder::MostPlayed => Key::MostPlayed(row.times_played, row.id),
@@ -155,7 +155,7 @@ impl<C: Caller> Adventures<'_, C> {
     pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<AdventureSummary>, Error> {
         let list = List::new("adventures.mine", &self.caller.identity());
         let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
-        operation!(self.caller, "adventures.mine", |tx| {
+        operation!(self.caller, reads "adventures.mine", |tx| {
             let mut binds = Binds::default();
             let mut conditions = format!("creator_id = {}", binds.bind(tx.user()?));
             if let Some((created, id)) = after {

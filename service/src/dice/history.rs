@@ -139,7 +139,7 @@ impl<C: Caller> Dice<'_, C> {
             RollScope::Session(id) => (id, session_rolls(id, filter, after, limit + 1)),
             RollScope::Character(id) => (id, character_rolls(id, filter, after, limit + 1)),
         };
-        operation!(self.caller, "dice.history", of = id, |tx| {
+        operation!(self.caller, reads "dice.history", of = id, |tx| {
             let rolls = rows::fetch_all(tx, statement.clone(), rolls).await?;
             list.page(rolls, limit, |row: &dice_rolls::Model| (row.created_at, row.id))
         })
@@ -153,7 +153,7 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn heroic_saves_remaining(self, session_id: Uuid) -> Result<Vec<HeroicSavesRemaining>, Error> {
-        operation!(self.caller, "dice.heroic_saves_remaining", session = session_id, |tx| {
+        operation!(self.caller, reads "dice.heroic_saves_remaining", session = session_id, |tx| {
             let statement =
                 Statement::from_sql_and_values(DbBackend::Postgres, HEROIC_SAVES_REMAINING, [session_id.into()]);
             Ok(HeroicSavesRemaining::find_by_statement(statement).all(tx).await?)

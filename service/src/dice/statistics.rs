@@ -95,7 +95,7 @@ impl<C: Caller> Dice<'_, C> {
             RollScope::Session(id) => ("session_id = $1", id),
             RollScope::Character(id) => ("character_id = $1", id),
         };
-        operation!(self.caller, "dice.statistics", of = id, |tx| {
+        operation!(self.caller, reads "dice.statistics", of = id, |tx| {
             let sql = format!("{STATISTICS}{condition}{BY_KIND}");
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             let mut statistics = RollStatistics::default();

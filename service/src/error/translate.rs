@@ -24,6 +24,7 @@ impl From<rls::Error> for Error {
             rls::Error::PoolTimeout => Self::PoolExhausted,
             rls::Error::PoolClosed => Self::PoolClosed,
             rls::Error::Misconfigured { reason } => Self::Misconfigured { reason },
+            rls::Error::NoPrimary => Self::ReadOnly,
             rls::Error::Connect(error) => Self::ConnectFailed(error),
             rls::Error::ConnectionLost(source) => Self::ConnectionLost(source),
             rls::Error::CommitUnknown(source) => Self::CommitUnknown(source),

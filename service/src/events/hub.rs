@@ -11,6 +11,7 @@ use std::{
 };
 
 use entity::session_events::Model as Event;
+use rls::Position;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -29,6 +30,8 @@ pub(crate) struct Wake {
     /// The `seq` of the newest known event of the session, in the history that was last read.
     pub(crate) newest: i64,
     pub(crate) history: Option<History>,
+    /// The log position of the server where that was seen: a reader on another server waits until it is there.
+    pub(crate) position: Option<Position>,
     /// The error that ended the subscription.
     pub(crate) ended: Option<Error>,
 }
@@ -52,6 +55,10 @@ struct State {
     /// Id of the running poller.
     poller: Option<u64>,
     polled_at: Option<Instant>,
+    /// What every subscriber had seen when they came: a server that is not as far may not know their seats.
+    required: Option<Position>,
+    /// Where what is known of the sessions was seen.
+    position: Option<Position>,
     is_closed: bool,
 }
 
@@ -98,6 +105,9 @@ pub(crate) struct Watched {
     pub(crate) has_new: bool,
     /// `None` if no history is established yet.
     pub(crate) history: Option<History>,
+    /// Whoever is asked must have come so far, to know the seats of the subscribers up to `last_id`.
+    pub(crate) required: Option<Position>,
+    pub(crate) last_id: u64,
 }
 
 /// The new events that a poll found in a session. If they are too large or too many, `events` has only the first of
@@ -194,11 +204,14 @@ impl Hub {
         service: impl FnOnce() -> IdentityConnection,
         start: &Start,
         account: Option<Uuid>,
+        seen: Option<Position>,
     ) -> Result<Registration, Error> {
         let mut state = self.lock();
         if state.is_closed {
             return Err(Error::PoolClosed);
         }
+        state.required = state.required.max(seen);
+        state.position = state.position.max(seen);
         state.last_id += 1;
         let id = state.last_id;
         if state.sessions.is_empty() {
@@ -207,14 +220,14 @@ impl Hub {
             // One of the two histories is outdated. The next poll finds out which.
             state.history = None;
         }
-        let history = state.history.clone();
+        let (history, position) = (state.history.clone(), state.position);
         let entry = state.sessions.entry(start.session_id).or_default();
         let is_new = entry.subscribers.is_empty();
         if is_new {
             entry.newest = start.newest;
             entry.recent.after = start.newest;
         }
-        let (sender, wake) = watch::channel(Wake { newest: entry.newest, history, ended: None });
+        let (sender, wake) = watch::channel(Wake { newest: entry.newest, history, position, ended: None });
         entry.subscribers.insert(id, Subscriber { account, wake: sender });
         state.has_new |= is_new;
         if state.poller.is_none() {
@@ -253,28 +266,31 @@ impl Hub {
         }
         let has_new = std::mem::take(&mut state.has_new);
         let (sessions, seen) = state.sessions.iter().map(|(id, session)| (*id, session.newest)).unzip();
-        Some(Watched { sessions, seen, has_new, history: state.history.clone() })
+        let (history, required, last_id) = (state.history.clone(), state.required, state.last_id);
+        Some(Watched { sessions, seen, has_new, history, required, last_id })
     }
 
-    /// Returns the listeners of the given sessions, or of all, and the id of the last subscriber.
-    pub(super) fn listeners(&self, only: Option<&[SessionUpdate]>) -> (BTreeSet<(Uuid, Option<Uuid>)>, u64) {
+    /// Returns the listeners of the given sessions, or of all, up to the given subscriber.
+    pub(super) fn listeners(&self, only: Option<&[SessionUpdate]>, up_to: u64) -> BTreeSet<(Uuid, Option<Uuid>)> {
         let state = self.lock();
         let of = |(id, session): (&Uuid, &Session)| -> Vec<_> {
-            session.subscribers.values().map(|one| (*id, one.account)).collect()
+            let asked = session.subscribers.iter().filter(|(subscriber, _)| **subscriber <= up_to);
+            asked.map(|(_, one)| (*id, one.account)).collect()
         };
-        let listeners = match only {
+        match only {
             None => state.sessions.iter().flat_map(of).collect(),
             Some(updates) => {
                 updates.iter().filter_map(|one| state.sessions.get_key_value(&one.session_id)).flat_map(of).collect()
             }
-        };
-        (listeners, state.last_id)
+        }
     }
 
     /// Starts a new history, after another server has answered: discards what was read from the previous one, and makes
     /// each subscriber check its position.
-    pub(super) fn reset(&self, history: &History, updates: Vec<SessionUpdate>) {
+    pub(super) fn reset(&self, history: &History, updates: Vec<SessionUpdate>, position: Option<Position>) {
         let mut state = self.lock();
+        state.position = state.position.max(position);
+        let position = state.position;
         state.history = Some(history.clone());
         let newest: HashMap<Uuid, i64> = updates.into_iter().map(|update| (update.session_id, update.newest)).collect();
         for (id, session) in &mut state.sessions {
@@ -284,18 +300,28 @@ impl Hub {
                 one.wake.send_modify(|wake| {
                     wake.newest = session.newest;
                     wake.history = Some(history.clone());
+                    wake.position = position;
                 });
             }
         }
     }
 
     /// Ends the subscriptions of those that may no longer listen, then notifies the others of new events.
-    pub(super) fn publish(&self, begun: Instant, checked: AccessCheck, updates: Vec<SessionUpdate>) {
+    pub(super) fn publish(
+        &self,
+        begun: Instant,
+        checked: AccessCheck,
+        updates: Vec<SessionUpdate>,
+        position: Option<Position>,
+    ) {
         let mut state = self.lock();
+        state.position = state.position.max(position);
+        let position = state.position;
         for (session_id, account, error) in checked.refused {
             let Some(session) = state.sessions.get_mut(&session_id) else { continue };
-            session.subscribers.retain(|_, one| {
-                let stays = one.account != account;
+            session.subscribers.retain(|id, one| {
+                // The server may not know the seat of somebody who came since.
+                let stays = one.account != account || *id > checked.up_to;
                 if !stays {
                     one.wake.send_modify(|wake| wake.ended = Some(error.clone()));
                 }
@@ -310,7 +336,10 @@ impl Hub {
             session.newest = session.newest.max(update.newest);
             session.recent.add(update, checked.up_to, begun);
             for one in session.subscribers.values() {
-                one.wake.send_modify(|wake| wake.newest = session.newest);
+                one.wake.send_modify(|wake| {
+                    wake.newest = session.newest;
+                    wake.position = position;
+                });
             }
         }
         state.polled_at = Some(begun);

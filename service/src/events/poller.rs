@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, FixedOffset};
 use entity::session_events::Model as Event;
-use rls::{UncheckedTransaction, unchecked::Unchecked};
-use sea_orm::{DbBackend, Statement, TransactionOptions, sqlx::postgres::PgRow};
+use rls::{Position, UncheckedTransaction, unchecked::Unchecked};
+use sea_orm::{DbBackend, Statement, sqlx::postgres::PgRow};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    hub::{AccessCheck, Hub, PollerGuard, SessionUpdate, Watched},
+    history_of,
+    hub::{AccessCheck, History, Hub, PollerGuard, SessionUpdate, Watched},
     listener_error,
 };
 use crate::{Error, IdentityConnection, rows, sql::Binds};
@@ -54,12 +55,14 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
         sequence.may_have_unseen |= watched.has_new;
         let begun = Instant::now();
         let checks_all_access = access_checked.elapsed() >= ACCESS_CHECK_INTERVAL;
+        let service = service.clone().at_least(watched.required);
         let round = async {
-            let options = TransactionOptions::default();
-            let tx = Unchecked::begin_unchecked(&service, options, Some(POLL_TIMEOUT)).await?;
-            let poll = Poll { hub, tx: &tx, begun, checks_all_access };
-            poll.run(&mut sequence, watched).await?;
-            Ok(tx.rollback().await?)
+            let tx = Unchecked::begin_read(&service, Some(POLL_TIMEOUT)).await?;
+            let outcome = Poll { hub, tx: &tx, checks_all_access }.run(&mut sequence, watched).await?;
+            // The commit reports the log position of the server: later reads use a server that is at least there.
+            tx.commit().await?;
+            outcome.publish(hub, begun, service.seen());
+            Ok(())
         };
         let outcome = tokio::time::timeout(POLL_TIMEOUT, round).await.unwrap_or(Err(Error::DeadlineExceeded));
         let pause = match outcome {
@@ -123,7 +126,8 @@ struct Reading {
     drawn: i64,
     oldest_transaction: i64,
     next_transaction: i64,
-    history: String,
+    /// A standby says none.
+    history: Option<String>,
 }
 
 impl Sequence {
@@ -147,35 +151,57 @@ impl Sequence {
 
 const EVENT_CLOCK: &str = "SELECT drawn, oldest_transaction, next_transaction, history FROM private.event_clock()";
 
-/// One poll, in a transaction as the service.
+/// The outcome of a poll.
+enum Outcome {
+    /// Another server has answered, or the first one.
+    NewHistory { history: History, newest: Vec<SessionUpdate> },
+    /// The sequence was set back, so numbers are given to events a second time, and a subscriber that resumes after one would
+    /// miss events.
+    Behind,
+    Updates { checked: AccessCheck, updates: Vec<SessionUpdate> },
+    Nothing,
+}
+
+impl Outcome {
+    fn publish(self, hub: &Hub, begun: Instant, position: Option<Position>) {
+        match self {
+            Self::NewHistory { history, newest } => hub.reset(&history, newest, position),
+            Self::Behind => hub.end_all(&Error::EventsExpired),
+            Self::Updates { checked, updates } => hub.publish(begun, checked, updates, position),
+            Self::Nothing => (),
+        }
+    }
+}
+
+/// One poll, in a transaction as the service that only reads.
 struct Poll<'a> {
     hub: &'a Hub,
     tx: &'a UncheckedTransaction,
-    begun: Instant,
     checks_all_access: bool,
 }
 
 impl Poll<'_> {
-    async fn run(&self, sequence: &mut Sequence, watched: Watched) -> Result<(), Error> {
+    async fn run(&self, sequence: &mut Sequence, watched: Watched) -> Result<Outcome, Error> {
         let readings = |rows: &[PgRow]| {
             rows::decode_rows!(rows => Reading {
                 drawn, oldest_transaction, next_transaction, history
             })
         };
         let statement = Statement::from_string(DbBackend::Postgres, EVENT_CLOCK);
-        let Some(reading) = rows::fetch_all(self.tx, statement, readings).await?.pop() else { return Ok(()) };
-        if watched.history.as_deref() != Some(&reading.history) {
+        let Some(reading) = rows::fetch_all(self.tx, statement, readings).await?.pop() else {
+            return Ok(Outcome::Nothing);
+        };
+        let is_standby = reading.history.is_none();
+        let history = history_of(self.tx, reading.history.clone())?;
+        if watched.history.as_deref() != Some(&history) {
             *sequence = Sequence::default();
             let newest = self.newest(watched.sessions).await?;
-            self.hub.reset(&reading.history.into(), newest);
-            return Ok(());
+            return Ok(Outcome::NewHistory { history: history.into(), newest });
         }
-        // The sequence was set back, so numbers are given to events a second time, and a subscriber that resumes after
-        // one would miss events.
-        if watched.seen.iter().any(|seen| *seen > reading.drawn) {
-            self.hub.end_all(&Error::EventsExpired);
-            return Ok(());
+        if !is_standby && watched.seen.iter().any(|seen| *seen > reading.drawn) {
+            return Ok(Outcome::Behind);
         }
+        let up_to = watched.last_id;
         let is_settled = sequence.read(&reading);
         let reads_events = sequence.is_due() || is_settled && sequence.may_have_unseen;
         let (updates, is_all) = if reads_events { self.events(watched).await? } else { (Vec::new(), true) };
@@ -183,12 +209,11 @@ impl Poll<'_> {
             sequence.may_have_unseen = false;
         }
         let checked = if self.checks_all_access || !updates.is_empty() {
-            self.check(if self.checks_all_access { None } else { Some(&updates) }).await?
+            self.check(if self.checks_all_access { None } else { Some(&updates) }, up_to).await?
         } else {
             AccessCheck::default()
         };
-        self.hub.publish(self.begun, checked, updates);
-        Ok(())
+        Ok(Outcome::Updates { checked, updates })
     }
 
     /// Reads the newest event of each session that has one. The writer of an event locks its session until the commit,
@@ -250,14 +275,14 @@ impl Poll<'_> {
         Ok((updates, is_all))
     }
 
-    /// Checks who may still listen to the given sessions, or to all.
-    async fn check(&self, only: Option<&[SessionUpdate]>) -> Result<AccessCheck, Error> {
+    /// Checks who of the subscribers up to the given one may still listen to the given sessions, or to all.
+    async fn check(&self, only: Option<&[SessionUpdate]>, up_to: u64) -> Result<AccessCheck, Error> {
         struct Refused {
             session_id: Uuid,
             account: Uuid,
             status: String,
         }
-        let (listeners, up_to) = self.hub.listeners(only);
+        let listeners = self.hub.listeners(only, up_to);
         let (sessions, accounts): (Vec<Uuid>, Vec<Uuid>) =
             listeners.into_iter().map(|(session, account)| (session, account.unwrap_or_default())).unzip();
         let mut binds = Binds::default();

@@ -7,11 +7,12 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::session_events::Model as Event;
+use rls::unchecked::Unchecked;
 use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
-    COLUMNS, events,
+    COLUMNS, events, history_of,
     hub::{History, Registration, Start},
     poller::{backoff, is_transient},
 };
@@ -96,7 +97,7 @@ impl Reader {
             }
             let history_changed = wake.history.is_some_and(|history| history != self.history);
             if self.has_more || history_changed || wake.newest > self.position.seq {
-                match self.read(wake.newest).await {
+                match self.read(wake.newest, wake.position).await {
                     Ok(()) => failures = 0,
                     Err(error) if is_transient(&error) => {
                         failures += 1;
@@ -119,19 +120,25 @@ impl Reader {
         }
     }
 
-    /// Reads events after the position, up to `newest` or beyond: those that the poller has read for all subscribers,
-    /// or else a page of its own.
-    async fn read(&mut self, newest: i64) -> Result<(), Error> {
+    /// Reads events after the position, of which the poller saw those up to `newest` on a server at `seen_at`: those that the
+    /// poller has read for all subscribers, or else a page of its own.
+    async fn read(&mut self, newest: i64, seen_at: Option<rls::Position>) -> Result<(), Error> {
         let was_idle_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
         let recent = self.registration.recent(&self.history, self.position.seq).filter(|_| !was_idle_long);
         let (page, read_at) = match recent {
             Some((events, read_at)) => {
                 self.has_more = false;
+                if let Some(seen_at) = seen_at {
+                    // Whoever hears of something and looks finds it, on whichever server.
+                    self.caller.note_seen(seen_at);
+                }
                 (events, read_at)
             }
             None => {
                 let read_at = Instant::now();
-                let page = page(&self.caller, self.session_id, self.position).await?;
+                // A server that is behind would show a gap.
+                let caller = self.caller.clone().at_least(seen_at);
+                let page = page(&caller, self.session_id, self.position).await?;
                 self.check_continuity(&page, was_idle_long)?;
                 self.has_more = page.events.len() as i64 == PAGE;
                 (page.events, read_at)
@@ -175,12 +182,12 @@ struct Page {
 
 /// Reads a page under the caller's row security.
 async fn page(caller: &IdentityConnection, session_id: Uuid, after: Position) -> Result<Page, Error> {
-    operation!(caller, "events.page", session = session_id, |tx| {
+    operation!(caller, reads "events.page", session = session_id, |tx| {
         let events = events_after(tx, session_id, after.seq, PAGE).await?;
         // Checked after reading: as long as the event at the position exists, none of the events after it has been
         // deleted.
         struct PositionRow {
-            history: String,
+            history: Option<String>,
             is_present: bool,
             is_kept: bool,
         }
@@ -188,7 +195,8 @@ async fn page(caller: &IdentityConnection, session_id: Uuid, after: Position) ->
         let (session, seq) = (binds.bind(session_id), binds.bind(after.seq));
         let id = binds.bind(after.event.map(|(id, _)| id).unwrap_or_default());
         let sql = format!(
-            "SELECT private.event_history() AS history, event.id IS NOT NULL AS is_present, \
+            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN private.event_history() END AS history, \
+               event.id IS NOT NULL AS is_present, \
                COALESCE(event.created_at > now() - INTERVAL '24 hours', false) AS is_kept \
              FROM (SELECT) AS one \
              LEFT JOIN public.session_events AS event \
@@ -197,7 +205,7 @@ async fn page(caller: &IdentityConnection, session_id: Uuid, after: Position) ->
         let read = |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history, is_present, is_kept });
         let row = rows::fetch_all(tx, binds.statement(sql), read).await?.pop();
         let Some(PositionRow { history, is_present, is_kept }) = row else { return Err(Error::EventsExpired) };
-        Ok(Page { events, history, is_present, is_kept })
+        Ok(Page { events, history: history_of(tx, history)?, is_present, is_kept })
     })
 }
 

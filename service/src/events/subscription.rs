@@ -18,7 +18,7 @@ use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
-    Events,
+    Events, history_of,
     hub::{Hub, Slot, Start},
     listener_error,
     reader::{Position, Reader},
@@ -227,7 +227,8 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
         .context()
         .ok_or_else(|| Error::Misconfigured { reason: "the identity must come from a Sparc handle".to_owned() })?;
     let StartPoint { start, position } = start_point;
-    let registration = hub.register(|| caller.switch_to(supabase::service()), &start, caller.user_id())?;
+    let registration =
+        hub.register(|| caller.switch_to(supabase::service()), &start, caller.user_id(), caller.seen())?;
     let slot = registration.slot();
     let reader = Reader::new(caller.clone(), registration, &start, position);
     let events = stream::unfold(Some(reader), |reader| async {
@@ -276,7 +277,8 @@ impl Row {
     }
 }
 
-/// Reads the starting data of a subscription to each of these sessions.
+/// Reads the starting data of a subscription to each of these sessions, from the primary: a standby shows events late, and
+/// refuses.
 async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<Row>, Error> {
     if tx.caller() == Identity::Anon {
         return Err(Error::NotSignedIn);
@@ -303,5 +305,9 @@ async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)])
             session_id, status, history, newest, newest_id, newest_at, kept_id, kept_at
         })
     };
-    rows::fetch_all(tx, binds.statement(sql), read).await
+    let mut rows = rows::fetch_all(tx, binds.statement(sql), read).await?;
+    for row in &mut rows {
+        row.history = history_of(tx, Some(std::mem::take(&mut row.history)))?;
+    }
+    Ok(rows)
 }

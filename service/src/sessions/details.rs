@@ -108,7 +108,7 @@ impl<C: Caller> Sessions<'_, C> {
             players: Value,
             adventure_data: Value,
         }
-        operation!(self.caller, "sessions.details", session = id, |tx| {
+        operation!(self.caller, reads "sessions.details", session = id, |tx| {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, DETAILS, [id.into()]);
             let row = Row::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
             Ok(SessionDetails {

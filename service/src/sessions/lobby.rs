@@ -129,7 +129,7 @@ impl<C: Caller> Sessions<'_, C> {
         let list = List::new("sessions.lobby", filter);
         let after = list.key::<Key>(after)?;
         let query = page_query(filter, after.as_ref());
-        operation!(self.caller, "sessions.lobby", |tx| {
+        operation!(self.caller, reads "sessions.lobby", |tx| {
             let summaries = |rows: &[PgRow]| Ok(Row::read(rows)?.into_iter().map(SessionSummary::from).collect());
             let key = |row: &SessionSummary| Key { start: row.scheduled_start, created: row.created_at, id: row.id };
             let scan_end = |row: &PgRow, id| {

@@ -95,7 +95,7 @@ impl<C: Caller> Sessions<'_, C> {
     pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
         let list = List::new("sessions.mine", &self.caller.identity());
         let after = list.key::<(DateTime<Utc>, Uuid)>(after)?;
-        operation!(self.caller, "sessions.mine", |tx| {
+        operation!(self.caller, reads "sessions.mine", |tx| {
             let mut binds = Binds::default();
             binds.bind(tx.user()?);
             let after = after_condition(&mut binds, "created_at", after);
@@ -123,7 +123,7 @@ impl<C: Caller> Sessions<'_, C> {
     pub async fn past(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
         let list = List::new("sessions.past", &self.caller.identity());
         let after = list.key::<(DateTime<Utc>, Uuid)>(after)?;
-        operation!(self.caller, "sessions.past", |tx| {
+        operation!(self.caller, reads "sessions.past", |tx| {
             let mut binds = Binds::default();
             binds.bind(tx.user()?);
             let after = after_condition(&mut binds, "ended_at", after);
@@ -148,7 +148,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn archived(self, id: Uuid) -> Result<ArchivedSession, Error> {
-        operation!(self.caller, "sessions.archived", session = id, |tx| {
+        operation!(self.caller, reads "sessions.archived", session = id, |tx| {
             let session =
                 archived_sessions::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
             // Visitors have no privilege to read seats.
@@ -183,7 +183,7 @@ impl<C: Caller> Sessions<'_, C> {
         let list = List::new("sessions.archived_rolls", &id);
         let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
         let limit = size.rows();
-        operation!(self.caller, "sessions.archived_rolls", session = id, |tx| {
+        operation!(self.caller, reads "sessions.archived_rolls", session = id, |tx| {
             let mut query = archived_dice_rolls::Entity::find()
                 .filter(archived_dice_rolls::Column::SessionId.eq(id))
                 .order_by_asc(archived_dice_rolls::Column::CreatedAt)

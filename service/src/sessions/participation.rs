@@ -54,7 +54,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn participation(self, id: Uuid) -> Result<Participation, Error> {
-        operation!(self.caller, "sessions.participation", session = id, |tx| {
+        operation!(self.caller, reads "sessions.participation", session = id, |tx| {
             let values = [id.into(), tx.user()?.into()];
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, PARTICIPATION, values);
             let read = |rows: &[PgRow]| rows::decode_rows!(rows => Found { is_seer, is_active, is_removed });

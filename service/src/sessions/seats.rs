@@ -26,7 +26,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::UnknownJoinCode`], [`Error::NotSignedIn`].
     pub async fn by_code(self, code: &JoinCode) -> Result<SessionSummary, Error> {
-        operation!(self.caller, "sessions.by_code", |tx| {
+        operation!(self.caller, reads "sessions.by_code", |tx| {
             // The database function runs with elevated privileges, because knowing the code gives access to the
             // session.
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, BY_CODE, [code.as_str().into()]);

@@ -1,0 +1,126 @@
+//! A game on three servers that loses its primary in the middle: `cargo run --example failover`.
+//!
+//! A primary and two standbys start on this machine, of which one must have each commit before it is acknowledged. Ada
+//! rolls dice and reads them again; then the primary is killed, a standby is promoted, and the game goes on. Everything is
+//! gone at the end.
+
+use std::{
+    error::Error as StdError,
+    time::{Duration, Instant},
+};
+
+use anstream::println;
+use futures_util::TryStreamExt;
+use owo_colors::OwoColorize;
+use sparc::{
+    entity::sea_orm_active_enums::{Attribute, RollType},
+    service::{
+        Difficulty, IdentityConnection, Operations, Options, ServerRole, Sparc,
+        dice::{HistoryFilter, NewRoll, RollScope, Roller},
+    },
+};
+use testdb::{Binaries, DemoGame, Server};
+use tokio::{task::spawn_blocking, time::sleep};
+use uuid::Uuid;
+
+const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=256MB", "wal_retrieve_retry_interval=200ms"];
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn StdError>> {
+    if Binaries::find()?.program("pg_basebackup").is_none() {
+        println!("This example needs pg_basebackup, which comes with PostgreSQL's client programs.");
+        return Ok(());
+    }
+    let primary = Server::start_private(Some(&SETTINGS)).await?;
+    let game = DemoGame::on(&primary).await?;
+    let (first, second) = tokio::try_join!(standby_of(&primary), standby_of(&primary))?;
+    let copies = [game.copy_on(&first)?, game.copy_on(&second)?];
+    let options = Options::default().replicas(copies.iter().map(|copy| copy.url()));
+    let sparc = Sparc::connect_with(game.url(), options).await?;
+    // From here on, no commit is acknowledged before a standby has it.
+    primary.set("synchronous_standby_names", "ANY 1 (*)").await?;
+    show(&sparc, "three servers");
+
+    let ada = sparc.as_user(game.player);
+    let mut events = ada.events().subscribe(game.session, None).await?;
+    let mut rolled = Vec::new();
+    for _ in 0..5 {
+        rolled.push(roll(&ada, &game).await?);
+    }
+    println!("Ada rolled {} times and read each of them at once; her position is {}", rolled.len(), position(&ada));
+
+    println!("{}", "the primary is killed".red());
+    let killed = Instant::now();
+    spawn_blocking(move || primary.kill().map(|()| primary)).await??;
+    println!("a reader is answered meanwhile: {} rolls", history(&ada, &game).await?);
+    let promoting = first.clone();
+    let promotion = tokio::spawn(async move {
+        sleep(Duration::from_millis(500)).await;
+        spawn_blocking(move || promoting.promote()).await
+    });
+    // Ada knows nothing of it: she rolls, and tries again where she is told that nothing happened.
+    let mut tries = 0;
+    let id = loop {
+        tries += 1;
+        match roll(&ada, &game).await {
+            Ok(id) => break id,
+            Err(error) if killed.elapsed() < Duration::from_secs(20) => {
+                println!("  a roll is refused: {error}");
+                sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    rolled.push(id);
+    promotion.await???;
+    second.follow(&first).await?;
+    println!("{} {:.1?} after the kill, at try {tries}", "the game goes on".green(), killed.elapsed());
+    while sparc.servers().iter().all(|server| server.role != ServerRole::Replica) {
+        sleep(Duration::from_millis(100)).await;
+    }
+    show(&sparc, "the other standby follows the promoted one");
+
+    for _ in 0..5 {
+        rolled.push(roll(&ada, &game).await?);
+    }
+    for id in &rolled {
+        ada.dice().get(*id).await?;
+    }
+    println!("all {} rolls are there; her position is {}", rolled.len(), position(&ada));
+    for _ in &rolled {
+        events.try_next().await?;
+    }
+    println!("and whoever listened heard each of them, in order");
+    drop(events);
+    Ok(sparc.close().await?)
+}
+
+async fn standby_of(primary: &Server) -> Result<Server, Box<dyn StdError>> {
+    let primary = primary.clone();
+    Ok(spawn_blocking(move || primary.standby(&SETTINGS)).await??)
+}
+
+async fn roll(ada: &IdentityConnection, game: &DemoGame) -> Result<Uuid, sparc::service::Error> {
+    let hero = Roller::Character(game.hero);
+    let new = NewRoll::of(RollType::Attack, game.session, hero, Attribute::Might, Difficulty::MAX);
+    let id = ada.dice().roll(new).await?.id;
+    // On a replica, if one has it by now.
+    Ok(ada.dice().get(id).await?.id)
+}
+
+async fn history(ada: &IdentityConnection, game: &DemoGame) -> Result<usize, sparc::service::Error> {
+    let scope = RollScope::Session(game.session);
+    Ok(ada.dice().history(scope, &HistoryFilter::default(), None).await?.items.len())
+}
+
+fn position(ada: &IdentityConnection) -> String {
+    ada.position().map(|position| position.to_string()).unwrap_or_default()
+}
+
+fn show(sparc: &Sparc, what: &str) {
+    println!("{}", what.bold());
+    for server in sparc.servers() {
+        let position = server.position.map(|position| position.to_string()).unwrap_or_default();
+        println!("  {} {:<8} {position}", server.address, format!("{:?}", server.role).to_lowercase());
+    }
+}

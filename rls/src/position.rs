@@ -1,0 +1,202 @@
+//! How far a server's log has come, and how far each identity has seen it.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+};
+
+use serde::{Deserialize, Serialize, de};
+
+use crate::{Error, Identity};
+
+/// A place in the write-ahead log: its timeline, which grows with each promotion, and the position on it.
+///
+/// It is a token for services that keep nothing between two requests: as text (`1-0/16B3748`, safe in a header or a cookie)
+/// it goes to the client with the answer and comes back with the next request. What a client makes up costs a bounded wait
+/// and a read on the primary, and nothing else.
+///
+/// ```
+/// let position: rls::Position = "1-0/16B3748".parse()?;
+/// assert_eq!(position.to_string(), "1-0/16B3748");
+/// assert!(position < "2-0/10".parse()?);
+/// # Ok::<(), rls::Error>(())
+/// ```
+// The order of the fields is the order of positions: what an old primary wrote beyond a promotion is not in the log any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    pub(crate) timeline: u32,
+    pub(crate) lsn: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:X}/{:X}", self.timeline, self.lsn >> 32, self.lsn & u64::from(u32::MAX))
+    }
+}
+
+impl FromStr for Position {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parse = || {
+            let (timeline, lsn) = text.split_once('-')?;
+            let (high, low) = lsn.split_once('/')?;
+            let is_hex = |part: &str| !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_hexdigit());
+            if !is_hex(high) || !is_hex(low) || !timeline.bytes().all(|digit| digit.is_ascii_digit()) {
+                return None;
+            }
+            let half = |part: &str| u32::from_str_radix(part, 16).ok().map(u64::from);
+            Some(Self { timeline: timeline.parse().ok()?, lsn: half(high)? << 32 | half(low)? })
+        };
+        parse().ok_or_else(|| Error::invalid("a position must be one that was given out, as 1-0/16B3748"))
+    }
+}
+
+impl Serialize for Position {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Position {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// What a server must have replayed before it answers somebody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Required {
+    pub(crate) position: Option<Position>,
+    /// The answer to a commit was lost: only the primary knows what became of it.
+    pub(crate) is_unknown: bool,
+}
+
+impl Required {
+    fn join(self, other: Self) -> Self {
+        Self { position: self.position.max(other.position), is_unknown: self.is_unknown | other.is_unknown }
+    }
+
+    pub(crate) fn at_least(self, position: Option<Position>) -> Self {
+        self.join(Self { position, is_unknown: false })
+    }
+}
+
+/// So many identities are remembered, twice over.
+const REMEMBERED: usize = 8192;
+
+/// What each identity has written or seen. Of an identity that was not heard of for long, it is only known that it was not
+/// beyond `floor`: replicas have replayed that long since, so that nobody waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct Positions(Mutex<Remembered>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    recent: HashMap<u64, Required>,
+    older: HashMap<u64, Required>,
+    floor: Required,
+}
+
+impl Positions {
+    pub(crate) fn of(&self, identity: &Identity) -> Required {
+        let remembered = self.lock();
+        let key = &identity.key();
+        let own = remembered.recent.get(key).or_else(|| remembered.older.get(key)).copied();
+        own.unwrap_or(remembered.floor)
+    }
+
+    /// The identity has seen everything up to there.
+    pub(crate) fn note(&self, identity: &Identity, position: Position) {
+        self.lock().update(identity.key(), |known| known.position = known.position.max(Some(position)));
+    }
+
+    /// The same, from the primary: it also saw what became of a commit whose answer was lost.
+    pub(crate) fn note_from_primary(&self, identity: &Identity, position: Position) {
+        self.lock().update(identity.key(), |known| {
+            *known = Required { position: known.position.max(Some(position)), is_unknown: false };
+        });
+    }
+
+    pub(crate) fn note_unknown(&self, identity: &Identity) {
+        self.lock().update(identity.key(), |known| known.is_unknown = true);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Remembered {
+    fn update(&mut self, key: u64, change: impl FnOnce(&mut Required)) {
+        if !self.recent.contains_key(&key) {
+            if self.recent.len() >= REMEMBERED {
+                let forgotten = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
+                self.floor = forgotten.into_values().fold(self.floor, Required::join);
+            }
+            let known = self.older.get(&key).copied().unwrap_or(self.floor);
+            self.recent.insert(key, known);
+        }
+        if let Some(known) = self.recent.get_mut(&key) {
+            change(known);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Position, Positions, REMEMBERED, Required};
+    use crate::Identity;
+
+    fn somebody(number: usize) -> Identity {
+        Identity::new(format!("role_{number}"))
+    }
+
+    #[test]
+    fn a_position_survives_its_text_and_nothing_else_is_one() {
+        for text in ["1-0/0", "1-0/16B3748", "4294967295-FFFFFFFF/FFFFFFFF"] {
+            let position: Position = text.parse().unwrap();
+            assert_eq!(position.to_string(), text);
+            let json = serde_json::to_string(&position).unwrap();
+            assert_eq!(serde_json::from_str::<Position>(&json).unwrap(), position);
+        }
+        for text in ["", "-", "1", "1-", "1-/", "1-0/", "-0/0", "1-0/1-", "+1-0/0", "1-+0/0", "1-0/G", "1-0/100000000"]
+        {
+            assert!(text.parse::<Position>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_later_timeline_is_further_whatever_its_position() {
+        let [old, new] = ["1-F/0", "2-0/1"].map(|text| text.parse::<Position>().unwrap());
+        assert!(new > old);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_nobody_who_is_forgotten_reads_less_than_they_wrote() {
+        let positions = Positions::default();
+        let at = |number: usize| Position { timeline: 1, lsn: number as u64 };
+        let many = REMEMBERED * 5;
+        for number in 0..many {
+            positions.note(&somebody(number), at(number));
+        }
+        for number in [0, 1, REMEMBERED, many - 1] {
+            assert!(positions.of(&somebody(number)).position >= Some(at(number)), "{number}");
+        }
+        assert_eq!(positions.of(&somebody(many - 1)).position, Some(at(many - 1)));
+        let remembered = positions.lock();
+        assert!(remembered.recent.len() + remembered.older.len() <= 2 * REMEMBERED);
+    }
+
+    #[test]
+    fn what_is_not_known_is_asked_of_the_primary_until_it_has_answered() {
+        let (positions, ada) = (Positions::default(), somebody(0));
+        let at = |lsn| Position { timeline: 1, lsn };
+        positions.note_unknown(&ada);
+        positions.note(&ada, at(1));
+        assert!(positions.of(&ada).is_unknown);
+        positions.note_from_primary(&ada, at(2));
+        assert_eq!(positions.of(&ada), Required { position: Some(at(2)), is_unknown: false });
+    }
+}

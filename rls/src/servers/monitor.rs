@@ -1,0 +1,216 @@
+//! Looks after the servers of a handle: one connection to each, one statement on it twice a second, and at once where a
+//! caller met a server that is gone.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use sea_orm::sqlx::{self, Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::Cluster;
+use crate::{
+    Error,
+    connect::explain,
+    pool::connect_error,
+    wire::{Answer, PLACE, Place, number, simple_query},
+};
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// The same while no primary is known, and at least after a caller asked for one.
+const SHORT_INTERVAL: Duration = Duration::from_millis(100);
+/// A server that does not answer by then is unreachable.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A replica that has not replayed what the primary had written so long ago is not read from.
+const MAX_LAG: Duration = Duration::from_secs(2);
+/// A position may stand behind the head of a page or segment that nothing was written to yet.
+const PAGE: u64 = 8192;
+
+/// What a server says of itself.
+struct Seen {
+    place: Place,
+    is_read_only: bool,
+    /// Which cluster it is a copy of.
+    system: i64,
+}
+
+/// One server, and the connection to ask it.
+struct Probe {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+}
+
+impl Probe {
+    /// A standby's timeline is that of what it streams, for a login that may see that (`pg_read_all_stats`), and else that of
+    /// its last restart point, which may be minutes behind.
+    async fn ask(&mut self) -> Result<Seen, sqlx::Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => PgConnection::connect_with(&self.options).await?,
+        };
+        let sql = format!(
+            "SELECT (SELECT system_identifier FROM pg_control_system()), \
+               (current_setting('transaction_read_only') = 'on')::integer, {PLACE}, \
+               greatest( \
+                 (SELECT timeline_id FROM pg_control_checkpoint()), \
+                 (SELECT min_recovery_end_timeline FROM pg_control_recovery()), \
+                 (SELECT received_tli FROM pg_stat_wal_receiver))"
+        );
+        let mut answer = Answer::default();
+        simple_query(&mut connection, sql, &mut answer).await?;
+        let seen = answer.row.as_ref().and_then(|row| {
+            let place = Place::read(row, 2)?;
+            let timeline = if place.is_standby { number(row, 5)?.try_into().ok()? } else { place.timeline };
+            let (system, is_read_only) = (number(row, 0)?, number(row, 1)? == 1);
+            Some(Seen { place: Place { timeline, ..place }, is_read_only, system })
+        });
+        self.connection = Some(connection);
+        seen.ok_or_else(|| sqlx::Error::Protocol("the server does not say where it is".to_owned()))
+    }
+
+    async fn ask_in_time(&mut self) -> Result<Seen, sqlx::Error> {
+        let outcome = timeout(PROBE_TIMEOUT, self.ask()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        if outcome.is_err() {
+            self.connection = None;
+        }
+        outcome
+    }
+}
+
+/// Looks after the cluster until it is closed or dropped. It has been looked at once when this returns, and one server at
+/// least answered.
+pub(super) async fn start(cluster: &Arc<Cluster>, addresses: Vec<PgConnectOptions>) -> Result<JoinHandle<()>, Error> {
+    let probes = addresses.into_iter().map(|options| Probe { options, connection: None }).collect();
+    let mut monitor = Monitor { probes, system: None, written: VecDeque::new(), has_primary: false };
+    let begun = Instant::now();
+    loop {
+        let refused = monitor.look(cluster).await;
+        let is_over = refused.len() == monitor.probes.len() && begun.elapsed() >= cluster.acquire_timeout;
+        for (index, error) in refused {
+            let reason = explain(&monitor.probes[index].options, &error);
+            // A wrong password is said at once; who is just starting may be there in time.
+            if is_over || matches!(connect_error(error).into(), Error::Misconfigured { .. }) {
+                return Err(reason.into());
+            }
+        }
+        if monitor.has_primary
+            || monitor.system.is_some() && begun.elapsed() >= cluster.acquire_timeout.min(PROBE_TIMEOUT)
+        {
+            break;
+        }
+        sleep(SHORT_INTERVAL).await;
+    }
+    let (weak, kick) = (Arc::downgrade(cluster), cluster.kick.clone());
+    Ok(tokio::spawn(async move {
+        loop {
+            let interval = if monitor.has_primary { INTERVAL } else { SHORT_INTERVAL };
+            if timeout(interval, kick.notified()).await.is_ok() {
+                // However many ask at once, they are served together.
+                sleep(if weak.strong_count() == 0 { Duration::ZERO } else { SHORT_INTERVAL }).await;
+            }
+            let Some(cluster) = weak.upgrade().filter(|cluster| !cluster.is_closed.load(Ordering::SeqCst)) else {
+                break;
+            };
+            monitor.look(&cluster).await;
+        }
+        for probe in monitor.probes {
+            if let Some(connection) = probe.connection {
+                let _ = timeout(PROBE_TIMEOUT, connection.close()).await;
+            }
+        }
+    }))
+}
+
+struct Monitor {
+    probes: Vec<Probe>,
+    /// The cluster that these servers are copies of.
+    system: Option<i64>,
+    /// How far the primary's log was, the newest last.
+    written: VecDeque<(Instant, u64)>,
+    has_primary: bool,
+}
+
+impl Monitor {
+    /// Asks every server; what those said who did not answer.
+    async fn look(&mut self, cluster: &Cluster) -> Vec<(usize, sqlx::Error)> {
+        let now = Instant::now();
+        let answers = join_all(self.probes.iter_mut().map(Probe::ask_in_time)).await;
+        let mut refused = Vec::new();
+        let mut seen = Vec::new();
+        for (index, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Ok(one) => seen.push((index, one)),
+                Err(error) => refused.push((index, error)),
+            }
+        }
+        if self.system.is_none() {
+            let first = seen.iter().find(|(_, one)| !one.place.is_standby).or(seen.first());
+            self.system = first.map(|(_, one)| one.system);
+        }
+        for (index, one) in &seen {
+            if Some(one.system) != self.system {
+                let address = &cluster.members[*index].address;
+                tracing::error!(target: "sparc", address, "the server is no copy of the others, and is not used");
+            }
+        }
+        seen.retain(|(_, one)| Some(one.system) == self.system);
+        self.elect(cluster, &seen, now);
+        self.sort_replicas(cluster, &seen, now);
+        refused
+    }
+
+    /// The primary is the server that takes writes. Where several say so, those who were replaced do not know it yet: the
+    /// one that was promoted last has the newest timeline.
+    fn elect(&mut self, cluster: &Cluster, seen: &[(usize, Seen)], now: Instant) {
+        let current = cluster.current();
+        let newest = cluster.timeline.load(Ordering::SeqCst);
+        let best = seen
+            .iter()
+            .filter(|(_, one)| !one.place.is_standby && one.place.timeline >= newest)
+            .max_by_key(|(index, one)| (one.place.timeline, !one.is_read_only, *index == current));
+        self.has_primary = best.is_some();
+        let Some((index, one)) = best else { return };
+        cluster.timeline.fetch_max(one.place.timeline, Ordering::SeqCst);
+        // Positions of an old primary that were lost are nobody's measure.
+        self.written.retain(|(at, lsn)| now.duration_since(*at) < MAX_LAG * 2 && *lsn <= one.place.lsn);
+        self.written.push_back((now, one.place.lsn));
+        if *index != current {
+            let address = &cluster.members[*index].address;
+            tracing::warn!(target: "sparc", address, timeline = one.place.timeline, "another server is the primary");
+            cluster.members[current].pool.drop_idle();
+            cluster.primary.send_replace(*index);
+        }
+    }
+
+    fn sort_replicas(&self, cluster: &Cluster, seen: &[(usize, Seen)], now: Instant) {
+        let newest = cluster.timeline.load(Ordering::SeqCst);
+        let behind = self.written.iter().rev().find(|(at, _)| now.duration_since(*at) >= MAX_LAG);
+        for (index, member) in cluster.members.iter().enumerate() {
+            let one = seen.iter().find(|(place, _)| *place == index).map(|(_, one)| one);
+            if let Some(one) = one {
+                member.timeline.store(one.place.timeline, Ordering::SeqCst);
+                member.lsn.store(one.place.lsn, Ordering::SeqCst);
+            }
+            member.is_reachable.store(one.is_some(), Ordering::SeqCst);
+            let serves = one.is_some_and(|one| {
+                one.place.is_standby
+                    && one.place.timeline >= newest
+                    && behind.is_none_or(|(_, written)| one.place.lsn + PAGE >= *written)
+            });
+            if member.is_serving.swap(serves, Ordering::SeqCst) != serves {
+                let address = &member.address;
+                tracing::info!(target: "sparc", address, serves, "a replica is taken out or readmitted");
+            }
+            if one.is_none() {
+                member.pool.drop_idle();
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Every operation on a real standby: those that are declared to read answer there as everywhere, and no others do.
+
+use std::collections::BTreeSet;
+
+use sparc::service::Sparc;
+
+use super::{documented::sources, operations, rolled_back, scene::EVERYBODY, scene::Scene};
+use crate::{
+    documents::root,
+    standby::{Three, until_replayed, written},
+};
+
+/// The operations that the sources of the service declare to read.
+pub fn reads() -> BTreeSet<String> {
+    let mut files = Vec::new();
+    sources(&root().join("service/src"), &mut files);
+    let declared = |file| {
+        let source = std::fs::read_to_string(file).unwrap();
+        let names = source.split("reads \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    files.into_iter().flat_map(declared).filter(|name| name != "aggregate.verb").collect()
+}
+
+#[tokio::test]
+async fn operations_that_read_answer_on_a_standby_and_no_others_do() {
+    let Some(three) = Three::start().await else { return };
+    let scene = Scene::of(three.world.again().await).await;
+    let copy = three.copies().await.remove(0);
+    until_replayed(&copy, &written(&scene.world).await).await;
+    let standby = Sparc::connect(copy.url()).await.unwrap();
+    let reads = reads();
+    let mut wrong = Vec::new();
+    for operation in operations() {
+        let mut told = Vec::new();
+        for who in EVERYBODY {
+            told.push(rolled_back(&standby, &scene, who, operation.ask).await);
+        }
+        let answers = told == operation.told;
+        if answers != reads.contains(operation.name) {
+            wrong.push(format!("{}: {told:?}, on the primary {:?}", operation.name, operation.told));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // One that reads the events of a subscription is no method.
+    let known: BTreeSet<String> = operations().into_iter().map(|operation| operation.name.to_owned()).collect();
+    let unknown: Vec<_> = reads.difference(&known).collect();
+    assert_eq!(unknown, ["events.page"]);
+    standby.close().await.unwrap();
+}

@@ -1,0 +1,184 @@
+//! The primary is lost in the middle of an evening, and a standby is promoted.
+//!
+//! `SPARC_FAILOVERS=50 cargo test --test integration standby::failover` is the longer run.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sparc::service::{Operations, Options, ServerRole, Sparc, characters::NewCharacter, sessions::LobbyFilter};
+use testdb::Server;
+
+use super::{Three, blocking, standby_of, until};
+use crate::{
+    evening::{Evening, broken, unexpected},
+    faults::{Load, nothing_is_lost},
+    pooler::pooler_to,
+    world::World,
+};
+
+/// No commit is acknowledged before a standby has it.
+async fn make_synchronous(primary: &Server, world: &World) {
+    primary.set("synchronous_standby_names", "ANY 1 (*)").await.unwrap();
+    until(async || world.owner().count("pg_stat_replication WHERE sync_state = 'quorum'").await >= 2).await;
+}
+
+/// Kills the primary; the standby that has more becomes the primary, and the other one follows it.
+async fn fail_over(primary: &Server, standbys: &[Server; 2], worlds: &[World; 2]) -> usize {
+    blocking(primary, |primary| primary.kill().unwrap()).await;
+    let mut received = Vec::new();
+    for world in worlds {
+        // What was received is replayed before a promotion.
+        let sql = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";
+        received.push(world.owner().value::<i64>(sql).await.unwrap());
+    }
+    let next = usize::from(received[1] > received[0]);
+    blocking(&standbys[next], |standby| standby.promote().unwrap()).await;
+    standbys[1 - next].follow(&standbys[next]).await.unwrap();
+    next
+}
+
+async fn writes(sparc: &Sparc, who: uuid::Uuid) -> Result<(), sparc::service::Error> {
+    let me = sparc.as_user(who);
+    let made = me.characters().create(NewCharacter { name: "Robin".to_owned(), ..Default::default() }).await?;
+    me.characters().get(made.id).await?;
+    me.characters().delete(made.id).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_evening_goes_on_without_its_primary_and_loses_nothing_that_was_acknowledged() {
+    let failovers = crate::faults::times("SPARC_FAILOVERS", 2);
+    let Some(three) = Three::start().await else { return };
+    make_synchronous(&three.primary, &three.world).await;
+    let Three { world, primary, standbys } = three;
+    let (mut world, mut primary) = (world, primary);
+    let mut standbys: [Server; 2] = standbys.try_into().unwrap();
+    let evening = Arc::new(Evening::new(&world, 20).await);
+    let writer = world.player().await.id;
+    let (mut kept, mut times) = (BTreeSet::new(), Vec::new());
+    for round in 0..failovers {
+        let copies = [world.copied(&standbys[0]).await, world.copied(&standbys[1]).await];
+        let options = Options::default().max_connections(8).replicas(copies.iter().map(World::url));
+        let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
+        let load = Load::begin(&sparc, &evening, 6);
+        tokio::time::sleep(Duration::from_millis(u64::from(200 + round * 37 % 500))).await;
+        let next = fail_over(&primary, &standbys, &copies).await;
+        let promoted = Instant::now();
+        until(async || writes(&sparc, writer).await.is_ok()).await;
+        // How long that takes is the machine's: it is printed.
+        times.push(promoted.elapsed());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let told = load.end().await;
+        // What was begun on the old server is told as what it is.
+        let allowed = ["connection_lost", "commit_unknown", "deadline_exceeded", "pool_exhausted", "read_only"];
+        assert_eq!(unexpected(&told.codes, &allowed), [""; 0]);
+        kept.extend(told.kept);
+        until(async || sparc.servers().iter().any(|server| server.role == ServerRole::Replica)).await;
+        sparc.close().await.unwrap();
+        let [first, second] = copies;
+        world = if next == 0 { first } else { second };
+        nothing_is_lost(&world, &kept).await;
+        assert_eq!(broken(&world).await, [""; 0]);
+        // The old one is replaced by a copy of the new one.
+        let [first, second] = standbys;
+        let (new, other) = if next == 0 { (first, second) } else { (second, first) };
+        primary = new;
+        standbys = [other, standby_of(&primary).await];
+        make_synchronous(&primary, &world).await;
+    }
+    assert!(!kept.is_empty());
+    times.sort();
+    let (middle, longest) = (times[times.len() / 2], times[times.len() - 1]);
+    println!(
+        "{failovers} promotions, {} rows acknowledged and there; the next write after {middle:?} in the middle, {longest:?} at most",
+        kept.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_primary_that_comes_back_writable_is_not_used() {
+    let Some(three) = Three::start().await else { return };
+    let sparc = three.sparc().await;
+    let player = three.world.player().await;
+    writes(&sparc, player.id).await.unwrap();
+    let standbys: [Server; 2] = three.standbys.clone().try_into().unwrap();
+    let copies: [World; 2] = three.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
+    let next = fail_over(&three.primary, &standbys, &copies).await;
+    until(async || writes(&sparc, player.id).await.is_ok()).await;
+    blocking(&three.primary, |primary| primary.start_again().unwrap()).await;
+    // It takes writes, on its old timeline.
+    let old = three.world.again().await;
+    let account = old.account().await;
+    let is_there = format!("users WHERE id = '{account}'");
+    assert_eq!(old.owner().count(&is_there).await, 1);
+
+    // For a handle that knows the promotion, and for one that has seen nothing yet.
+    let fresh = three.sparc().await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        for handle in [&sparc, &fresh] {
+            let me = handle.as_user(player.id);
+            let name = format!("Hero {}", began.elapsed().as_micros());
+            let made = me.characters().create(NewCharacter { name, ..Default::default() }).await.unwrap();
+            assert_eq!(copies[next].owner().count(&format!("characters WHERE id = '{}'", made.id)).await, 1);
+            me.characters().delete(made.id).await.unwrap();
+            assert!(handle.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
+            assert!(handle.as_user(account).users().me().await.is_err(), "nobody reads from it either");
+        }
+    }
+    for handle in [sparc, fresh] {
+        let status = handle.servers();
+        assert_eq!(status[0].role, ServerRole::Out, "{status:?}");
+        handle.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_are_answered_while_nobody_takes_writes() {
+    let Some(three) = Three::start().await else { return };
+    let options = Options::default().acquire_timeout(Duration::from_millis(500)).deadline(Duration::from_secs(3));
+    let copies = three.copies().await;
+    let sparc = Sparc::connect_with(three.world.url(), options.replicas(copies.iter().map(World::url))).await.unwrap();
+    let player = three.world.player().await;
+    until(async || sparc.as_user(player.id).characters().list().await.unwrap().len() == 1).await;
+    blocking(&three.primary, |primary| primary.kill().unwrap()).await;
+    for _ in 0..10 {
+        assert_eq!(sparc.as_user(player.id).characters().list().await.unwrap().len(), 1);
+    }
+    let asked = Instant::now();
+    let code = writes(&sparc, player.id).await.unwrap_err().code();
+    assert!(["connection_lost", "deadline_exceeded", "read_only"].contains(&code), "{code}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_poolers_the_promoted_server_is_found_too() {
+    let Some(three) = Three::start().await else { return };
+    let copies: [World; 2] = three.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
+    let mut poolers = Vec::new();
+    for url in [three.world.url(), copies[0].url(), copies[1].url()] {
+        let Some(pooler) = pooler_to(url).await else {
+            eprintln!("not tried: this machine has no pgbouncer");
+            return;
+        };
+        poolers.push(pooler);
+    }
+    let options = Options::default().without_prepared_statements().max_connections(6);
+    let options = options.replicas(poolers[1..].iter().map(|pooler| pooler.url.as_str()));
+    let sparc = Sparc::connect_with(&poolers[0].url, options).await.unwrap();
+    let player = three.world.player().await;
+    for _ in 0..20 {
+        writes(&sparc, player.id).await.unwrap();
+    }
+    let standbys: [Server; 2] = three.standbys.clone().try_into().unwrap();
+    let next = fail_over(&three.primary, &standbys, &copies).await;
+    let promoted = Instant::now();
+    until(async || writes(&sparc, player.id).await.is_ok()).await;
+    println!("behind poolers, the next write after {:?}", promoted.elapsed());
+    let status = sparc.servers();
+    assert_eq!(status[1 + next].role, ServerRole::Primary, "{status:?}");
+    sparc.close().await.unwrap();
+}

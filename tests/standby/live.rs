@@ -1,0 +1,194 @@
+//! Events as they happen, read from replicas.
+
+use std::time::{Duration, Instant};
+
+use futures_util::TryStreamExt;
+use sparc::{
+    entity::session_events,
+    service::{
+        IdentityConnection, Operations, Sparc,
+        events::{NewEvent, Subscription},
+    },
+};
+use testdb::Server;
+
+use super::{Three, blocking, until};
+use crate::world::{GameSession, World};
+
+async fn send(sparc: &Sparc, who: uuid::Uuid, session: uuid::Uuid, kind: String) -> Option<uuid::Uuid> {
+    let event = NewEvent { session_id: session, kind, ..Default::default() };
+    sparc.as_user(who).events().send(event).await.ok().map(|event| event.id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscribers_hear_every_event_once_also_across_a_promotion() {
+    let Some(three) = Three::start().await else { return };
+    let sparc = three.sparc().await;
+    let game = three.world.active_session(2).await;
+    let (ada, morgan) = (game.players[0].id, game.players[1].id);
+    let mut hearing = Vec::new();
+    for who in [ada, morgan, game.seer.uuid()] {
+        let mut events = sparc.as_user(who).events().subscribe(game.session, None).await.unwrap();
+        hearing.push(tokio::spawn(async move {
+            let mut heard = Vec::new();
+            loop {
+                let event = events.try_next().await.unwrap().unwrap();
+                let is_last = event.event_type == "client.last";
+                heard.push((event.seq, event.id));
+                if is_last {
+                    return heard;
+                }
+            }
+        }));
+    }
+    let mut sent = Vec::new();
+    for number in 0..60 {
+        sent.extend(send(&sparc, ada, game.session, format!("wave{number}")).await);
+    }
+    // Until a standby has them: none is synchronous here.
+    let lsn = super::written(&three.world).await;
+    let copies: [World; 2] = three.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
+    for copy in &copies {
+        super::until_replayed(copy, &lsn).await;
+    }
+    let standbys: [Server; 2] = three.standbys.clone().try_into().unwrap();
+    blocking(&three.primary, |primary| primary.kill().unwrap()).await;
+    blocking(&standbys[1], |standby| standby.promote().unwrap()).await;
+    standbys[0].follow(&standbys[1]).await.unwrap();
+    for number in 0..20 {
+        sent.extend(send(&sparc, morgan, game.session, format!("later{number}")).await);
+    }
+    until(async || {
+        let id = send(&sparc, ada, game.session, "last".to_owned()).await;
+        sent.extend(id);
+        id.is_some()
+    })
+    .await;
+    for hearing in hearing {
+        let heard = tokio::time::timeout(Duration::from_secs(20), hearing).await.unwrap().unwrap();
+        assert!(heard.windows(2).all(|pair| pair[0].0 < pair[1].0), "in order, and each once");
+        let missing: Vec<_> = sent.iter().filter(|id| !heard.iter().any(|(_, heard)| heard == *id)).collect();
+        assert!(missing.is_empty(), "{} of {} are missing", missing.len(), sent.len());
+    }
+    sparc.close().await.unwrap();
+}
+
+/// A session that Ada listens to, on replicas that stand still. Of what happened since, a look of the poller sees everything:
+/// somebody came to listen who had seen it.
+struct Still {
+    three: Three,
+    sparc: Sparc,
+    game: GameSession,
+    ada: IdentityConnection,
+    heard: Subscription,
+    _later: Subscription,
+}
+
+impl Still {
+    async fn begin() -> Option<Self> {
+        let three = Three::start().await?;
+        let sparc = three.sparc().await;
+        let game = three.world.active_session(2).await;
+        let ada = sparc.as_user(game.players[0].id);
+        let heard = ada.events().subscribe(game.session, None).await.unwrap();
+        stand_still(&three).await;
+        three.world.account().await;
+        let later = sparc.as_user(game.players[1].id).events().subscribe(game.session, None).await.unwrap();
+        Some(Self { three, sparc, game, ada, heard, _later: later })
+    }
+}
+
+async fn stand_still(three: &Three) {
+    let lsn = super::written(&three.world).await;
+    for copy in three.copies().await {
+        super::until_replayed(&copy, &lsn).await;
+        copy.owner().exec("SELECT pg_wal_replay_pause()").await.unwrap();
+    }
+}
+
+async fn next(heard: &mut Subscription) -> session_events::Model {
+    tokio::time::timeout(Duration::from_secs(20), heard.try_next()).await.unwrap().unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hears_of_something_and_looks_finds_it_though_replicas_stand_still() {
+    let Some(Still { three: _three, sparc, game, ada, mut heard, _later }) = Still::begin().await else { return };
+    for number in 0..5 {
+        let sent = send(&sparc, game.players[1].id, game.session, format!("wave{number}")).await.unwrap();
+        let event = next(&mut heard).await;
+        assert_eq!(event.id, sent);
+        assert_eq!(ada.events().newest(game.session).await.unwrap(), event.seq);
+    }
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_are_too_large_to_be_read_for_all_are_not_missed_on_replicas_that_stand_still() {
+    let Some(Still { three, sparc, game, ada: _ada, mut heard, _later }) = Still::begin().await else { return };
+    let sql = format!(
+        "INSERT INTO session_events (session_id, event_type, payload)
+         SELECT '{}', 'game_state', jsonb_build_object('number', number, 'story', (
+           SELECT string_agg(md5(number::text || line::text), '') FROM generate_series(1, 300) AS line
+         )) FROM generate_series(1, 20) AS number",
+        game.session
+    );
+    three.world.owner().exec(&sql).await.unwrap();
+    for number in 1..=20 {
+        assert_eq!(next(&mut heard).await.payload["number"], number);
+    }
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_just_sat_down_listens_though_replicas_do_not_know_the_seat() {
+    let Some(three) = Three::start().await else { return };
+    let sparc = three.sparc().await;
+    let game = three.world.session(1).await;
+    let newcomer = three.world.player().await;
+    let seer = sparc.as_user(game.seer.uuid());
+    let begun = Instant::now();
+    let _first = seer.events().subscribe(game.session, None).await.unwrap();
+    // So that the next look at who may listen comes while the replicas still answer readers.
+    tokio::time::sleep(Duration::from_millis(1300).saturating_sub(begun.elapsed())).await;
+    stand_still(&three).await;
+    let seat = format!(
+        "INSERT INTO session_players (session_id, user_id, character_id) VALUES ('{}', '{}', '{}')",
+        game.session, newcomer.id, newcomer.character
+    );
+    three.world.owner().exec(&seat).await.unwrap();
+    let mut heard = sparc.as_user(newcomer.id).events().subscribe(game.session, None).await.unwrap();
+    // Nothing comes, and the stream does not end.
+    let outcome = tokio::time::timeout(Duration::from_millis(2500), heard.try_next()).await;
+    assert!(outcome.is_err(), "{outcome:?}");
+    let sent = send(&sparc, newcomer.id, game.session, "hello".to_owned()).await.unwrap();
+    assert_eq!(next(&mut heard).await.id, sent);
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_heard_what_the_promoted_server_never_had_is_told_so() {
+    let Some(three) = Three::start().await else { return };
+    let sparc = three.sparc().await;
+    let game = three.world.active_session(2).await;
+    let (ada, morgan) = (game.players[0].id, game.players[1].id);
+    let lsn = super::written(&three.world).await;
+    for (copy, standby) in three.copies().await.iter().zip(&three.standbys) {
+        super::until_replayed(copy, &lsn).await;
+        standby.set("primary_conninfo", "").await.unwrap();
+        until(async || copy.owner().count("pg_stat_wal_receiver").await == 0).await;
+    }
+    three.world.account().await;
+    let mut heard = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
+    let sent = send(&sparc, morgan, game.session, "lost".to_owned()).await.unwrap();
+    assert_eq!(next(&mut heard).await.id, sent);
+    blocking(&three.primary, |primary| primary.kill().unwrap()).await;
+    blocking(&three.standbys[1], |standby| standby.promote().unwrap()).await;
+    three.standbys[0].follow(&three.standbys[1]).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), heard.try_next()).await.unwrap();
+    assert_eq!(ended.unwrap_err().code(), "events_expired");
+    // It listens again.
+    let mut heard = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
+    let sent = send(&sparc, morgan, game.session, "again".to_owned()).await.unwrap();
+    assert_eq!(next(&mut heard).await.id, sent);
+    sparc.close().await.unwrap();
+}

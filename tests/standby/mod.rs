@@ -1,0 +1,84 @@
+//! Three real servers, one of which takes writes: readers on the others, and what happens when one is gone.
+
+mod failover;
+mod live;
+mod reads;
+
+use std::time::Duration;
+
+use sparc::service::{Options, Sparc};
+use testdb::{Binaries, Server};
+
+use crate::world::World;
+
+/// A commit must be streamed at once to be measured, and kept for whoever comes late; a standby whose primary is gone looks
+/// for the next at once, because with synchronous replication every commit waits for it.
+pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
+
+/// A primary and two standbys, and the game's database on them.
+pub struct Three {
+    pub world: World,
+    pub primary: Server,
+    pub standbys: Vec<Server>,
+}
+
+impl Three {
+    /// None where the server programs come without `pg_basebackup`.
+    pub async fn start() -> Option<Self> {
+        if Binaries::find().unwrap().program("pg_basebackup").is_none() {
+            eprintln!("not tried: these server programs come without pg_basebackup");
+            return None;
+        }
+        let primary = Server::start_private(Some(&SETTINGS)).await.unwrap();
+        let world = World::on(&primary).await;
+        let (first, second) = tokio::join!(standby_of(&primary), standby_of(&primary));
+        let standbys = vec![first, second];
+        Some(Self { world, primary, standbys })
+    }
+
+    pub async fn copies(&self) -> Vec<World> {
+        let mut copies = Vec::new();
+        for standby in &self.standbys {
+            copies.push(self.world.copied(standby).await);
+        }
+        copies
+    }
+
+    /// A handle over all of them.
+    pub async fn sparc(&self) -> Sparc {
+        let copies = self.copies().await;
+        let replicas = copies.iter().map(World::url);
+        Sparc::connect_with(self.world.url(), Options::default().replicas(replicas)).await.unwrap()
+    }
+}
+
+pub async fn blocking<T: Send + 'static>(server: &Server, what: fn(&Server) -> T) -> T {
+    let server = server.clone();
+    tokio::task::spawn_blocking(move || what(&server)).await.unwrap()
+}
+
+pub async fn standby_of(primary: &Server) -> Server {
+    blocking(primary, |primary| primary.standby(&SETTINGS).unwrap()).await
+}
+
+/// How far the primary is.
+pub async fn written(world: &World) -> String {
+    world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
+}
+
+/// Until the copy has replayed that.
+pub async fn until_replayed(copy: &World, lsn: &str) {
+    let is_there = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");
+    until(async || copy.owner().value(&is_there).await.unwrap()).await;
+}
+
+/// Until it is so, within half a minute.
+pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    for _ in 0..1200 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("it does not come to pass");
+}

@@ -1,0 +1,254 @@
+//! Who is answered by a replica, and what they see there.
+
+use std::time::{Duration, Instant};
+
+use sea_orm::{AccessMode, ConnectionTrait, DbBackend, EntityTrait, Statement, TransactionTrait};
+use sparc::{
+    entity::characters,
+    service::{
+        Error, IdentityConnection, Operations, Options, Position, ServerRole, Sparc, characters::NewCharacter,
+        users::ProfileChanges,
+    },
+};
+
+use super::{Three, until, until_replayed, written};
+use crate::{
+    faults::network::{Line, OPEN, SWALLOWING},
+    world::{World, at_once},
+};
+
+/// Whether a transaction that only reads is on a standby.
+async fn reads_on_standby(me: &IdentityConnection) -> bool {
+    let tx = me.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
+    let asked = Statement::from_string(DbBackend::Postgres, "SELECT pg_is_in_recovery()");
+    let is_standby = tx.query_one_raw(asked).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+    tx.commit().await.unwrap();
+    is_standby
+}
+
+async fn create(me: &IdentityConnection, name: &str) -> Result<uuid::Uuid, Error> {
+    Ok(me.characters().create(NewCharacter { name: name.to_owned(), ..Default::default() }).await?.id)
+}
+
+async fn replay(copies: &[World], function: &str) {
+    for copy in copies {
+        copy.owner().exec(&format!("SELECT pg_wal_replay_{function}()")).await.unwrap();
+    }
+}
+
+fn roles(sparc: &Sparc, role: ServerRole) -> usize {
+    sparc.servers().iter().filter(|server| server.role == role).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_reads_what_they_wrote_and_never_less_than_they_saw() {
+    let Some(three) = Three::start().await else { return };
+    let sparc = three.sparc().await;
+    let copies = three.copies().await;
+    let before: i64 = commits(&copies).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let (player, sparc) = (three.world.player().await, sparc.clone());
+        clients.push(async move {
+            let me = sparc.as_user(player.id);
+            let mut seen = None;
+            for round in 0..40 {
+                let made = create(&me, &format!("Hero {round}")).await.unwrap();
+                assert!(me.position() > seen, "a write is further than what was seen before");
+                match round % 3 {
+                    0 => assert!(me.characters().list().await.unwrap().iter().any(|hero| hero.id == made)),
+                    1 => assert!(characters::Entity::find_by_id(made).one(&me).await.unwrap().is_some()),
+                    _ => assert_eq!(me.characters().get(made).await.unwrap().id, made),
+                }
+                seen = me.position();
+                me.characters().delete(made).await.unwrap();
+                assert!(characters::Entity::find_by_id(made).one(&me).await.unwrap().is_none());
+                assert!(me.characters().list().await.unwrap().iter().all(|hero| hero.id != made));
+                assert!(me.position() >= seen);
+            }
+        });
+    }
+    at_once(clients).await;
+    let on_replicas = commits(&copies).await - before;
+    assert!(on_replicas > 8 * 40, "{on_replicas} transactions of 1,280 reads ran on the replicas");
+    sparc.close().await.unwrap();
+}
+
+/// Transactions that were committed on these servers, as their statistics say.
+async fn commits(copies: &[World]) -> i64 {
+    let mut all = 0;
+    for copy in copies {
+        // A backend tells its own when it has been idle for a second.
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
+        all += copy.owner().value::<i64>(sql).await.unwrap();
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_stands_still_shows_nobody_less_than_they_wrote() {
+    let Some(three) = Three::start().await else { return };
+    let (sparc, other) = (three.sparc().await, three.sparc().await);
+    let copies = three.copies().await;
+    let player = three.world.player().await;
+    let lsn = written(&three.world).await;
+    for copy in &copies {
+        until_replayed(copy, &lsn).await;
+    }
+    let (me, elsewhere) = (sparc.as_user(player.id), other.as_user(player.id));
+    assert!(reads_on_standby(&me).await);
+    assert_eq!(elsewhere.characters().list().await.unwrap().len(), 1);
+
+    replay(&copies, "pause").await;
+    let made = create(&me, "Morgan").await.unwrap();
+    let asked = Instant::now();
+    assert!(me.characters().get(made).await.is_ok(), "the primary answers where no replica may");
+    assert!(characters::Entity::find_by_id(made).one(&me).await.unwrap().is_some());
+    assert!(!reads_on_standby(&me).await);
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    // Another process knows of it by the token alone.
+    assert_eq!(elsewhere.characters().list().await.unwrap().len(), 1, "a replica answers it");
+    let token = me.position().unwrap().to_string();
+    let told = elsewhere.clone().at_least(token.parse::<Position>().unwrap());
+    assert_eq!(told.characters().list().await.unwrap().len(), 2);
+    // What a client makes up costs a wait.
+    let made_up = elsewhere.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<Position>().unwrap());
+    assert_eq!(made_up.characters().list().await.unwrap().len(), 2);
+    assert!(reads_on_standby(&sparc.as_anon()).await, "and nobody else anything");
+
+    // Replicas that stand still are left after a while, and come back.
+    until(async || {
+        create(&me, "Robin").await.unwrap();
+        let list = me.characters().list().await.unwrap();
+        for hero in list.iter().filter(|hero| hero.name == "Robin") {
+            me.characters().delete(hero.id).await.unwrap();
+        }
+        roles(&sparc, ServerRole::Out) == 2
+    })
+    .await;
+    assert!(!reads_on_standby(&sparc.as_anon()).await);
+    replay(&copies, "resume").await;
+    until(async || roles(&sparc, ServerRole::Replica) == 2).await;
+    until(async || reads_on_standby(&me).await).await;
+    sparc.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_else_wrote_is_seen_within_the_bound() {
+    let Some(three) = Three::start().await else { return };
+    let sparc = three.sparc().await;
+    let (ada, visitor) = (sparc.as_user(three.world.player().await.id), sparc.as_anon());
+    let mut waits = Vec::new();
+    for number in 0..30 {
+        let name = format!("Ada {number}");
+        let changes = ProfileChanges { display_name: Some(name.clone()), ..Default::default() };
+        ada.users().edit(changes).await.unwrap();
+        let written = Instant::now();
+        until(async || !visitor.users().by_display_name(&name).await.unwrap().is_empty()).await;
+        waits.push(written.elapsed());
+    }
+    waits.sort();
+    println!("seen by a visitor after {:?} in the middle, {:?} at most", waits[15], waits[29]);
+    assert!(waits[29] < Duration::from_millis(2500), "{:?}", waits[29]);
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_looks_like_reading_and_writes_runs_on_the_primary() {
+    let Some(three) = Three::start().await else { return };
+    let owner = three.world.owner();
+    let make = "CREATE SEQUENCE visits;
+         GRANT USAGE ON visits TO authenticated;
+         CREATE VIEW visitors WITH (security_invoker) AS SELECT nextval('visits') AS number;
+         GRANT SELECT ON visitors TO authenticated";
+    for statement in make.split(';') {
+        owner.exec(statement).await.unwrap();
+    }
+    let sparc = three.sparc().await;
+    let player = three.world.player().await;
+    let lsn = written(&three.world).await;
+    for copy in three.copies().await {
+        until_replayed(&copy, &lsn).await;
+    }
+    let me = sparc.as_user(player.id);
+    for sql in [
+        r#"SELECT "number" FROM "visitors""#,
+        "SELECT number FROM visitors",
+        "SELECT nextval('visits')",
+        "SELECT id FROM characters FOR SHARE",
+        "SELECT count(*) FROM characters FOR KEY SHARE",
+        "WITH made AS (UPDATE characters SET name = 'Robin' RETURNING id) SELECT id FROM made",
+    ] {
+        let statement = Statement::from_string(DbBackend::Postgres, sql);
+        let outcome = me.query_all_raw(statement).await.map(|rows| rows.len());
+        // Aggregates lock no rows, anywhere.
+        assert!(outcome.is_ok() || sql.contains("count"), "{sql}: {outcome:?}");
+    }
+    assert!(me.execute_unprepared("CREATE TEMPORARY TABLE mine (id int)").await.is_ok());
+    // In a transaction that says it only reads, all of it is refused, and nothing happened.
+    let tx = me.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
+    let refused = tx.execute_unprepared("SELECT nextval('visits')").await.unwrap_err();
+    assert_eq!(Error::from(refused).code(), "read_only");
+    tx.rollback().await.unwrap();
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_hangs_or_dies_is_left_and_comes_back() {
+    let Some(three) = Three::start().await else { return };
+    let copies = three.copies().await;
+    let line = Line::towards(copies[0].url()).await;
+    let deadline = Duration::from_secs(5);
+    let options = Options::default().replicas([line.url.as_str(), copies[1].url()]).deadline(deadline);
+    let sparc = Sparc::connect_with(three.world.url(), options).await.unwrap();
+    let player = three.world.player().await;
+    let me = sparc.as_user(player.id);
+    until(async || roles(&sparc, ServerRole::Replica) == 2).await;
+    for _ in 0..4 {
+        assert_eq!(me.characters().list().await.unwrap().len(), 1);
+    }
+    line.is(SWALLOWING);
+    let hung = Instant::now();
+    while hung.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        assert_eq!(me.characters().list().await.unwrap().len(), 1);
+        assert!(asked.elapsed() < deadline, "{:?}", asked.elapsed());
+    }
+    assert_eq!(roles(&sparc, ServerRole::Out), 1);
+    line.is(OPEN);
+    until(async || roles(&sparc, ServerRole::Replica) == 2).await;
+
+    super::blocking(&three.standbys[1], |standby| standby.kill().unwrap()).await;
+    for _ in 0..20 {
+        assert_eq!(me.characters().list().await.unwrap().len(), 1);
+    }
+    until(async || roles(&sparc, ServerRole::Out) == 1).await;
+    super::blocking(&three.standbys[1], |standby| standby.start_again().unwrap()).await;
+    until(async || roles(&sparc, ServerRole::Replica) == 2).await;
+    assert!(reads_on_standby(&me).await);
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handle_that_is_dropped_or_closed_leaves_no_connection() {
+    let Some(three) = Three::start().await else { return };
+    let connected = async || {
+        let mut count = 0;
+        for world in three.copies().await.iter().chain([&three.world]) {
+            let there = "pg_stat_activity WHERE application_name = 'sparc' AND datname = current_database()";
+            count += world.owner().count(there).await;
+        }
+        count
+    };
+    let sparc = three.sparc().await;
+    assert!(sparc.as_anon().sessions().lobby(&Default::default(), None).await.is_ok());
+    assert!(connected().await >= 3);
+    sparc.close().await.unwrap();
+    until(async || connected().await == 0).await;
+    let sparc = three.sparc().await;
+    assert!(sparc.as_anon().sessions().lobby(&Default::default(), None).await.is_ok());
+    drop(sparc);
+    until(async || connected().await == 0).await;
+}
