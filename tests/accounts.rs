@@ -4,7 +4,7 @@ use sea_orm::ConnectionTrait;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::world::{Asking, World, at_once, row, seat};
+use crate::world::{BoxedTask, World, at_once, row, seat};
 
 /// By single sign-on, with which the platform permits the same address twice.
 async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
@@ -48,7 +48,7 @@ async fn an_account_without_an_address_or_with_a_taken_one_gets_one_of_its_own()
 #[tokio::test]
 async fn sixteen_sign_ups_with_one_address_at_once_all_succeed() {
     let world = World::new().await;
-    let asking = (0..16)
+    let tasks = (0..16)
         .map(|_| {
             let owner = world.owner();
             async move {
@@ -56,7 +56,7 @@ async fn sixteen_sign_ups_with_one_address_at_once_all_succeed() {
             }
         })
         .collect();
-    assert!(at_once(asking).await.iter().all(|outcome| *outcome == Ok(1)));
+    assert!(at_once(tasks).await.iter().all(|outcome| *outcome == Ok(1)));
     assert_eq!(world.owner().count("users").await, 16);
     assert_eq!(world.owner().count("users WHERE email = 'same@x.org'").await, 1);
 }
@@ -133,7 +133,7 @@ async fn a_token_that_outlives_its_account_brings_nothing_back() {
 #[tokio::test]
 async fn a_draft_with_a_history_is_put_away_instead() {
     let world = World::new().await;
-    let seer = world.somebody().await;
+    let seer = world.new_user().await;
     let draft = world.draft(seer.uuid()).await;
     let session = format!("INSERT INTO sessions (adventure_id) VALUES ('{draft}') RETURNING id");
     let session: Uuid = seer.value(&session).await.unwrap();
@@ -184,7 +184,7 @@ async fn accounts_that_close_at_once_do_not_wait_for_each_other_for_ever() {
             owner.exec(&seat(other.session, ben.id, ben.character)).await.unwrap();
             owner.exec(&seat(other.session, cas.id, cas.character)).await.unwrap();
         }
-        let mut closing: Vec<Asking<_>> = Vec::new();
+        let mut closing: Vec<BoxedTask<_>> = Vec::new();
         for account in [ada.id, ben.id] {
             let owner = owner.clone();
             closing.push(Box::pin(async move {
@@ -218,7 +218,7 @@ async fn an_account_that_closes_waits_for_a_seat_that_is_being_left_and_holds_no
     leaving.execute_unprepared(&format!("SELECT {seat}")).await.unwrap();
     let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada}'");
     let (closed, ()) = tokio::join!(owner.exec(&close), async {
-        owner.until_waiting(1).await;
+        owner.wait_for_lock_waiters(1).await;
         // Takes the session, after the seat: whoever held it and waited for the seat would wait for ever.
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada}'");
         leaving.execute_unprepared(&leave).await.unwrap();
@@ -247,11 +247,11 @@ async fn two_that_close_and_each_sit_at_the_others_table_do_not_wait_for_each_ot
     let (one, other, ()) = tokio::join!(
         owner.exec(&one),
         async {
-            owner.until_waiting(1).await;
+            owner.wait_for_lock_waiters(1).await;
             owner.exec(&other).await
         },
         async {
-            owner.until_waiting(2).await;
+            owner.wait_for_lock_waiters(2).await;
             held.commit().await.unwrap();
         }
     );

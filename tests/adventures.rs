@@ -7,7 +7,7 @@ use crate::world::World;
 #[tokio::test]
 async fn published_means_valid_and_is_stamped() {
     let world = World::new().await;
-    let creator = world.somebody().await;
+    let creator = world.new_user().await;
     let draft = world.draft(creator.uuid()).await;
     let publish = format!("UPDATE adventures SET status = 'published' WHERE id = '{draft}'");
     assert!(creator.exec(&publish).await.unwrap_err().is("23514", "published_is_valid"));
@@ -19,7 +19,7 @@ async fn published_means_valid_and_is_stamped() {
 #[tokio::test]
 async fn content_written_by_a_client_clears_the_verdict() {
     let world = World::new().await;
-    let creator = world.somebody().await;
+    let creator = world.new_user().await;
     let draft = world.draft(creator.uuid()).await;
     world.service().exec(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
     creator.exec("UPDATE adventures SET name = 'Another name'").await.unwrap();
@@ -31,7 +31,7 @@ async fn content_written_by_a_client_clears_the_verdict() {
 #[tokio::test]
 async fn a_published_adventure_is_taken_back_before_it_is_edited() {
     let world = World::new().await;
-    let creator = world.somebody().await;
+    let creator = world.new_user().await;
     world.adventure(creator.uuid()).await;
     let edit = "UPDATE adventures SET content = '{\"nodes\": [1]}'";
     assert!(creator.exec(edit).await.unwrap_err().is("SP010", "published_not_edited"));
@@ -45,7 +45,7 @@ async fn a_published_adventure_is_taken_back_before_it_is_edited() {
 #[tokio::test]
 async fn verdict_and_statistics_belong_to_the_server() {
     let world = World::new().await;
-    let creator = world.somebody().await;
+    let creator = world.new_user().await;
     world.draft(creator.uuid()).await;
     for change in [
         "is_valid = true",
@@ -69,7 +69,7 @@ async fn verdict_and_statistics_belong_to_the_server() {
 #[tokio::test]
 async fn published_adventures_are_everyones_to_read_and_drafts_their_creators() {
     let world = World::new().await;
-    let (creator, stranger) = (world.somebody().await, world.somebody().await);
+    let (creator, stranger) = (world.new_user().await, world.new_user().await);
     world.adventure(creator.uuid()).await;
     world.draft(creator.uuid()).await;
     assert_eq!(creator.count("adventures").await, 2);
@@ -94,7 +94,7 @@ async fn an_adventure_that_was_played_is_archived_instead_of_deleted() {
 #[tokio::test]
 async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let world = World::new().await;
-    let (creator, stranger) = (world.somebody().await, world.somebody().await);
+    let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let draft = world.draft(creator.uuid()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING name");
     assert_eq!(creator.value::<String>(&insert).await.unwrap(), "Wolf");

@@ -12,7 +12,7 @@ use crate::{
 async fn project() -> (World, DatabaseConnection) {
     let (database, administrator, owner) = platform().await;
     Migrator::up(&owner, None).await.unwrap();
-    (World::of(database, owner), administrator)
+    (World::from_database(database, owner), administrator)
 }
 
 fn topic(game: &GameSession) -> String {
@@ -91,7 +91,7 @@ async fn nobody_silences_the_broadcast_of_their_own_roll() {
     ] {
         for scope in ["LOCAL", "SESSION"] {
             let before = sent(&world, &game).await;
-            let world = world.again().await;
+            let world = world.reconnect().await;
             let transaction = world.user(player.id).begin().await;
             transaction.execute_unprepared(&format!("SET {scope} {setting}")).await.unwrap();
             let roll = roll(game.session, player.character).replace("INTO dice_rolls", "INTO public.dice_rolls");
@@ -111,7 +111,7 @@ async fn participants_follow_and_track_presence_and_nobody_writes_a_broadcast() 
         assert_eq!(may(person, &mine).await, [true, false, true], "{who}");
         assert_eq!(may(person, &topic(&other)).await, [false; 3], "{who} of another session");
     }
-    assert_eq!(may(&world.somebody().await, &mine).await, [false; 3], "a stranger");
+    assert_eq!(may(&world.new_user().await, &mine).await, [false; 3], "a stranger");
     assert_eq!(may(&world.visitor(), &mine).await, [false; 3], "a visitor");
     let left = &game.players[1];
     world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", left.id)).await.unwrap();
@@ -166,7 +166,7 @@ async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
         let name = world.owner().value::<String>("SELECT quote_ident(current_database())").await.unwrap();
         administrator.execute_unprepared(&broken.replace("{database}", &name)).await.unwrap();
         // Connections that do not know of it yet may send to a partition that is gone; new ones look.
-        let again = world.again().await;
+        let again = world.reconnect().await;
         assert_eq!(again.user(player.id).exec(&roll(game.session, player.character)).await, Ok(1), "{broken}");
         assert_eq!(world.owner().count("dice_rolls").await, 1, "{broken}");
         let after = administrator.query_one_raw(sea_orm::Statement::from_string(

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::world::{Asking, World, at_once, insert_character, seat};
+use crate::world::{BoxedTask, World, at_once, insert_character, seat};
 
 #[tokio::test]
 async fn the_tenth_character_is_one_of_eight() {
@@ -11,13 +11,13 @@ async fn the_tenth_character_is_one_of_eight() {
         let user = world.account().await;
         let nine: Vec<String> = (0..9).map(|_| insert_character(Uuid::new_v4(), user)).collect();
         world.owner().exec(&nine.join(";")).await.unwrap();
-        let asking = (0..8)
+        let tasks = (0..8)
             .map(|_| {
                 let person = world.user(user);
                 async move { person.exec(&insert_character(Uuid::new_v4(), user)).await }
             })
             .collect();
-        let refused: Vec<_> = at_once(asking).await.into_iter().filter_map(Result::err).collect();
+        let refused: Vec<_> = at_once(tasks).await.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 7);
         assert!(
             refused
@@ -42,7 +42,7 @@ async fn a_character_that_changes_owner_counts_for_the_new_one() {
 #[tokio::test]
 async fn a_retired_character_does_not_count_and_coming_back_is_checked() {
     let world = World::new().await;
-    let user = world.somebody().await;
+    let user = world.new_user().await;
     let first = world.character(user.uuid()).await;
     for _ in 0..9 {
         world.character(user.uuid()).await;
@@ -89,11 +89,11 @@ async fn retiring_and_sitting_down_at_once_leave_no_retired_character_seated() {
         let player = world.player().await;
         let (sits, retires) = (player.person.clone(), player.person.clone());
         let sit = seat(game.session, player.id, player.character);
-        let asking: Vec<Asking<bool>> = vec![
+        let tasks: Vec<BoxedTask<bool>> = vec![
             Box::pin(async move { sits.exec(&sit).await.is_ok() }),
             Box::pin(async move { retires.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
         ];
-        let done = at_once(asking).await;
+        let done = at_once(tasks).await;
         assert_eq!(done.iter().filter(|done| **done).count(), 1, "one of the two");
     }
 }
@@ -159,7 +159,7 @@ async fn hit_points_go_from_zero_to_the_maximum() {
 #[tokio::test]
 async fn a_character_is_its_owners_alone() {
     let world = World::new().await;
-    let (owner, stranger) = (world.player().await, world.somebody().await);
+    let (owner, stranger) = (world.player().await, world.new_user().await);
     assert_eq!(owner.person.count("characters").await, 1);
     assert_eq!(stranger.count("characters").await, 0);
     assert_eq!(stranger.exec("UPDATE characters SET name = 'Mine'").await, Ok(0));

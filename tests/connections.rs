@@ -171,7 +171,7 @@ async fn connections_that_the_server_ended_while_they_were_idle_are_replaced() {
         for way in 0..5 {
             let held = futures_util::future::join_all((0..size).map(|_| ada.begin())).await;
             drop(held.into_iter().map(Result::unwrap).collect::<Vec<_>>());
-            world.owner().until_at_rest().await;
+            world.owner().wait_for_rollbacks().await;
             assert_eq!(end_idle(&world).await, i64::from(size));
             match way {
                 0 => assert_eq!(ada.users().me().await.unwrap().id, id),

@@ -8,7 +8,7 @@ use std::sync::{
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::Value;
 
-use crate::world::{Asking, World, at_once, roll, row};
+use crate::world::{BoxedTask, World, at_once, roll, row};
 
 async fn kinds(world: &World, session: uuid::Uuid) -> Vec<String> {
     let sql = format!("SELECT event_type FROM session_events WHERE session_id = '{session}' ORDER BY seq");
@@ -104,7 +104,7 @@ async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
         assert!(player.exec(&send(kind)).await.unwrap_err().is_forbidden(), "{kind}");
         assert!(game.seer.exec(&send(kind)).await.unwrap_err().is_forbidden(), "{kind}");
     }
-    assert!(world.somebody().await.exec(&send("client.wave")).await.unwrap_err().is_forbidden());
+    assert!(world.new_user().await.exec(&send("client.wave")).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&send("client.wave")).await.unwrap_err().is_forbidden());
     let gone = &game.players[1];
     gone.person
@@ -146,7 +146,7 @@ async fn events_are_read_by_participants_alone() {
     world.set(&game, "is_public = true").await;
     assert!(game.seer.count("session_events").await > 0);
     assert!(game.players[0].person.count("session_events").await > 0);
-    assert_eq!(world.somebody().await.count("session_events").await, 0);
+    assert_eq!(world.new_user().await.count("session_events").await, 0);
     assert!(world.visitor().exec("SELECT FROM session_events").await.unwrap_err().is_forbidden());
 }
 
@@ -159,17 +159,17 @@ async fn a_reader_that_has_seen_an_event_has_missed_none_before_it() {
     let reader = game.seer.clone();
     let session = game.session;
     let writing = Arc::new(AtomicUsize::new(game.players.len()));
-    let mut asking: Vec<Asking<()>> = Vec::new();
+    let mut tasks: Vec<BoxedTask<()>> = Vec::new();
     for player in &game.players {
         let (person, send, writing) = (player.person.clone(), send.clone(), writing.clone());
-        asking.push(Box::pin(async move {
+        tasks.push(Box::pin(async move {
             for _ in 0..50 {
                 person.exec(&send).await.unwrap();
             }
             writing.fetch_sub(1, Ordering::SeqCst);
         }));
     }
-    asking.push(Box::pin(async move {
+    tasks.push(Box::pin(async move {
         let mut seen: Vec<i64> = Vec::new();
         loop {
             let is_over = writing.load(Ordering::SeqCst) == 0;
@@ -186,7 +186,7 @@ async fn a_reader_that_has_seen_an_event_has_missed_none_before_it() {
         }
         assert_eq!(seen.len(), 200, "none came before one that was seen");
     }));
-    at_once(asking).await;
+    at_once(tasks).await;
 }
 
 #[tokio::test]
@@ -265,7 +265,7 @@ async fn finished_sessions_move_to_the_archive_with_their_seats_and_rolls() {
     assert_eq!(world.service().value::<i32>(archive).await, Ok(1));
     assert_eq!(world.service().value::<i32>(archive).await, Ok(0), "again is nothing");
     assert_eq!(world.owner().count("sessions").await, 1);
-    let stranger = world.somebody().await;
+    let stranger = world.new_user().await;
     for (table_name, rows) in [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)] {
         assert_eq!(player.person.count(table_name).await, rows, "{table_name}");
         assert_eq!(game.seer.count(table_name).await, rows, "{table_name}");

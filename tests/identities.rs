@@ -266,5 +266,5 @@ async fn a_dropped_future_leaves_the_connection_usable() {
         let _ = tokio::time::timeout(std::time::Duration::from_micros(400), me).await;
     }
     assert!(ada.users().me().await.is_ok());
-    world.owner().until_at_rest().await;
+    world.owner().wait_for_rollbacks().await;
 }

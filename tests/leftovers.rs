@@ -54,7 +54,7 @@ async fn whatever_a_statement_leaves_in_a_session_is_gone_for_the_next() {
     let world = World::new().await;
     let (ada, ben) = (world.player().await, world.player().await);
     let pooled = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let (_, db) = world.alone().await;
+    let (_, db) = world.single_connection().await;
     for sparc in [pooled, Sparc::from_connection(db)] {
         let ben = sparc.as_user(ben.id);
         let fresh = value(&ben, STATE).await;

@@ -15,7 +15,7 @@ use sparc::{
 use testdb::Server;
 use uuid::Uuid;
 
-use crate::world::{Asking, GameSession, Person, World, at_once, roll};
+use crate::world::{BoxedTask, GameSession, Person, World, at_once, roll};
 
 /// Nothing that arrives takes longer, on a machine that does other things as well.
 pub const BOUND: Duration = Duration::from_secs(30);
@@ -121,7 +121,7 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_of_theirs_while_many_wri
     let world = World::new().await;
     let (ours, theirs) = (another(&world).await, another(&world).await);
     let mut readers = Vec::new();
-    let mut writers: Vec<Asking<()>> = Vec::new();
+    let mut writers: Vec<BoxedTask<()>> = Vec::new();
     let mut games = Vec::new();
     for _ in 0..10 {
         let game = world.active_session(2).await;
@@ -278,7 +278,7 @@ async fn who_resumes_after_what_is_kept_no_longer_is_told_to_reload() {
 async fn a_stream_outlasts_the_server() {
     let server =
         Server::start_private(Some(&["fsync=on", "synchronous_commit=on", "full_page_writes=on"])).await.unwrap();
-    let world = World::on(&server).await;
+    let world = World::new_on(&server).await;
     let game = world.active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
@@ -298,7 +298,7 @@ async fn a_stream_outlasts_the_server() {
             tokio::task::spawn_blocking(move || dying.crash()).await.unwrap().unwrap();
         }
     }
-    let all = numbers(&world.again().await, game.session).await;
+    let all = numbers(&world.reconnect().await, game.session).await;
     assert_eq!(seen, all[all.len() - seen.len()..]);
 }
 

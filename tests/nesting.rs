@@ -107,7 +107,7 @@ async fn an_outer_rollback_ends_what_is_nested_in_it() {
     assert_eq!(code(inner.users().me().await), "transaction_over");
     drop(inner);
     assert_eq!(stored(&ada).await, None);
-    world.owner().until_at_rest().await;
+    world.owner().wait_for_rollbacks().await;
 }
 
 #[tokio::test]

@@ -161,7 +161,7 @@ async fn what_is_asked_most_reads_what_it_shows_whatever_the_statistics_say() {
     let user: Uuid = owner.value("SELECT md5('u7')::uuid").await.unwrap();
     for moment in ["before ANALYZE", "after it"] {
         // Statements are known to the driver from before: a connection of its own for each.
-        let (alone, db) = world.alone().await;
+        let (alone, db) = world.single_connection().await;
         let mut hot = Hot { db, user, known: 0, random_page_cost: SOLID };
         let ada = alone.sparc.as_user(user);
         let scout = world.sparc.as_user(user);

@@ -47,7 +47,7 @@ async fn initiative_is_one_die_the_highest_first_ties_by_grace() {
     let rolls = "ARRAY(SELECT id FROM dice_rolls)";
     let all: Vec<Uuid> = world.owner().values("SELECT id FROM dice_rolls").await.unwrap();
     let list = all.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
-    let stranger = world.somebody().await;
+    let stranger = world.new_user().await;
     let asked = format!("SELECT cardinality(private.initiative_order(ARRAY[{list}]::uuid[]))");
     assert_eq!(stranger.value::<i32>(&asked).await, Ok(0), "{rolls}");
     assert!(world.visitor().value::<i32>(&asked).await.unwrap_err().is_forbidden());
@@ -78,7 +78,7 @@ async fn hit_points_stay_between_none_and_the_maximum_also_at_once() {
     assert!(matches!(seer.characters().damage(hero, 1).await, Err(Error::NotFound { .. })));
     let huge = format!("SELECT hit_points FROM private.change_hit_points('{hero}', -2147483648)");
     assert_eq!(game.players[0].person.value::<i32>(&huge).await, Ok(0), "no overflow");
-    let stranger = world.somebody().await;
+    let stranger = world.new_user().await;
     let none = format!("SELECT count(*) FROM private.change_hit_points('{hero}', 1)");
     assert_eq!(stranger.value::<i64>(&none).await, Ok(0));
 }
@@ -264,6 +264,6 @@ async fn an_account_that_is_erased_keeps_nothing_personal() {
     assert!(matches!(ada.characters().create(NewCharacter::default()).await, Err(Error::AccountClosed)));
     let other = world.account().await;
     let theft = format!("SELECT private.close_account('{other}')");
-    assert!(world.somebody().await.exec(&theft).await.unwrap_err().is_forbidden());
+    assert!(world.new_user().await.exec(&theft).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&theft).await.unwrap_err().is_forbidden());
 }

@@ -91,11 +91,11 @@ async fn fifty_users_over_four_connections_each_see_the_own_world() {
     let rounds: u32 = std::env::var("SPARC_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
     let options = Options::default().max_connections(20).without_prepared_statements();
     let sparc = Sparc::connect_with(&pooler.url, options.acquire_timeout(Duration::from_secs(60))).await.unwrap();
-    let mut asking = Vec::new();
+    let mut tasks = Vec::new();
     for number in 0..50_u32 {
         let player = world.player().await;
         let sparc = sparc.clone();
-        asking.push(async move {
+        tasks.push(async move {
             let me = sparc.as_user(player.id);
             for round in 0..rounds {
                 let mine = me.characters().list().await.unwrap();
@@ -114,7 +114,7 @@ async fn fifty_users_over_four_connections_each_see_the_own_world() {
             }
         });
     }
-    at_once(asking).await;
-    world.owner().until_at_rest().await;
+    at_once(tasks).await;
+    world.owner().wait_for_rollbacks().await;
     sparc.close().await.unwrap();
 }

@@ -5,7 +5,7 @@ use crate::world::World;
 #[tokio::test]
 async fn an_address_is_closed_to_visitors_and_users() {
     let world = World::new().await;
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     for person in [&world.visitor(), &me] {
         for sql in ["SELECT email FROM users", "SELECT * FROM users", "SELECT FROM users WHERE email LIKE '%'"] {
             assert!(person.exec(sql).await.unwrap_err().is_forbidden(), "{sql}");
@@ -19,7 +19,7 @@ async fn an_address_is_closed_to_visitors_and_users() {
 #[tokio::test]
 async fn the_own_address_is_told_to_its_owner() {
     let world = World::new().await;
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     let told = me.value::<String>("SELECT private.my_email()").await.unwrap();
     assert_eq!(told, format!("{}@example.org", me.uuid()));
     assert!(world.visitor().exec("SELECT private.my_email()").await.unwrap_err().is_forbidden());
@@ -28,7 +28,7 @@ async fn the_own_address_is_told_to_its_owner() {
 #[tokio::test]
 async fn a_user_edits_three_columns_of_the_own_profile_and_nothing_else() {
     let world = World::new().await;
-    let (me, other) = (world.somebody().await, world.somebody().await);
+    let (me, other) = (world.new_user().await, world.new_user().await);
     for change in ["display_name = 'New'", "avatar_url = 'x'", "bio = 'y'"] {
         assert_eq!(me.exec(&format!("UPDATE users SET {change}")).await, Ok(1), "the own row alone: {change}");
     }
@@ -53,7 +53,7 @@ async fn a_user_edits_three_columns_of_the_own_profile_and_nothing_else() {
 #[tokio::test]
 async fn updated_at_is_kept_whoever_writes() {
     let world = World::new().await;
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     let later = "SELECT updated_at > created_at FROM users";
     assert_eq!(me.value::<bool>(later).await, Ok(false));
     me.exec("UPDATE users SET bio = 'x'").await.unwrap();
@@ -63,7 +63,7 @@ async fn updated_at_is_kept_whoever_writes() {
 #[tokio::test]
 async fn the_tutorial_is_everyones_own() {
     let world = World::new().await;
-    let (me, other) = (world.somebody().await, world.somebody().await);
+    let (me, other) = (world.new_user().await, world.new_user().await);
     let start =
         |id| format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player') RETURNING current_step");
     assert_eq!(me.value::<String>(&start(me.uuid())).await.unwrap(), "welcome");

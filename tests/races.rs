@@ -211,7 +211,7 @@ async fn a_new_encounter_waits_for_a_save_that_is_under_way() {
     let failed = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
     let (person, sql) = (player.person.clone(), heroic_save(game.session, player.character, failed));
     let saving = tokio::spawn(async move { person.exec(&sql).await });
-    world.owner().until_waiting(1).await;
+    world.owner().wait_for_lock_waiters(1).await;
     let encounter = format!(
         "SET LOCAL lock_timeout = '200ms'; UPDATE sessions SET current_encounter_id = 'ford' WHERE id = '{}'",
         game.session

@@ -84,7 +84,7 @@ async fn a_dump_restored_is_the_same_and_plays_on() {
     let restoring = connect(database.url()).await.unwrap();
     restoring.execute_unprepared(&dumped).await.unwrap();
     restoring.close().await.unwrap();
-    let restored = World::of(database, world.db.clone()).again().await;
+    let restored = World::from_database(database, world.db.clone()).reconnect().await;
 
     assert_eq!(lines(&restored.db, ROWS).await, lines(&world.db, ROWS).await);
     let unsaid = |line: String| match line.rsplit_once(" {postgres=") {
@@ -127,7 +127,7 @@ impl Drop for Standby {
 async fn a_standby_answers_readers_as_the_server_does() {
     // A server of its own: a standby copies all of it, and follows all that happens there.
     let server = Server::start_private(None).await.unwrap();
-    let world = World::on(&server).await;
+    let world = World::new_on(&server).await;
     let programs = Binaries::find().unwrap();
     let (Some(copy), Some(pg_ctl)) = (programs.program("pg_basebackup"), programs.program("pg_ctl")) else {
         eprintln!("not tried: these server programs come without pg_basebackup");

@@ -3,7 +3,7 @@
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use uuid::Uuid;
 
-use crate::world::{Asking, Refused, World, at_once, heroic_save, roll, row};
+use crate::world::{BoxedTask, Refused, World, at_once, heroic_save, roll, row};
 
 #[tokio::test]
 async fn a_roll_is_one_insert_and_the_database_fills_the_rest() {
@@ -258,7 +258,7 @@ async fn rolls_are_seen_by_those_at_the_table() {
     game.players[0].person.exec(&roll(game.session, game.players[0].character)).await.unwrap();
     assert_eq!(game.players[1].person.count("dice_rolls").await, 1);
     assert_eq!(game.seer.count("dice_rolls").await, 1);
-    assert_eq!(world.somebody().await.count("dice_rolls").await, 0, "also of a public session");
+    assert_eq!(world.new_user().await.count("dice_rolls").await, 0, "also of a public session");
     assert!(world.visitor().exec("SELECT FROM dice_rolls").await.unwrap_err().is_forbidden());
 }
 
@@ -328,13 +328,13 @@ async fn two_heroic_saves_at_once_are_one() {
     let player = &game.players[0];
     for round in 0..20 {
         world.set(&game, &format!("current_encounter_id = 'round {round}'")).await;
-        let mut asking = Vec::new();
+        let mut tasks = Vec::new();
         for _ in 0..4 {
             let failed = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
             let (person, sql) = (player.person.clone(), heroic_save(game.session, player.character, failed));
-            asking.push(async move { person.exec(&sql).await });
+            tasks.push(async move { person.exec(&sql).await });
         }
-        let outcomes = at_once(asking).await;
+        let outcomes = at_once(tasks).await;
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
     }
 }
@@ -345,7 +345,7 @@ async fn leaving_saving_and_new_encounters_at_once_do_not_deadlock() {
     let game = world.active_session(2).await;
     for round in 0..100 {
         world.owner().exec("UPDATE session_players SET heroic_saves_used = 1").await.unwrap();
-        let mut asking: Vec<Asking<Result<u64, Refused>>> = Vec::new();
+        let mut tasks: Vec<BoxedTask<Result<u64, Refused>>> = Vec::new();
         for player in &game.players {
             let active = round % 2 == 1;
             let failed = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
@@ -358,13 +358,13 @@ async fn leaving_saving_and_new_encounters_at_once_do_not_deadlock() {
                 (&game.seer, roll(game.session, player.character)),
             ] {
                 let person = person.clone();
-                asking.push(Box::pin(async move { person.exec(&sql).await }));
+                tasks.push(Box::pin(async move { person.exec(&sql).await }));
             }
         }
         let seer = game.seer.clone();
         let sql = format!("UPDATE sessions SET current_encounter_id = 'round {round}' WHERE id = '{}'", game.session);
-        asking.push(Box::pin(async move { seer.exec(&sql).await }));
-        for outcome in at_once(asking).await {
+        tasks.push(Box::pin(async move { seer.exec(&sql).await }));
+        for outcome in at_once(tasks).await {
             // A roll for somebody who has just left and a save before the encounter are refused; nothing else is.
             let fine = outcome.as_ref().map_or_else(|no| no.is_forbidden() || no.code == "SP011", |_| true);
             assert!(fine, "round {round}: {outcome:?}");

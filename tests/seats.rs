@@ -16,14 +16,14 @@ async fn the_last_two_seats_go_to_two_of_sixteen() {
         world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
         let game = world.session(2).await;
         world.set(&game, "is_public = true").await;
-        let asking = players
+        let tasks = players
             .iter()
             .map(|player| {
                 let (person, sit) = (player.person.clone(), seat(game.session, player.id, player.character));
                 async move { person.exec(&sit).await }
             })
             .collect();
-        let outcomes = at_once(asking).await;
+        let outcomes = at_once(tasks).await;
         let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 14, "two sit down");
         assert!(
@@ -120,7 +120,7 @@ async fn nobody_is_seated_by_a_stranger_and_nobody_sits_without_a_seat() {
     let world = World::new().await;
     let game = world.session(0).await;
     world.set(&game, "is_public = true").await;
-    let (stranger, victim) = (world.somebody().await, world.player().await);
+    let (stranger, victim) = (world.new_user().await, world.player().await);
     assert!(stranger.exec(&seat(game.session, victim.id, victim.character)).await.unwrap_err().is_forbidden());
     let ghost = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
@@ -200,7 +200,7 @@ async fn whoever_signed_in_sees_a_session_sees_its_seats() {
     let world = World::new().await;
     let game = world.session(2).await;
     let seats = format!("session_players WHERE session_id = '{}'", game.session);
-    let stranger = world.somebody().await;
+    let stranger = world.new_user().await;
     assert_eq!(stranger.count(&seats).await, 0, "private");
     assert_eq!(game.players[0].person.count(&seats).await, 2);
     assert_eq!(game.seer.count(&seats).await, 2);
@@ -249,7 +249,7 @@ async fn coming_back_twice_at_once_with_two_characters_is_coming_back_once() {
     let joining = tokio::spawn(async move {
         person.value::<uuid::Uuid>(&format!("SELECT character_id FROM private.join_by_code('{code}', '{other}')")).await
     });
-    world.owner().until_waiting(1).await;
+    world.owner().wait_for_lock_waiters(1).await;
     back.commit().await.unwrap();
     assert_eq!(joining.await.unwrap(), Ok(player.character), "who sits there already stays");
 }

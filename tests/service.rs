@@ -36,13 +36,13 @@ async fn creating_with_the_same_id_at_once_gives_all_the_same_also_at_the_limit(
         world.character(user).await;
     }
     let hero = NewCharacter { id: Some(Uuid::new_v4()), name: "The Tenth".into(), ..Default::default() };
-    let asking = (0..8)
+    let tasks = (0..8)
         .map(|_| {
             let (me, hero) = (world.sparc.as_user(user), hero.clone());
             async move { me.characters().create(hero).await.map(|c| c.id) }
         })
         .collect();
-    for outcome in at_once(asking).await {
+    for outcome in at_once(tasks).await {
         assert_eq!(outcome.unwrap(), hero.id.unwrap());
     }
 }
@@ -80,13 +80,13 @@ async fn sixteen_at_once_by_code_are_two_seats_and_fourteen_typed_refusals() {
     let world = World::new().await;
     let game = world.session(2).await;
     let code = Arc::new(code(&world, game.session).await);
-    let mut asking = Vec::new();
+    let mut tasks = Vec::new();
     for _ in 0..16 {
         let player = world.player().await;
         let (me, code) = (world.sparc.as_user(player.id), code.clone());
-        asking.push(async move { me.sessions().join(&code, player.character).await });
+        tasks.push(async move { me.sessions().join(&code, player.character).await });
     }
-    let outcomes = at_once(asking).await;
+    let outcomes = at_once(tasks).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2);
     assert_eq!(
         outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::SessionFull))).count(),

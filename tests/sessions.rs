@@ -22,7 +22,7 @@ fn is_legal(from: &str, to: &str) -> bool {
 async fn the_status_machine_has_these_steps_and_no_others() {
     let world = World::new().await;
     for from in STATES {
-        let seer = world.somebody().await;
+        let seer = world.new_user().await;
         let adventure = world.adventure(seer.uuid()).await;
         for to in STATES.into_iter().filter(|to| *to != from) {
             let sql = format!(
@@ -90,10 +90,10 @@ async fn two_sessions_with_the_same_players_complete_at_once_without_a_deadlock(
     for _ in 0..6 {
         players.push(world.player().await);
     }
-    let seers = [world.somebody().await, world.somebody().await];
+    let seers = [world.new_user().await, world.new_user().await];
     let adventure = world.adventure(seers[0].uuid()).await;
     for round in 0..100 {
-        let mut asking = Vec::new();
+        let mut tasks = Vec::new();
         for (turn, seer) in seers.iter().enumerate() {
             let sql = format!(
                 "INSERT INTO sessions (seer_id, adventure_id, max_players) VALUES ('{}', '{adventure}', 6) RETURNING id",
@@ -109,11 +109,11 @@ async fn two_sessions_with_the_same_players_complete_at_once_without_a_deadlock(
             world.owner().exec(&seats.join(";")).await.unwrap();
             world.owner().exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'")).await.unwrap();
             let seer = seer.clone();
-            asking.push(async move {
+            tasks.push(async move {
                 seer.exec(&format!("UPDATE sessions SET status = 'completed' WHERE id = '{session}'")).await
             });
         }
-        assert_eq!(at_once(asking).await, [Ok(1), Ok(1)], "round {round}");
+        assert_eq!(at_once(tasks).await, [Ok(1), Ok(1)], "round {round}");
     }
     assert_eq!(world.owner().count("users WHERE games_played = 200").await, 6);
     assert_eq!(world.owner().value::<i32>("SELECT times_played FROM adventures").await, Ok(200));
@@ -125,11 +125,11 @@ async fn codes_are_six_that_nobody_mixes_up_and_unique() {
     let adventure = world.adventure(world.account().await).await;
     let mut seers = Vec::new();
     for _ in 0..24 {
-        seers.push(world.somebody().await);
+        seers.push(world.new_user().await);
     }
     let mut codes = HashSet::new();
     for round in 1..=100 {
-        let asking = seers
+        let tasks = seers
             .iter()
             .cloned()
             .map(|seer| async move {
@@ -137,7 +137,7 @@ async fn codes_are_six_that_nobody_mixes_up_and_unique() {
                 seer.value::<String>(&sql).await
             })
             .collect();
-        codes.extend(at_once(asking).await.into_iter().map(Result::unwrap));
+        codes.extend(at_once(tasks).await.into_iter().map(Result::unwrap));
         assert_eq!(codes.len(), 24 * round, "each has its own");
         // An account runs twenty live sessions at most.
         world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
@@ -164,7 +164,7 @@ async fn every_character_of_the_alphabet_is_drawn_as_often() {
 #[tokio::test]
 async fn a_session_plays_a_published_adventure_or_one_of_the_seers_own() {
     let world = World::new().await;
-    let (seer, other) = (world.somebody().await, world.account().await);
+    let (seer, other) = (world.new_user().await, world.account().await);
     let open =
         |adventure| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", seer.uuid());
     assert_eq!(seer.exec(&open(world.draft(seer.uuid()).await)).await, Ok(1));
@@ -178,7 +178,7 @@ async fn public_sessions_are_everyones_to_see_and_private_ones_their_participant
     let world = World::new().await;
     let game = world.session(1).await;
     let one = format!("sessions WHERE id = '{}'", game.session);
-    let stranger = world.somebody().await;
+    let stranger = world.new_user().await;
     for (person, sees) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (&game.players[0].person, 1)] {
         assert_eq!(person.count(&one).await, sees);
     }
@@ -231,7 +231,7 @@ async fn the_seer_alone_changes_a_session_and_never_its_server_owned_columns() {
 #[tokio::test]
 async fn a_session_is_opened_by_its_seer_and_comes_back_with_the_statement() {
     let world = World::new().await;
-    let (seer, other) = (world.somebody().await, world.account().await);
+    let (seer, other) = (world.new_user().await, world.account().await);
     let adventure = world.adventure(other).await;
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING status::text",
@@ -251,7 +251,7 @@ async fn details_answer_only_for_sessions_that_the_caller_may_see() {
     let world = World::new().await;
     let game = world.session(2).await;
     let ask = format!("get_session_details('{}')", game.session);
-    let stranger = world.somebody().await;
+    let stranger = world.new_user().await;
     assert_eq!(stranger.count(&ask).await, 0);
     assert_eq!(world.visitor().count(&ask).await, 0);
     let details = row(&game.players[0].person, &format!("SELECT * FROM {ask}")).await;
@@ -282,7 +282,7 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     world.set(&game, "is_public = true").await;
     let ask = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
     let seen = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
-    assert!(!seen(row(&world.somebody().await, &ask).await), "a stranger");
+    assert!(!seen(row(&world.new_user().await, &ask).await), "a stranger");
     assert!(seen(row(&game.seer, &ask).await), "the Seer");
     let player = &game.players[0];
     assert!(seen(row(&player.person, &ask).await), "a player");
@@ -296,7 +296,7 @@ async fn the_helper_of_the_details_tells_of_no_session_that_one_does_not_see() {
     let world = World::new().await;
     let game = world.session(1).await;
     let told = format!("private.session_details('{}')", game.session);
-    assert_eq!(world.somebody().await.count(&told).await, 0, "a stranger");
+    assert_eq!(world.new_user().await.count(&told).await, 0, "a stranger");
     assert_eq!(world.visitor().count(&told).await, 0, "a visitor");
     for person in [&game.seer, &game.players[0].person, &world.service()] {
         assert_eq!(person.count(&told).await, 1);
@@ -304,5 +304,5 @@ async fn the_helper_of_the_details_tells_of_no_session_that_one_does_not_see() {
     world.set(&game, "is_public = true").await;
     let players = format!("SELECT jsonb_array_length(players) FROM {told}");
     assert_eq!(world.visitor().value::<i32>(&players).await.unwrap(), 0, "a visitor sees no seats");
-    assert_eq!(world.somebody().await.value::<i32>(&players).await.unwrap(), 1);
+    assert_eq!(world.new_user().await.value::<i32>(&players).await.unwrap(), 1);
 }

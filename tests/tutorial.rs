@@ -54,7 +54,7 @@ async fn the_tutorial_may_be_skipped_before_the_beginning_and_taken_up_again() {
 #[tokio::test]
 async fn a_client_of_the_api_is_held_to_the_order() {
     let world = World::new().await;
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     let id = me.uuid();
     for forged in [
         format!(

@@ -14,7 +14,7 @@ async fn asks(world: &World) -> Vec<(Person, String)> {
     asks.push((player.person.clone(), insert_character(character, player.id)));
     asks.push((player.person.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character)));
 
-    let crowded = world.somebody().await;
+    let crowded = world.new_user().await;
     for _ in 0..9 {
         world.character(crowded.uuid()).await;
     }
@@ -68,10 +68,10 @@ async fn asks(world: &World) -> Vec<(Person, String)> {
         let game = if waiting { world.session(1).await } else { world.active_session(1).await };
         asks.push((game.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session)));
     }
-    let seer = world.somebody().await;
+    let seer = world.new_user().await;
     let draft = world.draft(seer.uuid()).await;
     asks.push((seer.clone(), format!("DELETE FROM adventures WHERE id = '{draft}'")));
-    let seer = world.somebody().await;
+    let seer = world.new_user().await;
     let session = format!(
         "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{}', '{}', '{}')",
         Uuid::new_v4(),

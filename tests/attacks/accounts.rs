@@ -3,9 +3,9 @@
 use uuid::Uuid;
 
 use super::{
-    ask, close,
+    assert_invariants, attempt, close, dry_run,
     everything::{everything, writes},
-    finish, is_closed, open_session, sound, within, would,
+    exec_and_commit, exec_in, is_closed, open_session,
 };
 use crate::world::{Player, World, insert_character, seat};
 
@@ -51,18 +51,18 @@ async fn an_address_of_a_reserved_domain_counts_as_none() {
             assert_eq!(email(&world, attacker).await, format!("{attacker}@no-email.invalid"), "{address:?}");
             assert!(!is_closed(&world, attacker).await, "{address:?} closes nobody");
             let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{attacker}'");
-            assert_eq!(ask(&world.user(attacker), &bio).await, "done", "{address:?}");
+            assert_eq!(attempt(&world.user(attacker), &bio).await, "done", "{address:?}");
 
             // The victim closes all the same, by the operation or by the platform.
             match place % 3 {
                 0 => close(&world, victim).await,
                 1 => {
                     let sql = format!("SELECT private.close_account('{victim}')");
-                    assert_eq!(ask(&world.user(victim), &sql).await, "done");
+                    assert_eq!(attempt(&world.user(victim), &sql).await, "done");
                 }
                 _ => {
                     let sql = format!("SELECT private.close_account('{victim}')");
-                    assert_eq!(ask(&world.service(), &sql).await, "done");
+                    assert_eq!(attempt(&world.service(), &sql).await, "done");
                 }
             }
             assert_eq!(email(&world, victim).await, format!("{victim}@deleted.invalid"), "{address:?}");
@@ -71,7 +71,7 @@ async fn an_address_of_a_reserved_domain_counts_as_none() {
             assert_eq!(email(&world, attacker).await, format!("{attacker}@deleted.invalid"), "{address:?}");
         }
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -92,22 +92,22 @@ async fn a_closed_account_writes_nothing() {
         let of = everything(&world).await;
         let statements = writes(&of);
         for sql in &statements {
-            let outcome = would(&of.me, sql).await;
+            let outcome = dry_run(&of.me, sql).await;
             assert_eq!(outcome, "done", "before: {sql}");
         }
         let closing = format!("SELECT private.close_account('{}')", of.account);
         match way {
             "platform" => close(&world, of.account).await,
-            "operation" => assert_eq!(ask(&of.me, &closing).await, "done"),
-            "service" => assert_eq!(ask(&world.service(), &closing).await, "done"),
+            "operation" => assert_eq!(attempt(&of.me, &closing).await, "done"),
+            "service" => assert_eq!(attempt(&world.service(), &closing).await, "done"),
             _ => {
                 let sql = format!("DELETE FROM auth.users WHERE id = '{}'", of.account);
-                assert_eq!(ask(&world.owner(), &sql).await, "done");
+                assert_eq!(attempt(&world.owner(), &sql).await, "done");
             }
         }
         let mut done = Vec::new();
         for sql in &statements {
-            let outcome = would(&of.me, sql).await;
+            let outcome = dry_run(&of.me, sql).await;
             // What is gone, or no longer theirs, cannot be written either; a session needs an adventure.
             if !["SP019", "42501", "no row", "SP009"].contains(&outcome.as_str()) {
                 done.push(format!("{outcome}: {sql}"));
@@ -128,22 +128,22 @@ async fn a_closed_account_writes_nothing() {
             ),
         ] {
             if way != "deleted" || !sql.contains("adventures SET") {
-                assert_eq!(would(&of.me, &sql).await, "SP019", "{way}: {sql}");
+                assert_eq!(dry_run(&of.me, &sql).await, "SP019", "{way}: {sql}");
             }
         }
-        sound(&world).await;
+        assert_invariants(&world).await;
     }
 }
 
 #[tokio::test]
 async fn nobody_opens_a_closed_account_again() {
     let world = World::new().await;
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     close(&world, me.uuid()).await;
-    for person in [&me, &world.somebody().await, &world.visitor()] {
+    for person in [&me, &world.new_user().await, &world.visitor()] {
         for set in ["closed_at = NULL", "email = 'back@example.org'", "account_id = id"] {
             let sql = format!("UPDATE users SET {set} WHERE id = '{}'", me.uuid());
-            assert_eq!(ask(person, &sql).await, "42501", "{set}");
+            assert_eq!(attempt(person, &sql).await, "42501", "{set}");
         }
     }
     // Nor does a change that the platform makes later.
@@ -154,7 +154,14 @@ async fn nobody_opens_a_closed_account_again() {
 }
 
 /// What a person may have begun a moment before the account closes.
-fn begun(account: Uuid, player: &Player, adventure: Uuid, public: Uuid, left: Uuid, code: &str) -> Vec<String> {
+fn pending_requests(
+    account: Uuid,
+    player: &Player,
+    adventure: Uuid,
+    public: Uuid,
+    left: Uuid,
+    code: &str,
+) -> Vec<String> {
     vec![
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{adventure}')"),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
@@ -186,8 +193,8 @@ async fn closing_and_ones_own_requests_wait_for_each_other() {
                     .value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", public.session))
                     .await
                     .unwrap();
-                let sql =
-                    begun(player.id, &player, public.adventure, public.session, left.session, &code).remove(place);
+                let sql = pending_requests(player.id, &player, public.adventure, public.session, left.session, &code)
+                    .remove(place);
                 let closing = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
                 let request = match snapshot {
                     true => player.person.begin_with_snapshot().await,
@@ -195,17 +202,17 @@ async fn closing_and_ones_own_requests_wait_for_each_other() {
                 };
                 let platform = world.owner().begin().await;
                 if closes_first {
-                    within(&platform, &closing).await.unwrap();
+                    exec_in(&platform, &closing).await.unwrap();
                     let statement = sql.clone();
-                    let waiting = tokio::spawn(async move { finish(request, &statement).await });
-                    world.owner().until_waiting(1).await;
+                    let waiting = tokio::spawn(async move { exec_and_commit(request, &statement).await });
+                    world.owner().wait_for_lock_waiters(1).await;
                     platform.commit().await.unwrap();
                     let outcome = waiting.await.unwrap();
                     assert!(["SP019", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
                 } else {
-                    assert!(within(&request, &sql).await.is_ok(), "{sql}");
-                    let waiting = tokio::spawn(async move { finish(platform, &closing).await });
-                    world.owner().until_waiting(1).await;
+                    assert!(exec_in(&request, &sql).await.is_ok(), "{sql}");
+                    let waiting = tokio::spawn(async move { exec_and_commit(platform, &closing).await });
+                    world.owner().wait_for_lock_waiters(1).await;
                     request.commit().await.unwrap();
                     assert_eq!(waiting.await.unwrap(), "done", "{sql}");
                 }
@@ -213,7 +220,7 @@ async fn closing_and_ones_own_requests_wait_for_each_other() {
             }
         }
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -232,10 +239,10 @@ async fn no_session_outlives_the_account_of_its_seer() {
             match way {
                 "platform" => close(&world, seer).await,
                 "operation" => {
-                    assert_eq!(ask(&game.seer, &format!("SELECT private.close_account('{seer}')")).await, "done");
+                    assert_eq!(attempt(&game.seer, &format!("SELECT private.close_account('{seer}')")).await, "done");
                 }
                 _ => assert_eq!(
-                    ask(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{seer}'")).await,
+                    attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{seer}'")).await,
                     "done"
                 ),
             }
@@ -245,9 +252,9 @@ async fn no_session_outlives_the_account_of_its_seer() {
             assert_eq!(world.owner().count(&live).await, 0, "{way}, {status}");
             let player = &game.players[0];
             let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
-            assert_eq!(ask(&player.person, &retire).await, "done", "{way}, {status}");
+            assert_eq!(attempt(&player.person, &retire).await, "done", "{way}, {status}");
         }
-        sound(&world).await;
+        assert_invariants(&world).await;
     }
 }
 
@@ -260,9 +267,9 @@ async fn deleting_an_account_always_succeeds() {
     let played = open_session(&world, stranger, of.published, true).await;
     world.owner().exec(&seat(played, of.joined.players[0].id, of.joined.players[0].character)).await.unwrap();
     world.set(&of.finished, "ended_at = now() - INTERVAL '1 year'").await;
-    assert_eq!(ask(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
+    assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
     for account in [of.account, of.joined.players[0].id, of.joined.seer.uuid(), of.live.players[0].id, stranger] {
-        assert_eq!(ask(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{account}'")).await, "done");
+        assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{account}'")).await, "done");
         assert_eq!(world.owner().count(&format!("auth.users WHERE id = '{account}'")).await, 0);
         let profile = format!(
             "users WHERE id = '{account}' AND (display_name <> 'Former player' OR avatar_url IS NOT NULL OR bio IS NOT NULL
@@ -275,15 +282,18 @@ async fn deleting_an_account_always_succeeds() {
     // Somebody without history leaves nothing.
     let unknown = world.player().await;
     world.draft(unknown.id).await;
-    assert_eq!(ask(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", unknown.id)).await, "done");
+    assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", unknown.id)).await, "done");
     for table in ["users WHERE id", "characters WHERE user_id", "adventures WHERE creator_id"] {
         assert_eq!(world.owner().count(&format!("{table} = '{}'", unknown.id)).await, 0, "{table}");
     }
     // The same id again has its history back.
     let back = of.account;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{back}', 'back@example.org')");
-    assert_eq!(ask(&world.owner(), &sql).await, "done");
+    assert_eq!(attempt(&world.owner(), &sql).await, "done");
     assert!(!is_closed(&world, back).await);
-    assert_eq!(ask(&world.user(back), &format!("UPDATE users SET bio = 'Back.' WHERE id = '{back}'")).await, "done");
-    sound(&world).await;
+    assert_eq!(
+        attempt(&world.user(back), &format!("UPDATE users SET bio = 'Back.' WHERE id = '{back}'")).await,
+        "done"
+    );
+    assert_invariants(&world).await;
 }

@@ -3,7 +3,7 @@
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{told, within, would};
+use super::{dry_run, exec_in, outcome_code};
 use crate::world::{GameSession, Person, World, heroic_save, insert_character, roll, seat};
 
 #[tokio::test]
@@ -216,23 +216,23 @@ async fn no_temporary_object_of_the_callers_runs_as_the_owner() {
             scene.asks().into_iter().filter(|(asker, _)| asker.id == person.id).map(|(_, sql)| sql).collect();
         // Without traps, to know that each does something.
         for sql in &asks {
-            assert_eq!(would(person, sql).await, "done", "{sql}");
+            assert_eq!(dry_run(person, sql).await, "done", "{sql}");
         }
         for path in
             ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"]
         {
             let transaction = person.begin().await;
             for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS, IMPOSTORS, path] {
-                within(&transaction, sql).await.unwrap();
+                exec_in(&transaction, sql).await.unwrap();
             }
             for sql in &asks {
-                within(&transaction, "SAVEPOINT before").await.unwrap();
-                let outcome = within(&transaction, sql).await;
+                exec_in(&transaction, "SAVEPOINT before").await.unwrap();
+                let outcome = exec_in(&transaction, sql).await;
                 // What the caller's own words mean by such a path is the caller's, and runs as the caller.
                 if outcome.as_ref().is_err_and(|refused| path.is_empty() || refused.code == "ZZ666") {
                     sprung.push(format!("{path} {sql}: {outcome:?}"));
                 }
-                within(&transaction, "ROLLBACK TO before").await.unwrap();
+                exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
             }
             transaction.rollback().await.unwrap();
         }
@@ -252,13 +252,13 @@ async fn the_traps_spring_where_a_path_is_empty() {
         )
         .await
         .unwrap();
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     let transaction = me.begin().await;
     for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS] {
-        within(&transaction, sql).await.unwrap();
+        exec_in(&transaction, sql).await.unwrap();
     }
     let call = format!("SELECT private.careless('{}')", me.uuid());
-    assert_eq!(within(&transaction, &call).await.unwrap_err().code, "ZZ666");
+    assert_eq!(exec_in(&transaction, &call).await.unwrap_err().code, "ZZ666");
     transaction.rollback().await.unwrap();
 }
 
@@ -291,8 +291,8 @@ async fn maintenance_and_the_platform_meet_no_trap_either() {
         for sql in asks {
             let transaction = person.begin().await;
             transaction.execute_unprepared(&format!("SET LOCAL sparc.attacker = '{attacker}'")).await.unwrap();
-            within(&transaction, TRAPS).await.unwrap();
-            assert_eq!(told(within(&transaction, &sql).await), "done", "{sql}");
+            exec_in(&transaction, TRAPS).await.unwrap();
+            assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "done", "{sql}");
             transaction.rollback().await.unwrap();
         }
     }

@@ -8,7 +8,7 @@ use crate::world::{Person, Refused, World, heroic_save, insert_character, roll, 
 /// What is told, with the ids that the asker gave taken out.
 async fn words(person: &Person, sql: &str) -> String {
     let transaction = person.begin().await;
-    let outcome = super::within(&transaction, sql).await;
+    let outcome = super::exec_in(&transaction, sql).await;
     transaction.rollback().await.unwrap();
     match outcome {
         Ok(rows) => format!("{rows} rows"),
@@ -19,12 +19,12 @@ async fn words(person: &Person, sql: &str) -> String {
 /// Everybody who has no part in it is told the same for each, and no more than that row security says no.
 async fn all_the_same(askers: &[&Person], what: &str, asks: &[(&str, String)], expected: &str) {
     for person in askers {
-        let mut told = Vec::new();
+        let mut answers = Vec::new();
         for (case, sql) in asks {
-            told.push((*case, words(person, sql).await));
+            answers.push((*case, words(person, sql).await));
         }
-        for (case, words) in &told {
-            assert_eq!(words, &told[0].1, "{what}: {case} is told from {}", told[0].0);
+        for (case, words) in &answers {
+            assert_eq!(words, &answers[0].1, "{what}: {case} differs from {}", answers[0].0);
             assert!(words.starts_with(expected), "{what}, {case}: {words}");
         }
     }
@@ -142,10 +142,10 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
             asks
         };
         for (there, nowhere) in asks(of_theirs.3).iter().zip(asks(Uuid::new_v4())) {
-            let told = words(me, there).await;
-            assert_eq!(told, words(me, &nowhere).await, "{there}");
+            let answer = words(me, there).await;
+            assert_eq!(answer, words(me, &nowhere).await, "{there}");
             // The way to own rows may come first, and then the account is closed whatever was asked for.
-            assert!(told == "0 rows" || told.starts_with("SP019"), "{there}: {told}");
+            assert!(answer == "0 rows" || answer.starts_with("SP019"), "{there}: {answer}");
         }
         // Its own, of which it knows, it does not write.
         for own in asks(of_mine.3) {
@@ -171,11 +171,11 @@ async fn a_stranger_does_not_learn_how_many_characters_somebody_has() {
         ("the same name", insert_character(Uuid::new_v4(), few.id).replace("'Hero ", &format!("'{name}' || '' || '"))),
         ("ten, unless", format!("{} ON CONFLICT DO NOTHING", insert_character(Uuid::new_v4(), many))),
     ];
-    all_the_same(&[&world.somebody().await, &world.visitor()], "another's character", &asks[..4], "42501").await;
-    let me = world.somebody().await;
+    all_the_same(&[&world.new_user().await, &world.visitor()], "another's character", &asks[..4], "42501").await;
+    let me = world.new_user().await;
     assert!(words(&me, &asks[5].1).await.starts_with("42501"));
     // Sessions, adventures, tutorials: the counters of others as well.
-    let busy = world.somebody().await;
+    let busy = world.new_user().await;
     let adventure = world.adventure(busy.uuid()).await;
     for _ in 0..20 {
         super::open_session(&world, busy.uuid(), adventure, false).await;
@@ -213,13 +213,13 @@ async fn a_stranger_does_not_learn_how_many_characters_somebody_has() {
 #[tokio::test]
 async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let world = World::new().await;
-    let creator = world.somebody().await;
+    let creator = world.new_user().await;
     let (draft, archived) = (world.draft(creator.uuid()).await, world.draft(creator.uuid()).await);
     world.owner().exec(&format!("UPDATE adventures SET status = 'archived' WHERE id = '{archived}'")).await.unwrap();
     let full = world.draft(creator.uuid()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) SELECT '{full}', 'Rat' FROM generate_series(1, 200)");
     world.owner().exec(&sql).await.unwrap();
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     let each = |sql: &dyn Fn(Uuid) -> String| {
         [("draft", sql(draft)), ("archived", sql(archived)), ("full", sql(full)), ("nothing", sql(Uuid::new_v4()))]
     };
@@ -233,14 +233,14 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let bad = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{adventure}', 'Mine', '[]')")
     };
-    let told: Vec<String> = {
-        let mut told = Vec::new();
+    let answers: Vec<String> = {
+        let mut answers = Vec::new();
         for (_, sql) in each(&bad) {
-            told.push(words(&me, &sql).await);
+            answers.push(words(&me, &sql).await);
         }
-        told
+        answers
     };
-    assert!(told.iter().all(|words| words == &told[0]), "{told:?}");
+    assert!(answers.iter().all(|words| words == &answers[0]), "{answers:?}");
     let change = |adventure: Uuid| format!("UPDATE adventures SET name = 'Mine' WHERE id = '{adventure}'");
     all_the_same(&[&me], "a change of it", &each(&change), "0 rows").await;
     let delete = |adventure: Uuid| format!("DELETE FROM adventures WHERE id = '{adventure}'");
@@ -262,7 +262,7 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
     let late = world.roll(active.session, hero, "{1,2}", 10, 3600).await;
     let spent = world.roll(active.session, active.players[1].character, "{1,2}", 10, -3600).await;
     let save = heroic_save(active.session, active.players[1].character, spent);
-    assert_eq!(super::ask(&active.players[1].person, &save).await, "done");
+    assert_eq!(super::attempt(&active.players[1].person, &save).await, "done");
     let me = world.player().await;
     let sql =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active.adventure);

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ask, finish, number, open_session, sound, within};
+use super::{assert_invariants, attempt, exec_and_commit, exec_in, number, open_session};
 use crate::world::{Person, World, at_once, insert_character, seat};
 
 /// A limit: somebody who has one less than the most, and what asks for one more.
@@ -33,7 +33,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
     let mut limits = Vec::new();
     let of = |user: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{user}'");
 
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     characters(world, me.uuid(), 9, false).await;
     limits.push(Limit {
         name: "living characters",
@@ -44,7 +44,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         asks: (0..asked).map(|_| (me.clone(), insert_character(Uuid::new_v4(), me.uuid()))).collect(),
     });
 
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     characters(world, me.uuid(), 9, false).await;
     characters(world, me.uuid(), asked as i64, true).await;
     let retired: Vec<Uuid> = owner
@@ -63,7 +63,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
             .collect(),
     });
 
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     characters(world, me.uuid(), 99, true).await;
     characters(world, me.uuid(), asked.min(10) as i64, false).await;
     let living: Vec<Uuid> = owner
@@ -104,7 +104,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         asks,
     });
 
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     for _ in 0..19 {
         open_session(world, me.uuid(), adventure, false).await;
     }
@@ -118,7 +118,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         asks: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     let sql = format!(
         "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number FROM generate_series(1, 199) AS number",
         me.uuid()
@@ -134,7 +134,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         asks: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     let draft = world.draft(me.uuid()).await;
     let sql = format!(
         "INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number FROM generate_series(1, 199) AS number"
@@ -168,7 +168,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
     limits
 }
 
-async fn holds(world: &World, limit: &Limit) {
+async fn assert_limit_holds(world: &World, limit: &Limit) {
     let (there, counted) = (number(world, &limit.count).await, number(world, &limit.counter).await);
     assert!(there <= limit.most, "{}: {there} of {}", limit.name, limit.most);
     assert_eq!(there, counted, "{}: counted wrongly", limit.name);
@@ -179,13 +179,13 @@ async fn each_limit_is_reached_and_not_passed() {
     let world = World::new().await;
     for limit in limits(&world, 2).await {
         let (person, sql) = &limit.asks[0];
-        assert_eq!(ask(person, sql).await, "done", "{}: the last", limit.name);
+        assert_eq!(attempt(person, sql).await, "done", "{}: the last", limit.name);
         let (person, sql) = &limit.asks[1];
-        assert_eq!(ask(person, sql).await, limit.code, "{}: one more", limit.name);
+        assert_eq!(attempt(person, sql).await, limit.code, "{}: one more", limit.name);
         assert_eq!(number(&world, &limit.count).await, limit.most, "{}", limit.name);
-        holds(&world, &limit).await;
+        assert_limit_holds(&world, &limit).await;
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn each_limit_holds_for_eight_at_once() {
     let world = World::new().await;
     for limit in limits(&world, 8).await {
         let tasks: Vec<_> =
-            limit.asks.iter().cloned().map(|(person, sql)| async move { ask(&person, &sql).await }).collect();
+            limit.asks.iter().cloned().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
         let outcomes = at_once(tasks).await;
         let done = outcomes.iter().filter(|outcome| *outcome == "done").count();
         assert_eq!(done, 1, "{}: {outcomes:?}", limit.name);
@@ -202,9 +202,9 @@ async fn each_limit_holds_for_eight_at_once() {
             "{}: {outcomes:?}",
             limit.name
         );
-        holds(&world, &limit).await;
+        assert_limit_holds(&world, &limit).await;
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -215,25 +215,25 @@ async fn each_limit_holds_for_those_who_see_the_past() {
         let (first, second, third) = (&limit.asks[0], &limit.asks[1], &limit.asks[2]);
         let (early, late) = (second.0.begin_with_snapshot().await, third.0.begin_with_snapshot().await);
         let open = first.0.begin_with_snapshot().await;
-        within(&open, &first.1).await.unwrap();
+        exec_in(&open, &first.1).await.unwrap();
         let statement = second.1.clone();
-        let waiting = tokio::spawn(async move { finish(early, &statement).await });
-        world.owner().until_waiting(1).await;
+        let waiting = tokio::spawn(async move { exec_and_commit(early, &statement).await });
+        world.owner().wait_for_lock_waiters(1).await;
         open.commit().await.unwrap();
         let outcome = waiting.await.unwrap();
         assert!([limit.code, "40001"].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
-        let outcome = finish(late, &third.1).await;
+        let outcome = exec_and_commit(late, &third.1).await;
         assert!([limit.code, "40001"].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
-        holds(&world, &limit).await;
+        assert_limit_holds(&world, &limit).await;
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
 async fn a_row_that_is_being_deleted_makes_no_room() {
     for conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
         let world = World::new().await;
-        let me = world.somebody().await;
+        let me = world.new_user().await;
         characters(&world, me.uuid(), 10, false).await;
         let ids: Vec<Uuid> = world
             .owner()
@@ -243,20 +243,20 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
         let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
         // All eight go; whoever wants their ids waits for that.
         let going = me.begin().await;
-        within(&going, &format!("DELETE FROM characters WHERE id IN ({all})")).await.unwrap();
+        exec_in(&going, &format!("DELETE FROM characters WHERE id IN ({all})")).await.unwrap();
         let again: Vec<_> = ids
             .iter()
             .map(|id| {
                 let (me, sql) = (me.clone(), insert_character(*id, me.uuid()) + conflict);
-                tokio::spawn(async move { ask(&me, &sql).await })
+                tokio::spawn(async move { attempt(&me, &sql).await })
             })
             .collect();
-        world.owner().until_waiting(8).await;
+        world.owner().wait_for_lock_waiters(8).await;
         going.commit().await.unwrap();
         // Meanwhile others come with ids of their own.
         let others = (0..8).map(|_| {
             let (me, sql) = (me.clone(), insert_character(Uuid::new_v4(), me.uuid()));
-            async move { ask(&me, &sql).await }
+            async move { attempt(&me, &sql).await }
         });
         let mut outcomes = at_once(others.collect()).await;
         for task in again {
@@ -269,14 +269,14 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
             living,
             number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", me.uuid())).await
         );
-        sound(&world).await;
+        assert_invariants(&world).await;
     }
 }
 
 #[tokio::test]
 async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
     let world = World::new().await;
-    let (me, other) = (world.somebody().await, world.somebody().await);
+    let (me, other) = (world.new_user().await, world.new_user().await);
     let draft = world.draft(other.uuid()).await;
     for (person, table, columns, owner) in
         [(&me, "adventures", "id, creator_id, name", me.uuid()), (&other, "creatures", "id, adventure_id, name", draft)]
@@ -291,19 +291,19 @@ async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
             world.owner().values(&format!("SELECT id FROM {table} WHERE {of} = '{owner}' LIMIT 4")).await.unwrap();
         let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
         let going = person.begin().await;
-        within(&going, &format!("DELETE FROM {table} WHERE id IN ({all})")).await.unwrap();
+        exec_in(&going, &format!("DELETE FROM {table} WHERE id IN ({all})")).await.unwrap();
         let again: Vec<_> = ids
             .iter()
             .map(|id| {
                 let (person, sql) = (person.clone(), insert(*id));
-                tokio::spawn(async move { ask(&person, &sql).await })
+                tokio::spawn(async move { attempt(&person, &sql).await })
             })
             .collect();
-        world.owner().until_waiting(4).await;
+        world.owner().wait_for_lock_waiters(4).await;
         going.commit().await.unwrap();
         let others = (0..4).map(|_| {
             let (person, sql) = (person.clone(), insert(Uuid::new_v4()));
-            async move { ask(&person, &sql).await }
+            async move { attempt(&person, &sql).await }
         });
         let mut outcomes = at_once(others.collect()).await;
         for task in again {
@@ -312,7 +312,7 @@ async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
         assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 4, "{table}: {outcomes:?}");
         assert_eq!(world.owner().count(&format!("{table} WHERE {of} = '{owner}'")).await, 200, "{table}");
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -324,15 +324,15 @@ async fn a_seat_that_is_being_deleted_makes_no_room() {
     let going = world.service().begin().await;
     let delete =
         format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, sits.id);
-    within(&going, &delete).await.unwrap();
+    exec_in(&going, &delete).await.unwrap();
     let (person, sql) = (sits.person.clone(), seat(game.session, sits.id, sits.character));
-    let mut again = vec![tokio::spawn(async move { ask(&person, &sql).await })];
+    let mut again = vec![tokio::spawn(async move { attempt(&person, &sql).await })];
     for _ in 0..3 {
         let player = world.player().await;
         let sql = seat(game.session, player.id, player.character);
-        again.push(tokio::spawn(async move { ask(&player.person, &sql).await }));
+        again.push(tokio::spawn(async move { attempt(&player.person, &sql).await }));
     }
-    world.owner().until_waiting(4).await;
+    world.owner().wait_for_lock_waiters(4).await;
     going.commit().await.unwrap();
     let mut outcomes = Vec::new();
     for task in again {
@@ -343,7 +343,7 @@ async fn a_seat_that_is_being_deleted_makes_no_room() {
         world.owner().count(&format!("session_players WHERE session_id = '{}' AND is_active", game.session)).await,
         4
     );
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -360,38 +360,41 @@ async fn nobody_takes_a_seat_everywhere() {
          SELECT id, '{}', '{}' FROM sessions WHERE is_public AND status = 'waiting'",
         player.id, player.character
     );
-    assert_eq!(ask(&player.person, &everywhere).await, "SP023");
-    assert_eq!(ask(&player.person, &format!("{everywhere} ON CONFLICT DO NOTHING")).await, "SP023");
+    assert_eq!(attempt(&player.person, &everywhere).await, "SP023");
+    assert_eq!(attempt(&player.person, &format!("{everywhere} ON CONFLICT DO NOTHING")).await, "SP023");
     // Twenty, and those of a session that ends are free again.
     assert_eq!(player.person.exec(&format!("{everywhere} LIMIT 20")).await, Ok(20));
     assert_eq!(number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await, 20);
     let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE seats_taken = 1 AND seer_id = '{seer}'");
     world.owner().exec(&cancel).await.unwrap();
     assert!(number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await < 20);
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
 async fn what_is_given_up_is_free_again() {
     let world = World::new().await;
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     let adventure = world.adventure(me.uuid()).await;
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid());
     for _ in 0..20 {
-        assert_eq!(ask(&me, &insert).await, "done");
+        assert_eq!(attempt(&me, &insert).await, "done");
     }
-    assert_eq!(ask(&me, &insert).await, "SP024");
+    assert_eq!(attempt(&me, &insert).await, "SP024");
     for end in ["cancelled", "deleted"] {
         let one = format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", me.uuid());
         match end {
             "deleted" => {
-                assert_eq!(ask(&world.service(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "SP031");
-                assert_eq!(ask(&world.owner(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "done")
+                assert_eq!(attempt(&world.service(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "SP031");
+                assert_eq!(attempt(&world.owner(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "done")
             }
-            _ => assert_eq!(ask(&me, &format!("UPDATE sessions SET status = '{end}' WHERE id = {one}")).await, "done"),
+            _ => assert_eq!(
+                attempt(&me, &format!("UPDATE sessions SET status = '{end}' WHERE id = {one}")).await,
+                "done"
+            ),
         }
-        assert_eq!(ask(&me, &insert).await, "done", "{end}");
-        assert_eq!(ask(&me, &insert).await, "SP024", "{end}");
+        assert_eq!(attempt(&me, &insert).await, "done", "{end}");
+        assert_eq!(attempt(&me, &insert).await, "SP024", "{end}");
     }
     // All at once, and all again.
     let cancel =
@@ -404,7 +407,7 @@ async fn what_is_given_up_is_free_again() {
             me.uuid()
         )
     };
-    assert_eq!(ask(&me, &many(21)).await, "SP024");
+    assert_eq!(attempt(&me, &many(21)).await, "SP024");
     assert_eq!(me.exec(&many(20)).await, Ok(20));
-    sound(&world).await;
+    assert_invariants(&world).await;
 }

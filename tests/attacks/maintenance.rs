@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ask, number, open_session, sound};
+use super::{assert_invariants, attempt, number, open_session};
 use crate::world::{World, seat};
 
 async fn status(world: &World, session: Uuid) -> String {
@@ -11,7 +11,7 @@ async fn status(world: &World, session: Uuid) -> String {
 
 async fn set(world: &World, session: Uuid, what: &str) {
     assert_eq!(
-        ask(&world.owner(), &format!("UPDATE sessions SET {what} WHERE id = '{session}'")).await,
+        attempt(&world.owner(), &format!("UPDATE sessions SET {what} WHERE id = '{session}'")).await,
         "done",
         "{what}"
     );
@@ -26,7 +26,7 @@ async fn what_was_cancelled_is_archived_as_what_was_completed() {
         let game = world.active_session(2).await;
         set(&world, game.session, &format!("status = '{end}'")).await;
         set(&world, game.session, &format!("ended_at = now() - INTERVAL '{days} days'")).await;
-        ask(&world.service(), "SELECT private.archive_sessions(100)").await;
+        attempt(&world.service(), "SELECT private.archive_sessions(100)").await;
         assert_eq!(
             world.owner().count(&format!("archived_sessions WHERE id = '{}'", game.session)).await == 1,
             goes,
@@ -40,7 +40,7 @@ async fn what_was_cancelled_is_archived_as_what_was_completed() {
         let kept = format!("archived_session_players WHERE session_id = '{}'", game.session);
         assert_eq!(world.owner().count(&kept).await == 2, goes, "{end}, {days}");
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn archiving_goes_batch_by_batch_over_both_kinds() {
     }
     assert_eq!(moved, [2, 2, 2, 0]);
     assert_eq!(world.owner().count("archived_sessions WHERE status = 'cancelled'").await, 3);
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -127,9 +127,9 @@ async fn what_was_abandoned_is_cancelled() {
             i64::from(!goes)
         );
         let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
-        assert_eq!(ask(&player.person, &retire).await, if *goes { "done" } else { "SP008" }, "{what}");
+        assert_eq!(attempt(&player.person, &retire).await, if *goes { "done" } else { "SP008" }, "{what}");
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn an_event_keeps_a_session_alive() {
     set(&world, game.session, "last_event_at = now() - INTERVAL '40 days'").await;
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
-    assert_eq!(ask(&game.players[0].person, &event).await, "done");
+    assert_eq!(attempt(&game.players[0].person, &event).await, "done");
     assert_eq!(world.service().value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(0));
     assert_eq!(status(&world, game.session).await, "active");
 }
@@ -147,9 +147,9 @@ async fn an_event_keeps_a_session_alive() {
 #[tokio::test]
 async fn maintenance_is_not_everybodys() {
     let world = World::new().await;
-    for person in [world.somebody().await, world.visitor()] {
+    for person in [world.new_user().await, world.visitor()] {
         for function in ["cancel_abandoned_sessions", "archive_sessions", "clean_events"] {
-            assert_eq!(ask(&person, &format!("SELECT private.{function}(10)")).await, "42501", "{function}");
+            assert_eq!(attempt(&person, &format!("SELECT private.{function}(10)")).await, "42501", "{function}");
         }
     }
 }
@@ -170,9 +170,9 @@ async fn maintenance_does_not_wait_for_who_holds_a_session() {
         sessions.push(session);
     }
     let holder = world.owner().begin().await;
-    super::within(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
+    super::exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
     let sql = "SET LOCAL lock_timeout = '2s'; SELECT private.cancel_abandoned_sessions(10)";
-    assert_eq!(ask(&world.service(), sql).await, "done", "it skips what somebody holds");
+    assert_eq!(attempt(&world.service(), sql).await, "done", "it skips what somebody holds");
     assert_eq!(status(&world, sessions[1]).await, "cancelled");
     holder.rollback().await.unwrap();
     assert_eq!(status(&world, sessions[0]).await, "waiting");

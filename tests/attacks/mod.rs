@@ -20,7 +20,7 @@ mod sizes;
 mod texts;
 
 /// What came of a statement: "done", "no row", or the SQLSTATE of its refusal.
-fn told(outcome: Result<u64, Refused>) -> String {
+fn outcome_code(outcome: Result<u64, Refused>) -> String {
     match outcome {
         Ok(0) => "no row".to_owned(),
         Ok(_) => "done".to_owned(),
@@ -28,28 +28,28 @@ fn told(outcome: Result<u64, Refused>) -> String {
     }
 }
 
-async fn ask(person: &Person, sql: &str) -> String {
-    told(person.exec(sql).await)
+async fn attempt(person: &Person, sql: &str) -> String {
+    outcome_code(person.exec(sql).await)
 }
 
 /// What would come of it: it is taken back.
-async fn would(person: &Person, sql: &str) -> String {
+async fn dry_run(person: &Person, sql: &str) -> String {
     let transaction = person.begin().await;
-    let outcome = told(within(&transaction, sql).await);
+    let outcome = outcome_code(exec_in(&transaction, sql).await);
     transaction.rollback().await.unwrap();
     outcome
 }
 
 /// A statement in a transaction that is open.
-async fn within(transaction: &DatabaseTransaction, sql: &str) -> Result<u64, Refused> {
+async fn exec_in(transaction: &DatabaseTransaction, sql: &str) -> Result<u64, Refused> {
     transaction.execute_unprepared(sql).await.map(|done| done.rows_affected()).map_err(refused)
 }
 
 /// A statement in a transaction that is open, and its commit.
-async fn finish(transaction: DatabaseTransaction, sql: &str) -> String {
-    match within(&transaction, sql).await {
+async fn exec_and_commit(transaction: DatabaseTransaction, sql: &str) -> String {
+    match exec_in(&transaction, sql).await {
         Ok(rows) => match transaction.commit().await {
-            Ok(()) => told(Ok(rows)),
+            Ok(()) => outcome_code(Ok(rows)),
             Err(error) => refused(error).code,
         },
         Err(refused) => {
@@ -83,6 +83,6 @@ async fn number(world: &World, sql: &str) -> i64 {
 }
 
 /// No invariant is broken.
-async fn sound(world: &World) {
+async fn assert_invariants(world: &World) {
     assert_eq!(crate::evening::broken(world).await, [""; 0]);
 }

@@ -1,9 +1,9 @@
 //! What is asked in a snapshot of the past, where the rule that refuses it now did not apply yet.
 
 use super::{
-    ask, close,
+    assert_invariants, attempt, close,
     everything::{everything, writes},
-    finish, is_closed, sound,
+    exec_and_commit, is_closed,
 };
 use crate::world::{World, seat};
 
@@ -21,10 +21,10 @@ async fn a_write_that_sees_the_past_is_refused_after_the_closing() {
     }
     close(&world, of.account).await;
     for (transaction, sql) in open {
-        let outcome = finish(transaction, sql).await;
+        let outcome = exec_and_commit(transaction, sql).await;
         assert!(["SP019", "40001", "42501", "no row"].contains(&outcome.as_str()), "{outcome}: {sql}");
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -36,8 +36,8 @@ async fn a_closing_that_sees_the_past_closes_the_present() {
         let take_back = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", of.published);
         let sql = if place == 0 { take_back } else { writes(&of).remove(place) };
         let closing = of.me.begin_with_snapshot().await;
-        assert_eq!(ask(&of.me, &sql).await, "done", "{sql}");
-        let outcome = finish(closing, &format!("SELECT private.close_account('{}')", of.account)).await;
+        assert_eq!(attempt(&of.me, &sql).await, "done", "{sql}");
+        let outcome = exec_and_commit(closing, &format!("SELECT private.close_account('{}')", of.account)).await;
         assert!(["done", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
         assert_eq!(is_closed(&world, of.account).await, outcome == "done", "{sql}");
         assert_eq!(crate::evening::broken(&world).await, [""; 0], "{sql}");
@@ -51,24 +51,24 @@ async fn who_sits_does_not_retire_in_a_past_where_nobody_sat() {
     world.set(&game, "is_public = true").await;
     // The retirement saw no seat.
     let retiring = player.person.begin_with_snapshot().await;
-    assert_eq!(ask(&player.person, &seat(game.session, player.id, player.character)).await, "done");
+    assert_eq!(attempt(&player.person, &seat(game.session, player.id, player.character)).await, "done");
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
-    let outcome = finish(retiring, &retire).await;
+    let outcome = exec_and_commit(retiring, &retire).await;
     assert!(["SP008", "40001"].contains(&outcome.as_str()), "{outcome}");
     // The seat saw a living character.
     let other = world.player().await;
     let sitting = other.person.begin_with_snapshot().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character);
-    assert_eq!(ask(&other.person, &retire).await, "done");
-    let outcome = finish(sitting, &seat(game.session, other.id, other.character)).await;
+    assert_eq!(attempt(&other.person, &retire).await, "done");
+    let outcome = exec_and_commit(sitting, &seat(game.session, other.id, other.character)).await;
     assert!(["SP007", "40001"].contains(&outcome.as_str()), "{outcome}");
     // Nor is it deleted where a seat is that it does not see.
     let third = world.player().await;
     let deleting = third.person.begin_with_snapshot().await;
-    assert_eq!(ask(&third.person, &seat(game.session, third.id, third.character)).await, "done");
-    let outcome = finish(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
+    assert_eq!(attempt(&third.person, &seat(game.session, third.id, third.character)).await, "done");
+    let outcome = exec_and_commit(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
     assert!(["23503", "40001", "SP008"].contains(&outcome.as_str()), "{outcome}");
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -78,25 +78,25 @@ async fn a_session_does_not_shrink_in_a_past_where_seats_were_free() {
     world.set(&game, "is_public = true").await;
     let shrinking = game.seer.begin_with_snapshot().await;
     let player = world.player().await;
-    assert_eq!(ask(&player.person, &seat(game.session, player.id, player.character)).await, "done");
+    assert_eq!(attempt(&player.person, &seat(game.session, player.id, player.character)).await, "done");
     let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", game.session);
-    let outcome = finish(shrinking, &shrink).await;
+    let outcome = exec_and_commit(shrinking, &shrink).await;
     assert!(["23514", "40001"].contains(&outcome.as_str()), "{outcome}");
-    assert_eq!(ask(&game.seer, &shrink).await, "23514");
+    assert_eq!(attempt(&game.seer, &shrink).await, "23514");
 }
 
 #[tokio::test]
 async fn a_session_is_not_opened_in_a_past_where_the_adventure_was_published() {
     let world = World::new().await;
-    let (creator, stranger) = (world.somebody().await, world.somebody().await);
+    let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.adventure(creator.uuid()).await;
     let past = stranger.begin_with_snapshot().await;
     assert_eq!(
-        ask(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
+        attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
         "done"
     );
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
-    let outcome = finish(past, &insert).await;
+    let outcome = exec_and_commit(past, &insert).await;
     assert!(["SP009", "40001"].contains(&outcome.as_str()), "{outcome}: it would read what is written from now on");
 }
 
@@ -115,9 +115,9 @@ async fn a_closed_account_writes_nothing_in_a_past_where_it_was_open() {
         let write = write.replace("{me}", &player.id.to_string()).replace("{session}", &game.session.to_string());
         let past = player.person.begin_with_snapshot().await;
         let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
-        assert_eq!(ask(&world.owner(), &close).await, "done");
-        let outcome = finish(past, &write).await;
+        assert_eq!(attempt(&world.owner(), &close).await, "done");
+        let outcome = exec_and_commit(past, &write).await;
         assert!(["SP019", "40001"].contains(&outcome.as_str()), "{write}: {outcome}");
-        sound(&world).await;
+        assert_invariants(&world).await;
     }
 }

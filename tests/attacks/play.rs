@@ -4,7 +4,7 @@
 use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
 
-use super::{ask, number, open_session, sound, told, within, would};
+use super::{assert_invariants, attempt, dry_run, exec_in, number, open_session, outcome_code};
 use crate::world::{Player, World, at_once, heroic_save, seat};
 
 /// Sessions of two Seers, whose players come in pairs: the one Seer's from the first pair to the last, the other's from the last
@@ -53,10 +53,10 @@ async fn statements_over_many_rows_never_wait_for_each_other_in_a_circle() {
             2 => asks.push((world.user(player), format!("SELECT private.close_account('{player}')"))),
             _ => asks.push((world.user(one), format!("SELECT private.close_account('{one}')"))),
         }
-        let tasks: Vec<_> = asks.into_iter().map(|(person, sql)| async move { ask(&person, &sql).await }).collect();
+        let tasks: Vec<_> = asks.into_iter().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
         let outcomes = at_once(tasks).await;
         assert!(outcomes.iter().all(|outcome| outcome != "40P01"), "round {round}: {outcomes:?}");
-        sound(&world).await;
+        assert_invariants(&world).await;
     }
 }
 
@@ -84,7 +84,7 @@ async fn a_save_that_writes_no_row_claims_nothing() {
         for (end, expected) in
             [(" ON CONFLICT DO NOTHING", "no row"), (" ON CONFLICT (id) DO NOTHING", "no row"), ("", "23505")]
         {
-            assert_eq!(ask(&player.person, &save(id, end)).await, expected, "{end}");
+            assert_eq!(attempt(&player.person, &save(id, end)).await, expected, "{end}");
             assert_eq!(world.owner().count(&unused).await, 1, "{id}{end} claims nothing");
         }
     }
@@ -93,23 +93,23 @@ async fn a_save_that_writes_no_row_claims_nothing() {
          SELECT '{}', '{hero}', 'might', 10, 'heroic_save', '{failed}' WHERE false",
         game.session
     );
-    assert_eq!(ask(&player.person, &nothing).await, "no row");
+    assert_eq!(attempt(&player.person, &nothing).await, "no row");
     assert_eq!(world.owner().count(&unused).await, 1);
     // Nor does one that is taken back, as a whole or in part.
-    assert_eq!(would(&player.person, &save(Uuid::new_v4(), "")).await, "done");
+    assert_eq!(dry_run(&player.person, &save(Uuid::new_v4(), "")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 1, "rolled back");
     let transaction = player.person.begin().await;
-    within(&transaction, "SAVEPOINT before").await.unwrap();
-    within(&transaction, &save(Uuid::new_v4(), "")).await.unwrap();
-    within(&transaction, "ROLLBACK TO before").await.unwrap();
+    exec_in(&transaction, "SAVEPOINT before").await.unwrap();
+    exec_in(&transaction, &save(Uuid::new_v4(), "")).await.unwrap();
+    exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(world.owner().count(&unused).await, 1);
     // And then it is there to be used, once.
-    assert_eq!(ask(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
+    assert_eq!(attempt(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 0);
     let again = format!("{} ON CONFLICT DO NOTHING", heroic_save(game.session, hero, there));
-    assert_eq!(ask(&player.person, &again).await, "SP011");
-    sound(&world).await;
+    assert_eq!(attempt(&player.person, &again).await, "SP011");
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -132,10 +132,10 @@ async fn two_saves_of_one_statement_are_not_both_made() {
                 values(first),
                 values(second)
             );
-            let outcome = would(&player.person, &sql).await;
+            let outcome = dry_run(&player.person, &sql).await;
             assert_ne!(outcome, "40P01");
             let transaction = player.person.begin().await;
-            if let Ok(rows) = within(&transaction, &sql).await {
+            if let Ok(rows) = exec_in(&transaction, &sql).await {
                 assert_eq!(rows, 1, "{sql}");
             }
             transaction.rollback().await.unwrap();
@@ -155,23 +155,23 @@ async fn sessions_without_players_count_for_nothing() {
     let to = |status: &str| {
         format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.id)
     };
-    assert_eq!(ask(&seer.person, &to("active")).await, "SP029");
-    assert_eq!(ask(&seer.person, &to("starting_soon")).await, "done");
-    assert_eq!(ask(&seer.person, &to("active")).await, "SP029");
+    assert_eq!(attempt(&seer.person, &to("active")).await, "SP029");
+    assert_eq!(attempt(&seer.person, &to("starting_soon")).await, "done");
+    assert_eq!(attempt(&seer.person, &to("active")).await, "SP029");
     // Somebody who came and went.
     let guest = world.player().await;
     let (session, rest) = sessions.split_first().unwrap();
-    assert_eq!(ask(&guest.person, &seat(*session, guest.id, guest.character)).await, "done");
+    assert_eq!(attempt(&guest.person, &seat(*session, guest.id, guest.character)).await, "done");
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", guest.id);
-    assert_eq!(ask(&guest.person, &leave).await, "done");
+    assert_eq!(attempt(&guest.person, &leave).await, "done");
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
-    assert_eq!(ask(&seer.person, &start).await, "SP029");
+    assert_eq!(attempt(&seer.person, &start).await, "SP029");
     // The Seer alone, in a seat of their own.
     for session in rest {
         // Whichever of these is let through, nothing comes of it.
-        ask(&seer.person, &seat(*session, seer.id, seer.character)).await;
+        attempt(&seer.person, &seat(*session, seer.id, seer.character)).await;
         for status in ["active", "completed"] {
-            ask(&seer.person, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
+            attempt(&seer.person, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
         }
     }
     assert_eq!(
@@ -179,7 +179,7 @@ async fn sessions_without_players_count_for_nothing() {
         0
     );
     assert_eq!(number(&world, &format!("SELECT times_played FROM adventures WHERE id = '{adventure}'")).await, 0);
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -188,12 +188,12 @@ async fn a_game_with_players_counts_once_for_everybody() {
     let game = world.active_session(2).await;
     let left = &game.players[1];
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", left.id);
-    assert_eq!(ask(&left.person, &leave).await, "done");
+    assert_eq!(attempt(&left.person, &leave).await, "done");
     let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session);
     let tasks: Vec<_> = (0..8)
         .map(|_| {
             let (seer, sql) = (game.seer.clone(), complete.clone());
-            async move { ask(&seer, &sql).await }
+            async move { attempt(&seer, &sql).await }
         })
         .collect();
     at_once(tasks).await;
@@ -207,7 +207,7 @@ async fn a_game_with_players_counts_once_for_everybody() {
 #[tokio::test]
 async fn nobody_schedules_in_the_past() {
     let world = World::new().await;
-    let seer = world.somebody().await;
+    let seer = world.new_user().await;
     let adventure = world.adventure(seer.uuid()).await;
     let insert = |at: &str| {
         format!(
@@ -220,18 +220,18 @@ async fn nobody_schedules_in_the_past() {
     for past in
         ["'2000-01-01'", "now() - INTERVAL '61 minutes'", "now() - INTERVAL '2 hours'", "now() - INTERVAL '1 year'"]
     {
-        assert_eq!(would(&seer, &insert(past)).await, "SP030", "{past}");
-        assert_eq!(would(&seer, &update(past)).await, "SP030", "{past}");
+        assert_eq!(dry_run(&seer, &insert(past)).await, "SP030", "{past}");
+        assert_eq!(dry_run(&seer, &update(past)).await, "SP030", "{past}");
     }
     for never in ["'-infinity'", "'infinity'", "'0044-03-15 BC'", "'294000-01-01'"] {
         for sql in [insert(never), update(never)] {
-            let outcome = would(&seer, &sql).await;
+            let outcome = dry_run(&seer, &sql).await;
             assert!(["SP030", "23514"].contains(&outcome.as_str()), "{outcome}: {sql}");
         }
     }
     for fine in ["NULL", "now() - INTERVAL '59 minutes'", "now() + INTERVAL '1 day'"] {
-        assert_eq!(would(&seer, &insert(fine)).await, "done", "{fine}");
-        assert_eq!(would(&seer, &update(fine)).await, "done", "{fine}");
+        assert_eq!(dry_run(&seer, &insert(fine)).await, "done", "{fine}");
+        assert_eq!(dry_run(&seer, &update(fine)).await, "done", "{fine}");
     }
     // One that is late by now is edited all the same, with its date or without.
     let late = format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
@@ -242,7 +242,7 @@ async fn nobody_schedules_in_the_past() {
         "max_players = 5",
         "status = 'starting_soon'",
     ] {
-        assert_eq!(would(&seer, &format!("UPDATE sessions SET {set} WHERE id = '{session}'")).await, "done", "{set}");
+        assert_eq!(dry_run(&seer, &format!("UPDATE sessions SET {set} WHERE id = '{session}'")).await, "done", "{set}");
     }
 }
 
@@ -287,7 +287,7 @@ async fn a_modifier_is_an_integer_in_its_text_too() {
         }
     }
     for value in ["5", "-5", "0", "-0", "10", "-10", "5e0", "1E1", "0.5e1"] {
-        let outcome = ask(&game.players[0].person, &with(value)).await;
+        let outcome = attempt(&game.players[0].person, &with(value)).await;
         // PostgreSQL writes these as plain integers.
         assert_eq!(outcome, "done", "{value}");
     }
@@ -298,14 +298,14 @@ async fn a_modifier_is_an_integer_in_its_text_too() {
 #[tokio::test]
 async fn a_creatures_sheet_is_integers_in_its_text_too() {
     let world = World::new().await;
-    let seer = world.somebody().await;
+    let seer = world.new_user().await;
     let draft = world.draft(seer.uuid()).await;
     for value in ["5.0", "50e-1", "5.5", "0", "11", "\"5\""] {
         let sql = format!(
             "INSERT INTO creatures (adventure_id, name, stats)
              VALUES ('{draft}', 'Rat', '{{\"might\": {value}, \"grace\": 1, \"wit\": 1, \"heart\": 1}}')"
         );
-        assert_eq!(would(&seer, &sql).await, "23514", "{value}");
+        assert_eq!(dry_run(&seer, &sql).await, "23514", "{value}");
     }
 }
 
@@ -316,11 +316,11 @@ async fn nothing_heals_nobody() {
     let player = &game.players[0];
     let points = format!("SELECT hit_points FROM characters WHERE id = '{}'", player.character);
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -4)", player.character);
-    assert_eq!(ask(&player.person, &wound).await, "done");
+    assert_eq!(attempt(&player.person, &wound).await, "done");
     let before = number(&world, &points).await;
     for person in [&player.person, &game.seer, &world.service()] {
         for change in ["NULL", "NULL::integer", "(SELECT NULL::integer)", "0"] {
-            let outcome = told(
+            let outcome = outcome_code(
                 person
                     .exec(&format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character))
                     .await,
@@ -331,7 +331,7 @@ async fn nothing_heals_nobody() {
     // As far as numbers go, and no further.
     for (change, after) in [("2147483647", "max_hit_points"), ("-2147483648", "0")] {
         let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character);
-        assert_eq!(ask(&game.seer, &sql).await, "done");
+        assert_eq!(attempt(&game.seer, &sql).await, "done");
         let at = format!("characters WHERE id = '{}' AND hit_points = {after}", player.character);
         assert_eq!(world.owner().count(&at).await, 1, "{change}");
     }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ask, number, told, within, would};
+use super::{attempt, dry_run, exec_in, number, outcome_code};
 use crate::world::{Person, World};
 
 #[tokio::test]
@@ -42,26 +42,26 @@ async fn one_statement_inserts_a_hundred_rows_and_no_more() {
         (&game.seer, &creature),
         (&game.seer, &adventure),
     ] {
-        assert_eq!(would(person, &what(100)).await, "done", "{}", what(100));
-        assert_eq!(would(person, &what(101)).await, "SP027", "{}", what(101));
-        assert_eq!(would(person, &what(5000)).await, "SP027", "{}", what(5000));
+        assert_eq!(dry_run(person, &what(100)).await, "done", "{}", what(100));
+        assert_eq!(dry_run(person, &what(101)).await, "SP027", "{}", what(101));
+        assert_eq!(dry_run(person, &what(5000)).await, "SP027", "{}", what(5000));
         // The same in parts of one statement.
         let parts = format!(
             "WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first",
             what(60),
             what(60)
         );
-        assert_eq!(would(person, &parts).await, "SP027", "{parts}");
+        assert_eq!(dry_run(person, &parts).await, "SP027", "{parts}");
         let nothing = format!("{} ON CONFLICT DO NOTHING", what(101));
-        assert_eq!(would(person, &nothing).await, "SP027", "{nothing}");
+        assert_eq!(dry_run(person, &nothing).await, "SP027", "{nothing}");
     }
     let merge = format!(
         "MERGE INTO session_events AS event USING generate_series(1, 101) AS number ON false
          WHEN NOT MATCHED THEN INSERT (session_id, event_type) VALUES ('{session}', 'client.wave')"
     );
-    assert_eq!(would(&player.person, &merge).await, "SP027");
+    assert_eq!(dry_run(&player.person, &merge).await, "SP027");
     // The server itself copies as many as it likes.
-    assert_eq!(told(world.owner().exec(&event(500)).await), "done");
+    assert_eq!(outcome_code(world.owner().exec(&event(500)).await), "done");
 }
 
 #[tokio::test]
@@ -96,11 +96,11 @@ async fn nobody_sets_the_count_of_rows_back() {
              WHERE pg_stat_get_xact_tuples_inserted('session_events'::regclass) >= 0"
         ),
     ] {
-        assert_eq!(would(&player.person, &forged).await, "SP027", "{forged}");
+        assert_eq!(dry_run(&player.person, &forged).await, "SP027", "{forged}");
     }
     // A hundred with each statement, as often as wanted, is no one statement.
     let hundred = format!("{insert} SELECT {row} FROM generate_series(1, 100)");
-    assert_eq!(would(&player.person, &format!("{hundred}; {hundred}; {hundred}")).await, "done");
+    assert_eq!(dry_run(&player.person, &format!("{hundred}; {hundred}; {hundred}")).await, "done");
 }
 
 #[tokio::test]
@@ -167,16 +167,16 @@ async fn too_many_rows_are_refused_before_they_are_all_there() {
         let inserted = format!("pg_stat_get_xact_tuples_inserted('public.{relation}'::regclass)");
         // The count goes on from what this connection inserted before.
         let begin = format!("SELECT set_config('test.before', {inserted}::text, true); SAVEPOINT before");
-        within(&transaction, &begin).await.unwrap();
-        assert_eq!(told(within(&transaction, &sql).await), "SP027", "{sql}");
-        within(&transaction, "ROLLBACK TO before").await.unwrap();
+        exec_in(&transaction, &begin).await.unwrap();
+        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "SP027", "{sql}");
+        exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
         // What was inserted in vain stays counted.
         let few = format!(
             "DO $$ BEGIN
                ASSERT {inserted} - current_setting('test.before')::bigint BETWEEN 1 AND 100;
              END $$"
         );
-        assert_eq!(told(within(&transaction, &few).await), "no row", "{relation}");
+        assert_eq!(outcome_code(exec_in(&transaction, &few).await), "no row", "{relation}");
         transaction.rollback().await.unwrap();
     }
 }
@@ -191,7 +191,7 @@ async fn too_many_events_are_refused_before_they_are_all_there() {
     let first = format!(
         "INSERT INTO session_events (id, session_id, event_type) VALUES ('{same}', '{session}', 'client.wave')"
     );
-    assert_eq!(ask(&player.person, &first).await, "done");
+    assert_eq!(attempt(&player.person, &first).await, "done");
     for many in [
         format!(
             "INSERT INTO session_events (session_id, event_type) SELECT '{session}', 'client.wave' FROM generate_series(1, 5000)"
@@ -207,7 +207,7 @@ async fn too_many_events_are_refused_before_they_are_all_there() {
         ),
     ] {
         let before = number(&world, drawn).await;
-        assert_eq!(ask(&player.person, &many).await, "SP027", "{many}");
+        assert_eq!(attempt(&player.person, &many).await, "SP027", "{many}");
         // Two for each row that was looked at.
         assert!(number(&world, drawn).await - before <= 202, "{many}");
     }
@@ -276,7 +276,7 @@ async fn what_is_too_large_costs_no_more_than_reading_it() {
         game.seer.exec(&format!("SELECT pg_column_size({wide})")).await.unwrap();
         bare.push(began.elapsed());
         let began = std::time::Instant::now();
-        assert_eq!(ask(&game.seer, &sql).await, "23514");
+        assert_eq!(attempt(&game.seer, &sql).await, "23514");
         refused.push(began.elapsed());
     }
     let (bare, refused) = (bare.iter().min().unwrap(), refused.iter().min().unwrap());

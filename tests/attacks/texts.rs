@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ask, told};
+use super::{attempt, outcome_code};
 use crate::world::{Person, World};
 
 /// What no name holds.
@@ -173,7 +173,7 @@ async fn names_of_every_script_are_stored_unchanged() {
             if name.chars().count() < 3 {
                 continue;
             }
-            assert_eq!(told(outcome), "done", "{}: {name:?}", named.what);
+            assert_eq!(outcome_code(outcome), "done", "{}: {name:?}", named.what);
             assert_eq!(named.person.value::<String>(&named.read).await.unwrap(), *name, "{}", named.what);
         }
     }
@@ -195,13 +195,13 @@ async fn a_sign_up_cleans_its_name_and_never_fails() {
                 "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', {})",
                 literal(&metadata)
             );
-            assert_eq!(ask(&world.owner(), &sql).await, "done", "{text:?}");
+            assert_eq!(attempt(&world.owner(), &sql).await, "done", "{text:?}");
             let read = format!("SELECT display_name FROM users WHERE id = '{id}'");
             let name: String = world.owner().value(&read).await.unwrap();
             assert!(!name.contains(FORBIDDEN), "{text:?} becomes {name:?}");
             // What is stored is a name that its owner may write again.
             let again = format!("UPDATE users SET display_name = {} WHERE id = '{id}'", literal(&name));
-            assert_eq!(ask(&world.user(id), &again).await, "done", "{text:?} becomes {name:?}");
+            assert_eq!(attempt(&world.user(id), &again).await, "done", "{text:?} becomes {name:?}");
             if text.starts_with("Ada") {
                 assert!(name.starts_with("Ada") && name.ends_with("Lovelace"), "{text:?} becomes {name:?}");
             }
@@ -218,7 +218,7 @@ async fn a_sign_up_takes_strings_alone_from_its_metadata() {
         let sql = format!(
             "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', '{metadata}')"
         );
-        assert_eq!(ask(&world.owner(), &sql).await, "done", "{value}");
+        assert_eq!(attempt(&world.owner(), &sql).await, "done", "{value}");
         let read = format!("SELECT display_name FROM users WHERE id = '{id}' AND avatar_url IS NULL");
         assert_eq!(world.owner().value::<String>(&read).await.unwrap(), "Grace", "{value}");
     }
@@ -238,7 +238,7 @@ async fn a_sign_up_takes_strings_alone_from_its_metadata() {
             "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', {})",
             literal(&metadata)
         );
-        assert_eq!(ask(&world.owner(), &sql).await, "done", "{address}");
+        assert_eq!(attempt(&world.owner(), &sql).await, "done", "{address}");
         let there = world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NOT NULL")).await;
         if ![" https://example.org", "HTTPS://example.org/a.png", "https://example.org/\u{202e}gnp"].contains(&address)
         {
@@ -250,6 +250,6 @@ async fn a_sign_up_takes_strings_alone_from_its_metadata() {
     let sql = format!(
         "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', '{{\"avatar_url\": \"{long}\"}}')"
     );
-    assert_eq!(ask(&world.owner(), &sql).await, "done");
+    assert_eq!(attempt(&world.owner(), &sql).await, "done");
     assert_eq!(world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NULL")).await, 1);
 }

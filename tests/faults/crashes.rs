@@ -19,7 +19,7 @@ async fn what_was_acknowledged_outlives_the_server() {
     let crashes = times("SPARC_CRASHES", 2);
     let settings = ["fsync=on", "synchronous_commit=on", "full_page_writes=on"];
     let server = Server::start_private(Some(&settings)).await.unwrap();
-    let world = World::on(&server).await;
+    let world = World::new_on(&server).await;
     let evening = Arc::new(Evening::new(&world, 20).await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(8)).await.unwrap();
     let mut rng = Rng::with_seed(6);
@@ -30,11 +30,11 @@ async fn what_was_acknowledged_outlives_the_server() {
         tokio::task::spawn_blocking(move || dying.crash()).await.unwrap().unwrap();
         // While the others go on: what answers first is not the one that begins.
         answers(&sparc).await;
-        let fresh = world.again().await;
+        let fresh = world.reconnect().await;
         assert_eq!(broken(&fresh).await, [""; 0]);
     }
     let told = load.end().await;
-    let world = world.again().await;
+    let world = world.reconnect().await;
     nothing_is_lost(&world, &told.kept).await;
     assert_eq!(broken(&world).await, [""; 0]);
     no_transaction_is_open(&world).await;
@@ -64,7 +64,7 @@ async fn backends_that_are_ended_at_random_take_nothing_with_them() {
         killed += killer.value::<i64>(end).await.unwrap();
     }
     let told = load.end().await;
-    let fresh = world.again().await;
+    let fresh = world.reconnect().await;
     nothing_is_lost(&fresh, &told.kept).await;
     assert_eq!(broken(&fresh).await, [""; 0]);
     no_transaction_is_open(&fresh).await;

@@ -69,7 +69,7 @@ async fn a_full_disk_is_said_so_and_room_is_all_that_it_takes() {
     let db = database.connect(4).await.unwrap();
     Migrator::up(&db, None).await.unwrap();
 
-    let world = World::of(database, db);
+    let world = World::from_database(database, db);
     let game = world.active_session(1).await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);

@@ -90,8 +90,8 @@ async fn an_operation_dropped_anywhere_leaves_all_or_nothing() {
 
 /// Whoever asks after it is who asked before, or is told that the transaction is over.
 async fn still_the_same(tx: &Transaction, what: &str) {
-    let asking = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
-    match tx.query_one_raw(asking).await {
+    let query = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
+    match tx.query_one_raw(query).await {
         Ok(row) => assert_eq!(row.unwrap().try_get_by_index::<String>(0).unwrap(), "authenticated", "{what}"),
         Err(error) => assert_eq!(Error::from(error).code(), "transaction_failed", "{what}"),
     }

@@ -157,7 +157,7 @@ async fn where_another_server_answers_nothing_is_missed_in_silence() {
     shut(&administrator, &database).await;
     run(&administrator, &format!("CREATE DATABASE \"{database}_copy\" TEMPLATE \"{database}\"")).await;
     run(&administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
-    let again = world.again().await;
+    let again = world.reconnect().await;
     write(&again.user(busy.players[0].id), busy.session, 3).await;
     for _ in 0..3 {
         next(&mut streams[1]).await;
@@ -174,7 +174,7 @@ async fn where_another_server_answers_nothing_is_missed_in_silence() {
          ALTER DATABASE \"{database}_copy\" RENAME TO \"{database}\""
     );
     run(&administrator, &swap).await;
-    let again = world.again().await;
+    let again = world.reconnect().await;
     write(&again.user(busy.players[0].id), busy.session, 5).await;
     write(&again.user(quiet.players[0].id), quiet.session, 2).await;
     write(&again.user(never.players[0].id), never.session, 1).await;
@@ -222,5 +222,5 @@ async fn dropped_streams_leave_no_task_and_no_connection_busy() {
         }
         assert_eq!(tasks(), before);
     }
-    world.owner().until_at_rest().await;
+    world.owner().wait_for_rollbacks().await;
 }

@@ -61,7 +61,7 @@ async fn begin(world: &World) -> Game {
 type Tally = Mutex<BTreeMap<&'static str, u64>>;
 
 async fn story(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
-    let world = World::with(server().await, 2).await;
+    let world = World::with_connections(server().await, 2).await;
     let mut game = begin(&world).await;
     let sparc = Sparc::from_connection(world.db.clone());
     let asked = Asked { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };

@@ -1,23 +1,23 @@
-//! The rows that operations are tried on: a game in the middle of everything.
+//! The rows that operations are called on: sessions in every state, with their participants.
 
 use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
 
 use crate::world::{Player, World, roll, seat};
 
-/// Who asks; the first six in the order of every list of outcomes.
+/// The caller of an operation. The first six are in the order of each list of outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     Visitor,
     Stranger,
-    /// A player who left every table.
+    /// A player who left every session.
     Left,
     Player,
     Seer,
     Service,
-    /// Whose token outlives the account.
+    /// A user whose account was erased and whose token is still valid.
     Erased,
-    /// Who has ten characters.
+    /// A user at the limits; see [`Scene::crowded`].
     Crowded,
 }
 
@@ -29,28 +29,28 @@ pub struct Scene {
     pub player: Player,
     pub left: Player,
     pub stranger: Player,
-    /// An account with ten characters that live, one of them in twenty live sessions, and one that is retired; a session of
-    /// which it gave the seat up; it runs twenty live sessions itself.
+    /// An account with ten living characters, one of them in twenty live sessions, and one retired character. It runs
+    /// twenty live sessions as Seer, and left `given_up`.
     pub crowded: Uuid,
     pub crowded_living: Uuid,
     pub crowded_retired: Uuid,
     pub given_up: Uuid,
-    /// An account that was erased, with a retired character.
+    /// An erased account with a retired and a living character.
     pub erased: Uuid,
     pub erased_retired: Uuid,
     pub erased_living: Uuid,
-    /// A character with all the experience that there can be.
+    /// A character with the maximum experience.
     pub learned: Uuid,
-    /// A character of the player's that was never played, and one that is retired.
+    /// Two characters of the player: one that was never played, and a retired one.
     pub spare: Uuid,
     pub retired: Uuid,
-    /// Published and played; a valid draft that was never played; a draft with faults.
+    /// A published adventure that was played, a valid draft that was never played, and an invalid draft.
     pub adventure: Uuid,
     pub draft: Uuid,
     pub faulty: Uuid,
     pub creature: Uuid,
     pub foreign_creature: Uuid,
-    /// Sessions of the Seer's; the player sits at each, and the other one left each.
+    /// Sessions of the Seer, one for each status: `player` has a seat in each, `left` has left each.
     pub waiting: Uuid,
     pub private: Uuid,
     pub soon: Uuid,
@@ -58,16 +58,17 @@ pub struct Scene {
     pub paused: Uuid,
     pub over: Uuid,
     pub archived: Uuid,
-    /// Active, too: its heroic save is spent.
+    /// Active; the player's heroic save is spent.
     pub spent: Uuid,
-    /// Public and full of others.
+    /// Public, and full of other players.
     pub full: Uuid,
-    /// Of the Seer's; waiting, with three of six seats taken; and with both of two, the one who left among them.
+    /// Sessions of the Seer: one waits with three of six seats taken; in the other both seats are taken, one of them by
+    /// `left`.
     pub roomy: Uuid,
     pub crammed: Uuid,
     /// Public and active.
     pub open: Uuid,
-    /// Active, after its only player left.
+    /// Active; its only player has left.
     pub lonely: Uuid,
     pub failed: Uuid,
     pub succeeded: Uuid,
@@ -187,7 +188,7 @@ impl Scene {
         );
         owner.exec(&opened).await.unwrap();
 
-        // The Seer removed who left one of them.
+        // The Seer has removed `left` from one of them.
         owner
             .exec(&format!(
                 "UPDATE session_players SET removed_at = now() WHERE session_id = '{soon}' AND user_id = '{}'",
@@ -212,7 +213,7 @@ impl Scene {
             .unwrap();
         owner.exec(&sit.replace("{}", "20")).await.unwrap();
 
-        // In the future, where a heroic save is never too late.
+        // In the future, so that a heroic save is never too late.
         let hero = player.character;
         let failed = world.roll(active, hero, "{1,2}", 10, -3600).await;
         let succeeded = world.roll(active, hero, "{6}", 10, -3600).await;
@@ -284,7 +285,7 @@ impl Scene {
         self.world.owner().value::<String>(&sql).await.unwrap().parse().unwrap()
     }
 
-    /// All rows of all tables, in short.
+    /// Returns a hash of all rows of all tables.
     pub async fn digest(&self) -> String {
         let sql = "SELECT md5(string_agg(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname),
                      true, true, '')::text, '' ORDER BY relname))
