@@ -320,11 +320,11 @@ async fn of_documents_that_no_client_could_read_again() {
 #[tokio::test]
 async fn of_documents_to_the_byte() {
     let world = World::new().await;
-    let table = world.active_session(1).await;
+    let game = world.active_session(1).await;
     let owner = world.owner();
-    let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", table.adventure);
+    let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
     owner.exec(&creature).await.unwrap();
-    let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", table.session);
+    let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session);
     owner.exec(&event).await.unwrap();
     world.set(&table, "status = 'paused'").await;
     owner.exec("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();

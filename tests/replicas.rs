@@ -205,10 +205,10 @@ async fn a_subscriber_gets_every_row_and_no_trigger_writes_it_twice() {
         world.url()
     );
     copy.db.execute_unprepared(&subscribe).await.unwrap();
-    let table = played(&world).await;
-    world.sparc.as_user(table.seer.uuid()).sessions().complete(table.session).await.unwrap();
-    let old = format!("ended_at = now() - INTERVAL '1 year' WHERE id = '{}' --", table.session);
-    world.set(&table, &old).await;
+    let game = played(&world).await;
+    world.sparc.as_user(game.seer.uuid()).sessions().complete(game.session).await.unwrap();
+    let old = format!("ended_at = now() - INTERVAL '1 year' WHERE id = '{}' --", game.session);
+    world.set(&game, &old).await;
     assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     played(&world).await;
     let wanted = lines(&world.db, ROWS).await;

@@ -1,4 +1,5 @@
-//! Closed is a column, holds in every table and state, and is decided under a lock.
+//! Closed accounts: whether an account is closed is a column, applies to every table and status, and is decided under a
+//! lock.
 
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ async fn email(world: &World, account: Uuid) -> String {
     world.owner().value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
-/// Addresses that would be somebody's once closed, or without an address.
+/// Addresses in the form that a closed account, or one without an address, gets.
 fn reserved(of: Uuid) -> Vec<String> {
     let upper = of.to_string().to_uppercase();
     vec![
@@ -33,7 +34,7 @@ async fn an_address_of_a_reserved_domain_counts_as_none() {
     let world = World::new().await;
     let owner = world.owner();
     for place in 0..reserved(Uuid::nil()).len() {
-        // At sign-up, and by a later change; somebody else's id, and one's own.
+        // Set at sign-up or by a later change; with another account's id or their own.
         for (at_sign_up, own) in [(true, false), (false, false), (true, true), (false, true)] {
             let (victim, attacker) = (world.account().await, Uuid::new_v4());
             let address = reserved(if own { attacker } else { victim }).remove(place);
@@ -53,7 +54,7 @@ async fn an_address_of_a_reserved_domain_counts_as_none() {
             let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{attacker}'");
             assert_eq!(attempt(&world.user(attacker), &bio).await, "done", "{address:?}");
 
-            // The victim closes all the same, by the operation or by the platform.
+            // The victim's account can still be closed, by the operation or by the platform.
             match place % 3 {
                 0 => close(&world, victim).await,
                 1 => {
@@ -66,7 +67,7 @@ async fn an_address_of_a_reserved_domain_counts_as_none() {
                 }
             }
             assert_eq!(email(&world, victim).await, format!("{victim}@deleted.invalid"), "{address:?}");
-            // And so does the attacker.
+            // So can the attacker's.
             close(&world, attacker).await;
             assert_eq!(email(&world, attacker).await, format!("{attacker}@deleted.invalid"), "{address:?}");
         }
@@ -78,7 +79,7 @@ async fn an_address_of_a_reserved_domain_counts_as_none() {
 async fn nobody_without_an_address_is_kept_from_signing_up() {
     let world = World::new().await;
     let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
-    // The first takes what the second would get.
+    // The first account takes the address that the second would get.
     for (id, address) in [(first, format!("'{second}@no-email.invalid'")), (second, "NULL".to_owned())] {
         world.owner().exec(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', {address})")).await.unwrap();
         assert_eq!(email(&world, id).await, format!("{id}@no-email.invalid"));
@@ -108,13 +109,13 @@ async fn a_closed_account_writes_nothing() {
         let mut done = Vec::new();
         for sql in &statements {
             let outcome = dry_run(&of.me, sql).await;
-            // What is gone, or no longer theirs, cannot be written either; a session needs an adventure.
+            // Rows that are gone or no longer theirs cannot be written either; a session needs an adventure.
             if !["SP019", "42501", "no row", "SP009"].contains(&outcome.as_str()) {
                 done.push(format!("{outcome}: {sql}"));
             }
         }
         assert!(done.is_empty(), "{way}:\n{}", done.join("\n"));
-        // Rows that are still theirs are refused by name.
+        // Writes to rows that are still theirs are refused with the account's own SQLSTATE.
         for sql in [
             format!("UPDATE users SET bio = 'Back.' WHERE id = '{}'", of.account),
             insert_character(Uuid::new_v4(), of.account),
@@ -146,14 +147,14 @@ async fn nobody_opens_a_closed_account_again() {
             assert_eq!(attempt(person, &sql).await, "42501", "{set}");
         }
     }
-    // Nor does a change that the platform makes later.
+    // A later change by the platform does not reopen it either.
     let sql = format!("UPDATE auth.users SET email = 'back@example.org' WHERE id = '{}'", me.uuid());
     world.owner().exec(&sql).await.unwrap();
     assert!(is_closed(&world, me.uuid()).await);
     assert_eq!(email(&world, me.uuid()).await, format!("{}@deleted.invalid", me.uuid()));
 }
 
-/// What a person may have begun a moment before the account closes.
+/// Requests that a person may have sent just before the account closes.
 fn pending_requests(
     account: Uuid,
     player: &Player,
@@ -262,7 +263,7 @@ async fn no_session_outlives_the_account_of_its_seer() {
 async fn deleting_an_account_always_succeeds() {
     let world = World::new().await;
     let of = everything(&world).await;
-    // An adventure that a stranger plays, and a game that is archived.
+    // An adventure that a stranger plays, and an archived session.
     let stranger = world.account().await;
     let played = open_session(&world, stranger, of.published, true).await;
     world.owner().exec(&seat(played, of.joined.players[0].id, of.joined.players[0].character)).await.unwrap();
@@ -275,18 +276,18 @@ async fn deleting_an_account_always_succeeds() {
             "users WHERE id = '{account}' AND (display_name <> 'Former player' OR avatar_url IS NOT NULL OR bio IS NOT NULL
              OR closed_at IS NULL OR account_id IS NOT NULL OR email <> id || '@deleted.invalid')"
         );
-        assert_eq!(world.owner().count(&profile).await, 0, "what stays names nobody");
+        assert_eq!(world.owner().count(&profile).await, 0, "what stays has no account");
     }
-    // Others keep their history.
+    // Other participants keep their history.
     assert_eq!(world.owner().count(&format!("session_players WHERE session_id = '{}'", of.live.session)).await, 2);
-    // Somebody without history leaves nothing.
+    // An account without history leaves no rows.
     let unknown = world.player().await;
     world.draft(unknown.id).await;
     assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", unknown.id)).await, "done");
     for table in ["users WHERE id", "characters WHERE user_id", "adventures WHERE creator_id"] {
         assert_eq!(world.owner().count(&format!("{table} = '{}'", unknown.id)).await, 0, "{table}");
     }
-    // The same id again has its history back.
+    // A new account with the same id gets its history back.
     let back = of.account;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{back}', 'back@example.org')");
     assert_eq!(attempt(&world.owner(), &sql).await, "done");

@@ -1,11 +1,11 @@
-//! A stranger pins nobody's adventure, and what is not published is not read.
+//! A stranger cannot keep an adventure from being deleted, and unpublished content is not readable.
 
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, open_session};
 use crate::world::{Person, World, seat};
 
-/// Ends a session, and archives it if asked.
+/// Ends a session, and archives it if `archived`.
 async fn end(world: &World, session: Uuid, archived: bool) {
     let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
@@ -58,14 +58,14 @@ async fn a_strangers_empty_session_keeps_nobodys_profile() {
     assert_eq!(
         world.owner().count(&format!("users WHERE id = '{}'", creator.uuid())).await,
         0,
-        "it leaves nothing behind"
+        "no row is left behind"
     );
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
 async fn history_still_keeps_an_adventure() {
-    // Played, left by its player, live: each is somebody else's history or present.
+    // A session that was played, one that its player left, and a live one: each belongs to somebody else too.
     for kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
         let creator = world.new_user().await;
@@ -103,14 +103,14 @@ async fn history_still_keeps_an_adventure() {
             "{kind}"
         );
         assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1);
-        // Its creator goes all the same.
+        // Its creator's account can still be deleted.
         let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
         assert_eq!(attempt(&world.owner(), &delete).await, "done", "{kind}");
         assert_invariants(&world).await;
     }
 }
 
-/// Whether any answer that somebody gets of a session has a word of the adventure's content.
+/// Returns whether any result that a person gets for a session contains the adventure's content.
 async fn can_read_content(person: &Person, session: Uuid, adventure: Uuid) -> bool {
     for sql in [
         format!(
@@ -150,7 +150,7 @@ async fn what_is_not_published_is_read_only_while_it_is_played() {
         assert_eq!(attempt(&left.person, &leave).await, "done");
         sessions.push((kind, session, player, left));
     }
-    // It is taken back, and goes on to be written.
+    // The creator unpublishes the adventure and goes on writing.
     for set in ["status = 'draft'", "content = '{\"nodes\": [], \"note\": \"secret\"}'"] {
         assert_eq!(attempt(&creator, &format!("UPDATE adventures SET {set} WHERE id = '{adventure}'")).await, "done");
     }
@@ -176,7 +176,7 @@ async fn what_is_not_published_is_read_only_while_it_is_played() {
         let live = *kind == "live";
         assert_eq!(can_read_content(&stranger, *session, adventure).await, live, "the Seer, {kind}");
         assert_eq!(can_read_content(&player.person, *session, adventure).await, live, "a player, {kind}");
-        assert!(!can_read_content(&left.person, *session, adventure).await, "one who left, {kind}");
+        assert!(!can_read_content(&left.person, *session, adventure).await, "a player who left, {kind}");
         assert!(!can_read_content(&world.new_user().await, *session, adventure).await, "a stranger, {kind}");
         assert!(!can_read_content(&world.visitor(), *session, adventure).await, "a visitor, {kind}");
         if *kind != "archived" {
@@ -200,7 +200,7 @@ async fn a_session_does_not_come_back_to_life_to_be_read() {
         let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
         assert_eq!(attempt(&stranger, &sql).await, "SP003", "{status}");
     }
-    // Nor is a new one opened on a draft, whatever was opened before.
+    // A new session cannot be opened on a draft either, whatever was opened before.
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
     assert_eq!(attempt(&stranger, &insert).await, "SP009");
     let change = format!("UPDATE sessions SET adventure_id = '{adventure}' WHERE id = '{session}'");

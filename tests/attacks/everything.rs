@@ -1,10 +1,10 @@
-//! Somebody with a part in everything, and all that such a person may write.
+//! An account that has a part in everything, and all writes that it may make.
 
 use uuid::Uuid;
 
 use crate::world::{GameSession, Person, World, heroic_save, insert_character, roll, seat};
 
-/// An account with everything that one can have, as Seer, player and author.
+/// An account with every kind of row that an account can have, as Seer, player and author.
 pub struct Everything {
     pub account: Uuid,
     pub me: Person,
@@ -61,7 +61,7 @@ pub async fn everything(world: &World) -> Everything {
     }
 }
 
-/// Everything that a user may write, each in a form that would be done.
+/// Returns every write that a user may make, each in a form that would succeed.
 pub fn writes(of: &Everything) -> Vec<String> {
     let Everything { account, hero, spare, published, failed, creature, public, .. } = of;
     let (live, finished, joined, left) = (of.live.session, of.finished.session, of.joined.session, of.left.session);

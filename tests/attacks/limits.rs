@@ -1,24 +1,24 @@
-//! Every bound, with rows that are being deleted, in snapshots of the past, at once, and at its edge.
+//! Every limit: at its edge, under concurrency, in old snapshots, and while rows are being deleted.
 
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, exec_and_commit, exec_in, number, open_session};
 use crate::world::{Person, World, at_once, insert_character, seat};
 
-/// A limit: somebody who has one less than the most, and what asks for one more.
+/// A limit of which one place is left, and statements that each take one more.
 struct Limit {
     name: &'static str,
     code: &'static str,
     most: i64,
-    /// How many there are.
+    /// A query that counts the rows.
     count: String,
-    /// Whose counter says so.
+    /// A query that reads the counter.
     counter: String,
-    /// People who ask, each with a statement that asks for one more.
-    asks: Vec<(Person, String)>,
+    /// People, each with a statement that takes one more.
+    statements: Vec<(Person, String)>,
 }
 
-/// So many more characters, living or retired.
+/// Creates `wanted` more characters, living or retired.
 async fn characters(world: &World, user: Uuid, wanted: i64, retired: bool) {
     let stamp = if retired { "now()" } else { "NULL" };
     let sql = format!(
@@ -41,7 +41,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 10,
         count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()),
         counter: of(me.uuid(), "living_characters"),
-        asks: (0..asked).map(|_| (me.clone(), insert_character(Uuid::new_v4(), me.uuid()))).collect(),
+        statements: (0..asked).map(|_| (me.clone(), insert_character(Uuid::new_v4(), me.uuid()))).collect(),
     });
 
     let me = world.new_user().await;
@@ -57,7 +57,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 10,
         count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()),
         counter: of(me.uuid(), "living_characters"),
-        asks: retired
+        statements: retired
             .iter()
             .map(|id| (me.clone(), format!("UPDATE characters SET retired_at = NULL WHERE id = '{id}'")))
             .collect(),
@@ -76,7 +76,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 100,
         count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", me.uuid()),
         counter: of(me.uuid(), "retired_characters"),
-        asks: living
+        statements: living
             .iter()
             .map(|id| (me.clone(), format!("UPDATE characters SET retired_at = now() WHERE id = '{id}'")))
             .collect(),
@@ -89,11 +89,11 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         let session = open_session(world, if place % 2 == 0 { seer } else { other }, adventure, true).await;
         owner.exec(&seat(session, player.id, player.character)).await.unwrap();
     }
-    let mut asks = Vec::new();
+    let mut statements = Vec::new();
     let third = world.account().await;
     for _ in 0..asked {
         let session = open_session(world, third, adventure, true).await;
-        asks.push((player.person.clone(), seat(session, player.id, player.character)));
+        statements.push((player.person.clone(), seat(session, player.id, player.character)));
     }
     limits.push(Limit {
         name: "seats in live sessions",
@@ -101,7 +101,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 20,
         count: format!("SELECT count(*) FROM session_players WHERE user_id = '{}' AND is_active", player.id),
         counter: of(player.id, "live_seats"),
-        asks,
+        statements,
     });
 
     let me = world.new_user().await;
@@ -115,7 +115,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 20,
         count: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", me.uuid()),
         counter: of(me.uuid(), "live_sessions"),
-        asks: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
+        statements: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
     let me = world.new_user().await;
@@ -131,7 +131,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 200,
         count: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", me.uuid()),
         counter: of(me.uuid(), "adventure_count"),
-        asks: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
+        statements: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
     let me = world.new_user().await;
@@ -147,15 +147,15 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 200,
         count: format!("SELECT count(*) FROM creatures WHERE adventure_id = '{draft}'"),
         counter: format!("SELECT creature_count FROM adventures WHERE id = '{draft}'"),
-        asks: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
+        statements: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
     let game = world.session(3).await;
     world.set(&game, "is_public = true").await;
-    let mut asks = Vec::new();
+    let mut statements = Vec::new();
     for _ in 0..asked {
         let player = world.player().await;
-        asks.push((player.person.clone(), seat(game.session, player.id, player.character)));
+        statements.push((player.person.clone(), seat(game.session, player.id, player.character)));
     }
     limits.push(Limit {
         name: "seats of a session",
@@ -163,7 +163,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 4,
         count: format!("SELECT count(*) FROM session_players WHERE session_id = '{}' AND is_active", game.session),
         counter: format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session),
-        asks,
+        statements,
     });
     limits
 }
@@ -171,16 +171,16 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
 async fn assert_limit_holds(world: &World, limit: &Limit) {
     let (there, counted) = (number(world, &limit.count).await, number(world, &limit.counter).await);
     assert!(there <= limit.most, "{}: {there} of {}", limit.name, limit.most);
-    assert_eq!(there, counted, "{}: counted wrongly", limit.name);
+    assert_eq!(there, counted, "{}: the counter is wrong", limit.name);
 }
 
 #[tokio::test]
 async fn each_limit_is_reached_and_not_passed() {
     let world = World::new().await;
     for limit in limits(&world, 2).await {
-        let (person, sql) = &limit.asks[0];
+        let (person, sql) = &limit.statements[0];
         assert_eq!(attempt(person, sql).await, "done", "{}: the last", limit.name);
-        let (person, sql) = &limit.asks[1];
+        let (person, sql) = &limit.statements[1];
         assert_eq!(attempt(person, sql).await, limit.code, "{}: one more", limit.name);
         assert_eq!(number(&world, &limit.count).await, limit.most, "{}", limit.name);
         assert_limit_holds(&world, &limit).await;
@@ -193,7 +193,7 @@ async fn each_limit_holds_for_eight_at_once() {
     let world = World::new().await;
     for limit in limits(&world, 8).await {
         let tasks: Vec<_> =
-            limit.asks.iter().cloned().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
+            limit.statements.iter().cloned().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
         let outcomes = at_once(tasks).await;
         let done = outcomes.iter().filter(|outcome| *outcome == "done").count();
         assert_eq!(done, 1, "{}: {outcomes:?}", limit.name);
@@ -208,11 +208,11 @@ async fn each_limit_holds_for_eight_at_once() {
 }
 
 #[tokio::test]
-async fn each_limit_holds_for_those_who_see_the_past() {
+async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     let world = World::new().await;
     for limit in limits(&world, 3).await {
-        // Both saw one place left; one asks while the other has not committed, one afterwards.
-        let (first, second, third) = (&limit.asks[0], &limit.asks[1], &limit.asks[2]);
+        // Both snapshots show one place left. One takes it before the other has committed, the other afterwards.
+        let (first, second, third) = (&limit.statements[0], &limit.statements[1], &limit.statements[2]);
         let (early, late) = (second.0.begin_with_snapshot().await, third.0.begin_with_snapshot().await);
         let open = first.0.begin_with_snapshot().await;
         exec_in(&open, &first.1).await.unwrap();
@@ -241,7 +241,7 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
             .await
             .unwrap();
         let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
-        // All eight go; whoever wants their ids waits for that.
+        // All eight are being deleted; an insert with one of their ids waits for that.
         let going = me.begin().await;
         exec_in(&going, &format!("DELETE FROM characters WHERE id IN ({all})")).await.unwrap();
         let again: Vec<_> = ids
@@ -253,7 +253,7 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
             .collect();
         world.owner().wait_for_lock_waiters(8).await;
         going.commit().await.unwrap();
-        // Meanwhile others come with ids of their own.
+        // Meanwhile rows with new ids are inserted.
         let others = (0..8).map(|_| {
             let (me, sql) = (me.clone(), insert_character(Uuid::new_v4(), me.uuid()));
             async move { attempt(&me, &sql).await }
@@ -347,7 +347,7 @@ async fn a_seat_that_is_being_deleted_makes_no_room() {
 }
 
 #[tokio::test]
-async fn nobody_takes_a_seat_everywhere() {
+async fn an_account_takes_no_more_than_twenty_seats_at_once() {
     let world = World::new().await;
     let player = world.player().await;
     let (seer, other) = (world.account().await, world.account().await);
@@ -362,7 +362,7 @@ async fn nobody_takes_a_seat_everywhere() {
     );
     assert_eq!(attempt(&player.person, &everywhere).await, "SP023");
     assert_eq!(attempt(&player.person, &format!("{everywhere} ON CONFLICT DO NOTHING")).await, "SP023");
-    // Twenty, and those of a session that ends are free again.
+    // Twenty seats are allowed; the seats of a session that ends no longer count.
     assert_eq!(player.person.exec(&format!("{everywhere} LIMIT 20")).await, Ok(20));
     assert_eq!(number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await, 20);
     let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE seats_taken = 1 AND seer_id = '{seer}'");
@@ -372,7 +372,7 @@ async fn nobody_takes_a_seat_everywhere() {
 }
 
 #[tokio::test]
-async fn what_is_given_up_is_free_again() {
+async fn a_session_that_ends_makes_room_for_another() {
     let world = World::new().await;
     let me = world.new_user().await;
     let adventure = world.adventure(me.uuid()).await;
@@ -396,7 +396,7 @@ async fn what_is_given_up_is_free_again() {
         assert_eq!(attempt(&me, &insert).await, "done", "{end}");
         assert_eq!(attempt(&me, &insert).await, "SP024", "{end}");
     }
-    // All at once, and all again.
+    // All sessions end in one statement, and twenty new ones are opened in another.
     let cancel =
         format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}' AND status = 'waiting'", me.uuid());
     assert_eq!(me.exec(&cancel).await, Ok(20));

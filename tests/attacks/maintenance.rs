@@ -1,4 +1,4 @@
-//! Nothing stays for ever: what was cancelled is archived, what was abandoned is cancelled.
+//! No session stays for ever: abandoned sessions are cancelled, and cancelled ones are archived.
 
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ async fn set(world: &World, session: Uuid, what: &str) {
 }
 
 #[tokio::test]
-async fn what_was_cancelled_is_archived_as_what_was_completed() {
+async fn cancelled_sessions_are_archived_like_completed_ones() {
     let world = World::new().await;
     for (end, days, goes) in
         [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
@@ -44,7 +44,7 @@ async fn what_was_cancelled_is_archived_as_what_was_completed() {
 }
 
 #[tokio::test]
-async fn archiving_goes_batch_by_batch_over_both_kinds() {
+async fn archiving_takes_batches_of_both_kinds() {
     let world = World::new().await;
     for place in 0..6 {
         let game = world.active_session(1).await;
@@ -61,7 +61,7 @@ async fn archiving_goes_batch_by_batch_over_both_kinds() {
 }
 
 #[tokio::test]
-async fn what_was_abandoned_is_cancelled() {
+async fn abandoned_sessions_are_cancelled() {
     let world = World::new().await;
     let mut expected = Vec::new();
     for (state, what, goes) in [
@@ -92,7 +92,7 @@ async fn what_was_abandoned_is_cancelled() {
             "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '27 days'",
             false,
         ),
-        // A game that goes on, begun long ago and planned for long ago.
+        // A session that is still played, though it was scheduled and begun long ago.
         ("active", "scheduled_start = now() - INTERVAL '80 days', last_event_at = now() - INTERVAL '1 day'", false),
     ] {
         let game = world.session(2).await;
@@ -107,7 +107,7 @@ async fn what_was_abandoned_is_cancelled() {
         set(&world, game.session, what).await;
         expected.push((game, state, what, goes));
     }
-    // In batches, until there is no more.
+    // In batches, until none is left.
     let mut cancelled = 0;
     loop {
         let batch: i32 = world.service().value("SELECT private.cancel_abandoned_sessions(2)").await.unwrap();
@@ -145,7 +145,7 @@ async fn an_event_keeps_a_session_alive() {
 }
 
 #[tokio::test]
-async fn maintenance_is_not_everybodys() {
+async fn only_the_service_may_run_maintenance() {
     let world = World::new().await;
     for person in [world.new_user().await, world.visitor()] {
         for function in ["cancel_abandoned_sessions", "archive_sessions", "clean_events"] {
@@ -155,7 +155,7 @@ async fn maintenance_is_not_everybodys() {
 }
 
 #[tokio::test]
-async fn maintenance_does_not_wait_for_who_holds_a_session() {
+async fn maintenance_does_not_wait_for_a_locked_session() {
     let world = World::new().await;
     let (seer, adventure) = {
         let seer = world.account().await;
@@ -172,7 +172,7 @@ async fn maintenance_does_not_wait_for_who_holds_a_session() {
     let holder = world.owner().begin().await;
     super::exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
     let sql = "SET LOCAL lock_timeout = '2s'; SELECT private.cancel_abandoned_sessions(10)";
-    assert_eq!(attempt(&world.service(), sql).await, "done", "it skips what somebody holds");
+    assert_eq!(attempt(&world.service(), sql).await, "done", "it skips a locked session");
     assert_eq!(status(&world, sessions[1]).await, "cancelled");
     holder.rollback().await.unwrap();
     assert_eq!(status(&world, sessions[0]).await, "waiting");

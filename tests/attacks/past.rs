@@ -1,4 +1,4 @@
-//! What is asked in a snapshot of the past, where the rule that refuses it now did not apply yet.
+//! Statements in a transaction whose snapshot is older than the state that now forbids them.
 
 use super::{
     assert_invariants, attempt, close,
@@ -8,12 +8,12 @@ use super::{
 use crate::world::{World, seat};
 
 #[tokio::test]
-async fn a_write_that_sees_the_past_is_refused_after_the_closing() {
+async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
     let world = World::new().await;
     let of = everything(&world).await;
     let mut open = Vec::new();
     let statements = writes(&of);
-    // Twenty at a time: each holds a connection.
+    // Twenty at a time, because each holds a connection.
     let open_session =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", of.account, of.published);
     for sql in statements.iter().step_by(3).chain([&open_session]) {
@@ -28,7 +28,7 @@ async fn a_write_that_sees_the_past_is_refused_after_the_closing() {
 }
 
 #[tokio::test]
-async fn a_closing_that_sees_the_past_closes_the_present() {
+async fn closing_an_account_with_an_old_snapshot_closes_its_present_rows() {
     let world = World::new().await;
     let count = writes(&everything(&world).await).len();
     for place in (0..count).step_by(2) {
@@ -45,24 +45,24 @@ async fn a_closing_that_sees_the_past_closes_the_present() {
 }
 
 #[tokio::test]
-async fn who_sits_does_not_retire_in_a_past_where_nobody_sat() {
+async fn a_seated_character_does_not_retire_in_a_snapshot_without_its_seat() {
     let world = World::new().await;
     let (game, player) = (world.session(1).await, world.player().await);
     world.set(&game, "is_public = true").await;
-    // The retirement saw no seat.
+    // The snapshot of the retirement shows no seat.
     let retiring = player.person.begin_with_snapshot().await;
     assert_eq!(attempt(&player.person, &seat(game.session, player.id, player.character)).await, "done");
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
     let outcome = exec_and_commit(retiring, &retire).await;
     assert!(["SP008", "40001"].contains(&outcome.as_str()), "{outcome}");
-    // The seat saw a living character.
+    // The snapshot of the new seat shows a living character.
     let other = world.player().await;
     let sitting = other.person.begin_with_snapshot().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character);
     assert_eq!(attempt(&other.person, &retire).await, "done");
     let outcome = exec_and_commit(sitting, &seat(game.session, other.id, other.character)).await;
     assert!(["SP007", "40001"].contains(&outcome.as_str()), "{outcome}");
-    // Nor is it deleted where a seat is that it does not see.
+    // A character with a seat that the snapshot does not show cannot be deleted either.
     let third = world.player().await;
     let deleting = third.person.begin_with_snapshot().await;
     assert_eq!(attempt(&third.person, &seat(game.session, third.id, third.character)).await, "done");
@@ -72,7 +72,7 @@ async fn who_sits_does_not_retire_in_a_past_where_nobody_sat() {
 }
 
 #[tokio::test]
-async fn a_session_does_not_shrink_in_a_past_where_seats_were_free() {
+async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show() {
     let world = World::new().await;
     let game = world.session(2).await;
     world.set(&game, "is_public = true").await;
@@ -86,7 +86,7 @@ async fn a_session_does_not_shrink_in_a_past_where_seats_were_free() {
 }
 
 #[tokio::test]
-async fn a_session_is_not_opened_in_a_past_where_the_adventure_was_published() {
+async fn a_session_is_not_opened_in_a_snapshot_where_the_adventure_was_published() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.adventure(creator.uuid()).await;
@@ -97,11 +97,14 @@ async fn a_session_is_not_opened_in_a_past_where_the_adventure_was_published() {
     );
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
     let outcome = exec_and_commit(past, &insert).await;
-    assert!(["SP009", "40001"].contains(&outcome.as_str()), "{outcome}: it would read what is written from now on");
+    assert!(
+        ["SP009", "40001"].contains(&outcome.as_str()),
+        "{outcome}: the Seer could read what is written from now on"
+    );
 }
 
 #[tokio::test]
-async fn a_closed_account_writes_nothing_in_a_past_where_it_was_open() {
+async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_was_open() {
     for write in [
         "INSERT INTO tutorial_progress (user_id) VALUES ('{me}')",
         "INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.late')",

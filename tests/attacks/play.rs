@@ -1,5 +1,5 @@
-//! Locks in one order, saves that are claimed by the row that makes them, counts that nobody inflates, a lobby that nobody
-//! occupies, and numbers that every reader reads.
+//! Play: locks are taken in one order, a heroic save is claimed by the row that was inserted, counts cannot be inflated, the
+//! lobby cannot be flooded, and every reader can read every number.
 
 use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::{assert_invariants, attempt, dry_run, exec_in, number, open_session, outcome_code};
 use crate::world::{Player, World, at_once, heroic_save, seat};
 
-/// Sessions of two Seers, whose players come in pairs: the one Seer's from the first pair to the last, the other's from the last
-/// to the first. Sessions are ended in the order in which they were made.
+/// Creates sessions of two Seers for the same pairs of players: one Seer's from the first pair to the last, the other's from
+/// the last to the first. A statement ends sessions in the order in which they were created.
 async fn entangled(world: &World, status: &str) -> [Uuid; 2] {
     let seers = [world.account().await, world.account().await];
     let adventures = [world.adventure(seers[0]).await, world.adventure(seers[1]).await];
@@ -33,7 +33,7 @@ async fn entangled(world: &World, status: &str) -> [Uuid; 2] {
 }
 
 #[tokio::test]
-async fn statements_over_many_rows_never_wait_for_each_other_in_a_circle() {
+async fn statements_over_many_rows_never_deadlock() {
     for round in 0..4 {
         let world = World::new().await;
         let status = if round == 1 { "waiting" } else { "active" };
@@ -43,17 +43,18 @@ async fn statements_over_many_rows_never_wait_for_each_other_in_a_circle() {
         let all =
             |seer: Uuid| format!("UPDATE sessions SET status = '{ends}' WHERE seer_id = '{seer}' AND ended_at IS NULL");
         let player: Uuid = owner.value("SELECT user_id FROM session_players LIMIT 1").await.unwrap();
-        let mut asks = vec![(world.user(one), all(one)), (world.user(other), all(other))];
+        let mut statements = vec![(world.user(one), all(one)), (world.user(other), all(other))];
         match round {
             0 => {}
-            1 => asks.push((
+            1 => statements.push((
                 world.user(player),
                 format!("UPDATE session_players SET is_active = false WHERE user_id = '{player}' AND is_active"),
             )),
-            2 => asks.push((world.user(player), format!("SELECT private.close_account('{player}')"))),
-            _ => asks.push((world.user(one), format!("SELECT private.close_account('{one}')"))),
+            2 => statements.push((world.user(player), format!("SELECT private.close_account('{player}')"))),
+            _ => statements.push((world.user(one), format!("SELECT private.close_account('{one}')"))),
         }
-        let tasks: Vec<_> = asks.into_iter().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
+        let tasks: Vec<_> =
+            statements.into_iter().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
         let outcomes = at_once(tasks).await;
         assert!(outcomes.iter().all(|outcome| outcome != "40P01"), "round {round}: {outcomes:?}");
         assert_invariants(&world).await;
@@ -95,7 +96,7 @@ async fn a_save_that_writes_no_row_claims_nothing() {
     );
     assert_eq!(attempt(&player.person, &nothing).await, "no row");
     assert_eq!(world.owner().count(&unused).await, 1);
-    // Nor does one that is taken back, as a whole or in part.
+    // A save that is rolled back, as a whole or to a savepoint, claims nothing either.
     assert_eq!(dry_run(&player.person, &save(Uuid::new_v4(), "")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 1, "rolled back");
     let transaction = player.person.begin().await;
@@ -104,7 +105,7 @@ async fn a_save_that_writes_no_row_claims_nothing() {
     exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(world.owner().count(&unused).await, 1);
-    // And then it is there to be used, once.
+    // Afterwards the save can still be used, once.
     assert_eq!(attempt(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 0);
     let again = format!("{} ON CONFLICT DO NOTHING", heroic_save(game.session, hero, there));
@@ -113,7 +114,7 @@ async fn a_save_that_writes_no_row_claims_nothing() {
 }
 
 #[tokio::test]
-async fn two_saves_of_one_statement_are_not_both_made() {
+async fn one_statement_cannot_make_two_saves() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let player = &game.players[0];
@@ -158,7 +159,7 @@ async fn sessions_without_players_count_for_nothing() {
     assert_eq!(attempt(&seer.person, &to("active")).await, "SP029");
     assert_eq!(attempt(&seer.person, &to("starting_soon")).await, "done");
     assert_eq!(attempt(&seer.person, &to("active")).await, "SP029");
-    // Somebody who came and went.
+    // A player who joined and left.
     let guest = world.player().await;
     let (session, rest) = sessions.split_first().unwrap();
     assert_eq!(attempt(&guest.person, &seat(*session, guest.id, guest.character)).await, "done");
@@ -166,9 +167,9 @@ async fn sessions_without_players_count_for_nothing() {
     assert_eq!(attempt(&guest.person, &leave).await, "done");
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
     assert_eq!(attempt(&seer.person, &start).await, "SP029");
-    // The Seer alone, in a seat of their own.
+    // Only the Seer has a seat.
     for session in rest {
-        // Whichever of these is let through, nothing comes of it.
+        // Whichever of these is accepted, nothing is counted.
         attempt(&seer.person, &seat(*session, seer.id, seer.character)).await;
         for status in ["active", "completed"] {
             attempt(&seer.person, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
@@ -233,7 +234,7 @@ async fn nobody_schedules_in_the_past() {
         assert_eq!(dry_run(&seer, &insert(fine)).await, "done", "{fine}");
         assert_eq!(dry_run(&seer, &update(fine)).await, "done", "{fine}");
     }
-    // One that is late by now is edited all the same, with its date or without.
+    // A session whose date has passed can still be edited, with its date or without.
     let late = format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
     world.owner().exec(&late).await.unwrap();
     for set in [
@@ -247,7 +248,7 @@ async fn nobody_schedules_in_the_past() {
 }
 
 #[tokio::test]
-async fn the_lobby_forgets_what_did_not_begin() {
+async fn the_lobby_leaves_out_sessions_that_did_not_begin() {
     let world = World::new().await;
     let seer = world.account().await;
     let adventure = world.adventure(seer).await;
@@ -267,7 +268,7 @@ async fn the_lobby_forgets_what_did_not_begin() {
 }
 
 #[tokio::test]
-async fn a_modifier_is_an_integer_in_its_text_too() {
+async fn a_modifier_must_be_written_as_an_integer() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let with = |value: &str| {
@@ -296,7 +297,7 @@ async fn a_modifier_is_an_integer_in_its_text_too() {
 }
 
 #[tokio::test]
-async fn a_creatures_sheet_is_integers_in_its_text_too() {
+async fn the_numbers_of_a_creature_must_be_written_as_integers() {
     let world = World::new().await;
     let seer = world.new_user().await;
     let draft = world.draft(seer.uuid()).await;
@@ -310,7 +311,7 @@ async fn a_creatures_sheet_is_integers_in_its_text_too() {
 }
 
 #[tokio::test]
-async fn nothing_heals_nobody() {
+async fn changing_hit_points_by_nothing_changes_nothing() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let player = &game.players[0];
@@ -328,7 +329,7 @@ async fn nothing_heals_nobody() {
             assert_eq!(number(&world, &points).await, before, "{change}: {outcome}");
         }
     }
-    // As far as numbers go, and no further.
+    // The largest and smallest integers are accepted and clamped.
     for (change, after) in [("2147483647", "max_hit_points"), ("-2147483648", "0")] {
         let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character);
         assert_eq!(attempt(&game.seer, &sql).await, "done");

@@ -1,4 +1,4 @@
-//! Players seat themselves, choose their character themselves, and stay away once removed.
+//! Only players take their seat and choose their character, and a removed player stays away.
 
 use uuid::Uuid;
 
@@ -13,14 +13,14 @@ async fn code(world: &World, session: Uuid) -> String {
     world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
-/// A Seer, and a stranger whose character the Seer knows from a public session.
+/// Returns a Seer's session, and a stranger whose character the Seer knows from a public session.
 async fn strangers(world: &World) -> (GameSession, Player) {
     let (mine, theirs) = (world.session(1).await, world.session(0).await);
     let victim = world.player().await;
     world.set(&theirs, "is_public = true").await;
     assert_eq!(attempt(&victim.person, &seat(theirs.session, victim.id, victim.character)).await, "done");
     let seen = format!("session_players WHERE character_id = '{}'", victim.character);
-    assert_eq!(mine.seer.count(&seen).await, 1, "everybody sees who sits in a public session");
+    assert_eq!(mine.seer.count(&seen).await, 1, "everybody sees the seats of a public session");
     (mine, victim)
 }
 
@@ -56,12 +56,12 @@ async fn nobody_seats_another() {
                          WHEN NOT MATCHED THEN INSERT (session_id, user_id, character_id) VALUES {values}",
                         mine.session, victim.id
                     ),
-                    // Another's seat made the victim's.
+                    // Another player's seat, changed into the victim's.
                     own_seat(mine.session, accomplice.id, &format!("user_id = '{}'", victim.id)),
                 ] {
                     assert_eq!(dry_run(person, &sql).await, "42501", "{status}: {sql}");
                 }
-                // Another's character in a seat of one's own.
+                // Another user's character in the caller's own seat.
                 let with_theirs =
                     own_seat(mine.session, accomplice.id, &format!("character_id = '{}'", victim.character));
                 assert_ne!(dry_run(person, &with_theirs).await, "done", "{status}: {with_theirs}");
@@ -72,7 +72,7 @@ async fn nobody_seats_another() {
 }
 
 #[tokio::test]
-async fn a_seer_reaches_no_character_that_never_sat_there() {
+async fn a_seer_reaches_no_character_without_a_seat_in_their_session() {
     let world = World::new().await;
     let (mine, victim) = strangers(&world).await;
     world.set(&mine, "status = 'active'").await;
@@ -86,7 +86,7 @@ async fn a_seer_reaches_no_character_that_never_sat_there() {
         }
         assert_eq!(person.count(&format!("characters WHERE id = '{}'", victim.character)).await, 0);
     }
-    // Nor one that sat there once, or whose session has ended.
+    // A Seer does not reach a character that was seated before, or whose session has ended, either.
     let former = &mine.players[0];
     assert_eq!(attempt(&former.person, &own_seat(mine.session, former.id, "is_active = false")).await, "done");
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", former.character);
@@ -101,7 +101,7 @@ async fn no_character_takes_two_players_seats() {
     let world = World::new().await;
     let (mine, victim) = strangers(&world).await;
     world.set(&mine, "is_public = true").await;
-    // In one's own seat, somebody else's character: whatever it is, the answer is the same.
+    // Another user's character in the caller's own seat: the answer is the same whatever the character is.
     let stranger = world.player().await;
     let sql = seat(mine.session, stranger.id, victim.character);
     assert_eq!(attempt(&stranger.person, &sql).await, "SP006");
@@ -138,7 +138,7 @@ async fn a_seer_never_chooses_a_players_character() {
             let outcome = attempt(&game.seer, &with(set.clone())).await;
             assert!(["SP018", "42501"].contains(&outcome.as_str()), "{outcome}: {set}");
         }
-        // Several at once.
+        // Several seats in one statement.
         let all = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", game.session);
         assert_eq!(attempt(&game.seer, &all).await, "SP018");
         let merge = format!(
@@ -148,7 +148,7 @@ async fn a_seer_never_chooses_a_players_character() {
         );
         assert_eq!(attempt(&game.seer, &merge).await, "SP018");
     }
-    // In several statements, in one transaction or three.
+    // In several statements, in one transaction or in three.
     for in_one in [true, false] {
         let game = world.session(1).await;
         let player = &game.players[0];
@@ -171,7 +171,7 @@ async fn a_seer_never_chooses_a_players_character() {
 }
 
 #[tokio::test]
-async fn a_seer_puts_nobody_back_into_a_seat() {
+async fn a_seer_cannot_give_a_seat_back() {
     let world = World::new().await;
     for left_alone in [true, false] {
         let game = world.session(1).await;
@@ -181,7 +181,7 @@ async fn a_seer_puts_nobody_back_into_a_seat() {
         for set in ["is_active = true", "is_active = NOT is_active", "is_active = true, removed_at = NULL"] {
             assert_eq!(attempt(&game.seer, &own_seat(game.session, player.id, set)).await, "SP018", "{set}");
         }
-        // Nor where a session has begun.
+        // The Seer may not in a session that has begun either.
         let other = world.player().await;
         world.owner().exec(&seat(game.session, other.id, other.character)).await.unwrap();
         world.set(&game, "status = 'active'").await;
@@ -190,7 +190,7 @@ async fn a_seer_puts_nobody_back_into_a_seat() {
 }
 
 #[tokio::test]
-async fn a_removed_player_stays_away_until_the_seer_says_so() {
+async fn a_removed_player_stays_away_until_the_seer_readmits_them() {
     let world = World::new().await;
     for status in ["waiting", "active", "paused"] {
         let game = world.session(2).await;
@@ -230,7 +230,7 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
                 ),
                 &["42501", "SP028", "SP005"],
             ),
-            // A merge into the seat that is there.
+            // An upsert of the existing seat.
             (
                 format!(
                     "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted
@@ -250,11 +250,11 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
             game.session, player.id
         );
         assert_eq!(world.owner().count(&sits).await, 0, "{status}");
-        // Others cannot clear it.
+        // Other users cannot clear `removed_at`.
         for person in [&game.players[1].person, &world.new_user().await] {
             assert_ne!(attempt(person, &with("removed_at = NULL")).await, "done");
         }
-        // The Seer can; then the player comes back.
+        // The Seer can; then the player can rejoin.
         assert_eq!(attempt(&game.seer, &with("removed_at = NULL")).await, "done");
         let back = if status == "waiting" {
             with("is_active = true")
@@ -267,7 +267,7 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
 }
 
 #[tokio::test]
-async fn who_left_comes_back_and_who_leaves_to_escape_a_removal_does_not() {
+async fn a_player_who_left_can_rejoin_but_not_one_who_left_to_escape_a_removal() {
     let world = World::new().await;
     let game = world.session(2).await;
     let (gone, quick) = (&game.players[0], &game.players[1]);
@@ -275,14 +275,14 @@ async fn who_left_comes_back_and_who_leaves_to_escape_a_removal_does_not() {
         assert_eq!(attempt(&player.person, &own_seat(game.session, player.id, "is_active = false")).await, "done");
     }
     assert_eq!(attempt(&gone.person, &own_seat(game.session, gone.id, "is_active = true")).await, "done");
-    // The Seer removes somebody who has just left.
+    // The Seer removes a player who has just left.
     let remove = own_seat(game.session, quick.id, "is_active = false");
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     assert_eq!(attempt(&quick.person, &own_seat(game.session, quick.id, "is_active = true")).await, "SP028");
 }
 
 #[tokio::test]
-async fn a_removal_is_the_seers_alone() {
+async fn only_the_seer_removes_a_player() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     let (player, other) = (&game.players[0], &game.players[1]);
@@ -290,7 +290,7 @@ async fn a_removal_is_the_seers_alone() {
         assert_ne!(attempt(&player.person, &own_seat(game.session, other.id, set)).await, "done", "{set}");
         assert_ne!(attempt(&world.new_user().await, &own_seat(game.session, other.id, set)).await, "done", "{set}");
     }
-    // Nobody invents a moment, or the reason of their own absence.
+    // Nobody can set these columns of their own seat.
     let outcome = attempt(&game.seer, &own_seat(game.session, player.id, "removed_at = '2000-01-01'")).await;
     let invented = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
     assert_eq!(world.owner().count(invented).await, 0, "{outcome}");
@@ -317,7 +317,7 @@ async fn a_thousand_seats_that_a_stranger_gives_do_not_exist() {
 }
 
 #[tokio::test]
-async fn nobody_sits_down_in_a_session_that_became_private_meanwhile() {
+async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
     for forged in ["", "sparc.joins_by_code"] {
         let world = World::new().await;
         let (game, player) = (world.session(0).await, world.player().await);

@@ -1,18 +1,18 @@
-//! Names that look like another, like nothing, or like more than one line.
+//! Names that look like another name, like nothing, or like more than one line.
 
 use uuid::Uuid;
 
 use super::{attempt, outcome_code};
 use crate::world::{Person, World};
 
-/// What no name holds.
+/// Characters that no name may contain.
 const FORBIDDEN: &[char] = &[
     '\u{1}', '\u{7}', '\u{8}', '\t', '\n', '\u{b}', '\u{c}', '\r', '\u{1b}', '\u{1f}', '\u{7f}', '\u{80}', '\u{85}',
     '\u{9f}', '\u{200b}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
     '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
 ];
 
-/// What shows nothing, however often.
+/// Names that show nothing.
 const INVISIBLE: &[&str] = &[
     "     ",
     "\u{a0}\u{a0}\u{a0}",
@@ -42,7 +42,7 @@ const INVISIBLE: &[&str] = &[
     " \u{a0}\u{3000}\u{200d}\u{fe0f}",
 ];
 
-/// Names as people have them.
+/// Names that people have.
 const NAMES: &[&str] = &[
     "Ada",
     "O'Brien-Łukasz",
@@ -76,18 +76,18 @@ const NAMES: &[&str] = &[
     "❤\u{fe0f}❤\u{fe0f}",
 ];
 
-/// Each name that a client writes, new and changed, with the name left open.
+/// A column for a name that a client may write: statements with `$NAME$` in place of the name.
 struct Named {
     what: &'static str,
     person: Person,
     writes: Vec<String>,
-    /// Where it is to be read.
+    /// A query that reads the name.
     read: String,
 }
 
 async fn named(world: &World) -> Vec<Named> {
-    let table = world.session(1).await;
-    let (player, seer) = (&table.players[0], &table.seer);
+    let game = world.session(1).await;
+    let (player, seer) = (&game.players[0], &game.seer);
     let draft = world.draft(seer.uuid()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
     let creature: Uuid = world.owner().value(&sql).await.unwrap();
@@ -134,13 +134,13 @@ async fn named(world: &World) -> Vec<Named> {
     ]
 }
 
-/// A text as SQL, whatever it holds.
+/// Quotes any text as an SQL literal.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
 #[tokio::test]
-async fn no_name_holds_what_deceives() {
+async fn no_name_contains_deceptive_characters() {
     let world = World::new().await;
     for named in named(&world).await {
         for write in &named.writes {
@@ -169,7 +169,7 @@ async fn names_of_every_script_are_stored_unchanged() {
         for name in NAMES {
             let sql = named.writes[0].replace("$NAME$", &literal(name));
             let outcome = named.person.exec(&sql).await;
-            // An adventure's name has three characters or more, a character's two.
+            // An adventure's name must have at least three characters, a character's two.
             if name.chars().count() < 3 {
                 continue;
             }
@@ -199,7 +199,7 @@ async fn a_sign_up_cleans_its_name_and_never_fails() {
             let read = format!("SELECT display_name FROM users WHERE id = '{id}'");
             let name: String = world.owner().value(&read).await.unwrap();
             assert!(!name.contains(FORBIDDEN), "{text:?} becomes {name:?}");
-            // What is stored is a name that its owner may write again.
+            // The stored name must be one that its owner may write.
             let again = format!("UPDATE users SET display_name = {} WHERE id = '{id}'", literal(&name));
             assert_eq!(attempt(&world.user(id), &again).await, "done", "{text:?} becomes {name:?}");
             if text.starts_with("Ada") {
@@ -210,7 +210,7 @@ async fn a_sign_up_cleans_its_name_and_never_fails() {
 }
 
 #[tokio::test]
-async fn a_sign_up_takes_strings_alone_from_its_metadata() {
+async fn a_sign_up_takes_only_strings_from_its_metadata() {
     let world = World::new().await;
     for value in ["42", "true", "null", "[\"Ada\"]", "{\"name\": \"Ada\"}", "\"\""] {
         let id = Uuid::new_v4();
