@@ -102,8 +102,8 @@ async fn soft_deletion_takes_personal_data_live_seats_waiting_sessions_and_draft
     assert_eq!(world.owner().value::<String>(&status).await.unwrap(), "cancelled");
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft}'")).await, 0, "drafts go");
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "published ones stay");
-    let told = "session_events WHERE payload::text LIKE '%Real Name%' OR payload::text LIKE '%me.png%'";
-    assert_eq!(world.owner().count(told).await, 0, "nor do events tell the name");
+    let personal = "session_events WHERE payload::text LIKE '%Real Name%' OR payload::text LIKE '%me.png%'";
+    assert_eq!(world.owner().count(personal).await, 0, "nor do events tell the name");
     assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 1);
 }
 

@@ -1,11 +1,11 @@
-//! Adventures: published means valid, and what a client writes is not valid until the service says so.
+//! Adventures: a published adventure is valid, and content that a client writes is invalid until the service has validated it.
 
 use uuid::Uuid;
 
 use crate::world::World;
 
 #[tokio::test]
-async fn published_means_valid_and_is_stamped() {
+async fn a_published_adventure_is_valid_and_has_its_time_of_publication() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let draft = world.draft(creator.uuid()).await;
@@ -17,19 +17,19 @@ async fn published_means_valid_and_is_stamped() {
 }
 
 #[tokio::test]
-async fn content_written_by_a_client_clears_the_verdict() {
+async fn content_written_by_a_client_clears_the_validation_result() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let draft = world.draft(creator.uuid()).await;
     world.service().exec(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
     creator.exec("UPDATE adventures SET name = 'Another name'").await.unwrap();
-    assert_eq!(creator.count("adventures WHERE is_valid").await, 1, "a name changes no verdict");
+    assert_eq!(creator.count("adventures WHERE is_valid").await, 1, "a new name does not clear the validation result");
     creator.exec("UPDATE adventures SET content = '{\"nodes\": []}'").await.unwrap();
     assert_eq!(creator.count("adventures WHERE is_valid").await, 0);
 }
 
 #[tokio::test]
-async fn a_published_adventure_is_taken_back_before_it_is_edited() {
+async fn a_published_adventure_must_be_unpublished_before_it_is_edited() {
     let world = World::new().await;
     let creator = world.new_user().await;
     world.adventure(creator.uuid()).await;
@@ -43,7 +43,7 @@ async fn a_published_adventure_is_taken_back_before_it_is_edited() {
 }
 
 #[tokio::test]
-async fn verdict_and_statistics_belong_to_the_server() {
+async fn only_the_server_writes_the_validation_result_and_statistics() {
     let world = World::new().await;
     let creator = world.new_user().await;
     world.draft(creator.uuid()).await;
@@ -67,7 +67,7 @@ async fn verdict_and_statistics_belong_to_the_server() {
 }
 
 #[tokio::test]
-async fn published_adventures_are_everyones_to_read_and_drafts_their_creators() {
+async fn everyone_reads_published_adventures_and_only_creators_read_drafts() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     world.adventure(creator.uuid()).await;
@@ -98,7 +98,7 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let draft = world.draft(creator.uuid()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING name");
     assert_eq!(creator.value::<String>(&insert).await.unwrap(), "Wolf");
-    // Nothing asked back: it is the insert that is refused, not the look at the row.
+    // Without RETURNING, so that it is the insert that is refused and not the reading of the new row.
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Stray')");
     assert!(stranger.exec(&insert).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&insert).await.unwrap_err().is_forbidden());

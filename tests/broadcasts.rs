@@ -41,7 +41,7 @@ async fn may(person: &Person, topic: &str) -> [bool; 3] {
         let transaction = person.begin().await;
         transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{topic}'")).await.unwrap();
         may[place] = match transaction.execute_unprepared(&sql).await {
-            Ok(done) => done.rows_affected() > 0,
+            Ok(result) => result.rows_affected() > 0,
             Err(error) => {
                 let no = refused(error);
                 assert!(no.is_forbidden(), "{topic}: {no:?}");

@@ -1,11 +1,11 @@
-//! Characters: ten living ones an account, history kept, columns that belong to the server.
+//! Characters: at most ten living ones per account, history that is kept, and columns that only the server writes.
 
 use uuid::Uuid;
 
 use crate::world::{BoxedTask, World, at_once, insert_character, seat};
 
 #[tokio::test]
-async fn the_tenth_character_is_one_of_eight() {
+async fn of_eight_concurrent_tenth_characters_one_is_created() {
     let world = World::new().await;
     for _ in 0..100 {
         let user = world.account().await;
@@ -50,7 +50,7 @@ async fn a_retired_character_does_not_count_and_coming_back_is_checked() {
     let set = |value| format!("UPDATE characters SET retired_at = {value} WHERE id = '{first}'");
     assert_eq!(user.exec(&set("'2000-01-01'")).await, Ok(1));
     let forged = format!("characters WHERE id = '{first}' AND retired_at < '2020-01-01'");
-    assert_eq!(user.count(&forged).await, 0, "the server stamps it");
+    assert_eq!(user.count(&forged).await, 0, "the server sets retired_at");
     user.exec(&insert_character(Uuid::new_v4(), user.uuid())).await.unwrap();
     assert!(user.exec(&set("NULL")).await.unwrap_err().is("SP001", "character_limit"));
 }
@@ -67,7 +67,7 @@ async fn a_retired_character_takes_no_seat() {
 }
 
 #[tokio::test]
-async fn a_character_seated_at_a_live_table_neither_retires_nor_changes_hands() {
+async fn a_character_seated_in_a_live_session_neither_retires_nor_changes_owner() {
     let world = World::new().await;
     let game = world.session(1).await;
     let other = world.account().await;
@@ -81,7 +81,7 @@ async fn a_character_seated_at_a_live_table_neither_retires_nor_changes_hands() 
 }
 
 #[tokio::test]
-async fn retiring_and_sitting_down_at_once_leave_no_retired_character_seated() {
+async fn retiring_and_taking_a_seat_concurrently_seats_no_retired_character() {
     let world = World::new().await;
     for _ in 0..20 {
         let game = world.session(0).await;
@@ -93,8 +93,8 @@ async fn retiring_and_sitting_down_at_once_leave_no_retired_character_seated() {
             Box::pin(async move { sits.exec(&sit).await.is_ok() }),
             Box::pin(async move { retires.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
         ];
-        let done = at_once(tasks).await;
-        assert_eq!(done.iter().filter(|done| **done).count(), 1, "one of the two");
+        let successes = at_once(tasks).await;
+        assert_eq!(successes.iter().filter(|success| **success).count(), 1, "exactly one of the two must succeed");
     }
 }
 
@@ -111,7 +111,7 @@ async fn a_character_with_a_history_is_not_deleted_and_one_without_is() {
 }
 
 #[tokio::test]
-async fn what_the_game_decides_is_not_the_owners_to_change() {
+async fn a_player_cannot_change_what_the_game_decides() {
     let world = World::new().await;
     let player = world.player().await;
     for change in [
@@ -157,7 +157,7 @@ async fn hit_points_go_from_zero_to_the_maximum() {
 }
 
 #[tokio::test]
-async fn a_character_is_its_owners_alone() {
+async fn only_its_owner_sees_and_changes_a_character() {
     let world = World::new().await;
     let (owner, stranger) = (world.player().await, world.new_user().await);
     assert_eq!(owner.person.count("characters").await, 1);

@@ -11,7 +11,7 @@ pub fn root() -> PathBuf {
 }
 
 /// Writes the file of `docs/generated/` where `SPARC_WRITE_DOCS` is set; else says whether it is as it would be written.
-pub fn agree(name: &str, text: &str, test: &str) {
+pub fn assert_up_to_date(name: &str, text: &str, test: &str) {
     let path = root().join("docs/generated").join(name);
     if std::env::var_os("SPARC_WRITE_DOCS").is_some() {
         fs::write(&path, text).unwrap();

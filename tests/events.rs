@@ -1,4 +1,4 @@
-//! Events are written by triggers, come in one order a session, and are kept for a day.
+//! Events are written by triggers, have one order per session, and are kept for a day.
 
 use std::sync::{
     Arc,
@@ -16,7 +16,7 @@ async fn kinds(world: &World, session: uuid::Uuid) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn no_writer_forgets_an_event() {
+async fn every_change_writes_its_event_whoever_makes_it() {
     let world = World::new().await;
     let game = world.session(1).await;
     for change in [
@@ -45,7 +45,7 @@ async fn no_writer_forgets_an_event() {
 }
 
 #[tokio::test]
-async fn what_does_not_change_is_not_told() {
+async fn an_update_that_changes_nothing_writes_no_event() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     world.set(&game, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
@@ -111,7 +111,7 @@ async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
         .exec(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", gone.id))
         .await
         .unwrap();
-    assert!(gone.person.exec(&send("client.wave")).await.unwrap_err().is_forbidden(), "who left");
+    assert!(gone.person.exec(&send("client.wave")).await.unwrap_err().is_forbidden(), "a player who left");
     for column in ["created_at", "sender_id"] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)",
@@ -121,13 +121,13 @@ async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
     }
     let numbered =
         format!("INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)", game.session);
-    assert_eq!(player.exec(&numbered).await.unwrap_err().code, "428C9", "the server numbers");
+    assert_eq!(player.exec(&numbered).await.unwrap_err().code, "428C9", "only the server numbers events");
     assert!(player.exec("DELETE FROM session_events").await.unwrap_err().is_forbidden());
     assert!(player.exec("UPDATE session_events SET payload = '{}'").await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
-async fn the_sender_is_who_sent_it_whatever_the_payload_says() {
+async fn the_sender_is_the_caller_whatever_the_payload_says() {
     let world = World::new().await;
     let game = world.session(1).await;
     let player = &game.players[0];
@@ -140,7 +140,7 @@ async fn the_sender_is_who_sent_it_whatever_the_payload_says() {
 }
 
 #[tokio::test]
-async fn events_are_read_by_participants_alone() {
+async fn only_participants_read_events() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     world.set(&game, "is_public = true").await;
@@ -151,7 +151,7 @@ async fn events_are_read_by_participants_alone() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_an_event_has_missed_none_before_it() {
+async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     let world = World::new().await;
     let game = world.active_session(4).await;
     let send =
@@ -184,20 +184,20 @@ async fn a_reader_that_has_seen_an_event_has_missed_none_before_it() {
             }
             seen.extend(new);
         }
-        assert_eq!(seen.len(), 200, "none came before one that was seen");
+        assert_eq!(seen.len(), 200, "no event appeared with a number below one already seen");
     }));
     at_once(tasks).await;
 }
 
 #[tokio::test]
-async fn events_of_one_table_are_numbered_one_transaction_after_the_other() {
+async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
     let world = World::new().await;
     let game = world.session(2).await;
     let send =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     let first = game.players[0].person.begin().await;
     first.execute_unprepared(&send).await.unwrap();
-    // While it is open, nobody else draws a number that could be seen before it.
+    // While it is open, no other transaction can draw a number that would be visible earlier.
     let second = &game.players[1].person;
     let hasty = second.exec(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
     assert_eq!(hasty.unwrap_err().code, "55P03");
@@ -206,10 +206,10 @@ async fn events_of_one_table_are_numbered_one_transaction_after_the_other() {
 }
 
 #[tokio::test]
-async fn old_events_go_when_new_ones_come_in_bounded_batches() {
+async fn new_events_delete_old_ones_in_bounded_batches() {
     let world = World::new().await;
     let game = world.active_session(1).await;
-    // Without its triggers, as time would have left them.
+    // With triggers disabled, so that the rows look as old as they would be.
     let old = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, created_at)
@@ -221,13 +221,17 @@ async fn old_events_go_when_new_ones_come_in_bounded_batches() {
     let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", game.session);
     for expected in [150, 50, 0] {
         game.players[0].person.exec(&send).await.unwrap();
-        assert_eq!(world.owner().count(left).await, expected, "a player's event cleans as the owner");
+        assert_eq!(
+            world.owner().count(left).await,
+            expected,
+            "a player's event deletes old rows with the owner's privileges"
+        );
     }
-    assert_eq!(world.owner().count("session_events WHERE event_type = 'client.new'").await, 3, "young ones stay");
+    assert_eq!(world.owner().count("session_events WHERE event_type = 'client.new'").await, 3, "recent events stay");
 }
 
 #[tokio::test]
-async fn the_clean_up_finds_old_events_by_their_index() {
+async fn the_clean_up_uses_the_index_on_old_events() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let fill = format!(
@@ -263,7 +267,7 @@ async fn finished_sessions_move_to_the_archive_with_their_seats_and_rolls() {
     let archive = "SELECT private.archive_sessions(10)";
     assert!(player.person.exec(archive).await.unwrap_err().is_forbidden());
     assert_eq!(world.service().value::<i32>(archive).await, Ok(1));
-    assert_eq!(world.service().value::<i32>(archive).await, Ok(0), "again is nothing");
+    assert_eq!(world.service().value::<i32>(archive).await, Ok(0), "idempotent");
     assert_eq!(world.owner().count("sessions").await, 1);
     let stranger = world.new_user().await;
     for (table_name, rows) in [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)] {
@@ -278,12 +282,12 @@ async fn finished_sessions_move_to_the_archive_with_their_seats_and_rolls() {
 }
 
 #[tokio::test]
-async fn a_clean_up_that_was_planned_on_an_empty_table_keeps_to_its_index() {
+async fn a_clean_up_that_was_planned_on_an_empty_table_still_uses_its_index() {
     let world = World::new().await;
-    // Known to be empty, as after its first vacuum.
+    // The statistics say that the table is empty, as after its first vacuum.
     world.owner().exec("ANALYZE session_events").await.unwrap();
     let transaction = world.owner().begin().await;
-    // The plan is kept by the connection: one that reads the whole table would go on doing so as it fills.
+    // The connection caches the plan, so a sequential scan would stay one as the table fills.
     transaction.execute_unprepared("SELECT private.clean_events(100)").await.unwrap();
     let read = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'public.session_events'::regclass";
     let read = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, read)).await.unwrap().unwrap();

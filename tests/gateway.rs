@@ -1,4 +1,4 @@
-//! Many sessions in one stream, and many streams of many sessions.
+//! Event streams of several sessions, and many such streams at once.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,7 +18,7 @@ async fn next(stream: &mut Subscriptions) -> Option<(Uuid, Result<Event, Error>)
     tokio::time::timeout(BOUND, stream.next()).await.expect("nothing arrives")
 }
 
-/// The next events, by session.
+/// Returns the numbers of the next `count` events, by session.
 async fn take(stream: &mut Subscriptions, count: usize) -> BTreeMap<Uuid, Vec<i64>> {
     let mut seen = BTreeMap::<Uuid, Vec<i64>>::new();
     for _ in 0..count {
@@ -66,9 +66,9 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
     wanted.insert(third, numbers(&world, third).await);
     let count = wanted.values().map(Vec::len).sum();
     assert_eq!(take(&mut stream, count).await, wanted);
-    assert!(is_silent(&mut stream).await, "of a session that was taken out, or twice");
+    assert!(is_silent(&mut stream).await, "no event of a removed session, and none twice");
 
-    // Begun anew: what was not read of the old place does not come as well.
+    // Added again from another position: unread events of the old position are not delivered as well.
     write(&games[1].players[0].person, second, 5).await;
     stream.add(second, Some(*numbers(&world, second).await.last().unwrap())).await.unwrap();
     write(&games[1].players[0].person, second, 1).await;
@@ -83,7 +83,7 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
 }
 
 #[tokio::test]
-async fn what_is_refused_for_one_session_ends_its_part_alone() {
+async fn a_refusal_for_one_session_ends_only_that_session() {
     let world = World::new().await;
     let sparc = another(&world).await;
     let (mine, other) = (world.active_session(1).await, world.active_session(1).await);
@@ -110,7 +110,7 @@ async fn what_is_refused_for_one_session_ends_its_part_alone() {
         }
     };
     assert_eq!(ended, (mine.session, "not_allowed"));
-    assert!(next(&mut stream).await.is_none(), "it has no session");
+    assert!(next(&mut stream).await.is_none(), "the stream has no session left");
 
     let mut service = sparc.as_service().events().subscribe_many([]).await.unwrap();
     assert!(next(&mut service).await.is_none());
@@ -163,7 +163,7 @@ async fn a_thousand_subscribers_of_250_sessions_each_get_all_of_theirs() {
                 seen.push(next.unwrap().unwrap().seq);
             }
             let more = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
-            assert!(more.is_err(), "one too many");
+            assert!(more.is_err(), "one event too many");
             BTreeMap::from([(session, seen)])
         }));
     }

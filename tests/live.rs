@@ -309,7 +309,7 @@ async fn who_may_not_listen_is_told_so_however_they_ask() {
     world.set(&game, "is_public = true").await;
     let [stranger, closed] = [world.account().await, game.players[1].id];
     world.sparc.as_service().users().erase(closed).await.unwrap();
-    let asked = async |caller: sparc::service::IdentityConnection, session| {
+    let outcome = async |caller: sparc::service::IdentityConnection, session| {
         let after = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
         let newest = caller.events().newest(session).await.map_or_else(|error| error.code(), |_| "done");
         assert_eq!(after, newest);
@@ -317,13 +317,13 @@ async fn who_may_not_listen_is_told_so_however_they_ask() {
         after
     };
     let (nowhere, sparc) = (Uuid::new_v4(), &world.sparc);
-    assert_eq!(asked(sparc.as_user(stranger), game.session).await, "not_allowed");
-    assert_eq!(asked(sparc.as_user(game.seer.uuid()), nowhere).await, "not_allowed");
-    assert_eq!(asked(sparc.as_user(closed), game.session).await, "account_closed");
-    assert_eq!(asked(sparc.as_anon(), game.session).await, "not_signed_in");
-    assert_eq!(asked(sparc.as_service(), nowhere).await, "not_found");
+    assert_eq!(outcome(sparc.as_user(stranger), game.session).await, "not_allowed");
+    assert_eq!(outcome(sparc.as_user(game.seer.uuid()), nowhere).await, "not_allowed");
+    assert_eq!(outcome(sparc.as_user(closed), game.session).await, "account_closed");
+    assert_eq!(outcome(sparc.as_anon(), game.session).await, "not_signed_in");
+    assert_eq!(outcome(sparc.as_service(), nowhere).await, "not_found");
     for caller in [sparc.as_service(), sparc.as_user(game.seer.uuid()), sparc.as_user(game.players[0].id)] {
-        assert_eq!(asked(caller, game.session).await, "done");
+        assert_eq!(outcome(caller, game.session).await, "done");
     }
 }
 

@@ -175,10 +175,10 @@ async fn what_an_operation_had_done_before_it_was_refused_cannot_be_committed() 
     );
     world.owner().exec(&attack).await.unwrap();
     let tx = seer.begin().await.unwrap();
-    let asked = sparc::service::dice::NewInitiative { id: Some(id), session_id: game.session, creatures: Vec::new() };
-    assert_eq!(code(tx.dice().initiative(asked.clone()).await), "id_conflict", "an attack is nobody's turn");
+    let request = sparc::service::dice::NewInitiative { id: Some(id), session_id: game.session, creatures: Vec::new() };
+    assert_eq!(code(tx.dice().initiative(request.clone()).await), "id_conflict", "an attack is nobody's turn");
     assert_eq!(code(tx.commit().await), "transaction_failed");
-    assert_eq!(code(seer.dice().initiative(asked).await), "id_conflict");
+    assert_eq!(code(seer.dice().initiative(request).await), "id_conflict");
     assert_eq!(world.owner().count("dice_rolls").await, 1);
     // One that wrote nothing harms nothing.
     let tx = seer.begin().await.unwrap();

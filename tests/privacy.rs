@@ -20,8 +20,8 @@ async fn an_address_is_closed_to_visitors_and_users() {
 async fn the_own_address_is_told_to_its_owner() {
     let world = World::new().await;
     let me = world.new_user().await;
-    let told = me.value::<String>("SELECT private.my_email()").await.unwrap();
-    assert_eq!(told, format!("{}@example.org", me.uuid()));
+    let address = me.value::<String>("SELECT private.my_email()").await.unwrap();
+    assert_eq!(address, format!("{}@example.org", me.uuid()));
     assert!(world.visitor().exec("SELECT private.my_email()").await.unwrap_err().is_forbidden());
 }
 

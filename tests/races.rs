@@ -28,15 +28,15 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
-    let mut told = BTreeMap::new();
+    let mut outcomes = BTreeMap::new();
     for outcome in at_once((0..clients).map(ask).collect()).await {
-        *told.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
+        *outcomes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
     }
-    told
+    outcomes
 }
 
-fn only(done: usize, refused: &'static str, others: usize) -> BTreeMap<&'static str, usize> {
-    [("done", done), (refused, others)].into_iter().filter(|(_, times)| *times > 0).collect()
+fn only(successes: usize, refused: &'static str, others: usize) -> BTreeMap<&'static str, usize> {
+    [("done", successes), (refused, others)].into_iter().filter(|(_, times)| *times > 0).collect()
 }
 
 async fn code(world: &World, session: Uuid) -> JoinCode {
@@ -54,7 +54,7 @@ async fn limits_hold() {
             world.character(crowded).await;
         }
         let me = world.sparc.as_user(crowded);
-        let told = crowd(clients, |number| {
+        let outcomes = crowd(clients, |number| {
             let me = me.clone();
             async move {
                 let name = format!("Hero {number}");
@@ -62,7 +62,7 @@ async fn limits_hold() {
             }
         })
         .await;
-        assert_eq!(told, only(1, "character_limit_reached", clients - 1));
+        assert_eq!(outcomes, only(1, "character_limit_reached", clients - 1));
 
         // Four seats, by code and by the lobby.
         let game = world.session(0).await;
@@ -73,7 +73,7 @@ async fn limits_hold() {
             let player = world.player().await;
             players.push((world.sparc.as_user(player.id), player.character));
         }
-        let told = crowd(clients, |number| {
+        let outcomes = crowd(clients, |number| {
             let ((me, hero), code) = (players[number].clone(), code.clone());
             async move {
                 match number % 2 {
@@ -84,7 +84,7 @@ async fn limits_hold() {
         })
         .await;
         let seated = clients.min(4);
-        assert_eq!(told, only(seated, "session_full", clients - seated));
+        assert_eq!(outcomes, only(seated, "session_full", clients - seated));
     }
     assert_eq!(broken(&world).await, [""; 0]);
 }
@@ -98,25 +98,28 @@ async fn what_is_once_is_once() {
         let failed = world.roll(session, hero, "{1,2}", 10, -60).await;
         let me = world.sparc.as_user(game.players[0].id);
         let asking = |me: &IdentityConnection| me.clone();
-        let told = crowd(clients, |_| {
+        let outcomes = crowd(clients, |_| {
             let me = asking(&me);
             async move { me.dice().heroic_save(failed).await }
         })
         .await;
-        assert_eq!(told["done"], 1, "{told:?}");
-        assert!(told.keys().all(|code| ["done", "roll_already_saved", "heroic_save_spent"].contains(code)), "{told:?}");
+        assert_eq!(outcomes["done"], 1, "{outcomes:?}");
+        assert!(
+            outcomes.keys().all(|code| ["done", "roll_already_saved", "heroic_save_spent"].contains(code)),
+            "{outcomes:?}"
+        );
 
         // One name an account.
-        let told = crowd(clients, |_| {
+        let outcomes = crowd(clients, |_| {
             let me = asking(&me);
             async move { me.characters().create(NewCharacter { name: "Twin".to_owned(), ..Default::default() }).await }
         })
         .await;
-        assert_eq!(told, only(1, "character_name_taken", clients - 1));
+        assert_eq!(outcomes, only(1, "character_name_taken", clients - 1));
 
         // One state over another.
         let seer = world.sparc.as_user(game.seer.uuid());
-        let told = crowd(clients, |number| {
+        let outcomes = crowd(clients, |number| {
             let seer = asking(&seer);
             async move {
                 let state = serde_json::json!({ "screen": number });
@@ -124,10 +127,10 @@ async fn what_is_once_is_once() {
             }
         })
         .await;
-        assert_eq!(told, only(1, "game_state_changed", clients - 1));
+        assert_eq!(outcomes, only(1, "game_state_changed", clients - 1));
 
         // One end.
-        let told = crowd(clients, |number| {
+        let outcomes = crowd(clients, |number| {
             let seer = asking(&seer);
             async move {
                 match number % 2 {
@@ -137,7 +140,10 @@ async fn what_is_once_is_once() {
             }
         })
         .await;
-        assert!(told["done"] >= 1 && told.keys().all(|code| ["done", "illegal_transition"].contains(code)), "{told:?}");
+        assert!(
+            outcomes["done"] >= 1 && outcomes.keys().all(|code| ["done", "illegal_transition"].contains(code)),
+            "{outcomes:?}"
+        );
         let ends =
             format!("session_events WHERE session_id = '{session}' AND payload ->> 'to' IN ('completed', 'cancelled')");
         assert_eq!(world.owner().count(&ends).await, 1, "it ended once");
@@ -155,7 +161,7 @@ async fn every_creation_with_an_id_creates_once() {
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
         let all = only(clients, "", 0);
-        let told = crowd(clients, |_| {
+        let outcomes = crowd(clients, |_| {
             let me = me.clone();
             async move {
                 let roll =
@@ -164,27 +170,27 @@ async fn every_creation_with_an_id_creates_once() {
             }
         })
         .await;
-        assert_eq!(told, all, "roll");
-        let told = crowd(clients, |_| {
+        assert_eq!(outcomes, all, "roll");
+        let outcomes = crowd(clients, |_| {
             let seer = seer.clone();
             async move {
                 seer.sessions().create(NewSession { id: Some(id), adventure_id: adventure, ..Default::default() }).await
             }
         })
         .await;
-        assert_eq!(told, all, "session");
-        let told = crowd(clients, |_| {
+        assert_eq!(outcomes, all, "session");
+        let outcomes = crowd(clients, |_| {
             let service = service.clone();
             async move { service.users().sign_up(NewAccount { id: Some(id), ..Default::default() }).await }
         })
         .await;
-        assert_eq!(told, all, "account");
-        let told = crowd(clients, |_| {
+        assert_eq!(outcomes, all, "account");
+        let outcomes = crowd(clients, |_| {
             let me = me.clone();
             async move { me.tutorial().begin(TutorialPath::Player).await }
         })
         .await;
-        assert_eq!(told, all, "tutorial");
+        assert_eq!(outcomes, all, "tutorial");
         let one = format!("dice_rolls WHERE id = '{id}'");
         assert_eq!(world.owner().count(&one).await, 1);
     }

@@ -9,7 +9,7 @@ use sparc::{
 use crate::world::World;
 
 /// The error that the service makes of a refusal by the owner's hand.
-async fn said(world: &World, code: &str, constraint: &str, table: &str, message: &str) -> Error {
+async fn service_error(world: &World, code: &str, constraint: &str, table: &str, message: &str) -> Error {
     let sql = format!(
         "DO $do$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}', CONSTRAINT = '{constraint}', TABLE = '{table}',
            MESSAGE = '{message}', DETAIL = 'waiting -> paused'; END $do$"
@@ -45,12 +45,12 @@ async fn every_constraint_says_what_was_wrong() {
     for line in constraints {
         let [kind, constraint, table] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let answers = match kind {
-            "c" => vec![said(&world, "23514", constraint, table, "new row violates").await],
+            "c" => vec![service_error(&world, "23514", constraint, table, "new row violates").await],
             "f" => vec![
-                said(&world, "23503", constraint, table, "insert or update violates").await,
-                said(&world, "23503", constraint, table, "update or delete violates").await,
+                service_error(&world, "23503", constraint, table, "insert or update violates").await,
+                service_error(&world, "23503", constraint, table, "update or delete violates").await,
             ],
-            _ => vec![said(&world, "23505", constraint, table, "duplicate key").await],
+            _ => vec![service_error(&world, "23505", constraint, table, "duplicate key").await],
         };
         if !answers.iter().all(speaks) {
             silent.push(format!("{line}: {answers:?}"));
@@ -72,15 +72,15 @@ async fn every_refusal_of_a_trigger_says_what_was_wrong() {
         .unwrap();
     let ours = codes.iter().filter(|code| code.starts_with("SP")).count();
     assert_eq!(ours, 33, "{codes:?}");
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     for code in codes.iter().filter(|code| code.starts_with("SP")) {
-        let error = said(&world, code, "", "", "no").await;
+        let error = service_error(&world, code, "", "", "no").await;
         assert!(speaks(&error), "{code}: {error:?}");
-        told.push(error.to_string());
+        messages.push(error.to_string());
     }
-    told.sort();
-    told.dedup();
-    assert_eq!(told.len(), ours, "each its own words");
+    messages.sort();
+    messages.dedup();
+    assert_eq!(messages.len(), ours, "each its own words");
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn every_policy_says_who_may() {
     assert_eq!(tables.len(), 12);
     for table in tables {
         let message = format!("new row violates row-level security policy for table \"{table}\"");
-        let error = said(&world, "42501", "", "", &message).await;
+        let error = service_error(&world, "42501", "", "", &message).await;
         assert!(
             matches!(error, Error::NotAllowed { rule } if rule != "only the service may do that"),
             "{table}: {error:?}"
@@ -116,7 +116,7 @@ async fn every_reason_of_a_policy_is_an_error_of_its_own() {
     assert_eq!(rules.len(), 9, "{rules:?}");
     let mut codes = Vec::new();
     for rule in &rules {
-        let error = said(&world, "42501", rule, "", "no").await;
+        let error = service_error(&world, "42501", rule, "", "no").await;
         assert!(!matches!(error, Error::NotAllowed { .. }), "{rule}");
         codes.push(error.code());
     }
@@ -140,7 +140,7 @@ async fn every_code_is_one_words_and_a_status() {
         ("22P02", "invalid_value", 422, false),
         ("22P05", "invalid_value", 422, false),
     ] {
-        let error = said(&world, state, "", "", "no").await;
+        let error = service_error(&world, state, "", "", "no").await;
         assert_eq!((error.code(), error.http_status(), error.is_retryable()), (code, status, passing), "{state}");
     }
 }

@@ -1,4 +1,4 @@
-//! The same id again: the first result, whether one after the other or at once.
+//! Creations repeated with the same id return the first result, one after the other and concurrently.
 
 use std::fmt::Debug;
 
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::world::{World, at_once};
 
-/// Twice in turn, and eight times at once, each with an id of its own.
+/// Creates twice in turn with one id, and eight times concurrently with another, and asserts one result for each id.
 async fn repeated<T, F>(who: &IdentityConnection, what: &str, create: impl Fn(IdentityConnection, Uuid) -> F)
 where
     T: PartialEq + Debug + Send + 'static,
@@ -30,9 +30,9 @@ where
     let first = create(who.clone(), id).await.unwrap();
     assert_eq!(create(who.clone(), id).await.unwrap(), first, "{what} twice");
     let id = Uuid::new_v4();
-    let mut made = at_once((0..8).map(|_| create(who.clone(), id)).collect()).await.into_iter();
-    let first = made.next().unwrap().unwrap();
-    for other in made {
+    let mut created = at_once((0..8).map(|_| create(who.clone(), id)).collect()).await.into_iter();
+    let first = created.next().unwrap().unwrap();
+    for other in created {
         assert_eq!(other.unwrap(), first, "{what} at once");
     }
 }
@@ -118,9 +118,10 @@ async fn joining_seating_and_coming_back_twice_take_one_seat() {
     assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 2);
 }
 
-/// The same id with other content, or by another, is a conflict; the same request is not, whatever became of the row.
+/// Asserts an id conflict: the same id with other content or by another user. The same request is no conflict, even if the
+/// row has changed since.
 async fn other<T: Debug>(what: &str, outcome: Result<T, Error>) {
-    assert!(matches!(outcome, Err(Error::IdConflict { .. })), "{what}: {outcome:?}");
+    assert!(matches!(outcome, Err(Error::IdConflict { .. })), "{what}: must be an id conflict, but is {outcome:?}");
 }
 
 #[tokio::test]
@@ -138,7 +139,7 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
 
     let wave = NewEvent { id, session_id: session, kind: "wave".into(), payload: json!({"n": 1e16, "m": 0.1}) };
     ada.events().send(wave.clone()).await.unwrap();
-    assert!(ada.events().send(wave.clone()).await.is_ok(), "a number is the same however it is written");
+    assert!(ada.events().send(wave.clone()).await.is_ok(), "numbers are compared by value, not by spelling");
     other("another's event", ben.events().send(wave.clone()).await).await;
     other("the service's", service.events().send(wave.clone()).await).await;
     other("another payload", ada.events().send(NewEvent { payload: json!({}), ..wave.clone() }).await).await;
@@ -166,7 +167,7 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     other("another time", seer.sessions().create(NewSession { scheduled_start: soon, ..new.clone() }).await).await;
     let changes = SessionChanges { looking_for: Some(None), ..Default::default() };
     seer.sessions().edit(uuid, changes).await.unwrap();
-    assert!(seer.sessions().create(new.clone()).await.is_ok(), "it was edited since");
+    assert!(seer.sessions().create(new.clone()).await.is_ok(), "the session was edited since");
     other("another Seer", ada.sessions().create(new).await).await;
 
     let new = NewAdventure { id, name: "The Mill".into(), description: Some("Quiet".into()), ..Default::default() };
@@ -178,7 +179,7 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     other("another creator", ada.adventures().create(new.clone()).await).await;
     let name = Some("The Loud Mill".into());
     seer.adventures().edit(uuid, AdventureChanges { name, ..Default::default() }).await.unwrap();
-    assert_eq!(seer.adventures().create(new).await.unwrap().name, "The Loud Mill", "it was renamed since");
+    assert_eq!(seer.adventures().create(new).await.unwrap().name, "The Loud Mill", "the adventure was renamed since");
 
     let new = NewCharacter { id, name: "Brunhild".into(), ..Default::default() };
     ada.characters().create(new.clone()).await.unwrap();
@@ -209,7 +210,7 @@ async fn numbers_come_back_as_they_were_stored() {
     let mut numbers: Vec<serde_json::Value> = Vec::new();
     while numbers.len() < 2000 {
         let double = f64::from_bits(rng.u64(..));
-        // PostgreSQL has no smaller ones in a document of a client's.
+        // The checks accept no smaller numbers in a client's document.
         if double.is_finite() && double.abs() > 1e-300 && double.abs() < 1e300 {
             numbers.push(json!(double));
         }
@@ -228,7 +229,7 @@ async fn numbers_come_back_as_they_were_stored() {
             };
             assert!(same, "{sent} came back as {stored}");
         }
-        // Once more, as it came: nothing is changed by it, so there is no other version.
+        // Sent again as it was returned: nothing changes, so the version stays.
         let again =
             seer.sessions().set_game_state(game.session, set.game_state.clone(), ExpectedVersion::Any).await.unwrap();
         assert_eq!((again.game_state_version, &again.game_state), (set.game_state_version, &set.game_state));
@@ -236,7 +237,7 @@ async fn numbers_come_back_as_they_were_stored() {
 }
 
 #[tokio::test]
-async fn a_rating_is_from_none_to_five() {
+async fn a_rating_must_be_from_0_to_5() {
     let world = World::new().await;
     let adventure = world.adventure(world.account().await).await;
     let service = world.sparc.as_service();
@@ -251,7 +252,7 @@ async fn a_rating_is_from_none_to_five() {
 }
 
 #[tokio::test]
-async fn after_an_edit_the_first_request_still_gives_the_row_and_no_other_does() {
+async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());
@@ -283,7 +284,7 @@ async fn after_an_edit_the_first_request_still_gives_the_row_and_no_other_does()
     assert_eq!(seer.creatures().add(game.adventure, wolf.clone()).await.unwrap().armor, 2);
     other("armed", seer.creatures().add(game.adventure, NewCreature { armor: 2, ..wolf }).await).await;
 
-    // A time with more digits than PostgreSQL keeps.
+    // A timestamp with more digits than PostgreSQL stores.
     let start = chrono::Utc::now() + chrono::Duration::nanoseconds(86_400_000_000_789);
     let new = NewSession { id, adventure_id: game.adventure, scheduled_start: Some(start), ..Default::default() };
     seer.sessions().create(new.clone()).await.unwrap();
@@ -292,7 +293,7 @@ async fn after_an_edit_the_first_request_still_gives_the_row_and_no_other_does()
     assert!(seer.sessions().create(new.clone()).await.unwrap().is_public);
     other("public", seer.sessions().create(NewSession { visibility: Visibility::Public, ..new }).await).await;
 
-    // With its row the request goes, and the id is free.
+    // Once the row is deleted, its id can be used again.
     ada.characters().delete(first).await.unwrap();
     assert!(ada.characters().create(NewCharacter { id, name: "Nim".into(), ..Default::default() }).await.is_ok());
 }

@@ -1,4 +1,4 @@
-//! Copies of a migrated database: a dump restored, a standby, a logical subscriber.
+//! Copies of a migrated database: a restored dump, a standby, and a logical subscriber.
 
 use std::{
     fs,
@@ -32,13 +32,13 @@ async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
 }
 
-/// All rows of all tables, a line each.
+/// A query for all rows of all tables, one line per row.
 const ROWS: &str = "
     SELECT relname || ' ' || replace(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname), true, true, '')::text, E'\\n', '')
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
     ORDER BY relname";
 
-/// A table that played, with a roll.
+/// Creates a session that was played, with a roll.
 async fn played(world: &World) -> GameSession {
     let game = world.active_session(2).await;
     world.set(&game, "is_public = true").await;
@@ -49,7 +49,7 @@ async fn played(world: &World) -> GameSession {
     game
 }
 
-/// Whoever owns the server's folder runs its programs.
+/// A command that runs as the owner of the server's data directory.
 fn as_server(program: &Path, data: &Path) -> Command {
     let owner = fs::metadata(data).unwrap();
     let mut command = Command::new(program);
@@ -68,7 +68,7 @@ fn ran(output: std::io::Result<Output>) -> Output {
 }
 
 #[tokio::test]
-async fn a_dump_restored_is_the_same_and_plays_on() {
+async fn a_restored_dump_is_the_same_and_can_be_played_on() {
     let world = World::new().await;
     let Some(dump) = Binaries::find().unwrap().program("pg_dump") else {
         eprintln!("not tried: these server programs come without pg_dump");
@@ -80,7 +80,7 @@ async fn a_dump_restored_is_the_same_and_plays_on() {
     let dumped: String =
         dumped.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect();
     let database = server().await.empty().await.unwrap();
-    // On a connection of its own: a dump changes settings of the session that reads it.
+    // On a separate connection, because a dump changes settings of the session that loads it.
     let restoring = connect(database.url()).await.unwrap();
     restoring.execute_unprepared(&dumped).await.unwrap();
     restoring.close().await.unwrap();
@@ -88,14 +88,14 @@ async fn a_dump_restored_is_the_same_and_plays_on() {
 
     assert_eq!(lines(&restored.db, ROWS).await, lines(&world.db, ROWS).await);
     let unsaid = |line: String| match line.rsplit_once(" {postgres=") {
-        // What the owner alone may do is left unsaid by a dump.
+        // A dump leaves out privileges that only the owner has.
         Some((relation, owner)) if !owner.contains(',') => format!("{relation} "),
         _ => line,
     };
-    let told = async |db: &DatabaseConnection| {
+    let catalog = async |db: &DatabaseConnection| {
         lines(db, include_str!("catalog.sql")).await.into_iter().map(unsaid).collect::<Vec<_>>()
     };
-    let (there, here) = (told(&restored.db).await, told(&world.db).await);
+    let (there, here) = (catalog(&restored.db).await, catalog(&world.db).await);
     let differing: Vec<_> = there.iter().filter(|line| !here.contains(line)).collect();
     let missing: Vec<_> = here.iter().filter(|line| !there.contains(line)).collect();
     assert!(differing.is_empty() && missing.is_empty(), "{differing:#?} instead of {missing:#?}");
@@ -107,7 +107,7 @@ async fn a_dump_restored_is_the_same_and_plays_on() {
     assert_eq!(broken(&restored).await, [""; 0]);
 }
 
-/// A standby that ends with its handle.
+/// A standby that is stopped when the handle is dropped.
 struct Standby {
     pg_ctl: PathBuf,
     folder: PathBuf,
@@ -124,8 +124,8 @@ impl Drop for Standby {
 }
 
 #[tokio::test]
-async fn a_standby_answers_readers_as_the_server_does() {
-    // A server of its own: a standby copies all of it, and follows all that happens there.
+async fn a_standby_answers_reads_as_its_primary_does() {
+    // A separate server, because a standby copies all of its databases and follows all changes.
     let server = Server::start_private(None).await.unwrap();
     let world = World::new_on(&server).await;
     let programs = Binaries::find().unwrap();
@@ -143,7 +143,7 @@ async fn a_standby_answers_readers_as_the_server_does() {
     copying.args(["-R", "-X", "stream", "-c", "fast", "-d", world.url(), "-D"]).arg(&data);
     ran(copying.output());
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    // A standby has room for as many as its server.
+    // A standby needs max_connections of at least its primary's.
     let most: String = world.owner().value("SHOW max_connections").await.unwrap();
     let options = format!(
         "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={} -c max_connections={most} -c fsync=off",
@@ -157,7 +157,7 @@ async fn a_standby_answers_readers_as_the_server_does() {
     let (before, rest) = world.url().rsplit_once('@').unwrap();
     let url = format!("{before}@127.0.0.1:{port}/{}", rest.split_once('/').unwrap().1);
     let sparc = Sparc::connect(&url).await.unwrap();
-    // What is done from now on is streamed.
+    // Changes from now on are streamed.
     let later = played(&world).await;
     let stranger = world.account().await;
     let wal: String = world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
@@ -178,11 +178,11 @@ async fn a_standby_answers_readers_as_the_server_does() {
         assert_eq!(ada.dice().history(of, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
         assert_eq!(ada.sessions().details(game.session).await.unwrap().players.len(), 2);
         let closed = sparc.as_user(stranger).dice().history(of, &HistoryFilter::default(), None).await.unwrap();
-        assert!(closed.items.is_empty(), "row security holds there too");
+        assert!(closed.items.is_empty(), "row security applies there too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
         assert_eq!(ada.characters().retire(game.players[0].character).await.unwrap_err().code(), "read_only");
         let late = ada.events().subscribe(game.session, None).await.unwrap_err();
-        assert_eq!(late.code(), "read_only", "what happens is seen there late");
+        assert_eq!(late.code(), "read_only", "a standby lags, so a stream there is refused");
     }
     sparc.close().await.unwrap();
     there.close().await.unwrap();
@@ -197,7 +197,7 @@ async fn a_subscriber_gets_every_row_and_no_trigger_writes_it_twice() {
                   public.archived_sessions, public.archived_session_players, public.archived_dice_rolls,
                   private.account_gates";
     world.db.execute_unprepared(&format!("CREATE PUBLICATION {name} FOR TABLE {tables}")).await.unwrap();
-    // In one cluster the slot is made first: a subscription that made it would wait for itself.
+    // Within one cluster the slot must be created first: a subscription that creates it would wait for its own transaction.
     let slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");
     lines(&world.db, &slot).await;
     let subscribe = format!(

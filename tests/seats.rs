@@ -1,18 +1,18 @@
-//! Seats: who may take one, and how many there are.
+//! Seats: who may take one, and how many are available.
 
 use sea_orm::ConnectionTrait;
 
 use crate::world::{World, at_once, seat};
 
 #[tokio::test]
-async fn the_last_two_seats_go_to_two_of_sixteen() {
+async fn the_last_two_seats_go_to_two_of_sixteen_players() {
     let world = World::new().await;
     let mut players = Vec::new();
     for _ in 0..16 {
         players.push(world.player().await);
     }
     for _ in 0..100 {
-        // An account holds twenty seats in live sessions at most.
+        // An account may hold at most twenty seats in live sessions.
         world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
         let game = world.session(2).await;
         world.set(&game, "is_public = true").await;
@@ -25,7 +25,7 @@ async fn the_last_two_seats_go_to_two_of_sixteen() {
             .collect();
         let outcomes = at_once(tasks).await;
         let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
-        assert_eq!(refused.len(), 14, "two sit down");
+        assert_eq!(refused.len(), 14, "only two get a seat");
         assert!(
             refused.iter().all(|no| no.is("SP002", "session_capacity") && no.message == "Session is full"),
             "{refused:?}"
@@ -33,7 +33,11 @@ async fn the_last_two_seats_go_to_two_of_sixteen() {
         let seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session);
         assert_eq!(world.owner().count(&seats).await, 4);
         let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session);
-        assert_eq!(world.owner().value::<i32>(&taken).await.unwrap(), 4, "the counted seats are the held ones");
+        assert_eq!(
+            world.owner().value::<i32>(&taken).await.unwrap(),
+            4,
+            "the counter equals the number of active seats"
+        );
     }
 }
 
@@ -59,13 +63,13 @@ async fn a_player_who_left_comes_back_while_the_session_lives() {
     let set = |active| format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.id);
     player.person.exec(&set(false)).await.unwrap();
     let left = format!("session_players WHERE user_id = '{}' AND left_at IS NOT NULL", player.id);
-    assert_eq!(world.owner().count(&left).await, 1, "leaving is stamped");
+    assert_eq!(world.owner().count(&left).await, 1, "leaving sets left_at");
     assert_eq!(player.person.exec(&set(true)).await, Ok(1));
     assert_eq!(world.owner().count(&left).await, 0);
 }
 
 #[tokio::test]
-async fn finished_and_cancelled_sessions_take_nobody() {
+async fn completed_and_cancelled_sessions_accept_no_player() {
     let world = World::new().await;
     for end in ["completed", "cancelled"] {
         let game = world.active_session(1).await;
@@ -77,7 +81,7 @@ async fn finished_and_cancelled_sessions_take_nobody() {
         assert!(player.person.exec(&back).await.unwrap_err().is("SP004", "session_live"));
         let late = world.player().await;
         let no = game.seer.exec(&seat(game.session, late.id, late.character)).await.unwrap_err();
-        assert!(no.is_forbidden(), "nobody seats another: {no:?}");
+        assert!(no.is_forbidden(), "nobody seats another user: {no:?}");
         let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
         let code: String = world.owner().value(&code).await.unwrap();
         let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", late.character);
@@ -116,7 +120,7 @@ async fn a_public_session_that_has_started_is_not_joined_by_a_stranger() {
 }
 
 #[tokio::test]
-async fn nobody_is_seated_by_a_stranger_and_nobody_sits_without_a_seat() {
+async fn a_stranger_seats_nobody_and_nobody_inserts_an_inactive_seat() {
     let world = World::new().await;
     let game = world.session(0).await;
     world.set(&game, "is_public = true").await;
@@ -126,7 +130,10 @@ async fn nobody_is_seated_by_a_stranger_and_nobody_sits_without_a_seat() {
         "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
         game.session, victim.id, victim.character
     );
-    assert!(victim.person.exec(&ghost).await.unwrap_err().is_forbidden(), "an empty seat would make a participant");
+    assert!(
+        victim.person.exec(&ghost).await.unwrap_err().is_forbidden(),
+        "an inactive seat would make the user a participant"
+    );
 }
 
 #[tokio::test]
@@ -149,31 +156,34 @@ async fn the_seer_removes_players_and_lets_them_back_in_but_seats_nobody() {
     assert!(player.person.value::<uuid::Uuid>(&join).await.unwrap_err().is("SP028", "player_removed"));
     assert!(game.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"));
     assert_eq!(game.seer.exec(&set("removed_at = NULL")).await, Ok(1));
-    assert!(game.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"), "nor afterwards");
+    assert!(
+        game.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"),
+        "not after readmission either"
+    );
     assert_eq!(player.person.exec(&set("is_active = true")).await, Ok(1));
 }
 
 #[tokio::test]
-async fn a_player_who_is_away_is_removed_too() {
+async fn a_player_who_left_can_be_removed_too() {
     let world = World::new().await;
     let game = world.session(1).await;
     let player = &game.players[0];
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
     assert_eq!(player.person.exec(&set("is_active = false")).await, Ok(1));
     let removed = "session_players WHERE removed_at IS NOT NULL";
-    assert_eq!(world.owner().count(removed).await, 0, "leaving is not being removed");
+    assert_eq!(world.owner().count(removed).await, 0, "leaving is not a removal");
     assert_eq!(game.seer.exec(&set("removed_at = '2000-01-01'")).await, Ok(1));
     assert_eq!(world.owner().count("session_players WHERE removed_at = now()").await, 0);
     assert_eq!(
         world.owner().count("session_players WHERE removed_at > '2000-01-01'").await,
         1,
-        "the moment is the server's"
+        "the server sets removed_at"
     );
     assert!(player.person.exec(&set("is_active = true")).await.unwrap_err().is("SP028", "player_removed"));
 }
 
 #[tokio::test]
-async fn a_player_alone_chooses_the_own_character_and_only_before_the_start() {
+async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let world = World::new().await;
     let game = world.session(1).await;
     let player = &game.players[0];
@@ -196,7 +206,7 @@ async fn max_players_cannot_fall_below_the_seats_taken() {
 }
 
 #[tokio::test]
-async fn whoever_signed_in_sees_a_session_sees_its_seats() {
+async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
     let world = World::new().await;
     let game = world.session(2).await;
     let seats = format!("session_players WHERE session_id = '{}'", game.session);
@@ -221,7 +231,7 @@ async fn heroic_saves_and_timestamps_of_a_seat_belong_to_the_server() {
 }
 
 #[tokio::test]
-async fn a_seat_comes_back_with_the_statement_that_takes_it() {
+async fn the_insert_of_a_seat_returns_it() {
     let world = World::new().await;
     let game = world.session(0).await;
     world.set(&game, "is_public = true").await;
@@ -231,7 +241,7 @@ async fn a_seat_comes_back_with_the_statement_that_takes_it() {
 }
 
 #[tokio::test]
-async fn coming_back_twice_at_once_with_two_characters_is_coming_back_once() {
+async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let world = World::new().await;
     let game = world.session(1).await;
     let player = &game.players[0];
@@ -251,5 +261,5 @@ async fn coming_back_twice_at_once_with_two_characters_is_coming_back_once() {
     });
     world.owner().wait_for_lock_waiters(1).await;
     back.commit().await.unwrap();
-    assert_eq!(joining.await.unwrap(), Ok(player.character), "who sits there already stays");
+    assert_eq!(joining.await.unwrap(), Ok(player.character), "the character of the existing seat stays");
 }

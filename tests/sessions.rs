@@ -1,4 +1,4 @@
-//! Sessions: the status machine, what completing counts, codes, who sees and changes what.
+//! Sessions: the status machine, what completing counts, join codes, and who sees and changes what.
 
 use std::collections::HashSet;
 
@@ -55,7 +55,7 @@ async fn first_active_stamps_the_start_and_a_final_state_the_end() {
     world.set(&game, "status = 'active'").await;
     world.set(&game, "status = 'completed'").await;
     let over = row(&world.owner(), &sql).await;
-    assert_eq!(over["started_at"], active["started_at"], "only the first time");
+    assert_eq!(over["started_at"], active["started_at"], "the start is set only once");
     assert!(over["ended_at"].is_string());
 }
 
@@ -100,7 +100,7 @@ async fn two_sessions_with_the_same_players_complete_at_once_without_a_deadlock(
                 seer.uuid()
             );
             let session: Uuid = world.owner().value(&sql).await.unwrap();
-            // Seated in opposite orders, which is how rows would be met in opposite orders.
+            // Seated in opposite orders, so that scans would meet the rows in opposite orders.
             let mut order: Vec<_> = players.iter().collect();
             if turn == 1 {
                 order.reverse();
@@ -120,7 +120,7 @@ async fn two_sessions_with_the_same_players_complete_at_once_without_a_deadlock(
 }
 
 #[tokio::test]
-async fn codes_are_six_that_nobody_mixes_up_and_unique() {
+async fn codes_are_unique_and_have_six_characters_that_are_not_confusable() {
     let world = World::new().await;
     let adventure = world.adventure(world.account().await).await;
     let mut seers = Vec::new();
@@ -138,8 +138,8 @@ async fn codes_are_six_that_nobody_mixes_up_and_unique() {
             })
             .collect();
         codes.extend(at_once(tasks).await.into_iter().map(Result::unwrap));
-        assert_eq!(codes.len(), 24 * round, "each has its own");
-        // An account runs twenty live sessions at most.
+        assert_eq!(codes.len(), 24 * round, "every session has its own code");
+        // An account may run at most twenty live sessions.
         world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
     }
     for code in &codes {
@@ -149,7 +149,7 @@ async fn codes_are_six_that_nobody_mixes_up_and_unique() {
 }
 
 #[tokio::test]
-async fn every_character_of_the_alphabet_is_drawn_as_often() {
+async fn every_character_of_the_alphabet_is_drawn_equally_often() {
     let world = World::new().await;
     let shares: Vec<i64> = world
         .owner()
@@ -157,7 +157,7 @@ async fn every_character_of_the_alphabet_is_drawn_as_often() {
         .await
         .unwrap();
     assert_eq!(shares.len(), 31);
-    // 62,000 draws: 2,000 each, with a standard deviation of 44; six of those are never left by chance.
+    // 62,000 draws: 2,000 each, with a standard deviation of 44; a deviation of six does not happen by chance.
     assert!(shares.iter().all(|share| (1736..=2264).contains(share)), "{shares:?}");
 }
 
@@ -174,7 +174,7 @@ async fn a_session_plays_a_published_adventure_or_one_of_the_seers_own() {
 }
 
 #[tokio::test]
-async fn public_sessions_are_everyones_to_see_and_private_ones_their_participants() {
+async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() {
     let world = World::new().await;
     let game = world.session(1).await;
     let one = format!("sessions WHERE id = '{}'", game.session);
@@ -188,7 +188,7 @@ async fn public_sessions_are_everyones_to_see_and_private_ones_their_participant
 }
 
 #[tokio::test]
-async fn the_seer_alone_changes_a_session_and_never_its_server_owned_columns() {
+async fn only_the_seer_changes_a_session_and_never_its_server_owned_columns() {
     let world = World::new().await;
     let game = world.session(1).await;
     let one = format!("WHERE id = '{}'", game.session);
@@ -229,7 +229,7 @@ async fn the_seer_alone_changes_a_session_and_never_its_server_owned_columns() {
 }
 
 #[tokio::test]
-async fn a_session_is_opened_by_its_seer_and_comes_back_with_the_statement() {
+async fn a_seer_opens_a_session_and_the_insert_returns_it() {
     let world = World::new().await;
     let (seer, other) = (world.new_user().await, world.account().await);
     let adventure = world.adventure(other).await;
@@ -247,7 +247,7 @@ async fn a_session_is_opened_by_its_seer_and_comes_back_with_the_statement() {
 }
 
 #[tokio::test]
-async fn details_answer_only_for_sessions_that_the_caller_may_see() {
+async fn details_are_returned_only_for_sessions_that_the_caller_may_see() {
     let world = World::new().await;
     let game = world.session(2).await;
     let ask = format!("get_session_details('{}')", game.session);
@@ -258,7 +258,7 @@ async fn details_answer_only_for_sessions_that_the_caller_may_see() {
     assert_eq!(details["session_data"]["id"], game.session.to_string());
     assert_eq!(details["players"].as_array().unwrap().len(), 2);
     let mate = &details["players"][1];
-    assert_eq!(mate["characterId"], game.players[1].character.to_string(), "a table sees its mates");
+    assert_eq!(mate["characterId"], game.players[1].character.to_string(), "participants see each other's characters");
     assert_eq!(mate["characterClass"], "warrior");
     assert_eq!(details["adventure_data"]["name"], "The Drowned Ford");
     world.set(&game, "is_public = true").await;
@@ -288,21 +288,21 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     assert!(seen(row(&player.person, &ask).await), "a player");
     let stood = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
     player.person.exec(&stood).await.unwrap();
-    assert!(!seen(row(&player.person, &ask).await), "who has left");
+    assert!(!seen(row(&player.person, &ask).await), "a player who left");
 }
 
 #[tokio::test]
-async fn the_helper_of_the_details_tells_of_no_session_that_one_does_not_see() {
+async fn session_details_returns_no_session_that_the_caller_does_not_see() {
     let world = World::new().await;
     let game = world.session(1).await;
-    let told = format!("private.session_details('{}')", game.session);
-    assert_eq!(world.new_user().await.count(&told).await, 0, "a stranger");
-    assert_eq!(world.visitor().count(&told).await, 0, "a visitor");
+    let details = format!("private.session_details('{}')", game.session);
+    assert_eq!(world.new_user().await.count(&details).await, 0, "a stranger");
+    assert_eq!(world.visitor().count(&details).await, 0, "a visitor");
     for person in [&game.seer, &game.players[0].person, &world.service()] {
-        assert_eq!(person.count(&told).await, 1);
+        assert_eq!(person.count(&details).await, 1);
     }
     world.set(&game, "is_public = true").await;
-    let players = format!("SELECT jsonb_array_length(players) FROM {told}");
+    let players = format!("SELECT jsonb_array_length(players) FROM {details}");
     assert_eq!(world.visitor().value::<i32>(&players).await.unwrap(), 0, "a visitor sees no seats");
     assert_eq!(world.new_user().await.value::<i32>(&players).await.unwrap(), 1);
 }

@@ -30,25 +30,25 @@ async fn a_busy_evening_breaks_nothing_and_deadlocks_nobody() {
             let (sparc, evening) = (sparc.clone(), evening.clone());
             async move {
                 let mut rng = Rng::with_seed(u64::from(client));
-                let mut told = BTreeMap::<&'static str, usize>::new();
+                let mut outcomes = BTreeMap::<&'static str, usize>::new();
                 while Instant::now() < ends {
                     let outcome = evening.act(&sparc, &mut rng).await;
-                    *told.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
+                    *outcomes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
                 }
-                told
+                outcomes
             }
         })
         .collect();
-    let mut told = BTreeMap::new();
+    let mut outcomes = BTreeMap::new();
     for of_one in at_once(clients).await {
         for (code, times) in of_one {
-            *told.entry(code).or_default() += times;
+            *outcomes.entry(code).or_default() += times;
         }
     }
     sparc.close().await.unwrap();
-    println!("{seconds} s, {} operations: {told:?}", told.values().sum::<usize>());
-    assert_eq!(unexpected(&told, &[]), [""; 0], "{told:?}");
-    assert!(told["done"] > told.values().sum::<usize>() / 10, "most of it is refused: {told:?}");
+    println!("{seconds} s, {} operations: {outcomes:?}", outcomes.values().sum::<usize>());
+    assert_eq!(unexpected(&outcomes, &[]), [""; 0], "{outcomes:?}");
+    assert!(outcomes["done"] > outcomes.values().sum::<usize>() / 10, "most of it is refused: {outcomes:?}");
     assert_eq!(broken(&world).await, [""; 0]);
     let deadlocks: i64 =
         world.owner().value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await.unwrap();

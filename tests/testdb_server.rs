@@ -28,18 +28,18 @@ async fn nothing_is_left_of_a_server_when_its_last_handle_is_dropped() {
 
 #[tokio::test]
 async fn nothing_is_left_after_a_panic() {
-    let (told, hear) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     let panicked = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let server = Server::start_private(None).await.unwrap();
-            told.send(folder(&server).await).unwrap();
+            sender.send(folder(&server).await).unwrap();
             std::panic::resume_unwind(Box::new("a test failed"));
         });
     })
     .join();
     assert!(panicked.is_err());
-    assert!(!std::path::Path::new(&hear.recv().unwrap()).exists());
+    assert!(!std::path::Path::new(&receiver.recv().unwrap()).exists());
 }
 
 #[tokio::test]

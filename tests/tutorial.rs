@@ -29,10 +29,10 @@ async fn both_paths_are_learnt_step_by_step() {
             assert_eq!(progress.completed_steps.len(), place + 1);
             assert!(matches!(me.tutorial().advance(*step).await, Err(Error::TutorialOutOfOrder)), "{step} again");
         }
-        let done = me.tutorial().complete().await.unwrap();
-        assert_eq!(done.completed_steps.len(), steps.len());
+        let completed = me.tutorial().complete().await.unwrap();
+        assert_eq!(completed.completed_steps.len(), steps.len());
         let again = me.tutorial().complete().await.unwrap();
-        assert_eq!(again.completed_at, done.completed_at, "again is no error, and no later");
+        assert_eq!(again.completed_at, completed.completed_at, "again is no error, and no later");
         assert!(matches!(me.tutorial().advance(*steps.last().unwrap()).await, Err(Error::TutorialOutOfOrder)));
         let back = me.tutorial().restart(TutorialPath::Seer).await.unwrap();
         assert_eq!((back.current_step.as_str(), back.completed_at, back.completed_steps.len()), ("welcome", None, 0));
@@ -86,8 +86,8 @@ async fn a_client_of_the_api_is_held_to_the_order() {
     )
     .await
     .unwrap();
-    let done = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
-    assert_eq!(me.value::<String>(done).await.unwrap(), "welcome character-basics");
+    let steps = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
+    assert_eq!(me.value::<String>(steps).await.unwrap(), "welcome character-basics");
     assert!(refused(&me, "UPDATE tutorial_progress SET current_step = 'character-basics'").await, "nor back by one");
     assert!(refused(&me, "UPDATE tutorial_progress SET path = 'seer'").await, "nor on another path half way");
     me.exec("UPDATE tutorial_progress SET path = 'seer', current_step = 'welcome'").await.unwrap();

@@ -53,9 +53,9 @@ async fn old_events_go_in_batches_and_each_is_told() {
     old_events(&world, game.session, 25).await;
     let service = world.sparc.as_service();
     assert_eq!(service.maintenance().backlog().await.unwrap().events, 25);
-    let mut told = Vec::new();
-    let done = service.maintenance().clean_events(run(10), |so_far| told.push(so_far)).await.unwrap();
-    assert_eq!((done.rows, done.is_finished, told), (25, true, vec![10, 20, 25]));
+    let mut reported = Vec::new();
+    let report = service.maintenance().clean_events(run(10), |so_far| reported.push(so_far)).await.unwrap();
+    assert_eq!((report.rows, report.is_finished, reported), (25, true, vec![10, 20, 25]));
     let again = service.maintenance().clean_events(run(10), |_| ()).await.unwrap();
     assert_eq!((again.rows, again.is_finished), (0, true), "twice is safe");
     assert_eq!(world.owner().count("session_events").await, 1, "those of today stay");
@@ -77,9 +77,9 @@ async fn two_at_once_share_the_work() {
             }
         })
         .collect();
-    let done = at_once(working).await;
-    assert_eq!(done.iter().map(|(events, _)| events).sum::<u64>(), 400, "{done:?}");
-    assert_eq!(done.iter().map(|(_, sessions)| sessions).sum::<u64>(), 40, "{done:?}");
+    let reports = at_once(working).await;
+    assert_eq!(reports.iter().map(|(events, _)| events).sum::<u64>(), 400, "{reports:?}");
+    assert_eq!(reports.iter().map(|(_, sessions)| sessions).sum::<u64>(), 40, "{reports:?}");
     assert_eq!(world.owner().count("archived_sessions").await, 40);
 }
 
@@ -104,8 +104,8 @@ async fn no_batch_begins_after_the_time() {
     old_sessions(&world, 30).await;
     let service = world.sparc.as_service();
     let short = JobOptions { batch: 10, time: Duration::ZERO };
-    let done = service.maintenance().archive_sessions(short, |_| ()).await.unwrap();
-    assert_eq!((done.rows, done.is_finished), (10, false), "one batch, and the truth about the rest");
+    let report = service.maintenance().archive_sessions(short, |_| ()).await.unwrap();
+    assert_eq!((report.rows, report.is_finished), (10, false), "one batch, and the truth about the rest");
     assert_eq!(service.maintenance().backlog().await.unwrap().sessions, 20);
 }
 
@@ -150,8 +150,8 @@ async fn tables_are_vacuumed_by_their_owner_alone_also_two_at_once() {
             async move { service.maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap() }
         })
         .collect();
-    for done in at_once(vacuuming).await {
-        assert_eq!((done.rows, done.is_finished), (4, true));
+    for report in at_once(vacuuming).await {
+        assert_eq!((report.rows, report.is_finished), (4, true));
     }
     let analyzed = "pg_class WHERE relname IN ('sessions', 'dice_rolls') AND reltuples >= 0";
     assert_eq!(world.owner().count(analyzed).await, 2);

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use sea_orm::ConnectionTrait;
 
 use crate::{
-    documents::agree,
+    documents::assert_up_to_date,
     world::{Person, refused},
 };
 
@@ -30,7 +30,7 @@ enum Came {
 async fn attempt(person: &Person, sql: &str) -> Came {
     let transaction = person.begin().await;
     let came = match transaction.execute_unprepared(sql).await.map_err(refused) {
-        Ok(done) if done.rows_affected() > 0 => Came::Done,
+        Ok(result) if result.rows_affected() > 0 => Came::Done,
         Ok(_) => Came::Closed,
         Err(refused) if refused.is_forbidden() => Came::Closed,
         Err(refused) => {
@@ -62,7 +62,7 @@ async fn the_matrix_of_access_is_as_documented() {
     rows::write_transitions(&scene, &mut page).await;
     roles::write_columns(&scene.world, &mut page).await;
     roles::write_functions(&scene.world, &mut page).await;
-    agree("access.md", &page, "access");
+    assert_up_to_date("access.md", &page, "access");
 }
 
 fn heading(page: &mut String, title: &str, about: &str, columns: &[&str]) {

@@ -33,14 +33,14 @@ async fn what_was_acknowledged_outlives_the_server() {
         let fresh = world.reconnect().await;
         assert_eq!(broken(&fresh).await, [""; 0]);
     }
-    let told = load.end().await;
+    let outcomes = load.end().await;
     let world = world.reconnect().await;
-    nothing_is_lost(&world, &told.kept).await;
+    nothing_is_lost(&world, &outcomes.kept).await;
     assert_eq!(broken(&world).await, [""; 0]);
     no_transaction_is_open(&world).await;
-    println!("{crashes} crashes, {} rows acknowledged and there: {:?}", told.kept.len(), told.codes);
-    assert_eq!(unexpected(&told.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
-    assert!(told.codes["done"] > 0);
+    println!("{crashes} crashes, {} rows acknowledged and there: {:?}", outcomes.kept.len(), outcomes.codes);
+    assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
+    assert!(outcomes.codes["done"] > 0);
     sparc.close().await.unwrap();
 }
 
@@ -63,13 +63,13 @@ async fn backends_that_are_ended_at_random_take_nothing_with_them() {
         tokio::time::sleep(Duration::from_millis(30)).await;
         killed += killer.value::<i64>(end).await.unwrap();
     }
-    let told = load.end().await;
+    let outcomes = load.end().await;
     let fresh = world.reconnect().await;
-    nothing_is_lost(&fresh, &told.kept).await;
+    nothing_is_lost(&fresh, &outcomes.kept).await;
     assert_eq!(broken(&fresh).await, [""; 0]);
     no_transaction_is_open(&fresh).await;
-    println!("{killed} ended: {:?}", told.codes);
-    assert_eq!(unexpected(&told.codes, &["connection_lost", "commit_unknown"]), [""; 0]);
+    println!("{killed} ended: {:?}", outcomes.codes);
+    assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown"]), [""; 0]);
     assert!(killed > 0, "nobody was hit");
     answers(&sparc).await;
     sparc.close().await.unwrap();

@@ -28,7 +28,7 @@ impl Small {
             .args(["-t", "tmpfs", "-o", &format!("size=24m,mode=700,uid={owner}"), "tmpfs"])
             .arg(&folder)
             .output()
-            .is_ok_and(|said| said.status.success());
+            .is_ok_and(|output| output.status.success());
         if mounted {
             return Some(Self { folder });
         }
@@ -51,12 +51,12 @@ async fn a_full_disk_is_said_so_and_room_is_all_that_it_takes() {
     let database = server.empty().await.unwrap();
     let db = database.connect(4).await.unwrap();
     let ask = &db;
-    let said = |sql: &'static str| async move {
+    let query = |sql: &'static str| async move {
         let row = ask.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
         row.try_get_by_index::<String>(0).unwrap()
     };
-    let name = said("SELECT current_database()::text").await;
-    let Some(small) = Small::mount(&said("SHOW data_directory").await) else {
+    let name = query("SELECT current_database()::text").await;
+    let Some(small) = Small::mount(&query("SHOW data_directory").await) else {
         eprintln!("not tried: only root makes a small file system, beside its server");
         return;
     };

@@ -17,7 +17,7 @@ use sparc::{
     },
 };
 
-use super::{network::Line, no_transaction_is_open};
+use super::{network::Proxy, no_transaction_is_open};
 use crate::{evening::broken, world::World};
 
 /// Lets the future wait so many times, and drops it the next; what it came to, if it came to it.
@@ -63,8 +63,8 @@ async fn an_operation_dropped_anywhere_leaves_all_or_nothing() {
     let code: JoinCode = world.owner().value::<String>(&code).await.unwrap().parse().unwrap();
     // Through a line in this very thread, so that no answer is there before it is waited for. Two connections, so that one
     // which is being given back is not waited for.
-    let line = Line::to(&world).await;
-    let sparc = Sparc::connect_with(&line.url, Options::default().max_connections(2)).await.unwrap();
+    let proxy = Proxy::to_world(&world).await;
+    let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
     let (hero, session) = (game.players[0].character, game.session);
     let seer = sparc.as_user(game.seer.uuid());
@@ -100,8 +100,8 @@ async fn still_the_same(tx: &Transaction, what: &str) {
 #[tokio::test]
 async fn what_is_dropped_half_way_in_a_transaction_never_leaves_another_role_on() {
     let world = World::new().await;
-    let line = Line::to(&world).await;
-    let sparc = Sparc::connect_with(&line.url, Options::default().max_connections(2)).await.unwrap();
+    let proxy = Proxy::to_world(&world).await;
+    let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
     let creator = world.account().await;
     let draft = world.draft(creator).await;
     let me = sparc.as_user(creator);

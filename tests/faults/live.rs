@@ -8,7 +8,7 @@ use sparc::{
     service::{Operations, Options, Sparc},
 };
 
-use super::network::{CUT, Line, OPEN, SLOW, SWALLOWING};
+use super::network::{CUT, OPEN, Proxy, SLOW, SWALLOWING};
 use crate::{
     live::{another, end, is_silent, next, numbers, up_to, write},
     pooler::pooler_to,
@@ -44,24 +44,24 @@ async fn an_exhausted_pool_delays_events_and_loses_none() {
 async fn a_line_that_is_cut_slow_or_swallows_loses_no_event() {
     let world = World::new().await;
     let game = world.active_session(1).await;
-    let line = Line::to(&world).await;
+    let proxy = Proxy::to_world(&world).await;
     let options = Options::default().max_connections(3).deadline(Duration::from_secs(1));
-    let sparc = Sparc::connect_with(&line.url, options).await.unwrap();
+    let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
     let mut streams = Vec::new();
     for caller in [sparc.as_user(game.players[0].id), sparc.as_service()] {
         streams.push(caller.events().subscribe(game.session, None).await.unwrap());
     }
     for state in [SLOW, CUT, OPEN, CUT, SWALLOWING, CUT] {
         let before = numbers(&world, game.session).await.len();
-        line.is(state);
+        proxy.set_state(state);
         for _ in 0..4 {
             write(&game.players[0].person, game.session, 15).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         // What was swallowed is never answered.
-        line.is(if state == SWALLOWING { CUT } else { OPEN });
+        proxy.set_state(if state == SWALLOWING { CUT } else { OPEN });
         tokio::time::sleep(Duration::from_millis(50)).await;
-        line.is(OPEN);
+        proxy.set_state(OPEN);
         let all = numbers(&world, game.session).await;
         for stream in &mut streams {
             assert_eq!(up_to(stream, *all.last().unwrap()).await, all[before..], "{state}");
@@ -95,25 +95,25 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_say_what_to_do() {
 
     // With prepared statements, a pooler that follows them serves as well; an older one breaks them sooner or later.
     let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(6)).await.unwrap();
-    let mut told = Vec::new();
+    let mut errors = Vec::new();
     for _ in 0..40 {
         let caller = sparc.as_user(game.players[0].id);
         let mut stream = match caller.events().subscribe(game.session, None).await {
             Ok(stream) => stream,
             Err(error) => {
-                told.push(error);
+                errors.push(error);
                 continue;
             }
         };
         write(&game.players[0].person, game.session, 1).await;
         match tokio::time::timeout(Duration::from_secs(30), futures_util::StreamExt::next(&mut stream)).await {
             Ok(Some(Ok(_))) => {}
-            Ok(Some(Err(error))) => told.push(error),
+            Ok(Some(Err(error))) => errors.push(error),
             Ok(None) => panic!("it ends without an error"),
             Err(_) => panic!("it neither goes on nor ends"),
         }
     }
-    for error in told {
+    for error in errors {
         assert_eq!(error.code(), "misconfigured", "{error:?}");
         assert!(error.to_string().contains("without_prepared_statements"), "{error}");
     }

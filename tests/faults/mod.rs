@@ -30,11 +30,11 @@ const BOUND: Duration = Duration::from_secs(60);
 /// Clients that go on and on until they are told to stop.
 struct Load {
     stopped: Arc<AtomicBool>,
-    clients: Vec<tokio::task::JoinHandle<Told>>,
+    clients: Vec<tokio::task::JoinHandle<Outcomes>>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Outcomes {
     kept: BTreeSet<Kept>,
     codes: BTreeMap<&'static str, usize>,
 }
@@ -47,29 +47,29 @@ impl Load {
                 let (sparc, evening, stopped) = (sparc.clone(), evening.clone(), stopped.clone());
                 tokio::spawn(async move {
                     let mut rng = Rng::with_seed(client);
-                    let mut told = Told::default();
+                    let mut outcomes = Outcomes::default();
                     while !stopped.load(Ordering::SeqCst) {
                         let acting = evening.act(&sparc, &mut rng);
                         let outcome = tokio::time::timeout(BOUND, acting).await.expect("an operation hangs");
                         if let Ok(Some(kept)) = &outcome {
-                            told.kept.insert(*kept);
+                            outcomes.kept.insert(*kept);
                         }
-                        *told.codes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
+                        *outcomes.codes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
                     }
-                    told
+                    outcomes
                 })
             })
             .collect();
         Self { stopped, clients }
     }
 
-    async fn end(self) -> Told {
+    async fn end(self) -> Outcomes {
         self.stopped.store(true, Ordering::SeqCst);
-        let mut all = Told::default();
+        let mut all = Outcomes::default();
         for client in self.clients {
-            let told = client.await.unwrap();
-            all.kept.extend(told.kept);
-            for (code, times) in told.codes {
+            let outcomes = client.await.unwrap();
+            all.kept.extend(outcomes.kept);
+            for (code, times) in outcomes.codes {
                 *all.codes.entry(code).or_default() += times;
             }
         }

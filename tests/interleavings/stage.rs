@@ -41,7 +41,7 @@ pub type Answer = Result<u64, (String, String)>;
 /// One connection, moved by a task of its own, so that it may wait while others go on.
 pub struct Side {
     backend: i32,
-    asks: UnboundedSender<String>,
+    sender: UnboundedSender<String>,
     answers: UnboundedReceiver<Answer>,
     waits: bool,
 }
@@ -52,12 +52,12 @@ impl Side {
         // A deadlock is told at once. None of the statements takes this long otherwise.
         run(&mut connection, "SET deadlock_timeout = '20ms'; SET jit = off").await;
         let backend = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
-        let (asks, mut asked) = unbounded_channel::<String>();
+        let (sender, mut receiver) = unbounded_channel::<String>();
         let (tell, answers) = unbounded_channel();
         tokio::spawn(async move {
-            while let Some(sql) = asked.recv().await {
+            while let Some(sql) = receiver.recv().await {
                 let answer = raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
-                let answer = answer.map(|done| done.rows_affected()).map_err(|error| match error {
+                let answer = answer.map(|result| result.rows_affected()).map_err(|error| match error {
                     Error::Database(error) => {
                         let place = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::r#where);
                         let message = format!("{} {}", error.message(), place.unwrap_or_default().replace('\n', " "));
@@ -70,11 +70,11 @@ impl Side {
                 }
             }
         });
-        Self { backend, asks, answers, waits: false }
+        Self { backend, sender, answers, waits: false }
     }
 
     fn send(&mut self, sql: String) {
-        self.asks.send(sql).unwrap();
+        self.sender.send(sql).unwrap();
         self.waits = true;
     }
 

@@ -16,7 +16,7 @@ use super::{Migrator, empty, login};
 use crate::pooler::pooler_to;
 
 /// What the program and the service say of the address; both the same.
-async fn said(url: &str) -> String {
+async fn connect_error(url: &str) -> String {
     let program = connect(url).await.map(|_| ()).unwrap_err().to_string();
     let error = Sparc::connect(url).await.unwrap_err();
     assert_eq!(error.code(), "connect_failed", "{url}: {error:?}");
@@ -36,11 +36,11 @@ fn answering(answer: Vec<u8>) -> String {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { break };
-            let mut asked = [0; 1024];
-            let length = stream.read(&mut asked).unwrap_or_default();
-            if is_postgres && asked[..length] == TLS_REQUEST {
+            let mut buffer = [0; 1024];
+            let length = stream.read(&mut buffer).unwrap_or_default();
+            if is_postgres && buffer[..length] == TLS_REQUEST {
                 let _ = stream.write_all(b"N");
-                let _ = stream.read(&mut asked);
+                let _ = stream.read(&mut buffer);
             }
             let _ = stream.write_all(&answer);
         }
@@ -85,7 +85,7 @@ async fn what_is_no_server_says_so() {
             "No PostgreSQL server answers at /no/such/folder",
         ),
     ] {
-        let sentence = said(&url).await;
+        let sentence = connect_error(&url).await;
         assert!(sentence.contains(words), "{url}: {sentence}");
     }
 }
@@ -111,7 +111,7 @@ async fn what_a_server_or_pooler_refuses_is_said_with_its_remedy() {
         ("28000", "certificate authentication failed for user \"ada\"", "certificate authentication failed"),
         ("58P01", "could not open file", "could not open file"),
     ] {
-        let sentence = said(&refusing(code, message)).await;
+        let sentence = connect_error(&refusing(code, message)).await;
         assert!(sentence.contains(words), "{code} {message}: {sentence}");
     }
 }
@@ -140,7 +140,7 @@ async fn what_a_real_server_refuses_is_said_with_its_remedy() {
         (login(&format!("{before}/postgres"), "crowded", "hunter2"), "too many connections for role"),
         (format!("{}?sslmode=require", database.url()), "does not support TLS"),
     ] {
-        let sentence = said(&url).await;
+        let sentence = connect_error(&url).await;
         assert!(sentence.contains(words), "{url}: {sentence}");
     }
 }

@@ -312,21 +312,21 @@ async fn broken_and_repaired(sql: &str, object: &str) -> Result<(), String> {
     // What an administrator makes is not the owner's, and what is the platform's only an administrator changes.
     let is_administrators = ["auth", "OWNER TO", "LEAKPROOF", "SCHEMA public"].iter().any(|text| sql.contains(text));
     let breaker = if is_administrators { &administrator } else { &owner };
-    let told = |what: &'static str| move |error: DbErr| format!("{sql}: {what}: {error}");
-    breaker.execute_unprepared(&format!("SET search_path = public; {sql}")).await.map_err(told("breaking it"))?;
+    let context = |what: &'static str| move |error: DbErr| format!("{sql}: {what}: {error}");
+    breaker.execute_unprepared(&format!("SET search_path = public; {sql}")).await.map_err(context("breaking it"))?;
     let expect = |is_so: bool, found: String| if is_so { Ok(()) } else { Err(format!("{sql}: {found}")) };
-    let report = check(&owner).await.map_err(told("check"))?;
+    let report = check(&owner).await.map_err(context("check"))?;
     let is_named = report.differences.iter().any(|difference| difference.object == object);
     expect(is_named, format!("not named: {report:#?}"))?;
     let up = || async { migration::run(&(&owner).into_database_executor(), Command::Up(None)).await };
-    let steps = up().await.map_err(told("up"))?;
+    let steps = up().await.map_err(context("up"))?;
     let is_repaired = steps.iter().any(|step| matches!(step, Step::Created(it) | Step::Changed(it) if it == object));
     expect(is_repaired, format!("not repaired: {steps:#?}"))?;
-    let left = check(&owner).await.map_err(told("check"))?;
+    let left = check(&owner).await.map_err(context("check"))?;
     expect(left.is_clean(), format!("left: {left:#?}"))?;
-    let manifest = migration::manifest(&owner).await.map_err(told("manifest"))?;
+    let manifest = migration::manifest(&owner).await.map_err(context("manifest"))?;
     expect(manifest == MANIFEST, "another manifest".to_owned())?;
-    let again = up().await.map_err(told("up"))?;
+    let again = up().await.map_err(context("up"))?;
     expect(again.is_empty(), format!("again: {again:#?}"))
 }
 

@@ -18,7 +18,7 @@ use sparc::{
 use testdb::{Database, Server};
 
 use crate::{
-    faults::{network::Line, times},
+    faults::{network::Proxy, times},
     world::{at_once, server},
 };
 
@@ -124,9 +124,9 @@ async fn killed_anywhere_and_run_again_it_is_as_if_never_killed() {
     let mut killed = 0;
     loop {
         let (database, db) = empty().await;
-        let line = Line::towards(database.url()).await;
-        line.cut_after(answers);
-        let outcome = match connect(&line.url).await {
+        let proxy = Proxy::to_url(database.url()).await;
+        proxy.cut_after(answers);
+        let outcome = match connect(&proxy.url).await {
             Ok(through) => Migrator::up(&through, None).await.is_ok(),
             Err(_) => false,
         };

@@ -94,7 +94,7 @@ async fn the_modes_are_those_of_libpq() {
         assert_eq!(is_encrypted(&db).await, encrypted, "{url}");
     }
 
-    for (url, said) in [
+    for (url, expected) in [
         (format!("{}?sslmode=verify-full&sslrootcert={ours}", server.url()), "is not for \"127.0.0.1\""),
         (format!("{named}?sslmode=verify-full"), "no trusted authority has signed it"),
         (format!("{named}?sslmode=verify-full&sslrootcert={other}"), "no trusted authority has signed it"),
@@ -104,7 +104,7 @@ async fn the_modes_are_those_of_libpq() {
     ] {
         let error = connect(&url).await.unwrap_err();
         assert!(matches!(error, ConnectError::Certificate { .. }), "{url}: {error}");
-        assert!(error.to_string().contains(said), "{url}: {error}");
+        assert!(error.to_string().contains(expected), "{url}: {error}");
     }
     let (head, tail) = server.url().split_once('@').unwrap();
     let wrong = format!("{}:wrong@{tail}?sslmode=require", head.rsplit_once(':').unwrap().0);

@@ -25,7 +25,7 @@ mod table;
 
 use game::{Adventure, Game, Person};
 use sight::{Eyes, seen};
-use steps::{Asked, Step, step};
+use steps::{Step, Target, step};
 
 const PEOPLE: usize = 5;
 
@@ -64,13 +64,13 @@ async fn story(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
     let world = World::with_connections(server().await, 2).await;
     let mut game = begin(&world).await;
     let sparc = Sparc::from_connection(world.db.clone());
-    let asked = Asked { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };
+    let target = Target { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };
     for (number, step) in steps.iter().enumerate() {
-        if let Some((told, expected)) = step.ask(&mut game, &asked).await {
+        if let Some((actual, expected)) = step.ask(&mut game, &target).await {
             // Whether a statement of a closed account meets a row before it is refused, its plan decides: nothing is done.
-            let told = if told == Ok(false) && expected == Err("account_closed") { expected } else { told };
-            prop_assert_eq!(told, expected, "step {}: {:?}", number, step);
-            let answer = told.map_or_else(|code| code, |reached| if reached { "done" } else { "no row" });
+            let actual = if actual == Ok(false) && expected == Err("account_closed") { expected } else { actual };
+            prop_assert_eq!(actual, expected, "step {}: {:?}", number, step);
+            let answer = actual.map_or_else(|code| code, |reached| if reached { "done" } else { "no row" });
             *tally.lock().unwrap().entry(answer).or_default() += 1;
         }
         let eyes = match usize::from(step.eyes) % (PEOPLE + 2) {
@@ -78,7 +78,7 @@ async fn story(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             1 => Eyes::Service,
             person => Eyes::Of(person - 2),
         };
-        let (there, expected) = (seen(asked.pool, &game, eyes).await, game.seen(eyes));
+        let (there, expected) = (seen(target.pool, &game, eyes).await, game.seen(eyes));
         let missing: Vec<&String> = expected.iter().filter(|line| !there.contains(line)).collect();
         let too_much: Vec<&String> = there.iter().filter(|line| !expected.contains(line)).collect();
         prop_assert!(

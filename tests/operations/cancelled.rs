@@ -7,7 +7,7 @@ use super::{
     operations,
     scene::{EVERYBODY, Scene},
 };
-use crate::{faults::network::Line, programs::polled};
+use crate::{faults::network::Proxy, programs::polled};
 
 /// Returns the role and user that the next statement runs as.
 async fn asker(tx: &Transaction) -> Result<(String, Option<uuid::Uuid>), Error> {
@@ -29,8 +29,8 @@ async fn an_operation_dropped_at_any_point_leaves_nothing_to_the_next_caller() {
     let scene = Scene::new().await;
     let before = scene.digest().await;
     // The proxy runs in this thread, so no response is there before the test waits for it.
-    let line = Line::to(&scene.world).await;
-    let sparc = Sparc::connect_with(&line.url, Options::default().max_connections(1)).await.unwrap();
+    let proxy = Proxy::to_world(&scene.world).await;
+    let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap();
     let next = sparc.as_user(scene.stranger.id);
     let mut dropped = 0;
     for operation in operations() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{operations, seen};
-use crate::documents::{agree, root};
+use crate::documents::{assert_up_to_date, root};
 
 /// An operation as its documentation describes it.
 pub struct Documented {
@@ -191,7 +191,7 @@ fn the_page_of_operations_is_up_to_date() {
             operation.event.trim_start_matches("Event ").trim_start_matches("Events ")
         ));
     }
-    agree("api.md", &text, "documented");
+    assert_up_to_date("api.md", &text, "documented");
 }
 
 #[test]
@@ -232,5 +232,5 @@ fn the_page_of_errors_is_up_to_date() {
         }
     }
     assert_eq!(described, codes.len(), "the documentation of every variant must give its code");
-    agree("errors.md", &text, "documented");
+    assert_up_to_date("errors.md", &text, "documented");
 }

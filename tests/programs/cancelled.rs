@@ -15,7 +15,7 @@ use sparc::{
 use uuid::Uuid;
 
 use super::polled;
-use crate::{faults::network::Line, world::World};
+use crate::{faults::network::Proxy, world::World};
 
 type Done<'a> = Pin<Box<dyn Future<Output = Result<(), DbErr>> + 'a>>;
 
@@ -79,8 +79,8 @@ async fn is(who: &impl ConnectionTrait, id: Uuid, what: &str) {
 }
 
 async fn one(world: &World) -> Sparc {
-    let line = Line::to(world).await;
-    Sparc::connect_with(&line.url, Options::default().max_connections(1)).await.unwrap()
+    let proxy = Proxy::to_world(world).await;
+    Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap()
 }
 
 #[tokio::test]
