@@ -1,11 +1,11 @@
-//! Every bound of the tables, at its edge and one beyond.
+//! Every bound of the tables, at its edge and one past it.
 
 use serde_json::json;
 use sparc::service::{Error, Operations, events::NewEvent, sessions::NewSession};
 
 use crate::world::{Person, World};
 
-/// The statement is refused by that constraint.
+/// Asserts that the constraint refuses the statement.
 async fn beyond(person: &Person, sql: &str, constraint: &str) {
     let no = person.exec(sql).await.expect_err(sql);
     assert!(no.is("23514", constraint), "{sql}: {no:?}");
@@ -15,7 +15,7 @@ async fn within(person: &Person, sql: &str) {
     assert_eq!(person.exec(sql).await, Ok(1), "{sql}");
 }
 
-/// A column, its least and its greatest.
+/// Asserts the lowest and the highest value of an integer column.
 async fn whole_number(person: &Person, table: &str, column: &str, low: i32, high: i32) {
     let set = |value: i32| format!("UPDATE {table} SET {column} = {value}");
     let constraint = format!("{table}_{column}_check");
@@ -133,22 +133,22 @@ async fn of_counters() {
 }
 
 #[tokio::test]
-async fn of_what_there_is_once() {
+async fn of_unique_values() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let owner = world.owner();
-    let taken = |outcome: Result<u64, crate::world::Refused>, constraint: &str| {
+    let is_taken = |outcome: Result<u64, crate::world::Refused>, constraint: &str| {
         assert!(outcome.unwrap_err().is("23505", constraint), "{constraint}");
     };
     world.character(game.players[0].id).await;
-    taken(owner.exec("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
+    is_taken(owner.exec("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
     let again = format!(
         "INSERT INTO sessions (seer_id, adventure_id, code) SELECT seer_id, adventure_id, code FROM sessions WHERE id = '{}'",
         game.session
     );
-    taken(world.service().exec(&again).await, "sessions_code_key");
+    is_taken(world.service().exec(&again).await, "sessions_code_key");
     let first = world.roll(game.session, game.players[0].character, "{1,2}", 10, 0).await;
-    // Past the trigger that asks first, as a restored dump would come.
+    // With triggers disabled, as when a dump is restored, so that the unique index itself refuses.
     let saves = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type,
@@ -157,18 +157,18 @@ async fn of_what_there_is_once() {
            modified_total, success, outcome, margin, id
          FROM dice_rolls, generate_series(1, 2) WHERE id = '{first}'"
     );
-    taken(world.administrator().await.exec(&saves).await, "idx_dice_rolls_original");
+    is_taken(world.administrator().await.exec(&saves).await, "idx_dice_rolls_original");
     let events = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, seq) OVERRIDING SYSTEM VALUE
          SELECT '{}', 'dice_rolled', 1 FROM generate_series(1, 2)",
         game.session
     );
-    taken(world.administrator().await.exec(&events).await, "idx_session_events_seq");
+    is_taken(world.administrator().await.exec(&events).await, "idx_session_events_seq");
 }
 
 #[tokio::test]
-async fn a_date_at_the_end_of_time_harms_nobody() {
+async fn an_extreme_date_is_refused() {
     let world = World::new().await;
     let game = world.session(0).await;
     world.set(&game, "is_public = true").await;
@@ -186,14 +186,14 @@ async fn a_date_at_the_end_of_time_harms_nobody() {
     assert_eq!(world.sparc.as_anon().sessions().lobby(&Default::default(), None).await.unwrap().items.len(), 1);
 }
 
-/// A text of so many characters is accepted; one more is not, through the API.
+/// Asserts that a text of `most` characters is accepted and one more is not, through the API.
 async fn text(person: &Person, table: &str, column: &str, most: usize, constraint: &str) {
     let set = |length: usize| format!("UPDATE {table} SET {column} = repeat('ä', {length})");
     person.exec(&set(most)).await.unwrap();
     beyond(person, &set(most + 1), constraint).await;
 }
 
-/// A document of so many bytes is accepted; a little more is not.
+/// Asserts that a document of `most` bytes is accepted and a slightly larger one is not.
 async fn document(person: &Person, table: &str, column: &str, most: usize, constraint: &str, of: &str) {
     let set = |length: usize| {
         let filled = of.replace("FILL", &format!("' || repeat('x', {length}) || '"));
@@ -240,7 +240,7 @@ async fn of_texts_and_documents_that_a_client_writes() {
     assert!(matches!(send(17_000).await, Err(Error::InvalidValue { field: "payload", .. })));
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     let deep = format!("UPDATE sessions SET game_state = '{deep}'");
-    assert_eq!(seer.exec(&deep).await.unwrap_err().code, "54001", "as deep as the server's stack, and no deeper");
+    assert_eq!(seer.exec(&deep).await.unwrap_err().code, "54001", "the server's stack limits the nesting");
     let roll = |length: usize| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers, description)
@@ -257,7 +257,7 @@ async fn of_texts_and_documents_that_a_client_writes() {
 }
 
 #[tokio::test]
-async fn of_dates_that_a_service_is_given() {
+async fn of_dates_that_the_service_accepts() {
     let world = World::new().await;
     let seer = world.account().await;
     let adventure_id = world.adventure(seer).await;
@@ -270,7 +270,7 @@ async fn of_dates_that_a_service_is_given() {
 }
 
 #[tokio::test]
-async fn of_documents_that_no_client_could_read_again() {
+async fn of_documents_that_no_client_could_read_back() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let (ada, seer) = (&game.players[0].person, &game.seer);
@@ -308,11 +308,11 @@ async fn of_documents_that_no_client_could_read_again() {
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
     beyond(ada, &roll, "readable_document").await;
 
-    // Whatever was accepted is read by everybody at the table.
+    // Every participant can read whatever was accepted.
     let me = world.sparc.as_user(game.players[0].id);
     me.events().after(game.session, 0).await.unwrap();
     let details = me.sessions().details(game.session).await.unwrap();
-    assert!(details.adventure.content.is_none(), "a list is no story, and no reason to fail");
+    assert!(details.adventure.content.is_none(), "content that is a list must be ignored, not fail");
     me.characters().list().await.unwrap();
     world.sparc.as_user(seer.uuid()).adventures().get(game.adventure).await.unwrap();
 }
@@ -338,7 +338,7 @@ async fn of_documents_to_the_byte() {
         ("session_events", "payload", 16_384, "{}"),
         ("sessions", "game_state", 262_144, "{}"),
     ] {
-        // As long a text as makes the document so many bytes.
+        // Pads a text so that the document has exactly the given number of bytes.
         let document = |text: &str| match rest {
             "[]" => format!("jsonb_build_array(repeat('x', {text}))"),
             _ => format!("'{rest}'::jsonb || jsonb_build_object('longest', repeat('x', {text}))"),
@@ -356,7 +356,7 @@ async fn of_modifiers_to_the_byte() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let owner = world.owner();
-    // What else stands in a modifier is let through, and counts.
+    // Unknown keys of a modifier are accepted and count towards its size.
     let insert = |length: i32| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
@@ -377,7 +377,7 @@ async fn of_modifiers_to_the_byte() {
 }
 
 #[tokio::test]
-async fn of_counts_that_the_server_keeps() {
+async fn of_counters_that_the_server_maintains() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let owner = world.owner();

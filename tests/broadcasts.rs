@@ -1,4 +1,4 @@
-//! Broadcasts: on the platform each event of a session is one, and its participants alone follow it.
+//! Broadcasts: on the platform each event of a session is broadcast, and only its participants receive it.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
@@ -8,7 +8,7 @@ use crate::{
     world::{GameSession, Person, World, refused, roll},
 };
 
-/// A project of the platform with the schema, and its administrator.
+/// Creates a migrated project of the platform; returns it and a connection of its administrator.
 async fn project() -> (World, DatabaseConnection) {
     let (database, administrator, owner) = platform().await;
     Migrator::up(&owner, None).await.unwrap();
@@ -24,8 +24,8 @@ async fn sent(world: &World, game: &GameSession) -> i64 {
     world.owner().count(&of).await
 }
 
-/// What somebody who asks to join a topic may do there, as the platform's server tries it: read, write a broadcast, track
-/// presence. An error that is no refusal fails the test.
+/// Returns what a person who joins a topic may do there, checked as the platform's server checks it: read, write a
+/// broadcast, track presence. Any error other than a refusal fails the test.
 async fn may(person: &Person, topic: &str) -> [bool; 3] {
     let mut may = [false; 3];
     for (place, sql) in [
@@ -72,7 +72,7 @@ async fn every_event_is_a_private_broadcast_with_its_number() {
 }
 
 #[tokio::test]
-async fn nobody_silences_the_broadcast_of_their_own_roll() {
+async fn nobody_suppresses_the_broadcast_of_their_own_roll() {
     let (world, _administrator) = project().await;
     let game = world.active_session(1).await;
     let player = &game.players[0];
@@ -103,7 +103,7 @@ async fn nobody_silences_the_broadcast_of_their_own_roll() {
 }
 
 #[tokio::test]
-async fn participants_follow_and_track_presence_and_nobody_writes_a_broadcast() {
+async fn participants_read_and_track_presence_and_nobody_writes_a_broadcast() {
     let (world, _administrator) = project().await;
     let (game, other) = (world.active_session(2).await, world.active_session(1).await);
     let mine = topic(&game);
@@ -148,7 +148,7 @@ async fn a_malformed_topic_neither_passes_nor_raises() {
 #[tokio::test]
 async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
     for broken in [
-        // As on a day without clients.
+        // As on a day on which no client connected.
         "DO $$ DECLARE part regclass; BEGIN
            FOR part IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'realtime.messages'::regclass LOOP
              EXECUTE format('DROP TABLE %s', part);
@@ -165,7 +165,7 @@ async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
         let before = sent(&world, &game).await;
         let name = world.owner().value::<String>("SELECT quote_ident(current_database())").await.unwrap();
         administrator.execute_unprepared(&broken.replace("{database}", &name)).await.unwrap();
-        // Connections that do not know of it yet may send to a partition that is gone; new ones look.
+        // A connection may have cached a partition that is gone, so use new ones.
         let again = world.reconnect().await;
         assert_eq!(again.user(player.id).exec(&roll(game.session, player.character)).await, Ok(1), "{broken}");
         assert_eq!(world.owner().count("dice_rolls").await, 1, "{broken}");
@@ -174,7 +174,7 @@ async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
             format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&game)),
         ));
         let after: i64 = after.await.unwrap().unwrap().try_get_by_index(0).unwrap();
-        assert!(after <= before, "{broken}: nothing is sent");
+        assert!(after <= before, "{broken}: nothing must be sent");
         administrator.close().await.unwrap();
     }
 }

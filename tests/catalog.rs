@@ -2,7 +2,7 @@
 
 use crate::world::World;
 
-/// The query names every offender: there must be none.
+/// Asserts that a query returns no row; each row names an offender.
 async fn none(sql: &str) {
     let offenders: Vec<String> = World::new().await.owner().values(sql).await.unwrap();
     assert!(offenders.is_empty(), "{offenders:#?}");
@@ -18,7 +18,7 @@ async fn every_table_has_row_security() {
 }
 
 #[tokio::test]
-async fn every_foreign_key_is_served_by_an_index() {
+async fn every_foreign_key_has_an_index() {
     none(
         "SELECT conrelid::regclass || '.' || conname
           FROM pg_constraint AS key
@@ -71,7 +71,7 @@ async fn no_function_in_public_runs_as_its_owner() {
 }
 
 #[tokio::test]
-async fn visitors_may_call_nothing_but_what_their_policies_ask() {
+async fn visitors_may_call_only_the_functions_that_their_policies_use() {
     none(
         "SELECT oid::regprocedure::text FROM pg_proc
           WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
@@ -95,7 +95,7 @@ async fn no_trigger_function_can_be_called_by_the_api() {
 }
 
 #[tokio::test]
-async fn there_is_one_permissive_policy_a_table_role_and_verb() {
+async fn there_is_one_permissive_policy_per_table_role_and_command() {
     none(
         "SELECT tablename || ' ' || role || ' ' || cmd
           FROM pg_policies CROSS JOIN unnest(roles) AS role
@@ -106,7 +106,7 @@ async fn there_is_one_permissive_policy_a_table_role_and_verb() {
 }
 
 #[tokio::test]
-async fn every_table_and_column_says_what_it_means() {
+async fn every_table_and_column_has_a_comment() {
     none(
         "SELECT relname || coalesce('.' || attname, '')
           FROM pg_class
@@ -127,7 +127,7 @@ async fn policies_name_their_roles() {
 }
 
 #[tokio::test]
-async fn no_policy_asks_who_is_asking_a_row_at_a_time() {
+async fn no_policy_evaluates_the_callers_identity_per_row() {
     none(
         "SELECT policyname::text
           FROM pg_policies, unnest(ARRAY[qual, with_check]) AS condition
@@ -137,7 +137,7 @@ async fn no_policy_asks_who_is_asking_a_row_at_a_time() {
 }
 
 #[tokio::test]
-async fn nobody_of_the_api_truncates_references_or_triggers() {
+async fn no_api_role_may_truncate_reference_or_create_triggers() {
     none(
         "SELECT relname || ' ' || role || ' ' || privilege
           FROM pg_class,
@@ -150,7 +150,7 @@ async fn nobody_of_the_api_truncates_references_or_triggers() {
 }
 
 #[tokio::test]
-async fn visitors_write_nothing_nowhere() {
+async fn visitors_may_write_no_table() {
     none(
         "SELECT relname || ' ' || privilege
           FROM pg_class, (VALUES ('INSERT'), ('UPDATE'), ('DELETE')) AS verbs (privilege)
@@ -162,7 +162,7 @@ async fn visitors_write_nothing_nowhere() {
 }
 
 #[tokio::test]
-async fn nobody_of_the_api_touches_the_list_of_migrations_or_a_sequence() {
+async fn no_api_role_may_touch_the_list_of_migrations_or_a_sequence() {
     none(
         "SELECT relname || ' ' || role
           FROM pg_class, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role)
@@ -174,7 +174,7 @@ async fn nobody_of_the_api_touches_the_list_of_migrations_or_a_sequence() {
 }
 
 #[tokio::test]
-async fn every_table_with_updated_at_keeps_it_by_a_trigger() {
+async fn every_table_with_updated_at_has_a_trigger_that_maintains_it() {
     none("SELECT attrelid::regclass::text
           FROM pg_attribute
           WHERE attname = 'updated_at' AND attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r')
@@ -186,7 +186,7 @@ async fn every_table_with_updated_at_keeps_it_by_a_trigger() {
 }
 
 #[tokio::test]
-async fn realtime_carries_the_four_tables_of_a_session() {
+async fn realtime_publishes_the_four_tables_of_a_session() {
     let owner = World::new().await.owner();
     let carried: Vec<String> = owner
         .values("SELECT tablename::text FROM pg_publication_tables WHERE pubname = 'supabase_realtime' ORDER BY 1")
@@ -196,7 +196,7 @@ async fn realtime_carries_the_four_tables_of_a_session() {
 }
 
 #[tokio::test]
-async fn the_specifications_names_are_there() {
+async fn the_specifications_names_exist() {
     let owner = World::new().await.owner();
     for name in [
         "idx_users_display_name",
@@ -239,7 +239,7 @@ async fn the_specifications_names_are_there() {
 }
 
 #[tokio::test]
-async fn every_row_that_is_referred_to_is_there_and_goes_as_the_specification_says() {
+async fn every_foreign_key_and_its_delete_action_are_as_the_specification_says() {
     let mut keys: Vec<String> = World::new()
         .await
         .owner()
@@ -282,7 +282,7 @@ async fn every_row_that_is_referred_to_is_there_and_goes_as_the_specification_sa
 }
 
 #[tokio::test]
-async fn these_columns_may_be_empty_and_no_others() {
+async fn only_these_columns_are_nullable() {
     let empty: Vec<String> = World::new()
         .await
         .owner()

@@ -1,4 +1,4 @@
-//! A busy evening: people who do whatever people do, at random, at the same tables.
+//! A busy evening: users who call random operations in the same sessions.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// Who is there, and what they may pick from.
+/// The users, and the rows that their operations pick from.
 pub struct Evening {
     people: Vec<Guest>,
     adventure: Uuid,
@@ -39,7 +39,7 @@ struct OpenSession {
     code: JoinCode,
 }
 
-/// What was acknowledged, and must be there ever after.
+/// A row whose creation was acknowledged, and which must still exist at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kept {
     Session(Uuid),
@@ -49,6 +49,7 @@ pub enum Kept {
 }
 
 impl Kept {
+    /// Returns what follows `FROM` to count the row.
     pub fn there(self) -> String {
         match self {
             Self::Session(id) => format!("sessions WHERE id = '{id}'"),
@@ -59,7 +60,7 @@ impl Kept {
     }
 }
 
-/// So many of the newest tables are played at; the older are left as they are.
+/// How many of the newest sessions are used; older ones are left alone.
 const OPEN_SESSIONS: usize = 12;
 
 impl Evening {
@@ -76,7 +77,7 @@ impl Evening {
         Self { people, adventure, creature, sessions: Mutex::default() }
     }
 
-    /// Somebody does something.
+    /// Calls a random operation as a random user.
     pub async fn act(&self, sparc: &Sparc, rng: &mut Rng) -> Result<Option<Kept>, Error> {
         let guest = &self.people[rng.usize(..self.people.len())];
         let hero = guest.heroes[rng.usize(..guest.heroes.len())];
@@ -87,7 +88,7 @@ impl Evening {
         };
         let me = sparc.as_user(guest.id);
         let Some(open) = open.filter(|_| rng.u8(..20) > 0) else { return self.open(&me, guest.id, rng).await };
-        // Half the time the Seer, without whom nothing begins.
+        // Half the time the Seer, because only the Seer starts sessions.
         let seer = sparc.as_user(if rng.bool() { open.seer } else { guest.id });
         self.act_in(sparc, &me, &seer, guest, hero, open, rng).await
     }
@@ -230,7 +231,7 @@ impl Evening {
     }
 }
 
-/// Answers that a person could act on; the rest are ours to mend.
+/// Returns the outcomes that are neither refusals a person can act on nor in `allowed`.
 pub fn unexpected(outcomes: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
     let ours = [
         "busy",
@@ -251,7 +252,7 @@ pub fn unexpected(outcomes: &BTreeMap<&'static str, usize>, allowed: &[&str]) ->
         .collect()
 }
 
-/// What does not hold, which is nothing.
+/// Returns every invariant that is broken; there must be none.
 pub async fn broken(world: &World) -> Vec<String> {
     let sql = format!(
         "SELECT concat_ws(': ', invariant, row, detail) FROM ({}) AS broken",

@@ -1,4 +1,4 @@
-//! Pages of every list, walked while rows come: no row twice, none lost.
+//! Pagination of every list while rows are inserted: no row appears twice, and none is missing.
 
 use std::{collections::HashSet, fmt::Debug, hash::Hash};
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// Walks a list to its end, with something between two pages.
+/// Reads a list to its end, and does something between two pages.
 async fn walk<T, K: Hash + Eq + Clone + Debug>(
     mut page: impl AsyncFnMut(Option<Cursor>) -> Result<Page<T>, Error>,
     mut between: impl AsyncFnMut(),
@@ -30,11 +30,11 @@ async fn walk<T, K: Hash + Eq + Clone + Debug>(
             None => break,
         }
     }
-    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "no row twice");
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "no row appears twice");
     seen
 }
 
-/// Adventures of one creator, with equal keys and without.
+/// Creates adventures of one creator, some with equal sort keys.
 async fn shelf(world: &World, creator: Uuid, how_many: u32) {
     let sql = format!(
         "INSERT INTO adventures (creator_id, name, description, status, is_valid, published_at, times_played,
@@ -48,7 +48,7 @@ async fn shelf(world: &World, creator: Uuid, how_many: u32) {
 }
 
 #[tokio::test]
-async fn the_catalogue_is_walked_in_each_order() {
+async fn the_catalogue_is_paginated_in_each_order() {
     let world = World::new().await;
     let creator = world.account().await;
     shelf(&world, creator, 70).await;
@@ -82,9 +82,9 @@ async fn the_catalogue_is_walked_in_each_order() {
             |row| row.id,
         )
         .await;
-        assert!(there.iter().all(|id| seen.contains(id)), "none lost while others come: {order:?}");
+        assert!(there.iter().all(|id| seen.contains(id)), "no row is missing while others are inserted: {order:?}");
     }
-    // What finds the best rated sees drafts, and does not tell of them.
+    // The function that finds the best rated adventures sees drafts, but must not return them.
     world.draft(creator).await;
     let rated = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().exec(rated).await, Ok(2));
@@ -107,7 +107,7 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
     let count = async |filter: CatalogueFilter, sql: &str| {
         let page = visitor.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await.unwrap();
         let wanted = world.owner().count(&format!("adventures WHERE {sql}")).await;
-        assert!(wanted > 0 || sql.contains("false"), "{sql} tries something");
+        assert!(wanted > 0 || sql.contains("false"), "{sql} must match something");
         assert_eq!(i64::try_from(page.items.len()).unwrap(), wanted, "{sql}");
     };
     count(CatalogueFilter { longest: Some(60), ..Default::default() }, "estimated_duration <= 60").await;
@@ -121,7 +121,7 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
 }
 
 #[tokio::test]
-async fn a_filter_that_few_adventures_match_looks_at_so_many_a_page_and_goes_on() {
+async fn a_filter_that_few_adventures_match_scans_a_thousand_per_page_and_continues() {
     let world = World::new().await;
     let creators = world.accounts(12).await;
     let fill = format!(
@@ -147,20 +147,20 @@ async fn a_filter_that_few_adventures_match_looks_at_so_many_a_page_and_goes_on(
             |row| row.id,
         )
         .await;
-        assert_eq!((found, seen.len()), (vec![0, 1, 1], 2), "a thousand adventures a page: {order:?}");
+        assert_eq!((found, seen.len()), (vec![0, 1, 1], 2), "a thousand adventures are scanned per page: {order:?}");
         let seen = walk(
             async |after| visitor.adventures().catalogue(&easy, order, after.as_ref()).await,
             async || (),
             |row| row.id,
         )
         .await;
-        assert_eq!(seen.len(), 2298, "none lost: {order:?}");
+        assert_eq!(seen.len(), 2298, "no row is missing: {order:?}");
     }
     assert_eq!(visitor.adventures().catalogue(&easy, CatalogueOrder::Newest, None).await.unwrap().items.len(), 20);
 }
 
 #[tokio::test]
-async fn ones_own_adventures_are_walked() {
+async fn the_callers_own_adventures_are_paginated() {
     let world = World::new().await;
     let creator = world.account().await;
     shelf(&world, creator, 45).await;
@@ -176,15 +176,15 @@ async fn ones_own_adventures_are_walked() {
     )
     .await;
     assert_eq!(seen.len(), 46);
-    assert_eq!(seen[0], draft, "the last begun first");
+    assert_eq!(seen[0], draft, "the newest first");
 }
 
 #[tokio::test]
-async fn a_history_is_walked_while_dice_fall_and_filters() {
+async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     let (ada, ben) = (&game.players[0], &game.players[1]);
-    // Seven at a time: equal moments.
+    // Seven rolls at a time have equal timestamps.
     let fill = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
          SELECT '{}', CASE WHEN i % 3 = 0 THEN '{}' ELSE '{}' END::uuid, 'might', 10,
@@ -209,7 +209,7 @@ async fn a_history_is_walked_while_dice_fall_and_filters() {
         |row| row.id,
     )
     .await;
-    assert_eq!(seen.len(), 230, "those that fell meanwhile stand before the first page");
+    assert_eq!(seen.len(), 230, "rolls made meanwhile come before the first page");
 
     let count = async |of: RollScope, filter: HistoryFilter| {
         let filter = HistoryFilter { page_size: PageSize::MAX, until: "2026-02-01T00:00:00Z".parse().ok(), ..filter };
@@ -233,7 +233,7 @@ async fn a_history_is_walked_while_dice_fall_and_filters() {
 }
 
 #[tokio::test]
-async fn a_characters_rolls_are_walked_at_the_tables_that_one_was_at() {
+async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in() {
     let world = World::new().await;
     let (here, there) = (world.active_session(2).await, world.active_session(1).await);
     let (ada, ben) = (&here.players[0], &here.players[1]);
@@ -260,13 +260,13 @@ async fn a_characters_rolls_are_walked_at_the_tables_that_one_was_at() {
     };
     let mates = seen(&world.sparc.as_user(ben.id)).await;
     assert_eq!(mates.len(), 115);
-    assert!(mates.iter().all(|(_, session)| *session == here.session), "of the table that both are at alone");
+    assert!(mates.iter().all(|(_, session)| *session == here.session), "only of the session that both are in");
     assert_eq!(seen(&world.sparc.as_user(there.seer.uuid())).await.len(), 115);
     assert_eq!(seen(&world.sparc.as_service()).await.len(), 230);
 }
 
 #[tokio::test]
-async fn ones_tables_are_walked_live_past_and_archived() {
+async fn the_callers_live_past_and_archived_sessions_are_paginated() {
     let world = World::new().await;
     let seer = world.account().await;
     let adventure = world.adventure(seer).await;
@@ -302,13 +302,13 @@ async fn ones_tables_are_walked_live_past_and_archived() {
     assert_eq!(mine[0].character_id, Some(other.players[0].character));
     assert_eq!(mine[0].adventure_name.as_deref(), Some("The Drowned Ford"));
     player.sessions().leave(other.session).await.unwrap();
-    assert!(player.sessions().mine(None).await.unwrap().items.is_empty(), "who left does not sit there");
+    assert!(player.sessions().mine(None).await.unwrap().items.is_empty(), "a player who left has no seat");
     world.set(&other, "status = 'cancelled'").await;
-    assert_eq!(player.sessions().past(None).await.unwrap().items.len(), 1, "but was there");
+    assert_eq!(player.sessions().past(None).await.unwrap().items.len(), 1, "but took part");
 }
 
 #[tokio::test]
-async fn a_cursor_leads_on_in_its_own_list_alone() {
+async fn a_cursor_works_only_in_its_own_list() {
     let world = World::new().await;
     let (here, there) = (world.active_session(1).await, world.active_session(1).await);
     let seer = here.seer.uuid();
@@ -365,7 +365,7 @@ async fn a_cursor_leads_on_in_its_own_list_alone() {
         ];
         for (list, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
-                Ok(()) => assert_eq!(list, own, "a cursor of list {own} in list {list}"),
+                Ok(()) => assert_eq!(list, own, "the cursor of list {own} was accepted in list {list}"),
                 Err(error) => assert!(list != own && error.code() == "bad_cursor", "{own} in {list}: {error:?}"),
             }
         }

@@ -74,7 +74,7 @@ struct Hot {
 
 /// `random_page_cost` for an SSD. With the cost for a spinning disk, the planner would scan tables as small as a test's.
 const SOLID: &str = "1.1";
-/// So dear that the planner prefers a sort of all to any walk: on these small tables, as PostgreSQL's own 4 on large ones.
+/// A `random_page_cost` so high that on these small tables the planner prefers a full sort to any index scan, as it does ones.
 const DEAR: &str = "40";
 
 impl Hot {

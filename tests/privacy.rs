@@ -1,9 +1,9 @@
-//! Who reads and writes which column of a profile, and of the tutorial.
+//! Who reads and writes which column of a profile and of the tutorial.
 
 use crate::world::World;
 
 #[tokio::test]
-async fn an_address_is_closed_to_visitors_and_users() {
+async fn visitors_and_users_cannot_read_an_address() {
     let world = World::new().await;
     let me = world.new_user().await;
     for person in [&world.visitor(), &me] {
@@ -17,7 +17,7 @@ async fn an_address_is_closed_to_visitors_and_users() {
 }
 
 #[tokio::test]
-async fn the_own_address_is_told_to_its_owner() {
+async fn users_can_read_their_own_address() {
     let world = World::new().await;
     let me = world.new_user().await;
     let address = me.value::<String>("SELECT private.my_email()").await.unwrap();
@@ -26,11 +26,11 @@ async fn the_own_address_is_told_to_its_owner() {
 }
 
 #[tokio::test]
-async fn a_user_edits_three_columns_of_the_own_profile_and_nothing_else() {
+async fn users_edit_three_columns_of_their_own_profile_and_nothing_else() {
     let world = World::new().await;
     let (me, other) = (world.new_user().await, world.new_user().await);
     for change in ["display_name = 'New'", "avatar_url = 'x'", "bio = 'y'"] {
-        assert_eq!(me.exec(&format!("UPDATE users SET {change}")).await, Ok(1), "the own row alone: {change}");
+        assert_eq!(me.exec(&format!("UPDATE users SET {change}")).await, Ok(1), "only their own row: {change}");
     }
     for change in [
         "is_verified = true",
@@ -51,7 +51,7 @@ async fn a_user_edits_three_columns_of_the_own_profile_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn updated_at_is_kept_whoever_writes() {
+async fn updated_at_is_maintained_whoever_writes() {
     let world = World::new().await;
     let me = world.new_user().await;
     let later = "SELECT updated_at > created_at FROM users";
@@ -61,7 +61,7 @@ async fn updated_at_is_kept_whoever_writes() {
 }
 
 #[tokio::test]
-async fn the_tutorial_is_everyones_own() {
+async fn users_see_and_change_only_their_own_tutorial() {
     let world = World::new().await;
     let (me, other) = (world.new_user().await, world.new_user().await);
     let start =
@@ -86,7 +86,7 @@ async fn the_tutorial_is_everyones_own() {
 }
 
 #[tokio::test]
-async fn nothing_is_given_away_even_where_a_privilege_would_let_it() {
+async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() {
     let world = World::new().await;
     let game = world.session(1).await;
     let owner = world.owner();
@@ -95,7 +95,7 @@ async fn nothing_is_given_away_even_where_a_privilege_would_let_it() {
     owner.exec(&creature).await.unwrap();
     owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.uuid())).await.unwrap();
     let (mine, others) = (world.draft(seer.uuid()).await, world.adventure(other.id).await);
-    // Columns that are closed to users: the policies hold them by themselves, should one be opened by mistake.
+    // Columns without a privilege for users: the policies alone must protect them, in case one is granted by mistake.
     owner
         .exec(
             "GRANT UPDATE (creator_id) ON adventures TO authenticated;
@@ -113,7 +113,7 @@ async fn nothing_is_given_away_even_where_a_privilege_would_let_it() {
     for (who, sql) in [
         (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{mine}'", other.id)),
         (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{spare}'", other.id)),
-        // A statement that reads no column is not held by what one may read.
+        // SELECT policies do not restrict a statement that reads no column.
         (&other.person, format!("UPDATE adventures SET creator_id = '{}'", ada.uuid())),
         (&other.person, format!("UPDATE characters SET user_id = '{}'", ada.uuid())),
         (ada, format!("UPDATE session_players SET user_id = '{}'", other.id)),

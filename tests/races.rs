@@ -1,4 +1,4 @@
-//! Every limit, uniqueness and state change, and every creation with an id, asked for by 2, 8 and 32 at once.
+//! Every limit, uniqueness and state change, and every creation with an id, under 2, 8 and 32 concurrent calls.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ use crate::{
 
 const CROWDS: [usize; 3] = [2, 8, 32];
 
-/// So many at once do the same; how often each answer was given.
+/// Makes `clients` concurrent calls and returns how often each outcome occurred.
 async fn crowd<T, F>(clients: usize, ask: impl Fn(usize) -> F) -> BTreeMap<&'static str, usize>
 where
     T: Send + 'static,
@@ -48,7 +48,7 @@ async fn code(world: &World, session: Uuid) -> JoinCode {
 async fn limits_hold() {
     let world = World::new().await;
     for clients in CROWDS {
-        // Nine characters, and room for one.
+        // Nine characters, so there is room for one.
         let crowded = world.account().await;
         for _ in 0..9 {
             world.character(crowded).await;
@@ -64,7 +64,7 @@ async fn limits_hold() {
         .await;
         assert_eq!(outcomes, only(1, "character_limit_reached", clients - 1));
 
-        // Four seats, by code and by the lobby.
+        // Four seats, joined by code and from the lobby.
         let game = world.session(0).await;
         world.set(&game, "is_public = true").await;
         let (session, code) = (game.session, code(&world, game.session).await);
@@ -90,7 +90,7 @@ async fn limits_hold() {
 }
 
 #[tokio::test]
-async fn what_is_once_is_once() {
+async fn what_may_happen_once_happens_once() {
     let world = World::new().await;
     for clients in CROWDS {
         let game = world.active_session(1).await;
@@ -109,7 +109,7 @@ async fn what_is_once_is_once() {
             "{outcomes:?}"
         );
 
-        // One name an account.
+        // One character of a name per account.
         let outcomes = crowd(clients, |_| {
             let me = asking(&me);
             async move { me.characters().create(NewCharacter { name: "Twin".to_owned(), ..Default::default() }).await }
@@ -117,7 +117,7 @@ async fn what_is_once_is_once() {
         .await;
         assert_eq!(outcomes, only(1, "character_name_taken", clients - 1));
 
-        // One state over another.
+        // One new game state for a version.
         let seer = world.sparc.as_user(game.seer.uuid());
         let outcomes = crowd(clients, |number| {
             let seer = asking(&seer);
@@ -129,7 +129,7 @@ async fn what_is_once_is_once() {
         .await;
         assert_eq!(outcomes, only(1, "game_state_changed", clients - 1));
 
-        // One end.
+        // One end of a session.
         let outcomes = crowd(clients, |number| {
             let seer = asking(&seer);
             async move {
@@ -146,7 +146,7 @@ async fn what_is_once_is_once() {
         );
         let ends =
             format!("session_events WHERE session_id = '{session}' AND payload ->> 'to' IN ('completed', 'cancelled')");
-        assert_eq!(world.owner().count(&ends).await, 1, "it ended once");
+        assert_eq!(world.owner().count(&ends).await, 1, "the session must end exactly once");
     }
     assert_eq!(broken(&world).await, [""; 0]);
 }
@@ -197,11 +197,11 @@ async fn every_creation_with_an_id_creates_once() {
 }
 
 #[tokio::test]
-async fn a_new_encounter_waits_for_a_save_that_is_under_way() {
+async fn a_new_encounter_waits_for_an_uncommitted_save() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let player = &game.players[0];
-    // The save stops after it has taken its seat.
+    // The save stops after it has locked its seat.
     world
         .owner()
         .exec(
@@ -222,7 +222,11 @@ async fn a_new_encounter_waits_for_a_save_that_is_under_way() {
         "SET LOCAL lock_timeout = '200ms'; UPDATE sessions SET current_encounter_id = 'ford' WHERE id = '{}'",
         game.session
     );
-    assert_eq!(world.owner().exec(&encounter).await.unwrap_err().code, "55P03", "it waits");
+    assert_eq!(
+        world.owner().exec(&encounter).await.unwrap_err().code,
+        "55P03",
+        "the new encounter must wait for the save"
+    );
     holder.rollback().await.unwrap();
     assert_eq!(saving.await.unwrap(), Ok(1));
     world.set(&game, "current_encounter_id = 'ford'").await;

@@ -1,4 +1,4 @@
-//! Whatever the database can refuse has a variant that says what was wrong, in words for a person.
+//! Every refusal of the database has an error variant that says in words for a person what was wrong.
 
 use sea_orm::{ConnectionTrait, EntityTrait};
 use sparc::{
@@ -8,7 +8,7 @@ use sparc::{
 
 use crate::world::World;
 
-/// The error that the service makes of a refusal by the owner's hand.
+/// Raises an error in the database and returns the service's error for it.
 async fn service_error(world: &World, code: &str, constraint: &str, table: &str, message: &str) -> Error {
     let sql = format!(
         "DO $do$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}', CONSTRAINT = '{constraint}', TABLE = '{table}',
@@ -17,11 +17,12 @@ async fn service_error(world: &World, code: &str, constraint: &str, table: &str,
     world.db.execute_unprepared(&sql).await.unwrap_err().into()
 }
 
-/// What a person can act on: not a name of ours, and not a shrug.
-fn speaks(error: &Error) -> bool {
-    let shrugs = matches!(error, Error::Database(_) | Error::RuleViolated { .. } | Error::IdConflict { what: "row" });
-    // Fields are named as in the input; a name of a constraint is not.
-    !shrugs && !error.to_string().contains("_check") && error.to_string().contains(' ')
+/// Returns whether an error is one that a person can act on: neither an internal name nor a generic error.
+fn is_actionable(error: &Error) -> bool {
+    let is_generic =
+        matches!(error, Error::Database(_) | Error::RuleViolated { .. } | Error::IdConflict { what: "row" });
+    // An input's field may be named, a constraint may not.
+    !is_generic && !error.to_string().contains("_check") && error.to_string().contains(' ')
 }
 
 #[tokio::test]
@@ -41,7 +42,7 @@ async fn every_constraint_says_what_was_wrong() {
         .await
         .unwrap();
     assert!(constraints.len() > 80, "{}", constraints.len());
-    let mut silent = Vec::new();
+    let mut unclear = Vec::new();
     for line in constraints {
         let [kind, constraint, table] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let answers = match kind {
@@ -52,15 +53,15 @@ async fn every_constraint_says_what_was_wrong() {
             ],
             _ => vec![service_error(&world, "23505", constraint, table, "duplicate key").await],
         };
-        if !answers.iter().all(speaks) {
-            silent.push(format!("{line}: {answers:?}"));
+        if !answers.iter().all(is_actionable) {
+            unclear.push(format!("{line}: {answers:?}"));
         }
     }
-    assert!(silent.is_empty(), "{}", silent.join("\n"));
+    assert!(unclear.is_empty(), "{}", unclear.join("\n"));
 }
 
 #[tokio::test]
-async fn every_refusal_of_a_trigger_says_what_was_wrong() {
+async fn every_refusal_by_a_trigger_says_what_was_wrong() {
     let world = World::new().await;
     let codes = world
         .owner()
@@ -75,12 +76,12 @@ async fn every_refusal_of_a_trigger_says_what_was_wrong() {
     let mut messages = Vec::new();
     for code in codes.iter().filter(|code| code.starts_with("SP")) {
         let error = service_error(&world, code, "", "", "no").await;
-        assert!(speaks(&error), "{code}: {error:?}");
+        assert!(is_actionable(&error), "{code}: {error:?}");
         messages.push(error.to_string());
     }
     messages.sort();
     messages.dedup();
-    assert_eq!(messages.len(), ours, "each its own words");
+    assert_eq!(messages.len(), ours, "every refusal must have its own message");
 }
 
 #[tokio::test]
@@ -103,7 +104,7 @@ async fn every_policy_says_who_may() {
 }
 
 #[tokio::test]
-async fn every_reason_of_a_policy_is_an_error_of_its_own() {
+async fn every_rule_of_a_policy_has_its_own_error() {
     let world = World::new().await;
     let rules = world
         .owner()
@@ -125,7 +126,7 @@ async fn every_reason_of_a_policy_is_an_error_of_its_own() {
 }
 
 #[tokio::test]
-async fn every_code_is_one_words_and_a_status() {
+async fn every_sqlstate_has_a_code_a_status_and_a_retry_hint() {
     let world = World::new().await;
     for (state, code, status, passing) in [
         ("40001", "busy", 503, true),
@@ -146,7 +147,7 @@ async fn every_code_is_one_words_and_a_status() {
 }
 
 #[tokio::test]
-async fn a_closed_column_is_no_riddle() {
+async fn a_column_that_is_not_granted_is_explained() {
     let world = World::new().await;
     let player = world.player().await;
     let ada = world.sparc.as_user(player.id);
@@ -156,7 +157,7 @@ async fn a_closed_column_is_no_riddle() {
     let forged = characters::ActiveModel { level: sea_orm::ActiveValue::Set(10), ..Default::default() };
     let closed = characters::Entity::update_many().set(forged).exec(&ada).await.unwrap_err();
     assert!(matches!(Error::from(closed), Error::ColumnNotGranted { table: "characters", .. }));
-    // A visitor has no column at all: that is no matter of which.
+    // A visitor has no privilege on any column, so the error does not name one.
     let none = session_players::Entity::find().all(&world.sparc.as_anon()).await.unwrap_err();
     assert!(matches!(Error::from(none), Error::NotAllowed { .. }));
     assert!(ada.users().me().await.is_ok());

@@ -1,11 +1,11 @@
-//! What the server gave up for a reason that passes is begun again, a bounded number of times.
+//! Transactions that the server aborts for a transient reason are retried a bounded number of times.
 
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use sparc::service::{Error, Operations, characters::NewCharacter};
 
 use crate::world::World;
 
-/// The first so many characters fail as a deadlock or a serialization failure would.
+/// Makes the first `times` inserts of a character fail with the given SQLSTATE.
 async fn failing(world: &World, state: &str, times: u32) {
     let sql = format!(
         "CREATE SEQUENCE attempts; GRANT USAGE ON SEQUENCE attempts TO authenticated;
@@ -28,7 +28,7 @@ fn brunhild() -> NewCharacter {
 }
 
 #[tokio::test]
-async fn a_deadlock_and_a_serialization_failure_are_begun_again() {
+async fn a_deadlock_and_a_serialization_failure_are_retried() {
     for state in ["40P01", "40001"] {
         let world = World::new().await;
         failing(&world, state, 3).await;
@@ -40,7 +40,7 @@ async fn a_deadlock_and_a_serialization_failure_are_begun_again() {
 }
 
 #[tokio::test]
-async fn what_fails_again_and_again_is_said_to_be_busy_after_five() {
+async fn an_operation_that_keeps_failing_is_busy_after_five_attempts() {
     let world = World::new().await;
     failing(&world, "40P01", 1000).await;
     let ada = world.sparc.as_user(world.account().await);
@@ -49,7 +49,7 @@ async fn what_fails_again_and_again_is_said_to_be_busy_after_five() {
 }
 
 #[tokio::test]
-async fn a_callers_transaction_is_the_callers_to_begin_again() {
+async fn a_callers_transaction_is_not_retried() {
     let world = World::new().await;
     failing(&world, "40001", 1).await;
     let ada = world.sparc.as_user(world.account().await);
@@ -59,7 +59,7 @@ async fn a_callers_transaction_is_the_callers_to_begin_again() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_not_begun_again() {
+async fn a_refusal_is_not_retried() {
     let world = World::new().await;
     failing(&world, "SP001", 1000).await;
     let ada = world.sparc.as_user(world.account().await);

@@ -1,4 +1,4 @@
-//! Rolls are rolled by the database and checked by it.
+//! The database rolls the dice and checks every roll.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::world::{BoxedTask, Refused, World, at_once, heroic_save, roll, row};
 
 #[tokio::test]
-async fn a_roll_is_one_insert_and_the_database_fills_the_rest() {
+async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let player = &game.players[0];
@@ -14,7 +14,7 @@ async fn a_roll_is_one_insert_and_the_database_fills_the_rest() {
     let id: Uuid = player.person.value(&sql.replace("SELECT * FROM", "SELECT id FROM")).await.unwrap();
     let rolled = row(&player.person, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
     let results: Vec<i64> = rolled["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
-    assert_eq!(results.len(), 5, "as many as the warrior's might");
+    assert_eq!(results.len(), 5, "one die per point of the warrior's might");
     assert!(results.iter().all(|die| (1..=6).contains(die)));
     assert_eq!(rolled["total"], results.iter().sum::<i64>());
     assert_eq!(rolled["margin"], rolled["modified_total"].as_i64().unwrap() - 10);
@@ -23,7 +23,7 @@ async fn a_roll_is_one_insert_and_the_database_fills_the_rest() {
 }
 
 #[tokio::test]
-async fn nobody_of_the_api_names_a_result() {
+async fn no_client_of_the_api_sets_a_result() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let player = &game.players[0];
@@ -60,7 +60,7 @@ async fn rolls_are_never_updated_or_deleted_through_the_api() {
 }
 
 #[tokio::test]
-async fn the_service_gives_results_and_the_checks_hold_it_to_the_rules() {
+async fn the_service_may_set_results_that_the_checks_accept() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let base = format!("'{}', '{}', 'might', 10, 'attack'", game.session, game.players[0].character);
@@ -113,7 +113,7 @@ async fn all_six_is_always_a_success_and_all_one_always_a_failure() {
 }
 
 #[tokio::test]
-async fn dice_are_counted_from_sheet_and_modifiers_at_least_one_and_at_most_ten() {
+async fn the_dice_come_from_sheet_and_modifiers_and_number_from_1_to_10() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let player = &game.players[0];
@@ -139,7 +139,7 @@ async fn dice_are_counted_from_sheet_and_modifiers_at_least_one_and_at_most_ten(
 }
 
 #[tokio::test]
-async fn a_modifier_is_a_claim_within_bounds() {
+async fn a_modifier_must_be_within_its_bounds() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let player = &game.players[0];
@@ -186,19 +186,25 @@ async fn a_modifier_is_a_claim_within_bounds() {
 }
 
 #[tokio::test]
-async fn a_player_rolls_for_the_own_seated_character_in_an_active_session() {
+async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     let [me, mate] = &game.players[..] else { panic!("two sit there") };
     assert_eq!(me.person.exec(&roll(game.session, me.character)).await, Ok(1));
-    assert!(me.person.exec(&roll(game.session, mate.character)).await.unwrap_err().is_forbidden(), "a mate's");
+    assert!(
+        me.person.exec(&roll(game.session, mate.character)).await.unwrap_err().is_forbidden(),
+        "another participant's character"
+    );
     let unseated = world.character(me.id).await;
-    assert!(me.person.exec(&roll(game.session, unseated)).await.unwrap_err().is_forbidden(), "not seated");
+    assert!(
+        me.person.exec(&roll(game.session, unseated)).await.unwrap_err().is_forbidden(),
+        "a character without a seat"
+    );
     let stranger = world.player().await;
     assert!(stranger.person.exec(&roll(game.session, stranger.character)).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&roll(game.session, me.character)).await.unwrap_err().is_forbidden());
     me.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
-    assert!(me.person.exec(&roll(game.session, me.character)).await.unwrap_err().is_forbidden(), "left");
+    assert!(me.person.exec(&roll(game.session, me.character)).await.unwrap_err().is_forbidden(), "a player who left");
     for status in ["paused", "completed"] {
         world.set(&game, &format!("status = '{status}'")).await;
         assert!(mate.person.exec(&roll(game.session, mate.character)).await.unwrap_err().is_forbidden(), "{status}");
@@ -206,7 +212,7 @@ async fn a_player_rolls_for_the_own_seated_character_in_an_active_session() {
 }
 
 #[tokio::test]
-async fn the_seer_rolls_for_any_seated_character_the_own_and_creatures() {
+async fn the_seer_rolls_for_any_seated_character_and_for_creatures() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let own = world.character(game.seer.uuid()).await;
@@ -217,7 +223,7 @@ async fn the_seer_rolls_for_any_seated_character_the_own_and_creatures() {
 }
 
 #[tokio::test]
-async fn creatures_roll_with_their_own_stats_and_leave_their_rolls_behind() {
+async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let creature = |adventure| {
@@ -239,7 +245,7 @@ async fn creatures_roll_with_their_own_stats_and_leave_their_rolls_behind() {
     let rolled = row(&world.owner(), "SELECT character_name, dice_count, character_id FROM dice_rolls").await;
     assert_eq!((rolled["character_name"].as_str(), rolled["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
     assert!(game.seer.exec(&attack(stray)).await.unwrap_err().is("SP017", "creature_of_adventure"));
-    assert!(game.players[0].person.exec(&attack(wolf)).await.unwrap_err().is_forbidden(), "the Seer alone");
+    assert!(game.players[0].person.exec(&attack(wolf)).await.unwrap_err().is_forbidden(), "only the Seer may");
     let both = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf}', '{}', 'might', 10, 'attack')",
@@ -251,14 +257,14 @@ async fn creatures_roll_with_their_own_stats_and_leave_their_rolls_behind() {
 }
 
 #[tokio::test]
-async fn rolls_are_seen_by_those_at_the_table() {
+async fn only_participants_see_rolls() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     world.set(&game, "is_public = true").await;
     game.players[0].person.exec(&roll(game.session, game.players[0].character)).await.unwrap();
     assert_eq!(game.players[1].person.count("dice_rolls").await, 1);
     assert_eq!(game.seer.count("dice_rolls").await, 1);
-    assert_eq!(world.new_user().await.count("dice_rolls").await, 0, "also of a public session");
+    assert_eq!(world.new_user().await.count("dice_rolls").await, 0, "not even of a public session");
     assert!(world.visitor().exec("SELECT FROM dice_rolls").await.unwrap_err().is_forbidden());
 }
 
@@ -280,7 +286,7 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
 }
 
 #[tokio::test]
-async fn a_heroic_save_is_refused_after_success_too_late_twice_and_for_others() {
+async fn a_heroic_save_is_refused_after_a_success_too_late_twice_or_for_others() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     let [me, mate] = &game.players[..] else { panic!("two sit there") };
@@ -296,17 +302,17 @@ async fn a_heroic_save_is_refused_after_success_too_late_twice_and_for_others() 
     world.set(&game, "current_encounter_id = 'next'").await;
     assert!(
         me.person.exec(&save(bad)).await.unwrap_err().is("23505", "idx_dice_rolls_original"),
-        "a roll is saved once"
+        "a roll can be saved only once"
     );
     let saved: Uuid = world.owner().value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
     assert!(
         me.person.exec(&save(saved)).await.unwrap_err().is("SP015", "heroic_save_of_own_roll"),
-        "a save is not saved"
+        "a save cannot be saved"
     );
 }
 
 #[tokio::test]
-async fn one_heroic_save_an_encounter_for_each_seat_and_a_new_encounter_gives_it_back() {
+async fn each_seat_has_one_heroic_save_per_encounter() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let player = &game.players[0];
@@ -322,7 +328,7 @@ async fn one_heroic_save_an_encounter_for_each_seat_and_a_new_encounter_gives_it
 }
 
 #[tokio::test]
-async fn two_heroic_saves_at_once_are_one() {
+async fn of_two_concurrent_heroic_saves_one_succeeds() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let player = &game.players[0];
@@ -340,7 +346,7 @@ async fn two_heroic_saves_at_once_are_one() {
 }
 
 #[tokio::test]
-async fn leaving_saving_and_new_encounters_at_once_do_not_deadlock() {
+async fn leaving_saving_and_new_encounters_do_not_deadlock() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     for round in 0..100 {
@@ -365,7 +371,7 @@ async fn leaving_saving_and_new_encounters_at_once_do_not_deadlock() {
         let sql = format!("UPDATE sessions SET current_encounter_id = 'round {round}' WHERE id = '{}'", game.session);
         tasks.push(Box::pin(async move { seer.exec(&sql).await }));
         for outcome in at_once(tasks).await {
-            // A roll for somebody who has just left and a save before the encounter are refused; nothing else is.
+            // Only a roll for a player who has just left and a save before the new encounter are refused.
             let fine = outcome.as_ref().map_or_else(|no| no.is_forbidden() || no.code == "SP011", |_| true);
             assert!(fine, "round {round}: {outcome:?}");
         }
@@ -373,7 +379,7 @@ async fn leaving_saving_and_new_encounters_at_once_do_not_deadlock() {
 }
 
 #[tokio::test]
-async fn numbers_that_nobody_can_draw_are_none_and_take_no_time() {
+async fn drawing_impossible_numbers_returns_none_at_once() {
     let world = World::new().await;
     let transaction = world.owner().begin().await;
     transaction.execute_unprepared("SET LOCAL statement_timeout = '2s'").await.unwrap();

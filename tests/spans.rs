@@ -1,4 +1,4 @@
-//! What the service says in its spans: operation, ids, outcome, duration, retries, and nothing personal.
+//! The service's spans: operation, ids, outcome, duration, retries, and nothing personal.
 
 use std::{
     io,
@@ -38,10 +38,10 @@ impl io::Write for Log {
 }
 
 #[tokio::test]
-async fn a_whole_night_is_told_by_ids_and_nobody_is_named() {
+async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
     let world = World::new().await;
     let log = Log::default();
-    // With one subscriber alone, a thread of another test that has none would switch a span off for all.
+    // A second dispatcher. With only one subscriber, a thread of another test that has none would disable a callsite for all.
     let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

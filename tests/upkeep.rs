@@ -1,4 +1,4 @@
-//! Maintenance: in batches, in bounded time, twice and at once.
+//! Maintenance: in batches, in bounded time, repeated and concurrent.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn run(batch: u16) -> JobOptions {
     JobOptions { batch, ..Default::default() }
 }
 
-/// So many events of two days ago.
+/// Creates events from two days ago.
 async fn old_events(world: &World, session: Uuid, how_many: u32) {
     let sql = format!(
         "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger;
@@ -23,7 +23,7 @@ async fn old_events(world: &World, session: Uuid, how_many: u32) {
     world.db.execute_unprepared(&sql).await.unwrap();
 }
 
-/// So many sessions completed a year ago.
+/// Creates sessions that were completed a year ago, and returns one.
 async fn old_sessions(world: &World, how_many: u32) -> Uuid {
     let seer = world.account().await;
     let adventure = world.adventure(seer).await;
@@ -36,7 +36,7 @@ async fn old_sessions(world: &World, how_many: u32) -> Uuid {
 }
 
 #[tokio::test]
-async fn lists_that_lose_rows_at_their_head_are_vacuumed_by_the_number_of_the_dead() {
+async fn tables_whose_scans_start_at_deleted_rows_are_vacuumed_after_a_fixed_number() {
     let world = World::new().await;
     let sql = "SELECT relname::text FROM pg_class
         WHERE relnamespace = 'public'::regnamespace
@@ -47,7 +47,7 @@ async fn lists_that_lose_rows_at_their_head_are_vacuumed_by_the_number_of_the_de
 }
 
 #[tokio::test]
-async fn old_events_go_in_batches_and_each_is_told() {
+async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
     let world = World::new().await;
     let game = world.session(1).await;
     old_events(&world, game.session, 25).await;
@@ -57,12 +57,12 @@ async fn old_events_go_in_batches_and_each_is_told() {
     let report = service.maintenance().clean_events(run(10), |so_far| reported.push(so_far)).await.unwrap();
     assert_eq!((report.rows, report.is_finished, reported), (25, true, vec![10, 20, 25]));
     let again = service.maintenance().clean_events(run(10), |_| ()).await.unwrap();
-    assert_eq!((again.rows, again.is_finished), (0, true), "twice is safe");
-    assert_eq!(world.owner().count("session_events").await, 1, "those of today stay");
+    assert_eq!((again.rows, again.is_finished), (0, true), "a second run finds nothing");
+    assert_eq!(world.owner().count("session_events").await, 1, "today's events stay");
 }
 
 #[tokio::test]
-async fn two_at_once_share_the_work() {
+async fn two_concurrent_runs_share_the_work() {
     let world = World::new().await;
     let game = world.session(0).await;
     old_events(&world, game.session, 400).await;
@@ -84,7 +84,7 @@ async fn two_at_once_share_the_work() {
 }
 
 #[tokio::test]
-async fn a_clean_up_goes_around_what_another_holds() {
+async fn a_clean_up_skips_locked_rows() {
     let world = World::new().await;
     let game = world.session(0).await;
     old_events(&world, game.session, 10).await;
@@ -99,18 +99,22 @@ async fn a_clean_up_goes_around_what_another_holds() {
 }
 
 #[tokio::test]
-async fn no_batch_begins_after_the_time() {
+async fn no_batch_begins_after_the_time_limit() {
     let world = World::new().await;
     old_sessions(&world, 30).await;
     let service = world.sparc.as_service();
     let short = JobOptions { batch: 10, time: Duration::ZERO };
     let report = service.maintenance().archive_sessions(short, |_| ()).await.unwrap();
-    assert_eq!((report.rows, report.is_finished), (10, false), "one batch, and the truth about the rest");
+    assert_eq!(
+        (report.rows, report.is_finished),
+        (10, false),
+        "one batch, and the job reports that it is not finished"
+    );
     assert_eq!(service.maintenance().backlog().await.unwrap().sessions, 20);
 }
 
 #[tokio::test]
-async fn an_archived_table_is_read_back_by_those_who_were_there() {
+async fn the_participants_can_read_an_archived_session() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     let player = &game.players[0];
@@ -142,7 +146,7 @@ async fn an_archived_table_is_read_back_by_those_who_were_there() {
 }
 
 #[tokio::test]
-async fn tables_are_vacuumed_by_their_owner_alone_also_two_at_once() {
+async fn only_the_owner_vacuums_tables_also_concurrently() {
     let world = World::new().await;
     let vacuuming = (0..2)
         .map(|_| {
@@ -162,7 +166,7 @@ async fn tables_are_vacuumed_by_their_owner_alone_also_two_at_once() {
         "not_signed_in"
     );
 
-    // A login of a service, which owns nothing.
+    // A service's login, which owns no table.
     let role = format!("plain_{}", Uuid::new_v4().simple());
     let make = format!("CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT anon, authenticated, service_role TO {role}");
     world.db.execute_unprepared(&make).await.unwrap();
@@ -171,7 +175,7 @@ async fn tables_are_vacuumed_by_their_owner_alone_also_two_at_once() {
     let sparc = Sparc::connect(&login).await.unwrap();
     let refused = sparc.as_service().maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err();
     assert_eq!(refused.code(), "not_allowed");
-    assert!(sparc.as_service().maintenance().backlog().await.is_ok(), "the rest needs no more than the three roles");
+    assert!(sparc.as_service().maintenance().backlog().await.is_ok(), "other maintenance needs only the three roles");
     sparc.close().await.unwrap();
     world.db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }
