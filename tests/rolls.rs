@@ -189,7 +189,7 @@ async fn a_modifier_must_be_within_its_bounds() {
 async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
     let world = World::new().await;
     let game = world.active_session(2).await;
-    let [me, mate] = &game.players[..] else { panic!("two sit there") };
+    let [me, mate] = &game.players[..] else { panic!("two players are seated") };
     assert_eq!(me.person.exec(&roll(game.session, me.character)).await, Ok(1));
     assert!(
         me.person.exec(&roll(game.session, mate.character)).await.unwrap_err().is_forbidden(),
@@ -289,7 +289,7 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
 async fn a_heroic_save_is_refused_after_a_success_too_late_twice_or_for_others() {
     let world = World::new().await;
     let game = world.active_session(2).await;
-    let [me, mate] = &game.players[..] else { panic!("two sit there") };
+    let [me, mate] = &game.players[..] else { panic!("two players are seated") };
     let save = |original| heroic_save(game.session, me.character, original);
     let good = world.roll(game.session, me.character, "{6,5}", 10, 0).await;
     assert!(me.person.exec(&save(good)).await.unwrap_err().is("SP012", "heroic_save_after_failure"));

@@ -142,7 +142,7 @@ async fn the_seer_removes_players_and_lets_them_back_in_but_seats_nobody() {
     let game = world.active_session(2).await;
     let stranger = world.player().await;
     assert!(game.seer.exec(&seat(game.session, stranger.id, stranger.character)).await.unwrap_err().is_forbidden());
-    let [player, other] = &game.players[..] else { panic!("two are seated") };
+    let [player, other] = &game.players[..] else { panic!("two players are seated") };
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
     assert_eq!(other.person.exec(&set("is_active = false")).await, Ok(0), "another player may not");
     assert_eq!(game.seer.exec(&set("is_active = false")).await, Ok(1));

@@ -56,7 +56,7 @@ async fn joining_by_code_takes_one_seat_and_rejoins() {
     let me = world.sparc.as_user(player.id);
     for _ in 0..2 {
         let seat = me.sessions().join(&code, player.character).await.unwrap();
-        assert!(seat.is_active && seat.session_id == game.session, "again is no error");
+        assert!(seat.is_active && seat.session_id == game.session, "idempotent");
     }
     me.sessions().leave(game.session).await.unwrap();
     let other = world.player().await;
@@ -160,7 +160,7 @@ async fn only_a_valid_adventure_is_published() {
     let story = serde_json::json!({ "start": "a", "nodes": [{ "id": "a", "type": "story" }] });
     me.adventures().set_content(draft.id, &serde_json::from_value(story).unwrap()).await.unwrap();
     assert!(me.adventures().publish(draft.id).await.unwrap().published_at.is_some());
-    assert!(me.adventures().publish(draft.id).await.is_ok(), "again is no error");
+    assert!(me.adventures().publish(draft.id).await.is_ok(), "idempotent");
     let thief = world.sparc.as_user(world.account().await);
     assert!(matches!(thief.adventures().publish(draft.id).await, Err(Error::AdventureNotYours)));
     assert!(matches!(thief.adventures().validate(draft.id).await, Err(Error::AdventureNotYours)));

@@ -1,4 +1,4 @@
-//! Which rows: each kind of row, asked for by everybody.
+//! Access to rows: each kind of row, attempted by every kind of user.
 
 use uuid::Uuid;
 
@@ -9,7 +9,7 @@ use super::{
     scene::{ACTORS, Actor, Game, STATUSES, Scene},
 };
 
-/// What a letter tries, of a row and by somebody.
+/// For each letter, the statement that an actor attempts.
 type Tries<'a> = Vec<(char, Box<dyn Fn(&Actor) -> String + Send + 'a>)>;
 
 macro_rules! tries {
@@ -27,23 +27,23 @@ async fn rows(scene: &Scene, page: &mut String, name: &str, tries: Tries<'_>) {
     let mut cells = vec![name.to_owned()];
     for actor in &scene.actors {
         let mut cell = String::new();
-        let mut ruled = String::new();
+        let mut refused_by_rule = String::new();
         for (letter, sql) in &tries {
             match attempt(&actor.person, &sql(actor)).await {
-                Came::Done => cell.push(*letter),
-                Came::Ruled => ruled.push(*letter),
-                Came::Closed => {}
+                Attempt::Done => cell.push(*letter),
+                Attempt::Ruled => refused_by_rule.push(*letter),
+                Attempt::Closed => {}
             }
         }
-        if !ruled.is_empty() {
-            cell = format!("{cell} ({ruled})").trim().to_owned();
+        if !refused_by_rule.is_empty() {
+            cell = format!("{cell} ({refused_by_rule})").trim().to_owned();
         }
         cells.push(cell);
     }
     line(page, &cells);
 }
 
-/// The account that somebody acts for: the own one, else the stranger's.
+/// Returns the account that an actor acts for: their own, or the stranger's if they have none.
 fn account<'a>(scene: &'a Scene, actor: &'a Actor) -> &'a Actor {
     if actor.id.is_nil() { scene.actor("stranger") } else { actor }
 }
@@ -55,7 +55,7 @@ pub async fn write(scene: &Scene, page: &mut String) {
     title(
         page,
         "sessions",
-        "r: sees it, u: changes its note, p: opens or closes it to the public, m: changes its size, d: deletes it.",
+        "r: reads it, u: changes its note, p: makes it public or private, m: changes max_players, d: deletes it.",
     );
     for Game { name, id, .. } in &scene.games {
         let with = |set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
@@ -90,7 +90,7 @@ async fn write_users(scene: &Scene, page: &mut String) {
     title(
         page,
         "users, tutorial_progress",
-        "r: sees it, u: changes it (a name, a skipped tutorial), d: deletes it, i: makes one for oneself.",
+        "r: reads it, u: updates it (a name, a skipped tutorial), d: deletes it, i: inserts their own.",
     );
     let player = scene.actor("player").id;
     for (table, key, set) in [("users", "id", "bio = 'Plays.'"), ("tutorial_progress", "user_id", "skipped = true")] {
@@ -107,31 +107,31 @@ async fn write_users(scene: &Scene, page: &mut String) {
     let email = tries!['r' => |_| format!("SELECT email FROM users WHERE id = '{player}'")];
     rows(scene, page, "address of the player", email).await;
     let profile = tries!['i' => |_| "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a@b.c', 'A')".to_owned()];
-    rows(scene, page, "new profile (refused for want of an account)", profile).await;
+    rows(scene, page, "new profile (only for an account without one)", profile).await;
     let tutorial = tries![
         'i' => |actor| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", account(scene, actor).id),
     ];
-    rows(scene, page, "new tutorial (there is one already)", tutorial).await;
+    rows(scene, page, "new tutorial (one exists already)", tutorial).await;
 }
 
 async fn write_characters(scene: &Scene, page: &mut String) {
     title(
         page,
         "characters",
-        "r: sees it, u: changes its name, h: wounds it, w: wounds it by the function, x: gives it experience, t: retires it or\n\
-         brings it back, d: deletes it.",
+        "r: reads it, u: changes its name, h: wounds it by UPDATE, w: wounds it by the function, x: gives it experience, t: retires\n\
+         or unretires it, d: deletes it.",
     );
     rows(scene, page, "own, never played", of_character(|actor| actor.spare)).await;
     rows(
         scene,
         page,
-        "own, played by those who sat (retired for the retired one)",
+        "own, played by those who had a seat (retired for **retired**)",
         of_character(|actor| actor.character),
     )
     .await;
     for name in ["player", "left", "retired", "removed", "closed", "stranger"] {
         let id = scene.actor(name).character;
-        rows(scene, page, &format!("the one of: {name}"), of_character(move |_| id)).await;
+        rows(scene, page, &format!("of another: {name}"), of_character(move |_| id)).await;
     }
     let new = tries![
         'i' => |actor| insert_character(Uuid::new_v4(), account(scene, actor).id),
@@ -141,7 +141,7 @@ async fn write_characters(scene: &Scene, page: &mut String) {
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, level)
              VALUES ('{}', 'Elder', 'warrior', 5, 3, 2, 2, '{{}}', 9)", account(scene, actor).id),
     ];
-    rows(scene, page, "new (i: own, f: in another's name, x: with a level)", new).await;
+    rows(scene, page, "new (i: their own, f: another user's, x: with a level)", new).await;
 }
 
 fn of_character<'a>(of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Tries<'a> {
@@ -161,8 +161,8 @@ async fn write_adventures(scene: &Scene, page: &mut String) {
     title(
         page,
         "adventures, creatures",
-        "The Seer made them. r: sees it, u: changes its name, c: its content, p: publishes it or takes it back, v: calls it\n\
-         valid, d: deletes it; of a creature r, i: adds one, u, d.",
+        "The Seer created them. r: reads it, u: changes its name, c: changes its content, p: publishes or unpublishes it, v: marks it\n\
+         as valid, d: deletes it. For a creature: r, u, d, and i: adds one.",
     );
     for (name, adventure, creature) in &scene.adventures {
         let with = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{adventure}'");
@@ -199,9 +199,9 @@ async fn write_seats(scene: &Scene, page: &mut String) {
     title(
         page,
         "session_players",
-        "r: sees the player's seat, j: takes a new seat (the visitor and the service: the stranger's), s: seats the stranger,\n\
-         a: leaves, or comes back to, the own seat, k: removes the player, b: brings back who was removed, l: lets them come back,\n\
-         c: changes the own character, x: the player's, h: gives oneself the heroic save back, d: deletes the player's seat.",
+        "r: reads the player's seat, j: takes a new seat (the visitor and the service: the stranger's), s: seats the stranger,\n\
+         a: leaves or rejoins, k: removes the player, b: gives the removed player the seat back, l: lets the removed player rejoin,\n\
+         c: changes their own character, x: changes the player's, h: restores their own heroic save, d: deletes the player's seat.",
     );
     let (player, stranger, removed) = (scene.actor("player"), scene.actor("stranger"), scene.actor("removed"));
     for Game { name, id, .. } in &scene.games {
@@ -229,9 +229,9 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
     title(
         page,
         "dice_rolls, session_events",
-        "Of rolls r: sees one, o: rolls for the own character, p: for the player's, c: for a creature, n: names the result, s:\n\
-         saves the player's roll, u: changes one, d: deletes one. Of events e: sees one, k: sends a `client.` kind, f: sends a\n\
-         kind of the server's, w: changes one, b: deletes one.",
+        "Rolls: r: reads one, o: rolls for their own character, p: for the player's, c: for a creature, n: sets the result, s:\n\
+         saves the player's roll, u: updates one, d: deletes one. Events: e: reads one, k: sends a `client.` kind, f: sends a\n\
+         kind of the server's, w: updates one, b: deletes one.",
     );
     let player = scene.actor("player");
     for Game { name, id, roll: of, event, .. } in &scene.games {
@@ -260,12 +260,12 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
     }
 }
 
-/// What a Seer may do to a character that never sat in a session of theirs.
+/// What a Seer may do to a character that never had a seat in their session.
 async fn write_elsewhere(scene: &Scene, page: &mut String) {
     title(
         page,
-        "Of the other Seer's session, characters that never sat there",
-        "s: seats the player there, g: seats the stranger there, p: rolls there for the player's character, o: for the own.",
+        "The other Seer's session, and characters that never had a seat there",
+        "s: seats the player there, g: seats the stranger there, p: rolls there for the player's character, o: for their own.",
     );
     let (player, stranger) = (scene.actor("player"), scene.actor("stranger"));
     for (name, id) in ["waiting", "active"].into_iter().zip(scene.elsewhere) {
@@ -283,7 +283,7 @@ async fn write_archive(scene: &Scene, page: &mut String) {
     title(
         page,
         "archived_sessions, archived_session_players, archived_dice_rolls",
-        "r: sees it, u: changes it, d: deletes it.",
+        "r: reads it, u: updates it, d: deletes it.",
     );
     for (visibility, id) in ["public", "private"].into_iter().zip(scene.archived) {
         for (table, key, set) in [
@@ -301,14 +301,14 @@ async fn write_archive(scene: &Scene, page: &mut String) {
     }
 }
 
-/// From every status to every other, by everybody whose change reaches the row at all.
+/// Which actor may change a session from which status to which other.
 pub async fn write_transitions(scene: &Scene, page: &mut String) {
     let mut columns = vec!["from"];
     columns.extend(STATUSES);
     heading(
         page,
         "Status of a session",
-        "Who brings it from one to the other; S: its Seer, v: the service. Nobody else does.",
+        "Who may change it from one status to another. S: its Seer, v: the service. Nobody else may.",
         &columns,
     );
     for Game { name, id, status, .. } in &scene.games {
@@ -317,7 +317,7 @@ pub async fn write_transitions(scene: &Scene, page: &mut String) {
             let mut cell = String::new();
             for (actor, person) in ACTORS.iter().zip(&scene.actors) {
                 let sql = format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'");
-                if attempt(&person.person, &sql).await == Came::Done && *status != to {
+                if attempt(&person.person, &sql).await == Attempt::Done && *status != to {
                     cell.push_str(match *actor {
                         "Seer" => "S",
                         "service" => "v",

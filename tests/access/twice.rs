@@ -1,11 +1,11 @@
-//! The same person on two connections: what is asked while the same is under way is answered as if it came afterwards.
+//! The same user on two connections: a statement sent while the same one is uncommitted is answered as if it came afterwards.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use crate::world::{Person, World, heroic_save, insert_character, refused, roll, seat};
 
-/// Writes that people send twice, by a second click or a second device, each of rows of its own.
+/// Writes that users send twice, by a second click or from a second device, each on its own rows.
 async fn writes(world: &World) -> Vec<(Person, String)> {
     let owner = world.owner();
     let mut writes = Vec::new();
@@ -91,17 +91,17 @@ fn outcome_code(outcome: Result<sea_orm::ExecResult, sea_orm::DbErr>) -> String 
 }
 
 #[tokio::test]
-async fn the_same_person_on_two_connections_is_answered_as_on_one() {
+async fn the_same_user_on_two_connections_is_answered_as_on_one() {
     let world = World::new().await;
     for first_commits in [true, false] {
         let (alone, together) = (writes(&world).await, writes(&world).await);
         for ((person, sql), (same, both)) in alone.into_iter().zip(together) {
-            // One after the other.
+            // Sequentially.
             let first = person.begin().await;
             let before = outcome_code(first.execute_unprepared(&sql).await);
             if first_commits { first.commit().await } else { first.rollback().await }.unwrap();
             let expected = outcome_code(person.begin().await.execute_unprepared(&sql).await);
-            // The second while the first is open.
+            // The second while the first is uncommitted.
             let first = same.begin().await;
             assert_eq!(outcome_code(first.execute_unprepared(&both).await), before, "{sql}");
             let second = tokio::spawn({
@@ -113,7 +113,7 @@ async fn the_same_person_on_two_connections_is_answered_as_on_one() {
                     outcome
                 }
             });
-            // It waits, or it is answered: either way before the first ends, so that it met it.
+            // It waits for a lock or is answered, in both cases before the first ends, so that the two met.
             let waits = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
             while !second.is_finished() && world.owner().count(waits).await == 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
