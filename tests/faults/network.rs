@@ -1,4 +1,4 @@
-//! A line between service and server that is cut, slow, or swallows what it is given.
+//! A proxy between service and server that cuts, delays or swallows traffic.
 
 use std::{
     sync::{
@@ -20,15 +20,16 @@ use crate::{
     world::World,
 };
 
-/// Lets through; delays each piece; swallows; ends whatever comes.
+/// States of a [`Proxy`]: forward, delay each piece, swallow everything, close every connection.
 pub(super) const OPEN: u8 = 0;
 pub(super) const SLOW: u8 = 1;
 pub(super) const SWALLOWING: u8 = 2;
 pub(super) const CUT: u8 = 3;
-/// Lets so many answers through, and cuts.
+/// Forward a number of responses, then close.
 const COUNTING: u8 = 4;
 
 #[derive(Clone)]
+/// A TCP proxy to a PostgreSQL server.
 pub struct Proxy {
     state: Arc<AtomicU8>,
     left: Arc<AtomicU32>,
@@ -59,7 +60,7 @@ impl Proxy {
         proxy
     }
 
-    /// Lets so many answers through, and then nothing.
+    /// Forwards that many responses, and then closes the connection.
     pub fn cut_after(&self, answers: u32) {
         self.left.store(answers, Ordering::SeqCst);
         self.set_state(COUNTING);
@@ -98,7 +99,7 @@ async fn carry(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_that_is_cut_and_slow_loses_nothing_that_was_acknowledged() {
+async fn a_network_that_is_cut_and_slow_loses_nothing_that_was_acknowledged() {
     let cuts = times("SPARC_CUTS", 5);
     let world = World::new().await;
     let proxy = Proxy::to_world(&world).await;
@@ -120,14 +121,14 @@ async fn a_line_that_is_cut_and_slow_loses_nothing_that_was_acknowledged() {
     assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
     assert!(
         outcomes.codes.contains_key("connection_lost") || outcomes.codes.contains_key("commit_unknown"),
-        "nobody was cut off"
+        "no client lost its connection"
     );
     answers(&sparc).await;
     sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_that_swallows_everything_is_given_up_in_time() {
+async fn calls_over_a_network_that_swallows_everything_end_in_time() {
     let world = World::new().await;
     let player = world.player().await;
     let proxy = Proxy::to_world(&world).await;
@@ -143,7 +144,7 @@ async fn a_line_that_swallows_everything_is_given_up_in_time() {
         assert!(["deadline_exceeded", "pool_exhausted"].contains(&code), "{code}");
         assert!(begun.elapsed() < BOUND);
     }
-    // Whoever was swallowed is never heard of again; a line that is cut after it is a line again.
+    // Swallowed requests are never answered. Once the connections are closed, new ones work again.
     proxy.set_state(CUT);
     tokio::time::sleep(Duration::from_millis(100)).await;
     proxy.set_state(OPEN);

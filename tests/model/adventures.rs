@@ -1,4 +1,4 @@
-//! The rules of adventures.
+//! The model's rules of adventures.
 
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ impl Game {
         Ok(true)
     }
 
-    /// Whether a session of it is live or had a player: any other goes with it.
+    /// Returns whether one of its sessions is live or had a player. Other sessions are deleted with the adventure.
     pub fn has_history(&self, adventure: usize) -> bool {
         let kept = |session: &Session| {
             session.adventure == adventure && !session.gone && (session.is_live() || session.was_played())

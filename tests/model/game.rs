@@ -1,4 +1,4 @@
-//! The rules of the game in plain Rust, as the design says them, with nothing of the schema's code in it.
+//! The rules of the game in plain Rust, written from the design and not from the schema's code.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
-/// Whether a row was reached, or the code of the refusal.
+/// Whether a row was affected, or the code of the error.
 pub type Answer = Result<bool, &'static str>;
 
 #[derive(Clone, Debug)]
@@ -42,9 +42,9 @@ pub struct Adventure {
 pub struct Seat {
     pub hero: usize,
     pub active: bool,
-    /// The encounter in which its heroic save was used, while it counts.
+    /// The encounter in which the heroic save was used, as long as it counts.
     pub saved: Option<u32>,
-    /// Until the Seer lets the player come back.
+    /// The Seer removed the player and has not readmitted them.
     pub removed: bool,
 }
 
@@ -64,7 +64,7 @@ pub struct Session {
     pub version: u32,
     pub events: BTreeMap<&'static str, u32>,
     pub archived: bool,
-    /// With the adventure that it was no history of.
+    /// Deleted with its adventure, because it was not history.
     pub gone: bool,
 }
 
@@ -97,12 +97,12 @@ impl Session {
         matches!(self.status, "completed" | "cancelled")
     }
 
-    /// Whether it can still be played, and its rows be written.
+    /// Returns whether it can still be played and its rows can be written.
     pub fn is_live(&self) -> bool {
         !self.gone && !self.archived && !self.is_over()
     }
 
-    /// Whether somebody but its Seer ever had a seat.
+    /// Returns whether anybody except its Seer ever had a seat.
     pub fn was_played(&self) -> bool {
         self.seats.keys().any(|player| *player != self.seer)
     }
@@ -111,7 +111,7 @@ impl Session {
         matches!(self.status, "waiting" | "starting_soon")
     }
 
-    /// Whether somebody runs it, or has or had a seat in it.
+    /// Returns whether a user runs it, or has or had a seat in it.
     pub fn is_of(&self, person: usize) -> bool {
         self.seer == person || self.seats.contains_key(&person)
     }
@@ -138,7 +138,7 @@ impl Game {
         Uuid::from_u128(0x5bac_0000_0000_4000_8000_0000_0000_0000 << 64 | self.ids)
     }
 
-    /// What every write of a closed account is answered, whatever it would reach.
+    /// Returns the error that every write of a closed account gets, whatever row it would affect.
     pub fn open(&self, me: usize) -> Result<(), &'static str> {
         if self.people[me].closed { Err("account_closed") } else { Ok(()) }
     }
@@ -247,7 +247,7 @@ impl Game {
         Ok(true)
     }
 
-    /// The session, where the one who asks runs it.
+    /// Returns the session if the caller runs it.
     pub fn run_by(&mut self, me: usize, session: usize) -> Result<Option<&mut Session>, &'static str> {
         self.open(me)?;
         let session = &mut self.sessions[session];
@@ -335,7 +335,7 @@ impl Game {
         Ok(true)
     }
 
-    /// Soft deletion: seats in live sessions are given up, live sessions are cancelled, drafts without history go.
+    /// Soft deletion: seats in live sessions are given up, live sessions are cancelled, drafts without history are deleted.
     pub fn close(&mut self, me: usize) -> Answer {
         if self.people[me].closed {
             return Ok(true);

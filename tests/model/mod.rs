@@ -1,7 +1,7 @@
-//! A plain model of the game beside the database: random people do random things to both, and after each the answer and
-//! all that a random person sees must be the same.
+//! A model of the game in plain Rust, compared with the database: random users make random calls to both, and after each call
+//! the answer and everything that a random user sees must be equal.
 //!
-//! `SPARC_STEPS=1000000 SPARC_SEED=7 cargo test --release --test integration model` is the longer run.
+//! For a longer run: `SPARC_STEPS=1000000 SPARC_SEED=7 cargo test --release --test integration model`.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -29,10 +29,10 @@ use steps::{Step, Target, step};
 
 const PEOPLE: usize = 5;
 
-/// Steps of one story, each on a database of its own.
+/// The number of steps of one case. Each case has its own database.
 const STEPS: usize = 1000;
 
-/// Five people, a published adventure and a valid draft.
+/// Creates five users, a published adventure and a valid draft, in the database and in the model.
 async fn begin(world: &World) -> Game {
     let mut game = Game::default();
     for _ in 0..PEOPLE {
@@ -57,17 +57,17 @@ async fn begin(world: &World) -> Game {
     game
 }
 
-/// How often each answer was given.
+/// How often each answer occurred.
 type Tally = Mutex<BTreeMap<&'static str, u64>>;
 
-async fn story(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
+async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
     let world = World::with_connections(server().await, 2).await;
     let mut game = begin(&world).await;
     let sparc = Sparc::from_connection(world.db.clone());
     let target = Target { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };
     for (number, step) in steps.iter().enumerate() {
-        if let Some((actual, expected)) = step.ask(&mut game, &target).await {
-            // Whether a statement of a closed account meets a row before it is refused, its plan decides: nothing is done.
+        if let Some((actual, expected)) = step.call(&mut game, &target).await {
+            // Depending on its plan, a statement of a closed account may find no row instead of being refused. Both change nothing.
             let actual = if actual == Ok(false) && expected == Err("account_closed") { expected } else { actual };
             prop_assert_eq!(actual, expected, "step {}: {:?}", number, step);
             let answer = actual.map_or_else(|code| code, |reached| if reached { "done" } else { "no row" });
@@ -83,7 +83,7 @@ async fn story(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
         let too_much: Vec<&String> = there.iter().filter(|line| !expected.contains(line)).collect();
         prop_assert!(
             there == expected,
-            "step {}: {:?}, {:?} misses {:#?} and sees besides {:#?}",
+            "step {}: {:?}, {:?} does not see {:#?}, and must not see {:#?}",
             number,
             step,
             eyes,
@@ -97,7 +97,7 @@ async fn story(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
 }
 
 #[test]
-fn the_database_does_what_the_model_says_and_shows_what_it_says() {
+fn the_database_answers_and_shows_what_the_model_does() {
     let number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
     let steps = number("SPARC_STEPS").unwrap_or(2000);
     let seed = number("SPARC_SEED").unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
@@ -112,7 +112,7 @@ fn the_database_does_what_the_model_says_and_shows_what_it_says() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let steps = proptest::collection::vec(step(), STEPS);
     let tally = Tally::default();
-    let outcome = TestRunner::new(config).run(&steps, |steps| runtime.block_on(story(&steps, &tally)));
+    let outcome = TestRunner::new(config).run(&steps, |steps| runtime.block_on(run_case(&steps, &tally)));
     println!("{:?}", tally.lock().unwrap());
     match outcome {
         Ok(()) => {}

@@ -1,4 +1,4 @@
-//! What people do: picked at random, asked of the database in plain SQL or through the service, and of the model.
+//! Random calls, made to the database (in plain SQL or through the service) and to the model.
 
 use proptest::prelude::*;
 use sea_orm::sqlx::{AssertSqlSafe, PgPool, raw_sql};
@@ -11,12 +11,12 @@ use super::{
     sight::{Eyes, wear},
 };
 
-/// Picks are numbers, which become whatever there is of a kind.
+/// A random call. A [`Pick`] is a number that selects one of the existing rows of a kind.
 #[derive(Clone, Debug)]
 pub struct Step {
     pub who: u8,
     pub act: Act,
-    /// Who looks afterwards.
+    /// Who reads afterwards.
     pub eyes: u8,
 }
 
@@ -55,7 +55,7 @@ pub enum Act {
 pub fn step() -> impl Strategy<Value = Step> {
     let pick = any::<Pick>;
     let few = || proptest::option::of(0_u8..3);
-    // Waiting, starting soon, active, paused, completed, cancelled: most sessions live on.
+    // Waiting, starting soon, active, paused, completed, cancelled; weighted so that most sessions stay live.
     let status = prop_oneof![1 => Just(0_u8), 2 => Just(1), 6 => Just(2), 2 => Just(3), 1 => Just(4), 1 => Just(5)];
     let act = prop_oneof![
         3 => (0_u8..14).prop_map(|name| Act::CreateCharacter { name }),
@@ -89,19 +89,19 @@ pub fn step() -> impl Strategy<Value = Step> {
     (any::<u8>(), act, any::<u8>()).prop_map(|(who, act, eyes)| Step { who, act, eyes })
 }
 
-/// The database that is asked.
+/// The database under test.
 pub struct Target<'a> {
     pub pool: &'a PgPool,
     pub sparc: &'a Sparc,
 }
 
-/// What an error is told as.
+/// Returns the service's code of an error.
 fn code(error: sea_orm::sqlx::Error) -> &'static str {
     Error::from(DbErr::Query(RuntimeErr::SqlxError(error.into()))).code()
 }
 
 impl Target<'_> {
-    /// One statement as that person, in one message.
+    /// Runs one statement as that user, in one message.
     async fn sql(&self, game: &Game, me: usize, sql: &str) -> Answer {
         let message = format!("{}{sql}; COMMIT", wear(Eyes::Of(me), game));
         let mut connection = self.pool.acquire().await.map_err(code)?;
@@ -121,30 +121,30 @@ fn at<T>(all: &[T], pick: Pick) -> Option<usize> {
     (!all.is_empty()).then(|| usize::from(pick) % all.len())
 }
 
-/// A character: mostly one of the player's own.
+/// Picks a character, mostly one of the player's own.
 fn hero(game: &Game, player: usize, pick: Pick) -> Option<usize> {
     let own: Vec<usize> = (0..game.characters.len()).filter(|place| game.characters[*place].owner == player).collect();
     if pick < 200 && !own.is_empty() { Some(own[usize::from(pick) % own.len()]) } else { at(&game.characters, pick) }
 }
 
-/// One of the newest sessions, mostly.
+/// Picks a session, mostly one of the newest.
 fn session(game: &Game, pick: Pick) -> Option<usize> {
     let all = game.sessions.len();
     let newest = all.saturating_sub(4);
     if pick < 200 && all > 0 { Some(newest + usize::from(pick) % (all - newest)) } else { at(&game.sessions, pick) }
 }
 
-/// Somebody who has or had a seat there, mostly.
+/// Picks a user, mostly one who has or had a seat in the session.
 fn seated(game: &Game, session: usize, pick: Pick) -> Option<usize> {
     let there: Vec<usize> = game.sessions[session].seats.keys().copied().collect();
     at(&there, pick).filter(|_| pick < 200).map(|place| there[place]).or_else(|| at(&game.people, pick))
 }
 
 impl Step {
-    /// Asks both. `None` where there is nothing of the kind yet.
-    pub async fn ask(&self, game: &mut Game, target: &Target<'_>) -> Option<(Answer, Answer)> {
+    /// Makes the call to both and returns both answers, or `None` if no row of the kind exists yet.
+    pub async fn call(&self, game: &mut Game, target: &Target<'_>) -> Option<(Answer, Answer)> {
         let me = at(&game.people, self.who)?;
-        // Half the time whoever runs the session, without whom little happens.
+        // Half the time the session's Seer, without whom little happens.
         let or_seer = |session: usize, game: &Game| if self.who >= 128 { game.sessions[session].seer } else { me };
         let of_session = |place: usize, set: String, game: &Game| {
             format!("UPDATE public.sessions SET {set} WHERE id = '{}'", game.sessions[place].id)
@@ -216,7 +216,7 @@ impl Step {
                      public.archived_sessions) AS every WHERE id = '{}'",
                     game.sessions[place].id
                 );
-                // One that went with its adventure has none.
+                // A session that was deleted with its adventure has no code.
                 let code = sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(target.pool).await.unwrap();
                 let code: String = code.unwrap_or_else(|| "ZZZZZZ".to_owned());
                 let code: JoinCode = code.parse().unwrap();
@@ -226,7 +226,7 @@ impl Step {
             }
             Act::Sit { session: pick, player, hero: of } => {
                 let place = session(game, pick)?;
-                // The lobby's way half the time.
+                // Half the time as from the lobby.
                 let (me, player) = if self.who >= 128 {
                     (game.sessions[place].seer, at(&game.people, player)?)
                 } else {
@@ -279,7 +279,7 @@ impl Step {
                 let sql = roll(game, id, place, &format!("'{}', NULL", game.characters[hero].id));
                 let actual = target.sql(game, me, &sql).await;
                 let expected = game.roll(me, id, place, Some(hero), 0);
-                self.rolled(game, target, id, &actual).await;
+                self.copy_roll(game, target, id, &actual).await;
                 (actual, expected)
             }
             Act::RollCreature { session: pick, adventure } => {
@@ -289,11 +289,11 @@ impl Step {
                 let sql = roll(game, id, place, &format!("NULL, '{creature}'"));
                 let actual = target.sql(game, me, &sql).await;
                 let expected = game.roll(me, id, place, None, adventure);
-                self.rolled(game, target, id, &actual).await;
+                self.copy_roll(game, target, id, &actual).await;
                 (actual, expected)
             }
             Act::Save { roll: pick } => {
-                // One of the last: those before are too late by the clock.
+                // One of the last rolls; earlier ones are too old for a save.
                 let newest = game.rolls.len().saturating_sub(6);
                 let first = newest + at(&game.rolls[newest..], pick)?;
                 let me = or_seer(game.rolls[first].session, game);
@@ -302,7 +302,7 @@ impl Step {
                 let id = actual.as_ref().map_or_else(|_| Uuid::nil(), |save| save.id);
                 let actual = actual.map(|_| true).map_err(|error| error.code());
                 let expected = game.save(me, id, first);
-                self.rolled(game, target, id, &actual).await;
+                self.copy_roll(game, target, id, &actual).await;
                 (actual, expected)
             }
             Act::Send { session: pick, servers } => {
@@ -368,8 +368,8 @@ impl Step {
         })
     }
 
-    /// The dice are the database's; the model is told what came of them.
-    async fn rolled(&self, game: &mut Game, target: &Target<'_>, id: Uuid, actual: &Answer) {
+    /// Copies the outcome of a roll from the database, which rolls the dice, to the model.
+    async fn copy_roll(&self, game: &mut Game, target: &Target<'_>, id: Uuid, actual: &Answer) {
         if let (Ok(true), Some(roll)) = (actual, game.rolls.last_mut())
             && roll.id == id
         {

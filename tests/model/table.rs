@@ -1,11 +1,11 @@
-//! The rules of a table: who sits, and who rolls.
+//! The model's rules of seats and rolls.
 
 use uuid::Uuid;
 
 use super::game::{Answer, Game, Roll, Seat, Session};
 
 impl Game {
-    /// What a seat that is taken demands, once row security and the foreign keys have let it through.
+    /// The rules for a new seat, once row security and the foreign keys have accepted it.
     fn take(&self, session: usize, player: usize, hero: usize) -> Result<(), &'static str> {
         let at = &self.sessions[session];
         if at.is_over() {
@@ -25,7 +25,7 @@ impl Game {
         if self.sessions.iter().filter(sits).count() >= 20 { Err("seat_limit_reached") } else { Ok(()) }
     }
 
-    /// A seat taken by a row of one's own.
+    /// Takes a seat by a plain insert.
     pub fn sit(&mut self, me: usize, session: usize, player: usize, hero: usize) -> Answer {
         let at = &self.sessions[session];
         if !at.is_live() || player != me || !at.waits() || !(at.public || at.seer == me) {
@@ -45,7 +45,8 @@ impl Game {
         Ok(true)
     }
 
-    /// By its code: a new seat before the start, the old one as long as the session lives and the Seer did not take it away.
+    /// Joins by code: takes a new seat before the start, or the old one while the session is live and the Seer has not removed
+    /// the player.
     pub fn join(&mut self, me: usize, session: usize, hero: usize) -> Answer {
         self.open(me)?;
         let at = &self.sessions[session];
@@ -80,7 +81,7 @@ impl Game {
         Ok(true)
     }
 
-    /// The seat of that player, where the one who asks may change it at all.
+    /// Returns a player's seat if the caller may change it at all.
     fn seat_for(&self, me: usize, session: usize, player: usize) -> Result<Option<&Seat>, &'static str> {
         self.open(me)?;
         let at = &self.sessions[session];
@@ -88,7 +89,7 @@ impl Game {
         Ok(at.seats.get(&player).filter(|_| there))
     }
 
-    /// Leaves or comes back; the Seer removes.
+    /// The player leaves or rejoins; the Seer removes the player.
     pub fn set_active(&mut self, me: usize, session: usize, player: usize, active: bool) -> Answer {
         let Some(seat) = self.seat_for(me, session, player)? else { return Ok(false) };
         let changes = seat.active != active;
@@ -117,7 +118,7 @@ impl Game {
         Ok(true)
     }
 
-    /// The Seer lets somebody come back.
+    /// The Seer readmits a removed player.
     pub fn readmit(&mut self, me: usize, session: usize, player: usize) -> Answer {
         let Some(seat) = self.seat_for(me, session, player)? else { return Ok(false) };
         if seat.removed && player == me {
@@ -150,7 +151,7 @@ impl Game {
         if seat.active && !at.waits() {
             return Err("session_started");
         }
-        // Where nobody sits, one who is retired may be named.
+        // An inactive seat may have a retired character.
         if seat.active && character.retired {
             return Err("character_retired");
         }
@@ -172,7 +173,7 @@ impl Game {
         at.seats.iter().any(sits) || (at.seer == me && own.owner == me && !own.retired && !own.gone)
     }
 
-    /// By a character, or by the creature of an adventure.
+    /// Rolls for a character, or for the creature of an adventure.
     pub fn roll(&mut self, me: usize, id: Uuid, session: usize, hero: Option<usize>, creature_of: usize) -> Answer {
         if !self.may_roll(me, session, hero) {
             return Err("not_allowed");
