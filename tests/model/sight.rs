@@ -61,7 +61,7 @@ pub async fn seen(pool: &PgPool, game: &Game, eyes: Eyes) -> Vec<String> {
     static SIGNED_IN: LazyLock<String> = LazyLock::new(|| format!("{OPEN}{CLOSED}"));
     let sql = if eyes == Eyes::Visitor { OPEN } else { &SIGNED_IN };
     let mut connection = pool.acquire().await.unwrap();
-    raw_sql(AssertSqlSafe(wear(eyes, game))).execute(&mut *connection).await.unwrap();
+    raw_sql(AssertSqlSafe(set_identity(eyes, game))).execute(&mut *connection).await.unwrap();
     let lines = query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&mut *connection).await;
     raw_sql("COMMIT").execute(&mut *connection).await.unwrap();
     let mut lines = lines.unwrap();

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     game::{Answer, Game, STATUSES},
-    sight::{Eyes, wear},
+    sight::{Eyes, set_identity},
 };
 
 /// A random call. A [`Pick`] is a number that selects one of the existing rows of a kind.
@@ -103,7 +103,7 @@ fn code(error: sea_orm::sqlx::Error) -> &'static str {
 impl Target<'_> {
     /// Runs one statement as that user, in one message.
     async fn sql(&self, game: &Game, me: usize, sql: &str) -> Answer {
-        let message = format!("{}{sql}; COMMIT", wear(Eyes::Of(me), game));
+        let message = format!("{}{sql}; COMMIT", set_identity(Eyes::Of(me), game));
         let mut connection = self.pool.acquire().await.map_err(code)?;
         let outcome = raw_sql(AssertSqlSafe(message)).execute(&mut *connection).await;
         if outcome.is_err() {
