@@ -223,7 +223,8 @@ async fn an_account_that_closes_waits_for_a_locked_seat_without_holding_a_sessio
     let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada}'");
     let (closed, ()) = tokio::join!(owner.exec(&close), async {
         owner.wait_for_lock_waiters(1).await;
-        // Locks the session after the seat. If the closing held the session while it waits for the seat, this would deadlock.
+        // Locks the session after the seat. If the closing held the session while it waits for the seat, this would
+        // deadlock.
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada}'");
         leaving.execute_unprepared(&leave).await.unwrap();
         leaving.commit().await.unwrap();

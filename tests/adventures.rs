@@ -1,4 +1,5 @@
-//! Adventures: a published adventure is valid, and content that a client writes is invalid until the service has validated it.
+//! Adventures: a published adventure is valid, and content that a client writes is invalid until the service has
+//! validated it.
 
 use uuid::Uuid;
 

@@ -1,4 +1,5 @@
-//! What a host of the service meets: servers that go away, pools that are too small, tokens of all kinds, and health checks.
+//! What a host of the service meets: servers that go away, pools that are too small, tokens of all kinds, and health
+//! checks.
 
 use std::{
     io,
@@ -131,7 +132,8 @@ async fn connections_set_their_application_name() {
     sparc.close().await.unwrap();
 }
 
-/// Makes a call of every kind and returns its outcomes: operations that read and that write, entities, raw SQL, a transaction.
+/// Makes a call of every kind and returns its outcomes: operations that read and that write, entities, raw SQL, a
+/// transaction.
 async fn answers(who: &IdentityConnection, session: Uuid) -> Vec<(&'static str, &'static str)> {
     let sql = Statement::from_string(DbBackend::Postgres, "SELECT 1");
     vec![

@@ -13,7 +13,8 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-/// Deserializes the smallest document of an input, serializes the result, and asserts that this deserializes to the same.
+/// Deserializes the smallest document of an input, serializes the result, and asserts that this deserializes to the
+/// same.
 macro_rules! round_trip {
     ($type:ty, $smallest:expr, $written:expr) => {{
         let read: $type = from_value($smallest).unwrap();

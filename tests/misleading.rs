@@ -96,7 +96,8 @@ async fn the_call_after_a_cancelled_one_does_not_get_its_error() {
         let alone = one.as_user(ada.user_id().unwrap());
         let _ = tokio::time::timeout(Duration::from_millis(after), alone.query_one_raw(sql(refused))).await;
         works(&alone).await;
-        // In one transaction, the cancelled statement has failed or may have, so the transaction can only be rolled back.
+        // In one transaction, the cancelled statement has failed or may have, so the transaction can only be rolled
+        // back.
         let tx = ada.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
         let cancelled = tokio::time::timeout(Duration::from_millis(after), inner.query_one_raw(sql(refused))).await;

@@ -1,5 +1,5 @@
-//! Plans of the most frequent statements, as the service sends them, on large tables and as the caller's role: with custom
-//! and with generic plans, with outdated and with current statistics.
+//! Plans of the most frequent statements, as the service sends them, on large tables and as the caller's role: with
+//! custom and with generic plans, with outdated and with current statistics.
 
 use std::future::Future;
 
@@ -20,8 +20,9 @@ use uuid::Uuid;
 use crate::world::World;
 
 /// Fills the tables, mostly with other users' rows: 4,000 users, 20,000 waiting sessions (of the soonest 5,000, four in
-/// five are full) and 20,000 that are over, two seats each, a few rolls and events, and one session with thousands. Thousands begin
-/// at the same moment, and adventures come in groups of a thousand with equal keys in each order of the catalogue.
+/// five are full) and 20,000 that are over, two seats each, a few rolls and events, and one session with thousands.
+/// Thousands begin at the same moment, and adventures come in groups of a thousand with equal keys in each order of the
+/// catalogue.
 const FILL: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO auth.users (id, email) SELECT md5('u' || i)::uuid, i || '@x.org' FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
     INSERT INTO users (id, email, display_name)
@@ -72,9 +73,11 @@ struct Hot {
     random_page_cost: &'static str,
 }
 
-/// `random_page_cost` for an SSD. With the cost for a spinning disk, the planner would scan tables as small as a test's.
+/// `random_page_cost` for an SSD. With the cost for a spinning disk, the planner would scan tables as small as a
+/// test's.
 const SOLID: &str = "1.1";
-/// A `random_page_cost` so high that on these small tables the planner prefers a full sort to any index scan, as it does ones.
+/// A `random_page_cost` so high that on these small tables the planner prefers a full sort to any index scan, as it
+/// does ones.
 const DEAR: &str = "40";
 
 impl Hot {
@@ -99,7 +102,8 @@ impl Hot {
         answer
     }
 
-    /// Returns the plan, and how many rows of the long lists were read, including by functions, which plans do not show.
+    /// Returns the plan, and how many rows of the long lists were read, including by functions, which plans do not
+    /// show.
     async fn plan(&self, prepare: &str, mode: &str, values: &[&str]) -> (Value, i64) {
         let transaction = self.db.begin().await.unwrap();
         let claims = format!("{{\"role\": \"authenticated\", \"sub\": \"{}\"}}", self.user);
@@ -127,7 +131,8 @@ async fn fetched(transaction: &DatabaseTransaction) -> i64 {
     row.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
-/// Counts the rows that scans read; fails on a sequential scan of a [`BIG`] table and on a sort of more than `most` rows.
+/// Counts the rows that scans read; fails on a sequential scan of a [`BIG`] table and on a sort of more than `most`
+/// rows.
 fn walk(node: &Value, what: &str, mode: &str, most: u64, read: &mut u64) {
     let number = |name: &str| node[name].as_f64().unwrap_or_default();
     let kind = node["Node Type"].as_str().unwrap_or_default();
@@ -209,7 +214,8 @@ async fn table(hot: &mut Hot, ada: &IdentityConnection, moment: &str) {
     let rolls = || ada.dice().history(RollScope::Session(session), &all, None);
     hot.ask(&format!("a session's rolls, {moment}"), 51, &[&quoted(session), "51"], rolls()).await;
     let kind = HistoryFilter { kind: Some(RollType::Attack), ..Default::default() };
-    // One roll in nine matches. Comparing an enum is not leakproof, so the session's rolls are scanned until the page is full.
+    // One roll in nine matches. Comparing an enum is not leakproof, so the session's rolls are scanned until the page
+    // is full.
     let values = [&quoted(session), "'attack'", "51"];
     let attacks = ada.dice().history(RollScope::Session(session), &kind, None);
     hot.ask(&format!("a session's attacks, {moment}"), 9 * 51, &values, attacks).await;

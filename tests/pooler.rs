@@ -1,4 +1,5 @@
-//! Behind PgBouncer in transaction mode: fifty users over four server connections, each of whom sees only their own rows.
+//! Behind PgBouncer in transaction mode: fifty users over four server connections, each of whom sees only their own
+//! rows.
 
 use std::{
     fs,
@@ -104,7 +105,8 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
                 let found = characters::Entity::find().all(&me).await.unwrap();
                 assert!(found.len() == 1 && found[0].user_id == player.id);
                 match (number + round) % 5 {
-                    // A dropped transaction, a failed one, a visitor, the service: the next caller inherits none of these identities.
+                    // A dropped transaction, a failed one, a visitor, the service: the next caller inherits none of
+                    // these identities.
                     0 => drop(me.begin().await.unwrap()),
                     1 => assert!(me.execute_unprepared("SELECT 1 / 0").await.is_err()),
                     2 => assert_eq!(sparc.as_anon().characters().list().await.unwrap_err().code(), "not_signed_in"),

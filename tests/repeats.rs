@@ -118,8 +118,8 @@ async fn joining_seating_and_coming_back_twice_take_one_seat() {
     assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 2);
 }
 
-/// Asserts an id conflict: the same id with other content or by another user. The same request is no conflict, even if the
-/// row has changed since.
+/// Asserts an id conflict: the same id with other content or by another user. The same request is no conflict, even if
+/// the row has changed since.
 async fn other<T: Debug>(what: &str, outcome: Result<T, Error>) {
     assert!(matches!(outcome, Err(Error::IdConflict { .. })), "{what}: must be an id conflict, but is {outcome:?}");
 }

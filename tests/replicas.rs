@@ -197,7 +197,8 @@ async fn a_subscriber_gets_every_row_and_no_trigger_writes_it_twice() {
                   public.archived_sessions, public.archived_session_players, public.archived_dice_rolls,
                   private.account_gates";
     world.db.execute_unprepared(&format!("CREATE PUBLICATION {name} FOR TABLE {tables}")).await.unwrap();
-    // Within one cluster the slot must be created first: a subscription that creates it would wait for its own transaction.
+    // Within one cluster the slot must be created first: a subscription that creates it would wait for its own
+    // transaction.
     let slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");
     lines(&world.db, &slot).await;
     let subscribe = format!(

@@ -41,7 +41,8 @@ impl io::Write for Log {
 async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
     let world = World::new().await;
     let log = Log::default();
-    // A second dispatcher. With only one subscriber, a thread of another test that has none would disable a callsite for all.
+    // A second dispatcher. With only one subscriber, a thread of another test that has none would disable a callsite
+    // for all.
     let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -62,7 +62,7 @@ fn starting(folder: &std::path::Path) -> std::process::Child {
     // If the tests run as root, the server runs as another user.
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777)).unwrap();
     std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "testdb_server::a_database_of_a_server_is_a_copy_with_the_whole_schema"])
+        .args(["--exact", "testdb_server::a_migrated_database_is_a_copy_with_the_whole_schema"])
         .env("TMPDIR", folder)
         .env_remove("DATABASE_URL")
         .stdout(std::process::Stdio::null())

@@ -1,5 +1,5 @@
-//! Any text that a person may type, in every place that takes a text: it is stored unchanged, or refused by an error that
-//! names the field and what is wrong with it, and nothing is partly written.
+//! Any text that a person may type, in every place that takes a text: it is stored unchanged, or refused by an error
+//! that names the field and what is wrong with it, and nothing is partly written.
 
 use std::pin::Pin;
 

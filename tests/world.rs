@@ -137,7 +137,8 @@ impl World {
         id
     }
 
-    /// Creates `count` accounts and returns their ids as the text of an SQL array. For rows beyond one account's limits.
+    /// Creates `count` accounts and returns their ids as the text of an SQL array. For rows beyond one account's
+    /// limits.
     pub async fn accounts(&self, count: usize) -> String {
         let sql = format!(
             "WITH created AS (INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, {count}) RETURNING id)

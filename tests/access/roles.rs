@@ -84,7 +84,8 @@ pub async fn write_columns(world: &World, page: &mut String) {
     }
 }
 
-/// Calls every function that is not a trigger function with nulls, and attempts what concerns neither tables nor functions.
+/// Calls every function that is not a trigger function with nulls, and attempts what concerns neither tables nor
+/// functions.
 pub async fn write_functions(world: &World, page: &mut String) {
     let roles = roles(world);
     heading(
@@ -146,8 +147,8 @@ pub async fn write_functions(world: &World, page: &mut String) {
     writeln!(page, "attempted.").unwrap();
 }
 
-/// Returns whether the role may call the function. It compares the message, because a function that refuses by itself, or
-/// calls another one that does, uses the same SQLSTATE as a missing privilege.
+/// Returns whether the role may call the function. It compares the message, because a function that refuses by itself,
+/// or calls another one that does, uses the same SQLSTATE as a missing privilege.
 async fn lets_call(person: &Person, name: &str, arguments: &str) -> bool {
     let denied = format!("permission denied for function {}", name.split('.').next_back().unwrap());
     let outcome = person.exec(&format!("SELECT {name}({arguments})")).await;

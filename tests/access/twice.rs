@@ -1,4 +1,5 @@
-//! The same user on two connections: a statement sent while the same one is uncommitted is answered as if it came afterwards.
+//! The same user on two connections: a statement sent while the same one is uncommitted is answered as if it came
+//! afterwards.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;

@@ -49,8 +49,8 @@ async fn nothing_that_the_api_serves_runs_as_its_owner() {
     assert_eq!(elevated, [""; 0]);
 }
 
-/// Creates, for every type, a domain of the same name whose check raises if it runs as another role than the attacker; and
-/// temporary tables with the names of our tables, whose defaults do the same.
+/// Creates, for every type, a domain of the same name whose check raises if it runs as another role than the attacker;
+/// and temporary tables with the names of our tables, whose defaults do the same.
 const TRAPS: &str = "
 DO $traps$
 DECLARE

@@ -1,5 +1,5 @@
-//! Play: locks are taken in one order, a heroic save is claimed by the row that was inserted, counts cannot be inflated, the
-//! lobby cannot be flooded, and every reader can read every number.
+//! Play: locks are taken in one order, a heroic save is claimed by the row that was inserted, counts cannot be
+//! inflated, the lobby cannot be flooded, and every reader can read every number.
 
 use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::{assert_invariants, attempt, dry_run, exec_in, number, open_session, outcome_code};
 use crate::world::{Player, World, at_once, heroic_save, seat};
 
-/// Creates sessions of two Seers for the same pairs of players: one Seer's from the first pair to the last, the other's from
-/// the last to the first. A statement ends sessions in the order in which they were created.
+/// Creates sessions of two Seers for the same pairs of players: one Seer's from the first pair to the last, the other's
+/// from the last to the first. A statement ends sessions in the order in which they were created.
 async fn entangled(world: &World, status: &str) -> [Uuid; 2] {
     let seers = [world.account().await, world.account().await];
     let adventures = [world.adventure(seers[0]).await, world.adventure(seers[1]).await];

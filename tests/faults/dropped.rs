@@ -20,7 +20,8 @@ use sparc::{
 use super::{network::Proxy, no_transaction_is_open};
 use crate::{evening::broken, world::World};
 
-/// Polls a future until it has waited `times` times and drops it at the next wait; returns its output if it finishes earlier.
+/// Polls a future until it has waited `times` times and drops it at the next wait; returns its output if it finishes
+/// earlier.
 async fn waiting<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = times;
@@ -61,8 +62,8 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let waiting_table = world.session(0).await;
     let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", waiting_table.session);
     let code: JoinCode = world.owner().value::<String>(&code).await.unwrap().parse().unwrap();
-    // The proxy runs in this thread, so no response is there before the test waits for it. With two connections, the next call
-    // does not wait for the one that is returning to the pool.
+    // The proxy runs in this thread, so no response is there before the test waits for it. With two connections, the
+    // next call does not wait for the one that is returning to the pool.
     let proxy = Proxy::to_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);

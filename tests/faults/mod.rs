@@ -1,5 +1,5 @@
-//! Faults of server, disk and network: each one gives a typed error in bounded time, leaves no transaction open, and loses
-//! nothing that was acknowledged.
+//! Faults of server, disk and network: each one gives a typed error in bounded time, leaves no transaction open, and
+//! loses nothing that was acknowledged.
 
 mod crashes;
 mod disk;

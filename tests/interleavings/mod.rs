@@ -1,13 +1,13 @@
-//! Like PostgreSQL's isolation tests: every pair of the statements that users, the service, the platform and maintenance
-//! send, on two connections, in every order of begin, statement, commit and rollback. After each case every invariant holds,
-//! no transaction waits for ever, and every refusal is one that the documentation lists.
+//! Like PostgreSQL's isolation tests: every pair of the statements that users, the service, the platform and
+//! maintenance send, on two connections, in every order of begin, statement, commit and rollback. After each case every
+//! invariant holds, no transaction waits for ever, and every refusal is one that the documentation lists.
 //!
 //! Statements that run without interruption cannot deadlock, so a second kind of case stops them in the middle:
 //! other connections lock a row that one statement locks, and a row that the other locks, until both have been sent.
 //!
-//! The test command runs a sample. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of each kind, `=all` runs every pair,
-//! and `=triples` runs three statements at a time. A case that fails is reported by its name, and `=<part of a name>` runs the
-//! cases whose names contain it.
+//! The test command runs a sample. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of each kind, `=all` runs
+//! every pair, and `=triples` runs three statements at a time. A case that fails is reported by its name, and
+//! `=<part of a name>` runs the cases whose names contain it.
 
 use std::collections::BTreeMap;
 
@@ -43,8 +43,8 @@ fn orders(sides: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
     all
 }
 
-/// Returns the schedules of two transactions. Under READ COMMITTED the time of BEGIN does not matter, because each statement has
-/// its own snapshot.
+/// Returns the schedules of two transactions. Under READ COMMITTED the time of BEGIN does not matter, because each
+/// statement has its own snapshot.
 fn schedules(level: Level, ends: &[Step]) -> Vec<Vec<(usize, Step)>> {
     let begins_count = level == Level::RepeatableRead;
     let sides: Vec<Vec<Step>> = ends
@@ -80,8 +80,8 @@ fn pairs() -> Vec<Case<'static>> {
 
 type Locks = BTreeMap<&'static str, Vec<String>>;
 
-/// Returns the case in which the statements begin and are sent in that order while the rows are locked, and each one commits as
-/// soon as it has finished.
+/// Returns the case in which the statements begin and are sent in that order while the rows are locked, and each one
+/// commits as soon as it has finished.
 fn stopped(statements: Vec<&'static Statement>, level: Level, held: Vec<String>) -> Case<'static> {
     let sides = 0..statements.len();
     let schedule = sides
@@ -111,7 +111,8 @@ fn stopped_pairs(locks: &Locks) -> Vec<Case<'static>> {
     cases
 }
 
-/// Returns the cases of three statements that lock a row in common, with and without another connection that has locked it.
+/// Returns the cases of three statements that lock a row in common, with and without another connection that has locked
+/// it.
 fn triples(locks: &Locks) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for (place, first) in STATEMENTS.iter().enumerate() {

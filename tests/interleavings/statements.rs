@@ -1,5 +1,5 @@
-//! Statements that users, the service, the platform and maintenance send, and how each may be refused if another one came
-//! first.
+//! Statements that users, the service, the platform and maintenance send, and how each may be refused if another one
+//! came first.
 
 /// The identity that sends a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,8 @@ use testdb::Database;
 
 use crate::world::server;
 
-/// Every `@name` in `world.sql` and in the statements. A row's id is its position in this list, so that the order of keys is known.
+/// Every `@name` in `world.sql` and in the statements. A row's id is its position in this list, so that the order of
+/// keys is known.
 const NAMES: &[&str] = &[
     "ada",
     "bob",

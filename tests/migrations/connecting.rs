@@ -26,7 +26,8 @@ async fn connect_error(url: &str) -> String {
     program
 }
 
-/// Starts a listener that sends `answer` to every client and closes; if the answer is PostgreSQL's, it declines TLS first.
+/// Starts a listener that sends `answer` to every client and closes; if the answer is PostgreSQL's, it declines TLS
+/// first.
 fn answering(answer: Vec<u8>) -> String {
     /// Length and code of a request for TLS.
     const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];

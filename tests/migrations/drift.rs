@@ -183,7 +183,8 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
 #[tokio::test]
 async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others() {
     let (_database, owner, administrator) = migrated().await;
-    // A transaction with the strongest locks that a player could hold, and more: `up` would wait if it locked any table for writing.
+    // A transaction with the strongest locks that a player could hold, and more: `up` would wait if it locked any table
+    // for writing.
     let players = administrator.begin().await.unwrap();
     for table in lines(
         &owner,

@@ -309,7 +309,8 @@ async fn broken_and_repaired(sql: &str, object: &str) -> Result<(), String> {
         return Ok(());
     }
     let (_database, owner, administrator) = migrated().await;
-    // Objects that an administrator creates do not belong to the owner, and only an administrator may change the platform's.
+    // Objects that an administrator creates do not belong to the owner, and only an administrator may change the
+    // platform's.
     let is_administrators = ["auth", "OWNER TO", "LEAKPROOF", "SCHEMA public"].iter().any(|text| sql.contains(text));
     let breaker = if is_administrators { &administrator } else { &owner };
     let context = |what: &'static str| move |error: DbErr| format!("{sql}: {what}: {error}");
@@ -330,8 +331,8 @@ async fn broken_and_repaired(sql: &str, object: &str) -> Result<(), String> {
     expect(again.is_empty(), format!("a second up must do nothing: {again:#?}"))
 }
 
-/// Every kind of line in the manifest must be in [`BROKEN`], except roles (they belong to the cluster, see the next test) and
-/// jobs (they need `pg_cron`).
+/// Every kind of line in the manifest must be in [`BROKEN`], except roles (they belong to the cluster, see the next
+/// test) and jobs (they need `pg_cron`).
 #[test]
 fn every_kind_of_line_is_broken_by_some_test() {
     let kind = |object: &str| {

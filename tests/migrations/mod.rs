@@ -1,4 +1,5 @@
-//! The migrations as a library: up and down, alone and concurrently, on plain PostgreSQL and on a platform like Supabase.
+//! The migrations as a library: up and down, alone and concurrently, on plain PostgreSQL and on a platform like
+//! Supabase.
 
 mod connecting;
 mod drift;
@@ -114,8 +115,8 @@ async fn eight_concurrent_ups_all_succeed() {
     assert_eq!(lines(&db, "SELECT version::text FROM sparc_migrations").await.len(), Migrator::migrations().len());
 }
 
-/// The connection is cut after some of the server's responses; `SPARC_KILLS=1 cargo test --test integration killed` cuts it
-/// after each.
+/// The connection is cut after some of the server's responses; `SPARC_KILLS=1 cargo test --test integration killed`
+/// cuts it after each.
 #[tokio::test]
 async fn killed_anywhere_and_run_again_up_creates_exactly_the_same() {
     let fresh = server().await.migrated().await.unwrap();

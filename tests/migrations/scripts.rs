@@ -89,7 +89,8 @@ async fn a_dump_restored_into_a_new_project_is_closed_again_by_up() {
     };
     // A new project already has schema `public`.
     let dump = dump.replace("CREATE SCHEMA public;", "").replace("\\restrict", "-- ").replace("\\unrestrict", "-- ");
-    // The dump also contains the administrator's default privileges, which the owner may not set; psql continues after the errors.
+    // The dump also contains the administrator's default privileges, which the owner may not set; psql continues after
+    // the errors.
     client("psql", &["-X", "-q", new.url()], &dump).unwrap().unwrap();
     let db = connect(new.url()).await.unwrap();
     let can = "SELECT has_column_privilege('anon', 'public.users', 'email', 'SELECT') || ' ' || has_table_privilege('anon', 'public.users', 'TRUNCATE')";

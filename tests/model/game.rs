@@ -335,7 +335,8 @@ impl Game {
         Ok(true)
     }
 
-    /// Soft deletion: seats in live sessions are given up, live sessions are cancelled, drafts without history are deleted.
+    /// Soft deletion: seats in live sessions are given up, live sessions are cancelled, drafts without history are
+    /// deleted.
     pub fn close(&mut self, me: usize) -> Answer {
         if self.people[me].closed {
             return Ok(true);

@@ -1,5 +1,5 @@
-//! A model of the game in plain Rust, compared with the database: random users make random calls to both, and after each call
-//! the answer and everything that a random user sees must be equal.
+//! A model of the game in plain Rust, compared with the database: random users make random calls to both, and after
+//! each call the answer and everything that a random user sees must be equal.
 //!
 //! For a longer run: `SPARC_STEPS=1000000 SPARC_SEED=7 cargo test --release --test integration model`.
 
@@ -67,7 +67,8 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
     let target = Target { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };
     for (number, step) in steps.iter().enumerate() {
         if let Some((actual, expected)) = step.call(&mut game, &target).await {
-            // Depending on its plan, a statement of a closed account may find no row instead of being refused. Both change nothing.
+            // Depending on its plan, a statement of a closed account may find no row instead of being refused. Both
+            // change nothing.
             let actual = if actual == Ok(false) && expected == Err("account_closed") { expected } else { actual };
             prop_assert_eq!(actual, expected, "step {}: {:?}", number, step);
             let answer = actual.map_or_else(|code| code, |reached| if reached { "done" } else { "no row" });

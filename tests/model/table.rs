@@ -45,8 +45,8 @@ impl Game {
         Ok(true)
     }
 
-    /// Joins by code: takes a new seat before the start, or the old one while the session is live and the Seer has not removed
-    /// the player.
+    /// Joins by code: takes a new seat before the start, or the old one while the session is live and the Seer has not
+    /// removed the player.
     pub fn join(&mut self, me: usize, session: usize, hero: usize) -> Answer {
         self.open(me)?;
         let at = &self.sessions[session];

@@ -1,5 +1,5 @@
-//! Compares the documentation of the operations with what the tests have seen, and generates `docs/generated/api.md` and
-//! `errors.md` from it.
+//! Compares the documentation of the operations with what the tests have seen, and generates `docs/generated/api.md`
+//! and `errors.md` from it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -28,7 +28,8 @@ type Outcome<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
 /// A call of an operation in a transaction.
 type Call = for<'a> fn(&'a Transaction, &'a Scene) -> Outcome<'a>;
 
-/// An operation and its outcomes for the visitor, the stranger, the player who left, the player, the Seer and the service.
+/// An operation and its outcomes for the visitor, the stranger, the player who left, the player, the Seer and the
+/// service.
 struct Operation {
     name: &'static str,
     outcomes: [&'static str; 6],

@@ -1,5 +1,5 @@
-//! Every method of a connection and of a transaction is dropped at every point where it waits, and the next caller uses the
-//! pool's only connection at once.
+//! Every method of a connection and of a transaction is dropped at every point where it waits, and the next caller uses
+//! the pool's only connection at once.
 
 use std::pin::Pin;
 

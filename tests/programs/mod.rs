@@ -1,7 +1,9 @@
-//! Random programs of several concurrent tasks, compared with a model of the connection: identity, savepoints, failures,
-//! cancelled calls, streams. What returned Ok is in the database, what failed is not, and each statement runs as its caller.
+//! Random programs of several concurrent tasks, compared with a model of the connection: identity, savepoints,
+//! failures, cancelled calls, streams. What returned Ok is in the database, what failed is not, and each statement runs
+//! as its caller.
 //!
-//! For a longer run: `SPARC_PROGRAMS=5000 cargo test --release --test integration programs`. `SPARC_SEED=7` runs one program.
+//! For a longer run: `SPARC_PROGRAMS=5000 cargo test --release --test integration programs`. `SPARC_SEED=7` runs one
+//! program.
 
 mod cancelled;
 mod model;
@@ -38,7 +40,8 @@ async fn random_programs_get_true_answers() {
     let (mut steps, mut cancelled) = (0, 0);
     for seed in one.map_or(0..u64::from(programs), |seed| seed..seed + 1) {
         world.db.execute_unprepared("TRUNCATE notes").await.unwrap();
-        // As many connections as tasks. Calls outside of the tasks' transactions need further ones, so callers have to wait.
+        // As many connections as tasks. Calls outside of the tasks' transactions need further ones, so callers have to
+        // wait.
         let options = Options::default().max_connections(4).deadline(Duration::from_secs(20));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
         let tasks = users.iter().enumerate().map(|(place, (user, draft))| {

@@ -1,5 +1,5 @@
-//! Ten short programs that do what the services of a game would do, and nothing else. Whatever one of them missed was added
-//! to the crates; `docs/testing.md` lists it.
+//! Ten short programs that do what the services of a game would do, and nothing else. Whatever one of them missed was
+//! added to the crates; `docs/testing.md` lists it.
 
 use sparc::entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath};
 use sparc::service::{
