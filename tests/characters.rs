@@ -40,7 +40,7 @@ async fn a_character_that_changes_owner_counts_for_the_new_one() {
 }
 
 #[tokio::test]
-async fn a_retired_character_does_not_count_and_coming_back_is_checked() {
+async fn a_retired_character_does_not_count_and_unretiring_is_checked() {
     let world = World::new().await;
     let user = world.new_user().await;
     let first = world.character(user.uuid()).await;
@@ -146,7 +146,7 @@ async fn a_player_cannot_change_what_the_game_decides() {
 }
 
 #[tokio::test]
-async fn hit_points_go_from_zero_to_the_maximum() {
+async fn hit_points_must_be_from_0_to_the_maximum() {
     let world = World::new().await;
     let player = world.player().await;
     let set = |what: &str| format!("UPDATE characters SET {what}");

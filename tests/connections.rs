@@ -219,7 +219,10 @@ async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
     assert!(matches!(lost, Error::ConnectionLost(_)) && lost.is_retryable(), "{lost:?}");
     assert!(lost.to_string().contains("nothing was done"), "{lost}");
     assert!(matches!(tx.users().me().await, Err(Error::ConnectionLost(_))));
-    assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::ConnectionLost(_))), "no commit was sent");
+    assert!(
+        matches!(tx.commit().await.map_err(Error::from), Err(Error::ConnectionLost(_))),
+        "no commit was sent, so the outcome is known"
+    );
     let tx = ada.begin().await.unwrap();
     assert_eq!(named(&tx).await, None);
     end_idle(&world).await;

@@ -53,7 +53,7 @@ async fn an_update_that_changes_nothing_writes_no_event() {
 }
 
 #[tokio::test]
-async fn a_payload_needs_no_further_query() {
+async fn a_payload_has_all_that_a_client_needs() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let player = &game.players[0];
@@ -87,7 +87,7 @@ async fn a_payload_needs_no_further_query() {
 }
 
 #[tokio::test]
-async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
+async fn only_participants_send_events_and_only_of_client_kinds() {
     let world = World::new().await;
     let game = world.session(2).await;
     world.set(&game, "is_public = true").await;

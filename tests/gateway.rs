@@ -15,7 +15,7 @@ use crate::{
 };
 
 async fn next(stream: &mut Subscriptions) -> Option<(Uuid, Result<Event, Error>)> {
-    tokio::time::timeout(BOUND, stream.next()).await.expect("nothing arrives")
+    tokio::time::timeout(BOUND, stream.next()).await.expect("no event arrives")
 }
 
 /// Returns the numbers of the next `count` events, by session.
@@ -125,7 +125,7 @@ async fn a_refusal_for_one_session_ends_only_that_session() {
 }
 
 #[tokio::test]
-async fn a_closed_account_gets_no_stream_of_many() {
+async fn a_closed_account_cannot_subscribe_to_many_sessions() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     let closed = game.players[0].id;
@@ -159,7 +159,7 @@ async fn a_thousand_subscribers_of_250_sessions_each_get_all_of_theirs() {
         reading.push(tokio::spawn(async move {
             let mut seen = Vec::new();
             while seen.len() < 4 {
-                let next = tokio::time::timeout(4 * BOUND, stream.next()).await.expect("nothing arrives");
+                let next = tokio::time::timeout(4 * BOUND, stream.next()).await.expect("no event arrives");
                 seen.push(next.unwrap().unwrap().seq);
             }
             let more = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;

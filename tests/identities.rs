@@ -129,7 +129,7 @@ async fn a_statement_that_ends_its_transaction_is_not_reported_as_rolled_back() 
 }
 
 #[tokio::test]
-async fn a_harmless_text_is_not_refused() {
+async fn harmless_raw_sql_is_not_refused() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.account().await);
     for text in ["SELECT 'Reset all the traps'", "SELECT 1 -- RESET ROLE", "DO $$ BEGIN PERFORM 'COMMIT'; END $$"] {
@@ -143,7 +143,7 @@ async fn a_harmless_text_is_not_refused() {
 }
 
 #[tokio::test]
-async fn a_commit_after_a_failed_statement_says_that_nothing_was_committed() {
+async fn a_commit_after_a_failed_statement_reports_that_nothing_was_committed() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.account().await);
     let tx = ada.begin().await.unwrap();

@@ -159,7 +159,7 @@ async fn copy_from_stdin_closes_its_connection_and_nobody_waits() {
         assert!(tx.commit().await.is_err());
         assert_eq!(ada.characters().list().await.unwrap().len(), 1, "other callers are not affected");
     }
-    assert!(begun.elapsed() < Duration::from_secs(2), "without waiting for a deadline");
+    assert!(begun.elapsed() < Duration::from_secs(2), "no call may wait for a deadline");
 }
 
 #[tokio::test]

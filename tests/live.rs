@@ -117,7 +117,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_subscribers_of_ten_sessions_each_get_all_of_theirs_while_many_write() {
+async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load() {
     let world = World::new().await;
     let (ours, theirs) = (another(&world).await, another(&world).await);
     let mut readers = Vec::new();
@@ -279,7 +279,7 @@ async fn resuming_after_events_that_were_deleted_asks_the_caller_to_reload() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_outlasts_the_server() {
+async fn a_stream_survives_a_crash_of_the_server() {
     let server =
         Server::start_private(Some(&["fsync=on", "synchronous_commit=on", "full_page_writes=on"])).await.unwrap();
     let world = World::new_on(&server).await;

@@ -36,7 +36,7 @@ async fn an_outer_transaction_cannot_be_used_while_an_inner_one_is_open() {
 }
 
 #[tokio::test]
-async fn a_commit_over_an_open_nested_transaction_is_refused_and_saves_nothing() {
+async fn a_commit_with_an_open_nested_transaction_is_refused_and_commits_nothing() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.account().await);
     for fails in [false, true] {
@@ -144,7 +144,7 @@ async fn a_mode_that_a_nested_transaction_cannot_have_is_refused() {
 }
 
 #[tokio::test]
-async fn a_commit_that_the_server_refuses_says_so() {
+async fn a_commit_that_the_server_refuses_returns_its_error() {
     let world = World::new().await;
     world
         .db

@@ -95,7 +95,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
     let all = CatalogueFilter::default();
     let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
     let wrong = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref());
-    assert!(matches!(wrong.await, Err(Error::InvalidCursor)), "a cursor of another order");
+    assert!(matches!(wrong.await, Err(Error::InvalidCursor)), "a cursor of another order must be refused");
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     let of = RollScope::Session(game.session);
     let first = me.dice().history(of, &filter, None).await.unwrap();
     assert_eq!(first.items.len(), 50);
-    assert!(first.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the latest first");
+    assert!(first.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll first");
     let most = HistoryFilter { page_size: PageSize::MAX, ..filter };
     assert_eq!(me.dice().history(of, &most, None).await.unwrap().items.len(), 200);
     let seen = walk(
@@ -219,7 +219,7 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     let attacks = Some(RollType::Attack);
     assert_eq!(count(of, HistoryFilter { kind: attacks, ..filter }).await, 115);
     let from = "2026-01-01T00:32:00Z".parse().ok();
-    assert_eq!(count(of, HistoryFilter { from, ..filter }).await, 7, "the last minute has seven");
+    assert_eq!(count(of, HistoryFilter { from, ..filter }).await, 7, "the last minute has seven rolls");
     let stranger = world.sparc.as_user(world.account().await);
     assert!(stranger.dice().history(of, &filter, None).await.unwrap().items.is_empty());
 
@@ -250,7 +250,7 @@ async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in()
             async |after| {
                 let (of, all) = (RollScope::Character(ada.character), HistoryFilter::default());
                 let page = caller.dice().history(of, &all, after.as_ref()).await?;
-                assert!(page.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the latest first");
+                assert!(page.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll first");
                 Ok(page)
             },
             async || (),
@@ -295,7 +295,7 @@ async fn the_callers_live_past_and_archived_sessions_are_paginated() {
         walk(async |after| me.sessions().past(after.as_ref()).await, more, |row| (row.id, row.is_archived)).await;
     assert_eq!(past.len(), 160, "completed, cancelled, archived");
     assert_eq!(past.iter().filter(|(_, archived)| *archived).count(), 40);
-    assert!(past[120..].iter().all(|(_, archived)| *archived), "the last to end first");
+    assert!(past[120..].iter().all(|(_, archived)| *archived), "the most recently ended first");
     let player = world.sparc.as_user(other.players[0].id);
     let mine = player.sessions().mine(None).await.unwrap().items;
     assert_eq!(mine.len(), 1);

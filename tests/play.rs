@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::world::{World, at_once};
 
 #[tokio::test]
-async fn initiative_is_one_die_the_highest_first_ties_by_grace() {
+async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
     let world = World::new().await;
     let game = world.active_session(4).await;
     let seer = world.sparc.as_user(game.seer.uuid());
@@ -103,7 +103,7 @@ async fn two_devices_of_one_seer_do_not_overwrite_each_others_game_state() {
     assert_eq!(session.game_state_version, 1);
     let same =
         seer.sessions().set_game_state(game.session, session.game_state, ExpectedVersion::Version(1)).await.unwrap();
-    assert_eq!(same.game_state_version, 1, "the same state is no change");
+    assert_eq!(same.game_state_version, 1, "the same state must not change the version");
     let sure = seer.sessions().set_game_state(game.session, json!({}), ExpectedVersion::Any).await.unwrap();
     assert_eq!(sure.game_state_version, 2);
     let ada = world.sparc.as_user(game.players[0].id);
@@ -249,7 +249,7 @@ async fn a_creature_is_edited_and_deleted_and_its_rolls_stay() {
 }
 
 #[tokio::test]
-async fn an_account_that_is_erased_keeps_nothing_personal() {
+async fn an_account_that_is_erased_keeps_no_personal_data() {
     let world = World::new().await;
     let service = world.sparc.as_service();
     let account =

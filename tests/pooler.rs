@@ -86,7 +86,7 @@ pub async fn pooler_to(url: &str) -> Option<Pooler> {
 async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
     let world = World::new().await;
     let Some(pooler) = pooler(&world).await else {
-        eprintln!("not tried: this machine has no pgbouncer");
+        eprintln!("skipped: this machine has no pgbouncer");
         return;
     };
     let rounds: u32 = std::env::var("SPARC_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());

@@ -79,11 +79,11 @@ async fn whatever_is_created_twice_is_created_once() {
         who.users().sign_up(NewAccount { id: Some(id), email: Some(format!("{id}@x.org")), display_name: None }).await
     })
     .await;
-    assert_eq!(world.owner().count("dice_rolls").await, 2 + 2 * 2, "two rolls, and two initiatives of two");
+    assert_eq!(world.owner().count("dice_rolls").await, 2 + 2 * 2, "two rolls, and two initiatives of two rolls each");
 }
 
 #[tokio::test]
-async fn joining_seating_and_coming_back_twice_take_one_seat() {
+async fn joining_seating_and_rejoining_twice_take_one_seat() {
     let world = World::new().await;
     let game = world.session(0).await;
     world.set(&game, "is_public = true").await;
@@ -202,7 +202,7 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn numbers_come_back_as_they_were_stored() {
+async fn numbers_are_returned_as_they_were_stored() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());

@@ -71,7 +71,7 @@ fn ran(output: std::io::Result<Output>) -> Output {
 async fn a_restored_dump_is_the_same_and_can_be_played_on() {
     let world = World::new().await;
     let Some(dump) = Binaries::find().unwrap().program("pg_dump") else {
-        eprintln!("not tried: these server programs come without pg_dump");
+        eprintln!("skipped: the server's installation has no pg_dump");
         return;
     };
     let game = played(&world).await;
@@ -130,7 +130,7 @@ async fn a_standby_answers_reads_as_its_primary_does() {
     let world = World::new_on(&server).await;
     let programs = Binaries::find().unwrap();
     let (Some(copy), Some(pg_ctl)) = (programs.program("pg_basebackup"), programs.program("pg_ctl")) else {
-        eprintln!("not tried: these server programs come without pg_basebackup");
+        eprintln!("skipped: the server's installation has no pg_basebackup");
         return;
     };
     let game = played(&world).await;
@@ -189,7 +189,7 @@ async fn a_standby_answers_reads_as_its_primary_does() {
 }
 
 #[tokio::test]
-async fn a_subscriber_gets_every_row_and_no_trigger_writes_it_twice() {
+async fn a_subscriber_gets_every_row_once() {
     let (world, copy) = (World::new().await, World::new().await);
     let name = format!("copy_{}", Uuid::new_v4().simple());
     let tables = "auth.users, public.users, public.characters, public.adventures, public.creatures, public.sessions,

@@ -56,7 +56,7 @@ async fn a_player_who_left_cannot_return_to_a_full_session() {
 }
 
 #[tokio::test]
-async fn a_player_who_left_comes_back_while_the_session_lives() {
+async fn a_player_who_left_can_rejoin_while_the_session_is_live() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     let player = &game.players[0];
@@ -93,7 +93,7 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
 }
 
 #[tokio::test]
-async fn the_character_belongs_to_the_player() {
+async fn a_seat_must_have_a_character_of_its_player() {
     let world = World::new().await;
     let game = world.session(0).await;
     world.set(&game, "is_public = true").await;
@@ -103,7 +103,7 @@ async fn the_character_belongs_to_the_player() {
 }
 
 #[tokio::test]
-async fn a_private_session_is_not_joined_without_its_code() {
+async fn a_private_session_cannot_be_joined_without_its_code() {
     let world = World::new().await;
     let game = world.session(0).await;
     let player = world.player().await;
@@ -111,7 +111,7 @@ async fn a_private_session_is_not_joined_without_its_code() {
 }
 
 #[tokio::test]
-async fn a_public_session_that_has_started_is_not_joined_by_a_stranger() {
+async fn a_stranger_cannot_join_a_public_session_that_has_started() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     world.set(&game, "is_public = true").await;
@@ -137,14 +137,14 @@ async fn a_stranger_seats_nobody_and_nobody_inserts_an_inactive_seat() {
 }
 
 #[tokio::test]
-async fn the_seer_removes_players_and_lets_them_back_in_but_seats_nobody() {
+async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     let stranger = world.player().await;
     assert!(game.seer.exec(&seat(game.session, stranger.id, stranger.character)).await.unwrap_err().is_forbidden());
     let [player, other] = &game.players[..] else { panic!("two players are seated") };
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
-    assert_eq!(other.person.exec(&set("is_active = false")).await, Ok(0), "another player may not");
+    assert_eq!(other.person.exec(&set("is_active = false")).await, Ok(0), "another player may not remove them");
     assert_eq!(game.seer.exec(&set("is_active = false")).await, Ok(1));
     for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
         let no = player.person.exec(&set(rejoin)).await.unwrap_err();
@@ -220,7 +220,7 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
 }
 
 #[tokio::test]
-async fn heroic_saves_and_timestamps_of_a_seat_belong_to_the_server() {
+async fn only_the_server_writes_heroic_saves_and_timestamps_of_a_seat() {
     let world = World::new().await;
     let game = world.session(1).await;
     for column in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {

@@ -114,7 +114,7 @@ async fn refusals_are_typed() {
     assert!(matches!(me.sessions().start(Uuid::new_v4()).await, Err(Error::NotFound { what: "session" })));
     assert!(matches!(me.characters().retire(player.character).await, Err(Error::CharacterSeated)));
     let check = NewRoll::check(game.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
-    assert!(matches!(me.dice().roll(check).await, Err(Error::SessionNotActive)), "not active");
+    assert!(matches!(me.dice().roll(check).await, Err(Error::SessionNotActive)), "the session is not active");
     let short = NewCharacter { name: "x".into(), ..Default::default() };
     assert!(matches!(me.characters().create(short).await, Err(Error::InvalidValue { field: "name", .. })));
     let twin = NewCharacter { name: "Twin".into(), ..Default::default() };
@@ -127,7 +127,7 @@ async fn refusals_are_typed() {
 }
 
 #[tokio::test]
-async fn a_heroic_save_is_refused_by_reason() {
+async fn each_refusal_of_a_heroic_save_has_its_own_error() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let player = &game.players[0];

@@ -19,7 +19,7 @@ fn is_legal(from: &str, to: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_status_machine_has_these_steps_and_no_others() {
+async fn only_the_listed_transitions_of_status_are_allowed() {
     let world = World::new().await;
     for from in STATES {
         let seer = world.new_user().await;
@@ -45,7 +45,7 @@ async fn the_status_machine_has_these_steps_and_no_others() {
 }
 
 #[tokio::test]
-async fn first_active_stamps_the_start_and_a_final_state_the_end() {
+async fn started_at_is_set_at_the_first_start_and_ended_at_at_the_end() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session);
@@ -60,7 +60,7 @@ async fn first_active_stamps_the_start_and_a_final_state_the_end() {
 }
 
 #[tokio::test]
-async fn completing_counts_once_for_seer_players_adventure_and_characters() {
+async fn completing_a_session_counts_once_for_seer_players_adventure_and_characters() {
     let world = World::new().await;
     let game = world.active_session(3).await;
     let gone = &game.players[2];
@@ -76,7 +76,7 @@ async fn completing_counts_once_for_seer_players_adventure_and_characters() {
 }
 
 #[tokio::test]
-async fn cancelling_counts_for_nobody() {
+async fn cancelling_a_session_counts_for_nobody() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     world.set(&game, "status = 'cancelled'").await;
@@ -84,7 +84,7 @@ async fn cancelling_counts_for_nobody() {
 }
 
 #[tokio::test]
-async fn two_sessions_with_the_same_players_complete_at_once_without_a_deadlock() {
+async fn two_sessions_with_the_same_players_complete_concurrently_without_a_deadlock() {
     let world = World::new().await;
     let mut players = Vec::new();
     for _ in 0..6 {
@@ -162,7 +162,7 @@ async fn every_character_of_the_alphabet_is_drawn_equally_often() {
 }
 
 #[tokio::test]
-async fn a_session_plays_a_published_adventure_or_one_of_the_seers_own() {
+async fn a_session_needs_a_published_adventure_or_the_seers_own() {
     let world = World::new().await;
     let (seer, other) = (world.new_user().await, world.account().await);
     let open =

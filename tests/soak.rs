@@ -1,6 +1,6 @@
 //! Many users in the same sessions at once: no caller gets a deadlock, and every invariant holds.
 //!
-//! `SPARC_SOAK=300 cargo test --release --test integration soak` is the longer run, with 64 clients for five minutes.
+//! For a longer run, with 64 clients for five minutes: `SPARC_SOAK=300 cargo test --release --test integration soak`.
 
 use std::{
     collections::BTreeMap,

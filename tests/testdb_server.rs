@@ -71,7 +71,7 @@ fn starting(folder: &std::path::Path) -> std::process::Child {
 }
 
 #[tokio::test]
-async fn nothing_is_left_after_ctrl_c_or_a_kill_whenever_it_comes() {
+async fn nothing_is_left_after_ctrl_c_or_a_kill_at_any_time() {
     for (turn, milliseconds) in [100, 500, 900, 1400].into_iter().enumerate() {
         for signal in ["-INT", "-KILL"] {
             let folder = std::env::temp_dir().join(format!("sparc-left-{}-{turn}{signal}", std::process::id()));

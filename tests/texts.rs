@@ -195,7 +195,7 @@ async fn a_lone_surrogate_which_a_rust_string_cannot_hold_is_refused() {
 }
 
 #[test]
-fn a_code_is_taken_as_a_person_would_type_it() {
+fn a_code_is_accepted_as_a_person_would_type_it() {
     let meant: JoinCode = "ABC234".parse().unwrap();
     for typed in ["abc234", " ABC234 ", "abc 234", "ABC-234", "\tAbC234\n"] {
         assert_eq!(typed.parse::<JoinCode>().ok(), Some(meant.clone()), "{typed:?}");

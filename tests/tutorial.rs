@@ -52,7 +52,7 @@ async fn the_tutorial_may_be_skipped_before_it_begins_and_resumed() {
 }
 
 #[tokio::test]
-async fn a_client_of_the_api_is_held_to_the_order() {
+async fn a_client_of_the_api_cannot_skip_steps() {
     let world = World::new().await;
     let me = world.new_user().await;
     let id = me.uuid();

@@ -34,7 +34,7 @@ pub struct Scene {
     pub games: Vec<Game>,
     /// Sessions of another Seer with a player who has no other part in anything: waiting and active.
     pub elsewhere: [Uuid; 2],
-    /// Public and private.
+    /// An archived public session and an archived private one.
     pub archived: [Uuid; 2],
     /// The Seer's adventures by status, each with a creature; those that were played cannot be deleted.
     pub adventures: Vec<(&'static str, Uuid, Uuid)>,

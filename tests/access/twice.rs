@@ -120,7 +120,7 @@ async fn the_same_user_on_two_connections_is_answered_as_on_one() {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
             if first_commits { first.commit().await } else { first.rollback().await }.unwrap();
-            assert_eq!(second.await.unwrap(), expected, "the first {first_commits}: {sql}");
+            assert_eq!(second.await.unwrap(), expected, "first transaction commits: {first_commits}: {sql}");
         }
     }
 }

@@ -50,7 +50,7 @@ async fn an_address_of_a_reserved_domain_counts_as_none() {
                 owner.exec(&sql).await.unwrap();
             }
             assert_eq!(email(&world, attacker).await, format!("{attacker}@no-email.invalid"), "{address:?}");
-            assert!(!is_closed(&world, attacker).await, "{address:?} closes nobody");
+            assert!(!is_closed(&world, attacker).await, "{address:?} must close no account");
             let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{attacker}'");
             assert_eq!(attempt(&world.user(attacker), &bio).await, "done", "{address:?}");
 
@@ -76,7 +76,7 @@ async fn an_address_of_a_reserved_domain_counts_as_none() {
 }
 
 #[tokio::test]
-async fn nobody_without_an_address_is_kept_from_signing_up() {
+async fn a_taken_placeholder_prevents_no_sign_up() {
     let world = World::new().await;
     let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
     // The first account takes the address that the second would get.
@@ -137,7 +137,7 @@ async fn a_closed_account_writes_nothing() {
 }
 
 #[tokio::test]
-async fn nobody_opens_a_closed_account_again() {
+async fn nobody_reopens_a_closed_account() {
     let world = World::new().await;
     let me = world.new_user().await;
     close(&world, me.uuid()).await;
@@ -176,7 +176,7 @@ fn pending_requests(
 }
 
 #[tokio::test]
-async fn closing_and_ones_own_requests_wait_for_each_other() {
+async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
     let world = World::new().await;
     for closes_first in [true, false] {
         for snapshot in [true, false] {

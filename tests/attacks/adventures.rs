@@ -18,7 +18,7 @@ async fn end(world: &World, session: Uuid, archived: bool) {
 }
 
 #[tokio::test]
-async fn a_strangers_empty_session_pins_no_adventure() {
+async fn a_strangers_empty_session_does_not_keep_an_adventure_from_deletion() {
     for archived in [false, true] {
         for sessions in [1, 3] {
             let world = World::new().await;
@@ -47,7 +47,7 @@ async fn a_strangers_empty_session_pins_no_adventure() {
 }
 
 #[tokio::test]
-async fn a_strangers_empty_session_keeps_nobodys_profile() {
+async fn a_strangers_empty_session_does_not_keep_a_profile_from_deletion() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let (adventure, stranger) = (world.adventure(creator.uuid()).await, world.account().await);
@@ -64,7 +64,7 @@ async fn a_strangers_empty_session_keeps_nobodys_profile() {
 }
 
 #[tokio::test]
-async fn history_still_keeps_an_adventure() {
+async fn history_keeps_an_adventure_from_deletion() {
     // A session that was played, one that its player left, and a live one: each belongs to somebody else too.
     for kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
@@ -134,7 +134,7 @@ async fn can_read_content(person: &Person, session: Uuid, adventure: Uuid) -> bo
 }
 
 #[tokio::test]
-async fn what_is_not_published_is_read_only_while_it_is_played() {
+async fn unpublished_content_is_readable_only_while_it_is_played() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let adventure = world.adventure(creator.uuid()).await;
@@ -186,7 +186,7 @@ async fn what_is_not_published_is_read_only_while_it_is_played() {
 }
 
 #[tokio::test]
-async fn a_session_does_not_come_back_to_life_to_be_read() {
+async fn a_session_that_is_over_cannot_be_reopened_to_read_its_adventure() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.adventure(creator.uuid()).await;

@@ -31,7 +31,7 @@ async fn every_function_resolves_types_in_pg_catalog_first() {
 }
 
 #[tokio::test]
-async fn nothing_that_the_api_serves_runs_as_its_owner() {
+async fn nothing_that_the_api_serves_is_security_definer() {
     let world = World::new().await;
     let elevated: Vec<String> = world
         .owner()

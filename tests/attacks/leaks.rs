@@ -44,9 +44,12 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     let retired = world.character(me.id).await;
     world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
     let other = world.player().await;
-    for (with, character) in
-        [("own", me.character), ("retired", retired), ("another's", other.character), ("nobody's", Uuid::new_v4())]
-    {
+    for (with, character) in [
+        ("own", me.character),
+        ("retired", retired),
+        ("another's", other.character),
+        ("one that does not exist", Uuid::new_v4()),
+    ] {
         let statements: Vec<(&str, String)> = [
             ("empty", empty.session),
             ("full", full.session),
@@ -62,16 +65,16 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         all_the_same(&[&me.person], &format!("a seat with {with}"), &statements, "42501").await;
         let unless: Vec<(&str, String)> =
             statements.iter().map(|(case, sql)| (*case, format!("{sql} ON CONFLICT DO NOTHING"))).collect();
-        all_the_same(&[&me.person], "a seat unless there is one", &unless, "42501").await;
+        all_the_same(&[&me.person], "a seat with ON CONFLICT", &unless, "42501").await;
     }
     // In another user's name: one with a seat, one without, one with a closed account, and one that does not exist.
     let gone = world.player().await;
     close(&world, gone.id).await;
     let statements = [
-        ("who sits", seat(full.session, full.players[0].id, full.players[0].character)),
-        ("who does not", seat(full.session, other.id, other.character)),
-        ("who is closed", seat(full.session, gone.id, gone.character)),
-        ("nobody", seat(full.session, Uuid::new_v4(), Uuid::new_v4())),
+        ("a user with a seat", seat(full.session, full.players[0].id, full.players[0].character)),
+        ("a user without a seat", seat(full.session, other.id, other.character)),
+        ("a closed account", seat(full.session, gone.id, gone.character)),
+        ("a user that does not exist", seat(full.session, Uuid::new_v4(), Uuid::new_v4())),
     ];
     all_the_same(&[&me.person, &world.visitor()], "another's seat", &statements, "42501").await;
 }
@@ -85,7 +88,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     let unsaved = world.roll(theirs.session, other.character, "{1,2,1,2,1}", 18, 5).await;
     they.person.exec(&heroic_save(theirs.session, they.character, saved)).await.unwrap();
     for (session, character, what) in [
-        (mine.session, me.character, "in the own session"),
+        (mine.session, me.character, "in the caller's own session"),
         (theirs.session, me.character, "in theirs"),
         (theirs.session, they.character, "in theirs, with theirs"),
     ] {
@@ -155,7 +158,7 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
 }
 
 #[tokio::test]
-async fn a_stranger_does_not_learn_how_many_characters_somebody_has() {
+async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
     let world = World::new().await;
     let (few, many, closed) = (world.player().await, world.account().await, world.player().await);
     for _ in 0..10 {
@@ -167,7 +170,7 @@ async fn a_stranger_does_not_learn_how_many_characters_somebody_has() {
         ("few", insert_character(Uuid::new_v4(), few.id)),
         ("ten", insert_character(Uuid::new_v4(), many)),
         ("closed", insert_character(Uuid::new_v4(), closed.id)),
-        ("nobody", insert_character(Uuid::new_v4(), Uuid::new_v4())),
+        ("a user that does not exist", insert_character(Uuid::new_v4(), Uuid::new_v4())),
         ("the same name", insert_character(Uuid::new_v4(), few.id).replace("'Hero ", &format!("'{name}' || '' || '"))),
         ("ten, unless", format!("{} ON CONFLICT DO NOTHING", insert_character(Uuid::new_v4(), many))),
     ];
@@ -185,7 +188,7 @@ async fn a_stranger_does_not_learn_how_many_characters_somebody_has() {
         ("few", session(few.id)),
         ("twenty", session(busy.uuid())),
         ("closed", session(closed.id)),
-        ("nobody", session(Uuid::new_v4())),
+        ("a user that does not exist", session(Uuid::new_v4())),
     ];
     all_the_same(&[&me, &world.visitor()], "another's session", &statements, "42501").await;
     let sql =
@@ -196,7 +199,7 @@ async fn a_stranger_does_not_learn_how_many_characters_somebody_has() {
         ("few", draft(few.id)),
         ("many", draft(many)),
         ("closed", draft(closed.id)),
-        ("nobody", draft(Uuid::new_v4())),
+        ("a user that does not exist", draft(Uuid::new_v4())),
     ];
     all_the_same(&[&me, &world.visitor()], "another's adventure", &statements, "42501").await;
     world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{many}')")).await.unwrap();
@@ -205,7 +208,7 @@ async fn a_stranger_does_not_learn_how_many_characters_somebody_has() {
         ("none", tutorial(few.id)),
         ("begun", tutorial(many)),
         ("closed", tutorial(closed.id)),
-        ("nobody", tutorial(Uuid::new_v4())),
+        ("a user that does not exist", tutorial(Uuid::new_v4())),
     ];
     all_the_same(&[&me, &world.visitor()], "another's tutorial", &statements, "42501").await;
 }
@@ -281,7 +284,7 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
         ("who sits", roll(active.session, hero)),
         ("who does not", roll(active.session, waiting.players[0].character)),
         ("one's own", roll(active.session, me.character)),
-        ("nobody", roll(active.session, Uuid::new_v4())),
+        ("a user that does not exist", roll(active.session, Uuid::new_v4())),
         ("waiting", roll(waiting.session, waiting.players[0].character)),
         ("nowhere", roll(Uuid::new_v4(), me.character)),
     ];
@@ -332,7 +335,7 @@ async fn another_persons_character_looks_like_one_that_does_not_exist() {
     let statements = [
         ("own", code(me.character, "ZZZZZZ")),
         ("another's", code(other.character, "ZZZZZZ")),
-        ("nobody's", code(Uuid::new_v4(), "ZZZZZZ")),
+        ("one that does not exist", code(Uuid::new_v4(), "ZZZZZZ")),
     ];
     all_the_same(&[&me.person], "a code that is none", &statements, "SP020").await;
 }

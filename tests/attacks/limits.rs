@@ -175,7 +175,7 @@ async fn assert_limit_holds(world: &World, limit: &Limit) {
 }
 
 #[tokio::test]
-async fn each_limit_is_reached_and_not_passed() {
+async fn each_limit_can_be_reached_but_not_exceeded() {
     let world = World::new().await;
     for limit in limits(&world, 2).await {
         let (person, sql) = &limit.statements[0];
@@ -189,7 +189,7 @@ async fn each_limit_is_reached_and_not_passed() {
 }
 
 #[tokio::test]
-async fn each_limit_holds_for_eight_at_once() {
+async fn each_limit_holds_for_eight_concurrent_statements() {
     let world = World::new().await;
     for limit in limits(&world, 8).await {
         let tasks: Vec<_> =

@@ -145,7 +145,7 @@ async fn one_statement_cannot_make_two_saves() {
 }
 
 #[tokio::test]
-async fn sessions_without_players_count_for_nothing() {
+async fn sessions_without_players_are_not_counted() {
     let world = World::new().await;
     let seer = world.player().await;
     let adventure = world.adventure(seer.id).await;
@@ -184,7 +184,7 @@ async fn sessions_without_players_count_for_nothing() {
 }
 
 #[tokio::test]
-async fn a_game_with_players_counts_once_for_everybody() {
+async fn a_session_with_players_counts_once_for_each_participant() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     let left = &game.players[1];
@@ -293,7 +293,7 @@ async fn a_modifier_must_be_written_as_an_integer() {
         assert_eq!(outcome, "done", "{value}");
     }
     let odd = "dice_rolls, jsonb_array_elements(modifiers) AS modifier WHERE modifier ->> 'value' !~ '^-?[0-9]+$'";
-    assert_eq!(world.owner().count(odd).await, 0, "a typed reader reads every value");
+    assert_eq!(world.owner().count(odd).await, 0, "every value must be readable as an integer");
 }
 
 #[tokio::test]

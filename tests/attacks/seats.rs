@@ -97,7 +97,7 @@ async fn a_seer_reaches_no_character_without_a_seat_in_their_session() {
 }
 
 #[tokio::test]
-async fn no_character_takes_two_players_seats() {
+async fn no_character_has_seats_of_two_players() {
     let world = World::new().await;
     let (mine, victim) = strangers(&world).await;
     world.set(&mine, "is_public = true").await;
@@ -297,7 +297,7 @@ async fn only_the_seer_removes_a_player() {
 }
 
 #[tokio::test]
-async fn a_thousand_seats_that_a_stranger_gives_do_not_exist() {
+async fn a_stranger_cannot_seat_a_character_in_a_thousand_sessions() {
     let world = World::new().await;
     let (mine, victim) = strangers(&world).await;
     let seer = mine.seer.uuid();

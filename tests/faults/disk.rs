@@ -57,7 +57,7 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     };
     let name = query("SELECT current_database()::text").await;
     let Some(small) = Small::mount(&query("SHOW data_directory").await) else {
-        eprintln!("not tried: only root makes a small file system, beside its server");
+        eprintln!("skipped: needs root, to mount a small file system, and a local server");
         return;
     };
     db.execute_unprepared(&format!("CREATE TABLESPACE small_{name} LOCATION '{}'", small.folder.display()))

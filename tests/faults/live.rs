@@ -70,11 +70,11 @@ async fn a_network_that_is_cut_slow_or_swallows_loses_no_event() {
 }
 
 #[tokio::test]
-async fn behind_a_pooler_in_transaction_mode_streams_work_or_say_what_to_do() {
+async fn behind_a_pooler_in_transaction_mode_streams_work_or_fail_with_the_remedy() {
     let world = World::new().await;
     let game = world.active_session(2).await;
     let Some(pooler) = pooler_to(world.url()).await else {
-        eprintln!("not tried: this machine has no pgbouncer");
+        eprintln!("skipped: this machine has no pgbouncer");
         return;
     };
     let options = Options::default().max_connections(6).without_prepared_statements();
@@ -179,7 +179,7 @@ async fn a_stream_on_another_servers_history_ends_instead_of_missing_events() {
     write(&again.user(quiet.players[0].id), quiet.session, 2).await;
     write(&again.user(never.players[0].id), never.session, 1).await;
     let now = numbers(&again, busy.session).await;
-    assert_eq!(now[..lost.len()], lost, "the numbers are the same, the events are not");
+    assert_eq!(now[..lost.len()], lost, "the numbers are the same, though the events are not");
 
     let [quiet_stream, busy_stream, never_stream] = &mut streams[..] else { unreachable!() };
     assert_eq!(
@@ -199,7 +199,7 @@ async fn a_stream_on_another_servers_history_ends_instead_of_missing_events() {
 }
 
 #[tokio::test]
-async fn dropped_streams_leave_no_task_and_no_connection_busy() {
+async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     let world = World::new().await;
     let game = world.active_session(1).await;
     let sparc = another(&world).await;

@@ -295,7 +295,7 @@ const BROKEN: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn each_kind_of_line_is_named_when_it_breaks_and_repaired() {
+async fn each_kind_of_line_is_named_when_broken_and_repaired() {
     let mut failures = Vec::new();
     for (sql, object) in BROKEN {
         failures.extend(broken_and_repaired(sql, object).await.err());

@@ -145,7 +145,7 @@ async fn killed_anywhere_and_run_again_up_creates_exactly_the_same() {
 }
 
 #[tokio::test]
-async fn a_migration_in_a_transaction_of_the_callers_is_rolled_back_with_it() {
+async fn a_migration_in_the_callers_transaction_is_rolled_back_with_it() {
     let (_database, db) = empty().await;
     let before = catalog(&db).await;
     let transaction = db.begin().await.unwrap();
@@ -336,7 +336,7 @@ async fn the_service_works_on_a_platform() {
 async fn with_pg_cron_the_jobs_are_scheduled_and_removed_again() {
     let (_database, db) = empty().await;
     if lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
-        eprintln!("not tried: this server has no pg_cron");
+        eprintln!("skipped: this server has no pg_cron");
         return;
     }
     let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];

@@ -101,7 +101,7 @@ async fn a_services_own_seaorm_migrations_are_independent_of_ours() {
 async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may_reschedule_them() {
     let (_database, db) = empty().await;
     if lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
-        eprintln!("not tried: this server has no pg_cron");
+        eprintln!("skipped: this server has no pg_cron");
         return;
     }
     let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];

@@ -119,7 +119,7 @@ async fn a_renamed_enum_value_is_renamed_back() {
 
 /// A dropped column cannot be told from a renamed one by its name, so an operator's column must not be renamed to ours.
 #[tokio::test]
-async fn an_operators_column_is_not_taken_for_one_that_was_dropped() {
+async fn an_operators_column_is_not_renamed_to_a_dropped_one() {
     let (_database, owner, _administrator) = migrated().await;
     owner
         .execute_unprepared("ALTER TABLE users DROP COLUMN bio CASCADE; ALTER TABLE users ADD COLUMN note text")

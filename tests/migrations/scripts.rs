@@ -20,7 +20,7 @@ pub fn client(name: &str, arguments: &[&str], input: &str) -> Option<Result<Stri
         .spawn()
     {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("not tried: this machine has no {name}");
+            eprintln!("skipped: this machine has no {name}");
             return None;
         }
         child => child.unwrap(),
@@ -59,7 +59,7 @@ async fn the_script_creates_what_up_creates() {
 
 /// As the platform's command line program runs it: statement by statement, in one transaction.
 #[tokio::test]
-async fn the_script_runs_in_one_query_too() {
+async fn the_script_also_runs_as_one_query() {
     let (_database, db) = empty().await;
     db.execute_unprepared(&migration::sql()).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
@@ -77,7 +77,7 @@ async fn the_sql_of_a_dry_run_creates_what_up_creates() {
 }
 
 #[tokio::test]
-async fn a_dump_restored_into_a_new_project_is_closed_again_by_up() {
+async fn up_revokes_the_privileges_that_a_dump_restored_into_a_new_project_gets() {
     let server = testdb::Server::start_platform(None).await.unwrap();
     let old = server.migrated().await.unwrap();
     let new = server.empty().await.unwrap();

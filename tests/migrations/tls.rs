@@ -112,7 +112,7 @@ async fn the_modes_are_those_of_libpq() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_and_one_that_requires_it_each_say_so() {
+async fn a_server_without_tls_and_one_that_requires_it_are_reported() {
     let plain = Server::start_private(None).await.unwrap();
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = connect(&format!("{}?sslmode={mode}", plain.url())).await.unwrap_err();

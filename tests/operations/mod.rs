@@ -143,7 +143,7 @@ async fn each_caller_gets_the_listed_outcome_and_a_rollback_undoes_everything() 
 }
 
 #[tokio::test]
-async fn every_refusal_has_its_code_and_changes_nothing() {
+async fn every_refusal_has_the_listed_code_and_changes_nothing() {
     let scene = Scene::new().await;
     let before = scene.digest().await;
     let mut wrong = Vec::new();

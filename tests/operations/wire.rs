@@ -1,4 +1,4 @@
-//! Round trips, counted on the wire.
+//! The round trips of the operations, counted on the wire.
 
 use std::sync::{
     Arc,

@@ -500,7 +500,7 @@ impl Task {
                 } else if key != 0 {
                     self.innermost().keys.insert(key);
                 }
-            } else if self.expect(place, &format!("write {key} at once"), &outcome) && key != 0 {
+            } else if self.expect(place, &format!("write {key} concurrently"), &outcome) && key != 0 {
                 self.innermost().keys.insert(key);
             }
         }
