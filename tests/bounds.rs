@@ -326,7 +326,7 @@ async fn of_documents_to_the_byte() {
     owner.exec(&creature).await.unwrap();
     let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session);
     owner.exec(&event).await.unwrap();
-    world.set(&table, "status = 'paused'").await;
+    world.set(&game, "status = 'paused'").await;
     owner.exec("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();
     owner.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
     for (table, column, most, rest) in [

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::world::{heroic_save, insert_character, roll, seat};
 
 use super::{
-    Came, attempt, heading, line,
+    Attempt, attempt, heading, line,
     scene::{ACTORS, Actor, Game, STATUSES, Scene},
 };
 
