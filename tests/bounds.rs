@@ -6,12 +6,12 @@ use sparc::service::{Error, Operations, events::NewEvent, sessions::NewSession};
 use crate::world::{Person, World};
 
 /// Asserts that the constraint refuses the statement.
-async fn beyond(person: &Person, sql: &str, constraint: &str) {
+async fn assert_refused(person: &Person, sql: &str, constraint: &str) {
     let no = person.exec(sql).await.expect_err(sql);
     assert!(no.is("23514", constraint), "{sql}: {no:?}");
 }
 
-async fn within(person: &Person, sql: &str) {
+async fn assert_accepted(person: &Person, sql: &str) {
     assert_eq!(person.exec(sql).await, Ok(1), "{sql}");
 }
 
@@ -20,11 +20,11 @@ async fn whole_number(person: &Person, table: &str, column: &str, low: i32, high
     let set = |value: i32| format!("UPDATE {table} SET {column} = {value}");
     let constraint = format!("{table}_{column}_check");
     for value in [low, high] {
-        within(person, &set(value)).await;
+        assert_accepted(person, &set(value)).await;
     }
-    beyond(person, &set(low - 1), &constraint).await;
+    assert_refused(person, &set(low - 1), &constraint).await;
     if high < i32::MAX {
-        beyond(person, &set(high + 1), &constraint).await;
+        assert_refused(person, &set(high + 1), &constraint).await;
     }
 }
 
@@ -38,11 +38,11 @@ async fn of_characters() {
     }
     whole_number(&owner, "characters", "level", 1, 10).await;
     whole_number(&owner, "characters", "experience", 0, i32::MAX).await;
-    within(&owner, "UPDATE characters SET hit_points = 0").await;
+    assert_accepted(&owner, "UPDATE characters SET hit_points = 0").await;
     whole_number(&owner, "characters", "max_hit_points", 1, 10).await;
     for (length, fits) in [(1, false), (2, true), (50, true), (51, false)] {
         let sql = format!("UPDATE characters SET name = repeat('é', {length})");
-        if fits { within(&owner, &sql).await } else { beyond(&owner, &sql, "valid_name").await }
+        if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_name").await }
     }
 }
 
@@ -51,7 +51,7 @@ async fn of_adventures() {
     let world = World::new().await;
     world.draft(world.account().await).await;
     let owner = world.owner();
-    within(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
+    assert_accepted(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
     whole_number(&owner, "adventures", "estimated_duration", 1, i32::MAX).await;
     whole_number(&owner, "adventures", "times_played", 0, i32::MAX).await;
     for (players, constraint) in [
@@ -59,12 +59,12 @@ async fn of_adventures() {
         ("max_players = 7", "adventures_max_players_check"),
         ("min_players = 4, max_players = 3", "valid_player_range"),
     ] {
-        beyond(&owner, &format!("UPDATE adventures SET {players}"), constraint).await;
+        assert_refused(&owner, &format!("UPDATE adventures SET {players}"), constraint).await;
     }
-    within(&owner, "UPDATE adventures SET min_players = 3, max_players = 3").await;
+    assert_accepted(&owner, "UPDATE adventures SET min_players = 3, max_players = 3").await;
     for (length, fits) in [(2, false), (3, true), (100, true), (101, false)] {
         let sql = format!("UPDATE adventures SET name = repeat('é', {length})");
-        if fits { within(&owner, &sql).await } else { beyond(&owner, &sql, "valid_name").await }
+        if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_name").await }
     }
 }
 
@@ -73,12 +73,12 @@ async fn of_creatures() {
     let world = World::new().await;
     let adventure = world.draft(world.account().await).await;
     let owner = world.owner();
-    within(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'W')")).await;
+    assert_accepted(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'W')")).await;
     whole_number(&owner, "creatures", "hit_points", 0, 1000).await;
     whole_number(&owner, "creatures", "armor", 0, 100).await;
     for (length, fits) in [(0, false), (1, true), (100, true), (101, false)] {
         let sql = format!("UPDATE creatures SET name = repeat('é', {length})");
-        if fits { within(&owner, &sql).await } else { beyond(&owner, &sql, "valid_name").await }
+        if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_name").await }
     }
 }
 
@@ -91,11 +91,11 @@ async fn of_sessions_and_seats() {
     whole_number(&owner, "sessions", "encounters_begun", 0, i32::MAX).await;
     whole_number(&owner, "session_players", "heroic_saves_used", 0, i32::MAX).await;
     whole_number(&owner, "session_players", "heroic_saves_encounter", 0, i32::MAX).await;
-    beyond(&owner, "UPDATE sessions SET seats_taken = -1", "sessions_seats_taken_check").await;
+    assert_refused(&owner, "UPDATE sessions SET seats_taken = -1", "sessions_seats_taken_check").await;
     for code in ["abc234", "ABC23", "ABC23!", "ABC 23"] {
-        beyond(&owner, &format!("UPDATE sessions SET code = '{code}'"), "valid_code").await;
+        assert_refused(&owner, &format!("UPDATE sessions SET code = '{code}'"), "valid_code").await;
     }
-    within(&owner, "UPDATE sessions SET code = 'ABC019'").await;
+    assert_accepted(&owner, "UPDATE sessions SET code = 'ABC019'").await;
 }
 
 #[tokio::test]
@@ -109,17 +109,21 @@ async fn of_rolls_and_events() {
              VALUES ('{}', '{}', 'wit', {difficulty}, 'damage')",
             game.session, game.players[0].character
         );
-        if fits { within(&owner, &sql).await } else { beyond(&owner, &sql, "dice_rolls_difficulty_check").await }
+        if fits {
+            assert_accepted(&owner, &sql).await
+        } else {
+            assert_refused(&owner, &sql, "dice_rolls_difficulty_check").await
+        }
     }
     let both = "UPDATE dice_rolls SET creature_id = gen_random_uuid() WHERE character_id IS NOT NULL";
-    beyond(&owner, both, "valid_roller").await;
-    beyond(&owner, "UPDATE dice_rolls SET modifiers = '[1]'", "valid_modifiers").await;
+    assert_refused(&owner, both, "valid_roller").await;
+    assert_refused(&owner, "UPDATE dice_rolls SET modifiers = '[1]'", "valid_modifiers").await;
     for (length, fits) in [(0, false), (1, true), (64, true), (65, false)] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type) VALUES ('{}', repeat('x', {length}))",
             game.session
         );
-        if fits { within(&owner, &sql).await } else { beyond(&owner, &sql, "valid_event_type").await }
+        if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_event_type").await }
     }
 }
 
@@ -190,7 +194,7 @@ async fn an_extreme_date_is_refused() {
 async fn text(person: &Person, table: &str, column: &str, most: usize, constraint: &str) {
     let set = |length: usize| format!("UPDATE {table} SET {column} = repeat('ä', {length})");
     person.exec(&set(most)).await.unwrap();
-    beyond(person, &set(most + 1), constraint).await;
+    assert_refused(person, &set(most + 1), constraint).await;
 }
 
 /// Asserts that a document of `most` bytes is accepted and a slightly larger one is not.
@@ -200,7 +204,7 @@ async fn document(person: &Person, table: &str, column: &str, most: usize, const
         format!("UPDATE {table} SET {column} = ('{filled}')::jsonb")
     };
     person.exec(&set(most - 200)).await.unwrap();
-    beyond(person, &set(most + 1), constraint).await;
+    assert_refused(person, &set(most + 1), constraint).await;
 }
 
 #[tokio::test]
@@ -209,7 +213,7 @@ async fn of_texts_and_documents_that_a_client_writes() {
     let game = world.active_session(1).await;
     let (ada, seer) = (&game.players[0].person, &game.seer);
     text(ada, "users", "display_name", 100, "bounded_display_name").await;
-    beyond(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
+    assert_refused(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
     text(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
     text(ada, "users", "bio", 2000, "bounded_bio").await;
     document(ada, "characters", "equipment", 65536, "bounded_equipment", r#"["FILL"]"#).await;
@@ -251,9 +255,9 @@ async fn of_texts_and_documents_that_a_client_writes() {
         )
     };
     ada.exec(&roll(8000)).await.unwrap();
-    beyond(ada, &roll(9000), "bounded_modifiers").await;
+    assert_refused(ada, &roll(9000), "bounded_modifiers").await;
     let described = format!("{} ", roll(100)).replace("repeat('x', 5))", "repeat('x', 501))");
-    beyond(ada, &described, "bounded_description").await;
+    assert_refused(ada, &described, "bounded_description").await;
 }
 
 #[tokio::test]
@@ -288,25 +292,25 @@ async fn of_documents_that_no_client_could_read_back() {
     ] {
         person.exec(&format!("UPDATE {what} SET {column} = '{}'", deep(99))).await.unwrap();
         for unreadable in [deep(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
-            beyond(person, &format!("UPDATE {what} SET {column} = '{unreadable}'"), "readable_document").await;
+            assert_refused(person, &format!("UPDATE {what} SET {column} = '{unreadable}'"), "readable_document").await;
         }
     }
     let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": 1e400}"#;
-    beyond(seer, &format!("UPDATE creatures SET stats = '{stats}'"), "readable_document").await;
+    assert_refused(seer, &format!("UPDATE creatures SET stats = '{stats}'"), "readable_document").await;
     let event = |payload: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{payload}')",
             game.session
         )
     };
-    beyond(ada, &event(&deep(101)), "readable_document").await;
-    beyond(ada, &event("1e400"), "readable_document").await;
+    assert_refused(ada, &event(&deep(101)), "readable_document").await;
+    assert_refused(ada, &event("1e400"), "readable_document").await;
     ada.exec(&event(&deep(99))).await.unwrap();
     let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
     let roll = crate::world::roll(game.session, game.players[0].character)
         .replace("roll_type)", "roll_type, modifiers)")
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
-    beyond(ada, &roll, "readable_document").await;
+    assert_refused(ada, &roll, "readable_document").await;
 
     // Every participant can read whatever was accepted.
     let me = world.sparc.as_user(game.players[0].id);
@@ -346,8 +350,8 @@ async fn of_documents_to_the_byte() {
         let around = format!("SELECT pg_column_size({}) - 1000", document("1000"));
         let around: i32 = owner.value(&around).await.unwrap();
         let set = |size: i32| format!("UPDATE {table} SET {column} = {}", document(&(size - around).to_string()));
-        within(&owner, &set(most)).await;
-        beyond(&owner, &set(most + 1), &format!("bounded_{column}")).await;
+        assert_accepted(&owner, &set(most)).await;
+        assert_refused(&owner, &set(most + 1), &format!("bounded_{column}")).await;
     }
 }
 
@@ -372,8 +376,8 @@ async fn of_modifiers_to_the_byte() {
         )
     }
     let around: i32 = owner.value(&format!("SELECT pg_column_size({}) - 1000", modifiers(1000))).await.unwrap();
-    within(&owner, &insert(8192 - around)).await;
-    beyond(&owner, &insert(8193 - around), "bounded_modifiers").await;
+    assert_accepted(&owner, &insert(8192 - around)).await;
+    assert_refused(&owner, &insert(8193 - around), "bounded_modifiers").await;
 }
 
 #[tokio::test]

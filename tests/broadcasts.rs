@@ -19,14 +19,14 @@ fn topic(game: &GameSession) -> String {
     format!("session:{}", game.session)
 }
 
-async fn sent(world: &World, game: &GameSession) -> i64 {
+async fn count_broadcasts(world: &World, game: &GameSession) -> i64 {
     let of = format!("realtime.messages WHERE topic = '{}' AND extension = 'broadcast'", topic(game));
     world.owner().count(&of).await
 }
 
 /// Returns what a person who joins a topic may do there, checked as the platform's server checks it: read, write a
 /// broadcast, track presence. Any error other than a refusal fails the test.
-async fn may(person: &Person, topic: &str) -> [bool; 3] {
+async fn permissions(person: &Person, topic: &str) -> [bool; 3] {
     let mut may = [false; 3];
     for (place, sql) in [
         format!("SELECT FROM realtime.messages WHERE topic = '{topic}'"),
@@ -60,7 +60,7 @@ async fn every_event_is_a_private_broadcast_with_its_number() {
     let player = &game.players[0];
     player.person.exec(&roll(game.session, player.character)).await.unwrap();
     let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session)).await;
-    assert_eq!(sent(&world, &game).await, events);
+    assert_eq!(count_broadcasts(&world, &game).await, events);
     let same = format!(
         "realtime.messages AS message
          JOIN session_events AS event ON event.id::text = message.payload ->> 'id'
@@ -90,14 +90,14 @@ async fn nobody_suppresses_the_broadcast_of_their_own_roll() {
         "search_path = 'pg_temp'",
     ] {
         for scope in ["LOCAL", "SESSION"] {
-            let before = sent(&world, &game).await;
+            let before = count_broadcasts(&world, &game).await;
             let world = world.reconnect().await;
             let transaction = world.user(player.id).begin().await;
             transaction.execute_unprepared(&format!("SET {scope} {setting}")).await.unwrap();
             let roll = roll(game.session, player.character).replace("INTO dice_rolls", "INTO public.dice_rolls");
             transaction.execute_unprepared(&roll).await.unwrap();
             transaction.commit().await.unwrap();
-            assert_eq!(sent(&world, &game).await, before + 1, "{scope} {setting}");
+            assert_eq!(count_broadcasts(&world, &game).await, before + 1, "{scope} {setting}");
         }
     }
 }
@@ -108,14 +108,14 @@ async fn participants_read_and_track_presence_and_nobody_writes_a_broadcast() {
     let (game, other) = (world.active_session(2).await, world.active_session(1).await);
     let mine = topic(&game);
     for (who, person) in [("player", &game.players[0].person), ("Seer", &game.seer)] {
-        assert_eq!(may(person, &mine).await, [true, false, true], "{who}");
-        assert_eq!(may(person, &topic(&other)).await, [false; 3], "{who} of another session");
+        assert_eq!(permissions(person, &mine).await, [true, false, true], "{who}");
+        assert_eq!(permissions(person, &topic(&other)).await, [false; 3], "{who} of another session");
     }
-    assert_eq!(may(&world.new_user().await, &mine).await, [false; 3], "a stranger");
-    assert_eq!(may(&world.visitor(), &mine).await, [false; 3], "a visitor");
+    assert_eq!(permissions(&world.new_user().await, &mine).await, [false; 3], "a stranger");
+    assert_eq!(permissions(&world.visitor(), &mine).await, [false; 3], "a visitor");
     let left = &game.players[1];
     world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", left.id)).await.unwrap();
-    assert_eq!(may(&left.person, &mine).await, [false; 3], "a closed account");
+    assert_eq!(permissions(&left.person, &mine).await, [false; 3], "a closed account");
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn a_malformed_topic_neither_passes_nor_raises() {
         &format!("sessions:{id}"),
         "session:%",
     ] {
-        assert_eq!(may(&game.players[0].person, topic).await, [false; 3], "{topic:?}");
+        assert_eq!(permissions(&game.players[0].person, topic).await, [false; 3], "{topic:?}");
     }
 }
 
@@ -162,7 +162,7 @@ async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
         let (world, administrator) = project().await;
         let game = world.active_session(1).await;
         let player = &game.players[0];
-        let before = sent(&world, &game).await;
+        let before = count_broadcasts(&world, &game).await;
         let name = world.owner().value::<String>("SELECT quote_ident(current_database())").await.unwrap();
         administrator.execute_unprepared(&broken.replace("{database}", &name)).await.unwrap();
         // A connection may have cached a partition that is gone, so use new ones.

@@ -3,14 +3,14 @@
 use crate::world::World;
 
 /// Asserts that a query returns no row; each row names an offender.
-async fn none(sql: &str) {
+async fn assert_no_rows(sql: &str) {
     let offenders: Vec<String> = World::new().await.owner().values(sql).await.unwrap();
     assert!(offenders.is_empty(), "{offenders:#?}");
 }
 
 #[tokio::test]
 async fn every_table_has_row_security() {
-    none(
+    assert_no_rows(
         "SELECT relname::text FROM pg_class
           WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relrowsecurity",
     )
@@ -19,7 +19,7 @@ async fn every_table_has_row_security() {
 
 #[tokio::test]
 async fn every_foreign_key_has_an_index() {
-    none(
+    assert_no_rows(
         "SELECT conrelid::regclass || '.' || conname
           FROM pg_constraint AS key
           WHERE contype = 'f' AND connamespace = 'public'::regnamespace
@@ -33,7 +33,7 @@ async fn every_foreign_key_has_an_index() {
 
 #[tokio::test]
 async fn no_index_is_a_prefix_of_another() {
-    none(
+    assert_no_rows(
         "SELECT shorter.indexrelid::regclass || ' of ' || longer.indexrelid::regclass
           FROM pg_index AS shorter
           JOIN pg_index AS longer ON longer.indrelid = shorter.indrelid AND longer.indexrelid <> shorter.indexrelid
@@ -52,7 +52,7 @@ async fn no_index_is_a_prefix_of_another() {
 
 #[tokio::test]
 async fn every_function_pins_its_search_path() {
-    none(
+    assert_no_rows(
         "SELECT oid::regprocedure::text FROM pg_proc
           WHERE (
               pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
@@ -67,12 +67,15 @@ async fn every_function_pins_its_search_path() {
 
 #[tokio::test]
 async fn no_function_in_public_runs_as_its_owner() {
-    none("SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef").await;
+    assert_no_rows(
+        "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn visitors_may_call_only_the_functions_that_their_policies_use() {
-    none(
+    assert_no_rows(
         "SELECT oid::regprocedure::text FROM pg_proc
           WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
             AND has_function_privilege('anon', oid, 'EXECUTE')
@@ -85,7 +88,7 @@ async fn visitors_may_call_only_the_functions_that_their_policies_use() {
 
 #[tokio::test]
 async fn no_trigger_function_can_be_called_by_the_api() {
-    none(
+    assert_no_rows(
         "SELECT oid::regprocedure::text
           FROM pg_proc, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role)
           WHERE prorettype = 'trigger'::regtype AND pronamespace <> 'pg_catalog'::regnamespace
@@ -96,7 +99,7 @@ async fn no_trigger_function_can_be_called_by_the_api() {
 
 #[tokio::test]
 async fn there_is_one_permissive_policy_per_table_role_and_command() {
-    none(
+    assert_no_rows(
         "SELECT tablename || ' ' || role || ' ' || cmd
           FROM pg_policies CROSS JOIN unnest(roles) AS role
           WHERE permissive = 'PERMISSIVE'
@@ -107,7 +110,7 @@ async fn there_is_one_permissive_policy_per_table_role_and_command() {
 
 #[tokio::test]
 async fn every_table_and_column_has_a_comment() {
-    none(
+    assert_no_rows(
         "SELECT relname || coalesce('.' || attname, '')
           FROM pg_class
           LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
@@ -119,7 +122,7 @@ async fn every_table_and_column_has_a_comment() {
 
 #[tokio::test]
 async fn policies_name_their_roles() {
-    none(
+    assert_no_rows(
         "SELECT policyname::text FROM pg_policies
           WHERE schemaname = 'public' AND NOT roles <@ '{anon,authenticated}'::name[]",
     )
@@ -128,7 +131,7 @@ async fn policies_name_their_roles() {
 
 #[tokio::test]
 async fn no_policy_evaluates_the_callers_identity_per_row() {
-    none(
+    assert_no_rows(
         "SELECT policyname::text
           FROM pg_policies, unnest(ARRAY[qual, with_check]) AS condition
           WHERE replace(condition, '( SELECT auth.uid() AS uid)', '') ~ 'auth\\.'",
@@ -138,7 +141,7 @@ async fn no_policy_evaluates_the_callers_identity_per_row() {
 
 #[tokio::test]
 async fn no_api_role_may_truncate_reference_or_create_triggers() {
-    none(
+    assert_no_rows(
         "SELECT relname || ' ' || role || ' ' || privilege
           FROM pg_class,
             (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role),
@@ -151,7 +154,7 @@ async fn no_api_role_may_truncate_reference_or_create_triggers() {
 
 #[tokio::test]
 async fn visitors_may_write_no_table() {
-    none(
+    assert_no_rows(
         "SELECT relname || ' ' || privilege
           FROM pg_class, (VALUES ('INSERT'), ('UPDATE'), ('DELETE')) AS verbs (privilege)
           WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
@@ -163,7 +166,7 @@ async fn visitors_may_write_no_table() {
 
 #[tokio::test]
 async fn no_api_role_may_touch_the_list_of_migrations_or_a_sequence() {
-    none(
+    assert_no_rows(
         "SELECT relname || ' ' || role
           FROM pg_class, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role)
           WHERE relnamespace = 'public'::regnamespace
@@ -175,7 +178,7 @@ async fn no_api_role_may_touch_the_list_of_migrations_or_a_sequence() {
 
 #[tokio::test]
 async fn every_table_with_updated_at_has_a_trigger_that_maintains_it() {
-    none("SELECT attrelid::regclass::text
+    assert_no_rows("SELECT attrelid::regclass::text
           FROM pg_attribute
           WHERE attname = 'updated_at' AND attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r')
             AND NOT EXISTS (

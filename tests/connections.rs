@@ -83,12 +83,12 @@ async fn a_transaction_that_is_dropped_outside_of_a_runtime_closes_its_connectio
     let own = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     for sparc in [own, given] {
         let tx = sparc.as_user(id).begin().await.unwrap();
-        rename(&tx, id, "left").await;
+        set_bio(&tx, id, "left").await;
         std::thread::spawn(move || drop(tx)).join().expect("dropping outside of a runtime must not panic");
 
         // A runtime that shuts down before the rollback has finished.
         let tx = sparc.as_user(id).begin().await.unwrap();
-        rename(&tx, id, "left").await;
+        set_bio(&tx, id, "left").await;
         let ending = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let _inside = runtime.enter();
@@ -97,18 +97,18 @@ async fn a_transaction_that_is_dropped_outside_of_a_runtime_closes_its_connectio
         std::thread::spawn(ending).join().unwrap();
 
         let tx = sparc.as_user(id).begin().await.unwrap();
-        assert_eq!(named(&tx).await, None, "rolled back, and the next caller does not get its connection");
+        assert_eq!(bio(&tx).await, None, "rolled back, and the next caller does not get its connection");
         tx.commit().await.unwrap();
         sparc.close().await.unwrap();
     }
 }
 
-async fn rename(tx: &Transaction, id: Uuid, name: &str) {
+async fn set_bio(tx: &Transaction, id: Uuid, name: &str) {
     let statement = format!("UPDATE users SET bio = '{name}' WHERE id = '{id}'");
     assert_eq!(tx.execute_raw(sql(&statement)).await.unwrap().rows_affected(), 1);
 }
 
-async fn named(tx: &Transaction) -> Option<String> {
+async fn bio(tx: &Transaction) -> Option<String> {
     tx.users().me().await.unwrap().bio
 }
 
@@ -119,17 +119,17 @@ async fn a_dropped_nested_transaction_is_rolled_back_and_the_outer_one_continues
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(id);
     let tx = ada.begin().await.unwrap();
-    rename(&tx, id, "outer").await;
+    set_bio(&tx, id, "outer").await;
     let inner = tx.begin().await.unwrap();
-    rename(&inner, id, "inner").await;
+    set_bio(&inner, id, "inner").await;
     let innermost = inner.begin().await.unwrap();
-    rename(&innermost, id, "innermost").await;
+    set_bio(&innermost, id, "innermost").await;
     drop(innermost);
-    assert_eq!(named(&inner).await.as_deref(), Some("inner"));
+    assert_eq!(bio(&inner).await.as_deref(), Some("inner"));
     drop(inner);
-    assert_eq!(named(&tx).await.as_deref(), Some("outer"));
+    assert_eq!(bio(&tx).await.as_deref(), Some("outer"));
     let inner = tx.begin().await.unwrap();
-    rename(&inner, id, "kept").await;
+    set_bio(&inner, id, "kept").await;
     inner.commit().await.unwrap();
     // So is one that is dropped after a statement failed.
     let inner = tx.begin().await.unwrap();
@@ -213,7 +213,7 @@ async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(2)).await.unwrap();
     let ada = sparc.as_user(id);
     let tx = ada.begin().await.unwrap();
-    rename(&tx, id, "lost").await;
+    set_bio(&tx, id, "lost").await;
     assert_eq!(end_idle(&world).await, 1);
     let lost = tx.users().me().await.unwrap_err();
     assert!(matches!(lost, Error::ConnectionLost(_)) && lost.is_retryable(), "{lost:?}");
@@ -224,7 +224,7 @@ async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
         "no commit was sent, so the outcome is known"
     );
     let tx = ada.begin().await.unwrap();
-    assert_eq!(named(&tx).await, None);
+    assert_eq!(bio(&tx).await, None);
     end_idle(&world).await;
     // If the commit had been sent, its outcome is unknown. A rollback's is not.
     let outcome = tx.commit().await.map_err(Error::from).unwrap_err();

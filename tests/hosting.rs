@@ -29,12 +29,12 @@ use uuid::Uuid;
 use crate::{programs::polled, world::World};
 
 /// A proxy to the server that can be shut down, after which nothing listens at its address.
-struct Way {
+struct Proxy {
     url: String,
     forwarding: tokio::task::JoinHandle<()>,
 }
 
-impl Way {
+impl Proxy {
     async fn to(world: &World) -> Self {
         let (before, rest) = world.url().rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
@@ -69,7 +69,7 @@ fn code<T>(outcome: Result<T, Error>) -> &'static str {
 async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool() {
     let world = World::new().await;
     let ada = world.account().await;
-    let way = Way::to(&world).await;
+    let way = Proxy::to(&world).await;
     let sparc = Sparc::connect_with(&way.url, Options::default().max_connections(4)).await.unwrap();
     // Some connections are idle and one is in use.
     let held = sparc.as_user(ada).begin().await.unwrap();
@@ -104,7 +104,7 @@ async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool(
 #[tokio::test]
 async fn an_applications_own_pool_reports_an_unreachable_server_too() {
     let world = World::new().await;
-    let way = Way::to(&world).await;
+    let way = Proxy::to(&world).await;
     let mut options = sea_orm::ConnectOptions::new(way.url.clone());
     options.acquire_timeout(Duration::from_millis(300)).sqlx_logging(false);
     let sparc = Sparc::from_connection(sea_orm::Database::connect(options).await.unwrap());
@@ -142,7 +142,7 @@ async fn connections_set_their_application_name() {
 
 /// Makes a call of every kind and returns its outcomes: operations that read and that write, entities, raw SQL, a
 /// transaction.
-async fn answers(who: &IdentityConnection, session: Uuid) -> Vec<(&'static str, &'static str)> {
+async fn call_everything(who: &IdentityConnection, session: Uuid) -> Vec<(&'static str, &'static str)> {
     let sql = Statement::from_string(DbBackend::Postgres, "SELECT 1");
     vec![
         ("me", code(who.users().me().await)),
@@ -176,14 +176,14 @@ async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() 
     let game = world.active_session(1).await;
     let closed = game.players[0].id;
     world.sparc.as_service().users().erase(closed).await.unwrap();
-    for (what, code) in answers(&world.sparc.as_user(closed), game.session).await {
+    for (what, code) in call_everything(&world.sparc.as_user(closed), game.session).await {
         assert_eq!(code, "account_closed", "{what}");
     }
-    for (what, code) in answers(&world.sparc.as_user(Uuid::new_v4()), game.session).await {
+    for (what, code) in call_everything(&world.sparc.as_user(Uuid::new_v4()), game.session).await {
         assert_eq!(code, "unknown_account", "{what}");
     }
     let open = world.sparc.as_user(game.seer.uuid());
-    assert!(answers(&open, game.session).await.iter().any(|(_, code)| *code == "done"));
+    assert!(call_everything(&open, game.session).await.iter().any(|(_, code)| *code == "done"));
     assert_eq!((Error::UnknownAccount.http_status(), Error::AccountClosed.http_status()), (401, 403));
     // After sign-up, the account is known.
     let account = NewAccount { id: Some(Uuid::new_v4()), ..Default::default() };
@@ -353,7 +353,7 @@ async fn three_hundred_clients_that_disconnect_cause_no_warning() {
         .with_writer(move || writer.clone())
         .finish();
     let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
-    let way = Way::to(&world).await;
+    let way = Proxy::to(&world).await;
     let sparc = Sparc::connect_with(&way.url, Options::default().max_connections(3)).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
     for left in 0..300 {

@@ -68,7 +68,7 @@ pub fn wave(session_id: Uuid) -> NewEvent {
 }
 
 /// An insert of events as a client of the API would write it.
-fn plain(session: Uuid, count: usize) -> String {
+fn insert_events(session: Uuid, count: usize) -> String {
     format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT '{session}', 'client.plain' FROM generate_series(1, {count})"
@@ -76,7 +76,7 @@ fn plain(session: Uuid, count: usize) -> String {
 }
 
 pub async fn write(person: &Person, session: Uuid, count: usize) {
-    person.exec(&plain(session, count)).await.unwrap();
+    person.exec(&insert_events(session, count)).await.unwrap();
 }
 
 pub async fn another(world: &World) -> Sparc {
@@ -172,7 +172,7 @@ async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
     let mut stream = sparc.as_service().events().subscribe(game.session, None).await.unwrap();
     let mut others = sparc.as_service().events().subscribe(other.session, None).await.unwrap();
     let open = game.players[0].person.begin().await;
-    sea_orm::ConnectionTrait::execute_unprepared(&open, &plain(game.session, 1)).await.unwrap();
+    sea_orm::ConnectionTrait::execute_unprepared(&open, &insert_events(game.session, 1)).await.unwrap();
     // Later numbers of another session become visible earlier.
     write(&other.players[0].person, other.session, 1).await;
     next(&mut others).await;

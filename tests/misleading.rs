@@ -18,12 +18,12 @@ fn sql(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
-fn is_invalid<T: std::fmt::Debug>(outcome: Result<T, sea_orm::DbErr>, why: &str) {
+fn assert_invalid<T: std::fmt::Debug>(outcome: Result<T, sea_orm::DbErr>, why: &str) {
     let error = outcome.map_err(Error::from).unwrap_err();
     assert!(matches!(error, Error::InvalidStatement { .. }) && !error.is_retryable(), "{why}: {error:?}");
 }
 
-async fn works(who: &IdentityConnection) {
+async fn assert_works(who: &IdentityConnection) {
     assert!(who.users().me().await.is_ok());
 }
 
@@ -33,21 +33,30 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
     let one = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = one.as_user(world.account().await);
     let ids: Vec<Uuid> = (0..65_536).map(|_| Uuid::new_v4()).collect();
-    is_invalid(characters::Entity::find().filter(characters::Column::Id.is_in(ids)).all(&ada).await, "too many values");
-    works(&ada).await;
-    is_invalid(ada.query_all_raw(sql("SELECT $1::integer")).await, "a value that is missing");
+    assert_invalid(
+        characters::Entity::find().filter(characters::Column::Id.is_in(ids)).all(&ada).await,
+        "too many values",
+    );
+    assert_works(&ada).await;
+    assert_invalid(ada.query_all_raw(sql("SELECT $1::integer")).await, "a value that is missing");
     let two = Statement::from_sql_and_values(DbBackend::Postgres, "SELECT $1::integer", [1.into(), 2.into()]);
-    is_invalid(ada.query_all_raw(two).await, "one too many");
-    is_invalid(ada.execute_unprepared("SELECT 1; SELECT 2").await, "two statements");
-    is_invalid(ada.execute_unprepared("SELEC 1").await, "no SQL");
-    is_invalid(ada.execute_unprepared("SELECT * FROM nowhere").await, "no such table");
-    is_invalid(ada.execute_unprepared("SELECT nothing FROM users").await, "no such column");
-    is_invalid(characters::ActiveModel { name: Set("x".into()), ..Default::default() }.update(&ada).await, "no key");
-    works(&ada).await;
+    assert_invalid(ada.query_all_raw(two).await, "one too many");
+    assert_invalid(ada.execute_unprepared("SELECT 1; SELECT 2").await, "two statements");
+    assert_invalid(ada.execute_unprepared("SELEC 1").await, "no SQL");
+    assert_invalid(ada.execute_unprepared("SELECT * FROM nowhere").await, "no such table");
+    assert_invalid(ada.execute_unprepared("SELECT nothing FROM users").await, "no such column");
+    assert_invalid(
+        characters::ActiveModel { name: Set("x".into()), ..Default::default() }.update(&ada).await,
+        "no key",
+    );
+    assert_works(&ada).await;
     // A statement that was not sent does not fail its transaction.
     let tx = ada.begin().await.unwrap();
     let ids: Vec<Uuid> = (0..65_536).map(|_| Uuid::new_v4()).collect();
-    is_invalid(characters::Entity::find().filter(characters::Column::Id.is_in(ids)).all(&tx).await, "too many values");
+    assert_invalid(
+        characters::Entity::find().filter(characters::Column::Id.is_in(ids)).all(&tx).await,
+        "too many values",
+    );
     assert!(tx.users().me().await.is_ok());
     tx.commit().await.unwrap();
 }
@@ -95,7 +104,7 @@ async fn the_call_after_a_cancelled_one_does_not_get_its_error() {
         let refused = "SELECT 1 / (pg_sleep(0.01) IS NULL)::integer";
         let alone = one.as_user(ada.user_id().unwrap());
         let _ = tokio::time::timeout(Duration::from_millis(after), alone.query_one_raw(sql(refused))).await;
-        works(&alone).await;
+        assert_works(&alone).await;
         // In one transaction, the cancelled statement has failed or may have, so the transaction can only be rolled
         // back.
         let tx = ada.begin().await.unwrap();

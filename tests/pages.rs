@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::world::World;
 
 /// Reads a list to its end, and does something between two pages.
-async fn walk<T, K: Hash + Eq + Clone + Debug>(
+async fn read_all<T, K: Hash + Eq + Clone + Debug>(
     mut page: impl AsyncFnMut(Option<Cursor>) -> Result<Page<T>, Error>,
     mut between: impl AsyncFnMut(),
     key: impl Fn(&T) -> K,
@@ -35,7 +35,7 @@ async fn walk<T, K: Hash + Eq + Clone + Debug>(
 }
 
 /// Creates adventures of one creator, some with equal sort keys.
-async fn shelf(world: &World, creator: Uuid, how_many: u32) {
+async fn create_adventures(world: &World, creator: Uuid, how_many: u32) {
     let sql = format!(
         "INSERT INTO adventures (creator_id, name, description, status, is_valid, published_at, times_played,
            average_rating, estimated_duration, min_players, max_players, created_at)
@@ -51,7 +51,7 @@ async fn shelf(world: &World, creator: Uuid, how_many: u32) {
 async fn the_catalogue_is_paginated_in_each_order() {
     let world = World::new().await;
     let creator = world.account().await;
-    shelf(&world, creator, 70).await;
+    create_adventures(&world, creator, 70).await;
     world.draft(creator).await;
     let there: HashSet<Uuid> =
         world.owner().values("SELECT id FROM adventures WHERE status <> 'draft'").await.unwrap().into_iter().collect();
@@ -67,14 +67,14 @@ async fn the_catalogue_is_paginated_in_each_order() {
             .await
             .unwrap();
         let filter = CatalogueFilter::default();
-        let seen = walk(
+        let seen = read_all(
             async |after| visitor.adventures().catalogue(&filter, order, after.as_ref()).await,
             async || (),
             |row| row.id,
         )
         .await;
         assert_eq!(seen, wanted, "{order:?}");
-        let seen = walk(
+        let seen = read_all(
             async |after| visitor.adventures().catalogue(&filter, order, after.as_ref()).await,
             async || {
                 world.adventure(creator).await;
@@ -102,7 +102,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
 async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
     let world = World::new().await;
     let creator = world.account().await;
-    shelf(&world, creator, 12).await;
+    create_adventures(&world, creator, 12).await;
     let visitor = world.sparc.as_anon();
     let count = async |filter: CatalogueFilter, sql: &str| {
         let page = visitor.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_filter_that_few_adventures_match_scans_a_thousand_per_page_and_contin
     let easy = CatalogueFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
         let mut found = Vec::new();
-        let seen = walk(
+        let seen = read_all(
             async |after| {
                 let page = visitor.adventures().catalogue(&hard, order, after.as_ref()).await?;
                 found.push(page.items.len());
@@ -148,7 +148,7 @@ async fn a_filter_that_few_adventures_match_scans_a_thousand_per_page_and_contin
         )
         .await;
         assert_eq!((found, seen.len()), (vec![0, 1, 1], 2), "a thousand adventures are scanned per page: {order:?}");
-        let seen = walk(
+        let seen = read_all(
             async |after| visitor.adventures().catalogue(&easy, order, after.as_ref()).await,
             async || (),
             |row| row.id,
@@ -163,11 +163,11 @@ async fn a_filter_that_few_adventures_match_scans_a_thousand_per_page_and_contin
 async fn the_callers_own_adventures_are_paginated() {
     let world = World::new().await;
     let creator = world.account().await;
-    shelf(&world, creator, 45).await;
+    create_adventures(&world, creator, 45).await;
     let draft = world.draft(creator).await;
-    shelf(&world, world.account().await, 3).await;
+    create_adventures(&world, world.account().await, 3).await;
     let me = world.sparc.as_user(creator);
-    let seen = walk(
+    let seen = read_all(
         async |after| me.adventures().mine(after.as_ref()).await,
         async || {
             world.draft(creator).await;
@@ -201,7 +201,7 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     assert!(first.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll first");
     let most = HistoryFilter { page_size: PageSize::MAX, ..filter };
     assert_eq!(me.dice().history(of, &most, None).await.unwrap().items.len(), 200);
-    let seen = walk(
+    let seen = read_all(
         async |after| me.dice().history(of, &filter, after.as_ref()).await,
         async || {
             world.owner().exec(&crate::world::roll(game.session, ada.character)).await.unwrap();
@@ -246,7 +246,7 @@ async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in()
     );
     world.owner().exec(&fill).await.unwrap();
     let seen = async |caller: &IdentityConnection| {
-        walk(
+        read_all(
             async |after| {
                 let (of, all) = (RollScope::Character(ada.character), HistoryFilter::default());
                 let page = caller.dice().history(of, &all, after.as_ref()).await?;
@@ -289,10 +289,10 @@ async fn the_callers_live_past_and_archived_sessions_are_paginated() {
     let more = async || {
         world.owner().exec(&fill("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
-    let live = walk(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
+    let live = read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
     assert_eq!(live.len(), 19);
     let past =
-        walk(async |after| me.sessions().past(after.as_ref()).await, more, |row| (row.id, row.is_archived)).await;
+        read_all(async |after| me.sessions().past(after.as_ref()).await, more, |row| (row.id, row.is_archived)).await;
     assert_eq!(past.len(), 160, "completed, cancelled, archived");
     assert_eq!(past.iter().filter(|(_, archived)| *archived).count(), 40);
     assert!(past[120..].iter().all(|(_, archived)| *archived), "the most recently ended first");

@@ -66,7 +66,7 @@ const BIG: [&str; 7] =
     ["users", "characters", "adventures", "sessions", "session_players", "dice_rolls", "session_events"];
 
 /// Explains the statements that the service has prepared on one connection.
-struct Hot {
+struct Explainer {
     db: DatabaseConnection,
     user: Uuid,
     known: usize,
@@ -75,14 +75,14 @@ struct Hot {
 
 /// `random_page_cost` for an SSD. With the cost for a spinning disk, the planner would scan tables as small as a
 /// test's.
-const SOLID: &str = "1.1";
+const SSD_PAGE_COST: &str = "1.1";
 /// A `random_page_cost` so high that on these small tables the planner prefers a full sort to any index scan, as it
 /// does ones.
-const DEAR: &str = "40";
+const HIGH_PAGE_COST: &str = "40";
 
-impl Hot {
+impl Explainer {
     /// Runs an operation and explains its statement; no plan may read more than `most` rows of [`BIG`] tables.
-    async fn ask<'a, T, F>(&mut self, what: &str, most: u64, values: &[&str], operation: F) -> T
+    async fn explain<'a, T, F>(&mut self, what: &str, most: u64, values: &[&str], operation: F) -> T
     where
         F: Future<Output = Result<T, Error>> + 'a,
     {
@@ -167,18 +167,18 @@ async fn frequent_statements_read_little_more_than_they_return_whatever_the_stat
     for moment in ["before ANALYZE", "after it"] {
         // A separate connection each time, because the driver caches prepared statements.
         let (alone, db) = world.single_connection().await;
-        let mut hot = Hot { db, user, known: 0, random_page_cost: SOLID };
+        let mut explainer = Explainer { db, user, known: 0, random_page_cost: SSD_PAGE_COST };
         let ada = alone.sparc.as_user(user);
         let scout = world.sparc.as_user(user);
-        lobby(&mut hot, &ada, &scout, moment).await;
-        table(&mut hot, &ada, moment).await;
-        catalogue(&mut hot, &ada, &scout, moment).await;
+        lobby(&mut explainer, &ada, &scout, moment).await;
+        session_lists(&mut explainer, &ada, moment).await;
+        catalogue(&mut explainer, &ada, &scout, moment).await;
         owner.exec("ANALYZE").await.unwrap();
     }
 }
 
 /// Returns the last row of page number `pages` and the cursor after it, among rows with equal sort keys.
-async fn later<T>(pages: u32, page: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>) -> (T, Cursor) {
+async fn nth_page<T>(pages: u32, page: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>) -> (T, Cursor) {
     let mut there = page(None).await.unwrap();
     for _ in 1..pages {
         there = page(there.next).await.unwrap();
@@ -186,60 +186,62 @@ async fn later<T>(pages: u32, page: impl AsyncFn(Option<Cursor>) -> Result<Page<
     (there.items.pop().unwrap(), there.next.unwrap())
 }
 
-async fn lobby(hot: &mut Hot, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
+async fn lobby(explainer: &mut Explainer, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
     // A page and one more row, each with its Seer and its adventure.
     let page = 3 * 21;
     let all = LobbyFilter::default();
     // The scan of undated sessions also begins: one row.
-    hot.ask(&format!("lobby, {moment}"), page + 1, &[], ada.sessions().lobby(&all, None)).await;
-    let (last, next) = later(8, async |after| scout.sessions().lobby(&all, after.as_ref()).await).await;
+    explainer.explain(&format!("lobby, {moment}"), page + 1, &[], ada.sessions().lobby(&all, None)).await;
+    let (last, next) = nth_page(8, async |after| scout.sessions().lobby(&all, after.as_ref()).await).await;
     let key = [quoted(last.created_at), quoted(last.id), quoted(last.scheduled_start.unwrap())];
     let key: Vec<&str> = key.iter().map(String::as_str).collect();
     // Sessions with the same start, later ones and undated ones: up to a page of each may be scanned.
     let ninth = ada.sessions().lobby(&all, Some(&next));
-    hot.ask(&format!("lobby, ninth page, {moment}"), page + 2 * 21, &key, ninth).await;
+    explainer.explain(&format!("lobby, ninth page, {moment}"), page + 2 * 21, &key, ninth).await;
     let hard = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
-    hot.ask(&format!("lobby, one in three, {moment}"), 6 * page, &["'hard'"], ada.sessions().lobby(&hard, None)).await;
+    explainer
+        .explain(&format!("lobby, one in three, {moment}"), 6 * page, &["'hard'"], ada.sessions().lobby(&hard, None))
+        .await;
     let nowhere = LobbyFilter { search: Some("nowhere".to_owned()), ..Default::default() };
     let missed = ada.sessions().lobby(&nowhere, None);
-    hot.ask(&format!("lobby, without a hit, {moment}"), 4 * 1000 + 2, &["'%nowhere%'"], missed).await;
-    let seer = LobbyFilter { seer_id: Some(hot.user), ..Default::default() };
-    let user = quoted(hot.user);
-    hot.ask(&format!("lobby, of a Seer, {moment}"), page, &[&user], ada.sessions().lobby(&seer, None)).await;
+    explainer.explain(&format!("lobby, without a hit, {moment}"), 4 * 1000 + 2, &["'%nowhere%'"], missed).await;
+    let seer = LobbyFilter { seer_id: Some(explainer.user), ..Default::default() };
+    let user = quoted(explainer.user);
+    explainer.explain(&format!("lobby, of a Seer, {moment}"), page, &[&user], ada.sessions().lobby(&seer, None)).await;
 }
 
-async fn table(hot: &mut Hot, ada: &IdentityConnection, moment: &str) {
-    let (session, mate) = (md5(&hot.db, "s20006").await, md5(&hot.db, "c8").await);
+async fn session_lists(explainer: &mut Explainer, ada: &IdentityConnection, moment: &str) {
+    let (session, mate) = (md5(&explainer.db, "s20006").await, md5(&explainer.db, "c8").await);
     let all = HistoryFilter::default();
     let rolls = || ada.dice().history(RollScope::Session(session), &all, None);
-    hot.ask(&format!("a session's rolls, {moment}"), 51, &[&quoted(session), "51"], rolls()).await;
+    explainer.explain(&format!("a session's rolls, {moment}"), 51, &[&quoted(session), "51"], rolls()).await;
     let kind = HistoryFilter { kind: Some(RollType::Attack), ..Default::default() };
     // One roll in nine matches. Comparing an enum is not leakproof, so the session's rolls are scanned until the page
     // is full.
     let values = [&quoted(session), "'attack'", "51"];
     let attacks = ada.dice().history(RollScope::Session(session), &kind, None);
-    hot.ask(&format!("a session's attacks, {moment}"), 9 * 51, &values, attacks).await;
+    explainer.explain(&format!("a session's attacks, {moment}"), 9 * 51, &values, attacks).await;
     // Another participant's character with thousands of rolls, in the caller's own session.
     let values = [&quoted(mate), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
     let rolls = ada.dice().history(RollScope::Character(mate), &all, None);
-    hot.ask(&format!("a character's rolls, {moment}"), 51, &values, rolls).await;
+    explainer.explain(&format!("a character's rolls, {moment}"), 51, &values, rolls).await;
     let events = ada.events().after(session, 0);
-    hot.ask(&format!("events, {moment}"), 200, &[&quoted(session), "0", "200"], events).await;
+    explainer.explain(&format!("events, {moment}"), 200, &[&quoted(session), "0", "200"], events).await;
     let newest = ada.events().newest(session);
-    hot.ask(&format!("the newest event, {moment}"), 1, &[&quoted(session), "1"], newest).await;
+    explainer.explain(&format!("the newest event, {moment}"), 1, &[&quoted(session), "1"], newest).await;
     // Thirty sessions, each with its Seer, its adventure and the caller's seat.
-    let user = quoted(hot.user);
-    hot.ask(&format!("own sessions, {moment}"), 4 * 30, &[&user], ada.sessions().mine(None)).await;
-    hot.ask(&format!("a profile, {moment}"), 1, &[&user, "1"], ada.users().profile(hot.user)).await;
+    let user = quoted(explainer.user);
+    explainer.explain(&format!("own sessions, {moment}"), 4 * 30, &[&user], ada.sessions().mine(None)).await;
+    explainer.explain(&format!("a profile, {moment}"), 1, &[&user, "1"], ada.users().profile(explainer.user)).await;
 }
 
-async fn catalogue(hot: &mut Hot, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
+async fn catalogue(explainer: &mut Explainer, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
     let all = CatalogueFilter::default();
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
         let what = format!("catalogue, {order:?}, {moment}");
-        hot.ask(&what, 21, &[], ada.adventures().catalogue(&all, order, None)).await;
+        explainer.explain(&what, 21, &[], ada.adventures().catalogue(&all, order, None)).await;
         let pages = async |after: Option<Cursor>| scout.adventures().catalogue(&all, order, after.as_ref()).await;
-        let (last, next) = later(30, pages).await;
+        let (last, next) = nth_page(30, pages).await;
         let place = match order {
             CatalogueOrder::MostPlayed => last.times_played.to_string(),
             CatalogueOrder::BestRated => quoted(last.average_rating.unwrap()),
@@ -248,15 +250,17 @@ async fn catalogue(hot: &mut Hot, ada: &IdentityConnection, scout: &IdentityConn
         let next = ada.adventures().catalogue(&all, order, Some(&next));
         let values = [place.as_str(), &quoted(last.id)];
         // The best rated adventures are found by id first and then looked up.
-        hot.ask(&format!("{what}, page 31"), 2 * 21, &values, next).await;
+        explainer.explain(&format!("{what}, page 31"), 2 * 21, &values, next).await;
         // A function forces the index scan, whatever the disk, and a single one even if the page does not fill.
-        hot.random_page_cost = DEAR;
+        explainer.random_page_cost = HIGH_PAGE_COST;
         let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
-        hot.ask(&format!("{what}, hard"), 1000, &["'hard'"], ada.adventures().catalogue(&hard, order, None)).await;
+        explainer
+            .explain(&format!("{what}, hard"), 1000, &["'hard'"], ada.adventures().catalogue(&hard, order, None))
+            .await;
         let nowhere = CatalogueFilter { search: Some("nowhere".to_owned()), ..Default::default() };
         let missed = ada.adventures().catalogue(&nowhere, order, None);
-        hot.ask(&format!("{what}, without a hit"), 1000, &["'%nowhere%'"], missed).await;
-        hot.random_page_cost = SOLID;
+        explainer.explain(&format!("{what}, without a hit"), 1000, &["'%nowhere%'"], missed).await;
+        explainer.random_page_cost = SSD_PAGE_COST;
     }
 }
 

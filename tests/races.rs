@@ -23,7 +23,7 @@ use crate::{
 const CROWDS: [usize; 3] = [2, 8, 32];
 
 /// Makes `clients` concurrent calls and returns how often each outcome occurred.
-async fn crowd<T, F>(clients: usize, ask: impl Fn(usize) -> F) -> BTreeMap<&'static str, usize>
+async fn call_concurrently<T, F>(clients: usize, ask: impl Fn(usize) -> F) -> BTreeMap<&'static str, usize>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
@@ -35,7 +35,7 @@ where
     outcomes
 }
 
-fn only(successes: usize, refused: &'static str, others: usize) -> BTreeMap<&'static str, usize> {
+fn expected_outcomes(successes: usize, refused: &'static str, others: usize) -> BTreeMap<&'static str, usize> {
     [("done", successes), (refused, others)].into_iter().filter(|(_, times)| *times > 0).collect()
 }
 
@@ -54,7 +54,7 @@ async fn limits_hold() {
             world.character(crowded).await;
         }
         let me = world.sparc.as_user(crowded);
-        let outcomes = crowd(clients, |number| {
+        let outcomes = call_concurrently(clients, |number| {
             let me = me.clone();
             async move {
                 let name = format!("Hero {number}");
@@ -62,7 +62,7 @@ async fn limits_hold() {
             }
         })
         .await;
-        assert_eq!(outcomes, only(1, "character_limit_reached", clients - 1));
+        assert_eq!(outcomes, expected_outcomes(1, "character_limit_reached", clients - 1));
 
         // Four seats, joined by code and from the lobby.
         let game = world.session(0).await;
@@ -73,7 +73,7 @@ async fn limits_hold() {
             let player = world.player().await;
             players.push((world.sparc.as_user(player.id), player.character));
         }
-        let outcomes = crowd(clients, |number| {
+        let outcomes = call_concurrently(clients, |number| {
             let ((me, hero), code) = (players[number].clone(), code.clone());
             async move {
                 match number % 2 {
@@ -84,7 +84,7 @@ async fn limits_hold() {
         })
         .await;
         let seated = clients.min(4);
-        assert_eq!(outcomes, only(seated, "session_full", clients - seated));
+        assert_eq!(outcomes, expected_outcomes(seated, "session_full", clients - seated));
     }
     assert_eq!(broken(&world).await, [""; 0]);
 }
@@ -98,7 +98,7 @@ async fn what_may_happen_once_happens_once() {
         let failed = world.roll(session, hero, "{1,2}", 10, -60).await;
         let me = world.sparc.as_user(game.players[0].id);
         let asking = |me: &IdentityConnection| me.clone();
-        let outcomes = crowd(clients, |_| {
+        let outcomes = call_concurrently(clients, |_| {
             let me = asking(&me);
             async move { me.dice().heroic_save(failed).await }
         })
@@ -110,16 +110,16 @@ async fn what_may_happen_once_happens_once() {
         );
 
         // One character of a name per account.
-        let outcomes = crowd(clients, |_| {
+        let outcomes = call_concurrently(clients, |_| {
             let me = asking(&me);
             async move { me.characters().create(NewCharacter { name: "Twin".to_owned(), ..Default::default() }).await }
         })
         .await;
-        assert_eq!(outcomes, only(1, "character_name_taken", clients - 1));
+        assert_eq!(outcomes, expected_outcomes(1, "character_name_taken", clients - 1));
 
         // One new game state for a version.
         let seer = world.sparc.as_user(game.seer.uuid());
-        let outcomes = crowd(clients, |number| {
+        let outcomes = call_concurrently(clients, |number| {
             let seer = asking(&seer);
             async move {
                 let state = serde_json::json!({ "screen": number });
@@ -127,10 +127,10 @@ async fn what_may_happen_once_happens_once() {
             }
         })
         .await;
-        assert_eq!(outcomes, only(1, "game_state_changed", clients - 1));
+        assert_eq!(outcomes, expected_outcomes(1, "game_state_changed", clients - 1));
 
         // One end of a session.
-        let outcomes = crowd(clients, |number| {
+        let outcomes = call_concurrently(clients, |number| {
             let seer = asking(&seer);
             async move {
                 match number % 2 {
@@ -160,8 +160,8 @@ async fn every_creation_with_an_id_creates_once() {
         let (me, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
-        let all = only(clients, "", 0);
-        let outcomes = crowd(clients, |_| {
+        let all = expected_outcomes(clients, "", 0);
+        let outcomes = call_concurrently(clients, |_| {
             let me = me.clone();
             async move {
                 let roll =
@@ -171,7 +171,7 @@ async fn every_creation_with_an_id_creates_once() {
         })
         .await;
         assert_eq!(outcomes, all, "roll");
-        let outcomes = crowd(clients, |_| {
+        let outcomes = call_concurrently(clients, |_| {
             let seer = seer.clone();
             async move {
                 seer.sessions().create(NewSession { id: Some(id), adventure_id: adventure, ..Default::default() }).await
@@ -179,13 +179,13 @@ async fn every_creation_with_an_id_creates_once() {
         })
         .await;
         assert_eq!(outcomes, all, "session");
-        let outcomes = crowd(clients, |_| {
+        let outcomes = call_concurrently(clients, |_| {
             let service = service.clone();
             async move { service.users().sign_up(NewAccount { id: Some(id), ..Default::default() }).await }
         })
         .await;
         assert_eq!(outcomes, all, "account");
-        let outcomes = crowd(clients, |_| {
+        let outcomes = call_concurrently(clients, |_| {
             let me = me.clone();
             async move { me.tutorial().begin(TutorialPath::Player).await }
         })

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::world::{World, at_once};
 
 /// Creates twice in turn with one id, and eight times concurrently with another, and asserts one result for each id.
-async fn repeated<T, F>(who: &IdentityConnection, what: &str, create: impl Fn(IdentityConnection, Uuid) -> F)
+async fn assert_repeatable<T, F>(who: &IdentityConnection, what: &str, create: impl Fn(IdentityConnection, Uuid) -> F)
 where
     T: PartialEq + Debug + Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
@@ -44,38 +44,38 @@ async fn whatever_is_created_twice_is_created_once() {
     let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);
     let seer = world.sparc.as_user(game.seer.uuid());
     let ada = world.sparc.as_user(game.players[0].id);
-    repeated(&seer, "adventure", move |who, id| async move {
+    assert_repeatable(&seer, "adventure", move |who, id| async move {
         who.adventures().create(NewAdventure { id: Some(id), name: "Twice".into(), ..Default::default() }).await
     })
     .await;
-    repeated(&seer, "creature", move |who, id| async move {
+    assert_repeatable(&seer, "creature", move |who, id| async move {
         who.creatures().add(adventure, NewCreature { id: Some(id), name: "Wolf".into(), ..Default::default() }).await
     })
     .await;
-    repeated(&seer, "session", move |who, id| async move {
+    assert_repeatable(&seer, "session", move |who, id| async move {
         who.sessions().create(NewSession { id: Some(id), adventure_id: adventure, ..Default::default() }).await
     })
     .await;
-    repeated(&ada, "character", move |who, id| async move {
+    assert_repeatable(&ada, "character", move |who, id| async move {
         who.characters().create(NewCharacter { id: Some(id), name: id.to_string(), ..Default::default() }).await
     })
     .await;
-    repeated(&ada, "roll", move |who, id| async move {
+    assert_repeatable(&ada, "roll", move |who, id| async move {
         let check = NewRoll::check(session, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
         who.dice().roll(NewRoll { id: Some(id), ..check }).await
     })
     .await;
-    repeated(&ada, "event", move |who, id| async move {
+    assert_repeatable(&ada, "event", move |who, id| async move {
         who.events()
             .send(NewEvent { id: Some(id), session_id: session, kind: "wave".into(), ..Default::default() })
             .await
     })
     .await;
-    repeated(&seer, "initiative", move |who, id| async move {
+    assert_repeatable(&seer, "initiative", move |who, id| async move {
         who.dice().initiative(NewInitiative { id: Some(id), session_id: session, creatures: Vec::new() }).await
     })
     .await;
-    repeated(&world.sparc.as_service(), "account", move |who, id| async move {
+    assert_repeatable(&world.sparc.as_service(), "account", move |who, id| async move {
         who.users().sign_up(NewAccount { id: Some(id), email: Some(format!("{id}@x.org")), display_name: None }).await
     })
     .await;
@@ -120,7 +120,7 @@ async fn joining_seating_and_rejoining_twice_take_one_seat() {
 
 /// Asserts an id conflict: the same id with other content or by another user. The same request is no conflict, even if
 /// the row has changed since.
-async fn other<T: Debug>(what: &str, outcome: Result<T, Error>) {
+async fn assert_id_conflict<T: Debug>(what: &str, outcome: Result<T, Error>) {
     assert!(matches!(outcome, Err(Error::IdConflict { .. })), "{what}: must be an id conflict, but is {outcome:?}");
 }
 
@@ -140,43 +140,71 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     let wave = NewEvent { id, session_id: session, kind: "wave".into(), payload: json!({"n": 1e16, "m": 0.1}) };
     ada.events().send(wave.clone()).await.unwrap();
     assert!(ada.events().send(wave.clone()).await.is_ok(), "numbers are compared by value, not by spelling");
-    other("another's event", ben.events().send(wave.clone()).await).await;
-    other("the service's", service.events().send(wave.clone()).await).await;
-    other("another payload", ada.events().send(NewEvent { payload: json!({}), ..wave.clone() }).await).await;
-    other("another kind", ada.events().send(NewEvent { kind: "nod".into(), ..wave }).await).await;
+    assert_id_conflict("another's event", ben.events().send(wave.clone()).await).await;
+    assert_id_conflict("the service's", service.events().send(wave.clone()).await).await;
+    assert_id_conflict("another payload", ada.events().send(NewEvent { payload: json!({}), ..wave.clone() }).await)
+        .await;
+    assert_id_conflict("another kind", ada.events().send(NewEvent { kind: "nod".into(), ..wave }).await).await;
 
     let roll = NewRoll::check(session, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
     let roll = NewRoll { id, description: Some("A leap".into()), ..roll }.with(Modifier::flat(1, "high ground"));
     seer.dice().roll(roll.clone()).await.unwrap();
     assert!(seer.dice().roll(roll.clone()).await.is_ok());
-    other("another roller", seer.dice().roll(NewRoll { roller: Roller::Character(twin), ..roll.clone() }).await).await;
-    other("other modifiers", seer.dice().roll(NewRoll { modifiers: Vec::new(), ..roll.clone() }).await).await;
-    other("another description", seer.dice().roll(NewRoll { description: None, ..roll.clone() }).await).await;
-    other("another difficulty", seer.dice().roll(NewRoll { difficulty: Difficulty::MAX, ..roll.clone() }).await).await;
+    assert_id_conflict(
+        "another roller",
+        seer.dice().roll(NewRoll { roller: Roller::Character(twin), ..roll.clone() }).await,
+    )
+    .await;
+    assert_id_conflict("other modifiers", seer.dice().roll(NewRoll { modifiers: Vec::new(), ..roll.clone() }).await)
+        .await;
+    assert_id_conflict("another description", seer.dice().roll(NewRoll { description: None, ..roll.clone() }).await)
+        .await;
+    assert_id_conflict(
+        "another difficulty",
+        seer.dice().roll(NewRoll { difficulty: Difficulty::MAX, ..roll.clone() }).await,
+    )
+    .await;
     let attribute = Attribute::Heart;
-    other("another attribute", seer.dice().roll(NewRoll { attribute, ..roll }).await).await;
+    assert_id_conflict("another attribute", seer.dice().roll(NewRoll { attribute, ..roll }).await).await;
 
     let new = NewSession { id, adventure_id: adventure, looking_for: Some("a healer".into()), ..Default::default() };
     seer.sessions().create(new.clone()).await.unwrap();
     assert!(seer.sessions().create(new.clone()).await.is_ok());
-    other("another Seer", ada.sessions().create(new.clone()).await).await;
+    assert_id_conflict("another Seer", ada.sessions().create(new.clone()).await).await;
     let visibility = Visibility::Public;
-    other("another visibility", seer.sessions().create(NewSession { visibility, ..new.clone() }).await).await;
-    other("looking for others", seer.sessions().create(NewSession { looking_for: None, ..new.clone() }).await).await;
+    assert_id_conflict("another visibility", seer.sessions().create(NewSession { visibility, ..new.clone() }).await)
+        .await;
+    assert_id_conflict(
+        "looking for others",
+        seer.sessions().create(NewSession { looking_for: None, ..new.clone() }).await,
+    )
+    .await;
     let soon = Some(chrono::Utc::now() + chrono::TimeDelta::hours(1));
-    other("another time", seer.sessions().create(NewSession { scheduled_start: soon, ..new.clone() }).await).await;
+    assert_id_conflict(
+        "another time",
+        seer.sessions().create(NewSession { scheduled_start: soon, ..new.clone() }).await,
+    )
+    .await;
     let changes = SessionChanges { looking_for: Some(None), ..Default::default() };
     seer.sessions().edit(uuid, changes).await.unwrap();
     assert!(seer.sessions().create(new.clone()).await.is_ok(), "the session was edited since");
-    other("another Seer", ada.sessions().create(new).await).await;
+    assert_id_conflict("another Seer", ada.sessions().create(new).await).await;
 
     let new = NewAdventure { id, name: "The Mill".into(), description: Some("Quiet".into()), ..Default::default() };
     seer.adventures().create(new.clone()).await.unwrap();
-    other("another name", seer.adventures().create(NewAdventure { name: "The Ford".into(), ..new.clone() }).await)
+    assert_id_conflict(
+        "another name",
+        seer.adventures().create(NewAdventure { name: "The Ford".into(), ..new.clone() }).await,
+    )
+    .await;
+    assert_id_conflict("other players", seer.adventures().create(NewAdventure { max_players: 6, ..new.clone() }).await)
         .await;
-    other("other players", seer.adventures().create(NewAdventure { max_players: 6, ..new.clone() }).await).await;
-    other("no description", seer.adventures().create(NewAdventure { description: None, ..new.clone() }).await).await;
-    other("another creator", ada.adventures().create(new.clone()).await).await;
+    assert_id_conflict(
+        "no description",
+        seer.adventures().create(NewAdventure { description: None, ..new.clone() }).await,
+    )
+    .await;
+    assert_id_conflict("another creator", ada.adventures().create(new.clone()).await).await;
     let name = Some("The Loud Mill".into());
     seer.adventures().edit(uuid, AdventureChanges { name, ..Default::default() }).await.unwrap();
     assert_eq!(seer.adventures().create(new).await.unwrap().name, "The Loud Mill", "the adventure was renamed since");
@@ -184,21 +212,31 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     let new = NewCharacter { id, name: "Brunhild".into(), ..Default::default() };
     ada.characters().create(new.clone()).await.unwrap();
     let equipment = vec![Default::default()];
-    other("other equipment", ada.characters().create(NewCharacter { equipment, ..new.clone() }).await).await;
-    other("another player", ben.characters().create(new.clone()).await).await;
+    assert_id_conflict("other equipment", ada.characters().create(NewCharacter { equipment, ..new.clone() }).await)
+        .await;
+    assert_id_conflict("another player", ben.characters().create(new.clone()).await).await;
     ada.characters().rename(uuid, "Hild the Old").await.unwrap();
     assert_eq!(ada.characters().create(new).await.unwrap().name, "Hild the Old");
 
     let new = NewCreature { id, name: "Wolf".into(), ..Default::default() };
     seer.creatures().add(adventure, new.clone()).await.unwrap();
-    other("a stronger one", seer.creatures().add(adventure, NewCreature { hit_points: 9, ..new.clone() }).await).await;
-    other("of another name", seer.creatures().add(adventure, NewCreature { name: "Bear".into(), ..new }).await).await;
+    assert_id_conflict(
+        "a stronger one",
+        seer.creatures().add(adventure, NewCreature { hit_points: 9, ..new.clone() }).await,
+    )
+    .await;
+    assert_id_conflict(
+        "of another name",
+        seer.creatures().add(adventure, NewCreature { name: "Bear".into(), ..new }).await,
+    )
+    .await;
 
     let new = NewAccount { id, email: Some("ada@x.org".into()), display_name: Some("Ada".into()) };
     service.users().sign_up(new.clone()).await.unwrap();
     assert!(service.users().sign_up(new.clone()).await.is_ok());
-    other("another address", service.users().sign_up(NewAccount { email: None, ..new.clone() }).await).await;
-    other("another name", service.users().sign_up(NewAccount { display_name: None, ..new }).await).await;
+    assert_id_conflict("another address", service.users().sign_up(NewAccount { email: None, ..new.clone() }).await)
+        .await;
+    assert_id_conflict("another name", service.users().sign_up(NewAccount { display_name: None, ..new }).await).await;
 }
 
 #[tokio::test]
@@ -265,24 +303,28 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     ada.characters().rename(first, "Gunhild").await.unwrap();
     assert_eq!(ada.characters().create(hero.clone()).await.unwrap().name, "Gunhild");
     for name in ["Gunhild", "Nim"] {
-        other(name, ada.characters().create(NewCharacter { name: name.into(), ..hero.clone() }).await).await;
+        assert_id_conflict(name, ada.characters().create(NewCharacter { name: name.into(), ..hero.clone() }).await)
+            .await;
     }
-    other("another's", seer.characters().create(hero).await).await;
+    assert_id_conflict("another's", seer.characters().create(hero).await).await;
 
     let draft = NewAdventure { id, name: "The Quiet Mill".into(), ..Default::default() };
     seer.adventures().create(draft.clone()).await.unwrap();
     let longer = AdventureChanges { estimated_duration: Some(90), ..Default::default() };
     seer.adventures().edit(uuid, longer).await.unwrap();
     assert_eq!(seer.adventures().create(draft.clone()).await.unwrap().estimated_duration, 90);
-    other("as it is now", seer.adventures().create(NewAdventure { estimated_duration: 90, ..draft.clone() }).await)
-        .await;
+    assert_id_conflict(
+        "as it is now",
+        seer.adventures().create(NewAdventure { estimated_duration: 90, ..draft.clone() }).await,
+    )
+    .await;
 
     let wolf = NewCreature { id, name: "Wolf".into(), ..Default::default() };
     seer.creatures().add(game.adventure, wolf.clone()).await.unwrap();
     let armed = sparc::service::creatures::CreatureChanges { armor: Some(2), ..Default::default() };
     seer.creatures().edit(uuid, armed).await.unwrap();
     assert_eq!(seer.creatures().add(game.adventure, wolf.clone()).await.unwrap().armor, 2);
-    other("armed", seer.creatures().add(game.adventure, NewCreature { armor: 2, ..wolf }).await).await;
+    assert_id_conflict("armed", seer.creatures().add(game.adventure, NewCreature { armor: 2, ..wolf }).await).await;
 
     // A timestamp with more digits than PostgreSQL stores.
     let start = chrono::Utc::now() + chrono::Duration::nanoseconds(86_400_000_000_789);
@@ -291,7 +333,8 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     let public = SessionChanges { visibility: Some(Visibility::Public), ..Default::default() };
     seer.sessions().edit(uuid, public).await.unwrap();
     assert!(seer.sessions().create(new.clone()).await.unwrap().is_public);
-    other("public", seer.sessions().create(NewSession { visibility: Visibility::Public, ..new }).await).await;
+    assert_id_conflict("public", seer.sessions().create(NewSession { visibility: Visibility::Public, ..new }).await)
+        .await;
 
     // Once the row is deleted, its id can be used again.
     ada.characters().delete(first).await.unwrap();

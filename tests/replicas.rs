@@ -39,7 +39,7 @@ const ROWS: &str = "
     ORDER BY relname";
 
 /// Creates a session that was played, with a roll.
-async fn played(world: &World) -> GameSession {
+async fn played_session(world: &World) -> GameSession {
     let game = world.active_session(2).await;
     world.set(&game, "is_public = true").await;
     let ada = world.sparc.as_user(game.players[0].id);
@@ -74,7 +74,7 @@ async fn a_restored_dump_is_the_same_and_can_be_played_on() {
         eprintln!("skipped: the server's installation has no pg_dump");
         return;
     };
-    let game = played(&world).await;
+    let game = played_session(&world).await;
     let dumped = ran(Command::new(dump).args(["--inserts", world.url()]).output());
     let dumped = String::from_utf8(dumped.stdout).unwrap();
     let dumped: String =
@@ -133,7 +133,7 @@ async fn a_standby_answers_reads_as_its_primary_does() {
         eprintln!("skipped: the server's installation has no pg_basebackup");
         return;
     };
-    let game = played(&world).await;
+    let game = played_session(&world).await;
     let original: String = world.owner().value("SHOW data_directory").await.unwrap();
     let folder = std::env::temp_dir().join(format!("sparc-postgresql-standby-{}", Uuid::new_v4().simple()));
     ran(as_server(Path::new("/bin/mkdir"), Path::new(&original)).args(["-m", "700"]).arg(&folder).output());
@@ -158,7 +158,7 @@ async fn a_standby_answers_reads_as_its_primary_does() {
     let url = format!("{before}@127.0.0.1:{port}/{}", rest.split_once('/').unwrap().1);
     let sparc = Sparc::connect(&url).await.unwrap();
     // Changes from now on are streamed.
-    let later = played(&world).await;
+    let later = played_session(&world).await;
     let stranger = world.account().await;
     let wal: String = world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
     let there = connect(&url).await.unwrap();
@@ -206,12 +206,12 @@ async fn a_subscriber_gets_every_row_once() {
         world.url()
     );
     copy.db.execute_unprepared(&subscribe).await.unwrap();
-    let game = played(&world).await;
+    let game = played_session(&world).await;
     world.sparc.as_user(game.seer.uuid()).sessions().complete(game.session).await.unwrap();
     let old = format!("ended_at = now() - INTERVAL '1 year' WHERE id = '{}' --", game.session);
     world.set(&game, &old).await;
     assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
-    played(&world).await;
+    played_session(&world).await;
     let wanted = lines(&world.db, ROWS).await;
     let mut there = Vec::new();
     for _ in 0..600 {

@@ -6,7 +6,7 @@ use sparc::service::{Error, Operations, characters::NewCharacter};
 use crate::world::World;
 
 /// Makes the first `times` inserts of a character fail with the given SQLSTATE.
-async fn failing(world: &World, state: &str, times: u32) {
+async fn fail_inserts(world: &World, state: &str, times: u32) {
     let sql = format!(
         "CREATE SEQUENCE attempts; GRANT USAGE ON SEQUENCE attempts TO authenticated;
          CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -31,7 +31,7 @@ fn brunhild() -> NewCharacter {
 async fn a_deadlock_and_a_serialization_failure_are_retried() {
     for state in ["40P01", "40001"] {
         let world = World::new().await;
-        failing(&world, state, 3).await;
+        fail_inserts(&world, state, 3).await;
         let ada = world.sparc.as_user(world.account().await);
         ada.characters().create(brunhild()).await.unwrap();
         assert_eq!(attempts(&world).await, 4);
@@ -42,7 +42,7 @@ async fn a_deadlock_and_a_serialization_failure_are_retried() {
 #[tokio::test]
 async fn an_operation_that_keeps_failing_is_busy_after_five_attempts() {
     let world = World::new().await;
-    failing(&world, "40P01", 1000).await;
+    fail_inserts(&world, "40P01", 1000).await;
     let ada = world.sparc.as_user(world.account().await);
     assert!(matches!(ada.characters().create(brunhild()).await, Err(Error::Busy)));
     assert_eq!(attempts(&world).await, 5);
@@ -51,7 +51,7 @@ async fn an_operation_that_keeps_failing_is_busy_after_five_attempts() {
 #[tokio::test]
 async fn a_callers_transaction_is_not_retried() {
     let world = World::new().await;
-    failing(&world, "40001", 1).await;
+    fail_inserts(&world, "40001", 1).await;
     let ada = world.sparc.as_user(world.account().await);
     let tx = ada.begin().await.unwrap();
     assert!(matches!(tx.characters().create(brunhild()).await, Err(Error::Busy)));
@@ -61,7 +61,7 @@ async fn a_callers_transaction_is_not_retried() {
 #[tokio::test]
 async fn a_refusal_is_not_retried() {
     let world = World::new().await;
-    failing(&world, "SP001", 1000).await;
+    fail_inserts(&world, "SP001", 1000).await;
     let ada = world.sparc.as_user(world.account().await);
     assert!(matches!(ada.characters().create(brunhild()).await, Err(Error::CharacterLimitReached)));
     assert_eq!(attempts(&world).await, 1);

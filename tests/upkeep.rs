@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::world::{World, at_once, roll};
 
-fn run(batch: u16) -> JobOptions {
+fn batches_of(batch: u16) -> JobOptions {
     JobOptions { batch, ..Default::default() }
 }
 
@@ -54,9 +54,9 @@ async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
     let service = world.sparc.as_service();
     assert_eq!(service.maintenance().backlog().await.unwrap().events, 25);
     let mut reported = Vec::new();
-    let report = service.maintenance().clean_events(run(10), |so_far| reported.push(so_far)).await.unwrap();
+    let report = service.maintenance().clean_events(batches_of(10), |so_far| reported.push(so_far)).await.unwrap();
     assert_eq!((report.rows, report.is_finished, reported), (25, true, vec![10, 20, 25]));
-    let again = service.maintenance().clean_events(run(10), |_| ()).await.unwrap();
+    let again = service.maintenance().clean_events(batches_of(10), |_| ()).await.unwrap();
     assert_eq!((again.rows, again.is_finished), (0, true), "a second run finds nothing");
     assert_eq!(world.owner().count("session_events").await, 1, "today's events stay");
 }
@@ -71,8 +71,8 @@ async fn two_concurrent_runs_share_the_work() {
         .map(|_| {
             let service = world.sparc.as_service();
             async move {
-                let events = service.maintenance().clean_events(run(20), |_| ()).await.unwrap();
-                let sessions = service.maintenance().archive_sessions(run(5), |_| ()).await.unwrap();
+                let events = service.maintenance().clean_events(batches_of(20), |_| ()).await.unwrap();
+                let sessions = service.maintenance().archive_sessions(batches_of(5), |_| ()).await.unwrap();
                 (events.rows, sessions.rows)
             }
         })

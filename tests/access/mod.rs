@@ -66,11 +66,11 @@ async fn the_page_of_access_is_up_to_date() {
     assert_up_to_date("access.md", &page, "access");
 }
 
-fn heading(page: &mut String, title: &str, about: &str, columns: &[&str]) {
+fn write_heading(page: &mut String, title: &str, about: &str, columns: &[&str]) {
     write!(page, "\n## {title}\n\n{about}\n\n| {} |\n|{}\n", columns.join(" | "), " --- |".repeat(columns.len()))
         .unwrap();
 }
 
-fn line(page: &mut String, cells: &[String]) {
+fn write_row(page: &mut String, cells: &[String]) {
     writeln!(page, "| {} |", cells.join(" | ")).unwrap();
 }

@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use crate::world::{Person, World};
 
-use super::{heading, line};
+use super::{write_heading, write_row};
 
 /// Returns whether the role's privileges allow the statement, whatever it then says about the row.
-async fn lets(person: &Person, sql: &str) -> bool {
+async fn is_allowed(person: &Person, sql: &str) -> bool {
     // 428C9: only the server fills the column. PostgreSQL reports this before it checks privileges.
     person.exec(sql).await.map_or_else(|refused| !refused.is_forbidden() && refused.code != "428C9", |_| true)
 }
@@ -23,7 +23,7 @@ fn roles(world: &World) -> [(&'static str, Person); 3] {
 /// Attempts every column of every table, without touching a row; the catalog is not consulted.
 pub async fn write_columns(world: &World, page: &mut String) {
     let roles = roles(world);
-    heading(
+    write_heading(
         page,
         "Columns",
         "r: selects it, i: inserts it, u: updates it; for the whole table, d: deletes rows, t: truncates it, m: creates a\n\
@@ -53,13 +53,13 @@ pub async fn write_columns(world: &World, page: &mut String) {
                     ),
                 ),
             ] {
-                if lets(person, &sql).await {
+                if is_allowed(person, &sql).await {
                     letters.push(letter);
                 }
             }
             cells.push(letters);
         }
-        line(page, &cells);
+        write_row(page, &cells);
         let columns = format!(
             "SELECT attname::text FROM pg_attribute
              WHERE attrelid = 'public.{table}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
@@ -73,13 +73,13 @@ pub async fn write_columns(world: &World, page: &mut String) {
                     ('i', format!("INSERT INTO public.{table} ({column}) SELECT NULL WHERE false")),
                     ('u', format!("UPDATE public.{table} SET {column} = DEFAULT WHERE false")),
                 ] {
-                    if lets(person, &sql).await {
+                    if is_allowed(person, &sql).await {
                         letters.push(letter);
                     }
                 }
                 cells.push(letters);
             }
-            line(page, &cells);
+            write_row(page, &cells);
         }
     }
 }
@@ -88,7 +88,7 @@ pub async fn write_columns(world: &World, page: &mut String) {
 /// functions.
 pub async fn write_functions(world: &World, page: &mut String) {
     let roles = roles(world);
-    heading(
+    write_heading(
         page,
         "Functions",
         "x: may call it. The API does not serve schema `private`. The functions there that policies call reveal to a caller only\n\
@@ -114,14 +114,14 @@ pub async fn write_functions(world: &World, page: &mut String) {
                 .filter(|argument| !argument.is_empty())
                 .map(|argument| format!("NULL::{}", argument.split_once(' ').unwrap().1))
                 .collect();
-            cells.push(if lets_call(person, name, &nulls.join(", ")).await { "x" } else { "" }.to_owned());
+            cells.push(if may_call(person, name, &nulls.join(", ")).await { "x" } else { "" }.to_owned());
         }
         if cells[1..].iter().all(String::is_empty) {
             continue;
         }
         let name = function.split(['.', '(']).nth(1).unwrap();
         cells.push(ELEVATED.iter().find(|(elevated, _)| *elevated == name).map_or("", |(_, gives)| *gives).to_owned());
-        line(page, &cells);
+        write_row(page, &cells);
     }
     page.push_str(
         "\nNo API role may create a table, a function or a schema, draw from a sequence, COPY to a program, disable row security or\ntriggers, or read or update `auth.users` (except the service, where `auth.users` is our stand-in). Each of these was\n",
@@ -141,7 +141,7 @@ pub async fn write_functions(world: &World, page: &mut String) {
         ] {
             // Without a platform, the service writes the accounts.
             let keeps_accounts = *role == "`service_role`" && sql.contains("auth.users");
-            assert_eq!(lets(person, sql).await, keeps_accounts, "{role}: {sql}");
+            assert_eq!(is_allowed(person, sql).await, keeps_accounts, "{role}: {sql}");
         }
     }
     writeln!(page, "attempted.").unwrap();
@@ -149,7 +149,7 @@ pub async fn write_functions(world: &World, page: &mut String) {
 
 /// Returns whether the role may call the function. It compares the message, because a function that refuses by itself,
 /// or calls another one that does, uses the same SQLSTATE as a missing privilege.
-async fn lets_call(person: &Person, name: &str, arguments: &str) -> bool {
+async fn may_call(person: &Person, name: &str, arguments: &str) -> bool {
     let denied = format!("permission denied for function {}", name.split('.').next_back().unwrap());
     let outcome = person.exec(&format!("SELECT {name}({arguments})")).await;
     outcome.map_or_else(|refused| refused.message != denied, |_| true)

@@ -6,7 +6,7 @@ use super::close;
 use crate::world::{Person, Refused, World, heroic_save, insert_character, roll, seat};
 
 /// Runs a statement, rolls it back, and returns the number of rows or the text of the refusal.
-async fn words(person: &Person, sql: &str) -> String {
+async fn answer_text(person: &Person, sql: &str) -> String {
     let transaction = person.begin().await;
     let outcome = super::exec_in(&transaction, sql).await;
     transaction.rollback().await.unwrap();
@@ -17,11 +17,11 @@ async fn words(person: &Person, sql: &str) -> String {
 }
 
 /// Asserts that each person gets the same answer to all statements, and that it begins with `expected`.
-async fn all_the_same(askers: &[&Person], what: &str, statements: &[(&str, String)], expected: &str) {
+async fn assert_same_answers(askers: &[&Person], what: &str, statements: &[(&str, String)], expected: &str) {
     for person in askers {
         let mut answers = Vec::new();
         for (case, sql) in statements {
-            answers.push((*case, words(person, sql).await));
+            answers.push((*case, answer_text(person, sql).await));
         }
         for (case, words) in &answers {
             assert_eq!(words, &answers[0].1, "{what}: {case} differs from {}", answers[0].0);
@@ -62,10 +62,10 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         .into_iter()
         .map(|(case, session)| (case, seat(session, me.id, character)))
         .collect();
-        all_the_same(&[&me.person], &format!("a seat with {with}"), &statements, "42501").await;
+        assert_same_answers(&[&me.person], &format!("a seat with {with}"), &statements, "42501").await;
         let unless: Vec<(&str, String)> =
             statements.iter().map(|(case, sql)| (*case, format!("{sql} ON CONFLICT DO NOTHING"))).collect();
-        all_the_same(&[&me.person], "a seat with ON CONFLICT", &unless, "42501").await;
+        assert_same_answers(&[&me.person], "a seat with ON CONFLICT", &unless, "42501").await;
     }
     // In another user's name: one with a seat, one without, one with a closed account, and one that does not exist.
     let gone = world.player().await;
@@ -76,7 +76,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         ("a closed account", seat(full.session, gone.id, gone.character)),
         ("a user that does not exist", seat(full.session, Uuid::new_v4(), Uuid::new_v4())),
     ];
-    all_the_same(&[&me.person, &world.visitor()], "another's seat", &statements, "42501").await;
+    assert_same_answers(&[&me.person, &world.visitor()], "another's seat", &statements, "42501").await;
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
                 .map(|(case, original)| (case, heroic_save(session, character, original) + end))
                 .collect();
             let expected = if session == mine.session { "SP015" } else { "42501" };
-            all_the_same(&[&me.person], what, &statements, expected).await;
+            assert_same_answers(&[&me.person], what, &statements, expected).await;
         }
     }
 }
@@ -145,14 +145,14 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
             statements
         };
         for (there, nowhere) in statements(of_theirs.3).iter().zip(statements(Uuid::new_v4())) {
-            let answer = words(me, there).await;
-            assert_eq!(answer, words(me, &nowhere).await, "{there}");
+            let answer = answer_text(me, there).await;
+            assert_eq!(answer, answer_text(me, &nowhere).await, "{there}");
             // The check of the account may come before the check of the row, and then the answer is that it is closed.
             assert!(answer == "0 rows" || answer.starts_with("SP019"), "{there}: {answer}");
         }
         // The account knows of its own rows, but cannot write them.
         for own in statements(of_mine.3) {
-            assert!(words(me, &own).await.starts_with("SP019"), "{own}");
+            assert!(answer_text(me, &own).await.starts_with("SP019"), "{own}");
         }
     }
 }
@@ -174,9 +174,10 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
         ("the same name", insert_character(Uuid::new_v4(), few.id).replace("'Hero ", &format!("'{name}' || '' || '"))),
         ("ten, unless", format!("{} ON CONFLICT DO NOTHING", insert_character(Uuid::new_v4(), many))),
     ];
-    all_the_same(&[&world.new_user().await, &world.visitor()], "another's character", &statements[..4], "42501").await;
+    assert_same_answers(&[&world.new_user().await, &world.visitor()], "another's character", &statements[..4], "42501")
+        .await;
     let me = world.new_user().await;
-    assert!(words(&me, &statements[5].1).await.starts_with("42501"));
+    assert!(answer_text(&me, &statements[5].1).await.starts_with("42501"));
     // Sessions, adventures and tutorials count rows per account too.
     let busy = world.new_user().await;
     let adventure = world.adventure(busy.uuid()).await;
@@ -190,7 +191,7 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
         ("closed", session(closed.id)),
         ("a user that does not exist", session(Uuid::new_v4())),
     ];
-    all_the_same(&[&me, &world.visitor()], "another's session", &statements, "42501").await;
+    assert_same_answers(&[&me, &world.visitor()], "another's session", &statements, "42501").await;
     let sql =
         format!("INSERT INTO adventures (creator_id, name) SELECT '{many}', 'Draft' FROM generate_series(1, 200)");
     world.owner().exec(&sql).await.unwrap();
@@ -201,7 +202,7 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
         ("closed", draft(closed.id)),
         ("a user that does not exist", draft(Uuid::new_v4())),
     ];
-    all_the_same(&[&me, &world.visitor()], "another's adventure", &statements, "42501").await;
+    assert_same_answers(&[&me, &world.visitor()], "another's adventure", &statements, "42501").await;
     world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{many}')")).await.unwrap();
     let tutorial = |user: Uuid| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{user}')");
     let statements = [
@@ -210,7 +211,7 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
         ("closed", tutorial(closed.id)),
         ("a user that does not exist", tutorial(Uuid::new_v4())),
     ];
-    all_the_same(&[&me, &world.visitor()], "another's tutorial", &statements, "42501").await;
+    assert_same_answers(&[&me, &world.visitor()], "another's tutorial", &statements, "42501").await;
 }
 
 #[tokio::test]
@@ -229,30 +230,30 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let play = |adventure: Uuid| {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid())
     };
-    all_the_same(&[&me], "a session on it", &each(&play), "SP009").await;
+    assert_same_answers(&[&me], "a session on it", &each(&play), "SP009").await;
     let creature =
         |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mine')");
-    all_the_same(&[&me, &world.visitor()], "a creature in it", &each(&creature), "42501").await;
+    assert_same_answers(&[&me, &world.visitor()], "a creature in it", &each(&creature), "42501").await;
     let bad = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{adventure}', 'Mine', '[]')")
     };
     let answers: Vec<String> = {
         let mut answers = Vec::new();
         for (_, sql) in each(&bad) {
-            answers.push(words(&me, &sql).await);
+            answers.push(answer_text(&me, &sql).await);
         }
         answers
     };
     assert!(answers.iter().all(|words| words == &answers[0]), "{answers:?}");
     let change = |adventure: Uuid| format!("UPDATE adventures SET name = 'Mine' WHERE id = '{adventure}'");
-    all_the_same(&[&me], "a change of it", &each(&change), "0 rows").await;
+    assert_same_answers(&[&me], "a change of it", &each(&change), "0 rows").await;
     let delete = |adventure: Uuid| format!("DELETE FROM adventures WHERE id = '{adventure}'");
-    all_the_same(&[&me], "its deletion", &each(&delete), "0 rows").await;
+    assert_same_answers(&[&me], "its deletion", &each(&delete), "0 rows").await;
     // Sessions with that adventure are hidden too.
     let game = world.session(1).await;
     let set = |session: Uuid| format!("UPDATE sessions SET max_players = 2 WHERE id = '{session}'");
     let statements = [("there", set(game.session)), ("nothing", set(Uuid::new_v4()))];
-    all_the_same(&[&me], "a session of another's", &statements, "0 rows").await;
+    assert_same_answers(&[&me], "a session of another's", &statements, "0 rows").await;
 }
 
 #[tokio::test]
@@ -279,7 +280,7 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
         ("saved", with(spent)),
         ("nothing", with(Uuid::new_v4())),
     ];
-    all_the_same(&[&me.person, &world.visitor()], "another's save", &statements, "42501").await;
+    assert_same_answers(&[&me.person, &world.visitor()], "another's save", &statements, "42501").await;
     let statements = [
         ("who sits", roll(active.session, hero)),
         ("who does not", roll(active.session, waiting.players[0].character)),
@@ -288,7 +289,7 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
         ("waiting", roll(waiting.session, waiting.players[0].character)),
         ("nowhere", roll(Uuid::new_v4(), me.character)),
     ];
-    all_the_same(&[&me.person, &world.visitor()], "a roll", &statements, "42501").await;
+    assert_same_answers(&[&me.person, &world.visitor()], "a roll", &statements, "42501").await;
     let with = |creature: Uuid, session: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
@@ -301,19 +302,19 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
         ("nothing", with(Uuid::new_v4(), active.session)),
         ("nowhere", with(creature, Uuid::new_v4())),
     ];
-    all_the_same(&[&me.person, &world.visitor()], "a creature's roll", &statements, "42501").await;
+    assert_same_answers(&[&me.person, &world.visitor()], "a creature's roll", &statements, "42501").await;
     // A participant learns who may, and nothing about the creature.
     let [there, _, nothing, _] = statements;
-    all_the_same(&[&active.players[0].person], "a creature's roll", &[there, nothing], "42501").await;
+    assert_same_answers(&[&active.players[0].person], "a creature's roll", &[there, nothing], "42501").await;
     let event = |session: Uuid| {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
     };
     let statements =
         [("active", event(active.session)), ("waiting", event(waiting.session)), ("nothing", event(Uuid::new_v4()))];
-    all_the_same(&[&me.person, &world.visitor()], "an event", &statements, "42501").await;
+    assert_same_answers(&[&me.person, &world.visitor()], "an event", &statements, "42501").await;
     let wound = |hero: Uuid| format!("SELECT * FROM private.change_hit_points('{hero}', -1)");
     let statements = [("there", wound(hero)), ("nothing", wound(Uuid::new_v4()))];
-    all_the_same(&[&me.person], "a wound", &statements, "0 rows").await;
+    assert_same_answers(&[&me.person], "a wound", &statements, "0 rows").await;
 }
 
 #[tokio::test]
@@ -330,12 +331,12 @@ async fn another_persons_character_looks_like_one_that_does_not_exist() {
         ("retired", seat(game.session, me.id, retired)),
         ("of a closed account", seat(game.session, me.id, closed.character)),
     ];
-    all_the_same(&[&me.person], "another's character in one's seat", &statements, "SP006").await;
+    assert_same_answers(&[&me.person], "another's character in one's seat", &statements, "SP006").await;
     let code = |hero: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{hero}')");
     let statements = [
         ("own", code(me.character, "ZZZZZZ")),
         ("another's", code(other.character, "ZZZZZZ")),
         ("one that does not exist", code(Uuid::new_v4(), "ZZZZZZ")),
     ];
-    all_the_same(&[&me.person], "a code that is none", &statements, "SP020").await;
+    assert_same_answers(&[&me.person], "a code that is none", &statements, "SP020").await;
 }

@@ -22,7 +22,7 @@ use crate::{evening::broken, world::World};
 
 /// Polls a future until it has waited `times` times and drops it at the next wait; returns its output if it finishes
 /// earlier.
-async fn waiting<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
+async fn drop_at_wait<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = times;
     poll_fn(|context| match future.as_mut().poll(context) {
@@ -40,7 +40,7 @@ async fn waiting<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
 async fn dropped_everywhere<F: Future<Output = Result<(), Error>>>(world: &World, what: &str, ask: impl Fn() -> F) {
     let mut waits = 0;
     loop {
-        let ended = waiting(waits, ask()).await;
+        let ended = drop_at_wait(waits, ask()).await;
         no_transaction_is_open(world).await;
         assert_eq!(broken(world).await, [""; 0], "{what} dropped at wait {waits}");
         match ended {
@@ -90,7 +90,7 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
 }
 
 /// Asserts that the transaction still runs as its caller, or can only be rolled back.
-async fn still_the_same(tx: &Transaction, what: &str) {
+async fn assert_same_identity(tx: &Transaction, what: &str) {
     let query = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
     match tx.query_one_raw(query).await {
         Ok(row) => assert_eq!(row.unwrap().try_get_by_index::<String>(0).unwrap(), "authenticated", "{what}"),
@@ -110,20 +110,20 @@ async fn a_call_dropped_half_way_in_a_transaction_never_leaves_another_role_set(
     for waits in 0..60 {
         // A nested transaction, at two depths: it is rolled back and the outer one continues.
         let tx = me.begin().await.unwrap();
-        let half = waiting(waits, tx.begin()).await.is_none();
-        still_the_same(&tx, "outer").await;
+        let half = drop_at_wait(waits, tx.begin()).await.is_none();
+        assert_same_identity(&tx, "outer").await;
         tx.commit().await.unwrap();
         let tx = me.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
-        drop(waiting(waits, inner.begin()).await);
-        still_the_same(&inner, "middle").await;
+        drop(drop_at_wait(waits, inner.begin()).await);
+        assert_same_identity(&inner, "middle").await;
         let _ = inner.commit().await;
-        still_the_same(&tx, "outer of three").await;
+        assert_same_identity(&tx, "outer of three").await;
         drop(tx);
         // A statement that runs as `service_role`.
         let tx = me.begin().await.unwrap();
-        dropped += u32::from(waiting(waits, tx.adventures().validate(draft)).await.is_none());
-        still_the_same(&tx, "elevated").await;
+        dropped += u32::from(drop_at_wait(waits, tx.adventures().validate(draft)).await.is_none());
+        assert_same_identity(&tx, "elevated").await;
         drop(tx);
         no_transaction_is_open(&world).await;
         if !half && dropped < waits {

@@ -53,8 +53,8 @@ impl Proxy {
                 let Ok(server) = TcpStream::connect(&server).await else { continue };
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                tokio::spawn(carry(from_client, to_server, state.clone(), None));
-                tokio::spawn(carry(from_server, to_client, state.clone(), Some(left.clone())));
+                tokio::spawn(forward(from_client, to_server, state.clone(), None));
+                tokio::spawn(forward(from_server, to_client, state.clone(), Some(left.clone())));
             }
         });
         proxy
@@ -71,7 +71,7 @@ impl Proxy {
     }
 }
 
-async fn carry(
+async fn forward(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     state: Arc<AtomicU8>,

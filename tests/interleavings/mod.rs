@@ -15,13 +15,13 @@ mod stage;
 mod statements;
 mod world;
 
-use stage::{Case, Level, Step, Theatre};
+use stage::{Case, Level, Runner, Step};
 use statements::{STATEMENTS, Statement};
 
 const LEVELS: [Level; 2] = [Level::ReadCommitted, Level::RepeatableRead];
 
 /// The number of databases on which cases run concurrently.
-const THEATRES: usize = 4;
+const DATABASES: usize = 4;
 
 /// The number of cases of each kind in the sample.
 const SAMPLE: usize = 200;
@@ -152,18 +152,18 @@ fn samples(locks: &Locks, wanted: usize) -> Vec<Case<'static>> {
 }
 
 /// Runs all cases on several databases and returns the failures by name.
-async fn play(cases: Vec<Case<'static>>) -> Vec<String> {
+async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
     let (count, began) = (cases.len(), std::time::Instant::now());
     let cases = std::sync::Arc::new(std::sync::Mutex::new(cases.into_iter().rev().collect::<Vec<_>>()));
-    let mut theatres = Vec::new();
-    for _ in 0..THEATRES {
+    let mut runners = Vec::new();
+    for _ in 0..DATABASES {
         let cases = cases.clone();
-        theatres.push(tokio::spawn(async move {
-            let mut theatre = Theatre::new().await;
+        runners.push(tokio::spawn(async move {
+            let mut runner = Runner::new().await;
             let mut failures = Vec::new();
             loop {
                 let Some(case) = cases.lock().unwrap().pop() else { break failures };
-                let wrong = theatre.play(&case).await;
+                let wrong = runner.run_case(&case).await;
                 if !wrong.is_empty() {
                     failures.push(format!("{case}\n    {}", wrong.join("\n    ")));
                 }
@@ -171,8 +171,8 @@ async fn play(cases: Vec<Case<'static>>) -> Vec<String> {
         }));
     }
     let mut failures = Vec::new();
-    for theatre in theatres {
-        failures.extend(theatre.await.unwrap());
+    for runner in runners {
+        failures.extend(runner.await.unwrap());
     }
     println!("{count} cases in {:.1} s, {} failed", began.elapsed().as_secs_f32(), failures.len());
     failures.sort_unstable();
@@ -180,10 +180,10 @@ async fn play(cases: Vec<Case<'static>>) -> Vec<String> {
 }
 
 async fn locks() -> Locks {
-    let mut theatre = Theatre::new().await;
+    let mut runner = Runner::new().await;
     let mut locks = Locks::new();
     for statement in STATEMENTS {
-        locks.insert(statement.name, theatre.locks(statement).await);
+        locks.insert(statement.name, runner.locks(statement).await);
     }
     locks
 }
@@ -204,6 +204,6 @@ async fn no_order_of_statements_breaks_an_invariant() {
             .filter(|case| case.to_string().contains(part))
             .collect(),
     };
-    let failures = play(cases).await;
+    let failures = run_cases(cases).await;
     assert!(failures.is_empty(), "{} cases:\n{}", failures.len(), failures.join("\n"));
 }

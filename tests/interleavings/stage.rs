@@ -159,7 +159,7 @@ impl fmt::Display for Case<'_> {
 }
 
 /// A database, three connections for the transactions, and two that lock rows.
-pub struct Theatre {
+pub struct Runner {
     pub stage: Stage,
     sides: Vec<Side>,
     holders: Vec<Side>,
@@ -168,7 +168,7 @@ pub struct Theatre {
     changed: bool,
 }
 
-impl Theatre {
+impl Runner {
     pub async fn new() -> Self {
         let stage = Stage::new().await;
         let (mut sides, mut holders) = (Vec::new(), Vec::new());
@@ -196,7 +196,7 @@ impl Theatre {
     }
 
     /// Runs a case and returns everything that is wrong with its outcome.
-    pub async fn play(&mut self, case: &Case<'_>) -> Vec<String> {
+    pub async fn run_case(&mut self, case: &Case<'_>) -> Vec<String> {
         self.played += 1;
         if self.played.is_multiple_of(500) {
             self.stage.vacuum().await;
@@ -281,7 +281,7 @@ impl Theatre {
                 }
             }
         }
-        judge(case, &outcomes, &mut wrong);
+        check_outcomes(case, &outcomes, &mut wrong);
         self.changed = commits > 0;
         if self.changed {
             wrong.extend(self.stage.broken().await);
@@ -291,7 +291,7 @@ impl Theatre {
 }
 
 /// Checks that only listed refusals occur and that no account wrote anything after it was closed.
-fn judge(case: &Case<'_>, outcomes: &[Outcome], wrong: &mut Vec<String>) {
+fn check_outcomes(case: &Case<'_>, outcomes: &[Outcome], wrong: &mut Vec<String>) {
     for (statement, outcome) in case.statements.iter().zip(outcomes) {
         match &outcome.answer {
             None => wrong.push(format!("{} waits for ever", statement.name)),

@@ -6,7 +6,7 @@ use super::game::{Adventure, Answer, Game, Session};
 
 impl Game {
     pub fn set_adventure(&mut self, me: usize, adventure: usize, to: &'static str) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         let adventure = &mut self.adventures[adventure];
         if adventure.gone || adventure.creator != me {
             return Ok(false);
@@ -34,7 +34,7 @@ impl Game {
     }
 
     pub fn delete_adventure(&mut self, me: usize, adventure: usize) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         if self.adventures[adventure].gone || self.adventures[adventure].creator != me {
             return Ok(false);
         }
@@ -46,7 +46,7 @@ impl Game {
     }
 
     pub fn create_adventure(&mut self, me: usize, id: Uuid) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         let adventure =
             Adventure { id, creator: me, status: "draft", valid: false, played: 0, creature: None, gone: false };
         self.adventures.push(adventure);

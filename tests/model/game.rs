@@ -112,15 +112,15 @@ impl Session {
     }
 
     /// Returns whether a user runs it, or has or had a seat in it.
-    pub fn is_of(&self, person: usize) -> bool {
+    pub fn has_participant(&self, person: usize) -> bool {
         self.seer == person || self.seats.contains_key(&person)
     }
 
-    pub fn tell(&mut self, kind: &'static str) {
+    pub fn emit(&mut self, kind: &'static str) {
         *self.events.entry(kind).or_default() += 1;
     }
 
-    fn goes(&self, to: &str) -> bool {
+    fn may_become(&self, to: &str) -> bool {
         self.status == to
             || match self.status {
                 "waiting" => ["starting_soon", "active", "cancelled"].contains(&to),
@@ -139,7 +139,7 @@ impl Game {
     }
 
     /// Returns the error that every write of a closed account gets, whatever row it would affect.
-    pub fn open(&self, me: usize) -> Result<(), &'static str> {
+    pub fn require_open(&self, me: usize) -> Result<(), &'static str> {
         if self.people[me].closed { Err("account_closed") } else { Ok(()) }
     }
 
@@ -148,7 +148,7 @@ impl Game {
     }
 
     pub fn create_character(&mut self, me: usize, id: Uuid, name: u8) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         if self.characters.iter().any(|hero| hero.owner == me && hero.name == name && !hero.gone) {
             return Err("character_name_taken");
         }
@@ -161,7 +161,7 @@ impl Game {
     }
 
     pub fn retire(&mut self, me: usize, hero: usize) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         if self.characters[hero].owner != me || self.characters[hero].gone {
             return Ok(false);
         }
@@ -176,7 +176,7 @@ impl Game {
     }
 
     pub fn unretire(&mut self, me: usize, hero: usize) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         if self.characters[hero].owner != me || self.characters[hero].gone {
             return Ok(false);
         }
@@ -188,7 +188,7 @@ impl Game {
     }
 
     pub fn delete_character(&mut self, me: usize, hero: usize) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         if self.characters[hero].owner != me || self.characters[hero].gone {
             return Ok(false);
         }
@@ -202,7 +202,7 @@ impl Game {
     }
 
     pub fn wound(&mut self, me: usize, hero: usize, points: i32) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         let runs = |session: &Session| {
             session.is_live()
                 && session.seer == me
@@ -223,7 +223,7 @@ impl Game {
         if plays.gone || (plays.status != "published" && plays.creator != me) {
             return Err("adventure_not_playable");
         }
-        self.open(me)?;
+        self.require_open(me)?;
         if self.sessions.iter().filter(|session| session.seer == me && session.is_live()).count() >= 20 {
             return Err("session_limit_reached");
         }
@@ -249,7 +249,7 @@ impl Game {
 
     /// Returns the session if the caller runs it.
     pub fn run_by(&mut self, me: usize, session: usize) -> Result<Option<&mut Session>, &'static str> {
-        self.open(me)?;
+        self.require_open(me)?;
         let session = &mut self.sessions[session];
         Ok((session.seer == me && !session.archived && !session.gone).then_some(session))
     }
@@ -271,7 +271,7 @@ impl Game {
 
     pub fn change_status(&mut self, me: usize, session: usize, to: &'static str) -> Answer {
         let Some(changed) = self.run_by(me, session)? else { return Ok(false) };
-        if !changed.goes(to) {
+        if !changed.may_become(to) {
             return Err("illegal_transition");
         }
         if changed.status == to {
@@ -281,7 +281,7 @@ impl Game {
             return Err("session_has_no_player");
         }
         changed.status = to;
-        changed.tell("session_status");
+        changed.emit("session_status");
         if to == "completed" && changed.was_played() {
             let (seer, adventure) = (changed.seer, changed.adventure);
             let players: Vec<usize> = changed.seats.keys().copied().collect();
@@ -300,7 +300,7 @@ impl Game {
             session.encounter = to;
             session.encounters += 1;
             session.seats.values_mut().for_each(|seat| seat.saved = None);
-            session.tell("encounter_changed");
+            session.emit("encounter_changed");
         }
         Ok(true)
     }
@@ -309,7 +309,7 @@ impl Game {
         let Some(session) = self.run_by(me, session)? else { return Ok(false) };
         if session.scene != to {
             session.scene = to;
-            session.tell("scene_changed");
+            session.emit("scene_changed");
         }
         Ok(true)
     }
@@ -319,7 +319,7 @@ impl Game {
         if session.state != to {
             session.state = to;
             session.version += 1;
-            session.tell("game_state");
+            session.emit("game_state");
         }
         Ok(true)
     }
@@ -330,8 +330,8 @@ impl Game {
         if servers || at.archived || at.gone || !(at.seer == me || sits) {
             return Err("not_allowed");
         }
-        self.open(me)?;
-        self.sessions[session].tell("client.wave");
+        self.require_open(me)?;
+        self.sessions[session].emit("client.wave");
         Ok(true)
     }
 
@@ -345,11 +345,11 @@ impl Game {
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
             if let Some(seat) = session.seats.get_mut(&me).filter(|seat| seat.active) {
                 seat.active = false;
-                session.tell("player_left");
+                session.emit("player_left");
             }
             if session.seer == me {
                 session.status = "cancelled";
-                session.tell("session_status");
+                session.emit("session_status");
             }
         }
         for place in 0..self.adventures.len() {

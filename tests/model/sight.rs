@@ -101,7 +101,7 @@ impl Game {
             let mine = match eyes {
                 Eyes::Visitor => false,
                 Eyes::Service => true,
-                Eyes::Of(person) => session.is_of(person),
+                Eyes::Of(person) => session.has_participant(person),
             };
             let (id, seer, public) = (session.id, person(session.seer), flag(session.public));
             if mine || session.public {

@@ -31,7 +31,7 @@ impl Game {
         if !at.is_live() || player != me || !at.waits() || !(at.public || at.seer == me) {
             return Err("not_allowed");
         }
-        self.open(me)?;
+        self.require_open(me)?;
         if at.seats.contains_key(&player) {
             return Err("id_conflict");
         }
@@ -41,14 +41,14 @@ impl Game {
         self.take(session, player, hero)?;
         let at = &mut self.sessions[session];
         at.seats.insert(player, Seat { hero, active: true, saved: None, removed: false });
-        at.tell("player_joined");
+        at.emit("player_joined");
         Ok(true)
     }
 
     /// Joins by code: takes a new seat before the start, or the old one while the session is live and the Seer has not
     /// removed the player.
     pub fn join(&mut self, me: usize, session: usize, hero: usize) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         let at = &self.sessions[session];
         if at.archived || at.gone {
             return Err("no_such_code");
@@ -77,13 +77,13 @@ impl Game {
         let seat = at.seats.entry(me).or_insert(Seat { hero, active: true, saved: None, removed: false });
         seat.hero = hero;
         seat.active = true;
-        at.tell("player_joined");
+        at.emit("player_joined");
         Ok(true)
     }
 
     /// Returns a player's seat if the caller may change it at all.
     fn seat_for(&self, me: usize, session: usize, player: usize) -> Result<Option<&Seat>, &'static str> {
-        self.open(me)?;
+        self.require_open(me)?;
         let at = &self.sessions[session];
         let there = !at.archived && !at.gone && (player == me || at.seer == me);
         Ok(at.seats.get(&player).filter(|_| there))
@@ -113,7 +113,7 @@ impl Game {
             seat.removed |= !active && player != me;
         }
         if changes {
-            at.tell(if active { "player_joined" } else { "player_left" });
+            at.emit(if active { "player_joined" } else { "player_left" });
         }
         Ok(true)
     }
@@ -178,19 +178,19 @@ impl Game {
         if !self.may_roll(me, session, hero) {
             return Err("not_allowed");
         }
-        self.open(me)?;
+        self.require_open(me)?;
         if hero.is_none() && (self.sessions[session].adventure != creature_of || self.adventures[creature_of].gone) {
             return Err("creature_not_in_adventure");
         }
         self.rolls.push(Roll { id, session, hero, success: false, saves: None });
-        self.sessions[session].tell("dice_rolled");
+        self.sessions[session].emit("dice_rolled");
         Ok(true)
     }
 
     pub fn save(&mut self, me: usize, id: Uuid, first: usize) -> Answer {
         let roll = &self.rolls[first];
         let (session, at) = (roll.session, &self.sessions[roll.session]);
-        if at.archived || at.gone || !at.is_of(me) {
+        if at.archived || at.gone || !at.has_participant(me) {
             return Err("not_found");
         }
         if !self.may_roll(me, session, roll.hero) {
@@ -212,7 +212,7 @@ impl Game {
         if let Some(seat) = at.seats.get_mut(&player) {
             seat.saved = Some(encounters);
         }
-        at.tell("dice_rolled");
+        at.emit("dice_rolled");
         self.rolls.push(Roll { id, session, hero: Some(hero), success: false, saves: Some(first) });
         Ok(true)
     }

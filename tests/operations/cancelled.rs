@@ -10,15 +10,15 @@ use super::{
 use crate::{faults::network::Proxy, programs::polled};
 
 /// Returns the role and user that the next statement runs as.
-async fn asker(tx: &Transaction) -> Result<(String, Option<uuid::Uuid>), Error> {
+async fn current_identity(tx: &Transaction) -> Result<(String, Option<uuid::Uuid>), Error> {
     let sql = "SELECT current_user::text, auth.uid()";
     let row = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?.unwrap();
     Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?))
 }
 
 /// Asserts that the transaction still runs as its caller, or can only be rolled back.
-async fn is_the_same(tx: &Transaction, who: &IdentityConnection, what: &str) {
-    match asker(tx).await {
+async fn assert_same_identity(tx: &Transaction, who: &IdentityConnection, what: &str) {
+    match current_identity(tx).await {
         Ok(asker) => assert_eq!(asker, (who.identity().role().to_owned(), who.user_id()), "{what}"),
         Err(error) => assert_eq!(error.code(), "transaction_failed", "{what}"),
     }
@@ -41,9 +41,10 @@ async fn an_operation_dropped_at_any_point_leaves_nothing_to_the_next_caller() {
             let tx = who.begin().await.unwrap();
             let inner = tx.begin().await.unwrap();
             let ended = polled(polls, (operation.call)(&inner, &scene)).await.is_some();
-            is_the_same(&inner, &who, &what).await;
+            assert_same_identity(&inner, &who, &what).await;
             inner.rollback().await.unwrap();
-            let asker = asker(&tx).await.unwrap_or_else(|error| panic!("{what}, in the outer transaction: {error}"));
+            let asker =
+                current_identity(&tx).await.unwrap_or_else(|error| panic!("{what}, in the outer transaction: {error}"));
             assert_eq!(asker, (who.identity().role().to_owned(), who.user_id()), "{what}");
             // Dropped again, with its transaction: the pool's only connection goes to the next caller.
             let ended = polled(polls, (operation.call)(&tx, &scene)).await.is_some() && ended;

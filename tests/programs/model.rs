@@ -216,7 +216,7 @@ impl Task {
         let outcome = self.handles[place].tx.query_all_raw(sql(seen)).await.map_err(Error::from);
         if self.expect(place, "look", &outcome) {
             let rows = outcome.unwrap();
-            rows.iter().for_each(|row| is_asker(row, self.user()));
+            rows.iter().for_each(|row| assert_caller(row, self.user()));
             let there: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
             let mut must = self.stored.clone();
             let mut may = self.unknown.clone();
@@ -439,7 +439,7 @@ impl Task {
             let mut stream = handle.tx.stream_raw(sql(statement)).await?;
             let mut seen = 0;
             while let Some(row) = stream.next().await {
-                is_asker(&row?, user);
+                assert_caller(&row?, user);
                 seen += 1;
                 if seen == read / 2 {
                     between = Some(insert(&handle.tx, key, true, user).await);
@@ -520,7 +520,7 @@ impl Task {
         let alone = tokio::time::timeout(std::time::Duration::from_millis(200), self.who.query_one_raw(statement));
         match polled(polls, alone).await {
             Some(Ok(outcome)) => {
-                is_asker(&outcome.unwrap().unwrap(), self.user());
+                assert_caller(&outcome.unwrap().unwrap(), self.user());
                 self.stored.insert(key);
             }
             _ => {
@@ -535,7 +535,7 @@ async fn insert(tx: &Transaction, key: i64, by_text: bool, user: Uuid) -> Result
     if by_text {
         let text =
             format!("INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id");
-        is_asker(&tx.query_one_raw(sql(text)).await?.unwrap(), user);
+        assert_caller(&tx.query_one_raw(sql(text)).await?.unwrap(), user);
     } else {
         let mut insert = Query::insert();
         insert.into_table(Alias::new("notes")).columns([Alias::new("key")]).values_panic([key.into()]);
@@ -544,7 +544,7 @@ async fn insert(tx: &Transaction, key: i64, by_text: bool, user: Uuid) -> Result
     Ok(())
 }
 
-fn is_asker(row: &QueryResult, user: Uuid) {
+fn assert_caller(row: &QueryResult, user: Uuid) {
     assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated");
     assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), user);
 }
