@@ -64,7 +64,7 @@ async fn sixteen_concurrent_sign_ups_with_one_address_all_succeed() {
 #[tokio::test]
 async fn a_later_change_of_address_reaches_the_profile() {
     let world = World::new().await;
-    let (one, two) = (world.account().await, world.account().await);
+    let (one, two) = (world.new_account().await, world.new_account().await);
     let change =
         |id, email: &str| format!("UPDATE auth.users SET email = '{email}', is_sso_user = true WHERE id = '{id}'");
     world.owner().exec(&change(one, "new@x.org")).await.unwrap();
@@ -77,7 +77,7 @@ async fn a_later_change_of_address_reaches_the_profile() {
 #[tokio::test]
 async fn soft_deletion_removes_personal_data_live_seats_waiting_sessions_and_drafts() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let leaver = &game.players[0];
     let id = leaver.id;
     leaver
@@ -85,8 +85,8 @@ async fn soft_deletion_removes_personal_data_live_seats_waiting_sessions_and_dra
         .exec("UPDATE users SET display_name = 'Real Name', avatar_url = 'https://x.org/me.png', bio = 'I live here'")
         .await
         .unwrap();
-    let draft = world.draft(id).await;
-    let adventure = world.adventure(id).await;
+    let draft = world.new_draft(id).await;
+    let adventure = world.new_adventure(id).await;
     let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{id}', '{adventure}') RETURNING id");
     let waiting: Uuid = world.owner().value(&sql).await.unwrap();
 
@@ -114,8 +114,8 @@ async fn soft_deletion_removes_personal_data_live_seats_waiting_sessions_and_dra
 #[tokio::test]
 async fn a_token_that_outlives_its_account_writes_nothing() {
     let world = World::new().await;
-    let player = world.player().await;
-    let game = world.session(0).await;
+    let player = world.new_player().await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
     world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id)).await.unwrap();
     for attempt in [
@@ -138,10 +138,10 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
 async fn a_draft_with_a_history_is_archived_instead() {
     let world = World::new().await;
     let seer = world.new_user().await;
-    let draft = world.draft(seer.uuid()).await;
+    let draft = world.new_draft(seer.uuid()).await;
     let session = format!("INSERT INTO sessions (adventure_id) VALUES ('{draft}') RETURNING id");
     let session: Uuid = seer.value(&session).await.unwrap();
-    let player = world.player().await;
+    let player = world.new_player().await;
     world.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
     world
         .owner()
@@ -154,18 +154,18 @@ async fn a_draft_with_a_history_is_archived_instead() {
 #[tokio::test]
 async fn a_hard_deletion_keeps_only_the_history_of_others() {
     let world = World::new().await;
-    let alone = world.player().await;
-    let adventure = world.adventure(alone.id).await;
+    let alone = world.new_player().await;
+    let adventure = world.new_adventure(alone.id).await;
     let sql =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id", alone.id);
     let own: Uuid = world.owner().value(&sql).await.unwrap();
     world.owner().exec(&seat(own, alone.id, alone.character)).await.unwrap();
-    world.roll(own, alone.character, "{1}", 10, 0).await;
+    world.new_roll(own, alone.character, "{1}", 10, 0).await;
     let delete = |id| format!("DELETE FROM auth.users WHERE id = '{id}'");
     assert_eq!(world.owner().exec(&delete(alone.id)).await, Ok(1));
     assert_eq!(world.owner().count("users").await + world.owner().count("sessions").await, 0);
 
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     for id in [game.players[0].id, game.seer.uuid()] {
         assert_eq!(world.owner().exec(&delete(id)).await, Ok(1), "deleting an account always succeeds");
         let stays = format!("users WHERE id = '{id}' AND account_id IS NULL AND display_name = 'Former player'");
@@ -177,10 +177,10 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
 async fn accounts_that_close_concurrently_do_not_deadlock() {
     let world = World::new().await;
     let owner = world.owner();
-    let mut games = [world.session(0).await, world.session(0).await, world.session(0).await];
+    let mut games = [world.new_session(0).await, world.new_session(0).await, world.new_session(0).await];
     games.sort_by_key(|game| game.session);
     for round in 0..10 {
-        let (ada, ben, cas) = (world.player().await, world.player().await, world.player().await);
+        let (ada, ben, cas) = (world.new_player().await, world.new_player().await, world.new_player().await);
         for (place, game) in games.iter().enumerate() {
             // They took their seats in opposite orders.
             let other = &games[games.len() - 1 - place];
@@ -215,7 +215,7 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
 #[tokio::test]
 async fn an_account_that_closes_waits_for_a_locked_seat_without_holding_a_session() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let (owner, ada) = (world.owner(), game.players[0].id);
     let leaving = owner.begin().await;
     let seat = format!("FROM session_players WHERE user_id = '{ada}' FOR UPDATE");
@@ -236,12 +236,12 @@ async fn an_account_that_closes_waits_for_a_locked_seat_without_holding_a_sessio
 async fn two_seers_who_close_and_sit_in_each_others_session_do_not_deadlock() {
     let world = World::new().await;
     let owner = world.owner();
-    let mut games = [world.session(0).await, world.session(0).await];
+    let mut games = [world.new_session(0).await, world.new_session(0).await];
     games.sort_by_key(|game| game.session);
     let [first, second] = &games;
     // A closing that locked sessions as it meets them would lock the one with the seat before the account's own.
     for (at, of) in [(first, second), (second, first)] {
-        let hero = world.character(of.seer.uuid()).await;
+        let hero = world.new_character(of.seer.uuid()).await;
         owner.exec(&seat(at.session, of.seer.uuid(), hero)).await.unwrap();
     }
     let held = owner.begin().await;
@@ -266,7 +266,7 @@ async fn two_seers_who_close_and_sit_in_each_others_session_do_not_deadlock() {
 #[tokio::test]
 async fn not_even_the_service_can_give_an_account_the_placeholder_of_another() {
     let world = World::new().await;
-    let (victim, other) = (world.account().await, world.account().await);
+    let (victim, other) = (world.new_account().await, world.new_account().await);
     for reserved in
         [format!("{victim}@deleted.invalid"), format!("{victim}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
     {

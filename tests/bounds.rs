@@ -31,7 +31,7 @@ async fn whole_number(person: &Person, table: &str, column: &str, low: i32, high
 #[tokio::test]
 async fn of_characters() {
     let world = World::new().await;
-    world.player().await;
+    world.new_player().await;
     let owner = world.owner();
     for attribute in ["might", "grace", "wit", "heart"] {
         whole_number(&owner, "characters", attribute, 1, 6).await;
@@ -49,7 +49,7 @@ async fn of_characters() {
 #[tokio::test]
 async fn of_adventures() {
     let world = World::new().await;
-    world.draft(world.account().await).await;
+    world.new_draft(world.new_account().await).await;
     let owner = world.owner();
     assert_accepted(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
     whole_number(&owner, "adventures", "estimated_duration", 1, i32::MAX).await;
@@ -71,7 +71,7 @@ async fn of_adventures() {
 #[tokio::test]
 async fn of_creatures() {
     let world = World::new().await;
-    let adventure = world.draft(world.account().await).await;
+    let adventure = world.new_draft(world.new_account().await).await;
     let owner = world.owner();
     assert_accepted(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'W')")).await;
     whole_number(&owner, "creatures", "hit_points", 0, 1000).await;
@@ -85,7 +85,7 @@ async fn of_creatures() {
 #[tokio::test]
 async fn of_sessions_and_seats() {
     let world = World::new().await;
-    world.session(1).await;
+    world.new_session(1).await;
     let owner = world.owner();
     whole_number(&owner, "sessions", "max_players", 2, 6).await;
     whole_number(&owner, "sessions", "encounters_begun", 0, i32::MAX).await;
@@ -101,7 +101,7 @@ async fn of_sessions_and_seats() {
 #[tokio::test]
 async fn of_rolls_and_events() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let owner = world.owner();
     for (difficulty, fits) in [(2, false), (3, true), (18, true), (19, false)] {
         let sql = format!(
@@ -130,7 +130,7 @@ async fn of_rolls_and_events() {
 #[tokio::test]
 async fn of_counters() {
     let world = World::new().await;
-    world.account().await;
+    world.new_account().await;
     for counter in ["games_played", "games_run"] {
         whole_number(&world.owner(), "users", counter, 0, i32::MAX).await;
     }
@@ -139,19 +139,19 @@ async fn of_counters() {
 #[tokio::test]
 async fn of_unique_values() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let owner = world.owner();
     let is_taken = |outcome: Result<u64, crate::world::Refused>, constraint: &str| {
         assert!(outcome.unwrap_err().is("23505", constraint), "{constraint}");
     };
-    world.character(game.players[0].id).await;
+    world.new_character(game.players[0].id).await;
     is_taken(owner.exec("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
     let again = format!(
         "INSERT INTO sessions (seer_id, adventure_id, code) SELECT seer_id, adventure_id, code FROM sessions WHERE id = '{}'",
         game.session
     );
     is_taken(world.service().exec(&again).await, "sessions_code_key");
-    let first = world.roll(game.session, game.players[0].character, "{1,2}", 10, 0).await;
+    let first = world.new_roll(game.session, game.players[0].character, "{1,2}", 10, 0).await;
     // With triggers disabled, as when a dump is restored, so that the unique index itself refuses.
     let saves = format!(
         "SET LOCAL session_replication_role = replica;
@@ -174,7 +174,7 @@ async fn of_unique_values() {
 #[tokio::test]
 async fn an_extreme_date_is_refused() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
     for end in ["infinity", "-infinity", "294276-12-31", "4713-01-01 BC", "1999-12-31", "3000-01-02"] {
         let change = format!("UPDATE sessions SET scheduled_start = '{end}'");
@@ -210,7 +210,7 @@ async fn document(person: &Person, table: &str, column: &str, most: usize, const
 #[tokio::test]
 async fn of_texts_and_documents_that_a_client_writes() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].person, &game.seer);
     text(ada, "users", "display_name", 100, "bounded_display_name").await;
     assert_refused(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
@@ -263,8 +263,8 @@ async fn of_texts_and_documents_that_a_client_writes() {
 #[tokio::test]
 async fn of_dates_that_the_service_accepts() {
     let world = World::new().await;
-    let seer = world.account().await;
-    let adventure_id = world.adventure(seer).await;
+    let seer = world.new_account().await;
+    let adventure_id = world.new_adventure(seer).await;
     let me = world.sparc.as_user(seer);
     for end in [chrono::DateTime::<chrono::Utc>::MAX_UTC, chrono::DateTime::<chrono::Utc>::MIN_UTC] {
         let new = NewSession { adventure_id, scheduled_start: Some(end), ..Default::default() };
@@ -276,7 +276,7 @@ async fn of_dates_that_the_service_accepts() {
 #[tokio::test]
 async fn of_documents_that_no_client_could_read_back() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].person, &game.seer);
     seer.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
     seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure))
@@ -324,7 +324,7 @@ async fn of_documents_that_no_client_could_read_back() {
 #[tokio::test]
 async fn of_documents_to_the_byte() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let owner = world.owner();
     let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
     owner.exec(&creature).await.unwrap();
@@ -358,7 +358,7 @@ async fn of_documents_to_the_byte() {
 #[tokio::test]
 async fn of_modifiers_to_the_byte() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let owner = world.owner();
     // Unknown keys of a modifier are accepted and count towards its size.
     let insert = |length: i32| {
@@ -383,7 +383,7 @@ async fn of_modifiers_to_the_byte() {
 #[tokio::test]
 async fn of_counters_that_the_server_maintains() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let owner = world.owner();
     whole_number(&owner, "sessions", "game_state_version", 0, i32::MAX).await;
     world.set(&game, "game_state_version = 0, status = 'completed'").await;

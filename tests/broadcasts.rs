@@ -56,7 +56,7 @@ async fn permissions(person: &Person, topic: &str) -> [bool; 3] {
 #[tokio::test]
 async fn every_event_is_a_private_broadcast_with_its_number() {
     let (world, _administrator) = project().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     player.person.exec(&roll(game.session, player.character)).await.unwrap();
     let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session)).await;
@@ -74,7 +74,7 @@ async fn every_event_is_a_private_broadcast_with_its_number() {
 #[tokio::test]
 async fn nobody_suppresses_the_broadcast_of_their_own_roll() {
     let (world, _administrator) = project().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for setting in [
         "sparc.broadcast = 'off'",
@@ -105,7 +105,7 @@ async fn nobody_suppresses_the_broadcast_of_their_own_roll() {
 #[tokio::test]
 async fn participants_read_and_track_presence_and_nobody_writes_a_broadcast() {
     let (world, _administrator) = project().await;
-    let (game, other) = (world.active_session(2).await, world.active_session(1).await);
+    let (game, other) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let mine = topic(&game);
     for (who, person) in [("player", &game.players[0].person), ("Seer", &game.seer)] {
         assert_eq!(permissions(person, &mine).await, [true, false, true], "{who}");
@@ -121,7 +121,7 @@ async fn participants_read_and_track_presence_and_nobody_writes_a_broadcast() {
 #[tokio::test]
 async fn a_malformed_topic_neither_passes_nor_raises() {
     let (world, _administrator) = project().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let id = game.session.to_string();
     let upper = id.to_uppercase();
     for topic in [
@@ -160,7 +160,7 @@ async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
         "ALTER DATABASE {database} SET sparc.broadcast = 'off'",
     ] {
         let (world, administrator) = project().await;
-        let game = world.active_session(1).await;
+        let game = world.new_active_session(1).await;
         let player = &game.players[0];
         let before = count_broadcasts(&world, &game).await;
         let name = world.owner().value::<String>("SELECT quote_ident(current_database())").await.unwrap();

@@ -41,7 +41,7 @@ async fn closing_waits_for_open_transactions_and_acquires_no_more_connections() 
     let world = World::new().await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
     let other = sparc.clone();
-    let id = world.account().await;
+    let id = world.new_account().await;
     let tx = sparc.as_user(id).begin().await.unwrap();
     let mut closing = tokio::spawn(sparc.close());
     assert!(
@@ -59,7 +59,7 @@ async fn closing_waits_for_open_transactions_and_acquires_no_more_connections() 
 #[tokio::test]
 async fn an_applications_own_pool_is_used_and_its_connections_are_returned_clean() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let db = sparc::migration::connect(world.url()).await.unwrap();
     let sparc = Sparc::from_connection(db.clone());
     assert_eq!(sparc.as_user(id).users().me().await.unwrap().id, id);
@@ -78,7 +78,7 @@ async fn an_applications_own_pool_is_used_and_its_connections_are_returned_clean
 #[tokio::test]
 async fn a_transaction_that_is_dropped_outside_of_a_runtime_closes_its_connection() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let given = Sparc::from_connection(sparc::migration::connect(world.url()).await.unwrap());
     let own = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     for sparc in [own, given] {
@@ -115,7 +115,7 @@ async fn bio(tx: &Transaction) -> Option<String> {
 #[tokio::test]
 async fn a_dropped_nested_transaction_is_rolled_back_and_the_outer_one_continues() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(id);
     let tx = ada.begin().await.unwrap();
@@ -148,7 +148,7 @@ async fn a_dropped_nested_transaction_is_rolled_back_and_the_outer_one_continues
 #[tokio::test]
 async fn a_dropped_stream_ends_before_the_transaction_continues() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(id);
     let tx = ada.begin().await.unwrap();
@@ -174,7 +174,7 @@ async fn end_idle(world: &World) -> i64 {
 #[tokio::test]
 async fn idle_connections_that_the_server_closed_are_replaced() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     for size in [1, 5, 9] {
         let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(size)).await.unwrap();
         let ada = sparc.as_user(id);
@@ -209,7 +209,7 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
 #[tokio::test]
 async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(2)).await.unwrap();
     let ada = sparc.as_user(id);
     let tx = ada.begin().await.unwrap();

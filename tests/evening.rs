@@ -65,14 +65,14 @@ const OPEN_SESSIONS: usize = 12;
 
 impl Evening {
     pub async fn new(world: &World, guests: usize) -> Self {
-        let host = world.account().await;
-        let adventure = world.adventure(host).await;
+        let host = world.new_account().await;
+        let adventure = world.new_adventure(host).await;
         let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Wolf') RETURNING id");
         let creature = world.owner().value(&sql).await.unwrap();
         let mut people = Vec::new();
         for _ in 0..guests {
-            let player = world.player().await;
-            people.push(Guest { id: player.id, heroes: vec![player.character, world.character(player.id).await] });
+            let player = world.new_player().await;
+            people.push(Guest { id: player.id, heroes: vec![player.character, world.new_character(player.id).await] });
         }
         Self { people, adventure, creature, sessions: Mutex::default() }
     }

@@ -18,7 +18,7 @@ async fn kinds(world: &World, session: uuid::Uuid) -> Vec<String> {
 #[tokio::test]
 async fn every_change_writes_its_event_whoever_makes_it() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     for change in [
         "status = 'active'",
         "current_scene_id = 'ford'",
@@ -47,7 +47,7 @@ async fn every_change_writes_its_event_whoever_makes_it() {
 #[tokio::test]
 async fn an_update_that_changes_nothing_writes_no_event() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     world.set(&game, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
     assert_eq!(kinds(&world, game.session).await, ["player_joined", "session_status"]);
 }
@@ -55,7 +55,7 @@ async fn an_update_that_changes_nothing_writes_no_event() {
 #[tokio::test]
 async fn a_payload_has_all_that_a_client_needs() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     player.person.exec(&roll(game.session, player.character)).await.unwrap();
     let payload = |kind: &str| {
@@ -89,7 +89,7 @@ async fn a_payload_has_all_that_a_client_needs() {
 #[tokio::test]
 async fn only_participants_send_events_and_only_of_client_kinds() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     world.set(&game, "is_public = true").await;
     let send = |kind: &str| {
         format!(
@@ -129,7 +129,7 @@ async fn only_participants_send_events_and_only_of_client_kinds() {
 #[tokio::test]
 async fn the_sender_is_the_caller_whatever_the_payload_says() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let sql = format!(
         "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.chat', '{{\"from\": \"Seer\"}}')
@@ -142,7 +142,7 @@ async fn the_sender_is_the_caller_whatever_the_payload_says() {
 #[tokio::test]
 async fn only_participants_read_events() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     world.set(&game, "is_public = true").await;
     assert!(game.seer.count("session_events").await > 0);
     assert!(game.players[0].person.count("session_events").await > 0);
@@ -153,7 +153,7 @@ async fn only_participants_read_events() {
 #[tokio::test]
 async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     let world = World::new().await;
-    let game = world.active_session(4).await;
+    let game = world.new_active_session(4).await;
     let send =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     let reader = game.seer.clone();
@@ -192,7 +192,7 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
 #[tokio::test]
 async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     let send =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     let first = game.players[0].person.begin().await;
@@ -208,7 +208,7 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
 #[tokio::test]
 async fn new_events_delete_old_ones_in_bounded_batches() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     // With triggers disabled, so that the rows look as old as they would be.
     let old = format!(
         "SET LOCAL session_replication_role = replica;
@@ -233,7 +233,7 @@ async fn new_events_delete_old_ones_in_bounded_batches() {
 #[tokio::test]
 async fn the_clean_up_uses_the_index_on_old_events() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let fill = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type)
@@ -256,13 +256,13 @@ async fn the_clean_up_uses_the_index_on_old_events() {
 #[tokio::test]
 async fn finished_sessions_move_to_the_archive_with_their_seats_and_rolls() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+    world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
     player.person.exec(&roll(game.session, player.character)).await.unwrap();
     world.set(&game, "status = 'completed'").await;
     world.set(&game, "ended_at = now() - INTERVAL '91 days'").await;
-    let young = world.active_session(1).await;
+    let young = world.new_active_session(1).await;
     world.set(&young, "status = 'completed'").await;
     let archive = "SELECT private.archive_sessions(10)";
     assert!(player.person.exec(archive).await.unwrap_err().is_forbidden());

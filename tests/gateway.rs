@@ -40,7 +40,7 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
     let sparc = another(&world).await;
     let mut games = Vec::new();
     for _ in 0..3 {
-        games.push(world.active_session(1).await);
+        games.push(world.new_active_session(1).await);
     }
     let [first, second, third] = [0, 1, 2].map(|place| games[place].session);
     let begun = numbers(&world, second).await;
@@ -86,7 +86,7 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
 async fn a_refusal_for_one_session_ends_only_that_session() {
     let world = World::new().await;
     let sparc = another(&world).await;
-    let (mine, other) = (world.active_session(1).await, world.active_session(1).await);
+    let (mine, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let ada = sparc.as_user(mine.players[0].id);
     let nowhere = Uuid::new_v4();
     let mut stream =
@@ -127,7 +127,7 @@ async fn a_refusal_for_one_session_ends_only_that_session() {
 #[tokio::test]
 async fn a_closed_account_cannot_subscribe_to_many_sessions() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let closed = game.players[0].id;
     world.sparc.as_service().users().erase(closed).await.unwrap();
     let outcome = world.sparc.as_user(closed).events().subscribe_many([(game.session, None)]).await;
@@ -141,7 +141,7 @@ async fn a_thousand_subscribers_of_250_sessions_each_get_all_of_theirs() {
     let (ours, theirs) = (another(&world).await, another(&world).await);
     let mut games = Vec::new();
     for _ in 0..SESSIONS {
-        games.push(world.active_session(1).await);
+        games.push(world.new_active_session(1).await);
     }
     let mut readers = Vec::new();
     let all: Vec<_> = games.iter().map(|game| (game.session, None)).collect();

@@ -68,7 +68,7 @@ fn code<T>(outcome: Result<T, Error>) -> &'static str {
 #[tokio::test]
 async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool() {
     let world = World::new().await;
-    let ada = world.account().await;
+    let ada = world.new_account().await;
     let way = Proxy::to(&world).await;
     let sparc = Sparc::connect_with(&way.url, Options::default().max_connections(4)).await.unwrap();
     // Some connections are idle and one is in use.
@@ -173,7 +173,7 @@ async fn call_everything(who: &IdentityConnection, session: Uuid) -> Vec<(&'stat
 #[tokio::test]
 async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let closed = game.players[0].id;
     world.sparc.as_service().users().erase(closed).await.unwrap();
     for (what, code) in call_everything(&world.sparc.as_user(closed), game.session).await {
@@ -196,7 +196,7 @@ async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() 
 #[tokio::test]
 async fn the_database_sees_the_claims_of_a_token() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let claims = json!({
         "role": "authenticated", "sub": id, "aal": "aal2", "session_id": "s'1\\", "app_metadata": { "roles": ["judge"] }
     });
@@ -251,7 +251,7 @@ async fn only_the_service_learns_whether_an_address_is_taken() {
 async fn a_transaction_continues_after_its_prepared_statements_were_deallocated() {
     let world = World::new().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let ada = sparc.as_user(world.account().await);
+    let ada = sparc.as_user(world.new_account().await);
     let count = || async { characters::Entity::find().all(&ada).await.unwrap().len() };
     count().await;
     for text in [
@@ -292,7 +292,7 @@ async fn a_transaction_continues_after_its_prepared_statements_were_deallocated(
 #[tokio::test]
 async fn initiative_is_rolled_for_more_than_a_hundred() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sql = format!(
         "WITH created AS (INSERT INTO creatures (adventure_id, name)
          SELECT '{}', 'Rat ' || i FROM generate_series(1, 150) AS i RETURNING id) SELECT array_agg(id) FROM created",
@@ -311,7 +311,7 @@ async fn initiative_is_rolled_for_more_than_a_hundred() {
 #[tokio::test]
 async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let check = NewRoll::check(game.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
     let check = NewRoll { id: Some(Uuid::new_v4()), ..check };
@@ -343,7 +343,7 @@ impl io::Write for Log {
 #[tokio::test]
 async fn three_hundred_clients_that_disconnect_cause_no_warning() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let log = Log::default();
     let writer = log.clone();
     let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());

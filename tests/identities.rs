@@ -27,7 +27,7 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
     .await
     .unwrap();
     let sparc = Sparc::from_connection(one.clone());
-    let (ada, ben) = (world.player().await, world.player().await);
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
     for _ in 0..10 {
         for player in [&ada, &ben] {
             let mine = characters::Entity::find().all(&sparc.as_user(player.id)).await.unwrap();
@@ -51,8 +51,8 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
 #[tokio::test]
 async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_committed() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
-    let other = world.account().await;
+    let ada = world.sparc.as_user(world.new_account().await);
+    let other = world.new_account().await;
     for change in [
         "RESET ROLE",
         "RESET/**/ROLE",
@@ -92,7 +92,7 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
 #[tokio::test]
 async fn rows_that_were_read_after_a_change_of_identity_are_not_returned() {
     let world = World::new().await;
-    let (ada, ben) = (world.player().await, world.player().await);
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
     let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
     let switch = Expr::cust("set_config('role', 'service_role', true)");
     assert!(users::Entity::find().select_only().expr(switch).into_tuple::<String>().one(&tx).await.is_err());
@@ -111,7 +111,7 @@ async fn rows_that_were_read_after_a_change_of_identity_are_not_returned() {
 #[tokio::test]
 async fn a_statement_that_ends_its_transaction_is_not_reported_as_rolled_back() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     for (end, bio) in [("COMMIT", Some("COMMIT")), ("ROLLBACK", None), ("COMMIT AND CHAIN", Some("COMMIT AND CHAIN"))] {
         let nothing = ProfileChanges { bio: Some(None), ..Default::default() };
         ada.users().edit(nothing).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_statement_that_ends_its_transaction_is_not_reported_as_rolled_back() 
 #[tokio::test]
 async fn harmless_raw_sql_is_not_refused() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     for text in ["SELECT 'Reset all the traps'", "SELECT 1 -- RESET ROLE", "DO $$ BEGIN PERFORM 'COMMIT'; END $$"] {
         ada.execute_unprepared(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
     }
@@ -145,7 +145,7 @@ async fn harmless_raw_sql_is_not_refused() {
 #[tokio::test]
 async fn a_commit_after_a_failed_statement_reports_that_nothing_was_committed() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
     tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
     assert!(tx.execute_unprepared("SELECT 1 / 0").await.is_err());
@@ -175,7 +175,7 @@ async fn a_commit_after_a_failed_statement_reports_that_nothing_was_committed() 
 #[tokio::test]
 async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothing() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let soon = std::time::Duration::from_millis(300);
     let ada = world.sparc.as_user(player.id).with_deadline(soon);
@@ -214,7 +214,7 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
 #[tokio::test]
 async fn an_identity_is_a_seaorm_connection() {
     let world = World::new().await;
-    let game = world.session(3).await;
+    let game = world.new_session(3).await;
     let ada = world.sparc.as_user(game.players[0].id);
     let mine = sessions::Entity::find().all(&ada).await.unwrap();
     let seats = mine.load_many(session_players::Entity, &ada).await.unwrap();
@@ -237,7 +237,7 @@ async fn an_identity_is_a_seaorm_connection() {
 #[tokio::test]
 async fn a_callers_transaction_commits_all_or_nothing() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let ada = world.sparc.as_user(player.id);
     let tx = ada.begin().await.unwrap();
@@ -258,8 +258,8 @@ async fn a_callers_transaction_commits_all_or_nothing() {
 #[tokio::test]
 async fn a_nested_transaction_has_the_same_identity() {
     let world = World::new().await;
-    let ada = world.player().await;
-    world.player().await;
+    let ada = world.new_player().await;
+    world.new_player().await;
     let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
     let inner = tx.begin().await.unwrap();
     assert_eq!(characters::Entity::find().count(&inner).await.unwrap(), 1);
@@ -270,7 +270,7 @@ async fn a_nested_transaction_has_the_same_identity() {
 #[tokio::test]
 async fn a_dropped_future_leaves_the_connection_usable() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     for _ in 0..50 {
         let me = ada.users().me();
         let _ = tokio::time::timeout(std::time::Duration::from_micros(400), me).await;

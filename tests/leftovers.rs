@@ -52,7 +52,7 @@ const STATEMENTS: [&str; 20] = [
 #[tokio::test]
 async fn whatever_a_statement_leaves_in_a_session_is_gone_for_the_next_caller() {
     let world = World::new().await;
-    let (ada, ben) = (world.player().await, world.player().await);
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
     let pooled = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let (_, db) = world.single_connection().await;
     for sparc in [pooled, Sparc::from_connection(db)] {
@@ -101,7 +101,7 @@ async fn whatever_a_statement_leaves_in_a_session_is_gone_for_the_next_caller() 
 #[tokio::test]
 async fn whatever_an_expression_in_a_query_builder_leaves_is_gone_too() {
     let world = World::new().await;
-    let (ada, ben) = (world.player().await, world.player().await);
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ben = sparc.as_user(ben.id);
     let fresh = value(&ben, STATE).await;
@@ -122,7 +122,7 @@ async fn whatever_an_expression_in_a_query_builder_leaves_is_gone_too() {
 #[tokio::test]
 async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     let world = World::new().await;
-    let ada = world.player().await;
+    let ada = world.new_player().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(ada.id);
     ada.characters().list().await.unwrap();
@@ -136,7 +136,7 @@ async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
 #[tokio::test]
 async fn copy_from_stdin_closes_its_connection_and_nobody_waits() {
     let world = World::new().await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     world
         .db
         .execute_unprepared("CREATE TABLE copied (id integer); GRANT ALL ON copied TO authenticated")
@@ -165,7 +165,7 @@ async fn copy_from_stdin_closes_its_connection_and_nobody_waits() {
 #[tokio::test]
 async fn a_setting_that_the_platform_reads_cannot_come_from_the_login() {
     let world = World::new().await;
-    let (ada, ben) = (world.player().await, world.player().await);
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
     // As the login's own settings, or another client of a pooler, would set it.
     world
         .administrator()

@@ -92,7 +92,7 @@ pub fn everybody(sparc: &Sparc, game: &GameSession) -> Vec<sparc::service::Ident
 #[tokio::test]
 async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (ours, theirs, player) = (another(&world).await, another(&world).await, &game.players[0]);
     let before = numbers(&world, game.session).await;
     let ada = ours.as_user(player.id);
@@ -124,7 +124,7 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
     let mut writers: Vec<BoxedTask<()>> = Vec::new();
     let mut games = Vec::new();
     for _ in 0..10 {
-        let game = world.active_session(2).await;
+        let game = world.new_active_session(2).await;
         let mut subscribers = everybody(&ours, &game);
         subscribers.push(theirs.as_user(game.players[0].id));
         for subscriber in subscribers {
@@ -167,7 +167,7 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
 #[tokio::test]
 async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
     let world = World::new().await;
-    let (game, other) = (world.active_session(1).await, world.active_session(1).await);
+    let (game, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let sparc = another(&world).await;
     let mut stream = sparc.as_service().events().subscribe(game.session, None).await.unwrap();
     let mut others = sparc.as_service().events().subscribe(other.session, None).await.unwrap();
@@ -185,7 +185,7 @@ async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
 #[tokio::test]
 async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut slow = ada.events().subscribe(game.session, None).await.unwrap();
@@ -203,9 +203,9 @@ async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
 #[tokio::test]
 async fn nobody_else_may_subscribe() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     world.set(&game, "is_public = true").await;
-    let (sparc, stranger) = (another(&world).await, world.account().await);
+    let (sparc, stranger) = (another(&world).await, world.new_account().await);
     let nowhere = Uuid::new_v4();
     for after in [None, Some(0), Some(1)] {
         let subscribe = async |caller: sparc::service::IdentityConnection, session| {
@@ -232,7 +232,7 @@ async fn nobody_else_may_subscribe() {
 #[tokio::test]
 async fn losing_access_ends_a_stream_with_an_error_and_leaves_the_others() {
     let world = World::new().await;
-    let game = world.active_session(3).await;
+    let game = world.new_active_session(3).await;
     let sparc = another(&world).await;
     let [closing, unseated, staying] = [0, 1, 2].map(|place| sparc.as_user(game.players[place].id));
     let subscribe = async |caller: &sparc::service::IdentityConnection| {
@@ -264,7 +264,7 @@ async fn losing_access_ends_a_stream_with_an_error_and_leaves_the_others() {
 #[tokio::test]
 async fn resuming_after_events_that_were_deleted_asks_the_caller_to_reload() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     write(&game.players[0].person, game.session, 3).await;
@@ -283,7 +283,7 @@ async fn a_stream_survives_a_crash_of_the_server() {
     let server =
         Server::start_private(Some(&["fsync=on", "synchronous_commit=on", "full_page_writes=on"])).await.unwrap();
     let world = World::new_on(&server).await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
@@ -309,9 +309,9 @@ async fn a_stream_survives_a_crash_of_the_server() {
 #[tokio::test]
 async fn subscribing_and_reading_are_refused_in_the_same_way() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     world.set(&game, "is_public = true").await;
-    let [stranger, closed] = [world.account().await, game.players[1].id];
+    let [stranger, closed] = [world.new_account().await, game.players[1].id];
     world.sparc.as_service().users().erase(closed).await.unwrap();
     let outcome = async |caller: sparc::service::IdentityConnection, session| {
         let after = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
@@ -336,7 +336,7 @@ async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
     let world = World::new().await;
     let sparc = another(&world).await;
     for _ in 0..3 {
-        let game = world.active_session(2).await;
+        let game = world.new_active_session(2).await;
         let mut closed = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
         let mut others = sparc.as_service().events().subscribe(game.session, None).await.unwrap();
         world.sparc.as_service().users().erase(game.players[0].id).await.unwrap();
@@ -352,7 +352,7 @@ async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
 #[tokio::test]
 async fn large_events_and_large_batches_arrive() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (sparc, seer) = (another(&world).await, world.sparc.as_user(game.seer.uuid()));
     let mut streams = Vec::new();
     for caller in everybody(&sparc, &game) {
@@ -384,7 +384,7 @@ async fn large_events_and_large_batches_arrive() {
 #[tokio::test]
 async fn numbers_may_reach_the_maximum_and_never_restart() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
@@ -408,7 +408,7 @@ async fn numbers_may_reach_the_maximum_and_never_restart() {
 #[tokio::test]
 async fn a_session_that_is_over_keeps_its_stream_until_it_is_archived() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let mut stream = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
     sparc.as_user(game.seer.uuid()).sessions().complete(game.session).await.unwrap();
@@ -422,7 +422,7 @@ async fn a_session_that_is_over_keeps_its_stream_until_it_is_archived() {
 #[tokio::test]
 async fn nobody_resumes_after_an_event_older_than_a_day_even_if_it_still_exists() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     write(&game.players[0].person, game.session, 2).await;
@@ -438,7 +438,7 @@ async fn nobody_resumes_after_an_event_older_than_a_day_even_if_it_still_exists(
 #[tokio::test]
 async fn participation_returns_the_callers_part_in_a_session() {
     let world = World::new().await;
-    let game = world.session(3).await;
+    let game = world.new_session(3).await;
     let [player, left, removed] = [0, 1, 2].map(|place| &game.players[place]);
     world.set(&game, "is_public = true").await;
     let of = async |id| world.sparc.as_user(id).sessions().participation(game.session).await.unwrap();
@@ -451,7 +451,7 @@ async fn participation_returns_the_callers_part_in_a_session() {
     assert_eq!(of(left.id).await, Participation::Left);
     assert_eq!(of(removed.id).await, Participation::Removed);
     assert_eq!(
-        of(world.account().await).await,
+        of(world.new_account().await).await,
         Participation::None,
         "seeing a session does not make the caller a participant"
     );
@@ -480,7 +480,7 @@ async fn until_quiet(world: &World) {
 #[tokio::test]
 async fn dropping_the_last_stream_stops_the_poller_and_the_next_one_restarts_it() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     for _ in 0..2 {
         let mut streams = Vec::new();
@@ -499,7 +499,7 @@ async fn dropping_the_last_stream_stops_the_poller_and_the_next_one_restarts_it(
 #[tokio::test]
 async fn closing_the_handle_ends_its_streams() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut stream = ada.events().subscribe(game.session, None).await.unwrap();

@@ -25,7 +25,7 @@ async fn two_logins(world: &World) -> Sparc {
 async fn no_raw_sql_of_a_user_can_become_the_server() {
     let world = World::new().await;
     let sparc = two_logins(&world).await;
-    let ada = sparc.as_user(world.account().await);
+    let ada = sparc.as_user(world.new_account().await);
     for text in
         ["SET ROLE service_role", "SET LOCAL ROLE service_role", "SELECT set_config('role', 'service_role', true)"]
     {
@@ -46,7 +46,7 @@ async fn no_raw_sql_of_a_user_can_become_the_server() {
 async fn an_adventure_is_validated_and_published_over_two_logins() {
     let world = World::new().await;
     let sparc = two_logins(&world).await;
-    let ada = sparc.as_user(world.account().await);
+    let ada = sparc.as_user(world.new_account().await);
     let content = AdventureContent::single_scene("It rains.");
     let new = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
     let draft = ada.adventures().create(new.clone()).await.unwrap();
@@ -59,7 +59,7 @@ async fn an_adventure_is_validated_and_published_over_two_logins() {
     assert!(matches!(tx.adventures().validate(faulty.id).await, Err(Error::NotAllowed { .. })));
     tx.rollback().await.unwrap();
     // Another user's draft is not found with two logins either.
-    let eve = sparc.as_user(world.account().await);
+    let eve = sparc.as_user(world.new_account().await);
     assert!(matches!(eve.adventures().validate(faulty.id).await, Err(Error::NotFound { .. })));
 }
 
@@ -71,7 +71,7 @@ async fn a_login_that_may_not_set_a_role_gets_an_error_that_says_so() {
     world.db.execute_unprepared(&sql).await.unwrap();
     let (_, address) = world.url().rsplit_once('@').unwrap();
     let sparc = Sparc::connect(&format!("postgres://{name}:pw@{address}")).await.unwrap();
-    let refused = sparc.as_user(world.account().await).users().me().await.unwrap_err();
+    let refused = sparc.as_user(world.new_account().await).users().me().await.unwrap_err();
     assert!(matches!(&refused, Error::Misconfigured { reason } if reason.contains("authenticated")), "{refused:?}");
     assert!(!refused.is_retryable());
 }

@@ -31,7 +31,7 @@ async fn assert_works(who: &IdentityConnection) {
 async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
     let world = World::new().await;
     let one = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let ada = one.as_user(world.account().await);
+    let ada = one.as_user(world.new_account().await);
     let ids: Vec<Uuid> = (0..65_536).map(|_| Uuid::new_v4()).collect();
     assert_invalid(
         characters::Entity::find().filter(characters::Column::Id.is_in(ids)).all(&ada).await,
@@ -64,13 +64,13 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
 #[tokio::test]
 async fn another_users_row_is_not_found_and_no_database_error() {
     let world = World::new().await;
-    let (ada, ben) = (world.player().await, world.player().await);
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
     let me = world.sparc.as_user(ada.id);
     let change = characters::ActiveModel { id: Set(ben.character), name: Set("Mine".into()), ..Default::default() };
     let refused = change.update(&me).await.map_err(Error::from).unwrap_err();
     assert!(matches!(refused, Error::NotFound { .. }), "{refused:?}");
     assert_eq!(refused.http_status(), 404);
-    let public = world.adventure(ben.id).await;
+    let public = world.new_adventure(ben.id).await;
     let change = adventures::ActiveModel { id: Set(public), name: Set("Mine".into()), ..Default::default() };
     let refused = change.update(&me).await.map_err(Error::from).unwrap_err();
     assert!(matches!(refused, Error::NotFound { .. }), "{refused:?}");
@@ -79,8 +79,8 @@ async fn another_users_row_is_not_found_and_no_database_error() {
 #[tokio::test]
 async fn two_concurrent_operations_on_one_transaction_run_one_after_the_other() {
     let world = World::new().await;
-    let creator = world.account().await;
-    let draft = world.draft(creator).await;
+    let creator = world.new_account().await;
+    let draft = world.new_draft(creator).await;
     let ada = world.sparc.as_user(creator);
     let tx = ada.begin().await.unwrap();
     let all = (0..20).map(|_| async {
@@ -98,7 +98,7 @@ async fn two_concurrent_operations_on_one_transaction_run_one_after_the_other() 
 #[tokio::test]
 async fn the_call_after_a_cancelled_one_does_not_get_its_error() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let one = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     for after in [1, 5, 20] {
         let refused = "SELECT 1 / (pg_sleep(0.01) IS NULL)::integer";
@@ -122,8 +122,8 @@ async fn the_call_after_a_cancelled_one_does_not_get_its_error() {
 #[tokio::test]
 async fn a_concurrent_statement_never_runs_with_the_role_of_a_validation() {
     let world = World::new().await;
-    let (creator, ben) = (world.account().await, world.player().await);
-    let draft = world.draft(creator).await;
+    let (creator, ben) = (world.new_account().await, world.new_player().await);
+    let draft = world.new_draft(creator).await;
     let tx = world.sparc.as_user(creator).begin().await.unwrap();
     let validate = async {
         for _ in 0..200 {

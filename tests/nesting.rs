@@ -20,7 +20,7 @@ fn code<T>(outcome: Result<T, impl Into<Error>>) -> &'static str {
 #[tokio::test]
 async fn an_outer_transaction_cannot_be_used_while_an_inner_one_is_open() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     write(&outer, "outer").await.unwrap();
     let inner = outer.begin().await.unwrap();
@@ -38,7 +38,7 @@ async fn an_outer_transaction_cannot_be_used_while_an_inner_one_is_open() {
 #[tokio::test]
 async fn a_commit_with_an_open_nested_transaction_is_refused_and_commits_nothing() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     for fails in [false, true] {
         let outer = ada.begin().await.unwrap();
         write(&outer, "outer").await.unwrap();
@@ -57,7 +57,7 @@ async fn a_commit_with_an_open_nested_transaction_is_refused_and_commits_nothing
 #[tokio::test]
 async fn two_nested_transactions_in_one_end_independently() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     let first = outer.begin().await.unwrap();
     write(&first, "first").await.unwrap();
@@ -76,7 +76,7 @@ async fn two_nested_transactions_in_one_end_independently() {
 #[tokio::test]
 async fn a_failed_nested_transaction_is_not_committed_and_the_outer_one_continues() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     write(&outer, "outer").await.unwrap();
     let inner = outer.begin().await.unwrap();
@@ -97,7 +97,7 @@ async fn a_failed_nested_transaction_is_not_committed_and_the_outer_one_continue
 #[tokio::test]
 async fn an_outer_rollback_ends_nested_transactions() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     let middle = outer.begin().await.unwrap();
     let inner = middle.begin().await.unwrap();
@@ -117,7 +117,7 @@ async fn an_outer_rollback_ends_nested_transactions() {
 #[tokio::test]
 async fn dropping_an_outer_transaction_ends_nested_transactions() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     let inner = outer.begin().await.unwrap();
     write(&inner, "inner").await.unwrap();
@@ -130,7 +130,7 @@ async fn dropping_an_outer_transaction_ends_nested_transactions() {
 #[tokio::test]
 async fn a_mode_that_a_nested_transaction_cannot_have_is_refused() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     write(&outer, "outer").await.unwrap();
     let refused = outer.begin_with_config(Some(IsolationLevel::Serializable), None).await;
@@ -154,7 +154,7 @@ async fn a_commit_that_the_server_refuses_returns_its_error() {
         )
         .await
         .unwrap();
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
     tx.execute_unprepared("INSERT INTO later VALUES (1, 2)").await.unwrap();
     assert!(tx.commit().await.is_err());
@@ -170,7 +170,7 @@ async fn a_commit_that_the_server_refuses_returns_its_error() {
 #[tokio::test]
 async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let id = uuid::Uuid::new_v4();
     // One of the rolls that the initiative would create already exists.

@@ -50,9 +50,9 @@ async fn create_adventures(world: &World, creator: Uuid, how_many: u32) {
 #[tokio::test]
 async fn the_catalogue_is_paginated_in_each_order() {
     let world = World::new().await;
-    let creator = world.account().await;
+    let creator = world.new_account().await;
     create_adventures(&world, creator, 70).await;
-    world.draft(creator).await;
+    world.new_draft(creator).await;
     let there: HashSet<Uuid> =
         world.owner().values("SELECT id FROM adventures WHERE status <> 'draft'").await.unwrap().into_iter().collect();
     let visitor = world.sparc.as_anon();
@@ -77,7 +77,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
         let seen = read_all(
             async |after| visitor.adventures().catalogue(&filter, order, after.as_ref()).await,
             async || {
-                world.adventure(creator).await;
+                world.new_adventure(creator).await;
             },
             |row| row.id,
         )
@@ -85,7 +85,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
         assert!(there.iter().all(|id| seen.contains(id)), "no row is missing while others are inserted: {order:?}");
     }
     // The function that finds the best rated adventures sees drafts, but must not return them.
-    world.draft(creator).await;
+    world.new_draft(creator).await;
     let rated = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().exec(rated).await, Ok(2));
     let found = "SELECT unnest(private.best_rated_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
@@ -101,7 +101,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
 #[tokio::test]
 async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
     let world = World::new().await;
-    let creator = world.account().await;
+    let creator = world.new_account().await;
     create_adventures(&world, creator, 12).await;
     let visitor = world.sparc.as_anon();
     let count = async |filter: CatalogueFilter, sql: &str| {
@@ -123,7 +123,7 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
 #[tokio::test]
 async fn a_filter_that_few_adventures_match_scans_a_thousand_per_page_and_continues() {
     let world = World::new().await;
-    let creators = world.accounts(12).await;
+    let creators = world.new_accounts(12).await;
     let fill = format!(
         "INSERT INTO adventures (creator_id, name, status, is_valid, difficulty, published_at, times_played, average_rating)
          SELECT ('{creators}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,
@@ -162,15 +162,15 @@ async fn a_filter_that_few_adventures_match_scans_a_thousand_per_page_and_contin
 #[tokio::test]
 async fn the_callers_own_adventures_are_paginated() {
     let world = World::new().await;
-    let creator = world.account().await;
+    let creator = world.new_account().await;
     create_adventures(&world, creator, 45).await;
-    let draft = world.draft(creator).await;
-    create_adventures(&world, world.account().await, 3).await;
+    let draft = world.new_draft(creator).await;
+    create_adventures(&world, world.new_account().await, 3).await;
     let me = world.sparc.as_user(creator);
     let seen = read_all(
         async |after| me.adventures().mine(after.as_ref()).await,
         async || {
-            world.draft(creator).await;
+            world.new_draft(creator).await;
         },
         |row| row.id,
     )
@@ -182,7 +182,7 @@ async fn the_callers_own_adventures_are_paginated() {
 #[tokio::test]
 async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let (ada, ben) = (&game.players[0], &game.players[1]);
     // Seven rolls at a time have equal timestamps.
     let fill = format!(
@@ -220,7 +220,7 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     assert_eq!(count(of, HistoryFilter { kind: attacks, ..filter }).await, 115);
     let from = "2026-01-01T00:32:00Z".parse().ok();
     assert_eq!(count(of, HistoryFilter { from, ..filter }).await, 7, "the last minute has seven rolls");
-    let stranger = world.sparc.as_user(world.account().await);
+    let stranger = world.sparc.as_user(world.new_account().await);
     assert!(stranger.dice().history(of, &filter, None).await.unwrap().items.is_empty());
 
     let hers = RollScope::Character(ben.character);
@@ -235,7 +235,7 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
 #[tokio::test]
 async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in() {
     let world = World::new().await;
-    let (here, there) = (world.active_session(2).await, world.active_session(1).await);
+    let (here, there) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let (ada, ben) = (&here.players[0], &here.players[1]);
     let fill = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
@@ -268,8 +268,8 @@ async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in()
 #[tokio::test]
 async fn the_callers_live_past_and_archived_sessions_are_paginated() {
     let world = World::new().await;
-    let seer = world.account().await;
-    let adventure = world.adventure(seer).await;
+    let seer = world.new_account().await;
+    let adventure = world.new_adventure(seer).await;
     let fill = |status: &str, ended: &str, how_many: u32| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, status, ended_at, created_at)
@@ -284,7 +284,7 @@ async fn the_callers_live_past_and_archived_sessions_are_paginated() {
     {
         world.owner().exec(&fill(status, ended, how_many)).await.unwrap();
     }
-    let other = world.session(1).await;
+    let other = world.new_session(1).await;
     let me = world.sparc.as_user(seer);
     let more = async || {
         world.owner().exec(&fill("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
@@ -310,7 +310,7 @@ async fn the_callers_live_past_and_archived_sessions_are_paginated() {
 #[tokio::test]
 async fn a_cursor_works_only_in_its_own_list() {
     let world = World::new().await;
-    let (here, there) = (world.active_session(1).await, world.active_session(1).await);
+    let (here, there) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let seer = here.seer.uuid();
     let fill = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)

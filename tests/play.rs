@@ -19,7 +19,7 @@ use crate::world::{World, at_once};
 #[tokio::test]
 async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
     let world = World::new().await;
-    let game = world.active_session(4).await;
+    let game = world.new_active_session(4).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let stats = Stats { grace: 10, ..Default::default() };
     let wolf = NewCreature { name: "Wolf".into(), stats, ..Default::default() };
@@ -56,7 +56,7 @@ async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
 #[tokio::test]
 async fn hit_points_stay_between_0_and_the_maximum_also_under_concurrency() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let hero = game.players[0].character;
     let (ada, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
     assert_eq!(seer.characters().damage(hero, 2).await.unwrap().hit_points, 4);
@@ -86,7 +86,7 @@ async fn hit_points_stay_between_0_and_the_maximum_also_under_concurrency() {
 #[tokio::test]
 async fn two_devices_of_one_seer_do_not_overwrite_each_others_game_state() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let screens = (0..8)
         .map(|screen| {
@@ -120,9 +120,9 @@ async fn two_devices_of_one_seer_do_not_overwrite_each_others_game_state() {
 #[tokio::test]
 async fn a_code_shows_its_session_before_the_player_joins() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let code = world.owner().value::<String>("SELECT code::text FROM sessions").await.unwrap().parse().unwrap();
-    let stranger = world.sparc.as_user(world.account().await);
+    let stranger = world.sparc.as_user(world.new_account().await);
     let card = stranger.sessions().by_code(&code).await.unwrap();
     assert_eq!((card.id, card.status, card.seats_taken), (game.session, SessionStatus::Waiting, 1));
     assert_eq!(card.adventure.unwrap().name, "The Drowned Ford");
@@ -133,7 +133,7 @@ async fn a_code_shows_its_session_before_the_player_joins() {
 #[tokio::test]
 async fn a_session_is_edited_announced_paused_and_resumed() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let changes = SessionChanges {
         visibility: Some(Visibility::Public),
@@ -172,10 +172,10 @@ async fn a_session_is_edited_announced_paused_and_resumed() {
 #[tokio::test]
 async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let (ada, hero) = (&game.players[0], game.players[0].character);
     for (results, difficulty) in [("{6,6}", 10), ("{1,1}", 10), ("{3,4}", 5), ("{3,4}", 9)] {
-        world.roll(game.session, hero, results, difficulty, 0).await;
+        world.new_roll(game.session, hero, results, difficulty, 0).await;
     }
     let check = NewRoll::check(game.session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
     let me = world.sparc.as_user(ada.id);
@@ -186,12 +186,12 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     assert_eq!((attacks.rolls, attacks.successes, attacks.critical_successes, attacks.critical_failures), (4, 2, 1, 1));
     assert!((attacks.mean_total - 7.0).abs() < 1e-9);
     assert_eq!(numbers.by_kind.iter().map(|kind| kind.rolls).sum::<i64>(), numbers.rolls);
-    let stranger = world.sparc.as_user(world.account().await);
+    let stranger = world.sparc.as_user(world.new_account().await);
     let none = stranger.dice().statistics(RollScope::Session(game.session)).await.unwrap();
     assert_eq!((none.rolls, none.mean_total, none.by_kind.len()), (0, None, 0));
     let left = me.dice().heroic_saves_remaining(game.session).await.unwrap();
     assert!(left.len() == 2 && left.iter().all(|seat| seat.left == 1));
-    let failed = world.roll(game.session, hero, "{1,2}", 10, 0).await;
+    let failed = world.new_roll(game.session, hero, "{1,2}", 10, 0).await;
     me.dice().heroic_save(failed).await.unwrap();
     let left = me.dice().heroic_saves_remaining(game.session).await.unwrap();
     assert_eq!(left.iter().find(|seat| seat.character_id == hero).unwrap().left, 0);
@@ -202,7 +202,7 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
 #[tokio::test]
 async fn a_player_edits_a_character_and_only_the_server_lets_it_grow() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let (me, service) = (world.sparc.as_user(id), world.sparc.as_service());
     let attributes = Some(Attributes::new(6, 1, 1, 1).unwrap());
     let new = NewCharacter { name: "Brunhild".into(), attributes, ..Default::default() };
@@ -222,7 +222,7 @@ async fn a_player_edits_a_character_and_only_the_server_lets_it_grow() {
     assert_eq!(me.characters().retired().await.unwrap().len(), 1);
     assert!(me.characters().unretire(hero.id).await.unwrap().retired_at.is_none());
     me.characters().delete(hero.id).await.unwrap();
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let seats = world.sparc.as_user(player.id).characters().seats(player.character).await.unwrap();
     assert_eq!((seats.len(), seats[0].session_id, seats[0].is_active), (1, game.session, true));
@@ -231,7 +231,7 @@ async fn a_player_edits_a_character_and_only_the_server_lets_it_grow() {
 #[tokio::test]
 async fn a_creature_is_edited_and_deleted_and_its_rolls_stay() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let bite = Ability { name: "Bite".into(), ..Default::default() };
     let wolf = NewCreature { name: "Wolf".into(), abilities: vec![bite], armor: 1, ..Default::default() };
@@ -268,7 +268,7 @@ async fn an_account_that_is_erased_keeps_no_personal_data() {
     let left = "SELECT count(*) FROM auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
     assert_eq!(world.owner().value::<i64>(left).await, Ok(0));
     assert!(matches!(ada.characters().create(NewCharacter::default()).await, Err(Error::AccountClosed)));
-    let other = world.account().await;
+    let other = world.new_account().await;
     let theft = format!("SELECT private.close_account('{other}')");
     assert!(world.new_user().await.exec(&theft).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&theft).await.unwrap_err().is_forbidden());

@@ -94,7 +94,7 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
     let sparc = Sparc::connect_with(&pooler.url, options.acquire_timeout(Duration::from_secs(60))).await.unwrap();
     let mut tasks = Vec::new();
     for number in 0..50_u32 {
-        let player = world.player().await;
+        let player = world.new_player().await;
         let sparc = sparc.clone();
         tasks.push(async move {
             let me = sparc.as_user(player.id);

@@ -88,13 +88,13 @@ async fn users_see_and_change_only_their_own_tutorial() {
 #[tokio::test]
 async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let owner = world.owner();
-    let (ada, seer, other) = (&game.players[0].person, &game.seer, world.player().await);
+    let (ada, seer, other) = (&game.players[0].person, &game.seer, world.new_player().await);
     let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
     owner.exec(&creature).await.unwrap();
     owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.uuid())).await.unwrap();
-    let (mine, others) = (world.draft(seer.uuid()).await, world.adventure(other.id).await);
+    let (mine, others) = (world.new_draft(seer.uuid()).await, world.new_adventure(other.id).await);
     // Columns without a privilege for users: the policies alone must protect them, in case one is granted by mistake.
     owner
         .exec(
@@ -108,8 +108,8 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         )
         .await
         .unwrap();
-    let foreign = world.session(0).await.session;
-    let spare = world.character(ada.uuid()).await;
+    let foreign = world.new_session(0).await.session;
+    let spare = world.new_character(ada.uuid()).await;
     for (who, sql) in [
         (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{mine}'", other.id)),
         (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{spare}'", other.id)),

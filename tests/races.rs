@@ -49,9 +49,9 @@ async fn limits_hold() {
     let world = World::new().await;
     for clients in CROWDS {
         // Nine characters, so there is room for one.
-        let crowded = world.account().await;
+        let crowded = world.new_account().await;
         for _ in 0..9 {
-            world.character(crowded).await;
+            world.new_character(crowded).await;
         }
         let me = world.sparc.as_user(crowded);
         let outcomes = call_concurrently(clients, |number| {
@@ -65,12 +65,12 @@ async fn limits_hold() {
         assert_eq!(outcomes, expected_outcomes(1, "character_limit_reached", clients - 1));
 
         // Four seats, joined by code and from the lobby.
-        let game = world.session(0).await;
+        let game = world.new_session(0).await;
         world.set(&game, "is_public = true").await;
         let (session, code) = (game.session, code(&world, game.session).await);
         let mut players = Vec::new();
         for _ in 0..clients {
-            let player = world.player().await;
+            let player = world.new_player().await;
             players.push((world.sparc.as_user(player.id), player.character));
         }
         let outcomes = call_concurrently(clients, |number| {
@@ -93,9 +93,9 @@ async fn limits_hold() {
 async fn what_may_happen_once_happens_once() {
     let world = World::new().await;
     for clients in CROWDS {
-        let game = world.active_session(1).await;
+        let game = world.new_active_session(1).await;
         let (session, hero) = (game.session, game.players[0].character);
-        let failed = world.roll(session, hero, "{1,2}", 10, -60).await;
+        let failed = world.new_roll(session, hero, "{1,2}", 10, -60).await;
         let me = world.sparc.as_user(game.players[0].id);
         let asking = |me: &IdentityConnection| me.clone();
         let outcomes = call_concurrently(clients, |_| {
@@ -155,7 +155,7 @@ async fn what_may_happen_once_happens_once() {
 async fn every_creation_with_an_id_creates_once() {
     let world = World::new().await;
     for clients in CROWDS {
-        let game = world.active_session(1).await;
+        let game = world.new_active_session(1).await;
         let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);
         let (me, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
         let service = world.sparc.as_service();
@@ -199,7 +199,7 @@ async fn every_creation_with_an_id_creates_once() {
 #[tokio::test]
 async fn a_new_encounter_waits_for_an_uncommitted_save() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     // The save stops after it has locked its seat.
     world
@@ -214,7 +214,7 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
         .unwrap();
     let holder = world.owner().begin().await;
     holder.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
-    let failed = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+    let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
     let (person, sql) = (player.person.clone(), heroic_save(game.session, player.character, failed));
     let saving = tokio::spawn(async move { person.exec(&sql).await });
     world.owner().wait_for_lock_waiters(1).await;

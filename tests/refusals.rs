@@ -149,7 +149,7 @@ async fn every_sqlstate_has_a_code_a_status_and_a_retry_hint() {
 #[tokio::test]
 async fn a_column_that_is_not_granted_is_explained() {
     let world = World::new().await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     let ada = world.sparc.as_user(player.id);
     let closed = users::Entity::find().all(&ada).await.unwrap_err();
     assert!(closed.to_string().contains("into_partial_model::<service::users::Profile>()"), "{closed}");

@@ -40,7 +40,7 @@ where
 #[tokio::test]
 async fn whatever_is_created_twice_is_created_once() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);
     let seer = world.sparc.as_user(game.seer.uuid());
     let ada = world.sparc.as_user(game.players[0].id);
@@ -85,9 +85,9 @@ async fn whatever_is_created_twice_is_created_once() {
 #[tokio::test]
 async fn joining_seating_and_rejoining_twice_take_one_seat() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     let (me, service) = (world.sparc.as_user(player.id), world.sparc.as_service());
     let seer = world.sparc.as_user(game.seer.uuid());
     let (session, hero, id) = (game.session, player.character, player.id);
@@ -127,7 +127,7 @@ async fn assert_id_conflict<T: Debug>(what: &str, outcome: Result<T, Error>) {
 #[tokio::test]
 async fn the_same_id_with_anything_else_is_a_conflict() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let (session, adventure) = (game.session, game.adventure);
     let (hero, twin) = (game.players[0].character, game.players[1].character);
     let seer = world.sparc.as_user(game.seer.uuid());
@@ -242,7 +242,7 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
 #[tokio::test]
 async fn numbers_are_returned_as_they_were_stored() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let mut rng = fastrand::Rng::with_seed(17);
     let mut numbers: Vec<serde_json::Value> = Vec::new();
@@ -277,7 +277,7 @@ async fn numbers_are_returned_as_they_were_stored() {
 #[tokio::test]
 async fn a_rating_must_be_from_0_to_5() {
     let world = World::new().await;
-    let adventure = world.adventure(world.account().await).await;
+    let adventure = world.new_adventure(world.new_account().await).await;
     let service = world.sparc.as_service();
     for wrong in ["-9.99", "-0.01", "5.01", "9.99", "1000"] {
         let refused = service.adventures().set_rating(adventure, Some(wrong.parse().unwrap())).await;
@@ -292,7 +292,7 @@ async fn a_rating_must_be_from_0_to_5() {
 #[tokio::test]
 async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let ada = world.sparc.as_user(game.players[0].id);
     let uuid = Uuid::new_v4();

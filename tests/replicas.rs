@@ -40,7 +40,7 @@ const ROWS: &str = "
 
 /// Creates a session that was played, with a roll.
 async fn played_session(world: &World) -> GameSession {
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     world.set(&game, "is_public = true").await;
     let ada = world.sparc.as_user(game.players[0].id);
     let hero = Roller::Character(game.players[0].character);
@@ -102,7 +102,7 @@ async fn a_restored_dump_is_the_same_and_can_be_played_on() {
 
     let seer = restored.sparc.as_user(game.seer.uuid());
     seer.sessions().complete(game.session).await.unwrap();
-    let stranger = restored.sparc.as_user(restored.account().await);
+    let stranger = restored.sparc.as_user(restored.new_account().await);
     assert_eq!(stranger.sessions().pause(game.session).await.unwrap_err().code(), "not_a_seer");
     assert_eq!(broken(&restored).await, [""; 0]);
 }
@@ -159,7 +159,7 @@ async fn a_standby_answers_reads_as_its_primary_does() {
     let sparc = Sparc::connect(&url).await.unwrap();
     // Changes from now on are streamed.
     let later = played_session(&world).await;
-    let stranger = world.account().await;
+    let stranger = world.new_account().await;
     let wal: String = world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
     let there = connect(&url).await.unwrap();
     for _ in 0..600 {

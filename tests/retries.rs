@@ -32,7 +32,7 @@ async fn a_deadlock_and_a_serialization_failure_are_retried() {
     for state in ["40P01", "40001"] {
         let world = World::new().await;
         fail_inserts(&world, state, 3).await;
-        let ada = world.sparc.as_user(world.account().await);
+        let ada = world.sparc.as_user(world.new_account().await);
         ada.characters().create(brunhild()).await.unwrap();
         assert_eq!(attempts(&world).await, 4);
         assert_eq!(world.owner().count("characters").await, 1);
@@ -43,7 +43,7 @@ async fn a_deadlock_and_a_serialization_failure_are_retried() {
 async fn an_operation_that_keeps_failing_is_busy_after_five_attempts() {
     let world = World::new().await;
     fail_inserts(&world, "40P01", 1000).await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     assert!(matches!(ada.characters().create(brunhild()).await, Err(Error::Busy)));
     assert_eq!(attempts(&world).await, 5);
 }
@@ -52,7 +52,7 @@ async fn an_operation_that_keeps_failing_is_busy_after_five_attempts() {
 async fn a_callers_transaction_is_not_retried() {
     let world = World::new().await;
     fail_inserts(&world, "40001", 1).await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
     assert!(matches!(tx.characters().create(brunhild()).await, Err(Error::Busy)));
     assert_eq!(attempts(&world).await, 1);
@@ -62,7 +62,7 @@ async fn a_callers_transaction_is_not_retried() {
 async fn a_refusal_is_not_retried() {
     let world = World::new().await;
     fail_inserts(&world, "SP001", 1000).await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     assert!(matches!(ada.characters().create(brunhild()).await, Err(Error::CharacterLimitReached)));
     assert_eq!(attempts(&world).await, 1);
 }

@@ -8,7 +8,7 @@ use crate::world::{BoxedTask, Refused, World, at_once, heroic_save, roll, row};
 #[tokio::test]
 async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let sql = format!("WITH rolled AS ({} RETURNING *) SELECT * FROM rolled", roll(game.session, player.character));
     let id: Uuid = player.person.value(&sql.replace("SELECT * FROM", "SELECT id FROM")).await.unwrap();
@@ -25,7 +25,7 @@ async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
 #[tokio::test]
 async fn no_client_of_the_api_sets_a_result() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for (column, value) in [
         ("results", "'{6,6,6,6,6}'"),
@@ -51,7 +51,7 @@ async fn no_client_of_the_api_sets_a_result() {
 #[tokio::test]
 async fn rolls_are_never_updated_or_deleted_through_the_api() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     game.players[0].person.exec(&roll(game.session, game.players[0].character)).await.unwrap();
     for person in [&game.players[0].person, &game.seer, &world.service(), &world.visitor()] {
         assert!(person.exec("UPDATE dice_rolls SET description = 'x'").await.unwrap_err().is_forbidden());
@@ -62,7 +62,7 @@ async fn rolls_are_never_updated_or_deleted_through_the_api() {
 #[tokio::test]
 async fn the_service_may_set_results_that_the_checks_accept() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let base = format!("'{}', '{}', 'might', 10, 'attack'", game.session, game.players[0].character);
     let insert = |columns: &str, values: &str| {
         format!(
@@ -98,7 +98,7 @@ async fn the_service_may_set_results_that_the_checks_accept() {
 #[tokio::test]
 async fn all_six_is_always_a_success_and_all_one_always_a_failure() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let character = game.players[0].character;
     for (results, difficulty, expected, success) in [
         ("{6}", 18, "critical_success", true),
@@ -106,7 +106,7 @@ async fn all_six_is_always_a_success_and_all_one_always_a_failure() {
         ("{4,6}", 10, "success", true),
         ("{3,6}", 10, "failure", false),
     ] {
-        let id = world.roll(game.session, character, results, difficulty, 0).await;
+        let id = world.new_roll(game.session, character, results, difficulty, 0).await;
         let rolled = row(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{id}'")).await;
         assert_eq!((rolled["outcome"].as_str().unwrap(), rolled["success"].as_bool().unwrap()), (expected, success));
     }
@@ -115,7 +115,7 @@ async fn all_six_is_always_a_success_and_all_one_always_a_failure() {
 #[tokio::test]
 async fn the_dice_come_from_sheet_and_modifiers_and_number_from_1_to_10() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let dice = |kind: &str, attribute: &str, modifiers: &str| {
         let sql = format!(
@@ -141,7 +141,7 @@ async fn the_dice_come_from_sheet_and_modifiers_and_number_from_1_to_10() {
 #[tokio::test]
 async fn a_modifier_must_be_within_its_bounds() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let with = |modifiers: &str| {
         format!(
@@ -188,19 +188,19 @@ async fn a_modifier_must_be_within_its_bounds() {
 #[tokio::test]
 async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let [me, mate] = &game.players[..] else { panic!("two players are seated") };
     assert_eq!(me.person.exec(&roll(game.session, me.character)).await, Ok(1));
     assert!(
         me.person.exec(&roll(game.session, mate.character)).await.unwrap_err().is_forbidden(),
         "another participant's character"
     );
-    let unseated = world.character(me.id).await;
+    let unseated = world.new_character(me.id).await;
     assert!(
         me.person.exec(&roll(game.session, unseated)).await.unwrap_err().is_forbidden(),
         "a character without a seat"
     );
-    let stranger = world.player().await;
+    let stranger = world.new_player().await;
     assert!(stranger.person.exec(&roll(game.session, stranger.character)).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&roll(game.session, me.character)).await.unwrap_err().is_forbidden());
     me.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
@@ -214,18 +214,18 @@ async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
 #[tokio::test]
 async fn the_seer_rolls_for_any_seated_character_and_for_creatures() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
-    let own = world.character(game.seer.uuid()).await;
+    let game = world.new_active_session(1).await;
+    let own = world.new_character(game.seer.uuid()).await;
     assert_eq!(game.seer.exec(&roll(game.session, game.players[0].character)).await, Ok(1));
     assert_eq!(game.seer.exec(&roll(game.session, own)).await, Ok(1));
-    let outsider = world.player().await;
+    let outsider = world.new_player().await;
     assert!(game.seer.exec(&roll(game.session, outsider.character)).await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
 async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let creature = |adventure| {
         format!(
             r#"INSERT INTO creatures (adventure_id, name, stats)
@@ -233,7 +233,7 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
         )
     };
     let wolf: Uuid = world.owner().value(&creature(game.adventure)).await.unwrap();
-    let stray: Uuid = world.owner().value(&creature(world.adventure(game.seer.uuid()).await)).await.unwrap();
+    let stray: Uuid = world.owner().value(&creature(world.new_adventure(game.seer.uuid()).await)).await.unwrap();
     let attack = |creature: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
@@ -259,7 +259,7 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
 #[tokio::test]
 async fn only_participants_see_rolls() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     world.set(&game, "is_public = true").await;
     game.players[0].person.exec(&roll(game.session, game.players[0].character)).await.unwrap();
     assert_eq!(game.players[1].person.count("dice_rolls").await, 1);
@@ -271,9 +271,9 @@ async fn only_participants_see_rolls() {
 #[tokio::test]
 async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let failed = world.roll(game.session, player.character, "{1,2}", 18, 0).await;
+    let failed = world.new_roll(game.session, player.character, "{1,2}", 18, 0).await;
     player.person.exec(&heroic_save(game.session, player.character, failed)).await.unwrap();
     let save = row(
         &world.owner(),
@@ -288,16 +288,16 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
 #[tokio::test]
 async fn a_heroic_save_is_refused_after_a_success_too_late_twice_or_for_others() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let [me, mate] = &game.players[..] else { panic!("two players are seated") };
     let save = |original| heroic_save(game.session, me.character, original);
-    let good = world.roll(game.session, me.character, "{6,5}", 10, 0).await;
+    let good = world.new_roll(game.session, me.character, "{6,5}", 10, 0).await;
     assert!(me.person.exec(&save(good)).await.unwrap_err().is("SP012", "heroic_save_after_failure"));
-    let old = world.roll(game.session, me.character, "{1,2}", 10, 31).await;
+    let old = world.new_roll(game.session, me.character, "{1,2}", 10, 31).await;
     assert!(me.person.exec(&save(old)).await.unwrap_err().is("SP013", "heroic_save_in_time"));
-    let mates = world.roll(game.session, mate.character, "{1,2}", 10, 0).await;
+    let mates = world.new_roll(game.session, mate.character, "{1,2}", 10, 0).await;
     assert!(me.person.exec(&save(mates)).await.unwrap_err().is("SP015", "heroic_save_of_own_roll"));
-    let bad = world.roll(game.session, me.character, "{1,2}", 10, 0).await;
+    let bad = world.new_roll(game.session, me.character, "{1,2}", 10, 0).await;
     assert_eq!(me.person.exec(&save(bad)).await, Ok(1));
     world.set(&game, "current_encounter_id = 'next'").await;
     assert!(
@@ -314,13 +314,13 @@ async fn a_heroic_save_is_refused_after_a_success_too_late_twice_or_for_others()
 #[tokio::test]
 async fn each_seat_has_one_heroic_save_per_encounter() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for encounter in ["wolves", "bridge", "wolves"] {
         world.set(&game, &format!("current_encounter_id = '{encounter}'")).await;
         assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
-        let first = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
-        let second = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+        let first = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+        let second = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
         assert_eq!(player.person.exec(&heroic_save(game.session, player.character, first)).await, Ok(1), "{encounter}");
         let no = player.person.exec(&heroic_save(game.session, player.character, second)).await.unwrap_err();
         assert!(no.is("SP011", "heroic_save_once_an_encounter"), "{no:?}");
@@ -330,13 +330,13 @@ async fn each_seat_has_one_heroic_save_per_encounter() {
 #[tokio::test]
 async fn of_two_concurrent_heroic_saves_one_succeeds() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for round in 0..20 {
         world.set(&game, &format!("current_encounter_id = 'round {round}'")).await;
         let mut tasks = Vec::new();
         for _ in 0..4 {
-            let failed = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+            let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
             let (person, sql) = (player.person.clone(), heroic_save(game.session, player.character, failed));
             tasks.push(async move { person.exec(&sql).await });
         }
@@ -348,13 +348,13 @@ async fn of_two_concurrent_heroic_saves_one_succeeds() {
 #[tokio::test]
 async fn leaving_saving_and_new_encounters_do_not_deadlock() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     for round in 0..100 {
         world.owner().exec("UPDATE session_players SET heroic_saves_used = 1").await.unwrap();
         let mut tasks: Vec<BoxedTask<Result<u64, Refused>>> = Vec::new();
         for player in &game.players {
             let active = round % 2 == 1;
-            let failed = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+            let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
             for (person, sql) in [
                 (
                     &player.person,

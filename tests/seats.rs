@@ -9,12 +9,12 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
     let world = World::new().await;
     let mut players = Vec::new();
     for _ in 0..16 {
-        players.push(world.player().await);
+        players.push(world.new_player().await);
     }
     for _ in 0..100 {
         // An account may hold at most twenty seats in live sessions.
         world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
-        let game = world.session(2).await;
+        let game = world.new_session(2).await;
         world.set(&game, "is_public = true").await;
         let tasks = players
             .iter()
@@ -44,13 +44,13 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
 #[tokio::test]
 async fn a_player_who_left_cannot_return_to_a_full_session() {
     let world = World::new().await;
-    let game = world.session(4).await;
+    let game = world.new_session(4).await;
     world.set(&game, "is_public = true").await;
     let away = &game.players[0];
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", away.id);
     let back = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", away.id);
     assert_eq!(away.person.exec(&leave).await, Ok(1));
-    let late = world.player().await;
+    let late = world.new_player().await;
     late.person.exec(&seat(game.session, late.id, late.character)).await.unwrap();
     assert!(away.person.exec(&back).await.unwrap_err().is("SP002", "session_capacity"));
 }
@@ -58,7 +58,7 @@ async fn a_player_who_left_cannot_return_to_a_full_session() {
 #[tokio::test]
 async fn a_player_who_left_can_rejoin_while_the_session_is_live() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let player = &game.players[0];
     let set = |active| format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.id);
     player.person.exec(&set(false)).await.unwrap();
@@ -72,14 +72,14 @@ async fn a_player_who_left_can_rejoin_while_the_session_is_live() {
 async fn completed_and_cancelled_sessions_accept_no_player() {
     let world = World::new().await;
     for end in ["completed", "cancelled"] {
-        let game = world.active_session(1).await;
+        let game = world.new_active_session(1).await;
         let player = &game.players[0];
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
         player.person.exec(&leave).await.unwrap();
         world.set(&game, &format!("status = '{end}'")).await;
         let back = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.id);
         assert!(player.person.exec(&back).await.unwrap_err().is("SP004", "session_live"));
-        let late = world.player().await;
+        let late = world.new_player().await;
         let no = game.seer.exec(&seat(game.session, late.id, late.character)).await.unwrap_err();
         assert!(no.is_forbidden(), "nobody seats another user: {no:?}");
         let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
@@ -95,9 +95,9 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
 #[tokio::test]
 async fn a_seat_must_have_a_character_of_its_player() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let (thief, owner) = (world.player().await, world.player().await);
+    let (thief, owner) = (world.new_player().await, world.new_player().await);
     let no = thief.person.exec(&seat(game.session, thief.id, owner.character)).await.unwrap_err();
     assert!(no.is("SP006", "own_character"), "{no:?}");
 }
@@ -105,26 +105,26 @@ async fn a_seat_must_have_a_character_of_its_player() {
 #[tokio::test]
 async fn a_private_session_cannot_be_joined_without_its_code() {
     let world = World::new().await;
-    let game = world.session(0).await;
-    let player = world.player().await;
+    let game = world.new_session(0).await;
+    let player = world.new_player().await;
     assert!(player.person.exec(&seat(game.session, player.id, player.character)).await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
 async fn a_stranger_cannot_join_a_public_session_that_has_started() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     world.set(&game, "is_public = true").await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     assert!(player.person.exec(&seat(game.session, player.id, player.character)).await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
 async fn a_stranger_seats_nobody_and_nobody_inserts_an_inactive_seat() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let (stranger, victim) = (world.new_user().await, world.player().await);
+    let (stranger, victim) = (world.new_user().await, world.new_player().await);
     assert!(stranger.exec(&seat(game.session, victim.id, victim.character)).await.unwrap_err().is_forbidden());
     let ghost = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
@@ -139,8 +139,8 @@ async fn a_stranger_seats_nobody_and_nobody_inserts_an_inactive_seat() {
 #[tokio::test]
 async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
-    let stranger = world.player().await;
+    let game = world.new_active_session(2).await;
+    let stranger = world.new_player().await;
     assert!(game.seer.exec(&seat(game.session, stranger.id, stranger.character)).await.unwrap_err().is_forbidden());
     let [player, other] = &game.players[..] else { panic!("two players are seated") };
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
@@ -166,7 +166,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
 #[tokio::test]
 async fn a_player_who_left_can_be_removed_too() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
     assert_eq!(player.person.exec(&set("is_active = false")).await, Ok(1));
@@ -185,9 +185,9 @@ async fn a_player_who_left_can_be_removed_too() {
 #[tokio::test]
 async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
-    let other = world.character(player.id).await;
+    let other = world.new_character(player.id).await;
     let change = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.id);
     assert!(game.seer.exec(&change(other)).await.unwrap_err().is("SP018", "own_choice"));
     assert_eq!(player.person.exec(&change(other)).await, Ok(1));
@@ -199,7 +199,7 @@ async fn only_the_player_chooses_their_character_and_only_before_the_start() {
 #[tokio::test]
 async fn max_players_cannot_fall_below_the_seats_taken() {
     let world = World::new().await;
-    let game = world.session(3).await;
+    let game = world.new_session(3).await;
     let shrink = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", game.session);
     assert!(game.seer.exec(&shrink(2)).await.unwrap_err().is("23514", "seats_within_limit"));
     assert_eq!(game.seer.exec(&shrink(3)).await, Ok(1));
@@ -208,7 +208,7 @@ async fn max_players_cannot_fall_below_the_seats_taken() {
 #[tokio::test]
 async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     let seats = format!("session_players WHERE session_id = '{}'", game.session);
     let stranger = world.new_user().await;
     assert_eq!(stranger.count(&seats).await, 0, "private");
@@ -222,7 +222,7 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
 #[tokio::test]
 async fn only_the_server_writes_heroic_saves_and_timestamps_of_a_seat() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     for column in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {
         let sql = format!("UPDATE session_players SET {column}");
         assert!(game.players[0].person.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
@@ -233,9 +233,9 @@ async fn only_the_server_writes_heroic_saves_and_timestamps_of_a_seat() {
 #[tokio::test]
 async fn the_insert_of_a_seat_returns_it() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     let sql = format!("{} RETURNING user_id", seat(game.session, player.id, player.character));
     assert_eq!(player.person.value::<uuid::Uuid>(&sql).await.unwrap(), player.id);
 }
@@ -243,10 +243,10 @@ async fn the_insert_of_a_seat_returns_it() {
 #[tokio::test]
 async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
-    let other = world.character(player.id).await;
-    let mate = world.player().await;
+    let other = world.new_character(player.id).await;
+    let mate = world.new_player().await;
     world.owner().exec(&seat(game.session, mate.id, mate.character)).await.unwrap();
     let seat = format!("WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id);
     player.person.exec(&format!("UPDATE session_players SET is_active = false {seat}")).await.unwrap();

@@ -31,9 +31,9 @@ async fn code(world: &World, session: Uuid) -> JoinCode {
 #[tokio::test]
 async fn concurrent_creations_with_one_id_return_one_row_also_at_the_limit() {
     let world = World::new().await;
-    let user = world.account().await;
+    let user = world.new_account().await;
     for _ in 0..9 {
-        world.character(user).await;
+        world.new_character(user).await;
     }
     let hero = NewCharacter { id: Some(Uuid::new_v4()), name: "The Tenth".into(), ..Default::default() };
     let tasks = (0..8)
@@ -50,23 +50,23 @@ async fn concurrent_creations_with_one_id_return_one_row_also_at_the_limit() {
 #[tokio::test]
 async fn joining_by_code_takes_one_seat_and_rejoins() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     let code = code(&world, game.session).await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     let me = world.sparc.as_user(player.id);
     for _ in 0..2 {
         let seat = me.sessions().join(&code, player.character).await.unwrap();
         assert!(seat.is_active && seat.session_id == game.session, "idempotent");
     }
     me.sessions().leave(game.session).await.unwrap();
-    let other = world.player().await;
+    let other = world.new_player().await;
     world.owner().exec(&seat(game.session, other.id, other.character)).await.unwrap();
     world.set(&game, "status = 'active'").await;
     assert!(
         me.sessions().join(&code, player.character).await.unwrap().is_active,
         "rejoining while the session is live"
     );
-    let late = world.player().await;
+    let late = world.new_player().await;
     let refused = world.sparc.as_user(late.id).sessions().join(&code, late.character).await;
     assert!(matches!(refused, Err(Error::SessionStarted)), "{refused:?}");
     world.set(&game, "status = 'completed'").await;
@@ -81,11 +81,11 @@ async fn joining_by_code_takes_one_seat_and_rejoins() {
 #[tokio::test]
 async fn of_sixteen_concurrent_joins_two_succeed_and_fourteen_get_session_full() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     let code = Arc::new(code(&world, game.session).await);
     let mut tasks = Vec::new();
     for _ in 0..16 {
-        let player = world.player().await;
+        let player = world.new_player().await;
         let (me, code) = (world.sparc.as_user(player.id), code.clone());
         tasks.push(async move { me.sessions().join(&code, player.character).await });
     }
@@ -101,7 +101,7 @@ async fn of_sixteen_concurrent_joins_two_succeed_and_fourteen_get_session_full()
 #[tokio::test]
 async fn refusals_are_typed() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let (me, seer) = (world.sparc.as_user(player.id), world.sparc.as_user(game.seer.uuid()));
     let refused = seer.sessions().complete(game.session).await.unwrap_err();
@@ -129,15 +129,15 @@ async fn refusals_are_typed() {
 #[tokio::test]
 async fn each_refusal_of_a_heroic_save_has_its_own_error() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let me = world.sparc.as_user(player.id);
-    let good = world.roll(game.session, player.character, "{6}", 10, 0).await;
+    let good = world.new_roll(game.session, player.character, "{6}", 10, 0).await;
     assert!(matches!(me.dice().heroic_save(good).await, Err(Error::HeroicSaveNotNeeded)));
-    let old = world.roll(game.session, player.character, "{1,2}", 10, 40).await;
+    let old = world.new_roll(game.session, player.character, "{1,2}", 10, 40).await;
     assert!(matches!(me.dice().heroic_save(old).await, Err(Error::HeroicSaveTooLate)));
-    let bad = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
-    let worse = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+    let bad = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+    let worse = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
     assert_eq!(me.dice().heroic_save(bad).await.unwrap().original_roll_id, Some(bad));
     assert!(matches!(me.dice().heroic_save(bad).await, Err(Error::RollAlreadySaved)));
     assert!(matches!(me.dice().heroic_save(worse).await, Err(Error::HeroicSaveSpent)));
@@ -147,7 +147,7 @@ async fn each_refusal_of_a_heroic_save_has_its_own_error() {
 #[tokio::test]
 async fn only_a_valid_adventure_is_published() {
     let world = World::new().await;
-    let me = world.sparc.as_user(world.account().await);
+    let me = world.sparc.as_user(world.new_account().await);
     let draft = me.adventures().create(NewAdventure { name: "Empty".into(), ..Default::default() }).await.unwrap();
     let faults = me.adventures().validate(draft.id).await.unwrap();
     assert!(!faults.is_empty());
@@ -161,7 +161,7 @@ async fn only_a_valid_adventure_is_published() {
     me.adventures().set_content(draft.id, &serde_json::from_value(story).unwrap()).await.unwrap();
     assert!(me.adventures().publish(draft.id).await.unwrap().published_at.is_some());
     assert!(me.adventures().publish(draft.id).await.is_ok(), "idempotent");
-    let thief = world.sparc.as_user(world.account().await);
+    let thief = world.sparc.as_user(world.new_account().await);
     assert!(matches!(thief.adventures().publish(draft.id).await, Err(Error::AdventureNotYours)));
     assert!(matches!(thief.adventures().validate(draft.id).await, Err(Error::AdventureNotYours)));
 }
@@ -169,9 +169,9 @@ async fn only_a_valid_adventure_is_published() {
 #[tokio::test]
 async fn the_lobby_is_paginated_while_sessions_are_created() {
     let world = World::new().await;
-    let seer = world.account().await;
-    let adventure = world.adventure(seer).await;
-    let seers = world.accounts(5).await;
+    let seer = world.new_account().await;
+    let adventure = world.new_adventure(seer).await;
+    let seers = world.new_accounts(5).await;
     // Equal dates, no dates, and equal times of creation.
     let fill = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
@@ -206,9 +206,9 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
 #[tokio::test]
 async fn a_filter_that_few_sessions_match_scans_a_thousand_per_page_and_continues() {
     let world = World::new().await;
-    let seer = world.account().await;
-    let (easy, hard) = (world.adventure(seer).await, world.adventure(seer).await);
-    let seers = world.accounts(115).await;
+    let seer = world.new_account().await;
+    let (easy, hard) = (world.new_adventure(seer).await, world.new_adventure(seer).await);
+    let seers = world.new_accounts(115).await;
     let fill = format!(
         "UPDATE adventures SET difficulty = 'hard' WHERE id = '{hard}';
          UPDATE adventures SET difficulty = 'easy' WHERE id = '{easy}';
@@ -242,13 +242,13 @@ async fn a_filter_that_few_sessions_match_scans_a_thousand_per_page_and_continue
 #[tokio::test]
 async fn the_lobby_shows_open_seats_and_filters() {
     let world = World::new().await;
-    let full = world.session(2).await;
+    let full = world.new_session(2).await;
     world.set(&full, "is_public = true, max_players = 2").await;
-    let open = world.session(1).await;
+    let open = world.new_session(1).await;
     world.set(&open, "is_public = true").await;
-    let started = world.active_session(1).await;
+    let started = world.new_active_session(1).await;
     world.set(&started, "is_public = true").await;
-    world.session(0).await;
+    world.new_session(0).await;
     let ids = |filter: LobbyFilter| {
         let visitor = world.sparc.as_anon();
         async move {
@@ -271,9 +271,9 @@ async fn the_lobby_shows_open_seats_and_filters() {
 #[tokio::test]
 async fn a_lobby_page_is_a_scan_of_its_index() {
     let world = World::new().await;
-    let seer = world.account().await;
-    let adventure = world.adventure(seer).await;
-    let seers = world.accounts(250).await;
+    let seer = world.new_account().await;
+    let adventure = world.new_adventure(seer).await;
+    let seers = world.new_accounts(250).await;
     let fill = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start)
          SELECT ('{seers}'::uuid[])[1 + i % 250], '{adventure}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"
@@ -320,7 +320,7 @@ async fn users_read_and_edit_their_own_profile() {
 #[tokio::test]
 async fn a_connection_that_the_server_closes_is_reported_as_lost() {
     let world = World::new().await;
-    let tx = world.sparc.as_user(world.account().await).begin().await.unwrap();
+    let tx = world.sparc.as_user(world.new_account().await).begin().await.unwrap();
     let statement = Statement::from_string(DbBackend::Postgres, "SELECT pg_backend_pid()");
     let pid: i32 = tx.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap();
     // Waits for the backend to exit, so that its final error message has been sent.

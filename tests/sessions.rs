@@ -23,7 +23,7 @@ async fn only_the_listed_transitions_of_status_are_allowed() {
     let world = World::new().await;
     for from in STATES {
         let seer = world.new_user().await;
-        let adventure = world.adventure(seer.uuid()).await;
+        let adventure = world.new_adventure(seer.uuid()).await;
         for to in STATES.into_iter().filter(|to| *to != from) {
             let sql = format!(
                 "INSERT INTO sessions (seer_id, adventure_id, status) VALUES ('{}', '{adventure}', '{from}') RETURNING id",
@@ -31,7 +31,7 @@ async fn only_the_listed_transitions_of_status_are_allowed() {
             );
             let id: Uuid = world.owner().value(&sql).await.unwrap();
             if !matches!(from, "completed" | "cancelled") {
-                let player = world.player().await;
+                let player = world.new_player().await;
                 world.owner().exec(&seat(id, player.id, player.character)).await.unwrap();
             }
             let step = seer.exec(&format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'")).await;
@@ -47,7 +47,7 @@ async fn only_the_listed_transitions_of_status_are_allowed() {
 #[tokio::test]
 async fn started_at_is_set_at_the_first_start_and_ended_at_at_the_end() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session);
     let active = row(&world.owner(), &sql).await;
     assert!(active["started_at"].is_string() && active["ended_at"].is_null());
@@ -62,7 +62,7 @@ async fn started_at_is_set_at_the_first_start_and_ended_at_at_the_end() {
 #[tokio::test]
 async fn completing_a_session_counts_once_for_seer_players_adventure_and_characters() {
     let world = World::new().await;
-    let game = world.active_session(3).await;
+    let game = world.new_active_session(3).await;
     let gone = &game.players[2];
     gone.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
     world.set(&game, "status = 'completed'").await;
@@ -78,7 +78,7 @@ async fn completing_a_session_counts_once_for_seer_players_adventure_and_charact
 #[tokio::test]
 async fn cancelling_a_session_counts_for_nobody() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     world.set(&game, "status = 'cancelled'").await;
     assert_eq!(world.owner().count("users WHERE games_run + games_played > 0").await, 0);
 }
@@ -88,10 +88,10 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
     let world = World::new().await;
     let mut players = Vec::new();
     for _ in 0..6 {
-        players.push(world.player().await);
+        players.push(world.new_player().await);
     }
     let seers = [world.new_user().await, world.new_user().await];
-    let adventure = world.adventure(seers[0].uuid()).await;
+    let adventure = world.new_adventure(seers[0].uuid()).await;
     for round in 0..100 {
         let mut tasks = Vec::new();
         for (turn, seer) in seers.iter().enumerate() {
@@ -122,7 +122,7 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
 #[tokio::test]
 async fn codes_are_unique_and_have_six_characters_that_are_not_confusable() {
     let world = World::new().await;
-    let adventure = world.adventure(world.account().await).await;
+    let adventure = world.new_adventure(world.new_account().await).await;
     let mut seers = Vec::new();
     for _ in 0..24 {
         seers.push(world.new_user().await);
@@ -164,19 +164,19 @@ async fn every_character_of_the_alphabet_is_drawn_equally_often() {
 #[tokio::test]
 async fn a_session_needs_a_published_adventure_or_the_seers_own() {
     let world = World::new().await;
-    let (seer, other) = (world.new_user().await, world.account().await);
+    let (seer, other) = (world.new_user().await, world.new_account().await);
     let open =
         |adventure| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", seer.uuid());
-    assert_eq!(seer.exec(&open(world.draft(seer.uuid()).await)).await, Ok(1));
-    assert_eq!(seer.exec(&open(world.adventure(other).await)).await, Ok(1));
-    let no = seer.exec(&open(world.draft(other).await)).await.unwrap_err();
+    assert_eq!(seer.exec(&open(world.new_draft(seer.uuid()).await)).await, Ok(1));
+    assert_eq!(seer.exec(&open(world.new_adventure(other).await)).await, Ok(1));
+    let no = seer.exec(&open(world.new_draft(other).await)).await.unwrap_err();
     assert!(no.is("SP009", "adventure_playable"), "{no:?}");
 }
 
 #[tokio::test]
 async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let one = format!("sessions WHERE id = '{}'", game.session);
     let stranger = world.new_user().await;
     for (person, sees) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (&game.players[0].person, 1)] {
@@ -190,7 +190,7 @@ async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() 
 #[tokio::test]
 async fn only_the_seer_changes_a_session_and_never_its_server_owned_columns() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let one = format!("WHERE id = '{}'", game.session);
     for change in [
         "is_public = true",
@@ -231,8 +231,8 @@ async fn only_the_seer_changes_a_session_and_never_its_server_owned_columns() {
 #[tokio::test]
 async fn a_seer_opens_a_session_and_the_insert_returns_it() {
     let world = World::new().await;
-    let (seer, other) = (world.new_user().await, world.account().await);
-    let adventure = world.adventure(other).await;
+    let (seer, other) = (world.new_user().await, world.new_account().await);
+    let adventure = world.new_adventure(other).await;
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING status::text",
         seer.uuid()
@@ -249,7 +249,7 @@ async fn a_seer_opens_a_session_and_the_insert_returns_it() {
 #[tokio::test]
 async fn details_are_returned_only_for_sessions_that_the_caller_may_see() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     let ask = format!("get_session_details('{}')", game.session);
     let stranger = world.new_user().await;
     assert_eq!(stranger.count(&ask).await, 0);
@@ -269,7 +269,7 @@ async fn details_are_returned_only_for_sessions_that_the_caller_may_see() {
 #[tokio::test]
 async fn details_give_an_empty_list_for_no_players() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     let details = row(&game.seer, &format!("SELECT * FROM get_session_details('{}')", game.session)).await;
     assert_eq!(details["players"], serde_json::json!([]));
 }
@@ -277,7 +277,7 @@ async fn details_give_an_empty_list_for_no_players() {
 #[tokio::test]
 async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     world.owner().exec("UPDATE adventures SET status = 'draft', content = '{\"secret\": 1}'").await.unwrap();
     world.set(&game, "is_public = true").await;
     let ask = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
@@ -294,7 +294,7 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
 #[tokio::test]
 async fn session_details_returns_no_session_that_the_caller_does_not_see() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let details = format!("private.session_details('{}')", game.session);
     assert_eq!(world.new_user().await.count(&details).await, 0, "a stranger");
     assert_eq!(world.visitor().count(&details).await, 0, "a visitor");

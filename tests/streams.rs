@@ -24,7 +24,7 @@ async fn connect_single(world: &World, deadline: Duration) -> Sparc {
 #[tokio::test]
 async fn a_statement_between_two_rows_of_a_stream_succeeds() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let ada = connect_single(&world, Duration::from_secs(20)).await.as_user(id);
     for count in [1, 64, 65, 66, 67, 1000, 20_000] {
         let begun = Instant::now();
@@ -45,7 +45,7 @@ async fn a_statement_between_two_rows_of_a_stream_succeeds() {
 #[tokio::test]
 async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let sparc = connect_single(&world, Duration::from_millis(300)).await;
     let ada = sparc.as_user(id);
     let stream = ada.stream_raw(rows(1_000_000)).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
 #[tokio::test]
 async fn a_stream_commits_with_its_last_row_and_not_before() {
     let world = World::new().await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     let ada = connect_single(&world, Duration::from_secs(20)).await.as_user(player.id);
     let write = |name: &str| {
         let sql = format!("UPDATE users SET bio = '{name}' WHERE id = '{}' RETURNING id", player.id);
@@ -93,7 +93,7 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
 #[tokio::test]
 async fn a_stream_that_fails_half_way_fails_its_transaction() {
     let world = World::new().await;
-    let ada = connect_single(&world, Duration::from_secs(20)).await.as_user(world.account().await);
+    let ada = connect_single(&world, Duration::from_secs(20)).await.as_user(world.new_account().await);
     let failing =
         || Statement::from_string(DbBackend::Postgres, "SELECT 1000 / (500 - i) FROM generate_series(1, 1000) AS i");
     let tx = ada.begin().await.unwrap();

@@ -151,14 +151,14 @@ fn places() -> Vec<Place> {
 #[tokio::test]
 async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let scene = Scene {
         me: world.sparc.as_user(player.id),
         seer: world.sparc.as_user(game.seer.uuid()),
         session: game.session,
         adventure: game.adventure,
-        draft: world.draft(game.seer.uuid()).await,
+        draft: world.new_draft(game.seer.uuid()).await,
         hero: player.character,
     };
     let (mut kept, mut refused, mut wrong) = (0, 0, Vec::new());
@@ -181,7 +181,7 @@ async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() 
 #[tokio::test]
 async fn a_lone_surrogate_which_a_rust_string_cannot_hold_is_refused() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let ada = &game.players[0].person;
     for text in [r#"{"text": "\ud800"}"#, r#"{"text": "\udc00\ud800"}"#, r#"{"text": "\u0000"}"#] {
         let sql = format!(

@@ -17,7 +17,7 @@ async fn refused(person: &Person, sql: &str) -> bool {
 async fn both_paths_are_completed_step_by_step() {
     let world = World::new().await;
     for path in [TutorialPath::Player, TutorialPath::Seer] {
-        let me = world.sparc.as_user(world.account().await);
+        let me = world.sparc.as_user(world.new_account().await);
         assert!(me.tutorial().progress().await.unwrap().is_none());
         assert_eq!(me.tutorial().begin(path).await.unwrap().current_step, "welcome");
         assert_eq!(me.tutorial().begin(path).await.unwrap().completed_steps, Vec::<String>::new());
@@ -42,7 +42,7 @@ async fn both_paths_are_completed_step_by_step() {
 #[tokio::test]
 async fn the_tutorial_may_be_skipped_before_it_begins_and_resumed() {
     let world = World::new().await;
-    let me = world.sparc.as_user(world.account().await);
+    let me = world.sparc.as_user(world.new_account().await);
     assert!(me.tutorial().skip().await.unwrap().skipped);
     assert!(me.tutorial().skip().await.unwrap().skipped);
     let begun = me.tutorial().begin(TutorialPath::Player).await.unwrap();

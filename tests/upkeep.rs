@@ -25,8 +25,8 @@ async fn old_events(world: &World, session: Uuid, how_many: u32) {
 
 /// Creates sessions that were completed a year ago, and returns one.
 async fn old_sessions(world: &World, how_many: u32) -> Uuid {
-    let seer = world.account().await;
-    let adventure = world.adventure(seer).await;
+    let seer = world.new_account().await;
+    let adventure = world.new_adventure(seer).await;
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id, status, ended_at)
          SELECT '{seer}', '{adventure}', 'completed', now() - INTERVAL '1 year' FROM generate_series(1, {how_many})"
@@ -49,7 +49,7 @@ async fn tables_whose_scans_start_at_deleted_rows_are_vacuumed_after_a_fixed_num
 #[tokio::test]
 async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     old_events(&world, game.session, 25).await;
     let service = world.sparc.as_service();
     assert_eq!(service.maintenance().backlog().await.unwrap().events, 25);
@@ -64,7 +64,7 @@ async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
 #[tokio::test]
 async fn two_concurrent_runs_share_the_work() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     old_events(&world, game.session, 400).await;
     old_sessions(&world, 40).await;
     let working = (0..4)
@@ -86,7 +86,7 @@ async fn two_concurrent_runs_share_the_work() {
 #[tokio::test]
 async fn a_clean_up_skips_locked_rows() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     old_events(&world, game.session, 10).await;
     let holder = world.owner().begin().await;
     let hold = "SELECT FROM session_events WHERE created_at < now() - INTERVAL '1 day' ORDER BY seq LIMIT 1 FOR UPDATE";
@@ -116,7 +116,7 @@ async fn no_batch_begins_after_the_time_limit() {
 #[tokio::test]
 async fn the_participants_can_read_an_archived_session() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let player = &game.players[0];
     for _ in 0..5 {
         world.owner().exec(&roll(game.session, player.character)).await.unwrap();
@@ -140,7 +140,7 @@ async fn the_participants_can_read_an_archived_session() {
     rolls.dedup();
     assert_eq!(rolls.len(), 5);
     assert_eq!(ada.sessions().past(None).await.unwrap().items[0].id, game.session);
-    let stranger = world.sparc.as_user(world.account().await);
+    let stranger = world.sparc.as_user(world.new_account().await);
     assert!(matches!(stranger.sessions().archived(game.session).await, Err(Error::NotFound { .. })));
     assert!(stranger.sessions().archived_rolls(game.session, two, None).await.unwrap().items.is_empty());
 }
@@ -159,7 +159,7 @@ async fn only_the_owner_vacuums_tables_also_concurrently() {
     }
     let analyzed = "pg_class WHERE relname IN ('sessions', 'dice_rolls') AND reltuples >= 0";
     assert_eq!(world.owner().count(analyzed).await, 2);
-    let user = world.sparc.as_user(world.account().await);
+    let user = world.sparc.as_user(world.new_account().await);
     assert_eq!(user.maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err().code(), "not_allowed");
     assert_eq!(
         world.sparc.as_anon().maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err().code(),

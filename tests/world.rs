@@ -130,7 +130,7 @@ impl World {
     }
 
     /// Creates an account and returns its id.
-    pub async fn account(&self) -> Uuid {
+    pub async fn new_account(&self) -> Uuid {
         let id = Uuid::new_v4();
         let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{id}', '{id}@example.org')");
         self.owner().exec(&sql).await.unwrap();
@@ -139,7 +139,7 @@ impl World {
 
     /// Creates `count` accounts and returns their ids as the text of an SQL array. For rows beyond one account's
     /// limits.
-    pub async fn accounts(&self, count: usize) -> String {
+    pub async fn new_accounts(&self, count: usize) -> String {
         let sql = format!(
             "WITH created AS (INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, {count}) RETURNING id)
              SELECT array_agg(id)::text FROM created"
@@ -149,18 +149,18 @@ impl World {
 
     /// Creates an account and returns its user.
     pub async fn new_user(&self) -> Person {
-        self.user(self.account().await)
+        self.user(self.new_account().await)
     }
 
     /// Creates a character and returns its id.
-    pub async fn character(&self, user: Uuid) -> Uuid {
+    pub async fn new_character(&self, user: Uuid) -> Uuid {
         let id = Uuid::new_v4();
         self.owner().exec(&insert_character(id, user)).await.unwrap();
         id
     }
 
     /// Creates a published adventure and returns its id.
-    pub async fn adventure(&self, creator: Uuid) -> Uuid {
+    pub async fn new_adventure(&self, creator: Uuid) -> Uuid {
         let sql = format!(
             "INSERT INTO adventures (creator_id, name, status, is_valid)
              VALUES ('{creator}', 'The Drowned Ford', 'published', true) RETURNING id"
@@ -169,15 +169,15 @@ impl World {
     }
 
     /// Creates a draft and returns its id.
-    pub async fn draft(&self, creator: Uuid) -> Uuid {
+    pub async fn new_draft(&self, creator: Uuid) -> Uuid {
         let sql = format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft') RETURNING id");
         self.owner().value(&sql).await.unwrap()
     }
 
     /// Creates a private, waiting session of four seats, of which `players` are taken. [`World::set`] changes it.
-    pub async fn session(&self, players: usize) -> GameSession {
+    pub async fn new_session(&self, players: usize) -> GameSession {
         let seer = self.new_user().await;
-        let adventure = self.adventure(seer.id.unwrap()).await;
+        let adventure = self.new_adventure(seer.id.unwrap()).await;
         let sql = format!(
             "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id",
             seer.id.unwrap()
@@ -185,24 +185,24 @@ impl World {
         let session = self.owner().value(&sql).await.unwrap();
         let mut game = GameSession { session, adventure, seer, players: Vec::new() };
         for _ in 0..players {
-            let player = self.player().await;
+            let player = self.new_player().await;
             self.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
             game.players.push(player);
         }
         game
     }
 
-    /// Creates a session as [`World::session`] does, and starts it.
-    pub async fn active_session(&self, players: usize) -> GameSession {
-        let game = self.session(players).await;
+    /// Creates a session as [`World::new_session`] does, and starts it.
+    pub async fn new_active_session(&self, players: usize) -> GameSession {
+        let game = self.new_session(players).await;
         self.set(&game, "status = 'active'").await;
         game
     }
 
     /// Creates an account with a character.
-    pub async fn player(&self) -> Player {
-        let id = self.account().await;
-        Player { person: self.user(id), id, character: self.character(id).await }
+    pub async fn new_player(&self) -> Player {
+        let id = self.new_account().await;
+        Player { person: self.user(id), id, character: self.new_character(id).await }
     }
 
     /// Updates columns of a session as the schema's owner.
@@ -212,7 +212,14 @@ impl World {
     }
 
     /// Inserts a character's roll with the given dice, made `seconds_ago`, and returns its id.
-    pub async fn roll(&self, session: Uuid, character: Uuid, results: &str, difficulty: i32, seconds_ago: i32) -> Uuid {
+    pub async fn new_roll(
+        &self,
+        session: Uuid,
+        character: Uuid,
+        results: &str,
+        difficulty: i32,
+        seconds_ago: i32,
+    ) -> Uuid {
         let sql = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results, created_at)
              VALUES ('{session}', '{character}', 'might', {difficulty}, 'attack', '{results}',

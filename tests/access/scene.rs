@@ -48,10 +48,10 @@ impl Scene {
         let mut people = Vec::new();
         // From the stranger to the Seer, in the order of [`ACTORS`].
         for _ in 1..ACTORS.len() - 1 {
-            people.push((world.player().await, Uuid::nil()));
+            people.push((world.new_player().await, Uuid::nil()));
         }
         for (player, spare) in &mut people {
-            *spare = world.character(player.id).await;
+            *spare = world.new_character(player.id).await;
             let tutorial = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id);
             owner.exec(&tutorial).await.unwrap();
         }
@@ -92,7 +92,7 @@ impl Scene {
         let mut elsewhere = [Uuid::nil(); 2];
         for (active, id) in [false, true].into_iter().zip(&mut elsewhere) {
             *id = session(&world, people[6].0.id, adventure, true).await;
-            let guest = world.player().await;
+            let guest = world.new_player().await;
             owner.exec(&seat(*id, guest.id, guest.character)).await.unwrap();
             if active {
                 owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{id}'")).await.unwrap();
@@ -145,7 +145,7 @@ async fn game(world: &World, people: &[(Player, Uuid)], adventure: Uuid, public:
         assert_eq!(by.exec(&leave).await, Ok(1));
     }
     // In the future, so that a heroic save is never too late.
-    let roll = world.roll(id, player.character, "{1,2}", 10, -3600).await;
+    let roll = world.new_roll(id, player.character, "{1,2}", 10, -3600).await;
     let event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");
     let event = owner.value(&event).await.unwrap();
     let steps: &[&str] = match status {

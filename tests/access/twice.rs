@@ -11,13 +11,13 @@ async fn writes(world: &World) -> Vec<(Person, String)> {
     let owner = world.owner();
     let mut writes = Vec::new();
     let character = Uuid::new_v4();
-    let player = world.player().await;
+    let player = world.new_player().await;
     writes.push((player.person.clone(), insert_character(character, player.id)));
     writes.push((player.person.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character)));
 
     let crowded = world.new_user().await;
     for _ in 0..9 {
-        world.character(crowded.uuid()).await;
+        world.new_character(crowded.uuid()).await;
     }
     let tenth = format!(
         "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
@@ -26,39 +26,39 @@ async fn writes(world: &World) -> Vec<(Person, String)> {
     );
     writes.push((crowded, tenth));
 
-    let player = world.player().await;
+    let player = world.new_player().await;
     writes.push((
         player.person.clone(),
         format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character),
     ));
-    let player = world.player().await;
+    let player = world.new_player().await;
     writes.push((player.person.clone(), format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.id)));
-    let player = world.player().await;
+    let player = world.new_player().await;
     writes.push((player.person.clone(), format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id)));
 
-    let game = world.session(3).await;
+    let game = world.new_session(3).await;
     owner.exec(&format!("UPDATE sessions SET is_public = true WHERE id = '{}'", game.session)).await.unwrap();
-    let player = world.player().await;
+    let player = world.new_player().await;
     writes.push((player.person.clone(), seat(game.session, player.id, player.character)));
-    let game = world.session(3).await;
+    let game = world.new_session(3).await;
     let code: String =
         owner.value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
-    let player = world.player().await;
+    let player = world.new_player().await;
     writes
         .push((player.person.clone(), format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character)));
     let leave = |session: Uuid, player: Uuid, set: &str| {
         format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
     };
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let player = &game.players[0];
     writes.push((player.person.clone(), leave(game.session, player.id, "is_active = false")));
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     writes.push((game.seer.clone(), leave(game.session, game.players[0].id, "is_active = NOT is_active")));
 
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     writes.push((player.person.clone(), roll(game.session, player.character)));
-    let failed = world.roll(game.session, player.character, "{1,2}", 10, -3600).await;
+    let failed = world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await;
     writes.push((player.person.clone(), heroic_save(game.session, player.character, failed)));
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
@@ -68,21 +68,21 @@ async fn writes(world: &World) -> Vec<(Person, String)> {
 
     for (waiting, set) in [(true, "status = 'active'"), (true, "status = 'cancelled'"), (false, "status = 'completed'")]
     {
-        let game = if waiting { world.session(1).await } else { world.active_session(1).await };
+        let game = if waiting { world.new_session(1).await } else { world.new_active_session(1).await };
         writes.push((game.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session)));
     }
     let seer = world.new_user().await;
-    let draft = world.draft(seer.uuid()).await;
+    let draft = world.new_draft(seer.uuid()).await;
     writes.push((seer.clone(), format!("DELETE FROM adventures WHERE id = '{draft}'")));
     let seer = world.new_user().await;
     let session = format!(
         "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{}', '{}', '{}')",
         Uuid::new_v4(),
         seer.uuid(),
-        world.adventure(seer.uuid()).await
+        world.new_adventure(seer.uuid()).await
     );
     writes.push((seer, session));
-    let player = world.player().await;
+    let player = world.new_player().await;
     writes.push((player.person.clone(), format!("SELECT private.close_account('{}')", player.id)));
     writes
 }

@@ -36,7 +36,7 @@ async fn an_address_of_a_reserved_domain_counts_as_none() {
     for place in 0..reserved(Uuid::nil()).len() {
         // Set at sign-up or by a later change; with another account's id or their own.
         for (at_sign_up, own) in [(true, false), (false, false), (true, true), (false, true)] {
-            let (victim, attacker) = (world.account().await, Uuid::new_v4());
+            let (victim, attacker) = (world.new_account().await, Uuid::new_v4());
             let address = reserved(if own { attacker } else { victim }).remove(place);
             if at_sign_up {
                 let sql =
@@ -106,15 +106,15 @@ async fn a_closed_account_writes_nothing() {
                 assert_eq!(attempt(&world.owner(), &sql).await, "done");
             }
         }
-        let mut done = Vec::new();
+        let mut accepted = Vec::new();
         for sql in &statements {
             let outcome = dry_run(&of.me, sql).await;
             // Rows that are gone or no longer theirs cannot be written either; a session needs an adventure.
             if !["SP019", "42501", "no row", "SP009"].contains(&outcome.as_str()) {
-                done.push(format!("{outcome}: {sql}"));
+                accepted.push(format!("{outcome}: {sql}"));
             }
         }
-        assert!(done.is_empty(), "{way}:\n{}", done.join("\n"));
+        assert!(accepted.is_empty(), "{way}:\n{}", accepted.join("\n"));
         // Writes to rows that are still theirs are refused with the account's own SQLSTATE.
         for sql in [
             format!("UPDATE users SET bio = 'Back.' WHERE id = '{}'", of.account),
@@ -181,7 +181,8 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
     for closes_first in [true, false] {
         for snapshot in [true, false] {
             for place in 0..8 {
-                let (player, public, left) = (world.player().await, world.session(0).await, world.session(1).await);
+                let (player, public, left) =
+                    (world.new_player().await, world.new_session(0).await, world.new_session(1).await);
                 world.set(&public, "is_public = true").await;
                 world.owner().exec(&seat(left.session, player.id, player.character)).await.unwrap();
                 let leave = format!(
@@ -229,7 +230,7 @@ async fn no_session_outlives_the_account_of_its_seer() {
     for way in ["platform", "operation", "deleted"] {
         let world = World::new().await;
         for status in ["waiting", "starting_soon", "active", "paused"] {
-            let game = world.session(2).await;
+            let game = world.new_session(2).await;
             if status == "paused" {
                 world.set(&game, "status = 'active'").await;
             }
@@ -264,7 +265,7 @@ async fn deleting_an_account_always_succeeds() {
     let world = World::new().await;
     let of = everything(&world).await;
     // An adventure that a stranger plays, and an archived session.
-    let stranger = world.account().await;
+    let stranger = world.new_account().await;
     let played = open_session(&world, stranger, of.published, true).await;
     world.owner().exec(&seat(played, of.joined.players[0].id, of.joined.players[0].character)).await.unwrap();
     world.set(&of.finished, "ended_at = now() - INTERVAL '1 year'").await;
@@ -281,8 +282,8 @@ async fn deleting_an_account_always_succeeds() {
     // Other participants keep their history.
     assert_eq!(world.owner().count(&format!("session_players WHERE session_id = '{}'", of.live.session)).await, 2);
     // An account without history leaves no rows.
-    let unknown = world.player().await;
-    world.draft(unknown.id).await;
+    let unknown = world.new_player().await;
+    world.new_draft(unknown.id).await;
     assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", unknown.id)).await, "done");
     for table in ["users WHERE id", "characters WHERE user_id", "adventures WHERE creator_id"] {
         assert_eq!(world.owner().count(&format!("{table} = '{}'", unknown.id)).await, 0, "{table}");

@@ -23,7 +23,7 @@ async fn a_strangers_empty_session_does_not_keep_an_adventure_from_deletion() {
         for sessions in [1, 3] {
             let world = World::new().await;
             let creator = world.new_user().await;
-            let adventure = world.adventure(creator.uuid()).await;
+            let adventure = world.new_adventure(creator.uuid()).await;
             let stranger = world.new_user().await;
             for _ in 0..sessions {
                 let insert = format!(
@@ -50,7 +50,7 @@ async fn a_strangers_empty_session_does_not_keep_an_adventure_from_deletion() {
 async fn a_strangers_empty_session_does_not_keep_a_profile_from_deletion() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let (adventure, stranger) = (world.adventure(creator.uuid()).await, world.account().await);
+    let (adventure, stranger) = (world.new_adventure(creator.uuid()).await, world.new_account().await);
     let session = open_session(&world, stranger, adventure, true).await;
     end(&world, session, false).await;
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
@@ -69,8 +69,8 @@ async fn history_keeps_an_adventure_from_deletion() {
     for kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
         let creator = world.new_user().await;
-        let adventure = world.adventure(creator.uuid()).await;
-        let (stranger, player) = (world.account().await, world.player().await);
+        let adventure = world.new_adventure(creator.uuid()).await;
+        let (stranger, player) = (world.new_account().await, world.new_player().await);
         let session = open_session(&world, stranger, adventure, true).await;
         if kind != "live" {
             assert_eq!(attempt(&player.person, &seat(session, player.id, player.character)).await, "done");
@@ -137,11 +137,11 @@ async fn can_read_content(person: &Person, session: Uuid, adventure: Uuid) -> bo
 async fn unpublished_content_is_readable_only_while_it_is_played() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let adventure = world.adventure(creator.uuid()).await;
+    let adventure = world.new_adventure(creator.uuid()).await;
     let stranger = world.new_user().await;
     let mut sessions = Vec::new();
     for kind in ["live", "cancelled", "completed", "archived"] {
-        let (player, left) = (world.player().await, world.player().await);
+        let (player, left) = (world.new_player().await, world.new_player().await);
         let session = open_session(&world, stranger.uuid(), adventure, true).await;
         for player in [&player, &left] {
             assert_eq!(attempt(&player.person, &seat(session, player.id, player.character)).await, "done");
@@ -189,7 +189,7 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
 async fn a_session_that_is_over_cannot_be_reopened_to_read_its_adventure() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
-    let adventure = world.adventure(creator.uuid()).await;
+    let adventure = world.new_adventure(creator.uuid()).await;
     let session = open_session(&world, stranger.uuid(), adventure, true).await;
     end(&world, session, false).await;
     assert_eq!(

@@ -114,12 +114,12 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let world = World::new().await;
-        let (game, waiting) = (world.active_session(2).await, world.session(1).await);
+        let (game, waiting) = (world.new_active_session(2).await, world.new_session(1).await);
         world.set(&waiting, "is_public = true").await;
         let player = &game.players[0];
-        let failed = world.roll(game.session, player.character, "{1,2}", 10, -3600).await;
-        let spare = world.character(player.id).await;
-        let (seer, draft) = (game.seer.uuid(), world.draft(game.seer.uuid()).await);
+        let failed = world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await;
+        let spare = world.new_character(player.id).await;
+        let (seer, draft) = (game.seer.uuid(), world.new_draft(game.seer.uuid()).await);
         let sql =
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure);
         let creature = world.owner().value(&sql).await.unwrap();

@@ -33,17 +33,17 @@ async fn assert_same_answers(askers: &[&Person], what: &str, statements: &[(&str
 #[tokio::test]
 async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     let world = World::new().await;
-    let (empty, full) = (world.session(0).await, world.session(4).await);
+    let (empty, full) = (world.new_session(0).await, world.new_session(4).await);
     let (active, over, cancelled) =
-        (world.active_session(1).await, world.active_session(1).await, world.session(0).await);
+        (world.new_active_session(1).await, world.new_active_session(1).await, world.new_session(0).await);
     world.set(&over, "status = 'completed'").await;
     world.set(&cancelled, "status = 'cancelled'").await;
-    let closed = world.session(1).await;
+    let closed = world.new_session(1).await;
     close(&world, closed.seer.uuid()).await;
-    let me = world.player().await;
-    let retired = world.character(me.id).await;
+    let me = world.new_player().await;
+    let retired = world.new_character(me.id).await;
     world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
-    let other = world.player().await;
+    let other = world.new_player().await;
     for (with, character) in [
         ("own", me.character),
         ("retired", retired),
@@ -68,7 +68,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         assert_same_answers(&[&me.person], "a seat with ON CONFLICT", &unless, "42501").await;
     }
     // In another user's name: one with a seat, one without, one with a closed account, and one that does not exist.
-    let gone = world.player().await;
+    let gone = world.new_player().await;
     close(&world, gone.id).await;
     let statements = [
         ("a user with a seat", seat(full.session, full.players[0].id, full.players[0].character)),
@@ -82,10 +82,10 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
 #[tokio::test]
 async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     let world = World::new().await;
-    let (theirs, mine) = (world.active_session(2).await, world.active_session(1).await);
+    let (theirs, mine) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let (they, other, me) = (&theirs.players[0], &theirs.players[1], &mine.players[0]);
-    let saved = world.roll(theirs.session, they.character, "{1,2,1,2,1}", 18, 5).await;
-    let unsaved = world.roll(theirs.session, other.character, "{1,2,1,2,1}", 18, 5).await;
+    let saved = world.new_roll(theirs.session, they.character, "{1,2,1,2,1}", 18, 5).await;
+    let unsaved = world.new_roll(theirs.session, other.character, "{1,2,1,2,1}", 18, 5).await;
     they.person.exec(&heroic_save(theirs.session, they.character, saved)).await.unwrap();
     for (session, character, what) in [
         (mine.session, me.character, "in the caller's own session"),
@@ -106,7 +106,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
 #[tokio::test]
 async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
     let world = World::new().await;
-    let (theirs, mine) = (world.active_session(2).await, world.active_session(1).await);
+    let (theirs, mine) = (world.new_active_session(2).await, world.new_active_session(1).await);
     world.set(&theirs, "is_public = true").await;
     let creature = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Rat') RETURNING id")
@@ -118,7 +118,7 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
         let creature: Uuid = world.owner().value(&creature(adventure)).await.unwrap();
         let seer = game.seer.uuid();
         world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{seer}')")).await.unwrap();
-        let hero = world.character(seer).await;
+        let hero = world.new_character(seer).await;
         rows.push([
             ("users", "id", "bio = 'x'", seer),
             ("characters", "id", "name = 'Renamed'", hero),
@@ -160,9 +160,9 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
 #[tokio::test]
 async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
     let world = World::new().await;
-    let (few, many, closed) = (world.player().await, world.account().await, world.player().await);
+    let (few, many, closed) = (world.new_player().await, world.new_account().await, world.new_player().await);
     for _ in 0..10 {
-        world.character(many).await;
+        world.new_character(many).await;
     }
     close(&world, closed.id).await;
     let name = format!("Hero {}", &few.character.to_string()[..8]);
@@ -180,7 +180,7 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
     assert!(answer_text(&me, &statements[5].1).await.starts_with("42501"));
     // Sessions, adventures and tutorials count rows per account too.
     let busy = world.new_user().await;
-    let adventure = world.adventure(busy.uuid()).await;
+    let adventure = world.new_adventure(busy.uuid()).await;
     for _ in 0..20 {
         super::open_session(&world, busy.uuid(), adventure, false).await;
     }
@@ -218,9 +218,9 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
 async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let (draft, archived) = (world.draft(creator.uuid()).await, world.draft(creator.uuid()).await);
+    let (draft, archived) = (world.new_draft(creator.uuid()).await, world.new_draft(creator.uuid()).await);
     world.owner().exec(&format!("UPDATE adventures SET status = 'archived' WHERE id = '{archived}'")).await.unwrap();
-    let full = world.draft(creator.uuid()).await;
+    let full = world.new_draft(creator.uuid()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) SELECT '{full}', 'Rat' FROM generate_series(1, 200)");
     world.owner().exec(&sql).await.unwrap();
     let me = world.new_user().await;
@@ -250,7 +250,7 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let delete = |adventure: Uuid| format!("DELETE FROM adventures WHERE id = '{adventure}'");
     assert_same_answers(&[&me], "its deletion", &each(&delete), "0 rows").await;
     // Sessions with that adventure are hidden too.
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let set = |session: Uuid| format!("UPDATE sessions SET max_players = 2 WHERE id = '{session}'");
     let statements = [("there", set(game.session)), ("nothing", set(Uuid::new_v4()))];
     assert_same_answers(&[&me], "a session of another's", &statements, "0 rows").await;
@@ -259,15 +259,15 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
 #[tokio::test]
 async fn a_stranger_does_not_learn_what_was_rolled() {
     let world = World::new().await;
-    let (active, waiting) = (world.active_session(2).await, world.session(1).await);
+    let (active, waiting) = (world.new_active_session(2).await, world.new_session(1).await);
     let hero = active.players[0].character;
-    let failed = world.roll(active.session, hero, "{1,2}", 10, -3600).await;
-    let passed = world.roll(active.session, hero, "{6,6}", 10, -3600).await;
-    let late = world.roll(active.session, hero, "{1,2}", 10, 3600).await;
-    let spent = world.roll(active.session, active.players[1].character, "{1,2}", 10, -3600).await;
+    let failed = world.new_roll(active.session, hero, "{1,2}", 10, -3600).await;
+    let passed = world.new_roll(active.session, hero, "{6,6}", 10, -3600).await;
+    let late = world.new_roll(active.session, hero, "{1,2}", 10, 3600).await;
+    let spent = world.new_roll(active.session, active.players[1].character, "{1,2}", 10, -3600).await;
     let save = heroic_save(active.session, active.players[1].character, spent);
     assert_eq!(super::attempt(&active.players[1].person, &save).await, "done");
-    let me = world.player().await;
+    let me = world.new_player().await;
     let sql =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active.adventure);
     let creature: Uuid = world.owner().value(&sql).await.unwrap();
@@ -282,9 +282,9 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
     ];
     assert_same_answers(&[&me.person, &world.visitor()], "another's save", &statements, "42501").await;
     let statements = [
-        ("who sits", roll(active.session, hero)),
-        ("who does not", roll(active.session, waiting.players[0].character)),
-        ("one's own", roll(active.session, me.character)),
+        ("a character with a seat", roll(active.session, hero)),
+        ("a character of another session", roll(active.session, waiting.players[0].character)),
+        ("their own character", roll(active.session, me.character)),
         ("a user that does not exist", roll(active.session, Uuid::new_v4())),
         ("waiting", roll(waiting.session, waiting.players[0].character)),
         ("nowhere", roll(Uuid::new_v4(), me.character)),
@@ -320,10 +320,10 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
 #[tokio::test]
 async fn another_persons_character_looks_like_one_that_does_not_exist() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let (me, other, closed) = (world.player().await, world.player().await, world.player().await);
-    let retired = world.character(other.id).await;
+    let (me, other, closed) = (world.new_player().await, world.new_player().await, world.new_player().await);
+    let retired = world.new_character(other.id).await;
     world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
     close(&world, closed.id).await;
     let statements = [

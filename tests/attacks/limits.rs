@@ -28,7 +28,7 @@ async fn characters(world: &World, user: Uuid, wanted: i64, retired: bool) {
     world.owner().exec(&sql).await.unwrap();
 }
 
-async fn limits(world: &World, asked: usize) -> Vec<Limit> {
+async fn limits(world: &World, wanted: usize) -> Vec<Limit> {
     let owner = world.owner();
     let mut limits = Vec::new();
     let of = |user: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{user}'");
@@ -41,18 +41,18 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 10,
         count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()),
         counter: of(me.uuid(), "living_characters"),
-        statements: (0..asked).map(|_| (me.clone(), insert_character(Uuid::new_v4(), me.uuid()))).collect(),
+        statements: (0..wanted).map(|_| (me.clone(), insert_character(Uuid::new_v4(), me.uuid()))).collect(),
     });
 
     let me = world.new_user().await;
     characters(world, me.uuid(), 9, false).await;
-    characters(world, me.uuid(), asked as i64, true).await;
+    characters(world, me.uuid(), wanted as i64, true).await;
     let retired: Vec<Uuid> = owner
         .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", me.uuid()))
         .await
         .unwrap();
     limits.push(Limit {
-        name: "living characters, brought back",
+        name: "living characters, unretired",
         code: "SP001",
         most: 10,
         count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()),
@@ -65,7 +65,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
 
     let me = world.new_user().await;
     characters(world, me.uuid(), 99, true).await;
-    characters(world, me.uuid(), asked.min(10) as i64, false).await;
+    characters(world, me.uuid(), wanted.min(10) as i64, false).await;
     let living: Vec<Uuid> = owner
         .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()))
         .await
@@ -82,16 +82,16 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
             .collect(),
     });
 
-    let player = world.player().await;
-    let (seer, other) = (world.account().await, world.account().await);
-    let adventure = world.adventure(seer).await;
+    let player = world.new_player().await;
+    let (seer, other) = (world.new_account().await, world.new_account().await);
+    let adventure = world.new_adventure(seer).await;
     for place in 0..19 {
         let session = open_session(world, if place % 2 == 0 { seer } else { other }, adventure, true).await;
         owner.exec(&seat(session, player.id, player.character)).await.unwrap();
     }
     let mut statements = Vec::new();
-    let third = world.account().await;
-    for _ in 0..asked {
+    let third = world.new_account().await;
+    for _ in 0..wanted {
         let session = open_session(world, third, adventure, true).await;
         statements.push((player.person.clone(), seat(session, player.id, player.character)));
     }
@@ -115,7 +115,7 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 20,
         count: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", me.uuid()),
         counter: of(me.uuid(), "live_sessions"),
-        statements: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
+        statements: (0..wanted).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
     let me = world.new_user().await;
@@ -131,11 +131,11 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 200,
         count: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", me.uuid()),
         counter: of(me.uuid(), "adventure_count"),
-        statements: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
+        statements: (0..wanted).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
     let me = world.new_user().await;
-    let draft = world.draft(me.uuid()).await;
+    let draft = world.new_draft(me.uuid()).await;
     let sql = format!(
         "INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number FROM generate_series(1, 199) AS number"
     );
@@ -147,14 +147,14 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 200,
         count: format!("SELECT count(*) FROM creatures WHERE adventure_id = '{draft}'"),
         counter: format!("SELECT creature_count FROM adventures WHERE id = '{draft}'"),
-        statements: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
+        statements: (0..wanted).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
-    let game = world.session(3).await;
+    let game = world.new_session(3).await;
     world.set(&game, "is_public = true").await;
     let mut statements = Vec::new();
-    for _ in 0..asked {
-        let player = world.player().await;
+    for _ in 0..wanted {
+        let player = world.new_player().await;
         statements.push((player.person.clone(), seat(game.session, player.id, player.character)));
     }
     limits.push(Limit {
@@ -195,8 +195,8 @@ async fn each_limit_holds_for_eight_concurrent_statements() {
         let tasks: Vec<_> =
             limit.statements.iter().cloned().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
         let outcomes = at_once(tasks).await;
-        let done = outcomes.iter().filter(|outcome| *outcome == "done").count();
-        assert_eq!(done, 1, "{}: {outcomes:?}", limit.name);
+        let successes = outcomes.iter().filter(|outcome| *outcome == "done").count();
+        assert_eq!(successes, 1, "{}: {outcomes:?}", limit.name);
         assert!(
             outcomes.iter().all(|outcome| outcome == "done" || outcome == limit.code),
             "{}: {outcomes:?}",
@@ -277,7 +277,7 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
 async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
     let world = World::new().await;
     let (me, other) = (world.new_user().await, world.new_user().await);
-    let draft = world.draft(other.uuid()).await;
+    let draft = world.new_draft(other.uuid()).await;
     for (person, table, columns, owner) in
         [(&me, "adventures", "id, creator_id, name", me.uuid()), (&other, "creatures", "id, adventure_id, name", draft)]
     {
@@ -318,7 +318,7 @@ async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
 #[tokio::test]
 async fn a_seat_that_is_being_deleted_makes_no_room() {
     let world = World::new().await;
-    let game = world.session(4).await;
+    let game = world.new_session(4).await;
     world.set(&game, "is_public = true").await;
     let sits = &game.players[0];
     let going = world.service().begin().await;
@@ -328,7 +328,7 @@ async fn a_seat_that_is_being_deleted_makes_no_room() {
     let (person, sql) = (sits.person.clone(), seat(game.session, sits.id, sits.character));
     let mut again = vec![tokio::spawn(async move { attempt(&person, &sql).await })];
     for _ in 0..3 {
-        let player = world.player().await;
+        let player = world.new_player().await;
         let sql = seat(game.session, player.id, player.character);
         again.push(tokio::spawn(async move { attempt(&player.person, &sql).await }));
     }
@@ -349,9 +349,9 @@ async fn a_seat_that_is_being_deleted_makes_no_room() {
 #[tokio::test]
 async fn an_account_takes_no_more_than_twenty_seats_at_once() {
     let world = World::new().await;
-    let player = world.player().await;
-    let (seer, other) = (world.account().await, world.account().await);
-    let adventure = world.adventure(seer).await;
+    let player = world.new_player().await;
+    let (seer, other) = (world.new_account().await, world.new_account().await);
+    let adventure = world.new_adventure(seer).await;
     for place in 0..30 {
         open_session(&world, if place % 2 == 0 { seer } else { other }, adventure, true).await;
     }
@@ -375,7 +375,7 @@ async fn an_account_takes_no_more_than_twenty_seats_at_once() {
 async fn a_session_that_ends_makes_room_for_another() {
     let world = World::new().await;
     let me = world.new_user().await;
-    let adventure = world.adventure(me.uuid()).await;
+    let adventure = world.new_adventure(me.uuid()).await;
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid());
     for _ in 0..20 {
         assert_eq!(attempt(&me, &insert).await, "done");

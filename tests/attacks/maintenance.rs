@@ -23,7 +23,7 @@ async fn cancelled_sessions_are_archived_like_completed_ones() {
     for (end, days, goes) in
         [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
     {
-        let game = world.active_session(2).await;
+        let game = world.new_active_session(2).await;
         set(&world, game.session, &format!("status = '{end}'")).await;
         set(&world, game.session, &format!("ended_at = now() - INTERVAL '{days} days'")).await;
         attempt(&world.service(), "SELECT private.archive_sessions(100)").await;
@@ -47,7 +47,7 @@ async fn cancelled_sessions_are_archived_like_completed_ones() {
 async fn archiving_takes_batches_of_both_kinds() {
     let world = World::new().await;
     for place in 0..6 {
-        let game = world.active_session(1).await;
+        let game = world.new_active_session(1).await;
         set(&world, game.session, if place % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" }).await;
         set(&world, game.session, &format!("ended_at = now() - INTERVAL '{} days'", 100 + place)).await;
     }
@@ -95,7 +95,7 @@ async fn abandoned_sessions_are_cancelled() {
         // A session that is still played, though it was scheduled and begun long ago.
         ("active", "scheduled_start = now() - INTERVAL '80 days', last_event_at = now() - INTERVAL '1 day'", false),
     ] {
-        let game = world.session(2).await;
+        let game = world.new_session(2).await;
         let steps: &[&str] = match state {
             "waiting" => &[],
             "paused" => &["active", "paused"],
@@ -135,7 +135,7 @@ async fn abandoned_sessions_are_cancelled() {
 #[tokio::test]
 async fn an_event_keeps_a_session_alive() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     set(&world, game.session, "last_event_at = now() - INTERVAL '40 days'").await;
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
@@ -158,13 +158,13 @@ async fn only_the_service_may_run_maintenance() {
 async fn maintenance_does_not_wait_for_a_locked_session() {
     let world = World::new().await;
     let (seer, adventure) = {
-        let seer = world.account().await;
-        (seer, world.adventure(seer).await)
+        let seer = world.new_account().await;
+        (seer, world.new_adventure(seer).await)
     };
     let mut sessions = Vec::new();
     for _ in 0..2 {
         let session = open_session(&world, seer, adventure, false).await;
-        let player = world.player().await;
+        let player = world.new_player().await;
         world.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
         set(&world, session, "created_at = now() - INTERVAL '60 days'").await;
         sessions.push(session);

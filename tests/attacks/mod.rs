@@ -29,7 +29,6 @@ fn outcome_code(outcome: Result<u64, Refused>) -> String {
 }
 
 /// Runs a statement in its own transaction and returns its [`outcome_code`].
-/// Runs a statement in its own transaction and returns its [`outcome_code`].
 async fn attempt(person: &Person, sql: &str) -> String {
     outcome_code(person.exec(sql).await)
 }

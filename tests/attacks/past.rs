@@ -47,7 +47,7 @@ async fn closing_an_account_with_an_old_snapshot_closes_its_present_rows() {
 #[tokio::test]
 async fn a_seated_character_does_not_retire_in_a_snapshot_without_its_seat() {
     let world = World::new().await;
-    let (game, player) = (world.session(1).await, world.player().await);
+    let (game, player) = (world.new_session(1).await, world.new_player().await);
     world.set(&game, "is_public = true").await;
     // The snapshot of the retirement shows no seat.
     let retiring = player.person.begin_with_snapshot().await;
@@ -56,14 +56,14 @@ async fn a_seated_character_does_not_retire_in_a_snapshot_without_its_seat() {
     let outcome = exec_and_commit(retiring, &retire).await;
     assert!(["SP008", "40001"].contains(&outcome.as_str()), "{outcome}");
     // The snapshot of the new seat shows a living character.
-    let other = world.player().await;
+    let other = world.new_player().await;
     let sitting = other.person.begin_with_snapshot().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character);
     assert_eq!(attempt(&other.person, &retire).await, "done");
     let outcome = exec_and_commit(sitting, &seat(game.session, other.id, other.character)).await;
     assert!(["SP007", "40001"].contains(&outcome.as_str()), "{outcome}");
     // A character with a seat that the snapshot does not show cannot be deleted either.
-    let third = world.player().await;
+    let third = world.new_player().await;
     let deleting = third.person.begin_with_snapshot().await;
     assert_eq!(attempt(&third.person, &seat(game.session, third.id, third.character)).await, "done");
     let outcome = exec_and_commit(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
@@ -74,10 +74,10 @@ async fn a_seated_character_does_not_retire_in_a_snapshot_without_its_seat() {
 #[tokio::test]
 async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     world.set(&game, "is_public = true").await;
     let shrinking = game.seer.begin_with_snapshot().await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     assert_eq!(attempt(&player.person, &seat(game.session, player.id, player.character)).await, "done");
     let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", game.session);
     let outcome = exec_and_commit(shrinking, &shrink).await;
@@ -89,7 +89,7 @@ async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show()
 async fn a_session_is_not_opened_in_a_snapshot_where_the_adventure_was_published() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
-    let adventure = world.adventure(creator.uuid()).await;
+    let adventure = world.new_adventure(creator.uuid()).await;
     let past = stranger.begin_with_snapshot().await;
     assert_eq!(
         attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
@@ -113,7 +113,7 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_was_open() {
         "SELECT private.change_hit_points(id, -1) FROM characters WHERE user_id = '{me}'",
     ] {
         let world = World::new().await;
-        let game = world.active_session(2).await;
+        let game = world.new_active_session(2).await;
         let player = &game.players[0];
         let write = write.replace("{me}", &player.id.to_string()).replace("{session}", &game.session.to_string());
         let past = player.person.begin_with_snapshot().await;

@@ -10,11 +10,11 @@ use crate::world::{Player, World, at_once, heroic_save, seat};
 /// Creates sessions of two Seers for the same pairs of players: one Seer's from the first pair to the last, the other's
 /// from the last to the first. A statement ends sessions in the order in which they were created.
 async fn entangled(world: &World, status: &str) -> [Uuid; 2] {
-    let seers = [world.account().await, world.account().await];
-    let adventures = [world.adventure(seers[0]).await, world.adventure(seers[1]).await];
+    let seers = [world.new_account().await, world.new_account().await];
+    let adventures = [world.new_adventure(seers[0]).await, world.new_adventure(seers[1]).await];
     let mut players: Vec<Player> = Vec::new();
     for _ in 0..16 {
-        players.push(world.player().await);
+        players.push(world.new_player().await);
     }
     let mut pairs: Vec<&[Player]> = players.chunks(2).collect();
     for (seer, adventure) in seers.iter().zip(adventures) {
@@ -64,12 +64,12 @@ async fn statements_over_many_rows_never_deadlock() {
 #[tokio::test]
 async fn a_save_that_writes_no_row_claims_nothing() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let player = &game.players[0];
     let hero = player.character;
-    let failed = world.roll(game.session, hero, "{1,2}", 10, -3600).await;
-    let there = world.roll(game.session, hero, "{1,3}", 10, -3600).await;
-    let of_other = world.roll(game.session, game.players[1].character, "{1,2}", 10, -3600).await;
+    let failed = world.new_roll(game.session, hero, "{1,2}", 10, -3600).await;
+    let there = world.new_roll(game.session, hero, "{1,3}", 10, -3600).await;
+    let of_other = world.new_roll(game.session, game.players[1].character, "{1,2}", 10, -3600).await;
     let unused = format!(
         "session_players WHERE session_id = '{}' AND user_id = '{}' AND heroic_saves_used = 0",
         game.session, player.id
@@ -116,11 +116,11 @@ async fn a_save_that_writes_no_row_claims_nothing() {
 #[tokio::test]
 async fn one_statement_cannot_make_two_saves() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let (one, other) = (
-        world.roll(game.session, player.character, "{1,2}", 10, -3600).await,
-        world.roll(game.session, player.character, "{1,3}", 10, -3600).await,
+        world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await,
+        world.new_roll(game.session, player.character, "{1,3}", 10, -3600).await,
     );
     for (first, second) in [(one, other), (one, one)] {
         let values = |original: Uuid| {
@@ -147,8 +147,8 @@ async fn one_statement_cannot_make_two_saves() {
 #[tokio::test]
 async fn sessions_without_players_are_not_counted() {
     let world = World::new().await;
-    let seer = world.player().await;
-    let adventure = world.adventure(seer.id).await;
+    let seer = world.new_player().await;
+    let adventure = world.new_adventure(seer.id).await;
     let mut sessions = Vec::new();
     for _ in 0..10 {
         sessions.push(open_session(&world, seer.id, adventure, true).await);
@@ -160,7 +160,7 @@ async fn sessions_without_players_are_not_counted() {
     assert_eq!(attempt(&seer.person, &to("starting_soon")).await, "done");
     assert_eq!(attempt(&seer.person, &to("active")).await, "SP029");
     // A player who joined and left.
-    let guest = world.player().await;
+    let guest = world.new_player().await;
     let (session, rest) = sessions.split_first().unwrap();
     assert_eq!(attempt(&guest.person, &seat(*session, guest.id, guest.character)).await, "done");
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", guest.id);
@@ -186,7 +186,7 @@ async fn sessions_without_players_are_not_counted() {
 #[tokio::test]
 async fn a_session_with_players_counts_once_for_each_participant() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let left = &game.players[1];
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", left.id);
     assert_eq!(attempt(&left.person, &leave).await, "done");
@@ -209,7 +209,7 @@ async fn a_session_with_players_counts_once_for_each_participant() {
 async fn nobody_schedules_in_the_past() {
     let world = World::new().await;
     let seer = world.new_user().await;
-    let adventure = world.adventure(seer.uuid()).await;
+    let adventure = world.new_adventure(seer.uuid()).await;
     let insert = |at: &str| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start) VALUES ('{}', '{adventure}', true, {at})",
@@ -250,8 +250,8 @@ async fn nobody_schedules_in_the_past() {
 #[tokio::test]
 async fn the_lobby_leaves_out_sessions_that_did_not_begin() {
     let world = World::new().await;
-    let seer = world.account().await;
-    let adventure = world.adventure(seer).await;
+    let seer = world.new_account().await;
+    let adventure = world.new_adventure(seer).await;
     let mut at = Vec::new();
     for hours in [-24 * 365, -7, -5, 1] {
         let session = open_session(&world, seer, adventure, true).await;
@@ -260,7 +260,7 @@ async fn the_lobby_leaves_out_sessions_that_did_not_begin() {
         world.owner().exec(&sql).await.unwrap();
         at.push(session);
     }
-    for me in [world.sparc.as_anon(), world.sparc.as_user(world.account().await)] {
+    for me in [world.sparc.as_anon(), world.sparc.as_user(world.new_account().await)] {
         let page = me.sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
         let shown: Vec<Uuid> = page.items.iter().map(|row| row.id).collect();
         assert_eq!(shown, at[2..], "the two that are more than six hours late are left out");
@@ -270,7 +270,7 @@ async fn the_lobby_leaves_out_sessions_that_did_not_begin() {
 #[tokio::test]
 async fn a_modifier_must_be_written_as_an_integer() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let with = |value: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
@@ -300,7 +300,7 @@ async fn a_modifier_must_be_written_as_an_integer() {
 async fn the_numbers_of_a_creature_must_be_written_as_integers() {
     let world = World::new().await;
     let seer = world.new_user().await;
-    let draft = world.draft(seer.uuid()).await;
+    let draft = world.new_draft(seer.uuid()).await;
     for value in ["5.0", "50e-1", "5.5", "0", "11", "\"5\""] {
         let sql = format!(
             "INSERT INTO creatures (adventure_id, name, stats)
@@ -313,7 +313,7 @@ async fn the_numbers_of_a_creature_must_be_written_as_integers() {
 #[tokio::test]
 async fn changing_hit_points_by_nothing_changes_nothing() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let points = format!("SELECT hit_points FROM characters WHERE id = '{}'", player.character);
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -4)", player.character);

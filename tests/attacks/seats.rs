@@ -15,8 +15,8 @@ async fn code(world: &World, session: Uuid) -> String {
 
 /// Returns a Seer's session, and a stranger whose character the Seer knows from a public session.
 async fn strangers(world: &World) -> (GameSession, Player) {
-    let (mine, theirs) = (world.session(1).await, world.session(0).await);
-    let victim = world.player().await;
+    let (mine, theirs) = (world.new_session(1).await, world.new_session(0).await);
+    let victim = world.new_player().await;
     world.set(&theirs, "is_public = true").await;
     assert_eq!(attempt(&victim.person, &seat(theirs.session, victim.id, victim.character)).await, "done");
     let seen = format!("session_players WHERE character_id = '{}'", victim.character);
@@ -102,7 +102,7 @@ async fn no_character_has_seats_of_two_players() {
     let (mine, victim) = strangers(&world).await;
     world.set(&mine, "is_public = true").await;
     // Another user's character in the caller's own seat: the answer is the same whatever the character is.
-    let stranger = world.player().await;
+    let stranger = world.new_player().await;
     let sql = seat(mine.session, stranger.id, victim.character);
     assert_eq!(attempt(&stranger.person, &sql).await, "SP006");
     let join =
@@ -119,9 +119,9 @@ async fn no_character_has_seats_of_two_players() {
 async fn a_seer_never_chooses_a_players_character() {
     let world = World::new().await;
     for removed in [false, true] {
-        let game = world.session(1).await;
+        let game = world.new_session(1).await;
         let player = &game.players[0];
-        let spare = world.character(player.id).await;
+        let spare = world.new_character(player.id).await;
         let with = |set: String| own_seat(game.session, player.id, &set);
         let choose = format!("character_id = '{spare}'");
         if removed {
@@ -150,9 +150,9 @@ async fn a_seer_never_chooses_a_players_character() {
     }
     // In several statements, in one transaction or in three.
     for in_one in [true, false] {
-        let game = world.session(1).await;
+        let game = world.new_session(1).await;
         let player = &game.players[0];
-        let spare = world.character(player.id).await;
+        let spare = world.new_character(player.id).await;
         let steps =
             ["is_active = false".to_owned(), format!("character_id = '{spare}'"), "is_active = true".to_owned()];
         let steps: Vec<String> = steps.iter().map(|set| own_seat(game.session, player.id, set)).collect();
@@ -174,7 +174,7 @@ async fn a_seer_never_chooses_a_players_character() {
 async fn a_seer_cannot_give_a_seat_back() {
     let world = World::new().await;
     for left_alone in [true, false] {
-        let game = world.session(1).await;
+        let game = world.new_session(1).await;
         let player = &game.players[0];
         let by = if left_alone { &player.person } else { &game.seer };
         assert_eq!(attempt(by, &own_seat(game.session, player.id, "is_active = false")).await, "done");
@@ -182,7 +182,7 @@ async fn a_seer_cannot_give_a_seat_back() {
             assert_eq!(attempt(&game.seer, &own_seat(game.session, player.id, set)).await, "SP018", "{set}");
         }
         // The Seer may not in a session that has begun either.
-        let other = world.player().await;
+        let other = world.new_player().await;
         world.owner().exec(&seat(game.session, other.id, other.character)).await.unwrap();
         world.set(&game, "status = 'active'").await;
         assert_eq!(attempt(&game.seer, &own_seat(game.session, player.id, "is_active = true")).await, "SP018");
@@ -193,7 +193,7 @@ async fn a_seer_cannot_give_a_seat_back() {
 async fn a_removed_player_stays_away_until_the_seer_readmits_them() {
     let world = World::new().await;
     for status in ["waiting", "active", "paused"] {
-        let game = world.session(2).await;
+        let game = world.new_session(2).await;
         world.set(&game, "is_public = true").await;
         for step in [&["active"][..], &["active", "paused"]]
             .iter()
@@ -204,7 +204,7 @@ async fn a_removed_player_stays_away_until_the_seer_readmits_them() {
             world.set(&game, &format!("status = '{step}'")).await;
         }
         let player = &game.players[0];
-        let spare = world.character(player.id).await;
+        let spare = world.new_character(player.id).await;
         let code = code(&world, game.session).await;
         let past = player.person.begin_with_snapshot().await;
         assert_eq!(attempt(&game.seer, &own_seat(game.session, player.id, "is_active = false")).await, "done");
@@ -269,7 +269,7 @@ async fn a_removed_player_stays_away_until_the_seer_readmits_them() {
 #[tokio::test]
 async fn a_player_who_left_can_rejoin_but_not_one_who_left_to_escape_a_removal() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     let (gone, quick) = (&game.players[0], &game.players[1]);
     for player in [gone, quick] {
         assert_eq!(attempt(&player.person, &own_seat(game.session, player.id, "is_active = false")).await, "done");
@@ -284,7 +284,7 @@ async fn a_player_who_left_can_rejoin_but_not_one_who_left_to_escape_a_removal()
 #[tokio::test]
 async fn only_the_seer_removes_a_player() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let (player, other) = (&game.players[0], &game.players[1]);
     for set in ["is_active = false", "removed_at = now()"] {
         assert_ne!(attempt(&player.person, &own_seat(game.session, other.id, set)).await, "done", "{set}");
@@ -320,7 +320,7 @@ async fn a_stranger_cannot_seat_a_character_in_a_thousand_sessions() {
 async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
     for forged in ["", "sparc.joins_by_code"] {
         let world = World::new().await;
-        let (game, player) = (world.session(0).await, world.player().await);
+        let (game, player) = (world.new_session(0).await, world.new_player().await);
         world.set(&game, "is_public = true").await;
         let hiding = game.seer.begin().await;
         exec_in(&hiding, &format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session))

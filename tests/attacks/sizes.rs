@@ -8,9 +8,9 @@ use crate::world::{Person, World};
 #[tokio::test]
 async fn one_statement_inserts_a_hundred_rows_and_no_more() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session);
-    let draft = world.draft(game.seer.uuid()).await;
+    let draft = world.new_draft(game.seer.uuid()).await;
     let rows = |wanted: usize| format!("FROM generate_series(1, {wanted}) AS number");
     let event = |wanted| {
         format!(
@@ -67,7 +67,7 @@ async fn one_statement_inserts_a_hundred_rows_and_no_more() {
 #[tokio::test]
 async fn nobody_resets_the_count_of_inserted_rows() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session);
     let insert = "INSERT INTO session_events (session_id, event_type)";
     let row = format!("'{session}'::uuid, 'client.wave'");
@@ -106,12 +106,12 @@ async fn nobody_resets_the_count_of_inserted_rows() {
 #[tokio::test]
 async fn too_many_rows_are_refused_before_all_are_inserted() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], game.seer.uuid());
-    let draft = world.draft(seer).await;
-    let adventure = world.adventure(seer).await;
+    let draft = world.new_draft(seer).await;
+    let adventure = world.new_adventure(seer).await;
     for _ in 0..8 {
-        let opener = world.account().await;
+        let opener = world.new_account().await;
         let open = format!(
             "INSERT INTO sessions (seer_id, adventure_id, is_public)
              SELECT '{opener}', '{adventure}', true FROM generate_series(1, 20)"
@@ -184,7 +184,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
 #[tokio::test]
 async fn too_many_events_are_refused_before_all_are_inserted() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session);
     let drawn = "SELECT last_value FROM session_events_seq_seq";
     let same = uuid::Uuid::new_v4();
@@ -215,9 +215,9 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
 
 /// Returns a statement for each document that a user may write, with `$DOC$` in place of the document.
 async fn documents(world: &World) -> Vec<(Person, &'static str, String)> {
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
-    let draft = world.draft(seer.uuid()).await;
+    let draft = world.new_draft(seer.uuid()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
     let creature: Uuid = world.owner().value(&sql).await.unwrap();
     let update = |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $DOC$ WHERE id = '{id}'");
@@ -269,7 +269,7 @@ async fn refusing_a_document_that_is_too_large_costs_no_more_than_reading_it() {
     let world = World::new().await;
     let (mut bare, mut refused) = (Vec::new(), Vec::new());
     let wide = "(SELECT jsonb_agg(jsonb_build_array(number, number)) FROM generate_series(1, 300000) AS number)";
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sql = format!("UPDATE sessions SET game_state = {wide} WHERE id = '{}'", game.session);
     for _ in 0..3 {
         let began = std::time::Instant::now();

@@ -86,9 +86,9 @@ struct Named {
 }
 
 async fn named(world: &World) -> Vec<Named> {
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
-    let draft = world.draft(seer.uuid()).await;
+    let draft = world.new_draft(seer.uuid()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
     let creature: Uuid = world.owner().value(&sql).await.unwrap();
     let update =

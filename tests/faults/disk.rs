@@ -70,7 +70,7 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     Migrator::up(&db, None).await.unwrap();
 
     let world = World::from_database(database, db);
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
     let ballast = "CREATE TABLE public.ballast AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 1000)";

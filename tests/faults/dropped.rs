@@ -58,8 +58,8 @@ async fn dropped_everywhere<F: Future<Output = Result<(), Error>>>(world: &World
 #[tokio::test]
 async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
-    let waiting_table = world.session(0).await;
+    let game = world.new_active_session(1).await;
+    let waiting_table = world.new_session(0).await;
     let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", waiting_table.session);
     let code: JoinCode = world.owner().value::<String>(&code).await.unwrap().parse().unwrap();
     // The proxy runs in this thread, so no response is there before the test waits for it. With two connections, the
@@ -103,8 +103,8 @@ async fn a_call_dropped_half_way_in_a_transaction_never_leaves_another_role_set(
     let world = World::new().await;
     let proxy = Proxy::to_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
-    let creator = world.account().await;
-    let draft = world.draft(creator).await;
+    let creator = world.new_account().await;
+    let draft = world.new_draft(creator).await;
     let me = sparc.as_user(creator);
     let mut dropped = 0;
     for waits in 0..60 {

@@ -18,7 +18,7 @@ use crate::{
 #[tokio::test]
 async fn an_exhausted_pool_delays_events_and_loses_none() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let options = Options::default().max_connections(1).acquire_timeout(Duration::from_millis(100));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
@@ -43,7 +43,7 @@ async fn an_exhausted_pool_delays_events_and_loses_none() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_network_that_is_cut_slow_or_swallows_loses_no_event() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let proxy = Proxy::to_world(&world).await;
     let options = Options::default().max_connections(3).deadline(Duration::from_secs(1));
     let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
@@ -72,7 +72,7 @@ async fn a_network_that_is_cut_slow_or_swallows_loses_no_event() {
 #[tokio::test]
 async fn behind_a_pooler_in_transaction_mode_streams_work_or_fail_with_the_remedy() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let Some(pooler) = pooler_to(world.url()).await else {
         eprintln!("skipped: this machine has no pgbouncer");
         return;
@@ -137,8 +137,8 @@ async fn shut(administrator: &DatabaseConnection, database: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_on_another_servers_history_ends_instead_of_missing_events() {
     let world = World::new().await;
-    let (quiet, busy) = (world.active_session(1).await, world.active_session(1).await);
-    let never = world.session(1).await;
+    let (quiet, busy) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let never = world.new_session(1).await;
     world.owner().exec(&format!("DELETE FROM session_events WHERE session_id = '{}'", never.session)).await.unwrap();
     let sparc = another(&world).await;
     let service = sparc.as_service();
@@ -201,7 +201,7 @@ async fn a_stream_on_another_servers_history_ends_instead_of_missing_events() {
 #[tokio::test]
 async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let service = sparc.as_service();

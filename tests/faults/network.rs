@@ -130,7 +130,7 @@ async fn a_network_that_is_cut_and_slow_loses_nothing_that_was_acknowledged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_over_a_network_that_swallows_everything_end_in_time() {
     let world = World::new().await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     let proxy = Proxy::to_world(&world).await;
     let deadline = Duration::from_millis(500);
     let options = Options::default().max_connections(2).acquire_timeout(deadline).deadline(deadline);

@@ -36,7 +36,7 @@ const STEPS: usize = 1000;
 async fn begin(world: &World) -> Game {
     let mut game = Game::default();
     for _ in 0..PEOPLE {
-        let id = world.account().await;
+        let id = world.new_account().await;
         game.people.push(Person { id, played: 0, run: 0, closed: false });
     }
     for (creator, status) in [(0, "published"), (1, "draft")] {

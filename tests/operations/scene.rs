@@ -81,15 +81,15 @@ impl Scene {
     pub async fn new() -> Self {
         let world = World::new().await;
         let owner = world.owner();
-        let seer = world.account().await;
-        let (player, left, stranger) = (world.player().await, world.player().await, world.player().await);
-        let spare = world.character(player.id).await;
-        let retired = world.character(player.id).await;
-        let (crowded, erased) = (world.account().await, world.account().await);
-        let crowded_retired = world.character(crowded).await;
-        let erased_retired = world.character(erased).await;
-        let erased_living = world.character(erased).await;
-        let learned = world.character(crowded).await;
+        let seer = world.new_account().await;
+        let (player, left, stranger) = (world.new_player().await, world.new_player().await, world.new_player().await);
+        let spare = world.new_character(player.id).await;
+        let retired = world.new_character(player.id).await;
+        let (crowded, erased) = (world.new_account().await, world.new_account().await);
+        let crowded_retired = world.new_character(crowded).await;
+        let erased_retired = world.new_character(erased).await;
+        let erased_living = world.new_character(erased).await;
+        let learned = world.new_character(crowded).await;
         owner.exec(&format!("UPDATE characters SET experience = 2147483647 WHERE id = '{learned}'")).await.unwrap();
         owner
             .exec(&format!(
@@ -99,10 +99,10 @@ impl Scene {
             .await
             .unwrap();
         for _ in 0..9 {
-            world.character(crowded).await;
+            world.new_character(crowded).await;
         }
 
-        let adventure = world.adventure(seer).await;
+        let adventure = world.new_adventure(seer).await;
         let story = r#"{"start": "a", "nodes": [{"id": "a", "type": "story"}]}"#;
         let make = |name: &str, content: &str| {
             format!(
@@ -154,7 +154,7 @@ impl Scene {
         owner.exec(&long_ago).await.unwrap();
         assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
 
-        let full = world.session(2).await;
+        let full = world.new_session(2).await;
         world.set(&full, "is_public = true, max_players = 2").await;
         let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}') RETURNING id");
         let lonely: Uuid = owner.value(&sql).await.unwrap();
@@ -164,12 +164,12 @@ impl Scene {
             let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
             owner.exec(&leave).await.unwrap();
         }
-        let company = world.player().await;
+        let company = world.new_player().await;
         owner.exec(&seat(lonely, company.id, company.character)).await.unwrap();
         for (session, others) in [(roomy, 2), (crammed, 1)] {
             owner.exec(&seat(session, player.id, player.character)).await.unwrap();
             for _ in 0..others {
-                let other = world.player().await;
+                let other = world.new_player().await;
                 owner.exec(&seat(session, other.id, other.character)).await.unwrap();
             }
         }
@@ -181,7 +181,7 @@ impl Scene {
             .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{lonely}'"))
             .await
             .unwrap();
-        let open = world.active_session(1).await;
+        let open = world.new_active_session(1).await;
         world.set(&open, "is_public = true").await;
         let opened = format!(
             "INSERT INTO sessions (seer_id, adventure_id) SELECT '{crowded}', '{adventure}' FROM generate_series(1, 20)"
@@ -196,7 +196,7 @@ impl Scene {
             ))
             .await
             .unwrap();
-        let seers = world.accounts(2).await;
+        let seers = world.new_accounts(2).await;
         let sit = format!(
             "WITH opened AS (
                INSERT INTO sessions (seer_id, adventure_id)
@@ -215,11 +215,11 @@ impl Scene {
 
         // In the future, so that a heroic save is never too late.
         let hero = player.character;
-        let failed = world.roll(active, hero, "{1,2}", 10, -3600).await;
-        let succeeded = world.roll(active, hero, "{6}", 10, -3600).await;
-        let late = world.roll(active, hero, "{1,2}", 10, 3600).await;
-        let saved = world.roll(spent, hero, "{1,2}", 10, -3600).await;
-        let unsaved = world.roll(spent, hero, "{1,2}", 10, -3600).await;
+        let failed = world.new_roll(active, hero, "{1,2}", 10, -3600).await;
+        let succeeded = world.new_roll(active, hero, "{6}", 10, -3600).await;
+        let late = world.new_roll(active, hero, "{1,2}", 10, 3600).await;
+        let saved = world.new_roll(spent, hero, "{1,2}", 10, -3600).await;
+        let unsaved = world.new_roll(spent, hero, "{1,2}", 10, -3600).await;
         owner.exec(&crate::world::heroic_save(spent, hero, saved)).await.unwrap();
         owner
             .exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{}', 'player')", player.id))

@@ -87,7 +87,7 @@ async fn connect_single(world: &World) -> Sparc {
 async fn a_connections_method_dropped_at_any_point_leaves_nothing_to_the_next_caller() {
     let world = World::new().await;
     let sparc = connect_single(&world).await;
-    let (ada, ben) = (sparc.as_user(world.account().await), sparc.as_user(world.account().await));
+    let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let mut dropped = 0;
     for (name, method) in methods::<IdentityConnection>() {
         for polls in 0.. {
@@ -110,7 +110,7 @@ async fn a_connections_method_dropped_at_any_point_leaves_nothing_to_the_next_ca
 async fn a_transactions_method_dropped_at_any_point_fails_only_the_innermost() {
     let world = World::new().await;
     let sparc = connect_single(&world).await;
-    let (ada, ben) = (sparc.as_user(world.account().await), sparc.as_user(world.account().await));
+    let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let (id, mut dropped) = (ada.user_id().unwrap(), 0);
     for (name, method) in methods::<Transaction>() {
         for polls in 0.. {
@@ -143,7 +143,7 @@ async fn a_transactions_method_dropped_at_any_point_fails_only_the_innermost() {
 async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() {
     let world = World::new().await;
     let sparc = connect_single(&world).await;
-    let (ada, ben) = (sparc.as_user(world.account().await), sparc.as_user(world.account().await));
+    let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let id = ada.user_id().unwrap();
     for commits in [true, false] {
         for nested in [false, true] {

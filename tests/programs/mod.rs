@@ -34,8 +34,8 @@ async fn random_programs_get_true_answers() {
     world.db.execute_unprepared(NOTES).await.unwrap();
     let mut users = Vec::new();
     for _ in 0..4 {
-        let id = world.account().await;
-        users.push((id, world.draft(id).await));
+        let id = world.new_account().await;
+        users.push((id, world.new_draft(id).await));
     }
     let (mut steps, mut cancelled) = (0, 0);
     for seed in one.map_or(0..u64::from(programs), |seed| seed..seed + 1) {
