@@ -77,7 +77,7 @@ struct Explainer {
 /// test's.
 const SSD_PAGE_COST: &str = "1.1";
 /// A `random_page_cost` so high that on these small tables the planner prefers a full sort to any index scan, as it
-/// does ones.
+/// does on large tables with PostgreSQL's default of 4.
 const HIGH_PAGE_COST: &str = "40";
 
 impl Explainer {

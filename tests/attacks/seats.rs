@@ -290,7 +290,7 @@ async fn only_the_seer_removes_a_player() {
         assert_ne!(attempt(&player.person, &own_seat(game.session, other.id, set)).await, "done", "{set}");
         assert_ne!(attempt(&world.new_user().await, &own_seat(game.session, other.id, set)).await, "done", "{set}");
     }
-    // Nobody can set these columns of their own seat.
+    // The server sets `removed_at` to the current time, whatever value the Seer gives.
     let outcome = attempt(&game.seer, &own_seat(game.session, player.id, "removed_at = '2000-01-01'")).await;
     let invented = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
     assert_eq!(world.owner().count(invented).await, 0, "{outcome}");
