@@ -1,12 +1,12 @@
-//! Sign-up never fails because of us; profiles follow their accounts until the end.
+//! Our triggers never fail a sign-up, and profiles follow their accounts until these are deleted.
 
 use sea_orm::ConnectionTrait;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::world::{Asking, World, at_once, row, seat};
+use crate::world::{BoxedTask, World, at_once, row, seat};
 
-/// By single sign-on, with which the platform permits the same address twice.
+/// Signs up by single sign-on, for which the platform permits the same address twice, and returns the profile.
 async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
     let id = Uuid::new_v4();
     let sql = format!(
@@ -17,7 +17,7 @@ async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
 }
 
 #[tokio::test]
-async fn the_display_name_is_the_first_that_says_something() {
+async fn the_display_name_is_the_first_usable_one() {
     let world = World::new().await;
     for (email, metadata, expected) in [
         ("'a@x.org'", serde_json::json!({"display_name": "Ada", "full_name": "B", "name": "C"}), "Ada"),
@@ -34,7 +34,7 @@ async fn the_display_name_is_the_first_that_says_something() {
 }
 
 #[tokio::test]
-async fn an_account_without_an_address_or_with_a_taken_one_gets_one_of_its_own() {
+async fn an_account_without_an_address_or_with_a_taken_one_gets_a_placeholder() {
     let world = World::new().await;
     for email in ["NULL", "''", "'  '"] {
         let profile = sign_up(&world, email, Value::Null).await;
@@ -46,9 +46,9 @@ async fn an_account_without_an_address_or_with_a_taken_one_gets_one_of_its_own()
 }
 
 #[tokio::test]
-async fn sixteen_sign_ups_with_one_address_at_once_all_succeed() {
+async fn sixteen_concurrent_sign_ups_with_one_address_all_succeed() {
     let world = World::new().await;
-    let asking = (0..16)
+    let tasks = (0..16)
         .map(|_| {
             let owner = world.owner();
             async move {
@@ -56,7 +56,7 @@ async fn sixteen_sign_ups_with_one_address_at_once_all_succeed() {
             }
         })
         .collect();
-    assert!(at_once(asking).await.iter().all(|outcome| *outcome == Ok(1)));
+    assert!(at_once(tasks).await.iter().all(|outcome| *outcome == Ok(1)));
     assert_eq!(world.owner().count("users").await, 16);
     assert_eq!(world.owner().count("users WHERE email = 'same@x.org'").await, 1);
 }
@@ -64,7 +64,7 @@ async fn sixteen_sign_ups_with_one_address_at_once_all_succeed() {
 #[tokio::test]
 async fn a_later_change_of_address_reaches_the_profile() {
     let world = World::new().await;
-    let (one, two) = (world.account().await, world.account().await);
+    let (one, two) = (world.new_account().await, world.new_account().await);
     let change =
         |id, email: &str| format!("UPDATE auth.users SET email = '{email}', is_sso_user = true WHERE id = '{id}'");
     world.owner().exec(&change(one, "new@x.org")).await.unwrap();
@@ -75,9 +75,9 @@ async fn a_later_change_of_address_reaches_the_profile() {
 }
 
 #[tokio::test]
-async fn soft_deletion_takes_personal_data_live_seats_waiting_sessions_and_drafts() {
+async fn soft_deletion_removes_personal_data_live_seats_waiting_sessions_and_drafts() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let leaver = &game.players[0];
     let id = leaver.id;
     leaver
@@ -85,8 +85,8 @@ async fn soft_deletion_takes_personal_data_live_seats_waiting_sessions_and_draft
         .exec("UPDATE users SET display_name = 'Real Name', avatar_url = 'https://x.org/me.png', bio = 'I live here'")
         .await
         .unwrap();
-    let draft = world.draft(id).await;
-    let adventure = world.adventure(id).await;
+    let draft = world.new_draft(id).await;
+    let adventure = world.new_adventure(id).await;
     let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{id}', '{adventure}') RETURNING id");
     let waiting: Uuid = world.owner().value(&sql).await.unwrap();
 
@@ -97,21 +97,25 @@ async fn soft_deletion_takes_personal_data_live_seats_waiting_sessions_and_draft
     assert_eq!(profile["display_name"], "Former player");
     assert!(profile["avatar_url"].is_null() && profile["bio"].is_null());
     let seats = format!("session_players WHERE user_id = '{id}' AND is_active");
-    assert_eq!(world.owner().count(&seats).await, 0, "live seats are left");
+    assert_eq!(world.owner().count(&seats).await, 0, "live seats are given up");
     let status = format!("SELECT status::text FROM sessions WHERE id = '{waiting}'");
     assert_eq!(world.owner().value::<String>(&status).await.unwrap(), "cancelled");
-    assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft}'")).await, 0, "drafts go");
-    assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "published ones stay");
-    let told = "session_events WHERE payload::text LIKE '%Real Name%' OR payload::text LIKE '%me.png%'";
-    assert_eq!(world.owner().count(told).await, 0, "nor do events tell the name");
+    assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft}'")).await, 0, "drafts are deleted");
+    assert_eq!(
+        world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await,
+        1,
+        "published adventures stay"
+    );
+    let personal = "session_events WHERE payload::text LIKE '%Real Name%' OR payload::text LIKE '%me.png%'";
+    assert_eq!(world.owner().count(personal).await, 0, "no event contains personal data");
     assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 1);
 }
 
 #[tokio::test]
-async fn a_token_that_outlives_its_account_brings_nothing_back() {
+async fn a_token_that_outlives_its_account_writes_nothing() {
     let world = World::new().await;
-    let player = world.player().await;
-    let game = world.session(0).await;
+    let player = world.new_player().await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
     world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id)).await.unwrap();
     for attempt in [
@@ -131,13 +135,13 @@ async fn a_token_that_outlives_its_account_brings_nothing_back() {
 }
 
 #[tokio::test]
-async fn a_draft_with_a_history_is_put_away_instead() {
+async fn a_draft_with_a_history_is_archived_instead() {
     let world = World::new().await;
-    let seer = world.somebody().await;
-    let draft = world.draft(seer.uuid()).await;
+    let seer = world.new_user().await;
+    let draft = world.new_draft(seer.uuid()).await;
     let session = format!("INSERT INTO sessions (adventure_id) VALUES ('{draft}') RETURNING id");
     let session: Uuid = seer.value(&session).await.unwrap();
-    let player = world.player().await;
+    let player = world.new_player().await;
     world.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
     world
         .owner()
@@ -148,50 +152,50 @@ async fn a_draft_with_a_history_is_put_away_instead() {
 }
 
 #[tokio::test]
-async fn a_hard_deletion_takes_what_is_the_accounts_alone_and_leaves_others_history() {
+async fn a_hard_deletion_keeps_only_the_history_of_others() {
     let world = World::new().await;
-    let alone = world.player().await;
-    let adventure = world.adventure(alone.id).await;
+    let alone = world.new_player().await;
+    let adventure = world.new_adventure(alone.id).await;
     let sql =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id", alone.id);
     let own: Uuid = world.owner().value(&sql).await.unwrap();
     world.owner().exec(&seat(own, alone.id, alone.character)).await.unwrap();
-    world.roll(own, alone.character, "{1}", 10, 0).await;
+    world.new_roll(own, alone.character, "{1}", 10, 0).await;
     let delete = |id| format!("DELETE FROM auth.users WHERE id = '{id}'");
     assert_eq!(world.owner().exec(&delete(alone.id)).await, Ok(1));
     assert_eq!(world.owner().count("users").await + world.owner().count("sessions").await, 0);
 
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     for id in [game.players[0].id, game.seer.uuid()] {
         assert_eq!(world.owner().exec(&delete(id)).await, Ok(1), "deleting an account always succeeds");
         let stays = format!("users WHERE id = '{id}' AND account_id IS NULL AND display_name = 'Former player'");
-        assert_eq!(world.owner().count(&stays).await, 1, "for others' history");
+        assert_eq!(world.owner().count(&stays).await, 1, "the profile stays for others' history");
     }
 }
 
 #[tokio::test]
-async fn accounts_that_close_at_once_do_not_wait_for_each_other_for_ever() {
+async fn accounts_that_close_concurrently_do_not_deadlock() {
     let world = World::new().await;
     let owner = world.owner();
-    let mut games = [world.session(0).await, world.session(0).await, world.session(0).await];
+    let mut games = [world.new_session(0).await, world.new_session(0).await, world.new_session(0).await];
     games.sort_by_key(|game| game.session);
     for round in 0..10 {
-        let (ada, ben, cas) = (world.player().await, world.player().await, world.player().await);
+        let (ada, ben, cas) = (world.new_player().await, world.new_player().await, world.new_player().await);
         for (place, game) in games.iter().enumerate() {
-            // They sat down in opposite orders.
+            // They took their seats in opposite orders.
             let other = &games[games.len() - 1 - place];
             owner.exec(&seat(game.session, ada.id, ada.character)).await.unwrap();
             owner.exec(&seat(other.session, ben.id, ben.character)).await.unwrap();
             owner.exec(&seat(other.session, cas.id, cas.character)).await.unwrap();
         }
-        let mut closing: Vec<Asking<_>> = Vec::new();
+        let mut closing: Vec<BoxedTask<_>> = Vec::new();
         for account in [ada.id, ben.id] {
             let owner = owner.clone();
             closing.push(Box::pin(async move {
                 owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'")).await
             }));
         }
-        // One closes the account, and leaves a table at the same time.
+        // One of them closes the account and leaves a session at the same time.
         for sql in [
             format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", cas.id),
             format!(
@@ -209,17 +213,18 @@ async fn accounts_that_close_at_once_do_not_wait_for_each_other_for_ever() {
 }
 
 #[tokio::test]
-async fn an_account_that_closes_waits_for_a_seat_that_is_being_left_and_holds_no_table_meanwhile() {
+async fn an_account_that_closes_waits_for_a_locked_seat_without_holding_a_session() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let (owner, ada) = (world.owner(), game.players[0].id);
     let leaving = owner.begin().await;
     let seat = format!("FROM session_players WHERE user_id = '{ada}' FOR UPDATE");
     leaving.execute_unprepared(&format!("SELECT {seat}")).await.unwrap();
     let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada}'");
     let (closed, ()) = tokio::join!(owner.exec(&close), async {
-        owner.until_waiting(1).await;
-        // Takes the session, after the seat: whoever held it and waited for the seat would wait for ever.
+        owner.wait_for_lock_waiters(1).await;
+        // Locks the session after the seat. If the closing held the session while it waits for the seat, this would
+        // deadlock.
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada}'");
         leaving.execute_unprepared(&leave).await.unwrap();
         leaving.commit().await.unwrap();
@@ -228,30 +233,30 @@ async fn an_account_that_closes_waits_for_a_seat_that_is_being_left_and_holds_no
 }
 
 #[tokio::test]
-async fn two_that_close_and_each_sit_at_the_others_table_do_not_wait_for_each_other_for_ever() {
+async fn two_seers_who_close_and_sit_in_each_others_session_do_not_deadlock() {
     let world = World::new().await;
     let owner = world.owner();
-    let mut games = [world.session(0).await, world.session(0).await];
+    let mut games = [world.new_session(0).await, world.new_session(0).await];
     games.sort_by_key(|game| game.session);
     let [first, second] = &games;
-    // Whoever takes tables as they come takes the one with the seat, then the own one.
+    // A closing that locked sessions as it meets them would lock the one with the seat before the account's own.
     for (at, of) in [(first, second), (second, first)] {
-        let hero = world.character(of.seer.uuid()).await;
+        let hero = world.new_character(of.seer.uuid()).await;
         owner.exec(&seat(at.session, of.seer.uuid(), hero)).await.unwrap();
     }
     let held = owner.begin().await;
     held.execute_unprepared(&format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", second.session)).await.unwrap();
     let close = |account| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
-    // The Seer of the first sits at the second, which is held, and so waits before the other one does.
+    // The first Seer has a seat in the second session, which is locked, and so waits before the other Seer does.
     let (one, other) = (close(first.seer.uuid()), close(second.seer.uuid()));
     let (one, other, ()) = tokio::join!(
         owner.exec(&one),
         async {
-            owner.until_waiting(1).await;
+            owner.wait_for_lock_waiters(1).await;
             owner.exec(&other).await
         },
         async {
-            owner.until_waiting(2).await;
+            owner.wait_for_lock_waiters(2).await;
             held.commit().await.unwrap();
         }
     );
@@ -259,9 +264,9 @@ async fn two_that_close_and_each_sit_at_the_others_table_do_not_wait_for_each_ot
 }
 
 #[tokio::test]
-async fn nobody_holds_the_reserved_address_of_another_not_even_by_the_servers_hand() {
+async fn not_even_the_service_can_give_an_account_the_placeholder_of_another() {
     let world = World::new().await;
-    let (victim, other) = (world.account().await, world.account().await);
+    let (victim, other) = (world.new_account().await, world.new_account().await);
     for reserved in
         [format!("{victim}@deleted.invalid"), format!("{victim}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
     {

@@ -1,14 +1,15 @@
-//! Adventures: published means valid, and what a client writes is not valid until the service says so.
+//! Adventures: a published adventure is valid, and content that a client writes is invalid until the service has
+//! validated it.
 
 use uuid::Uuid;
 
 use crate::world::World;
 
 #[tokio::test]
-async fn published_means_valid_and_is_stamped() {
+async fn a_published_adventure_is_valid_and_has_its_time_of_publication() {
     let world = World::new().await;
-    let creator = world.somebody().await;
-    let draft = world.draft(creator.uuid()).await;
+    let creator = world.new_user().await;
+    let draft = world.new_draft(creator.uuid()).await;
     let publish = format!("UPDATE adventures SET status = 'published' WHERE id = '{draft}'");
     assert!(creator.exec(&publish).await.unwrap_err().is("23514", "published_is_valid"));
     world.service().exec(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
@@ -17,22 +18,22 @@ async fn published_means_valid_and_is_stamped() {
 }
 
 #[tokio::test]
-async fn content_written_by_a_client_clears_the_verdict() {
+async fn content_written_by_a_client_clears_the_validation_result() {
     let world = World::new().await;
-    let creator = world.somebody().await;
-    let draft = world.draft(creator.uuid()).await;
+    let creator = world.new_user().await;
+    let draft = world.new_draft(creator.uuid()).await;
     world.service().exec(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
     creator.exec("UPDATE adventures SET name = 'Another name'").await.unwrap();
-    assert_eq!(creator.count("adventures WHERE is_valid").await, 1, "a name changes no verdict");
+    assert_eq!(creator.count("adventures WHERE is_valid").await, 1, "a new name does not clear the validation result");
     creator.exec("UPDATE adventures SET content = '{\"nodes\": []}'").await.unwrap();
     assert_eq!(creator.count("adventures WHERE is_valid").await, 0);
 }
 
 #[tokio::test]
-async fn a_published_adventure_is_taken_back_before_it_is_edited() {
+async fn a_published_adventure_must_be_unpublished_before_it_is_edited() {
     let world = World::new().await;
-    let creator = world.somebody().await;
-    world.adventure(creator.uuid()).await;
+    let creator = world.new_user().await;
+    world.new_adventure(creator.uuid()).await;
     let edit = "UPDATE adventures SET content = '{\"nodes\": [1]}'";
     assert!(creator.exec(edit).await.unwrap_err().is("SP010", "published_not_edited"));
     assert_eq!(creator.exec("UPDATE adventures SET status = 'draft'").await, Ok(1));
@@ -43,10 +44,10 @@ async fn a_published_adventure_is_taken_back_before_it_is_edited() {
 }
 
 #[tokio::test]
-async fn verdict_and_statistics_belong_to_the_server() {
+async fn only_the_server_writes_the_validation_result_and_statistics() {
     let world = World::new().await;
-    let creator = world.somebody().await;
-    world.draft(creator.uuid()).await;
+    let creator = world.new_user().await;
+    world.new_draft(creator.uuid()).await;
     for change in [
         "is_valid = true",
         "validation_errors = '[]'",
@@ -67,11 +68,11 @@ async fn verdict_and_statistics_belong_to_the_server() {
 }
 
 #[tokio::test]
-async fn published_adventures_are_everyones_to_read_and_drafts_their_creators() {
+async fn everyone_reads_published_adventures_and_only_creators_read_drafts() {
     let world = World::new().await;
-    let (creator, stranger) = (world.somebody().await, world.somebody().await);
-    world.adventure(creator.uuid()).await;
-    world.draft(creator.uuid()).await;
+    let (creator, stranger) = (world.new_user().await, world.new_user().await);
+    world.new_adventure(creator.uuid()).await;
+    world.new_draft(creator.uuid()).await;
     assert_eq!(creator.count("adventures").await, 2);
     assert_eq!(stranger.count("adventures").await, 1);
     assert_eq!(world.visitor().count("adventures").await, 1);
@@ -86,7 +87,7 @@ async fn published_adventures_are_everyones_to_read_and_drafts_their_creators() 
 #[tokio::test]
 async fn an_adventure_that_was_played_is_archived_instead_of_deleted() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     assert_eq!(game.seer.exec("DELETE FROM adventures").await.unwrap_err().code, "23503");
     assert_eq!(game.seer.exec("UPDATE adventures SET status = 'archived'").await, Ok(1));
 }
@@ -94,11 +95,11 @@ async fn an_adventure_that_was_played_is_archived_instead_of_deleted() {
 #[tokio::test]
 async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let world = World::new().await;
-    let (creator, stranger) = (world.somebody().await, world.somebody().await);
-    let draft = world.draft(creator.uuid()).await;
+    let (creator, stranger) = (world.new_user().await, world.new_user().await);
+    let draft = world.new_draft(creator.uuid()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING name");
     assert_eq!(creator.value::<String>(&insert).await.unwrap(), "Wolf");
-    // Nothing asked back: it is the insert that is refused, not the look at the row.
+    // Without RETURNING, so that it is the insert that is refused and not the reading of the new row.
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Stray')");
     assert!(stranger.exec(&insert).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&insert).await.unwrap_err().is_forbidden());

@@ -1,57 +1,57 @@
-//! Every bound of the tables, at its edge and one beyond.
+//! Every bound of the tables, at its edge and one past it.
 
 use serde_json::json;
 use sparc::service::{Error, Operations, events::NewEvent, sessions::NewSession};
 
 use crate::world::{Person, World};
 
-/// The statement is refused by that constraint.
-async fn beyond(person: &Person, sql: &str, constraint: &str) {
+/// Asserts that the constraint refuses the statement.
+async fn assert_refused(person: &Person, sql: &str, constraint: &str) {
     let no = person.exec(sql).await.expect_err(sql);
     assert!(no.is("23514", constraint), "{sql}: {no:?}");
 }
 
-async fn within(person: &Person, sql: &str) {
+async fn assert_accepted(person: &Person, sql: &str) {
     assert_eq!(person.exec(sql).await, Ok(1), "{sql}");
 }
 
-/// A column, its least and its greatest.
+/// Asserts the lowest and the highest value of an integer column.
 async fn whole_number(person: &Person, table: &str, column: &str, low: i32, high: i32) {
     let set = |value: i32| format!("UPDATE {table} SET {column} = {value}");
     let constraint = format!("{table}_{column}_check");
     for value in [low, high] {
-        within(person, &set(value)).await;
+        assert_accepted(person, &set(value)).await;
     }
-    beyond(person, &set(low - 1), &constraint).await;
+    assert_refused(person, &set(low - 1), &constraint).await;
     if high < i32::MAX {
-        beyond(person, &set(high + 1), &constraint).await;
+        assert_refused(person, &set(high + 1), &constraint).await;
     }
 }
 
 #[tokio::test]
 async fn of_characters() {
     let world = World::new().await;
-    world.player().await;
+    world.new_player().await;
     let owner = world.owner();
     for attribute in ["might", "grace", "wit", "heart"] {
         whole_number(&owner, "characters", attribute, 1, 6).await;
     }
     whole_number(&owner, "characters", "level", 1, 10).await;
     whole_number(&owner, "characters", "experience", 0, i32::MAX).await;
-    within(&owner, "UPDATE characters SET hit_points = 0").await;
+    assert_accepted(&owner, "UPDATE characters SET hit_points = 0").await;
     whole_number(&owner, "characters", "max_hit_points", 1, 10).await;
     for (length, fits) in [(1, false), (2, true), (50, true), (51, false)] {
         let sql = format!("UPDATE characters SET name = repeat('é', {length})");
-        if fits { within(&owner, &sql).await } else { beyond(&owner, &sql, "valid_name").await }
+        if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_name").await }
     }
 }
 
 #[tokio::test]
 async fn of_adventures() {
     let world = World::new().await;
-    world.draft(world.account().await).await;
+    world.new_draft(world.new_account().await).await;
     let owner = world.owner();
-    within(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
+    assert_accepted(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
     whole_number(&owner, "adventures", "estimated_duration", 1, i32::MAX).await;
     whole_number(&owner, "adventures", "times_played", 0, i32::MAX).await;
     for (players, constraint) in [
@@ -59,49 +59,49 @@ async fn of_adventures() {
         ("max_players = 7", "adventures_max_players_check"),
         ("min_players = 4, max_players = 3", "valid_player_range"),
     ] {
-        beyond(&owner, &format!("UPDATE adventures SET {players}"), constraint).await;
+        assert_refused(&owner, &format!("UPDATE adventures SET {players}"), constraint).await;
     }
-    within(&owner, "UPDATE adventures SET min_players = 3, max_players = 3").await;
+    assert_accepted(&owner, "UPDATE adventures SET min_players = 3, max_players = 3").await;
     for (length, fits) in [(2, false), (3, true), (100, true), (101, false)] {
         let sql = format!("UPDATE adventures SET name = repeat('é', {length})");
-        if fits { within(&owner, &sql).await } else { beyond(&owner, &sql, "valid_name").await }
+        if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_name").await }
     }
 }
 
 #[tokio::test]
 async fn of_creatures() {
     let world = World::new().await;
-    let adventure = world.draft(world.account().await).await;
+    let adventure = world.new_draft(world.new_account().await).await;
     let owner = world.owner();
-    within(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'W')")).await;
+    assert_accepted(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'W')")).await;
     whole_number(&owner, "creatures", "hit_points", 0, 1000).await;
     whole_number(&owner, "creatures", "armor", 0, 100).await;
     for (length, fits) in [(0, false), (1, true), (100, true), (101, false)] {
         let sql = format!("UPDATE creatures SET name = repeat('é', {length})");
-        if fits { within(&owner, &sql).await } else { beyond(&owner, &sql, "valid_name").await }
+        if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_name").await }
     }
 }
 
 #[tokio::test]
 async fn of_sessions_and_seats() {
     let world = World::new().await;
-    world.session(1).await;
+    world.new_session(1).await;
     let owner = world.owner();
     whole_number(&owner, "sessions", "max_players", 2, 6).await;
     whole_number(&owner, "sessions", "encounters_begun", 0, i32::MAX).await;
     whole_number(&owner, "session_players", "heroic_saves_used", 0, i32::MAX).await;
     whole_number(&owner, "session_players", "heroic_saves_encounter", 0, i32::MAX).await;
-    beyond(&owner, "UPDATE sessions SET seats_taken = -1", "sessions_seats_taken_check").await;
+    assert_refused(&owner, "UPDATE sessions SET seats_taken = -1", "sessions_seats_taken_check").await;
     for code in ["abc234", "ABC23", "ABC23!", "ABC 23"] {
-        beyond(&owner, &format!("UPDATE sessions SET code = '{code}'"), "valid_code").await;
+        assert_refused(&owner, &format!("UPDATE sessions SET code = '{code}'"), "valid_code").await;
     }
-    within(&owner, "UPDATE sessions SET code = 'ABC019'").await;
+    assert_accepted(&owner, "UPDATE sessions SET code = 'ABC019'").await;
 }
 
 #[tokio::test]
 async fn of_rolls_and_events() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let owner = world.owner();
     for (difficulty, fits) in [(2, false), (3, true), (18, true), (19, false)] {
         let sql = format!(
@@ -109,46 +109,50 @@ async fn of_rolls_and_events() {
              VALUES ('{}', '{}', 'wit', {difficulty}, 'damage')",
             game.session, game.players[0].character
         );
-        if fits { within(&owner, &sql).await } else { beyond(&owner, &sql, "dice_rolls_difficulty_check").await }
+        if fits {
+            assert_accepted(&owner, &sql).await
+        } else {
+            assert_refused(&owner, &sql, "dice_rolls_difficulty_check").await
+        }
     }
     let both = "UPDATE dice_rolls SET creature_id = gen_random_uuid() WHERE character_id IS NOT NULL";
-    beyond(&owner, both, "valid_roller").await;
-    beyond(&owner, "UPDATE dice_rolls SET modifiers = '[1]'", "valid_modifiers").await;
+    assert_refused(&owner, both, "valid_roller").await;
+    assert_refused(&owner, "UPDATE dice_rolls SET modifiers = '[1]'", "valid_modifiers").await;
     for (length, fits) in [(0, false), (1, true), (64, true), (65, false)] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type) VALUES ('{}', repeat('x', {length}))",
             game.session
         );
-        if fits { within(&owner, &sql).await } else { beyond(&owner, &sql, "valid_event_type").await }
+        if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_event_type").await }
     }
 }
 
 #[tokio::test]
 async fn of_counters() {
     let world = World::new().await;
-    world.account().await;
+    world.new_account().await;
     for counter in ["games_played", "games_run"] {
         whole_number(&world.owner(), "users", counter, 0, i32::MAX).await;
     }
 }
 
 #[tokio::test]
-async fn of_what_there_is_once() {
+async fn of_unique_values() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let owner = world.owner();
-    let taken = |outcome: Result<u64, crate::world::Refused>, constraint: &str| {
+    let is_taken = |outcome: Result<u64, crate::world::Refused>, constraint: &str| {
         assert!(outcome.unwrap_err().is("23505", constraint), "{constraint}");
     };
-    world.character(game.players[0].id).await;
-    taken(owner.exec("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
+    world.new_character(game.players[0].id).await;
+    is_taken(owner.exec("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
     let again = format!(
         "INSERT INTO sessions (seer_id, adventure_id, code) SELECT seer_id, adventure_id, code FROM sessions WHERE id = '{}'",
         game.session
     );
-    taken(world.service().exec(&again).await, "sessions_code_key");
-    let first = world.roll(game.session, game.players[0].character, "{1,2}", 10, 0).await;
-    // Past the trigger that asks first, as a restored dump would come.
+    is_taken(world.service().exec(&again).await, "sessions_code_key");
+    let first = world.new_roll(game.session, game.players[0].character, "{1,2}", 10, 0).await;
+    // With triggers disabled, as when a dump is restored, so that the unique index itself refuses.
     let saves = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type,
@@ -157,20 +161,20 @@ async fn of_what_there_is_once() {
            modified_total, success, outcome, margin, id
          FROM dice_rolls, generate_series(1, 2) WHERE id = '{first}'"
     );
-    taken(world.administrator().await.exec(&saves).await, "idx_dice_rolls_original");
+    is_taken(world.administrator().await.exec(&saves).await, "idx_dice_rolls_original");
     let events = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, seq) OVERRIDING SYSTEM VALUE
          SELECT '{}', 'dice_rolled', 1 FROM generate_series(1, 2)",
         game.session
     );
-    taken(world.administrator().await.exec(&events).await, "idx_session_events_seq");
+    is_taken(world.administrator().await.exec(&events).await, "idx_session_events_seq");
 }
 
 #[tokio::test]
-async fn a_date_at_the_end_of_time_harms_nobody() {
+async fn an_extreme_date_is_refused() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
     for end in ["infinity", "-infinity", "294276-12-31", "4713-01-01 BC", "1999-12-31", "3000-01-02"] {
         let change = format!("UPDATE sessions SET scheduled_start = '{end}'");
@@ -186,30 +190,30 @@ async fn a_date_at_the_end_of_time_harms_nobody() {
     assert_eq!(world.sparc.as_anon().sessions().lobby(&Default::default(), None).await.unwrap().items.len(), 1);
 }
 
-/// A text of so many characters is accepted; one more is not, through the API.
+/// Asserts that a text of `most` characters is accepted and one more is not, through the API.
 async fn text(person: &Person, table: &str, column: &str, most: usize, constraint: &str) {
     let set = |length: usize| format!("UPDATE {table} SET {column} = repeat('ä', {length})");
     person.exec(&set(most)).await.unwrap();
-    beyond(person, &set(most + 1), constraint).await;
+    assert_refused(person, &set(most + 1), constraint).await;
 }
 
-/// A document of so many bytes is accepted; a little more is not.
+/// Asserts that a document of `most` bytes is accepted and a slightly larger one is not.
 async fn document(person: &Person, table: &str, column: &str, most: usize, constraint: &str, of: &str) {
     let set = |length: usize| {
         let filled = of.replace("FILL", &format!("' || repeat('x', {length}) || '"));
         format!("UPDATE {table} SET {column} = ('{filled}')::jsonb")
     };
     person.exec(&set(most - 200)).await.unwrap();
-    beyond(person, &set(most + 1), constraint).await;
+    assert_refused(person, &set(most + 1), constraint).await;
 }
 
 #[tokio::test]
 async fn of_texts_and_documents_that_a_client_writes() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].person, &game.seer);
     text(ada, "users", "display_name", 100, "bounded_display_name").await;
-    beyond(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
+    assert_refused(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
     text(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
     text(ada, "users", "bio", 2000, "bounded_bio").await;
     document(ada, "characters", "equipment", 65536, "bounded_equipment", r#"["FILL"]"#).await;
@@ -240,7 +244,7 @@ async fn of_texts_and_documents_that_a_client_writes() {
     assert!(matches!(send(17_000).await, Err(Error::InvalidValue { field: "payload", .. })));
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     let deep = format!("UPDATE sessions SET game_state = '{deep}'");
-    assert_eq!(seer.exec(&deep).await.unwrap_err().code, "54001", "as deep as the server's stack, and no deeper");
+    assert_eq!(seer.exec(&deep).await.unwrap_err().code, "54001", "the server's stack limits the nesting");
     let roll = |length: usize| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers, description)
@@ -251,16 +255,16 @@ async fn of_texts_and_documents_that_a_client_writes() {
         )
     };
     ada.exec(&roll(8000)).await.unwrap();
-    beyond(ada, &roll(9000), "bounded_modifiers").await;
+    assert_refused(ada, &roll(9000), "bounded_modifiers").await;
     let described = format!("{} ", roll(100)).replace("repeat('x', 5))", "repeat('x', 501))");
-    beyond(ada, &described, "bounded_description").await;
+    assert_refused(ada, &described, "bounded_description").await;
 }
 
 #[tokio::test]
-async fn of_dates_that_a_service_is_given() {
+async fn of_dates_that_the_service_accepts() {
     let world = World::new().await;
-    let seer = world.account().await;
-    let adventure_id = world.adventure(seer).await;
+    let seer = world.new_account().await;
+    let adventure_id = world.new_adventure(seer).await;
     let me = world.sparc.as_user(seer);
     for end in [chrono::DateTime::<chrono::Utc>::MAX_UTC, chrono::DateTime::<chrono::Utc>::MIN_UTC] {
         let new = NewSession { adventure_id, scheduled_start: Some(end), ..Default::default() };
@@ -270,9 +274,9 @@ async fn of_dates_that_a_service_is_given() {
 }
 
 #[tokio::test]
-async fn of_documents_that_no_client_could_read_again() {
+async fn of_documents_that_no_client_could_read_back() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].person, &game.seer);
     seer.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
     seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure))
@@ -288,31 +292,31 @@ async fn of_documents_that_no_client_could_read_again() {
     ] {
         person.exec(&format!("UPDATE {what} SET {column} = '{}'", deep(99))).await.unwrap();
         for unreadable in [deep(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
-            beyond(person, &format!("UPDATE {what} SET {column} = '{unreadable}'"), "readable_document").await;
+            assert_refused(person, &format!("UPDATE {what} SET {column} = '{unreadable}'"), "readable_document").await;
         }
     }
     let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": 1e400}"#;
-    beyond(seer, &format!("UPDATE creatures SET stats = '{stats}'"), "readable_document").await;
+    assert_refused(seer, &format!("UPDATE creatures SET stats = '{stats}'"), "readable_document").await;
     let event = |payload: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{payload}')",
             game.session
         )
     };
-    beyond(ada, &event(&deep(101)), "readable_document").await;
-    beyond(ada, &event("1e400"), "readable_document").await;
+    assert_refused(ada, &event(&deep(101)), "readable_document").await;
+    assert_refused(ada, &event("1e400"), "readable_document").await;
     ada.exec(&event(&deep(99))).await.unwrap();
     let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
     let roll = crate::world::roll(game.session, game.players[0].character)
         .replace("roll_type)", "roll_type, modifiers)")
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
-    beyond(ada, &roll, "readable_document").await;
+    assert_refused(ada, &roll, "readable_document").await;
 
-    // Whatever was accepted is read by everybody at the table.
+    // Every participant can read whatever was accepted.
     let me = world.sparc.as_user(game.players[0].id);
     me.events().after(game.session, 0).await.unwrap();
     let details = me.sessions().details(game.session).await.unwrap();
-    assert!(details.adventure.content.is_none(), "a list is no story, and no reason to fail");
+    assert!(details.adventure.content.is_none(), "content that is a list must be ignored, not fail");
     me.characters().list().await.unwrap();
     world.sparc.as_user(seer.uuid()).adventures().get(game.adventure).await.unwrap();
 }
@@ -320,13 +324,13 @@ async fn of_documents_that_no_client_could_read_again() {
 #[tokio::test]
 async fn of_documents_to_the_byte() {
     let world = World::new().await;
-    let table = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let owner = world.owner();
-    let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", table.adventure);
+    let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
     owner.exec(&creature).await.unwrap();
-    let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", table.session);
+    let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session);
     owner.exec(&event).await.unwrap();
-    world.set(&table, "status = 'paused'").await;
+    world.set(&game, "status = 'paused'").await;
     owner.exec("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();
     owner.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
     for (table, column, most, rest) in [
@@ -338,7 +342,7 @@ async fn of_documents_to_the_byte() {
         ("session_events", "payload", 16_384, "{}"),
         ("sessions", "game_state", 262_144, "{}"),
     ] {
-        // As long a text as makes the document so many bytes.
+        // Pads a text so that the document has exactly the given number of bytes.
         let document = |text: &str| match rest {
             "[]" => format!("jsonb_build_array(repeat('x', {text}))"),
             _ => format!("'{rest}'::jsonb || jsonb_build_object('longest', repeat('x', {text}))"),
@@ -346,17 +350,17 @@ async fn of_documents_to_the_byte() {
         let around = format!("SELECT pg_column_size({}) - 1000", document("1000"));
         let around: i32 = owner.value(&around).await.unwrap();
         let set = |size: i32| format!("UPDATE {table} SET {column} = {}", document(&(size - around).to_string()));
-        within(&owner, &set(most)).await;
-        beyond(&owner, &set(most + 1), &format!("bounded_{column}")).await;
+        assert_accepted(&owner, &set(most)).await;
+        assert_refused(&owner, &set(most + 1), &format!("bounded_{column}")).await;
     }
 }
 
 #[tokio::test]
 async fn of_modifiers_to_the_byte() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let owner = world.owner();
-    // What else stands in a modifier is let through, and counts.
+    // Unknown keys of a modifier are accepted and count towards its size.
     let insert = |length: i32| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
@@ -372,14 +376,14 @@ async fn of_modifiers_to_the_byte() {
         )
     }
     let around: i32 = owner.value(&format!("SELECT pg_column_size({}) - 1000", modifiers(1000))).await.unwrap();
-    within(&owner, &insert(8192 - around)).await;
-    beyond(&owner, &insert(8193 - around), "bounded_modifiers").await;
+    assert_accepted(&owner, &insert(8192 - around)).await;
+    assert_refused(&owner, &insert(8193 - around), "bounded_modifiers").await;
 }
 
 #[tokio::test]
-async fn of_counts_that_the_server_keeps() {
+async fn of_counters_that_the_server_maintains() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let owner = world.owner();
     whole_number(&owner, "sessions", "game_state_version", 0, i32::MAX).await;
     world.set(&game, "game_state_version = 0, status = 'completed'").await;

@@ -1,4 +1,4 @@
-//! Broadcasts: on the platform each event of a session is one, and its participants alone follow it.
+//! Broadcasts: on the platform each event of a session is broadcast, and only its participants receive it.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
@@ -8,25 +8,25 @@ use crate::{
     world::{GameSession, Person, World, refused, roll},
 };
 
-/// A project of the platform with the schema, and its administrator.
+/// Creates a migrated project of the platform; returns it and a connection of its administrator.
 async fn project() -> (World, DatabaseConnection) {
     let (database, administrator, owner) = platform().await;
     Migrator::up(&owner, None).await.unwrap();
-    (World::of(database, owner), administrator)
+    (World::from_database(database, owner), administrator)
 }
 
 fn topic(game: &GameSession) -> String {
     format!("session:{}", game.session)
 }
 
-async fn sent(world: &World, game: &GameSession) -> i64 {
+async fn count_broadcasts(world: &World, game: &GameSession) -> i64 {
     let of = format!("realtime.messages WHERE topic = '{}' AND extension = 'broadcast'", topic(game));
     world.owner().count(&of).await
 }
 
-/// What somebody who asks to join a topic may do there, as the platform's server tries it: read, write a broadcast, track
-/// presence. An error that is no refusal fails the test.
-async fn may(person: &Person, topic: &str) -> [bool; 3] {
+/// Returns what a person who joins a topic may do there, checked as the platform's server checks it: read, write a
+/// broadcast, track presence. Any error other than a refusal fails the test.
+async fn permissions(person: &Person, topic: &str) -> [bool; 3] {
     let mut may = [false; 3];
     for (place, sql) in [
         format!("SELECT FROM realtime.messages WHERE topic = '{topic}'"),
@@ -41,7 +41,7 @@ async fn may(person: &Person, topic: &str) -> [bool; 3] {
         let transaction = person.begin().await;
         transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{topic}'")).await.unwrap();
         may[place] = match transaction.execute_unprepared(&sql).await {
-            Ok(done) => done.rows_affected() > 0,
+            Ok(result) => result.rows_affected() > 0,
             Err(error) => {
                 let no = refused(error);
                 assert!(no.is_forbidden(), "{topic}: {no:?}");
@@ -56,11 +56,11 @@ async fn may(person: &Person, topic: &str) -> [bool; 3] {
 #[tokio::test]
 async fn every_event_is_a_private_broadcast_with_its_number() {
     let (world, _administrator) = project().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     player.person.exec(&roll(game.session, player.character)).await.unwrap();
     let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session)).await;
-    assert_eq!(sent(&world, &game).await, events);
+    assert_eq!(count_broadcasts(&world, &game).await, events);
     let same = format!(
         "realtime.messages AS message
          JOIN session_events AS event ON event.id::text = message.payload ->> 'id'
@@ -72,9 +72,9 @@ async fn every_event_is_a_private_broadcast_with_its_number() {
 }
 
 #[tokio::test]
-async fn nobody_silences_the_broadcast_of_their_own_roll() {
+async fn nobody_suppresses_the_broadcast_of_their_own_roll() {
     let (world, _administrator) = project().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for setting in [
         "sparc.broadcast = 'off'",
@@ -90,38 +90,38 @@ async fn nobody_silences_the_broadcast_of_their_own_roll() {
         "search_path = 'pg_temp'",
     ] {
         for scope in ["LOCAL", "SESSION"] {
-            let before = sent(&world, &game).await;
-            let world = world.again().await;
+            let before = count_broadcasts(&world, &game).await;
+            let world = world.reconnect().await;
             let transaction = world.user(player.id).begin().await;
             transaction.execute_unprepared(&format!("SET {scope} {setting}")).await.unwrap();
             let roll = roll(game.session, player.character).replace("INTO dice_rolls", "INTO public.dice_rolls");
             transaction.execute_unprepared(&roll).await.unwrap();
             transaction.commit().await.unwrap();
-            assert_eq!(sent(&world, &game).await, before + 1, "{scope} {setting}");
+            assert_eq!(count_broadcasts(&world, &game).await, before + 1, "{scope} {setting}");
         }
     }
 }
 
 #[tokio::test]
-async fn participants_follow_and_track_presence_and_nobody_writes_a_broadcast() {
+async fn participants_read_and_track_presence_and_nobody_writes_a_broadcast() {
     let (world, _administrator) = project().await;
-    let (game, other) = (world.active_session(2).await, world.active_session(1).await);
+    let (game, other) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let mine = topic(&game);
     for (who, person) in [("player", &game.players[0].person), ("Seer", &game.seer)] {
-        assert_eq!(may(person, &mine).await, [true, false, true], "{who}");
-        assert_eq!(may(person, &topic(&other)).await, [false; 3], "{who} of another session");
+        assert_eq!(permissions(person, &mine).await, [true, false, true], "{who}");
+        assert_eq!(permissions(person, &topic(&other)).await, [false; 3], "{who} of another session");
     }
-    assert_eq!(may(&world.somebody().await, &mine).await, [false; 3], "a stranger");
-    assert_eq!(may(&world.visitor(), &mine).await, [false; 3], "a visitor");
+    assert_eq!(permissions(&world.new_user().await, &mine).await, [false; 3], "a stranger");
+    assert_eq!(permissions(&world.visitor(), &mine).await, [false; 3], "a visitor");
     let left = &game.players[1];
     world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", left.id)).await.unwrap();
-    assert_eq!(may(&left.person, &mine).await, [false; 3], "a closed account");
+    assert_eq!(permissions(&left.person, &mine).await, [false; 3], "a closed account");
 }
 
 #[tokio::test]
 async fn a_malformed_topic_neither_passes_nor_raises() {
     let (world, _administrator) = project().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let id = game.session.to_string();
     let upper = id.to_uppercase();
     for topic in [
@@ -141,14 +141,14 @@ async fn a_malformed_topic_neither_passes_nor_raises() {
         &format!("sessions:{id}"),
         "session:%",
     ] {
-        assert_eq!(may(&game.players[0].person, topic).await, [false; 3], "{topic:?}");
+        assert_eq!(permissions(&game.players[0].person, topic).await, [false; 3], "{topic:?}");
     }
 }
 
 #[tokio::test]
 async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
     for broken in [
-        // As on a day without clients.
+        // As on a day on which no client connected.
         "DO $$ DECLARE part regclass; BEGIN
            FOR part IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'realtime.messages'::regclass LOOP
              EXECUTE format('DROP TABLE %s', part);
@@ -160,13 +160,13 @@ async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
         "ALTER DATABASE {database} SET sparc.broadcast = 'off'",
     ] {
         let (world, administrator) = project().await;
-        let game = world.active_session(1).await;
+        let game = world.new_active_session(1).await;
         let player = &game.players[0];
-        let before = sent(&world, &game).await;
+        let before = count_broadcasts(&world, &game).await;
         let name = world.owner().value::<String>("SELECT quote_ident(current_database())").await.unwrap();
         administrator.execute_unprepared(&broken.replace("{database}", &name)).await.unwrap();
-        // Connections that do not know of it yet may send to a partition that is gone; new ones look.
-        let again = world.again().await;
+        // A connection may have cached a partition that is gone, so use new ones.
+        let again = world.reconnect().await;
         assert_eq!(again.user(player.id).exec(&roll(game.session, player.character)).await, Ok(1), "{broken}");
         assert_eq!(world.owner().count("dice_rolls").await, 1, "{broken}");
         let after = administrator.query_one_raw(sea_orm::Statement::from_string(
@@ -174,7 +174,7 @@ async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
             format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&game)),
         ));
         let after: i64 = after.await.unwrap().unwrap().try_get_by_index(0).unwrap();
-        assert!(after <= before, "{broken}: nothing is sent");
+        assert!(after <= before, "{broken}: nothing must be sent");
         administrator.close().await.unwrap();
     }
 }

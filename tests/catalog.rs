@@ -2,15 +2,15 @@
 
 use crate::world::World;
 
-/// The query names every offender: there must be none.
-async fn none(sql: &str) {
+/// Asserts that a query returns no row; each row names an offender.
+async fn assert_no_rows(sql: &str) {
     let offenders: Vec<String> = World::new().await.owner().values(sql).await.unwrap();
     assert!(offenders.is_empty(), "{offenders:#?}");
 }
 
 #[tokio::test]
 async fn every_table_has_row_security() {
-    none(
+    assert_no_rows(
         "SELECT relname::text FROM pg_class
           WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relrowsecurity",
     )
@@ -18,8 +18,8 @@ async fn every_table_has_row_security() {
 }
 
 #[tokio::test]
-async fn every_foreign_key_is_served_by_an_index() {
-    none(
+async fn every_foreign_key_has_an_index() {
+    assert_no_rows(
         "SELECT conrelid::regclass || '.' || conname
           FROM pg_constraint AS key
           WHERE contype = 'f' AND connamespace = 'public'::regnamespace
@@ -33,7 +33,7 @@ async fn every_foreign_key_is_served_by_an_index() {
 
 #[tokio::test]
 async fn no_index_is_a_prefix_of_another() {
-    none(
+    assert_no_rows(
         "SELECT shorter.indexrelid::regclass || ' of ' || longer.indexrelid::regclass
           FROM pg_index AS shorter
           JOIN pg_index AS longer ON longer.indrelid = shorter.indrelid AND longer.indexrelid <> shorter.indexrelid
@@ -52,7 +52,7 @@ async fn no_index_is_a_prefix_of_another() {
 
 #[tokio::test]
 async fn every_function_pins_its_search_path() {
-    none(
+    assert_no_rows(
         "SELECT oid::regprocedure::text FROM pg_proc
           WHERE (
               pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
@@ -67,12 +67,15 @@ async fn every_function_pins_its_search_path() {
 
 #[tokio::test]
 async fn no_function_in_public_runs_as_its_owner() {
-    none("SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef").await;
+    assert_no_rows(
+        "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef",
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn visitors_may_call_nothing_but_what_their_policies_ask() {
-    none(
+async fn visitors_may_call_only_the_functions_that_their_policies_use() {
+    assert_no_rows(
         "SELECT oid::regprocedure::text FROM pg_proc
           WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
             AND has_function_privilege('anon', oid, 'EXECUTE')
@@ -85,7 +88,7 @@ async fn visitors_may_call_nothing_but_what_their_policies_ask() {
 
 #[tokio::test]
 async fn no_trigger_function_can_be_called_by_the_api() {
-    none(
+    assert_no_rows(
         "SELECT oid::regprocedure::text
           FROM pg_proc, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role)
           WHERE prorettype = 'trigger'::regtype AND pronamespace <> 'pg_catalog'::regnamespace
@@ -95,8 +98,8 @@ async fn no_trigger_function_can_be_called_by_the_api() {
 }
 
 #[tokio::test]
-async fn there_is_one_permissive_policy_a_table_role_and_verb() {
-    none(
+async fn there_is_one_permissive_policy_per_table_role_and_command() {
+    assert_no_rows(
         "SELECT tablename || ' ' || role || ' ' || cmd
           FROM pg_policies CROSS JOIN unnest(roles) AS role
           WHERE permissive = 'PERMISSIVE'
@@ -106,8 +109,8 @@ async fn there_is_one_permissive_policy_a_table_role_and_verb() {
 }
 
 #[tokio::test]
-async fn every_table_and_column_says_what_it_means() {
-    none(
+async fn every_table_and_column_has_a_comment() {
+    assert_no_rows(
         "SELECT relname || coalesce('.' || attname, '')
           FROM pg_class
           LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
@@ -119,7 +122,7 @@ async fn every_table_and_column_says_what_it_means() {
 
 #[tokio::test]
 async fn policies_name_their_roles() {
-    none(
+    assert_no_rows(
         "SELECT policyname::text FROM pg_policies
           WHERE schemaname = 'public' AND NOT roles <@ '{anon,authenticated}'::name[]",
     )
@@ -127,8 +130,8 @@ async fn policies_name_their_roles() {
 }
 
 #[tokio::test]
-async fn no_policy_asks_who_is_asking_a_row_at_a_time() {
-    none(
+async fn no_policy_evaluates_the_callers_identity_per_row() {
+    assert_no_rows(
         "SELECT policyname::text
           FROM pg_policies, unnest(ARRAY[qual, with_check]) AS condition
           WHERE replace(condition, '( SELECT auth.uid() AS uid)', '') ~ 'auth\\.'",
@@ -137,8 +140,8 @@ async fn no_policy_asks_who_is_asking_a_row_at_a_time() {
 }
 
 #[tokio::test]
-async fn nobody_of_the_api_truncates_references_or_triggers() {
-    none(
+async fn no_api_role_may_truncate_reference_or_create_triggers() {
+    assert_no_rows(
         "SELECT relname || ' ' || role || ' ' || privilege
           FROM pg_class,
             (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role),
@@ -150,8 +153,8 @@ async fn nobody_of_the_api_truncates_references_or_triggers() {
 }
 
 #[tokio::test]
-async fn visitors_write_nothing_nowhere() {
-    none(
+async fn visitors_may_write_no_table() {
+    assert_no_rows(
         "SELECT relname || ' ' || privilege
           FROM pg_class, (VALUES ('INSERT'), ('UPDATE'), ('DELETE')) AS verbs (privilege)
           WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
@@ -162,8 +165,8 @@ async fn visitors_write_nothing_nowhere() {
 }
 
 #[tokio::test]
-async fn nobody_of_the_api_touches_the_list_of_migrations_or_a_sequence() {
-    none(
+async fn no_api_role_may_touch_the_list_of_migrations_or_a_sequence() {
+    assert_no_rows(
         "SELECT relname || ' ' || role
           FROM pg_class, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role)
           WHERE relnamespace = 'public'::regnamespace
@@ -174,8 +177,8 @@ async fn nobody_of_the_api_touches_the_list_of_migrations_or_a_sequence() {
 }
 
 #[tokio::test]
-async fn every_table_with_updated_at_keeps_it_by_a_trigger() {
-    none("SELECT attrelid::regclass::text
+async fn every_table_with_updated_at_has_a_trigger_that_maintains_it() {
+    assert_no_rows("SELECT attrelid::regclass::text
           FROM pg_attribute
           WHERE attname = 'updated_at' AND attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r')
             AND NOT EXISTS (
@@ -186,7 +189,7 @@ async fn every_table_with_updated_at_keeps_it_by_a_trigger() {
 }
 
 #[tokio::test]
-async fn realtime_carries_the_four_tables_of_a_session() {
+async fn realtime_publishes_the_four_tables_of_a_session() {
     let owner = World::new().await.owner();
     let carried: Vec<String> = owner
         .values("SELECT tablename::text FROM pg_publication_tables WHERE pubname = 'supabase_realtime' ORDER BY 1")
@@ -196,7 +199,7 @@ async fn realtime_carries_the_four_tables_of_a_session() {
 }
 
 #[tokio::test]
-async fn the_specifications_names_are_there() {
+async fn the_specifications_names_exist() {
     let owner = World::new().await.owner();
     for name in [
         "idx_users_display_name",
@@ -239,7 +242,7 @@ async fn the_specifications_names_are_there() {
 }
 
 #[tokio::test]
-async fn every_row_that_is_referred_to_is_there_and_goes_as_the_specification_says() {
+async fn every_foreign_key_and_its_delete_action_are_as_the_specification_says() {
     let mut keys: Vec<String> = World::new()
         .await
         .owner()
@@ -282,7 +285,7 @@ async fn every_row_that_is_referred_to_is_there_and_goes_as_the_specification_sa
 }
 
 #[tokio::test]
-async fn these_columns_may_be_empty_and_no_others() {
+async fn only_these_columns_are_nullable() {
     let empty: Vec<String> = World::new()
         .await
         .owner()
@@ -317,7 +320,7 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
     let world = World::new().await;
     let offered = "pg_available_extensions WHERE name = 'plpgsql_check'";
     if world.owner().count(offered).await == 0 {
-        eprintln!("not tried: this server has no plpgsql_check");
+        eprintln!("skipped: this server has no plpgsql_check");
         return;
     }
     world.administrator().await.exec("CREATE EXTENSION plpgsql_check SCHEMA public").await.unwrap();

@@ -1,23 +1,23 @@
-//! Characters: ten living ones an account, history kept, columns that belong to the server.
+//! Characters: at most ten living ones per account, history that is kept, and columns that only the server writes.
 
 use uuid::Uuid;
 
-use crate::world::{Asking, World, at_once, insert_character, seat};
+use crate::world::{BoxedTask, World, at_once, insert_character, seat};
 
 #[tokio::test]
-async fn the_tenth_character_is_one_of_eight() {
+async fn of_eight_concurrent_tenth_characters_one_is_created() {
     let world = World::new().await;
     for _ in 0..100 {
-        let user = world.account().await;
+        let user = world.new_account().await;
         let nine: Vec<String> = (0..9).map(|_| insert_character(Uuid::new_v4(), user)).collect();
         world.owner().exec(&nine.join(";")).await.unwrap();
-        let asking = (0..8)
+        let tasks = (0..8)
             .map(|_| {
                 let person = world.user(user);
                 async move { person.exec(&insert_character(Uuid::new_v4(), user)).await }
             })
             .collect();
-        let refused: Vec<_> = at_once(asking).await.into_iter().filter_map(Result::err).collect();
+        let refused: Vec<_> = at_once(tasks).await.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 7);
         assert!(
             refused
@@ -31,26 +31,26 @@ async fn the_tenth_character_is_one_of_eight() {
 #[tokio::test]
 async fn a_character_that_changes_owner_counts_for_the_new_one() {
     let world = World::new().await;
-    let (giver, taker) = (world.player().await, world.account().await);
+    let (giver, taker) = (world.new_player().await, world.new_account().await);
     for _ in 0..10 {
-        world.character(taker).await;
+        world.new_character(taker).await;
     }
     let give = format!("UPDATE characters SET user_id = '{taker}' WHERE id = '{}'", giver.character);
     assert!(world.service().exec(&give).await.unwrap_err().is("SP001", "character_limit"));
 }
 
 #[tokio::test]
-async fn a_retired_character_does_not_count_and_coming_back_is_checked() {
+async fn a_retired_character_does_not_count_and_unretiring_is_checked() {
     let world = World::new().await;
-    let user = world.somebody().await;
-    let first = world.character(user.uuid()).await;
+    let user = world.new_user().await;
+    let first = world.new_character(user.uuid()).await;
     for _ in 0..9 {
-        world.character(user.uuid()).await;
+        world.new_character(user.uuid()).await;
     }
     let set = |value| format!("UPDATE characters SET retired_at = {value} WHERE id = '{first}'");
     assert_eq!(user.exec(&set("'2000-01-01'")).await, Ok(1));
     let forged = format!("characters WHERE id = '{first}' AND retired_at < '2020-01-01'");
-    assert_eq!(user.count(&forged).await, 0, "the server stamps it");
+    assert_eq!(user.count(&forged).await, 0, "the server sets retired_at");
     user.exec(&insert_character(Uuid::new_v4(), user.uuid())).await.unwrap();
     assert!(user.exec(&set("NULL")).await.unwrap_err().is("SP001", "character_limit"));
 }
@@ -58,19 +58,19 @@ async fn a_retired_character_does_not_count_and_coming_back_is_checked() {
 #[tokio::test]
 async fn a_retired_character_takes_no_seat() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     player.person.exec("UPDATE characters SET retired_at = now()").await.unwrap();
     let no = player.person.exec(&seat(game.session, player.id, player.character)).await.unwrap_err();
     assert!(no.is("SP007", "living_character"), "{no:?}");
 }
 
 #[tokio::test]
-async fn a_character_seated_at_a_live_table_neither_retires_nor_changes_hands() {
+async fn a_character_seated_in_a_live_session_neither_retires_nor_changes_owner() {
     let world = World::new().await;
-    let game = world.session(1).await;
-    let other = world.account().await;
+    let game = world.new_session(1).await;
+    let other = world.new_account().await;
     let player = &game.players[0];
     let no = player.person.exec("UPDATE characters SET retired_at = now()").await.unwrap_err();
     assert!(no.is("SP008", "character_not_seated"), "{no:?}");
@@ -81,39 +81,39 @@ async fn a_character_seated_at_a_live_table_neither_retires_nor_changes_hands() 
 }
 
 #[tokio::test]
-async fn retiring_and_sitting_down_at_once_leave_no_retired_character_seated() {
+async fn retiring_and_taking_a_seat_concurrently_seats_no_retired_character() {
     let world = World::new().await;
     for _ in 0..20 {
-        let game = world.session(0).await;
+        let game = world.new_session(0).await;
         world.set(&game, "is_public = true").await;
-        let player = world.player().await;
+        let player = world.new_player().await;
         let (sits, retires) = (player.person.clone(), player.person.clone());
         let sit = seat(game.session, player.id, player.character);
-        let asking: Vec<Asking<bool>> = vec![
+        let tasks: Vec<BoxedTask<bool>> = vec![
             Box::pin(async move { sits.exec(&sit).await.is_ok() }),
             Box::pin(async move { retires.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
         ];
-        let done = at_once(asking).await;
-        assert_eq!(done.iter().filter(|done| **done).count(), 1, "one of the two");
+        let successes = at_once(tasks).await;
+        assert_eq!(successes.iter().filter(|success| **success).count(), 1, "exactly one of the two must succeed");
     }
 }
 
 #[tokio::test]
 async fn a_character_with_a_history_is_not_deleted_and_one_without_is() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     world.set(&game, "status = 'completed'").await;
     let player = &game.players[0];
-    let fresh = world.character(player.id).await;
+    let fresh = world.new_character(player.id).await;
     let delete = |id| format!("DELETE FROM characters WHERE id = '{id}'");
     assert_eq!(player.person.exec(&delete(player.character)).await.unwrap_err().code, "23503");
     assert_eq!(player.person.exec(&delete(fresh)).await, Ok(1));
 }
 
 #[tokio::test]
-async fn what_the_game_decides_is_not_the_owners_to_change() {
+async fn a_player_cannot_change_what_the_game_decides() {
     let world = World::new().await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     for change in [
         "class = 'wizard'",
         "might = 6",
@@ -146,9 +146,9 @@ async fn what_the_game_decides_is_not_the_owners_to_change() {
 }
 
 #[tokio::test]
-async fn hit_points_go_from_zero_to_the_maximum() {
+async fn hit_points_must_be_from_0_to_the_maximum() {
     let world = World::new().await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     let set = |what: &str| format!("UPDATE characters SET {what}");
     assert!(player.person.exec(&set("hit_points = 7")).await.unwrap_err().is("23514", "characters_hit_points_check"));
     assert!(player.person.exec(&set("hit_points = -1")).await.unwrap_err().is("23514", "characters_hit_points_check"));
@@ -157,9 +157,9 @@ async fn hit_points_go_from_zero_to_the_maximum() {
 }
 
 #[tokio::test]
-async fn a_character_is_its_owners_alone() {
+async fn only_its_owner_sees_and_changes_a_character() {
     let world = World::new().await;
-    let (owner, stranger) = (world.player().await, world.somebody().await);
+    let (owner, stranger) = (world.new_player().await, world.new_user().await);
     assert_eq!(owner.person.count("characters").await, 1);
     assert_eq!(stranger.count("characters").await, 0);
     assert_eq!(stranger.exec("UPDATE characters SET name = 'Mine'").await, Ok(0));

@@ -1,9 +1,9 @@
-//! `docs/generated/columns.md`: every column with its type and what it means, as the migrated database says it.
+//! Generates `docs/generated/columns.md`: every column with its type and meaning, as the migrated database has them.
 
-use crate::{documents::agree, world::World};
+use crate::{documents::assert_up_to_date, world::World};
 
 #[tokio::test]
-async fn every_column_is_explained_as_the_database_explains_it() {
+async fn the_page_of_columns_is_up_to_date() {
     let lines: Vec<String> = World::new()
         .await
         .owner()
@@ -34,5 +34,5 @@ async fn every_column_is_explained_as_the_database_explains_it() {
          the API returns. [schema.md](../schema.md) has the rules.\n{}\n",
         lines.join("\n")
     );
-    agree("columns.md", &page, "columns");
+    assert_up_to_date("columns.md", &page, "columns");
 }

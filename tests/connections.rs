@@ -1,4 +1,4 @@
-//! What becomes of connections: the handle's own pool, one that a service had already, and transactions left behind.
+//! The life of connections: the handle's own pool, an application's existing pool, and abandoned transactions.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -19,10 +19,10 @@ async fn backend(who: &IdentityConnection) -> i32 {
 }
 
 #[tokio::test]
-async fn who_comes_one_after_the_other_has_the_one_warm_connection() {
+async fn sequential_callers_share_the_most_recently_used_connection() {
     let world = World::new().await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
-    // Ten are there, and rest.
+    // Ten connections are open and idle.
     let held: Vec<_> =
         futures_util::future::join_all((0..10).map(|_| async { sparc.as_service().begin().await })).await;
     for tx in held {
@@ -37,16 +37,19 @@ async fn who_comes_one_after_the_other_has_the_one_warm_connection() {
 }
 
 #[tokio::test]
-async fn closing_waits_for_what_is_under_way_and_gives_no_more_out() {
+async fn closing_waits_for_open_transactions_and_acquires_no_more_connections() {
     let world = World::new().await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
     let other = sparc.clone();
-    let id = world.account().await;
+    let id = world.new_account().await;
     let tx = sparc.as_user(id).begin().await.unwrap();
     let mut closing = tokio::spawn(sparc.close());
-    assert!(tokio::time::timeout(Duration::from_millis(100), &mut closing).await.is_err(), "it waits");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), &mut closing).await.is_err(),
+        "closing must wait for the open transaction"
+    );
     assert!(matches!(other.as_user(id).users().me().await, Err(Error::PoolClosed)));
-    assert_eq!(tx.users().me().await.unwrap().id, id, "what is under way goes on");
+    assert_eq!(tx.users().me().await.unwrap().id, id, "the open transaction continues");
     tx.commit().await.unwrap();
     closing.await.unwrap().unwrap();
     let closed = other.as_user(id).users().me().await.unwrap_err();
@@ -54,35 +57,38 @@ async fn closing_waits_for_what_is_under_way_and_gives_no_more_out() {
 }
 
 #[tokio::test]
-async fn a_pool_that_a_service_had_is_used_and_given_back() {
+async fn an_applications_own_pool_is_used_and_its_connections_are_returned_clean() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let db = sparc::migration::connect(world.url()).await.unwrap();
     let sparc = Sparc::from_connection(db.clone());
     assert_eq!(sparc.as_user(id).users().me().await.unwrap().id, id);
     drop(sparc.as_user(id).begin().await.unwrap());
     let row = db.query_one_raw(sql("SELECT current_user = session_user")).await.unwrap().unwrap();
-    assert!(row.try_get_by_index::<bool>(0).unwrap(), "nothing of an identity is left on it");
+    assert!(row.try_get_by_index::<bool>(0).unwrap(), "no identity is left on the connection");
     sparc.close().await.unwrap();
     let nowhere = Sparc::from_connection(DatabaseConnection::default());
     let none = nowhere.as_user(id).users().me().await.unwrap_err();
-    assert!(matches!(none, Error::Misconfigured { .. }) && !none.is_retryable(), "none at all is an error: {none:?}");
+    assert!(
+        matches!(none, Error::Misconfigured { .. }) && !none.is_retryable(),
+        "a pool of no connections is a configuration error: {none:?}"
+    );
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_left_where_nothing_runs_takes_its_connection_with_it() {
+async fn a_transaction_that_is_dropped_outside_of_a_runtime_closes_its_connection() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let given = Sparc::from_connection(sparc::migration::connect(world.url()).await.unwrap());
     let own = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     for sparc in [own, given] {
         let tx = sparc.as_user(id).begin().await.unwrap();
-        rename(&tx, id, "left").await;
-        std::thread::spawn(move || drop(tx)).join().expect("no panic outside of a runtime");
+        set_bio(&tx, id, "left").await;
+        std::thread::spawn(move || drop(tx)).join().expect("dropping outside of a runtime must not panic");
 
-        // A runtime that ends before the rollback is done.
+        // A runtime that shuts down before the rollback has finished.
         let tx = sparc.as_user(id).begin().await.unwrap();
-        rename(&tx, id, "left").await;
+        set_bio(&tx, id, "left").await;
         let ending = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let _inside = runtime.enter();
@@ -91,54 +97,58 @@ async fn a_transaction_that_is_left_where_nothing_runs_takes_its_connection_with
         std::thread::spawn(ending).join().unwrap();
 
         let tx = sparc.as_user(id).begin().await.unwrap();
-        assert_eq!(named(&tx).await, None, "undone, and not on the connection of the next one");
+        assert_eq!(bio(&tx).await, None, "rolled back, and the next caller does not get its connection");
         tx.commit().await.unwrap();
         sparc.close().await.unwrap();
     }
 }
 
-async fn rename(tx: &Transaction, id: Uuid, name: &str) {
+async fn set_bio(tx: &Transaction, id: Uuid, name: &str) {
     let statement = format!("UPDATE users SET bio = '{name}' WHERE id = '{id}'");
     assert_eq!(tx.execute_raw(sql(&statement)).await.unwrap().rows_affected(), 1);
 }
 
-async fn named(tx: &Transaction) -> Option<String> {
+async fn bio(tx: &Transaction) -> Option<String> {
     tx.users().me().await.unwrap().bio
 }
 
 #[tokio::test]
-async fn a_nested_transaction_that_is_left_is_undone_and_the_outer_one_goes_on() {
+async fn a_dropped_nested_transaction_is_rolled_back_and_the_outer_one_continues() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(id);
     let tx = ada.begin().await.unwrap();
-    rename(&tx, id, "outer").await;
+    set_bio(&tx, id, "outer").await;
     let inner = tx.begin().await.unwrap();
-    rename(&inner, id, "inner").await;
+    set_bio(&inner, id, "inner").await;
     let innermost = inner.begin().await.unwrap();
-    rename(&innermost, id, "innermost").await;
+    set_bio(&innermost, id, "innermost").await;
     drop(innermost);
-    assert_eq!(named(&inner).await.as_deref(), Some("inner"));
+    assert_eq!(bio(&inner).await.as_deref(), Some("inner"));
     drop(inner);
-    assert_eq!(named(&tx).await.as_deref(), Some("outer"));
+    assert_eq!(bio(&tx).await.as_deref(), Some("outer"));
     let inner = tx.begin().await.unwrap();
-    rename(&inner, id, "kept").await;
+    set_bio(&inner, id, "kept").await;
     inner.commit().await.unwrap();
-    // One that is left in a failed state, too.
+    // So is one that is dropped after a statement failed.
     let inner = tx.begin().await.unwrap();
     assert!(inner.execute_raw(sql("SELECT 1 / 0")).await.is_err());
     drop(inner);
     tx.commit().await.unwrap();
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("kept"));
     drop(ada.begin().await.unwrap());
-    assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("kept"), "the one connection comes back at rest");
+    assert_eq!(
+        ada.users().me().await.unwrap().bio.as_deref(),
+        Some("kept"),
+        "the only connection returns to the pool without an open transaction"
+    );
 }
 
 #[tokio::test]
-async fn a_stream_that_is_left_ends_before_the_transaction_goes_on() {
+async fn a_dropped_stream_ends_before_the_transaction_continues() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(id);
     let tx = ada.begin().await.unwrap();
@@ -154,7 +164,7 @@ async fn a_stream_that_is_left_ends_before_the_transaction_goes_on() {
     assert_eq!((all.len(), last.as_str()), (100_000, "authenticated"));
 }
 
-/// Ends all connections of the service but ours.
+/// Terminates the service's connections, except the one that asks.
 async fn end_idle(world: &World) -> i64 {
     let end = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'sparc'";
@@ -162,16 +172,16 @@ async fn end_idle(world: &World) -> i64 {
 }
 
 #[tokio::test]
-async fn connections_that_the_server_ended_while_they_were_idle_are_replaced() {
+async fn idle_connections_that_the_server_closed_are_replaced() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     for size in [1, 5, 9] {
         let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(size)).await.unwrap();
         let ada = sparc.as_user(id);
         for way in 0..5 {
             let held = futures_util::future::join_all((0..size).map(|_| ada.begin())).await;
             drop(held.into_iter().map(Result::unwrap).collect::<Vec<_>>());
-            world.owner().until_at_rest().await;
+            world.owner().wait_for_rollbacks().await;
             assert_eq!(end_idle(&world).await, i64::from(size));
             match way {
                 0 => assert_eq!(ada.users().me().await.unwrap().id, id),
@@ -186,7 +196,7 @@ async fn connections_that_the_server_ended_while_they_were_idle_are_replaced() {
         }
         sparc.close().await.unwrap();
     }
-    // And of a pool that the service had already.
+    // So are those of an application's existing pool.
     let db = sparc::migration::connect(world.url()).await.unwrap();
     let ada = Sparc::from_connection(db).as_user(id);
     ada.users().me().await.unwrap();
@@ -197,23 +207,26 @@ async fn connections_that_the_server_ended_while_they_were_idle_are_replaced() {
 }
 
 #[tokio::test]
-async fn a_connection_lost_in_a_callers_transaction_left_nothing() {
+async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(2)).await.unwrap();
     let ada = sparc.as_user(id);
     let tx = ada.begin().await.unwrap();
-    rename(&tx, id, "lost").await;
+    set_bio(&tx, id, "lost").await;
     assert_eq!(end_idle(&world).await, 1);
     let lost = tx.users().me().await.unwrap_err();
     assert!(matches!(lost, Error::ConnectionLost(_)) && lost.is_retryable(), "{lost:?}");
     assert!(lost.to_string().contains("nothing was done"), "{lost}");
     assert!(matches!(tx.users().me().await, Err(Error::ConnectionLost(_))));
-    assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::ConnectionLost(_))), "no commit was sent");
+    assert!(
+        matches!(tx.commit().await.map_err(Error::from), Err(Error::ConnectionLost(_))),
+        "no commit was sent, so the outcome is known"
+    );
     let tx = ada.begin().await.unwrap();
-    assert_eq!(named(&tx).await, None);
+    assert_eq!(bio(&tx).await, None);
     end_idle(&world).await;
-    // A commit that was sent is another matter; a rollback is not.
+    // If the commit had been sent, its outcome is unknown. A rollback's is not.
     let outcome = tx.commit().await.map_err(Error::from).unwrap_err();
     assert!(matches!(outcome, Error::CommitUnknown(_)) && !outcome.is_retryable(), "{outcome:?}");
     let tx = ada.begin().await.unwrap();

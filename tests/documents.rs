@@ -1,17 +1,17 @@
-//! Documents that are made from what the tests see.
+//! The generated pages in `docs/generated/`.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// The folder of the workspace.
+/// Returns the root of the workspace.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// Writes the file of `docs/generated/` where `SPARC_WRITE_DOCS` is set; else says whether it is as it would be written.
-pub fn agree(name: &str, text: &str, test: &str) {
+/// Asserts that a file in `docs/generated/` has the given text; writes it first if `SPARC_WRITE_DOCS` is set.
+pub fn assert_up_to_date(name: &str, text: &str, test: &str) {
     let path = root().join("docs/generated").join(name);
     if std::env::var_os("SPARC_WRITE_DOCS").is_some() {
         fs::write(&path, text).unwrap();
@@ -20,6 +20,6 @@ pub fn agree(name: &str, text: &str, test: &str) {
     let differs = written.lines().zip(text.lines()).find(|(there, seen)| there != seen);
     assert!(
         written == text,
-        "docs/generated/{name} is not what was seen: SPARC_WRITE_DOCS=1 cargo test --test integration {test}\n{differs:#?}"
+        "docs/generated/{name} is out of date; update it: SPARC_WRITE_DOCS=1 cargo test --test integration {test}\n{differs:#?}"
     );
 }

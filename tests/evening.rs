@@ -1,4 +1,4 @@
-//! A busy evening: people who do whatever people do, at random, at the same tables.
+//! A busy evening: users who call random operations in the same sessions.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -19,12 +19,12 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// Who is there, and what they may pick from.
+/// The users, and the rows that their operations pick from.
 pub struct Evening {
     people: Vec<Guest>,
     adventure: Uuid,
     creature: Uuid,
-    tables: Mutex<Vec<Table>>,
+    sessions: Mutex<Vec<OpenSession>>,
 }
 
 struct Guest {
@@ -33,13 +33,13 @@ struct Guest {
 }
 
 #[derive(Clone)]
-struct Table {
+struct OpenSession {
     id: Uuid,
     seer: Uuid,
     code: JoinCode,
 }
 
-/// What was acknowledged, and must be there ever after.
+/// A row whose creation was acknowledged, and which must still exist at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kept {
     Session(Uuid),
@@ -49,6 +49,7 @@ pub enum Kept {
 }
 
 impl Kept {
+    /// Returns what follows `FROM` to count the row.
     pub fn there(self) -> String {
         match self {
             Self::Session(id) => format!("sessions WHERE id = '{id}'"),
@@ -59,63 +60,63 @@ impl Kept {
     }
 }
 
-/// So many of the newest tables are played at; the older are left as they are.
-const TABLES: usize = 12;
+/// How many of the newest sessions are used; older ones are left alone.
+const OPEN_SESSIONS: usize = 12;
 
 impl Evening {
     pub async fn new(world: &World, guests: usize) -> Self {
-        let host = world.account().await;
-        let adventure = world.adventure(host).await;
+        let host = world.new_account().await;
+        let adventure = world.new_adventure(host).await;
         let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Wolf') RETURNING id");
         let creature = world.owner().value(&sql).await.unwrap();
         let mut people = Vec::new();
         for _ in 0..guests {
-            let player = world.player().await;
-            people.push(Guest { id: player.id, heroes: vec![player.character, world.character(player.id).await] });
+            let player = world.new_player().await;
+            people.push(Guest { id: player.id, heroes: vec![player.character, world.new_character(player.id).await] });
         }
-        Self { people, adventure, creature, tables: Mutex::default() }
+        Self { people, adventure, creature, sessions: Mutex::default() }
     }
 
-    /// Somebody does something.
+    /// Calls a random operation as a random user.
     pub async fn act(&self, sparc: &Sparc, rng: &mut Rng) -> Result<Option<Kept>, Error> {
         let guest = &self.people[rng.usize(..self.people.len())];
         let hero = guest.heroes[rng.usize(..guest.heroes.len())];
-        let table = {
-            let tables = self.tables.lock().unwrap();
-            let newest = &tables[tables.len().saturating_sub(TABLES)..];
+        let open = {
+            let sessions = self.sessions.lock().unwrap();
+            let newest = &sessions[sessions.len().saturating_sub(OPEN_SESSIONS)..];
             (!newest.is_empty()).then(|| newest[rng.usize(..newest.len())].clone())
         };
         let me = sparc.as_user(guest.id);
-        let Some(table) = table.filter(|_| rng.u8(..20) > 0) else { return self.open(&me, guest.id, rng).await };
-        // Half the time the Seer, without whom nothing begins.
-        let seer = sparc.as_user(if rng.bool() { table.seer } else { guest.id });
-        self.at(sparc, &me, &seer, guest, hero, table, rng).await
+        let Some(open) = open.filter(|_| rng.u8(..20) > 0) else { return self.open(&me, guest.id, rng).await };
+        // Half the time the Seer, because only the Seer starts sessions.
+        let seer = sparc.as_user(if rng.bool() { open.seer } else { guest.id });
+        self.act_in(sparc, &me, &seer, guest, hero, open, rng).await
     }
 
     async fn open(&self, me: &IdentityConnection, seer: Uuid, rng: &mut Rng) -> Result<Option<Kept>, Error> {
         let visibility = if rng.bool() { Visibility::Public } else { Visibility::Private };
         let new = NewSession { adventure_id: self.adventure, visibility, ..Default::default() };
-        let made = me.sessions().create(new).await?;
-        let table = Table { id: made.id, seer, code: made.code.parse().unwrap() };
-        self.tables.lock().unwrap().push(table);
-        Ok(Some(Kept::Session(made.id)))
+        let created = me.sessions().create(new).await?;
+        let open = OpenSession { id: created.id, seer, code: created.code.parse().unwrap() };
+        self.sessions.lock().unwrap().push(open);
+        Ok(Some(Kept::Session(created.id)))
     }
 
     #[allow(clippy::too_many_arguments)]
-    async fn at(
+    async fn act_in(
         &self,
         sparc: &Sparc,
         me: &IdentityConnection,
         seer: &IdentityConnection,
         guest: &Guest,
         hero: Uuid,
-        table: Table,
+        open: OpenSession,
         rng: &mut Rng,
     ) -> Result<Option<Kept>, Error> {
-        let id = table.id;
+        let id = open.id;
         match rng.u8(..42) {
             0..=3 => {
-                me.sessions().join(&table.code, hero).await?;
+                me.sessions().join(&open.code, hero).await?;
             }
             4..=5 => {
                 me.sessions().join_public(id, hero).await?;
@@ -206,8 +207,8 @@ impl Evening {
             }
             38 => {
                 let name = format!("Hero {}", rng.u64(..));
-                let made = me.characters().create(NewCharacter { name, ..Default::default() }).await?;
-                return Ok(Some(Kept::Character(made.id)));
+                let created = me.characters().create(NewCharacter { name, ..Default::default() }).await?;
+                return Ok(Some(Kept::Character(created.id)));
             }
             39 => {
                 seer.characters().damage(hero, 1).await?;
@@ -230,8 +231,8 @@ impl Evening {
     }
 }
 
-/// Answers that a person could act on; the rest are ours to mend.
-pub fn unexpected(told: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
+/// Returns the outcomes that are neither refusals a person can act on nor in `allowed`.
+pub fn unexpected(outcomes: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
     let ours = [
         "busy",
         "database",
@@ -244,13 +245,14 @@ pub fn unexpected(told: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec
         "invalid_value",
         "not_signed_in",
     ];
-    told.iter()
+    outcomes
+        .iter()
         .filter(|(code, _)| ours.contains(code) && !allowed.contains(code))
         .map(|(code, times)| format!("{code}: {times}"))
         .collect()
 }
 
-/// What does not hold, which is nothing.
+/// Returns every invariant that is broken; there must be none.
 pub async fn broken(world: &World) -> Vec<String> {
     let sql = format!(
         "SELECT concat_ws(': ', invariant, row, detail) FROM ({}) AS broken",

@@ -1,4 +1,4 @@
-//! Events are written by triggers, come in one order a session, and are kept for a day.
+//! Events are written by triggers, have one order per session, and are kept for a day.
 
 use std::sync::{
     Arc,
@@ -8,7 +8,7 @@ use std::sync::{
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::Value;
 
-use crate::world::{Asking, World, at_once, roll, row};
+use crate::world::{BoxedTask, World, at_once, roll, row};
 
 async fn kinds(world: &World, session: uuid::Uuid) -> Vec<String> {
     let sql = format!("SELECT event_type FROM session_events WHERE session_id = '{session}' ORDER BY seq");
@@ -16,9 +16,9 @@ async fn kinds(world: &World, session: uuid::Uuid) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn no_writer_forgets_an_event() {
+async fn every_change_writes_its_event_whoever_makes_it() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     for change in [
         "status = 'active'",
         "current_scene_id = 'ford'",
@@ -45,17 +45,17 @@ async fn no_writer_forgets_an_event() {
 }
 
 #[tokio::test]
-async fn what_does_not_change_is_not_told() {
+async fn an_update_that_changes_nothing_writes_no_event() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     world.set(&game, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
     assert_eq!(kinds(&world, game.session).await, ["player_joined", "session_status"]);
 }
 
 #[tokio::test]
-async fn a_payload_needs_no_further_query() {
+async fn a_payload_has_all_that_a_client_needs() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     player.person.exec(&roll(game.session, player.character)).await.unwrap();
     let payload = |kind: &str| {
@@ -87,9 +87,9 @@ async fn a_payload_needs_no_further_query() {
 }
 
 #[tokio::test]
-async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
+async fn only_participants_send_events_and_only_of_client_kinds() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     world.set(&game, "is_public = true").await;
     let send = |kind: &str| {
         format!(
@@ -104,14 +104,14 @@ async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
         assert!(player.exec(&send(kind)).await.unwrap_err().is_forbidden(), "{kind}");
         assert!(game.seer.exec(&send(kind)).await.unwrap_err().is_forbidden(), "{kind}");
     }
-    assert!(world.somebody().await.exec(&send("client.wave")).await.unwrap_err().is_forbidden());
+    assert!(world.new_user().await.exec(&send("client.wave")).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&send("client.wave")).await.unwrap_err().is_forbidden());
     let gone = &game.players[1];
     gone.person
         .exec(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", gone.id))
         .await
         .unwrap();
-    assert!(gone.person.exec(&send("client.wave")).await.unwrap_err().is_forbidden(), "who left");
+    assert!(gone.person.exec(&send("client.wave")).await.unwrap_err().is_forbidden(), "a player who left");
     for column in ["created_at", "sender_id"] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)",
@@ -121,15 +121,15 @@ async fn participants_send_client_kinds_and_no_others_and_strangers_none() {
     }
     let numbered =
         format!("INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)", game.session);
-    assert_eq!(player.exec(&numbered).await.unwrap_err().code, "428C9", "the server numbers");
+    assert_eq!(player.exec(&numbered).await.unwrap_err().code, "428C9", "only the server numbers events");
     assert!(player.exec("DELETE FROM session_events").await.unwrap_err().is_forbidden());
     assert!(player.exec("UPDATE session_events SET payload = '{}'").await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
-async fn the_sender_is_who_sent_it_whatever_the_payload_says() {
+async fn the_sender_is_the_caller_whatever_the_payload_says() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let sql = format!(
         "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.chat', '{{\"from\": \"Seer\"}}')
@@ -140,36 +140,36 @@ async fn the_sender_is_who_sent_it_whatever_the_payload_says() {
 }
 
 #[tokio::test]
-async fn events_are_read_by_participants_alone() {
+async fn only_participants_read_events() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     world.set(&game, "is_public = true").await;
     assert!(game.seer.count("session_events").await > 0);
     assert!(game.players[0].person.count("session_events").await > 0);
-    assert_eq!(world.somebody().await.count("session_events").await, 0);
+    assert_eq!(world.new_user().await.count("session_events").await, 0);
     assert!(world.visitor().exec("SELECT FROM session_events").await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_an_event_has_missed_none_before_it() {
+async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     let world = World::new().await;
-    let game = world.active_session(4).await;
+    let game = world.new_active_session(4).await;
     let send =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     let reader = game.seer.clone();
     let session = game.session;
     let writing = Arc::new(AtomicUsize::new(game.players.len()));
-    let mut asking: Vec<Asking<()>> = Vec::new();
+    let mut tasks: Vec<BoxedTask<()>> = Vec::new();
     for player in &game.players {
         let (person, send, writing) = (player.person.clone(), send.clone(), writing.clone());
-        asking.push(Box::pin(async move {
+        tasks.push(Box::pin(async move {
             for _ in 0..50 {
                 person.exec(&send).await.unwrap();
             }
             writing.fetch_sub(1, Ordering::SeqCst);
         }));
     }
-    asking.push(Box::pin(async move {
+    tasks.push(Box::pin(async move {
         let mut seen: Vec<i64> = Vec::new();
         loop {
             let is_over = writing.load(Ordering::SeqCst) == 0;
@@ -184,20 +184,20 @@ async fn a_reader_that_has_seen_an_event_has_missed_none_before_it() {
             }
             seen.extend(new);
         }
-        assert_eq!(seen.len(), 200, "none came before one that was seen");
+        assert_eq!(seen.len(), 200, "no event appeared with a number below one already seen");
     }));
-    at_once(asking).await;
+    at_once(tasks).await;
 }
 
 #[tokio::test]
-async fn events_of_one_table_are_numbered_one_transaction_after_the_other() {
+async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     let send =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     let first = game.players[0].person.begin().await;
     first.execute_unprepared(&send).await.unwrap();
-    // While it is open, nobody else draws a number that could be seen before it.
+    // While it is open, no other transaction can draw a number that would be visible earlier.
     let second = &game.players[1].person;
     let hasty = second.exec(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
     assert_eq!(hasty.unwrap_err().code, "55P03");
@@ -206,10 +206,10 @@ async fn events_of_one_table_are_numbered_one_transaction_after_the_other() {
 }
 
 #[tokio::test]
-async fn old_events_go_when_new_ones_come_in_bounded_batches() {
+async fn new_events_delete_old_ones_in_bounded_batches() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
-    // Without its triggers, as time would have left them.
+    let game = world.new_active_session(1).await;
+    // With triggers disabled, so that the rows look as old as they would be.
     let old = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, created_at)
@@ -221,15 +221,19 @@ async fn old_events_go_when_new_ones_come_in_bounded_batches() {
     let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", game.session);
     for expected in [150, 50, 0] {
         game.players[0].person.exec(&send).await.unwrap();
-        assert_eq!(world.owner().count(left).await, expected, "a player's event cleans as the owner");
+        assert_eq!(
+            world.owner().count(left).await,
+            expected,
+            "a player's event deletes old rows with the owner's privileges"
+        );
     }
-    assert_eq!(world.owner().count("session_events WHERE event_type = 'client.new'").await, 3, "young ones stay");
+    assert_eq!(world.owner().count("session_events WHERE event_type = 'client.new'").await, 3, "recent events stay");
 }
 
 #[tokio::test]
-async fn the_clean_up_finds_old_events_by_their_index() {
+async fn the_clean_up_uses_the_index_on_old_events() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let fill = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type)
@@ -252,20 +256,20 @@ async fn the_clean_up_finds_old_events_by_their_index() {
 #[tokio::test]
 async fn finished_sessions_move_to_the_archive_with_their_seats_and_rolls() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+    world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
     player.person.exec(&roll(game.session, player.character)).await.unwrap();
     world.set(&game, "status = 'completed'").await;
     world.set(&game, "ended_at = now() - INTERVAL '91 days'").await;
-    let young = world.active_session(1).await;
+    let young = world.new_active_session(1).await;
     world.set(&young, "status = 'completed'").await;
     let archive = "SELECT private.archive_sessions(10)";
     assert!(player.person.exec(archive).await.unwrap_err().is_forbidden());
     assert_eq!(world.service().value::<i32>(archive).await, Ok(1));
-    assert_eq!(world.service().value::<i32>(archive).await, Ok(0), "again is nothing");
+    assert_eq!(world.service().value::<i32>(archive).await, Ok(0), "idempotent");
     assert_eq!(world.owner().count("sessions").await, 1);
-    let stranger = world.somebody().await;
+    let stranger = world.new_user().await;
     for (table_name, rows) in [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)] {
         assert_eq!(player.person.count(table_name).await, rows, "{table_name}");
         assert_eq!(game.seer.count(table_name).await, rows, "{table_name}");
@@ -278,12 +282,12 @@ async fn finished_sessions_move_to_the_archive_with_their_seats_and_rolls() {
 }
 
 #[tokio::test]
-async fn a_clean_up_that_was_planned_on_an_empty_table_keeps_to_its_index() {
+async fn a_clean_up_that_was_planned_on_an_empty_table_still_uses_its_index() {
     let world = World::new().await;
-    // Known to be empty, as after its first vacuum.
+    // The statistics say that the table is empty, as after its first vacuum.
     world.owner().exec("ANALYZE session_events").await.unwrap();
     let transaction = world.owner().begin().await;
-    // The plan is kept by the connection: one that reads the whole table would go on doing so as it fills.
+    // The connection caches the plan, so a sequential scan would stay one as the table fills.
     transaction.execute_unprepared("SELECT private.clean_events(100)").await.unwrap();
     let read = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'public.session_events'::regclass";
     let read = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, read)).await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Many sessions in one stream, and many streams of many sessions.
+//! Event streams of several sessions, and many such streams at once.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{
 };
 
 async fn next(stream: &mut Subscriptions) -> Option<(Uuid, Result<Event, Error>)> {
-    tokio::time::timeout(BOUND, stream.next()).await.expect("nothing arrives")
+    tokio::time::timeout(BOUND, stream.next()).await.expect("no event arrives")
 }
 
-/// The next events, by session.
+/// Returns the numbers of the next `count` events, by session.
 async fn take(stream: &mut Subscriptions, count: usize) -> BTreeMap<Uuid, Vec<i64>> {
     let mut seen = BTreeMap::<Uuid, Vec<i64>>::new();
     for _ in 0..count {
@@ -40,7 +40,7 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
     let sparc = another(&world).await;
     let mut games = Vec::new();
     for _ in 0..3 {
-        games.push(world.active_session(1).await);
+        games.push(world.new_active_session(1).await);
     }
     let [first, second, third] = [0, 1, 2].map(|place| games[place].session);
     let begun = numbers(&world, second).await;
@@ -66,9 +66,9 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
     wanted.insert(third, numbers(&world, third).await);
     let count = wanted.values().map(Vec::len).sum();
     assert_eq!(take(&mut stream, count).await, wanted);
-    assert!(is_silent(&mut stream).await, "of a session that was taken out, or twice");
+    assert!(is_silent(&mut stream).await, "no event of a removed session, and none twice");
 
-    // Begun anew: what was not read of the old place does not come as well.
+    // Added again from another position: unread events of the old position are not delivered as well.
     write(&games[1].players[0].person, second, 5).await;
     stream.add(second, Some(*numbers(&world, second).await.last().unwrap())).await.unwrap();
     write(&games[1].players[0].person, second, 1).await;
@@ -83,10 +83,10 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
 }
 
 #[tokio::test]
-async fn what_is_refused_for_one_session_ends_its_part_alone() {
+async fn a_refusal_for_one_session_ends_only_that_session() {
     let world = World::new().await;
     let sparc = another(&world).await;
-    let (mine, other) = (world.active_session(1).await, world.active_session(1).await);
+    let (mine, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let ada = sparc.as_user(mine.players[0].id);
     let nowhere = Uuid::new_v4();
     let mut stream =
@@ -110,7 +110,7 @@ async fn what_is_refused_for_one_session_ends_its_part_alone() {
         }
     };
     assert_eq!(ended, (mine.session, "not_allowed"));
-    assert!(next(&mut stream).await.is_none(), "it has no session");
+    assert!(next(&mut stream).await.is_none(), "the stream has no session left");
 
     let mut service = sparc.as_service().events().subscribe_many([]).await.unwrap();
     assert!(next(&mut service).await.is_none());
@@ -125,9 +125,9 @@ async fn what_is_refused_for_one_session_ends_its_part_alone() {
 }
 
 #[tokio::test]
-async fn a_closed_account_gets_no_stream_of_many() {
+async fn a_closed_account_cannot_subscribe_to_many_sessions() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let closed = game.players[0].id;
     world.sparc.as_service().users().erase(closed).await.unwrap();
     let outcome = world.sparc.as_user(closed).events().subscribe_many([(game.session, None)]).await;
@@ -141,7 +141,7 @@ async fn a_thousand_subscribers_of_250_sessions_each_get_all_of_theirs() {
     let (ours, theirs) = (another(&world).await, another(&world).await);
     let mut games = Vec::new();
     for _ in 0..SESSIONS {
-        games.push(world.active_session(1).await);
+        games.push(world.new_active_session(1).await);
     }
     let mut readers = Vec::new();
     let all: Vec<_> = games.iter().map(|game| (game.session, None)).collect();
@@ -159,11 +159,11 @@ async fn a_thousand_subscribers_of_250_sessions_each_get_all_of_theirs() {
         reading.push(tokio::spawn(async move {
             let mut seen = Vec::new();
             while seen.len() < 4 {
-                let next = tokio::time::timeout(4 * BOUND, stream.next()).await.expect("nothing arrives");
+                let next = tokio::time::timeout(4 * BOUND, stream.next()).await.expect("no event arrives");
                 seen.push(next.unwrap().unwrap().seq);
             }
             let more = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
-            assert!(more.is_err(), "one too many");
+            assert!(more.is_err(), "one event too many");
             BTreeMap::from([(session, seen)])
         }));
     }

@@ -1,4 +1,5 @@
-//! What whoever hosts the service meets: servers that go away, pools that are too small, tokens of all kinds, health checks.
+//! What a host of the service meets: servers that go away, pools that are too small, tokens of all kinds, and health
+//! checks.
 
 use std::{
     io,
@@ -27,13 +28,13 @@ use uuid::Uuid;
 
 use crate::{programs::polled, world::World};
 
-/// A way to the server that can be closed, so that nobody listens there any more.
-struct Way {
+/// A proxy to the server that can be shut down, after which nothing listens at its address.
+struct Proxy {
     url: String,
     forwarding: tokio::task::JoinHandle<()>,
 }
 
-impl Way {
+impl Proxy {
     async fn to(world: &World) -> Self {
         let (before, rest) = world.url().rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
@@ -53,7 +54,7 @@ impl Way {
         Self { url, forwarding }
     }
 
-    /// Ends every connection, and listens no more.
+    /// Ends every connection and stops listening.
     async fn close(self) {
         self.forwarding.abort();
         let _ = self.forwarding.await;
@@ -65,12 +66,12 @@ fn code<T>(outcome: Result<T, Error>) -> &'static str {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_told_at_once_and_not_as_an_exhausted_pool() {
+async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool() {
     let world = World::new().await;
-    let ada = world.account().await;
-    let way = Way::to(&world).await;
+    let ada = world.new_account().await;
+    let way = Proxy::to(&world).await;
     let sparc = Sparc::connect_with(&way.url, Options::default().max_connections(4)).await.unwrap();
-    // Some connections are idle, and one is in use.
+    // Some connections are idle and one is in use.
     let held = sparc.as_user(ada).begin().await.unwrap();
     assert!(sparc.as_user(ada).users().me().await.is_ok());
     assert!(sparc.ping().await.is_ok());
@@ -82,20 +83,28 @@ async fn a_server_that_is_away_is_told_at_once_and_not_as_an_exhausted_pool() {
         let found = characters::Entity::find().all(&sparc.as_user(ada)).await.map_err(Error::from);
         assert_eq!(code(found), "connection_lost");
         assert_eq!(code(sparc.ping().await), "connection_lost");
-        assert!(begun.elapsed() < Duration::from_secs(3), "four calls took {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "four calls must take less than 3 s, and took {:?}",
+            begun.elapsed()
+        );
     }
     drop(held);
-    // Many at once, more than the pool has connections.
+    // More concurrent calls than the pool has connections.
     let begun = Instant::now();
     let many = futures_util::future::join_all((0..50).map(|_| async { code(sparc.as_user(ada).users().me().await) }));
     assert_eq!(many.await, ["connection_lost"; 50]);
-    assert!(begun.elapsed() < Duration::from_secs(4), "fifty took {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "fifty calls must take less than 4 s, and took {:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
-async fn a_pool_that_an_application_had_tells_a_server_that_is_away_too() {
+async fn an_applications_own_pool_reports_an_unreachable_server_too() {
     let world = World::new().await;
-    let way = Way::to(&world).await;
+    let way = Proxy::to(&world).await;
     let mut options = sea_orm::ConnectOptions::new(way.url.clone());
     options.acquire_timeout(Duration::from_millis(300)).sqlx_logging(false);
     let sparc = Sparc::from_connection(sea_orm::Database::connect(options).await.unwrap());
@@ -105,7 +114,7 @@ async fn a_pool_that_an_application_had_tells_a_server_that_is_away_too() {
 }
 
 #[tokio::test]
-async fn a_pool_that_is_too_small_is_told_as_one() {
+async fn a_pool_that_is_too_small_is_reported_as_exhausted() {
     let world = World::new().await;
     let options = Options::default().max_connections(1).acquire_timeout(Duration::from_millis(200));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
@@ -117,12 +126,12 @@ async fn a_pool_that_is_too_small_is_told_as_one() {
     assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "done");
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle, status.waiting), (1, 1, 0));
-    assert_eq!(sparc.service_pool_status(), status, "one pool does both");
+    assert_eq!(sparc.service_pool_status(), status, "one pool serves both");
     sparc.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn connections_tell_the_server_whose_they_are() {
+async fn connections_set_their_application_name() {
     let world = World::new().await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
     let sql = "SELECT current_setting('application_name')";
@@ -131,8 +140,9 @@ async fn connections_tell_the_server_whose_they_are() {
     sparc.close().await.unwrap();
 }
 
-/// What an account asks, of every kind: operations that read and that write, entities, plain SQL, a transaction.
-async fn answers(who: &IdentityConnection, session: Uuid) -> Vec<(&'static str, &'static str)> {
+/// Makes a call of every kind and returns its outcomes: operations that read and that write, entities, raw SQL, a
+/// transaction.
+async fn call_everything(who: &IdentityConnection, session: Uuid) -> Vec<(&'static str, &'static str)> {
     let sql = Statement::from_string(DbBackend::Postgres, "SELECT 1");
     vec![
         ("me", code(who.users().me().await)),
@@ -161,21 +171,21 @@ async fn answers(who: &IdentityConnection, session: Uuid) -> Vec<(&'static str, 
 }
 
 #[tokio::test]
-async fn a_token_outlives_its_account_and_is_told_so_whatever_it_asks() {
+async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let closed = game.players[0].id;
     world.sparc.as_service().users().erase(closed).await.unwrap();
-    for (what, code) in answers(&world.sparc.as_user(closed), game.session).await {
+    for (what, code) in call_everything(&world.sparc.as_user(closed), game.session).await {
         assert_eq!(code, "account_closed", "{what}");
     }
-    for (what, code) in answers(&world.sparc.as_user(Uuid::new_v4()), game.session).await {
+    for (what, code) in call_everything(&world.sparc.as_user(Uuid::new_v4()), game.session).await {
         assert_eq!(code, "unknown_account", "{what}");
     }
     let open = world.sparc.as_user(game.seer.uuid());
-    assert!(answers(&open, game.session).await.iter().any(|(_, code)| *code == "done"));
+    assert!(call_everything(&open, game.session).await.iter().any(|(_, code)| *code == "done"));
     assert_eq!((Error::UnknownAccount.http_status(), Error::AccountClosed.http_status()), (401, 403));
-    // Signed up, it is known.
+    // After sign-up, the account is known.
     let account = NewAccount { id: Some(Uuid::new_v4()), ..Default::default() };
     let ada = world.sparc.as_user(account.id.unwrap());
     assert_eq!(code(ada.users().me().await), "unknown_account");
@@ -186,7 +196,7 @@ async fn a_token_outlives_its_account_and_is_told_so_whatever_it_asks() {
 #[tokio::test]
 async fn the_database_sees_the_claims_of_a_token() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let claims = json!({
         "role": "authenticated", "sub": id, "aal": "aal2", "session_id": "s'1\\", "app_metadata": { "roles": ["judge"] }
     });
@@ -199,7 +209,7 @@ async fn the_database_sees_the_claims_of_a_token() {
     assert_eq!(seen.try_get_by_index::<Uuid>(1).unwrap(), id);
     assert_eq!(seen.try_get_by_index::<String>(2).unwrap(), "authenticated");
 
-    // Whatever serializes to an object.
+    // Anything that serializes to an object is accepted as claims.
     let of = |id: Uuid| std::collections::BTreeMap::from([("role", json!("authenticated")), ("sub", json!(id))]);
     assert!(world.sparc.as_claims(of(id)).is_ok());
     let unknown = world.sparc.as_claims(of(Uuid::new_v4())).unwrap();
@@ -219,7 +229,7 @@ async fn the_database_sees_the_claims_of_a_token() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_told_to_the_service_alone() {
+async fn only_the_service_learns_whether_an_address_is_taken() {
     let world = World::new().await;
     let service = world.sparc.as_service();
     let email = format!("ada.{}@example.org", Uuid::new_v4().simple());
@@ -229,7 +239,7 @@ async fn an_address_that_is_taken_is_told_to_the_service_alone() {
     assert!(service.users().is_email_taken(&email).await.unwrap());
     assert!(service.users().is_email_taken(&email.to_uppercase()).await.unwrap());
     assert!(service.users().is_email_taken("x@no-email.invalid").await.unwrap());
-    // A second one with it is left without, as documented.
+    // A second account with that address gets a placeholder, as documented.
     let second = service.users().sign_up(account).await.unwrap();
     let address = world.sparc.as_user(second.id).users().my_email().await.unwrap();
     assert_eq!(address, format!("{}@no-email.invalid", second.id));
@@ -238,10 +248,10 @@ async fn an_address_that_is_taken_is_told_to_the_service_alone() {
 }
 
 #[tokio::test]
-async fn a_transaction_goes_on_after_its_prepared_statements_were_deallocated() {
+async fn a_transaction_continues_after_its_prepared_statements_were_deallocated() {
     let world = World::new().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let ada = sparc.as_user(world.account().await);
+    let ada = sparc.as_user(world.new_account().await);
     let count = || async { characters::Entity::find().all(&ada).await.unwrap().len() };
     count().await;
     for text in [
@@ -266,11 +276,11 @@ async fn a_transaction_goes_on_after_its_prepared_statements_were_deallocated() 
         inner.commit().await.unwrap();
         tx.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await.unwrap();
         tx.commit().await.unwrap();
-        let made = ada.characters().list().await.unwrap();
-        assert_eq!(made.len(), 1, "{text}");
-        ada.characters().delete(made[0].id).await.unwrap();
+        let created = ada.characters().list().await.unwrap();
+        assert_eq!(created.len(), 1, "{text}");
+        ada.characters().delete(created[0].id).await.unwrap();
     }
-    // PostgreSQL runs this in no transaction, and says so.
+    // PostgreSQL refuses this in a transaction.
     let tx = ada.begin().await.unwrap();
     let refused = tx.execute_unprepared("DISCARD ALL").await.map_err(Error::from);
     assert_eq!(code(refused), "invalid_statement");
@@ -282,10 +292,10 @@ async fn a_transaction_goes_on_after_its_prepared_statements_were_deallocated() 
 #[tokio::test]
 async fn initiative_is_rolled_for_more_than_a_hundred() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sql = format!(
-        "WITH made AS (INSERT INTO creatures (adventure_id, name)
-         SELECT '{}', 'Rat ' || i FROM generate_series(1, 150) AS i RETURNING id) SELECT array_agg(id) FROM made",
+        "WITH created AS (INSERT INTO creatures (adventure_id, name)
+         SELECT '{}', 'Rat ' || i FROM generate_series(1, 150) AS i RETURNING id) SELECT array_agg(id) FROM created",
         game.adventure
     );
     let creatures: Vec<Uuid> = world.owner().value(&sql).await.unwrap();
@@ -295,13 +305,13 @@ async fn initiative_is_rolled_for_more_than_a_hundred() {
     let turns = seer.dice().initiative(new.clone()).await.unwrap();
     assert_eq!(turns.len(), 151);
     assert!(turns.is_sorted_by(|one, next| one.die >= next.die));
-    assert_eq!(seer.dice().initiative(new).await.unwrap(), turns, "the same again");
+    assert_eq!(seer.dice().initiative(new).await.unwrap(), turns, "repeated with the same id");
 }
 
 #[tokio::test]
-async fn a_repeated_roll_is_the_first_to_whoever_asked_for_it_alone() {
+async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let check = NewRoll::check(game.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
     let check = NewRoll { id: Some(Uuid::new_v4()), ..check };
@@ -309,7 +319,7 @@ async fn a_repeated_roll_is_the_first_to_whoever_asked_for_it_alone() {
     let first = ada.dice().roll(check.clone()).await.unwrap();
     assert_eq!(first.rolled_by, Some(player.id));
     assert_eq!(ada.dice().roll(check.clone()).await.unwrap(), first);
-    // The Seer may roll for the character as well, and did not.
+    // The Seer may also roll for the character, but this roll is not the Seer's.
     let seer = world.sparc.as_user(game.seer.uuid());
     assert_eq!(code(seer.dice().roll(check.clone()).await), "id_conflict");
     assert_eq!(code(world.sparc.as_service().dice().roll(check).await), "id_conflict");
@@ -329,11 +339,11 @@ impl io::Write for Log {
     }
 }
 
-/// A client that closes its window drops whatever its handler waits for: the server has nothing to complain of.
+/// A client that disconnects drops its handler's future. The service must log no warning for that.
 #[tokio::test]
-async fn three_hundred_who_leave_at_any_moment_are_no_warning() {
+async fn three_hundred_clients_that_disconnect_cause_no_warning() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let log = Log::default();
     let writer = log.clone();
     let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
@@ -343,7 +353,7 @@ async fn three_hundred_who_leave_at_any_moment_are_no_warning() {
         .with_writer(move || writer.clone())
         .finish();
     let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
-    let way = Way::to(&world).await;
+    let way = Proxy::to(&world).await;
     let sparc = Sparc::connect_with(&way.url, Options::default().max_connections(3)).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
     for left in 0..300 {

@@ -1,4 +1,4 @@
-//! Identities: SeaORM connections that cannot leak, slip or be forgotten.
+//! Identities: SeaORM connections whose role and claims cannot leak, change unnoticed or be missing.
 
 use futures_util::TryStreamExt;
 use sea_orm::{
@@ -27,14 +27,14 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
     .await
     .unwrap();
     let sparc = Sparc::from_connection(one.clone());
-    let (ada, ben) = (world.player().await, world.player().await);
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
     for _ in 0..10 {
         for player in [&ada, &ben] {
             let mine = characters::Entity::find().all(&sparc.as_user(player.id)).await.unwrap();
             assert_eq!(mine.iter().map(|c| c.id).collect::<Vec<_>>(), [player.character]);
         }
         assert!(characters::Entity::find().all(&sparc.as_anon()).await.is_err());
-        // A transaction that was dropped, and one that failed, leave nothing on either.
+        // A dropped transaction and a failed one leave no identity on their connections either.
         drop(sparc.as_user(ada.id).begin().await.unwrap());
         let failing = sparc.as_user(ada.id).begin().await.unwrap();
         assert!(failing.execute_unprepared("SELECT nonsense").await.is_err());
@@ -49,10 +49,10 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
 }
 
 #[tokio::test]
-async fn a_statement_that_changes_the_identity_is_found_and_nothing_is_committed() {
+async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_committed() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
-    let other = world.account().await;
+    let ada = world.sparc.as_user(world.new_account().await);
+    let other = world.new_account().await;
     for change in [
         "RESET ROLE",
         "RESET/**/ROLE",
@@ -73,10 +73,10 @@ async fn a_statement_that_changes_the_identity_is_found_and_nothing_is_committed
         tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
         let changed = tx.execute_unprepared(change).await.map_err(Error::from);
         assert!(matches!(changed, Err(Error::IdentityChanged)), "{change}: {changed:?}");
-        assert!(matches!(tx.users().me().await, Err(Error::IdentityChanged)), "{change}: nor anything after it");
+        assert!(matches!(tx.users().me().await, Err(Error::IdentityChanged)), "{change}: later calls are refused too");
         assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::IdentityChanged)), "{change}");
         let changed = ada.execute_unprepared(change).await.map_err(Error::from);
-        assert!(matches!(changed, Err(Error::IdentityChanged)), "{change} alone: {changed:?}");
+        assert!(matches!(changed, Err(Error::IdentityChanged)), "{change}, outside of a transaction: {changed:?}");
         assert!(ada.users().me().await.unwrap().bio.is_none(), "{change}: nothing was committed");
     }
     let theft =
@@ -90,15 +90,15 @@ async fn a_statement_that_changes_the_identity_is_found_and_nothing_is_committed
 }
 
 #[tokio::test]
-async fn rows_that_were_read_after_a_change_are_not_given_out() {
+async fn rows_that_were_read_after_a_change_of_identity_are_not_returned() {
     let world = World::new().await;
-    let (ada, ben) = (world.player().await, world.player().await);
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
     let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
     let switch = Expr::cust("set_config('role', 'service_role', true)");
     assert!(users::Entity::find().select_only().expr(switch).into_tuple::<String>().one(&tx).await.is_err());
     let private = characters::Entity::find_by_id(ben.character).one(&tx).await;
     assert!(matches!(private.map_err(Error::from), Err(Error::IdentityChanged)));
-    // A nested transaction is undone alone, with what it changed.
+    // Only the nested transaction is rolled back, including the change of identity.
     drop(tx);
     let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
     let inner = tx.begin().await.unwrap();
@@ -109,9 +109,9 @@ async fn rows_that_were_read_after_a_change_are_not_given_out() {
 }
 
 #[tokio::test]
-async fn a_statement_that_ends_its_transaction_is_not_said_to_be_undone() {
+async fn a_statement_that_ends_its_transaction_is_not_reported_as_rolled_back() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     for (end, bio) in [("COMMIT", Some("COMMIT")), ("ROLLBACK", None), ("COMMIT AND CHAIN", Some("COMMIT AND CHAIN"))] {
         let nothing = ProfileChanges { bio: Some(None), ..Default::default() };
         ada.users().edit(nothing).await.unwrap();
@@ -119,7 +119,7 @@ async fn a_statement_that_ends_its_transaction_is_not_said_to_be_undone() {
         tx.users().edit(ProfileChanges { bio: Some(Some(end.into())), ..Default::default() }).await.unwrap();
         let ended = tx.execute_unprepared(end).await.map_err(Error::from);
         assert!(matches!(ended, Err(Error::TransactionEnded)), "{end}: {ended:?}");
-        assert!(matches!(tx.users().me().await, Err(Error::TransactionEnded)), "nothing runs as the login");
+        assert!(matches!(tx.users().me().await, Err(Error::TransactionEnded)), "no later statement runs as the login");
         assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::TransactionEnded)));
         assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio, "{end}");
         assert!(matches!(ada.execute_unprepared(end).await.map_err(Error::from), Err(Error::TransactionEnded)));
@@ -129,9 +129,9 @@ async fn a_statement_that_ends_its_transaction_is_not_said_to_be_undone() {
 }
 
 #[tokio::test]
-async fn a_harmless_text_is_not_refused() {
+async fn harmless_raw_sql_is_not_refused() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     for text in ["SELECT 'Reset all the traps'", "SELECT 1 -- RESET ROLE", "DO $$ BEGIN PERFORM 'COMMIT'; END $$"] {
         ada.execute_unprepared(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
     }
@@ -143,15 +143,18 @@ async fn a_harmless_text_is_not_refused() {
 }
 
 #[tokio::test]
-async fn a_commit_after_a_failed_statement_says_that_nothing_was_committed() {
+async fn a_commit_after_a_failed_statement_reports_that_nothing_was_committed() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
     tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
     assert!(tx.execute_unprepared("SELECT 1 / 0").await.is_err());
-    assert!(matches!(tx.users().me().await, Err(Error::TransactionFailed)), "the next operation says so, too");
+    assert!(matches!(tx.users().me().await, Err(Error::TransactionFailed)), "the next operation is refused too");
     let outcome = tx.commit().await.map_err(Error::from);
-    assert!(matches!(outcome, Err(Error::TransactionFailed)), "PostgreSQL itself would answer ROLLBACK, and no error");
+    assert!(
+        matches!(outcome, Err(Error::TransactionFailed)),
+        "PostgreSQL itself would answer ROLLBACK without an error"
+    );
     assert!(ada.users().me().await.unwrap().bio.is_none());
     let tx = ada.begin().await.unwrap();
     tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
@@ -159,16 +162,20 @@ async fn a_commit_after_a_failed_statement_says_that_nothing_was_committed() {
     assert!(inner.execute_unprepared("SELECT 1 / 0").await.is_err());
     inner.rollback().await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("mine"), "what a savepoint undid is no failure");
+    assert_eq!(
+        ada.users().me().await.unwrap().bio.as_deref(),
+        Some("mine"),
+        "a failure rolled back to a savepoint does not fail the transaction"
+    );
     let refused = ada.begin().await.unwrap();
     assert!(refused.characters().create(NewCharacter::default()).await.is_err());
-    assert!(refused.commit().await.is_err(), "an operation that was refused is a failure, too");
+    assert!(refused.commit().await.is_err(), "a refused operation fails the transaction too");
 }
 
 #[tokio::test]
-async fn an_operation_that_takes_too_long_ends_in_time_and_leaves_nothing() {
+async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothing() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let soon = std::time::Duration::from_millis(300);
     let ada = world.sparc.as_user(player.id).with_deadline(soon);
@@ -178,12 +185,12 @@ async fn an_operation_that_takes_too_long_ends_in_time_and_leaves_nothing() {
     let refused = ada.sessions().leave(game.session).await;
     assert!(matches!(refused, Err(Error::DeadlineExceeded)), "{refused:?}");
     holder.rollback().await.unwrap();
-    assert_eq!(world.owner().count("session_players WHERE is_active").await, 1, "nothing was done");
-    assert!(ada.sessions().leave(game.session).await.is_ok(), "the next one is not harmed");
+    assert_eq!(world.owner().count("session_players WHERE is_active").await, 1, "nothing was changed");
+    assert!(ada.sessions().leave(game.session).await.is_ok(), "the next operation succeeds");
 
     let slow = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT pg_sleep(20)");
     let refused = ada.query_one_raw(slow).await.map_err(Error::from);
-    assert!(matches!(refused, Err(Error::DeadlineExceeded)), "carried to the server: {refused:?}");
+    assert!(matches!(refused, Err(Error::DeadlineExceeded)), "the deadline is passed to the server: {refused:?}");
     let tx = ada.begin().await.unwrap();
     let set = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT current_setting('statement_timeout')");
     assert_eq!(tx.query_one_raw(set).await.unwrap().unwrap().try_get_by_index::<String>(0).unwrap(), "300ms");
@@ -192,7 +199,10 @@ async fn an_operation_that_takes_too_long_ends_in_time_and_leaves_nothing() {
     let one = Sparc::connect_with(world.url(), Options::default().max_connections(1).deadline(soon)).await.unwrap();
     let held = one.as_user(player.id).begin().await.unwrap();
     let refused = one.as_user(player.id).users().me().await;
-    assert!(matches!(refused, Err(Error::DeadlineExceeded)), "waiting for a connection counts: {refused:?}");
+    assert!(
+        matches!(refused, Err(Error::DeadlineExceeded)),
+        "waiting for a connection counts towards the deadline: {refused:?}"
+    );
     drop(held);
     assert!(one.as_user(player.id).users().me().await.is_ok());
     let impatient = Options::default().max_connections(1).acquire_timeout(soon);
@@ -204,7 +214,7 @@ async fn an_operation_that_takes_too_long_ends_in_time_and_leaves_nothing() {
 #[tokio::test]
 async fn an_identity_is_a_seaorm_connection() {
     let world = World::new().await;
-    let game = world.session(3).await;
+    let game = world.new_session(3).await;
     let ada = world.sparc.as_user(game.players[0].id);
     let mine = sessions::Entity::find().all(&ada).await.unwrap();
     let seats = mine.load_many(session_players::Entity, &ada).await.unwrap();
@@ -221,13 +231,13 @@ async fn an_identity_is_a_seaorm_connection() {
     let raw: Vec<_> = ada.stream_raw(raw).await.unwrap().try_collect().await.unwrap();
     assert_eq!(raw.len(), 1, "raw statements");
     let profiles: Vec<Profile> = users::Entity::find().into_partial_model().all(&ada).await.unwrap();
-    assert_eq!(profiles.len(), 4, "partial models where a column is closed");
+    assert_eq!(profiles.len(), 4, "partial models where a column is not granted");
 }
 
 #[tokio::test]
-async fn a_callers_transaction_takes_all_or_nothing() {
+async fn a_callers_transaction_commits_all_or_nothing() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let ada = world.sparc.as_user(player.id);
     let tx = ada.begin().await.unwrap();
@@ -235,7 +245,7 @@ async fn a_callers_transaction_takes_all_or_nothing() {
     tx.characters().retire(player.character).await.unwrap();
     let seats =
         session_players::Entity::find().filter(session_players::Column::IsActive.eq(true)).count(&tx).await.unwrap();
-    assert_eq!(seats, 0, "the caller's own statement sees it");
+    assert_eq!(seats, 0, "the caller's own statement sees the change");
     tx.rollback().await.unwrap();
     assert!(ada.characters().get(player.character).await.unwrap().retired_at.is_none());
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1);
@@ -246,10 +256,10 @@ async fn a_callers_transaction_takes_all_or_nothing() {
 }
 
 #[tokio::test]
-async fn a_nested_transaction_is_still_the_same_person() {
+async fn a_nested_transaction_has_the_same_identity() {
     let world = World::new().await;
-    let ada = world.player().await;
-    world.player().await;
+    let ada = world.new_player().await;
+    world.new_player().await;
     let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
     let inner = tx.begin().await.unwrap();
     assert_eq!(characters::Entity::find().count(&inner).await.unwrap(), 1);
@@ -260,11 +270,11 @@ async fn a_nested_transaction_is_still_the_same_person() {
 #[tokio::test]
 async fn a_dropped_future_leaves_the_connection_usable() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     for _ in 0..50 {
         let me = ada.users().me();
         let _ = tokio::time::timeout(std::time::Duration::from_micros(400), me).await;
     }
     assert!(ada.users().me().await.is_ok());
-    world.owner().until_at_rest().await;
+    world.owner().wait_for_rollbacks().await;
 }

@@ -1,4 +1,4 @@
-//! Inputs as JSON: what a web handler takes from a request and hands to an operation.
+//! Inputs as JSON: what a web handler takes from a request and passes to an operation.
 
 use serde_json::{Value, from_value, json, to_value};
 use sparc::service::{
@@ -13,7 +13,8 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-/// Reads the smallest document of an input, writes what was read, and reads that again: the same both times.
+/// Deserializes the smallest document of an input, serializes the result, and asserts that this deserializes to the
+/// same.
 macro_rules! round_trip {
     ($type:ty, $smallest:expr, $written:expr) => {{
         let read: $type = from_value($smallest).unwrap();
@@ -25,7 +26,7 @@ macro_rules! round_trip {
 }
 
 #[test]
-fn what_is_left_out_is_the_documented_default() {
+fn an_absent_field_has_the_documented_default() {
     let id = Uuid::from_u128(7);
     round_trip!(
         NewAdventure,
@@ -66,21 +67,25 @@ fn what_is_left_out_is_the_documented_default() {
 }
 
 #[test]
-fn a_change_that_is_absent_leaves_and_one_that_is_null_empties() {
+fn in_a_change_an_absent_field_stays_and_null_empties_it() {
     let changes: ProfileChanges = from_value(json!({ "bio": null })).unwrap();
     assert_eq!((changes.display_name, changes.avatar_url, changes.bio), (None, None, Some(None)));
     let changes: SessionChanges = from_value(json!({ "looking_for": "a healer", "scheduled_start": null })).unwrap();
     assert_eq!(changes.looking_for, Some(Some("a healer".to_owned())));
     assert_eq!((changes.scheduled_start, changes.max_players), (Some(None), None));
-    assert_eq!(to_value(AdventureChanges::default()).unwrap(), json!({}), "nothing to change is written as nothing");
+    assert_eq!(
+        to_value(AdventureChanges::default()).unwrap(),
+        json!({}),
+        "fields that do not change are not serialized"
+    );
     let emptied = CreatureChanges { description: Some(None), ..Default::default() };
     assert_eq!(to_value(emptied).unwrap(), json!({ "description": null }));
     let wrong = from_value::<ProfileChanges>(json!({ "display_name": null })).unwrap_err().to_string();
-    assert!(wrong.contains("null"), "a name cannot be emptied: {wrong}");
+    assert!(wrong.contains("null"), "a name must not be null: {wrong}");
 }
 
 #[test]
-fn a_field_that_nobody_knows_or_that_is_missing_is_named() {
+fn an_unknown_or_missing_field_is_named() {
     let wrong = |document: Value| from_value::<NewSession>(document).unwrap_err().to_string();
     assert!(wrong(json!({ "adventure_id": Uuid::nil(), "seats": 4 })).contains("seats"));
     assert!(wrong(json!({})).contains("adventure_id"));
@@ -89,7 +94,7 @@ fn a_field_that_nobody_knows_or_that_is_missing_is_named() {
 }
 
 #[test]
-fn numbers_and_codes_are_read_from_text_and_written_to_it() {
+fn numbers_and_codes_are_parsed_from_text_and_displayed() {
     assert_eq!("10".parse::<Difficulty>().unwrap().to_string(), "10");
     for text in ["2", "19", "ten", "", "1e1"] {
         assert_eq!(text.parse::<Difficulty>().unwrap_err().code(), "invalid_value", "{text}");

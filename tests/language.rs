@@ -1,4 +1,4 @@
-//! What can be checked of the text mechanically: links, references to decisions, and messages about inputs.
+//! Mechanical checks of the text: links, references to decisions, and messages about inputs.
 
 use std::{
     fs,
@@ -8,10 +8,10 @@ use std::{
 
 use crate::documents::root;
 
-/// Files of the repository, as Git lists them.
+/// Returns the repository's files with one of the extensions, as Git lists them.
 fn files(extensions: &[&str]) -> Vec<PathBuf> {
     let listed = Command::new("git").arg("-C").arg(root()).args(["ls-files", "-z"]).output().unwrap();
-    // A copy without its history has no list; then there is nothing to check it against.
+    // A copy without `.git` has no list; then nothing is checked.
     String::from_utf8(listed.stdout)
         .unwrap()
         .split('\0')
@@ -29,7 +29,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// A heading as links name it.
+/// Returns the anchor of a heading.
 fn anchor(heading: &str) -> String {
     let heading = heading.trim_start_matches('#').trim().to_lowercase();
     heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>().replace(' ', "-")
@@ -39,7 +39,7 @@ fn anchors(text: &str) -> Vec<String> {
     text.lines().filter(|line| line.starts_with('#')).map(anchor).collect()
 }
 
-/// Each `[text](target)` of a line.
+/// Returns the target of each `[text](target)` in a line.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
     line.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
@@ -53,11 +53,11 @@ fn every_link_between_documents_leads_to_a_file_and_a_heading() {
         for (number, line) in text.lines().enumerate() {
             for target in targets(line).filter(|target| !target.contains("://")) {
                 let (file, heading) = target.split_once('#').unwrap_or((target, ""));
-                // A crate's front page is its documentation too: there a target may be an item's path.
+                // A crate's README is also its front page in rustdoc, where a target may be an item's path.
                 if crate_page && !file.contains('/') && !file.contains('.') {
                     continue;
                 }
-                // The generated pages quote documentation of code, whose targets are items.
+                // The generated pages quote rustdoc, whose targets are items.
                 if relative(&path).starts_with("docs/generated/") && !file.contains('.') {
                     continue;
                 }
@@ -70,7 +70,7 @@ fn every_link_between_documents_leads_to_a_file_and_a_heading() {
             }
         }
     }
-    assert!(wrong.is_empty(), "links that lead nowhere:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "links whose target does not exist:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn every_decision_that_is_cited_has_its_heading() {
         }
     }
     wrong.retain(|line| !line.starts_with("tests/language.rs"));
-    assert!(wrong.is_empty(), "decisions that docs/decisions.md does not have:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "headings that docs/decisions.md does not have:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -107,5 +107,5 @@ fn a_message_about_an_input_says_what_it_must_be() {
             }
         }
     }
-    assert!(wrong.is_empty(), "messages that do not say what must be:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "messages about an input that do not say what it must be:\n{}", wrong.join("\n"));
 }

@@ -1,4 +1,4 @@
-//! What a caller's statement does to a session is undone before anybody else has the connection.
+//! Whatever a caller's statement does to a database session is undone before the next caller gets the connection.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ async fn value(who: &IdentityConnection, sql: &str) -> String {
     row.try_get_by_index(0).unwrap()
 }
 
-/// What a session has that one that was just opened has not.
+/// Everything about a database session that a statement may change, in one line.
 const STATE: &str = "SELECT concat_ws('|', session_user::text,
     (SELECT string_agg(name || '=' || setting, ',') FROM pg_settings
      WHERE source = 'session' AND name NOT IN ('role', 'statement_timeout')),
@@ -50,16 +50,16 @@ const STATEMENTS: [&str; 20] = [
 ];
 
 #[tokio::test]
-async fn whatever_a_statement_leaves_in_a_session_is_gone_for_the_next() {
+async fn whatever_a_statement_leaves_in_a_session_is_gone_for_the_next_caller() {
     let world = World::new().await;
-    let (ada, ben) = (world.player().await, world.player().await);
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
     let pooled = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let (_, db) = world.alone().await;
+    let (_, db) = world.single_connection().await;
     for sparc in [pooled, Sparc::from_connection(db)] {
         let ben = sparc.as_user(ben.id);
         let fresh = value(&ben, STATE).await;
         for statement in STATEMENTS {
-            // Alone, in a transaction that is committed, rolled back, dropped, and in one that fails.
+            // By itself, and in a transaction that is committed, rolled back, dropped, or fails.
             for way in 0..5 {
                 let ada = sparc.as_user(ada.id);
                 let tx = ada.begin().await.unwrap();
@@ -99,9 +99,9 @@ async fn whatever_a_statement_leaves_in_a_session_is_gone_for_the_next() {
 }
 
 #[tokio::test]
-async fn what_an_expression_in_a_built_statement_leaves_is_gone_too() {
+async fn whatever_an_expression_in_a_query_builder_leaves_is_gone_too() {
     let world = World::new().await;
-    let (ada, ben) = (world.player().await, world.player().await);
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ben = sparc.as_user(ben.id);
     let fresh = value(&ben, STATE).await;
@@ -118,11 +118,11 @@ async fn what_an_expression_in_a_built_statement_leaves_is_gone_too() {
     }
 }
 
-/// A clean-up that the next one had to pay for would be as bad.
+/// The clean-up must not deallocate the next caller's prepared statements.
 #[tokio::test]
-async fn a_raw_statement_leaves_the_prepared_statements_of_the_others() {
+async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     let world = World::new().await;
-    let ada = world.player().await;
+    let ada = world.new_player().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(ada.id);
     ada.characters().list().await.unwrap();
@@ -130,13 +130,13 @@ async fn a_raw_statement_leaves_the_prepared_statements_of_the_others() {
     ada.characters().list().await.unwrap();
     assert_eq!(value(&ada, "SELECT pg_backend_pid()::text").await, backend, "the connection is kept");
     let count = "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
-    assert_eq!(value(&ada, count).await, "2", "the list's, and this one");
+    assert_eq!(value(&ada, count).await, "2", "the statement of the list, and this one");
 }
 
 #[tokio::test]
-async fn copy_from_the_client_ends_its_connection_and_nobody_waits() {
+async fn copy_from_stdin_closes_its_connection_and_nobody_waits() {
     let world = World::new().await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     world
         .db
         .execute_unprepared("CREATE TABLE copied (id integer); GRANT ALL ON copied TO authenticated")
@@ -157,16 +157,16 @@ async fn copy_from_the_client_ends_its_connection_and_nobody_waits() {
         let tx = ada.begin().await.unwrap();
         assert!(tx.execute_unprepared(copy).await.is_err());
         assert!(tx.commit().await.is_err());
-        assert_eq!(ada.characters().list().await.unwrap().len(), 1, "others work on");
+        assert_eq!(ada.characters().list().await.unwrap().len(), 1, "other callers are not affected");
     }
-    assert!(begun.elapsed() < Duration::from_secs(2), "without waiting for a deadline");
+    assert!(begun.elapsed() < Duration::from_secs(2), "no call may wait for a deadline");
 }
 
 #[tokio::test]
-async fn a_setting_that_the_platform_reads_cannot_be_left_over_by_a_login() {
+async fn a_setting_that_the_platform_reads_cannot_come_from_the_login() {
     let world = World::new().await;
-    let (ada, ben) = (world.player().await, world.player().await);
-    // As a login's own settings, or a pooler's other client, would have it.
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
+    // As the login's own settings, or another client of a pooler, would set it.
     world
         .administrator()
         .await

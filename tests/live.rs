@@ -1,4 +1,4 @@
-//! Events as they happen: each once, in order, whoever wrote them, for those who may listen.
+//! Live events: each is delivered once and in order, whoever wrote it, to callers who may subscribe.
 
 use std::time::Duration;
 
@@ -15,42 +15,42 @@ use sparc::{
 use testdb::Server;
 use uuid::Uuid;
 
-use crate::world::{Asking, GameSession, Person, World, at_once, roll};
+use crate::world::{BoxedTask, GameSession, Person, World, at_once, roll};
 
-/// Nothing that arrives takes longer, on a machine that does other things as well.
+/// The longest time that an event may take to arrive, on a busy machine.
 pub const BOUND: Duration = Duration::from_secs(30);
-/// What has not arrived by then was not sent.
+/// An event that has not arrived after this time was not sent.
 pub const SILENCE: Duration = Duration::from_millis(400);
 
 pub async fn next(stream: &mut Subscription) -> Event {
-    let next = tokio::time::timeout(BOUND, stream.next()).await.expect("nothing arrives");
-    next.expect("the stream is over").unwrap()
+    let next = tokio::time::timeout(BOUND, stream.next()).await.expect("no event arrives");
+    next.expect("the stream must not end").unwrap()
 }
 
 pub async fn is_silent(stream: &mut Subscription) -> bool {
     tokio::time::timeout(SILENCE, stream.next()).await.is_err()
 }
 
-/// The numbers up to that one.
+/// Reads events up to number `last` and returns their numbers.
 pub async fn up_to(stream: &mut Subscription, last: i64) -> Vec<i64> {
     let mut seen = Vec::new();
     while seen.last() != Some(&last) {
         seen.push(next(stream).await.seq);
-        assert!(*seen.last().unwrap() <= last, "{last} is left out: {seen:?}");
+        assert!(*seen.last().unwrap() <= last, "{last} is missing: {seen:?}");
     }
     seen
 }
 
-/// The error that ends the stream, after which there is nothing.
+/// Returns the code of the error that ends the stream, and asserts that nothing follows it.
 pub async fn end(stream: &mut Subscription) -> &'static str {
     let code = loop {
-        match tokio::time::timeout(BOUND, stream.next()).await.expect("it does not end") {
+        match tokio::time::timeout(BOUND, stream.next()).await.expect("the stream does not end") {
             Some(Ok(_)) => {}
             Some(Err(error)) => break error.code(),
-            None => panic!("it ends without an error"),
+            None => panic!("the stream ended without an error"),
         }
     };
-    assert!(stream.next().await.is_none(), "it goes on after its error");
+    assert!(stream.next().await.is_none(), "the stream continues after its error");
     code
 }
 
@@ -67,8 +67,8 @@ pub fn wave(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), payload: json!({ "hand": "left" }), ..Default::default() }
 }
 
-/// As a client of the API would, in plain SQL.
-fn plain(session: Uuid, count: usize) -> String {
+/// An insert of events as a client of the API would write it.
+fn insert_events(session: Uuid, count: usize) -> String {
     format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT '{session}', 'client.plain' FROM generate_series(1, {count})"
@@ -76,7 +76,7 @@ fn plain(session: Uuid, count: usize) -> String {
 }
 
 pub async fn write(person: &Person, session: Uuid, count: usize) {
-    person.exec(&plain(session, count)).await.unwrap();
+    person.exec(&insert_events(session, count)).await.unwrap();
 }
 
 pub async fn another(world: &World) -> Sparc {
@@ -90,9 +90,9 @@ pub fn everybody(sparc: &Sparc, game: &GameSession) -> Vec<sparc::service::Ident
 }
 
 #[tokio::test]
-async fn whoever_writes_an_event_it_arrives_once_and_in_order() {
+async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (ours, theirs, player) = (another(&world).await, another(&world).await, &game.players[0]);
     let before = numbers(&world, game.session).await;
     let ada = ours.as_user(player.id);
@@ -102,7 +102,7 @@ async fn whoever_writes_an_event_it_arrives_once_and_in_order() {
 
     ada.events().send(wave(game.session)).await.unwrap();
     let sent = theirs.as_user(player.id).events().send(wave(game.session)).await.unwrap();
-    assert_eq!(up_to(&mut from_now, sent.seq).await.len(), 2, "before anything else is written");
+    assert_eq!(up_to(&mut from_now, sent.seq).await.len(), 2, "before any other event is written");
     write(&player.person, game.session, 3).await;
     world.owner().exec(&roll(game.session, player.character)).await.unwrap();
 
@@ -113,18 +113,18 @@ async fn whoever_writes_an_event_it_arrives_once_and_in_order() {
     assert_eq!(up_to(&mut from_now, last).await, news[2..]);
     assert_eq!(up_to(&mut of_the_day, last).await, all);
     assert_eq!(up_to(&mut resumed, last).await, all[1..]);
-    assert!(is_silent(&mut from_now).await, "something arrives twice");
+    assert!(is_silent(&mut from_now).await, "an event arrives twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_subscribers_of_ten_sessions_each_get_all_of_theirs_while_many_write() {
+async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load() {
     let world = World::new().await;
     let (ours, theirs) = (another(&world).await, another(&world).await);
     let mut readers = Vec::new();
-    let mut writers: Vec<Asking<()>> = Vec::new();
+    let mut writers: Vec<BoxedTask<()>> = Vec::new();
     let mut games = Vec::new();
     for _ in 0..10 {
-        let game = world.active_session(2).await;
+        let game = world.new_active_session(2).await;
         let mut subscribers = everybody(&ours, &game);
         subscribers.push(theirs.as_user(game.players[0].id));
         for subscriber in subscribers {
@@ -160,32 +160,32 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_of_theirs_while_many_wri
         let (session, seen, mut stream) = reader.await.unwrap();
         let (before, _) = games.iter().find(|(_, game)| game.session == session).unwrap();
         assert_eq!(seen, numbers(&world, session).await[*before..]);
-        assert!(tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(), "one too many");
+        assert!(tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(), "one event too many");
     }
 }
 
 #[tokio::test]
-async fn an_event_that_is_committed_long_after_its_number_was_drawn_arrives() {
+async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
     let world = World::new().await;
-    let (game, other) = (world.active_session(1).await, world.active_session(1).await);
+    let (game, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let sparc = another(&world).await;
     let mut stream = sparc.as_service().events().subscribe(game.session, None).await.unwrap();
     let mut others = sparc.as_service().events().subscribe(other.session, None).await.unwrap();
     let open = game.players[0].person.begin().await;
-    sea_orm::ConnectionTrait::execute_unprepared(&open, &plain(game.session, 1)).await.unwrap();
-    // Numbers that are drawn later are seen earlier, in another session.
+    sea_orm::ConnectionTrait::execute_unprepared(&open, &insert_events(game.session, 1)).await.unwrap();
+    // Later numbers of another session become visible earlier.
     write(&other.players[0].person, other.session, 1).await;
     next(&mut others).await;
-    assert!(is_silent(&mut stream).await, "it is not committed");
+    assert!(is_silent(&mut stream).await, "the event is not committed yet");
     open.commit().await.unwrap();
     next(&mut stream).await;
     assert!(is_silent(&mut stream).await);
 }
 
 #[tokio::test]
-async fn a_slow_subscriber_delays_nobody_and_loses_nothing() {
+async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut slow = ada.events().subscribe(game.session, None).await.unwrap();
@@ -201,11 +201,11 @@ async fn a_slow_subscriber_delays_nobody_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn nobody_else_may_listen() {
+async fn nobody_else_may_subscribe() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     world.set(&game, "is_public = true").await;
-    let (sparc, stranger) = (another(&world).await, world.account().await);
+    let (sparc, stranger) = (another(&world).await, world.new_account().await);
     let nowhere = Uuid::new_v4();
     for after in [None, Some(0), Some(1)] {
         let subscribe = async |caller: sparc::service::IdentityConnection, session| {
@@ -222,13 +222,17 @@ async fn nobody_else_may_listen() {
     }
     let mut left = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
     game.players[0].person.exec("UPDATE session_players SET is_active = false").await.unwrap();
-    assert_eq!(next(&mut left).await.event_type, "player_left", "who left still reads, as in the table");
+    assert_eq!(
+        next(&mut left).await.event_type,
+        "player_left",
+        "a player who left still reads events, as in the table"
+    );
 }
 
 #[tokio::test]
-async fn who_loses_access_is_told_and_the_others_go_on() {
+async fn losing_access_ends_a_stream_with_an_error_and_leaves_the_others() {
     let world = World::new().await;
-    let game = world.active_session(3).await;
+    let game = world.new_active_session(3).await;
     let sparc = another(&world).await;
     let [closing, unseated, staying] = [0, 1, 2].map(|place| sparc.as_user(game.players[place].id));
     let subscribe = async |caller: &sparc::service::IdentityConnection| {
@@ -258,9 +262,9 @@ async fn who_loses_access_is_told_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn who_resumes_after_what_is_kept_no_longer_is_told_to_reload() {
+async fn resuming_after_events_that_were_deleted_asks_the_caller_to_reload() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     write(&game.players[0].person, game.session, 3).await;
@@ -275,18 +279,18 @@ async fn who_resumes_after_what_is_kept_no_longer_is_told_to_reload() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_outlasts_the_server() {
+async fn a_stream_survives_a_crash_of_the_server() {
     let server =
         Server::start_private(Some(&["fsync=on", "synchronous_commit=on", "full_page_writes=on"])).await.unwrap();
-    let world = World::on(&server).await;
-    let game = world.active_session(1).await;
+    let world = World::new_on(&server).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
     let mut seen = Vec::new();
     for round in 0..3 {
         let sent = loop {
-            // A connection that the crash took may be the first that is tried.
+            // The first attempt may get a connection that the crash broke.
             match ada.events().send(wave(game.session)).await {
                 Ok(sent) => break sent,
                 Err(error) => assert!(error.is_retryable() || error.code() == "commit_unknown", "{error}"),
@@ -298,18 +302,18 @@ async fn a_stream_outlasts_the_server() {
             tokio::task::spawn_blocking(move || dying.crash()).await.unwrap().unwrap();
         }
     }
-    let all = numbers(&world.again().await, game.session).await;
+    let all = numbers(&world.reconnect().await, game.session).await;
     assert_eq!(seen, all[all.len() - seen.len()..]);
 }
 
 #[tokio::test]
-async fn who_may_not_listen_is_told_so_however_they_ask() {
+async fn subscribing_and_reading_are_refused_in_the_same_way() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     world.set(&game, "is_public = true").await;
-    let [stranger, closed] = [world.account().await, game.players[1].id];
+    let [stranger, closed] = [world.new_account().await, game.players[1].id];
     world.sparc.as_service().users().erase(closed).await.unwrap();
-    let asked = async |caller: sparc::service::IdentityConnection, session| {
+    let outcome = async |caller: sparc::service::IdentityConnection, session| {
         let after = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
         let newest = caller.events().newest(session).await.map_or_else(|error| error.code(), |_| "done");
         assert_eq!(after, newest);
@@ -317,38 +321,38 @@ async fn who_may_not_listen_is_told_so_however_they_ask() {
         after
     };
     let (nowhere, sparc) = (Uuid::new_v4(), &world.sparc);
-    assert_eq!(asked(sparc.as_user(stranger), game.session).await, "not_allowed");
-    assert_eq!(asked(sparc.as_user(game.seer.uuid()), nowhere).await, "not_allowed");
-    assert_eq!(asked(sparc.as_user(closed), game.session).await, "account_closed");
-    assert_eq!(asked(sparc.as_anon(), game.session).await, "not_signed_in");
-    assert_eq!(asked(sparc.as_service(), nowhere).await, "not_found");
+    assert_eq!(outcome(sparc.as_user(stranger), game.session).await, "not_allowed");
+    assert_eq!(outcome(sparc.as_user(game.seer.uuid()), nowhere).await, "not_allowed");
+    assert_eq!(outcome(sparc.as_user(closed), game.session).await, "account_closed");
+    assert_eq!(outcome(sparc.as_anon(), game.session).await, "not_signed_in");
+    assert_eq!(outcome(sparc.as_service(), nowhere).await, "not_found");
     for caller in [sparc.as_service(), sparc.as_user(game.seer.uuid()), sparc.as_user(game.players[0].id)] {
-        assert_eq!(asked(caller, game.session).await, "done");
+        assert_eq!(outcome(caller, game.session).await, "done");
     }
 }
 
 #[tokio::test]
-async fn what_follows_the_closing_of_an_account_is_not_delivered_to_it() {
+async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
     let world = World::new().await;
     let sparc = another(&world).await;
     for _ in 0..3 {
-        let game = world.active_session(2).await;
+        let game = world.new_active_session(2).await;
         let mut closed = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
         let mut others = sparc.as_service().events().subscribe(game.session, None).await.unwrap();
         world.sparc.as_service().users().erase(game.players[0].id).await.unwrap();
         let last = *numbers(&world, game.session).await.last().unwrap();
         write(&game.players[1].person, game.session, 1).await;
-        while let Some(Ok(event)) = tokio::time::timeout(BOUND, closed.next()).await.expect("it does not end") {
-            assert!(event.seq <= last, "written after the account was closed");
+        while let Some(Ok(event)) = tokio::time::timeout(BOUND, closed.next()).await.expect("the stream does not end") {
+            assert!(event.seq <= last, "an event from after the closing was delivered");
         }
         up_to(&mut others, *numbers(&world, game.session).await.last().unwrap()).await;
     }
 }
 
 #[tokio::test]
-async fn events_that_are_large_or_many_at_once_arrive() {
+async fn large_events_and_large_batches_arrive() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (sparc, seer) = (another(&world).await, world.sparc.as_user(game.seer.uuid()));
     let mut streams = Vec::new();
     for caller in everybody(&sparc, &game) {
@@ -356,14 +360,14 @@ async fn events_that_are_large_or_many_at_once_arrive() {
     }
     let before = numbers(&world, game.session).await.len();
     for round in 0..3 {
-        // What the database keeps small by compressing is large to a reader all the same.
+        // An event that the database stores compressed is still large for its reader.
         let words: Vec<String> = (0..6000).map(|_| Uuid::new_v4().to_string()).collect();
         let state = if round == 0 { json!(words[..4]) } else { json!(words) };
         seer.sessions().set_game_state(game.session, state, ExpectedVersion::Any).await.unwrap();
         write(&game.players[0].person, game.session, 99).await;
         write(&game.players[0].person, game.session, 21).await;
         let all = numbers(&world, game.session).await;
-        // The first is slow in the second round.
+        // The first subscriber is slow in the second round.
         for (place, stream) in streams.iter_mut().enumerate().skip(usize::from(round == 1)) {
             let rounds = if place == 0 && round == 2 { 2 } else { 1 };
             assert_eq!(up_to(stream, *all.last().unwrap()).await.len(), rounds * 121);
@@ -378,9 +382,9 @@ async fn events_that_are_large_or_many_at_once_arrive() {
 }
 
 #[tokio::test]
-async fn numbers_may_be_as_large_as_they_get_and_never_begin_again() {
+async fn numbers_may_reach_the_maximum_and_never_restart() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
@@ -404,7 +408,7 @@ async fn numbers_may_be_as_large_as_they_get_and_never_begin_again() {
 #[tokio::test]
 async fn a_session_that_is_over_keeps_its_stream_until_it_is_archived() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let mut stream = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
     sparc.as_user(game.seer.uuid()).sessions().complete(game.session).await.unwrap();
@@ -416,14 +420,14 @@ async fn a_session_that_is_over_keeps_its_stream_until_it_is_archived() {
 }
 
 #[tokio::test]
-async fn after_an_event_of_yesterday_nobody_resumes_even_where_it_is_still_there() {
+async fn nobody_resumes_after_an_event_older_than_a_day_even_if_it_still_exists() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     write(&game.players[0].person, game.session, 2).await;
     let all = numbers(&world, game.session).await;
-    // Of what is older, a clean-up that met a locked row may have left one and taken its followers.
+    // A clean-up skips locked rows, so an older event may remain although later ones were deleted.
     let old = format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", all[0]);
     world.owner().exec(&old).await.unwrap();
     assert_eq!(code(ada.events().subscribe(game.session, Some(all[0])).await), "events_expired");
@@ -432,9 +436,9 @@ async fn after_an_event_of_yesterday_nobody_resumes_even_where_it_is_still_there
 }
 
 #[tokio::test]
-async fn participation_says_what_somebody_is_in_a_session() {
+async fn participation_returns_the_callers_part_in_a_session() {
     let world = World::new().await;
-    let game = world.session(3).await;
+    let game = world.new_session(3).await;
     let [player, left, removed] = [0, 1, 2].map(|place| &game.players[place]);
     world.set(&game, "is_public = true").await;
     let of = async |id| world.sparc.as_user(id).sessions().participation(game.session).await.unwrap();
@@ -446,7 +450,11 @@ async fn participation_says_what_somebody_is_in_a_session() {
     assert_eq!(of(player.id).await, Participation::Player);
     assert_eq!(of(left.id).await, Participation::Left);
     assert_eq!(of(removed.id).await, Participation::Removed);
-    assert_eq!(of(world.account().await).await, Participation::None, "whoever sees it is none of its people");
+    assert_eq!(
+        of(world.new_account().await).await,
+        Participation::None,
+        "seeing a session does not make the caller a participant"
+    );
     let nowhere = seer.sessions().participation(Uuid::new_v4()).await.unwrap();
     assert_eq!(nowhere, Participation::None);
     assert!(!nowhere.is_participant() && of(removed.id).await.is_participant());
@@ -455,7 +463,7 @@ async fn participation_says_what_somebody_is_in_a_session() {
     assert_eq!(outcome.unwrap_err().code(), "not_signed_in");
 }
 
-/// Waits until the connections of a handle do nothing any more.
+/// Waits until the handle's connections are idle.
 async fn until_quiet(world: &World) {
     let last = "SELECT COALESCE(max(state_change)::text, '') FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name = 'sparc'";
@@ -466,13 +474,13 @@ async fn until_quiet(world: &World) {
             return;
         }
     }
-    panic!("something goes on asking");
+    panic!("something keeps sending statements");
 }
 
 #[tokio::test]
-async fn the_last_who_is_dropped_stops_the_poller_and_the_next_starts_it_again() {
+async fn dropping_the_last_stream_stops_the_poller_and_the_next_one_restarts_it() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     for _ in 0..2 {
         let mut streams = Vec::new();
@@ -491,7 +499,7 @@ async fn the_last_who_is_dropped_stops_the_poller_and_the_next_starts_it_again()
 #[tokio::test]
 async fn closing_the_handle_ends_its_streams() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut stream = ada.events().subscribe(game.session, None).await.unwrap();

@@ -1,4 +1,4 @@
-//! Two logins: one for users, which is no member of `service_role`, and one for the service.
+//! Two logins: one for users, which is not a member of `service_role`, and one for the service.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{
@@ -8,7 +8,7 @@ use sparc::service::{
 
 use crate::world::World;
 
-/// The service over two logins of the recommended set-up, and over one that is a member of all roles.
+/// Connects the service with the two logins of the recommended set-up.
 async fn two_logins(world: &World) -> Sparc {
     let name = format!("l{}", uuid::Uuid::new_v4().simple());
     let sql = format!(
@@ -22,10 +22,10 @@ async fn two_logins(world: &World) -> Sparc {
 }
 
 #[tokio::test]
-async fn no_text_of_a_users_can_become_the_server() {
+async fn no_raw_sql_of_a_user_can_become_the_server() {
     let world = World::new().await;
     let sparc = two_logins(&world).await;
-    let ada = sparc.as_user(world.account().await);
+    let ada = sparc.as_user(world.new_account().await);
     for text in
         ["SET ROLE service_role", "SET LOCAL ROLE service_role", "SELECT set_config('role', 'service_role', true)"]
     {
@@ -46,7 +46,7 @@ async fn no_text_of_a_users_can_become_the_server() {
 async fn an_adventure_is_validated_and_published_over_two_logins() {
     let world = World::new().await;
     let sparc = two_logins(&world).await;
-    let ada = sparc.as_user(world.account().await);
+    let ada = sparc.as_user(world.new_account().await);
     let content = AdventureContent::single_scene("It rains.");
     let new = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
     let draft = ada.adventures().create(new.clone()).await.unwrap();
@@ -54,24 +54,24 @@ async fn an_adventure_is_validated_and_published_over_two_logins() {
     assert!(ada.adventures().publish(draft.id).await.unwrap().published_at.is_some());
     let faulty = ada.adventures().create(NewAdventure { content: Default::default(), ..new }).await.unwrap();
     assert!(matches!(ada.adventures().publish(faulty.id).await, Err(Error::AdventureInvalid(_))));
-    // The service's login does not see what a transaction of the caller's has not committed.
+    // The service's login does not see what the caller's transaction has not committed.
     let tx = ada.begin().await.unwrap();
     assert!(matches!(tx.adventures().validate(faulty.id).await, Err(Error::NotAllowed { .. })));
     tx.rollback().await.unwrap();
-    // Another's is not there, over two logins either.
-    let eve = sparc.as_user(world.account().await);
+    // Another user's draft is not found with two logins either.
+    let eve = sparc.as_user(world.new_account().await);
     assert!(matches!(eve.adventures().validate(faulty.id).await, Err(Error::NotFound { .. })));
 }
 
 #[tokio::test]
-async fn a_login_that_may_not_take_a_role_is_said_so() {
+async fn a_login_that_may_not_set_a_role_gets_an_error_that_says_so() {
     let world = World::new().await;
     let name = format!("l{}", uuid::Uuid::new_v4().simple());
     let sql = format!("CREATE ROLE {name} LOGIN NOINHERIT PASSWORD 'pw'; GRANT anon TO {name}");
     world.db.execute_unprepared(&sql).await.unwrap();
     let (_, address) = world.url().rsplit_once('@').unwrap();
     let sparc = Sparc::connect(&format!("postgres://{name}:pw@{address}")).await.unwrap();
-    let refused = sparc.as_user(world.account().await).users().me().await.unwrap_err();
+    let refused = sparc.as_user(world.new_account().await).users().me().await.unwrap_err();
     assert!(matches!(&refused, Error::Misconfigured { reason } if reason.contains("authenticated")), "{refused:?}");
     assert!(!refused.is_retryable());
 }

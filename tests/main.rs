@@ -1,4 +1,4 @@
-//! Integration tests against a real PostgreSQL, one module a concern. Each test has a database of its own.
+//! Integration tests against a real PostgreSQL, one module per concern. Each test has its own database.
 
 #![allow(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! Errors that once sent their reader the wrong way: each says what was wrong, and whether to try again.
+//! Errors that were once misleading: each must say what was wrong and whether a retry helps.
 
 use std::time::Duration;
 
@@ -18,60 +18,69 @@ fn sql(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
-fn is_invalid<T: std::fmt::Debug>(outcome: Result<T, sea_orm::DbErr>, why: &str) {
+fn assert_invalid<T: std::fmt::Debug>(outcome: Result<T, sea_orm::DbErr>, why: &str) {
     let error = outcome.map_err(Error::from).unwrap_err();
     assert!(matches!(error, Error::InvalidStatement { .. }) && !error.is_retryable(), "{why}: {error:?}");
 }
 
-async fn works(who: &IdentityConnection) {
+async fn assert_works(who: &IdentityConnection) {
     assert!(who.users().me().await.is_ok());
 }
 
 #[tokio::test]
-async fn a_statement_that_cannot_be_run_is_its_authors_to_mend() {
+async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
     let world = World::new().await;
     let one = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let ada = one.as_user(world.account().await);
+    let ada = one.as_user(world.new_account().await);
     let ids: Vec<Uuid> = (0..65_536).map(|_| Uuid::new_v4()).collect();
-    is_invalid(characters::Entity::find().filter(characters::Column::Id.is_in(ids)).all(&ada).await, "too many values");
-    works(&ada).await;
-    is_invalid(ada.query_all_raw(sql("SELECT $1::integer")).await, "a value that is missing");
+    assert_invalid(
+        characters::Entity::find().filter(characters::Column::Id.is_in(ids)).all(&ada).await,
+        "too many values",
+    );
+    assert_works(&ada).await;
+    assert_invalid(ada.query_all_raw(sql("SELECT $1::integer")).await, "a value that is missing");
     let two = Statement::from_sql_and_values(DbBackend::Postgres, "SELECT $1::integer", [1.into(), 2.into()]);
-    is_invalid(ada.query_all_raw(two).await, "one too many");
-    is_invalid(ada.execute_unprepared("SELECT 1; SELECT 2").await, "two statements");
-    is_invalid(ada.execute_unprepared("SELEC 1").await, "no SQL");
-    is_invalid(ada.execute_unprepared("SELECT * FROM nowhere").await, "no such table");
-    is_invalid(ada.execute_unprepared("SELECT nothing FROM users").await, "no such column");
-    is_invalid(characters::ActiveModel { name: Set("x".into()), ..Default::default() }.update(&ada).await, "no key");
-    works(&ada).await;
-    // What was not even sent harms no transaction.
+    assert_invalid(ada.query_all_raw(two).await, "one too many");
+    assert_invalid(ada.execute_unprepared("SELECT 1; SELECT 2").await, "two statements");
+    assert_invalid(ada.execute_unprepared("SELEC 1").await, "no SQL");
+    assert_invalid(ada.execute_unprepared("SELECT * FROM nowhere").await, "no such table");
+    assert_invalid(ada.execute_unprepared("SELECT nothing FROM users").await, "no such column");
+    assert_invalid(
+        characters::ActiveModel { name: Set("x".into()), ..Default::default() }.update(&ada).await,
+        "no key",
+    );
+    assert_works(&ada).await;
+    // A statement that was not sent does not fail its transaction.
     let tx = ada.begin().await.unwrap();
     let ids: Vec<Uuid> = (0..65_536).map(|_| Uuid::new_v4()).collect();
-    is_invalid(characters::Entity::find().filter(characters::Column::Id.is_in(ids)).all(&tx).await, "too many values");
+    assert_invalid(
+        characters::Entity::find().filter(characters::Column::Id.is_in(ids)).all(&tx).await,
+        "too many values",
+    );
     assert!(tx.users().me().await.is_ok());
     tx.commit().await.unwrap();
 }
 
 #[tokio::test]
-async fn anothers_row_is_not_a_failure_of_the_database() {
+async fn another_users_row_is_not_found_and_no_database_error() {
     let world = World::new().await;
-    let (ada, ben) = (world.player().await, world.player().await);
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
     let me = world.sparc.as_user(ada.id);
     let change = characters::ActiveModel { id: Set(ben.character), name: Set("Mine".into()), ..Default::default() };
     let refused = change.update(&me).await.map_err(Error::from).unwrap_err();
     assert!(matches!(refused, Error::NotFound { .. }), "{refused:?}");
     assert_eq!(refused.http_status(), 404);
-    let public = world.adventure(ben.id).await;
+    let public = world.new_adventure(ben.id).await;
     let change = adventures::ActiveModel { id: Set(public), name: Set("Mine".into()), ..Default::default() };
     let refused = change.update(&me).await.map_err(Error::from).unwrap_err();
     assert!(matches!(refused, Error::NotFound { .. }), "{refused:?}");
 }
 
 #[tokio::test]
-async fn two_operations_at_once_on_one_transaction_wait_for_each_other() {
+async fn two_concurrent_operations_on_one_transaction_run_one_after_the_other() {
     let world = World::new().await;
-    let creator = world.account().await;
-    let draft = world.draft(creator).await;
+    let creator = world.new_account().await;
+    let draft = world.new_draft(creator).await;
     let ada = world.sparc.as_user(creator);
     let tx = ada.begin().await.unwrap();
     let all = (0..20).map(|_| async {
@@ -87,16 +96,17 @@ async fn two_operations_at_once_on_one_transaction_wait_for_each_other() {
 }
 
 #[tokio::test]
-async fn whoever_comes_after_a_cancelled_one_is_not_told_its_refusal() {
+async fn the_call_after_a_cancelled_one_does_not_get_its_error() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let one = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     for after in [1, 5, 20] {
         let refused = "SELECT 1 / (pg_sleep(0.01) IS NULL)::integer";
         let alone = one.as_user(ada.user_id().unwrap());
         let _ = tokio::time::timeout(Duration::from_millis(after), alone.query_one_raw(sql(refused))).await;
-        works(&alone).await;
-        // In one transaction, the cancelled statement is known to have failed, or may have: it can only be rolled back.
+        assert_works(&alone).await;
+        // In one transaction, the cancelled statement has failed or may have, so the transaction can only be rolled
+        // back.
         let tx = ada.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
         let cancelled = tokio::time::timeout(Duration::from_millis(after), inner.query_one_raw(sql(refused))).await;
@@ -104,16 +114,16 @@ async fn whoever_comes_after_a_cancelled_one_is_not_told_its_refusal() {
             assert!(matches!(inner.users().me().await, Err(Error::TransactionFailed)));
         }
         inner.rollback().await.unwrap();
-        assert!(tx.users().me().await.is_ok(), "the one around it goes on");
+        assert!(tx.users().me().await.is_ok(), "the outer transaction continues");
         tx.commit().await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn validating_never_lends_its_role_to_anybody_at_the_same_time() {
+async fn a_concurrent_statement_never_runs_with_the_role_of_a_validation() {
     let world = World::new().await;
-    let (creator, ben) = (world.account().await, world.player().await);
-    let draft = world.draft(creator).await;
+    let (creator, ben) = (world.new_account().await, world.new_player().await);
+    let draft = world.new_draft(creator).await;
     let tx = world.sparc.as_user(creator).begin().await.unwrap();
     let validate = async {
         for _ in 0..200 {
@@ -125,7 +135,7 @@ async fn validating_never_lends_its_role_to_anybody_at_the_same_time() {
         reads.push(async {
             for _ in 0..200 {
                 let private = characters::Entity::find_by_id(ben.character).one(&tx).await.unwrap();
-                assert!(private.is_none(), "read as the server");
+                assert!(private.is_none(), "the draft was read as the service");
                 let who = tx.query_one_raw(sql("SELECT current_user::text")).await.unwrap().unwrap();
                 assert_eq!(who.try_get_by_index::<String>(0).unwrap(), "authenticated");
             }

@@ -1,4 +1,4 @@
-//! Transactions in transactions: a stack, of which the innermost alone may be used, and no commit that says what is not so.
+//! Nested transactions: they form a stack, only the innermost may be used, and a commit never reports success wrongly.
 
 use sea_orm::{AccessMode, ConnectionTrait, IsolationLevel, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Transaction, users::ProfileChanges};
@@ -18,9 +18,9 @@ fn code<T>(outcome: Result<T, impl Into<Error>>) -> &'static str {
 }
 
 #[tokio::test]
-async fn nothing_is_done_on_an_outer_transaction_while_an_inner_one_is_open() {
+async fn an_outer_transaction_cannot_be_used_while_an_inner_one_is_open() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     write(&outer, "outer").await.unwrap();
     let inner = outer.begin().await.unwrap();
@@ -30,15 +30,15 @@ async fn nothing_is_done_on_an_outer_transaction_while_an_inner_one_is_open() {
     assert_eq!(code(outer.begin_with_config(None, Some(AccessMode::ReadOnly)).await), "nested_transaction_open");
     write(&inner, "inner").await.unwrap();
     inner.commit().await.unwrap();
-    assert_eq!(outer.users().me().await.unwrap().bio.as_deref(), Some("inner"), "and neither was harmed");
+    assert_eq!(outer.users().me().await.unwrap().bio.as_deref(), Some("inner"), "both transactions continue");
     outer.commit().await.unwrap();
     assert_eq!(stored(&ada).await.as_deref(), Some("inner"));
 }
 
 #[tokio::test]
-async fn a_commit_over_an_open_nested_transaction_is_refused_and_saves_nothing() {
+async fn a_commit_with_an_open_nested_transaction_is_refused_and_commits_nothing() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     for fails in [false, true] {
         let outer = ada.begin().await.unwrap();
         write(&outer, "outer").await.unwrap();
@@ -55,9 +55,9 @@ async fn a_commit_over_an_open_nested_transaction_is_refused_and_saves_nothing()
 }
 
 #[tokio::test]
-async fn two_nested_in_one_keep_their_own_fates() {
+async fn two_nested_transactions_in_one_end_independently() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     let first = outer.begin().await.unwrap();
     write(&first, "first").await.unwrap();
@@ -74,9 +74,9 @@ async fn two_nested_in_one_keep_their_own_fates() {
 }
 
 #[tokio::test]
-async fn a_failed_nested_transaction_is_not_committed_and_the_outer_one_goes_on() {
+async fn a_failed_nested_transaction_is_not_committed_and_the_outer_one_continues() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     write(&outer, "outer").await.unwrap();
     let inner = outer.begin().await.unwrap();
@@ -85,15 +85,19 @@ async fn a_failed_nested_transaction_is_not_committed_and_the_outer_one_goes_on(
     assert_eq!(code(inner.users().me().await), "transaction_failed");
     assert_eq!(code(inner.begin().await), "transaction_failed");
     assert_eq!(code(inner.commit().await), "transaction_failed");
-    assert_eq!(outer.users().me().await.unwrap().bio.as_deref(), Some("outer"), "undone with the refused commit");
+    assert_eq!(
+        outer.users().me().await.unwrap().bio.as_deref(),
+        Some("outer"),
+        "the refused commit rolled the nested transaction back"
+    );
     outer.commit().await.unwrap();
     assert_eq!(stored(&ada).await.as_deref(), Some("outer"));
 }
 
 #[tokio::test]
-async fn an_outer_rollback_ends_what_is_nested_in_it() {
+async fn an_outer_rollback_ends_nested_transactions() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     let middle = outer.begin().await.unwrap();
     let inner = middle.begin().await.unwrap();
@@ -107,13 +111,13 @@ async fn an_outer_rollback_ends_what_is_nested_in_it() {
     assert_eq!(code(inner.users().me().await), "transaction_over");
     drop(inner);
     assert_eq!(stored(&ada).await, None);
-    world.owner().until_at_rest().await;
+    world.owner().wait_for_rollbacks().await;
 }
 
 #[tokio::test]
-async fn an_outer_transaction_that_is_dropped_takes_what_is_nested_in_it() {
+async fn dropping_an_outer_transaction_ends_nested_transactions() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     let inner = outer.begin().await.unwrap();
     write(&inner, "inner").await.unwrap();
@@ -124,9 +128,9 @@ async fn an_outer_transaction_that_is_dropped_takes_what_is_nested_in_it() {
 }
 
 #[tokio::test]
-async fn a_mode_that_a_nested_transaction_cannot_have_harms_nothing() {
+async fn a_mode_that_a_nested_transaction_cannot_have_is_refused() {
     let world = World::new().await;
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     write(&outer, "outer").await.unwrap();
     let refused = outer.begin_with_config(Some(IsolationLevel::Serializable), None).await;
@@ -140,7 +144,7 @@ async fn a_mode_that_a_nested_transaction_cannot_have_harms_nothing() {
 }
 
 #[tokio::test]
-async fn a_commit_that_the_server_refuses_says_so() {
+async fn a_commit_that_the_server_refuses_returns_its_error() {
     let world = World::new().await;
     world
         .db
@@ -150,23 +154,26 @@ async fn a_commit_that_the_server_refuses_says_so() {
         )
         .await
         .unwrap();
-    let ada = world.sparc.as_user(world.account().await);
+    let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
     tx.execute_unprepared("INSERT INTO later VALUES (1, 2)").await.unwrap();
     assert!(tx.commit().await.is_err());
-    assert!(ada.execute_unprepared("INSERT INTO later VALUES (1, 2)").await.is_err(), "nor alone");
+    assert!(
+        ada.execute_unprepared("INSERT INTO later VALUES (1, 2)").await.is_err(),
+        "not outside of a transaction either"
+    );
     assert_eq!(world.owner().count("later").await, 0);
     assert!(ada.execute_unprepared("INSERT INTO later VALUES (1, 1)").await.is_ok());
 }
 
-/// An operation that wrote something and was refused then, in a caller's transaction, is not half there.
+/// In a caller's transaction, an operation that wrote something before it was refused must not be partly committed.
 #[tokio::test]
-async fn what_an_operation_had_done_before_it_was_refused_cannot_be_committed() {
+async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let id = uuid::Uuid::new_v4();
-    // One of the rolls that the initiative would make is another's.
+    // One of the rolls that the initiative would create already exists.
     let taken = uuid::Uuid::from_u128(id.as_u128() ^ game.players[0].character.as_u128());
     let attack = format!(
         "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
@@ -175,12 +182,12 @@ async fn what_an_operation_had_done_before_it_was_refused_cannot_be_committed() 
     );
     world.owner().exec(&attack).await.unwrap();
     let tx = seer.begin().await.unwrap();
-    let asked = sparc::service::dice::NewInitiative { id: Some(id), session_id: game.session, creatures: Vec::new() };
-    assert_eq!(code(tx.dice().initiative(asked.clone()).await), "id_conflict", "an attack is nobody's turn");
+    let request = sparc::service::dice::NewInitiative { id: Some(id), session_id: game.session, creatures: Vec::new() };
+    assert_eq!(code(tx.dice().initiative(request.clone()).await), "id_conflict", "an attack is not an initiative roll");
     assert_eq!(code(tx.commit().await), "transaction_failed");
-    assert_eq!(code(seer.dice().initiative(asked).await), "id_conflict");
+    assert_eq!(code(seer.dice().initiative(request).await), "id_conflict");
     assert_eq!(world.owner().count("dice_rolls").await, 1);
-    // One that wrote nothing harms nothing.
+    // A refused operation that wrote nothing does not fail the transaction.
     let tx = seer.begin().await.unwrap();
     assert_eq!(code(tx.sessions().get(uuid::Uuid::new_v4()).await), "not_found");
     tx.commit().await.unwrap();

@@ -1,4 +1,4 @@
-//! Pages of every list, walked while rows come: no row twice, none lost.
+//! Pagination of every list while rows are inserted: no row appears twice, and none is missing.
 
 use std::{collections::HashSet, fmt::Debug, hash::Hash};
 
@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// Walks a list to its end, with something between two pages.
-async fn walk<T, K: Hash + Eq + Clone + Debug>(
+/// Reads a list to its end, and does something between two pages.
+async fn read_all<T, K: Hash + Eq + Clone + Debug>(
     mut page: impl AsyncFnMut(Option<Cursor>) -> Result<Page<T>, Error>,
     mut between: impl AsyncFnMut(),
     key: impl Fn(&T) -> K,
@@ -30,12 +30,12 @@ async fn walk<T, K: Hash + Eq + Clone + Debug>(
             None => break,
         }
     }
-    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "no row twice");
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "no row appears twice");
     seen
 }
 
-/// Adventures of one creator, with equal keys and without.
-async fn shelf(world: &World, creator: Uuid, how_many: u32) {
+/// Creates adventures of one creator, some with equal sort keys.
+async fn create_adventures(world: &World, creator: Uuid, how_many: u32) {
     let sql = format!(
         "INSERT INTO adventures (creator_id, name, description, status, is_valid, published_at, times_played,
            average_rating, estimated_duration, min_players, max_players, created_at)
@@ -48,11 +48,11 @@ async fn shelf(world: &World, creator: Uuid, how_many: u32) {
 }
 
 #[tokio::test]
-async fn the_catalogue_is_walked_in_each_order() {
+async fn the_catalogue_is_paginated_in_each_order() {
     let world = World::new().await;
-    let creator = world.account().await;
-    shelf(&world, creator, 70).await;
-    world.draft(creator).await;
+    let creator = world.new_account().await;
+    create_adventures(&world, creator, 70).await;
+    world.new_draft(creator).await;
     let there: HashSet<Uuid> =
         world.owner().values("SELECT id FROM adventures WHERE status <> 'draft'").await.unwrap().into_iter().collect();
     let visitor = world.sparc.as_anon();
@@ -67,25 +67,25 @@ async fn the_catalogue_is_walked_in_each_order() {
             .await
             .unwrap();
         let filter = CatalogueFilter::default();
-        let seen = walk(
+        let seen = read_all(
             async |after| visitor.adventures().catalogue(&filter, order, after.as_ref()).await,
             async || (),
             |row| row.id,
         )
         .await;
         assert_eq!(seen, wanted, "{order:?}");
-        let seen = walk(
+        let seen = read_all(
             async |after| visitor.adventures().catalogue(&filter, order, after.as_ref()).await,
             async || {
-                world.adventure(creator).await;
+                world.new_adventure(creator).await;
             },
             |row| row.id,
         )
         .await;
-        assert!(there.iter().all(|id| seen.contains(id)), "none lost while others come: {order:?}");
+        assert!(there.iter().all(|id| seen.contains(id)), "no row is missing while others are inserted: {order:?}");
     }
-    // What finds the best rated sees drafts, and does not tell of them.
-    world.draft(creator).await;
+    // The function that finds the best rated adventures sees drafts, but must not return them.
+    world.new_draft(creator).await;
     let rated = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().exec(rated).await, Ok(2));
     let found = "SELECT unnest(private.best_rated_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
@@ -95,19 +95,19 @@ async fn the_catalogue_is_walked_in_each_order() {
     let all = CatalogueFilter::default();
     let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
     let wrong = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref());
-    assert!(matches!(wrong.await, Err(Error::InvalidCursor)), "a cursor of another order");
+    assert!(matches!(wrong.await, Err(Error::InvalidCursor)), "a cursor of another order must be refused");
 }
 
 #[tokio::test]
 async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
     let world = World::new().await;
-    let creator = world.account().await;
-    shelf(&world, creator, 12).await;
+    let creator = world.new_account().await;
+    create_adventures(&world, creator, 12).await;
     let visitor = world.sparc.as_anon();
     let count = async |filter: CatalogueFilter, sql: &str| {
         let page = visitor.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await.unwrap();
         let wanted = world.owner().count(&format!("adventures WHERE {sql}")).await;
-        assert!(wanted > 0 || sql.contains("false"), "{sql} tries something");
+        assert!(wanted > 0 || sql.contains("false"), "{sql} must match something");
         assert_eq!(i64::try_from(page.items.len()).unwrap(), wanted, "{sql}");
     };
     count(CatalogueFilter { longest: Some(60), ..Default::default() }, "estimated_duration <= 60").await;
@@ -121,9 +121,9 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
 }
 
 #[tokio::test]
-async fn a_filter_that_few_adventures_match_looks_at_so_many_a_page_and_goes_on() {
+async fn a_filter_that_few_adventures_match_scans_a_thousand_per_page_and_continues() {
     let world = World::new().await;
-    let creators = world.accounts(12).await;
+    let creators = world.new_accounts(12).await;
     let fill = format!(
         "INSERT INTO adventures (creator_id, name, status, is_valid, difficulty, published_at, times_played, average_rating)
          SELECT ('{creators}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,
@@ -137,7 +137,7 @@ async fn a_filter_that_few_adventures_match_looks_at_so_many_a_page_and_goes_on(
     let easy = CatalogueFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
         let mut found = Vec::new();
-        let seen = walk(
+        let seen = read_all(
             async |after| {
                 let page = visitor.adventures().catalogue(&hard, order, after.as_ref()).await?;
                 found.push(page.items.len());
@@ -147,44 +147,44 @@ async fn a_filter_that_few_adventures_match_looks_at_so_many_a_page_and_goes_on(
             |row| row.id,
         )
         .await;
-        assert_eq!((found, seen.len()), (vec![0, 1, 1], 2), "a thousand adventures a page: {order:?}");
-        let seen = walk(
+        assert_eq!((found, seen.len()), (vec![0, 1, 1], 2), "a thousand adventures are scanned per page: {order:?}");
+        let seen = read_all(
             async |after| visitor.adventures().catalogue(&easy, order, after.as_ref()).await,
             async || (),
             |row| row.id,
         )
         .await;
-        assert_eq!(seen.len(), 2298, "none lost: {order:?}");
+        assert_eq!(seen.len(), 2298, "no row is missing: {order:?}");
     }
     assert_eq!(visitor.adventures().catalogue(&easy, CatalogueOrder::Newest, None).await.unwrap().items.len(), 20);
 }
 
 #[tokio::test]
-async fn ones_own_adventures_are_walked() {
+async fn the_callers_own_adventures_are_paginated() {
     let world = World::new().await;
-    let creator = world.account().await;
-    shelf(&world, creator, 45).await;
-    let draft = world.draft(creator).await;
-    shelf(&world, world.account().await, 3).await;
+    let creator = world.new_account().await;
+    create_adventures(&world, creator, 45).await;
+    let draft = world.new_draft(creator).await;
+    create_adventures(&world, world.new_account().await, 3).await;
     let me = world.sparc.as_user(creator);
-    let seen = walk(
+    let seen = read_all(
         async |after| me.adventures().mine(after.as_ref()).await,
         async || {
-            world.draft(creator).await;
+            world.new_draft(creator).await;
         },
         |row| row.id,
     )
     .await;
     assert_eq!(seen.len(), 46);
-    assert_eq!(seen[0], draft, "the last begun first");
+    assert_eq!(seen[0], draft, "the newest first");
 }
 
 #[tokio::test]
-async fn a_history_is_walked_while_dice_fall_and_filters() {
+async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let (ada, ben) = (&game.players[0], &game.players[1]);
-    // Seven at a time: equal moments.
+    // Seven rolls at a time have equal timestamps.
     let fill = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
          SELECT '{}', CASE WHEN i % 3 = 0 THEN '{}' ELSE '{}' END::uuid, 'might', 10,
@@ -198,10 +198,10 @@ async fn a_history_is_walked_while_dice_fall_and_filters() {
     let of = RollScope::Session(game.session);
     let first = me.dice().history(of, &filter, None).await.unwrap();
     assert_eq!(first.items.len(), 50);
-    assert!(first.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the latest first");
+    assert!(first.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll first");
     let most = HistoryFilter { page_size: PageSize::MAX, ..filter };
     assert_eq!(me.dice().history(of, &most, None).await.unwrap().items.len(), 200);
-    let seen = walk(
+    let seen = read_all(
         async |after| me.dice().history(of, &filter, after.as_ref()).await,
         async || {
             world.owner().exec(&crate::world::roll(game.session, ada.character)).await.unwrap();
@@ -209,7 +209,7 @@ async fn a_history_is_walked_while_dice_fall_and_filters() {
         |row| row.id,
     )
     .await;
-    assert_eq!(seen.len(), 230, "those that fell meanwhile stand before the first page");
+    assert_eq!(seen.len(), 230, "rolls made meanwhile come before the first page");
 
     let count = async |of: RollScope, filter: HistoryFilter| {
         let filter = HistoryFilter { page_size: PageSize::MAX, until: "2026-02-01T00:00:00Z".parse().ok(), ..filter };
@@ -219,8 +219,8 @@ async fn a_history_is_walked_while_dice_fall_and_filters() {
     let attacks = Some(RollType::Attack);
     assert_eq!(count(of, HistoryFilter { kind: attacks, ..filter }).await, 115);
     let from = "2026-01-01T00:32:00Z".parse().ok();
-    assert_eq!(count(of, HistoryFilter { from, ..filter }).await, 7, "the last minute has seven");
-    let stranger = world.sparc.as_user(world.account().await);
+    assert_eq!(count(of, HistoryFilter { from, ..filter }).await, 7, "the last minute has seven rolls");
+    let stranger = world.sparc.as_user(world.new_account().await);
     assert!(stranger.dice().history(of, &filter, None).await.unwrap().items.is_empty());
 
     let hers = RollScope::Character(ben.character);
@@ -233,9 +233,9 @@ async fn a_history_is_walked_while_dice_fall_and_filters() {
 }
 
 #[tokio::test]
-async fn a_characters_rolls_are_walked_at_the_tables_that_one_was_at() {
+async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in() {
     let world = World::new().await;
-    let (here, there) = (world.active_session(2).await, world.active_session(1).await);
+    let (here, there) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let (ada, ben) = (&here.players[0], &here.players[1]);
     let fill = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
@@ -246,11 +246,11 @@ async fn a_characters_rolls_are_walked_at_the_tables_that_one_was_at() {
     );
     world.owner().exec(&fill).await.unwrap();
     let seen = async |caller: &IdentityConnection| {
-        walk(
+        read_all(
             async |after| {
                 let (of, all) = (RollScope::Character(ada.character), HistoryFilter::default());
                 let page = caller.dice().history(of, &all, after.as_ref()).await?;
-                assert!(page.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the latest first");
+                assert!(page.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll first");
                 Ok(page)
             },
             async || (),
@@ -260,16 +260,16 @@ async fn a_characters_rolls_are_walked_at_the_tables_that_one_was_at() {
     };
     let mates = seen(&world.sparc.as_user(ben.id)).await;
     assert_eq!(mates.len(), 115);
-    assert!(mates.iter().all(|(_, session)| *session == here.session), "of the table that both are at alone");
+    assert!(mates.iter().all(|(_, session)| *session == here.session), "only of the session that both are in");
     assert_eq!(seen(&world.sparc.as_user(there.seer.uuid())).await.len(), 115);
     assert_eq!(seen(&world.sparc.as_service()).await.len(), 230);
 }
 
 #[tokio::test]
-async fn ones_tables_are_walked_live_past_and_archived() {
+async fn the_callers_live_past_and_archived_sessions_are_paginated() {
     let world = World::new().await;
-    let seer = world.account().await;
-    let adventure = world.adventure(seer).await;
+    let seer = world.new_account().await;
+    let adventure = world.new_adventure(seer).await;
     let fill = |status: &str, ended: &str, how_many: u32| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, status, ended_at, created_at)
@@ -284,33 +284,33 @@ async fn ones_tables_are_walked_live_past_and_archived() {
     {
         world.owner().exec(&fill(status, ended, how_many)).await.unwrap();
     }
-    let other = world.session(1).await;
+    let other = world.new_session(1).await;
     let me = world.sparc.as_user(seer);
     let more = async || {
         world.owner().exec(&fill("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
-    let live = walk(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
+    let live = read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
     assert_eq!(live.len(), 19);
     let past =
-        walk(async |after| me.sessions().past(after.as_ref()).await, more, |row| (row.id, row.is_archived)).await;
+        read_all(async |after| me.sessions().past(after.as_ref()).await, more, |row| (row.id, row.is_archived)).await;
     assert_eq!(past.len(), 160, "completed, cancelled, archived");
     assert_eq!(past.iter().filter(|(_, archived)| *archived).count(), 40);
-    assert!(past[120..].iter().all(|(_, archived)| *archived), "the last to end first");
+    assert!(past[120..].iter().all(|(_, archived)| *archived), "the most recently ended first");
     let player = world.sparc.as_user(other.players[0].id);
     let mine = player.sessions().mine(None).await.unwrap().items;
     assert_eq!(mine.len(), 1);
     assert_eq!(mine[0].character_id, Some(other.players[0].character));
     assert_eq!(mine[0].adventure_name.as_deref(), Some("The Drowned Ford"));
     player.sessions().leave(other.session).await.unwrap();
-    assert!(player.sessions().mine(None).await.unwrap().items.is_empty(), "who left does not sit there");
+    assert!(player.sessions().mine(None).await.unwrap().items.is_empty(), "a player who left has no seat");
     world.set(&other, "status = 'cancelled'").await;
-    assert_eq!(player.sessions().past(None).await.unwrap().items.len(), 1, "but was there");
+    assert_eq!(player.sessions().past(None).await.unwrap().items.len(), 1, "but took part");
 }
 
 #[tokio::test]
-async fn a_cursor_leads_on_in_its_own_list_alone() {
+async fn a_cursor_works_only_in_its_own_list() {
     let world = World::new().await;
-    let (here, there) = (world.active_session(1).await, world.active_session(1).await);
+    let (here, there) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let seer = here.seer.uuid();
     let fill = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
@@ -365,7 +365,7 @@ async fn a_cursor_leads_on_in_its_own_list_alone() {
         ];
         for (list, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
-                Ok(()) => assert_eq!(list, own, "a cursor of list {own} in list {list}"),
+                Ok(()) => assert_eq!(list, own, "the cursor of list {own} was accepted in list {list}"),
                 Err(error) => assert!(list != own && error.code() == "bad_cursor", "{own} in {list}: {error:?}"),
             }
         }

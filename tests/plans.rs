@@ -1,5 +1,5 @@
-//! Plans of what is asked most, on full tables, as the role that asks: each statement is the one that the service sent.
-//! With the values known and with one plan for all, before the statistics are made and after.
+//! Plans of the most frequent statements, as the service sends them, on large tables and as the caller's role: with
+//! custom and with generic plans, with outdated and with current statistics.
 
 use std::future::Future;
 
@@ -19,9 +19,10 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// Thousands of everything, most of it other people's: 4,000 users, 20,000 sessions that wait (of the soonest 5,000 four in
-/// five are full) and 20,000 that are over, two seats each, a few rolls and events, and one table with thousands. Thousands begin
-/// at the same moment, and a thousand adventures at a time are equal in each order of the catalogue.
+/// Fills the tables, mostly with other users' rows: 4,000 users, 20,000 waiting sessions (of the soonest 5,000, four in
+/// five are full) and 20,000 that are over, two seats each, a few rolls and events, and one session with thousands.
+/// Thousands begin at the same moment, and adventures come in groups of a thousand with equal keys in each order of the
+/// catalogue.
 const FILL: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO auth.users (id, email) SELECT md5('u' || i)::uuid, i || '@x.org' FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
     INSERT INTO users (id, email, display_name)
@@ -62,26 +63,28 @@ const FILL: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO session_events (session_id, event_type) OVERRIDING USER VALUE
     SELECT md5('s' || i)::uuid, 'dice_rolled' FROM generate_series(0, 19999) AS i, generate_series(1, 2) WHERE i % 50 {part} 0";
 
-/// Tables that grow with the game.
+/// The tables that grow with use.
 const BIG: [&str; 7] =
     ["users", "characters", "adventures", "sessions", "session_players", "dice_rolls", "session_events"];
 
-/// A statement of the service that is asked again.
-struct Hot {
+/// Explains the statements that the service has prepared on one connection.
+struct Explainer {
     db: DatabaseConnection,
     user: Uuid,
     known: usize,
     random_page_cost: &'static str,
 }
 
-/// As a host with a solid disk has it; the tables of a test fit in a few pages, which a spinning one would read whole.
-const SOLID: &str = "1.1";
-/// So dear that the planner prefers a sort of all to any walk: on these small tables, as PostgreSQL's own 4 on large ones.
-const DEAR: &str = "40";
+/// `random_page_cost` for an SSD. With the cost for a spinning disk, the planner would scan tables as small as a
+/// test's.
+const SSD_PAGE_COST: &str = "1.1";
+/// A `random_page_cost` so high that on these small tables the planner prefers a full sort to any index scan, as it
+/// does on large tables with PostgreSQL's default of 4.
+const HIGH_PAGE_COST: &str = "40";
 
-impl Hot {
-    /// Asks the service, and then for the plans of what it sent; none may read more than so many rows of big tables.
-    async fn ask<'a, T, F>(&mut self, what: &str, most: u64, values: &[&str], operation: F) -> T
+impl Explainer {
+    /// Runs an operation and explains its statement; no plan may read more than `most` rows of [`BIG`] tables.
+    async fn explain<'a, T, F>(&mut self, what: &str, most: u64, values: &[&str], operation: F) -> T
     where
         F: Future<Output = Result<T, Error>> + 'a,
     {
@@ -95,13 +98,14 @@ impl Hot {
             let mut read = 0;
             walk(&plan, what, mode, most, &mut read);
             assert!(read <= most, "{what}, {mode}: {read} rows are read\n{plan:#}");
-            // The planner looks at the ends of an index for itself.
+            // The planner itself reads the ends of an index.
             assert!(fetched <= most as i64 + 10, "{what}, {mode}: {fetched} rows are read, by functions too\n{plan:#}");
         }
         answer
     }
 
-    /// The plan, and how many rows of the long lists were read, also by functions, into which no plan looks.
+    /// Returns the plan, and how many rows of the long lists were read, including by functions, which plans do not
+    /// show.
     async fn plan(&self, prepare: &str, mode: &str, values: &[&str]) -> (Value, i64) {
         let transaction = self.db.begin().await.unwrap();
         let claims = format!("{{\"role\": \"authenticated\", \"sub\": \"{}\"}}", self.user);
@@ -129,13 +133,14 @@ async fn fetched(transaction: &DatabaseTransaction) -> i64 {
     row.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
-/// Counts the rows that scans look at, and stops at a scan of a whole big table and at a sort of more than is asked for.
+/// Counts the rows that scans read; fails on a sequential scan of a [`BIG`] table and on a sort of more than `most`
+/// rows.
 fn walk(node: &Value, what: &str, mode: &str, most: u64, read: &mut u64) {
     let number = |name: &str| node[name].as_f64().unwrap_or_default();
     let kind = node["Node Type"].as_str().unwrap_or_default();
     let loops = number("Actual Loops");
     if let Some(table) = node["Relation Name"].as_str() {
-        assert!(kind != "Seq Scan" || !BIG.contains(&table), "{what}, {mode}: {table} is read whole\n{node:#}");
+        assert!(kind != "Seq Scan" || !BIG.contains(&table), "{what}, {mode}: sequential scan of {table}\n{node:#}");
         let rows = number("Actual Rows") + number("Rows Removed by Filter") + number("Rows Removed by Index Recheck");
         *read += (rows * loops) as u64;
     }
@@ -153,29 +158,29 @@ fn quoted(value: impl std::fmt::Display) -> String {
 }
 
 #[tokio::test]
-async fn what_is_asked_most_reads_what_it_shows_whatever_the_statistics_say() {
+async fn frequent_statements_read_little_more_than_they_return_whatever_the_statistics() {
     let world = World::new().await;
     let (owner, administrator) = (world.owner(), world.administrator().await);
-    // Statistics of when there was a fiftieth, then what came since.
+    // Statistics from when a fiftieth of the rows existed, then current ones.
     administrator.exec(&FILL.replace("{part}", "=")).await.unwrap();
     owner.exec("ANALYZE").await.unwrap();
     administrator.exec(&FILL.replace("{part}", "<>")).await.unwrap();
     let user: Uuid = owner.value("SELECT md5('u7')::uuid").await.unwrap();
     for moment in ["before ANALYZE", "after it"] {
-        // Statements are known to the driver from before: a connection of its own for each.
-        let (alone, db) = world.alone().await;
-        let mut hot = Hot { db, user, known: 0, random_page_cost: SOLID };
+        // A separate connection each time, because the driver caches prepared statements.
+        let (alone, db) = world.single_connection().await;
+        let mut explainer = Explainer { db, user, known: 0, random_page_cost: SSD_PAGE_COST };
         let ada = alone.sparc.as_user(user);
         let scout = world.sparc.as_user(user);
-        lobby(&mut hot, &ada, &scout, moment).await;
-        table(&mut hot, &ada, moment).await;
-        catalogue(&mut hot, &ada, &scout, moment).await;
+        lobby(&mut explainer, &ada, &scout, moment).await;
+        session_lists(&mut explainer, &ada, moment).await;
+        catalogue(&mut explainer, &ada, &scout, moment).await;
         owner.exec("ANALYZE").await.unwrap();
     }
 }
 
-/// The page after so many others: among rows that are equal in what the list is ordered by.
-async fn later<T>(pages: u32, page: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>) -> (T, Cursor) {
+/// Returns the last row of page number `pages` and the cursor after it, among rows with equal sort keys.
+async fn nth_page<T>(pages: u32, page: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>) -> (T, Cursor) {
     let mut there = page(None).await.unwrap();
     for _ in 1..pages {
         there = page(there.next).await.unwrap();
@@ -183,59 +188,62 @@ async fn later<T>(pages: u32, page: impl AsyncFn(Option<Cursor>) -> Result<Page<
     (there.items.pop().unwrap(), there.next.unwrap())
 }
 
-async fn lobby(hot: &mut Hot, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
-    // A page and one, each with its Seer and its adventure.
+async fn lobby(explainer: &mut Explainer, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
+    // A page and one more row, each with its Seer and its adventure.
     let page = 3 * 21;
     let all = LobbyFilter::default();
-    // The walk of undated sessions is begun, too: one row.
-    hot.ask(&format!("lobby, {moment}"), page + 1, &[], ada.sessions().lobby(&all, None)).await;
-    let (last, next) = later(8, async |after| scout.sessions().lobby(&all, after.as_ref()).await).await;
+    // The scan of undated sessions also begins: one row.
+    explainer.explain(&format!("lobby, {moment}"), page + 1, &[], ada.sessions().lobby(&all, None)).await;
+    let (last, next) = nth_page(8, async |after| scout.sessions().lobby(&all, after.as_ref()).await).await;
     let key = [quoted(last.created_at), quoted(last.id), quoted(last.scheduled_start.unwrap())];
     let key: Vec<&str> = key.iter().map(String::as_str).collect();
-    // Those of the same moment, the later and the undated, of which a page each may be walked.
+    // Sessions with the same start, later ones and undated ones: up to a page of each may be scanned.
     let ninth = ada.sessions().lobby(&all, Some(&next));
-    hot.ask(&format!("lobby, ninth page, {moment}"), page + 2 * 21, &key, ninth).await;
+    explainer.explain(&format!("lobby, ninth page, {moment}"), page + 2 * 21, &key, ninth).await;
     let hard = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
-    hot.ask(&format!("lobby, one in three, {moment}"), 6 * page, &["'hard'"], ada.sessions().lobby(&hard, None)).await;
+    explainer
+        .explain(&format!("lobby, one in three, {moment}"), 6 * page, &["'hard'"], ada.sessions().lobby(&hard, None))
+        .await;
     let nowhere = LobbyFilter { search: Some("nowhere".to_owned()), ..Default::default() };
     let missed = ada.sessions().lobby(&nowhere, None);
-    hot.ask(&format!("lobby, without a hit, {moment}"), 4 * 1000 + 2, &["'%nowhere%'"], missed).await;
-    let seer = LobbyFilter { seer_id: Some(hot.user), ..Default::default() };
-    let user = quoted(hot.user);
-    hot.ask(&format!("lobby, of a Seer, {moment}"), page, &[&user], ada.sessions().lobby(&seer, None)).await;
+    explainer.explain(&format!("lobby, without a hit, {moment}"), 4 * 1000 + 2, &["'%nowhere%'"], missed).await;
+    let seer = LobbyFilter { seer_id: Some(explainer.user), ..Default::default() };
+    let user = quoted(explainer.user);
+    explainer.explain(&format!("lobby, of a Seer, {moment}"), page, &[&user], ada.sessions().lobby(&seer, None)).await;
 }
 
-async fn table(hot: &mut Hot, ada: &IdentityConnection, moment: &str) {
-    let (session, mate) = (md5(&hot.db, "s20006").await, md5(&hot.db, "c8").await);
+async fn session_lists(explainer: &mut Explainer, ada: &IdentityConnection, moment: &str) {
+    let (session, mate) = (md5(&explainer.db, "s20006").await, md5(&explainer.db, "c8").await);
     let all = HistoryFilter::default();
     let rolls = || ada.dice().history(RollScope::Session(session), &all, None);
-    hot.ask(&format!("a table's rolls, {moment}"), 51, &[&quoted(session), "51"], rolls()).await;
+    explainer.explain(&format!("a session's rolls, {moment}"), 51, &[&quoted(session), "51"], rolls()).await;
     let kind = HistoryFilter { kind: Some(RollType::Attack), ..Default::default() };
-    // One in nine: comparing an enum is not leakproof either, so the table's rolls are walked until the page is full.
+    // One roll in nine matches. Comparing an enum is not leakproof, so the session's rolls are scanned until the page
+    // is full.
     let values = [&quoted(session), "'attack'", "51"];
     let attacks = ada.dice().history(RollScope::Session(session), &kind, None);
-    hot.ask(&format!("a table's attacks, {moment}"), 9 * 51, &values, attacks).await;
-    // A mate of thousands of rolls, at a table that is one's own.
+    explainer.explain(&format!("a session's attacks, {moment}"), 9 * 51, &values, attacks).await;
+    // Another participant's character with thousands of rolls, in the caller's own session.
     let values = [&quoted(mate), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
     let rolls = ada.dice().history(RollScope::Character(mate), &all, None);
-    hot.ask(&format!("a character's rolls, {moment}"), 51, &values, rolls).await;
+    explainer.explain(&format!("a character's rolls, {moment}"), 51, &values, rolls).await;
     let events = ada.events().after(session, 0);
-    hot.ask(&format!("events, {moment}"), 200, &[&quoted(session), "0", "200"], events).await;
+    explainer.explain(&format!("events, {moment}"), 200, &[&quoted(session), "0", "200"], events).await;
     let newest = ada.events().newest(session);
-    hot.ask(&format!("the newest event, {moment}"), 1, &[&quoted(session), "1"], newest).await;
-    // Thirty tables, each with its Seer, its adventure and the own seat.
-    let user = quoted(hot.user);
-    hot.ask(&format!("own sessions, {moment}"), 4 * 30, &[&user], ada.sessions().mine(None)).await;
-    hot.ask(&format!("a profile, {moment}"), 1, &[&user, "1"], ada.users().profile(hot.user)).await;
+    explainer.explain(&format!("the newest event, {moment}"), 1, &[&quoted(session), "1"], newest).await;
+    // Thirty sessions, each with its Seer, its adventure and the caller's seat.
+    let user = quoted(explainer.user);
+    explainer.explain(&format!("own sessions, {moment}"), 4 * 30, &[&user], ada.sessions().mine(None)).await;
+    explainer.explain(&format!("a profile, {moment}"), 1, &[&user, "1"], ada.users().profile(explainer.user)).await;
 }
 
-async fn catalogue(hot: &mut Hot, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
+async fn catalogue(explainer: &mut Explainer, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
     let all = CatalogueFilter::default();
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
         let what = format!("catalogue, {order:?}, {moment}");
-        hot.ask(&what, 21, &[], ada.adventures().catalogue(&all, order, None)).await;
+        explainer.explain(&what, 21, &[], ada.adventures().catalogue(&all, order, None)).await;
         let pages = async |after: Option<Cursor>| scout.adventures().catalogue(&all, order, after.as_ref()).await;
-        let (last, next) = later(30, pages).await;
+        let (last, next) = nth_page(30, pages).await;
         let place = match order {
             CatalogueOrder::MostPlayed => last.times_played.to_string(),
             CatalogueOrder::BestRated => quoted(last.average_rating.unwrap()),
@@ -243,16 +251,18 @@ async fn catalogue(hot: &mut Hot, ada: &IdentityConnection, scout: &IdentityConn
         };
         let next = ada.adventures().catalogue(&all, order, Some(&next));
         let values = [place.as_str(), &quoted(last.id)];
-        // The best rated are found first, and then looked up.
-        hot.ask(&format!("{what}, page 31"), 2 * 21, &values, next).await;
-        // A function insists on the walk, so that it is one on any disk, and one alone where the page is not full too.
-        hot.random_page_cost = DEAR;
+        // The best rated adventures are found by id first and then looked up.
+        explainer.explain(&format!("{what}, page 31"), 2 * 21, &values, next).await;
+        // A function forces the index scan, whatever the disk, and a single one even if the page does not fill.
+        explainer.random_page_cost = HIGH_PAGE_COST;
         let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
-        hot.ask(&format!("{what}, hard"), 1000, &["'hard'"], ada.adventures().catalogue(&hard, order, None)).await;
+        explainer
+            .explain(&format!("{what}, hard"), 1000, &["'hard'"], ada.adventures().catalogue(&hard, order, None))
+            .await;
         let nowhere = CatalogueFilter { search: Some("nowhere".to_owned()), ..Default::default() };
         let missed = ada.adventures().catalogue(&nowhere, order, None);
-        hot.ask(&format!("{what}, without a hit"), 1000, &["'%nowhere%'"], missed).await;
-        hot.random_page_cost = SOLID;
+        explainer.explain(&format!("{what}, without a hit"), 1000, &["'%nowhere%'"], missed).await;
+        explainer.random_page_cost = SSD_PAGE_COST;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What happens at a table, through the service: initiative, wounds, the shared state, codes, numbers.
+//! Playing a session through the service: initiative, wounds, the shared game state, join codes, and statistics.
 
 use serde_json::json;
 use sparc::{
@@ -17,9 +17,9 @@ use uuid::Uuid;
 use crate::world::{World, at_once};
 
 #[tokio::test]
-async fn initiative_is_one_die_the_highest_first_ties_by_grace() {
+async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
     let world = World::new().await;
-    let game = world.active_session(4).await;
+    let game = world.new_active_session(4).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let stats = Stats { grace: 10, ..Default::default() };
     let wolf = NewCreature { name: "Wolf".into(), stats, ..Default::default() };
@@ -42,21 +42,21 @@ async fn initiative_is_one_die_the_highest_first_ties_by_grace() {
         assert!(order.is_sorted_by(|a, b| a >= b), "{order:?}");
         ties += order.windows(2).filter(|two| two[0].0 == two[1].0).count();
     }
-    assert!(ties > 0, "a tie was tried");
-    // Who sees neither table nor sheet learns no order.
+    assert!(ties > 0, "the test must include a tie");
+    // A caller who sees neither the session nor the character sheets learns no order.
     let rolls = "ARRAY(SELECT id FROM dice_rolls)";
     let all: Vec<Uuid> = world.owner().values("SELECT id FROM dice_rolls").await.unwrap();
     let list = all.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
-    let stranger = world.somebody().await;
-    let asked = format!("SELECT cardinality(private.initiative_order(ARRAY[{list}]::uuid[]))");
-    assert_eq!(stranger.value::<i32>(&asked).await, Ok(0), "{rolls}");
-    assert!(world.visitor().value::<i32>(&asked).await.unwrap_err().is_forbidden());
+    let stranger = world.new_user().await;
+    let query = format!("SELECT cardinality(private.initiative_order(ARRAY[{list}]::uuid[]))");
+    assert_eq!(stranger.value::<i32>(&query).await, Ok(0), "{rolls}");
+    assert!(world.visitor().value::<i32>(&query).await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
-async fn hit_points_stay_between_none_and_the_maximum_also_at_once() {
+async fn hit_points_stay_between_0_and_the_maximum_also_under_concurrency() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let hero = game.players[0].character;
     let (ada, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
     assert_eq!(seer.characters().damage(hero, 2).await.unwrap().hit_points, 4);
@@ -72,21 +72,21 @@ async fn hit_points_stay_between_none_and_the_maximum_also_at_once() {
         .collect();
     let mut left: Vec<i32> = at_once(blows).await.into_iter().map(Result::unwrap).collect();
     left.sort_unstable();
-    assert_eq!(left, [1, 2, 3, 4, 5], "no blow is lost");
-    // The Seer's hand reaches no further than the table, and no longer than it plays.
+    assert_eq!(left, [1, 2, 3, 4, 5], "no change is lost");
+    // The Seer may change only characters seated in their session, and only while it is live.
     world.set(&game, "status = 'completed'").await;
     assert!(matches!(seer.characters().damage(hero, 1).await, Err(Error::NotFound { .. })));
     let huge = format!("SELECT hit_points FROM private.change_hit_points('{hero}', -2147483648)");
     assert_eq!(game.players[0].person.value::<i32>(&huge).await, Ok(0), "no overflow");
-    let stranger = world.somebody().await;
+    let stranger = world.new_user().await;
     let none = format!("SELECT count(*) FROM private.change_hit_points('{hero}', 1)");
     assert_eq!(stranger.value::<i64>(&none).await, Ok(0));
 }
 
 #[tokio::test]
-async fn two_screens_of_one_seer_do_not_overwrite_each_other_unseen() {
+async fn two_devices_of_one_seer_do_not_overwrite_each_others_game_state() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let screens = (0..8)
         .map(|screen| {
@@ -103,37 +103,37 @@ async fn two_screens_of_one_seer_do_not_overwrite_each_other_unseen() {
     assert_eq!(session.game_state_version, 1);
     let same =
         seer.sessions().set_game_state(game.session, session.game_state, ExpectedVersion::Version(1)).await.unwrap();
-    assert_eq!(same.game_state_version, 1, "the same state is no change");
+    assert_eq!(same.game_state_version, 1, "the same state must not change the version");
     let sure = seer.sessions().set_game_state(game.session, json!({}), ExpectedVersion::Any).await.unwrap();
     assert_eq!(sure.game_state_version, 2);
     let ada = world.sparc.as_user(game.players[0].id);
-    let told = ada.events().after(game.session, 0).await.unwrap();
-    let states: Vec<_> = told.iter().filter(|event| event.event_type == "game_state").collect();
+    let events = ada.events().after(game.session, 0).await.unwrap();
+    let states: Vec<_> = events.iter().filter(|event| event.event_type == "game_state").collect();
     assert_eq!(states.len(), 2);
     assert_eq!(states[1].payload, json!({ "game_state": {}, "version": 2 }));
-    assert_eq!(ada.events().newest(game.session).await.unwrap(), told.last().unwrap().seq);
-    // Not even the server sets the version by hand.
+    assert_eq!(ada.events().newest(game.session).await.unwrap(), events.last().unwrap().seq);
+    // Not even the service can set the version itself.
     assert!(world.service().exec("UPDATE sessions SET game_state_version = 9").await.unwrap_err().is_forbidden());
     assert!(game.seer.exec("UPDATE sessions SET game_state_version = 9").await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
-async fn a_code_tells_what_it_opens_before_one_sits_down() {
+async fn a_code_shows_its_session_before_the_player_joins() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let code = world.owner().value::<String>("SELECT code::text FROM sessions").await.unwrap().parse().unwrap();
-    let stranger = world.sparc.as_user(world.account().await);
+    let stranger = world.sparc.as_user(world.new_account().await);
     let card = stranger.sessions().by_code(&code).await.unwrap();
     assert_eq!((card.id, card.status, card.seats_taken), (game.session, SessionStatus::Waiting, 1));
     assert_eq!(card.adventure.unwrap().name, "The Drowned Ford");
-    assert!(stranger.sessions().get(game.session).await.is_err(), "a look at the card, and no more");
+    assert!(stranger.sessions().get(game.session).await.is_err(), "the code reveals only the summary");
     assert!(world.visitor().exec("SELECT private.session_by_code('AAAAAA')").await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
-async fn a_session_is_edited_announced_paused_and_taken_up_again() {
+async fn a_session_is_edited_announced_paused_and_resumed() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let changes = SessionChanges {
         visibility: Some(Visibility::Public),
@@ -150,11 +150,17 @@ async fn a_session_is_edited_announced_paused_and_taken_up_again() {
     let sessions = || seer.sessions();
     assert_eq!(sessions().announce(game.session).await.unwrap().status, SessionStatus::StartingSoon);
     assert_eq!(sessions().withdraw(game.session).await.unwrap().status, SessionStatus::Waiting);
-    assert!(matches!(sessions().resume(game.session).await, Err(Error::IllegalTransition { .. })), "never began");
+    assert!(
+        matches!(sessions().resume(game.session).await, Err(Error::IllegalTransition { .. })),
+        "the session never began"
+    );
     let started = sessions().start(game.session).await.unwrap().started_at;
-    assert_eq!(sessions().start(game.session).await.unwrap().started_at, started, "again is no error");
+    assert_eq!(sessions().start(game.session).await.unwrap().started_at, started, "idempotent");
     assert_eq!(sessions().pause(game.session).await.unwrap().status, SessionStatus::Paused);
-    assert!(matches!(sessions().start(game.session).await, Err(Error::IllegalTransition { .. })), "it is resumed");
+    assert!(
+        matches!(sessions().start(game.session).await, Err(Error::IllegalTransition { .. })),
+        "a paused session is resumed, not started"
+    );
     assert_eq!(sessions().resume(game.session).await.unwrap().started_at, started);
     sessions().complete(game.session).await.unwrap();
     let run = seer.users().statistics().await.unwrap();
@@ -164,12 +170,12 @@ async fn a_session_is_edited_announced_paused_and_taken_up_again() {
 }
 
 #[tokio::test]
-async fn numbers_of_a_character_are_those_of_the_rolls_one_may_see() {
+async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let (ada, hero) = (&game.players[0], game.players[0].character);
     for (results, difficulty) in [("{6,6}", 10), ("{1,1}", 10), ("{3,4}", 5), ("{3,4}", 9)] {
-        world.roll(game.session, hero, results, difficulty, 0).await;
+        world.new_roll(game.session, hero, results, difficulty, 0).await;
     }
     let check = NewRoll::check(game.session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
     let me = world.sparc.as_user(ada.id);
@@ -180,12 +186,12 @@ async fn numbers_of_a_character_are_those_of_the_rolls_one_may_see() {
     assert_eq!((attacks.rolls, attacks.successes, attacks.critical_successes, attacks.critical_failures), (4, 2, 1, 1));
     assert!((attacks.mean_total - 7.0).abs() < 1e-9);
     assert_eq!(numbers.by_kind.iter().map(|kind| kind.rolls).sum::<i64>(), numbers.rolls);
-    let stranger = world.sparc.as_user(world.account().await);
+    let stranger = world.sparc.as_user(world.new_account().await);
     let none = stranger.dice().statistics(RollScope::Session(game.session)).await.unwrap();
     assert_eq!((none.rolls, none.mean_total, none.by_kind.len()), (0, None, 0));
     let left = me.dice().heroic_saves_remaining(game.session).await.unwrap();
     assert!(left.len() == 2 && left.iter().all(|seat| seat.left == 1));
-    let failed = world.roll(game.session, hero, "{1,2}", 10, 0).await;
+    let failed = world.new_roll(game.session, hero, "{1,2}", 10, 0).await;
     me.dice().heroic_save(failed).await.unwrap();
     let left = me.dice().heroic_saves_remaining(game.session).await.unwrap();
     assert_eq!(left.iter().find(|seat| seat.character_id == hero).unwrap().left, 0);
@@ -194,9 +200,9 @@ async fn numbers_of_a_character_are_those_of_the_rolls_one_may_see() {
 }
 
 #[tokio::test]
-async fn a_character_is_kept_and_grows_by_the_server_alone() {
+async fn a_player_edits_a_character_and_only_the_server_lets_it_grow() {
     let world = World::new().await;
-    let id = world.account().await;
+    let id = world.new_account().await;
     let (me, service) = (world.sparc.as_user(id), world.sparc.as_service());
     let attributes = Some(Attributes::new(6, 1, 1, 1).unwrap());
     let new = NewCharacter { name: "Brunhild".into(), attributes, ..Default::default() };
@@ -216,16 +222,16 @@ async fn a_character_is_kept_and_grows_by_the_server_alone() {
     assert_eq!(me.characters().retired().await.unwrap().len(), 1);
     assert!(me.characters().unretire(hero.id).await.unwrap().retired_at.is_none());
     me.characters().delete(hero.id).await.unwrap();
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let seats = world.sparc.as_user(player.id).characters().seats(player.character).await.unwrap();
     assert_eq!((seats.len(), seats[0].session_id, seats[0].is_active), (1, game.session, true));
 }
 
 #[tokio::test]
-async fn a_creature_is_changed_and_goes_while_its_rolls_stay() {
+async fn a_creature_is_edited_and_deleted_and_its_rolls_stay() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let bite = Ability { name: "Bite".into(), ..Default::default() };
     let wolf = NewCreature { name: "Wolf".into(), abilities: vec![bite], armor: 1, ..Default::default() };
@@ -243,7 +249,7 @@ async fn a_creature_is_changed_and_goes_while_its_rolls_stay() {
 }
 
 #[tokio::test]
-async fn an_account_that_is_erased_keeps_nothing_personal() {
+async fn an_account_that_is_erased_keeps_no_personal_data() {
     let world = World::new().await;
     let service = world.sparc.as_service();
     let account =
@@ -262,8 +268,8 @@ async fn an_account_that_is_erased_keeps_nothing_personal() {
     let left = "SELECT count(*) FROM auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
     assert_eq!(world.owner().value::<i64>(left).await, Ok(0));
     assert!(matches!(ada.characters().create(NewCharacter::default()).await, Err(Error::AccountClosed)));
-    let other = world.account().await;
+    let other = world.new_account().await;
     let theft = format!("SELECT private.close_account('{other}')");
-    assert!(world.somebody().await.exec(&theft).await.unwrap_err().is_forbidden());
+    assert!(world.new_user().await.exec(&theft).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&theft).await.unwrap_err().is_forbidden());
 }

@@ -1,4 +1,5 @@
-//! Behind PgBouncer in transaction mode: fifty users over four server connections, each in the own world.
+//! Behind PgBouncer in transaction mode: fifty users over four server connections, each of whom sees only their own
+//! rows.
 
 use std::{
     fs,
@@ -17,7 +18,7 @@ use uuid::Uuid;
 
 use crate::world::{World, at_once};
 
-/// A pooler that is gone with its handle.
+/// A PgBouncer process that is stopped when the handle is dropped.
 pub struct Pooler {
     process: Child,
     folder: PathBuf,
@@ -36,12 +37,12 @@ fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|said| said.stdout == b"0\n")
 }
 
-/// None where it is not installed.
+/// Starts a pooler to a world's database; returns `None` if PgBouncer is not installed.
 async fn pooler(world: &World) -> Option<Pooler> {
     pooler_to(world.url()).await
 }
 
-/// None where it is not installed.
+/// Starts a pooler to a database; returns `None` if PgBouncer is not installed.
 pub async fn pooler_to(url: &str) -> Option<Pooler> {
     let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"]
         .into_iter()
@@ -53,7 +54,7 @@ pub async fn pooler_to(url: &str) -> Option<Pooler> {
     let folder = std::env::temp_dir().join(format!("sparc-pooler-{}", Uuid::new_v4().simple()));
     fs::create_dir(&folder).unwrap();
     let settings = folder.join("pgbouncer.ini");
-    // Nothing is reset between two clients: what an identity leaves would be seen.
+    // Nothing is reset between two clients, so whatever an identity leaves behind would be seen.
     let text = format!(
         "[databases]\n{database} = host={host} port={port} user={user} password={password}\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {listen}\nunix_socket_dir =\nauth_type = any\n\
@@ -61,7 +62,7 @@ pub async fn pooler_to(url: &str) -> Option<Pooler> {
          ignore_startup_parameters = extra_float_digits\n"
     );
     fs::write(&settings, text).unwrap();
-    // It refuses to be run by root, as the server does.
+    // PgBouncer refuses to run as root, as the server does.
     let mut command = if is_root() {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "--pdeathsig", "KILL", program]);
@@ -78,24 +79,24 @@ pub async fn pooler_to(url: &str) -> Option<Pooler> {
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    panic!("the pooler does not answer");
+    panic!("the pooler does not accept connections");
 }
 
 #[tokio::test]
-async fn fifty_users_over_four_connections_each_see_the_own_world() {
+async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
     let world = World::new().await;
     let Some(pooler) = pooler(&world).await else {
-        eprintln!("not tried: this machine has no pgbouncer");
+        eprintln!("skipped: this machine has no pgbouncer");
         return;
     };
     let rounds: u32 = std::env::var("SPARC_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
     let options = Options::default().max_connections(20).without_prepared_statements();
     let sparc = Sparc::connect_with(&pooler.url, options.acquire_timeout(Duration::from_secs(60))).await.unwrap();
-    let mut asking = Vec::new();
+    let mut tasks = Vec::new();
     for number in 0..50_u32 {
-        let player = world.player().await;
+        let player = world.new_player().await;
         let sparc = sparc.clone();
-        asking.push(async move {
+        tasks.push(async move {
             let me = sparc.as_user(player.id);
             for round in 0..rounds {
                 let mine = me.characters().list().await.unwrap();
@@ -104,7 +105,8 @@ async fn fifty_users_over_four_connections_each_see_the_own_world() {
                 let found = characters::Entity::find().all(&me).await.unwrap();
                 assert!(found.len() == 1 && found[0].user_id == player.id);
                 match (number + round) % 5 {
-                    // One that is dropped, one that fails, a visitor, the service: none is worn by the next.
+                    // A dropped transaction, a failed one, a visitor, the service: the next caller inherits none of
+                    // these identities.
                     0 => drop(me.begin().await.unwrap()),
                     1 => assert!(me.execute_unprepared("SELECT 1 / 0").await.is_err()),
                     2 => assert_eq!(sparc.as_anon().characters().list().await.unwrap_err().code(), "not_signed_in"),
@@ -114,7 +116,7 @@ async fn fifty_users_over_four_connections_each_see_the_own_world() {
             }
         });
     }
-    at_once(asking).await;
-    world.owner().until_at_rest().await;
+    at_once(tasks).await;
+    world.owner().wait_for_rollbacks().await;
     sparc.close().await.unwrap();
 }

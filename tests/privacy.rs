@@ -1,11 +1,11 @@
-//! Who reads and writes which column of a profile, and of the tutorial.
+//! Who reads and writes which column of a profile and of the tutorial.
 
 use crate::world::World;
 
 #[tokio::test]
-async fn an_address_is_closed_to_visitors_and_users() {
+async fn visitors_and_users_cannot_read_an_address() {
     let world = World::new().await;
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     for person in [&world.visitor(), &me] {
         for sql in ["SELECT email FROM users", "SELECT * FROM users", "SELECT FROM users WHERE email LIKE '%'"] {
             assert!(person.exec(sql).await.unwrap_err().is_forbidden(), "{sql}");
@@ -17,20 +17,20 @@ async fn an_address_is_closed_to_visitors_and_users() {
 }
 
 #[tokio::test]
-async fn the_own_address_is_told_to_its_owner() {
+async fn users_can_read_their_own_address() {
     let world = World::new().await;
-    let me = world.somebody().await;
-    let told = me.value::<String>("SELECT private.my_email()").await.unwrap();
-    assert_eq!(told, format!("{}@example.org", me.uuid()));
+    let me = world.new_user().await;
+    let address = me.value::<String>("SELECT private.my_email()").await.unwrap();
+    assert_eq!(address, format!("{}@example.org", me.uuid()));
     assert!(world.visitor().exec("SELECT private.my_email()").await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
-async fn a_user_edits_three_columns_of_the_own_profile_and_nothing_else() {
+async fn users_edit_three_columns_of_their_own_profile_and_nothing_else() {
     let world = World::new().await;
-    let (me, other) = (world.somebody().await, world.somebody().await);
+    let (me, other) = (world.new_user().await, world.new_user().await);
     for change in ["display_name = 'New'", "avatar_url = 'x'", "bio = 'y'"] {
-        assert_eq!(me.exec(&format!("UPDATE users SET {change}")).await, Ok(1), "the own row alone: {change}");
+        assert_eq!(me.exec(&format!("UPDATE users SET {change}")).await, Ok(1), "only their own row: {change}");
     }
     for change in [
         "is_verified = true",
@@ -51,9 +51,9 @@ async fn a_user_edits_three_columns_of_the_own_profile_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn updated_at_is_kept_whoever_writes() {
+async fn updated_at_is_maintained_whoever_writes() {
     let world = World::new().await;
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     let later = "SELECT updated_at > created_at FROM users";
     assert_eq!(me.value::<bool>(later).await, Ok(false));
     me.exec("UPDATE users SET bio = 'x'").await.unwrap();
@@ -61,9 +61,9 @@ async fn updated_at_is_kept_whoever_writes() {
 }
 
 #[tokio::test]
-async fn the_tutorial_is_everyones_own() {
+async fn users_see_and_change_only_their_own_tutorial() {
     let world = World::new().await;
-    let (me, other) = (world.somebody().await, world.somebody().await);
+    let (me, other) = (world.new_user().await, world.new_user().await);
     let start =
         |id| format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player') RETURNING current_step");
     assert_eq!(me.value::<String>(&start(me.uuid())).await.unwrap(), "welcome");
@@ -86,16 +86,16 @@ async fn the_tutorial_is_everyones_own() {
 }
 
 #[tokio::test]
-async fn nothing_is_given_away_even_where_a_privilege_would_let_it() {
+async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let owner = world.owner();
-    let (ada, seer, other) = (&game.players[0].person, &game.seer, world.player().await);
+    let (ada, seer, other) = (&game.players[0].person, &game.seer, world.new_player().await);
     let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
     owner.exec(&creature).await.unwrap();
     owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.uuid())).await.unwrap();
-    let (mine, others) = (world.draft(seer.uuid()).await, world.adventure(other.id).await);
-    // Columns that are closed to users: the policies hold them by themselves, should one be opened by mistake.
+    let (mine, others) = (world.new_draft(seer.uuid()).await, world.new_adventure(other.id).await);
+    // Columns without a privilege for users: the policies alone must protect them, in case one is granted by mistake.
     owner
         .exec(
             "GRANT UPDATE (creator_id) ON adventures TO authenticated;
@@ -108,12 +108,12 @@ async fn nothing_is_given_away_even_where_a_privilege_would_let_it() {
         )
         .await
         .unwrap();
-    let foreign = world.session(0).await.session;
-    let spare = world.character(ada.uuid()).await;
+    let foreign = world.new_session(0).await.session;
+    let spare = world.new_character(ada.uuid()).await;
     for (who, sql) in [
         (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{mine}'", other.id)),
         (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{spare}'", other.id)),
-        // A statement that reads no column is not held by what one may read.
+        // SELECT policies do not restrict a statement that reads no column.
         (&other.person, format!("UPDATE adventures SET creator_id = '{}'", ada.uuid())),
         (&other.person, format!("UPDATE characters SET user_id = '{}'", ada.uuid())),
         (ada, format!("UPDATE session_players SET user_id = '{}'", other.id)),

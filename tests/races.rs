@@ -1,4 +1,4 @@
-//! Every limit, uniqueness and state change, and every creation with an id, asked for by 2, 8 and 32 at once.
+//! Every limit, uniqueness and state change, and every creation with an id, under 2, 8 and 32 concurrent calls.
 
 use std::collections::BTreeMap;
 
@@ -22,21 +22,21 @@ use crate::{
 
 const CROWDS: [usize; 3] = [2, 8, 32];
 
-/// So many at once do the same; how often each answer was given.
-async fn crowd<T, F>(clients: usize, ask: impl Fn(usize) -> F) -> BTreeMap<&'static str, usize>
+/// Makes `clients` concurrent calls and returns how often each outcome occurred.
+async fn call_concurrently<T, F>(clients: usize, ask: impl Fn(usize) -> F) -> BTreeMap<&'static str, usize>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
-    let mut told = BTreeMap::new();
+    let mut outcomes = BTreeMap::new();
     for outcome in at_once((0..clients).map(ask).collect()).await {
-        *told.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
+        *outcomes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
     }
-    told
+    outcomes
 }
 
-fn only(done: usize, refused: &'static str, others: usize) -> BTreeMap<&'static str, usize> {
-    [("done", done), (refused, others)].into_iter().filter(|(_, times)| *times > 0).collect()
+fn expected_outcomes(successes: usize, refused: &'static str, others: usize) -> BTreeMap<&'static str, usize> {
+    [("done", successes), (refused, others)].into_iter().filter(|(_, times)| *times > 0).collect()
 }
 
 async fn code(world: &World, session: Uuid) -> JoinCode {
@@ -48,13 +48,13 @@ async fn code(world: &World, session: Uuid) -> JoinCode {
 async fn limits_hold() {
     let world = World::new().await;
     for clients in CROWDS {
-        // Nine characters, and room for one.
-        let crowded = world.account().await;
+        // Nine characters, so there is room for one.
+        let crowded = world.new_account().await;
         for _ in 0..9 {
-            world.character(crowded).await;
+            world.new_character(crowded).await;
         }
         let me = world.sparc.as_user(crowded);
-        let told = crowd(clients, |number| {
+        let outcomes = call_concurrently(clients, |number| {
             let me = me.clone();
             async move {
                 let name = format!("Hero {number}");
@@ -62,18 +62,18 @@ async fn limits_hold() {
             }
         })
         .await;
-        assert_eq!(told, only(1, "character_limit_reached", clients - 1));
+        assert_eq!(outcomes, expected_outcomes(1, "character_limit_reached", clients - 1));
 
-        // Four seats, by code and by the lobby.
-        let game = world.session(0).await;
+        // Four seats, joined by code and from the lobby.
+        let game = world.new_session(0).await;
         world.set(&game, "is_public = true").await;
         let (session, code) = (game.session, code(&world, game.session).await);
         let mut players = Vec::new();
         for _ in 0..clients {
-            let player = world.player().await;
+            let player = world.new_player().await;
             players.push((world.sparc.as_user(player.id), player.character));
         }
-        let told = crowd(clients, |number| {
+        let outcomes = call_concurrently(clients, |number| {
             let ((me, hero), code) = (players[number].clone(), code.clone());
             async move {
                 match number % 2 {
@@ -84,39 +84,42 @@ async fn limits_hold() {
         })
         .await;
         let seated = clients.min(4);
-        assert_eq!(told, only(seated, "session_full", clients - seated));
+        assert_eq!(outcomes, expected_outcomes(seated, "session_full", clients - seated));
     }
     assert_eq!(broken(&world).await, [""; 0]);
 }
 
 #[tokio::test]
-async fn what_is_once_is_once() {
+async fn what_may_happen_once_happens_once() {
     let world = World::new().await;
     for clients in CROWDS {
-        let game = world.active_session(1).await;
+        let game = world.new_active_session(1).await;
         let (session, hero) = (game.session, game.players[0].character);
-        let failed = world.roll(session, hero, "{1,2}", 10, -60).await;
+        let failed = world.new_roll(session, hero, "{1,2}", 10, -60).await;
         let me = world.sparc.as_user(game.players[0].id);
         let asking = |me: &IdentityConnection| me.clone();
-        let told = crowd(clients, |_| {
+        let outcomes = call_concurrently(clients, |_| {
             let me = asking(&me);
             async move { me.dice().heroic_save(failed).await }
         })
         .await;
-        assert_eq!(told["done"], 1, "{told:?}");
-        assert!(told.keys().all(|code| ["done", "roll_already_saved", "heroic_save_spent"].contains(code)), "{told:?}");
+        assert_eq!(outcomes["done"], 1, "{outcomes:?}");
+        assert!(
+            outcomes.keys().all(|code| ["done", "roll_already_saved", "heroic_save_spent"].contains(code)),
+            "{outcomes:?}"
+        );
 
-        // One name an account.
-        let told = crowd(clients, |_| {
+        // One character of a name per account.
+        let outcomes = call_concurrently(clients, |_| {
             let me = asking(&me);
             async move { me.characters().create(NewCharacter { name: "Twin".to_owned(), ..Default::default() }).await }
         })
         .await;
-        assert_eq!(told, only(1, "character_name_taken", clients - 1));
+        assert_eq!(outcomes, expected_outcomes(1, "character_name_taken", clients - 1));
 
-        // One state over another.
+        // One new game state for a version.
         let seer = world.sparc.as_user(game.seer.uuid());
-        let told = crowd(clients, |number| {
+        let outcomes = call_concurrently(clients, |number| {
             let seer = asking(&seer);
             async move {
                 let state = serde_json::json!({ "screen": number });
@@ -124,10 +127,10 @@ async fn what_is_once_is_once() {
             }
         })
         .await;
-        assert_eq!(told, only(1, "game_state_changed", clients - 1));
+        assert_eq!(outcomes, expected_outcomes(1, "game_state_changed", clients - 1));
 
-        // One end.
-        let told = crowd(clients, |number| {
+        // One end of a session.
+        let outcomes = call_concurrently(clients, |number| {
             let seer = asking(&seer);
             async move {
                 match number % 2 {
@@ -137,10 +140,13 @@ async fn what_is_once_is_once() {
             }
         })
         .await;
-        assert!(told["done"] >= 1 && told.keys().all(|code| ["done", "illegal_transition"].contains(code)), "{told:?}");
+        assert!(
+            outcomes["done"] >= 1 && outcomes.keys().all(|code| ["done", "illegal_transition"].contains(code)),
+            "{outcomes:?}"
+        );
         let ends =
             format!("session_events WHERE session_id = '{session}' AND payload ->> 'to' IN ('completed', 'cancelled')");
-        assert_eq!(world.owner().count(&ends).await, 1, "it ended once");
+        assert_eq!(world.owner().count(&ends).await, 1, "the session must end exactly once");
     }
     assert_eq!(broken(&world).await, [""; 0]);
 }
@@ -149,13 +155,13 @@ async fn what_is_once_is_once() {
 async fn every_creation_with_an_id_creates_once() {
     let world = World::new().await;
     for clients in CROWDS {
-        let game = world.active_session(1).await;
+        let game = world.new_active_session(1).await;
         let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);
         let (me, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
-        let all = only(clients, "", 0);
-        let told = crowd(clients, |_| {
+        let all = expected_outcomes(clients, "", 0);
+        let outcomes = call_concurrently(clients, |_| {
             let me = me.clone();
             async move {
                 let roll =
@@ -164,38 +170,38 @@ async fn every_creation_with_an_id_creates_once() {
             }
         })
         .await;
-        assert_eq!(told, all, "roll");
-        let told = crowd(clients, |_| {
+        assert_eq!(outcomes, all, "roll");
+        let outcomes = call_concurrently(clients, |_| {
             let seer = seer.clone();
             async move {
                 seer.sessions().create(NewSession { id: Some(id), adventure_id: adventure, ..Default::default() }).await
             }
         })
         .await;
-        assert_eq!(told, all, "session");
-        let told = crowd(clients, |_| {
+        assert_eq!(outcomes, all, "session");
+        let outcomes = call_concurrently(clients, |_| {
             let service = service.clone();
             async move { service.users().sign_up(NewAccount { id: Some(id), ..Default::default() }).await }
         })
         .await;
-        assert_eq!(told, all, "account");
-        let told = crowd(clients, |_| {
+        assert_eq!(outcomes, all, "account");
+        let outcomes = call_concurrently(clients, |_| {
             let me = me.clone();
             async move { me.tutorial().begin(TutorialPath::Player).await }
         })
         .await;
-        assert_eq!(told, all, "tutorial");
+        assert_eq!(outcomes, all, "tutorial");
         let one = format!("dice_rolls WHERE id = '{id}'");
         assert_eq!(world.owner().count(&one).await, 1);
     }
 }
 
 #[tokio::test]
-async fn a_new_encounter_waits_for_a_save_that_is_under_way() {
+async fn a_new_encounter_waits_for_an_uncommitted_save() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    // The save stops after it has taken its seat.
+    // The save stops after it has locked its seat.
     world
         .owner()
         .exec(
@@ -208,15 +214,19 @@ async fn a_new_encounter_waits_for_a_save_that_is_under_way() {
         .unwrap();
     let holder = world.owner().begin().await;
     holder.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
-    let failed = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+    let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
     let (person, sql) = (player.person.clone(), heroic_save(game.session, player.character, failed));
     let saving = tokio::spawn(async move { person.exec(&sql).await });
-    world.owner().until_waiting(1).await;
+    world.owner().wait_for_lock_waiters(1).await;
     let encounter = format!(
         "SET LOCAL lock_timeout = '200ms'; UPDATE sessions SET current_encounter_id = 'ford' WHERE id = '{}'",
         game.session
     );
-    assert_eq!(world.owner().exec(&encounter).await.unwrap_err().code, "55P03", "it waits");
+    assert_eq!(
+        world.owner().exec(&encounter).await.unwrap_err().code,
+        "55P03",
+        "the new encounter must wait for the save"
+    );
     holder.rollback().await.unwrap();
     assert_eq!(saving.await.unwrap(), Ok(1));
     world.set(&game, "current_encounter_id = 'ford'").await;

@@ -1,4 +1,4 @@
-//! Whatever the database can refuse has a variant that says what was wrong, in words for a person.
+//! Every refusal of the database has an error variant that says in words for a person what was wrong.
 
 use sea_orm::{ConnectionTrait, EntityTrait};
 use sparc::{
@@ -8,8 +8,8 @@ use sparc::{
 
 use crate::world::World;
 
-/// The error that the service makes of a refusal by the owner's hand.
-async fn said(world: &World, code: &str, constraint: &str, table: &str, message: &str) -> Error {
+/// Raises an error in the database and returns the service's error for it.
+async fn service_error(world: &World, code: &str, constraint: &str, table: &str, message: &str) -> Error {
     let sql = format!(
         "DO $do$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}', CONSTRAINT = '{constraint}', TABLE = '{table}',
            MESSAGE = '{message}', DETAIL = 'waiting -> paused'; END $do$"
@@ -17,11 +17,12 @@ async fn said(world: &World, code: &str, constraint: &str, table: &str, message:
     world.db.execute_unprepared(&sql).await.unwrap_err().into()
 }
 
-/// What a person can act on: not a name of ours, and not a shrug.
-fn speaks(error: &Error) -> bool {
-    let shrugs = matches!(error, Error::Database(_) | Error::RuleViolated { .. } | Error::IdConflict { what: "row" });
-    // Fields are named as in the input; a name of a constraint is not.
-    !shrugs && !error.to_string().contains("_check") && error.to_string().contains(' ')
+/// Returns whether an error is one that a person can act on: neither an internal name nor a generic error.
+fn is_actionable(error: &Error) -> bool {
+    let is_generic =
+        matches!(error, Error::Database(_) | Error::RuleViolated { .. } | Error::IdConflict { what: "row" });
+    // An input's field may be named, a constraint may not.
+    !is_generic && !error.to_string().contains("_check") && error.to_string().contains(' ')
 }
 
 #[tokio::test]
@@ -41,26 +42,26 @@ async fn every_constraint_says_what_was_wrong() {
         .await
         .unwrap();
     assert!(constraints.len() > 80, "{}", constraints.len());
-    let mut silent = Vec::new();
+    let mut unclear = Vec::new();
     for line in constraints {
         let [kind, constraint, table] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let answers = match kind {
-            "c" => vec![said(&world, "23514", constraint, table, "new row violates").await],
+            "c" => vec![service_error(&world, "23514", constraint, table, "new row violates").await],
             "f" => vec![
-                said(&world, "23503", constraint, table, "insert or update violates").await,
-                said(&world, "23503", constraint, table, "update or delete violates").await,
+                service_error(&world, "23503", constraint, table, "insert or update violates").await,
+                service_error(&world, "23503", constraint, table, "update or delete violates").await,
             ],
-            _ => vec![said(&world, "23505", constraint, table, "duplicate key").await],
+            _ => vec![service_error(&world, "23505", constraint, table, "duplicate key").await],
         };
-        if !answers.iter().all(speaks) {
-            silent.push(format!("{line}: {answers:?}"));
+        if !answers.iter().all(is_actionable) {
+            unclear.push(format!("{line}: {answers:?}"));
         }
     }
-    assert!(silent.is_empty(), "{}", silent.join("\n"));
+    assert!(unclear.is_empty(), "{}", unclear.join("\n"));
 }
 
 #[tokio::test]
-async fn every_refusal_of_a_trigger_says_what_was_wrong() {
+async fn every_refusal_by_a_trigger_says_what_was_wrong() {
     let world = World::new().await;
     let codes = world
         .owner()
@@ -72,15 +73,15 @@ async fn every_refusal_of_a_trigger_says_what_was_wrong() {
         .unwrap();
     let ours = codes.iter().filter(|code| code.starts_with("SP")).count();
     assert_eq!(ours, 33, "{codes:?}");
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     for code in codes.iter().filter(|code| code.starts_with("SP")) {
-        let error = said(&world, code, "", "", "no").await;
-        assert!(speaks(&error), "{code}: {error:?}");
-        told.push(error.to_string());
+        let error = service_error(&world, code, "", "", "no").await;
+        assert!(is_actionable(&error), "{code}: {error:?}");
+        messages.push(error.to_string());
     }
-    told.sort();
-    told.dedup();
-    assert_eq!(told.len(), ours, "each its own words");
+    messages.sort();
+    messages.dedup();
+    assert_eq!(messages.len(), ours, "every refusal must have its own message");
 }
 
 #[tokio::test]
@@ -94,7 +95,7 @@ async fn every_policy_says_who_may() {
     assert_eq!(tables.len(), 12);
     for table in tables {
         let message = format!("new row violates row-level security policy for table \"{table}\"");
-        let error = said(&world, "42501", "", "", &message).await;
+        let error = service_error(&world, "42501", "", "", &message).await;
         assert!(
             matches!(error, Error::NotAllowed { rule } if rule != "only the service may do that"),
             "{table}: {error:?}"
@@ -103,7 +104,7 @@ async fn every_policy_says_who_may() {
 }
 
 #[tokio::test]
-async fn every_reason_of_a_policy_is_an_error_of_its_own() {
+async fn every_rule_of_a_policy_has_its_own_error() {
     let world = World::new().await;
     let rules = world
         .owner()
@@ -116,7 +117,7 @@ async fn every_reason_of_a_policy_is_an_error_of_its_own() {
     assert_eq!(rules.len(), 9, "{rules:?}");
     let mut codes = Vec::new();
     for rule in &rules {
-        let error = said(&world, "42501", rule, "", "no").await;
+        let error = service_error(&world, "42501", rule, "", "no").await;
         assert!(!matches!(error, Error::NotAllowed { .. }), "{rule}");
         codes.push(error.code());
     }
@@ -125,7 +126,7 @@ async fn every_reason_of_a_policy_is_an_error_of_its_own() {
 }
 
 #[tokio::test]
-async fn every_code_is_one_words_and_a_status() {
+async fn every_sqlstate_has_a_code_a_status_and_a_retry_hint() {
     let world = World::new().await;
     for (state, code, status, passing) in [
         ("40001", "busy", 503, true),
@@ -140,15 +141,15 @@ async fn every_code_is_one_words_and_a_status() {
         ("22P02", "invalid_value", 422, false),
         ("22P05", "invalid_value", 422, false),
     ] {
-        let error = said(&world, state, "", "", "no").await;
+        let error = service_error(&world, state, "", "", "no").await;
         assert_eq!((error.code(), error.http_status(), error.is_retryable()), (code, status, passing), "{state}");
     }
 }
 
 #[tokio::test]
-async fn a_closed_column_is_no_riddle() {
+async fn a_column_that_is_not_granted_is_explained() {
     let world = World::new().await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     let ada = world.sparc.as_user(player.id);
     let closed = users::Entity::find().all(&ada).await.unwrap_err();
     assert!(closed.to_string().contains("into_partial_model::<service::users::Profile>()"), "{closed}");
@@ -156,7 +157,7 @@ async fn a_closed_column_is_no_riddle() {
     let forged = characters::ActiveModel { level: sea_orm::ActiveValue::Set(10), ..Default::default() };
     let closed = characters::Entity::update_many().set(forged).exec(&ada).await.unwrap_err();
     assert!(matches!(Error::from(closed), Error::ColumnNotGranted { table: "characters", .. }));
-    // A visitor has no column at all: that is no matter of which.
+    // A visitor has no privilege on any column, so the error does not name one.
     let none = session_players::Entity::find().all(&world.sparc.as_anon()).await.unwrap_err();
     assert!(matches!(Error::from(none), Error::NotAllowed { .. }));
     assert!(ada.users().me().await.is_ok());

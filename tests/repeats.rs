@@ -1,4 +1,4 @@
-//! The same id again: the first result, whether one after the other or at once.
+//! Creations repeated with the same id return the first result, one after the other and concurrently.
 
 use std::fmt::Debug;
 
@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use crate::world::{World, at_once};
 
-/// Twice in turn, and eight times at once, each with an id of its own.
-async fn repeated<T, F>(who: &IdentityConnection, what: &str, create: impl Fn(IdentityConnection, Uuid) -> F)
+/// Creates twice in turn with one id, and eight times concurrently with another, and asserts one result for each id.
+async fn assert_repeatable<T, F>(who: &IdentityConnection, what: &str, create: impl Fn(IdentityConnection, Uuid) -> F)
 where
     T: PartialEq + Debug + Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
@@ -30,9 +30,9 @@ where
     let first = create(who.clone(), id).await.unwrap();
     assert_eq!(create(who.clone(), id).await.unwrap(), first, "{what} twice");
     let id = Uuid::new_v4();
-    let mut made = at_once((0..8).map(|_| create(who.clone(), id)).collect()).await.into_iter();
-    let first = made.next().unwrap().unwrap();
-    for other in made {
+    let mut created = at_once((0..8).map(|_| create(who.clone(), id)).collect()).await.into_iter();
+    let first = created.next().unwrap().unwrap();
+    for other in created {
         assert_eq!(other.unwrap(), first, "{what} at once");
     }
 }
@@ -40,54 +40,54 @@ where
 #[tokio::test]
 async fn whatever_is_created_twice_is_created_once() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);
     let seer = world.sparc.as_user(game.seer.uuid());
     let ada = world.sparc.as_user(game.players[0].id);
-    repeated(&seer, "adventure", move |who, id| async move {
+    assert_repeatable(&seer, "adventure", move |who, id| async move {
         who.adventures().create(NewAdventure { id: Some(id), name: "Twice".into(), ..Default::default() }).await
     })
     .await;
-    repeated(&seer, "creature", move |who, id| async move {
+    assert_repeatable(&seer, "creature", move |who, id| async move {
         who.creatures().add(adventure, NewCreature { id: Some(id), name: "Wolf".into(), ..Default::default() }).await
     })
     .await;
-    repeated(&seer, "session", move |who, id| async move {
+    assert_repeatable(&seer, "session", move |who, id| async move {
         who.sessions().create(NewSession { id: Some(id), adventure_id: adventure, ..Default::default() }).await
     })
     .await;
-    repeated(&ada, "character", move |who, id| async move {
+    assert_repeatable(&ada, "character", move |who, id| async move {
         who.characters().create(NewCharacter { id: Some(id), name: id.to_string(), ..Default::default() }).await
     })
     .await;
-    repeated(&ada, "roll", move |who, id| async move {
+    assert_repeatable(&ada, "roll", move |who, id| async move {
         let check = NewRoll::check(session, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
         who.dice().roll(NewRoll { id: Some(id), ..check }).await
     })
     .await;
-    repeated(&ada, "event", move |who, id| async move {
+    assert_repeatable(&ada, "event", move |who, id| async move {
         who.events()
             .send(NewEvent { id: Some(id), session_id: session, kind: "wave".into(), ..Default::default() })
             .await
     })
     .await;
-    repeated(&seer, "initiative", move |who, id| async move {
+    assert_repeatable(&seer, "initiative", move |who, id| async move {
         who.dice().initiative(NewInitiative { id: Some(id), session_id: session, creatures: Vec::new() }).await
     })
     .await;
-    repeated(&world.sparc.as_service(), "account", move |who, id| async move {
+    assert_repeatable(&world.sparc.as_service(), "account", move |who, id| async move {
         who.users().sign_up(NewAccount { id: Some(id), email: Some(format!("{id}@x.org")), display_name: None }).await
     })
     .await;
-    assert_eq!(world.owner().count("dice_rolls").await, 2 + 2 * 2, "two rolls, and two initiatives of two");
+    assert_eq!(world.owner().count("dice_rolls").await, 2 + 2 * 2, "two rolls, and two initiatives of two rolls each");
 }
 
 #[tokio::test]
-async fn joining_seating_and_coming_back_twice_take_one_seat() {
+async fn joining_seating_and_rejoining_twice_take_one_seat() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     let (me, service) = (world.sparc.as_user(player.id), world.sparc.as_service());
     let seer = world.sparc.as_user(game.seer.uuid());
     let (session, hero, id) = (game.session, player.character, player.id);
@@ -118,15 +118,16 @@ async fn joining_seating_and_coming_back_twice_take_one_seat() {
     assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 2);
 }
 
-/// The same id with other content, or by another, is a conflict; the same request is not, whatever became of the row.
-async fn other<T: Debug>(what: &str, outcome: Result<T, Error>) {
-    assert!(matches!(outcome, Err(Error::IdConflict { .. })), "{what}: {outcome:?}");
+/// Asserts an id conflict: the same id with other content or by another user. The same request is no conflict, even if
+/// the row has changed since.
+async fn assert_id_conflict<T: Debug>(what: &str, outcome: Result<T, Error>) {
+    assert!(matches!(outcome, Err(Error::IdConflict { .. })), "{what}: must be an id conflict, but is {outcome:?}");
 }
 
 #[tokio::test]
 async fn the_same_id_with_anything_else_is_a_conflict() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let (session, adventure) = (game.session, game.adventure);
     let (hero, twin) = (game.players[0].character, game.players[1].character);
     let seer = world.sparc.as_user(game.seer.uuid());
@@ -138,78 +139,116 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
 
     let wave = NewEvent { id, session_id: session, kind: "wave".into(), payload: json!({"n": 1e16, "m": 0.1}) };
     ada.events().send(wave.clone()).await.unwrap();
-    assert!(ada.events().send(wave.clone()).await.is_ok(), "a number is the same however it is written");
-    other("another's event", ben.events().send(wave.clone()).await).await;
-    other("the service's", service.events().send(wave.clone()).await).await;
-    other("another payload", ada.events().send(NewEvent { payload: json!({}), ..wave.clone() }).await).await;
-    other("another kind", ada.events().send(NewEvent { kind: "nod".into(), ..wave }).await).await;
+    assert!(ada.events().send(wave.clone()).await.is_ok(), "numbers are compared by value, not by spelling");
+    assert_id_conflict("another's event", ben.events().send(wave.clone()).await).await;
+    assert_id_conflict("the service's", service.events().send(wave.clone()).await).await;
+    assert_id_conflict("another payload", ada.events().send(NewEvent { payload: json!({}), ..wave.clone() }).await)
+        .await;
+    assert_id_conflict("another kind", ada.events().send(NewEvent { kind: "nod".into(), ..wave }).await).await;
 
     let roll = NewRoll::check(session, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
     let roll = NewRoll { id, description: Some("A leap".into()), ..roll }.with(Modifier::flat(1, "high ground"));
     seer.dice().roll(roll.clone()).await.unwrap();
     assert!(seer.dice().roll(roll.clone()).await.is_ok());
-    other("another roller", seer.dice().roll(NewRoll { roller: Roller::Character(twin), ..roll.clone() }).await).await;
-    other("other modifiers", seer.dice().roll(NewRoll { modifiers: Vec::new(), ..roll.clone() }).await).await;
-    other("another description", seer.dice().roll(NewRoll { description: None, ..roll.clone() }).await).await;
-    other("another difficulty", seer.dice().roll(NewRoll { difficulty: Difficulty::MAX, ..roll.clone() }).await).await;
+    assert_id_conflict(
+        "another roller",
+        seer.dice().roll(NewRoll { roller: Roller::Character(twin), ..roll.clone() }).await,
+    )
+    .await;
+    assert_id_conflict("other modifiers", seer.dice().roll(NewRoll { modifiers: Vec::new(), ..roll.clone() }).await)
+        .await;
+    assert_id_conflict("another description", seer.dice().roll(NewRoll { description: None, ..roll.clone() }).await)
+        .await;
+    assert_id_conflict(
+        "another difficulty",
+        seer.dice().roll(NewRoll { difficulty: Difficulty::MAX, ..roll.clone() }).await,
+    )
+    .await;
     let attribute = Attribute::Heart;
-    other("another attribute", seer.dice().roll(NewRoll { attribute, ..roll }).await).await;
+    assert_id_conflict("another attribute", seer.dice().roll(NewRoll { attribute, ..roll }).await).await;
 
     let new = NewSession { id, adventure_id: adventure, looking_for: Some("a healer".into()), ..Default::default() };
     seer.sessions().create(new.clone()).await.unwrap();
     assert!(seer.sessions().create(new.clone()).await.is_ok());
-    other("another Seer", ada.sessions().create(new.clone()).await).await;
+    assert_id_conflict("another Seer", ada.sessions().create(new.clone()).await).await;
     let visibility = Visibility::Public;
-    other("another visibility", seer.sessions().create(NewSession { visibility, ..new.clone() }).await).await;
-    other("looking for others", seer.sessions().create(NewSession { looking_for: None, ..new.clone() }).await).await;
+    assert_id_conflict("another visibility", seer.sessions().create(NewSession { visibility, ..new.clone() }).await)
+        .await;
+    assert_id_conflict(
+        "looking for others",
+        seer.sessions().create(NewSession { looking_for: None, ..new.clone() }).await,
+    )
+    .await;
     let soon = Some(chrono::Utc::now() + chrono::TimeDelta::hours(1));
-    other("another time", seer.sessions().create(NewSession { scheduled_start: soon, ..new.clone() }).await).await;
+    assert_id_conflict(
+        "another time",
+        seer.sessions().create(NewSession { scheduled_start: soon, ..new.clone() }).await,
+    )
+    .await;
     let changes = SessionChanges { looking_for: Some(None), ..Default::default() };
     seer.sessions().edit(uuid, changes).await.unwrap();
-    assert!(seer.sessions().create(new.clone()).await.is_ok(), "it was edited since");
-    other("another Seer", ada.sessions().create(new).await).await;
+    assert!(seer.sessions().create(new.clone()).await.is_ok(), "the session was edited since");
+    assert_id_conflict("another Seer", ada.sessions().create(new).await).await;
 
     let new = NewAdventure { id, name: "The Mill".into(), description: Some("Quiet".into()), ..Default::default() };
     seer.adventures().create(new.clone()).await.unwrap();
-    other("another name", seer.adventures().create(NewAdventure { name: "The Ford".into(), ..new.clone() }).await)
+    assert_id_conflict(
+        "another name",
+        seer.adventures().create(NewAdventure { name: "The Ford".into(), ..new.clone() }).await,
+    )
+    .await;
+    assert_id_conflict("other players", seer.adventures().create(NewAdventure { max_players: 6, ..new.clone() }).await)
         .await;
-    other("other players", seer.adventures().create(NewAdventure { max_players: 6, ..new.clone() }).await).await;
-    other("no description", seer.adventures().create(NewAdventure { description: None, ..new.clone() }).await).await;
-    other("another creator", ada.adventures().create(new.clone()).await).await;
+    assert_id_conflict(
+        "no description",
+        seer.adventures().create(NewAdventure { description: None, ..new.clone() }).await,
+    )
+    .await;
+    assert_id_conflict("another creator", ada.adventures().create(new.clone()).await).await;
     let name = Some("The Loud Mill".into());
     seer.adventures().edit(uuid, AdventureChanges { name, ..Default::default() }).await.unwrap();
-    assert_eq!(seer.adventures().create(new).await.unwrap().name, "The Loud Mill", "it was renamed since");
+    assert_eq!(seer.adventures().create(new).await.unwrap().name, "The Loud Mill", "the adventure was renamed since");
 
     let new = NewCharacter { id, name: "Brunhild".into(), ..Default::default() };
     ada.characters().create(new.clone()).await.unwrap();
     let equipment = vec![Default::default()];
-    other("other equipment", ada.characters().create(NewCharacter { equipment, ..new.clone() }).await).await;
-    other("another player", ben.characters().create(new.clone()).await).await;
+    assert_id_conflict("other equipment", ada.characters().create(NewCharacter { equipment, ..new.clone() }).await)
+        .await;
+    assert_id_conflict("another player", ben.characters().create(new.clone()).await).await;
     ada.characters().rename(uuid, "Hild the Old").await.unwrap();
     assert_eq!(ada.characters().create(new).await.unwrap().name, "Hild the Old");
 
     let new = NewCreature { id, name: "Wolf".into(), ..Default::default() };
     seer.creatures().add(adventure, new.clone()).await.unwrap();
-    other("a stronger one", seer.creatures().add(adventure, NewCreature { hit_points: 9, ..new.clone() }).await).await;
-    other("of another name", seer.creatures().add(adventure, NewCreature { name: "Bear".into(), ..new }).await).await;
+    assert_id_conflict(
+        "a stronger one",
+        seer.creatures().add(adventure, NewCreature { hit_points: 9, ..new.clone() }).await,
+    )
+    .await;
+    assert_id_conflict(
+        "of another name",
+        seer.creatures().add(adventure, NewCreature { name: "Bear".into(), ..new }).await,
+    )
+    .await;
 
     let new = NewAccount { id, email: Some("ada@x.org".into()), display_name: Some("Ada".into()) };
     service.users().sign_up(new.clone()).await.unwrap();
     assert!(service.users().sign_up(new.clone()).await.is_ok());
-    other("another address", service.users().sign_up(NewAccount { email: None, ..new.clone() }).await).await;
-    other("another name", service.users().sign_up(NewAccount { display_name: None, ..new }).await).await;
+    assert_id_conflict("another address", service.users().sign_up(NewAccount { email: None, ..new.clone() }).await)
+        .await;
+    assert_id_conflict("another name", service.users().sign_up(NewAccount { display_name: None, ..new }).await).await;
 }
 
 #[tokio::test]
-async fn numbers_come_back_as_they_were_stored() {
+async fn numbers_are_returned_as_they_were_stored() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let mut rng = fastrand::Rng::with_seed(17);
     let mut numbers: Vec<serde_json::Value> = Vec::new();
     while numbers.len() < 2000 {
         let double = f64::from_bits(rng.u64(..));
-        // PostgreSQL has no smaller ones in a document of a client's.
+        // The checks accept no smaller numbers in a client's document.
         if double.is_finite() && double.abs() > 1e-300 && double.abs() < 1e300 {
             numbers.push(json!(double));
         }
@@ -228,7 +267,7 @@ async fn numbers_come_back_as_they_were_stored() {
             };
             assert!(same, "{sent} came back as {stored}");
         }
-        // Once more, as it came: nothing is changed by it, so there is no other version.
+        // Sent again as it was returned: nothing changes, so the version stays.
         let again =
             seer.sessions().set_game_state(game.session, set.game_state.clone(), ExpectedVersion::Any).await.unwrap();
         assert_eq!((again.game_state_version, &again.game_state), (set.game_state_version, &set.game_state));
@@ -236,9 +275,9 @@ async fn numbers_come_back_as_they_were_stored() {
 }
 
 #[tokio::test]
-async fn a_rating_is_from_none_to_five() {
+async fn a_rating_must_be_from_0_to_5() {
     let world = World::new().await;
-    let adventure = world.adventure(world.account().await).await;
+    let adventure = world.new_adventure(world.new_account().await).await;
     let service = world.sparc.as_service();
     for wrong in ["-9.99", "-0.01", "5.01", "9.99", "1000"] {
         let refused = service.adventures().set_rating(adventure, Some(wrong.parse().unwrap())).await;
@@ -251,9 +290,9 @@ async fn a_rating_is_from_none_to_five() {
 }
 
 #[tokio::test]
-async fn after_an_edit_the_first_request_still_gives_the_row_and_no_other_does() {
+async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let ada = world.sparc.as_user(game.players[0].id);
     let uuid = Uuid::new_v4();
@@ -264,35 +303,40 @@ async fn after_an_edit_the_first_request_still_gives_the_row_and_no_other_does()
     ada.characters().rename(first, "Gunhild").await.unwrap();
     assert_eq!(ada.characters().create(hero.clone()).await.unwrap().name, "Gunhild");
     for name in ["Gunhild", "Nim"] {
-        other(name, ada.characters().create(NewCharacter { name: name.into(), ..hero.clone() }).await).await;
+        assert_id_conflict(name, ada.characters().create(NewCharacter { name: name.into(), ..hero.clone() }).await)
+            .await;
     }
-    other("another's", seer.characters().create(hero).await).await;
+    assert_id_conflict("another's", seer.characters().create(hero).await).await;
 
     let draft = NewAdventure { id, name: "The Quiet Mill".into(), ..Default::default() };
     seer.adventures().create(draft.clone()).await.unwrap();
     let longer = AdventureChanges { estimated_duration: Some(90), ..Default::default() };
     seer.adventures().edit(uuid, longer).await.unwrap();
     assert_eq!(seer.adventures().create(draft.clone()).await.unwrap().estimated_duration, 90);
-    other("as it is now", seer.adventures().create(NewAdventure { estimated_duration: 90, ..draft.clone() }).await)
-        .await;
+    assert_id_conflict(
+        "as it is now",
+        seer.adventures().create(NewAdventure { estimated_duration: 90, ..draft.clone() }).await,
+    )
+    .await;
 
     let wolf = NewCreature { id, name: "Wolf".into(), ..Default::default() };
     seer.creatures().add(game.adventure, wolf.clone()).await.unwrap();
     let armed = sparc::service::creatures::CreatureChanges { armor: Some(2), ..Default::default() };
     seer.creatures().edit(uuid, armed).await.unwrap();
     assert_eq!(seer.creatures().add(game.adventure, wolf.clone()).await.unwrap().armor, 2);
-    other("armed", seer.creatures().add(game.adventure, NewCreature { armor: 2, ..wolf }).await).await;
+    assert_id_conflict("armed", seer.creatures().add(game.adventure, NewCreature { armor: 2, ..wolf }).await).await;
 
-    // A time with more digits than PostgreSQL keeps.
+    // A timestamp with more digits than PostgreSQL stores.
     let start = chrono::Utc::now() + chrono::Duration::nanoseconds(86_400_000_000_789);
     let new = NewSession { id, adventure_id: game.adventure, scheduled_start: Some(start), ..Default::default() };
     seer.sessions().create(new.clone()).await.unwrap();
     let public = SessionChanges { visibility: Some(Visibility::Public), ..Default::default() };
     seer.sessions().edit(uuid, public).await.unwrap();
     assert!(seer.sessions().create(new.clone()).await.unwrap().is_public);
-    other("public", seer.sessions().create(NewSession { visibility: Visibility::Public, ..new }).await).await;
+    assert_id_conflict("public", seer.sessions().create(NewSession { visibility: Visibility::Public, ..new }).await)
+        .await;
 
-    // With its row the request goes, and the id is free.
+    // Once the row is deleted, its id can be used again.
     ada.characters().delete(first).await.unwrap();
     assert!(ada.characters().create(NewCharacter { id, name: "Nim".into(), ..Default::default() }).await.is_ok());
 }

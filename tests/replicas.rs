@@ -1,4 +1,4 @@
-//! Copies of a migrated database: a dump restored, a standby, a logical subscriber.
+//! Copies of a migrated database: a restored dump, a standby, and a logical subscriber.
 
 use std::{
     process::{Command, Output},
@@ -28,15 +28,15 @@ async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
 }
 
-/// All rows of all tables, a line each.
+/// A query for all rows of all tables, one line per row.
 const ROWS: &str = "
     SELECT relname || ' ' || replace(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname), true, true, '')::text, E'\\n', '')
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
     ORDER BY relname";
 
-/// A table that played, with a roll.
-async fn played(world: &World) -> GameSession {
-    let game = world.active_session(2).await;
+/// Creates a session that was played, with a roll.
+async fn played_session(world: &World) -> GameSession {
+    let game = world.new_active_session(2).await;
     world.set(&game, "is_public = true").await;
     let ada = world.sparc.as_user(game.players[0].id);
     let hero = Roller::Character(game.players[0].character);
@@ -52,61 +52,61 @@ fn ran(output: std::io::Result<Output>) -> Output {
 }
 
 #[tokio::test]
-async fn a_dump_restored_is_the_same_and_plays_on() {
+async fn a_restored_dump_is_the_same_and_can_be_played_on() {
     let world = World::new().await;
     let Some(dump) = Binaries::find().unwrap().program("pg_dump") else {
-        eprintln!("not tried: these server programs come without pg_dump");
+        eprintln!("skipped: the server's installation has no pg_dump");
         return;
     };
-    let game = played(&world).await;
+    let game = played_session(&world).await;
     let dumped = ran(Command::new(dump).args(["--inserts", world.url()]).output());
     let dumped = String::from_utf8(dumped.stdout).unwrap();
     let dumped: String =
         dumped.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect();
     let database = server().await.empty().await.unwrap();
-    // On a connection of its own: a dump changes settings of the session that reads it.
+    // On a separate connection, because a dump changes settings of the session that loads it.
     let restoring = connect(database.url()).await.unwrap();
     restoring.execute_unprepared(&dumped).await.unwrap();
     restoring.close().await.unwrap();
-    let restored = World::of(database, world.db.clone()).again().await;
+    let restored = World::from_database(database, world.db.clone()).reconnect().await;
 
     assert_eq!(lines(&restored.db, ROWS).await, lines(&world.db, ROWS).await);
     let unsaid = |line: String| match line.rsplit_once(" {postgres=") {
-        // What the owner alone may do is left unsaid by a dump.
+        // A dump leaves out privileges that only the owner has.
         Some((relation, owner)) if !owner.contains(',') => format!("{relation} "),
         _ => line,
     };
-    let told = async |db: &DatabaseConnection| {
+    let catalog = async |db: &DatabaseConnection| {
         lines(db, include_str!("catalog.sql")).await.into_iter().map(unsaid).collect::<Vec<_>>()
     };
-    let (there, here) = (told(&restored.db).await, told(&world.db).await);
+    let (there, here) = (catalog(&restored.db).await, catalog(&world.db).await);
     let differing: Vec<_> = there.iter().filter(|line| !here.contains(line)).collect();
     let missing: Vec<_> = here.iter().filter(|line| !there.contains(line)).collect();
     assert!(differing.is_empty() && missing.is_empty(), "{differing:#?} instead of {missing:#?}");
 
     let seer = restored.sparc.as_user(game.seer.uuid());
     seer.sessions().complete(game.session).await.unwrap();
-    let stranger = restored.sparc.as_user(restored.account().await);
+    let stranger = restored.sparc.as_user(restored.new_account().await);
     assert_eq!(stranger.sessions().pause(game.session).await.unwrap_err().code(), "not_a_seer");
     assert_eq!(broken(&restored).await, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_standby_answers_readers_as_the_server_does() {
-    // A server of its own: a standby copies all of it, and follows all that happens there.
+async fn a_standby_answers_reads_as_its_primary_does() {
+    // A separate server, because a standby copies all of its databases and follows all changes.
     let server = Server::start_private(None).await.unwrap();
-    let world = World::on(&server).await;
+    let world = World::new_on(&server).await;
     if Binaries::find().unwrap().program("pg_basebackup").is_none() {
-        eprintln!("not tried: these server programs come without pg_basebackup");
+        eprintln!("skipped: the server's installation has no pg_basebackup");
         return;
     }
-    let game = played(&world).await;
+    let game = played_session(&world).await;
     let standby = crate::standby::standby_of(&server).await;
-    let url = world.copied(&standby).await.url().to_owned();
+    let url = world.copy_on(&standby).await.url().to_owned();
     let sparc = Sparc::connect(&url).await.unwrap();
-    // What is done from now on is streamed.
-    let later = played(&world).await;
-    let stranger = world.account().await;
+    // Changes from now on are streamed.
+    let later = played_session(&world).await;
+    let stranger = world.new_account().await;
     let wal: String = world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
     let there = connect(&url).await.unwrap();
     for _ in 0..600 {
@@ -125,18 +125,18 @@ async fn a_standby_answers_readers_as_the_server_does() {
         assert_eq!(ada.dice().history(of, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
         assert_eq!(ada.sessions().details(game.session).await.unwrap().players.len(), 2);
         let closed = sparc.as_user(stranger).dice().history(of, &HistoryFilter::default(), None).await.unwrap();
-        assert!(closed.items.is_empty(), "row security holds there too");
+        assert!(closed.items.is_empty(), "row security applies there too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
         assert_eq!(ada.characters().retire(game.players[0].character).await.unwrap_err().code(), "read_only");
         let late = ada.events().subscribe(game.session, None).await.unwrap_err();
-        assert_eq!(late.code(), "read_only", "what happens is seen there late");
+        assert_eq!(late.code(), "read_only", "a standby lags, so a stream there is refused");
     }
     sparc.close().await.unwrap();
     there.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_subscriber_gets_every_row_and_no_trigger_writes_it_twice() {
+async fn a_subscriber_gets_every_row_once() {
     let (world, copy) = (World::new().await, World::new().await);
     let name = format!("copy_{}", Uuid::new_v4().simple());
     let tables = "auth.users, public.users, public.characters, public.adventures, public.creatures, public.sessions,
@@ -144,7 +144,8 @@ async fn a_subscriber_gets_every_row_and_no_trigger_writes_it_twice() {
                   public.archived_sessions, public.archived_session_players, public.archived_dice_rolls,
                   private.account_gates";
     world.db.execute_unprepared(&format!("CREATE PUBLICATION {name} FOR TABLE {tables}")).await.unwrap();
-    // In one cluster the slot is made first: a subscription that made it would wait for itself.
+    // Within one cluster the slot must be created first: a subscription that creates it would wait for its own
+    // transaction.
     let slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");
     lines(&world.db, &slot).await;
     let subscribe = format!(
@@ -152,12 +153,12 @@ async fn a_subscriber_gets_every_row_and_no_trigger_writes_it_twice() {
         world.url()
     );
     copy.db.execute_unprepared(&subscribe).await.unwrap();
-    let table = played(&world).await;
-    world.sparc.as_user(table.seer.uuid()).sessions().complete(table.session).await.unwrap();
-    let old = format!("ended_at = now() - INTERVAL '1 year' WHERE id = '{}' --", table.session);
-    world.set(&table, &old).await;
+    let game = played_session(&world).await;
+    world.sparc.as_user(game.seer.uuid()).sessions().complete(game.session).await.unwrap();
+    let old = format!("ended_at = now() - INTERVAL '1 year' WHERE id = '{}' --", game.session);
+    world.set(&game, &old).await;
     assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
-    played(&world).await;
+    played_session(&world).await;
     let wanted = lines(&world.db, ROWS).await;
     let mut there = Vec::new();
     for _ in 0..600 {

@@ -1,12 +1,12 @@
-//! What the server gave up for a reason that passes is begun again, a bounded number of times.
+//! Transactions that the server aborts for a transient reason are retried a bounded number of times.
 
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use sparc::service::{Error, Operations, characters::NewCharacter};
 
 use crate::world::World;
 
-/// The first so many characters fail as a deadlock or a serialization failure would.
-async fn failing(world: &World, state: &str, times: u32) {
+/// Makes the first `times` inserts of a character fail with the given SQLSTATE.
+async fn fail_inserts(world: &World, state: &str, times: u32) {
     let sql = format!(
         "CREATE SEQUENCE attempts; GRANT USAGE ON SEQUENCE attempts TO authenticated;
          CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -28,11 +28,11 @@ fn brunhild() -> NewCharacter {
 }
 
 #[tokio::test]
-async fn a_deadlock_and_a_serialization_failure_are_begun_again() {
+async fn a_deadlock_and_a_serialization_failure_are_retried() {
     for state in ["40P01", "40001"] {
         let world = World::new().await;
-        failing(&world, state, 3).await;
-        let ada = world.sparc.as_user(world.account().await);
+        fail_inserts(&world, state, 3).await;
+        let ada = world.sparc.as_user(world.new_account().await);
         ada.characters().create(brunhild()).await.unwrap();
         assert_eq!(attempts(&world).await, 4);
         assert_eq!(world.owner().count("characters").await, 1);
@@ -40,29 +40,29 @@ async fn a_deadlock_and_a_serialization_failure_are_begun_again() {
 }
 
 #[tokio::test]
-async fn what_fails_again_and_again_is_said_to_be_busy_after_five() {
+async fn an_operation_that_keeps_failing_is_busy_after_five_attempts() {
     let world = World::new().await;
-    failing(&world, "40P01", 1000).await;
-    let ada = world.sparc.as_user(world.account().await);
+    fail_inserts(&world, "40P01", 1000).await;
+    let ada = world.sparc.as_user(world.new_account().await);
     assert!(matches!(ada.characters().create(brunhild()).await, Err(Error::Busy)));
     assert_eq!(attempts(&world).await, 5);
 }
 
 #[tokio::test]
-async fn a_callers_transaction_is_the_callers_to_begin_again() {
+async fn a_callers_transaction_is_not_retried() {
     let world = World::new().await;
-    failing(&world, "40001", 1).await;
-    let ada = world.sparc.as_user(world.account().await);
+    fail_inserts(&world, "40001", 1).await;
+    let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
     assert!(matches!(tx.characters().create(brunhild()).await, Err(Error::Busy)));
     assert_eq!(attempts(&world).await, 1);
 }
 
 #[tokio::test]
-async fn a_refusal_is_not_begun_again() {
+async fn a_refusal_is_not_retried() {
     let world = World::new().await;
-    failing(&world, "SP001", 1000).await;
-    let ada = world.sparc.as_user(world.account().await);
+    fail_inserts(&world, "SP001", 1000).await;
+    let ada = world.sparc.as_user(world.new_account().await);
     assert!(matches!(ada.characters().create(brunhild()).await, Err(Error::CharacterLimitReached)));
     assert_eq!(attempts(&world).await, 1);
 }

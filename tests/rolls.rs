@@ -1,20 +1,20 @@
-//! Rolls are rolled by the database and checked by it.
+//! The database rolls the dice and checks every roll.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use uuid::Uuid;
 
-use crate::world::{Asking, Refused, World, at_once, heroic_save, roll, row};
+use crate::world::{BoxedTask, Refused, World, at_once, heroic_save, roll, row};
 
 #[tokio::test]
-async fn a_roll_is_one_insert_and_the_database_fills_the_rest() {
+async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let sql = format!("WITH rolled AS ({} RETURNING *) SELECT * FROM rolled", roll(game.session, player.character));
     let id: Uuid = player.person.value(&sql.replace("SELECT * FROM", "SELECT id FROM")).await.unwrap();
     let rolled = row(&player.person, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
     let results: Vec<i64> = rolled["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
-    assert_eq!(results.len(), 5, "as many as the warrior's might");
+    assert_eq!(results.len(), 5, "one die per point of the warrior's might");
     assert!(results.iter().all(|die| (1..=6).contains(die)));
     assert_eq!(rolled["total"], results.iter().sum::<i64>());
     assert_eq!(rolled["margin"], rolled["modified_total"].as_i64().unwrap() - 10);
@@ -23,9 +23,9 @@ async fn a_roll_is_one_insert_and_the_database_fills_the_rest() {
 }
 
 #[tokio::test]
-async fn nobody_of_the_api_names_a_result() {
+async fn no_client_of_the_api_sets_a_result() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for (column, value) in [
         ("results", "'{6,6,6,6,6}'"),
@@ -51,7 +51,7 @@ async fn nobody_of_the_api_names_a_result() {
 #[tokio::test]
 async fn rolls_are_never_updated_or_deleted_through_the_api() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     game.players[0].person.exec(&roll(game.session, game.players[0].character)).await.unwrap();
     for person in [&game.players[0].person, &game.seer, &world.service(), &world.visitor()] {
         assert!(person.exec("UPDATE dice_rolls SET description = 'x'").await.unwrap_err().is_forbidden());
@@ -60,9 +60,9 @@ async fn rolls_are_never_updated_or_deleted_through_the_api() {
 }
 
 #[tokio::test]
-async fn the_service_gives_results_and_the_checks_hold_it_to_the_rules() {
+async fn the_service_may_set_results_that_the_checks_accept() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let base = format!("'{}', '{}', 'might', 10, 'attack'", game.session, game.players[0].character);
     let insert = |columns: &str, values: &str| {
         format!(
@@ -98,7 +98,7 @@ async fn the_service_gives_results_and_the_checks_hold_it_to_the_rules() {
 #[tokio::test]
 async fn all_six_is_always_a_success_and_all_one_always_a_failure() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let character = game.players[0].character;
     for (results, difficulty, expected, success) in [
         ("{6}", 18, "critical_success", true),
@@ -106,16 +106,16 @@ async fn all_six_is_always_a_success_and_all_one_always_a_failure() {
         ("{4,6}", 10, "success", true),
         ("{3,6}", 10, "failure", false),
     ] {
-        let id = world.roll(game.session, character, results, difficulty, 0).await;
+        let id = world.new_roll(game.session, character, results, difficulty, 0).await;
         let rolled = row(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{id}'")).await;
         assert_eq!((rolled["outcome"].as_str().unwrap(), rolled["success"].as_bool().unwrap()), (expected, success));
     }
 }
 
 #[tokio::test]
-async fn dice_are_counted_from_sheet_and_modifiers_at_least_one_and_at_most_ten() {
+async fn the_dice_come_from_sheet_and_modifiers_and_number_from_1_to_10() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let dice = |kind: &str, attribute: &str, modifiers: &str| {
         let sql = format!(
@@ -139,9 +139,9 @@ async fn dice_are_counted_from_sheet_and_modifiers_at_least_one_and_at_most_ten(
 }
 
 #[tokio::test]
-async fn a_modifier_is_a_claim_within_bounds() {
+async fn a_modifier_must_be_within_its_bounds() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let with = |modifiers: &str| {
         format!(
@@ -186,19 +186,25 @@ async fn a_modifier_is_a_claim_within_bounds() {
 }
 
 #[tokio::test]
-async fn a_player_rolls_for_the_own_seated_character_in_an_active_session() {
+async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
-    let [me, mate] = &game.players[..] else { panic!("two sit there") };
+    let game = world.new_active_session(2).await;
+    let [me, mate] = &game.players[..] else { panic!("two players are seated") };
     assert_eq!(me.person.exec(&roll(game.session, me.character)).await, Ok(1));
-    assert!(me.person.exec(&roll(game.session, mate.character)).await.unwrap_err().is_forbidden(), "a mate's");
-    let unseated = world.character(me.id).await;
-    assert!(me.person.exec(&roll(game.session, unseated)).await.unwrap_err().is_forbidden(), "not seated");
-    let stranger = world.player().await;
+    assert!(
+        me.person.exec(&roll(game.session, mate.character)).await.unwrap_err().is_forbidden(),
+        "another participant's character"
+    );
+    let unseated = world.new_character(me.id).await;
+    assert!(
+        me.person.exec(&roll(game.session, unseated)).await.unwrap_err().is_forbidden(),
+        "a character without a seat"
+    );
+    let stranger = world.new_player().await;
     assert!(stranger.person.exec(&roll(game.session, stranger.character)).await.unwrap_err().is_forbidden());
     assert!(world.visitor().exec(&roll(game.session, me.character)).await.unwrap_err().is_forbidden());
     me.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
-    assert!(me.person.exec(&roll(game.session, me.character)).await.unwrap_err().is_forbidden(), "left");
+    assert!(me.person.exec(&roll(game.session, me.character)).await.unwrap_err().is_forbidden(), "a player who left");
     for status in ["paused", "completed"] {
         world.set(&game, &format!("status = '{status}'")).await;
         assert!(mate.person.exec(&roll(game.session, mate.character)).await.unwrap_err().is_forbidden(), "{status}");
@@ -206,20 +212,20 @@ async fn a_player_rolls_for_the_own_seated_character_in_an_active_session() {
 }
 
 #[tokio::test]
-async fn the_seer_rolls_for_any_seated_character_the_own_and_creatures() {
+async fn the_seer_rolls_for_any_seated_character_and_for_creatures() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
-    let own = world.character(game.seer.uuid()).await;
+    let game = world.new_active_session(1).await;
+    let own = world.new_character(game.seer.uuid()).await;
     assert_eq!(game.seer.exec(&roll(game.session, game.players[0].character)).await, Ok(1));
     assert_eq!(game.seer.exec(&roll(game.session, own)).await, Ok(1));
-    let outsider = world.player().await;
+    let outsider = world.new_player().await;
     assert!(game.seer.exec(&roll(game.session, outsider.character)).await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
-async fn creatures_roll_with_their_own_stats_and_leave_their_rolls_behind() {
+async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let creature = |adventure| {
         format!(
             r#"INSERT INTO creatures (adventure_id, name, stats)
@@ -227,7 +233,7 @@ async fn creatures_roll_with_their_own_stats_and_leave_their_rolls_behind() {
         )
     };
     let wolf: Uuid = world.owner().value(&creature(game.adventure)).await.unwrap();
-    let stray: Uuid = world.owner().value(&creature(world.adventure(game.seer.uuid()).await)).await.unwrap();
+    let stray: Uuid = world.owner().value(&creature(world.new_adventure(game.seer.uuid()).await)).await.unwrap();
     let attack = |creature: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
@@ -239,7 +245,7 @@ async fn creatures_roll_with_their_own_stats_and_leave_their_rolls_behind() {
     let rolled = row(&world.owner(), "SELECT character_name, dice_count, character_id FROM dice_rolls").await;
     assert_eq!((rolled["character_name"].as_str(), rolled["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
     assert!(game.seer.exec(&attack(stray)).await.unwrap_err().is("SP017", "creature_of_adventure"));
-    assert!(game.players[0].person.exec(&attack(wolf)).await.unwrap_err().is_forbidden(), "the Seer alone");
+    assert!(game.players[0].person.exec(&attack(wolf)).await.unwrap_err().is_forbidden(), "only the Seer may");
     let both = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf}', '{}', 'might', 10, 'attack')",
@@ -251,23 +257,23 @@ async fn creatures_roll_with_their_own_stats_and_leave_their_rolls_behind() {
 }
 
 #[tokio::test]
-async fn rolls_are_seen_by_those_at_the_table() {
+async fn only_participants_see_rolls() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     world.set(&game, "is_public = true").await;
     game.players[0].person.exec(&roll(game.session, game.players[0].character)).await.unwrap();
     assert_eq!(game.players[1].person.count("dice_rolls").await, 1);
     assert_eq!(game.seer.count("dice_rolls").await, 1);
-    assert_eq!(world.somebody().await.count("dice_rolls").await, 0, "also of a public session");
+    assert_eq!(world.new_user().await.count("dice_rolls").await, 0, "not even of a public session");
     assert!(world.visitor().exec("SELECT FROM dice_rolls").await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
 async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let failed = world.roll(game.session, player.character, "{1,2}", 18, 0).await;
+    let failed = world.new_roll(game.session, player.character, "{1,2}", 18, 0).await;
     player.person.exec(&heroic_save(game.session, player.character, failed)).await.unwrap();
     let save = row(
         &world.owner(),
@@ -280,41 +286,41 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
 }
 
 #[tokio::test]
-async fn a_heroic_save_is_refused_after_success_too_late_twice_and_for_others() {
+async fn a_heroic_save_is_refused_after_a_success_too_late_twice_or_for_others() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
-    let [me, mate] = &game.players[..] else { panic!("two sit there") };
+    let game = world.new_active_session(2).await;
+    let [me, mate] = &game.players[..] else { panic!("two players are seated") };
     let save = |original| heroic_save(game.session, me.character, original);
-    let good = world.roll(game.session, me.character, "{6,5}", 10, 0).await;
+    let good = world.new_roll(game.session, me.character, "{6,5}", 10, 0).await;
     assert!(me.person.exec(&save(good)).await.unwrap_err().is("SP012", "heroic_save_after_failure"));
-    let old = world.roll(game.session, me.character, "{1,2}", 10, 31).await;
+    let old = world.new_roll(game.session, me.character, "{1,2}", 10, 31).await;
     assert!(me.person.exec(&save(old)).await.unwrap_err().is("SP013", "heroic_save_in_time"));
-    let mates = world.roll(game.session, mate.character, "{1,2}", 10, 0).await;
+    let mates = world.new_roll(game.session, mate.character, "{1,2}", 10, 0).await;
     assert!(me.person.exec(&save(mates)).await.unwrap_err().is("SP015", "heroic_save_of_own_roll"));
-    let bad = world.roll(game.session, me.character, "{1,2}", 10, 0).await;
+    let bad = world.new_roll(game.session, me.character, "{1,2}", 10, 0).await;
     assert_eq!(me.person.exec(&save(bad)).await, Ok(1));
     world.set(&game, "current_encounter_id = 'next'").await;
     assert!(
         me.person.exec(&save(bad)).await.unwrap_err().is("23505", "idx_dice_rolls_original"),
-        "a roll is saved once"
+        "a roll can be saved only once"
     );
     let saved: Uuid = world.owner().value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
     assert!(
         me.person.exec(&save(saved)).await.unwrap_err().is("SP015", "heroic_save_of_own_roll"),
-        "a save is not saved"
+        "a save cannot be saved"
     );
 }
 
 #[tokio::test]
-async fn one_heroic_save_an_encounter_for_each_seat_and_a_new_encounter_gives_it_back() {
+async fn each_seat_has_one_heroic_save_per_encounter() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for encounter in ["wolves", "bridge", "wolves"] {
         world.set(&game, &format!("current_encounter_id = '{encounter}'")).await;
         assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
-        let first = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
-        let second = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+        let first = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+        let second = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
         assert_eq!(player.person.exec(&heroic_save(game.session, player.character, first)).await, Ok(1), "{encounter}");
         let no = player.person.exec(&heroic_save(game.session, player.character, second)).await.unwrap_err();
         assert!(no.is("SP011", "heroic_save_once_an_encounter"), "{no:?}");
@@ -322,33 +328,33 @@ async fn one_heroic_save_an_encounter_for_each_seat_and_a_new_encounter_gives_it
 }
 
 #[tokio::test]
-async fn two_heroic_saves_at_once_are_one() {
+async fn of_two_concurrent_heroic_saves_one_succeeds() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for round in 0..20 {
         world.set(&game, &format!("current_encounter_id = 'round {round}'")).await;
-        let mut asking = Vec::new();
+        let mut tasks = Vec::new();
         for _ in 0..4 {
-            let failed = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+            let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
             let (person, sql) = (player.person.clone(), heroic_save(game.session, player.character, failed));
-            asking.push(async move { person.exec(&sql).await });
+            tasks.push(async move { person.exec(&sql).await });
         }
-        let outcomes = at_once(asking).await;
+        let outcomes = at_once(tasks).await;
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
     }
 }
 
 #[tokio::test]
-async fn leaving_saving_and_new_encounters_at_once_do_not_deadlock() {
+async fn leaving_saving_and_new_encounters_do_not_deadlock() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     for round in 0..100 {
         world.owner().exec("UPDATE session_players SET heroic_saves_used = 1").await.unwrap();
-        let mut asking: Vec<Asking<Result<u64, Refused>>> = Vec::new();
+        let mut tasks: Vec<BoxedTask<Result<u64, Refused>>> = Vec::new();
         for player in &game.players {
             let active = round % 2 == 1;
-            let failed = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+            let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
             for (person, sql) in [
                 (
                     &player.person,
@@ -358,14 +364,14 @@ async fn leaving_saving_and_new_encounters_at_once_do_not_deadlock() {
                 (&game.seer, roll(game.session, player.character)),
             ] {
                 let person = person.clone();
-                asking.push(Box::pin(async move { person.exec(&sql).await }));
+                tasks.push(Box::pin(async move { person.exec(&sql).await }));
             }
         }
         let seer = game.seer.clone();
         let sql = format!("UPDATE sessions SET current_encounter_id = 'round {round}' WHERE id = '{}'", game.session);
-        asking.push(Box::pin(async move { seer.exec(&sql).await }));
-        for outcome in at_once(asking).await {
-            // A roll for somebody who has just left and a save before the encounter are refused; nothing else is.
+        tasks.push(Box::pin(async move { seer.exec(&sql).await }));
+        for outcome in at_once(tasks).await {
+            // Only a roll for a player who has just left and a save before the new encounter are refused.
             let fine = outcome.as_ref().map_or_else(|no| no.is_forbidden() || no.code == "SP011", |_| true);
             assert!(fine, "round {round}: {outcome:?}");
         }
@@ -373,7 +379,7 @@ async fn leaving_saving_and_new_encounters_at_once_do_not_deadlock() {
 }
 
 #[tokio::test]
-async fn numbers_that_nobody_can_draw_are_none_and_take_no_time() {
+async fn drawing_impossible_numbers_returns_none_at_once() {
     let world = World::new().await;
     let transaction = world.owner().begin().await;
     transaction.execute_unprepared("SET LOCAL statement_timeout = '2s'").await.unwrap();

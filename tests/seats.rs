@@ -1,31 +1,31 @@
-//! Seats: who may take one, and how many there are.
+//! Seats: who may take one, and how many are available.
 
 use sea_orm::ConnectionTrait;
 
 use crate::world::{World, at_once, seat};
 
 #[tokio::test]
-async fn the_last_two_seats_go_to_two_of_sixteen() {
+async fn the_last_two_seats_go_to_two_of_sixteen_players() {
     let world = World::new().await;
     let mut players = Vec::new();
     for _ in 0..16 {
-        players.push(world.player().await);
+        players.push(world.new_player().await);
     }
     for _ in 0..100 {
-        // An account holds twenty seats in live sessions at most.
+        // An account may hold at most twenty seats in live sessions.
         world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
-        let game = world.session(2).await;
+        let game = world.new_session(2).await;
         world.set(&game, "is_public = true").await;
-        let asking = players
+        let tasks = players
             .iter()
             .map(|player| {
                 let (person, sit) = (player.person.clone(), seat(game.session, player.id, player.character));
                 async move { person.exec(&sit).await }
             })
             .collect();
-        let outcomes = at_once(asking).await;
+        let outcomes = at_once(tasks).await;
         let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
-        assert_eq!(refused.len(), 14, "two sit down");
+        assert_eq!(refused.len(), 14, "only two get a seat");
         assert!(
             refused.iter().all(|no| no.is("SP002", "session_capacity") && no.message == "Session is full"),
             "{refused:?}"
@@ -33,51 +33,55 @@ async fn the_last_two_seats_go_to_two_of_sixteen() {
         let seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session);
         assert_eq!(world.owner().count(&seats).await, 4);
         let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session);
-        assert_eq!(world.owner().value::<i32>(&taken).await.unwrap(), 4, "the counted seats are the held ones");
+        assert_eq!(
+            world.owner().value::<i32>(&taken).await.unwrap(),
+            4,
+            "the counter equals the number of active seats"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_player_who_left_cannot_return_to_a_full_session() {
     let world = World::new().await;
-    let game = world.session(4).await;
+    let game = world.new_session(4).await;
     world.set(&game, "is_public = true").await;
     let away = &game.players[0];
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", away.id);
     let back = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", away.id);
     assert_eq!(away.person.exec(&leave).await, Ok(1));
-    let late = world.player().await;
+    let late = world.new_player().await;
     late.person.exec(&seat(game.session, late.id, late.character)).await.unwrap();
     assert!(away.person.exec(&back).await.unwrap_err().is("SP002", "session_capacity"));
 }
 
 #[tokio::test]
-async fn a_player_who_left_comes_back_while_the_session_lives() {
+async fn a_player_who_left_can_rejoin_while_the_session_is_live() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let player = &game.players[0];
     let set = |active| format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.id);
     player.person.exec(&set(false)).await.unwrap();
     let left = format!("session_players WHERE user_id = '{}' AND left_at IS NOT NULL", player.id);
-    assert_eq!(world.owner().count(&left).await, 1, "leaving is stamped");
+    assert_eq!(world.owner().count(&left).await, 1, "leaving sets left_at");
     assert_eq!(player.person.exec(&set(true)).await, Ok(1));
     assert_eq!(world.owner().count(&left).await, 0);
 }
 
 #[tokio::test]
-async fn finished_and_cancelled_sessions_take_nobody() {
+async fn completed_and_cancelled_sessions_accept_no_player() {
     let world = World::new().await;
     for end in ["completed", "cancelled"] {
-        let game = world.active_session(1).await;
+        let game = world.new_active_session(1).await;
         let player = &game.players[0];
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
         player.person.exec(&leave).await.unwrap();
         world.set(&game, &format!("status = '{end}'")).await;
         let back = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.id);
         assert!(player.person.exec(&back).await.unwrap_err().is("SP004", "session_live"));
-        let late = world.player().await;
+        let late = world.new_player().await;
         let no = game.seer.exec(&seat(game.session, late.id, late.character)).await.unwrap_err();
-        assert!(no.is_forbidden(), "nobody seats another: {no:?}");
+        assert!(no.is_forbidden(), "nobody seats another user: {no:?}");
         let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
         let code: String = world.owner().value(&code).await.unwrap();
         let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", late.character);
@@ -89,55 +93,58 @@ async fn finished_and_cancelled_sessions_take_nobody() {
 }
 
 #[tokio::test]
-async fn the_character_belongs_to_the_player() {
+async fn a_seat_must_have_a_character_of_its_player() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let (thief, owner) = (world.player().await, world.player().await);
+    let (thief, owner) = (world.new_player().await, world.new_player().await);
     let no = thief.person.exec(&seat(game.session, thief.id, owner.character)).await.unwrap_err();
     assert!(no.is("SP006", "own_character"), "{no:?}");
 }
 
 #[tokio::test]
-async fn a_private_session_is_not_joined_without_its_code() {
+async fn a_private_session_cannot_be_joined_without_its_code() {
     let world = World::new().await;
-    let game = world.session(0).await;
-    let player = world.player().await;
+    let game = world.new_session(0).await;
+    let player = world.new_player().await;
     assert!(player.person.exec(&seat(game.session, player.id, player.character)).await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
-async fn a_public_session_that_has_started_is_not_joined_by_a_stranger() {
+async fn a_stranger_cannot_join_a_public_session_that_has_started() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     world.set(&game, "is_public = true").await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     assert!(player.person.exec(&seat(game.session, player.id, player.character)).await.unwrap_err().is_forbidden());
 }
 
 #[tokio::test]
-async fn nobody_is_seated_by_a_stranger_and_nobody_sits_without_a_seat() {
+async fn a_stranger_seats_nobody_and_nobody_inserts_an_inactive_seat() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let (stranger, victim) = (world.somebody().await, world.player().await);
+    let (stranger, victim) = (world.new_user().await, world.new_player().await);
     assert!(stranger.exec(&seat(game.session, victim.id, victim.character)).await.unwrap_err().is_forbidden());
     let ghost = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
         game.session, victim.id, victim.character
     );
-    assert!(victim.person.exec(&ghost).await.unwrap_err().is_forbidden(), "an empty seat would make a participant");
+    assert!(
+        victim.person.exec(&ghost).await.unwrap_err().is_forbidden(),
+        "an inactive seat would make the user a participant"
+    );
 }
 
 #[tokio::test]
-async fn the_seer_removes_players_and_lets_them_back_in_but_seats_nobody() {
+async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
-    let stranger = world.player().await;
+    let game = world.new_active_session(2).await;
+    let stranger = world.new_player().await;
     assert!(game.seer.exec(&seat(game.session, stranger.id, stranger.character)).await.unwrap_err().is_forbidden());
-    let [player, other] = &game.players[..] else { panic!("two are seated") };
+    let [player, other] = &game.players[..] else { panic!("two players are seated") };
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
-    assert_eq!(other.person.exec(&set("is_active = false")).await, Ok(0), "another player may not");
+    assert_eq!(other.person.exec(&set("is_active = false")).await, Ok(0), "another player may not remove them");
     assert_eq!(game.seer.exec(&set("is_active = false")).await, Ok(1));
     for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
         let no = player.person.exec(&set(rejoin)).await.unwrap_err();
@@ -149,35 +156,38 @@ async fn the_seer_removes_players_and_lets_them_back_in_but_seats_nobody() {
     assert!(player.person.value::<uuid::Uuid>(&join).await.unwrap_err().is("SP028", "player_removed"));
     assert!(game.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"));
     assert_eq!(game.seer.exec(&set("removed_at = NULL")).await, Ok(1));
-    assert!(game.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"), "nor afterwards");
+    assert!(
+        game.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"),
+        "not after readmission either"
+    );
     assert_eq!(player.person.exec(&set("is_active = true")).await, Ok(1));
 }
 
 #[tokio::test]
-async fn a_player_who_is_away_is_removed_too() {
+async fn a_player_who_left_can_be_removed_too() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
     assert_eq!(player.person.exec(&set("is_active = false")).await, Ok(1));
     let removed = "session_players WHERE removed_at IS NOT NULL";
-    assert_eq!(world.owner().count(removed).await, 0, "leaving is not being removed");
+    assert_eq!(world.owner().count(removed).await, 0, "leaving is not a removal");
     assert_eq!(game.seer.exec(&set("removed_at = '2000-01-01'")).await, Ok(1));
     assert_eq!(world.owner().count("session_players WHERE removed_at = now()").await, 0);
     assert_eq!(
         world.owner().count("session_players WHERE removed_at > '2000-01-01'").await,
         1,
-        "the moment is the server's"
+        "the server sets removed_at"
     );
     assert!(player.person.exec(&set("is_active = true")).await.unwrap_err().is("SP028", "player_removed"));
 }
 
 #[tokio::test]
-async fn a_player_alone_chooses_the_own_character_and_only_before_the_start() {
+async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
-    let other = world.character(player.id).await;
+    let other = world.new_character(player.id).await;
     let change = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.id);
     assert!(game.seer.exec(&change(other)).await.unwrap_err().is("SP018", "own_choice"));
     assert_eq!(player.person.exec(&change(other)).await, Ok(1));
@@ -189,18 +199,18 @@ async fn a_player_alone_chooses_the_own_character_and_only_before_the_start() {
 #[tokio::test]
 async fn max_players_cannot_fall_below_the_seats_taken() {
     let world = World::new().await;
-    let game = world.session(3).await;
+    let game = world.new_session(3).await;
     let shrink = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", game.session);
     assert!(game.seer.exec(&shrink(2)).await.unwrap_err().is("23514", "seats_within_limit"));
     assert_eq!(game.seer.exec(&shrink(3)).await, Ok(1));
 }
 
 #[tokio::test]
-async fn whoever_signed_in_sees_a_session_sees_its_seats() {
+async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     let seats = format!("session_players WHERE session_id = '{}'", game.session);
-    let stranger = world.somebody().await;
+    let stranger = world.new_user().await;
     assert_eq!(stranger.count(&seats).await, 0, "private");
     assert_eq!(game.players[0].person.count(&seats).await, 2);
     assert_eq!(game.seer.count(&seats).await, 2);
@@ -210,9 +220,9 @@ async fn whoever_signed_in_sees_a_session_sees_its_seats() {
 }
 
 #[tokio::test]
-async fn heroic_saves_and_timestamps_of_a_seat_belong_to_the_server() {
+async fn only_the_server_writes_heroic_saves_and_timestamps_of_a_seat() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     for column in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {
         let sql = format!("UPDATE session_players SET {column}");
         assert!(game.players[0].person.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
@@ -221,22 +231,22 @@ async fn heroic_saves_and_timestamps_of_a_seat_belong_to_the_server() {
 }
 
 #[tokio::test]
-async fn a_seat_comes_back_with_the_statement_that_takes_it() {
+async fn the_insert_of_a_seat_returns_it() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     let sql = format!("{} RETURNING user_id", seat(game.session, player.id, player.character));
     assert_eq!(player.person.value::<uuid::Uuid>(&sql).await.unwrap(), player.id);
 }
 
 #[tokio::test]
-async fn coming_back_twice_at_once_with_two_characters_is_coming_back_once() {
+async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
-    let other = world.character(player.id).await;
-    let mate = world.player().await;
+    let other = world.new_character(player.id).await;
+    let mate = world.new_player().await;
     world.owner().exec(&seat(game.session, mate.id, mate.character)).await.unwrap();
     let seat = format!("WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id);
     player.person.exec(&format!("UPDATE session_players SET is_active = false {seat}")).await.unwrap();
@@ -249,7 +259,7 @@ async fn coming_back_twice_at_once_with_two_characters_is_coming_back_once() {
     let joining = tokio::spawn(async move {
         person.value::<uuid::Uuid>(&format!("SELECT character_id FROM private.join_by_code('{code}', '{other}')")).await
     });
-    world.owner().until_waiting(1).await;
+    world.owner().wait_for_lock_waiters(1).await;
     back.commit().await.unwrap();
-    assert_eq!(joining.await.unwrap(), Ok(player.character), "who sits there already stays");
+    assert_eq!(joining.await.unwrap(), Ok(player.character), "the character of the existing seat stays");
 }

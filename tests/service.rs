@@ -1,4 +1,4 @@
-//! The service's operations: typed refusals, safe retries, pages and plans.
+//! The service's operations: typed errors, safe retries, pagination and plans.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -29,41 +29,44 @@ async fn code(world: &World, session: Uuid) -> JoinCode {
 }
 
 #[tokio::test]
-async fn creating_with_the_same_id_at_once_gives_all_the_same_also_at_the_limit() {
+async fn concurrent_creations_with_one_id_return_one_row_also_at_the_limit() {
     let world = World::new().await;
-    let user = world.account().await;
+    let user = world.new_account().await;
     for _ in 0..9 {
-        world.character(user).await;
+        world.new_character(user).await;
     }
     let hero = NewCharacter { id: Some(Uuid::new_v4()), name: "The Tenth".into(), ..Default::default() };
-    let asking = (0..8)
+    let tasks = (0..8)
         .map(|_| {
             let (me, hero) = (world.sparc.as_user(user), hero.clone());
             async move { me.characters().create(hero).await.map(|c| c.id) }
         })
         .collect();
-    for outcome in at_once(asking).await {
+    for outcome in at_once(tasks).await {
         assert_eq!(outcome.unwrap(), hero.id.unwrap());
     }
 }
 
 #[tokio::test]
-async fn joining_by_code_takes_a_seat_once_and_comes_back() {
+async fn joining_by_code_takes_one_seat_and_rejoins() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     let code = code(&world, game.session).await;
-    let player = world.player().await;
+    let player = world.new_player().await;
     let me = world.sparc.as_user(player.id);
     for _ in 0..2 {
         let seat = me.sessions().join(&code, player.character).await.unwrap();
-        assert!(seat.is_active && seat.session_id == game.session, "again is no error");
+        assert!(seat.is_active && seat.session_id == game.session, "idempotent");
     }
     me.sessions().leave(game.session).await.unwrap();
-    let other = world.player().await;
+    let other = world.new_player().await;
     world.owner().exec(&seat(game.session, other.id, other.character)).await.unwrap();
     world.set(&game, "status = 'active'").await;
-    assert!(me.sessions().join(&code, player.character).await.unwrap().is_active, "back while it lives");
-    let late = world.player().await;
+    assert!(
+        me.sessions().join(&code, player.character).await.unwrap().is_active,
+        "rejoining while the session is live"
+    );
+    let late = world.new_player().await;
     let refused = world.sparc.as_user(late.id).sessions().join(&code, late.character).await;
     assert!(matches!(refused, Err(Error::SessionStarted)), "{refused:?}");
     world.set(&game, "status = 'completed'").await;
@@ -76,17 +79,17 @@ async fn joining_by_code_takes_a_seat_once_and_comes_back() {
 }
 
 #[tokio::test]
-async fn sixteen_at_once_by_code_are_two_seats_and_fourteen_typed_refusals() {
+async fn of_sixteen_concurrent_joins_two_succeed_and_fourteen_get_session_full() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     let code = Arc::new(code(&world, game.session).await);
-    let mut asking = Vec::new();
+    let mut tasks = Vec::new();
     for _ in 0..16 {
-        let player = world.player().await;
+        let player = world.new_player().await;
         let (me, code) = (world.sparc.as_user(player.id), code.clone());
-        asking.push(async move { me.sessions().join(&code, player.character).await });
+        tasks.push(async move { me.sessions().join(&code, player.character).await });
     }
-    let outcomes = at_once(asking).await;
+    let outcomes = at_once(tasks).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2);
     assert_eq!(
         outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::SessionFull))).count(),
@@ -98,7 +101,7 @@ async fn sixteen_at_once_by_code_are_two_seats_and_fourteen_typed_refusals() {
 #[tokio::test]
 async fn refusals_are_typed() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let player = &game.players[0];
     let (me, seer) = (world.sparc.as_user(player.id), world.sparc.as_user(game.seer.uuid()));
     let refused = seer.sessions().complete(game.session).await.unwrap_err();
@@ -111,7 +114,7 @@ async fn refusals_are_typed() {
     assert!(matches!(me.sessions().start(Uuid::new_v4()).await, Err(Error::NotFound { what: "session" })));
     assert!(matches!(me.characters().retire(player.character).await, Err(Error::CharacterSeated)));
     let check = NewRoll::check(game.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
-    assert!(matches!(me.dice().roll(check).await, Err(Error::SessionNotActive)), "not active");
+    assert!(matches!(me.dice().roll(check).await, Err(Error::SessionNotActive)), "the session is not active");
     let short = NewCharacter { name: "x".into(), ..Default::default() };
     assert!(matches!(me.characters().create(short).await, Err(Error::InvalidValue { field: "name", .. })));
     let twin = NewCharacter { name: "Twin".into(), ..Default::default() };
@@ -124,17 +127,17 @@ async fn refusals_are_typed() {
 }
 
 #[tokio::test]
-async fn a_heroic_save_is_refused_by_reason() {
+async fn each_refusal_of_a_heroic_save_has_its_own_error() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let me = world.sparc.as_user(player.id);
-    let good = world.roll(game.session, player.character, "{6}", 10, 0).await;
+    let good = world.new_roll(game.session, player.character, "{6}", 10, 0).await;
     assert!(matches!(me.dice().heroic_save(good).await, Err(Error::HeroicSaveNotNeeded)));
-    let old = world.roll(game.session, player.character, "{1,2}", 10, 40).await;
+    let old = world.new_roll(game.session, player.character, "{1,2}", 10, 40).await;
     assert!(matches!(me.dice().heroic_save(old).await, Err(Error::HeroicSaveTooLate)));
-    let bad = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
-    let worse = world.roll(game.session, player.character, "{1,2}", 10, 0).await;
+    let bad = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+    let worse = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
     assert_eq!(me.dice().heroic_save(bad).await.unwrap().original_roll_id, Some(bad));
     assert!(matches!(me.dice().heroic_save(bad).await, Err(Error::RollAlreadySaved)));
     assert!(matches!(me.dice().heroic_save(worse).await, Err(Error::HeroicSaveSpent)));
@@ -144,32 +147,32 @@ async fn a_heroic_save_is_refused_by_reason() {
 #[tokio::test]
 async fn only_a_valid_adventure_is_published() {
     let world = World::new().await;
-    let me = world.sparc.as_user(world.account().await);
+    let me = world.sparc.as_user(world.new_account().await);
     let draft = me.adventures().create(NewAdventure { name: "Empty".into(), ..Default::default() }).await.unwrap();
     let faults = me.adventures().validate(draft.id).await.unwrap();
     assert!(!faults.is_empty());
     assert_eq!(
         me.adventures().get(draft.id).await.unwrap().validation_errors,
         serde_json::json!(faults),
-        "written down"
+        "the validation result is stored"
     );
     assert!(matches!(me.adventures().publish(draft.id).await, Err(Error::AdventureInvalid(found)) if found == faults));
     let story = serde_json::json!({ "start": "a", "nodes": [{ "id": "a", "type": "story" }] });
     me.adventures().set_content(draft.id, &serde_json::from_value(story).unwrap()).await.unwrap();
     assert!(me.adventures().publish(draft.id).await.unwrap().published_at.is_some());
-    assert!(me.adventures().publish(draft.id).await.is_ok(), "again is no error");
-    let thief = world.sparc.as_user(world.account().await);
+    assert!(me.adventures().publish(draft.id).await.is_ok(), "idempotent");
+    let thief = world.sparc.as_user(world.new_account().await);
     assert!(matches!(thief.adventures().publish(draft.id).await, Err(Error::AdventureNotYours)));
     assert!(matches!(thief.adventures().validate(draft.id).await, Err(Error::AdventureNotYours)));
 }
 
 #[tokio::test]
-async fn the_lobby_is_walked_page_by_page_while_sessions_come() {
+async fn the_lobby_is_paginated_while_sessions_are_created() {
     let world = World::new().await;
-    let seer = world.account().await;
-    let adventure = world.adventure(seer).await;
-    let seers = world.accounts(5).await;
-    // Equal dates, no dates, and equal moments of creation.
+    let seer = world.new_account().await;
+    let adventure = world.new_adventure(seer).await;
+    let seers = world.new_accounts(5).await;
+    // Equal dates, no dates, and equal times of creation.
     let fill = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
          SELECT ('{seers}'::uuid[])[1 + i % 5], '{adventure}', true,
@@ -193,19 +196,19 @@ async fn the_lobby_is_walked_page_by_page_while_sessions_come() {
         }
     }
     let ids: Vec<Uuid> = seen.iter().map(|(id, _)| *id).collect();
-    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "no row twice");
-    assert!(there.iter().all(|id| ids.contains(id)), "none lost");
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "no row appears twice");
+    assert!(there.iter().all(|id| ids.contains(id)), "no row is missing");
     assert!(pages >= 5);
     let dated: Vec<_> = seen.iter().map_while(|(_, start)| *start).collect();
     assert!(dated.is_sorted() && dated.len() == 64, "soonest first, undated last");
 }
 
 #[tokio::test]
-async fn a_filter_that_few_sessions_match_looks_at_so_many_a_page_and_goes_on() {
+async fn a_filter_that_few_sessions_match_scans_a_thousand_per_page_and_continues() {
     let world = World::new().await;
-    let seer = world.account().await;
-    let (easy, hard) = (world.adventure(seer).await, world.adventure(seer).await);
-    let seers = world.accounts(115).await;
+    let seer = world.new_account().await;
+    let (easy, hard) = (world.new_adventure(seer).await, world.new_adventure(seer).await);
+    let seers = world.new_accounts(115).await;
     let fill = format!(
         "UPDATE adventures SET difficulty = 'hard' WHERE id = '{hard}';
          UPDATE adventures SET difficulty = 'easy' WHERE id = '{easy}';
@@ -227,21 +230,25 @@ async fn a_filter_that_few_sessions_match_looks_at_so_many_a_page_and_goes_on() 
             break;
         }
     }
-    assert_eq!(found, [0, 1, 1], "a thousand sessions a page, over dated and undated ones");
+    assert_eq!(found, [0, 1, 1], "a thousand sessions are scanned per page, dated and undated");
     let easy = LobbyFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
-    assert_eq!(visitor.sessions().lobby(&easy, None).await.unwrap().items.len(), 20, "a page that fills is full");
+    assert_eq!(
+        visitor.sessions().lobby(&easy, None).await.unwrap().items.len(),
+        20,
+        "a page fills if enough rows match"
+    );
 }
 
 #[tokio::test]
 async fn the_lobby_shows_open_seats_and_filters() {
     let world = World::new().await;
-    let full = world.session(2).await;
+    let full = world.new_session(2).await;
     world.set(&full, "is_public = true, max_players = 2").await;
-    let open = world.session(1).await;
+    let open = world.new_session(1).await;
     world.set(&open, "is_public = true").await;
-    let started = world.active_session(1).await;
+    let started = world.new_active_session(1).await;
     world.set(&started, "is_public = true").await;
-    world.session(0).await;
+    world.new_session(0).await;
     let ids = |filter: LobbyFilter| {
         let visitor = world.sparc.as_anon();
         async move {
@@ -262,18 +269,18 @@ async fn the_lobby_shows_open_seats_and_filters() {
 }
 
 #[tokio::test]
-async fn a_lobby_page_is_a_walk_along_its_index() {
+async fn a_lobby_page_is_a_scan_of_its_index() {
     let world = World::new().await;
-    let seer = world.account().await;
-    let adventure = world.adventure(seer).await;
-    let seers = world.accounts(250).await;
+    let seer = world.new_account().await;
+    let adventure = world.new_adventure(seer).await;
+    let seers = world.new_accounts(250).await;
     let fill = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start)
          SELECT ('{seers}'::uuid[])[1 + i % 250], '{adventure}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"
     );
     world.owner().exec(&fill).await.unwrap();
     world.owner().exec("ANALYZE").await.unwrap();
-    // As a client of the API asks, which counts no seats; and as the service does.
+    // As a client of the API asks, without a condition on seats, and as the service does.
     for (seats, index) in
         [("", "idx_sessions_public_waiting"), ("AND seats_taken < max_players", "idx_sessions_free_seats")]
     {
@@ -291,11 +298,11 @@ async fn a_lobby_page_is_a_walk_along_its_index() {
 }
 
 #[tokio::test]
-async fn an_own_profile_is_told_and_edited() {
+async fn users_read_and_edit_their_own_profile() {
     let world = World::new().await;
     let account =
         NewAccount { email: Some("ada@x.org".into()), display_name: Some("Ada".into()), ..Default::default() };
-    assert!(!format!("{account:?}").contains("ada@x.org"), "no address in a log line");
+    assert!(!format!("{account:?}").contains("ada@x.org"), "the debug output must not contain the address");
     let profile = world.sparc.as_service().users().sign_up(account).await.unwrap();
     let ada = world.sparc.as_user(profile.id);
     assert_eq!(ada.users().my_email().await.unwrap(), "ada@x.org");
@@ -307,22 +314,22 @@ async fn an_own_profile_is_told_and_edited() {
     assert!(matches!(ada.users().sign_up(NewAccount::default()).await, Err(Error::NotAllowed { .. })));
     assert!(matches!(world.sparc.as_anon().users().me().await, Err(Error::NotSignedIn)));
     let hero = NewCharacter { name: "Nim".into(), class: CharacterClass::Rogue, ..Default::default() };
-    assert_eq!(ada.characters().create(hero).await.unwrap().grace, 5, "the usual sheet");
+    assert_eq!(ada.characters().create(hero).await.unwrap().grace, 5, "the class's default attributes");
 }
 
 #[tokio::test]
-async fn a_connection_that_the_server_ends_is_said_to_be_lost() {
+async fn a_connection_that_the_server_closes_is_reported_as_lost() {
     let world = World::new().await;
-    let tx = world.sparc.as_user(world.account().await).begin().await.unwrap();
+    let tx = world.sparc.as_user(world.new_account().await).begin().await.unwrap();
     let statement = Statement::from_string(DbBackend::Postgres, "SELECT pg_backend_pid()");
     let pid: i32 = tx.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap();
-    // Waits for the backend to be gone, so that its last word is there to be read.
+    // Waits for the backend to exit, so that its final error message has been sent.
     assert_eq!(world.owner().value::<bool>(&format!("SELECT pg_terminate_backend({pid}, 5000)")).await, Ok(true));
     assert!(matches!(tx.users().me().await, Err(Error::ConnectionLost(_))));
 }
 
 #[tokio::test]
-async fn an_address_that_does_not_answer_is_said_so_at_once() {
+async fn an_address_that_does_not_answer_is_reported_at_once() {
     let world = World::new().await;
     let begun = std::time::Instant::now();
     let nobody = Sparc::connect("postgres://nobody:secret@127.0.0.1:1/nowhere").await.unwrap_err();
@@ -334,5 +341,5 @@ async fn an_address_that_does_not_answer_is_said_so_at_once() {
     for error in [nobody, nowhere, garbled] {
         assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
     }
-    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "before any timeout");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "no timeout must be involved");
 }

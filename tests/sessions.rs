@@ -1,4 +1,4 @@
-//! Sessions: the status machine, what completing counts, codes, who sees and changes what.
+//! Sessions: the status machine, what completing counts, join codes, and who sees and changes what.
 
 use std::collections::HashSet;
 
@@ -19,11 +19,11 @@ fn is_legal(from: &str, to: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_status_machine_has_these_steps_and_no_others() {
+async fn only_the_listed_transitions_of_status_are_allowed() {
     let world = World::new().await;
     for from in STATES {
-        let seer = world.somebody().await;
-        let adventure = world.adventure(seer.uuid()).await;
+        let seer = world.new_user().await;
+        let adventure = world.new_adventure(seer.uuid()).await;
         for to in STATES.into_iter().filter(|to| *to != from) {
             let sql = format!(
                 "INSERT INTO sessions (seer_id, adventure_id, status) VALUES ('{}', '{adventure}', '{from}') RETURNING id",
@@ -31,7 +31,7 @@ async fn the_status_machine_has_these_steps_and_no_others() {
             );
             let id: Uuid = world.owner().value(&sql).await.unwrap();
             if !matches!(from, "completed" | "cancelled") {
-                let player = world.player().await;
+                let player = world.new_player().await;
                 world.owner().exec(&seat(id, player.id, player.character)).await.unwrap();
             }
             let step = seer.exec(&format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'")).await;
@@ -45,9 +45,9 @@ async fn the_status_machine_has_these_steps_and_no_others() {
 }
 
 #[tokio::test]
-async fn first_active_stamps_the_start_and_a_final_state_the_end() {
+async fn started_at_is_set_at_the_first_start_and_ended_at_at_the_end() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session);
     let active = row(&world.owner(), &sql).await;
     assert!(active["started_at"].is_string() && active["ended_at"].is_null());
@@ -55,14 +55,14 @@ async fn first_active_stamps_the_start_and_a_final_state_the_end() {
     world.set(&game, "status = 'active'").await;
     world.set(&game, "status = 'completed'").await;
     let over = row(&world.owner(), &sql).await;
-    assert_eq!(over["started_at"], active["started_at"], "only the first time");
+    assert_eq!(over["started_at"], active["started_at"], "the start is set only once");
     assert!(over["ended_at"].is_string());
 }
 
 #[tokio::test]
-async fn completing_counts_once_for_seer_players_adventure_and_characters() {
+async fn completing_a_session_counts_once_for_seer_players_adventure_and_characters() {
     let world = World::new().await;
-    let game = world.active_session(3).await;
+    let game = world.new_active_session(3).await;
     let gone = &game.players[2];
     gone.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
     world.set(&game, "status = 'completed'").await;
@@ -76,31 +76,31 @@ async fn completing_counts_once_for_seer_players_adventure_and_characters() {
 }
 
 #[tokio::test]
-async fn cancelling_counts_for_nobody() {
+async fn cancelling_a_session_counts_for_nobody() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     world.set(&game, "status = 'cancelled'").await;
     assert_eq!(world.owner().count("users WHERE games_run + games_played > 0").await, 0);
 }
 
 #[tokio::test]
-async fn two_sessions_with_the_same_players_complete_at_once_without_a_deadlock() {
+async fn two_sessions_with_the_same_players_complete_concurrently_without_a_deadlock() {
     let world = World::new().await;
     let mut players = Vec::new();
     for _ in 0..6 {
-        players.push(world.player().await);
+        players.push(world.new_player().await);
     }
-    let seers = [world.somebody().await, world.somebody().await];
-    let adventure = world.adventure(seers[0].uuid()).await;
+    let seers = [world.new_user().await, world.new_user().await];
+    let adventure = world.new_adventure(seers[0].uuid()).await;
     for round in 0..100 {
-        let mut asking = Vec::new();
+        let mut tasks = Vec::new();
         for (turn, seer) in seers.iter().enumerate() {
             let sql = format!(
                 "INSERT INTO sessions (seer_id, adventure_id, max_players) VALUES ('{}', '{adventure}', 6) RETURNING id",
                 seer.uuid()
             );
             let session: Uuid = world.owner().value(&sql).await.unwrap();
-            // Seated in opposite orders, which is how rows would be met in opposite orders.
+            // Seated in opposite orders, so that scans would meet the rows in opposite orders.
             let mut order: Vec<_> = players.iter().collect();
             if turn == 1 {
                 order.reverse();
@@ -109,27 +109,27 @@ async fn two_sessions_with_the_same_players_complete_at_once_without_a_deadlock(
             world.owner().exec(&seats.join(";")).await.unwrap();
             world.owner().exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'")).await.unwrap();
             let seer = seer.clone();
-            asking.push(async move {
+            tasks.push(async move {
                 seer.exec(&format!("UPDATE sessions SET status = 'completed' WHERE id = '{session}'")).await
             });
         }
-        assert_eq!(at_once(asking).await, [Ok(1), Ok(1)], "round {round}");
+        assert_eq!(at_once(tasks).await, [Ok(1), Ok(1)], "round {round}");
     }
     assert_eq!(world.owner().count("users WHERE games_played = 200").await, 6);
     assert_eq!(world.owner().value::<i32>("SELECT times_played FROM adventures").await, Ok(200));
 }
 
 #[tokio::test]
-async fn codes_are_six_that_nobody_mixes_up_and_unique() {
+async fn codes_are_unique_and_have_six_characters_that_are_not_confusable() {
     let world = World::new().await;
-    let adventure = world.adventure(world.account().await).await;
+    let adventure = world.new_adventure(world.new_account().await).await;
     let mut seers = Vec::new();
     for _ in 0..24 {
-        seers.push(world.somebody().await);
+        seers.push(world.new_user().await);
     }
     let mut codes = HashSet::new();
     for round in 1..=100 {
-        let asking = seers
+        let tasks = seers
             .iter()
             .cloned()
             .map(|seer| async move {
@@ -137,9 +137,9 @@ async fn codes_are_six_that_nobody_mixes_up_and_unique() {
                 seer.value::<String>(&sql).await
             })
             .collect();
-        codes.extend(at_once(asking).await.into_iter().map(Result::unwrap));
-        assert_eq!(codes.len(), 24 * round, "each has its own");
-        // An account runs twenty live sessions at most.
+        codes.extend(at_once(tasks).await.into_iter().map(Result::unwrap));
+        assert_eq!(codes.len(), 24 * round, "every session has its own code");
+        // An account may run at most twenty live sessions.
         world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
     }
     for code in &codes {
@@ -149,7 +149,7 @@ async fn codes_are_six_that_nobody_mixes_up_and_unique() {
 }
 
 #[tokio::test]
-async fn every_character_of_the_alphabet_is_drawn_as_often() {
+async fn every_character_of_the_alphabet_is_drawn_equally_often() {
     let world = World::new().await;
     let shares: Vec<i64> = world
         .owner()
@@ -157,28 +157,28 @@ async fn every_character_of_the_alphabet_is_drawn_as_often() {
         .await
         .unwrap();
     assert_eq!(shares.len(), 31);
-    // 62,000 draws: 2,000 each, with a standard deviation of 44; six of those are never left by chance.
+    // 62,000 draws: 2,000 each, with a standard deviation of 44; a deviation of six does not happen by chance.
     assert!(shares.iter().all(|share| (1736..=2264).contains(share)), "{shares:?}");
 }
 
 #[tokio::test]
-async fn a_session_plays_a_published_adventure_or_one_of_the_seers_own() {
+async fn a_session_needs_a_published_adventure_or_the_seers_own() {
     let world = World::new().await;
-    let (seer, other) = (world.somebody().await, world.account().await);
+    let (seer, other) = (world.new_user().await, world.new_account().await);
     let open =
         |adventure| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", seer.uuid());
-    assert_eq!(seer.exec(&open(world.draft(seer.uuid()).await)).await, Ok(1));
-    assert_eq!(seer.exec(&open(world.adventure(other).await)).await, Ok(1));
-    let no = seer.exec(&open(world.draft(other).await)).await.unwrap_err();
+    assert_eq!(seer.exec(&open(world.new_draft(seer.uuid()).await)).await, Ok(1));
+    assert_eq!(seer.exec(&open(world.new_adventure(other).await)).await, Ok(1));
+    let no = seer.exec(&open(world.new_draft(other).await)).await.unwrap_err();
     assert!(no.is("SP009", "adventure_playable"), "{no:?}");
 }
 
 #[tokio::test]
-async fn public_sessions_are_everyones_to_see_and_private_ones_their_participants() {
+async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let one = format!("sessions WHERE id = '{}'", game.session);
-    let stranger = world.somebody().await;
+    let stranger = world.new_user().await;
     for (person, sees) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (&game.players[0].person, 1)] {
         assert_eq!(person.count(&one).await, sees);
     }
@@ -188,9 +188,9 @@ async fn public_sessions_are_everyones_to_see_and_private_ones_their_participant
 }
 
 #[tokio::test]
-async fn the_seer_alone_changes_a_session_and_never_its_server_owned_columns() {
+async fn only_the_seer_changes_a_session_and_never_its_server_owned_columns() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     let one = format!("WHERE id = '{}'", game.session);
     for change in [
         "is_public = true",
@@ -229,10 +229,10 @@ async fn the_seer_alone_changes_a_session_and_never_its_server_owned_columns() {
 }
 
 #[tokio::test]
-async fn a_session_is_opened_by_its_seer_and_comes_back_with_the_statement() {
+async fn a_seer_opens_a_session_and_the_insert_returns_it() {
     let world = World::new().await;
-    let (seer, other) = (world.somebody().await, world.account().await);
-    let adventure = world.adventure(other).await;
+    let (seer, other) = (world.new_user().await, world.new_account().await);
+    let adventure = world.new_adventure(other).await;
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING status::text",
         seer.uuid()
@@ -247,18 +247,18 @@ async fn a_session_is_opened_by_its_seer_and_comes_back_with_the_statement() {
 }
 
 #[tokio::test]
-async fn details_answer_only_for_sessions_that_the_caller_may_see() {
+async fn details_are_returned_only_for_sessions_that_the_caller_may_see() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     let ask = format!("get_session_details('{}')", game.session);
-    let stranger = world.somebody().await;
+    let stranger = world.new_user().await;
     assert_eq!(stranger.count(&ask).await, 0);
     assert_eq!(world.visitor().count(&ask).await, 0);
     let details = row(&game.players[0].person, &format!("SELECT * FROM {ask}")).await;
     assert_eq!(details["session_data"]["id"], game.session.to_string());
     assert_eq!(details["players"].as_array().unwrap().len(), 2);
     let mate = &details["players"][1];
-    assert_eq!(mate["characterId"], game.players[1].character.to_string(), "a table sees its mates");
+    assert_eq!(mate["characterId"], game.players[1].character.to_string(), "participants see each other's characters");
     assert_eq!(mate["characterClass"], "warrior");
     assert_eq!(details["adventure_data"]["name"], "The Drowned Ford");
     world.set(&game, "is_public = true").await;
@@ -269,7 +269,7 @@ async fn details_answer_only_for_sessions_that_the_caller_may_see() {
 #[tokio::test]
 async fn details_give_an_empty_list_for_no_players() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     let details = row(&game.seer, &format!("SELECT * FROM get_session_details('{}')", game.session)).await;
     assert_eq!(details["players"], serde_json::json!([]));
 }
@@ -277,32 +277,32 @@ async fn details_give_an_empty_list_for_no_players() {
 #[tokio::test]
 async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     world.owner().exec("UPDATE adventures SET status = 'draft', content = '{\"secret\": 1}'").await.unwrap();
     world.set(&game, "is_public = true").await;
     let ask = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
     let seen = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
-    assert!(!seen(row(&world.somebody().await, &ask).await), "a stranger");
+    assert!(!seen(row(&world.new_user().await, &ask).await), "a stranger");
     assert!(seen(row(&game.seer, &ask).await), "the Seer");
     let player = &game.players[0];
     assert!(seen(row(&player.person, &ask).await), "a player");
     let stood = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
     player.person.exec(&stood).await.unwrap();
-    assert!(!seen(row(&player.person, &ask).await), "who has left");
+    assert!(!seen(row(&player.person, &ask).await), "a player who left");
 }
 
 #[tokio::test]
-async fn the_helper_of_the_details_tells_of_no_session_that_one_does_not_see() {
+async fn session_details_returns_no_session_that_the_caller_does_not_see() {
     let world = World::new().await;
-    let game = world.session(1).await;
-    let told = format!("private.session_details('{}')", game.session);
-    assert_eq!(world.somebody().await.count(&told).await, 0, "a stranger");
-    assert_eq!(world.visitor().count(&told).await, 0, "a visitor");
+    let game = world.new_session(1).await;
+    let details = format!("private.session_details('{}')", game.session);
+    assert_eq!(world.new_user().await.count(&details).await, 0, "a stranger");
+    assert_eq!(world.visitor().count(&details).await, 0, "a visitor");
     for person in [&game.seer, &game.players[0].person, &world.service()] {
-        assert_eq!(person.count(&told).await, 1);
+        assert_eq!(person.count(&details).await, 1);
     }
     world.set(&game, "is_public = true").await;
-    let players = format!("SELECT jsonb_array_length(players) FROM {told}");
+    let players = format!("SELECT jsonb_array_length(players) FROM {details}");
     assert_eq!(world.visitor().value::<i32>(&players).await.unwrap(), 0, "a visitor sees no seats");
-    assert_eq!(world.somebody().await.value::<i32>(&players).await.unwrap(), 1);
+    assert_eq!(world.new_user().await.value::<i32>(&players).await.unwrap(), 1);
 }

@@ -1,6 +1,6 @@
-//! Many people at the same tables at once: nothing deadlocks to the caller, and every invariant holds.
+//! Many users in the same sessions at once: no caller gets a deadlock, and every invariant holds.
 //!
-//! `SPARC_SOAK=300 cargo test --release --test integration soak` is the longer run, with 64 clients for five minutes.
+//! For a longer run, with 64 clients for five minutes: `SPARC_SOAK=300 cargo test --release --test integration soak`.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_busy_evening_breaks_nothing_and_deadlocks_nobody() {
+async fn a_busy_evening_breaks_no_invariant_and_returns_no_deadlock() {
     let seconds = std::env::var("SPARC_SOAK").map_or(3, |seconds| seconds.parse().unwrap());
     let clients = if seconds > 10 { 64 } else { 16 };
     let world = World::new().await;
@@ -30,27 +30,27 @@ async fn a_busy_evening_breaks_nothing_and_deadlocks_nobody() {
             let (sparc, evening) = (sparc.clone(), evening.clone());
             async move {
                 let mut rng = Rng::with_seed(u64::from(client));
-                let mut told = BTreeMap::<&'static str, usize>::new();
+                let mut outcomes = BTreeMap::<&'static str, usize>::new();
                 while Instant::now() < ends {
                     let outcome = evening.act(&sparc, &mut rng).await;
-                    *told.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
+                    *outcomes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
                 }
-                told
+                outcomes
             }
         })
         .collect();
-    let mut told = BTreeMap::new();
+    let mut outcomes = BTreeMap::new();
     for of_one in at_once(clients).await {
         for (code, times) in of_one {
-            *told.entry(code).or_default() += times;
+            *outcomes.entry(code).or_default() += times;
         }
     }
     sparc.close().await.unwrap();
-    println!("{seconds} s, {} operations: {told:?}", told.values().sum::<usize>());
-    assert_eq!(unexpected(&told, &[]), [""; 0], "{told:?}");
-    assert!(told["done"] > told.values().sum::<usize>() / 10, "most of it is refused: {told:?}");
+    println!("{seconds} s, {} operations: {outcomes:?}", outcomes.values().sum::<usize>());
+    assert_eq!(unexpected(&outcomes, &[]), [""; 0], "{outcomes:?}");
+    assert!(outcomes["done"] > outcomes.values().sum::<usize>() / 10, "too few operations succeed: {outcomes:?}");
     assert_eq!(broken(&world).await, [""; 0]);
     let deadlocks: i64 =
         world.owner().value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await.unwrap();
-    println!("{deadlocks} deadlocks, told to nobody");
+    println!("{deadlocks} deadlocks, all retried");
 }

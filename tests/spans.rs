@@ -1,4 +1,4 @@
-//! What the service says in its spans: operation, ids, outcome, duration, retries, and nothing personal.
+//! The service's spans: operation, ids, outcome, duration, retries, and nothing personal.
 
 use std::{
     io,
@@ -38,10 +38,11 @@ impl io::Write for Log {
 }
 
 #[tokio::test]
-async fn a_whole_night_is_told_by_ids_and_nobody_is_named() {
+async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
     let world = World::new().await;
     let log = Log::default();
-    // With one subscriber alone, a thread of another test that has none would switch a span off for all.
+    // A second dispatcher. With only one subscriber, a thread of another test that has none would disable a callsite
+    // for all.
     let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -73,21 +74,21 @@ async fn a_whole_night_is_told_by_ids_and_nobody_is_named() {
     let draft = NewAdventure { name: "Nowhereton Nights".into(), content: story, ..Default::default() };
     let adventure = seer.adventures().create(draft).await.unwrap();
     let _ = seer.adventures().publish(adventure.id).await;
-    let table = NewSession { adventure_id: adventure.id, looking_for: Some("Adalbert".into()), ..Default::default() };
-    let table = seer.sessions().create(table).await.unwrap();
-    let code: JoinCode = table.code.parse().unwrap();
+    let game = NewSession { adventure_id: adventure.id, looking_for: Some("Adalbert".into()), ..Default::default() };
+    let game = seer.sessions().create(game).await.unwrap();
+    let code: JoinCode = game.code.parse().unwrap();
     ada.sessions().by_code(&code).await.unwrap();
     ada.sessions().join(&code, hero.id).await.unwrap();
-    seer.sessions().start(table.id).await.unwrap();
-    let check = NewRoll::check(table.id, Roller::Character(hero.id), Attribute::Might, Difficulty::MIN);
+    seer.sessions().start(game.id).await.unwrap();
+    let check = NewRoll::check(game.id, Roller::Character(hero.id), Attribute::Might, Difficulty::MIN);
     ada.dice().roll(NewRoll { description: Some("Brunhild prays".into()), ..check }).await.unwrap();
-    let wave = NewEvent { session_id: table.id, kind: "wave".into(), payload: json!("Adalbert waves"), id: None };
+    let wave = NewEvent { session_id: game.id, kind: "wave".into(), payload: json!("Adalbert waves"), id: None };
     ada.events().send(wave).await.unwrap();
     let search = LobbyFilter { search: Some("Morgana".into()), ..Default::default() };
     sparc.as_anon().sessions().lobby(&search, None).await.unwrap();
     let _ = ada.sessions().start(Uuid::new_v4()).await;
     let _ = sparc.as_anon().characters().list().await;
-    seer.sessions().complete(table.id).await.unwrap();
+    seer.sessions().complete(game.id).await.unwrap();
     ada.users().erase(ada.user_id().unwrap()).await.unwrap();
     drop(guard);
 
@@ -104,12 +105,12 @@ async fn a_whole_night_is_told_by_ids_and_nobody_is_named() {
         code.as_str(),
     ] {
         let line = log.lines().find(|line| line.contains(personal));
-        assert!(line.is_none(), "{personal} is told: {}", line.unwrap());
+        assert!(line.is_none(), "{personal} is in the log: {}", line.unwrap());
     }
-    let told = |parts: &[&str]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
-    let (session, user) = (format!("session={}", table.id), format!("identity={}", ada.user_id().unwrap()));
+    let is_logged = |parts: &[&str]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+    let (session, user) = (format!("session={}", game.id), format!("identity={}", ada.user_id().unwrap()));
     assert!(
-        told(&[
+        is_logged(&[
             "dice.roll{",
             "sparc::operation: close",
             "operation=\"dice.roll\"",
@@ -121,7 +122,7 @@ async fn a_whole_night_is_told_by_ids_and_nobody_is_named() {
         ]),
         "{log}"
     );
-    assert!(told(&["operation=\"characters.create\"", "outcome=\"character_name_taken\""]));
-    assert!(told(&["operation=\"characters.list\"", "identity=anon", "outcome=\"not_signed_in\""]));
-    assert!(told(&["operation=\"users.sign_up\"", "identity=service"]));
+    assert!(is_logged(&["operation=\"characters.create\"", "outcome=\"character_name_taken\""]));
+    assert!(is_logged(&["operation=\"characters.list\"", "identity=anon", "outcome=\"not_signed_in\""]));
+    assert!(is_logged(&["operation=\"users.sign_up\"", "identity=service"]));
 }

@@ -1,4 +1,4 @@
-//! Streams that are read slowly, in between, or not at all: nobody waits for ever.
+//! Row streams that are read slowly, interleaved with other statements, or not at all: nobody waits for ever.
 
 use std::time::{Duration, Instant};
 
@@ -17,15 +17,15 @@ fn number(row: Result<QueryResult, DbErr>) -> i32 {
     row.unwrap().try_get_by_index(0).unwrap()
 }
 
-async fn one(world: &World, deadline: Duration) -> Sparc {
+async fn connect_single(world: &World, deadline: Duration) -> Sparc {
     Sparc::connect_with(world.url(), Options::default().max_connections(1).deadline(deadline)).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_statement_between_two_rows_of_a_stream_is_answered() {
+async fn a_statement_between_two_rows_of_a_stream_succeeds() {
     let world = World::new().await;
-    let id = world.account().await;
-    let ada = one(&world, Duration::from_secs(20)).await.as_user(id);
+    let id = world.new_account().await;
+    let ada = connect_single(&world, Duration::from_secs(20)).await.as_user(id);
     for count in [1, 64, 65, 66, 67, 1000, 20_000] {
         let begun = Instant::now();
         let tx = ada.begin().await.unwrap();
@@ -36,26 +36,26 @@ async fn a_statement_between_two_rows_of_a_stream_is_answered() {
         assert_eq!(inner.users().me().await.unwrap().id, id);
         inner.commit().await.unwrap();
         let rest: Vec<_> = stream.map(number).collect().await;
-        assert_eq!(rest, (2..=count as i32).collect::<Vec<_>>(), "and none of its rows is lost");
+        assert_eq!(rest, (2..=count as i32).collect::<Vec<_>>(), "no row of the stream is lost");
         tx.commit().await.unwrap();
         assert!(begun.elapsed() < Duration::from_secs(10), "{count}");
     }
 }
 
 #[tokio::test]
-async fn a_stream_that_nobody_reads_gives_its_connection_back_at_the_deadline() {
+async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
     let world = World::new().await;
-    let id = world.account().await;
-    let sparc = one(&world, Duration::from_millis(300)).await;
+    let id = world.new_account().await;
+    let sparc = connect_single(&world, Duration::from_millis(300)).await;
     let ada = sparc.as_user(id);
     let stream = ada.stream_raw(rows(1_000_000)).await.unwrap();
     let mut tries = 0;
     while ada.users().me().await.is_err() {
         tries += 1;
-        assert!(tries < 20, "it keeps the one connection");
+        assert!(tries < 20, "the stream keeps the only connection");
     }
     let end = stream.map_err(Error::from).try_fold(0, |count, _| async move { Ok(count + 1) }).await;
-    assert!(matches!(end, Err(Error::DeadlineExceeded)), "its reader is told: {end:?}");
+    assert!(matches!(end, Err(Error::DeadlineExceeded)), "its reader gets an error: {end:?}");
 
     let tx = ada.begin().await.unwrap();
     let unread = tx.stream_raw(rows(1_000_000)).await.unwrap();
@@ -70,8 +70,8 @@ async fn a_stream_that_nobody_reads_gives_its_connection_back_at_the_deadline() 
 #[tokio::test]
 async fn a_stream_commits_with_its_last_row_and_not_before() {
     let world = World::new().await;
-    let player = world.player().await;
-    let ada = one(&world, Duration::from_secs(20)).await.as_user(player.id);
+    let player = world.new_player().await;
+    let ada = connect_single(&world, Duration::from_secs(20)).await.as_user(player.id);
     let write = |name: &str| {
         let sql = format!("UPDATE users SET bio = '{name}' WHERE id = '{}' RETURNING id", player.id);
         Statement::from_string(DbBackend::Postgres, sql)
@@ -79,7 +79,7 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
     let all: Vec<_> = ada.stream_raw(write("read")).await.unwrap().try_collect().await.unwrap();
     assert_eq!(all.len(), 1);
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("read"));
-    // What changes the identity is not committed.
+    // A stream that changes the identity is not committed.
     let sql = format!(
         "UPDATE users SET bio = 'changed' WHERE id = '{}' RETURNING set_config('role', 'anon', true)",
         player.id
@@ -93,14 +93,14 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
 #[tokio::test]
 async fn a_stream_that_fails_half_way_fails_its_transaction() {
     let world = World::new().await;
-    let ada = one(&world, Duration::from_secs(20)).await.as_user(world.account().await);
+    let ada = connect_single(&world, Duration::from_secs(20)).await.as_user(world.new_account().await);
     let failing =
         || Statement::from_string(DbBackend::Postgres, "SELECT 1000 / (500 - i) FROM generate_series(1, 1000) AS i");
     let tx = ada.begin().await.unwrap();
     let read = tx.stream_raw(failing()).await.unwrap().try_collect::<Vec<_>>().await;
     assert!(read.is_err());
     assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::TransactionFailed)));
-    // Left before it failed.
+    // Dropped before it failed.
     let tx = ada.begin().await.unwrap();
     let mut stream = tx.stream_raw(failing()).await.unwrap();
     assert!(stream.next().await.unwrap().is_ok());

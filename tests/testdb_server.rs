@@ -1,4 +1,4 @@
-//! The database that starts itself: ready soon, and gone without a trace.
+//! The private server of `testdb`: it is ready soon, and nothing is left of it afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -21,33 +21,33 @@ async fn nothing_is_left_of_a_server_when_its_last_handle_is_dropped() {
     assert!(std::path::Path::new(&folder).exists());
     let url = server.url().to_owned();
     drop(server);
-    assert!(!std::path::Path::new(&folder).exists(), "the folder is gone");
+    assert!(!std::path::Path::new(&folder).exists(), "the folder must be gone");
     let address = url.rsplit_once('@').and_then(|(_, tail)| tail.split_once('/')).unwrap().0;
-    assert!(std::net::TcpStream::connect(address).is_err(), "and nobody answers");
+    assert!(std::net::TcpStream::connect(address).is_err(), "the port must be closed");
 }
 
 #[tokio::test]
 async fn nothing_is_left_after_a_panic() {
-    let (told, hear) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     let panicked = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let server = Server::start_private(None).await.unwrap();
-            told.send(folder(&server).await).unwrap();
+            sender.send(folder(&server).await).unwrap();
             std::panic::resume_unwind(Box::new("a test failed"));
         });
     })
     .join();
     assert!(panicked.is_err());
-    assert!(!std::path::Path::new(&hear.recv().unwrap()).exists());
+    assert!(!std::path::Path::new(&receiver.recv().unwrap()).exists());
 }
 
 #[tokio::test]
-async fn a_database_of_a_server_is_a_copy_with_the_whole_schema() {
+async fn a_migrated_database_is_a_copy_with_the_whole_schema() {
     let server = crate::world::server().await;
     let begun = Instant::now();
     let database = server.migrated().await.unwrap();
-    // Not a measurement: only that nothing waits.
+    // Not a measurement; it only checks that nothing waits.
     assert!(begun.elapsed() < Duration::from_secs(30));
     let db = database.connect(1).await.unwrap();
     let count = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM sparc_migrations");
@@ -55,14 +55,14 @@ async fn a_database_of_a_server_is_a_copy_with_the_whole_schema() {
     assert_eq!(count, Migrator::migrations().len() as i64);
 }
 
-/// A test program that starts a server of its own, in a temporary folder that can be looked at.
+/// Starts a test program that starts its own server in the given temporary folder.
 fn starting(folder: &std::path::Path) -> std::process::Child {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(folder).unwrap();
-    // The server runs as another user for root.
+    // If the tests run as root, the server runs as another user.
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777)).unwrap();
     std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "testdb_server::a_database_of_a_server_is_a_copy_with_the_whole_schema"])
+        .args(["--exact", "testdb_server::a_migrated_database_is_a_copy_with_the_whole_schema"])
         .env("TMPDIR", folder)
         .env_remove("DATABASE_URL")
         .stdout(std::process::Stdio::null())
@@ -71,7 +71,7 @@ fn starting(folder: &std::path::Path) -> std::process::Child {
 }
 
 #[tokio::test]
-async fn nothing_is_left_after_ctrl_c_or_a_kill_whenever_it_comes() {
+async fn nothing_is_left_after_ctrl_c_or_a_kill_at_any_time() {
     for (turn, milliseconds) in [100, 500, 900, 1400].into_iter().enumerate() {
         for signal in ["-INT", "-KILL"] {
             let folder = std::env::temp_dir().join(format!("sparc-left-{}-{turn}{signal}", std::process::id()));
@@ -80,7 +80,7 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_whenever_it_comes() {
             let kill = std::process::Command::new("kill").args([signal, &program.id().to_string()]).status();
             assert!(kill.unwrap().success());
             program.wait().unwrap();
-            // The supervisor ends what it was doing, and cleans up. It may not have made its folder yet.
+            // The supervisor finishes its current step and cleans up. It may not have created its folder yet.
             let begun = Instant::now();
             while is_running_in(&folder) || std::fs::read_dir(&folder).unwrap().count() > 0 {
                 assert!(begun.elapsed() < Duration::from_secs(60), "{signal} after {milliseconds} ms leaves something");
@@ -93,7 +93,7 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_whenever_it_comes() {
     }
 }
 
-/// Whether a process has the folder as its folder for temporary files. Its command line may not name it yet.
+/// Returns whether a process uses the folder as its temporary folder. Its command line may not name the folder yet.
 fn is_running_in(folder: &std::path::Path) -> bool {
     let variable = format!("TMPDIR={}\0", folder.display());
     let environments = std::fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -1,5 +1,5 @@
-//! Whatever a person may type, wherever a text is taken: it is kept to the letter, or refused by an error that names what
-//! is wrong with which field, and nothing is half written.
+//! Any text that a person may type, in every place that takes a text: it is stored unchanged, or refused by an error
+//! that names the field and what is wrong with it, and nothing is partly written.
 
 use std::pin::Pin;
 
@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{evening::broken, world::World};
 
-/// A text and what it is.
+/// Texts, each with a description.
 fn texts() -> Vec<(&'static str, String)> {
     vec![
         ("empty", String::new()),
@@ -53,7 +53,7 @@ struct Scene {
     hero: Uuid,
 }
 
-/// What was kept, where the operation gives it back.
+/// The stored text, if the operation returns it.
 type Kept<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Error>> + Send + 'a>>;
 
 type Place = (&'static str, for<'a> fn(&'a Scene, String) -> Kept<'a>);
@@ -64,7 +64,7 @@ macro_rules! place {
     };
 }
 
-/// Every place where the service takes a text of a person's.
+/// Every place where the service takes a person's text.
 fn places() -> Vec<Place> {
     vec![
         place!("users.edit display_name", |s, text| {
@@ -82,9 +82,9 @@ fn places() -> Vec<Place> {
         }),
         place!("users.by_display_name", |s, text| s.me.users().by_display_name(&text).await.map(|_| None)?),
         place!("characters.create name", |s, text| {
-            let made = s.me.characters().create(NewCharacter { name: text, ..Default::default() }).await?;
-            s.me.characters().delete(made.id).await?;
-            Some(made.name)
+            let created = s.me.characters().create(NewCharacter { name: text, ..Default::default() }).await?;
+            s.me.characters().delete(created.id).await?;
+            Some(created.name)
         }),
         place!("characters.rename", |s, text| Some(s.me.characters().rename(s.hero, &text).await?.name)),
         place!("adventures.create name", |s, text| {
@@ -149,16 +149,16 @@ fn places() -> Vec<Place> {
 }
 
 #[tokio::test]
-async fn whatever_is_typed_is_kept_to_the_letter_or_refused_by_name() {
+async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let scene = Scene {
         me: world.sparc.as_user(player.id),
         seer: world.sparc.as_user(game.seer.uuid()),
         session: game.session,
         adventure: game.adventure,
-        draft: world.draft(game.seer.uuid()).await,
+        draft: world.new_draft(game.seer.uuid()).await,
         hero: player.character,
     };
     let (mut kept, mut refused, mut wrong) = (0, 0, Vec::new());
@@ -173,15 +173,15 @@ async fn whatever_is_typed_is_kept_to_the_letter_or_refused_by_name() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    println!("{kept} kept, {refused} refused");
+    println!("{kept} stored, {refused} refused");
     assert!(kept > 200 && refused > 50);
     assert_eq!(broken(&world).await, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_lone_surrogate_which_rust_cannot_even_say_is_refused() {
+async fn a_lone_surrogate_which_a_rust_string_cannot_hold_is_refused() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let ada = &game.players[0].person;
     for text in [r#"{"text": "\ud800"}"#, r#"{"text": "\udc00\ud800"}"#, r#"{"text": "\u0000"}"#] {
         let sql = format!(
@@ -195,7 +195,7 @@ async fn a_lone_surrogate_which_rust_cannot_even_say_is_refused() {
 }
 
 #[test]
-fn a_code_is_taken_as_a_person_would_type_it() {
+fn a_code_is_accepted_as_a_person_would_type_it() {
     let meant: JoinCode = "ABC234".parse().unwrap();
     for typed in ["abc234", " ABC234 ", "abc 234", "ABC-234", "\tAbC234\n"] {
         assert_eq!(typed.parse::<JoinCode>().ok(), Some(meant.clone()), "{typed:?}");

@@ -1,4 +1,4 @@
-//! The tutorial, in plain SQL and through the service: in its order, whoever writes.
+//! The tutorial, in plain SQL and through the service: its steps must be completed in order.
 
 use sparc::{
     entity::sea_orm_active_enums::TutorialPath,
@@ -14,10 +14,10 @@ async fn refused(person: &Person, sql: &str) -> bool {
 }
 
 #[tokio::test]
-async fn both_paths_are_learnt_step_by_step() {
+async fn both_paths_are_completed_step_by_step() {
     let world = World::new().await;
     for path in [TutorialPath::Player, TutorialPath::Seer] {
-        let me = world.sparc.as_user(world.account().await);
+        let me = world.sparc.as_user(world.new_account().await);
         assert!(me.tutorial().progress().await.unwrap().is_none());
         assert_eq!(me.tutorial().begin(path).await.unwrap().current_step, "welcome");
         assert_eq!(me.tutorial().begin(path).await.unwrap().completed_steps, Vec::<String>::new());
@@ -29,10 +29,10 @@ async fn both_paths_are_learnt_step_by_step() {
             assert_eq!(progress.completed_steps.len(), place + 1);
             assert!(matches!(me.tutorial().advance(*step).await, Err(Error::TutorialOutOfOrder)), "{step} again");
         }
-        let done = me.tutorial().complete().await.unwrap();
-        assert_eq!(done.completed_steps.len(), steps.len());
+        let completed = me.tutorial().complete().await.unwrap();
+        assert_eq!(completed.completed_steps.len(), steps.len());
         let again = me.tutorial().complete().await.unwrap();
-        assert_eq!(again.completed_at, done.completed_at, "again is no error, and no later");
+        assert_eq!(again.completed_at, completed.completed_at, "completing again is idempotent and keeps completed_at");
         assert!(matches!(me.tutorial().advance(*steps.last().unwrap()).await, Err(Error::TutorialOutOfOrder)));
         let back = me.tutorial().restart(TutorialPath::Seer).await.unwrap();
         assert_eq!((back.current_step.as_str(), back.completed_at, back.completed_steps.len()), ("welcome", None, 0));
@@ -40,21 +40,21 @@ async fn both_paths_are_learnt_step_by_step() {
 }
 
 #[tokio::test]
-async fn the_tutorial_may_be_skipped_before_the_beginning_and_taken_up_again() {
+async fn the_tutorial_may_be_skipped_before_it_begins_and_resumed() {
     let world = World::new().await;
-    let me = world.sparc.as_user(world.account().await);
+    let me = world.sparc.as_user(world.new_account().await);
     assert!(me.tutorial().skip().await.unwrap().skipped);
     assert!(me.tutorial().skip().await.unwrap().skipped);
     let begun = me.tutorial().begin(TutorialPath::Player).await.unwrap();
-    assert_eq!(begun.path, Some(TutorialPath::Player), "whoever skipped may still go on");
+    assert_eq!(begun.path, Some(TutorialPath::Player), "a user who skipped may still continue");
     assert_eq!(me.tutorial().advance(Step::Welcome).await.unwrap().current_step, "character-basics");
     assert!(!me.tutorial().restart(TutorialPath::Player).await.unwrap().skipped);
 }
 
 #[tokio::test]
-async fn a_client_of_the_api_is_held_to_the_order() {
+async fn a_client_of_the_api_cannot_skip_steps() {
     let world = World::new().await;
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     let id = me.uuid();
     for forged in [
         format!(
@@ -78,7 +78,7 @@ async fn a_client_of_the_api_is_held_to_the_order() {
     ] {
         assert!(refused(&me, &format!("UPDATE tutorial_progress SET {forged}")).await, "{forged}");
     }
-    // On by one, said in each way that a client may say it.
+    // One step further, in each form that a client may send.
     me.exec("UPDATE tutorial_progress SET completed_steps = '{welcome}'").await.unwrap();
     me.exec("UPDATE tutorial_progress SET current_step = 'character-basics'").await.unwrap();
     me.exec(
@@ -86,16 +86,23 @@ async fn a_client_of_the_api_is_held_to_the_order() {
     )
     .await
     .unwrap();
-    let done = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
-    assert_eq!(me.value::<String>(done).await.unwrap(), "welcome character-basics");
-    assert!(refused(&me, "UPDATE tutorial_progress SET current_step = 'character-basics'").await, "nor back by one");
-    assert!(refused(&me, "UPDATE tutorial_progress SET path = 'seer'").await, "nor on another path half way");
+    let steps = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
+    assert_eq!(me.value::<String>(steps).await.unwrap(), "welcome character-basics");
+    assert!(
+        refused(&me, "UPDATE tutorial_progress SET current_step = 'character-basics'").await,
+        "a step back is refused"
+    );
+    assert!(refused(&me, "UPDATE tutorial_progress SET path = 'seer'").await, "another path is refused half way");
     me.exec("UPDATE tutorial_progress SET path = 'seer', current_step = 'welcome'").await.unwrap();
     me.exec("UPDATE tutorial_progress SET current_step = 'running-sessions'").await.unwrap();
     me.exec("UPDATE tutorial_progress SET current_step = 'seer-complete'").await.unwrap();
     let long_ago = "UPDATE tutorial_progress SET completed_at = '2000-01-01'";
     me.exec(long_ago).await.unwrap();
-    assert_eq!(me.count("tutorial_progress WHERE completed_at > '2020-01-01'").await, 1, "the moment is the server's");
+    assert_eq!(
+        me.count("tutorial_progress WHERE completed_at > '2020-01-01'").await,
+        1,
+        "the server sets completed_at"
+    );
     let put = "UPDATE tutorial_progress SET path = 'player', current_step = 'combat-practice', completed_at = NULL";
-    assert_eq!(world.service().exec(put).await, Ok(1), "the server may put anybody anywhere");
+    assert_eq!(world.service().exec(put).await, Ok(1), "the service may set any step");
 }

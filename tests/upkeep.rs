@@ -1,4 +1,4 @@
-//! Maintenance: in batches, in bounded time, twice and at once.
+//! Maintenance: in batches, in bounded time, repeated and concurrent.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use crate::world::{World, at_once, roll};
 
-fn run(batch: u16) -> JobOptions {
+fn batches_of(batch: u16) -> JobOptions {
     JobOptions { batch, ..Default::default() }
 }
 
-/// So many events of two days ago.
+/// Creates events from two days ago.
 async fn old_events(world: &World, session: Uuid, how_many: u32) {
     let sql = format!(
         "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger;
@@ -23,10 +23,10 @@ async fn old_events(world: &World, session: Uuid, how_many: u32) {
     world.db.execute_unprepared(&sql).await.unwrap();
 }
 
-/// So many sessions completed a year ago.
+/// Creates sessions that were completed a year ago, and returns one.
 async fn old_sessions(world: &World, how_many: u32) -> Uuid {
-    let seer = world.account().await;
-    let adventure = world.adventure(seer).await;
+    let seer = world.new_account().await;
+    let adventure = world.new_adventure(seer).await;
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id, status, ended_at)
          SELECT '{seer}', '{adventure}', 'completed', now() - INTERVAL '1 year' FROM generate_series(1, {how_many})"
@@ -36,7 +36,7 @@ async fn old_sessions(world: &World, how_many: u32) -> Uuid {
 }
 
 #[tokio::test]
-async fn lists_that_lose_rows_at_their_head_are_vacuumed_by_the_number_of_the_dead() {
+async fn tables_whose_scans_start_at_deleted_rows_are_vacuumed_after_a_fixed_number() {
     let world = World::new().await;
     let sql = "SELECT relname::text FROM pg_class
         WHERE relnamespace = 'public'::regnamespace
@@ -47,46 +47,46 @@ async fn lists_that_lose_rows_at_their_head_are_vacuumed_by_the_number_of_the_de
 }
 
 #[tokio::test]
-async fn old_events_go_in_batches_and_each_is_told() {
+async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
     let world = World::new().await;
-    let game = world.session(1).await;
+    let game = world.new_session(1).await;
     old_events(&world, game.session, 25).await;
     let service = world.sparc.as_service();
     assert_eq!(service.maintenance().backlog().await.unwrap().events, 25);
-    let mut told = Vec::new();
-    let done = service.maintenance().clean_events(run(10), |so_far| told.push(so_far)).await.unwrap();
-    assert_eq!((done.rows, done.is_finished, told), (25, true, vec![10, 20, 25]));
-    let again = service.maintenance().clean_events(run(10), |_| ()).await.unwrap();
-    assert_eq!((again.rows, again.is_finished), (0, true), "twice is safe");
-    assert_eq!(world.owner().count("session_events").await, 1, "those of today stay");
+    let mut reported = Vec::new();
+    let report = service.maintenance().clean_events(batches_of(10), |so_far| reported.push(so_far)).await.unwrap();
+    assert_eq!((report.rows, report.is_finished, reported), (25, true, vec![10, 20, 25]));
+    let again = service.maintenance().clean_events(batches_of(10), |_| ()).await.unwrap();
+    assert_eq!((again.rows, again.is_finished), (0, true), "a second run finds nothing");
+    assert_eq!(world.owner().count("session_events").await, 1, "today's events stay");
 }
 
 #[tokio::test]
-async fn two_at_once_share_the_work() {
+async fn two_concurrent_runs_share_the_work() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     old_events(&world, game.session, 400).await;
     old_sessions(&world, 40).await;
     let working = (0..4)
         .map(|_| {
             let service = world.sparc.as_service();
             async move {
-                let events = service.maintenance().clean_events(run(20), |_| ()).await.unwrap();
-                let sessions = service.maintenance().archive_sessions(run(5), |_| ()).await.unwrap();
+                let events = service.maintenance().clean_events(batches_of(20), |_| ()).await.unwrap();
+                let sessions = service.maintenance().archive_sessions(batches_of(5), |_| ()).await.unwrap();
                 (events.rows, sessions.rows)
             }
         })
         .collect();
-    let done = at_once(working).await;
-    assert_eq!(done.iter().map(|(events, _)| events).sum::<u64>(), 400, "{done:?}");
-    assert_eq!(done.iter().map(|(_, sessions)| sessions).sum::<u64>(), 40, "{done:?}");
+    let reports = at_once(working).await;
+    assert_eq!(reports.iter().map(|(events, _)| events).sum::<u64>(), 400, "{reports:?}");
+    assert_eq!(reports.iter().map(|(_, sessions)| sessions).sum::<u64>(), 40, "{reports:?}");
     assert_eq!(world.owner().count("archived_sessions").await, 40);
 }
 
 #[tokio::test]
-async fn a_clean_up_goes_around_what_another_holds() {
+async fn a_clean_up_skips_locked_rows() {
     let world = World::new().await;
-    let game = world.session(0).await;
+    let game = world.new_session(0).await;
     old_events(&world, game.session, 10).await;
     let holder = world.owner().begin().await;
     let hold = "SELECT FROM session_events WHERE created_at < now() - INTERVAL '1 day' ORDER BY seq LIMIT 1 FOR UPDATE";
@@ -99,20 +99,24 @@ async fn a_clean_up_goes_around_what_another_holds() {
 }
 
 #[tokio::test]
-async fn no_batch_begins_after_the_time() {
+async fn no_batch_begins_after_the_time_limit() {
     let world = World::new().await;
     old_sessions(&world, 30).await;
     let service = world.sparc.as_service();
     let short = JobOptions { batch: 10, time: Duration::ZERO };
-    let done = service.maintenance().archive_sessions(short, |_| ()).await.unwrap();
-    assert_eq!((done.rows, done.is_finished), (10, false), "one batch, and the truth about the rest");
+    let report = service.maintenance().archive_sessions(short, |_| ()).await.unwrap();
+    assert_eq!(
+        (report.rows, report.is_finished),
+        (10, false),
+        "one batch, and the job reports that it is not finished"
+    );
     assert_eq!(service.maintenance().backlog().await.unwrap().sessions, 20);
 }
 
 #[tokio::test]
-async fn an_archived_table_is_read_back_by_those_who_were_there() {
+async fn the_participants_can_read_an_archived_session() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let player = &game.players[0];
     for _ in 0..5 {
         world.owner().exec(&roll(game.session, player.character)).await.unwrap();
@@ -136,13 +140,13 @@ async fn an_archived_table_is_read_back_by_those_who_were_there() {
     rolls.dedup();
     assert_eq!(rolls.len(), 5);
     assert_eq!(ada.sessions().past(None).await.unwrap().items[0].id, game.session);
-    let stranger = world.sparc.as_user(world.account().await);
+    let stranger = world.sparc.as_user(world.new_account().await);
     assert!(matches!(stranger.sessions().archived(game.session).await, Err(Error::NotFound { .. })));
     assert!(stranger.sessions().archived_rolls(game.session, two, None).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
-async fn tables_are_vacuumed_by_their_owner_alone_also_two_at_once() {
+async fn only_the_owner_vacuums_tables_also_concurrently() {
     let world = World::new().await;
     let vacuuming = (0..2)
         .map(|_| {
@@ -150,19 +154,19 @@ async fn tables_are_vacuumed_by_their_owner_alone_also_two_at_once() {
             async move { service.maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap() }
         })
         .collect();
-    for done in at_once(vacuuming).await {
-        assert_eq!((done.rows, done.is_finished), (4, true));
+    for report in at_once(vacuuming).await {
+        assert_eq!((report.rows, report.is_finished), (4, true));
     }
     let analyzed = "pg_class WHERE relname IN ('sessions', 'dice_rolls') AND reltuples >= 0";
     assert_eq!(world.owner().count(analyzed).await, 2);
-    let user = world.sparc.as_user(world.account().await);
+    let user = world.sparc.as_user(world.new_account().await);
     assert_eq!(user.maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err().code(), "not_allowed");
     assert_eq!(
         world.sparc.as_anon().maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err().code(),
         "not_signed_in"
     );
 
-    // A login of a service, which owns nothing.
+    // A service's login, which owns no table.
     let role = format!("plain_{}", Uuid::new_v4().simple());
     let make = format!("CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT anon, authenticated, service_role TO {role}");
     world.db.execute_unprepared(&make).await.unwrap();
@@ -171,7 +175,7 @@ async fn tables_are_vacuumed_by_their_owner_alone_also_two_at_once() {
     let sparc = Sparc::connect(&login).await.unwrap();
     let refused = sparc.as_service().maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err();
     assert_eq!(refused.code(), "not_allowed");
-    assert!(sparc.as_service().maintenance().backlog().await.is_ok(), "the rest needs no more than the three roles");
+    assert!(sparc.as_service().maintenance().backlog().await.is_ok(), "other maintenance needs only the three roles");
     sparc.close().await.unwrap();
     world.db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }

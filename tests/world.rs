@@ -1,4 +1,4 @@
-//! Given rows, and people who ask in plain SQL: what a client of the platform's API could send.
+//! Test fixtures: rows of the game, and people who run plain SQL as a client of the platform's API could send it.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -12,13 +12,13 @@ use testdb::{Database, Server};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-/// One server for the whole test program.
+/// Returns the server that all tests of this program share; the first call starts it.
 pub async fn server() -> &'static Server {
     static SERVER: OnceCell<Server> = OnceCell::const_new();
     SERVER.get_or_init(|| async { Server::start().await.unwrap_or_else(|error| panic!("{error}")) }).await
 }
 
-/// A migrated database of a test's own.
+/// A migrated database that one test has to itself.
 #[derive(Clone)]
 pub struct World {
     pub db: DatabaseConnection,
@@ -26,27 +26,27 @@ pub struct World {
     database: Arc<Database>,
 }
 
-/// What the database refused.
+/// An error of the database.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused {
     /// SQLSTATE.
     pub code: String,
-    /// Name of the constraint, where one said no.
+    /// The violated constraint, or the name that a trigger gives its rule; empty if there is neither.
     pub constraint: String,
     pub message: String,
 }
 
-/// Somebody who asks.
+/// A database role with the claims of one user, who runs plain SQL.
 #[derive(Clone)]
 pub struct Person {
     db: DatabaseConnection,
-    /// Held, so that it is not dropped while somebody asks.
+    /// Keeps the database from being dropped while it is in use.
     _database: Arc<Database>,
     role: &'static str,
     pub id: Option<Uuid>,
 }
 
-/// A session with players seated.
+/// A session, its Seer and its seated players.
 pub struct GameSession {
     pub session: Uuid,
     pub adventure: Uuid,
@@ -61,42 +61,43 @@ pub struct Player {
 }
 
 impl World {
+    /// Creates a migrated database on the shared server.
     pub async fn new() -> Self {
-        Self::on(server().await).await
+        Self::new_on(server().await).await
     }
 
-    /// On a server of the test's own.
-    pub async fn on(server: &Server) -> Self {
-        Self::with(server, 40).await
+    /// Creates a migrated database on the given server, with up to 40 connections.
+    pub async fn new_on(server: &Server) -> Self {
+        Self::with_connections(server, 40).await
     }
 
-    /// The same, with so many connections.
-    pub async fn with(server: &Server, connections: u32) -> Self {
+    /// Creates a migrated database on the given server, with up to `connections` connections.
+    pub async fn with_connections(server: &Server, connections: u32) -> Self {
         let database = server.migrated().await.unwrap();
         let db = database.connect(connections).await.unwrap();
-        Self::of(database, db)
+        Self::from_database(database, db)
     }
 
-    /// In a database of the test's own making.
-    pub fn of(database: Database, db: DatabaseConnection) -> Self {
+    /// Wraps a database that the test has created, and a pool to it.
+    pub fn from_database(database: Database, db: DatabaseConnection) -> Self {
         Self { sparc: Sparc::from_connection(db.clone()), db, database: Arc::new(database) }
     }
 
-    /// The same, with connections that do not know what became of those before.
-    pub async fn again(&self) -> Self {
+    /// Returns the same database over a new pool, whose connections have cached nothing of what was there before.
+    pub async fn reconnect(&self) -> Self {
         let db = self.database.connect(4).await.unwrap();
         Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
     }
 
-    /// The same database on a standby of its server, or what was one.
-    pub async fn copied(&self, standby: &Server) -> Self {
+    /// Returns the same database on a standby of its server.
+    pub async fn copy_on(&self, standby: &Server) -> Self {
         let database = standby.copy_of(&self.database).unwrap();
         let db = database.connect(4).await.unwrap();
-        Self::of(database, db)
+        Self::from_database(database, db)
     }
 
-    /// The same over one connection, and that connection.
-    pub async fn alone(&self) -> (Self, DatabaseConnection) {
+    /// Returns the same database over a pool of one connection, and that pool.
+    pub async fn single_connection(&self) -> (Self, DatabaseConnection) {
         let db = self.database.connect(1).await.unwrap();
         (Self { sparc: Sparc::from_connection(db.clone()), db: db.clone(), database: self.database.clone() }, db)
     }
@@ -105,25 +106,28 @@ impl World {
         self.database.url()
     }
 
-    /// The owner of the schema, whom nothing binds but constraints and triggers.
+    /// Returns the owner of the schema, to whom only constraints and triggers apply.
     pub fn owner(&self) -> Person {
         self.person("", None)
     }
 
-    /// The server's superuser, on a platform another one than the owner of the schema: for what no owner may do.
+    /// Returns the server's superuser, for what the owner may not do. On a platform these are two roles.
     pub async fn administrator(&self) -> Person {
         let db = sea_orm::Database::connect(self.database.administrator_url()).await.unwrap();
         Person { db, _database: self.database.clone(), role: "", id: None }
     }
 
+    /// Returns role `anon`.
     pub fn visitor(&self) -> Person {
         self.person("anon", None)
     }
 
+    /// Returns role `service_role`.
     pub fn service(&self) -> Person {
         self.person("service_role", None)
     }
 
+    /// Returns role `authenticated` with the claims of that user.
     pub fn user(&self, id: Uuid) -> Person {
         self.person("authenticated", Some(id))
     }
@@ -132,34 +136,38 @@ impl World {
         Person { db: self.db.clone(), _database: self.database.clone(), role, id }
     }
 
-    pub async fn account(&self) -> Uuid {
+    /// Creates an account and returns its id.
+    pub async fn new_account(&self) -> Uuid {
         let id = Uuid::new_v4();
         let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{id}', '{id}@example.org')");
         self.owner().exec(&sql).await.unwrap();
         id
     }
 
-    /// So many accounts, as an array that SQL reads: what one account may hold is limited.
-    pub async fn accounts(&self, count: usize) -> String {
+    /// Creates `count` accounts and returns their ids as the text of an SQL array. For rows beyond one account's
+    /// limits.
+    pub async fn new_accounts(&self, count: usize) -> String {
         let sql = format!(
-            "WITH made AS (INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, {count}) RETURNING id)
-             SELECT array_agg(id)::text FROM made"
+            "WITH created AS (INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, {count}) RETURNING id)
+             SELECT array_agg(id)::text FROM created"
         );
         self.owner().value(&sql).await.unwrap()
     }
 
-    pub async fn somebody(&self) -> Person {
-        self.user(self.account().await)
+    /// Creates an account and returns its user.
+    pub async fn new_user(&self) -> Person {
+        self.user(self.new_account().await)
     }
 
-    pub async fn character(&self, user: Uuid) -> Uuid {
+    /// Creates a character and returns its id.
+    pub async fn new_character(&self, user: Uuid) -> Uuid {
         let id = Uuid::new_v4();
         self.owner().exec(&insert_character(id, user)).await.unwrap();
         id
     }
 
-    /// A published adventure.
-    pub async fn adventure(&self, creator: Uuid) -> Uuid {
+    /// Creates a published adventure and returns its id.
+    pub async fn new_adventure(&self, creator: Uuid) -> Uuid {
         let sql = format!(
             "INSERT INTO adventures (creator_id, name, status, is_valid)
              VALUES ('{creator}', 'The Drowned Ford', 'published', true) RETURNING id"
@@ -167,15 +175,16 @@ impl World {
         self.owner().value(&sql).await.unwrap()
     }
 
-    pub async fn draft(&self, creator: Uuid) -> Uuid {
+    /// Creates a draft and returns its id.
+    pub async fn new_draft(&self, creator: Uuid) -> Uuid {
         let sql = format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft') RETURNING id");
         self.owner().value(&sql).await.unwrap()
     }
 
-    /// A session with so many players seated, of four; private unless `set` says otherwise.
-    pub async fn session(&self, players: usize) -> GameSession {
-        let seer = self.somebody().await;
-        let adventure = self.adventure(seer.id.unwrap()).await;
+    /// Creates a private, waiting session of four seats, of which `players` are taken. [`World::set`] changes it.
+    pub async fn new_session(&self, players: usize) -> GameSession {
+        let seer = self.new_user().await;
+        let adventure = self.new_adventure(seer.id.unwrap()).await;
         let sql = format!(
             "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id",
             seer.id.unwrap()
@@ -183,34 +192,41 @@ impl World {
         let session = self.owner().value(&sql).await.unwrap();
         let mut game = GameSession { session, adventure, seer, players: Vec::new() };
         for _ in 0..players {
-            let player = self.player().await;
+            let player = self.new_player().await;
             self.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
             game.players.push(player);
         }
         game
     }
 
-    /// The same, under way.
-    pub async fn active_session(&self, players: usize) -> GameSession {
-        let game = self.session(players).await;
+    /// Creates a session as [`World::new_session`] does, and starts it.
+    pub async fn new_active_session(&self, players: usize) -> GameSession {
+        let game = self.new_session(players).await;
         self.set(&game, "status = 'active'").await;
         game
     }
 
-    /// Somebody with a character.
-    pub async fn player(&self) -> Player {
-        let id = self.account().await;
-        Player { person: self.user(id), id, character: self.character(id).await }
+    /// Creates an account with a character.
+    pub async fn new_player(&self) -> Player {
+        let id = self.new_account().await;
+        Player { person: self.user(id), id, character: self.new_character(id).await }
     }
 
-    /// Changes a session as its owner.
+    /// Updates columns of a session as the schema's owner.
     pub async fn set(&self, game: &GameSession, what: &str) {
         let sql = format!("UPDATE sessions SET {what} WHERE id = '{}'", game.session);
         assert_eq!(self.owner().exec(&sql).await.unwrap(), 1);
     }
 
-    /// A roll of that outcome by a character, so many seconds ago.
-    pub async fn roll(&self, session: Uuid, character: Uuid, results: &str, difficulty: i32, seconds_ago: i32) -> Uuid {
+    /// Inserts a character's roll with the given dice, made `seconds_ago`, and returns its id.
+    pub async fn new_roll(
+        &self,
+        session: Uuid,
+        character: Uuid,
+        results: &str,
+        difficulty: i32,
+        seconds_ago: i32,
+    ) -> Uuid {
         let sql = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results, created_at)
              VALUES ('{session}', '{character}', 'might', {difficulty}, 'attack', '{results}',
@@ -222,15 +238,15 @@ impl World {
 }
 
 impl Person {
-    /// Runs a statement in a transaction of its own; rows touched.
+    /// Runs a statement in its own transaction and returns the number of affected rows.
     pub async fn exec(&self, sql: &str) -> Result<u64, Refused> {
         let transaction = self.begin().await;
-        let done = transaction.execute_unprepared(sql).await.map_err(refused)?;
+        let result = transaction.execute_unprepared(sql).await.map_err(refused)?;
         transaction.commit().await.map_err(refused)?;
-        Ok(done.rows_affected())
+        Ok(result.rows_affected())
     }
 
-    /// The first column of the first row.
+    /// Returns the first column of the first row; panics if there is no row.
     pub async fn value<T: TryGetable>(&self, sql: &str) -> Result<T, Refused> {
         let transaction = self.begin().await;
         let row = transaction
@@ -242,7 +258,7 @@ impl Person {
         Ok(row.try_get_by_index(0).unwrap())
     }
 
-    /// The first column of each row.
+    /// Returns the first column of each row.
     pub async fn values<T: TryGetable>(&self, sql: &str) -> Result<Vec<T>, Refused> {
         let transaction = self.begin().await;
         let rows =
@@ -251,12 +267,13 @@ impl Person {
         Ok(rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect())
     }
 
+    /// Counts rows: `from` is what follows `FROM`.
     pub async fn count(&self, from: &str) -> i64 {
         self.value(&format!("SELECT count(*) FROM {from}")).await.unwrap()
     }
 
-    /// Waits until so many others in this database wait for a lock.
-    pub async fn until_waiting(&self, others: i64) {
+    /// Waits until at least `others` backends of this database wait for a lock.
+    pub async fn wait_for_lock_waiters(&self, others: i64) {
         let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         for _ in 0..400 {
             if self.count(waiting).await >= others {
@@ -264,12 +281,12 @@ impl Person {
             }
             tokio::time::sleep(std::time::Duration::from_millis(25)).await;
         }
-        panic!("nobody waits");
+        panic!("no backend waits for a lock");
     }
 
-    /// Waits until no connection in this database has a transaction open that nothing is done in: what was dropped is rolled back
-    /// by a task, before its connection goes back to the pool.
-    pub async fn until_at_rest(&self) {
+    /// Waits until no connection of this database is idle in a transaction. A dropped transaction is rolled back
+    /// by a background task, before its connection returns to the pool.
+    pub async fn wait_for_rollbacks(&self) {
         let open =
             "pg_stat_activity WHERE datname = current_database() AND usename = current_user AND client_port IS NOT NULL
                       AND application_name IN ('', 'sparc') AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'";
@@ -279,15 +296,15 @@ impl Person {
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        panic!("a transaction stays open");
+        panic!("a transaction stays idle and open");
     }
 
-    /// A transaction in which this person's statements run.
+    /// Begins a READ COMMITTED transaction with this person's role and claims.
     pub async fn begin(&self) -> sea_orm::DatabaseTransaction {
         self.begin_at(IsolationLevel::ReadCommitted).await
     }
 
-    /// The same, seeing what was there when it began and nothing that came later.
+    /// Begins a REPEATABLE READ transaction whose snapshot is taken at once.
     pub async fn begin_with_snapshot(&self) -> sea_orm::DatabaseTransaction {
         let transaction = self.begin_at(IsolationLevel::RepeatableRead).await;
         transaction.execute_unprepared("SELECT").await.unwrap();
@@ -304,13 +321,14 @@ impl Person {
         transaction
     }
 
+    /// Returns the user's id; panics for a role without one.
     pub fn uuid(&self) -> Uuid {
         self.id.unwrap()
     }
 }
 
 impl Refused {
-    /// Row security or a privilege.
+    /// Returns whether row security or a missing privilege refused the statement.
     pub fn is_forbidden(&self) -> bool {
         self.code == "42501"
     }
@@ -320,17 +338,18 @@ impl Refused {
     }
 }
 
+/// Converts SeaORM's error; panics if it did not come from the database.
 pub fn refused(error: DbErr) -> Refused {
     let inner = match &error {
         DbErr::Exec(RuntimeErr::SqlxError(inner)) | DbErr::Query(RuntimeErr::SqlxError(inner)) => inner,
-        other => panic!("not a refusal: {other}"),
+        other => panic!("not an error of the database: {other}"),
     };
-    let SqlxError::Database(said) = &**inner else { panic!("not a refusal: {inner}") };
-    let said = said.downcast_ref::<SqlxPostgresError>();
+    let SqlxError::Database(error) = &**inner else { panic!("not an error of the database: {inner}") };
+    let error = error.downcast_ref::<SqlxPostgresError>();
     Refused {
-        code: said.code().to_owned(),
-        constraint: said.constraint().unwrap_or_default().to_owned(),
-        message: said.message().to_owned(),
+        code: error.code().to_owned(),
+        constraint: error.constraint().unwrap_or_default().to_owned(),
+        message: error.message().to_owned(),
     }
 }
 
@@ -348,7 +367,7 @@ pub fn seat(session: Uuid, user: Uuid, character: Uuid) -> String {
     )
 }
 
-/// A check of might by a character against 10.
+/// An insert of a character's check of might against difficulty 10.
 pub fn roll(session: Uuid, character: Uuid) -> String {
     format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
@@ -363,10 +382,10 @@ pub fn heroic_save(session: Uuid, character: Uuid, original: Uuid) -> String {
     )
 }
 
-/// What one of several at once does.
-pub type Asking<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// A task for [`at_once`], boxed so that tasks of different types fit in one vector.
+pub type BoxedTask<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Starts all at once, behind a barrier, and gives each outcome.
+/// Starts all tasks together, behind a barrier, and returns their outcomes in the order of the tasks.
 pub async fn at_once<T, F>(tasks: Vec<F>) -> Vec<T>
 where
     T: Send + 'static,
@@ -390,7 +409,7 @@ where
     outcomes
 }
 
-/// A row as JSON.
+/// Returns the row that a query gives as JSON.
 pub async fn row(person: &Person, sql: &str) -> Value {
     person.value(&format!("SELECT to_jsonb(answer) FROM ({sql}) AS answer")).await.unwrap()
 }

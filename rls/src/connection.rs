@@ -236,7 +236,8 @@ impl ConnectionTrait for IdentityConnection {
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        in_own_transaction!(self, self.raw_reads_on_replica(&statement), |transaction| transaction.query_one_raw(statement.clone()))
+        in_own_transaction!(self, self.raw_reads_on_replica(&statement), |transaction| transaction
+            .query_one_raw(statement.clone()))
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
@@ -244,7 +245,8 @@ impl ConnectionTrait for IdentityConnection {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        in_own_transaction!(self, self.raw_reads_on_replica(&statement), |transaction| transaction.query_all_raw(statement.clone()))
+        in_own_transaction!(self, self.raw_reads_on_replica(&statement), |transaction| transaction
+            .query_all_raw(statement.clone()))
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {

@@ -233,7 +233,10 @@ impl Server {
     }
 
     fn cluster(&self) -> Result<&Cluster, Error> {
-        self.inner.cluster.as_ref().ok_or_else(|| Error::Start("DATABASE_URL names a server that is not private.".to_owned()))
+        self.inner
+            .cluster
+            .as_ref()
+            .ok_or_else(|| Error::Start("DATABASE_URL names a server that is not private.".to_owned()))
     }
 
     /// Returns the address of the server's own database.

@@ -1,12 +1,12 @@
-//! Who may do what, from attempts: every kind of row asked for by everybody, every column by every role, every function.
-//! `docs/generated/access.md` is what came of them; a policy that lets more or fewer through makes it differ.
+//! Finds out by attempts who may do what: every kind of row by every kind of user, every column and function by every
+//! role. The results are `docs/generated/access.md`; the page changes if a policy lets more or fewer callers through.
 
 use std::fmt::Write;
 
 use sea_orm::ConnectionTrait;
 
 use crate::{
-    documents::agree,
+    documents::assert_up_to_date,
     world::{Person, refused},
 };
 
@@ -15,61 +15,62 @@ mod rows;
 mod scene;
 mod twice;
 
-/// What came of an attempt.
+/// The result of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Came {
+enum Attempt {
     /// A row was read or written.
     Done,
-    /// A privilege or a policy said no, or no such row is seen.
+    /// A privilege or a policy refused it, or row security hides the row.
     Closed,
-    /// Access would let it through; a rule of the game says no.
+    /// Access would allow it, but a rule of the game refuses it.
     Ruled,
 }
 
-/// Tries the statement and takes it back.
-async fn attempt(person: &Person, sql: &str) -> Came {
+/// Runs the statement and rolls it back.
+async fn attempt(person: &Person, sql: &str) -> Attempt {
     let transaction = person.begin().await;
-    let came = match transaction.execute_unprepared(sql).await.map_err(refused) {
-        Ok(done) if done.rows_affected() > 0 => Came::Done,
-        Ok(_) => Came::Closed,
-        Err(refused) if refused.is_forbidden() => Came::Closed,
+    let attempt = match transaction.execute_unprepared(sql).await.map_err(refused) {
+        Ok(result) if result.rows_affected() > 0 => Attempt::Done,
+        Ok(_) => Attempt::Closed,
+        Err(refused) if refused.is_forbidden() => Attempt::Closed,
         Err(refused) => {
             assert!(refused.code.starts_with("SP") || refused.code.starts_with("23"), "{refused:?}: {sql}");
-            Came::Ruled
+            Attempt::Ruled
         }
     };
     transaction.rollback().await.unwrap();
-    came
+    attempt
 }
 
 const INTRODUCTION: &str = "# Access\n\n\
-    Who may do what by plain row access, found by trying: `tests/access/` asks for every kind of row as everybody, for every\n\
-    column and every function as every role, and compares this page with what came of it.\n\
-    `SPARC_WRITE_DOCS=1 cargo test --test integration access` writes it anew; read the difference before it is committed.\n\
-    Who may call which operation of the service, and what the others are told, is [api.md](api.md).\n\n\
-    A **visitor** is `anon`, everybody else but the **service** (`service_role`) is `authenticated`. The **player** sits at the\n\
-    table, the one who **left** did; the **retired** one left too, and the character that was played is retired. The Seer took\n\
-    the **removed** one's seat away. The **closed** one sat there until the account was closed, and still has a token. The\n\
-    **Seer** runs the table and made its adventure, the **other Seer** runs another; the **stranger** has no part in it.\n\n\
-    A letter is an attempt that was done. In brackets, access lets it through and a rule of the game refuses it: a limit, the\n\
-    status machine, history that would tear. An empty cell: row security or a privilege says no.\n";
+    Who may do what by plain row access. `tests/access/` attempts every kind of access to every kind of row as every kind of\n\
+    user, and to every column and function as every role, and compares the results with this page. To update it, run\n\
+    `SPARC_WRITE_DOCS=1 cargo test --test integration access`, and review the difference before you commit it.\n\
+    Who may call which operation of the service, and which errors the others get, is in [api.md](api.md).\n\n\
+    The **visitor** is `anon`, the **service** is `service_role`, and all others are `authenticated`. The **player** has a seat\n\
+    in the session. **left** is a player who left it; **retired** left too, and retired the character. **removed** was removed by\n\
+    the Seer. **closed** had a seat until the account was closed, and still has a token. The **Seer** runs the session and\n\
+    created its adventure; the **other Seer** runs another session; the **stranger** has no part in it.\n\n\
+    A letter is an attempt that succeeds. For a letter in brackets, access would allow the attempt, but a rule of the game\n\
+    refuses it: a limit, the status machine, or history that must be kept. Any other letter of the section is refused by row\n\
+    security or a privilege.\n";
 
 #[tokio::test]
-async fn the_matrix_of_access_is_as_documented() {
+async fn the_page_of_access_is_up_to_date() {
     let scene = scene::Scene::new().await;
     let mut page = INTRODUCTION.to_owned();
     rows::write(&scene, &mut page).await;
     rows::write_transitions(&scene, &mut page).await;
     roles::write_columns(&scene.world, &mut page).await;
     roles::write_functions(&scene.world, &mut page).await;
-    agree("access.md", &page, "access");
+    assert_up_to_date("access.md", &page, "access");
 }
 
-fn heading(page: &mut String, title: &str, about: &str, columns: &[&str]) {
+fn write_heading(page: &mut String, title: &str, about: &str, columns: &[&str]) {
     write!(page, "\n## {title}\n\n{about}\n\n| {} |\n|{}\n", columns.join(" | "), " --- |".repeat(columns.len()))
         .unwrap();
 }
 
-fn line(page: &mut String, cells: &[String]) {
+fn write_row(page: &mut String, cells: &[String]) {
     writeln!(page, "| {} |", cells.join(" | ")).unwrap();
 }

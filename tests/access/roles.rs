@@ -1,14 +1,14 @@
-//! What a role may touch at all: columns, tables as a whole, functions.
+//! What a role's privileges allow: columns, whole tables, functions.
 
 use std::fmt::Write;
 
 use crate::world::{Person, World};
 
-use super::{heading, line};
+use super::{write_heading, write_row};
 
-/// Whether the role's privileges let the statement begin; what it then says of the row is no matter.
-async fn lets(person: &Person, sql: &str) -> bool {
-    // 428C9: a column that the server alone fills, which is said before privileges are looked at.
+/// Returns whether the role's privileges allow the statement, whatever it then says about the row.
+async fn is_allowed(person: &Person, sql: &str) -> bool {
+    // 428C9: only the server fills the column. PostgreSQL reports this before it checks privileges.
     person.exec(sql).await.map_or_else(|refused| !refused.is_forbidden() && refused.code != "428C9", |_| true)
 }
 
@@ -20,14 +20,14 @@ fn roles(world: &World) -> [(&'static str, Person); 3] {
     ]
 }
 
-/// Every column of every table, whatever the catalog says of it: no row is touched.
+/// Attempts every column of every table, without touching a row; the catalog is not consulted.
 pub async fn write_columns(world: &World, page: &mut String) {
     let roles = roles(world);
-    heading(
+    write_heading(
         page,
         "Columns",
-        "r: selects it, i: inserts it, u: updates it; of the table as a whole, d: deletes rows, t: truncates, m: makes a\n\
-         trigger on it. Which rows is said above.",
+        "r: selects it, i: inserts it, u: updates it; for the whole table, d: deletes rows, t: truncates it, m: creates a\n\
+         trigger on it. The sections above say which rows.",
         &["table", "column", "visitor", "user", "service"],
     );
     let owner = world.owner();
@@ -53,13 +53,13 @@ pub async fn write_columns(world: &World, page: &mut String) {
                     ),
                 ),
             ] {
-                if lets(person, &sql).await {
+                if is_allowed(person, &sql).await {
                     letters.push(letter);
                 }
             }
             cells.push(letters);
         }
-        line(page, &cells);
+        write_row(page, &cells);
         let columns = format!(
             "SELECT attname::text FROM pg_attribute
              WHERE attrelid = 'public.{table}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
@@ -73,26 +73,28 @@ pub async fn write_columns(world: &World, page: &mut String) {
                     ('i', format!("INSERT INTO public.{table} ({column}) SELECT NULL WHERE false")),
                     ('u', format!("UPDATE public.{table} SET {column} = DEFAULT WHERE false")),
                 ] {
-                    if lets(person, &sql).await {
+                    if is_allowed(person, &sql).await {
                         letters.push(letter);
                     }
                 }
                 cells.push(letters);
             }
-            line(page, &cells);
+            write_row(page, &cells);
         }
     }
 }
 
-/// Every function that is not a trigger's, called with nulls; and what stands beside tables and functions.
+/// Calls every function that is not a trigger function with nulls, and attempts what concerns neither tables nor
+/// functions.
 pub async fn write_functions(world: &World, page: &mut String) {
     let roles = roles(world);
-    heading(
+    write_heading(
         page,
         "Functions",
-        "x: may call it. Schema `private` is not served by the API. What policies call there tells a caller only about the\n\
-         caller; what gives more than plain row access says so. No trigger function can be called.",
-        &["function", "visitor", "user", "service", "gives beyond plain row access"],
+        "x: may call it. The API does not serve schema `private`. The functions there that policies call reveal to a caller only\n\
+         what concerns that caller; the last column says which ones give more than plain row access. No trigger function can be\n\
+         called.",
+        &["function", "visitor", "user", "service", "gives more than plain row access"],
     );
     let functions: Vec<String> = world
         .owner()
@@ -112,17 +114,17 @@ pub async fn write_functions(world: &World, page: &mut String) {
                 .filter(|argument| !argument.is_empty())
                 .map(|argument| format!("NULL::{}", argument.split_once(' ').unwrap().1))
                 .collect();
-            cells.push(if lets_call(person, name, &nulls.join(", ")).await { "x" } else { "" }.to_owned());
+            cells.push(if may_call(person, name, &nulls.join(", ")).await { "x" } else { "" }.to_owned());
         }
         if cells[1..].iter().all(String::is_empty) {
             continue;
         }
         let name = function.split(['.', '(']).nth(1).unwrap();
         cells.push(ELEVATED.iter().find(|(elevated, _)| *elevated == name).map_or("", |(_, gives)| *gives).to_owned());
-        line(page, &cells);
+        write_row(page, &cells);
     }
     page.push_str(
-        "\nNobody of the API makes a table, a function or a schema, draws from a sequence, or reads `auth.users` (but the\nservice, where that is our stand-in):\n",
+        "\nNo API role may create a table, a function or a schema, draw from a sequence, COPY to a program, disable row security or\ntriggers, or read or update `auth.users` (except the service, where `auth.users` is our stand-in). Each of these was\n",
     );
     for (role, person) in &roles {
         for sql in [
@@ -137,17 +139,17 @@ pub async fn write_functions(world: &World, page: &mut String) {
             "ALTER TABLE public.users DISABLE ROW LEVEL SECURITY",
             "COPY public.users TO PROGRAM 'true'",
         ] {
-            // Where the platform keeps no accounts, the service does.
+            // Without a platform, the service writes the accounts.
             let keeps_accounts = *role == "`service_role`" && sql.contains("auth.users");
-            assert_eq!(lets(person, sql).await, keeps_accounts, "{role}: {sql}");
+            assert_eq!(is_allowed(person, sql).await, keeps_accounts, "{role}: {sql}");
         }
     }
-    writeln!(page, "each was tried, as was COPY to a program, switching row security off, and the triggers.").unwrap();
+    writeln!(page, "attempted.").unwrap();
 }
 
-/// What a call may be refused with besides the privilege: a function that says no by itself uses the same code, and so
-/// does one that calls another.
-async fn lets_call(person: &Person, name: &str, arguments: &str) -> bool {
+/// Returns whether the role may call the function. It compares the message, because a function that refuses by itself,
+/// or calls another one that does, uses the same SQLSTATE as a missing privilege.
+async fn may_call(person: &Person, name: &str, arguments: &str) -> bool {
     let denied = format!("permission denied for function {}", name.split('.').next_back().unwrap());
     let outcome = person.exec(&format!("SELECT {name}({arguments})")).await;
     outcome.map_or_else(|refused| refused.message != denied, |_| true)
@@ -155,28 +157,28 @@ async fn lets_call(person: &Person, name: &str, arguments: &str) -> bool {
 
 const ELEVATED: &[(&str, &str)] = &[
     ("join_by_code", "a seat in the session of that code, public or private"),
-    ("session_by_code", "the card of the session of that code, before sitting down"),
+    ("session_by_code", "the summary of the session of that code, before joining"),
     (
         "initiative_order",
-        "the order of rolls at own tables: ties by grace, which stands on sheets that the table does not see",
+        "the order of rolls in the caller's own sessions: ties are broken by grace, which is on sheets that other participants do not see",
     ),
     (
         "change_hit_points",
-        "hit points of the own character, or, to a Seer, of one that sits at a table of theirs which plays",
+        "hit points of the caller's own character, and, for a Seer, of one seated in their live session",
     ),
-    ("close_account", "the own account erased; to the service, any"),
-    ("my_email", "the own address"),
+    ("close_account", "erases the caller's own account; for the service, any"),
+    ("my_email", "the caller's own address"),
     (
         "session_details",
-        "a session that the caller sees: its mates' names and classes, its adventure, the content for the table alone",
+        "a session that the caller sees: the participants' names and classes, and its adventure, with the content only for participants",
     ),
-    ("clean_events", "upkeep in batches"),
-    ("event_clock", "whether anybody wrote an event, for live events"),
-    ("event_history", "whether the server is still the one that was read from, for live events"),
-    ("listener_status", "whether an account may listen to a session, for live events"),
-    ("my_listener_status", "whether the caller may listen to a session"),
-    ("require_listener", "whether the caller may listen to a session"),
-    ("archive_sessions", "upkeep in batches"),
-    ("cancel_abandoned_sessions", "upkeep in batches"),
-    ("renew_session_code", "another code for a live session of one's own; to the service, for any"),
+    ("clean_events", "maintenance in batches"),
+    ("event_clock", "whether any event was written, for live events"),
+    ("event_history", "whether the server still has the history that was read, for live events"),
+    ("listener_status", "whether an account may subscribe to a session, for live events"),
+    ("my_listener_status", "whether the caller may subscribe to a session"),
+    ("require_listener", "whether the caller may subscribe to a session"),
+    ("archive_sessions", "maintenance in batches"),
+    ("cancel_abandoned_sessions", "maintenance in batches"),
+    ("renew_session_code", "a new code for the Seer's own live session; for the service, for any"),
 ];

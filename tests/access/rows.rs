@@ -1,15 +1,16 @@
-//! Which rows: each kind of row, asked for by everybody.
+//! Access to rows: each kind of row, attempted by every kind of user.
 
 use uuid::Uuid;
 
 use crate::world::{heroic_save, insert_character, roll, seat};
 
 use super::{
-    Came, attempt, heading, line,
+    Attempt, attempt,
     scene::{ACTORS, Actor, Game, STATUSES, Scene},
+    write_heading, write_row,
 };
 
-/// What a letter tries, of a row and by somebody.
+/// For each letter, the statement that an actor attempts.
 type Tries<'a> = Vec<(char, Box<dyn Fn(&Actor) -> String + Send + 'a>)>;
 
 macro_rules! tries {
@@ -18,33 +19,33 @@ macro_rules! tries {
     };
 }
 
-fn title(page: &mut String, name: &str, about: &str) {
+fn write_title(page: &mut String, name: &str, about: &str) {
     let columns: Vec<&str> = ["row"].into_iter().chain(ACTORS).collect();
-    heading(page, name, about, &columns);
+    write_heading(page, name, about, &columns);
 }
 
-async fn rows(scene: &Scene, page: &mut String, name: &str, tries: Tries<'_>) {
+async fn write_attempts(scene: &Scene, page: &mut String, name: &str, tries: Tries<'_>) {
     let mut cells = vec![name.to_owned()];
     for actor in &scene.actors {
         let mut cell = String::new();
-        let mut ruled = String::new();
+        let mut refused_by_rule = String::new();
         for (letter, sql) in &tries {
             match attempt(&actor.person, &sql(actor)).await {
-                Came::Done => cell.push(*letter),
-                Came::Ruled => ruled.push(*letter),
-                Came::Closed => {}
+                Attempt::Done => cell.push(*letter),
+                Attempt::Ruled => refused_by_rule.push(*letter),
+                Attempt::Closed => {}
             }
         }
-        if !ruled.is_empty() {
-            cell = format!("{cell} ({ruled})").trim().to_owned();
+        if !refused_by_rule.is_empty() {
+            cell = format!("{cell} ({refused_by_rule})").trim().to_owned();
         }
         cells.push(cell);
     }
-    line(page, &cells);
+    write_row(page, &cells);
 }
 
-/// The account that somebody acts for: the own one, else the stranger's.
-fn account<'a>(scene: &'a Scene, actor: &'a Actor) -> &'a Actor {
+/// Returns the account that an actor acts for: their own, or the stranger's if they have none.
+fn acting_account<'a>(scene: &'a Scene, actor: &'a Actor) -> &'a Actor {
     if actor.id.is_nil() { scene.actor("stranger") } else { actor }
 }
 
@@ -52,10 +53,10 @@ pub async fn write(scene: &Scene, page: &mut String) {
     write_users(scene, page).await;
     write_characters(scene, page).await;
     write_adventures(scene, page).await;
-    title(
+    write_title(
         page,
         "sessions",
-        "r: sees it, u: changes its note, p: opens or closes it to the public, m: changes its size, d: deletes it.",
+        "r: reads it, u: changes its note, p: makes it public or private, m: changes max_players, d: deletes it.",
     );
     for Game { name, id, .. } in &scene.games {
         let with = |set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
@@ -66,7 +67,7 @@ pub async fn write(scene: &Scene, page: &mut String) {
             'm' => |_| with("max_players = 5"),
             'd' => |_| format!("DELETE FROM sessions WHERE id = '{id}'"),
         ];
-        rows(scene, page, name, tries).await;
+        write_attempts(scene, page, name, tries).await;
     }
     for (which, adventure) in
         [("new, of a published adventure", 1), ("new, of the Seer's draft", 2), ("new, of the Seer's archived", 3)]
@@ -75,10 +76,10 @@ pub async fn write(scene: &Scene, page: &mut String) {
         let insert =
             |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
         let tries = tries![
-            'i' => |actor| insert(account(scene, actor).id),
+            'i' => |actor| insert(acting_account(scene, actor).id),
             'f' => |actor| insert(scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id),
         ];
-        rows(scene, page, &format!("{which} (i: as its Seer, f: in another's name)"), tries).await;
+        write_attempts(scene, page, &format!("{which} (i: as its Seer, f: in another's name)"), tries).await;
     }
     write_seats(scene, page).await;
     write_rolls(scene, page).await;
@@ -87,10 +88,10 @@ pub async fn write(scene: &Scene, page: &mut String) {
 }
 
 async fn write_users(scene: &Scene, page: &mut String) {
-    title(
+    write_title(
         page,
         "users, tutorial_progress",
-        "r: sees it, u: changes it (a name, a skipped tutorial), d: deletes it, i: makes one for oneself.",
+        "r: reads it, u: updates it (a name, a skipped tutorial), d: deletes it, i: inserts their own.",
     );
     let player = scene.actor("player").id;
     for (table, key, set) in [("users", "id", "bio = 'Plays.'"), ("tutorial_progress", "user_id", "skipped = true")] {
@@ -101,47 +102,48 @@ async fn write_users(scene: &Scene, page: &mut String) {
                 'd' => |actor| format!("DELETE FROM {table} WHERE {key} = '{}'", of(scene, actor)),
             ]
         };
-        rows(scene, page, &format!("`{table}`, own"), tries(|_, actor| actor.id)).await;
-        rows(scene, page, &format!("`{table}`, the player's"), tries(|scene, _| scene.actor("player").id)).await;
+        write_attempts(scene, page, &format!("`{table}`, own"), tries(|_, actor| actor.id)).await;
+        write_attempts(scene, page, &format!("`{table}`, the player's"), tries(|scene, _| scene.actor("player").id))
+            .await;
     }
     let email = tries!['r' => |_| format!("SELECT email FROM users WHERE id = '{player}'")];
-    rows(scene, page, "address of the player", email).await;
+    write_attempts(scene, page, "address of the player", email).await;
     let profile = tries!['i' => |_| "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a@b.c', 'A')".to_owned()];
-    rows(scene, page, "new profile (refused for want of an account)", profile).await;
+    write_attempts(scene, page, "new profile (only for an account without one)", profile).await;
     let tutorial = tries![
-        'i' => |actor| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", account(scene, actor).id),
+        'i' => |actor| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", acting_account(scene, actor).id),
     ];
-    rows(scene, page, "new tutorial (there is one already)", tutorial).await;
+    write_attempts(scene, page, "new tutorial (one exists already)", tutorial).await;
 }
 
 async fn write_characters(scene: &Scene, page: &mut String) {
-    title(
+    write_title(
         page,
         "characters",
-        "r: sees it, u: changes its name, h: wounds it, w: wounds it by the function, x: gives it experience, t: retires it or\n\
-         brings it back, d: deletes it.",
+        "r: reads it, u: changes its name, h: wounds it by UPDATE, w: wounds it by the function, x: gives it experience, t: retires\n\
+         or unretires it, d: deletes it.",
     );
-    rows(scene, page, "own, never played", of_character(|actor| actor.spare)).await;
-    rows(
+    write_attempts(scene, page, "own, never played", of_character(|actor| actor.spare)).await;
+    write_attempts(
         scene,
         page,
-        "own, played by those who sat (retired for the retired one)",
+        "own, played by those who had a seat (retired for **retired**)",
         of_character(|actor| actor.character),
     )
     .await;
     for name in ["player", "left", "retired", "removed", "closed", "stranger"] {
         let id = scene.actor(name).character;
-        rows(scene, page, &format!("the one of: {name}"), of_character(move |_| id)).await;
+        write_attempts(scene, page, &format!("of another: {name}"), of_character(move |_| id)).await;
     }
     let new = tries![
-        'i' => |actor| insert_character(Uuid::new_v4(), account(scene, actor).id),
+        'i' => |actor| insert_character(Uuid::new_v4(), acting_account(scene, actor).id),
         'f' => |actor| insert_character(
             Uuid::new_v4(), scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id),
         'x' => |actor| format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, level)
-             VALUES ('{}', 'Elder', 'warrior', 5, 3, 2, 2, '{{}}', 9)", account(scene, actor).id),
+             VALUES ('{}', 'Elder', 'warrior', 5, 3, 2, 2, '{{}}', 9)", acting_account(scene, actor).id),
     ];
-    rows(scene, page, "new (i: own, f: in another's name, x: with a level)", new).await;
+    write_attempts(scene, page, "new (i: their own, f: another user's, x: with a level)", new).await;
 }
 
 fn of_character<'a>(of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Tries<'a> {
@@ -158,11 +160,11 @@ fn of_character<'a>(of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Tries<'a>
 }
 
 async fn write_adventures(scene: &Scene, page: &mut String) {
-    title(
+    write_title(
         page,
         "adventures, creatures",
-        "The Seer made them. r: sees it, u: changes its name, c: its content, p: publishes it or takes it back, v: calls it\n\
-         valid, d: deletes it; of a creature r, i: adds one, u, d.",
+        "The Seer created them. r: reads it, u: changes its name, c: changes its content, p: publishes or unpublishes it, v: marks it\n\
+         as valid, d: deletes it. For a creature: r, u, d, and i: adds one.",
     );
     for (name, adventure, creature) in &scene.adventures {
         let with = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{adventure}'");
@@ -174,34 +176,34 @@ async fn write_adventures(scene: &Scene, page: &mut String) {
             'v' => |_| with("is_valid = true"),
             'd' => |_| format!("DELETE FROM adventures WHERE id = '{adventure}'"),
         ];
-        rows(scene, page, name, tries).await;
+        write_attempts(scene, page, name, tries).await;
         let tries = tries![
             'r' => |_| format!("SELECT FROM creatures WHERE id = '{creature}'"),
             'i' => |_| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mud Hag')"),
             'u' => |_| format!("UPDATE creatures SET name = 'Renamed' WHERE id = '{creature}'"),
             'd' => |_| format!("DELETE FROM creatures WHERE id = '{creature}'"),
         ];
-        rows(scene, page, &format!("{name}: creature"), tries).await;
+        write_attempts(scene, page, &format!("{name}: creature"), tries).await;
     }
     let insert = |of: Uuid, columns: &str, values: &str| {
         format!("INSERT INTO adventures (creator_id, name{columns}) VALUES ('{of}', 'A draft'{values})")
     };
     let new = tries![
-        'i' => |actor| insert(account(scene, actor).id, "", ""),
+        'i' => |actor| insert(acting_account(scene, actor).id, "", ""),
         'f' => |actor| insert(scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id, "", ""),
-        'p' => |actor| insert(account(scene, actor).id, ", status", ", 'published'"),
-        'v' => |actor| insert(account(scene, actor).id, ", is_valid", ", true"),
+        'p' => |actor| insert(acting_account(scene, actor).id, ", status", ", 'published'"),
+        'v' => |actor| insert(acting_account(scene, actor).id, ", is_valid", ", true"),
     ];
-    rows(scene, page, "new (i: own, f: in another's name, p: published, v: valid)", new).await;
+    write_attempts(scene, page, "new (i: own, f: in another's name, p: published, v: valid)", new).await;
 }
 
 async fn write_seats(scene: &Scene, page: &mut String) {
-    title(
+    write_title(
         page,
         "session_players",
-        "r: sees the player's seat, j: takes a new seat (the visitor and the service: the stranger's), s: seats the stranger,\n\
-         a: leaves, or comes back to, the own seat, k: removes the player, b: brings back who was removed, l: lets them come back,\n\
-         c: changes the own character, x: the player's, h: gives oneself the heroic save back, d: deletes the player's seat.",
+        "r: reads the player's seat, j: takes a new seat (the visitor and the service: the stranger's), s: seats the stranger,\n\
+         a: leaves or rejoins, k: removes the player, b: gives the removed player the seat back, l: lets the removed player rejoin,\n\
+         c: changes their own character, x: changes the player's, h: restores their own heroic save, d: deletes the player's seat.",
     );
     let (player, stranger, removed) = (scene.actor("player"), scene.actor("stranger"), scene.actor("removed"));
     for Game { name, id, .. } in &scene.games {
@@ -210,7 +212,7 @@ async fn write_seats(scene: &Scene, page: &mut String) {
         };
         let tries = tries![
             'r' => |_| format!("SELECT FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
-            'j' => |actor| { let sits = account(scene, actor); seat(*id, sits.id, sits.spare) },
+            'j' => |actor| { let sits = acting_account(scene, actor); seat(*id, sits.id, sits.spare) },
             's' => |_| seat(*id, stranger.id, stranger.character),
             'a' => |actor| with("is_active = NOT is_active", actor.id),
             'k' => |_| with("is_active = false", player.id),
@@ -218,20 +220,20 @@ async fn write_seats(scene: &Scene, page: &mut String) {
             'l' => |_| with("removed_at = NULL", removed.id),
             'c' => |actor| with(&format!("character_id = '{}'", actor.spare), actor.id),
             'x' => |_| with(&format!("character_id = '{}'", player.spare), player.id),
-            'h' => |actor| with("heroic_saves_used = 0", account(scene, actor).id),
+            'h' => |actor| with("heroic_saves_used = 0", acting_account(scene, actor).id),
             'd' => |_| format!("DELETE FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
         ];
-        rows(scene, page, name, tries).await;
+        write_attempts(scene, page, name, tries).await;
     }
 }
 
 async fn write_rolls(scene: &Scene, page: &mut String) {
-    title(
+    write_title(
         page,
         "dice_rolls, session_events",
-        "Of rolls r: sees one, o: rolls for the own character, p: for the player's, c: for a creature, n: names the result, s:\n\
-         saves the player's roll, u: changes one, d: deletes one. Of events e: sees one, k: sends a `client.` kind, f: sends a\n\
-         kind of the server's, w: changes one, b: deletes one.",
+        "Rolls: r: reads one, o: rolls for their own character, p: for the player's, c: for a creature, n: sets the result, s:\n\
+         saves the player's roll, u: updates one, d: deletes one. Events: e: reads one, k: sends a `client.` kind, f: sends a\n\
+         kind of the server's, w: updates one, b: deletes one.",
     );
     let player = scene.actor("player");
     for Game { name, id, roll: of, event, .. } in &scene.games {
@@ -246,7 +248,7 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
                  VALUES ('{id}', '{}', 'might', 10, 'attack')", scene.creature),
             'n' => |actor| format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results)
-                 VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')", account(scene, actor).character),
+                 VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')", acting_account(scene, actor).character),
             's' => |_| heroic_save(*id, player.character, *of),
             'u' => |_| format!("UPDATE dice_rolls SET description = '' WHERE id = '{of}'"),
             'd' => |_| format!("DELETE FROM dice_rolls WHERE id = '{of}'"),
@@ -256,16 +258,16 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
             'w' => |_| format!("UPDATE session_events SET payload = '{{}}' WHERE id = '{event}'"),
             'b' => |_| format!("DELETE FROM session_events WHERE id = '{event}'"),
         ];
-        rows(scene, page, name, tries).await;
+        write_attempts(scene, page, name, tries).await;
     }
 }
 
-/// What a Seer may do to a character that never sat in a session of theirs.
+/// What a Seer may do to a character that never had a seat in their session.
 async fn write_elsewhere(scene: &Scene, page: &mut String) {
-    title(
+    write_title(
         page,
-        "Of the other Seer's session, characters that never sat there",
-        "s: seats the player there, g: seats the stranger there, p: rolls there for the player's character, o: for the own.",
+        "The other Seer's session, and characters that never had a seat there",
+        "s: seats the player there, g: seats the stranger there, p: rolls there for the player's character, o: for their own.",
     );
     let (player, stranger) = (scene.actor("player"), scene.actor("stranger"));
     for (name, id) in ["waiting", "active"].into_iter().zip(scene.elsewhere) {
@@ -273,17 +275,17 @@ async fn write_elsewhere(scene: &Scene, page: &mut String) {
             's' => |_| seat(id, player.id, player.spare),
             'g' => |_| seat(id, stranger.id, stranger.spare),
             'p' => |_| roll(id, player.character),
-            'o' => |actor| roll(id, account(scene, actor).spare),
+            'o' => |actor| roll(id, acting_account(scene, actor).spare),
         ];
-        rows(scene, page, name, tries).await;
+        write_attempts(scene, page, name, tries).await;
     }
 }
 
 async fn write_archive(scene: &Scene, page: &mut String) {
-    title(
+    write_title(
         page,
         "archived_sessions, archived_session_players, archived_dice_rolls",
-        "r: sees it, u: changes it, d: deletes it.",
+        "r: reads it, u: updates it, d: deletes it.",
     );
     for (visibility, id) in ["public", "private"].into_iter().zip(scene.archived) {
         for (table, key, set) in [
@@ -296,19 +298,19 @@ async fn write_archive(scene: &Scene, page: &mut String) {
                 'u' => |_| format!("UPDATE {table} SET {set} WHERE {key} = '{id}'"),
                 'd' => |_| format!("DELETE FROM {table} WHERE {key} = '{id}'"),
             ];
-            rows(scene, page, &format!("{visibility}: `{table}`"), tries).await;
+            write_attempts(scene, page, &format!("{visibility}: `{table}`"), tries).await;
         }
     }
 }
 
-/// From every status to every other, by everybody whose change reaches the row at all.
+/// Which actor may change a session from which status to which other.
 pub async fn write_transitions(scene: &Scene, page: &mut String) {
     let mut columns = vec!["from"];
     columns.extend(STATUSES);
-    heading(
+    write_heading(
         page,
         "Status of a session",
-        "Who brings it from one to the other; S: its Seer, v: the service. Nobody else does.",
+        "Who may change it from one status to another. S: its Seer, v: the service. Nobody else may.",
         &columns,
     );
     for Game { name, id, status, .. } in &scene.games {
@@ -317,7 +319,7 @@ pub async fn write_transitions(scene: &Scene, page: &mut String) {
             let mut cell = String::new();
             for (actor, person) in ACTORS.iter().zip(&scene.actors) {
                 let sql = format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'");
-                if attempt(&person.person, &sql).await == Came::Done && *status != to {
+                if attempt(&person.person, &sql).await == Attempt::Done && *status != to {
                     cell.push_str(match *actor {
                         "Seer" => "S",
                         "service" => "v",
@@ -327,6 +329,6 @@ pub async fn write_transitions(scene: &Scene, page: &mut String) {
             }
             cells.push(cell);
         }
-        line(page, &cells);
+        write_row(page, &cells);
     }
 }

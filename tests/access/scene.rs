@@ -1,4 +1,4 @@
-//! A table of every visibility in every status, with everybody who has something to do with one.
+//! Sessions of every visibility in every status, with users in every relation to them.
 
 use uuid::Uuid;
 
@@ -9,12 +9,12 @@ pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused",
 pub const ACTORS: [&str; 10] =
     ["visitor", "stranger", "player", "left", "retired", "removed", "closed", "other Seer", "Seer", "service"];
 
-/// Somebody who tries.
+/// A user who makes attempts.
 pub struct Actor {
     pub person: Person,
-    /// The account; nobody's, for the visitor and the service.
+    /// The account; nil for the visitor and the service.
     pub id: Uuid,
-    /// The character that was played, and another one.
+    /// The character that was played, and one that was not.
     pub character: Uuid,
     pub spare: Uuid,
 }
@@ -32,11 +32,11 @@ pub struct Scene {
     /// In the order of [`ACTORS`].
     pub actors: Vec<Actor>,
     pub games: Vec<Game>,
-    /// Of another Seer, where a player sits who has no other part in anything: waiting and active.
+    /// Sessions of another Seer with a player who has no other part in anything: waiting and active.
     pub elsewhere: [Uuid; 2],
-    /// Public and private.
+    /// An archived public session and an archived private one.
     pub archived: [Uuid; 2],
-    /// The Seer's, by status, each with a creature; those that were played cannot go.
+    /// The Seer's adventures by status, each with a creature; those that were played cannot be deleted.
     pub adventures: Vec<(&'static str, Uuid, Uuid)>,
     pub creature: Uuid,
 }
@@ -46,12 +46,12 @@ impl Scene {
         let world = World::new().await;
         let owner = world.owner();
         let mut people = Vec::new();
-        // From the stranger to the Seer, in the order of the actors.
+        // From the stranger to the Seer, in the order of [`ACTORS`].
         for _ in 1..ACTORS.len() - 1 {
-            people.push((world.player().await, Uuid::nil()));
+            people.push((world.new_player().await, Uuid::nil()));
         }
         for (player, spare) in &mut people {
-            *spare = world.character(player.id).await;
+            *spare = world.new_character(player.id).await;
             let tutorial = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id);
             owner.exec(&tutorial).await.unwrap();
         }
@@ -92,7 +92,7 @@ impl Scene {
         let mut elsewhere = [Uuid::nil(); 2];
         for (active, id) in [false, true].into_iter().zip(&mut elsewhere) {
             *id = session(&world, people[6].0.id, adventure, true).await;
-            let guest = world.player().await;
+            let guest = world.new_player().await;
             owner.exec(&seat(*id, guest.id, guest.character)).await.unwrap();
             if active {
                 owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{id}'")).await.unwrap();
@@ -101,14 +101,15 @@ impl Scene {
         let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", people[5].0.id);
         owner.exec(&close).await.unwrap();
 
-        let nobody = |person: Person| Actor { person, id: Uuid::nil(), character: Uuid::nil(), spare: Uuid::nil() };
-        let mut actors = vec![nobody(world.visitor())];
+        let without_account =
+            |person: Person| Actor { person, id: Uuid::nil(), character: Uuid::nil(), spare: Uuid::nil() };
+        let mut actors = vec![without_account(world.visitor())];
         let mut order: Vec<(Player, Uuid)> = people;
         let stranger = order.remove(0);
         for (player, spare) in [stranger].into_iter().chain(order) {
             actors.push(Actor { person: player.person, id: player.id, character: player.character, spare });
         }
-        actors.push(nobody(world.service()));
+        actors.push(without_account(world.service()));
         Self { world, actors, games, elsewhere, archived, adventures, creature }
     }
 
@@ -125,7 +126,7 @@ async fn session(world: &World, seer: Uuid, adventure: Uuid, public: bool) -> Uu
     world.owner().value(&sql).await.unwrap()
 }
 
-/// A session where the player sits; others left, were removed, and close their account later.
+/// Creates a session where the player is seated; others left, were removed, or close their account later.
 async fn game(world: &World, people: &[(Player, Uuid)], adventure: Uuid, public: bool, status: &'static str) -> Game {
     let owner = world.owner();
     let [_, (player, _), (left, _), (retired, _), (removed, _), (closed, _), _, (seer, _)] = people else {
@@ -143,8 +144,8 @@ async fn game(world: &World, people: &[(Player, Uuid)], adventure: Uuid, public:
         );
         assert_eq!(by.exec(&leave).await, Ok(1));
     }
-    // In the future, where a heroic save is never too late.
-    let roll = world.roll(id, player.character, "{1,2}", 10, -3600).await;
+    // In the future, so that a heroic save is never too late.
+    let roll = world.new_roll(id, player.character, "{1,2}", 10, -3600).await;
     let event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");
     let event = owner.value(&event).await.unwrap();
     let steps: &[&str] = match status {

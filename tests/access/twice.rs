@@ -1,123 +1,126 @@
-//! The same person on two connections: what is asked while the same is under way is answered as if it came afterwards.
+//! The same user on two connections: a statement sent while the same one is uncommitted is answered as if it came
+//! afterwards.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use crate::world::{Person, World, heroic_save, insert_character, refused, roll, seat};
 
-/// Writes that people send twice, by a second click or a second device, each of rows of its own.
-async fn asks(world: &World) -> Vec<(Person, String)> {
+/// Writes that users send twice, by a second click or from a second device, each on its own rows.
+async fn writes(world: &World) -> Vec<(Person, String)> {
     let owner = world.owner();
-    let mut asks = Vec::new();
+    let mut writes = Vec::new();
     let character = Uuid::new_v4();
-    let player = world.player().await;
-    asks.push((player.person.clone(), insert_character(character, player.id)));
-    asks.push((player.person.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character)));
+    let player = world.new_player().await;
+    writes.push((player.person.clone(), insert_character(character, player.id)));
+    writes.push((player.person.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character)));
 
-    let crowded = world.somebody().await;
+    let crowded = world.new_user().await;
     for _ in 0..9 {
-        world.character(crowded.uuid()).await;
+        world.new_character(crowded.uuid()).await;
     }
     let tenth = format!(
         "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES ('{0}', 'Tenth ' || gen_random_uuid(), 'warrior', 5, 3, 2, 2, '{{}}')",
         crowded.uuid()
     );
-    asks.push((crowded, tenth));
+    writes.push((crowded, tenth));
 
-    let player = world.player().await;
-    asks.push((
+    let player = world.new_player().await;
+    writes.push((
         player.person.clone(),
         format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character),
     ));
-    let player = world.player().await;
-    asks.push((player.person.clone(), format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.id)));
-    let player = world.player().await;
-    asks.push((player.person.clone(), format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id)));
+    let player = world.new_player().await;
+    writes.push((player.person.clone(), format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.id)));
+    let player = world.new_player().await;
+    writes.push((player.person.clone(), format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id)));
 
-    let game = world.session(3).await;
+    let game = world.new_session(3).await;
     owner.exec(&format!("UPDATE sessions SET is_public = true WHERE id = '{}'", game.session)).await.unwrap();
-    let player = world.player().await;
-    asks.push((player.person.clone(), seat(game.session, player.id, player.character)));
-    let game = world.session(3).await;
+    let player = world.new_player().await;
+    writes.push((player.person.clone(), seat(game.session, player.id, player.character)));
+    let game = world.new_session(3).await;
     let code: String =
         owner.value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
-    let player = world.player().await;
-    asks.push((player.person.clone(), format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character)));
+    let player = world.new_player().await;
+    writes
+        .push((player.person.clone(), format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character)));
     let leave = |session: Uuid, player: Uuid, set: &str| {
         format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
     };
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    asks.push((player.person.clone(), leave(game.session, player.id, "is_active = false")));
-    let game = world.active_session(2).await;
-    asks.push((game.seer.clone(), leave(game.session, game.players[0].id, "is_active = NOT is_active")));
+    writes.push((player.person.clone(), leave(game.session, player.id, "is_active = false")));
+    let game = world.new_active_session(2).await;
+    writes.push((game.seer.clone(), leave(game.session, game.players[0].id, "is_active = NOT is_active")));
 
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    asks.push((player.person.clone(), roll(game.session, player.character)));
-    let failed = world.roll(game.session, player.character, "{1,2}", 10, -3600).await;
-    asks.push((player.person.clone(), heroic_save(game.session, player.character, failed)));
+    writes.push((player.person.clone(), roll(game.session, player.character)));
+    let failed = world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await;
+    writes.push((player.person.clone(), heroic_save(game.session, player.character, failed)));
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
-    asks.push((player.person.clone(), event));
-    asks.push((player.person.clone(), format!("SELECT * FROM private.change_hit_points('{}', -1)", player.character)));
+    writes.push((player.person.clone(), event));
+    writes
+        .push((player.person.clone(), format!("SELECT * FROM private.change_hit_points('{}', -1)", player.character)));
 
     for (waiting, set) in [(true, "status = 'active'"), (true, "status = 'cancelled'"), (false, "status = 'completed'")]
     {
-        let game = if waiting { world.session(1).await } else { world.active_session(1).await };
-        asks.push((game.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session)));
+        let game = if waiting { world.new_session(1).await } else { world.new_active_session(1).await };
+        writes.push((game.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session)));
     }
-    let seer = world.somebody().await;
-    let draft = world.draft(seer.uuid()).await;
-    asks.push((seer.clone(), format!("DELETE FROM adventures WHERE id = '{draft}'")));
-    let seer = world.somebody().await;
+    let seer = world.new_user().await;
+    let draft = world.new_draft(seer.uuid()).await;
+    writes.push((seer.clone(), format!("DELETE FROM adventures WHERE id = '{draft}'")));
+    let seer = world.new_user().await;
     let session = format!(
         "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{}', '{}', '{}')",
         Uuid::new_v4(),
         seer.uuid(),
-        world.adventure(seer.uuid()).await
+        world.new_adventure(seer.uuid()).await
     );
-    asks.push((seer, session));
-    let player = world.player().await;
-    asks.push((player.person.clone(), format!("SELECT private.close_account('{}')", player.id)));
-    asks
+    writes.push((seer, session));
+    let player = world.new_player().await;
+    writes.push((player.person.clone(), format!("SELECT private.close_account('{}')", player.id)));
+    writes
 }
 
-fn told(outcome: Result<sea_orm::ExecResult, sea_orm::DbErr>) -> String {
-    outcome.map_err(refused).map_or_else(|refused| refused.code, |done| format!("{} rows", done.rows_affected()))
+fn outcome_code(outcome: Result<sea_orm::ExecResult, sea_orm::DbErr>) -> String {
+    outcome.map_err(refused).map_or_else(|refused| refused.code, |result| format!("{} rows", result.rows_affected()))
 }
 
 #[tokio::test]
-async fn the_same_person_on_two_connections_is_answered_as_on_one() {
+async fn the_same_user_on_two_connections_is_answered_as_on_one() {
     let world = World::new().await;
     for first_commits in [true, false] {
-        let (alone, together) = (asks(&world).await, asks(&world).await);
+        let (alone, together) = (writes(&world).await, writes(&world).await);
         for ((person, sql), (same, both)) in alone.into_iter().zip(together) {
-            // One after the other.
+            // Sequentially.
             let first = person.begin().await;
-            let before = told(first.execute_unprepared(&sql).await);
+            let before = outcome_code(first.execute_unprepared(&sql).await);
             if first_commits { first.commit().await } else { first.rollback().await }.unwrap();
-            let expected = told(person.begin().await.execute_unprepared(&sql).await);
-            // The second while the first is open.
+            let expected = outcome_code(person.begin().await.execute_unprepared(&sql).await);
+            // The second while the first is uncommitted.
             let first = same.begin().await;
-            assert_eq!(told(first.execute_unprepared(&both).await), before, "{sql}");
+            assert_eq!(outcome_code(first.execute_unprepared(&both).await), before, "{sql}");
             let second = tokio::spawn({
                 let (same, both) = (same.clone(), both.clone());
                 async move {
                     let second = same.begin().await;
-                    let outcome = told(second.execute_unprepared(&both).await);
+                    let outcome = outcome_code(second.execute_unprepared(&both).await);
                     second.rollback().await.unwrap();
                     outcome
                 }
             });
-            // It waits, or it is answered: either way before the first ends, so that it met it.
+            // It waits for a lock or is answered, in both cases before the first ends, so that the two met.
             let waits = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
             while !second.is_finished() && world.owner().count(waits).await == 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
             if first_commits { first.commit().await } else { first.rollback().await }.unwrap();
-            assert_eq!(second.await.unwrap(), expected, "the first {first_commits}: {sql}");
+            assert_eq!(second.await.unwrap(), expected, "first transaction commits: {first_commits}: {sql}");
         }
     }
 }

@@ -1,11 +1,12 @@
-//! Closed is a column, holds in every table and state, and is decided under a lock.
+//! Closed accounts: whether an account is closed is a column, applies to every table and status, and is decided under a
+//! lock.
 
 use uuid::Uuid;
 
 use super::{
-    ask, close,
+    assert_invariants, attempt, close, dry_run,
     everything::{everything, writes},
-    finish, is_closed, open_session, sound, within, would,
+    exec_and_commit, exec_in, is_closed, open_session,
 };
 use crate::world::{Player, World, insert_character, seat};
 
@@ -13,7 +14,7 @@ async fn email(world: &World, account: Uuid) -> String {
     world.owner().value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
-/// Addresses that would be somebody's once closed, or without an address.
+/// Addresses in the form that a closed account, or one without an address, gets.
 fn reserved(of: Uuid) -> Vec<String> {
     let upper = of.to_string().to_uppercase();
     vec![
@@ -33,9 +34,9 @@ async fn an_address_of_a_reserved_domain_counts_as_none() {
     let world = World::new().await;
     let owner = world.owner();
     for place in 0..reserved(Uuid::nil()).len() {
-        // At sign-up, and by a later change; somebody else's id, and one's own.
+        // Set at sign-up or by a later change; with another account's id or their own.
         for (at_sign_up, own) in [(true, false), (false, false), (true, true), (false, true)] {
-            let (victim, attacker) = (world.account().await, Uuid::new_v4());
+            let (victim, attacker) = (world.new_account().await, Uuid::new_v4());
             let address = reserved(if own { attacker } else { victim }).remove(place);
             if at_sign_up {
                 let sql =
@@ -49,36 +50,36 @@ async fn an_address_of_a_reserved_domain_counts_as_none() {
                 owner.exec(&sql).await.unwrap();
             }
             assert_eq!(email(&world, attacker).await, format!("{attacker}@no-email.invalid"), "{address:?}");
-            assert!(!is_closed(&world, attacker).await, "{address:?} closes nobody");
+            assert!(!is_closed(&world, attacker).await, "{address:?} must close no account");
             let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{attacker}'");
-            assert_eq!(ask(&world.user(attacker), &bio).await, "done", "{address:?}");
+            assert_eq!(attempt(&world.user(attacker), &bio).await, "done", "{address:?}");
 
-            // The victim closes all the same, by the operation or by the platform.
+            // The victim's account can still be closed, by the operation or by the platform.
             match place % 3 {
                 0 => close(&world, victim).await,
                 1 => {
                     let sql = format!("SELECT private.close_account('{victim}')");
-                    assert_eq!(ask(&world.user(victim), &sql).await, "done");
+                    assert_eq!(attempt(&world.user(victim), &sql).await, "done");
                 }
                 _ => {
                     let sql = format!("SELECT private.close_account('{victim}')");
-                    assert_eq!(ask(&world.service(), &sql).await, "done");
+                    assert_eq!(attempt(&world.service(), &sql).await, "done");
                 }
             }
             assert_eq!(email(&world, victim).await, format!("{victim}@deleted.invalid"), "{address:?}");
-            // And so does the attacker.
+            // So can the attacker's.
             close(&world, attacker).await;
             assert_eq!(email(&world, attacker).await, format!("{attacker}@deleted.invalid"), "{address:?}");
         }
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn nobody_without_an_address_is_kept_from_signing_up() {
+async fn a_taken_placeholder_prevents_no_sign_up() {
     let world = World::new().await;
     let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
-    // The first takes what the second would get.
+    // The first account takes the address that the second would get.
     for (id, address) in [(first, format!("'{second}@no-email.invalid'")), (second, "NULL".to_owned())] {
         world.owner().exec(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', {address})")).await.unwrap();
         assert_eq!(email(&world, id).await, format!("{id}@no-email.invalid"));
@@ -92,29 +93,29 @@ async fn a_closed_account_writes_nothing() {
         let of = everything(&world).await;
         let statements = writes(&of);
         for sql in &statements {
-            let outcome = would(&of.me, sql).await;
+            let outcome = dry_run(&of.me, sql).await;
             assert_eq!(outcome, "done", "before: {sql}");
         }
         let closing = format!("SELECT private.close_account('{}')", of.account);
         match way {
             "platform" => close(&world, of.account).await,
-            "operation" => assert_eq!(ask(&of.me, &closing).await, "done"),
-            "service" => assert_eq!(ask(&world.service(), &closing).await, "done"),
+            "operation" => assert_eq!(attempt(&of.me, &closing).await, "done"),
+            "service" => assert_eq!(attempt(&world.service(), &closing).await, "done"),
             _ => {
                 let sql = format!("DELETE FROM auth.users WHERE id = '{}'", of.account);
-                assert_eq!(ask(&world.owner(), &sql).await, "done");
+                assert_eq!(attempt(&world.owner(), &sql).await, "done");
             }
         }
-        let mut done = Vec::new();
+        let mut accepted = Vec::new();
         for sql in &statements {
-            let outcome = would(&of.me, sql).await;
-            // What is gone, or no longer theirs, cannot be written either; a session needs an adventure.
+            let outcome = dry_run(&of.me, sql).await;
+            // Rows that are gone or no longer theirs cannot be written either; a session needs an adventure.
             if !["SP019", "42501", "no row", "SP009"].contains(&outcome.as_str()) {
-                done.push(format!("{outcome}: {sql}"));
+                accepted.push(format!("{outcome}: {sql}"));
             }
         }
-        assert!(done.is_empty(), "{way}:\n{}", done.join("\n"));
-        // Rows that are still theirs are refused by name.
+        assert!(accepted.is_empty(), "{way}:\n{}", accepted.join("\n"));
+        // Writes to rows that are still theirs are refused with the account's own SQLSTATE.
         for sql in [
             format!("UPDATE users SET bio = 'Back.' WHERE id = '{}'", of.account),
             insert_character(Uuid::new_v4(), of.account),
@@ -128,33 +129,40 @@ async fn a_closed_account_writes_nothing() {
             ),
         ] {
             if way != "deleted" || !sql.contains("adventures SET") {
-                assert_eq!(would(&of.me, &sql).await, "SP019", "{way}: {sql}");
+                assert_eq!(dry_run(&of.me, &sql).await, "SP019", "{way}: {sql}");
             }
         }
-        sound(&world).await;
+        assert_invariants(&world).await;
     }
 }
 
 #[tokio::test]
-async fn nobody_opens_a_closed_account_again() {
+async fn nobody_reopens_a_closed_account() {
     let world = World::new().await;
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     close(&world, me.uuid()).await;
-    for person in [&me, &world.somebody().await, &world.visitor()] {
+    for person in [&me, &world.new_user().await, &world.visitor()] {
         for set in ["closed_at = NULL", "email = 'back@example.org'", "account_id = id"] {
             let sql = format!("UPDATE users SET {set} WHERE id = '{}'", me.uuid());
-            assert_eq!(ask(person, &sql).await, "42501", "{set}");
+            assert_eq!(attempt(person, &sql).await, "42501", "{set}");
         }
     }
-    // Nor does a change that the platform makes later.
+    // A later change by the platform does not reopen it either.
     let sql = format!("UPDATE auth.users SET email = 'back@example.org' WHERE id = '{}'", me.uuid());
     world.owner().exec(&sql).await.unwrap();
     assert!(is_closed(&world, me.uuid()).await);
     assert_eq!(email(&world, me.uuid()).await, format!("{}@deleted.invalid", me.uuid()));
 }
 
-/// What a person may have begun a moment before the account closes.
-fn begun(account: Uuid, player: &Player, adventure: Uuid, public: Uuid, left: Uuid, code: &str) -> Vec<String> {
+/// Requests that a person may have sent just before the account closes.
+fn pending_requests(
+    account: Uuid,
+    player: &Player,
+    adventure: Uuid,
+    public: Uuid,
+    left: Uuid,
+    code: &str,
+) -> Vec<String> {
     vec![
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{adventure}')"),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
@@ -168,12 +176,13 @@ fn begun(account: Uuid, player: &Player, adventure: Uuid, public: Uuid, left: Uu
 }
 
 #[tokio::test]
-async fn closing_and_ones_own_requests_wait_for_each_other() {
+async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
     let world = World::new().await;
     for closes_first in [true, false] {
         for snapshot in [true, false] {
             for place in 0..8 {
-                let (player, public, left) = (world.player().await, world.session(0).await, world.session(1).await);
+                let (player, public, left) =
+                    (world.new_player().await, world.new_session(0).await, world.new_session(1).await);
                 world.set(&public, "is_public = true").await;
                 world.owner().exec(&seat(left.session, player.id, player.character)).await.unwrap();
                 let leave = format!(
@@ -186,8 +195,8 @@ async fn closing_and_ones_own_requests_wait_for_each_other() {
                     .value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", public.session))
                     .await
                     .unwrap();
-                let sql =
-                    begun(player.id, &player, public.adventure, public.session, left.session, &code).remove(place);
+                let sql = pending_requests(player.id, &player, public.adventure, public.session, left.session, &code)
+                    .remove(place);
                 let closing = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
                 let request = match snapshot {
                     true => player.person.begin_with_snapshot().await,
@@ -195,17 +204,17 @@ async fn closing_and_ones_own_requests_wait_for_each_other() {
                 };
                 let platform = world.owner().begin().await;
                 if closes_first {
-                    within(&platform, &closing).await.unwrap();
+                    exec_in(&platform, &closing).await.unwrap();
                     let statement = sql.clone();
-                    let waiting = tokio::spawn(async move { finish(request, &statement).await });
-                    world.owner().until_waiting(1).await;
+                    let waiting = tokio::spawn(async move { exec_and_commit(request, &statement).await });
+                    world.owner().wait_for_lock_waiters(1).await;
                     platform.commit().await.unwrap();
                     let outcome = waiting.await.unwrap();
                     assert!(["SP019", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
                 } else {
-                    assert!(within(&request, &sql).await.is_ok(), "{sql}");
-                    let waiting = tokio::spawn(async move { finish(platform, &closing).await });
-                    world.owner().until_waiting(1).await;
+                    assert!(exec_in(&request, &sql).await.is_ok(), "{sql}");
+                    let waiting = tokio::spawn(async move { exec_and_commit(platform, &closing).await });
+                    world.owner().wait_for_lock_waiters(1).await;
                     request.commit().await.unwrap();
                     assert_eq!(waiting.await.unwrap(), "done", "{sql}");
                 }
@@ -213,7 +222,7 @@ async fn closing_and_ones_own_requests_wait_for_each_other() {
             }
         }
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
@@ -221,7 +230,7 @@ async fn no_session_outlives_the_account_of_its_seer() {
     for way in ["platform", "operation", "deleted"] {
         let world = World::new().await;
         for status in ["waiting", "starting_soon", "active", "paused"] {
-            let game = world.session(2).await;
+            let game = world.new_session(2).await;
             if status == "paused" {
                 world.set(&game, "status = 'active'").await;
             }
@@ -232,10 +241,10 @@ async fn no_session_outlives_the_account_of_its_seer() {
             match way {
                 "platform" => close(&world, seer).await,
                 "operation" => {
-                    assert_eq!(ask(&game.seer, &format!("SELECT private.close_account('{seer}')")).await, "done");
+                    assert_eq!(attempt(&game.seer, &format!("SELECT private.close_account('{seer}')")).await, "done");
                 }
                 _ => assert_eq!(
-                    ask(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{seer}'")).await,
+                    attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{seer}'")).await,
                     "done"
                 ),
             }
@@ -245,9 +254,9 @@ async fn no_session_outlives_the_account_of_its_seer() {
             assert_eq!(world.owner().count(&live).await, 0, "{way}, {status}");
             let player = &game.players[0];
             let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
-            assert_eq!(ask(&player.person, &retire).await, "done", "{way}, {status}");
+            assert_eq!(attempt(&player.person, &retire).await, "done", "{way}, {status}");
         }
-        sound(&world).await;
+        assert_invariants(&world).await;
     }
 }
 
@@ -255,35 +264,38 @@ async fn no_session_outlives_the_account_of_its_seer() {
 async fn deleting_an_account_always_succeeds() {
     let world = World::new().await;
     let of = everything(&world).await;
-    // An adventure that a stranger plays, and a game that is archived.
-    let stranger = world.account().await;
+    // An adventure that a stranger plays, and an archived session.
+    let stranger = world.new_account().await;
     let played = open_session(&world, stranger, of.published, true).await;
     world.owner().exec(&seat(played, of.joined.players[0].id, of.joined.players[0].character)).await.unwrap();
     world.set(&of.finished, "ended_at = now() - INTERVAL '1 year'").await;
-    assert_eq!(ask(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
+    assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
     for account in [of.account, of.joined.players[0].id, of.joined.seer.uuid(), of.live.players[0].id, stranger] {
-        assert_eq!(ask(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{account}'")).await, "done");
+        assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{account}'")).await, "done");
         assert_eq!(world.owner().count(&format!("auth.users WHERE id = '{account}'")).await, 0);
         let profile = format!(
             "users WHERE id = '{account}' AND (display_name <> 'Former player' OR avatar_url IS NOT NULL OR bio IS NOT NULL
              OR closed_at IS NULL OR account_id IS NOT NULL OR email <> id || '@deleted.invalid')"
         );
-        assert_eq!(world.owner().count(&profile).await, 0, "what stays names nobody");
+        assert_eq!(world.owner().count(&profile).await, 0, "what stays has no account");
     }
-    // Others keep their history.
+    // Other participants keep their history.
     assert_eq!(world.owner().count(&format!("session_players WHERE session_id = '{}'", of.live.session)).await, 2);
-    // Somebody without history leaves nothing.
-    let unknown = world.player().await;
-    world.draft(unknown.id).await;
-    assert_eq!(ask(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", unknown.id)).await, "done");
+    // An account without history leaves no rows.
+    let unknown = world.new_player().await;
+    world.new_draft(unknown.id).await;
+    assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", unknown.id)).await, "done");
     for table in ["users WHERE id", "characters WHERE user_id", "adventures WHERE creator_id"] {
         assert_eq!(world.owner().count(&format!("{table} = '{}'", unknown.id)).await, 0, "{table}");
     }
-    // The same id again has its history back.
+    // A new account with the same id gets its history back.
     let back = of.account;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{back}', 'back@example.org')");
-    assert_eq!(ask(&world.owner(), &sql).await, "done");
+    assert_eq!(attempt(&world.owner(), &sql).await, "done");
     assert!(!is_closed(&world, back).await);
-    assert_eq!(ask(&world.user(back), &format!("UPDATE users SET bio = 'Back.' WHERE id = '{back}'")).await, "done");
-    sound(&world).await;
+    assert_eq!(
+        attempt(&world.user(back), &format!("UPDATE users SET bio = 'Back.' WHERE id = '{back}'")).await,
+        "done"
+    );
+    assert_invariants(&world).await;
 }

@@ -1,30 +1,30 @@
-//! A stranger pins nobody's adventure, and what is not published is not read.
+//! A stranger cannot keep an adventure from being deleted, and unpublished content is not readable.
 
 use uuid::Uuid;
 
-use super::{ask, open_session, sound};
+use super::{assert_invariants, attempt, open_session};
 use crate::world::{Person, World, seat};
 
-/// Ends a session, and archives it if asked.
+/// Ends a session, and archives it if `archived`.
 async fn end(world: &World, session: Uuid, archived: bool) {
     let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
-    assert_eq!(ask(&world.owner(), &sql).await, "done");
+    assert_eq!(attempt(&world.owner(), &sql).await, "done");
     if archived {
         let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{session}'");
-        assert_eq!(ask(&world.owner(), &sql).await, "done");
+        assert_eq!(attempt(&world.owner(), &sql).await, "done");
         let archive: i32 = world.service().value("SELECT private.archive_sessions(100)").await.unwrap();
         assert_eq!(archive, 1, "a cancelled session is archived too");
     }
 }
 
 #[tokio::test]
-async fn a_strangers_empty_session_pins_no_adventure() {
+async fn a_strangers_empty_session_does_not_keep_an_adventure_from_deletion() {
     for archived in [false, true] {
         for sessions in [1, 3] {
             let world = World::new().await;
-            let creator = world.somebody().await;
-            let adventure = world.adventure(creator.uuid()).await;
-            let stranger = world.somebody().await;
+            let creator = world.new_user().await;
+            let adventure = world.new_adventure(creator.uuid()).await;
+            let stranger = world.new_user().await;
             for _ in 0..sessions {
                 let insert = format!(
                     "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id",
@@ -34,54 +34,57 @@ async fn a_strangers_empty_session_pins_no_adventure() {
                 end(&world, session, archived).await;
             }
             let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
-            assert_eq!(ask(&stranger, &delete).await, "no row");
-            assert_eq!(ask(&creator, &delete).await, "done", "archived: {archived}");
+            assert_eq!(attempt(&stranger, &delete).await, "no row");
+            assert_eq!(attempt(&creator, &delete).await, "done", "archived: {archived}");
             for table in ["sessions", "archived_sessions"] {
                 assert_eq!(world.owner().count(&format!("{table} WHERE adventure_id = '{adventure}'")).await, 0);
             }
             let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
-            assert_eq!(ask(&world.owner(), &delete).await, "done");
-            sound(&world).await;
+            assert_eq!(attempt(&world.owner(), &delete).await, "done");
+            assert_invariants(&world).await;
         }
     }
 }
 
 #[tokio::test]
-async fn a_strangers_empty_session_keeps_nobodys_profile() {
+async fn a_strangers_empty_session_does_not_keep_a_profile_from_deletion() {
     let world = World::new().await;
-    let creator = world.somebody().await;
-    let (adventure, stranger) = (world.adventure(creator.uuid()).await, world.account().await);
+    let creator = world.new_user().await;
+    let (adventure, stranger) = (world.new_adventure(creator.uuid()).await, world.new_account().await);
     let session = open_session(&world, stranger, adventure, true).await;
     end(&world, session, false).await;
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
-    assert_eq!(ask(&world.owner(), &delete).await, "done");
+    assert_eq!(attempt(&world.owner(), &delete).await, "done");
     assert_eq!(
         world.owner().count(&format!("users WHERE id = '{}'", creator.uuid())).await,
         0,
-        "it leaves nothing behind"
+        "no row is left behind"
     );
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn history_still_keeps_an_adventure() {
-    // Played, left by its player, live: each is somebody else's history or present.
+async fn history_keeps_an_adventure_from_deletion() {
+    // A session that was played, one that its player left, and a live one: each belongs to somebody else too.
     for kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
-        let creator = world.somebody().await;
-        let adventure = world.adventure(creator.uuid()).await;
-        let (stranger, player) = (world.account().await, world.player().await);
+        let creator = world.new_user().await;
+        let adventure = world.new_adventure(creator.uuid()).await;
+        let (stranger, player) = (world.new_account().await, world.new_player().await);
         let session = open_session(&world, stranger, adventure, true).await;
         if kind != "live" {
-            assert_eq!(ask(&player.person, &seat(session, player.id, player.character)).await, "done");
+            assert_eq!(attempt(&player.person, &seat(session, player.id, player.character)).await, "done");
         }
         let set = async |set: &str| {
-            assert_eq!(ask(&world.owner(), &format!("UPDATE sessions SET {set} WHERE id = '{session}'")).await, "done");
+            assert_eq!(
+                attempt(&world.owner(), &format!("UPDATE sessions SET {set} WHERE id = '{session}'")).await,
+                "done"
+            );
         };
         match kind {
             "left and cancelled" => {
                 let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
-                assert_eq!(ask(&player.person, &leave).await, "done");
+                assert_eq!(attempt(&player.person, &leave).await, "done");
                 set("status = 'cancelled'").await;
             }
             "completed" | "archived" => {
@@ -94,17 +97,21 @@ async fn history_still_keeps_an_adventure() {
             set("ended_at = now() - INTERVAL '1 year'").await;
             world.service().exec("SELECT private.archive_sessions(10)").await.unwrap();
         }
-        assert_eq!(ask(&creator, &format!("DELETE FROM adventures WHERE id = '{adventure}'")).await, "23503", "{kind}");
+        assert_eq!(
+            attempt(&creator, &format!("DELETE FROM adventures WHERE id = '{adventure}'")).await,
+            "23503",
+            "{kind}"
+        );
         assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1);
-        // Its creator goes all the same.
+        // Its creator's account can still be deleted.
         let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
-        assert_eq!(ask(&world.owner(), &delete).await, "done", "{kind}");
-        sound(&world).await;
+        assert_eq!(attempt(&world.owner(), &delete).await, "done", "{kind}");
+        assert_invariants(&world).await;
     }
 }
 
-/// Whether any answer that somebody gets of a session has a word of the adventure's content.
-async fn reads(person: &Person, session: Uuid, adventure: Uuid) -> bool {
+/// Returns whether any result that a person gets for a session contains the adventure's content.
+async fn can_read_content(person: &Person, session: Uuid, adventure: Uuid) -> bool {
     for sql in [
         format!(
             "SELECT count(*) FROM public.get_session_details('{session}') AS details WHERE details::text LIKE '%secret%'"
@@ -127,28 +134,28 @@ async fn reads(person: &Person, session: Uuid, adventure: Uuid) -> bool {
 }
 
 #[tokio::test]
-async fn what_is_not_published_is_read_only_while_it_is_played() {
+async fn unpublished_content_is_readable_only_while_it_is_played() {
     let world = World::new().await;
-    let creator = world.somebody().await;
-    let adventure = world.adventure(creator.uuid()).await;
-    let stranger = world.somebody().await;
+    let creator = world.new_user().await;
+    let adventure = world.new_adventure(creator.uuid()).await;
+    let stranger = world.new_user().await;
     let mut sessions = Vec::new();
     for kind in ["live", "cancelled", "completed", "archived"] {
-        let (player, left) = (world.player().await, world.player().await);
+        let (player, left) = (world.new_player().await, world.new_player().await);
         let session = open_session(&world, stranger.uuid(), adventure, true).await;
         for player in [&player, &left] {
-            assert_eq!(ask(&player.person, &seat(session, player.id, player.character)).await, "done");
+            assert_eq!(attempt(&player.person, &seat(session, player.id, player.character)).await, "done");
         }
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", left.id);
-        assert_eq!(ask(&left.person, &leave).await, "done");
+        assert_eq!(attempt(&left.person, &leave).await, "done");
         sessions.push((kind, session, player, left));
     }
-    // It is taken back, and goes on to be written.
+    // The creator unpublishes the adventure and goes on writing.
     for set in ["status = 'draft'", "content = '{\"nodes\": [], \"note\": \"secret\"}'"] {
-        assert_eq!(ask(&creator, &format!("UPDATE adventures SET {set} WHERE id = '{adventure}'")).await, "done");
+        assert_eq!(attempt(&creator, &format!("UPDATE adventures SET {set} WHERE id = '{adventure}'")).await, "done");
     }
     let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'A secret')");
-    assert_eq!(ask(&creator, &creature).await, "done");
+    assert_eq!(attempt(&creator, &creature).await, "done");
     for (kind, session, ..) in &sessions {
         let steps: &[&str] = match *kind {
             "cancelled" => &["cancelled"],
@@ -157,45 +164,45 @@ async fn what_is_not_published_is_read_only_while_it_is_played() {
         };
         for status in steps {
             let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
-            assert_eq!(ask(&world.owner(), &sql).await, "done");
+            assert_eq!(attempt(&world.owner(), &sql).await, "done");
         }
         if *kind == "archived" {
             let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{session}'");
-            assert_eq!(ask(&world.owner(), &sql).await, "done");
+            assert_eq!(attempt(&world.owner(), &sql).await, "done");
             world.service().exec("SELECT private.archive_sessions(10)").await.unwrap();
         }
     }
     for (kind, session, player, left) in &sessions {
         let live = *kind == "live";
-        assert_eq!(reads(&stranger, *session, adventure).await, live, "the Seer, {kind}");
-        assert_eq!(reads(&player.person, *session, adventure).await, live, "a player, {kind}");
-        assert!(!reads(&left.person, *session, adventure).await, "one who left, {kind}");
-        assert!(!reads(&world.somebody().await, *session, adventure).await, "a stranger, {kind}");
-        assert!(!reads(&world.visitor(), *session, adventure).await, "a visitor, {kind}");
+        assert_eq!(can_read_content(&stranger, *session, adventure).await, live, "the Seer, {kind}");
+        assert_eq!(can_read_content(&player.person, *session, adventure).await, live, "a player, {kind}");
+        assert!(!can_read_content(&left.person, *session, adventure).await, "a player who left, {kind}");
+        assert!(!can_read_content(&world.new_user().await, *session, adventure).await, "a stranger, {kind}");
+        assert!(!can_read_content(&world.visitor(), *session, adventure).await, "a visitor, {kind}");
         if *kind != "archived" {
-            assert!(reads(&creator, *session, adventure).await, "its creator, {kind}");
+            assert!(can_read_content(&creator, *session, adventure).await, "its creator, {kind}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_session_does_not_come_back_to_life_to_be_read() {
+async fn a_session_that_is_over_cannot_be_reopened_to_read_its_adventure() {
     let world = World::new().await;
-    let (creator, stranger) = (world.somebody().await, world.somebody().await);
-    let adventure = world.adventure(creator.uuid()).await;
+    let (creator, stranger) = (world.new_user().await, world.new_user().await);
+    let adventure = world.new_adventure(creator.uuid()).await;
     let session = open_session(&world, stranger.uuid(), adventure, true).await;
     end(&world, session, false).await;
     assert_eq!(
-        ask(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
+        attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
         "done"
     );
     for status in ["waiting", "starting_soon", "active", "paused"] {
         let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
-        assert_eq!(ask(&stranger, &sql).await, "SP003", "{status}");
+        assert_eq!(attempt(&stranger, &sql).await, "SP003", "{status}");
     }
-    // Nor is a new one opened on a draft, whatever was opened before.
+    // A new session cannot be opened on a draft either, whatever was opened before.
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
-    assert_eq!(ask(&stranger, &insert).await, "SP009");
+    assert_eq!(attempt(&stranger, &insert).await, "SP009");
     let change = format!("UPDATE sessions SET adventure_id = '{adventure}' WHERE id = '{session}'");
-    assert_eq!(ask(&stranger, &change).await, "42501");
+    assert_eq!(attempt(&stranger, &change).await, "42501");
 }

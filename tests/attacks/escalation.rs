@@ -1,13 +1,13 @@
-//! Nothing of the caller's runs as anybody else.
+//! No object of a caller runs with another role's privileges.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{told, within, would};
+use super::{dry_run, exec_in, outcome_code};
 use crate::world::{GameSession, Person, World, heroic_save, insert_character, roll, seat};
 
 #[tokio::test]
-async fn every_function_looks_for_types_in_the_catalog_first() {
+async fn every_function_resolves_types_in_pg_catalog_first() {
     let world = World::new().await;
     let others: Vec<String> = world
         .owner()
@@ -31,7 +31,7 @@ async fn every_function_looks_for_types_in_the_catalog_first() {
 }
 
 #[tokio::test]
-async fn nothing_that_the_api_serves_runs_as_its_owner() {
+async fn nothing_that_the_api_serves_is_security_definer() {
     let world = World::new().await;
     let elevated: Vec<String> = world
         .owner()
@@ -49,7 +49,8 @@ async fn nothing_that_the_api_serves_runs_as_its_owner() {
     assert_eq!(elevated, [""; 0]);
 }
 
-/// A domain for every type there is, by its name, whose check tells as whom it runs; tables and views by the names of ours.
+/// Creates, for every type, a domain of the same name whose check raises if it runs as another role than the attacker;
+/// and temporary tables with the names of our tables, whose defaults do the same.
 const TRAPS: &str = "
 DO $traps$
 DECLARE
@@ -85,7 +86,7 @@ BEGIN
 END
 $traps$";
 
-/// Functions and operators with the names of those that everything is written with.
+/// Functions and operators with the names that our SQL uses most.
 const IMPOSTORS: &str = "
 CREATE FUNCTION pg_temp.now() RETURNS pg_catalog.timestamptz LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_temp.spring('now'); RETURN pg_catalog.now(); END $$;
@@ -113,12 +114,12 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let world = World::new().await;
-        let (game, waiting) = (world.active_session(2).await, world.session(1).await);
+        let (game, waiting) = (world.new_active_session(2).await, world.new_session(1).await);
         world.set(&waiting, "is_public = true").await;
         let player = &game.players[0];
-        let failed = world.roll(game.session, player.character, "{1,2}", 10, -3600).await;
-        let spare = world.character(player.id).await;
-        let (seer, draft) = (game.seer.uuid(), world.draft(game.seer.uuid()).await);
+        let failed = world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await;
+        let spare = world.new_character(player.id).await;
+        let (seer, draft) = (game.seer.uuid(), world.new_draft(game.seer.uuid()).await);
         let sql =
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure);
         let creature = world.owner().value(&sql).await.unwrap();
@@ -135,8 +136,8 @@ impl Scene {
         Self { world, game, failed, draft, creature, waiting, spare }
     }
 
-    /// Everything that a player and a Seer may write and call, each in a form that is done.
-    fn asks(&self) -> Vec<(Person, String)> {
+    /// Returns everything that a player and a Seer may write and call, each in a form that succeeds.
+    fn statements(&self) -> Vec<(Person, String)> {
         let Self { game, failed, draft, creature, waiting, spare, .. } = self;
         let (player, seer) = (&game.players[0], game.seer.uuid());
         let (session, adventure, hero) = (game.session, game.adventure, player.character);
@@ -199,7 +200,7 @@ impl Scene {
             .into_iter()
             .map(|sql| (player.clone(), sql))
             .chain(of_seer.into_iter().map(|sql| (game.seer.clone(), sql)))
-            // Or it would be the caller's own table that is written.
+            // Qualified, because otherwise the caller's own table would be written.
             .map(|(person, sql)| {
                 (person, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
             })
@@ -208,31 +209,31 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn no_temporary_object_of_the_callers_runs_as_the_owner() {
+async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
     let scene = Scene::new().await;
     let mut sprung = Vec::new();
     for person in [&scene.game.players[0].person, &scene.game.seer] {
-        let asks: Vec<String> =
-            scene.asks().into_iter().filter(|(asker, _)| asker.id == person.id).map(|(_, sql)| sql).collect();
-        // Without traps, to know that each does something.
-        for sql in &asks {
-            assert_eq!(would(person, sql).await, "done", "{sql}");
+        let statements: Vec<String> =
+            scene.statements().into_iter().filter(|(asker, _)| asker.id == person.id).map(|(_, sql)| sql).collect();
+        // Without traps, to make sure that each statement succeeds.
+        for sql in &statements {
+            assert_eq!(dry_run(person, sql).await, "done", "{sql}");
         }
         for path in
             ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"]
         {
             let transaction = person.begin().await;
             for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS, IMPOSTORS, path] {
-                within(&transaction, sql).await.unwrap();
+                exec_in(&transaction, sql).await.unwrap();
             }
-            for sql in &asks {
-                within(&transaction, "SAVEPOINT before").await.unwrap();
-                let outcome = within(&transaction, sql).await;
-                // What the caller's own words mean by such a path is the caller's, and runs as the caller.
+            for sql in &statements {
+                exec_in(&transaction, "SAVEPOINT before").await.unwrap();
+                let outcome = exec_in(&transaction, sql).await;
+                // With such a path, names in the caller's own text mean the caller's objects, which run as the caller.
                 if outcome.as_ref().is_err_and(|refused| path.is_empty() || refused.code == "ZZ666") {
                     sprung.push(format!("{path} {sql}: {outcome:?}"));
                 }
-                within(&transaction, "ROLLBACK TO before").await.unwrap();
+                exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
             }
             transaction.rollback().await.unwrap();
         }
@@ -241,7 +242,7 @@ async fn no_temporary_object_of_the_callers_runs_as_the_owner() {
 }
 
 #[tokio::test]
-async fn the_traps_spring_where_a_path_is_empty() {
+async fn the_traps_work_in_a_function_with_an_empty_search_path() {
     let world = World::new().await;
     world
         .owner()
@@ -252,22 +253,22 @@ async fn the_traps_spring_where_a_path_is_empty() {
         )
         .await
         .unwrap();
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     let transaction = me.begin().await;
     for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS] {
-        within(&transaction, sql).await.unwrap();
+        exec_in(&transaction, sql).await.unwrap();
     }
     let call = format!("SELECT private.careless('{}')", me.uuid());
-    assert_eq!(within(&transaction, &call).await.unwrap_err().code, "ZZ666");
+    assert_eq!(exec_in(&transaction, &call).await.unwrap_err().code, "ZZ666");
     transaction.rollback().await.unwrap();
 }
 
 #[tokio::test]
-async fn maintenance_and_the_platform_meet_no_trap_either() {
+async fn maintenance_and_the_platform_run_no_trap_either() {
     let scene = Scene::new().await;
     let world = &scene.world;
     world.set(&scene.game, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;
-    for (person, attacker, asks) in [
+    for (person, attacker, statements) in [
         (
             world.service(),
             "service_role",
@@ -288,11 +289,11 @@ async fn maintenance_and_the_platform_meet_no_trap_either() {
             vec![format!("SELECT * FROM public.get_session_details('{}')", scene.waiting.session)],
         ),
     ] {
-        for sql in asks {
+        for sql in statements {
             let transaction = person.begin().await;
             transaction.execute_unprepared(&format!("SET LOCAL sparc.attacker = '{attacker}'")).await.unwrap();
-            within(&transaction, TRAPS).await.unwrap();
-            assert_eq!(told(within(&transaction, &sql).await), "done", "{sql}");
+            exec_in(&transaction, TRAPS).await.unwrap();
+            assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "done", "{sql}");
             transaction.rollback().await.unwrap();
         }
     }

@@ -1,10 +1,10 @@
-//! Somebody with a part in everything, and all that such a person may write.
+//! An account that has a part in everything, and all writes that it may make.
 
 use uuid::Uuid;
 
 use crate::world::{GameSession, Person, World, heroic_save, insert_character, roll, seat};
 
-/// An account with everything that one can have, as Seer, player and author.
+/// An account with every kind of row that an account can have, as Seer, player and author.
 pub struct Everything {
     pub account: Uuid,
     pub me: Person,
@@ -22,13 +22,13 @@ pub struct Everything {
 
 pub async fn everything(world: &World) -> Everything {
     let owner = world.owner();
-    let (live, finished) = (world.active_session(2).await, world.active_session(2).await);
+    let (live, finished) = (world.new_active_session(2).await, world.new_active_session(2).await);
     let me = live.seer.clone();
     let account = me.uuid();
-    let (hero, spare) = (world.character(account).await, world.character(account).await);
+    let (hero, spare) = (world.new_character(account).await, world.new_character(account).await);
     owner.exec(&format!("UPDATE sessions SET seer_id = '{account}' WHERE id = '{}'", finished.session)).await.unwrap();
     world.set(&finished, "status = 'completed'").await;
-    let (joined, left) = (world.session(1).await, world.session(1).await);
+    let (joined, left) = (world.new_session(1).await, world.new_session(1).await);
     for game in [&joined, &left] {
         owner.exec(&seat(game.session, account, hero)).await.unwrap();
     }
@@ -38,10 +38,10 @@ pub async fn everything(world: &World) -> Everything {
         left.session
     );
     owner.exec(&leave).await.unwrap();
-    let failed = world.roll(joined.session, hero, "{1,2}", 10, -3600).await;
-    let somewhere = world.session(0).await;
+    let failed = world.new_roll(joined.session, hero, "{1,2}", 10, -3600).await;
+    let somewhere = world.new_session(0).await;
     world.set(&somewhere, "is_public = true").await;
-    let published = world.adventure(account).await;
+    let published = world.new_adventure(account).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', 'Wolf') RETURNING id");
     let creature = owner.value(&sql).await.unwrap();
     owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')")).await.unwrap();
@@ -61,7 +61,7 @@ pub async fn everything(world: &World) -> Everything {
     }
 }
 
-/// Everything that a user may write, each in a form that would be done.
+/// Returns every write that a user may make, each in a form that would succeed.
 pub fn writes(of: &Everything) -> Vec<String> {
     let Everything { account, hero, spare, published, failed, creature, public, .. } = of;
     let (live, finished, joined, left) = (of.live.session, of.finished.session, of.joined.session, of.left.session);

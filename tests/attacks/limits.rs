@@ -1,24 +1,24 @@
-//! Every bound, with rows that are being deleted, in snapshots of the past, at once, and at its edge.
+//! Every limit: at its edge, under concurrency, in old snapshots, and while rows are being deleted.
 
 use uuid::Uuid;
 
-use super::{ask, finish, number, open_session, sound, within};
+use super::{assert_invariants, attempt, exec_and_commit, exec_in, number, open_session};
 use crate::world::{Person, World, at_once, insert_character, seat};
 
-/// A limit: somebody who has one less than the most, and what asks for one more.
+/// A limit of which one place is left, and statements that each take one more.
 struct Limit {
     name: &'static str,
     code: &'static str,
     most: i64,
-    /// How many there are.
+    /// A query that counts the rows.
     count: String,
-    /// Whose counter says so.
+    /// A query that reads the counter.
     counter: String,
-    /// People who ask, each with a statement that asks for one more.
-    asks: Vec<(Person, String)>,
+    /// People, each with a statement that takes one more.
+    statements: Vec<(Person, String)>,
 }
 
-/// So many more characters, living or retired.
+/// Creates `wanted` more characters, living or retired.
 async fn characters(world: &World, user: Uuid, wanted: i64, retired: bool) {
     let stamp = if retired { "now()" } else { "NULL" };
     let sql = format!(
@@ -28,12 +28,12 @@ async fn characters(world: &World, user: Uuid, wanted: i64, retired: bool) {
     world.owner().exec(&sql).await.unwrap();
 }
 
-async fn limits(world: &World, asked: usize) -> Vec<Limit> {
+async fn limits(world: &World, wanted: usize) -> Vec<Limit> {
     let owner = world.owner();
     let mut limits = Vec::new();
     let of = |user: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{user}'");
 
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     characters(world, me.uuid(), 9, false).await;
     limits.push(Limit {
         name: "living characters",
@@ -41,31 +41,31 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 10,
         count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()),
         counter: of(me.uuid(), "living_characters"),
-        asks: (0..asked).map(|_| (me.clone(), insert_character(Uuid::new_v4(), me.uuid()))).collect(),
+        statements: (0..wanted).map(|_| (me.clone(), insert_character(Uuid::new_v4(), me.uuid()))).collect(),
     });
 
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     characters(world, me.uuid(), 9, false).await;
-    characters(world, me.uuid(), asked as i64, true).await;
+    characters(world, me.uuid(), wanted as i64, true).await;
     let retired: Vec<Uuid> = owner
         .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", me.uuid()))
         .await
         .unwrap();
     limits.push(Limit {
-        name: "living characters, brought back",
+        name: "living characters, unretired",
         code: "SP001",
         most: 10,
         count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()),
         counter: of(me.uuid(), "living_characters"),
-        asks: retired
+        statements: retired
             .iter()
             .map(|id| (me.clone(), format!("UPDATE characters SET retired_at = NULL WHERE id = '{id}'")))
             .collect(),
     });
 
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     characters(world, me.uuid(), 99, true).await;
-    characters(world, me.uuid(), asked.min(10) as i64, false).await;
+    characters(world, me.uuid(), wanted.min(10) as i64, false).await;
     let living: Vec<Uuid> = owner
         .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()))
         .await
@@ -76,24 +76,24 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 100,
         count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", me.uuid()),
         counter: of(me.uuid(), "retired_characters"),
-        asks: living
+        statements: living
             .iter()
             .map(|id| (me.clone(), format!("UPDATE characters SET retired_at = now() WHERE id = '{id}'")))
             .collect(),
     });
 
-    let player = world.player().await;
-    let (seer, other) = (world.account().await, world.account().await);
-    let adventure = world.adventure(seer).await;
+    let player = world.new_player().await;
+    let (seer, other) = (world.new_account().await, world.new_account().await);
+    let adventure = world.new_adventure(seer).await;
     for place in 0..19 {
         let session = open_session(world, if place % 2 == 0 { seer } else { other }, adventure, true).await;
         owner.exec(&seat(session, player.id, player.character)).await.unwrap();
     }
-    let mut asks = Vec::new();
-    let third = world.account().await;
-    for _ in 0..asked {
+    let mut statements = Vec::new();
+    let third = world.new_account().await;
+    for _ in 0..wanted {
         let session = open_session(world, third, adventure, true).await;
-        asks.push((player.person.clone(), seat(session, player.id, player.character)));
+        statements.push((player.person.clone(), seat(session, player.id, player.character)));
     }
     limits.push(Limit {
         name: "seats in live sessions",
@@ -101,10 +101,10 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 20,
         count: format!("SELECT count(*) FROM session_players WHERE user_id = '{}' AND is_active", player.id),
         counter: of(player.id, "live_seats"),
-        asks,
+        statements,
     });
 
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     for _ in 0..19 {
         open_session(world, me.uuid(), adventure, false).await;
     }
@@ -115,10 +115,10 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 20,
         count: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", me.uuid()),
         counter: of(me.uuid(), "live_sessions"),
-        asks: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
+        statements: (0..wanted).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
-    let me = world.somebody().await;
+    let me = world.new_user().await;
     let sql = format!(
         "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number FROM generate_series(1, 199) AS number",
         me.uuid()
@@ -131,11 +131,11 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 200,
         count: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", me.uuid()),
         counter: of(me.uuid(), "adventure_count"),
-        asks: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
+        statements: (0..wanted).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
-    let me = world.somebody().await;
-    let draft = world.draft(me.uuid()).await;
+    let me = world.new_user().await;
+    let draft = world.new_draft(me.uuid()).await;
     let sql = format!(
         "INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number FROM generate_series(1, 199) AS number"
     );
@@ -147,15 +147,15 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 200,
         count: format!("SELECT count(*) FROM creatures WHERE adventure_id = '{draft}'"),
         counter: format!("SELECT creature_count FROM adventures WHERE id = '{draft}'"),
-        asks: (0..asked).map(|_| (me.clone(), insert.clone())).collect(),
+        statements: (0..wanted).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
-    let game = world.session(3).await;
+    let game = world.new_session(3).await;
     world.set(&game, "is_public = true").await;
-    let mut asks = Vec::new();
-    for _ in 0..asked {
-        let player = world.player().await;
-        asks.push((player.person.clone(), seat(game.session, player.id, player.character)));
+    let mut statements = Vec::new();
+    for _ in 0..wanted {
+        let player = world.new_player().await;
+        statements.push((player.person.clone(), seat(game.session, player.id, player.character)));
     }
     limits.push(Limit {
         name: "seats of a session",
@@ -163,77 +163,77 @@ async fn limits(world: &World, asked: usize) -> Vec<Limit> {
         most: 4,
         count: format!("SELECT count(*) FROM session_players WHERE session_id = '{}' AND is_active", game.session),
         counter: format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session),
-        asks,
+        statements,
     });
     limits
 }
 
-async fn holds(world: &World, limit: &Limit) {
+async fn assert_limit_holds(world: &World, limit: &Limit) {
     let (there, counted) = (number(world, &limit.count).await, number(world, &limit.counter).await);
     assert!(there <= limit.most, "{}: {there} of {}", limit.name, limit.most);
-    assert_eq!(there, counted, "{}: counted wrongly", limit.name);
+    assert_eq!(there, counted, "{}: the counter is wrong", limit.name);
 }
 
 #[tokio::test]
-async fn each_limit_is_reached_and_not_passed() {
+async fn each_limit_can_be_reached_but_not_exceeded() {
     let world = World::new().await;
     for limit in limits(&world, 2).await {
-        let (person, sql) = &limit.asks[0];
-        assert_eq!(ask(person, sql).await, "done", "{}: the last", limit.name);
-        let (person, sql) = &limit.asks[1];
-        assert_eq!(ask(person, sql).await, limit.code, "{}: one more", limit.name);
+        let (person, sql) = &limit.statements[0];
+        assert_eq!(attempt(person, sql).await, "done", "{}: the last", limit.name);
+        let (person, sql) = &limit.statements[1];
+        assert_eq!(attempt(person, sql).await, limit.code, "{}: one more", limit.name);
         assert_eq!(number(&world, &limit.count).await, limit.most, "{}", limit.name);
-        holds(&world, &limit).await;
+        assert_limit_holds(&world, &limit).await;
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn each_limit_holds_for_eight_at_once() {
+async fn each_limit_holds_for_eight_concurrent_statements() {
     let world = World::new().await;
     for limit in limits(&world, 8).await {
         let tasks: Vec<_> =
-            limit.asks.iter().cloned().map(|(person, sql)| async move { ask(&person, &sql).await }).collect();
+            limit.statements.iter().cloned().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
         let outcomes = at_once(tasks).await;
-        let done = outcomes.iter().filter(|outcome| *outcome == "done").count();
-        assert_eq!(done, 1, "{}: {outcomes:?}", limit.name);
+        let successes = outcomes.iter().filter(|outcome| *outcome == "done").count();
+        assert_eq!(successes, 1, "{}: {outcomes:?}", limit.name);
         assert!(
             outcomes.iter().all(|outcome| outcome == "done" || outcome == limit.code),
             "{}: {outcomes:?}",
             limit.name
         );
-        holds(&world, &limit).await;
+        assert_limit_holds(&world, &limit).await;
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn each_limit_holds_for_those_who_see_the_past() {
+async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     let world = World::new().await;
     for limit in limits(&world, 3).await {
-        // Both saw one place left; one asks while the other has not committed, one afterwards.
-        let (first, second, third) = (&limit.asks[0], &limit.asks[1], &limit.asks[2]);
+        // Both snapshots show one place left. One takes it before the other has committed, the other afterwards.
+        let (first, second, third) = (&limit.statements[0], &limit.statements[1], &limit.statements[2]);
         let (early, late) = (second.0.begin_with_snapshot().await, third.0.begin_with_snapshot().await);
         let open = first.0.begin_with_snapshot().await;
-        within(&open, &first.1).await.unwrap();
+        exec_in(&open, &first.1).await.unwrap();
         let statement = second.1.clone();
-        let waiting = tokio::spawn(async move { finish(early, &statement).await });
-        world.owner().until_waiting(1).await;
+        let waiting = tokio::spawn(async move { exec_and_commit(early, &statement).await });
+        world.owner().wait_for_lock_waiters(1).await;
         open.commit().await.unwrap();
         let outcome = waiting.await.unwrap();
         assert!([limit.code, "40001"].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
-        let outcome = finish(late, &third.1).await;
+        let outcome = exec_and_commit(late, &third.1).await;
         assert!([limit.code, "40001"].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
-        holds(&world, &limit).await;
+        assert_limit_holds(&world, &limit).await;
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
 async fn a_row_that_is_being_deleted_makes_no_room() {
     for conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
         let world = World::new().await;
-        let me = world.somebody().await;
+        let me = world.new_user().await;
         characters(&world, me.uuid(), 10, false).await;
         let ids: Vec<Uuid> = world
             .owner()
@@ -241,22 +241,22 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
             .await
             .unwrap();
         let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
-        // All eight go; whoever wants their ids waits for that.
+        // All eight are being deleted; an insert with one of their ids waits for that.
         let going = me.begin().await;
-        within(&going, &format!("DELETE FROM characters WHERE id IN ({all})")).await.unwrap();
+        exec_in(&going, &format!("DELETE FROM characters WHERE id IN ({all})")).await.unwrap();
         let again: Vec<_> = ids
             .iter()
             .map(|id| {
                 let (me, sql) = (me.clone(), insert_character(*id, me.uuid()) + conflict);
-                tokio::spawn(async move { ask(&me, &sql).await })
+                tokio::spawn(async move { attempt(&me, &sql).await })
             })
             .collect();
-        world.owner().until_waiting(8).await;
+        world.owner().wait_for_lock_waiters(8).await;
         going.commit().await.unwrap();
-        // Meanwhile others come with ids of their own.
+        // Meanwhile rows with new ids are inserted.
         let others = (0..8).map(|_| {
             let (me, sql) = (me.clone(), insert_character(Uuid::new_v4(), me.uuid()));
-            async move { ask(&me, &sql).await }
+            async move { attempt(&me, &sql).await }
         });
         let mut outcomes = at_once(others.collect()).await;
         for task in again {
@@ -269,15 +269,15 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
             living,
             number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", me.uuid())).await
         );
-        sound(&world).await;
+        assert_invariants(&world).await;
     }
 }
 
 #[tokio::test]
 async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
     let world = World::new().await;
-    let (me, other) = (world.somebody().await, world.somebody().await);
-    let draft = world.draft(other.uuid()).await;
+    let (me, other) = (world.new_user().await, world.new_user().await);
+    let draft = world.new_draft(other.uuid()).await;
     for (person, table, columns, owner) in
         [(&me, "adventures", "id, creator_id, name", me.uuid()), (&other, "creatures", "id, adventure_id, name", draft)]
     {
@@ -291,19 +291,19 @@ async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
             world.owner().values(&format!("SELECT id FROM {table} WHERE {of} = '{owner}' LIMIT 4")).await.unwrap();
         let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
         let going = person.begin().await;
-        within(&going, &format!("DELETE FROM {table} WHERE id IN ({all})")).await.unwrap();
+        exec_in(&going, &format!("DELETE FROM {table} WHERE id IN ({all})")).await.unwrap();
         let again: Vec<_> = ids
             .iter()
             .map(|id| {
                 let (person, sql) = (person.clone(), insert(*id));
-                tokio::spawn(async move { ask(&person, &sql).await })
+                tokio::spawn(async move { attempt(&person, &sql).await })
             })
             .collect();
-        world.owner().until_waiting(4).await;
+        world.owner().wait_for_lock_waiters(4).await;
         going.commit().await.unwrap();
         let others = (0..4).map(|_| {
             let (person, sql) = (person.clone(), insert(Uuid::new_v4()));
-            async move { ask(&person, &sql).await }
+            async move { attempt(&person, &sql).await }
         });
         let mut outcomes = at_once(others.collect()).await;
         for task in again {
@@ -312,27 +312,27 @@ async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
         assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 4, "{table}: {outcomes:?}");
         assert_eq!(world.owner().count(&format!("{table} WHERE {of} = '{owner}'")).await, 200, "{table}");
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
 async fn a_seat_that_is_being_deleted_makes_no_room() {
     let world = World::new().await;
-    let game = world.session(4).await;
+    let game = world.new_session(4).await;
     world.set(&game, "is_public = true").await;
     let sits = &game.players[0];
     let going = world.service().begin().await;
     let delete =
         format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, sits.id);
-    within(&going, &delete).await.unwrap();
+    exec_in(&going, &delete).await.unwrap();
     let (person, sql) = (sits.person.clone(), seat(game.session, sits.id, sits.character));
-    let mut again = vec![tokio::spawn(async move { ask(&person, &sql).await })];
+    let mut again = vec![tokio::spawn(async move { attempt(&person, &sql).await })];
     for _ in 0..3 {
-        let player = world.player().await;
+        let player = world.new_player().await;
         let sql = seat(game.session, player.id, player.character);
-        again.push(tokio::spawn(async move { ask(&player.person, &sql).await }));
+        again.push(tokio::spawn(async move { attempt(&player.person, &sql).await }));
     }
-    world.owner().until_waiting(4).await;
+    world.owner().wait_for_lock_waiters(4).await;
     going.commit().await.unwrap();
     let mut outcomes = Vec::new();
     for task in again {
@@ -343,15 +343,15 @@ async fn a_seat_that_is_being_deleted_makes_no_room() {
         world.owner().count(&format!("session_players WHERE session_id = '{}' AND is_active", game.session)).await,
         4
     );
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn nobody_takes_a_seat_everywhere() {
+async fn an_account_takes_no_more_than_twenty_seats_at_once() {
     let world = World::new().await;
-    let player = world.player().await;
-    let (seer, other) = (world.account().await, world.account().await);
-    let adventure = world.adventure(seer).await;
+    let player = world.new_player().await;
+    let (seer, other) = (world.new_account().await, world.new_account().await);
+    let adventure = world.new_adventure(seer).await;
     for place in 0..30 {
         open_session(&world, if place % 2 == 0 { seer } else { other }, adventure, true).await;
     }
@@ -360,40 +360,43 @@ async fn nobody_takes_a_seat_everywhere() {
          SELECT id, '{}', '{}' FROM sessions WHERE is_public AND status = 'waiting'",
         player.id, player.character
     );
-    assert_eq!(ask(&player.person, &everywhere).await, "SP023");
-    assert_eq!(ask(&player.person, &format!("{everywhere} ON CONFLICT DO NOTHING")).await, "SP023");
-    // Twenty, and those of a session that ends are free again.
+    assert_eq!(attempt(&player.person, &everywhere).await, "SP023");
+    assert_eq!(attempt(&player.person, &format!("{everywhere} ON CONFLICT DO NOTHING")).await, "SP023");
+    // Twenty seats are allowed; the seats of a session that ends no longer count.
     assert_eq!(player.person.exec(&format!("{everywhere} LIMIT 20")).await, Ok(20));
     assert_eq!(number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await, 20);
     let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE seats_taken = 1 AND seer_id = '{seer}'");
     world.owner().exec(&cancel).await.unwrap();
     assert!(number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await < 20);
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn what_is_given_up_is_free_again() {
+async fn a_session_that_ends_makes_room_for_another() {
     let world = World::new().await;
-    let me = world.somebody().await;
-    let adventure = world.adventure(me.uuid()).await;
+    let me = world.new_user().await;
+    let adventure = world.new_adventure(me.uuid()).await;
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid());
     for _ in 0..20 {
-        assert_eq!(ask(&me, &insert).await, "done");
+        assert_eq!(attempt(&me, &insert).await, "done");
     }
-    assert_eq!(ask(&me, &insert).await, "SP024");
+    assert_eq!(attempt(&me, &insert).await, "SP024");
     for end in ["cancelled", "deleted"] {
         let one = format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", me.uuid());
         match end {
             "deleted" => {
-                assert_eq!(ask(&world.service(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "SP031");
-                assert_eq!(ask(&world.owner(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "done")
+                assert_eq!(attempt(&world.service(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "SP031");
+                assert_eq!(attempt(&world.owner(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "done")
             }
-            _ => assert_eq!(ask(&me, &format!("UPDATE sessions SET status = '{end}' WHERE id = {one}")).await, "done"),
+            _ => assert_eq!(
+                attempt(&me, &format!("UPDATE sessions SET status = '{end}' WHERE id = {one}")).await,
+                "done"
+            ),
         }
-        assert_eq!(ask(&me, &insert).await, "done", "{end}");
-        assert_eq!(ask(&me, &insert).await, "SP024", "{end}");
+        assert_eq!(attempt(&me, &insert).await, "done", "{end}");
+        assert_eq!(attempt(&me, &insert).await, "SP024", "{end}");
     }
-    // All at once, and all again.
+    // All sessions end in one statement, and twenty new ones are opened in another.
     let cancel =
         format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}' AND status = 'waiting'", me.uuid());
     assert_eq!(me.exec(&cancel).await, Ok(20));
@@ -404,7 +407,7 @@ async fn what_is_given_up_is_free_again() {
             me.uuid()
         )
     };
-    assert_eq!(ask(&me, &many(21)).await, "SP024");
+    assert_eq!(attempt(&me, &many(21)).await, "SP024");
     assert_eq!(me.exec(&many(20)).await, Ok(20));
-    sound(&world).await;
+    assert_invariants(&world).await;
 }

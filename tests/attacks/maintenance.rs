@@ -1,8 +1,8 @@
-//! Nothing stays for ever: what was cancelled is archived, what was abandoned is cancelled.
+//! No session stays for ever: abandoned sessions are cancelled, and cancelled ones are archived.
 
 use uuid::Uuid;
 
-use super::{ask, number, open_session, sound};
+use super::{assert_invariants, attempt, number, open_session};
 use crate::world::{World, seat};
 
 async fn status(world: &World, session: Uuid) -> String {
@@ -11,22 +11,22 @@ async fn status(world: &World, session: Uuid) -> String {
 
 async fn set(world: &World, session: Uuid, what: &str) {
     assert_eq!(
-        ask(&world.owner(), &format!("UPDATE sessions SET {what} WHERE id = '{session}'")).await,
+        attempt(&world.owner(), &format!("UPDATE sessions SET {what} WHERE id = '{session}'")).await,
         "done",
         "{what}"
     );
 }
 
 #[tokio::test]
-async fn what_was_cancelled_is_archived_as_what_was_completed() {
+async fn cancelled_sessions_are_archived_like_completed_ones() {
     let world = World::new().await;
     for (end, days, goes) in
         [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
     {
-        let game = world.active_session(2).await;
+        let game = world.new_active_session(2).await;
         set(&world, game.session, &format!("status = '{end}'")).await;
         set(&world, game.session, &format!("ended_at = now() - INTERVAL '{days} days'")).await;
-        ask(&world.service(), "SELECT private.archive_sessions(100)").await;
+        attempt(&world.service(), "SELECT private.archive_sessions(100)").await;
         assert_eq!(
             world.owner().count(&format!("archived_sessions WHERE id = '{}'", game.session)).await == 1,
             goes,
@@ -40,14 +40,14 @@ async fn what_was_cancelled_is_archived_as_what_was_completed() {
         let kept = format!("archived_session_players WHERE session_id = '{}'", game.session);
         assert_eq!(world.owner().count(&kept).await == 2, goes, "{end}, {days}");
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn archiving_goes_batch_by_batch_over_both_kinds() {
+async fn archiving_takes_batches_of_both_kinds() {
     let world = World::new().await;
     for place in 0..6 {
-        let game = world.active_session(1).await;
+        let game = world.new_active_session(1).await;
         set(&world, game.session, if place % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" }).await;
         set(&world, game.session, &format!("ended_at = now() - INTERVAL '{} days'", 100 + place)).await;
     }
@@ -57,11 +57,11 @@ async fn archiving_goes_batch_by_batch_over_both_kinds() {
     }
     assert_eq!(moved, [2, 2, 2, 0]);
     assert_eq!(world.owner().count("archived_sessions WHERE status = 'cancelled'").await, 3);
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn what_was_abandoned_is_cancelled() {
+async fn abandoned_sessions_are_cancelled() {
     let world = World::new().await;
     let mut expected = Vec::new();
     for (state, what, goes) in [
@@ -92,10 +92,10 @@ async fn what_was_abandoned_is_cancelled() {
             "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '27 days'",
             false,
         ),
-        // A game that goes on, begun long ago and planned for long ago.
+        // A session that is still played, though it was scheduled and begun long ago.
         ("active", "scheduled_start = now() - INTERVAL '80 days', last_event_at = now() - INTERVAL '1 day'", false),
     ] {
-        let game = world.session(2).await;
+        let game = world.new_session(2).await;
         let steps: &[&str] = match state {
             "waiting" => &[],
             "paused" => &["active", "paused"],
@@ -107,7 +107,7 @@ async fn what_was_abandoned_is_cancelled() {
         set(&world, game.session, what).await;
         expected.push((game, state, what, goes));
     }
-    // In batches, until there is no more.
+    // In batches, until none is left.
     let mut cancelled = 0;
     loop {
         let batch: i32 = world.service().value("SELECT private.cancel_abandoned_sessions(2)").await.unwrap();
@@ -127,52 +127,52 @@ async fn what_was_abandoned_is_cancelled() {
             i64::from(!goes)
         );
         let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
-        assert_eq!(ask(&player.person, &retire).await, if *goes { "done" } else { "SP008" }, "{what}");
+        assert_eq!(attempt(&player.person, &retire).await, if *goes { "done" } else { "SP008" }, "{what}");
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
 async fn an_event_keeps_a_session_alive() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     set(&world, game.session, "last_event_at = now() - INTERVAL '40 days'").await;
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
-    assert_eq!(ask(&game.players[0].person, &event).await, "done");
+    assert_eq!(attempt(&game.players[0].person, &event).await, "done");
     assert_eq!(world.service().value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(0));
     assert_eq!(status(&world, game.session).await, "active");
 }
 
 #[tokio::test]
-async fn maintenance_is_not_everybodys() {
+async fn only_the_service_may_run_maintenance() {
     let world = World::new().await;
-    for person in [world.somebody().await, world.visitor()] {
+    for person in [world.new_user().await, world.visitor()] {
         for function in ["cancel_abandoned_sessions", "archive_sessions", "clean_events"] {
-            assert_eq!(ask(&person, &format!("SELECT private.{function}(10)")).await, "42501", "{function}");
+            assert_eq!(attempt(&person, &format!("SELECT private.{function}(10)")).await, "42501", "{function}");
         }
     }
 }
 
 #[tokio::test]
-async fn maintenance_does_not_wait_for_who_holds_a_session() {
+async fn maintenance_does_not_wait_for_a_locked_session() {
     let world = World::new().await;
     let (seer, adventure) = {
-        let seer = world.account().await;
-        (seer, world.adventure(seer).await)
+        let seer = world.new_account().await;
+        (seer, world.new_adventure(seer).await)
     };
     let mut sessions = Vec::new();
     for _ in 0..2 {
         let session = open_session(&world, seer, adventure, false).await;
-        let player = world.player().await;
+        let player = world.new_player().await;
         world.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
         set(&world, session, "created_at = now() - INTERVAL '60 days'").await;
         sessions.push(session);
     }
     let holder = world.owner().begin().await;
-    super::within(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
+    super::exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
     let sql = "SET LOCAL lock_timeout = '2s'; SELECT private.cancel_abandoned_sessions(10)";
-    assert_eq!(ask(&world.service(), sql).await, "done", "it skips what somebody holds");
+    assert_eq!(attempt(&world.service(), sql).await, "done", "it skips a locked session");
     assert_eq!(status(&world, sessions[1]).await, "cancelled");
     holder.rollback().await.unwrap();
     assert_eq!(status(&world, sessions[0]).await, "waiting");

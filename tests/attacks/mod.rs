@@ -1,5 +1,5 @@
-//! What somebody with a few ordinary accounts and an hour would try: each kind in several forms, in plain SQL, as visitor,
-//! stranger, participant, Seer and closed account, on two connections, and in transactions that see the past.
+//! Attacks by somebody with a few ordinary accounts and an hour: each kind in several forms, in plain SQL, as visitor,
+//! stranger, participant, Seer and closed account, on two connections, and in transactions with an old snapshot.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
@@ -19,8 +19,8 @@ mod seats;
 mod sizes;
 mod texts;
 
-/// What came of a statement: "done", "no row", or the SQLSTATE of its refusal.
-fn told(outcome: Result<u64, Refused>) -> String {
+/// Returns "done", "no row", or the SQLSTATE of the refusal.
+fn outcome_code(outcome: Result<u64, Refused>) -> String {
     match outcome {
         Ok(0) => "no row".to_owned(),
         Ok(_) => "done".to_owned(),
@@ -28,28 +28,29 @@ fn told(outcome: Result<u64, Refused>) -> String {
     }
 }
 
-async fn ask(person: &Person, sql: &str) -> String {
-    told(person.exec(sql).await)
+/// Runs a statement in its own transaction and returns its [`outcome_code`].
+async fn attempt(person: &Person, sql: &str) -> String {
+    outcome_code(person.exec(sql).await)
 }
 
-/// What would come of it: it is taken back.
-async fn would(person: &Person, sql: &str) -> String {
+/// Runs a statement, rolls it back, and returns its [`outcome_code`].
+async fn dry_run(person: &Person, sql: &str) -> String {
     let transaction = person.begin().await;
-    let outcome = told(within(&transaction, sql).await);
+    let outcome = outcome_code(exec_in(&transaction, sql).await);
     transaction.rollback().await.unwrap();
     outcome
 }
 
-/// A statement in a transaction that is open.
-async fn within(transaction: &DatabaseTransaction, sql: &str) -> Result<u64, Refused> {
-    transaction.execute_unprepared(sql).await.map(|done| done.rows_affected()).map_err(refused)
+/// Runs a statement in an open transaction.
+async fn exec_in(transaction: &DatabaseTransaction, sql: &str) -> Result<u64, Refused> {
+    transaction.execute_unprepared(sql).await.map(|result| result.rows_affected()).map_err(refused)
 }
 
-/// A statement in a transaction that is open, and its commit.
-async fn finish(transaction: DatabaseTransaction, sql: &str) -> String {
-    match within(&transaction, sql).await {
+/// Runs a statement in an open transaction and commits; returns the [`outcome_code`] of both.
+async fn exec_and_commit(transaction: DatabaseTransaction, sql: &str) -> String {
+    match exec_in(&transaction, sql).await {
         Ok(rows) => match transaction.commit().await {
-            Ok(()) => told(Ok(rows)),
+            Ok(()) => outcome_code(Ok(rows)),
             Err(error) => refused(error).code,
         },
         Err(refused) => {
@@ -59,7 +60,7 @@ async fn finish(transaction: DatabaseTransaction, sql: &str) -> String {
     }
 }
 
-/// As the platform does it, softly.
+/// Closes an account by soft deletion, as the platform does.
 async fn close(world: &World, account: Uuid) {
     let sql = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
     assert_eq!(world.owner().exec(&sql).await, Ok(1));
@@ -69,7 +70,7 @@ async fn is_closed(world: &World, account: Uuid) -> bool {
     world.owner().value(&format!("SELECT closed_at IS NOT NULL FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
-/// A public session of that Seer, waiting.
+/// Creates a waiting session of that Seer.
 async fn open_session(world: &World, seer: Uuid, adventure: Uuid, public: bool) -> Uuid {
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', {public}) RETURNING id"
@@ -77,12 +78,12 @@ async fn open_session(world: &World, seer: Uuid, adventure: Uuid, public: bool) 
     world.owner().value(&sql).await.unwrap()
 }
 
-/// A number of the database's, as its owner.
+/// Returns the number that a query of the owner gives.
 async fn number(world: &World, sql: &str) -> i64 {
     world.owner().value(&format!("SELECT ({sql})::bigint")).await.unwrap()
 }
 
-/// No invariant is broken.
-async fn sound(world: &World) {
+/// Asserts that no invariant is broken.
+async fn assert_invariants(world: &World) {
     assert_eq!(crate::evening::broken(world).await, [""; 0]);
 }

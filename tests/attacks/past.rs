@@ -1,19 +1,19 @@
-//! What is asked in a snapshot of the past, where the rule that refuses it now did not apply yet.
+//! Statements in a transaction whose snapshot is older than the state that now forbids them.
 
 use super::{
-    ask, close,
+    assert_invariants, attempt, close,
     everything::{everything, writes},
-    finish, is_closed, sound,
+    exec_and_commit, is_closed,
 };
 use crate::world::{World, seat};
 
 #[tokio::test]
-async fn a_write_that_sees_the_past_is_refused_after_the_closing() {
+async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
     let world = World::new().await;
     let of = everything(&world).await;
     let mut open = Vec::new();
     let statements = writes(&of);
-    // Twenty at a time: each holds a connection.
+    // Twenty at a time, because each holds a connection.
     let open_session =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", of.account, of.published);
     for sql in statements.iter().step_by(3).chain([&open_session]) {
@@ -21,14 +21,14 @@ async fn a_write_that_sees_the_past_is_refused_after_the_closing() {
     }
     close(&world, of.account).await;
     for (transaction, sql) in open {
-        let outcome = finish(transaction, sql).await;
+        let outcome = exec_and_commit(transaction, sql).await;
         assert!(["SP019", "40001", "42501", "no row"].contains(&outcome.as_str()), "{outcome}: {sql}");
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn a_closing_that_sees_the_past_closes_the_present() {
+async fn closing_an_account_with_an_old_snapshot_closes_its_present_rows() {
     let world = World::new().await;
     let count = writes(&everything(&world).await).len();
     for place in (0..count).step_by(2) {
@@ -36,8 +36,8 @@ async fn a_closing_that_sees_the_past_closes_the_present() {
         let take_back = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", of.published);
         let sql = if place == 0 { take_back } else { writes(&of).remove(place) };
         let closing = of.me.begin_with_snapshot().await;
-        assert_eq!(ask(&of.me, &sql).await, "done", "{sql}");
-        let outcome = finish(closing, &format!("SELECT private.close_account('{}')", of.account)).await;
+        assert_eq!(attempt(&of.me, &sql).await, "done", "{sql}");
+        let outcome = exec_and_commit(closing, &format!("SELECT private.close_account('{}')", of.account)).await;
         assert!(["done", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
         assert_eq!(is_closed(&world, of.account).await, outcome == "done", "{sql}");
         assert_eq!(crate::evening::broken(&world).await, [""; 0], "{sql}");
@@ -45,63 +45,66 @@ async fn a_closing_that_sees_the_past_closes_the_present() {
 }
 
 #[tokio::test]
-async fn who_sits_does_not_retire_in_a_past_where_nobody_sat() {
+async fn a_seated_character_does_not_retire_in_a_snapshot_without_its_seat() {
     let world = World::new().await;
-    let (game, player) = (world.session(1).await, world.player().await);
+    let (game, player) = (world.new_session(1).await, world.new_player().await);
     world.set(&game, "is_public = true").await;
-    // The retirement saw no seat.
+    // The snapshot of the retirement shows no seat.
     let retiring = player.person.begin_with_snapshot().await;
-    assert_eq!(ask(&player.person, &seat(game.session, player.id, player.character)).await, "done");
+    assert_eq!(attempt(&player.person, &seat(game.session, player.id, player.character)).await, "done");
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
-    let outcome = finish(retiring, &retire).await;
+    let outcome = exec_and_commit(retiring, &retire).await;
     assert!(["SP008", "40001"].contains(&outcome.as_str()), "{outcome}");
-    // The seat saw a living character.
-    let other = world.player().await;
+    // The snapshot of the new seat shows a living character.
+    let other = world.new_player().await;
     let sitting = other.person.begin_with_snapshot().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character);
-    assert_eq!(ask(&other.person, &retire).await, "done");
-    let outcome = finish(sitting, &seat(game.session, other.id, other.character)).await;
+    assert_eq!(attempt(&other.person, &retire).await, "done");
+    let outcome = exec_and_commit(sitting, &seat(game.session, other.id, other.character)).await;
     assert!(["SP007", "40001"].contains(&outcome.as_str()), "{outcome}");
-    // Nor is it deleted where a seat is that it does not see.
-    let third = world.player().await;
+    // A character with a seat that the snapshot does not show cannot be deleted either.
+    let third = world.new_player().await;
     let deleting = third.person.begin_with_snapshot().await;
-    assert_eq!(ask(&third.person, &seat(game.session, third.id, third.character)).await, "done");
-    let outcome = finish(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
+    assert_eq!(attempt(&third.person, &seat(game.session, third.id, third.character)).await, "done");
+    let outcome = exec_and_commit(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
     assert!(["23503", "40001", "SP008"].contains(&outcome.as_str()), "{outcome}");
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn a_session_does_not_shrink_in_a_past_where_seats_were_free() {
+async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     world.set(&game, "is_public = true").await;
     let shrinking = game.seer.begin_with_snapshot().await;
-    let player = world.player().await;
-    assert_eq!(ask(&player.person, &seat(game.session, player.id, player.character)).await, "done");
+    let player = world.new_player().await;
+    assert_eq!(attempt(&player.person, &seat(game.session, player.id, player.character)).await, "done");
     let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", game.session);
-    let outcome = finish(shrinking, &shrink).await;
+    let outcome = exec_and_commit(shrinking, &shrink).await;
     assert!(["23514", "40001"].contains(&outcome.as_str()), "{outcome}");
-    assert_eq!(ask(&game.seer, &shrink).await, "23514");
+    assert_eq!(attempt(&game.seer, &shrink).await, "23514");
 }
 
 #[tokio::test]
-async fn a_session_is_not_opened_in_a_past_where_the_adventure_was_published() {
+async fn a_session_is_not_opened_in_a_snapshot_where_the_adventure_was_published() {
     let world = World::new().await;
-    let (creator, stranger) = (world.somebody().await, world.somebody().await);
-    let adventure = world.adventure(creator.uuid()).await;
+    let (creator, stranger) = (world.new_user().await, world.new_user().await);
+    let adventure = world.new_adventure(creator.uuid()).await;
     let past = stranger.begin_with_snapshot().await;
     assert_eq!(
-        ask(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
+        attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
         "done"
     );
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
-    let outcome = finish(past, &insert).await;
-    assert!(["SP009", "40001"].contains(&outcome.as_str()), "{outcome}: it would read what is written from now on");
+    let outcome = exec_and_commit(past, &insert).await;
+    assert!(
+        ["SP009", "40001"].contains(&outcome.as_str()),
+        "{outcome}: the Seer could read what is written from now on"
+    );
 }
 
 #[tokio::test]
-async fn a_closed_account_writes_nothing_in_a_past_where_it_was_open() {
+async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_was_open() {
     for write in [
         "INSERT INTO tutorial_progress (user_id) VALUES ('{me}')",
         "INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.late')",
@@ -110,14 +113,14 @@ async fn a_closed_account_writes_nothing_in_a_past_where_it_was_open() {
         "SELECT private.change_hit_points(id, -1) FROM characters WHERE user_id = '{me}'",
     ] {
         let world = World::new().await;
-        let game = world.active_session(2).await;
+        let game = world.new_active_session(2).await;
         let player = &game.players[0];
         let write = write.replace("{me}", &player.id.to_string()).replace("{session}", &game.session.to_string());
         let past = player.person.begin_with_snapshot().await;
         let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
-        assert_eq!(ask(&world.owner(), &close).await, "done");
-        let outcome = finish(past, &write).await;
+        assert_eq!(attempt(&world.owner(), &close).await, "done");
+        let outcome = exec_and_commit(past, &write).await;
         assert!(["SP019", "40001"].contains(&outcome.as_str()), "{write}: {outcome}");
-        sound(&world).await;
+        assert_invariants(&world).await;
     }
 }

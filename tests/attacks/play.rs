@@ -1,20 +1,20 @@
-//! Locks in one order, saves that are claimed by the row that makes them, counts that nobody inflates, a lobby that nobody
-//! occupies, and numbers that every reader reads.
+//! Play: locks are taken in one order, a heroic save is claimed by the row that was inserted, counts cannot be
+//! inflated, the lobby cannot be flooded, and every reader can read every number.
 
 use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
 
-use super::{ask, number, open_session, sound, told, within, would};
+use super::{assert_invariants, attempt, dry_run, exec_in, number, open_session, outcome_code};
 use crate::world::{Player, World, at_once, heroic_save, seat};
 
-/// Sessions of two Seers, whose players come in pairs: the one Seer's from the first pair to the last, the other's from the last
-/// to the first. Sessions are ended in the order in which they were made.
+/// Creates sessions of two Seers for the same pairs of players: one Seer's from the first pair to the last, the other's
+/// from the last to the first. A statement ends sessions in the order in which they were created.
 async fn entangled(world: &World, status: &str) -> [Uuid; 2] {
-    let seers = [world.account().await, world.account().await];
-    let adventures = [world.adventure(seers[0]).await, world.adventure(seers[1]).await];
+    let seers = [world.new_account().await, world.new_account().await];
+    let adventures = [world.new_adventure(seers[0]).await, world.new_adventure(seers[1]).await];
     let mut players: Vec<Player> = Vec::new();
     for _ in 0..16 {
-        players.push(world.player().await);
+        players.push(world.new_player().await);
     }
     let mut pairs: Vec<&[Player]> = players.chunks(2).collect();
     for (seer, adventure) in seers.iter().zip(adventures) {
@@ -33,7 +33,7 @@ async fn entangled(world: &World, status: &str) -> [Uuid; 2] {
 }
 
 #[tokio::test]
-async fn statements_over_many_rows_never_wait_for_each_other_in_a_circle() {
+async fn statements_over_many_rows_never_deadlock() {
     for round in 0..4 {
         let world = World::new().await;
         let status = if round == 1 { "waiting" } else { "active" };
@@ -43,32 +43,33 @@ async fn statements_over_many_rows_never_wait_for_each_other_in_a_circle() {
         let all =
             |seer: Uuid| format!("UPDATE sessions SET status = '{ends}' WHERE seer_id = '{seer}' AND ended_at IS NULL");
         let player: Uuid = owner.value("SELECT user_id FROM session_players LIMIT 1").await.unwrap();
-        let mut asks = vec![(world.user(one), all(one)), (world.user(other), all(other))];
+        let mut statements = vec![(world.user(one), all(one)), (world.user(other), all(other))];
         match round {
             0 => {}
-            1 => asks.push((
+            1 => statements.push((
                 world.user(player),
                 format!("UPDATE session_players SET is_active = false WHERE user_id = '{player}' AND is_active"),
             )),
-            2 => asks.push((world.user(player), format!("SELECT private.close_account('{player}')"))),
-            _ => asks.push((world.user(one), format!("SELECT private.close_account('{one}')"))),
+            2 => statements.push((world.user(player), format!("SELECT private.close_account('{player}')"))),
+            _ => statements.push((world.user(one), format!("SELECT private.close_account('{one}')"))),
         }
-        let tasks: Vec<_> = asks.into_iter().map(|(person, sql)| async move { ask(&person, &sql).await }).collect();
+        let tasks: Vec<_> =
+            statements.into_iter().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
         let outcomes = at_once(tasks).await;
         assert!(outcomes.iter().all(|outcome| outcome != "40P01"), "round {round}: {outcomes:?}");
-        sound(&world).await;
+        assert_invariants(&world).await;
     }
 }
 
 #[tokio::test]
 async fn a_save_that_writes_no_row_claims_nothing() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let player = &game.players[0];
     let hero = player.character;
-    let failed = world.roll(game.session, hero, "{1,2}", 10, -3600).await;
-    let there = world.roll(game.session, hero, "{1,3}", 10, -3600).await;
-    let of_other = world.roll(game.session, game.players[1].character, "{1,2}", 10, -3600).await;
+    let failed = world.new_roll(game.session, hero, "{1,2}", 10, -3600).await;
+    let there = world.new_roll(game.session, hero, "{1,3}", 10, -3600).await;
+    let of_other = world.new_roll(game.session, game.players[1].character, "{1,2}", 10, -3600).await;
     let unused = format!(
         "session_players WHERE session_id = '{}' AND user_id = '{}' AND heroic_saves_used = 0",
         game.session, player.id
@@ -84,7 +85,7 @@ async fn a_save_that_writes_no_row_claims_nothing() {
         for (end, expected) in
             [(" ON CONFLICT DO NOTHING", "no row"), (" ON CONFLICT (id) DO NOTHING", "no row"), ("", "23505")]
         {
-            assert_eq!(ask(&player.person, &save(id, end)).await, expected, "{end}");
+            assert_eq!(attempt(&player.person, &save(id, end)).await, expected, "{end}");
             assert_eq!(world.owner().count(&unused).await, 1, "{id}{end} claims nothing");
         }
     }
@@ -93,33 +94,33 @@ async fn a_save_that_writes_no_row_claims_nothing() {
          SELECT '{}', '{hero}', 'might', 10, 'heroic_save', '{failed}' WHERE false",
         game.session
     );
-    assert_eq!(ask(&player.person, &nothing).await, "no row");
+    assert_eq!(attempt(&player.person, &nothing).await, "no row");
     assert_eq!(world.owner().count(&unused).await, 1);
-    // Nor does one that is taken back, as a whole or in part.
-    assert_eq!(would(&player.person, &save(Uuid::new_v4(), "")).await, "done");
+    // A save that is rolled back, as a whole or to a savepoint, claims nothing either.
+    assert_eq!(dry_run(&player.person, &save(Uuid::new_v4(), "")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 1, "rolled back");
     let transaction = player.person.begin().await;
-    within(&transaction, "SAVEPOINT before").await.unwrap();
-    within(&transaction, &save(Uuid::new_v4(), "")).await.unwrap();
-    within(&transaction, "ROLLBACK TO before").await.unwrap();
+    exec_in(&transaction, "SAVEPOINT before").await.unwrap();
+    exec_in(&transaction, &save(Uuid::new_v4(), "")).await.unwrap();
+    exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(world.owner().count(&unused).await, 1);
-    // And then it is there to be used, once.
-    assert_eq!(ask(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
+    // Afterwards the save can still be used, once.
+    assert_eq!(attempt(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 0);
     let again = format!("{} ON CONFLICT DO NOTHING", heroic_save(game.session, hero, there));
-    assert_eq!(ask(&player.person, &again).await, "SP011");
-    sound(&world).await;
+    assert_eq!(attempt(&player.person, &again).await, "SP011");
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn two_saves_of_one_statement_are_not_both_made() {
+async fn one_statement_cannot_make_two_saves() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let (one, other) = (
-        world.roll(game.session, player.character, "{1,2}", 10, -3600).await,
-        world.roll(game.session, player.character, "{1,3}", 10, -3600).await,
+        world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await,
+        world.new_roll(game.session, player.character, "{1,3}", 10, -3600).await,
     );
     for (first, second) in [(one, other), (one, one)] {
         let values = |original: Uuid| {
@@ -132,10 +133,10 @@ async fn two_saves_of_one_statement_are_not_both_made() {
                 values(first),
                 values(second)
             );
-            let outcome = would(&player.person, &sql).await;
+            let outcome = dry_run(&player.person, &sql).await;
             assert_ne!(outcome, "40P01");
             let transaction = player.person.begin().await;
-            if let Ok(rows) = within(&transaction, &sql).await {
+            if let Ok(rows) = exec_in(&transaction, &sql).await {
                 assert_eq!(rows, 1, "{sql}");
             }
             transaction.rollback().await.unwrap();
@@ -144,10 +145,10 @@ async fn two_saves_of_one_statement_are_not_both_made() {
 }
 
 #[tokio::test]
-async fn sessions_without_players_count_for_nothing() {
+async fn sessions_without_players_are_not_counted() {
     let world = World::new().await;
-    let seer = world.player().await;
-    let adventure = world.adventure(seer.id).await;
+    let seer = world.new_player().await;
+    let adventure = world.new_adventure(seer.id).await;
     let mut sessions = Vec::new();
     for _ in 0..10 {
         sessions.push(open_session(&world, seer.id, adventure, true).await);
@@ -155,23 +156,23 @@ async fn sessions_without_players_count_for_nothing() {
     let to = |status: &str| {
         format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.id)
     };
-    assert_eq!(ask(&seer.person, &to("active")).await, "SP029");
-    assert_eq!(ask(&seer.person, &to("starting_soon")).await, "done");
-    assert_eq!(ask(&seer.person, &to("active")).await, "SP029");
-    // Somebody who came and went.
-    let guest = world.player().await;
+    assert_eq!(attempt(&seer.person, &to("active")).await, "SP029");
+    assert_eq!(attempt(&seer.person, &to("starting_soon")).await, "done");
+    assert_eq!(attempt(&seer.person, &to("active")).await, "SP029");
+    // A player who joined and left.
+    let guest = world.new_player().await;
     let (session, rest) = sessions.split_first().unwrap();
-    assert_eq!(ask(&guest.person, &seat(*session, guest.id, guest.character)).await, "done");
+    assert_eq!(attempt(&guest.person, &seat(*session, guest.id, guest.character)).await, "done");
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", guest.id);
-    assert_eq!(ask(&guest.person, &leave).await, "done");
+    assert_eq!(attempt(&guest.person, &leave).await, "done");
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
-    assert_eq!(ask(&seer.person, &start).await, "SP029");
-    // The Seer alone, in a seat of their own.
+    assert_eq!(attempt(&seer.person, &start).await, "SP029");
+    // Only the Seer has a seat.
     for session in rest {
-        // Whichever of these is let through, nothing comes of it.
-        ask(&seer.person, &seat(*session, seer.id, seer.character)).await;
+        // Whichever of these is accepted, nothing is counted.
+        attempt(&seer.person, &seat(*session, seer.id, seer.character)).await;
         for status in ["active", "completed"] {
-            ask(&seer.person, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
+            attempt(&seer.person, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
         }
     }
     assert_eq!(
@@ -179,21 +180,21 @@ async fn sessions_without_players_count_for_nothing() {
         0
     );
     assert_eq!(number(&world, &format!("SELECT times_played FROM adventures WHERE id = '{adventure}'")).await, 0);
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn a_game_with_players_counts_once_for_everybody() {
+async fn a_session_with_players_counts_once_for_each_participant() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let left = &game.players[1];
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", left.id);
-    assert_eq!(ask(&left.person, &leave).await, "done");
+    assert_eq!(attempt(&left.person, &leave).await, "done");
     let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session);
     let tasks: Vec<_> = (0..8)
         .map(|_| {
             let (seer, sql) = (game.seer.clone(), complete.clone());
-            async move { ask(&seer, &sql).await }
+            async move { attempt(&seer, &sql).await }
         })
         .collect();
     at_once(tasks).await;
@@ -207,8 +208,8 @@ async fn a_game_with_players_counts_once_for_everybody() {
 #[tokio::test]
 async fn nobody_schedules_in_the_past() {
     let world = World::new().await;
-    let seer = world.somebody().await;
-    let adventure = world.adventure(seer.uuid()).await;
+    let seer = world.new_user().await;
+    let adventure = world.new_adventure(seer.uuid()).await;
     let insert = |at: &str| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start) VALUES ('{}', '{adventure}', true, {at})",
@@ -220,20 +221,20 @@ async fn nobody_schedules_in_the_past() {
     for past in
         ["'2000-01-01'", "now() - INTERVAL '61 minutes'", "now() - INTERVAL '2 hours'", "now() - INTERVAL '1 year'"]
     {
-        assert_eq!(would(&seer, &insert(past)).await, "SP030", "{past}");
-        assert_eq!(would(&seer, &update(past)).await, "SP030", "{past}");
+        assert_eq!(dry_run(&seer, &insert(past)).await, "SP030", "{past}");
+        assert_eq!(dry_run(&seer, &update(past)).await, "SP030", "{past}");
     }
     for never in ["'-infinity'", "'infinity'", "'0044-03-15 BC'", "'294000-01-01'"] {
         for sql in [insert(never), update(never)] {
-            let outcome = would(&seer, &sql).await;
+            let outcome = dry_run(&seer, &sql).await;
             assert!(["SP030", "23514"].contains(&outcome.as_str()), "{outcome}: {sql}");
         }
     }
     for fine in ["NULL", "now() - INTERVAL '59 minutes'", "now() + INTERVAL '1 day'"] {
-        assert_eq!(would(&seer, &insert(fine)).await, "done", "{fine}");
-        assert_eq!(would(&seer, &update(fine)).await, "done", "{fine}");
+        assert_eq!(dry_run(&seer, &insert(fine)).await, "done", "{fine}");
+        assert_eq!(dry_run(&seer, &update(fine)).await, "done", "{fine}");
     }
-    // One that is late by now is edited all the same, with its date or without.
+    // A session whose date has passed can still be edited, with its date or without.
     let late = format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
     world.owner().exec(&late).await.unwrap();
     for set in [
@@ -242,15 +243,15 @@ async fn nobody_schedules_in_the_past() {
         "max_players = 5",
         "status = 'starting_soon'",
     ] {
-        assert_eq!(would(&seer, &format!("UPDATE sessions SET {set} WHERE id = '{session}'")).await, "done", "{set}");
+        assert_eq!(dry_run(&seer, &format!("UPDATE sessions SET {set} WHERE id = '{session}'")).await, "done", "{set}");
     }
 }
 
 #[tokio::test]
-async fn the_lobby_forgets_what_did_not_begin() {
+async fn the_lobby_leaves_out_sessions_that_did_not_begin() {
     let world = World::new().await;
-    let seer = world.account().await;
-    let adventure = world.adventure(seer).await;
+    let seer = world.new_account().await;
+    let adventure = world.new_adventure(seer).await;
     let mut at = Vec::new();
     for hours in [-24 * 365, -7, -5, 1] {
         let session = open_session(&world, seer, adventure, true).await;
@@ -259,7 +260,7 @@ async fn the_lobby_forgets_what_did_not_begin() {
         world.owner().exec(&sql).await.unwrap();
         at.push(session);
     }
-    for me in [world.sparc.as_anon(), world.sparc.as_user(world.account().await)] {
+    for me in [world.sparc.as_anon(), world.sparc.as_user(world.new_account().await)] {
         let page = me.sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
         let shown: Vec<Uuid> = page.items.iter().map(|row| row.id).collect();
         assert_eq!(shown, at[2..], "the two that are more than six hours late are left out");
@@ -267,9 +268,9 @@ async fn the_lobby_forgets_what_did_not_begin() {
 }
 
 #[tokio::test]
-async fn a_modifier_is_an_integer_in_its_text_too() {
+async fn a_modifier_must_be_written_as_an_integer() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let with = |value: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
@@ -287,40 +288,40 @@ async fn a_modifier_is_an_integer_in_its_text_too() {
         }
     }
     for value in ["5", "-5", "0", "-0", "10", "-10", "5e0", "1E1", "0.5e1"] {
-        let outcome = ask(&game.players[0].person, &with(value)).await;
+        let outcome = attempt(&game.players[0].person, &with(value)).await;
         // PostgreSQL writes these as plain integers.
         assert_eq!(outcome, "done", "{value}");
     }
     let odd = "dice_rolls, jsonb_array_elements(modifiers) AS modifier WHERE modifier ->> 'value' !~ '^-?[0-9]+$'";
-    assert_eq!(world.owner().count(odd).await, 0, "a typed reader reads every value");
+    assert_eq!(world.owner().count(odd).await, 0, "every value must be readable as an integer");
 }
 
 #[tokio::test]
-async fn a_creatures_sheet_is_integers_in_its_text_too() {
+async fn the_numbers_of_a_creature_must_be_written_as_integers() {
     let world = World::new().await;
-    let seer = world.somebody().await;
-    let draft = world.draft(seer.uuid()).await;
+    let seer = world.new_user().await;
+    let draft = world.new_draft(seer.uuid()).await;
     for value in ["5.0", "50e-1", "5.5", "0", "11", "\"5\""] {
         let sql = format!(
             "INSERT INTO creatures (adventure_id, name, stats)
              VALUES ('{draft}', 'Rat', '{{\"might\": {value}, \"grace\": 1, \"wit\": 1, \"heart\": 1}}')"
         );
-        assert_eq!(would(&seer, &sql).await, "23514", "{value}");
+        assert_eq!(dry_run(&seer, &sql).await, "23514", "{value}");
     }
 }
 
 #[tokio::test]
-async fn nothing_heals_nobody() {
+async fn changing_hit_points_by_nothing_changes_nothing() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let points = format!("SELECT hit_points FROM characters WHERE id = '{}'", player.character);
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -4)", player.character);
-    assert_eq!(ask(&player.person, &wound).await, "done");
+    assert_eq!(attempt(&player.person, &wound).await, "done");
     let before = number(&world, &points).await;
     for person in [&player.person, &game.seer, &world.service()] {
         for change in ["NULL", "NULL::integer", "(SELECT NULL::integer)", "0"] {
-            let outcome = told(
+            let outcome = outcome_code(
                 person
                     .exec(&format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character))
                     .await,
@@ -328,10 +329,10 @@ async fn nothing_heals_nobody() {
             assert_eq!(number(&world, &points).await, before, "{change}: {outcome}");
         }
     }
-    // As far as numbers go, and no further.
+    // The largest and smallest integers are accepted and clamped.
     for (change, after) in [("2147483647", "max_hit_points"), ("-2147483648", "0")] {
         let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character);
-        assert_eq!(ask(&game.seer, &sql).await, "done");
+        assert_eq!(attempt(&game.seer, &sql).await, "done");
         let at = format!("characters WHERE id = '{}' AND hit_points = {after}", player.character);
         assert_eq!(world.owner().count(&at).await, 1, "{change}");
     }

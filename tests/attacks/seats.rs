@@ -1,8 +1,8 @@
-//! Players seat themselves, choose their character themselves, and stay away once removed.
+//! Only players take their seat and choose their character, and a removed player stays away.
 
 use uuid::Uuid;
 
-use super::{ask, close, finish, number, open_session, sound, within, would};
+use super::{assert_invariants, attempt, close, dry_run, exec_and_commit, exec_in, number, open_session};
 use crate::world::{GameSession, Player, World, roll, seat};
 
 fn own_seat(session: Uuid, player: Uuid, set: &str) -> String {
@@ -13,14 +13,14 @@ async fn code(world: &World, session: Uuid) -> String {
     world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
-/// A Seer, and a stranger whose character the Seer knows from a public session.
+/// Returns a Seer's session, and a stranger whose character the Seer knows from a public session.
 async fn strangers(world: &World) -> (GameSession, Player) {
-    let (mine, theirs) = (world.session(1).await, world.session(0).await);
-    let victim = world.player().await;
+    let (mine, theirs) = (world.new_session(1).await, world.new_session(0).await);
+    let victim = world.new_player().await;
     world.set(&theirs, "is_public = true").await;
-    assert_eq!(ask(&victim.person, &seat(theirs.session, victim.id, victim.character)).await, "done");
+    assert_eq!(attempt(&victim.person, &seat(theirs.session, victim.id, victim.character)).await, "done");
     let seen = format!("session_players WHERE character_id = '{}'", victim.character);
-    assert_eq!(mine.seer.count(&seen).await, 1, "everybody sees who sits in a public session");
+    assert_eq!(mine.seer.count(&seen).await, 1, "everybody sees the seats of a public session");
     (mine, victim)
 }
 
@@ -35,7 +35,7 @@ async fn nobody_seats_another() {
             if status != "waiting" && !public {
                 world.set(&mine, &format!("status = '{status}'")).await;
             }
-            for person in [&mine.seer, &accomplice.person, &world.somebody().await, &world.visitor()] {
+            for person in [&mine.seer, &accomplice.person, &world.new_user().await, &world.visitor()] {
                 let values = format!("('{}', '{}', '{}')", mine.session, victim.id, victim.character);
                 let columns = "session_players (session_id, user_id, character_id)";
                 for sql in [
@@ -56,15 +56,15 @@ async fn nobody_seats_another() {
                          WHEN NOT MATCHED THEN INSERT (session_id, user_id, character_id) VALUES {values}",
                         mine.session, victim.id
                     ),
-                    // Another's seat made the victim's.
+                    // Another player's seat, changed into the victim's.
                     own_seat(mine.session, accomplice.id, &format!("user_id = '{}'", victim.id)),
                 ] {
-                    assert_eq!(would(person, &sql).await, "42501", "{status}: {sql}");
+                    assert_eq!(dry_run(person, &sql).await, "42501", "{status}: {sql}");
                 }
-                // Another's character in a seat of one's own.
+                // Another user's character in the caller's own seat.
                 let with_theirs =
                     own_seat(mine.session, accomplice.id, &format!("character_id = '{}'", victim.character));
-                assert_ne!(would(person, &with_theirs).await, "done", "{status}: {with_theirs}");
+                assert_ne!(dry_run(person, &with_theirs).await, "done", "{status}: {with_theirs}");
             }
         }
     }
@@ -72,60 +72,60 @@ async fn nobody_seats_another() {
 }
 
 #[tokio::test]
-async fn a_seer_reaches_no_character_that_never_sat_there() {
+async fn a_seer_reaches_no_character_without_a_seat_in_their_session() {
     let world = World::new().await;
     let (mine, victim) = strangers(&world).await;
     world.set(&mine, "status = 'active'").await;
     for person in [&mine.seer, &mine.players[0].person] {
-        assert_eq!(would(person, &roll(mine.session, victim.character)).await, "42501");
+        assert_eq!(dry_run(person, &roll(mine.session, victim.character)).await, "42501");
         let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", victim.character);
-        assert_eq!(would(person, &wound).await, "no row");
+        assert_eq!(dry_run(person, &wound).await, "no row");
         for set in ["hit_points = 0", "name = 'Mine'", "retired_at = now()"] {
             let sql = format!("UPDATE characters SET {set} WHERE id = '{}'", victim.character);
-            assert_eq!(would(person, &sql).await, "no row");
+            assert_eq!(dry_run(person, &sql).await, "no row");
         }
         assert_eq!(person.count(&format!("characters WHERE id = '{}'", victim.character)).await, 0);
     }
-    // Nor one that sat there once, or whose session has ended.
+    // A Seer does not reach a character that was seated before, or whose session has ended, either.
     let former = &mine.players[0];
-    assert_eq!(ask(&former.person, &own_seat(mine.session, former.id, "is_active = false")).await, "done");
+    assert_eq!(attempt(&former.person, &own_seat(mine.session, former.id, "is_active = false")).await, "done");
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", former.character);
-    assert_eq!(would(&mine.seer, &wound).await, "no row");
-    assert_eq!(would(&mine.seer, &roll(mine.session, former.character)).await, "42501");
+    assert_eq!(dry_run(&mine.seer, &wound).await, "no row");
+    assert_eq!(dry_run(&mine.seer, &roll(mine.session, former.character)).await, "42501");
     close(&world, victim.id).await;
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn no_character_takes_two_players_seats() {
+async fn no_character_has_seats_of_two_players() {
     let world = World::new().await;
     let (mine, victim) = strangers(&world).await;
     world.set(&mine, "is_public = true").await;
-    // In one's own seat, somebody else's character: whatever it is, the answer is the same.
-    let stranger = world.player().await;
+    // Another user's character in the caller's own seat: the answer is the same whatever the character is.
+    let stranger = world.new_player().await;
     let sql = seat(mine.session, stranger.id, victim.character);
-    assert_eq!(ask(&stranger.person, &sql).await, "SP006");
+    assert_eq!(attempt(&stranger.person, &sql).await, "SP006");
     let join =
         format!("SELECT * FROM private.join_by_code('{}', '{}')", code(&world, mine.session).await, victim.character);
-    assert_eq!(ask(&stranger.person, &join).await, "SP006");
+    assert_eq!(attempt(&stranger.person, &join).await, "SP006");
     let own =
         format!("SELECT * FROM private.join_by_code('{}', '{}')", code(&world, mine.session).await, stranger.character);
-    assert_eq!(ask(&stranger.person, &own).await, "done");
+    assert_eq!(attempt(&stranger.person, &own).await, "done");
     let change = own_seat(mine.session, stranger.id, &format!("character_id = '{}'", victim.character));
-    assert_eq!(ask(&stranger.person, &change).await, "SP006");
+    assert_eq!(attempt(&stranger.person, &change).await, "SP006");
 }
 
 #[tokio::test]
 async fn a_seer_never_chooses_a_players_character() {
     let world = World::new().await;
     for removed in [false, true] {
-        let game = world.session(1).await;
+        let game = world.new_session(1).await;
         let player = &game.players[0];
-        let spare = world.character(player.id).await;
+        let spare = world.new_character(player.id).await;
         let with = |set: String| own_seat(game.session, player.id, &set);
         let choose = format!("character_id = '{spare}'");
         if removed {
-            assert_eq!(ask(&game.seer, &with("is_active = false".to_owned())).await, "done");
+            assert_eq!(attempt(&game.seer, &with("is_active = false".to_owned())).await, "done");
         }
         for set in [
             choose.clone(),
@@ -135,33 +135,33 @@ async fn a_seer_never_chooses_a_players_character() {
             format!("{choose}, removed_at = NULL"),
             "character_id = (SELECT gen_random_uuid())".to_owned(),
         ] {
-            let outcome = ask(&game.seer, &with(set.clone())).await;
+            let outcome = attempt(&game.seer, &with(set.clone())).await;
             assert!(["SP018", "42501"].contains(&outcome.as_str()), "{outcome}: {set}");
         }
-        // Several at once.
+        // Several seats in one statement.
         let all = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", game.session);
-        assert_eq!(ask(&game.seer, &all).await, "SP018");
+        assert_eq!(attempt(&game.seer, &all).await, "SP018");
         let merge = format!(
             "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted ON seat.session_id = wanted.id
              WHEN MATCHED THEN UPDATE SET {choose}",
             game.session
         );
-        assert_eq!(ask(&game.seer, &merge).await, "SP018");
+        assert_eq!(attempt(&game.seer, &merge).await, "SP018");
     }
-    // In several statements, in one transaction or three.
+    // In several statements, in one transaction or in three.
     for in_one in [true, false] {
-        let game = world.session(1).await;
+        let game = world.new_session(1).await;
         let player = &game.players[0];
-        let spare = world.character(player.id).await;
+        let spare = world.new_character(player.id).await;
         let steps =
             ["is_active = false".to_owned(), format!("character_id = '{spare}'"), "is_active = true".to_owned()];
         let steps: Vec<String> = steps.iter().map(|set| own_seat(game.session, player.id, set)).collect();
         if in_one {
-            assert_eq!(ask(&game.seer, &steps.join("; ")).await, "SP018");
+            assert_eq!(attempt(&game.seer, &steps.join("; ")).await, "SP018");
         } else {
             let mut outcomes = Vec::new();
             for step in &steps {
-                outcomes.push(ask(&game.seer, step).await);
+                outcomes.push(attempt(&game.seer, step).await);
             }
             assert_eq!(outcomes, ["done", "SP018", "SP018"]);
         }
@@ -171,29 +171,29 @@ async fn a_seer_never_chooses_a_players_character() {
 }
 
 #[tokio::test]
-async fn a_seer_puts_nobody_back_into_a_seat() {
+async fn a_seer_cannot_give_a_seat_back() {
     let world = World::new().await;
     for left_alone in [true, false] {
-        let game = world.session(1).await;
+        let game = world.new_session(1).await;
         let player = &game.players[0];
         let by = if left_alone { &player.person } else { &game.seer };
-        assert_eq!(ask(by, &own_seat(game.session, player.id, "is_active = false")).await, "done");
+        assert_eq!(attempt(by, &own_seat(game.session, player.id, "is_active = false")).await, "done");
         for set in ["is_active = true", "is_active = NOT is_active", "is_active = true, removed_at = NULL"] {
-            assert_eq!(ask(&game.seer, &own_seat(game.session, player.id, set)).await, "SP018", "{set}");
+            assert_eq!(attempt(&game.seer, &own_seat(game.session, player.id, set)).await, "SP018", "{set}");
         }
-        // Nor where a session has begun.
-        let other = world.player().await;
+        // The Seer may not in a session that has begun either.
+        let other = world.new_player().await;
         world.owner().exec(&seat(game.session, other.id, other.character)).await.unwrap();
         world.set(&game, "status = 'active'").await;
-        assert_eq!(ask(&game.seer, &own_seat(game.session, player.id, "is_active = true")).await, "SP018");
+        assert_eq!(attempt(&game.seer, &own_seat(game.session, player.id, "is_active = true")).await, "SP018");
     }
 }
 
 #[tokio::test]
-async fn a_removed_player_stays_away_until_the_seer_says_so() {
+async fn a_removed_player_stays_away_until_the_seer_readmits_them() {
     let world = World::new().await;
     for status in ["waiting", "active", "paused"] {
-        let game = world.session(2).await;
+        let game = world.new_session(2).await;
         world.set(&game, "is_public = true").await;
         for step in [&["active"][..], &["active", "paused"]]
             .iter()
@@ -204,10 +204,10 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
             world.set(&game, &format!("status = '{step}'")).await;
         }
         let player = &game.players[0];
-        let spare = world.character(player.id).await;
+        let spare = world.new_character(player.id).await;
         let code = code(&world, game.session).await;
         let past = player.person.begin_with_snapshot().await;
-        assert_eq!(ask(&game.seer, &own_seat(game.session, player.id, "is_active = false")).await, "done");
+        assert_eq!(attempt(&game.seer, &own_seat(game.session, player.id, "is_active = false")).await, "done");
         let with = |set: &str| own_seat(game.session, player.id, set);
         for sql in [
             with("is_active = true"),
@@ -216,7 +216,7 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
             format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character),
             format!("SELECT * FROM private.join_by_code('{code}', '{spare}')"),
         ] {
-            assert_eq!(ask(&player.person, &sql).await, "SP028", "{status}: {sql}");
+            assert_eq!(attempt(&player.person, &sql).await, "SP028", "{status}: {sql}");
         }
         for (sql, expected) in [
             (with("removed_at = NULL"), &["SP028", "42501", "SP018"][..]),
@@ -230,7 +230,7 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
                 ),
                 &["42501", "SP028", "SP005"],
             ),
-            // A merge into the seat that is there.
+            // An upsert of the existing seat.
             (
                 format!(
                     "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted
@@ -240,64 +240,64 @@ async fn a_removed_player_stays_away_until_the_seer_says_so() {
                 &["SP028"],
             ),
         ] {
-            let outcome = ask(&player.person, &sql).await;
+            let outcome = attempt(&player.person, &sql).await;
             assert!(expected.contains(&outcome.as_str()), "{status}, {outcome}: {sql}");
         }
-        let outcome = finish(past, &with("is_active = true")).await;
+        let outcome = exec_and_commit(past, &with("is_active = true")).await;
         assert!(["SP028", "40001", "done"].contains(&outcome.as_str()), "{outcome}");
         let sits = format!(
             "session_players WHERE session_id = '{}' AND user_id = '{}' AND is_active",
             game.session, player.id
         );
         assert_eq!(world.owner().count(&sits).await, 0, "{status}");
-        // Others cannot clear it.
-        for person in [&game.players[1].person, &world.somebody().await] {
-            assert_ne!(ask(person, &with("removed_at = NULL")).await, "done");
+        // Other users cannot clear `removed_at`.
+        for person in [&game.players[1].person, &world.new_user().await] {
+            assert_ne!(attempt(person, &with("removed_at = NULL")).await, "done");
         }
-        // The Seer can; then the player comes back.
-        assert_eq!(ask(&game.seer, &with("removed_at = NULL")).await, "done");
+        // The Seer can; then the player can rejoin.
+        assert_eq!(attempt(&game.seer, &with("removed_at = NULL")).await, "done");
         let back = if status == "waiting" {
             with("is_active = true")
         } else {
             format!("SELECT * FROM private.join_by_code('{code}', '{spare}')")
         };
-        assert_eq!(ask(&player.person, &back).await, "done", "{status}");
+        assert_eq!(attempt(&player.person, &back).await, "done", "{status}");
     }
-    sound(&world).await;
+    assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn who_left_comes_back_and_who_leaves_to_escape_a_removal_does_not() {
+async fn a_player_who_left_can_rejoin_but_not_one_who_left_to_escape_a_removal() {
     let world = World::new().await;
-    let game = world.session(2).await;
+    let game = world.new_session(2).await;
     let (gone, quick) = (&game.players[0], &game.players[1]);
     for player in [gone, quick] {
-        assert_eq!(ask(&player.person, &own_seat(game.session, player.id, "is_active = false")).await, "done");
+        assert_eq!(attempt(&player.person, &own_seat(game.session, player.id, "is_active = false")).await, "done");
     }
-    assert_eq!(ask(&gone.person, &own_seat(game.session, gone.id, "is_active = true")).await, "done");
-    // The Seer removes somebody who has just left.
+    assert_eq!(attempt(&gone.person, &own_seat(game.session, gone.id, "is_active = true")).await, "done");
+    // The Seer removes a player who has just left.
     let remove = own_seat(game.session, quick.id, "is_active = false");
-    assert_eq!(ask(&game.seer, &remove).await, "done");
-    assert_eq!(ask(&quick.person, &own_seat(game.session, quick.id, "is_active = true")).await, "SP028");
+    assert_eq!(attempt(&game.seer, &remove).await, "done");
+    assert_eq!(attempt(&quick.person, &own_seat(game.session, quick.id, "is_active = true")).await, "SP028");
 }
 
 #[tokio::test]
-async fn a_removal_is_the_seers_alone() {
+async fn only_the_seer_removes_a_player() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let (player, other) = (&game.players[0], &game.players[1]);
     for set in ["is_active = false", "removed_at = now()"] {
-        assert_ne!(ask(&player.person, &own_seat(game.session, other.id, set)).await, "done", "{set}");
-        assert_ne!(ask(&world.somebody().await, &own_seat(game.session, other.id, set)).await, "done", "{set}");
+        assert_ne!(attempt(&player.person, &own_seat(game.session, other.id, set)).await, "done", "{set}");
+        assert_ne!(attempt(&world.new_user().await, &own_seat(game.session, other.id, set)).await, "done", "{set}");
     }
-    // Nobody invents a moment, or the reason of their own absence.
-    let outcome = ask(&game.seer, &own_seat(game.session, player.id, "removed_at = '2000-01-01'")).await;
+    // The server sets `removed_at` to the current time, whatever value the Seer gives.
+    let outcome = attempt(&game.seer, &own_seat(game.session, player.id, "removed_at = '2000-01-01'")).await;
     let invented = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
     assert_eq!(world.owner().count(invented).await, 0, "{outcome}");
 }
 
 #[tokio::test]
-async fn a_thousand_seats_that_a_stranger_gives_do_not_exist() {
+async fn a_stranger_cannot_seat_a_character_in_a_thousand_sessions() {
     let world = World::new().await;
     let (mine, victim) = strangers(&world).await;
     let seer = mine.seer.uuid();
@@ -309,30 +309,32 @@ async fn a_thousand_seats_that_a_stranger_gives_do_not_exist() {
          SELECT id, '{}', '{}' FROM sessions WHERE seer_id = '{seer}'",
         victim.id, victim.character
     );
-    assert_eq!(ask(&mine.seer, &everywhere).await, "42501");
+    assert_eq!(attempt(&mine.seer, &everywhere).await, "42501");
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", victim.character);
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", victim.id);
-    assert_eq!(ask(&victim.person, &leave).await, "done");
-    assert_eq!(ask(&victim.person, &retire).await, "done");
+    assert_eq!(attempt(&victim.person, &leave).await, "done");
+    assert_eq!(attempt(&victim.person, &retire).await, "done");
 }
 
 #[tokio::test]
-async fn nobody_sits_down_in_a_session_that_became_private_meanwhile() {
+async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
     for forged in ["", "sparc.joins_by_code"] {
         let world = World::new().await;
-        let (game, player) = (world.session(0).await, world.player().await);
+        let (game, player) = (world.new_session(0).await, world.new_player().await);
         world.set(&game, "is_public = true").await;
         let hiding = game.seer.begin().await;
-        within(&hiding, &format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session)).await.unwrap();
+        exec_in(&hiding, &format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session))
+            .await
+            .unwrap();
         let sitting = player.person.begin().await;
         if !forged.is_empty() {
-            within(&sitting, &format!("SET LOCAL {forged} = '{}'", game.session)).await.unwrap();
+            exec_in(&sitting, &format!("SET LOCAL {forged} = '{}'", game.session)).await.unwrap();
         }
         let sql = seat(game.session, player.id, player.character);
-        let waiting = tokio::spawn(async move { finish(sitting, &sql).await });
-        world.owner().until_waiting(1).await;
+        let waiting = tokio::spawn(async move { exec_and_commit(sitting, &sql).await });
+        world.owner().wait_for_lock_waiters(1).await;
         hiding.commit().await.unwrap();
         assert_eq!(waiting.await.unwrap(), "42501", "{forged}");
-        sound(&world).await;
+        assert_invariants(&world).await;
     }
 }

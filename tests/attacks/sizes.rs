@@ -1,16 +1,16 @@
-//! How many rows one statement writes, and how large a document is.
+//! Limits on the rows that one statement inserts and on the size of a document.
 
 use uuid::Uuid;
 
-use super::{ask, number, told, within, would};
+use super::{attempt, dry_run, exec_in, number, outcome_code};
 use crate::world::{Person, World};
 
 #[tokio::test]
 async fn one_statement_inserts_a_hundred_rows_and_no_more() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session);
-    let draft = world.draft(game.seer.uuid()).await;
+    let draft = world.new_draft(game.seer.uuid()).await;
     let rows = |wanted: usize| format!("FROM generate_series(1, {wanted}) AS number");
     let event = |wanted| {
         format!(
@@ -42,76 +42,76 @@ async fn one_statement_inserts_a_hundred_rows_and_no_more() {
         (&game.seer, &creature),
         (&game.seer, &adventure),
     ] {
-        assert_eq!(would(person, &what(100)).await, "done", "{}", what(100));
-        assert_eq!(would(person, &what(101)).await, "SP027", "{}", what(101));
-        assert_eq!(would(person, &what(5000)).await, "SP027", "{}", what(5000));
-        // The same in parts of one statement.
+        assert_eq!(dry_run(person, &what(100)).await, "done", "{}", what(100));
+        assert_eq!(dry_run(person, &what(101)).await, "SP027", "{}", what(101));
+        assert_eq!(dry_run(person, &what(5000)).await, "SP027", "{}", what(5000));
+        // The same in several parts of one statement.
         let parts = format!(
             "WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first",
             what(60),
             what(60)
         );
-        assert_eq!(would(person, &parts).await, "SP027", "{parts}");
+        assert_eq!(dry_run(person, &parts).await, "SP027", "{parts}");
         let nothing = format!("{} ON CONFLICT DO NOTHING", what(101));
-        assert_eq!(would(person, &nothing).await, "SP027", "{nothing}");
+        assert_eq!(dry_run(person, &nothing).await, "SP027", "{nothing}");
     }
     let merge = format!(
         "MERGE INTO session_events AS event USING generate_series(1, 101) AS number ON false
          WHEN NOT MATCHED THEN INSERT (session_id, event_type) VALUES ('{session}', 'client.wave')"
     );
-    assert_eq!(would(&player.person, &merge).await, "SP027");
-    // The server itself copies as many as it likes.
-    assert_eq!(told(world.owner().exec(&event(500)).await), "done");
+    assert_eq!(dry_run(&player.person, &merge).await, "SP027");
+    // The owner is not limited.
+    assert_eq!(outcome_code(world.owner().exec(&event(500)).await), "done");
 }
 
 #[tokio::test]
-async fn nobody_sets_the_count_of_rows_back() {
+async fn nobody_resets_the_count_of_inserted_rows() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session);
     let insert = "INSERT INTO session_events (session_id, event_type)";
     let row = format!("'{session}'::uuid, 'client.wave'");
     for forged in [
-        // Parameters of every name that the rules ever read, set with each row.
+        // Settings of every name that the rules have ever read, set with each row.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101) AS number, LATERAL (
                SELECT set_config('sparc.inserted_session_events', '0', true), set_config('sparc.joins_by_code', '', true), number
              ) AS reset"
         ),
-        // One part after the other, each with fewer.
+        // Several parts of one statement, each with fewer rows.
         format!(
             "WITH {} SELECT FROM part1",
             (1..6).map(|part| format!("part{part} AS ({insert} SELECT {row} FROM generate_series(1, 21) RETURNING id)")).collect::<Vec<_>>().join(", ")
         ),
-        // A part in each of the two ways to insert.
+        // One part for each of the two ways to insert.
         format!(
             "WITH first AS ({insert} SELECT {row} FROM generate_series(1, 99)), second AS ({insert} VALUES ({row}), ({row}))
              SELECT"
         ),
-        // What is rolled back on the way counts as well: here nothing is.
+        // Rows that are rolled back count as well; here none are.
         format!("PREPARE many AS {insert} SELECT {row} FROM generate_series(1, $1::integer); EXECUTE many (100); EXECUTE many (101)"),
-        // With the counts of the transaction read by the caller.
+        // The caller reads the counts of the transaction.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101)
              WHERE pg_stat_get_xact_tuples_inserted('session_events'::regclass) >= 0"
         ),
     ] {
-        assert_eq!(would(&player.person, &forged).await, "SP027", "{forged}");
+        assert_eq!(dry_run(&player.person, &forged).await, "SP027", "{forged}");
     }
-    // A hundred with each statement, as often as wanted, is no one statement.
+    // The limit is per statement: several statements of a hundred rows each are accepted.
     let hundred = format!("{insert} SELECT {row} FROM generate_series(1, 100)");
-    assert_eq!(would(&player.person, &format!("{hundred}; {hundred}; {hundred}")).await, "done");
+    assert_eq!(dry_run(&player.person, &format!("{hundred}; {hundred}; {hundred}")).await, "done");
 }
 
 #[tokio::test]
-async fn too_many_rows_are_refused_before_they_are_all_there() {
+async fn too_many_rows_are_refused_before_all_are_inserted() {
     let world = World::new().await;
-    let table = world.active_session(1).await;
-    let (player, seer) = (&table.players[0], table.seer.uuid());
-    let draft = world.draft(seer).await;
-    let adventure = world.adventure(seer).await;
+    let game = world.new_active_session(1).await;
+    let (player, seer) = (&game.players[0], game.seer.uuid());
+    let draft = world.new_draft(seer).await;
+    let adventure = world.new_adventure(seer).await;
     for _ in 0..8 {
-        let opener = world.account().await;
+        let opener = world.new_account().await;
         let open = format!(
             "INSERT INTO sessions (seer_id, adventure_id, is_public)
              SELECT '{opener}', '{adventure}', true FROM generate_series(1, 20)"
@@ -130,17 +130,17 @@ async fn too_many_rows_are_refused_before_they_are_all_there() {
             ),
         ),
         (
-            &table.seer,
+            &game.seer,
             "adventures",
             format!("INSERT INTO adventures (creator_id, name) SELECT '{seer}', 'Draft ' || number {numbers}"),
         ),
         (
-            &table.seer,
+            &game.seer,
             "creatures",
             format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number {numbers}"),
         ),
         (
-            &table.seer,
+            &game.seer,
             "sessions",
             format!("INSERT INTO sessions (seer_id, adventure_id) SELECT '{seer}', '{adventure}' {numbers}"),
         ),
@@ -159,44 +159,44 @@ async fn too_many_rows_are_refused_before_they_are_all_there() {
             format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
                  SELECT '{}', '{}', 'might'::attribute, 10, 'attack'::roll_type {numbers}",
-                table.session, player.character
+                game.session, player.character
             ),
         ),
     ] {
         let transaction = person.begin().await;
         let inserted = format!("pg_stat_get_xact_tuples_inserted('public.{relation}'::regclass)");
-        // The count goes on from what this connection inserted before.
+        // The server's count includes what this connection inserted before.
         let begin = format!("SELECT set_config('test.before', {inserted}::text, true); SAVEPOINT before");
-        within(&transaction, &begin).await.unwrap();
-        assert_eq!(told(within(&transaction, &sql).await), "SP027", "{sql}");
-        within(&transaction, "ROLLBACK TO before").await.unwrap();
-        // What was inserted in vain stays counted.
+        exec_in(&transaction, &begin).await.unwrap();
+        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "SP027", "{sql}");
+        exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
+        // Rows that were rolled back stay counted.
         let few = format!(
             "DO $$ BEGIN
                ASSERT {inserted} - current_setting('test.before')::bigint BETWEEN 1 AND 100;
              END $$"
         );
-        assert_eq!(told(within(&transaction, &few).await), "no row", "{relation}");
+        assert_eq!(outcome_code(exec_in(&transaction, &few).await), "no row", "{relation}");
         transaction.rollback().await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn too_many_events_are_refused_before_they_are_all_there() {
+async fn too_many_events_are_refused_before_all_are_inserted() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session);
     let drawn = "SELECT last_value FROM session_events_seq_seq";
     let same = uuid::Uuid::new_v4();
     let first = format!(
         "INSERT INTO session_events (id, session_id, event_type) VALUES ('{same}', '{session}', 'client.wave')"
     );
-    assert_eq!(ask(&player.person, &first).await, "done");
+    assert_eq!(attempt(&player.person, &first).await, "done");
     for many in [
         format!(
             "INSERT INTO session_events (session_id, event_type) SELECT '{session}', 'client.wave' FROM generate_series(1, 5000)"
         ),
-        // Those that are there already are not inserted, and hold the session all the same.
+        // Rows that exist already are not inserted, but lock the session all the same.
         format!(
             "INSERT INTO session_events (id, session_id, event_type)
              SELECT '{same}', '{session}', 'client.wave' FROM generate_series(1, 5000) ON CONFLICT DO NOTHING"
@@ -207,17 +207,17 @@ async fn too_many_events_are_refused_before_they_are_all_there() {
         ),
     ] {
         let before = number(&world, drawn).await;
-        assert_eq!(ask(&player.person, &many).await, "SP027", "{many}");
-        // Two for each row that was looked at.
+        assert_eq!(attempt(&player.person, &many).await, "SP027", "{many}");
+        // Two numbers for each row that was evaluated.
         assert!(number(&world, drawn).await - before <= 202, "{many}");
     }
 }
 
-/// Each document of somebody's own, in a form with the document left open.
+/// Returns a statement for each document that a user may write, with `$DOC$` in place of the document.
 async fn documents(world: &World) -> Vec<(Person, &'static str, String)> {
-    let table = world.active_session(1).await;
-    let (player, seer) = (&table.players[0], &table.seer);
-    let draft = world.draft(seer.uuid()).await;
+    let game = world.new_active_session(1).await;
+    let (player, seer) = (&game.players[0], &game.seer);
+    let draft = world.new_draft(seer.uuid()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
     let creature: Uuid = world.owner().value(&sql).await.unwrap();
     let update = |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $DOC$ WHERE id = '{id}'");
@@ -227,13 +227,13 @@ async fn documents(world: &World) -> Vec<(Person, &'static str, String)> {
         (seer.clone(), "bounded_content", update("adventures", "content", draft)),
         (seer.clone(), "bounded_abilities", update("creatures", "abilities", creature)),
         (seer.clone(), "bounded_stats", update("creatures", "stats", creature)),
-        (seer.clone(), "bounded_game_state", update("sessions", "game_state", table.session)),
+        (seer.clone(), "bounded_game_state", update("sessions", "game_state", game.session)),
         (
             player.person.clone(),
             "bounded_payload",
             format!(
                 "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.big', $DOC$)",
-                table.session
+                game.session
             ),
         ),
         (
@@ -242,16 +242,16 @@ async fn documents(world: &World) -> Vec<(Person, &'static str, String)> {
             format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
                  VALUES ('{}', '{}', 'might', 10, 'attack', $DOC$)",
-                table.session, player.character
+                game.session, player.character
             ),
         ),
     ]
 }
 
 #[tokio::test]
-async fn a_document_is_measured_before_it_is_looked_through() {
+async fn the_size_of_a_document_is_checked_before_its_content() {
     let world = World::new().await;
-    // Too large, and besides nested too deeply, or holding a number that no client reads: its size is what is told.
+    // Too large, and also nested too deeply or with a number that no client can read: the refusal names the size.
     let wide = "(SELECT jsonb_agg(md5(number::text)) FROM generate_series(1, 60000) AS number)";
     let deep = format!("({wide} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
     let great = format!("({wide} || '[1e400]'::jsonb)");
@@ -265,20 +265,20 @@ async fn a_document_is_measured_before_it_is_looked_through() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_costs_no_more_than_reading_it() {
+async fn refusing_a_document_that_is_too_large_costs_no_more_than_reading_it() {
     let world = World::new().await;
     let (mut bare, mut refused) = (Vec::new(), Vec::new());
     let wide = "(SELECT jsonb_agg(jsonb_build_array(number, number)) FROM generate_series(1, 300000) AS number)";
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sql = format!("UPDATE sessions SET game_state = {wide} WHERE id = '{}'", game.session);
     for _ in 0..3 {
         let began = std::time::Instant::now();
         game.seer.exec(&format!("SELECT pg_column_size({wide})")).await.unwrap();
         bare.push(began.elapsed());
         let began = std::time::Instant::now();
-        assert_eq!(ask(&game.seer, &sql).await, "23514");
+        assert_eq!(attempt(&game.seer, &sql).await, "23514");
         refused.push(began.elapsed());
     }
     let (bare, refused) = (bare.iter().min().unwrap(), refused.iter().min().unwrap());
-    assert!(*refused < *bare * 3, "{refused:?}, and {bare:?} to make it");
+    assert!(*refused < *bare * 3, "{refused:?} to refuse it, {bare:?} to build it");
 }

@@ -1,18 +1,18 @@
-//! Names that look like another, like nothing, or like more than one line.
+//! Names that look like another name, like nothing, or like more than one line.
 
 use uuid::Uuid;
 
-use super::{ask, told};
+use super::{attempt, outcome_code};
 use crate::world::{Person, World};
 
-/// What no name holds.
+/// Characters that no name may contain.
 const FORBIDDEN: &[char] = &[
     '\u{1}', '\u{7}', '\u{8}', '\t', '\n', '\u{b}', '\u{c}', '\r', '\u{1b}', '\u{1f}', '\u{7f}', '\u{80}', '\u{85}',
     '\u{9f}', '\u{200b}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
     '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
 ];
 
-/// What shows nothing, however often.
+/// Names that show nothing.
 const INVISIBLE: &[&str] = &[
     "     ",
     "\u{a0}\u{a0}\u{a0}",
@@ -42,7 +42,7 @@ const INVISIBLE: &[&str] = &[
     " \u{a0}\u{3000}\u{200d}\u{fe0f}",
 ];
 
-/// Names as people have them.
+/// Names that people have.
 const NAMES: &[&str] = &[
     "Ada",
     "O'Brien-Łukasz",
@@ -76,19 +76,19 @@ const NAMES: &[&str] = &[
     "❤\u{fe0f}❤\u{fe0f}",
 ];
 
-/// Each name that a client writes, new and changed, with the name left open.
+/// A column for a name that a client may write: statements with `$NAME$` in place of the name.
 struct Named {
     what: &'static str,
     person: Person,
     writes: Vec<String>,
-    /// Where it is to be read.
+    /// A query that reads the name.
     read: String,
 }
 
 async fn named(world: &World) -> Vec<Named> {
-    let table = world.session(1).await;
-    let (player, seer) = (&table.players[0], &table.seer);
-    let draft = world.draft(seer.uuid()).await;
+    let game = world.new_session(1).await;
+    let (player, seer) = (&game.players[0], &game.seer);
+    let draft = world.new_draft(seer.uuid()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
     let creature: Uuid = world.owner().value(&sql).await.unwrap();
     let update =
@@ -134,13 +134,13 @@ async fn named(world: &World) -> Vec<Named> {
     ]
 }
 
-/// A text as SQL, whatever it holds.
+/// Quotes any text as an SQL literal.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
 #[tokio::test]
-async fn no_name_holds_what_deceives() {
+async fn no_name_contains_deceptive_characters() {
     let world = World::new().await;
     for named in named(&world).await {
         for write in &named.writes {
@@ -169,11 +169,11 @@ async fn names_of_every_script_are_stored_unchanged() {
         for name in NAMES {
             let sql = named.writes[0].replace("$NAME$", &literal(name));
             let outcome = named.person.exec(&sql).await;
-            // An adventure's name has three characters or more, a character's two.
+            // An adventure's name must have at least three characters, a character's two.
             if name.chars().count() < 3 {
                 continue;
             }
-            assert_eq!(told(outcome), "done", "{}: {name:?}", named.what);
+            assert_eq!(outcome_code(outcome), "done", "{}: {name:?}", named.what);
             assert_eq!(named.person.value::<String>(&named.read).await.unwrap(), *name, "{}", named.what);
         }
     }
@@ -195,13 +195,13 @@ async fn a_sign_up_cleans_its_name_and_never_fails() {
                 "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', {})",
                 literal(&metadata)
             );
-            assert_eq!(ask(&world.owner(), &sql).await, "done", "{text:?}");
+            assert_eq!(attempt(&world.owner(), &sql).await, "done", "{text:?}");
             let read = format!("SELECT display_name FROM users WHERE id = '{id}'");
             let name: String = world.owner().value(&read).await.unwrap();
             assert!(!name.contains(FORBIDDEN), "{text:?} becomes {name:?}");
-            // What is stored is a name that its owner may write again.
+            // The stored name must be one that its owner may write.
             let again = format!("UPDATE users SET display_name = {} WHERE id = '{id}'", literal(&name));
-            assert_eq!(ask(&world.user(id), &again).await, "done", "{text:?} becomes {name:?}");
+            assert_eq!(attempt(&world.user(id), &again).await, "done", "{text:?} becomes {name:?}");
             if text.starts_with("Ada") {
                 assert!(name.starts_with("Ada") && name.ends_with("Lovelace"), "{text:?} becomes {name:?}");
             }
@@ -210,7 +210,7 @@ async fn a_sign_up_cleans_its_name_and_never_fails() {
 }
 
 #[tokio::test]
-async fn a_sign_up_takes_strings_alone_from_its_metadata() {
+async fn a_sign_up_takes_only_strings_from_its_metadata() {
     let world = World::new().await;
     for value in ["42", "true", "null", "[\"Ada\"]", "{\"name\": \"Ada\"}", "\"\""] {
         let id = Uuid::new_v4();
@@ -218,7 +218,7 @@ async fn a_sign_up_takes_strings_alone_from_its_metadata() {
         let sql = format!(
             "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', '{metadata}')"
         );
-        assert_eq!(ask(&world.owner(), &sql).await, "done", "{value}");
+        assert_eq!(attempt(&world.owner(), &sql).await, "done", "{value}");
         let read = format!("SELECT display_name FROM users WHERE id = '{id}' AND avatar_url IS NULL");
         assert_eq!(world.owner().value::<String>(&read).await.unwrap(), "Grace", "{value}");
     }
@@ -238,7 +238,7 @@ async fn a_sign_up_takes_strings_alone_from_its_metadata() {
             "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', {})",
             literal(&metadata)
         );
-        assert_eq!(ask(&world.owner(), &sql).await, "done", "{address}");
+        assert_eq!(attempt(&world.owner(), &sql).await, "done", "{address}");
         let there = world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NOT NULL")).await;
         if ![" https://example.org", "HTTPS://example.org/a.png", "https://example.org/\u{202e}gnp"].contains(&address)
         {
@@ -250,6 +250,6 @@ async fn a_sign_up_takes_strings_alone_from_its_metadata() {
     let sql = format!(
         "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', '{{\"avatar_url\": \"{long}\"}}')"
     );
-    assert_eq!(ask(&world.owner(), &sql).await, "done");
+    assert_eq!(attempt(&world.owner(), &sql).await, "done");
     assert_eq!(world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NULL")).await, 1);
 }

@@ -1,6 +1,6 @@
-//! The server killed, and its backends.
+//! A killed server, and killed backends.
 //!
-//! `SPARC_CRASHES=50 cargo test --test integration faults::crashes` is the longer run.
+//! For a longer run: `SPARC_CRASHES=50 cargo test --test integration faults::crashes`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,11 +15,11 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_outlives_the_server() {
+async fn what_was_acknowledged_survives_a_crash() {
     let crashes = times("SPARC_CRASHES", 2);
     let settings = ["fsync=on", "synchronous_commit=on", "full_page_writes=on"];
     let server = Server::start_private(Some(&settings)).await.unwrap();
-    let world = World::on(&server).await;
+    let world = World::new_on(&server).await;
     let evening = Arc::new(Evening::new(&world, 20).await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(8)).await.unwrap();
     let mut rng = Rng::with_seed(6);
@@ -28,30 +28,30 @@ async fn what_was_acknowledged_outlives_the_server() {
         tokio::time::sleep(Duration::from_millis(rng.u64(100..600))).await;
         let dying = server.clone();
         tokio::task::spawn_blocking(move || dying.crash()).await.unwrap().unwrap();
-        // While the others go on: what answers first is not the one that begins.
+        // The load continues, so the clients may reconnect before this check does.
         answers(&sparc).await;
-        let fresh = world.again().await;
+        let fresh = world.reconnect().await;
         assert_eq!(broken(&fresh).await, [""; 0]);
     }
-    let told = load.end().await;
-    let world = world.again().await;
-    nothing_is_lost(&world, &told.kept).await;
+    let outcomes = load.end().await;
+    let world = world.reconnect().await;
+    nothing_is_lost(&world, &outcomes.kept).await;
     assert_eq!(broken(&world).await, [""; 0]);
     no_transaction_is_open(&world).await;
-    println!("{crashes} crashes, {} rows acknowledged and there: {:?}", told.kept.len(), told.codes);
-    assert_eq!(unexpected(&told.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
-    assert!(told.codes["done"] > 0);
+    println!("{crashes} crashes, {} acknowledged rows found: {:?}", outcomes.kept.len(), outcomes.codes);
+    assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
+    assert!(outcomes.codes["done"] > 0);
     sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backends_that_are_ended_at_random_take_nothing_with_them() {
+async fn terminating_random_backends_loses_nothing_that_was_acknowledged() {
     let ended = times("SPARC_ENDED", 30);
     let world = World::new().await;
     let evening = Arc::new(Evening::new(&world, 20).await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(8)).await.unwrap();
     let load = Load::begin(&sparc, &evening, 8);
-    // Those who are doing something; the owner's own are spared.
+    // Terminates active backends, except the test's own.
     let end = "SELECT count(pg_terminate_backend(pid)) FROM (
                  SELECT pid FROM pg_stat_activity
                  WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
@@ -63,14 +63,14 @@ async fn backends_that_are_ended_at_random_take_nothing_with_them() {
         tokio::time::sleep(Duration::from_millis(30)).await;
         killed += killer.value::<i64>(end).await.unwrap();
     }
-    let told = load.end().await;
-    let fresh = world.again().await;
-    nothing_is_lost(&fresh, &told.kept).await;
+    let outcomes = load.end().await;
+    let fresh = world.reconnect().await;
+    nothing_is_lost(&fresh, &outcomes.kept).await;
     assert_eq!(broken(&fresh).await, [""; 0]);
     no_transaction_is_open(&fresh).await;
-    println!("{killed} ended: {:?}", told.codes);
-    assert_eq!(unexpected(&told.codes, &["connection_lost", "commit_unknown"]), [""; 0]);
-    assert!(killed > 0, "nobody was hit");
+    println!("{killed} backends terminated: {:?}", outcomes.codes);
+    assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown"]), [""; 0]);
+    assert!(killed > 0, "no backend was terminated");
     answers(&sparc).await;
     sparc.close().await.unwrap();
 }

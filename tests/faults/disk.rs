@@ -1,4 +1,4 @@
-//! A disk that is full.
+//! A full disk.
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process::Command};
 
@@ -13,13 +13,13 @@ use uuid::Uuid;
 use super::no_transaction_is_open;
 use crate::{evening::broken, world::World};
 
-/// A file system of a few megabytes, gone with its handle. Root alone may make one.
+/// A file system of a few megabytes, unmounted when the handle is dropped. Only root can mount one.
 struct Small {
     folder: PathBuf,
 }
 
 impl Small {
-    /// For whoever owns that folder, which is the server.
+    /// Mounts it with the owner of the given folder, which is the server's.
     fn mount(like: &str) -> Option<Self> {
         let owner = fs::metadata(like).ok()?.uid();
         let folder = std::env::temp_dir().join(format!("sparc-small-{}", Uuid::new_v4().simple()));
@@ -28,7 +28,7 @@ impl Small {
             .args(["-t", "tmpfs", "-o", &format!("size=24m,mode=700,uid={owner}"), "tmpfs"])
             .arg(&folder)
             .output()
-            .is_ok_and(|said| said.status.success());
+            .is_ok_and(|output| output.status.success());
         if mounted {
             return Some(Self { folder });
         }
@@ -45,19 +45,19 @@ impl Drop for Small {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_said_so_and_room_is_all_that_it_takes() {
-    // A server of its own: a tablespace is everybody's, and this one goes with its file system.
+async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
+    // A separate server, because a tablespace belongs to the whole server and this one disappears with its file system.
     let server = Server::start_private(None).await.unwrap();
     let database = server.empty().await.unwrap();
     let db = database.connect(4).await.unwrap();
     let ask = &db;
-    let said = |sql: &'static str| async move {
+    let query = |sql: &'static str| async move {
         let row = ask.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
         row.try_get_by_index::<String>(0).unwrap()
     };
-    let name = said("SELECT current_database()::text").await;
-    let Some(small) = Small::mount(&said("SHOW data_directory").await) else {
-        eprintln!("not tried: only root makes a small file system, beside its server");
+    let name = query("SELECT current_database()::text").await;
+    let Some(small) = Small::mount(&query("SHOW data_directory").await) else {
+        eprintln!("skipped: needs root, to mount a small file system, and a local server");
         return;
     };
     db.execute_unprepared(&format!("CREATE TABLESPACE small_{name} LOCATION '{}'", small.folder.display()))
@@ -69,15 +69,15 @@ async fn a_full_disk_is_said_so_and_room_is_all_that_it_takes() {
     let db = database.connect(4).await.unwrap();
     Migrator::up(&db, None).await.unwrap();
 
-    let world = World::of(database, db);
-    let game = world.active_session(1).await;
+    let world = World::from_database(database, db);
+    let game = world.new_active_session(1).await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
     let ballast = "CREATE TABLE public.ballast AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 1000)";
     world.owner().exec(ballast).await.unwrap();
     while world.owner().exec("INSERT INTO public.ballast SELECT x FROM public.ballast LIMIT 2000").await.is_ok() {}
 
-    // Documents that do not compress, until there is no page left for one.
+    // Writes incompressible documents until no page is left.
     let mut code = "";
     for _ in 0..2000 {
         let noise: String = (0..200).map(|_| Uuid::new_v4().to_string()).collect();
@@ -91,7 +91,7 @@ async fn a_full_disk_is_said_so_and_room_is_all_that_it_takes() {
     assert_eq!(code, "server_exhausted");
     no_transaction_is_open(&world).await;
     assert_eq!(broken(&world).await, [""; 0]);
-    assert_eq!(ada.characters().list().await.unwrap().len(), 1, "reading goes on");
+    assert_eq!(ada.characters().list().await.unwrap().len(), 1, "reads must still work");
 
     world.owner().exec("DROP TABLE public.ballast").await.unwrap();
     sparc.as_service().users().sign_up(NewAccount::default()).await.unwrap();

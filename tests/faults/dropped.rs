@@ -1,4 +1,4 @@
-//! A future dropped at every point where it waits: whoever asked went away.
+//! A future is dropped at every point where it waits, as when a client disconnects.
 
 use std::{
     future::poll_fn,
@@ -17,11 +17,12 @@ use sparc::{
     },
 };
 
-use super::{network::Line, no_transaction_is_open};
+use super::{network::Proxy, no_transaction_is_open};
 use crate::{evening::broken, world::World};
 
-/// Lets the future wait so many times, and drops it the next; what it came to, if it came to it.
-async fn waiting<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
+/// Polls a future until it has waited `times` times and drops it at the next wait; returns its output if it finishes
+/// earlier.
+async fn drop_at_wait<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = times;
     poll_fn(|context| match future.as_mut().poll(context) {
@@ -35,36 +36,36 @@ async fn waiting<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Drops it at the first wait, the second, and so on, until it ends before it is dropped.
+/// Drops an operation at the first wait, at the second, and so on, until it finishes before it is dropped.
 async fn dropped_everywhere<F: Future<Output = Result<(), Error>>>(world: &World, what: &str, ask: impl Fn() -> F) {
     let mut waits = 0;
     loop {
-        let ended = waiting(waits, ask()).await;
+        let ended = drop_at_wait(waits, ask()).await;
         no_transaction_is_open(world).await;
         assert_eq!(broken(world).await, [""; 0], "{what} dropped at wait {waits}");
         match ended {
             Some(Ok(())) => break,
-            // Dropped in the commit, it may have been done: the next one is told so.
+            // If it was dropped during the commit, it may have been committed, and the next call returns that.
             Some(Err(error)) => panic!("{what} after {waits} waits: {}", error.code()),
             None => waits += 1,
         }
-        assert!(waits < 500, "{what} never ends");
+        assert!(waits < 500, "{what} does not finish");
     }
     println!("{what}: dropped at {waits} waits");
-    assert!(waits >= 3, "{what} does not wait");
+    assert!(waits >= 3, "{what} must wait at least three times");
 }
 
 #[tokio::test]
-async fn an_operation_dropped_anywhere_leaves_all_or_nothing() {
+async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
-    let waiting_table = world.session(0).await;
+    let game = world.new_active_session(1).await;
+    let waiting_table = world.new_session(0).await;
     let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", waiting_table.session);
     let code: JoinCode = world.owner().value::<String>(&code).await.unwrap().parse().unwrap();
-    // Through a line in this very thread, so that no answer is there before it is waited for. Two connections, so that one
-    // which is being given back is not waited for.
-    let line = Line::to(&world).await;
-    let sparc = Sparc::connect_with(&line.url, Options::default().max_connections(2)).await.unwrap();
+    // The proxy runs in this thread, so no response is there before the test waits for it. With two connections, the
+    // next call does not wait for the one that is returning to the pool.
+    let proxy = Proxy::to_world(&world).await;
+    let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
     let (hero, session) = (game.players[0].character, game.session);
     let seer = sparc.as_user(game.seer.uuid());
@@ -84,51 +85,51 @@ async fn an_operation_dropped_anywhere_leaves_all_or_nothing() {
         seer.sessions().create(new).await.map(drop)
     })
     .await;
-    assert_eq!(ada.characters().list().await.unwrap().len(), 1, "the pool works on");
+    assert_eq!(ada.characters().list().await.unwrap().len(), 1, "the pool must still work");
     sparc.close().await.unwrap();
 }
 
-/// Whoever asks after it is who asked before, or is told that the transaction is over.
-async fn still_the_same(tx: &Transaction, what: &str) {
-    let asking = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
-    match tx.query_one_raw(asking).await {
+/// Asserts that the transaction still runs as its caller, or can only be rolled back.
+async fn assert_same_identity(tx: &Transaction, what: &str) {
+    let query = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
+    match tx.query_one_raw(query).await {
         Ok(row) => assert_eq!(row.unwrap().try_get_by_index::<String>(0).unwrap(), "authenticated", "{what}"),
         Err(error) => assert_eq!(Error::from(error).code(), "transaction_failed", "{what}"),
     }
 }
 
 #[tokio::test]
-async fn what_is_dropped_half_way_in_a_transaction_never_leaves_another_role_on() {
+async fn a_call_dropped_half_way_in_a_transaction_never_leaves_another_role_set() {
     let world = World::new().await;
-    let line = Line::to(&world).await;
-    let sparc = Sparc::connect_with(&line.url, Options::default().max_connections(2)).await.unwrap();
-    let creator = world.account().await;
-    let draft = world.draft(creator).await;
+    let proxy = Proxy::to_world(&world).await;
+    let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
+    let creator = world.new_account().await;
+    let draft = world.new_draft(creator).await;
     let me = sparc.as_user(creator);
     let mut dropped = 0;
     for waits in 0..60 {
-        // A nested transaction, at two depths: it is undone, and the one around it goes on.
+        // A nested transaction, at two depths: it is rolled back and the outer one continues.
         let tx = me.begin().await.unwrap();
-        let half = waiting(waits, tx.begin()).await.is_none();
-        still_the_same(&tx, "outer").await;
+        let half = drop_at_wait(waits, tx.begin()).await.is_none();
+        assert_same_identity(&tx, "outer").await;
         tx.commit().await.unwrap();
         let tx = me.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
-        drop(waiting(waits, inner.begin()).await);
-        still_the_same(&inner, "middle").await;
+        drop(drop_at_wait(waits, inner.begin()).await);
+        assert_same_identity(&inner, "middle").await;
         let _ = inner.commit().await;
-        still_the_same(&tx, "outer of three").await;
+        assert_same_identity(&tx, "outer of three").await;
         drop(tx);
-        // An elevated section.
+        // A statement that runs as `service_role`.
         let tx = me.begin().await.unwrap();
-        dropped += u32::from(waiting(waits, tx.adventures().validate(draft)).await.is_none());
-        still_the_same(&tx, "elevated").await;
+        dropped += u32::from(drop_at_wait(waits, tx.adventures().validate(draft)).await.is_none());
+        assert_same_identity(&tx, "elevated").await;
         drop(tx);
         no_transaction_is_open(&world).await;
         if !half && dropped < waits {
             break;
         }
     }
-    assert!(dropped > 3, "nothing was dropped half way");
+    assert!(dropped > 3, "too few calls were dropped half way");
     sparc.close().await.unwrap();
 }

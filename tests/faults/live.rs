@@ -1,4 +1,4 @@
-//! Streams of events, and what servers, networks, pools and poolers do to them.
+//! Event streams under faults of servers, networks, pools and poolers.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use sparc::{
     service::{Operations, Options, Sparc},
 };
 
-use super::network::{CUT, Line, OPEN, SLOW, SWALLOWING};
+use super::network::{CUT, OPEN, Proxy, SLOW, SWALLOWING};
 use crate::{
     live::{another, end, is_silent, next, numbers, up_to, write},
     pooler::pooler_to,
@@ -18,7 +18,7 @@ use crate::{
 #[tokio::test]
 async fn an_exhausted_pool_delays_events_and_loses_none() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let options = Options::default().max_connections(1).acquire_timeout(Duration::from_millis(100));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
@@ -26,13 +26,13 @@ async fn an_exhausted_pool_delays_events_and_loses_none() {
     let before = numbers(&world, game.session).await.len();
     for _ in 0..2 {
         let holding = loop {
-            // The poller holds it now and then.
+            // The poller holds the connection from time to time.
             if let Ok(holding) = ada.begin().await {
                 break holding;
             }
         };
         write(&game.players[0].person, game.session, 2).await;
-        assert!(is_silent(&mut stream).await, "there is no connection to read with");
+        assert!(is_silent(&mut stream).await, "the poller has no connection to read with");
         holding.rollback().await.unwrap();
         let last = *numbers(&world, game.session).await.last().unwrap();
         assert_eq!(up_to(&mut stream, last).await.len(), 2);
@@ -41,27 +41,27 @@ async fn an_exhausted_pool_delays_events_and_loses_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_that_is_cut_slow_or_swallows_loses_no_event() {
+async fn a_network_that_is_cut_slow_or_swallows_loses_no_event() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
-    let line = Line::to(&world).await;
+    let game = world.new_active_session(1).await;
+    let proxy = Proxy::to_world(&world).await;
     let options = Options::default().max_connections(3).deadline(Duration::from_secs(1));
-    let sparc = Sparc::connect_with(&line.url, options).await.unwrap();
+    let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
     let mut streams = Vec::new();
     for caller in [sparc.as_user(game.players[0].id), sparc.as_service()] {
         streams.push(caller.events().subscribe(game.session, None).await.unwrap());
     }
     for state in [SLOW, CUT, OPEN, CUT, SWALLOWING, CUT] {
         let before = numbers(&world, game.session).await.len();
-        line.is(state);
+        proxy.set_state(state);
         for _ in 0..4 {
             write(&game.players[0].person, game.session, 15).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        // What was swallowed is never answered.
-        line.is(if state == SWALLOWING { CUT } else { OPEN });
+        // Swallowed requests are never answered.
+        proxy.set_state(if state == SWALLOWING { CUT } else { OPEN });
         tokio::time::sleep(Duration::from_millis(50)).await;
-        line.is(OPEN);
+        proxy.set_state(OPEN);
         let all = numbers(&world, game.session).await;
         for stream in &mut streams {
             assert_eq!(up_to(stream, *all.last().unwrap()).await, all[before..], "{state}");
@@ -70,11 +70,11 @@ async fn a_line_that_is_cut_slow_or_swallows_loses_no_event() {
 }
 
 #[tokio::test]
-async fn behind_a_pooler_in_transaction_mode_streams_work_or_say_what_to_do() {
+async fn behind_a_pooler_in_transaction_mode_streams_work_or_fail_with_the_remedy() {
     let world = World::new().await;
-    let game = world.active_session(2).await;
+    let game = world.new_active_session(2).await;
     let Some(pooler) = pooler_to(world.url()).await else {
-        eprintln!("not tried: this machine has no pgbouncer");
+        eprintln!("skipped: this machine has no pgbouncer");
         return;
     };
     let options = Options::default().max_connections(6).without_prepared_statements();
@@ -93,38 +93,38 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_say_what_to_do() {
     drop(streams);
     sparc.close().await.unwrap();
 
-    // With prepared statements, a pooler that follows them serves as well; an older one breaks them sooner or later.
+    // A recent pooler also supports prepared statements; an older one breaks them sooner or later.
     let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(6)).await.unwrap();
-    let mut told = Vec::new();
+    let mut errors = Vec::new();
     for _ in 0..40 {
         let caller = sparc.as_user(game.players[0].id);
         let mut stream = match caller.events().subscribe(game.session, None).await {
             Ok(stream) => stream,
             Err(error) => {
-                told.push(error);
+                errors.push(error);
                 continue;
             }
         };
         write(&game.players[0].person, game.session, 1).await;
         match tokio::time::timeout(Duration::from_secs(30), futures_util::StreamExt::next(&mut stream)).await {
             Ok(Some(Ok(_))) => {}
-            Ok(Some(Err(error))) => told.push(error),
-            Ok(None) => panic!("it ends without an error"),
-            Err(_) => panic!("it neither goes on nor ends"),
+            Ok(Some(Err(error))) => errors.push(error),
+            Ok(None) => panic!("the stream ended without an error"),
+            Err(_) => panic!("the stream neither continues nor ends"),
         }
     }
-    for error in told {
+    for error in errors {
         assert_eq!(error.code(), "misconfigured", "{error:?}");
         assert!(error.to_string().contains("without_prepared_statements"), "{error}");
     }
 }
 
-/// Of the cluster, whoever is connected to which database.
+/// Runs a statement of the cluster's administrator.
 async fn run(administrator: &DatabaseConnection, sql: &str) {
     administrator.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
-/// Nobody is connected to it, nor can be.
+/// Closes all connections to a database and allows no new ones.
 async fn shut(administrator: &DatabaseConnection, database: &str) {
     run(administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS false")).await;
     run(
@@ -135,10 +135,10 @@ async fn shut(administrator: &DatabaseConnection, database: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_another_server_answers_nothing_is_missed_in_silence() {
+async fn a_stream_on_another_servers_history_ends_instead_of_missing_events() {
     let world = World::new().await;
-    let (quiet, busy) = (world.active_session(1).await, world.active_session(1).await);
-    let never = world.session(1).await;
+    let (quiet, busy) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let never = world.new_session(1).await;
     world.owner().exec(&format!("DELETE FROM session_events WHERE session_id = '{}'", never.session)).await.unwrap();
     let sparc = another(&world).await;
     let service = sparc.as_service();
@@ -151,13 +151,13 @@ async fn where_another_server_answers_nothing_is_missed_in_silence() {
     next(&mut streams[0]).await;
     next(&mut streams[1]).await;
 
-    // A copy of that moment, as a standby that lags behind or a backup has it.
+    // A copy from that moment, like a standby that lags behind or a backup.
     let database: String = world.owner().value("SELECT current_database()::text").await.unwrap();
     let administrator = connect(server().await.url()).await.unwrap();
     shut(&administrator, &database).await;
     run(&administrator, &format!("CREATE DATABASE \"{database}_copy\" TEMPLATE \"{database}\"")).await;
     run(&administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
-    let again = world.again().await;
+    let again = world.reconnect().await;
     write(&again.user(busy.players[0].id), busy.session, 3).await;
     for _ in 0..3 {
         next(&mut streams[1]).await;
@@ -166,23 +166,27 @@ async fn where_another_server_answers_nothing_is_missed_in_silence() {
     again.db.close().await.unwrap();
     world.db.close_by_ref().await.unwrap();
 
-    // The copy takes its place, and gives the same numbers to other events.
+    // The copy replaces the original and gives the same numbers to other events.
     shut(&administrator, &database).await;
-    // In one transaction: there is no moment without a database of that name.
+    // In one transaction, so that a database of that name always exists.
     let swap = format!(
         "ALTER DATABASE \"{database}\" RENAME TO \"{database}_lost\";
          ALTER DATABASE \"{database}_copy\" RENAME TO \"{database}\""
     );
     run(&administrator, &swap).await;
-    let again = world.again().await;
+    let again = world.reconnect().await;
     write(&again.user(busy.players[0].id), busy.session, 5).await;
     write(&again.user(quiet.players[0].id), quiet.session, 2).await;
     write(&again.user(never.players[0].id), never.session, 1).await;
     let now = numbers(&again, busy.session).await;
-    assert_eq!(now[..lost.len()], lost, "the numbers are the same, the events are not");
+    assert_eq!(now[..lost.len()], lost, "the numbers are the same, though the events are not");
 
     let [quiet_stream, busy_stream, never_stream] = &mut streams[..] else { unreachable!() };
-    assert_eq!(end(busy_stream).await, "events_expired", "it saw what is lost, and would miss what has its numbers");
+    assert_eq!(
+        end(busy_stream).await,
+        "events_expired",
+        "it has read events that are lost, and would miss those with the same numbers"
+    );
     let all = numbers(&again, quiet.session).await;
     assert_eq!(up_to(quiet_stream, *all.last().unwrap()).await, all[all.len() - 2..]);
     next(never_stream).await;
@@ -195,9 +199,9 @@ async fn where_another_server_answers_nothing_is_missed_in_silence() {
 }
 
 #[tokio::test]
-async fn dropped_streams_leave_no_task_and_no_connection_busy() {
+async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     let world = World::new().await;
-    let game = world.active_session(1).await;
+    let game = world.new_active_session(1).await;
     let sparc = another(&world).await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let service = sparc.as_service();
@@ -210,7 +214,7 @@ async fn dropped_streams_leave_no_task_and_no_connection_busy() {
         }
         let mut many = service.events().subscribe_many([(game.session, None)]).await.unwrap();
         next(&mut streams[0]).await;
-        assert_eq!(tasks(), before + 1, "one poller, and nothing for each stream");
+        assert_eq!(tasks(), before + 1, "one poller, and no task per stream");
         many.remove(game.session);
         drop(many);
         drop(streams);
@@ -222,5 +226,5 @@ async fn dropped_streams_leave_no_task_and_no_connection_busy() {
         }
         assert_eq!(tasks(), before);
     }
-    world.owner().until_at_rest().await;
+    world.owner().wait_for_rollbacks().await;
 }

@@ -1,5 +1,5 @@
-//! What a server, a disk and a network do to a service: each fault is told by a typed error in bounded time, leaves no
-//! transaction open, and takes nothing away that was acknowledged.
+//! Faults of server, disk and network: each one gives a typed error in bounded time, leaves no transaction open, and
+//! loses nothing that was acknowledged.
 
 mod crashes;
 mod disk;
@@ -24,17 +24,17 @@ use crate::{
     world::World,
 };
 
-/// Nothing may take longer, whatever happens to it.
+/// The longest time that any operation may take under a fault.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Clients that go on and on until they are told to stop.
+/// Clients that call operations until they are stopped.
 pub struct Load {
     stopped: Arc<AtomicBool>,
-    clients: Vec<tokio::task::JoinHandle<Told>>,
+    clients: Vec<tokio::task::JoinHandle<Outcomes>>,
 }
 
 #[derive(Default)]
-pub struct Told {
+pub struct Outcomes {
     pub kept: BTreeSet<Kept>,
     pub codes: BTreeMap<&'static str, usize>,
 }
@@ -47,29 +47,29 @@ impl Load {
                 let (sparc, evening, stopped) = (sparc.clone(), evening.clone(), stopped.clone());
                 tokio::spawn(async move {
                     let mut rng = Rng::with_seed(client);
-                    let mut told = Told::default();
+                    let mut outcomes = Outcomes::default();
                     while !stopped.load(Ordering::SeqCst) {
                         let acting = evening.act(&sparc, &mut rng);
                         let outcome = tokio::time::timeout(BOUND, acting).await.expect("an operation hangs");
                         if let Ok(Some(kept)) = &outcome {
-                            told.kept.insert(*kept);
+                            outcomes.kept.insert(*kept);
                         }
-                        *told.codes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
+                        *outcomes.codes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
                     }
-                    told
+                    outcomes
                 })
             })
             .collect();
         Self { stopped, clients }
     }
 
-    pub async fn end(self) -> Told {
+    pub async fn end(self) -> Outcomes {
         self.stopped.store(true, Ordering::SeqCst);
-        let mut all = Told::default();
+        let mut all = Outcomes::default();
         for client in self.clients {
-            let told = client.await.unwrap();
-            all.kept.extend(told.kept);
-            for (code, times) in told.codes {
+            let outcomes = client.await.unwrap();
+            all.kept.extend(outcomes.kept);
+            for (code, times) in outcomes.codes {
                 *all.codes.entry(code).or_default() += times;
             }
         }
@@ -77,30 +77,30 @@ impl Load {
     }
 }
 
-/// How often each longer run is done: `name` says, else `few` for the test command.
+/// Returns how often to repeat a longer run: the environment variable `name`, or `few` if it is not set.
 pub fn times(name: &str, few: u32) -> u32 {
     std::env::var(name).map_or(few, |times| times.parse().unwrap())
 }
 
-/// The service answers again without being started anew.
+/// Asserts that the service works again without a restart.
 pub async fn answers(sparc: &Sparc) {
     let asking = sparc.as_anon();
     let filter = LobbyFilter::default();
     let asking = asking.sessions().lobby(&filter, None);
-    if let Err(error) = tokio::time::timeout(BOUND, asking).await.expect("it hangs") {
+    if let Err(error) = tokio::time::timeout(BOUND, asking).await.expect("an operation hangs") {
         panic!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string));
     }
 }
 
-/// Everything that was acknowledged is there.
+/// Asserts that every acknowledged row exists.
 pub async fn nothing_is_lost(world: &World, kept: &BTreeSet<Kept>) {
     let owner = world.owner();
     for kept in kept {
-        assert_eq!(owner.count(&kept.there()).await, 1, "{kept:?} was acknowledged, and is not there");
+        assert_eq!(owner.count(&kept.there()).await, 1, "{kept:?} was acknowledged but is not there");
     }
 }
 
-/// No transaction is left open by whoever is connected besides us; a connection that is being given back may take a
+/// Asserts that no other connection leaves a transaction open; one that is being returned to its pool may take a
 /// moment.
 async fn no_transaction_is_open(world: &World) {
     let open =

@@ -1,4 +1,4 @@
-//! A line between service and server that is cut, slow, or swallows what it is given.
+//! A proxy between service and server that cuts, delays or swallows traffic.
 
 use std::{
     sync::{
@@ -20,57 +20,58 @@ use crate::{
     world::World,
 };
 
-/// Lets through; delays each piece; swallows; ends whatever comes.
+/// States of a [`Proxy`]: forward, delay each piece, swallow everything, close every connection.
 pub const OPEN: u8 = 0;
 pub const SLOW: u8 = 1;
 pub const SWALLOWING: u8 = 2;
 pub const CUT: u8 = 3;
-/// Lets so many answers through, and cuts.
+/// Forward a number of responses, then close.
 const COUNTING: u8 = 4;
 
 #[derive(Clone)]
-pub struct Line {
+/// A TCP proxy to a PostgreSQL server.
+pub struct Proxy {
     state: Arc<AtomicU8>,
     left: Arc<AtomicU32>,
     pub url: String,
 }
 
-impl Line {
-    pub async fn to(world: &World) -> Self {
-        Self::towards(world.url()).await
+impl Proxy {
+    pub async fn to_world(world: &World) -> Self {
+        Self::to_url(world.url()).await
     }
 
-    pub async fn towards(url: &str) -> Self {
+    pub async fn to_url(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (before, rest) = url.rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
         let url = format!("{before}@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
-        let line = Self { state: Arc::new(AtomicU8::new(OPEN)), left: Arc::default(), url };
-        let (state, left, server) = (line.state.clone(), line.left.clone(), server.to_owned());
+        let proxy = Self { state: Arc::new(AtomicU8::new(OPEN)), left: Arc::default(), url };
+        let (state, left, server) = (proxy.state.clone(), proxy.left.clone(), server.to_owned());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(&server).await else { continue };
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                tokio::spawn(carry(from_client, to_server, state.clone(), None));
-                tokio::spawn(carry(from_server, to_client, state.clone(), Some(left.clone())));
+                tokio::spawn(forward(from_client, to_server, state.clone(), None));
+                tokio::spawn(forward(from_server, to_client, state.clone(), Some(left.clone())));
             }
         });
-        line
+        proxy
     }
 
-    /// Lets so many answers through, and then nothing.
+    /// Forwards that many responses, and then closes the connection.
     pub fn cut_after(&self, answers: u32) {
         self.left.store(answers, Ordering::SeqCst);
-        self.is(COUNTING);
+        self.set_state(COUNTING);
     }
 
-    pub fn is(&self, state: u8) {
+    pub fn set_state(&self, state: u8) {
         self.state.store(state, Ordering::SeqCst);
     }
 }
 
-async fn carry(
+async fn forward(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     state: Arc<AtomicU8>,
@@ -98,55 +99,55 @@ async fn carry(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_that_is_cut_and_slow_loses_nothing_that_was_acknowledged() {
+async fn a_network_that_is_cut_and_slow_loses_nothing_that_was_acknowledged() {
     let cuts = times("SPARC_CUTS", 5);
     let world = World::new().await;
-    let line = Line::to(&world).await;
+    let proxy = Proxy::to_world(&world).await;
     let evening = Arc::new(Evening::new(&world, 20).await);
-    let sparc = Sparc::connect_with(&line.url, Options::default().max_connections(8)).await.unwrap();
+    let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(8)).await.unwrap();
     let load = Load::begin(&sparc, &evening, 8);
     for _ in 0..cuts {
         for state in [OPEN, SLOW, CUT] {
-            line.is(state);
+            proxy.set_state(state);
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
     }
-    line.is(OPEN);
-    let told = load.end().await;
-    nothing_is_lost(&world, &told.kept).await;
+    proxy.set_state(OPEN);
+    let outcomes = load.end().await;
+    nothing_is_lost(&world, &outcomes.kept).await;
     assert_eq!(broken(&world).await, [""; 0]);
     no_transaction_is_open(&world).await;
-    println!("cut {cuts} times: {:?}", told.codes);
-    assert_eq!(unexpected(&told.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
+    println!("cut {cuts} times: {:?}", outcomes.codes);
+    assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
     assert!(
-        told.codes.contains_key("connection_lost") || told.codes.contains_key("commit_unknown"),
-        "nobody was cut off"
+        outcomes.codes.contains_key("connection_lost") || outcomes.codes.contains_key("commit_unknown"),
+        "no client lost its connection"
     );
     answers(&sparc).await;
     sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_that_swallows_everything_is_given_up_in_time() {
+async fn calls_over_a_network_that_swallows_everything_end_in_time() {
     let world = World::new().await;
-    let player = world.player().await;
-    let line = Line::to(&world).await;
+    let player = world.new_player().await;
+    let proxy = Proxy::to_world(&world).await;
     let deadline = Duration::from_millis(500);
     let options = Options::default().max_connections(2).acquire_timeout(deadline).deadline(deadline);
-    let sparc = Sparc::connect_with(&line.url, options).await.unwrap();
+    let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
     let me = sparc.as_user(player.id);
     me.characters().list().await.unwrap();
-    line.is(SWALLOWING);
+    proxy.set_state(SWALLOWING);
     for _ in 0..4 {
-        let asked = Instant::now();
+        let begun = Instant::now();
         let code = me.characters().list().await.unwrap_err().code();
         assert!(["deadline_exceeded", "pool_exhausted"].contains(&code), "{code}");
-        assert!(asked.elapsed() < BOUND);
+        assert!(begun.elapsed() < BOUND);
     }
-    // Whoever was swallowed is never heard of again; a line that is cut after it is a line again.
-    line.is(CUT);
+    // Swallowed requests are never answered. Once the connections are closed, new ones work again.
+    proxy.set_state(CUT);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    line.is(OPEN);
+    proxy.set_state(OPEN);
     let mut tries = 0;
     let mine = loop {
         match me.characters().list().await {

@@ -1,13 +1,13 @@
-//! What PostgreSQL's isolation tests are: every pair of the statements that people, the service, the platform and maintenance
-//! send, on two connections, in every order of begin, statement, commit and rollback. After each case every invariant holds,
-//! nobody waits for ever, and nobody is refused but as the documentation says.
+//! Like PostgreSQL's isolation tests: every pair of the statements that users, the service, the platform and
+//! maintenance send, on two connections, in every order of begin, statement, commit and rollback. After each case every
+//! invariant holds, no transaction waits for ever, and every refusal is one that the documentation lists.
 //!
-//! Between statements that run as a whole no two can wait for each other, so a second kind of case stops them in the middle:
-//! somebody else holds a row that the one locks, and one that the other does, until both have been sent.
+//! Statements that run without interruption cannot deadlock, so a second kind of case stops them in the middle:
+//! other connections lock a row that one statement locks, and a row that the other locks, until both have been sent.
 //!
-//! The test command plays a sample. `SPARC_INTERLEAVINGS=20000` plays a sample of that size of each kind, `=all` every pair and
-//! `=triples` three statements at a time; a case that fails is told by its name, and `=<part of a name>` plays those whose names
-//! contain it.
+//! The test command runs a sample. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of each kind, `=all` runs
+//! every pair, and `=triples` runs three statements at a time. A case that fails is reported by its name, and
+//! `=<part of a name>` runs the cases whose names contain it.
 
 use std::collections::BTreeMap;
 
@@ -15,18 +15,18 @@ mod stage;
 mod statements;
 mod world;
 
-use stage::{Case, Level, Step, Theatre};
+use stage::{Case, Level, Runner, Step};
 use statements::{STATEMENTS, Statement};
 
 const LEVELS: [Level; 2] = [Level::ReadCommitted, Level::RepeatableRead];
 
-/// Databases that cases are played on at once.
-const THEATRES: usize = 4;
+/// The number of databases on which cases run concurrently.
+const DATABASES: usize = 4;
 
-/// Cases of the sample, of each kind.
+/// The number of cases of each kind in the sample.
 const SAMPLE: usize = 200;
 
-/// Every order of what the sides do, each side in its own order.
+/// Returns every interleaving of the steps of the sides.
 fn orders(sides: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
     if sides.iter().all(Vec::is_empty) {
         return vec![Vec::new()];
@@ -43,7 +43,8 @@ fn orders(sides: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
     all
 }
 
-/// A snapshot is taken at the beginning or not at all: under READ COMMITTED, when a transaction began is of no matter.
+/// Returns the schedules of two transactions. Under READ COMMITTED the time of BEGIN does not matter, because each
+/// statement has its own snapshot.
 fn schedules(level: Level, ends: &[Step]) -> Vec<Vec<(usize, Step)>> {
     let begins_count = level == Level::RepeatableRead;
     let sides: Vec<Vec<Step>> = ends
@@ -59,7 +60,7 @@ fn schedules(level: Level, ends: &[Step]) -> Vec<Vec<(usize, Step)>> {
     all
 }
 
-/// Two statements in every order.
+/// Returns the cases of two statements in every order.
 fn pairs() -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     let ends = [Step::Commit, Step::Rollback];
@@ -79,7 +80,8 @@ fn pairs() -> Vec<Case<'static>> {
 
 type Locks = BTreeMap<&'static str, Vec<String>>;
 
-/// Begun and sent in that order while somebody holds the rows, and committed as soon as each is done.
+/// Returns the case in which the statements begin and are sent in that order while the rows are locked, and each one
+/// commits as soon as it has finished.
 fn stopped(statements: Vec<&'static Statement>, level: Level, held: Vec<String>) -> Case<'static> {
     let sides = 0..statements.len();
     let schedule = sides
@@ -89,7 +91,7 @@ fn stopped(statements: Vec<&'static Statement>, level: Level, held: Vec<String>)
     Case { statements, level, schedule: schedule.collect(), held }
 }
 
-/// Two statements that lock a row in common, each stopped before each row that it locks.
+/// Returns the cases of two statements that lock a row in common, each stopped before each row that it locks.
 fn stopped_pairs(locks: &Locks) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for first in STATEMENTS {
@@ -109,7 +111,8 @@ fn stopped_pairs(locks: &Locks) -> Vec<Case<'static>> {
     cases
 }
 
-/// Three statements that lock a row in common, one after the other, with and without somebody who holds it.
+/// Returns the cases of three statements that lock a row in common, with and without another connection that has locked
+/// it.
 fn triples(locks: &Locks) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for (place, first) in STATEMENTS.iter().enumerate() {
@@ -136,9 +139,9 @@ fn triples(locks: &Locks) -> Vec<Case<'static>> {
     cases
 }
 
-/// So many of them, the same at each run, spread over all.
+/// Returns `wanted` cases, spread evenly and the same in each run.
 fn sample(cases: Vec<Case<'static>>, wanted: usize) -> Vec<Case<'static>> {
-    // A step that shares no factor with the orders of one pair, so that all of them come up.
+    // The step shares no factor with the number of orders of one pair, so that all orders occur.
     let step = (cases.len() / wanted).max(1) | 1;
     cases.into_iter().step_by(step).collect()
 }
@@ -148,19 +151,19 @@ fn samples(locks: &Locks, wanted: usize) -> Vec<Case<'static>> {
     kinds.into_iter().flat_map(|cases| sample(cases, wanted)).collect()
 }
 
-/// Plays all, on several databases at once; what went wrong, by name.
-async fn play(cases: Vec<Case<'static>>) -> Vec<String> {
+/// Runs all cases on several databases and returns the failures by name.
+async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
     let (count, began) = (cases.len(), std::time::Instant::now());
     let cases = std::sync::Arc::new(std::sync::Mutex::new(cases.into_iter().rev().collect::<Vec<_>>()));
-    let mut theatres = Vec::new();
-    for _ in 0..THEATRES {
+    let mut runners = Vec::new();
+    for _ in 0..DATABASES {
         let cases = cases.clone();
-        theatres.push(tokio::spawn(async move {
-            let mut theatre = Theatre::new().await;
+        runners.push(tokio::spawn(async move {
+            let mut runner = Runner::new().await;
             let mut failures = Vec::new();
             loop {
                 let Some(case) = cases.lock().unwrap().pop() else { break failures };
-                let wrong = theatre.play(&case).await;
+                let wrong = runner.run_case(&case).await;
                 if !wrong.is_empty() {
                     failures.push(format!("{case}\n    {}", wrong.join("\n    ")));
                 }
@@ -168,8 +171,8 @@ async fn play(cases: Vec<Case<'static>>) -> Vec<String> {
         }));
     }
     let mut failures = Vec::new();
-    for theatre in theatres {
-        failures.extend(theatre.await.unwrap());
+    for runner in runners {
+        failures.extend(runner.await.unwrap());
     }
     println!("{count} cases in {:.1} s, {} failed", began.elapsed().as_secs_f32(), failures.len());
     failures.sort_unstable();
@@ -177,10 +180,10 @@ async fn play(cases: Vec<Case<'static>>) -> Vec<String> {
 }
 
 async fn locks() -> Locks {
-    let mut theatre = Theatre::new().await;
+    let mut runner = Runner::new().await;
     let mut locks = Locks::new();
     for statement in STATEMENTS {
-        locks.insert(statement.name, theatre.locks(statement).await);
+        locks.insert(statement.name, runner.locks(statement).await);
     }
     locks
 }
@@ -201,6 +204,6 @@ async fn no_order_of_statements_breaks_an_invariant() {
             .filter(|case| case.to_string().contains(part))
             .collect(),
     };
-    let failures = play(cases).await;
+    let failures = run_cases(cases).await;
     assert!(failures.is_empty(), "{} cases:\n{}", failures.len(), failures.join("\n"));
 }

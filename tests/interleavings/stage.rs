@@ -1,4 +1,4 @@
-//! Connections side by side, each with one transaction, moved step by step.
+//! Several connections, each with one transaction, advanced step by step.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use super::{
     world::{Stage, connect, id, run, with_ids},
 };
 
-/// Somebody who has not answered nor waited for a lock by then never will.
+/// After this time, a statement that has neither finished nor waits for a lock hangs.
 const FOR_EVER: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +26,7 @@ pub enum Level {
     RepeatableRead,
 }
 
-/// What one of the transactions does next.
+/// The next step of one of the transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Begin,
@@ -35,13 +35,13 @@ pub enum Step {
     Rollback,
 }
 
-/// SQLSTATE and message.
+/// The number of affected rows, or SQLSTATE and message.
 pub type Answer = Result<u64, (String, String)>;
 
-/// One connection, moved by a task of its own, so that it may wait while others go on.
+/// One connection with its own task, so that it can wait while others continue.
 pub struct Side {
     backend: i32,
-    asks: UnboundedSender<String>,
+    sender: UnboundedSender<String>,
     answers: UnboundedReceiver<Answer>,
     waits: bool,
 }
@@ -49,15 +49,15 @@ pub struct Side {
 impl Side {
     pub async fn new(url: &str) -> Self {
         let mut connection = connect(url).await;
-        // A deadlock is told at once. None of the statements takes this long otherwise.
+        // Deadlocks are detected early. No statement takes this long otherwise.
         run(&mut connection, "SET deadlock_timeout = '20ms'; SET jit = off").await;
         let backend = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
-        let (asks, mut asked) = unbounded_channel::<String>();
+        let (sender, mut receiver) = unbounded_channel::<String>();
         let (tell, answers) = unbounded_channel();
         tokio::spawn(async move {
-            while let Some(sql) = asked.recv().await {
+            while let Some(sql) = receiver.recv().await {
                 let answer = raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
-                let answer = answer.map(|done| done.rows_affected()).map_err(|error| match error {
+                let answer = answer.map(|result| result.rows_affected()).map_err(|error| match error {
                     Error::Database(error) => {
                         let place = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::r#where);
                         let message = format!("{} {}", error.message(), place.unwrap_or_default().replace('\n', " "));
@@ -70,15 +70,15 @@ impl Side {
                 }
             }
         });
-        Self { backend, asks, answers, waits: false }
+        Self { backend, sender, answers, waits: false }
     }
 
     fn send(&mut self, sql: String) {
-        self.asks.send(sql).unwrap();
+        self.sender.send(sql).unwrap();
         self.waits = true;
     }
 
-    /// Until it has answered, or waits for a lock.
+    /// Waits until the statement has finished or waits for a lock.
     async fn settle(&mut self, stage: &mut Stage) -> Option<Answer> {
         let began = Instant::now();
         loop {
@@ -89,11 +89,11 @@ impl Side {
             if stage.is_blocked(self.backend).await {
                 return None;
             }
-            assert!(began.elapsed() < FOR_EVER, "a statement goes on for ever");
+            assert!(began.elapsed() < FOR_EVER, "a statement does not finish");
         }
     }
 
-    /// Until it has answered, whatever it waits for.
+    /// Waits until the statement has finished, whatever it waits for.
     async fn finish(&mut self) -> Option<Answer> {
         let answer = timeout(FOR_EVER, self.answers.recv()).await.ok().flatten();
         self.waits = false;
@@ -101,7 +101,7 @@ impl Side {
     }
 }
 
-/// The identity of a transaction, and its snapshot where it keeps one.
+/// Returns the statements that begin a transaction with its identity, and with its snapshot at REPEATABLE READ.
 fn begin(statement: &Statement, level: Level) -> String {
     let (isolation, snapshot) = match level {
         Level::ReadCommitted => ("READ COMMITTED", ""),
@@ -120,20 +120,20 @@ fn begin(statement: &Statement, level: Level) -> String {
     format!("BEGIN ISOLATION LEVEL {isolation}{identity}{snapshot}")
 }
 
-/// What became of one transaction.
+/// The outcome of one transaction.
 #[derive(Default)]
 struct Outcome {
     answer: Option<Answer>,
-    /// The place of its commit among the others'.
+    /// The position of its commit among all commits.
     committed: Option<usize>,
 }
 
-/// Transactions of one statement each, and what each does when.
+/// Transactions of one statement each, and the order of their steps.
 pub struct Case<'a> {
     pub statements: Vec<&'a Statement>,
     pub level: Level,
     pub schedule: Vec<(usize, Step)>,
-    /// Rows that somebody else holds until all have been sent: each stops its statement in the middle.
+    /// Rows that other connections lock until all statements have been sent; each one stops a statement in the middle.
     pub held: Vec<String>,
 }
 
@@ -158,17 +158,17 @@ impl fmt::Display for Case<'_> {
     }
 }
 
-/// A database, three connections for the transactions, and two that hold rows.
-pub struct Theatre {
+/// A database, three connections for the transactions, and two that lock rows.
+pub struct Runner {
     pub stage: Stage,
     sides: Vec<Side>,
     holders: Vec<Side>,
     played: u32,
-    /// Whether something was committed since every row was as it was.
+    /// Whether anything was committed since the rows were last restored.
     changed: bool,
 }
 
-impl Theatre {
+impl Runner {
     pub async fn new() -> Self {
         let stage = Stage::new().await;
         let (mut sides, mut holders) = (Vec::new(), Vec::new());
@@ -181,22 +181,22 @@ impl Theatre {
         Self { stage, sides, holders, played: 0, changed: true }
     }
 
-    /// The rows that a statement locks, alone.
+    /// Returns the rows that a statement locks if it runs alone.
     pub async fn locks(&mut self, statement: &Statement) -> Vec<String> {
         self.stage.restore().await;
         self.sides[0].send(begin(statement, Level::ReadCommitted));
         self.sides[0].finish().await;
         self.sides[0].send(with_ids(statement.sql));
         let answer = self.sides[0].finish().await;
-        assert!(matches!(answer, Some(Ok(1..))), "{} reaches nothing, alone: {answer:?}", statement.name);
+        assert!(matches!(answer, Some(Ok(1..))), "{} affects no row when it runs alone: {answer:?}", statement.name);
         let locked = self.stage.locked().await;
         self.sides[0].send("ROLLBACK".to_owned());
         self.sides[0].finish().await;
         locked
     }
 
-    /// Plays a case; what is wrong with what came of it.
-    pub async fn play(&mut self, case: &Case<'_>) -> Vec<String> {
+    /// Runs a case and returns everything that is wrong with its outcome.
+    pub async fn run_case(&mut self, case: &Case<'_>) -> Vec<String> {
         self.played += 1;
         if self.played.is_multiple_of(500) {
             self.stage.vacuum().await;
@@ -206,7 +206,7 @@ impl Theatre {
         }
         for (holder, row) in self.holders.iter_mut().zip(&case.held) {
             holder.send(with_ids(&format!("BEGIN; SELECT FROM {row} FOR UPDATE")));
-            // Where the first holds it already, the second need not.
+            // If the first holder has locked the row already, the second waits, which is fine.
             if let Some(answer) = holder.settle(&mut self.stage).await {
                 assert!(answer.is_ok(), "{answer:?}: {row}");
             }
@@ -220,7 +220,7 @@ impl Theatre {
         let mut released = case.held.is_empty();
         let mut stalled = None;
         loop {
-            // Those who waited may go on.
+            // Transactions that waited may continue.
             for side in 0..outcomes.len() {
                 if self.sides[side].waits
                     && let Some(answer) = self.sides[side].settle(&mut self.stage).await
@@ -246,9 +246,9 @@ impl Theatre {
                 if self.sides[..outcomes.len()].iter().all(|side| !side.waits) {
                     break;
                 }
-                // A deadlock is told to one of them soon; anything else lasts for ever.
+                // PostgreSQL resolves a deadlock soon; any other wait must not last.
                 let stalls = *stalled.get_or_insert_with(Instant::now);
-                assert!(stalls.elapsed() < FOR_EVER, "somebody waits for ever: {case}");
+                assert!(stalls.elapsed() < FOR_EVER, "a transaction waits for ever: {case}");
                 continue;
             };
             stalled = None;
@@ -281,7 +281,7 @@ impl Theatre {
                 }
             }
         }
-        judge(case, &outcomes, &mut wrong);
+        check_outcomes(case, &outcomes, &mut wrong);
         self.changed = commits > 0;
         if self.changed {
             wrong.extend(self.stage.broken().await);
@@ -290,8 +290,8 @@ impl Theatre {
     }
 }
 
-/// No refusal but those that are listed, and nothing written by an account after it was closed.
-fn judge(case: &Case<'_>, outcomes: &[Outcome], wrong: &mut Vec<String>) {
+/// Checks that only listed refusals occur and that no account wrote anything after it was closed.
+fn check_outcomes(case: &Case<'_>, outcomes: &[Outcome], wrong: &mut Vec<String>) {
     for (statement, outcome) in case.statements.iter().zip(outcomes) {
         match &outcome.answer {
             None => wrong.push(format!("{} waits for ever", statement.name)),

@@ -1,12 +1,12 @@
-//! What people, the service, the platform and maintenance send, each one statement, and how each may be refused when another
+//! Statements that users, the service, the platform and maintenance send, and how each may be refused if another one
 //! came first.
 
-/// Whose identity a statement is sent with.
+/// The identity that sends a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
     User(&'static str),
     Service,
-    /// The platform's Auth server, or the schema's owner.
+    /// The platform's Auth server or the schema's owner.
     Platform,
 }
 
@@ -15,9 +15,9 @@ pub struct Statement {
     pub name: &'static str,
     pub sender: Sender,
     pub sql: &'static str,
-    /// SQLSTATEs that the documentation lists for it.
+    /// The SQLSTATEs that the documentation lists for it.
     pub refusals: &'static [&'static str],
-    /// Whose account it closes or deletes.
+    /// The account that it closes or deletes.
     pub closes: Option<&'static str>,
 }
 
@@ -37,10 +37,10 @@ const EVE: Sender = User("eve");
 const SEER: Sender = User("seer");
 const ZOE: Sender = User("zoe");
 
-/// The row is gone, or no longer the caller's to write.
+/// The row is gone, or the caller may no longer write it.
 const FORBIDDEN: &str = "42501";
 const MISSING: &str = "23503";
-/// Somebody else holds a row: nothing was done, and a retry helps.
+/// Another transaction has locked a row: nothing was changed, and a retry helps.
 const BUSY: &str = "55P03";
 const TAKEN: &str = "23505";
 const CHARACTER_LIMIT: &str = "SP001";

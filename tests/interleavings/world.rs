@@ -1,11 +1,12 @@
-//! The world of `world.sql`, made once a database and restored before each case.
+//! The rows of `world.sql`, created once per database and restored before each case.
 
 use sea_orm::sqlx::{AssertSqlSafe, Connection, PgConnection, query_as, query_scalar, raw_sql};
 use testdb::Database;
 
 use crate::world::server;
 
-/// Every `@name` of `world.sql` and of the statements. An id is the place in this list, so that the order of keys is known.
+/// Every `@name` in `world.sql` and in the statements. A row's id is its position in this list, so that the order of
+/// keys is known.
 const NAMES: &[&str] = &[
     "ada",
     "bob",
@@ -46,7 +47,7 @@ const NAMES: &[&str] = &[
     "save",
 ];
 
-/// The tables that a statement may lock rows of, with what names a row.
+/// The tables whose rows a statement may lock, with the condition that identifies a row.
 pub const LOCKABLE: &[(&str, &str)] = &[
     ("auth.users", "id"),
     ("private.account_gates", "account_id"),
@@ -61,11 +62,11 @@ pub const LOCKABLE: &[(&str, &str)] = &[
 ];
 
 pub fn id(name: &str) -> String {
-    let place = NAMES.iter().position(|known| *known == name).unwrap_or_else(|| panic!("{name} is nobody"));
+    let place = NAMES.iter().position(|known| *known == name).unwrap_or_else(|| panic!("{name} must be in NAMES"));
     format!("00000000-0000-4000-8000-{:012x}", place + 1)
 }
 
-/// The name of an id, as SQL for [`with_ids`].
+/// Returns the name of an id, as SQL for [`with_ids`].
 fn name(id: &str) -> String {
     let place = id.rsplit('-').next().and_then(|place| usize::from_str_radix(place, 16).ok());
     match place.and_then(|place| NAMES.get(place.wrapping_sub(1))) {
@@ -74,7 +75,7 @@ fn name(id: &str) -> String {
     }
 }
 
-/// Puts ids in the place of names.
+/// Replaces names by ids.
 pub fn with_ids(sql: &str) -> String {
     let mut filled = String::with_capacity(sql.len() * 2);
     let mut parts = sql.split('@');
@@ -102,7 +103,7 @@ pub async fn run(connection: &mut PgConnection, sql: &str) -> u64 {
         .rows_affected()
 }
 
-/// A database with the small world, and the connection of its owner.
+/// A database with the rows of `world.sql`, and a connection of its owner.
 pub struct Stage {
     pub owner: PgConnection,
     pub url: String,
@@ -127,7 +128,7 @@ impl Stage {
         Self { owner, url, restore, invariants, _database: database }
     }
 
-    /// Every row as it was.
+    /// Restores every row.
     pub async fn restore(&mut self) {
         run(&mut self.owner, &self.restore).await;
     }
@@ -136,12 +137,12 @@ impl Stage {
         run(&mut self.owner, "VACUUM").await;
     }
 
-    /// What does not hold.
+    /// Returns every invariant that is broken.
     pub async fn broken(&mut self) -> Vec<String> {
         query_scalar(AssertSqlSafe(self.invariants.as_str())).fetch_all(&mut self.owner).await.unwrap()
     }
 
-    /// Whether that backend waits for another.
+    /// Returns whether a backend waits for another one.
     pub async fn is_blocked(&mut self, backend: i32) -> bool {
         query_scalar("SELECT cardinality(pg_blocking_pids($1)) > 0")
             .bind(backend)
@@ -150,7 +151,7 @@ impl Stage {
             .unwrap()
     }
 
-    /// The rows that somebody holds a lock on, each as a table and a condition for [`with_ids`].
+    /// Returns the rows that are locked, each as a table and a condition for [`with_ids`].
     pub async fn locked(&mut self) -> Vec<String> {
         let mut locked = Vec::new();
         for (table, key) in LOCKABLE {
@@ -169,10 +170,10 @@ impl Stage {
     }
 }
 
-/// Copies every row to a schema of its own; gives the message that brings them back.
+/// Copies every row to a separate schema and returns the statements that restore them.
 async fn keep(owner: &mut PgConnection) -> String {
     run(owner, "CREATE SCHEMA kept").await;
-    // Generated columns make themselves.
+    // Generated columns are computed.
     let tables: Vec<(String, String, String)> = query_as(
         "SELECT attrelid::regclass::text, replace(attrelid::regclass::text, '.', '_'),
                 string_agg(quote_ident(attname), ', ' ORDER BY attnum)

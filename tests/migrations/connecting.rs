@@ -1,4 +1,4 @@
-//! Why there is no connection: each cause in words of its own, and in the same words from the program and the service.
+//! Errors of connecting: each cause has its own message, and the program and the service give the same one.
 
 use std::{
     io::{Read, Write},
@@ -15,18 +15,19 @@ use testdb::Server;
 use super::{Migrator, empty, login};
 use crate::pooler::pooler_to;
 
-/// What the program and the service say of the address; both the same.
-async fn said(url: &str) -> String {
+/// Connects with the program's and the service's functions, asserts the same message, and returns it.
+async fn connect_error(url: &str) -> String {
     let program = connect(url).await.map(|_| ()).unwrap_err().to_string();
     let error = Sparc::connect(url).await.unwrap_err();
     assert_eq!(error.code(), "connect_failed", "{url}: {error:?}");
     assert_eq!(error.to_string(), program, "{url}");
-    assert!(program.ends_with('.') && !program.contains('\n'), "one sentence: {program}");
-    assert!(!format!("{error} {error:?}").contains("hunter2"), "no password: {error:?}");
+    assert!(program.ends_with('.') && !program.contains('\n'), "must be one sentence: {program}");
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "must not contain the password: {error:?}");
     program
 }
 
-/// A listener that answers whatever it is sent with `answer`, and closes; one that speaks PostgreSQL's protocol declines TLS first.
+/// Starts a listener that sends `answer` to every client and closes; if the answer is PostgreSQL's, it declines TLS
+/// first.
 fn answering(answer: Vec<u8>) -> String {
     /// Length and code of a request for TLS.
     const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -36,11 +37,11 @@ fn answering(answer: Vec<u8>) -> String {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { break };
-            let mut asked = [0; 1024];
-            let length = stream.read(&mut asked).unwrap_or_default();
-            if is_postgres && asked[..length] == TLS_REQUEST {
+            let mut buffer = [0; 1024];
+            let length = stream.read(&mut buffer).unwrap_or_default();
+            if is_postgres && buffer[..length] == TLS_REQUEST {
                 let _ = stream.write_all(b"N");
-                let _ = stream.read(&mut asked);
+                let _ = stream.read(&mut buffer);
             }
             let _ = stream.write_all(&answer);
         }
@@ -48,7 +49,7 @@ fn answering(answer: Vec<u8>) -> String {
     format!("postgres://ada:hunter2@127.0.0.1:{port}/game")
 }
 
-/// A server that refuses every connection with that SQLSTATE and message.
+/// Starts a server that refuses every connection with that SQLSTATE and message.
 fn refusing(code: &str, message: &str) -> String {
     let mut fields = Vec::new();
     for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', message)] {
@@ -64,7 +65,7 @@ fn refusing(code: &str, message: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_no_server_says_so() {
+async fn an_address_without_a_postgresql_server_is_reported() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, words) in [
         (
@@ -85,13 +86,13 @@ async fn what_is_no_server_says_so() {
             "No PostgreSQL server answers at /no/such/folder",
         ),
     ] {
-        let sentence = said(&url).await;
+        let sentence = connect_error(&url).await;
         assert!(sentence.contains(words), "{url}: {sentence}");
     }
 }
 
 #[tokio::test]
-async fn what_a_server_or_pooler_refuses_is_said_with_its_remedy() {
+async fn a_refusal_of_a_server_or_pooler_is_reported_with_its_remedy() {
     for (code, message, words) in [
         ("57P03", "the database system is starting up", "wait until it runs"),
         ("57P03", "the database system is in recovery mode", "wait until it runs"),
@@ -111,13 +112,13 @@ async fn what_a_server_or_pooler_refuses_is_said_with_its_remedy() {
         ("28000", "certificate authentication failed for user \"ada\"", "certificate authentication failed"),
         ("58P01", "could not open file", "could not open file"),
     ] {
-        let sentence = said(&refusing(code, message)).await;
+        let sentence = connect_error(&refusing(code, message)).await;
         assert!(sentence.contains(words), "{code} {message}: {sentence}");
     }
 }
 
 #[tokio::test]
-async fn what_a_real_server_refuses_is_said_with_its_remedy() {
+async fn a_refusal_of_a_real_server_is_reported_with_its_remedy() {
     let server = Server::start_private(None).await.unwrap();
     let database = server.empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
@@ -140,13 +141,13 @@ async fn what_a_real_server_refuses_is_said_with_its_remedy() {
         (login(&format!("{before}/postgres"), "crowded", "hunter2"), "too many connections for role"),
         (format!("{}?sslmode=require", database.url()), "does not support TLS"),
     ] {
-        let sentence = said(&url).await;
+        let sentence = connect_error(&url).await;
         assert!(sentence.contains(words), "{url}: {sentence}");
     }
 }
 
 #[tokio::test]
-async fn a_database_without_the_schema_or_with_an_older_one_is_said_so() {
+async fn a_missing_or_outdated_schema_is_reported() {
     let (database, db) = empty().await;
     let missing = Sparc::connect(database.url()).await.unwrap_err();
     assert!(matches!(missing, Error::SchemaMissing), "{missing:?}");
@@ -171,17 +172,17 @@ async fn a_database_without_the_schema_or_with_an_older_one_is_said_so() {
 
     Migrator::up(&db, None).await.unwrap();
     Migrator::down(&db, Some(1)).await.unwrap();
-    assert_eq!(Sparc::connect(database.url()).await.unwrap_err().code(), "schema_outdated", "undone in part");
+    assert_eq!(Sparc::connect(database.url()).await.unwrap_err().code(), "schema_outdated", "partly undone");
     Migrator::reset(&db).await.unwrap();
     assert_eq!(Sparc::connect(database.url()).await.unwrap_err().code(), "schema_missing");
 }
 
 #[tokio::test]
-async fn prepared_statements_that_collide_behind_a_pooler_say_what_to_do() {
+async fn colliding_prepared_statements_behind_a_pooler_give_an_error_with_its_remedy() {
     let (database, db) = empty().await;
     Migrator::up(&db, None).await.unwrap();
     let Some(pooler) = pooler_to(database.url()).await else { return };
-    // On every connection that the pooler has, somebody else's statements of the names that the driver gives.
+    // Another client's prepared statements, with the driver's names, on every server connection of the pooler.
     let others = migration::connect(&pooler.url).await.unwrap();
     for number in 1..=40 {
         others.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await.unwrap();

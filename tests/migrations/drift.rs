@@ -1,4 +1,4 @@
-//! A database that is no longer what the program carries: each kind of line broken, named by `check`, repaired by `up`.
+//! A database that differs from the manifest: `check` names every difference, and `up` repairs it.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use sparc::migration::{
@@ -10,7 +10,7 @@ use testdb::Database;
 use super::{Migrator, lines, refusal};
 use crate::world::server;
 
-/// A migrated database, its owner's connection and an administrator's.
+/// Returns a migrated database, its owner's connection and an administrator's.
 pub async fn migrated() -> (Database, DatabaseConnection, DatabaseConnection) {
     let database = server().await.migrated().await.unwrap();
     let owner = connect(database.url()).await.unwrap();
@@ -23,7 +23,7 @@ pub async fn up(db: &DatabaseConnection) -> Vec<Step> {
 }
 
 #[tokio::test]
-async fn everything_broken_at_once_is_repaired_at_once_by_the_sql_of_a_dry_run_too() {
+async fn everything_broken_together_is_repaired_by_one_up_and_by_the_sql_of_a_dry_run() {
     for by_hand in [false, true] {
         let (_database, owner, administrator) = migrated().await;
         let broken = "SET search_path = public;
@@ -53,7 +53,7 @@ async fn everything_broken_at_once_is_repaired_at_once_by_the_sql_of_a_dry_run_t
 }
 
 #[tokio::test]
-async fn what_an_operator_made_is_a_hint_and_stays() {
+async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
     let (_database, owner, _administrator) = migrated().await;
     owner
         .execute_unprepared(
@@ -91,12 +91,12 @@ async fn what_an_operator_made_is_a_hint_and_stays() {
         assert!(report.hints.iter().any(|hint| hint.starts_with(object)), "{object}: {report:#?}");
     }
     up(&owner).await;
-    assert_eq!(check(&owner).await.unwrap().hints, report.hints, "all of it is still there");
+    assert_eq!(check(&owner).await.unwrap().hints, report.hints, "every object must still exist");
     assert!(check(&owner).await.unwrap().is_clean());
 }
 
 #[tokio::test]
-async fn membership_of_the_publication_is_the_operators_after_the_first_up() {
+async fn after_the_first_up_the_operator_chooses_the_tables_of_the_publication() {
     let (_database, owner, _administrator) = migrated().await;
     owner
         .execute_unprepared(
@@ -113,7 +113,7 @@ async fn membership_of_the_publication_is_the_operators_after_the_first_up() {
 }
 
 #[tokio::test]
-async fn an_object_that_the_files_no_longer_have_is_dropped_if_we_made_it() {
+async fn an_object_that_we_created_and_the_files_no_longer_contain_is_dropped() {
     let (_database, owner, _administrator) = migrated().await;
     owner
         .execute_unprepared(
@@ -130,13 +130,13 @@ async fn an_object_that_the_files_no_longer_have_is_dropped_if_we_made_it() {
     assert!(steps.contains(&Step::Dropped("function private.former()".into())), "{steps:?}");
     assert!(steps.contains(&Step::Dropped("policy former on public.users".into())), "{steps:?}");
     assert!(check(&owner).await.unwrap().is_clean());
-    // Once dropped, it is forgotten: what somebody makes under that name is theirs.
+    // Once dropped, it is no longer recorded, so a new object of that name belongs to the operator.
     owner.execute_unprepared("CREATE FUNCTION private.former() RETURNS int LANGUAGE sql AS 'SELECT 2'").await.unwrap();
     assert_eq!(up(&owner).await, []);
 }
 
 #[tokio::test]
-async fn rows_in_the_way_of_a_constraint_are_named_by_their_keys() {
+async fn rows_that_violate_a_missing_constraint_are_named_by_their_keys() {
     for (break_it, row, object) in [
         ("DROP CONSTRAINT bounded_bio", "bio = repeat('x', 3000)", "constraint bounded_bio on public.users"),
         ("DROP CONSTRAINT users_email_key", "email = 'same@x.org'", "constraint users_email_key on public.users"),
@@ -160,13 +160,13 @@ async fn rows_in_the_way_of_a_constraint_are_named_by_their_keys() {
             refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
         assert!(sentence.contains(object), "{sentence}");
         assert!(accounts.iter().all(|id| sentence.contains(&id.to_string())), "{sentence}");
-        assert!(!sentence.contains("x.org"), "keys alone: {sentence}");
-        assert_eq!(super::catalog(&owner).await, before, "nothing was changed");
+        assert!(!sentence.contains("x.org"), "must contain only keys: {sentence}");
+        assert_eq!(super::catalog(&owner).await, before, "nothing must have changed");
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_repaired_is_named_and_nothing_changes() {
+async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
     let (_database, owner, _administrator) = migrated().await;
     owner
         .execute_unprepared(
@@ -181,9 +181,10 @@ async fn what_cannot_be_repaired_is_named_and_nothing_changes() {
 }
 
 #[tokio::test]
-async fn up_on_an_up_to_date_database_waits_for_nobody_and_holds_up_nobody() {
+async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others() {
     let (_database, owner, administrator) = migrated().await;
-    // A transaction that holds whatever a player could hold, and one that would wait for any lock on a table.
+    // A transaction with the strongest locks that a player could hold, and more: `up` would wait if it locked any table
+    // for writing.
     let players = administrator.begin().await.unwrap();
     for table in lines(
         &owner,
@@ -196,7 +197,7 @@ async fn up_on_an_up_to_date_database_waits_for_nobody_and_holds_up_nobody() {
     assert_eq!(up(&owner).await, []);
     players.rollback().await.unwrap();
 
-    // What it holds until it ends: in a transaction of ours, that can be seen.
+    // Run in a transaction of the test, so that the locks that it holds until its end can be listed.
     let transaction = owner.begin().await.unwrap();
     Migrator::up(&transaction, None).await.unwrap();
     let held = "SELECT DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype)
@@ -205,11 +206,11 @@ async fn up_on_an_up_to_date_database_waits_for_nobody_and_holds_up_nobody() {
     let rows =
         transaction.query_all_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, held)).await.unwrap();
     let modes: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
-    assert_eq!(modes, Vec::<String>::new(), "nothing but what any reader holds");
+    assert_eq!(modes, Vec::<String>::new(), "only the locks of a reader");
 }
 
 #[tokio::test]
-async fn a_lock_that_is_held_ends_the_waiting_with_nothing_changed() {
+async fn up_gives_up_waiting_for_a_lock_and_changes_nothing() {
     let (_database, owner, administrator) = migrated().await;
     owner.execute_unprepared("DROP TRIGGER set_updated_at ON users").await.unwrap();
     let before = super::catalog(&owner).await;
@@ -224,7 +225,7 @@ async fn a_lock_that_is_held_ends_the_waiting_with_nothing_changed() {
 }
 
 #[tokio::test]
-async fn a_role_that_reads_the_catalog_alone_can_check() {
+async fn a_role_that_can_only_read_the_catalog_can_check() {
     let (database, owner, administrator) = migrated().await;
     let role = format!("reader_{}", uuid::Uuid::new_v4().simple());
     administrator.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();

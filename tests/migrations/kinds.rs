@@ -1,4 +1,4 @@
-//! Each kind of object and attribute that the manifest names: broken, named by `check`, repaired by `up`.
+//! Each kind of object and attribute in the manifest: after it is broken, `check` names it and `up` repairs it.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ fn is_platform() -> bool {
     std::env::var_os("SPARC_PLATFORM").is_some_and(|value| !value.is_empty())
 }
 
-/// What is done to the database, and the object that it is done to.
+/// SQL that breaks something, and the object that it breaks.
 const BROKEN: &[(&str, &str)] = &[
     ("DROP TABLE creatures CASCADE", "table public.creatures"),
     ("DROP TABLE private.account_gates CASCADE", "table private.account_gates"),
@@ -129,7 +129,7 @@ const BROKEN: &[(&str, &str)] = &[
         "DROP TABLE session_events CASCADE",
         "sequence public.session_events_seq_seq",
     ),
-    // What the manifest says of a schema, table or column besides.
+    // Other attributes of schemas, tables and columns.
     ("ALTER SCHEMA private OWNER TO authenticated", "schema private"),
     ("COMMENT ON SCHEMA private IS NULL", "comment on schema private"),
     ("DROP SCHEMA private CASCADE", "comment on schema private"),
@@ -295,7 +295,7 @@ const BROKEN: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn each_kind_of_line_is_named_when_it_breaks_and_repaired() {
+async fn each_kind_of_line_is_named_when_broken_and_repaired() {
     let mut failures = Vec::new();
     for (sql, object) in BROKEN {
         failures.extend(broken_and_repaired(sql, object).await.err());
@@ -304,33 +304,35 @@ async fn each_kind_of_line_is_named_when_it_breaks_and_repaired() {
 }
 
 async fn broken_and_repaired(sql: &str, object: &str) -> Result<(), String> {
-    // On a platform the schema `auth` is the platform's, and `public` is not its owner's to drop.
+    // On a platform, schema `auth` belongs to the platform, and the database's owner may not drop `public`.
     if is_platform() && ["auth.", "SCHEMA auth", "SCHEMA public"].iter().any(|text| sql.contains(text)) {
         return Ok(());
     }
     let (_database, owner, administrator) = migrated().await;
-    // What an administrator makes is not the owner's, and what is the platform's only an administrator changes.
+    // Objects that an administrator creates do not belong to the owner, and only an administrator may change the
+    // platform's.
     let is_administrators = ["auth", "OWNER TO", "LEAKPROOF", "SCHEMA public"].iter().any(|text| sql.contains(text));
     let breaker = if is_administrators { &administrator } else { &owner };
-    let told = |what: &'static str| move |error: DbErr| format!("{sql}: {what}: {error}");
-    breaker.execute_unprepared(&format!("SET search_path = public; {sql}")).await.map_err(told("breaking it"))?;
+    let context = |what: &'static str| move |error: DbErr| format!("{sql}: {what}: {error}");
+    breaker.execute_unprepared(&format!("SET search_path = public; {sql}")).await.map_err(context("breaking it"))?;
     let expect = |is_so: bool, found: String| if is_so { Ok(()) } else { Err(format!("{sql}: {found}")) };
-    let report = check(&owner).await.map_err(told("check"))?;
+    let report = check(&owner).await.map_err(context("check"))?;
     let is_named = report.differences.iter().any(|difference| difference.object == object);
-    expect(is_named, format!("not named: {report:#?}"))?;
+    expect(is_named, format!("check does not name it: {report:#?}"))?;
     let up = || async { migration::run(&(&owner).into_database_executor(), Command::Up(None)).await };
-    let steps = up().await.map_err(told("up"))?;
+    let steps = up().await.map_err(context("up"))?;
     let is_repaired = steps.iter().any(|step| matches!(step, Step::Created(it) | Step::Changed(it) if it == object));
-    expect(is_repaired, format!("not repaired: {steps:#?}"))?;
-    let left = check(&owner).await.map_err(told("check"))?;
-    expect(left.is_clean(), format!("left: {left:#?}"))?;
-    let manifest = migration::manifest(&owner).await.map_err(told("manifest"))?;
-    expect(manifest == MANIFEST, "another manifest".to_owned())?;
-    let again = up().await.map_err(told("up"))?;
-    expect(again.is_empty(), format!("again: {again:#?}"))
+    expect(is_repaired, format!("up does not repair it: {steps:#?}"))?;
+    let left = check(&owner).await.map_err(context("check"))?;
+    expect(left.is_clean(), format!("differences are left: {left:#?}"))?;
+    let manifest = migration::manifest(&owner).await.map_err(context("manifest"))?;
+    expect(manifest == MANIFEST, "the manifest differs".to_owned())?;
+    let again = up().await.map_err(context("up"))?;
+    expect(again.is_empty(), format!("a second up must do nothing: {again:#?}"))
 }
 
-/// Roles are the cluster's, so that this has one of its own; jobs are tried where `pg_cron` is; a table of ours has every other kind.
+/// Every kind of line in the manifest must be in [`BROKEN`], except roles (they belong to the cluster, see the next
+/// test) and jobs (they need `pg_cron`).
 #[test]
 fn every_kind_of_line_is_broken_by_some_test() {
     let kind = |object: &str| {
@@ -353,7 +355,7 @@ fn every_kind_of_line_is_broken_by_some_test() {
 }
 
 #[tokio::test]
-async fn a_role_of_the_api_that_row_security_does_not_bind_is_named_and_bound_again() {
+async fn an_api_role_that_bypasses_row_security_is_named_and_repaired() {
     let server = Server::start_private(None).await.unwrap();
     let database = server.empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
@@ -368,7 +370,7 @@ async fn a_role_of_the_api_that_row_security_does_not_bind_is_named_and_bound_ag
     ] {
         db.execute_unprepared(sql).await.unwrap();
         let report = check(&db).await.unwrap();
-        // Besides, it may have privileges that it got with the membership.
+        // There may be more differences: privileges that come with the membership.
         assert!(report.differences.iter().any(|difference| difference.object == object), "{sql}: {report:#?}");
         let steps = up(&db).await;
         assert!(steps.contains(&Step::Changed(object.to_owned())), "{sql}: {steps:?}");

@@ -1,4 +1,4 @@
-//! `sparc_migrations` in every shape that somebody may give it.
+//! The list of migrations, `sparc_migrations`, damaged in every way.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{self, Command, check, sea_orm_migration::IntoSchemaManagerConnection};
@@ -11,7 +11,7 @@ use super::{
 use sparc::migration::sea_orm_migration::MigratorTrait;
 
 #[tokio::test]
-async fn a_broken_list_is_made_again_before_anything_is_taken_away() {
+async fn a_broken_list_is_repaired_before_anything_is_removed() {
     for sql in [
         "ALTER TABLE sparc_migrations DROP COLUMN version",
         "ALTER TABLE sparc_migrations DROP COLUMN applied_at",
@@ -33,7 +33,7 @@ async fn a_broken_list_is_made_again_before_anything_is_taken_away() {
                 assert!(refusal(error).contains("run up"), "{sql}");
                 assert_eq!(catalog(&owner).await, broken, "{sql}");
             } else {
-                panic!("{sql}: {command:?} must not guess what is applied");
+                panic!("{sql}: {command:?} must not guess which migrations are applied");
             }
         }
         up(&owner).await;
@@ -44,7 +44,7 @@ async fn a_broken_list_is_made_again_before_anything_is_taken_away() {
 }
 
 #[tokio::test]
-async fn rows_that_name_no_migration_are_said_so() {
+async fn rows_that_name_no_migration_are_reported() {
     for row in ["''", "'m20220101_000001_create_table'", "'; DROP TABLE users'"] {
         let (_database, owner, _administrator) = migrated().await;
         owner.execute_unprepared(&format!("INSERT INTO sparc_migrations VALUES ({row}, 1)")).await.unwrap();
@@ -54,7 +54,7 @@ async fn rows_that_name_no_migration_are_said_so() {
 }
 
 #[tokio::test]
-async fn without_list_and_record_nobody_guesses() {
+async fn without_list_and_record_every_command_refuses() {
     let (_database, owner, _administrator) = migrated().await;
     owner.execute_unprepared("DROP TABLE sparc_migrations, private.sparc_record").await.unwrap();
     let before = catalog(&owner).await;
@@ -64,7 +64,7 @@ async fn without_list_and_record_nobody_guesses() {
 }
 
 #[tokio::test]
-async fn a_schema_that_is_applied_in_part_is_not_taken_for_complete() {
+async fn a_partly_applied_schema_is_not_taken_for_complete() {
     let (_database, owner, _administrator) = migrated().await;
     Migrator::down(&owner, Some(1)).await.unwrap();
     assert_eq!(check(&owner).await.unwrap().pending.len(), 1);

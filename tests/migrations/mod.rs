@@ -1,4 +1,5 @@
-//! The migrations as a library: up and down, alone and at once, on plain PostgreSQL and on a platform like Supabase.
+//! The migrations as a library: up and down, alone and concurrently, on plain PostgreSQL and on a platform like
+//! Supabase.
 
 mod connecting;
 mod drift;
@@ -18,7 +19,7 @@ use sparc::{
 use testdb::{Database, Server};
 
 use crate::{
-    faults::{network::Line, times},
+    faults::{network::Proxy, times},
     world::{at_once, server},
 };
 
@@ -28,7 +29,7 @@ pub async fn empty() -> (Database, DatabaseConnection) {
     (database, db)
 }
 
-/// The same on a server without a platform, whatever the others run on.
+/// Returns an empty database on a server without a platform, whatever the other tests run on.
 async fn plain() -> (Database, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_private(None).await.unwrap() }).await;
@@ -46,24 +47,24 @@ pub async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
         .collect()
 }
 
-/// Everything that a database holds besides rows, to the letter, a line each.
+/// Returns everything in a database except rows, one line per item.
 pub async fn catalog(db: &DatabaseConnection) -> Vec<String> {
     lines(db, include_str!("../catalog.sql")).await
 }
 
 pub fn refusal(error: DbErr) -> String {
     let DbErr::Migration(sentence) = error else { panic!("not a refusal: {error}") };
-    assert!(sentence.ends_with('.') && !sentence.contains('\n'), "one sentence: {sentence}");
+    assert!(sentence.ends_with('.') && !sentence.contains('\n'), "must be one sentence: {sentence}");
     sentence
 }
 
 #[tokio::test]
-async fn after_reset_nothing_is_left_and_up_gives_the_same_to_the_letter() {
+async fn after_reset_nothing_is_left_and_up_creates_exactly_the_same() {
     let (_database, db) = empty().await;
     let before = catalog(&db).await;
     Migrator::up(&db, None).await.unwrap();
     let migrated = catalog(&db).await;
-    assert!(migrated.len() > before.len() + 300, "the catalog is told in full");
+    assert!(migrated.len() > before.len() + 300, "the catalog must be listed in full");
     Migrator::reset(&db).await.unwrap();
     assert_eq!(catalog(&db).await, before);
     Migrator::up(&db, None).await.unwrap();
@@ -75,7 +76,7 @@ async fn after_reset_nothing_is_left_and_up_gives_the_same_to_the_letter() {
 }
 
 #[tokio::test]
-async fn each_step_undoes_what_it_did() {
+async fn each_step_down_undoes_its_step_up() {
     let (_database, db) = empty().await;
     let mut states = Vec::new();
     for _ in Migrator::migrations() {
@@ -89,7 +90,7 @@ async fn each_step_undoes_what_it_did() {
 }
 
 #[tokio::test]
-async fn no_table_is_ever_open_between_two_steps() {
+async fn no_table_lacks_row_security_between_two_steps() {
     let (_database, db) = empty().await;
     let open = "SELECT relname || ' ' || role
                 FROM pg_class, (VALUES ('anon'), ('authenticated')) AS api (role)
@@ -101,7 +102,7 @@ async fn no_table_is_ever_open_between_two_steps() {
 }
 
 #[tokio::test]
-async fn eight_at_once_all_succeed() {
+async fn eight_concurrent_ups_all_succeed() {
     let (database, db) = empty().await;
     let migrating = (0..8)
         .map(|_| {
@@ -114,9 +115,10 @@ async fn eight_at_once_all_succeed() {
     assert_eq!(lines(&db, "SELECT version::text FROM sparc_migrations").await.len(), Migrator::migrations().len());
 }
 
-/// The line cut after each answer, or, in the test command, after some: `SPARC_KILLS=1 cargo test --test integration killed`.
+/// The connection is cut after some of the server's responses; `SPARC_KILLS=1 cargo test --test integration killed`
+/// cuts it after each.
 #[tokio::test]
-async fn killed_anywhere_and_run_again_it_is_as_if_never_killed() {
+async fn killed_anywhere_and_run_again_up_creates_exactly_the_same() {
     let fresh = server().await.migrated().await.unwrap();
     let fresh = catalog(&connect(fresh.url()).await.unwrap()).await;
     let every = times("SPARC_KILLS", 16);
@@ -124,9 +126,9 @@ async fn killed_anywhere_and_run_again_it_is_as_if_never_killed() {
     let mut killed = 0;
     loop {
         let (database, db) = empty().await;
-        let line = Line::towards(database.url()).await;
-        line.cut_after(answers);
-        let outcome = match connect(&line.url).await {
+        let proxy = Proxy::to_url(database.url()).await;
+        proxy.cut_after(answers);
+        let outcome = match connect(&proxy.url).await {
             Ok(through) => Migrator::up(&through, None).await.is_ok(),
             Err(_) => false,
         };
@@ -143,7 +145,7 @@ async fn killed_anywhere_and_run_again_it_is_as_if_never_killed() {
 }
 
 #[tokio::test]
-async fn a_migration_in_a_transaction_of_the_callers_is_rolled_back_with_it() {
+async fn a_migration_in_the_callers_transaction_is_rolled_back_with_it() {
     let (_database, db) = empty().await;
     let before = catalog(&db).await;
     let transaction = db.begin().await.unwrap();
@@ -153,7 +155,7 @@ async fn a_migration_in_a_transaction_of_the_callers_is_rolled_back_with_it() {
 }
 
 #[tokio::test]
-async fn tables_of_the_same_names_that_are_not_ours_are_left_alone() {
+async fn foreign_tables_of_the_same_names_are_left_alone() {
     let (_database, db) = empty().await;
     db.execute_unprepared("CREATE TABLE users (id int); CREATE TYPE attribute AS ENUM ('x')").await.unwrap();
     let before = catalog(&db).await;
@@ -165,7 +167,7 @@ async fn tables_of_the_same_names_that_are_not_ours_are_left_alone() {
 }
 
 #[tokio::test]
-async fn migrations_that_this_program_does_not_know_stop_it() {
+async fn unknown_migrations_are_refused() {
     let (_database, db) = empty().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
@@ -177,7 +179,7 @@ async fn migrations_that_this_program_does_not_know_stop_it() {
 }
 
 #[tokio::test]
-async fn a_role_without_the_privileges_is_told_which() {
+async fn a_role_without_the_privileges_gets_an_error_that_names_them() {
     let (database, db) = empty().await;
     let role = format!("plain_{}", uuid::Uuid::new_v4().simple());
     db.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();
@@ -191,14 +193,14 @@ async fn a_role_without_the_privileges_is_told_which() {
 }
 
 #[tokio::test]
-async fn a_schema_auth_that_is_not_the_platforms_stops_it() {
+async fn a_schema_auth_that_is_not_the_platforms_is_refused() {
     let (_database, db) = plain().await;
     db.execute_unprepared("CREATE SCHEMA auth").await.unwrap();
     assert!(refusal(Migrator::up(&db, None).await.unwrap_err()).contains("table auth.users"));
 }
 
 #[tokio::test]
-async fn accounts_that_were_there_before_get_their_profile() {
+async fn existing_accounts_get_a_profile() {
     let (_database, db) = plain().await;
     Migrator::up(&db, Some(1)).await.unwrap();
     db.execute_unprepared(
@@ -213,7 +215,7 @@ async fn accounts_that_were_there_before_get_their_profile() {
     assert_eq!(lines(&db, "SELECT email FROM users WHERE email LIKE 'gone%'").await, Vec::<String>::new());
 }
 
-/// A project of the platform: a connection for its administrator, and one for its owner, who is no superuser.
+/// Returns a project of the platform, a connection of its administrator, and one of its owner, who is not a superuser.
 pub async fn platform() -> (Database, DatabaseConnection, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await;
@@ -229,19 +231,19 @@ pub fn login(url: &str, role: &str, password: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_owner_of_a_platform_migrates_it_and_takes_away_only_what_is_ours() {
+async fn the_owner_of_a_platform_migrates_it_and_reset_removes_only_our_objects() {
     let (_database, admin, owner) = platform().await;
     let before = catalog(&admin).await;
     Migrator::up(&owner, None).await.unwrap();
     let migrated = catalog(&admin).await;
     Migrator::reset(&owner).await.unwrap();
-    assert_eq!(catalog(&admin).await, before, "the platform is as it was");
+    assert_eq!(catalog(&admin).await, before, "the platform's own objects must be unchanged");
     Migrator::up(&owner, None).await.unwrap();
     assert_eq!(catalog(&admin).await, migrated);
 }
 
 #[tokio::test]
-async fn what_is_broken_on_a_platform_is_named_and_repaired_by_its_owner() {
+async fn a_platforms_owner_can_check_and_repair() {
     for (sql, object) in [
         (
             "DROP POLICY \"Participants follow their sessions\" ON realtime.messages",
@@ -268,7 +270,7 @@ async fn what_is_broken_on_a_platform_is_named_and_repaired_by_its_owner() {
 }
 
 #[tokio::test]
-async fn a_platforms_default_privileges_open_nothing() {
+async fn a_platforms_default_privileges_give_no_access() {
     let (_database, admin, owner) = platform().await;
     Migrator::up(&owner, None).await.unwrap();
     let (_plain_database, plain) = plain().await;
@@ -291,11 +293,11 @@ async fn a_platforms_default_privileges_open_nothing() {
 }
 
 #[tokio::test]
-async fn a_night_begins_on_a_platform() {
+async fn the_service_works_on_a_platform() {
     let (database, admin, owner) = platform().await;
     Migrator::up(&owner, None).await.unwrap();
     let id = uuid::Uuid::new_v4();
-    // The platform's own role writes accounts.
+    // The platform's own role writes the accounts.
     admin
         .execute_unprepared(&format!(
             "SET ROLE supabase_auth_admin; INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org'); RESET ROLE"
@@ -309,7 +311,7 @@ async fn a_night_begins_on_a_platform() {
     ada.characters().create(new).await.unwrap();
     assert_eq!(ada.characters().list().await.unwrap().len(), 1);
     let refused = sparc.as_service().users().sign_up(Default::default()).await.unwrap_err();
-    assert_eq!(refused.code(), "not_allowed", "on a platform the platform signs up");
+    assert_eq!(refused.code(), "not_allowed", "on a platform, only the platform signs users up");
 
     ada.users().erase(id).await.unwrap();
     assert_eq!(ada.users().me().await.unwrap_err().code(), "account_closed");
@@ -317,7 +319,7 @@ async fn a_night_begins_on_a_platform() {
     let gone =
         format!("SELECT id::text FROM auth.users WHERE id = '{id}' AND deleted_at IS NOT NULL AND email IS NULL");
     assert_eq!(lines(&admin, &gone).await.len(), 1);
-    // Where the platform keeps its accounts to itself, ours is erased all the same.
+    // If the platform does not let us write its accounts, our profile is erased all the same.
     let ben = uuid::Uuid::new_v4();
     admin
         .execute_unprepared(&format!(
@@ -332,10 +334,10 @@ async fn a_night_begins_on_a_platform() {
 }
 
 #[tokio::test]
-async fn where_pg_cron_is_the_jobs_are_scheduled_and_taken_away_again() {
+async fn with_pg_cron_the_jobs_are_scheduled_and_removed_again() {
     let (_database, db) = empty().await;
     if lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
-        eprintln!("not tried: this server has no pg_cron");
+        eprintln!("skipped: this server has no pg_cron");
         return;
     }
     let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];

@@ -1,4 +1,4 @@
-//! What an operator has beside ours: it is named before it would be lost, and otherwise left alone.
+//! An operator's own objects: a command that would drop one names it and refuses; all others are left alone.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{check, connect, sea_orm_migration::MigratorTrait};
@@ -6,7 +6,7 @@ use sparc::migration::{check, connect, sea_orm_migration::MigratorTrait};
 use super::{Migrator, catalog, empty, lines, refusal};
 
 #[tokio::test]
-async fn what_depends_on_ours_is_named_and_nothing_is_undone() {
+async fn down_names_objects_that_depend_on_ours_and_changes_nothing() {
     let (_database, db) = empty().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(
@@ -63,7 +63,7 @@ async fn what_depends_on_ours_is_named_and_nothing_is_undone() {
 }
 
 #[tokio::test]
-async fn a_repair_that_would_take_an_operators_object_along_is_refused() {
+async fn a_repair_that_would_drop_an_operators_object_is_refused() {
     let (_database, db) = empty().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(
@@ -79,7 +79,7 @@ async fn a_repair_that_would_take_an_operators_object_along_is_refused() {
 }
 
 #[tokio::test]
-async fn a_services_own_seaorm_migrations_stay_beside_ours() {
+async fn a_services_own_seaorm_migrations_are_independent_of_ours() {
     let (_database, db) = empty().await;
     db.execute_unprepared(
         "CREATE TABLE seaql_migrations (version varchar PRIMARY KEY, applied_at bigint NOT NULL);
@@ -98,10 +98,10 @@ async fn a_services_own_seaorm_migrations_stay_beside_ours() {
 }
 
 #[tokio::test]
-async fn pg_cron_that_is_installed_later_gets_its_jobs_once_and_schedules_are_the_operators() {
+async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may_reschedule_them() {
     let (_database, db) = empty().await;
     if lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
-        eprintln!("not tried: this server has no pg_cron");
+        eprintln!("skipped: this server has no pg_cron");
         return;
     }
     let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];
@@ -126,7 +126,7 @@ async fn pg_cron_that_is_installed_later_gets_its_jobs_once_and_schedules_are_th
     .unwrap();
     let report = check(&db).await.unwrap();
     let named: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
-    assert_eq!(named, ["job archive-sessions"], "the command is ours: {report:?}");
+    assert_eq!(named, ["job archive-sessions"], "only the command must be ours: {report:?}");
     assert!(report.hints.iter().any(|hint| hint.starts_with("job clean-events")), "{report:?}");
     Migrator::up(&db, None).await.unwrap();
     assert_eq!(lines(&db, archive).await, ["5 5 * * * false SELECT private.archive_sessions(100000)"]);

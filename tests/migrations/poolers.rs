@@ -1,4 +1,4 @@
-//! Through a pooler in transaction mode, on whose server connections others left prepared statements.
+//! Migrating through a pooler in transaction mode whose server connections hold other clients' prepared statements.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{
@@ -13,10 +13,10 @@ use crate::pooler::pooler_to;
 async fn every_command_works_through_a_pooler_in_transaction_mode() {
     let (database, direct) = empty().await;
     let Some(pooler) = pooler_to(database.url()).await else { return };
-    // Names that a driver gives its first statements, on connections that the pooler hands to whoever comes.
+    // The driver's names for its first statements, on server connections that the pooler gives to any client.
     let others = sea_orm::Database::connect(&pooler.url).await.unwrap();
     for number in 1..=40 {
-        // Its own driver may have taken the first.
+        // This connection's own driver may have used the first names.
         let _ = others.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await;
     }
     let db = connect(&pooler.url).await.unwrap();

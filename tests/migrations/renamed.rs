@@ -1,4 +1,4 @@
-//! What somebody renamed or moved: it gets its name back, with its rows, or one sentence says what to do.
+//! Renamed or moved objects: `up` renames them back with their rows, or refuses with one sentence that says what to do.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{self, Command, MANIFEST, Step, check, sea_orm_migration::IntoSchemaManagerConnection};
@@ -61,7 +61,7 @@ const RENAMED: &[(&str, &str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn what_was_renamed_is_named_and_gets_its_name_back() {
+async fn a_renamed_object_is_named_and_renamed_back() {
     for (sql, object, now) in RENAMED {
         let (_database, owner, _administrator) = migrated().await;
         let id = uuid::Uuid::new_v4();
@@ -104,7 +104,7 @@ async fn a_renamed_table_is_one_difference_and_the_sql_of_a_dry_run_repairs_it()
 }
 
 #[tokio::test]
-async fn a_value_of_a_type_that_was_renamed_gets_its_name_back() {
+async fn a_renamed_enum_value_is_renamed_back() {
     let (_database, owner, _administrator) = migrated().await;
     owner.execute_unprepared("ALTER TYPE adventure_status RENAME VALUE 'published' TO 'public'").await.unwrap();
     let report = check(&owner).await.unwrap();
@@ -117,9 +117,9 @@ async fn a_value_of_a_type_that_was_renamed_gets_its_name_back() {
     assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST);
 }
 
-/// Which of two the missing one is, nobody can know: an operator's column is not made one of ours.
+/// A dropped column cannot be told from a renamed one by its name, so an operator's column must not be renamed to ours.
 #[tokio::test]
-async fn an_operators_column_is_not_taken_for_one_that_was_dropped() {
+async fn an_operators_column_is_not_renamed_to_a_dropped_one() {
     let (_database, owner, _administrator) = migrated().await;
     owner
         .execute_unprepared("ALTER TABLE users DROP COLUMN bio CASCADE; ALTER TABLE users ADD COLUMN note text")
@@ -131,7 +131,7 @@ async fn an_operators_column_is_not_taken_for_one_that_was_dropped() {
 }
 
 #[tokio::test]
-async fn a_name_that_something_else_has_is_said_so() {
+async fn a_name_that_another_object_has_is_reported() {
     for (sql, wanted, found) in [
         (
             "DROP TABLE creatures CASCADE; CREATE VIEW creatures AS SELECT 1 AS id",
@@ -175,7 +175,7 @@ async fn a_name_that_something_else_has_is_said_so() {
 }
 
 #[tokio::test]
-async fn names_that_were_mixed_up_and_tables_that_were_moved_away_are_said_so() {
+async fn swapped_names_and_moved_tables_are_reported() {
     for (sql, named) in [
         (
             "ALTER TABLE users RENAME display_name TO name; ALTER TABLE users RENAME bio TO display_name",

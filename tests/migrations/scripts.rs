@@ -1,4 +1,4 @@
-//! The schema as one SQL script, and a dump restored elsewhere.
+//! The schema as one SQL script, and a dump that is restored elsewhere.
 
 use std::{
     io::Write,
@@ -10,7 +10,7 @@ use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::Migrat
 
 use super::{Migrator, catalog, empty, lines};
 
-/// A client program of PostgreSQL's, with what it is told; what it prints, or none where it is not installed.
+/// Runs a client program of PostgreSQL with the given input and returns its output, or `None` if it is not installed.
 pub fn client(name: &str, arguments: &[&str], input: &str) -> Option<Result<String, String>> {
     let mut child = match Command::new(name)
         .args(arguments)
@@ -20,7 +20,7 @@ pub fn client(name: &str, arguments: &[&str], input: &str) -> Option<Result<Stri
         .spawn()
     {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("not tried: this machine has no {name}");
+            eprintln!("skipped: this machine has no {name}");
             return None;
         }
         child => child.unwrap(),
@@ -35,7 +35,7 @@ pub fn client(name: &str, arguments: &[&str], input: &str) -> Option<Result<Stri
 }
 
 #[tokio::test]
-async fn the_script_makes_what_up_makes() {
+async fn the_script_creates_what_up_creates() {
     let (_database, db) = empty().await;
     Migrator::up(&db, None).await.unwrap();
     let migrated = catalog(&db).await;
@@ -57,44 +57,45 @@ async fn the_script_makes_what_up_makes() {
     Migrator::reset(&scripted).await.unwrap();
 }
 
-/// As the platform's command line program does it: each statement by itself, in one transaction.
+/// As the platform's command line program runs it: statement by statement, in one transaction.
 #[tokio::test]
-async fn the_script_runs_in_one_query_too() {
+async fn the_script_also_runs_as_one_query() {
     let (_database, db) = empty().await;
     db.execute_unprepared(&migration::sql()).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 }
 
 #[tokio::test]
-async fn the_sql_of_a_dry_run_makes_what_up_makes() {
+async fn the_sql_of_a_dry_run_creates_what_up_creates() {
     use sparc::migration::sea_orm_migration::IntoSchemaManagerConnection;
     let (_database, db) = empty().await;
     let before = catalog(&db).await;
     let sql = migration::dry_run(&(&db).into_database_executor()).await.unwrap();
-    assert_eq!(catalog(&db).await, before, "it changes nothing");
+    assert_eq!(catalog(&db).await, before, "a dry run must change nothing");
     db.execute_unprepared(&sql).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 }
 
 #[tokio::test]
-async fn a_dump_restored_into_a_new_project_is_closed_again_by_up() {
+async fn up_revokes_the_privileges_that_a_dump_restored_into_a_new_project_gets() {
     let server = testdb::Server::start_platform(None).await.unwrap();
     let old = server.migrated().await.unwrap();
     let new = server.empty().await.unwrap();
     let arguments = ["-n", "public", "-n", "private", "--no-owner", old.url()];
     let Some(dump) = client("pg_dump", &arguments, "") else { return };
     let Ok(dump) = dump else {
-        eprintln!("not tried: pg_dump is older than the server");
+        eprintln!("skipped: pg_dump is older than the server");
         return;
     };
-    // The project has its schema `public` already.
+    // A new project already has schema `public`.
     let dump = dump.replace("CREATE SCHEMA public;", "").replace("\\restrict", "-- ").replace("\\unrestrict", "-- ");
-    // It holds default privileges of the administrator too, which its owner may not set: psql goes on behind them.
+    // The dump also contains the administrator's default privileges, which the owner may not set; psql continues after
+    // the errors.
     client("psql", &["-X", "-q", new.url()], &dump).unwrap().unwrap();
     let db = connect(new.url()).await.unwrap();
     let can = "SELECT has_column_privilege('anon', 'public.users', 'email', 'SELECT') || ' ' || has_table_privilege('anon', 'public.users', 'TRUNCATE')";
-    assert_eq!(lines(&db, can).await, ["true true"], "that is what the platform's default privileges do");
-    // Somebody signs up before the triggers on accounts are there.
+    assert_eq!(lines(&db, can).await, ["true true"], "the platform's default privileges give access");
+    // A user signs up before the triggers on accounts exist.
     let id = uuid::Uuid::new_v4();
     db.execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'early@x.org')")).await.unwrap();
 
@@ -109,13 +110,13 @@ async fn a_dump_restored_into_a_new_project_is_closed_again_by_up() {
     assert_eq!(
         lines(&db, "SELECT display_name FROM public.users").await,
         ["early"],
-        "no account is left without a profile"
+        "every account must have a profile"
     );
 }
 
-/// `tests/upgrade/` holds the schema of each release, as that release's `sql` printed it, beginning with 0.17.0.
+/// `tests/upgrade/` contains the schema of each release since 0.17.0, as printed by that release's `sql` command.
 #[tokio::test]
-async fn the_schema_of_every_release_is_brought_up_to_date_with_its_rows() {
+async fn up_upgrades_the_schema_of_every_release_and_keeps_its_rows() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/upgrade");
     let mut releases = 0;
     for file in std::fs::read_dir(folder).unwrap() {

@@ -1,4 +1,4 @@
-//! TLS as libpq has it, against a real server with a certificate of its own authority.
+//! TLS with libpq's modes, against a real server with a certificate of a private authority.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
@@ -9,7 +9,7 @@ use testdb::Server;
 
 use super::lines;
 
-/// Certificates in a folder that is gone with its handle.
+/// Certificates in a folder that is removed when the handle is dropped.
 struct Certificates {
     folder: PathBuf,
 }
@@ -27,7 +27,7 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
 }
 
 impl Certificates {
-    /// An authority, another one, and a certificate that the first issued for `localhost`.
+    /// Creates two authorities, and a certificate for `localhost` that the first one issued.
     fn new() -> Self {
         let folder = std::env::temp_dir().join(format!("sparc-tls-{}", uuid::Uuid::new_v4().simple()));
         fs::create_dir(&folder).unwrap();
@@ -42,7 +42,7 @@ impl Certificates {
         let file = folder.join("server.key");
         fs::write(&file, key.serialize_pem()).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        // The server runs as another user where the tests are root's, and reads no key that is somebody else's.
+        // If the tests run as root, the server runs as another user, and it accepts only a key that this user owns.
         let id = |user: &str| {
             let output = Command::new("id").args(["-u", user]).output().ok()?;
             String::from_utf8_lossy(&output.stdout).trim().parse().ok()
@@ -94,7 +94,7 @@ async fn the_modes_are_those_of_libpq() {
         assert_eq!(is_encrypted(&db).await, encrypted, "{url}");
     }
 
-    for (url, said) in [
+    for (url, expected) in [
         (format!("{}?sslmode=verify-full&sslrootcert={ours}", server.url()), "is not for \"127.0.0.1\""),
         (format!("{named}?sslmode=verify-full"), "no trusted authority has signed it"),
         (format!("{named}?sslmode=verify-full&sslrootcert={other}"), "no trusted authority has signed it"),
@@ -104,7 +104,7 @@ async fn the_modes_are_those_of_libpq() {
     ] {
         let error = connect(&url).await.unwrap_err();
         assert!(matches!(error, ConnectError::Certificate { .. }), "{url}: {error}");
-        assert!(error.to_string().contains(said), "{url}: {error}");
+        assert!(error.to_string().contains(expected), "{url}: {error}");
     }
     let (head, tail) = server.url().split_once('@').unwrap();
     let wrong = format!("{}:wrong@{tail}?sslmode=require", head.rsplit_once(':').unwrap().0);
@@ -112,7 +112,7 @@ async fn the_modes_are_those_of_libpq() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_and_one_that_requires_it_each_say_so() {
+async fn a_server_without_tls_and_one_that_requires_it_are_reported() {
     let plain = Server::start_private(None).await.unwrap();
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = connect(&format!("{}?sslmode={mode}", plain.url())).await.unwrap_err();
@@ -131,7 +131,7 @@ async fn a_server_without_tls_and_one_that_requires_it_each_say_so() {
     assert!(matches!(error, ConnectError::TlsRequired { .. }), "{error}");
     assert!(!error.to_string().contains("password"), "{error}");
 
-    // One that permits no TLS to this client: prefer does without, as libpq does.
+    // A server that does not permit TLS for this client: `prefer` falls back to a plain connection, as libpq does.
     let open = certificates.server("hostnossl").await;
     assert!(!is_encrypted(&connect(open.url()).await.unwrap()).await);
 }

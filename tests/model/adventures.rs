@@ -1,4 +1,4 @@
-//! The rules of adventures.
+//! The model's rules of adventures.
 
 use uuid::Uuid;
 
@@ -6,7 +6,7 @@ use super::game::{Adventure, Answer, Game, Session};
 
 impl Game {
     pub fn set_adventure(&mut self, me: usize, adventure: usize, to: &'static str) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         let adventure = &mut self.adventures[adventure];
         if adventure.gone || adventure.creator != me {
             return Ok(false);
@@ -18,7 +18,7 @@ impl Game {
         Ok(true)
     }
 
-    /// Whether a session of it is live or had a player: any other goes with it.
+    /// Returns whether one of its sessions is live or had a player. Other sessions are deleted with the adventure.
     pub fn has_history(&self, adventure: usize) -> bool {
         let kept = |session: &Session| {
             session.adventure == adventure && !session.gone && (session.is_live() || session.was_played())
@@ -34,7 +34,7 @@ impl Game {
     }
 
     pub fn delete_adventure(&mut self, me: usize, adventure: usize) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         if self.adventures[adventure].gone || self.adventures[adventure].creator != me {
             return Ok(false);
         }
@@ -46,7 +46,7 @@ impl Game {
     }
 
     pub fn create_adventure(&mut self, me: usize, id: Uuid) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         let adventure =
             Adventure { id, creator: me, status: "draft", valid: false, played: 0, creature: None, gone: false };
         self.adventures.push(adventure);

@@ -1,4 +1,4 @@
-//! The rules of the game in plain Rust, as the design says them, with nothing of the schema's code in it.
+//! The rules of the game in plain Rust, written from the design and not from the schema's code.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
-/// Whether a row was reached, or the code of the refusal.
+/// Whether a row was affected, or the code of the error.
 pub type Answer = Result<bool, &'static str>;
 
 #[derive(Clone, Debug)]
@@ -42,9 +42,9 @@ pub struct Adventure {
 pub struct Seat {
     pub hero: usize,
     pub active: bool,
-    /// The encounter in which its heroic save was used, while it counts.
+    /// The encounter in which the heroic save was used, as long as it counts.
     pub saved: Option<u32>,
-    /// Until the Seer lets the player come back.
+    /// The Seer removed the player and has not readmitted them.
     pub removed: bool,
 }
 
@@ -64,7 +64,7 @@ pub struct Session {
     pub version: u32,
     pub events: BTreeMap<&'static str, u32>,
     pub archived: bool,
-    /// With the adventure that it was no history of.
+    /// Deleted with its adventure, because it was not history.
     pub gone: bool,
 }
 
@@ -97,12 +97,12 @@ impl Session {
         matches!(self.status, "completed" | "cancelled")
     }
 
-    /// Whether it can still be played, and its rows be written.
+    /// Returns whether it can still be played and its rows can be written.
     pub fn is_live(&self) -> bool {
         !self.gone && !self.archived && !self.is_over()
     }
 
-    /// Whether somebody but its Seer ever had a seat.
+    /// Returns whether anybody except its Seer ever had a seat.
     pub fn was_played(&self) -> bool {
         self.seats.keys().any(|player| *player != self.seer)
     }
@@ -111,16 +111,16 @@ impl Session {
         matches!(self.status, "waiting" | "starting_soon")
     }
 
-    /// Whether somebody runs it, or has or had a seat in it.
-    pub fn is_of(&self, person: usize) -> bool {
+    /// Returns whether a user runs it, or has or had a seat in it.
+    pub fn has_participant(&self, person: usize) -> bool {
         self.seer == person || self.seats.contains_key(&person)
     }
 
-    pub fn tell(&mut self, kind: &'static str) {
+    pub fn emit(&mut self, kind: &'static str) {
         *self.events.entry(kind).or_default() += 1;
     }
 
-    fn goes(&self, to: &str) -> bool {
+    fn may_become(&self, to: &str) -> bool {
         self.status == to
             || match self.status {
                 "waiting" => ["starting_soon", "active", "cancelled"].contains(&to),
@@ -138,14 +138,14 @@ impl Game {
         Uuid::from_u128(0x5bac_0000_0000_4000_8000_0000_0000_0000 << 64 | self.ids)
     }
 
-    /// What every write of a closed account is answered, whatever it would reach.
-    pub fn open(&self, me: usize) -> Result<(), &'static str> {
+    /// Returns the error that every write of a closed account gets, whatever row it would affect.
+    pub fn require_open(&self, me: usize) -> Result<(), &'static str> {
         if self.people[me].closed { Err("account_closed") } else { Ok(()) }
     }
 
-    /// What a participant is answered who may not write a row: a closed account, that it is closed.
-    pub fn first(&self, me: usize, why: &'static str) -> &'static str {
-        if why == "not_allowed" { why } else { self.open(me).err().unwrap_or(why) }
+    /// Returns `account_closed` for a closed account, unless the refusal is one that strangers get.
+    pub fn closed_or(&self, me: usize, why: &'static str) -> &'static str {
+        if why == "not_allowed" { why } else { self.require_open(me).err().unwrap_or(why) }
     }
 
     fn living(&self, owner: usize) -> usize {
@@ -153,7 +153,7 @@ impl Game {
     }
 
     pub fn create_character(&mut self, me: usize, id: Uuid, name: u8) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         if self.characters.iter().any(|hero| hero.owner == me && hero.name == name && !hero.gone) {
             return Err("character_name_taken");
         }
@@ -166,7 +166,7 @@ impl Game {
     }
 
     pub fn retire(&mut self, me: usize, hero: usize) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         if self.characters[hero].owner != me || self.characters[hero].gone {
             return Ok(false);
         }
@@ -181,7 +181,7 @@ impl Game {
     }
 
     pub fn unretire(&mut self, me: usize, hero: usize) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         if self.characters[hero].owner != me || self.characters[hero].gone {
             return Ok(false);
         }
@@ -193,7 +193,7 @@ impl Game {
     }
 
     pub fn delete_character(&mut self, me: usize, hero: usize) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         if self.characters[hero].owner != me || self.characters[hero].gone {
             return Ok(false);
         }
@@ -207,7 +207,7 @@ impl Game {
     }
 
     pub fn wound(&mut self, me: usize, hero: usize, points: i32) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         let runs = |session: &Session| {
             session.is_live()
                 && session.seer == me
@@ -228,7 +228,7 @@ impl Game {
         if plays.gone || (plays.status != "published" && plays.creator != me) {
             return Err("adventure_not_playable");
         }
-        self.open(me)?;
+        self.require_open(me)?;
         if self.sessions.iter().filter(|session| session.seer == me && session.is_live()).count() >= 20 {
             return Err("session_limit_reached");
         }
@@ -252,9 +252,9 @@ impl Game {
         Ok(true)
     }
 
-    /// The session, where the one who asks runs it.
+    /// Returns the session if the caller runs it.
     pub fn run_by(&mut self, me: usize, session: usize) -> Result<Option<&mut Session>, &'static str> {
-        self.open(me)?;
+        self.require_open(me)?;
         let session = &mut self.sessions[session];
         Ok((session.seer == me && !session.archived && !session.gone).then_some(session))
     }
@@ -276,7 +276,7 @@ impl Game {
 
     pub fn change_status(&mut self, me: usize, session: usize, to: &'static str) -> Answer {
         let Some(changed) = self.run_by(me, session)? else { return Ok(false) };
-        if !changed.goes(to) {
+        if !changed.may_become(to) {
             return Err("illegal_transition");
         }
         if changed.status == to {
@@ -286,7 +286,7 @@ impl Game {
             return Err("session_has_no_player");
         }
         changed.status = to;
-        changed.tell("session_status");
+        changed.emit("session_status");
         if to == "completed" && changed.was_played() {
             let (seer, adventure) = (changed.seer, changed.adventure);
             let players: Vec<usize> = changed.seats.keys().copied().collect();
@@ -305,7 +305,7 @@ impl Game {
             session.encounter = to;
             session.encounters += 1;
             session.seats.values_mut().for_each(|seat| seat.saved = None);
-            session.tell("encounter_changed");
+            session.emit("encounter_changed");
         }
         Ok(true)
     }
@@ -314,7 +314,7 @@ impl Game {
         let Some(session) = self.run_by(me, session)? else { return Ok(false) };
         if session.scene != to {
             session.scene = to;
-            session.tell("scene_changed");
+            session.emit("scene_changed");
         }
         Ok(true)
     }
@@ -324,36 +324,37 @@ impl Game {
         if session.state != to {
             session.state = to;
             session.version += 1;
-            session.tell("game_state");
+            session.emit("game_state");
         }
         Ok(true)
     }
 
     pub fn send(&mut self, me: usize, session: usize, servers: bool) -> Answer {
         let at = &self.sessions[session];
-        if servers || at.archived || at.gone || !at.is_of(me) {
+        if servers || at.archived || at.gone || !at.has_participant(me) {
             return Err("not_allowed");
         }
         if at.seer != me && !at.seats.get(&me).is_some_and(|seat| seat.active) {
-            return Err(self.first(me, "not_seated"));
+            return Err(self.closed_or(me, "not_seated"));
         }
-        self.open(me)?;
-        self.sessions[session].tell("client.wave");
+        self.require_open(me)?;
+        self.sessions[session].emit("client.wave");
         Ok(true)
     }
 
-    /// Soft deletion: seats in live sessions are given up, live sessions are cancelled, drafts without history go.
+    /// Soft deletion: seats in live sessions are given up, live sessions are cancelled, drafts without history are
+    /// deleted.
     pub fn close(&mut self, me: usize) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         self.people[me].closed = true;
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
             if let Some(seat) = session.seats.get_mut(&me).filter(|seat| seat.active) {
                 seat.active = false;
-                session.tell("player_left");
+                session.emit("player_left");
             }
             if session.seer == me {
                 session.status = "cancelled";
-                session.tell("session_status");
+                session.emit("session_status");
             }
         }
         for place in 0..self.adventures.len() {

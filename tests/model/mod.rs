@@ -1,7 +1,7 @@
-//! A plain model of the game beside the database: random people do random things to both, and after each the answer and
-//! all that a random person sees must be the same.
+//! A model of the game in plain Rust, compared with the database: random users make random calls to both, and after
+//! each call the answer and everything that a random user sees must be equal.
 //!
-//! `SPARC_STEPS=1000000 SPARC_SEED=7 cargo test --release --test integration model` is the longer run.
+//! For a longer run: `SPARC_STEPS=1000000 SPARC_SEED=7 cargo test --release --test integration model`.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -25,18 +25,18 @@ mod table;
 
 use game::{Adventure, Game, Person};
 use sight::{Eyes, seen};
-use steps::{Asked, Step, step};
+use steps::{Step, Target, step};
 
 const PEOPLE: usize = 5;
 
-/// Steps of one story, each on a database of its own.
+/// The number of steps of one case. Each case has its own database.
 const STEPS: usize = 1000;
 
-/// Five people, a published adventure and a valid draft.
+/// Creates five users, a published adventure and a valid draft, in the database and in the model.
 async fn begin(world: &World) -> Game {
     let mut game = Game::default();
     for _ in 0..PEOPLE {
-        let id = world.account().await;
+        let id = world.new_account().await;
         game.people.push(Person { id, played: 0, run: 0, closed: false });
     }
     for (creator, status) in [(0, "published"), (1, "draft")] {
@@ -57,20 +57,21 @@ async fn begin(world: &World) -> Game {
     game
 }
 
-/// How often each answer was given.
+/// How often each answer occurred.
 type Tally = Mutex<BTreeMap<&'static str, u64>>;
 
-async fn story(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
-    let world = World::with(server().await, 2).await;
+async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
+    let world = World::with_connections(server().await, 2).await;
     let mut game = begin(&world).await;
     let sparc = Sparc::from_connection(world.db.clone());
-    let asked = Asked { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };
+    let target = Target { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };
     for (number, step) in steps.iter().enumerate() {
-        if let Some((told, expected)) = step.ask(&mut game, &asked).await {
-            // Whether a statement of a closed account meets a row before it is refused, its plan decides: nothing is done.
-            let told = if told == Ok(false) && expected == Err("account_closed") { expected } else { told };
-            prop_assert_eq!(told, expected, "step {}: {:?}", number, step);
-            let answer = told.map_or_else(|code| code, |reached| if reached { "done" } else { "no row" });
+        if let Some((actual, expected)) = step.call(&mut game, &target).await {
+            // Depending on its plan, a statement of a closed account may find no row instead of being refused. Both
+            // change nothing.
+            let actual = if actual == Ok(false) && expected == Err("account_closed") { expected } else { actual };
+            prop_assert_eq!(actual, expected, "step {}: {:?}", number, step);
+            let answer = actual.map_or_else(|code| code, |reached| if reached { "done" } else { "no row" });
             *tally.lock().unwrap().entry(answer).or_default() += 1;
         }
         let eyes = match usize::from(step.eyes) % (PEOPLE + 2) {
@@ -78,12 +79,12 @@ async fn story(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             1 => Eyes::Service,
             person => Eyes::Of(person - 2),
         };
-        let (there, expected) = (seen(asked.pool, &game, eyes).await, game.seen(eyes));
+        let (there, expected) = (seen(target.pool, &game, eyes).await, game.seen(eyes));
         let missing: Vec<&String> = expected.iter().filter(|line| !there.contains(line)).collect();
         let too_much: Vec<&String> = there.iter().filter(|line| !expected.contains(line)).collect();
         prop_assert!(
             there == expected,
-            "step {}: {:?}, {:?} misses {:#?} and sees besides {:#?}",
+            "step {}: {:?}, {:?} does not see {:#?}, and must not see {:#?}",
             number,
             step,
             eyes,
@@ -97,7 +98,7 @@ async fn story(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
 }
 
 #[test]
-fn the_database_does_what_the_model_says_and_shows_what_it_says() {
+fn the_database_answers_and_shows_what_the_model_does() {
     let number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
     let steps = number("SPARC_STEPS").unwrap_or(2000);
     let seed = number("SPARC_SEED").unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
@@ -112,7 +113,7 @@ fn the_database_does_what_the_model_says_and_shows_what_it_says() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let steps = proptest::collection::vec(step(), STEPS);
     let tally = Tally::default();
-    let outcome = TestRunner::new(config).run(&steps, |steps| runtime.block_on(story(&steps, &tally)));
+    let outcome = TestRunner::new(config).run(&steps, |steps| runtime.block_on(run_case(&steps, &tally)));
     println!("{:?}", tally.lock().unwrap());
     match outcome {
         Ok(()) => {}

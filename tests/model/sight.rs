@@ -1,4 +1,4 @@
-//! What somebody sees, said by the model and asked of the database: one line a row.
+//! The rows that a user sees, according to the model and according to the database: one line per row.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::game::Game;
 
-/// Who looks.
+/// Who reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eyes {
     Visitor,
@@ -15,7 +15,7 @@ pub enum Eyes {
     Of(usize),
 }
 
-/// What everybody may ask.
+/// Queries that every role may run.
 const OPEN: &str = "
     SELECT concat_ws(' ', 'user', id, games_played, games_run, display_name = 'Former player') AS line FROM public.users
     UNION ALL
@@ -28,7 +28,7 @@ const OPEN: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'archived', id, seer_id, is_public, status, seats_taken) FROM public.archived_sessions";
 
-/// What a visitor has no part in.
+/// Queries that a visitor may not run.
 const CLOSED: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'character', id, user_id, name, retired_at IS NOT NULL, hit_points) FROM public.characters
@@ -45,8 +45,8 @@ const CLOSED: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'archived roll', id, session_id, success) FROM public.archived_dice_rolls";
 
-/// The statements that put an identity on, for a transaction of one message.
-pub fn wear(eyes: Eyes, game: &Game) -> String {
+/// Returns the statements that set an identity, for a transaction in one message.
+pub fn set_identity(eyes: Eyes, game: &Game) -> String {
     let (role, id) = match eyes {
         Eyes::Visitor => ("anon", None),
         Eyes::Service => ("service_role", None),
@@ -56,12 +56,12 @@ pub fn wear(eyes: Eyes, game: &Game) -> String {
     format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL request.jwt.claims = '{claims}'; ")
 }
 
-/// What a person sees, a visitor or anybody else: two statements, prepared once a connection.
+/// Returns what a user or a visitor sees. There are two statements, so that each is prepared once per connection.
 pub async fn seen(pool: &PgPool, game: &Game, eyes: Eyes) -> Vec<String> {
     static SIGNED_IN: LazyLock<String> = LazyLock::new(|| format!("{OPEN}{CLOSED}"));
     let sql = if eyes == Eyes::Visitor { OPEN } else { &SIGNED_IN };
     let mut connection = pool.acquire().await.unwrap();
-    raw_sql(AssertSqlSafe(wear(eyes, game))).execute(&mut *connection).await.unwrap();
+    raw_sql(AssertSqlSafe(set_identity(eyes, game))).execute(&mut *connection).await.unwrap();
     let lines = query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&mut *connection).await;
     raw_sql("COMMIT").execute(&mut *connection).await.unwrap();
     let mut lines = lines.unwrap();
@@ -74,7 +74,7 @@ fn flag(is: bool) -> char {
 }
 
 impl Game {
-    /// The same, by the rules.
+    /// Returns the same according to the model.
     pub fn seen(&self, eyes: Eyes) -> Vec<String> {
         let mut lines = Vec::new();
         let me = |person: usize| eyes == Eyes::Service || eyes == Eyes::Of(person);
@@ -101,7 +101,7 @@ impl Game {
             let mine = match eyes {
                 Eyes::Visitor => false,
                 Eyes::Service => true,
-                Eyes::Of(person) => session.is_of(person),
+                Eyes::Of(person) => session.has_participant(person),
             };
             let (id, seer, public) = (session.id, person(session.seer), flag(session.public));
             if mine || session.public {

@@ -1,4 +1,4 @@
-//! What people do: picked at random, asked of the database in plain SQL or through the service, and of the model.
+//! Random calls, made to the database (in plain SQL or through the service) and to the model.
 
 use proptest::prelude::*;
 use sea_orm::sqlx::{AssertSqlSafe, PgPool, raw_sql};
@@ -8,15 +8,15 @@ use uuid::Uuid;
 
 use super::{
     game::{Answer, Game, STATUSES},
-    sight::{Eyes, wear},
+    sight::{Eyes, set_identity},
 };
 
-/// Picks are numbers, which become whatever there is of a kind.
+/// A random call. A [`Pick`] is a number that selects one of the existing rows of a kind.
 #[derive(Clone, Debug)]
 pub struct Step {
     pub who: u8,
     pub act: Act,
-    /// Who looks afterwards.
+    /// Who reads afterwards.
     pub eyes: u8,
 }
 
@@ -55,7 +55,7 @@ pub enum Act {
 pub fn step() -> impl Strategy<Value = Step> {
     let pick = any::<Pick>;
     let few = || proptest::option::of(0_u8..3);
-    // Waiting, starting soon, active, paused, completed, cancelled: most sessions live on.
+    // Waiting, starting soon, active, paused, completed, cancelled; weighted so that most sessions stay live.
     let status = prop_oneof![1 => Just(0_u8), 2 => Just(1), 6 => Just(2), 2 => Just(3), 1 => Just(4), 1 => Just(5)];
     let act = prop_oneof![
         3 => (0_u8..14).prop_map(|name| Act::CreateCharacter { name }),
@@ -89,27 +89,27 @@ pub fn step() -> impl Strategy<Value = Step> {
     (any::<u8>(), act, any::<u8>()).prop_map(|(who, act, eyes)| Step { who, act, eyes })
 }
 
-/// The database that is asked.
-pub struct Asked<'a> {
+/// The database under test.
+pub struct Target<'a> {
     pub pool: &'a PgPool,
     pub sparc: &'a Sparc,
 }
 
-/// What an error is told as.
+/// Returns the service's code of an error.
 fn code(error: sea_orm::sqlx::Error) -> &'static str {
     Error::from(DbErr::Query(RuntimeErr::SqlxError(error.into()))).code()
 }
 
-impl Asked<'_> {
-    /// One statement as that person, in one message.
+impl Target<'_> {
+    /// Runs one statement as that user, in one message.
     async fn sql(&self, game: &Game, me: usize, sql: &str) -> Answer {
-        let message = format!("{}{sql}; COMMIT", wear(Eyes::Of(me), game));
+        let message = format!("{}{sql}; COMMIT", set_identity(Eyes::Of(me), game));
         let mut connection = self.pool.acquire().await.map_err(code)?;
         let outcome = raw_sql(AssertSqlSafe(message)).execute(&mut *connection).await;
         if outcome.is_err() {
             raw_sql("ROLLBACK").execute(&mut *connection).await.map_err(code)?;
         }
-        outcome.map(|done| done.rows_affected() > 0).map_err(code)
+        outcome.map(|result| result.rows_affected() > 0).map_err(code)
     }
 
     async fn flag(&self, sql: String) -> bool {
@@ -121,30 +121,30 @@ fn at<T>(all: &[T], pick: Pick) -> Option<usize> {
     (!all.is_empty()).then(|| usize::from(pick) % all.len())
 }
 
-/// A character: mostly one of the player's own.
+/// Picks a character, mostly one of the player's own.
 fn hero(game: &Game, player: usize, pick: Pick) -> Option<usize> {
     let own: Vec<usize> = (0..game.characters.len()).filter(|place| game.characters[*place].owner == player).collect();
     if pick < 200 && !own.is_empty() { Some(own[usize::from(pick) % own.len()]) } else { at(&game.characters, pick) }
 }
 
-/// One of the newest sessions, mostly.
+/// Picks a session, mostly one of the newest.
 fn session(game: &Game, pick: Pick) -> Option<usize> {
     let all = game.sessions.len();
     let newest = all.saturating_sub(4);
     if pick < 200 && all > 0 { Some(newest + usize::from(pick) % (all - newest)) } else { at(&game.sessions, pick) }
 }
 
-/// Somebody who has or had a seat there, mostly.
+/// Picks a user, mostly one who has or had a seat in the session.
 fn seated(game: &Game, session: usize, pick: Pick) -> Option<usize> {
     let there: Vec<usize> = game.sessions[session].seats.keys().copied().collect();
     at(&there, pick).filter(|_| pick < 200).map(|place| there[place]).or_else(|| at(&game.people, pick))
 }
 
 impl Step {
-    /// Asks both. `None` where there is nothing of the kind yet.
-    pub async fn ask(&self, game: &mut Game, asked: &Asked<'_>) -> Option<(Answer, Answer)> {
+    /// Makes the call to both and returns both answers, or `None` if no row of the kind exists yet.
+    pub async fn call(&self, game: &mut Game, target: &Target<'_>) -> Option<(Answer, Answer)> {
         let me = at(&game.people, self.who)?;
-        // Half the time whoever runs the session, without whom little happens.
+        // Half the time the session's Seer, without whom little happens.
         let or_seer = |session: usize, game: &Game| if self.who >= 128 { game.sessions[session].seer } else { me };
         let of_session = |place: usize, set: String, game: &Game| {
             format!("UPDATE public.sessions SET {set} WHERE id = '{}'", game.sessions[place].id)
@@ -158,30 +158,30 @@ impl Step {
                      VALUES ('{id}', '{}', 'Hero {name}', 'warrior', 5, 3, 2, 2, '{{}}')",
                     game.people[me].id
                 );
-                (asked.sql(game, me, &sql).await, game.create_character(me, id, name))
+                (target.sql(game, me, &sql).await, game.create_character(me, id, name))
             }
             Act::Retire { hero: pick } => {
                 let hero = hero(game, me, pick)?;
                 let id = game.characters[hero].id;
                 let sql = format!("UPDATE public.characters SET retired_at = now() WHERE id = '{id}'");
-                (asked.sql(game, me, &sql).await, game.retire(me, hero))
+                (target.sql(game, me, &sql).await, game.retire(me, hero))
             }
             Act::BringBack { hero: pick } => {
                 let hero = hero(game, me, pick)?;
                 let id = game.characters[hero].id;
                 let sql = format!("UPDATE public.characters SET retired_at = NULL WHERE id = '{id}'");
-                (asked.sql(game, me, &sql).await, game.unretire(me, hero))
+                (target.sql(game, me, &sql).await, game.unretire(me, hero))
             }
             Act::DeleteCharacter { hero: pick } => {
                 let hero = hero(game, me, pick)?;
                 let sql = format!("DELETE FROM public.characters WHERE id = '{}'", game.characters[hero].id);
-                (asked.sql(game, me, &sql).await, game.delete_character(me, hero))
+                (target.sql(game, me, &sql).await, game.delete_character(me, hero))
             }
             Act::Wound { hero: pick, points } => {
                 let hero = at(&game.characters, pick)?;
                 let id = game.characters[hero].id;
                 let sql = format!("SELECT * FROM private.change_hit_points('{id}', {})", -i32::from(points));
-                (asked.sql(game, me, &sql).await, game.wound(me, hero, i32::from(points)))
+                (target.sql(game, me, &sql).await, game.wound(me, hero, i32::from(points)))
             }
             Act::CreateSession { adventure, public } => {
                 let (id, adventure) = (game.id(), at(&game.adventures, adventure)?);
@@ -189,25 +189,25 @@ impl Step {
                     "INSERT INTO public.sessions (id, seer_id, adventure_id, is_public) VALUES ('{id}', '{}', '{}', {public})",
                     game.people[me].id, game.adventures[adventure].id
                 );
-                (asked.sql(game, me, &sql).await, game.create_session(me, id, adventure, public))
+                (target.sql(game, me, &sql).await, game.create_session(me, id, adventure, public))
             }
             Act::Open { session: pick, public } => {
                 let place = session(game, pick)?;
                 let me = or_seer(place, game);
-                let told = asked.sql(game, me, &of_session(place, format!("is_public = {public}"), game)).await;
-                (told, game.show(me, place, public))
+                let actual = target.sql(game, me, &of_session(place, format!("is_public = {public}"), game)).await;
+                (actual, game.show(me, place, public))
             }
             Act::Resize { session: pick, size } => {
                 let place = session(game, pick)?;
                 let me = or_seer(place, game);
-                let told = asked.sql(game, me, &of_session(place, format!("max_players = {size}"), game)).await;
-                (told, game.resize(me, place, usize::from(size)))
+                let actual = target.sql(game, me, &of_session(place, format!("max_players = {size}"), game)).await;
+                (actual, game.resize(me, place, usize::from(size)))
             }
             Act::Status { session: pick, to } => {
                 let place = session(game, pick)?;
                 let (me, to) = (or_seer(place, game), STATUSES[usize::from(to)]);
-                let told = asked.sql(game, me, &of_session(place, format!("status = '{to}'"), game)).await;
-                (told, game.change_status(me, place, to))
+                let actual = target.sql(game, me, &of_session(place, format!("status = '{to}'"), game)).await;
+                (actual, game.change_status(me, place, to))
             }
             Act::Join { session: pick, hero: of } => {
                 let (place, hero) = (session(game, pick)?, hero(game, me, of)?);
@@ -216,17 +216,17 @@ impl Step {
                      public.archived_sessions) AS every WHERE id = '{}'",
                     game.sessions[place].id
                 );
-                // One that went with its adventure has none.
-                let code = sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(asked.pool).await.unwrap();
+                // A session that was deleted with its adventure has no code.
+                let code = sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(target.pool).await.unwrap();
                 let code: String = code.unwrap_or_else(|| "ZZZZZZ".to_owned());
                 let code: JoinCode = code.parse().unwrap();
-                let me_there = asked.sparc.as_user(game.people[me].id);
-                let told = me_there.sessions().join(&code, game.characters[hero].id).await;
-                (told.map(|_| true).map_err(|error| error.code()), game.join(me, place, hero))
+                let me_there = target.sparc.as_user(game.people[me].id);
+                let actual = me_there.sessions().join(&code, game.characters[hero].id).await;
+                (actual.map(|_| true).map_err(|error| error.code()), game.join(me, place, hero))
             }
             Act::Sit { session: pick, player, hero: of } => {
                 let place = session(game, pick)?;
-                // The lobby's way half the time.
+                // Half the time as from the lobby.
                 let (me, player) = if self.who >= 128 {
                     (game.sessions[place].seer, at(&game.people, player)?)
                 } else {
@@ -237,7 +237,7 @@ impl Step {
                     "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES ('{}', '{}', '{}')",
                     game.sessions[place].id, game.people[player].id, game.characters[hero].id
                 );
-                (asked.sql(game, me, &sql).await, game.sit(me, place, player, hero))
+                (target.sql(game, me, &sql).await, game.sit(me, place, player, hero))
             }
             Act::Active { session: pick, player, active } => {
                 let place = session(game, pick)?;
@@ -246,7 +246,7 @@ impl Step {
                     "UPDATE public.session_players SET is_active = {active} WHERE session_id = '{}' AND user_id = '{}'",
                     game.sessions[place].id, game.people[player].id
                 );
-                (asked.sql(game, me, &sql).await, game.set_active(me, place, player, active))
+                (target.sql(game, me, &sql).await, game.set_active(me, place, player, active))
             }
             Act::Readmit { session: pick, player } => {
                 let place = session(game, pick)?;
@@ -256,7 +256,7 @@ impl Step {
                     "UPDATE public.session_players SET removed_at = NULL WHERE session_id = '{}' AND user_id = '{}'",
                     game.sessions[place].id, game.people[player].id
                 );
-                (asked.sql(game, me, &sql).await, game.readmit(me, place, player))
+                (target.sql(game, me, &sql).await, game.readmit(me, place, player))
             }
             Act::Change { session: pick, player, hero: of } => {
                 let place = session(game, pick)?;
@@ -267,7 +267,7 @@ impl Step {
                     "UPDATE public.session_players SET character_id = '{}' WHERE session_id = '{}' AND user_id = '{}'",
                     game.characters[hero].id, game.sessions[place].id, game.people[player].id
                 );
-                (asked.sql(game, me, &sql).await, game.change_character(me, place, player, hero))
+                (target.sql(game, me, &sql).await, game.change_character(me, place, player, hero))
             }
             Act::Roll { session: pick, hero: of } => {
                 let place = session(game, pick)?;
@@ -277,33 +277,33 @@ impl Step {
                     at(&sitting, of).filter(|_| of < 200).map(|at| sitting[at]).or_else(|| hero(game, me, of))?;
                 let id = game.id();
                 let sql = roll(game, id, place, &format!("'{}', NULL", game.characters[hero].id));
-                let told = asked.sql(game, me, &sql).await;
+                let actual = target.sql(game, me, &sql).await;
                 let expected = game.roll(me, id, place, Some(hero), 0);
-                self.rolled(game, asked, id, &told).await;
-                (told, expected)
+                self.copy_roll(game, target, id, &actual).await;
+                (actual, expected)
             }
             Act::RollCreature { session: pick, adventure } => {
                 let (place, adventure) = (session(game, pick)?, at(&game.adventures, adventure)?);
                 let creature = game.adventures[adventure].creature?;
                 let (me, id) = (or_seer(place, game), game.id());
                 let sql = roll(game, id, place, &format!("NULL, '{creature}'"));
-                let told = asked.sql(game, me, &sql).await;
+                let actual = target.sql(game, me, &sql).await;
                 let expected = game.roll(me, id, place, None, adventure);
-                self.rolled(game, asked, id, &told).await;
-                (told, expected)
+                self.copy_roll(game, target, id, &actual).await;
+                (actual, expected)
             }
             Act::Save { roll: pick } => {
-                // One of the last: those before are too late by the clock.
+                // One of the last rolls; earlier ones are too old for a save.
                 let newest = game.rolls.len().saturating_sub(6);
                 let first = newest + at(&game.rolls[newest..], pick)?;
                 let me = or_seer(game.rolls[first].session, game);
-                let me_there = asked.sparc.as_user(game.people[me].id);
-                let told = me_there.dice().heroic_save(game.rolls[first].id).await;
-                let id = told.as_ref().map_or_else(|_| Uuid::nil(), |save| save.id);
-                let told = told.map(|_| true).map_err(|error| error.code());
+                let me_there = target.sparc.as_user(game.people[me].id);
+                let actual = me_there.dice().heroic_save(game.rolls[first].id).await;
+                let id = actual.as_ref().map_or_else(|_| Uuid::nil(), |save| save.id);
+                let actual = actual.map(|_| true).map_err(|error| error.code());
                 let expected = game.save(me, id, first);
-                self.rolled(game, asked, id, &told).await;
-                (told, expected)
+                self.copy_roll(game, target, id, &actual).await;
+                (actual, expected)
             }
             Act::Send { session: pick, servers } => {
                 let place = session(game, pick)?;
@@ -312,25 +312,25 @@ impl Step {
                     "INSERT INTO public.session_events (session_id, event_type) VALUES ('{}', '{kind}')",
                     game.sessions[place].id
                 );
-                (asked.sql(game, me, &sql).await, game.send(me, place, servers))
+                (target.sql(game, me, &sql).await, game.send(me, place, servers))
             }
             Act::Scene { session: pick, to } => {
                 let place = session(game, pick)?;
                 let me = or_seer(place, game);
                 let set = format!("current_scene_id = {}", text(to));
-                (asked.sql(game, me, &of_session(place, set, game)).await, game.set_scene(me, place, to))
+                (target.sql(game, me, &of_session(place, set, game)).await, game.set_scene(me, place, to))
             }
             Act::Encounter { session: pick, to } => {
                 let place = session(game, pick)?;
                 let me = or_seer(place, game);
                 let set = format!("current_encounter_id = {}", text(to));
-                (asked.sql(game, me, &of_session(place, set, game)).await, game.set_encounter(me, place, to))
+                (target.sql(game, me, &of_session(place, set, game)).await, game.set_encounter(me, place, to))
             }
             Act::State { session: pick, to } => {
                 let place = session(game, pick)?;
                 let me = or_seer(place, game);
                 let set = if to == 0 { "game_state = '{}'".to_owned() } else { format!("game_state = '[{to}]'") };
-                (asked.sql(game, me, &of_session(place, set, game)).await, game.set_state(me, place, to))
+                (target.sql(game, me, &of_session(place, set, game)).await, game.set_state(me, place, to))
             }
             Act::CreateAdventure => {
                 let id = game.id();
@@ -338,7 +338,7 @@ impl Step {
                 let sql = format!(
                     "INSERT INTO public.adventures (id, creator_id, name) VALUES ('{id}', '{creator}', 'Draft')"
                 );
-                (asked.sql(game, me, &sql).await, game.create_adventure(me, id))
+                (target.sql(game, me, &sql).await, game.create_adventure(me, id))
             }
             Act::Adventure { adventure, to } => {
                 let adventure = at(&game.adventures, adventure)?;
@@ -346,33 +346,34 @@ impl Step {
                 let to = ["draft", "published", "archived"][usize::from(to)];
                 let id = game.adventures[adventure].id;
                 let sql = format!("UPDATE public.adventures SET status = '{to}' WHERE id = '{id}'");
-                (asked.sql(game, me, &sql).await, game.set_adventure(me, adventure, to))
+                (target.sql(game, me, &sql).await, game.set_adventure(me, adventure, to))
             }
             Act::DeleteAdventure { adventure } => {
                 let adventure = at(&game.adventures, adventure)?;
                 let sql = format!("DELETE FROM public.adventures WHERE id = '{}'", game.adventures[adventure].id);
-                (asked.sql(game, me, &sql).await, game.delete_adventure(me, adventure))
+                (target.sql(game, me, &sql).await, game.delete_adventure(me, adventure))
             }
             Act::Close => {
                 let id = game.people[me].id;
-                let told = asked.sparc.as_user(id).users().erase(id).await;
-                (told.map(|()| true).map_err(|error| error.code()), game.close(me))
+                let actual = target.sparc.as_user(id).users().erase(id).await;
+                (actual.map(|()| true).map_err(|error| error.code()), game.close(me))
             }
             Act::Archive => {
                 let old = "UPDATE public.sessions SET ended_at = now() - INTERVAL '1 year' WHERE status IN ('completed', 'cancelled')";
-                raw_sql(old).execute(asked.pool).await.unwrap();
-                let told = asked.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await;
-                (told.map(|_| true).map_err(|error| error.code()), game.archive())
+                raw_sql(old).execute(target.pool).await.unwrap();
+                let actual =
+                    target.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await;
+                (actual.map(|_| true).map_err(|error| error.code()), game.archive())
             }
         })
     }
 
-    /// The dice are the database's; the model is told what came of them.
-    async fn rolled(&self, game: &mut Game, asked: &Asked<'_>, id: Uuid, told: &Answer) {
-        if let (Ok(true), Some(roll)) = (told, game.rolls.last_mut())
+    /// Copies the outcome of a roll from the database, which rolls the dice, to the model.
+    async fn copy_roll(&self, game: &mut Game, target: &Target<'_>, id: Uuid, actual: &Answer) {
+        if let (Ok(true), Some(roll)) = (actual, game.rolls.last_mut())
             && roll.id == id
         {
-            roll.success = asked.flag(format!("SELECT success FROM public.dice_rolls WHERE id = '{id}'")).await;
+            roll.success = target.flag(format!("SELECT success FROM public.dice_rolls WHERE id = '{id}'")).await;
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The rules of a table: who sits, and who rolls.
+//! The model's rules of seats and rolls.
 
 use uuid::Uuid;
 
 use super::game::{Answer, Game, Roll, Seat, Session};
 
 impl Game {
-    /// What a seat that is taken demands, once row security and the foreign keys have let it through.
+    /// The rules for a new seat, once row security and the foreign keys have accepted it.
     fn take(&self, session: usize, player: usize, hero: usize) -> Result<(), &'static str> {
         let at = &self.sessions[session];
         if at.is_over() {
@@ -25,25 +25,25 @@ impl Game {
         if self.sessions.iter().filter(sits).count() >= 20 { Err("seat_limit_reached") } else { Ok(()) }
     }
 
-    /// A seat taken by a row of one's own.
+    /// Takes a seat by a plain insert.
     pub fn sit(&mut self, me: usize, session: usize, player: usize, hero: usize) -> Answer {
         let at = &self.sessions[session];
-        if at.archived || at.gone || !(at.public || at.is_of(me)) {
+        if at.archived || at.gone || !(at.public || at.has_participant(me)) {
             return Err("not_allowed");
         }
         if player != me {
-            return Err(self.first(me, "not_your_choice"));
+            return Err(self.closed_or(me, "not_your_choice"));
         }
         if at.is_over() {
-            return Err(self.first(me, "session_over"));
+            return Err(self.closed_or(me, "session_over"));
         }
         if !at.waits() {
-            return Err(self.first(me, "session_started"));
+            return Err(self.closed_or(me, "session_started"));
         }
         if !(at.public || at.seer == me) {
             return Err("not_allowed");
         }
-        self.open(me)?;
+        self.require_open(me)?;
         if at.seats.contains_key(&player) {
             return Err("id_conflict");
         }
@@ -53,13 +53,14 @@ impl Game {
         self.take(session, player, hero)?;
         let at = &mut self.sessions[session];
         at.seats.insert(player, Seat { hero, active: true, saved: None, removed: false });
-        at.tell("player_joined");
+        at.emit("player_joined");
         Ok(true)
     }
 
-    /// By its code: a new seat before the start, the old one as long as the session lives and the Seer did not take it away.
+    /// Joins by code: takes a new seat before the start, or the old one while the session is live and the Seer has not
+    /// removed the player.
     pub fn join(&mut self, me: usize, session: usize, hero: usize) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         let at = &self.sessions[session];
         if at.archived || at.gone {
             return Err("no_such_code");
@@ -88,19 +89,19 @@ impl Game {
         let seat = at.seats.entry(me).or_insert(Seat { hero, active: true, saved: None, removed: false });
         seat.hero = hero;
         seat.active = true;
-        at.tell("player_joined");
+        at.emit("player_joined");
         Ok(true)
     }
 
-    /// The seat of that player, where the one who asks may change it at all.
+    /// Returns a player's seat if the caller may change it at all.
     fn seat_for(&self, me: usize, session: usize, player: usize) -> Result<Option<&Seat>, &'static str> {
-        self.open(me)?;
+        self.require_open(me)?;
         let at = &self.sessions[session];
         let there = !at.archived && !at.gone && (player == me || at.seer == me);
         Ok(at.seats.get(&player).filter(|_| there))
     }
 
-    /// Leaves or comes back; the Seer removes.
+    /// The player leaves or rejoins; the Seer removes the player.
     pub fn set_active(&mut self, me: usize, session: usize, player: usize, active: bool) -> Answer {
         let Some(seat) = self.seat_for(me, session, player)? else { return Ok(false) };
         let changes = seat.active != active;
@@ -124,12 +125,12 @@ impl Game {
             seat.removed |= !active && player != me;
         }
         if changes {
-            at.tell(if active { "player_joined" } else { "player_left" });
+            at.emit(if active { "player_joined" } else { "player_left" });
         }
         Ok(true)
     }
 
-    /// The Seer lets somebody come back.
+    /// The Seer readmits a removed player.
     pub fn readmit(&mut self, me: usize, session: usize, player: usize) -> Answer {
         let Some(seat) = self.seat_for(me, session, player)? else { return Ok(false) };
         if seat.removed && player == me {
@@ -162,7 +163,7 @@ impl Game {
         if seat.active && !at.waits() {
             return Err("session_started");
         }
-        // Where nobody sits, one who is retired may be named.
+        // An inactive seat may have a retired character.
         if seat.active && character.retired {
             return Err("character_retired");
         }
@@ -175,7 +176,7 @@ impl Game {
     /// Whether somebody may roll, or why not. A stranger is answered as if there were no such session.
     fn may_roll(&self, me: usize, session: usize, hero: Option<usize>) -> Result<(), &'static str> {
         let at = &self.sessions[session];
-        if at.archived || at.gone || !at.is_of(me) {
+        if at.archived || at.gone || !at.has_participant(me) {
             return Err("not_allowed");
         }
         if at.status != "active" {
@@ -203,23 +204,23 @@ impl Game {
         if is_seer { Ok(()) } else { Err("not_seated") }
     }
 
-    /// By a character, or by the creature of an adventure.
+    /// Rolls for a character, or for the creature of an adventure.
     pub fn roll(&mut self, me: usize, id: Uuid, session: usize, hero: Option<usize>, creature_of: usize) -> Answer {
-        self.may_roll(me, session, hero).map_err(|why| self.first(me, why))?;
-        self.open(me)?;
+        self.may_roll(me, session, hero).map_err(|why| self.closed_or(me, why))?;
+        self.require_open(me)?;
         if hero.is_none() && (self.sessions[session].adventure != creature_of || self.adventures[creature_of].gone) {
             return Err("creature_not_in_adventure");
         }
         self.rolls.push(Roll { id, session, hero, success: false, saves: None });
-        self.sessions[session].tell("dice_rolled");
+        self.sessions[session].emit("dice_rolled");
         Ok(true)
     }
 
     pub fn save(&mut self, me: usize, id: Uuid, first: usize) -> Answer {
-        self.open(me)?;
+        self.require_open(me)?;
         let roll = &self.rolls[first];
         let (session, at) = (roll.session, &self.sessions[roll.session]);
-        if at.archived || at.gone || !at.is_of(me) {
+        if at.archived || at.gone || !at.has_participant(me) {
             return Err("not_found");
         }
         self.may_roll(me, session, roll.hero)?;
@@ -239,7 +240,7 @@ impl Game {
         if let Some(seat) = at.seats.get_mut(&player) {
             seat.saved = Some(encounters);
         }
-        at.tell("dice_rolled");
+        at.emit("dice_rolled");
         self.rolls.push(Roll { id, session, hero: Some(hero), success: false, saves: Some(first) });
         Ok(true)
     }

@@ -6,21 +6,21 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{EVERYBODYS, Operation, Refusal, SERVICE, SIGNED_IN, Who, operation, refusal, told};
+use super::{EVERYBODYS, Operation, Refusal, SERVICE, SIGNED_IN, Who, operation, outcome_code, refusal};
 
 fn named(name: &str) -> NewAdventure {
     NewAdventure { name: name.into(), ..Default::default() }
 }
 
-/// The Seer's own, which others cannot read.
+/// On a draft of the Seer, which others cannot read.
 const DRAFT: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"];
 
-/// The Seer's own, which everybody reads.
+/// On a published adventure of the Seer, which everybody can read.
 const PUBLISHED: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
-/// What the creator alone is judged for.
-const JUDGED: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "not_signed_in"];
+/// Validation of a draft, which only its creator may ask for.
+const VALIDATED: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "not_signed_in"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
@@ -32,8 +32,8 @@ pub fn operations() -> Vec<Operation> {
         operation!("adventures.set_content", DRAFT, |tx, scene| async {
             tx.adventures().set_content(scene.draft, &AdventureContent::default()).await
         }),
-        operation!("adventures.validate", JUDGED, |tx, scene| tx.adventures().validate(scene.draft)),
-        operation!("adventures.publish", JUDGED, |tx, scene| tx.adventures().publish(scene.draft)),
+        operation!("adventures.validate", VALIDATED, |tx, scene| tx.adventures().validate(scene.draft)),
+        operation!("adventures.publish", VALIDATED, |tx, scene| tx.adventures().publish(scene.draft)),
         operation!("adventures.unpublish", PUBLISHED, |tx, scene| tx.adventures().unpublish(scene.adventure)),
         operation!("adventures.archive", PUBLISHED, |tx, scene| tx.adventures().archive(scene.adventure)),
         operation!("adventures.delete", DRAFT, |tx, scene| tx.adventures().delete(scene.draft)),

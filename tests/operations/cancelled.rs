@@ -1,4 +1,4 @@
-//! Every operation dropped at every point where it waits, and the connection used at once by the next.
+//! Every operation is dropped at every point where it waits, and the next caller uses the connection at once.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Options, Sparc, Transaction};
@@ -7,58 +7,59 @@ use super::{
     operations,
     scene::{EVERYBODY, Scene},
 };
-use crate::{faults::network::Line, programs::polled};
+use crate::{faults::network::Proxy, programs::polled};
 
-/// Role and user of the next statement.
-async fn asker(tx: &Transaction) -> Result<(String, Option<uuid::Uuid>), Error> {
+/// Returns the role and user that the next statement runs as.
+async fn current_identity(tx: &Transaction) -> Result<(String, Option<uuid::Uuid>), Error> {
     let sql = "SELECT current_user::text, auth.uid()";
     let row = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?.unwrap();
     Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?))
 }
 
-/// Whoever asks after it in the transaction is who asked before, or is told that it can only be rolled back.
-async fn is_the_same(tx: &Transaction, who: &IdentityConnection, what: &str) {
-    match asker(tx).await {
+/// Asserts that the transaction still runs as its caller, or can only be rolled back.
+async fn assert_same_identity(tx: &Transaction, who: &IdentityConnection, what: &str) {
+    match current_identity(tx).await {
         Ok(asker) => assert_eq!(asker, (who.identity().role().to_owned(), who.user_id()), "{what}"),
         Err(error) => assert_eq!(error.code(), "transaction_failed", "{what}"),
     }
 }
 
 #[tokio::test]
-async fn an_operation_dropped_anywhere_leaves_the_next_one_nothing() {
+async fn an_operation_dropped_at_any_point_leaves_nothing_to_the_next_caller() {
     let scene = Scene::new().await;
     let before = scene.digest().await;
-    // Through a line in this very thread, so that no answer is there before it is waited for.
-    let line = Line::to(&scene.world).await;
-    let sparc = Sparc::connect_with(&line.url, Options::default().max_connections(1)).await.unwrap();
+    // The proxy runs in this thread, so no response is there before the test waits for it.
+    let proxy = Proxy::to_world(&scene.world).await;
+    let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap();
     let next = sparc.as_user(scene.stranger.id);
     let mut dropped = 0;
     for operation in operations() {
-        let who = operation.told.iter().rposition(|told| *told == "done");
+        let who = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
         let Some(who) = who.map(|place| scene.identity(&sparc, EVERYBODY[place])) else { continue };
         for polls in 0.. {
             let what = format!("{} after {polls} polls", operation.name);
             let tx = who.begin().await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let ended = polled(polls, (operation.ask)(&inner, &scene)).await.is_some();
-            is_the_same(&inner, &who, &what).await;
+            let ended = polled(polls, (operation.call)(&inner, &scene)).await.is_some();
+            assert_same_identity(&inner, &who, &what).await;
             inner.rollback().await.unwrap();
-            let asker = asker(&tx).await.unwrap_or_else(|error| panic!("{what}, around it: {error}"));
+            let asker =
+                current_identity(&tx).await.unwrap_or_else(|error| panic!("{what}, in the outer transaction: {error}"));
             assert_eq!(asker, (who.identity().role().to_owned(), who.user_id()), "{what}");
-            // Dropped once more, and the transaction with it: the one connection is the next one's.
-            let ended = polled(polls, (operation.ask)(&tx, &scene)).await.is_some() && ended;
+            // Dropped again, with its transaction: the pool's only connection goes to the next caller.
+            let ended = polled(polls, (operation.call)(&tx, &scene)).await.is_some() && ended;
             drop(tx);
-            let me = next.users().me().await.unwrap_or_else(|error| panic!("{what}, the next: {error}"));
+            let me = next.users().me().await.unwrap_or_else(|error| panic!("{what}, the next caller: {error}"));
             assert_eq!(me.id, scene.stranger.id, "{what}");
             if ended {
                 break;
             }
             dropped += 1;
-            assert!(polls < 200, "{what}: it never ends");
+            assert!(polls < 200, "{what}: the operation does not finish");
         }
     }
-    println!("{dropped} times");
+    println!("{dropped} calls dropped");
     assert!(dropped > 100, "{dropped}");
-    assert_eq!(scene.digest().await, before, "and nothing was committed");
+    assert_eq!(scene.digest().await, before, "nothing was committed");
     sparc.close().await.unwrap();
 }

@@ -6,14 +6,14 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Operation, READS, Refusal, SERVICE, SIGNED_IN, Who, operation, refusal, told};
+use super::{Operation, READS, Refusal, SERVICE, SIGNED_IN, Who, operation, outcome_code, refusal};
 
 fn named(name: &str) -> NewCharacter {
     NewCharacter { name: name.into(), ..Default::default() }
 }
 
-/// The Seer at whose table it sits has a hand on it.
-const TABLE: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "done", "done"];
+/// The player and the Seer of a session where the character is seated may.
+const SEATED: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "done", "done"];
 
 const OWN: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "not_found", "done"];
 
@@ -33,9 +33,9 @@ pub fn operations() -> Vec<Operation> {
             let song = SpecialAbility { name: "song".into(), ..Default::default() };
             tx.characters().set_special_ability(scene.player.character, &song).await
         }),
-        operation!("characters.damage", TABLE, |tx, scene| tx.characters().damage(scene.player.character, 2)),
-        operation!("characters.heal", TABLE, |tx, scene| tx.characters().heal(scene.player.character, 2)),
-        operation!("characters.rest", TABLE, |tx, scene| tx.characters().rest(scene.player.character)),
+        operation!("characters.damage", SEATED, |tx, scene| tx.characters().damage(scene.player.character, 2)),
+        operation!("characters.heal", SEATED, |tx, scene| tx.characters().heal(scene.player.character, 2)),
+        operation!("characters.rest", SEATED, |tx, scene| tx.characters().rest(scene.player.character)),
         operation!("characters.retire", OWN, |tx, scene| tx.characters().retire(scene.spare)),
         operation!("characters.unretire", OWN, |tx, scene| tx.characters().unretire(scene.retired)),
         operation!("characters.delete", OWN, |tx, scene| tx.characters().delete(scene.spare)),
@@ -78,7 +78,7 @@ pub fn refusals() -> Vec<Refusal> {
         }),
         refusal!("characters.rename", Player, "invalid_value", |tx, scene| tx.characters().rename(scene.spare, "")),
         refusal!("characters.damage", Stranger, "not_found", |tx, scene| tx.characters().damage(Uuid::new_v4(), 1)),
-        // The spare one sits nowhere, so that no Seer has a hand on it.
+        // The spare character has no seat, so no Seer may change it.
         refusal!("characters.damage", Seer, "not_found", |tx, scene| tx.characters().damage(scene.spare, 1)),
         refusal!("characters.retire", Player, "character_seated", |tx, scene| {
             tx.characters().retire(scene.player.character)

@@ -6,7 +6,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{EVERYBODYS, Operation, Refusal, Who, operation, refusal, told};
+use super::{EVERYBODYS, Operation, Refusal, Who, operation, outcome_code, refusal};
 
 fn named(name: &str) -> NewCreature {
     NewCreature { name: name.into(), ..Default::default() }

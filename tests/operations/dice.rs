@@ -7,7 +7,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Operation, READS, Refusal, Who, operation, refusal, scene::Scene, told};
+use super::{Operation, READS, Refusal, Who, operation, outcome_code, refusal, scene::Scene};
 
 fn check(scene: &Scene, session: Uuid) -> NewRoll {
     NewRoll::check(session, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN)
@@ -58,7 +58,7 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("dice.roll", Player, "session_not_active", |tx, scene| tx.dice().roll(check(scene, scene.paused))),
         refusal!("dice.roll", Seer, "session_not_active", |tx, scene| tx.dice().roll(check(scene, scene.waiting))),
         refusal!("dice.roll", Player, "session_not_active", |tx, scene| tx.dice().roll(check(scene, scene.over))),
-        // Of a session that one does not see, one hears the same as of none.
+        // A session that the caller cannot see is refused like one that does not exist.
         refusal!("dice.roll", Stranger, "not_allowed", |tx, scene| tx.dice().roll(check(scene, scene.paused))),
         refusal!("dice.roll", Stranger, "not_allowed", |tx, scene| tx.dice().roll(check(scene, Uuid::new_v4()))),
         refusal!("dice.roll", Player, "not_a_seer", |tx, scene| tx.dice().roll(claws(scene, scene.creature))),

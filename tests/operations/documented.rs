@@ -1,4 +1,5 @@
-//! The documentation of the operations against what was seen of them, and the tables in `docs/` made from it.
+//! Compares the documentation of the operations with what the tests have seen, and generates `docs/generated/api.md`
+//! and `errors.md` from it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,9 +8,9 @@ use std::{
 };
 
 use super::{operations, seen};
-use crate::documents::{agree, root};
+use crate::documents::{assert_up_to_date, root};
 
-/// What the documentation of an operation says.
+/// An operation as its documentation describes it.
 pub struct Documented {
     pub name: String,
     does: String,
@@ -30,7 +31,7 @@ pub fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every operation, from the sources of the service: a public asynchronous method and the name of its span.
+/// Reads every operation from the service's sources: a public async method and the name of its span.
 pub fn documented() -> Vec<Documented> {
     let mut files = Vec::new();
     sources(&root().join("service/src"), &mut files);
@@ -63,10 +64,10 @@ pub fn documented() -> Vec<Documented> {
 const AGGREGATES: [&str; 9] =
     ["users", "characters", "adventures", "creatures", "sessions", "dice", "events", "tutorial", "maintenance"];
 
-/// No transaction of a caller's has these; see `tests/live.rs` and `tests/upkeep.rs`.
+/// Operations that cannot run in a caller's transaction; `tests/live.rs` and `tests/upkeep.rs` test them.
 const OUTSIDE_TRANSACTIONS: [&str; 3] = ["events.subscribe", "events.subscribe_many", "maintenance.vacuum"];
 
-/// `"aggregate.verb"` in a line.
+/// Finds `"aggregate.verb"` in a line.
 fn span(line: &str) -> Option<&str> {
     line.split('"').skip(1).step_by(2).find(|text| {
         text.split_once('.').is_some_and(|(aggregate, verb)| AGGREGATES.contains(&aggregate) && !verb.is_empty())
@@ -74,16 +75,19 @@ fn span(line: &str) -> Option<&str> {
 }
 
 fn read(name: &str, doc: &str, codes: &BTreeMap<String, Entry>) -> Documented {
-    let (told, errors) = doc.split_once("# Errors").unwrap_or_else(|| panic!("{name} says nothing of errors"));
-    let (does, rest) = told.split_once("Who may: ").unwrap_or_else(|| panic!("{name} does not say who may"));
+    let (description, errors) = doc
+        .split_once("# Errors")
+        .unwrap_or_else(|| panic!("{name}: the documentation must have a section `# Errors`"));
+    let (does, rest) =
+        description.split_once("Who may: ").unwrap_or_else(|| panic!("{name}: the documentation must say `Who may: `"));
     let sentences: Vec<&str> = rest.split(". ").map(|sentence| sentence.trim().trim_end_matches('.')).collect();
     let place = sentences
         .iter()
         .position(|sentence| sentence.contains("round trip"))
-        .unwrap_or_else(|| panic!("{name} does not count its round trips"));
+        .unwrap_or_else(|| panic!("{name}: the documentation must give its round trips"));
     let errors = errors.split("[`Error::").skip(1).map(|rest| {
         let variant = rest.split('`').next().unwrap();
-        codes.get(variant).unwrap_or_else(|| panic!("{name}: no such error {variant}")).code.clone()
+        codes.get(variant).unwrap_or_else(|| panic!("{name}: there is no error `{variant}`")).code.clone()
     });
     Documented {
         name: name.to_owned(),
@@ -95,12 +99,12 @@ fn read(name: &str, doc: &str, codes: &BTreeMap<String, Entry>) -> Documented {
     }
 }
 
-/// With one space between two words.
+/// Collapses whitespace to single spaces.
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// An error, from its variant's documentation and the table of codes.
+/// An error's entry in the table of codes.
 struct Entry {
     code: String,
     status: String,
@@ -121,7 +125,7 @@ fn codes() -> BTreeMap<String, Entry> {
 }
 
 #[test]
-fn every_operation_is_tried_and_every_one_that_is_tried_is_there() {
+fn the_tested_operations_are_the_documented_ones() {
     let documented: BTreeSet<String> = documented().into_iter().map(|operation| operation.name).collect();
     let mut tried: BTreeSet<String> = operations().into_iter().map(|operation| operation.name.to_owned()).collect();
     tried.extend(OUTSIDE_TRANSACTIONS.map(str::to_owned));
@@ -129,7 +133,7 @@ fn every_operation_is_tried_and_every_one_that_is_tried_is_there() {
 }
 
 #[test]
-fn every_error_that_is_documented_was_seen_and_every_one_that_was_seen_is_documented() {
+fn the_documented_errors_are_the_ones_that_the_tests_see() {
     let seen = seen();
     let mut wrong = Vec::new();
     for operation in documented() {
@@ -141,9 +145,9 @@ fn every_error_that_is_documented_was_seen_and_every_one_that_was_seen_is_docume
         codes.remove("done");
         if operation.errors != codes {
             let unseen: Vec<_> = operation.errors.difference(&codes).collect();
-            let untold: Vec<_> = codes.difference(&operation.errors).collect();
+            let undocumented: Vec<_> = codes.difference(&operation.errors).collect();
             wrong.push(format!(
-                "{}: documented and not seen {unseen:?}, seen and not documented {untold:?}",
+                "{}: documented but not seen {unseen:?}, seen but not documented {undocumented:?}",
                 operation.name
             ));
         }
@@ -152,15 +156,17 @@ fn every_error_that_is_documented_was_seen_and_every_one_that_was_seen_is_docume
 }
 
 #[test]
-fn the_table_of_operations_is_as_the_code_says() {
+fn the_page_of_operations_is_up_to_date() {
     let mut text = "# The service's operations\n\n\
-         Made from the documentation of `service/src` by `tests/operations/documented.rs`, which also asserts that each\n\
-         error was seen, and none that is not told here. `SPARC_WRITE_DOCS=1 cargo test --test integration documented`\n\
-         writes it anew. What any operation may answer besides (`busy`, `deadline_exceeded`, `connection_lost`,\n\
-         `commit_unknown`, `pool_exhausted`, `pool_closed`, `misconfigured`, `server_exhausted`, `read_only`, `database`; to a user,\n\
-         `unknown_account` and `account_closed`) is in [errors.md](errors.md). Round trips count begin with identity and commit; in a\n\
-         caller's transaction they are three fewer. What runs on a replica, where the handle has any, is tried on a real\n\
-         standby by `tests/operations/standby.rs`.\n"
+         Generated by `tests/operations/documented.rs` from the documentation of `service/src`. The same test checks that the\n\
+         errors listed here are exactly those that the tests see. To update this page:\n\
+         `SPARC_WRITE_DOCS=1 cargo test --test integration documented`.\n\n\
+         Any operation may also fail with `busy`, `deadline_exceeded`, `connection_lost`, `commit_unknown`, `pool_exhausted`,\n\
+         `pool_closed`, `misconfigured`, `server_exhausted`, `read_only` or `database`, and for a user with `unknown_account` or\n\
+         `account_closed`; see [errors.md](errors.md). The number of round trips includes two for begin (with the identity) and\n\
+         commit; in a caller's transaction an operation takes two fewer.\n\
+         The column *runs on* says whether a replica may run the operation, if the handle has any; `tests/operations/standby.rs`\n\
+         runs each one on a real standby.\n"
         .to_owned();
     let reads = super::standby::reads();
     let mut aggregate = String::new();
@@ -168,13 +174,13 @@ fn the_table_of_operations_is_as_the_code_says() {
         let (of, verb) = operation.name.split_once('.').unwrap();
         if of != aggregate {
             aggregate = of.to_owned();
-            let besides = match of {
+            let also = match of {
                 "maintenance" => " and `tests/upkeep.rs`",
                 "events" => " and `tests/live.rs`",
                 _ => "",
             };
             text.push_str(&format!(
-                "\n## {of}\n\nTried in `tests/operations/{of}.rs`{besides}.\n\n\
+                "\n## {of}\n\nTested in `tests/operations/{of}.rs`{also}.\n\n\
                  | operation | does | who may | errors | event | round trips | runs on |\n| --- | --- | --- | --- | --- | --- | --- |\n"
             ));
         }
@@ -189,28 +195,30 @@ fn the_table_of_operations_is_as_the_code_says() {
             if reads.contains(&operation.name) { "replica" } else { "primary" }
         ));
     }
-    agree("api.md", &text, "documented");
+    assert_up_to_date("api.md", &text, "documented");
 }
 
 #[test]
-fn the_table_of_errors_is_as_the_code_says() {
+fn the_page_of_errors_is_up_to_date() {
     let source = fs::read_to_string(root().join("service/src/error.rs")).unwrap();
     let codes = codes();
     let mut text = "# Errors\n\n\
-         `service::Error`, made from `service/src/error.rs` by `tests/operations/documented.rs`. Match on the variant, or on\n\
-         `code()` where a string crosses a border. A retry of the same call helps where the last column says so; nothing\n\
-         of it was done. After `commit_unknown` it is not known whether it was, so that only what was given an id is safe to repeat.\n\n\
-         An error serializes to one shape, which a handler returns as it is. The message can be shown to a person, and says\n\
-         nothing of the server's set-up; the details are the variant's fields under their names, and empty where it has none.\n\n\
+         The variants of `service::Error`, generated by `tests/operations/documented.rs` from `service/src/error.rs`. Match on\n\
+         the variant, or on `code()` where the error crosses a process boundary as text. Where the last column says `helps`,\n\
+         nothing was changed and the same call may be retried. After `commit_unknown` the change may have been committed, so\n\
+         only a creation with an id of the caller's is safe to repeat.\n\n\
+         Every error serializes to one shape, which a handler can return unchanged. The message can be shown to a person and\n\
+         reveals nothing about the server's set-up. The details are the variant's fields by name; a variant without fields has\n\
+         empty details.\n\n\
          ```json\n\
          {\"code\": \"invalid_value\", \"message\": \"name must have 2 to 50 characters\", \"retryable\": false,\n \
          \"details\": {\"field\": \"name\", \"rule\": \"must have 2 to 50 characters\"}}\n\
          ```\n\n\
-         A refusal gives the best reason that its caller may know. Of what row security hides one hears the same as of what is\n\
-         not there.\n\n\
+         A refusal gives the most precise reason that its caller may know. What row security hides is refused like something\n\
+         that does not exist.\n\n\
          | code | variant | means | HTTP | retry |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
-    let (mut doc, mut told) = (String::new(), 0);
+    let (mut doc, mut described) = (String::new(), 0);
     for line in source.lines().map(str::trim) {
         if let Some(part) = line.strip_prefix("///") {
             doc.push_str(part);
@@ -218,15 +226,15 @@ fn the_table_of_errors_is_as_the_code_says() {
             let variant = line.split([' ', '(', ',']).next().unwrap_or_default();
             if let (Some(entry), true) = (codes.get(variant), doc.contains("Code `")) {
                 let means = doc.trim().split(" Code `").next().unwrap();
-                let (code, said) = (&entry.code, doc.split("Code `").nth(1).unwrap().split('`').next().unwrap());
-                assert_eq!(code, said, "the documentation of {variant}");
+                let (code, documented) = (&entry.code, doc.split("Code `").nth(1).unwrap().split('`').next().unwrap());
+                assert_eq!(code, documented, "{variant}: the code in its documentation");
                 let retry = if entry.is_retryable { "helps" } else { "" };
                 text.push_str(&format!("| `{code}` | `{variant}` | {means} | {} | {retry} |\n", entry.status));
-                told += 1;
+                described += 1;
             }
             doc.clear();
         }
     }
-    assert_eq!(told, codes.len(), "every variant has a documentation with its code");
-    agree("errors.md", &text, "documented");
+    assert_eq!(described, codes.len(), "the documentation of every variant must give its code");
+    assert_up_to_date("errors.md", &text, "documented");
 }

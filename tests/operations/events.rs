@@ -4,13 +4,13 @@ use serde_json::json;
 use sparc::service::{Operations, events::NewEvent};
 use uuid::Uuid;
 
-use super::{Operation, Refusal, Who, operation, refusal, told};
+use super::{Operation, Refusal, Who, operation, outcome_code, refusal};
 
 fn wave(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), ..Default::default() }
 }
 
-/// Participants may, who left among them, and the service.
+/// Participants may, including those who left, and the service.
 const LISTENS: [&str; 6] = ["not_signed_in", "not_allowed", "done", "done", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {

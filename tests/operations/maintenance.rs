@@ -1,8 +1,8 @@
-//! Maintenance. Vacuuming, which no transaction has, is tried in `tests/upkeep.rs`.
+//! Maintenance. Vacuuming cannot run in a transaction, so `tests/upkeep.rs` tests it.
 
 use sparc::service::{Operations, maintenance::JobOptions};
 
-use super::{Operation, SERVICE, operation, told};
+use super::{Operation, SERVICE, operation, outcome_code};
 
 pub fn operations() -> Vec<Operation> {
     vec![

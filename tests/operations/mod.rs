@@ -1,5 +1,5 @@
-//! Every operation of the service, asked by everybody: who may, and what the others are told. Each is asked in a
-//! transaction of the caller's that is rolled back, on one scene, which is the same to the letter afterwards.
+//! Every operation of the service, called by every kind of caller: who may, and which error the others get. Each call
+//! runs in a transaction of the caller that is rolled back, on one set of rows, which is unchanged afterwards.
 
 use std::{collections::BTreeSet, fmt::Debug, pin::Pin};
 
@@ -23,53 +23,54 @@ mod wire;
 
 use scene::{EVERYBODY, Scene, Who};
 
-/// What an operation came to: `done`, or the code of its refusal.
-type Asked<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
+/// The outcome of a call: `done`, or the code of its error.
+type Outcome<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
 
-/// An operation asked in a transaction.
-type Ask = for<'a> fn(&'a Transaction, &'a Scene) -> Asked<'a>;
+/// A call of an operation in a transaction.
+type Call = for<'a> fn(&'a Transaction, &'a Scene) -> Outcome<'a>;
 
-/// An operation, and what it tells the visitor, the stranger, the player who left, the player, the Seer and the service.
+/// An operation and its outcomes for the visitor, the stranger, the player who left, the player, the Seer and the
+/// service.
 struct Operation {
     name: &'static str,
-    told: [&'static str; 6],
-    ask: Ask,
+    outcomes: [&'static str; 6],
+    call: Call,
 }
 
-/// A refusal that depends on what is asked for.
+/// A refusal that depends on the arguments.
 struct Refusal {
     name: &'static str,
     who: Who,
     code: &'static str,
-    ask: Ask,
+    call: Call,
 }
 
-fn told<T: Debug>(outcome: Result<T, Error>) -> &'static str {
+fn outcome_code<T: Debug>(outcome: Result<T, Error>) -> &'static str {
     outcome.map_or_else(|error| error.code(), |_| "done")
 }
 
 macro_rules! operation {
-    ($name:literal, $told:expr, |$tx:ident, $scene:ident| $ask:expr) => {
+    ($name:literal, $outcomes:expr, |$tx:ident, $scene:ident| $call:expr) => {
         Operation {
             name: $name,
-            told: $told,
-            ask: |$tx, $scene| {
+            outcomes: $outcomes,
+            call: |$tx, $scene| {
                 let _ = $scene;
-                Box::pin(async move { told($ask.await) })
+                Box::pin(async move { outcome_code($call.await) })
             },
         }
     };
 }
 
 macro_rules! refusal {
-    ($name:literal, $who:ident, $code:literal, |$tx:ident, $scene:ident| $ask:expr) => {
+    ($name:literal, $who:ident, $code:literal, |$tx:ident, $scene:ident| $call:expr) => {
         Refusal {
             name: $name,
             who: Who::$who,
             code: $code,
-            ask: |$tx, $scene| {
+            call: |$tx, $scene| {
                 let _ = $scene;
-                Box::pin(async move { told($ask.await) })
+                Box::pin(async move { outcome_code($call.await) })
             },
         }
     };
@@ -77,16 +78,16 @@ macro_rules! refusal {
 
 use {operation, refusal};
 
-/// Everybody may.
+/// Every caller may.
 const EVERYBODYS: [&str; 6] = ["done", "done", "done", "done", "done", "done"];
 
-/// Whoever signed in may; some see nothing.
+/// Every signed-in caller may; some get an empty result.
 const READS: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "done"];
 
-/// A user may, for oneself; the service is no user.
+/// Every user may, for their own account; the service is not a user.
 const SIGNED_IN: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "not_signed_in"];
 
-/// The service may.
+/// Only the service may.
 const SERVICE: [&str; 6] = ["not_signed_in", "not_allowed", "not_allowed", "not_allowed", "not_allowed", "done"];
 
 fn operations() -> Vec<Operation> {
@@ -114,28 +115,28 @@ fn refusals() -> Vec<Refusal> {
     all
 }
 
-async fn rolled_back(sparc: &Sparc, scene: &Scene, who: Who, ask: Ask) -> &'static str {
+async fn rolled_back(sparc: &Sparc, scene: &Scene, who: Who, call: Call) -> &'static str {
     let tx = match scene.identity(sparc, who).begin().await {
         Ok(tx) => tx,
         Err(refused) => return Error::from(refused).code(),
     };
-    let told = ask(&tx, scene).await;
+    let outcome = call(&tx, scene).await;
     tx.rollback().await.unwrap();
-    told
+    outcome
 }
 
 #[tokio::test]
-async fn everybody_is_told_what_they_may_and_what_not_and_a_rollback_undoes_all() {
+async fn each_caller_gets_the_listed_outcome_and_a_rollback_undoes_everything() {
     let scene = Scene::new().await;
     let before = scene.digest().await;
     let mut wrong = Vec::new();
     for operation in operations() {
-        let mut told = Vec::new();
+        let mut outcomes = Vec::new();
         for who in EVERYBODY {
-            told.push(rolled_back(&scene.world.sparc, &scene, who, operation.ask).await);
+            outcomes.push(rolled_back(&scene.world.sparc, &scene, who, operation.call).await);
         }
-        if told != operation.told {
-            wrong.push(format!("{}: {:?}\n    instead of {:?}", operation.name, told, operation.told));
+        if outcomes != operation.outcomes {
+            wrong.push(format!("{}: {:?}\n    instead of {:?}", operation.name, outcomes, operation.outcomes));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -143,22 +144,23 @@ async fn everybody_is_told_what_they_may_and_what_not_and_a_rollback_undoes_all(
 }
 
 #[tokio::test]
-async fn every_refusal_has_its_code_and_changes_nothing() {
+async fn every_refusal_has_the_listed_code_and_changes_nothing() {
     let scene = Scene::new().await;
     let before = scene.digest().await;
     let mut wrong = Vec::new();
     for refusal in refusals() {
-        let told = rolled_back(&scene.world.sparc, &scene, refusal.who, refusal.ask).await;
-        if told != refusal.code {
-            wrong.push(format!("{} as {:?}: {told} instead of {}", refusal.name, refusal.who, refusal.code));
+        let outcome = rolled_back(&scene.world.sparc, &scene, refusal.who, refusal.call).await;
+        if outcome != refusal.code {
+            wrong.push(format!("{} as {:?}: {outcome} instead of {}", refusal.name, refusal.who, refusal.code));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(scene.digest().await, before);
 }
 
-/// Each operation with each code that was seen of it.
+/// Each operation with each outcome that the tests have seen.
 fn seen() -> BTreeSet<(&'static str, &'static str)> {
-    let asked = operations().into_iter().flat_map(|operation| operation.told.map(|told| (operation.name, told)));
-    asked.chain(refusals().into_iter().map(|refusal| (refusal.name, refusal.code))).collect()
+    let outcomes =
+        operations().into_iter().flat_map(|operation| operation.outcomes.map(|outcome| (operation.name, outcome)));
+    outcomes.chain(refusals().into_iter().map(|refusal| (refusal.name, refusal.code))).collect()
 }

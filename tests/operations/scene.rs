@@ -1,23 +1,23 @@
-//! The rows that operations are tried on: a game in the middle of everything.
+//! The rows that operations are called on: sessions in every state, with their participants.
 
 use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
 
 use crate::world::{Player, World, roll, seat};
 
-/// Who asks; the first six in the order of every list of outcomes.
+/// The caller of an operation. The first six are in the order of each list of outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     Visitor,
     Stranger,
-    /// A player who left every table.
+    /// A player who left every session.
     Left,
     Player,
     Seer,
     Service,
-    /// Whose token outlives the account.
+    /// A user whose account was erased and whose token is still valid.
     Erased,
-    /// Who has ten characters.
+    /// A user at the limits; see [`Scene::crowded`].
     Crowded,
 }
 
@@ -29,28 +29,28 @@ pub struct Scene {
     pub player: Player,
     pub left: Player,
     pub stranger: Player,
-    /// An account with ten characters that live, one of them in twenty live sessions, and one that is retired; a session of
-    /// which it gave the seat up; it runs twenty live sessions itself.
+    /// An account with ten living characters, one of them in twenty live sessions, and one retired character. It runs
+    /// twenty live sessions as Seer, and left `given_up`.
     pub crowded: Uuid,
     pub crowded_living: Uuid,
     pub crowded_retired: Uuid,
     pub given_up: Uuid,
-    /// An account that was erased, with a retired character.
+    /// An erased account with a retired and a living character.
     pub erased: Uuid,
     pub erased_retired: Uuid,
     pub erased_living: Uuid,
-    /// A character with all the experience that there can be.
+    /// A character with the maximum experience.
     pub learned: Uuid,
-    /// A character of the player's that was never played, and one that is retired.
+    /// Two characters of the player: one that was never played, and a retired one.
     pub spare: Uuid,
     pub retired: Uuid,
-    /// Published and played; a valid draft that was never played; a draft with faults.
+    /// A published adventure that was played, a valid draft that was never played, and an invalid draft.
     pub adventure: Uuid,
     pub draft: Uuid,
     pub faulty: Uuid,
     pub creature: Uuid,
     pub foreign_creature: Uuid,
-    /// Sessions of the Seer's; the player sits at each, and the other one left each.
+    /// Sessions of the Seer, one for each status: `player` has a seat in each, `left` has left each.
     pub waiting: Uuid,
     pub private: Uuid,
     pub soon: Uuid,
@@ -58,16 +58,17 @@ pub struct Scene {
     pub paused: Uuid,
     pub over: Uuid,
     pub archived: Uuid,
-    /// Active, too: its heroic save is spent.
+    /// Active; the player's heroic save is spent.
     pub spent: Uuid,
-    /// Public and full of others.
+    /// Public, and full of other players.
     pub full: Uuid,
-    /// Of the Seer's; waiting, with three of six seats taken; and with both of two, the one who left among them.
+    /// Sessions of the Seer: one waits with three of six seats taken; in the other both seats are taken, one of them by
+    /// `left`.
     pub roomy: Uuid,
     pub crammed: Uuid,
     /// Public and active.
     pub open: Uuid,
-    /// Active, after its only player left.
+    /// Active; its only player has left.
     pub lonely: Uuid,
     pub failed: Uuid,
     pub succeeded: Uuid,
@@ -83,15 +84,15 @@ impl Scene {
 
     pub async fn of(world: World) -> Self {
         let owner = world.owner();
-        let seer = world.account().await;
-        let (player, left, stranger) = (world.player().await, world.player().await, world.player().await);
-        let spare = world.character(player.id).await;
-        let retired = world.character(player.id).await;
-        let (crowded, erased) = (world.account().await, world.account().await);
-        let crowded_retired = world.character(crowded).await;
-        let erased_retired = world.character(erased).await;
-        let erased_living = world.character(erased).await;
-        let learned = world.character(crowded).await;
+        let seer = world.new_account().await;
+        let (player, left, stranger) = (world.new_player().await, world.new_player().await, world.new_player().await);
+        let spare = world.new_character(player.id).await;
+        let retired = world.new_character(player.id).await;
+        let (crowded, erased) = (world.new_account().await, world.new_account().await);
+        let crowded_retired = world.new_character(crowded).await;
+        let erased_retired = world.new_character(erased).await;
+        let erased_living = world.new_character(erased).await;
+        let learned = world.new_character(crowded).await;
         owner.exec(&format!("UPDATE characters SET experience = 2147483647 WHERE id = '{learned}'")).await.unwrap();
         owner
             .exec(&format!(
@@ -101,10 +102,10 @@ impl Scene {
             .await
             .unwrap();
         for _ in 0..9 {
-            world.character(crowded).await;
+            world.new_character(crowded).await;
         }
 
-        let adventure = world.adventure(seer).await;
+        let adventure = world.new_adventure(seer).await;
         let story = r#"{"start": "a", "nodes": [{"id": "a", "type": "story"}]}"#;
         let make = |name: &str, content: &str| {
             format!(
@@ -156,7 +157,7 @@ impl Scene {
         owner.exec(&long_ago).await.unwrap();
         assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
 
-        let full = world.session(2).await;
+        let full = world.new_session(2).await;
         world.set(&full, "is_public = true, max_players = 2").await;
         let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}') RETURNING id");
         let lonely: Uuid = owner.value(&sql).await.unwrap();
@@ -166,12 +167,12 @@ impl Scene {
             let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
             owner.exec(&leave).await.unwrap();
         }
-        let company = world.player().await;
+        let company = world.new_player().await;
         owner.exec(&seat(lonely, company.id, company.character)).await.unwrap();
         for (session, others) in [(roomy, 2), (crammed, 1)] {
             owner.exec(&seat(session, player.id, player.character)).await.unwrap();
             for _ in 0..others {
-                let other = world.player().await;
+                let other = world.new_player().await;
                 owner.exec(&seat(session, other.id, other.character)).await.unwrap();
             }
         }
@@ -183,14 +184,14 @@ impl Scene {
             .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{lonely}'"))
             .await
             .unwrap();
-        let open = world.active_session(1).await;
+        let open = world.new_active_session(1).await;
         world.set(&open, "is_public = true").await;
         let opened = format!(
             "INSERT INTO sessions (seer_id, adventure_id) SELECT '{crowded}', '{adventure}' FROM generate_series(1, 20)"
         );
         owner.exec(&opened).await.unwrap();
 
-        // The Seer removed who left one of them.
+        // The Seer has removed `left` from one of them.
         owner
             .exec(&format!(
                 "UPDATE session_players SET removed_at = now() WHERE session_id = '{soon}' AND user_id = '{}'",
@@ -198,7 +199,7 @@ impl Scene {
             ))
             .await
             .unwrap();
-        let seers = world.accounts(2).await;
+        let seers = world.new_accounts(2).await;
         let sit = format!(
             "WITH opened AS (
                INSERT INTO sessions (seer_id, adventure_id)
@@ -215,13 +216,13 @@ impl Scene {
             .unwrap();
         owner.exec(&sit.replace("{}", "20")).await.unwrap();
 
-        // In the future, where a heroic save is never too late.
+        // In the future, so that a heroic save is never too late.
         let hero = player.character;
-        let failed = world.roll(active, hero, "{1,2}", 10, -3600).await;
-        let succeeded = world.roll(active, hero, "{6}", 10, -3600).await;
-        let late = world.roll(active, hero, "{1,2}", 10, 3600).await;
-        let saved = world.roll(spent, hero, "{1,2}", 10, -3600).await;
-        let unsaved = world.roll(spent, hero, "{1,2}", 10, -3600).await;
+        let failed = world.new_roll(active, hero, "{1,2}", 10, -3600).await;
+        let succeeded = world.new_roll(active, hero, "{6}", 10, -3600).await;
+        let late = world.new_roll(active, hero, "{1,2}", 10, 3600).await;
+        let saved = world.new_roll(spent, hero, "{1,2}", 10, -3600).await;
+        let unsaved = world.new_roll(spent, hero, "{1,2}", 10, -3600).await;
         owner.exec(&crate::world::heroic_save(spent, hero, saved)).await.unwrap();
         owner
             .exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{}', 'player')", player.id))
@@ -287,7 +288,7 @@ impl Scene {
         self.world.owner().value::<String>(&sql).await.unwrap().parse().unwrap()
     }
 
-    /// All rows of all tables, in short.
+    /// Returns a hash of all rows of all tables.
     pub async fn digest(&self) -> String {
         let sql = "SELECT md5(string_agg(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname),
                      true, true, '')::text, '' ORDER BY relname))

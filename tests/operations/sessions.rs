@@ -7,12 +7,12 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{EVERYBODYS, Operation, READS, Refusal, SIGNED_IN, Who, operation, refusal, told};
+use super::{EVERYBODYS, Operation, READS, Refusal, SIGNED_IN, Who, operation, outcome_code, refusal};
 
-/// Of a public session: everybody sees it, its Seer runs it.
+/// On a public session, which everybody sees and only its Seer runs.
 const RUN: [&str; 6] = ["not_signed_in", "not_a_seer", "not_a_seer", "not_a_seer", "done", "done"];
 
-/// Of a private one, which the stranger does not see.
+/// On a private session, which the stranger does not see.
 const RUN_PRIVATE: [&str; 6] = ["not_signed_in", "not_found", "not_a_seer", "not_a_seer", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {

@@ -25,7 +25,7 @@ pub fn reads() -> BTreeSet<String> {
 #[tokio::test]
 async fn operations_that_read_answer_on_a_standby_and_no_others_do() {
     let Some(three) = Three::start().await else { return };
-    let scene = Scene::of(three.world.again().await).await;
+    let scene = Scene::of(three.world.reconnect().await).await;
     let copy = three.copies().await.remove(0);
     until_replayed(&copy, &written(&scene.world).await).await;
     let standby = Sparc::connect(copy.url()).await.unwrap();
@@ -34,11 +34,11 @@ async fn operations_that_read_answer_on_a_standby_and_no_others_do() {
     for operation in operations() {
         let mut told = Vec::new();
         for who in EVERYBODY {
-            told.push(rolled_back(&standby, &scene, who, operation.ask).await);
+            told.push(rolled_back(&standby, &scene, who, operation.call).await);
         }
-        let answers = told == operation.told;
+        let answers = told == operation.outcomes;
         if answers != reads.contains(operation.name) {
-            wrong.push(format!("{}: {told:?}, on the primary {:?}", operation.name, operation.told));
+            wrong.push(format!("{}: {told:?}, on the primary {:?}", operation.name, operation.outcomes));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

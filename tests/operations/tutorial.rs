@@ -1,9 +1,9 @@
-//! The tutorial. The player has begun the player's path; the others have not begun.
+//! The tutorial. The player has begun the player's path; the others have begun none.
 
 use sparc::entity::sea_orm_active_enums::TutorialPath;
 use sparc::service::{Operations, tutorial::Step};
 
-use super::{Operation, Refusal, SIGNED_IN, Who, operation, refusal, told};
+use super::{Operation, Refusal, SIGNED_IN, Who, operation, outcome_code, refusal};
 
 const BEGUN: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "not_found", "not_signed_in"];
 

@@ -6,7 +6,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{EVERYBODYS, Operation, Refusal, SERVICE, SIGNED_IN, Who, operation, refusal, told};
+use super::{EVERYBODYS, Operation, Refusal, SERVICE, SIGNED_IN, Who, operation, outcome_code, refusal};
 
 pub fn operations() -> Vec<Operation> {
     vec![

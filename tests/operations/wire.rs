@@ -1,4 +1,4 @@
-//! Round trips, counted on the wire.
+//! The round trips of the operations, counted on the wire.
 
 use std::sync::{
     Arc,
@@ -23,12 +23,12 @@ use uuid::Uuid;
 
 use super::{documented::documented, operations, scene::EVERYBODY, scene::Scene};
 
-/// Counts how often the server says that it is ready for the next query: once a round trip.
+/// A proxy that counts the server's ReadyForQuery messages: one per round trip.
 #[derive(Clone)]
 struct Wire {
     port: u16,
     ready: Arc<AtomicU32>,
-    /// After so many more, the line is cut before the answer; none at 0.
+    /// Cuts the connection instead of delivering that many-th response from now on; 0 never cuts.
     cut: Arc<AtomicU32>,
 }
 
@@ -42,19 +42,19 @@ impl Wire {
                 let server = TcpStream::connect(&server).await.unwrap();
                 client.set_nodelay(true).unwrap();
                 server.set_nodelay(true).unwrap();
-                let (mut said, mut asked) = server.into_split();
-                let (mut asks, mut told) = client.into_split();
-                tokio::spawn(async move { copy(&mut asks, &mut asked).await });
+                let (mut from_server, mut to_server) = server.into_split();
+                let (mut from_client, mut to_client) = client.into_split();
+                tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
                 let (ready, cut) = (ready.clone(), cut.clone());
                 tokio::spawn(async move {
-                    // A message is a letter and a length that counts itself.
+                    // A message begins with its type, one byte, and its length, which includes the length field.
                     let mut head = [0; 5];
-                    // An answer goes through as a whole, or not at all.
+                    // A response is forwarded as a whole or not at all.
                     let mut answer = Vec::new();
-                    while said.read_exact(&mut head).await.is_ok() {
+                    while from_server.read_exact(&mut head).await.is_ok() {
                         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
                         let mut body = vec![0; length - 4];
-                        said.read_exact(&mut body).await?;
+                        from_server.read_exact(&mut body).await?;
                         if head[0] == b'Z' {
                             ready.fetch_add(1, Ordering::SeqCst);
                             let left = |left: u32| left.checked_sub(1);
@@ -64,9 +64,9 @@ impl Wire {
                         }
                         answer.extend_from_slice(&head);
                         answer.extend_from_slice(&body);
-                        // What is asked while one signs in comes before that.
+                        // Authentication requests come before the first ReadyForQuery.
                         if matches!(head[0], b'Z' | b'R') {
-                            told.write_all(&answer).await?;
+                            to_client.write_all(&answer).await?;
                             answer.clear();
                         }
                     }
@@ -77,14 +77,14 @@ impl Wire {
         wire
     }
 
-    /// Those since the last look.
+    /// Returns the number of round trips since the last call.
     fn round_trips(&self) -> u32 {
         self.ready.swap(0, Ordering::SeqCst)
     }
 }
 
-/// The service over one connection that is listened to.
-async fn listened(scene: &Scene) -> (Sparc, Wire) {
+/// Connects the service through a [`Wire`], with one connection.
+async fn connect_counted(scene: &Scene) -> (Sparc, Wire) {
     let url = scene.world.url();
     let (before, rest) = url.rsplit_once('@').unwrap();
     let (server, database) = rest.split_once('/').unwrap();
@@ -97,92 +97,95 @@ async fn listened(scene: &Scene) -> (Sparc, Wire) {
 #[tokio::test]
 async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
     let scene = Scene::new().await;
-    let (sparc, wire) = listened(&scene).await;
+    let (sparc, wire) = connect_counted(&scene).await;
     let documented = documented();
     let words = ["none", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"];
     let mut wrong = Vec::new();
     for operation in operations() {
-        // The player rather than anybody; the visitor where only visitors may.
+        // Called as the player if the player may, else as another caller; as a visitor only if nobody else may.
         let order = [3, 4, 5, 2, 1, 0];
-        let who = order.into_iter().find(|place| operation.told[*place] == "done");
+        let who = order.into_iter().find(|place| operation.outcomes[*place] == "done");
         let Some(who) = who else { continue };
         let mut counted = 0;
-        // Statements are prepared the first time, on the one connection.
+        // The first call also prepares the statements on the only connection.
         for _ in 0..2 {
             let tx = scene.identity(&sparc, EVERYBODY[who]).begin().await.unwrap();
             wire.round_trips();
-            assert_eq!((operation.ask)(&tx, &scene).await, "done");
-            // Begin with the identity, and commit, of a transaction of its own.
+            assert_eq!((operation.call)(&tx, &scene).await, "done");
+            // In its own transaction, begin (with the identity) and commit are two more.
             counted = wire.round_trips() + 2;
             tx.rollback().await.unwrap();
         }
-        let said = &documented.iter().find(|one| one.name == operation.name).unwrap().round_trips;
-        if said.split(' ').next() != Some(words[counted as usize]) {
-            wrong.push(format!("{}: {counted}, and not {said}", operation.name));
+        let round_trips = &documented.iter().find(|one| one.name == operation.name).unwrap().round_trips;
+        if round_trips.split(' ').next() != Some(words[counted as usize]) {
+            wrong.push(format!("{}: takes {counted}, documented as {round_trips}", operation.name));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The round trips of one operation in a transaction of its own, between a rollback and a begin of another on the one
-/// connection: whatever went over it when the connection came back is counted.
-async fn alone<T>(sparc: &Sparc, wire: &Wire, operation: impl Future<Output = Result<T, Error>>) -> u32 {
+/// Counts the round trips of one operation in its own transaction. It runs between a rollback and a begin on the only
+/// connection, so whatever is sent when the connection returns to the pool is counted too.
+async fn count_round_trips<T>(sparc: &Sparc, wire: &Wire, operation: impl Future<Output = Result<T, Error>>) -> u32 {
     let held = sparc.as_service().begin().await.unwrap();
     wire.round_trips();
     held.rollback().await.unwrap();
     assert!(operation.await.is_ok());
     let held = sparc.as_service().begin().await.unwrap();
-    // The rollback before, and the begin after.
+    // Without the rollback before and the begin after.
     let counted = wire.round_trips() - 2;
     held.rollback().await.unwrap();
     counted
 }
 
 #[tokio::test]
-async fn a_roll_a_lobby_page_and_a_join_take_three_by_themselves() {
+async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
     let scene = Scene::new().await;
-    let (sparc, wire) = listened(&scene).await;
+    let (sparc, wire) = connect_counted(&scene).await;
     let (ada, eve) = (sparc.as_user(scene.player.id), sparc.as_user(scene.stranger.id));
     let code = scene.code(scene.private).await;
     let check =
         || NewRoll::check(scene.active, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN);
     for _ in 0..2 {
-        // Statements are prepared the first time.
+        // The first calls also prepare the statements.
         let _ = ada.dice().roll(check()).await.unwrap();
         sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
         eve.sessions().join(&code, scene.stranger.character).await.unwrap();
         eve.sessions().leave(scene.private).await.unwrap();
     }
-    assert_eq!(alone(&sparc, &wire, ada.dice().roll(check())).await, 3);
-    assert_eq!(alone(&sparc, &wire, sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None)).await, 3);
-    assert_eq!(alone(&sparc, &wire, eve.sessions().join(&code, scene.stranger.character)).await, 3);
+    assert_eq!(count_round_trips(&sparc, &wire, ada.dice().roll(check())).await, 3);
+    assert_eq!(
+        count_round_trips(&sparc, &wire, sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None)).await,
+        3
+    );
+    assert_eq!(count_round_trips(&sparc, &wire, eve.sessions().join(&code, scene.stranger.character)).await, 3);
 }
 
 #[tokio::test]
-async fn an_answer_that_was_lost_is_found_again_by_the_same_id() {
+async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     let scene = Scene::new().await;
-    let (sparc, wire) = listened(&scene).await;
+    let (sparc, wire) = connect_counted(&scene).await;
     let ada = sparc.as_user(scene.player.id);
     let check =
         NewRoll::check(scene.active, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN);
     let roll = |id: Uuid| ada.dice().roll(NewRoll { id: Some(id), ..check.clone() });
     let there = async |id: Uuid| scene.world.owner().count(&format!("dice_rolls WHERE id = '{id}'")).await;
-    // Statements are prepared.
+    // Prepares the statements.
     roll(Uuid::new_v4()).await.unwrap();
 
     let lost = Uuid::new_v4();
     let held = sparc.as_service().begin().await.unwrap();
-    // Rollback, begin, insert: the answer to the commit does not come.
+    // The fourth response, to the commit, is lost: rollback, begin and insert come before it.
     wire.cut.store(4, Ordering::SeqCst);
     held.rollback().await.unwrap();
-    assert!(matches!(roll(lost).await, Err(Error::CommitUnknown(_))), "not said to be undone, and not tried again");
-    assert_eq!(there(lost).await, 1, "it was done");
+    assert!(matches!(roll(lost).await, Err(Error::CommitUnknown(_))), "neither reported as undone nor retried");
+    assert_eq!(there(lost).await, 1, "it was committed");
     let found = roll(lost).await.unwrap();
     assert_eq!((found.id, there(lost).await), (lost, 1), "once");
 
-    // Before anything was asked, another connection is as good.
+    // If the response to begin is lost, nothing was done, so the service retries on another connection.
     let held = sparc.as_service().begin().await.unwrap();
     wire.cut.store(2, Ordering::SeqCst);
     held.rollback().await.unwrap();
-    assert!(roll(Uuid::new_v4()).await.is_ok(), "the answer to begin was lost, and nothing with it");
+    assert!(roll(Uuid::new_v4()).await.is_ok(), "retried after the response to begin was lost");
 }

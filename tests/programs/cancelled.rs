@@ -1,5 +1,5 @@
-//! Every method of a connection and of a transaction dropped at every point where it waits, and the one connection used at
-//! once by the next.
+//! Every method of a connection and of a transaction is dropped at every point where it waits, and the next caller uses
+//! the pool's only connection at once.
 
 use std::pin::Pin;
 
@@ -15,7 +15,7 @@ use sparc::{
 use uuid::Uuid;
 
 use super::polled;
-use crate::{faults::network::Line, world::World};
+use crate::{faults::network::Proxy, world::World};
 
 type Done<'a> = Pin<Box<dyn Future<Output = Result<(), DbErr>> + 'a>>;
 
@@ -25,10 +25,10 @@ fn sql(text: &str) -> Statement {
 
 const ROWS: &str = "SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, 200) AS i";
 
-/// Its name, and a call of it.
+/// The name of a method, and a call of it.
 type Method<C> = (&'static str, for<'a> fn(&'a C) -> Done<'a>);
 
-/// What both have.
+/// The methods that connections and transactions have in common.
 fn methods<C>() -> Vec<Method<C>>
 where
     C: ConnectionTrait + StreamTrait + TransactionTrait<Transaction = Transaction>,
@@ -72,28 +72,28 @@ where
     ]
 }
 
-async fn is(who: &impl ConnectionTrait, id: Uuid, what: &str) {
+async fn assert_identity(who: &impl ConnectionTrait, id: Uuid, what: &str) {
     let row = who.query_one_raw(sql(ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
     assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated", "{what}");
     assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), id, "{what}");
 }
 
-async fn one(world: &World) -> Sparc {
-    let line = Line::to(world).await;
-    Sparc::connect_with(&line.url, Options::default().max_connections(1)).await.unwrap()
+async fn connect_single(world: &World) -> Sparc {
+    let proxy = Proxy::to_world(world).await;
+    Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_method_of_a_connection_dropped_anywhere_leaves_the_next_one_nothing() {
+async fn a_connections_method_dropped_at_any_point_leaves_nothing_to_the_next_caller() {
     let world = World::new().await;
-    let sparc = one(&world).await;
-    let (ada, ben) = (sparc.as_user(world.account().await), sparc.as_user(world.account().await));
+    let sparc = connect_single(&world).await;
+    let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let mut dropped = 0;
     for (name, method) in methods::<IdentityConnection>() {
         for polls in 0.. {
             let what = format!("{name} after {polls} polls");
             let ended = polled(polls, method(&ada)).await;
-            is(&ben, ben.user_id().unwrap(), &what).await;
+            assert_identity(&ben, ben.user_id().unwrap(), &what).await;
             assert_eq!(ben.users().me().await.unwrap().id, ben.user_id().unwrap());
             if let Some(outcome) = ended {
                 outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -102,15 +102,15 @@ async fn a_method_of_a_connection_dropped_anywhere_leaves_the_next_one_nothing()
             dropped += 1;
         }
     }
-    println!("{dropped} times");
+    println!("{dropped} calls dropped");
     assert!(dropped > 30);
 }
 
 #[tokio::test]
-async fn a_method_of_a_transaction_dropped_anywhere_harms_the_innermost_alone() {
+async fn a_transactions_method_dropped_at_any_point_fails_only_the_innermost() {
     let world = World::new().await;
-    let sparc = one(&world).await;
-    let (ada, ben) = (sparc.as_user(world.account().await), sparc.as_user(world.account().await));
+    let sparc = connect_single(&world).await;
+    let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let (id, mut dropped) = (ada.user_id().unwrap(), 0);
     for (name, method) in methods::<Transaction>() {
         for polls in 0.. {
@@ -120,30 +120,30 @@ async fn a_method_of_a_transaction_dropped_anywhere_harms_the_innermost_alone() 
             let inner = tx.begin().await.unwrap();
             let ended = polled(polls, method(&inner)).await.is_some();
             match inner.execute_raw(sql("SELECT 1")).await {
-                Ok(_) => is(&inner, id, &what).await,
+                Ok(_) => assert_identity(&inner, id, &what).await,
                 Err(error) => assert_eq!(sparc::service::Error::from(error).code(), "transaction_failed", "{what}"),
             }
             inner.rollback().await.unwrap();
-            is(&tx, id, &what).await;
+            assert_identity(&tx, id, &what).await;
             tx.commit().await.unwrap();
             assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some(&*what));
-            is(&ben, ben.user_id().unwrap(), &what).await;
+            assert_identity(&ben, ben.user_id().unwrap(), &what).await;
             if ended {
                 break;
             }
             dropped += 1;
         }
     }
-    println!("{dropped} times");
+    println!("{dropped} calls dropped");
     assert!(dropped > 30);
 }
 
-/// Commits and rollbacks, which take their transaction with them.
+/// Commits and rollbacks, which consume their transaction.
 #[tokio::test]
-async fn an_end_dropped_anywhere_is_an_end() {
+async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() {
     let world = World::new().await;
-    let sparc = one(&world).await;
-    let (ada, ben) = (sparc.as_user(world.account().await), sparc.as_user(world.account().await));
+    let sparc = connect_single(&world).await;
+    let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let id = ada.user_id().unwrap();
     for commits in [true, false] {
         for nested in [false, true] {
@@ -158,7 +158,7 @@ async fn an_end_dropped_anywhere_is_an_end() {
                         tx.execute_unprepared(&write).await.unwrap();
                         let end = async { if commits { tx.commit().await } else { tx.rollback().await } };
                         let ended = polled(polls, end).await;
-                        is(&outer, id, &what).await;
+                        assert_identity(&outer, id, &what).await;
                         outer.commit().await.unwrap();
                         ended
                     }
@@ -168,7 +168,7 @@ async fn an_end_dropped_anywhere_is_an_end() {
                             .await
                     }
                 };
-                is(&ben, ben.user_id().unwrap(), &what).await;
+                assert_identity(&ben, ben.user_id().unwrap(), &what).await;
                 let bio = ada.users().me().await.unwrap().bio;
                 if let Some(outcome) = ended {
                     outcome.unwrap();

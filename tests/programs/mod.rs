@@ -1,7 +1,9 @@
-//! Random programs of several tasks against a model of the connection: identity, savepoints, failures, cancelled calls,
-//! streams. What was answered Ok is in the database, what was refused is not, and each statement runs as who asked.
+//! Random programs of several concurrent tasks, compared with a model of the connection: identity, savepoints,
+//! failures, cancelled calls, streams. What returned Ok is in the database, what failed is not, and each statement runs
+//! as its caller.
 //!
-//! `SPARC_PROGRAMS=5000 cargo test --release --test integration programs` is the longer run, `SPARC_SEED=7` one program.
+//! For a longer run: `SPARC_PROGRAMS=5000 cargo test --release --test integration programs`. `SPARC_SEED=7` runs one
+//! program.
 
 mod cancelled;
 mod model;
@@ -15,30 +17,31 @@ use crate::{faults::times, world::World};
 use model::Task;
 pub use model::polled;
 
-/// Steps of one task.
+/// The number of steps of one task.
 const STEPS: u32 = 60;
 
-/// Rows that only their owner sees.
+/// A table of rows that only their owner sees.
 const NOTES: &str = "CREATE TABLE notes (key bigint PRIMARY KEY, owner uuid NOT NULL DEFAULT auth.uid());
     ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
     CREATE POLICY own ON notes TO authenticated USING (owner = auth.uid()) WITH CHECK (owner = auth.uid());
     GRANT SELECT, INSERT ON notes TO authenticated";
 
 #[tokio::test]
-async fn what_was_answered_is_so_whatever_the_program() {
+async fn random_programs_get_true_answers() {
     let programs = times("SPARC_PROGRAMS", 25);
     let one = std::env::var("SPARC_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
     let world = World::new().await;
     world.db.execute_unprepared(NOTES).await.unwrap();
     let mut users = Vec::new();
     for _ in 0..4 {
-        let id = world.account().await;
-        users.push((id, world.draft(id).await));
+        let id = world.new_account().await;
+        users.push((id, world.new_draft(id).await));
     }
     let (mut steps, mut cancelled) = (0, 0);
     for seed in one.map_or(0..u64::from(programs), |seed| seed..seed + 1) {
         world.db.execute_unprepared("TRUNCATE notes").await.unwrap();
-        // As many connections as transactions, or fewer than tasks that come and go.
+        // As many connections as tasks. Calls outside of the tasks' transactions need further ones, so callers have to
+        // wait.
         let options = Options::default().max_connections(4).deadline(Duration::from_secs(20));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
         let tasks = users.iter().enumerate().map(|(place, (user, draft))| {
@@ -49,7 +52,7 @@ async fn what_was_answered_is_so_whatever_the_program() {
             }
         });
         let tasks = futures_util::future::join_all(tasks).await;
-        // It waits for whatever was left on a connection.
+        // Closing waits for pending rollbacks.
         sparc.close().await.unwrap();
         for task in tasks {
             let sql = format!("SELECT key FROM notes WHERE owner = '{}'", task.user());

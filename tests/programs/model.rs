@@ -1,4 +1,4 @@
-//! One task: what it does, and what must be true then.
+//! One task: its random calls, and what must be true after each.
 
 use std::{collections::BTreeSet, future::poll_fn, pin::pin, task::Poll};
 
@@ -11,7 +11,7 @@ use sea_orm::{
 use sparc::service::{Error, IdentityConnection, Operations, Transaction};
 use uuid::Uuid;
 
-/// Polls so many times, then drops it.
+/// Polls the future; drops it and returns `None` if it is still pending after `times` more polls.
 pub async fn polled<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = times;
@@ -28,11 +28,11 @@ pub async fn polled<T>(times: u32, future: impl Future<Output = T>) -> Option<T>
 
 type Keys = BTreeSet<i64>;
 
-/// What is known of a transaction or savepoint.
+/// What is known about a transaction or savepoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
     Good,
-    /// A call was dropped: it was sent, and the frame has failed, or it was not.
+    /// A call was dropped. If it had been sent, the frame has failed; otherwise it has not.
     Unknown,
     Failed,
     IdentityChanged,
@@ -43,11 +43,11 @@ struct Frame {
     id: u64,
     health: Health,
     keys: Keys,
-    /// Keys of nested ones whose commit was dropped: all of each, or none.
+    /// Keys of nested transactions whose commit was dropped: either all keys of a set are there or none.
     maybe: Vec<Keys>,
 }
 
-/// A transaction that somebody holds; its frame may be gone.
+/// A transaction that the task holds; its frame may be gone.
 struct Handle {
     tx: Transaction,
     frame: u64,
@@ -106,7 +106,7 @@ impl Task {
                 self.begin().await;
                 continue;
             }
-            // Mostly the innermost, sometimes any.
+            // Mostly the innermost transaction, sometimes any.
             let last = self.handles.len() - 1;
             let place = if self.rng.u8(..) < 200 { last } else { self.rng.usize(..=last) };
             match self.rng.u8(0..100) {
@@ -123,7 +123,7 @@ impl Task {
                 77..85 => self.cancel(place).await,
                 85..91 => self.stream(place).await,
                 91..97 => self.at_once(place).await,
-                _ => self.alone().await,
+                _ => self.call_outside().await,
             }
         }
         while !self.handles.is_empty() {
@@ -131,22 +131,22 @@ impl Task {
         }
     }
 
-    /// What is there at the end.
+    /// Compares the rows that are stored at the end.
     pub fn end(&self, stored: &Keys) {
         self.compare(stored, &self.stored, &self.unknown);
     }
 
     fn compare(&self, there: &Keys, must: &Keys, may: &[Keys]) {
         let missing: Vec<_> = must.difference(there).collect();
-        assert!(missing.is_empty(), "{missing:?} was answered Ok, and is not there\n{}", self.story());
+        assert!(missing.is_empty(), "{missing:?} returned Ok but is not there\n{}", self.story());
         let more: Keys = there.difference(must).copied().collect();
         let mut unexplained = more.clone();
         for group in may {
             let found = group.intersection(&more).count();
-            assert!(found == 0 || found == group.len(), "half of {group:?} is there\n{}", self.story());
+            assert!(found == 0 || found == group.len(), "only a part of {group:?} is there\n{}", self.story());
             unexplained.retain(|key| !group.contains(key));
         }
-        assert!(unexplained.is_empty(), "{unexplained:?} was refused, and is there\n{}", self.story());
+        assert!(unexplained.is_empty(), "{unexplained:?} failed but is there\n{}", self.story());
     }
 
     fn story(&self) -> String {
@@ -162,7 +162,7 @@ impl Task {
         self.frames.iter().position(|frame| frame.id == self.handles[place].frame)
     }
 
-    /// What a call on that handle comes to, if nothing is wrong with it itself; checks it, and learns from it.
+    /// Asserts the outcome that a valid call on that handle must have, and updates the model.
     fn expect<T>(&mut self, place: usize, what: &str, outcome: &Result<T, Error>) -> bool {
         let found = code(outcome);
         self.log.push(format!("{what} on {place} of {}: {found}", self.handles.len()));
@@ -197,7 +197,7 @@ impl Task {
         self.handles.push(Handle { tx, frame: 0 });
     }
 
-    /// Writes a row, by text or as an entity would, and looks who wrote it.
+    /// Writes a row, by raw SQL or with a query builder, and checks as whom it was written.
     async fn write(&mut self, place: usize) {
         let key = self.key();
         let outcome = self.writing(place, key, self.next % 2 == 0).await;
@@ -210,13 +210,13 @@ impl Task {
         insert(&self.handles[place].tx, key, by_text, self.user()).await
     }
 
-    /// What is there, seen from within.
+    /// Compares the rows that the transaction sees.
     async fn look(&mut self, place: usize) {
         let seen = "SELECT key, current_user::text AS role, auth.uid() AS id FROM notes".to_owned();
         let outcome = self.handles[place].tx.query_all_raw(sql(seen)).await.map_err(Error::from);
         if self.expect(place, "look", &outcome) {
             let rows = outcome.unwrap();
-            rows.iter().for_each(|row| is_asker(row, self.user()));
+            rows.iter().for_each(|row| assert_caller(row, self.user()));
             let there: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
             let mut must = self.stored.clone();
             let mut may = self.unknown.clone();
@@ -233,7 +233,7 @@ impl Task {
         self.refuses(place, "fail", outcome, "database", Health::Failed);
     }
 
-    /// A call that is refused for what it is, where it could have been made.
+    /// Asserts the outcome of a call that must be refused itself, if the handle could be used at all.
     fn refuses<T>(&mut self, place: usize, what: &str, outcome: Result<T, Error>, refusal: &str, then: Health) {
         if code(&outcome) == refusal {
             let sent: Result<(), Error> = Ok(());
@@ -257,7 +257,7 @@ impl Task {
             ["RESET ROLE", "SET LOCAL request.jwt.claims = '{}'", "DO $$ BEGIN SET LOCAL ROLE service_role; END $$"];
         let text = text[self.rng.usize(..text.len())];
         let outcome = self.handles[place].tx.execute_unprepared(text).await.map_err(Error::from);
-        // Of a transaction that had changed before, it says the same.
+        // If the identity had changed before, the error is the same.
         let changed_before = self.position(place).is_some_and(|at| self.frames[at].health == Health::IdentityChanged);
         if changed_before {
             assert!(!self.expect(place, text, &outcome));
@@ -266,7 +266,7 @@ impl Task {
         }
     }
 
-    /// A text that commits: what was written until then is there, and nobody says that it is not.
+    /// Raw SQL that commits: what was written before is stored, and is not reported as rolled back.
     async fn end_by_text(&mut self, place: usize) {
         let outcome = self.handles[place].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
         if !self.ended_by_text && code(&outcome) == "transaction_ended" {
@@ -290,7 +290,7 @@ impl Task {
             None => Some(self.handles[place].tx.begin().await),
         };
         let Some(outcome) = begun else {
-            // It is undone, and the one around it goes on.
+            // It is rolled back, and the outer transaction continues.
             self.log.push(format!("begin on {place} dropped"));
             self.cancelled += 1;
             return;
@@ -302,7 +302,7 @@ impl Task {
         }
     }
 
-    /// Takes the frame of the handle and those in it away; the handle, too.
+    /// Removes the handle, its frame and the frames nested in it.
     fn take(&mut self, place: usize) -> (Transaction, Option<Frame>) {
         let position = self.position(place);
         let taken = position.and_then(|at| self.frames.drain(at..).next());
@@ -330,7 +330,7 @@ impl Task {
             else {
                 return;
             };
-            self.perhaps(frame);
+            self.record_unknown(frame);
             return;
         };
         let outcome = outcome.map_err(Error::from);
@@ -359,8 +359,8 @@ impl Task {
         }
     }
 
-    /// A commit that was dropped: all of it, or nothing.
-    fn perhaps(&mut self, frame: Frame) {
+    /// Records a dropped commit: either all of the frame is committed or nothing.
+    fn record_unknown(&mut self, frame: Frame) {
         let groups = [frame.keys].into_iter().chain(frame.maybe).filter(|keys| !keys.is_empty());
         match self.frames.last_mut() {
             Some(around) => around.maybe.extend(groups),
@@ -396,7 +396,7 @@ impl Task {
         drop(self.take(place));
     }
 
-    /// A call that is dropped after some polls.
+    /// Makes a call and drops it after some polls.
     async fn cancel(&mut self, place: usize) {
         let (key, polls) = (self.key(), self.rng.u32(0..5));
         let outcome = match self.rng.u8(0..3) {
@@ -410,7 +410,7 @@ impl Task {
         match outcome {
             Some(outcome) => {
                 if self.expect(place, &format!("call {key}, not dropped"), &outcome) {
-                    // A validation writes no row of ours.
+                    // The call may have been a validation, which writes no note.
                     self.innermost().maybe.push([key].into());
                 }
             }
@@ -439,7 +439,7 @@ impl Task {
             let mut stream = handle.tx.stream_raw(sql(statement)).await?;
             let mut seen = 0;
             while let Some(row) = stream.next().await {
-                is_asker(&row?, user);
+                assert_caller(&row?, user);
                 seen += 1;
                 if seen == read / 2 {
                     between = Some(insert(&handle.tx, key, true, user).await);
@@ -459,7 +459,7 @@ impl Task {
         }
     }
 
-    /// Several calls on one transaction at once, one of which may be dropped.
+    /// Makes several concurrent calls on one transaction, one of which may be dropped.
     async fn at_once(&mut self, place: usize) {
         let keys: Vec<i64> = (0..4).map(|_| self.key()).collect();
         let drops = self.rng.bool().then(|| self.rng.u32(0..6));
@@ -481,7 +481,7 @@ impl Task {
             Some(outcome) => outcomes.push((dropped_key, outcome)),
             None => {
                 self.cancelled += 1;
-                self.log.push("one of several dropped".into());
+                self.log.push("one of several concurrent calls dropped".into());
                 if let Some(at) = self.position(place).filter(|at| at + 1 == self.frames.len())
                     && self.frames[at].health == Health::Good
                 {
@@ -490,7 +490,7 @@ impl Task {
             }
         }
         let is_unknown = self.position(place).is_some_and(|at| self.frames[at].health == Health::Unknown);
-        // Some may have been before the one that was dropped, and some after it.
+        // Some calls may have run before the dropped one, and some after it.
         for (key, outcome) in outcomes.into_iter().chain([(0, validated.map(drop))]) {
             if is_unknown {
                 self.log.push(format!("write {key} at once: {}", code(&outcome)));
@@ -500,14 +500,14 @@ impl Task {
                 } else if key != 0 {
                     self.innermost().keys.insert(key);
                 }
-            } else if self.expect(place, &format!("write {key} at once"), &outcome) && key != 0 {
+            } else if self.expect(place, &format!("write {key} concurrently"), &outcome) && key != 0 {
                 self.innermost().keys.insert(key);
             }
         }
     }
 
-    /// On a connection of its own.
-    async fn alone(&mut self) {
+    /// Makes a call outside of the transaction, on another connection.
+    async fn call_outside(&mut self) {
         if self.rng.bool() {
             return;
         }
@@ -516,11 +516,11 @@ impl Task {
         let statement = sql(format!(
             "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
         ));
-        // The others may have all connections.
+        // The other tasks may hold all connections.
         let alone = tokio::time::timeout(std::time::Duration::from_millis(200), self.who.query_one_raw(statement));
         match polled(polls, alone).await {
             Some(Ok(outcome)) => {
-                is_asker(&outcome.unwrap().unwrap(), self.user());
+                assert_caller(&outcome.unwrap().unwrap(), self.user());
                 self.stored.insert(key);
             }
             _ => {
@@ -535,7 +535,7 @@ async fn insert(tx: &Transaction, key: i64, by_text: bool, user: Uuid) -> Result
     if by_text {
         let text =
             format!("INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id");
-        is_asker(&tx.query_one_raw(sql(text)).await?.unwrap(), user);
+        assert_caller(&tx.query_one_raw(sql(text)).await?.unwrap(), user);
     } else {
         let mut insert = Query::insert();
         insert.into_table(Alias::new("notes")).columns([Alias::new("key")]).values_panic([key.into()]);
@@ -544,7 +544,7 @@ async fn insert(tx: &Transaction, key: i64, by_text: bool, user: Uuid) -> Result
     Ok(())
 }
 
-fn is_asker(row: &QueryResult, user: Uuid) {
+fn assert_caller(row: &QueryResult, user: Uuid) {
     assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated");
     assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), user);
 }

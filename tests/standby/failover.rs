@@ -56,10 +56,10 @@ async fn an_evening_goes_on_without_its_primary_and_loses_nothing_that_was_ackno
     let (mut world, mut primary) = (world, primary);
     let mut standbys: [Server; 2] = standbys.try_into().unwrap();
     let evening = Arc::new(Evening::new(&world, 20).await);
-    let writer = world.player().await.id;
+    let writer = world.new_player().await.id;
     let (mut kept, mut times) = (BTreeSet::new(), Vec::new());
     for round in 0..failovers {
-        let copies = [world.copied(&standbys[0]).await, world.copied(&standbys[1]).await];
+        let copies = [world.copy_on(&standbys[0]).await, world.copy_on(&standbys[1]).await];
         let options = Options::default().max_connections(8).replicas(copies.iter().map(World::url));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
         let load = Load::begin(&sparc, &evening, 6);
@@ -101,7 +101,7 @@ async fn an_evening_goes_on_without_its_primary_and_loses_nothing_that_was_ackno
 async fn an_old_primary_that_comes_back_writable_is_not_used() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
-    let player = three.world.player().await;
+    let player = three.world.new_player().await;
     writes(&sparc, player.id).await.unwrap();
     let standbys: [Server; 2] = three.standbys.clone().try_into().unwrap();
     let copies: [World; 2] = three.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
@@ -109,8 +109,8 @@ async fn an_old_primary_that_comes_back_writable_is_not_used() {
     until(async || writes(&sparc, player.id).await.is_ok()).await;
     blocking(&three.primary, |primary| primary.start_again().unwrap()).await;
     // It takes writes, on its old timeline.
-    let old = three.world.again().await;
-    let account = old.account().await;
+    let old = three.world.reconnect().await;
+    let account = old.new_account().await;
     let is_there = format!("users WHERE id = '{account}'");
     assert_eq!(old.owner().count(&is_there).await, 1);
 
@@ -141,7 +141,7 @@ async fn readers_are_answered_while_nobody_takes_writes() {
     let options = Options::default().acquire_timeout(Duration::from_millis(500)).deadline(Duration::from_secs(3));
     let copies = three.copies().await;
     let sparc = Sparc::connect_with(three.world.url(), options.replicas(copies.iter().map(World::url))).await.unwrap();
-    let player = three.world.player().await;
+    let player = three.world.new_player().await;
     until(async || sparc.as_user(player.id).characters().list().await.unwrap().len() == 1).await;
     blocking(&three.primary, |primary| primary.kill().unwrap()).await;
     for _ in 0..10 {
@@ -169,7 +169,7 @@ async fn behind_poolers_the_promoted_server_is_found_too() {
     let options = Options::default().without_prepared_statements().max_connections(6);
     let options = options.replicas(poolers[1..].iter().map(|pooler| pooler.url.as_str()));
     let sparc = Sparc::connect_with(&poolers[0].url, options).await.unwrap();
-    let player = three.world.player().await;
+    let player = three.world.new_player().await;
     for _ in 0..20 {
         writes(&sparc, player.id).await.unwrap();
     }

@@ -24,7 +24,7 @@ async fn send(sparc: &Sparc, who: uuid::Uuid, session: uuid::Uuid, kind: String)
 async fn subscribers_hear_every_event_once_also_across_a_promotion() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
-    let game = three.world.active_session(2).await;
+    let game = three.world.new_active_session(2).await;
     let (ada, morgan) = (game.players[0].id, game.players[1].id);
     let mut hearing = Vec::new();
     for who in [ada, morgan, game.seer.uuid()] {
@@ -88,11 +88,11 @@ impl Still {
     async fn begin() -> Option<Self> {
         let three = Three::start().await?;
         let sparc = three.sparc().await;
-        let game = three.world.active_session(2).await;
+        let game = three.world.new_active_session(2).await;
         let ada = sparc.as_user(game.players[0].id);
         let heard = ada.events().subscribe(game.session, None).await.unwrap();
         stand_still(&three).await;
-        three.world.account().await;
+        three.world.new_account().await;
         let later = sparc.as_user(game.players[1].id).events().subscribe(game.session, None).await.unwrap();
         Some(Self { three, sparc, game, ada, heard, _later: later })
     }
@@ -143,8 +143,8 @@ async fn events_that_are_too_large_to_be_read_for_all_are_not_missed_on_replicas
 async fn whoever_just_sat_down_listens_though_replicas_do_not_know_the_seat() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
-    let game = three.world.session(1).await;
-    let newcomer = three.world.player().await;
+    let game = three.world.new_session(1).await;
+    let newcomer = three.world.new_player().await;
     let seer = sparc.as_user(game.seer.uuid());
     let begun = Instant::now();
     let _first = seer.events().subscribe(game.session, None).await.unwrap();
@@ -169,7 +169,7 @@ async fn whoever_just_sat_down_listens_though_replicas_do_not_know_the_seat() {
 async fn who_heard_what_the_promoted_server_never_had_is_told_so() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
-    let game = three.world.active_session(2).await;
+    let game = three.world.new_active_session(2).await;
     let (ada, morgan) = (game.players[0].id, game.players[1].id);
     let lsn = super::written(&three.world).await;
     for (copy, standby) in three.copies().await.iter().zip(&three.standbys) {
@@ -177,7 +177,7 @@ async fn who_heard_what_the_promoted_server_never_had_is_told_so() {
         standby.set("primary_conninfo", "").await.unwrap();
         until(async || copy.owner().count("pg_stat_wal_receiver").await == 0).await;
     }
-    three.world.account().await;
+    three.world.new_account().await;
     let mut heard = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
     let sent = send(&sparc, morgan, game.session, "lost".to_owned()).await.unwrap();
     assert_eq!(next(&mut heard).await.id, sent);

@@ -30,7 +30,7 @@ impl Three {
             return None;
         }
         let primary = Server::start_private(Some(&SETTINGS)).await.unwrap();
-        let world = World::on(&primary).await;
+        let world = World::new_on(&primary).await;
         let (first, second) = tokio::join!(standby_of(&primary), standby_of(&primary));
         let standbys = vec![first, second];
         Some(Self { world, primary, standbys })
@@ -39,7 +39,7 @@ impl Three {
     pub async fn copies(&self) -> Vec<World> {
         let mut copies = Vec::new();
         for standby in &self.standbys {
-            copies.push(self.world.copied(standby).await);
+            copies.push(self.world.copy_on(standby).await);
         }
         copies
     }

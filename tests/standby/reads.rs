@@ -13,7 +13,7 @@ use sparc::{
 
 use super::{Three, until, until_replayed, written};
 use crate::{
-    faults::network::{Line, OPEN, SWALLOWING},
+    faults::network::{OPEN, Proxy, SWALLOWING},
     world::{World, at_once},
 };
 
@@ -48,7 +48,7 @@ async fn everybody_reads_what_they_wrote_and_never_less_than_they_saw() {
     let before: i64 = commits(&copies).await;
     let mut clients = Vec::new();
     for _ in 0..8 {
-        let (player, sparc) = (three.world.player().await, sparc.clone());
+        let (player, sparc) = (three.world.new_player().await, sparc.clone());
         clients.push(async move {
             let me = sparc.as_user(player.id);
             let mut seen = None;
@@ -91,7 +91,7 @@ async fn a_replica_that_stands_still_shows_nobody_less_than_they_wrote() {
     let Some(three) = Three::start().await else { return };
     let (sparc, other) = (three.sparc().await, three.sparc().await);
     let copies = three.copies().await;
-    let player = three.world.player().await;
+    let player = three.world.new_player().await;
     let lsn = written(&three.world).await;
     for copy in &copies {
         until_replayed(copy, &lsn).await;
@@ -139,7 +139,7 @@ async fn a_replica_that_stands_still_shows_nobody_less_than_they_wrote() {
 async fn what_somebody_else_wrote_is_seen_within_the_bound() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
-    let (ada, visitor) = (sparc.as_user(three.world.player().await.id), sparc.as_anon());
+    let (ada, visitor) = (sparc.as_user(three.world.new_player().await.id), sparc.as_anon());
     let mut waits = Vec::new();
     for number in 0..30 {
         let name = format!("Ada {number}");
@@ -167,7 +167,7 @@ async fn what_looks_like_reading_and_writes_runs_on_the_primary() {
         owner.exec(statement).await.unwrap();
     }
     let sparc = three.sparc().await;
-    let player = three.world.player().await;
+    let player = three.world.new_player().await;
     let lsn = written(&three.world).await;
     for copy in three.copies().await {
         until_replayed(&copy, &lsn).await;
@@ -199,17 +199,17 @@ async fn what_looks_like_reading_and_writes_runs_on_the_primary() {
 async fn a_replica_that_hangs_or_dies_is_left_and_comes_back() {
     let Some(three) = Three::start().await else { return };
     let copies = three.copies().await;
-    let line = Line::towards(copies[0].url()).await;
+    let line = Proxy::to_url(copies[0].url()).await;
     let deadline = Duration::from_secs(5);
     let options = Options::default().replicas([line.url.as_str(), copies[1].url()]).deadline(deadline);
     let sparc = Sparc::connect_with(three.world.url(), options).await.unwrap();
-    let player = three.world.player().await;
+    let player = three.world.new_player().await;
     let me = sparc.as_user(player.id);
     until(async || roles(&sparc, ServerRole::Replica) == 2).await;
     for _ in 0..4 {
         assert_eq!(me.characters().list().await.unwrap().len(), 1);
     }
-    line.is(SWALLOWING);
+    line.set_state(SWALLOWING);
     let hung = Instant::now();
     while hung.elapsed() < Duration::from_secs(3) {
         let asked = Instant::now();
@@ -217,7 +217,7 @@ async fn a_replica_that_hangs_or_dies_is_left_and_comes_back() {
         assert!(asked.elapsed() < deadline, "{:?}", asked.elapsed());
     }
     assert_eq!(roles(&sparc, ServerRole::Out), 1);
-    line.is(OPEN);
+    line.set_state(OPEN);
     until(async || roles(&sparc, ServerRole::Replica) == 2).await;
 
     super::blocking(&three.standbys[1], |standby| standby.kill().unwrap()).await;

@@ -154,11 +154,17 @@ const EVENT_CLOCK: &str = "SELECT drawn, oldest_transaction, next_transaction, h
 /// The outcome of a poll.
 enum Outcome {
     /// Another server has answered, or the first one.
-    NewHistory { history: History, newest: Vec<SessionUpdate> },
+    NewHistory {
+        history: History,
+        newest: Vec<SessionUpdate>,
+    },
     /// The sequence was set back, so numbers are given to events a second time, and a subscriber that resumes after one would
     /// miss events.
     Behind,
-    Updates { checked: AccessCheck, updates: Vec<SessionUpdate> },
+    Updates {
+        checked: AccessCheck,
+        updates: Vec<SessionUpdate>,
+    },
     Nothing,
 }
 

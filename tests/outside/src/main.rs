@@ -1,5 +1,6 @@
-//! Plays a night through `sparc` alone, and runs ten programs that a game's services would be, each as short as it can
-//! be. `cargo with-database cargo run --manifest-path tests/outside/Cargo.toml`
+//! Plays a session through crate `sparc` only, and runs ten short programs like the services of a game.
+//!
+//! Run it with `cargo with-database cargo run --manifest-path tests/outside/Cargo.toml`.
 
 mod programs;
 
@@ -16,7 +17,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-/// What the night leaves for the programs.
+/// The rows that the programs use.
 pub struct Night {
     pub sparc: Sparc,
     pub seer: IdentityConnection,

@@ -1,5 +1,5 @@
-//! The ten shortest programs: what a game's services would ask for, and nothing else. What one of them missed is there
-//! now; `docs/testing.md` says what it was.
+//! Ten short programs that do what the services of a game would do, and nothing else. Whatever one of them missed was
+//! added to the crates; `docs/testing.md` lists it.
 
 use sparc::entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath};
 use sparc::service::{
@@ -30,7 +30,7 @@ pub async fn run(night: &Night) -> Result<(), Error> {
     nightly(night).await
 }
 
-/// A game server's socket: what a client missed, then what it does.
+/// A game server's socket: first the events that a client missed, then what the client does.
 async fn gateway(Night { ada, session, hero, .. }: &Night) -> Result<(), Error> {
     let details = ada.sessions().details(*session).await?;
     let mut seen = ada.events().newest(*session).await?;
@@ -41,11 +41,11 @@ async fn gateway(Night { ada, session, hero, .. }: &Night) -> Result<(), Error> 
     for event in ada.events().after(*session, seen).await? {
         seen = event.seq;
     }
-    println!("gateway: {} at the table, heard up to {seen}", details.players.len());
+    println!("gateway: {} participants, read up to event {seen}", details.players.len());
     Ok(())
 }
 
-/// A page for whoever looks for a table, with no account.
+/// A page for visitors who look for a session.
 async fn lobby_page(Night { sparc, seer, adventure, .. }: &Night) -> Result<(), Error> {
     let open = NewSession {
         adventure_id: *adventure,
@@ -55,11 +55,11 @@ async fn lobby_page(Night { sparc, seer, adventure, .. }: &Night) -> Result<(), 
     seer.sessions().create(open).await?;
     let filter = LobbyFilter { free_seats: Some(2), search: Some("ford".into()), ..Default::default() };
     let page = sparc.as_anon().sessions().lobby(&filter, None).await?;
-    println!("lobby page: {} tables, more: {}", page.items.len(), page.next.is_some());
+    println!("lobby page: {} sessions, more: {}", page.items.len(), page.next.is_some());
     Ok(())
 }
 
-/// A bot on a chat server: what a code is, who runs what, a roll's answer.
+/// A bot on a chat server: it shows the session of a code, who runs which sessions, and a roll.
 async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> Result<(), Error> {
     let card = ada.sessions().by_code(code).await?;
     let filter = LobbyFilter { seer_id: seer.user_id(), ..Default::default() };
@@ -67,7 +67,7 @@ async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> R
     let last = ada.dice().history(RollScope::Session(*session), &HistoryFilter::default(), None).await?.items;
     let names = sparc.as_anon().users().by_display_name(&card.seer_name).await?;
     println!(
-        "bot: {} runs {open} open tables; last roll {:?}; {} of that name",
+        "bot: {} runs {open} open sessions; last roll {:?}; {} users of that name",
         card.seer_name,
         last[0].outcome,
         names.len()
@@ -75,7 +75,7 @@ async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> R
     Ok(())
 }
 
-/// A support desk: finds somebody, looks as they would, and helps.
+/// A support desk: finds a user, reads as that user, and helps.
 async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Error> {
     let service = sparc.as_service();
     let address = ada.users().my_email().await?;
@@ -88,7 +88,7 @@ async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Erro
     if let Some(id) = troll.user_id() {
         service.users().erase(id).await?;
     }
-    println!("desk: {} seats, {} past tables", seats.len(), their.sessions().past(None).await?.items.len());
+    println!("desk: {} seats, {} past sessions", seats.len(), their.sessions().past(None).await?.items.len());
     Ok(())
 }
 
@@ -129,7 +129,7 @@ async fn forge(Night { seer, adventure, .. }: &Night) -> Result<(), Error> {
     let faults = seer.adventures().validate(*adventure).await?;
     seer.adventures().set_content(*adventure, &AdventureContent::single_scene("It rains.")).await?;
     seer.adventures().publish(*adventure).await?;
-    println!("forge: {} faults mended, {} adventures", faults.len(), seer.adventures().mine(None).await?.items.len());
+    println!("forge: {} validation errors fixed, {} adventures", faults.len(), seer.adventures().mine(None).await?.items.len());
     Ok(())
 }
 
@@ -142,7 +142,7 @@ async fn catalogue_page(Night { sparc, adventure, .. }: &Night) -> Result<(), Er
     Ok(())
 }
 
-/// Somebody's first evening.
+/// A new user's first evening.
 async fn first_steps(Night { sparc, .. }: &Night) -> Result<(), Error> {
     let eve = sign_up(sparc, "Eve").await?;
     eve.tutorial().begin(TutorialPath::Player).await?;
@@ -150,11 +150,11 @@ async fn first_steps(Night { sparc, .. }: &Night) -> Result<(), Error> {
     let changes = ProfileChanges { bio: Some(Some("New here".into())), ..Default::default() };
     eve.users().edit(changes).await?;
     let hero = eve.characters().create(NewCharacter { name: "Nim".into(), ..Default::default() }).await?;
-    println!("first steps: {} learns {}, of {:?}", hero.name, progress.current_step, RollType::AttributeCheck);
+    println!("first steps: {} is at {}, of {:?}", hero.name, progress.current_step, RollType::AttributeCheck);
     Ok(())
 }
 
-/// The job of the small hours.
+/// The nightly maintenance job.
 async fn nightly(Night { sparc, .. }: &Night) -> Result<(), Error> {
     let service = sparc.as_service();
     let events = service.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
