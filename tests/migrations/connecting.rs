@@ -106,7 +106,7 @@ async fn a_refusal_of_a_server_or_pooler_is_reported_with_its_remedy() {
         (
             "28000",
             "no pg_hba.conf entry for host \"10.0.0.1\", user \"ada\", database \"game\", no encryption",
-            "add a line",
+            "add an entry",
         ),
         ("28000", "role \"ada\" does not exist", "has no role \"ada\""),
         ("28000", "certificate authentication failed for user \"ada\"", "certificate authentication failed"),
@@ -164,7 +164,7 @@ async fn a_missing_or_outdated_schema_is_reported() {
         .unwrap();
     let older = Sparc::connect(database.url()).await.unwrap_err();
     assert_eq!(older.code(), "schema_outdated");
-    assert!(older.to_string().contains("0.16") && older.to_string().contains("needs 0.17"), "{older}");
+    assert!(older.to_string().contains("0.16") && older.to_string().contains("needs version 0.17"), "{older}");
     db.execute_unprepared("COMMENT ON TABLE sparc_migrations IS 'Applied migrations of the SPARC schema 9.0'")
         .await
         .unwrap();

@@ -222,7 +222,8 @@ fn the_page_of_errors_is_up_to_date() {
     for line in source.lines().map(str::trim) {
         if let Some(part) = line.strip_prefix("///") {
             doc.push_str(part);
-        } else if !line.starts_with('#') {
+        } else if !line.starts_with(['#', '"', ')']) {
+            // Not an attribute, which may take three lines.
             let variant = line.split([' ', '(', ',']).next().unwrap_or_default();
             if let (Some(entry), true) = (codes.get(variant), doc.contains("Code `")) {
                 let means = doc.trim().split(" Code `").next().unwrap();
