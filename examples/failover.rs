@@ -1,8 +1,8 @@
 //! A game on three servers that loses its primary in the middle: `cargo run --example failover`.
 //!
 //! A primary and two standbys start on this machine, of which one must have each commit before it is acknowledged. Ada
-//! rolls dice and reads them again; then the primary is killed, a standby is promoted, and the game goes on. Everything is
-//! gone at the end.
+//! rolls dice and reads them again; then the primary is killed, a standby is promoted, and the game goes on. Everything
+//! is gone at the end.
 
 use std::{
     error::Error as StdError,

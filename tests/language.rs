@@ -1,4 +1,5 @@
-//! Mechanical checks of the text: links, references to decisions, and messages about inputs.
+//! Mechanical checks of the text: links, references to decisions, line width, messages about inputs, and
+//! words for which the project has a better one.
 
 use std::{
     fs,
@@ -7,6 +8,41 @@ use std::{
 };
 
 use crate::documents::root;
+
+/// Comments and documents wrap here, as the code does (`rustfmt.toml`).
+const WIDTH: usize = 120;
+
+/// Words in a meaning that has a better word, as they would stand in prose or as a name, and that word.
+///
+/// Codes of errors and names of the specification are not names of ours: `no_such_code` stays.
+const RETIRED: &[(&str, &str)] = &[
+    ("is_passing", "is_retryable"),
+    ("SeatsAreTaken", "MaxPlayersBelowSeated"),
+    ("NoSuchCode", "UnknownJoinCode"),
+    ("HasHistory", "StillReferenced"),
+    ("NotASeer", "NotSessionSeer"),
+    ("ColumnClosed", "ColumnNotGranted"),
+    ("BadCursor", "InvalidCursor"),
+    ("FaultKind", "ValidationErrorKind"),
+    ("TableCard", "MySession"),
+    ("SessionCard", "SessionSummary"),
+    ("ArchivedTable", "ArchivedSession"),
+    ("TableSize", "MaxPlayers"),
+    ("come_back", "rejoin"),
+    ("bring_back", "unretire"),
+    ("SavesLeft", "HeroicSavesRemaining"),
+    ("RollsOf", "RollScope"),
+    ("defence", "defense"),
+    ("throwaway", "testdb"),
+    ("keeper", "supervisor"),
+    ("a table's rolls", "a session's rolls"),
+    ("at that table", "in that session"),
+    ("at a table", "in a session"),
+    ("at its table", "in the session"),
+    ("writes it anew", "regenerates it"),
+    ("renewal", "repeatable rules"),
+    ("the own ", "their own, the caller's"),
+];
 
 /// Returns the repository's files with one of the extensions, as Git lists them.
 fn files(extensions: &[&str]) -> Vec<PathBuf> {
@@ -97,6 +133,32 @@ fn every_decision_that_is_cited_has_its_heading() {
 }
 
 #[test]
+fn comments_and_documents_wrap() {
+    let mut wrong = Vec::new();
+    for path in files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
+        let name = relative(&path);
+        let (is_document, is_generated) = (name.ends_with(".md"), name.starts_with("docs/generated/"));
+        if is_generated || name.ends_with("docs/performance.md") || name.starts_with("entity/src/tables/") {
+            continue;
+        }
+        let mut is_code = false;
+        for (number, line) in read(&path).lines().enumerate() {
+            is_code ^= is_document && line.trim_start().starts_with("```");
+            let is_prose = if is_document {
+                // A row of a table is one line, and a link cannot be broken.
+                !is_code && !line.starts_with('|') && !line.starts_with("![") && !line.starts_with("[![")
+            } else {
+                ["//", "--", "# "].iter().any(|mark| line.trim_start().starts_with(mark))
+            };
+            if is_prose && line.chars().count() > WIDTH {
+                wrong.push(format!("{name}:{}", number + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} lines are longer than {WIDTH} characters:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
 fn a_message_about_an_input_says_what_it_must_be() {
     let mut wrong = Vec::new();
     for path in files(&[".rs"]).into_iter().filter(|path| relative(path).starts_with("service/src/")) {
@@ -110,4 +172,22 @@ fn a_message_about_an_input_says_what_it_must_be() {
         }
     }
     assert!(wrong.is_empty(), "messages about an input that do not say what it must be:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_retired_word_is_left() {
+    let mut wrong = Vec::new();
+    for path in files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
+        let name = relative(&path);
+        if ["tests/language.rs", "CHANGELOG.md"].contains(&name.as_str()) || name.starts_with("bench/sql/specification")
+        {
+            continue;
+        }
+        for (number, line) in read(&path).lines().enumerate() {
+            for (word, better) in RETIRED.iter().filter(|(word, _)| line.contains(word)) {
+                wrong.push(format!("{name}:{}: {word} ({better})", number + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} retired words:\n{}", wrong.len(), wrong.join("\n"));
 }

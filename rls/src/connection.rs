@@ -76,8 +76,8 @@ impl IdentityConnection {
     }
 
     /// Returns the log position of what this identity last wrote or read through this handle, or of
-    /// [`at_least`](Self::at_least) if that is further. Give it to the client as a token, so that the process that serves the
-    /// next request shows no less. `None` without replicas.
+    /// [`at_least`](Self::at_least) if that is further. Give it to the client as a token, so that the process that
+    /// serves the next request shows no less. `None` without replicas.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.servers().cluster()?;

@@ -163,7 +163,8 @@ impl Database {
         Ok(())
     }
 
-    /// Returns the status of the pool that identities of this role use, for metrics; with replicas, that of the primary.
+    /// Returns the status of the pool that identities of this role use, for metrics; with replicas, that of the
+    /// primary.
     #[must_use]
     pub fn pool_status(&self, role: &str) -> PoolStatus {
         self.pools.of(role).primary().status()

@@ -56,7 +56,8 @@ pub enum Error {
         /// What is wrong, and what is required.
         reason: String,
     },
-    /// None of the addresses of the primary and its replicas leads to a server that accepts writes. Nothing was committed.
+    /// None of the addresses of the primary and its replicas leads to a server that accepts writes. Nothing was
+    /// committed.
     #[error("no server accepts writes: none of the addresses leads to a primary; nothing was committed")]
     NoPrimary,
     /// The first connection of a pool could not be opened.
@@ -206,8 +207,8 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
     })
 }
 
-/// Whether a statement failed on a replica in a way that it may not on the primary: it was to write, the rows that it reads
-/// are being removed there, or the server is gone.
+/// Whether a statement failed on a replica in a way that it may not on the primary: it was to write, the rows that it
+/// reads are being removed there, or the server is gone.
 pub(crate) fn is_replicas_own(error: &DbErr) -> bool {
     let code = sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code);
     matches!(code, Some("25006" | "40001" | "40P01" | "55000")) || is_connection_lost(error)

@@ -61,8 +61,8 @@ pub(crate) fn is_plain(sql: &str) -> bool {
 
 /// Whether the statement is plain, only reads, and locks no rows, so that a replica can run it.
 pub(crate) fn is_plain_read(sql: &str) -> bool {
-    // Each of these can also occur in a name or a text; the primary then reads it. The server's own views (`pg_`) differ from
-    // server to server.
+    // Each of these can also occur in a name or a text; the primary then reads it. The server's own views (`pg_`)
+    // differ from server to server.
     sql.starts_with("SELECT ") && ![" FOR ", " INTO ", "pg_"].iter().any(|word| sql.contains(word)) && is_plain(sql)
 }
 

@@ -13,9 +13,9 @@ use crate::{Error, Identity};
 
 /// A place in the write-ahead log: its timeline, which grows with each promotion, and the position on it.
 ///
-/// It is a token for services that keep nothing between two requests: as text (`1-0/16B3748`, safe in a header or a cookie)
-/// it goes to the client with the answer and comes back with the next request. What a client makes up costs a bounded wait
-/// and a read on the primary, and nothing else.
+/// It is a token for services that keep nothing between two requests: as text (`1-0/16B3748`, safe in a header or a
+/// cookie) it goes to the client with the answer and comes back with the next request. What a client makes up costs a
+/// bounded wait and a read on the primary, and nothing else.
 ///
 /// ```
 /// let position: rls::Position = "1-0/16B3748".parse()?;
@@ -23,7 +23,8 @@ use crate::{Error, Identity};
 /// assert!(position < "2-0/10".parse()?);
 /// # Ok::<(), rls::Error>(())
 /// ```
-// The order of the fields is the order of positions: what an old primary wrote beyond a promotion is not in the log any more.
+// The order of the fields is the order of positions: what an old primary wrote beyond a promotion is not in the log any
+// more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     pub(crate) timeline: u32,
@@ -87,8 +88,8 @@ impl Required {
 /// So many identities are remembered, twice over.
 const REMEMBERED: usize = 8192;
 
-/// What each identity has written or seen. Of an identity that was not heard of for long, it is only known that it was not
-/// beyond `floor`: replicas have replayed that long since, so that nobody waits for it.
+/// What each identity has written or seen. Of an identity that was not heard of for long, it is only known that it was
+/// not beyond `floor`: replicas have replayed that long since, so that nobody waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Positions(Mutex<Remembered>);
 

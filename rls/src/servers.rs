@@ -1,5 +1,6 @@
-//! One primary and its replicas: which of them a transaction begins on. The monitor (`monitor.rs`) looks after each; what
-//! it says may be half a second old, so that every begin asks its server again, in the message that it sends anyway.
+//! One primary and its replicas: which of them a transaction begins on. The monitor (`monitor.rs`) looks after each;
+//! what it says may be half a second old, so that every begin asks its server again, in the message that it sends
+//! anyway.
 
 mod monitor;
 
@@ -34,7 +35,8 @@ use crate::{
 
 /// A replica that has not replayed what its caller wrote is waited for so long; then the primary is asked.
 const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
-/// A replica that does not begin a transaction by then, or in a third of the deadline, is left to the monitor, and another server is asked.
+/// A replica that does not begin a transaction by then, or in a third of the deadline, is left to the monitor, and
+/// another server is asked.
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two looks for a server that takes writes.
 const PRIMARY_PAUSE: Duration = Duration::from_millis(50);
@@ -52,7 +54,8 @@ pub(crate) enum Servers {
 pub(crate) enum Purpose {
     /// It may write.
     Write,
-    /// It reads what the server must have replayed. With `is_one_snapshot`, all that it sees is as of its first statement.
+    /// It reads what the server must have replayed. With `is_one_snapshot`, all that it sees is as of its first
+    /// statement.
     Read { required: Required, is_one_snapshot: bool },
 }
 
@@ -177,8 +180,8 @@ pub enum ServerRole {
 }
 
 impl Cluster {
-    /// Over the servers of these addresses, of which one must be there. The first is the one that is taken for the primary
-    /// until it is known.
+    /// Over the servers of these addresses, of which one must be there. The first is the one that is taken for the
+    /// primary until it is known.
     pub(crate) async fn connect(
         addresses: Vec<PgConnectOptions>,
         max_connections: u32,
@@ -337,7 +340,8 @@ impl Cluster {
         None
     }
 
-    /// On the server that takes writes. Where it changes, or is just being replaced, it is waited for as for a connection.
+    /// On the server that takes writes. Where it changes, or is just being replaced, it is waited for as for a
+    /// connection.
     async fn begin_on_primary(self: &Arc<Self>, request: &Request<'_>) -> Result<Session, DbErr> {
         let begun = Instant::now();
         let mut primary = self.primary.subscribe();

@@ -121,7 +121,8 @@ impl UncheckedTransaction {
         Self { session: self.session.counting(), frame: self.frame, is_over: true, pools: self.pools.clone() }
     }
 
-    /// Returns the timeline of its server's log when it began, if there are replicas. Each promotion begins another one.
+    /// Returns the timeline of its server's log when it began, if there are replicas. Each promotion begins another
+    /// one.
     #[must_use]
     pub fn timeline(&self) -> Option<u32> {
         self.session.timeline

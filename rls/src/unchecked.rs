@@ -33,7 +33,8 @@ pub trait Unchecked {
     /// Begins a transaction that only reads, on a replica that is fresh enough for the identity, if there is one.
     fn begin_read(&self, time: Option<Duration>) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
-    /// Returns the position of what the identity itself wrote or read through this handle, whatever position it was given.
+    /// Returns the position of what the identity itself wrote or read through this handle, whatever position it was
+    /// given.
     fn seen(&self) -> Option<Position>;
 
     /// Notes what the identity was shown that another identity read for it: its next read shows at least that.

@@ -154,9 +154,9 @@ struct Newest {
     seq: i64,
 }
 
-/// Identifies the server whose events these are, so that a listener notices a change. With replicas it is the timeline of the
-/// log, which a standby shares with the server that it follows and which each promotion changes; otherwise what the server reports,
-/// which a standby does not.
+/// Identifies the server whose events these are, so that a listener notices a change. With replicas it is the timeline
+/// of the log, which a standby shares with the server that it follows and which each promotion changes; otherwise what
+/// the server reports, which a standby does not.
 fn history_of(tx: &UncheckedTransaction, reported: Option<String>) -> Result<String, Error> {
     match (tx.timeline(), reported) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),

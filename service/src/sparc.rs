@@ -186,8 +186,8 @@ pub struct Options {
     /// The URL for [`Sparc::as_service`], with another login. Recommended: the users' login then need not be a member
     /// of `service_role`, so that no SQL text can assume that role. The default is `None`: one login for both.
     pub service_url: Option<String>,
-    /// Addresses of streaming replicas, which answer whoever only reads; after a failover, the one that was promoted is the
-    /// primary. A caller always sees what they wrote. None by default. See [`rls`](rls#replicas).
+    /// Addresses of streaming replicas, which answer whoever only reads; after a failover, the one that was promoted is
+    /// the primary. A caller always sees what they wrote. None by default. See [`rls`](rls#replicas).
     pub replicas: Vec<String>,
 }
 

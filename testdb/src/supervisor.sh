@@ -2,9 +2,8 @@
 # that uses the server: however that program ends, the pipe closes.
 #
 # Arguments: folder of the server programs, port, name of the superuser, path of pg_basebackup for a standby or an empty
-# string, settings (name=value) ...
-# Standard input: one line with the superuser's password; for a standby, one line with the address of its primary; then lines
-# "crash" (kill the server and start it again), "kill", "start" or "promote".
+# string, settings (name=value) ... Standard input: one line with the superuser's password; for a standby, one line with
+# the address of its primary; then lines "crash" (kill the server and start it again), "kill", "start" or "promote".
 # Standard output: "ready" after each of them, or the log of a failed one.
 
 # PIPE: the program may end before it has read that the server is ready.

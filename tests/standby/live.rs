@@ -73,8 +73,8 @@ async fn subscribers_hear_every_event_once_also_across_a_promotion() {
     sparc.close().await.unwrap();
 }
 
-/// A session that Ada listens to, on replicas that stand still. Of what happened since, a look of the poller sees everything:
-/// somebody came to listen who had seen it.
+/// A session that Ada listens to, on replicas that stand still. Of what happened since, a look of the poller sees
+/// everything: somebody came to listen who had seen it.
 struct Still {
     three: Three,
     sparc: Sparc,

@@ -11,8 +11,8 @@ use testdb::{Binaries, Server};
 
 use crate::world::World;
 
-/// A commit must be streamed at once to be measured, and kept for whoever comes late; a standby whose primary is gone looks
-/// for the next at once, because with synchronous replication every commit waits for it.
+/// A commit must be streamed at once to be measured, and kept for whoever comes late; a standby whose primary is gone
+/// looks for the next at once, because with synchronous replication every commit waits for it.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
 /// A primary and two standbys, and the game's database on them.

@@ -189,8 +189,8 @@ AS $$
 DECLARE
   oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
 BEGIN
-  -- On a standby the sequence shows its last logged record, up to 32 numbers ahead. The replayed log position is a clock as well,
-  -- and everything up to it is visible.
+  -- On a standby the sequence shows its last logged record, up to 32 numbers ahead. The replayed log position is a
+  -- clock as well, and everything up to it is visible.
   IF pg_is_in_recovery() THEN
     RETURN QUERY
     SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint, 0::bigint, 0::bigint, NULL::text;

@@ -48,8 +48,8 @@ struct Probe {
 }
 
 impl Probe {
-    /// A standby's timeline is that of what it streams, for a login that may see that (`pg_read_all_stats`), and else that of
-    /// its last restart point, which may be minutes behind.
+    /// A standby's timeline is that of what it streams, for a login that may see that (`pg_read_all_stats`), and else
+    /// that of its last restart point, which may be minutes behind.
     async fn ask(&mut self) -> Result<Seen, sqlx::Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -84,8 +84,8 @@ impl Probe {
     }
 }
 
-/// Looks after the cluster until it is closed or dropped. It has been looked at once when this returns, and one server at
-/// least answered.
+/// Looks after the cluster until it is closed or dropped. It has been looked at once when this returns, and one server
+/// at least answered.
 pub(super) async fn start(cluster: &Arc<Cluster>, addresses: Vec<PgConnectOptions>) -> Result<JoinHandle<()>, Error> {
     let probes = addresses.into_iter().map(|options| Probe { options, connection: None }).collect();
     let mut monitor = Monitor { probes, system: None, written: VecDeque::new(), has_primary: false };
@@ -166,8 +166,8 @@ impl Monitor {
         refused
     }
 
-    /// The primary is the server that takes writes. Where several say so, those who were replaced do not know it yet: the
-    /// one that was promoted last has the newest timeline.
+    /// The primary is the server that takes writes. Where several say so, those who were replaced do not know it yet:
+    /// the one that was promoted last has the newest timeline.
     fn elect(&mut self, cluster: &Cluster, seen: &[(usize, Seen)], now: Instant) {
         let current = cluster.current();
         let newest = cluster.timeline.load(Ordering::SeqCst);

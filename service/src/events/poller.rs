@@ -158,8 +158,8 @@ enum Outcome {
         history: History,
         newest: Vec<SessionUpdate>,
     },
-    /// The sequence was set back, so numbers are given to events a second time, and a subscriber that resumes after one would
-    /// miss events.
+    /// The sequence was set back, so numbers are given to events a second time, and a subscriber that resumes after one
+    /// would miss events.
     Behind,
     Updates {
         checked: AccessCheck,

@@ -120,8 +120,8 @@ impl Reader {
         }
     }
 
-    /// Reads events after the position, of which the poller saw those up to `newest` on a server at `seen_at`: those that the
-    /// poller has read for all subscribers, or else a page of its own.
+    /// Reads events after the position, of which the poller saw those up to `newest` on a server at `seen_at`: those
+    /// that the poller has read for all subscribers, or else a page of its own.
     async fn read(&mut self, newest: i64, seen_at: Option<rls::Position>) -> Result<(), Error> {
         let was_idle_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
         let recent = self.registration.recent(&self.history, self.position.seq).filter(|_| !was_idle_long);

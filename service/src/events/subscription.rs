@@ -277,8 +277,8 @@ impl Row {
     }
 }
 
-/// Reads the starting data of a subscription to each of these sessions, from the primary: a standby shows events late, and
-/// refuses.
+/// Reads the starting data of a subscription to each of these sessions, from the primary: a standby shows events late,
+/// and refuses.
 async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<Row>, Error> {
     if tx.caller() == Identity::Anon {
         return Err(Error::NotSignedIn);
