@@ -153,7 +153,8 @@ impl IdentityConnection {
         time: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
         let request = Request { identity: &self.identity, modes, time, statements: self.database.statements };
-        let session = self.servers().begin(&request, purpose).await?;
+        // Boxed: with several servers its future is large, and callers hold many on one stack.
+        let session = Box::pin(self.servers().begin(&request, purpose)).await?;
         Ok(UncheckedTransaction::new(session, OUTERMOST, self.database.pools.clone()))
     }
 

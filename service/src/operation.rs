@@ -151,6 +151,8 @@ impl Scope {
 }
 
 /// Runs the body in a transaction of the caller's, and retries it after a transient error.
+///
+/// Its parts are boxed, because a caller may hold the futures of many operations on one stack.
 pub(crate) async fn run<'env, C: Caller, T>(
     caller: &C,
     access: Access,
@@ -159,7 +161,7 @@ pub(crate) async fn run<'env, C: Caller, T>(
     let mut attempts = Attempts::of(caller, access);
     let outcome = loop {
         let attempt = attempts.with_deadline(async {
-            let scope = caller.scope(attempts.left(), attempts.reads).await?;
+            let scope = Box::pin(caller.scope(attempts.left(), attempts.reads)).await?;
             let outcome = body(scope.transaction()).await;
             Ok((scope, outcome))
         });
@@ -168,7 +170,7 @@ pub(crate) async fn run<'env, C: Caller, T>(
             Err(error) if attempts.may_begin_again(&error).await => continue,
             Err(error) => break Err(error),
         };
-        if let Some(outcome) = attempts.end(scope, outcome).await {
+        if let Some(outcome) = Box::pin(attempts.end(scope, outcome)).await {
             break outcome;
         }
     };
