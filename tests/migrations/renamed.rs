@@ -186,7 +186,10 @@ async fn swapped_names_and_moved_tables_are_reported() {
             "table public.characters is table public.creatures",
         ),
         ("CREATE SCHEMA backup; ALTER TABLE creatures SET SCHEMA backup", "table backup.creatures"),
-        ("ALTER SCHEMA public RENAME TO before; CREATE SCHEMA public", "table before.users"),
+        (
+            "ALTER SCHEMA public RENAME TO before; CREATE SCHEMA public; GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC",
+            "table before.users",
+        ),
     ] {
         let (_database, owner, administrator) = migrated().await;
         let breaker = if sql.contains("SCHEMA public") { &administrator } else { &owner };

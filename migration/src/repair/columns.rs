@@ -53,6 +53,11 @@ impl Plan {
             // A sequence with the name of the new one belongs to no column any more.
             push(format!("DROP SEQUENCE IF EXISTS {table}_{name}_seq"), "");
             push(format!("{alter} ADD {generated}"), "");
+            if generated.ends_with("as identity") {
+                // On a platform, default privileges grant every new sequence to the API roles.
+                let grantees = "PUBLIC, anon, authenticated, service_role";
+                push(format!("REVOKE ALL ON SEQUENCE {table}_{name}_seq FROM {grantees}"), "");
+            }
             // A new sequence starts after the existing numbers.
             push(
                 format!(
