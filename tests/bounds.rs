@@ -125,6 +125,13 @@ async fn of_rolls_and_events() {
         );
         if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_event_type").await }
     }
+    for code in ["1", "10", "13", "31", "127", "133", "8232", "8233"] {
+        let sql = format!(
+            "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.a' || chr({code}) || 'b')",
+            game.session
+        );
+        assert_refused(&owner, &sql, "valid_event_type").await;
+    }
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ pub struct NewEvent {
     pub id: Option<Uuid>,
     /// Session.
     pub session_id: Uuid,
-    /// Type of the event without its prefix `client.`, 1 to 57 characters.
+    /// Type of the event without its prefix `client.`, 1 to 57 characters without control characters.
     pub kind: String,
     /// Payload. An empty object by default.
     #[serde(default = "NewEvent::default_payload")]

@@ -19,7 +19,7 @@ pub struct Model {
     /// The session in which it happened.
     #[sea_orm(unique_key = "idx_session_events_seq")]
     pub session_id: Uuid,
-    /// Kind of event, 1 to 64 characters; kinds that participants send begin with `client.`.
+    /// Kind of event, 1 to 64 characters without control characters; kinds that participants send begin with `client.`.
     #[sea_orm(column_type = "Text")]
     pub event_type: String,
     /// JSON data of the event, complete without a further query; at most 16 KiB for a `client.` event.

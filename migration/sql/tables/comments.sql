@@ -135,7 +135,7 @@ COMMENT ON COLUMN public.dice_rolls.created_at IS 'Time of the roll.';
 COMMENT ON TABLE public.session_events IS 'Something that happened in a session, for its participants; deleted after 24 hours.';
 COMMENT ON COLUMN public.session_events.id IS 'Unique id of the event.';
 COMMENT ON COLUMN public.session_events.session_id IS 'The session in which it happened.';
-COMMENT ON COLUMN public.session_events.event_type IS 'Kind of event, 1 to 64 characters; kinds that participants send begin with `client.`.';
+COMMENT ON COLUMN public.session_events.event_type IS 'Kind of event, 1 to 64 characters without control characters; kinds that participants send begin with `client.`.';
 COMMENT ON COLUMN public.session_events.payload IS 'JSON data of the event, complete without a further query; at most 16 KiB for a `client.` event.';
 COMMENT ON COLUMN public.session_events.created_at IS 'Time of the event; set by the database.';
 COMMENT ON COLUMN public.session_events.seq IS 'Number, ascending within a session, with gaps; a reader resumes after the last it has seen. Set by a trigger.';

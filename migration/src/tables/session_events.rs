@@ -16,7 +16,11 @@ pub(super) fn definition() -> TableDefinition {
             // The user who caused the event, from the token; NULL if no user did. No foreign key, because events are
             // kept for a day.
             .col(optional("sender_id").uuid())
-            .check(named("valid_event_type", "char_length(event_type) BETWEEN 1 AND 64"))
+            // A line break in it would end a field of a `text/event-stream`, which other participants read.
+            .check(named(
+                "valid_event_type",
+                r"char_length(event_type) BETWEEN 1 AND 64 AND event_type !~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029]'",
+            ))
             .foreign_key(&mut foreign_key("session_events", "session_id", "sessions", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![

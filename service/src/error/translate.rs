@@ -257,7 +257,9 @@ fn check_violation(table: &str, constraint: &str) -> Option<Error> {
         "valid_success" => ("success", "must follow from the outcome"),
         "valid_roller" => ("roller", "must be one character or one creature"),
         "valid_heroic_save" => ("original_roll_id", "must be set for a heroic save, and only for one"),
-        "valid_event_type" => ("kind", "must have 1 to 64 characters, including the prefix `client.`"),
+        "valid_event_type" => {
+            ("kind", "must have 1 to 64 characters, including the prefix `client.`, and no control characters")
+        }
         "valid_step" => ("current_step", "must be a step of the tutorial"),
         "users_games_played_check" => ("games_played", "must not be negative"),
         "users_games_run_check" => ("games_run", "must not be negative"),
