@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     game::{Answer, Game, STATUSES},
-    sight::{Eyes, set_identity},
+    visible::{Reader, set_identity},
 };
 
 /// A random call. A [`Pick`] is a number that selects one of the existing rows of a kind.
@@ -17,7 +17,7 @@ pub struct Step {
     pub who: u8,
     pub act: Act,
     /// Who reads afterwards.
-    pub eyes: u8,
+    pub reader: u8,
 }
 
 type Pick = u8;
@@ -86,7 +86,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => (0_u8..8).prop_map(|odds| if odds == 0 { Act::Close } else { Act::CreateAdventure }),
         1 => (0_u8..4).prop_map(|odds| if odds == 0 { Act::Archive } else { Act::CreateAdventure }),
     ];
-    (any::<u8>(), act, any::<u8>()).prop_map(|(who, act, eyes)| Step { who, act, eyes })
+    (any::<u8>(), act, any::<u8>()).prop_map(|(who, act, reader)| Step { who, act, reader })
 }
 
 /// The database under test.
@@ -103,7 +103,7 @@ fn code(error: sea_orm::sqlx::Error) -> &'static str {
 impl Target<'_> {
     /// Runs one statement as that user, in one message.
     async fn sql(&self, game: &Game, me: usize, sql: &str) -> Answer {
-        let message = format!("{}{sql}; COMMIT", set_identity(Eyes::Of(me), game));
+        let message = format!("{}{sql}; COMMIT", set_identity(Reader::Of(me), game));
         let mut connection = self.pool.acquire().await.map_err(code)?;
         let outcome = raw_sql(AssertSqlSafe(message)).execute(&mut *connection).await;
         if outcome.is_err() {

@@ -1,5 +1,5 @@
-//! Ten short programs that do what the services of a game would do, and nothing else. Whatever one of them missed was
-//! added to the crates; `docs/testing.md` lists it.
+//! Ten short programs that do what the services of a game would do, and nothing else. `docs/testing.md` lists the
+//! operations that exist because of them.
 
 use sparc::entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath};
 use sparc::service::{
@@ -126,10 +126,10 @@ async fn forge(Night { seer, adventure, .. }: &Night) -> Result<(), Error> {
     let changes = AdventureChanges { estimated_duration: Some(120), ..Default::default() };
     seer.adventures().edit(*adventure, changes).await?;
     seer.adventures().set_content(*adventure, &AdventureContent::default()).await?;
-    let faults = seer.adventures().validate(*adventure).await?;
+    let errors = seer.adventures().validate(*adventure).await?;
     seer.adventures().set_content(*adventure, &AdventureContent::single_scene("It rains.")).await?;
     seer.adventures().publish(*adventure).await?;
-    println!("forge: {} validation errors fixed, {} adventures", faults.len(), seer.adventures().mine(None).await?.items.len());
+    println!("forge: {} validation errors fixed, {} adventures", errors.len(), seer.adventures().mine(None).await?.items.len());
     Ok(())
 }
 
