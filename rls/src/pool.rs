@@ -107,7 +107,7 @@ impl Pool {
                     Ok(connection) => Ok(PooledConnection::External(connection)),
                     // That pool retries an unreachable server, and then reports that none of its connections was free.
                     Err(sqlx::Error::PoolTimedOut) => Err(match probe(&pool.connect_options()).await {
-                        Err(away) if is_lost(&away) => connect_error(away),
+                        Err(unreachable) if is_lost(&unreachable) => connect_error(unreachable),
                         _ => connect_error(sqlx::Error::PoolTimedOut),
                     }),
                     Err(error) => Err(connect_error(error)),

@@ -1,4 +1,4 @@
--- The small world in which the statements of `statements.rs` meet. `@name` is an id: see `world.rs`.
+-- The rows on which the statements of `statements.rs` run. `@name` is an id: see `world.rs`.
 --
 -- One place is left wherever there is a limit: a tenth character, a seat. Ada and Bob sit together in sessions of two
 -- Seers, entered in opposite orders, so that statements over several rows find them in opposite orders too.
