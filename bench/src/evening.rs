@@ -66,7 +66,7 @@ const LENGTH: Duration = Duration::from_secs(12);
 /// The maximum 99th percentile of a roll's latency that counts as sustained, in milliseconds.
 pub const MAX_ROLL_P99_MS: f64 = 50.0;
 /// The size of the pool.
-const CONNECTIONS: u32 = 16;
+pub const CONNECTIONS: u32 = 16;
 
 /// How players get new events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,8 @@ pub async fn evenings(
     Ok(evenings)
 }
 
-async fn evening(
+/// Runs one evening.
+pub async fn evening(
     sparc: &Sparc,
     world: &World,
     sessions: u64,

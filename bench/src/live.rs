@@ -53,7 +53,7 @@ const IDLE: Duration = Duration::from_secs(20);
 const HUMAN: (u32, Duration) = (60, Duration::from_secs(15));
 
 /// Mostly active sessions; nothing else matters here.
-const WORLD: World = World { users: 40_000, adventures: 100, busy: 3000, open: 1000, ended: 2000 };
+pub const WORLD: World = World { users: 40_000, adventures: 100, busy: 3000, open: 1000, ended: 2000 };
 
 /// The measurements of live events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -179,7 +179,7 @@ pub async fn live(options: &LiveEvents) -> Result<(), Failure> {
 }
 
 /// Creates a database with active sessions and no events.
-async fn set_up(server: &Server) -> Result<Database, Failure> {
+pub async fn set_up(server: &Server) -> Result<Database, Failure> {
     let database = server.empty().await?;
     let pool = database.connect(2).await?;
     up(&pool, None).await?;

@@ -21,6 +21,7 @@ mod pgbench;
 mod plan;
 mod plots;
 mod reads;
+mod replicas;
 mod report;
 mod rows;
 mod samples;
@@ -103,6 +104,8 @@ enum Command {
     Compare(Compare),
     /// Measures live events: their cost to writers, their delay, and the cost of subscribers.
     Live(LiveEvents),
+    /// Measures what read replicas bring: the primary's load, their delay, and the cost of positions.
+    Replicas(ReplicaReads),
     /// Runs the subscribers; started by `live`.
     #[command(hide = true)]
     Listen {
@@ -165,6 +168,17 @@ pub struct LiveEvents {
     no_candidates: bool,
 }
 
+/// Options of `replicas`.
+#[derive(Args, Clone, Debug)]
+pub struct ReplicaReads {
+    /// Folder for the report.
+    #[arg(long)]
+    out: PathBuf,
+    /// Concurrent sessions of six players; the servers and the service share this machine.
+    #[arg(long, default_value = "200")]
+    sessions: u64,
+}
+
 /// Options of `page`.
 #[derive(Args, Clone, Debug)]
 pub struct Page {
@@ -199,6 +213,7 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Compare(compare) => compare::compare(&compare).await,
         Command::Live(live) => live::live(&live).await,
+        Command::Replicas(options) => replicas::replicas(&options).await,
         Command::Listen { url, users, busy } => {
             let world = world::World { users, adventures: 100, busy, open: 1000, ended: 2000 };
             live::listener::listen(&url, world).await

@@ -6,6 +6,7 @@ use crate::{
     Failure,
     goals::{goals, grown},
     plots::plots,
+    replicas,
     report::Report,
 };
 
@@ -39,6 +40,7 @@ fn page(report: &Report, plots: &str) -> String {
     statements(&mut page, report, plots);
     operations(&mut page, report, plots);
     live(&mut page, report);
+    replicas::section(&mut page, report);
     growth(&mut page, report, plots);
     plans(&mut page, report);
     page

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure, client::Client, evening::Evening, growth::Size, indexes::Index, life::Day, live::Live, measure::Measured,
-    operations::OperationResult, overhead::Overhead,
+    operations::OperationResult, overhead::Overhead, replicas::Replicas,
 };
 
 /// All measurements of a run.
@@ -31,6 +31,9 @@ pub struct Report {
     /// Live events.
     #[serde(default)]
     pub live: Option<Live>,
+    /// Read replicas.
+    #[serde(default)]
+    pub replicas: Option<Replicas>,
 }
 
 impl Report {
@@ -54,6 +57,7 @@ impl Report {
         }
         self.overhead = self.overhead.or(other.overhead);
         self.live = self.live.take().or(other.live);
+        self.replicas = self.replicas.take().or(other.replicas);
         self.settings.seconds += other.settings.seconds;
     }
 }

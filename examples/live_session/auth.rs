@@ -1,12 +1,19 @@
 //! Authentication: verifies tokens that the platform signed, and turns a request into an identity.
 
-use axum::{extract::FromRequestParts, http::request::Parts};
+use std::sync::{Arc, OnceLock};
+
+use axum::{
+    extract::{FromRequestParts, Request},
+    http::{HeaderName, request::Parts},
+    middleware::Next,
+    response::Response,
+};
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode, get_current_timestamp,
     jwk::{AlgorithmParameters, EllipticCurve, JwkSet},
 };
 use serde::{Deserialize, Serialize};
-use sparc::service::IdentityConnection;
+use sparc::service::{IdentityConnection, Position};
 use uuid::Uuid;
 
 use crate::{App, Failure};
@@ -83,11 +90,36 @@ impl FromRequestParts<App> for Viewer {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
-        let Some(header) = parts.headers.get("authorization") else { return Ok(Self(app.sparc.as_anon(), None)) };
-        let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
-        let claims = app.tokens.verify(token).map_err(|error| Failure::token(&error))?;
-        Ok(Self(app.sparc.as_user(claims.sub), Some(claims.exp)))
+        let (mut caller, mut expires) = (app.sparc.as_anon(), None);
+        if let Some(header) = parts.headers.get("authorization") {
+            let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
+            let claims = app.tokens.verify(token).map_err(|error| Failure::token(&error))?;
+            (caller, expires) = (app.sparc.as_user(claims.sub), Some(claims.exp));
+        }
+        if let Some(seen) = parts.headers.get(POSITION) {
+            caller = caller.at_least(seen.to_str().ok().and_then(|text| text.parse::<Position>().ok()));
+        }
+        if let Some(slot) = parts.extensions.get::<CallerSlot>() {
+            let _ = slot.set(caller.clone());
+        }
+        Ok(Self(caller, expires))
     }
+}
+
+/// The header with the position of the last write that the client has seen. A client that sends the value of its last
+/// response back reads its own writes also from another process of the service and from replicas.
+const POSITION: &str = "sparc-position";
+
+type CallerSlot = Arc<OnceLock<IdentityConnection>>;
+
+/// Adds the caller's position to the response.
+pub async fn add_position(mut request: Request, next: Next) -> Response {
+    let slot = CallerSlot::default();
+    request.extensions_mut().insert(slot.clone());
+    let mut response = next.run(request).await;
+    let position = slot.get().and_then(|caller| caller.position()?.to_string().parse().ok());
+    response.headers_mut().extend(position.map(|position| (HeaderName::from_static(POSITION), position)));
+    response
 }
 
 impl FromRequestParts<App> for User {

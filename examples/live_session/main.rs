@@ -26,7 +26,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sparc::entity::{characters, dice_rolls, session_events, session_players, sessions};
 use sparc::service::{
-    Cursor, Error, JoinCode, Operations, Page, Sparc,
+    Cursor, Error, JoinCode, Operations, Options, Page, Sparc,
     adventures::{AdventureSummary, CatalogueFilter, CatalogueOrder},
     characters::{HitPoints, NewCharacter},
     dice::NewRoll,
@@ -49,6 +49,9 @@ struct Arguments {
     /// Seconds between two actions of the demo.
     #[arg(long, default_value_t = 3.5, value_name = "SECONDS")]
     pace: f32,
+    /// Addresses of read replicas of the database, separated by commas.
+    #[arg(long, env = "REPLICA_URLS", value_name = "URL", value_delimiter = ',', hide_env_values = true)]
+    replicas: Vec<String>,
     /// Secret that the platform signs tokens with (HS256); random at each start by default.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     jwt_secret: Option<String>,
@@ -88,7 +91,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let secret = arguments.jwt_secret.unwrap_or_else(|| format!("{}{}", Uuid::new_v4(), Uuid::new_v4()));
     let tokens = Arc::new(Tokens::new(&secret, &published)?);
     let database = testdb::Database::open_migrated().await?;
-    let sparc = Sparc::connect(database.url()).await?;
+    let options = Options::default().replicas(arguments.replicas);
+    let sparc = Sparc::connect_with(database.url(), options).await?;
     let show = demo::Show::start(&sparc, Duration::try_from_secs_f32(arguments.pace)?).await;
 
     println!("A game is being played at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
@@ -155,6 +159,7 @@ fn routes() -> axum::Router<App> {
         .at::<(), session_events::Model, _>(Method::GET, "/api/sessions/{id}/events", "Live: text/event-stream", events)
         .at::<(), Option<Uuid>, _>(Method::GET, "/api/show", "The session that the demo plays", demo::on_show)
         .router()
+        .layer(axum::middleware::from_fn(auth::add_position))
         .route("/", axum::routing::get(page))
 }
 

@@ -98,6 +98,9 @@ crate::values::named!(
     "must be newest, most_played or best_rated"
 );
 
+/// The adventures that a filtered page scans first; if they do not fill the page, it scans [`SCAN_LIMIT`].
+const FIRST_SCAN: usize = 100;
+
 /// Position of a row in each order: the keyset of a cursor.
 #[derive(Serialize, Deserialize)]
 enum Key {
@@ -223,11 +226,22 @@ fn page_query(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Ke
     let (place, id) = (place.unwrap_or_else(null), id.map_or_else(null, |id| binds.bind(*id)));
     let rows = PAGE + 1;
     Ok(if !unindexed_filters.is_empty() {
-        // The function returns rows in the order of the list, so the first rows that match are the page.
+        // The function returns rows in the order of the list, so the first rows that match are the page. PostgreSQL
+        // collects all its rows before it returns the first, so a short scan is tried before the long one.
         let with = format!(
-            "scanned AS MATERIALIZED (SELECT * FROM private.{scan}({place}, {id}, {SCAN_LIMIT}) WITH ORDINALITY), "
+            "beginning AS MATERIALIZED (
+                SELECT {COLUMNS} FROM private.{scan}({place}, {id}, {FIRST_SCAN}) WHERE {unindexed_filters} LIMIT {rows}
+              ),
+              scanned AS MATERIALIZED (
+                SELECT * FROM private.{scan}({place}, {id}, {SCAN_LIMIT}) WITH ORDINALITY
+                WHERE (SELECT count(*) FROM beginning) < {rows}
+              ), "
         );
-        let page = format!("SELECT {COLUMNS} FROM scanned WHERE {unindexed_filters} LIMIT {rows}");
+        let page = format!(
+            "(SELECT * FROM beginning WHERE NOT EXISTS (SELECT FROM scanned))
+             UNION ALL
+             (SELECT {COLUMNS} FROM scanned WHERE {unindexed_filters} LIMIT {rows})"
+        );
         let scanned = format!("SELECT {column} AS place, id AS last, ordinality AS nth FROM scanned");
         PageQuery::bounded(binds, &with, &page, &scanned, PAGE, &ordered)
     } else if is_first {
