@@ -1,5 +1,5 @@
-//! Keyset pagination: the last row of a page determines where the next page begins, so rows that are inserted or deleted
-//! between two requests do not shift it.
+//! Keyset pagination: the last row of a page determines where the next page begins, so rows that are inserted or
+//! deleted between two requests do not shift it.
 
 use std::{
     convert::Infallible,
