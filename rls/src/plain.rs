@@ -94,7 +94,7 @@ mod tests {
     use super::{is_plain, is_plain_read};
 
     #[test]
-    fn what_locks_or_writes_is_no_plain_read() {
+    fn a_statement_that_locks_or_writes_is_not_a_plain_read() {
         assert!(is_plain_read(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
         for sql in [
             r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,
