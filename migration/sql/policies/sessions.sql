@@ -40,7 +40,7 @@ $$;
 
 -- Whether the caller may send an event to the session. A caller who had a seat, and therefore can see the session, gets
 -- an error that says what is missing.
-CREATE OR REPLACE FUNCTION private.may_speak(wanted uuid)
+CREATE OR REPLACE FUNCTION private.may_send_event(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
