@@ -147,7 +147,7 @@ impl Remembered {
 
 #[cfg(test)]
 mod tests {
-    use super::{Position, Positions, REMEMBERED, Required};
+    use super::{GENERATION_SIZE, Position, Positions, Required};
     use crate::Identity;
 
     fn somebody(number: usize) -> Identity {
@@ -178,16 +178,16 @@ mod tests {
     fn memory_is_bounded_and_an_identity_without_an_entry_reads_no_less_than_it_wrote() {
         let positions = Positions::default();
         let at = |number: usize| Position { timeline: 1, lsn: number as u64 };
-        let many = REMEMBERED * 5;
+        let many = GENERATION_SIZE * 5;
         for number in 0..many {
             positions.note(&somebody(number), at(number));
         }
-        for number in [0, 1, REMEMBERED, many - 1] {
+        for number in [0, 1, GENERATION_SIZE, many - 1] {
             assert!(positions.of(&somebody(number)).position >= Some(at(number)), "{number}");
         }
         assert_eq!(positions.of(&somebody(many - 1)).position, Some(at(many - 1)));
         let remembered = positions.lock();
-        assert!(remembered.recent.len() + remembered.older.len() <= 2 * REMEMBERED);
+        assert!(remembered.recent.len() + remembered.older.len() <= 2 * GENERATION_SIZE);
     }
 
     #[test]
