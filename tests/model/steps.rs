@@ -26,7 +26,7 @@ type Pick = u8;
 pub enum Act {
     CreateCharacter { name: u8 },
     Retire { hero: Pick },
-    BringBack { hero: Pick },
+    Unretire { hero: Pick },
     DeleteCharacter { hero: Pick },
     Wound { hero: Pick, points: i8 },
     CreateSession { adventure: Pick, public: bool },
@@ -60,7 +60,7 @@ pub fn step() -> impl Strategy<Value = Step> {
     let act = prop_oneof![
         3 => (0_u8..14).prop_map(|name| Act::CreateCharacter { name }),
         2 => pick().prop_map(|hero| Act::Retire { hero }),
-        2 => pick().prop_map(|hero| Act::BringBack { hero }),
+        2 => pick().prop_map(|hero| Act::Unretire { hero }),
         1 => pick().prop_map(|hero| Act::DeleteCharacter { hero }),
         1 => (pick(), -2_i8..4).prop_map(|(hero, points)| Act::Wound { hero, points }),
         3 => (pick(), any::<bool>()).prop_map(|(adventure, public)| Act::CreateSession { adventure, public }),
@@ -166,7 +166,7 @@ impl Step {
                 let sql = format!("UPDATE public.characters SET retired_at = now() WHERE id = '{id}'");
                 (target.sql(game, me, &sql).await, game.retire(me, hero))
             }
-            Act::BringBack { hero: pick } => {
+            Act::Unretire { hero: pick } => {
                 let hero = hero(game, me, pick)?;
                 let id = game.characters[hero].id;
                 let sql = format!("UPDATE public.characters SET retired_at = NULL WHERE id = '{id}'");
