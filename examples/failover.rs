@@ -28,7 +28,7 @@ const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=256MB", "wa
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
     if Binaries::find()?.program("pg_basebackup").is_none() {
-        println!("This example needs pg_basebackup, which comes with PostgreSQL's client programs.");
+        println!("This example needs pg_basebackup, which is one of PostgreSQL's client programs.");
         return Ok(());
     }
     let primary = Server::start_private(Some(&SETTINGS)).await?;
@@ -47,18 +47,18 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     for _ in 0..5 {
         rolled.push(roll(&ada, &game).await?);
     }
-    println!("Ada rolled {} times and read each of them at once; her position is {}", rolled.len(), position(&ada));
+    println!("Ada rolled {} times and read each roll at once; her position is {}", rolled.len(), position(&ada));
 
     println!("{}", "the primary is killed".red());
     let killed = Instant::now();
     spawn_blocking(move || primary.kill().map(|()| primary)).await??;
-    println!("a reader is answered meanwhile: {} rolls", history(&ada, &game).await?);
+    println!("meanwhile a standby still serves reads: {} rolls", history(&ada, &game).await?);
     let promoting = first.clone();
     let promotion = tokio::spawn(async move {
         sleep(Duration::from_millis(500)).await;
         spawn_blocking(move || promoting.promote()).await
     });
-    // Ada knows nothing of it: she rolls, and tries again where she is told that nothing happened.
+    // Ada rolls, and tries again if the error says that nothing was done.
     let mut tries = 0;
     let id = loop {
         tries += 1;
@@ -90,7 +90,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     for _ in &rolled {
         events.try_next().await?;
     }
-    println!("and whoever listened heard each of them, in order");
+    println!("and the subscriber received each of them, in order");
     drop(events);
     Ok(sparc.close().await?)
 }
@@ -104,7 +104,7 @@ async fn roll(ada: &IdentityConnection, game: &DemoGame) -> Result<Uuid, sparc::
     let hero = Roller::Character(game.hero);
     let new = NewRoll::of(RollType::Attack, game.session, hero, Attribute::Might, Difficulty::MAX);
     let id = ada.dice().roll(new).await?.id;
-    // On a replica, if one has it by now.
+    // Read from a replica, if one has replayed the roll already.
     Ok(ada.dice().get(id).await?.id)
 }
 

@@ -1,4 +1,4 @@
-//! Our triggers never fail a sign-up, and profiles follow their accounts until these are deleted.
+//! Our triggers never make a sign-up fail, and profiles change with their accounts until these are deleted.
 
 use sea_orm::ConnectionTrait;
 use serde_json::Value;

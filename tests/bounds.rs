@@ -29,7 +29,7 @@ async fn whole_number(person: &Person, table: &str, column: &str, low: i32, high
 }
 
 #[tokio::test]
-async fn of_characters() {
+async fn the_bounds_of_characters_hold() {
     let world = World::new().await;
     world.new_player().await;
     let owner = world.owner();
@@ -47,7 +47,7 @@ async fn of_characters() {
 }
 
 #[tokio::test]
-async fn of_adventures() {
+async fn the_bounds_of_adventures_hold() {
     let world = World::new().await;
     world.new_draft(world.new_account().await).await;
     let owner = world.owner();
@@ -69,7 +69,7 @@ async fn of_adventures() {
 }
 
 #[tokio::test]
-async fn of_creatures() {
+async fn the_bounds_of_creatures_hold() {
     let world = World::new().await;
     let adventure = world.new_draft(world.new_account().await).await;
     let owner = world.owner();
@@ -83,7 +83,7 @@ async fn of_creatures() {
 }
 
 #[tokio::test]
-async fn of_sessions_and_seats() {
+async fn the_bounds_of_sessions_and_seats_hold() {
     let world = World::new().await;
     world.new_session(1).await;
     let owner = world.owner();
@@ -99,7 +99,7 @@ async fn of_sessions_and_seats() {
 }
 
 #[tokio::test]
-async fn of_rolls_and_events() {
+async fn the_bounds_of_rolls_and_events_hold() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
@@ -135,7 +135,7 @@ async fn of_rolls_and_events() {
 }
 
 #[tokio::test]
-async fn of_counters() {
+async fn games_played_and_games_run_are_not_negative() {
     let world = World::new().await;
     world.new_account().await;
     for counter in ["games_played", "games_run"] {
@@ -144,7 +144,7 @@ async fn of_counters() {
 }
 
 #[tokio::test]
-async fn of_unique_values() {
+async fn unique_values_cannot_be_repeated() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
@@ -215,7 +215,7 @@ async fn document(person: &Person, table: &str, column: &str, most: usize, const
 }
 
 #[tokio::test]
-async fn of_texts_and_documents_that_a_client_writes() {
+async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].person, &game.seer);
@@ -268,7 +268,7 @@ async fn of_texts_and_documents_that_a_client_writes() {
 }
 
 #[tokio::test]
-async fn of_dates_that_the_service_accepts() {
+async fn dates_that_the_service_accepts_are_bounded() {
     let world = World::new().await;
     let seer = world.new_account().await;
     let adventure_id = world.new_adventure(seer).await;
@@ -281,7 +281,7 @@ async fn of_dates_that_the_service_accepts() {
 }
 
 #[tokio::test]
-async fn of_documents_that_no_client_could_read_back() {
+async fn documents_that_no_client_could_read_are_refused() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].person, &game.seer);
@@ -329,7 +329,7 @@ async fn of_documents_that_no_client_could_read_back() {
 }
 
 #[tokio::test]
-async fn of_documents_to_the_byte() {
+async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
@@ -363,7 +363,7 @@ async fn of_documents_to_the_byte() {
 }
 
 #[tokio::test]
-async fn of_modifiers_to_the_byte() {
+async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
@@ -388,7 +388,7 @@ async fn of_modifiers_to_the_byte() {
 }
 
 #[tokio::test]
-async fn of_counters_that_the_server_maintains() {
+async fn counters_that_the_server_maintains_are_not_negative() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();

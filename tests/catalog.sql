@@ -1,4 +1,4 @@
--- Everything that a database holds besides rows, to the letter, a line each.
+-- Lists everything in a database except its rows, one line per object or attribute, with its full definition.
 WITH ours AS (
   SELECT oid, nspname
   FROM pg_namespace

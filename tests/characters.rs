@@ -111,7 +111,7 @@ async fn a_character_with_a_history_is_not_deleted_and_one_without_is() {
 }
 
 #[tokio::test]
-async fn a_player_cannot_change_what_the_game_decides() {
+async fn a_player_cannot_change_server_owned_columns_of_a_character() {
     let world = World::new().await;
     let player = world.new_player().await;
     for change in [

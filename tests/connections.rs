@@ -1,4 +1,5 @@
-//! The life of connections: the handle's own pool, an application's existing pool, and abandoned transactions.
+//! Connections from opening to closing: the handle's own pool, an application's existing pool, and abandoned
+//! transactions.
 
 use std::{collections::HashSet, time::Duration};
 

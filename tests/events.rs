@@ -254,7 +254,7 @@ async fn the_clean_up_uses_the_index_on_old_events() {
 }
 
 #[tokio::test]
-async fn finished_sessions_move_to_the_archive_with_their_seats_and_rolls() {
+async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];

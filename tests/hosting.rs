@@ -1,5 +1,4 @@
-//! What a host of the service meets: servers that go away, pools that are too small, tokens of all kinds, and health
-//! checks.
+//! The service in operation: unreachable servers, pools that are too small, tokens of all kinds, and health checks.
 
 use std::{
     io,

@@ -50,7 +50,7 @@ const STATEMENTS: [&str; 20] = [
 ];
 
 #[tokio::test]
-async fn whatever_a_statement_leaves_in_a_session_is_gone_for_the_next_caller() {
+async fn what_a_statement_changes_in_a_database_session_is_undone_for_the_next_caller() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let pooled = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
@@ -99,7 +99,7 @@ async fn whatever_a_statement_leaves_in_a_session_is_gone_for_the_next_caller() 
 }
 
 #[tokio::test]
-async fn whatever_an_expression_in_a_query_builder_leaves_is_gone_too() {
+async fn what_an_expression_in_a_query_builder_changes_is_undone_too() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();

@@ -406,7 +406,7 @@ async fn numbers_may_reach_the_maximum_and_never_restart() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_over_keeps_its_stream_until_it_is_archived() {
+async fn the_stream_of_a_session_that_has_ended_stays_open_until_it_is_archived() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sparc = another(&world).await;

@@ -1,4 +1,4 @@
-//! Errors that were once misleading: each must say what was wrong and whether a retry helps.
+//! Errors that could mislead a caller: each must say what was wrong and whether a retry helps.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
 }
 
 #[tokio::test]
-async fn another_users_row_is_not_found_and_no_database_error() {
+async fn another_users_row_is_not_found_and_not_a_database_error() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let me = world.sparc.as_user(ada.id);

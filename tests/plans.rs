@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::world::World;
 
 /// Fills the tables, mostly with other users' rows: 4,000 users, 20,000 waiting sessions (of the soonest 5,000, four in
-/// five are full) and 20,000 that are over, two seats each, a few rolls and events, and one session with thousands.
+/// five are full) and 20,000 that have ended, two seats each, a few rolls and events, and one session with thousands.
 /// Thousands begin at the same moment, and adventures come in groups of a thousand with equal keys in each order of the
 /// catalogue.
 const FILL: &str = "SET LOCAL session_replication_role = replica;

@@ -222,7 +222,7 @@ ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY;
 GRANT ALL ON realtime.messages TO postgres, dashboard_user;
 GRANT SELECT, INSERT, UPDATE ON realtime.messages TO anon, authenticated, service_role;
 
--- The Realtime server creates the day's partition once a client has connected; these stand for that.
+-- The Realtime server creates the day's partition once a client has connected; these statements do the same.
 DO $$
 DECLARE
   day date;

@@ -45,7 +45,7 @@ async fn code(world: &World, session: Uuid) -> JoinCode {
 }
 
 #[tokio::test]
-async fn limits_hold() {
+async fn every_limit_holds_for_concurrent_calls() {
     let world = World::new().await;
     for clients in CROWDS {
         // Nine characters, so there is room for one.
@@ -90,7 +90,7 @@ async fn limits_hold() {
 }
 
 #[tokio::test]
-async fn what_may_happen_once_happens_once() {
+async fn of_concurrent_calls_that_may_succeed_once_one_succeeds() {
     let world = World::new().await;
     for clients in CROWDS {
         let game = world.new_active_session(1).await;

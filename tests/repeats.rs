@@ -38,7 +38,7 @@ where
 }
 
 #[tokio::test]
-async fn whatever_is_created_twice_is_created_once() {
+async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);

@@ -30,7 +30,7 @@ fn texts() -> Vec<(&'static str, String)> {
         ("an escaped NUL", "a\\u0000b".to_owned()),
         ("an escaped surrogate", "\\ud800".to_owned()),
         ("no character", "\u{ffff}\u{fdd0}\u{feff}".to_owned()),
-        ("marks that turn the text around", "\u{202e}toor\u{202c}\u{2066}x\u{2069}".to_owned()),
+        ("marks that reverse the text", "\u{202e}toor\u{202c}\u{2066}x\u{2069}".to_owned()),
         ("combining marks", format!("e{}", "\u{301}".repeat(40))),
         ("an emoji of many", "👩‍👩‍👧‍👦🧙🏽‍♀️!".to_owned()),
         ("lines and tabs", "a\r\n\tb\u{2028}c\u{85}".to_owned()),

@@ -1,4 +1,4 @@
-//! Test fixtures: rows of the game, and people who run plain SQL as a client of the platform's API could send it.
+//! Test fixtures: rows of the game, and users who run plain SQL as a client of the platform's API could send it.
 
 use std::{pin::Pin, sync::Arc};
 

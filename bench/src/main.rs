@@ -104,7 +104,7 @@ enum Command {
     Compare(Compare),
     /// Measures live events: their cost to writers, their delay, and the cost of subscribers.
     Live(LiveEvents),
-    /// Measures what read replicas bring: the primary's load, their delay, and the cost of positions.
+    /// Measures the effect of read replicas: the primary's load, their delay, and the cost of positions.
     Replicas(ReplicaReads),
     /// Runs the subscribers; started by `live`.
     #[command(hide = true)]

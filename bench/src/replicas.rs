@@ -1,5 +1,5 @@
-//! What read replicas bring: the same evening with none, one and two of them, how far behind they are, and what
-//! tracking positions costs. All servers share this machine, so processor time counts, not throughput.
+//! The effect of read replicas: the same evening with none, one and two of them, how far behind they are, and the cost
+//! of tracking positions. All servers share this machine, so processor times are compared, not throughput.
 
 mod section;
 
@@ -28,13 +28,14 @@ use crate::{
     world::{Kind, World, id},
 };
 
-/// The settings of replication: a commit waits for the primary's own disk only, as without replicas.
+/// Settings of the standbys. Replication is asynchronous: a commit waits only for the primary's disk, as without
+/// replicas.
 const STANDBY_SETTINGS: [&str; 3] = ["shared_buffers=1GB", "hot_standby=on", "max_connections=200"];
 /// Settings of the primary beyond those of the other measurements.
 const PRIMARY_SETTINGS: [&str; 2] = ["wal_keep_size=1GB", "max_connections=200"];
 /// Evenings with each number of replicas, in turns; the median counts.
 const ROUNDS: usize = 3;
-/// Writes whose delay at another identity is measured.
+/// The number of writes for which the delay until another identity sees them is measured.
 const WRITES: usize = 200;
 /// Turns of rolls with and without positions.
 const TURNS: usize = 9;
@@ -48,13 +49,13 @@ pub struct Replicas {
     pub sessions: u64,
     /// Evenings with polling players and with subscribed ones, with no replica, one and two.
     pub evenings: Vec<Shared>,
-    /// Milliseconds until others see what somebody wrote: the median, the 99th percentile and the maximum.
+    /// Milliseconds until another identity sees a write: the median, the 99th percentile and the maximum.
     pub seen_by_others_ms: [f64; 3],
     /// Rolls by one client and by eight, with and without positions.
     pub positions: Vec<Tracked>,
 }
 
-/// An evening, and which server did how much of it.
+/// An evening, with the processor time of each server.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Shared {
     /// Whether players poll; otherwise they subscribe.
@@ -73,7 +74,8 @@ pub struct Shared {
     pub client_cpus: f64,
 }
 
-/// Rolls with and without a replica, to which none of them goes.
+/// Rolls by a handle with a replica and by one without. All of them run on the primary, so the difference is the cost
+/// of tracking positions.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Tracked {
     /// Concurrent clients.
@@ -145,7 +147,7 @@ async fn postmaster(server: &Server) -> Result<u32, Failure> {
     first.ok_or_else(|| Failure::Message("the server has no process id".to_owned()))
 }
 
-/// Plays one evening; the others' processor times are taken although they do nothing but replay.
+/// Plays one evening. The processor times of all servers are measured, including replicas that only replay.
 async fn evening(
     url: &str,
     replicas: &[String],
@@ -186,7 +188,8 @@ fn median(mut rounds: Vec<Shared>) -> Shared {
     rounds.swap_remove(rounds.len() / 2)
 }
 
-/// Measures how long after a commit another identity, which is only promised something recent, sees it.
+/// Measures how long it takes after a commit until another identity sees it. Only recent data is guaranteed to other
+/// identities, not the newest.
 async fn seen_by_others(sparc: &Sparc) -> Result<[f64; 3], Failure> {
     let (writer, reader) = (id(Kind::User, 1), sparc.as_user(id(Kind::User, 2)));
     let mut delays = Vec::new();

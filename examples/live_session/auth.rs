@@ -106,8 +106,8 @@ impl FromRequestParts<App> for Viewer {
     }
 }
 
-/// The header with the position of the last write that the client has seen. A client that sends the value of its last
-/// response back reads its own writes also from another process of the service and from replicas.
+/// The header with the position of the last write that the client has seen. A client that sends back the value of its
+/// last response reads its own writes, even from another process of the service and from replicas.
 const POSITION: &str = "sparc-position";
 
 type CallerSlot = Arc<OnceLock<IdentityConnection>>;

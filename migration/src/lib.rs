@@ -43,8 +43,8 @@ pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 ///
 /// Use it as any SeaORM migrator, through [`MigratorTrait`]. Beyond what SeaORM does, every command
 ///
-/// - runs in one transaction, and waits for other migrators of the same database, so that all replicas of a service may
-///   migrate when they start;
+/// - runs in one transaction, and waits for other migrators of the same database, so that all instances of a service
+///   may migrate when they start;
 /// - first checks that the server, the role and the objects in the database permit it; if not, it changes nothing and
 ///   reports why in one sentence (a [`PreflightError`], as [`DbErr::Migration`]);
 /// - drops only what it created: `fresh` and `reset` undo the migrations instead of dropping all of `public`, and fail

@@ -230,7 +230,7 @@ pub(crate) async fn has_record<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr
     .await
 }
 
-/// Checks that this program knows every applied migration.
+/// Checks that this program has every applied migration.
 pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(), PreflightError> {
     let known = record::known();
     let found: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();

@@ -75,9 +75,9 @@ impl IdentityConnection {
         self
     }
 
-    /// Returns the log position of what this identity last wrote or read through this handle, or of
-    /// [`at_least`](Self::at_least) if that is further. Give it to the client as a token, so that the process that
-    /// serves the next request shows no less. `None` without replicas.
+    /// Returns the log position of what this identity last wrote or read through this handle, or the position given to
+    /// [`at_least`](Self::at_least) if that is later. Pass it to the client as a token, so that whichever process
+    /// handles the next request shows no less. `None` without replicas.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.servers().cluster()?;
@@ -114,7 +114,7 @@ impl IdentityConnection {
         time: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
         let is_one_snapshot = match options.isolation_level {
-            // A standby has none.
+            // A standby accepts no writes.
             Some(IsolationLevel::Serializable) => None,
             Some(IsolationLevel::RepeatableRead) => Some(true),
             _ => Some(false),
@@ -174,16 +174,16 @@ impl IdentityConnection {
         Ok(Transaction::new(unchecked, self.database.map_error).for_one_statement())
     }
 
-    /// Whether a failed statement may be retried on another connection: nothing of it is in the database.
+    /// Whether a failed statement may be retried on another connection: only if nothing of it is in the database.
     fn may_try_again(&self, error: &DbErr, reads: &mut bool) -> bool {
         let Some(cluster) = self.servers().cluster() else { return is_connection_lost(error) };
         if std::mem::take(reads) {
-            // The primary may answer what a replica could not.
+            // The primary may run what the replica refused.
             return is_replicas_own(error);
         }
         let is_read_only = is_read_only(error);
         if is_read_only {
-            cluster.kick();
+            cluster.wake_monitor();
         }
         is_read_only || is_connection_lost(error)
     }

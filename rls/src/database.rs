@@ -49,8 +49,8 @@ impl Pools {
 }
 
 impl Database {
-    /// Creates a handle over a pool that the application already has. Session settings made by that pool's hooks do not
-    /// outlive a raw statement; put them into the URL instead.
+    /// Creates a handle over a pool that the application already has. Settings that the pool's hooks make in a database
+    /// session do not outlive a raw statement; put them into the URL instead.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         Self::new(Servers::One(Pool::External(db)), None, PreparedStatements::Cached, Arc::default())
@@ -100,8 +100,8 @@ impl Database {
     }
 
     /// Returns the same handle, with a separate pool over another login for the identities of one role. If the first
-    /// login is not a member of that role, no SQL text on the shared pool can assume it. Its replicas are
-    /// those of the options, over that login.
+    /// login is not a member of that role, no SQL on the shared pool can assume it. The separate pool uses the same
+    /// replicas, with that login.
     ///
     /// # Errors
     ///
@@ -125,7 +125,7 @@ impl Database {
         self
     }
 
-    /// Returns the same handle, with a value of the program that is shared by all identities. Its operations get it
+    /// Returns the same handle, with a value of the program that all identities share. The program's operations get it
     /// from an identity with [`Unchecked::context`](crate::unchecked::Unchecked::context).
     #[must_use]
     pub fn with_context<T: Any + Send + Sync>(mut self, context: Arc<T>) -> Self {
@@ -143,14 +143,15 @@ impl Database {
         IdentityConnection::new(self.clone(), identity)
     }
 
-    /// Returns the servers, if there are replicas: which of them is the primary, and which answer reads.
+    /// Returns the status of each server, if there are replicas: which one is the primary, and which are used for
+    /// reads.
     #[must_use]
     pub fn servers(&self) -> Vec<ServerStatus> {
         self.pools.shared.cluster().map(|cluster| cluster.status()).unwrap_or_default()
     }
 
-    /// Pings the server through each pool, without an identity, for a health check. It reports an unreachable server at
-    /// once, and one that does not answer within seconds.
+    /// Pings the server through each pool, without an identity, for a health check. It reports an unreachable server
+    /// immediately, and a server that does not answer after a few seconds.
     ///
     /// # Errors
     ///
@@ -184,7 +185,7 @@ impl Database {
     }
 }
 
-/// Opens the servers, and returns their answer to the query, if there is one.
+/// Creates the pools, and returns the server's answer to the query, if there is one.
 async fn open(
     url: &str,
     options: &Options,
@@ -269,12 +270,12 @@ pub struct Options {
     pub deadline: Option<Duration>,
     /// The `application_name`, unless the URL has one.
     pub application_name: Option<String>,
-    /// Addresses of streaming replicas of the same cluster, which answer readers; any of the addresses may become the
-    /// primary. None by default. See the [front page](crate#replicas).
+    /// Addresses of streaming replicas of the same cluster, which are used for reads; any of the addresses may become
+    /// the primary. None by default. See the [front page](crate#replicas).
     pub replicas: Vec<String>,
 }
 
-/// An address has a password in it.
+/// Omits the addresses, which may contain a password.
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options")

@@ -22,7 +22,7 @@ pub enum Error {
     #[error("a nested transaction is open; commit it or roll it back first")]
     NestedTransactionOpen,
     /// The transaction, or the one around it, was committed or rolled back.
-    #[error("the transaction is over")]
+    #[error("the transaction has ended")]
     TransactionOver,
     /// A statement failed in this transaction, or a call was dropped before it completed. The transaction can only be
     /// rolled back.
@@ -207,8 +207,8 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
     })
 }
 
-/// Whether a statement failed on a replica in a way that it may not on the primary: it was to write, the rows that it
-/// reads are being removed there, or the server is gone.
+/// Whether a statement failed on a replica for a reason that does not apply to the primary: it writes, vacuum removes
+/// the rows that it reads, or the replica is unreachable.
 pub(crate) fn is_replicas_own(error: &DbErr) -> bool {
     let code = sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code);
     matches!(code, Some("25006" | "40001" | "40P01" | "55000")) || is_connection_lost(error)

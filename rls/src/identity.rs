@@ -95,7 +95,7 @@ impl Identity {
         Self(Arc::new(Parts { role, user_id, settings, admission, set, holds }))
     }
 
-    /// Distinguishes identities: users by their id, whatever token they came with; others by role and settings.
+    /// Distinguishes identities: users by their id, whatever their claims; others by role and settings.
     pub(crate) fn key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match self.0.user_id {

@@ -29,10 +29,10 @@ pub(crate) struct Inner {
     pub(crate) pooled: Option<PooledConnection>,
     pub(crate) frames: Vec<Frame>,
     pub(crate) pending: Option<Pending>,
-    /// Whether the end of a response is still to come: after an error, the server sends ReadyForQuery.
+    /// Whether the end of a response has not been read yet: after an error, the server sends ReadyForQuery.
     pub(crate) has_rest: bool,
     pub(crate) over: Option<Over>,
-    /// Whether a statement ran that may have changed the session.
+    /// Whether a statement ran that may have changed the database session.
     pub(crate) unclean: bool,
     pub(crate) next: u64,
     /// The start time of the transaction, as the server prints it.
@@ -40,7 +40,7 @@ pub(crate) struct Inner {
     pub(crate) identity: Identity,
     pub(crate) time: Option<Duration>,
     pub(crate) statements: PreparedStatements,
-    /// Which of several servers it is on.
+    /// Which of several servers it runs on.
     pub(crate) origin: Option<Origin>,
 }
 
@@ -81,7 +81,7 @@ pub(crate) enum Pending {
     End,
 }
 
-/// Why the transaction is over.
+/// Why the transaction has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
     /// It was committed or rolled back.
@@ -101,7 +101,7 @@ impl Frame {
 }
 
 impl Inner {
-    /// Begins, and says where the server is, if it is one of several.
+    /// Begins the transaction, and returns the server's log position, if there are replicas.
     pub(crate) async fn begin(
         pooled: PooledConnection,
         request: &Request<'_>,
@@ -140,7 +140,7 @@ impl Inner {
         Ok((inner, place))
     }
 
-    /// Whether the transaction is on a standby: it writes nothing, so the outcome of its commit does not matter.
+    /// Whether the transaction runs on a standby: it writes nothing, so the outcome of its commit does not matter.
     pub(crate) fn is_on_standby(&self) -> bool {
         self.origin.as_ref().is_some_and(|origin| origin.is_standby)
     }
@@ -204,8 +204,8 @@ impl Inner {
         }
     }
 
-    /// Waits for the rest of the last response. Afterwards a request is sent as soon as it is made, so that a caller
-    /// that is dropped knows that it was sent.
+    /// Waits for the rest of the last response. After that, a request is sent as soon as it is made, so a call that is
+    /// dropped is known to have been sent.
     async fn ready(&mut self) -> Result<(), DbErr> {
         if !self.has_rest || self.over.is_some() {
             return Ok(());
@@ -227,7 +227,7 @@ impl Inner {
         }
     }
 
-    /// Sends a statement of this layer in the innermost frame. `pending` says what it is.
+    /// Sends a statement of this layer's own in the innermost frame; `pending` is its kind.
     pub(crate) async fn send_own(&mut self, sql: String, pending: Pending) -> Result<Answer, DbErr> {
         self.ready().await?;
         self.pending = Some(pending);

@@ -1,4 +1,4 @@
-//! Recognizes statements built by SeaORM that cannot have changed the session.
+//! Recognizes statements built by SeaORM that cannot have changed the database session.
 //!
 //! A statement built from entities contains no SQL text of the caller's, except in custom expressions, which can call
 //! any function (`set_config`, `pg_advisory_lock`). So a statement counts as plain only if every parenthesis in it is
@@ -61,8 +61,8 @@ pub(crate) fn is_plain(sql: &str) -> bool {
 
 /// Whether the statement is plain, only reads, and locks no rows, so that a replica can run it.
 pub(crate) fn is_plain_read(sql: &str) -> bool {
-    // Each of these can also occur in a name or a text; the primary then reads it. The server's own views (`pg_`)
-    // differ from server to server.
+    // Each of these can also occur in a name or a string; the statement then runs on the primary. System views (`pg_`)
+    // differ between the servers.
     sql.starts_with("SELECT ") && ![" FOR ", " INTO ", "pg_"].iter().any(|word| sql.contains(word)) && is_plain(sql)
 }
 
@@ -94,7 +94,7 @@ mod tests {
     use super::{is_plain, is_plain_read};
 
     #[test]
-    fn what_locks_or_writes_is_no_plain_read() {
+    fn a_statement_that_locks_or_writes_is_not_a_plain_read() {
         assert!(is_plain_read(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
         for sql in [
             r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,

@@ -61,7 +61,7 @@ pub(crate) enum PooledConnection {
 }
 
 impl Pool {
-    /// Creates a pool with a maximum number of connections and a timeout for acquiring one.
+    /// Creates a pool with a maximum number of connections and a timeout for acquiring a connection.
     pub(crate) fn managed(options: PgConnectOptions, max: u32, acquire_timeout: Duration) -> Result<Self, Error> {
         let mut config = PoolConfig::new(max as usize);
         config.queue_mode = QueueMode::Lifo;
@@ -96,7 +96,7 @@ impl Pool {
                     Ok(Ok(object)) => Ok(PooledConnection::Managed(object)),
                     Ok(Err(PoolError::Backend(error))) => Err(connect_error(error)),
                     Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
-                    // If the pool is too small, calls wait for other calls. In this case they wait for the server.
+                    // With a pool that is too small, calls wait for other calls; here, they wait for the server.
                     Ok(Err(_)) | Err(_) if server_state.is_waiting() => Err(no_answer().into()),
                     Ok(Err(_)) | Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
                 }
@@ -107,7 +107,7 @@ impl Pool {
                     Ok(connection) => Ok(PooledConnection::External(connection)),
                     // That pool retries an unreachable server, and then reports that none of its connections was free.
                     Err(sqlx::Error::PoolTimedOut) => Err(match probe(&pool.connect_options()).await {
-                        Err(away) if is_lost(&away) => connect_error(away),
+                        Err(unreachable) if is_lost(&unreachable) => connect_error(unreachable),
                         _ => connect_error(sqlx::Error::PoolTimedOut),
                     }),
                     Err(error) => Err(connect_error(error)),
@@ -258,7 +258,7 @@ async fn close_all(connections: Vec<PgConnection>) {
     }
 }
 
-/// SQLSTATE of "too many connections". One may become free.
+/// SQLSTATE of "too many connections". The condition is temporary.
 const TOO_MANY_CONNECTIONS: &str = "53300";
 
 /// Opens connections.

@@ -1,4 +1,4 @@
-//! How far a server's log has come, and how far each identity has seen it.
+//! Positions in the write-ahead log: how far a server has come, and what each identity has written or seen.
 
 use std::{
     collections::HashMap,
@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize, de};
 
 use crate::{Error, Identity};
 
-/// A place in the write-ahead log: its timeline, which grows with each promotion, and the position on it.
+/// A position in the write-ahead log: the timeline, whose number grows with each promotion, and the location on it.
 ///
-/// It is a token for services that keep nothing between two requests: as text (`1-0/16B3748`, safe in a header or a
-/// cookie) it goes to the client with the answer and comes back with the next request. What a client makes up costs a
-/// bounded wait and a read on the primary, and nothing else.
+/// It is a token for services that keep no state between two requests: its text (`1-0/16B3748`, safe in a header or a
+/// cookie) is sent to the client with the response, and the client sends it with the next request. A position that a
+/// client invents causes a bounded wait and a read on the primary, and nothing else.
 ///
 /// ```
 /// let position: rls::Position = "1-0/16B3748".parse()?;
@@ -23,8 +23,7 @@ use crate::{Error, Identity};
 /// assert!(position < "2-0/10".parse()?);
 /// # Ok::<(), rls::Error>(())
 /// ```
-// The order of the fields is the order of positions: what an old primary wrote beyond a promotion is not in the log any
-// more.
+// The order of the fields is the order of positions: what an old primary wrote after a promotion is not in the new log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     pub(crate) timeline: u32,
@@ -51,7 +50,7 @@ impl FromStr for Position {
             let half = |part: &str| u32::from_str_radix(part, 16).ok().map(u64::from);
             Some(Self { timeline: timeline.parse().ok()?, lsn: half(high)? << 32 | half(low)? })
         };
-        parse().ok_or_else(|| Error::invalid("a position must be one that was given out, as 1-0/16B3748"))
+        parse().ok_or_else(|| Error::invalid("a position must have the form of 1-0/16B3748"))
     }
 }
 
@@ -67,11 +66,11 @@ impl<'de> Deserialize<'de> for Position {
     }
 }
 
-/// What a server must have replayed before it answers somebody.
+/// What a server must have replayed before an identity may read from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Required {
     pub(crate) position: Option<Position>,
-    /// The answer to a commit was lost: only the primary knows what became of it.
+    /// The answer to a commit was lost: only the primary knows its outcome.
     pub(crate) is_unknown: bool,
 }
 
@@ -85,11 +84,12 @@ impl Required {
     }
 }
 
-/// So many identities are remembered, twice over.
-const REMEMBERED: usize = 8192;
+/// Maximum number of identities in each of the two generations of positions.
+const GENERATION_SIZE: usize = 8192;
 
-/// What each identity has written or seen. Of an identity that was not heard of for long, it is only known that it was
-/// not beyond `floor`: replicas have replayed that long since, so that nobody waits for it.
+/// What each identity has written or seen. When both generations are full, the older one is dropped, and only its
+/// highest position is kept, as `floor`: an identity without an entry is assumed to have seen that. Replicas have
+/// replayed it long before, so nobody waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Positions(Mutex<Remembered>);
 
@@ -108,12 +108,12 @@ impl Positions {
         own.unwrap_or(remembered.floor)
     }
 
-    /// The identity has seen everything up to there.
+    /// Records that the identity has seen everything up to the position.
     pub(crate) fn note(&self, identity: &Identity, position: Position) {
         self.lock().update(identity.key(), |known| known.position = known.position.max(Some(position)));
     }
 
-    /// The same, from the primary: it also saw what became of a commit whose answer was lost.
+    /// Records the same for a read on the primary, which also shows the outcome of a commit whose answer was lost.
     pub(crate) fn note_from_primary(&self, identity: &Identity, position: Position) {
         self.lock().update(identity.key(), |known| {
             *known = Required { position: known.position.max(Some(position)), is_unknown: false };
@@ -132,9 +132,9 @@ impl Positions {
 impl Remembered {
     fn update(&mut self, key: u64, change: impl FnOnce(&mut Required)) {
         if !self.recent.contains_key(&key) {
-            if self.recent.len() >= REMEMBERED {
-                let forgotten = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
-                self.floor = forgotten.into_values().fold(self.floor, Required::join);
+            if self.recent.len() >= GENERATION_SIZE {
+                let dropped = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
+                self.floor = dropped.into_values().fold(self.floor, Required::join);
             }
             let known = self.older.get(&key).copied().unwrap_or(self.floor);
             self.recent.insert(key, known);
@@ -147,7 +147,7 @@ impl Remembered {
 
 #[cfg(test)]
 mod tests {
-    use super::{Position, Positions, REMEMBERED, Required};
+    use super::{GENERATION_SIZE, Position, Positions, Required};
     use crate::Identity;
 
     fn somebody(number: usize) -> Identity {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_survives_its_text_and_nothing_else_is_one() {
+    fn a_position_parses_from_its_text_and_from_nothing_else() {
         for text in ["1-0/0", "1-0/16B3748", "4294967295-FFFFFFFF/FFFFFFFF"] {
             let position: Position = text.parse().unwrap();
             assert_eq!(position.to_string(), text);
@@ -169,29 +169,29 @@ mod tests {
     }
 
     #[test]
-    fn a_later_timeline_is_further_whatever_its_position() {
+    fn a_position_on_a_later_timeline_is_later() {
         let [old, new] = ["1-F/0", "2-0/1"].map(|text| text.parse::<Position>().unwrap());
         assert!(new > old);
     }
 
     #[test]
-    fn memory_is_bounded_and_nobody_who_is_forgotten_reads_less_than_they_wrote() {
+    fn memory_is_bounded_and_an_identity_without_an_entry_reads_no_less_than_it_wrote() {
         let positions = Positions::default();
         let at = |number: usize| Position { timeline: 1, lsn: number as u64 };
-        let many = REMEMBERED * 5;
+        let many = GENERATION_SIZE * 5;
         for number in 0..many {
             positions.note(&somebody(number), at(number));
         }
-        for number in [0, 1, REMEMBERED, many - 1] {
+        for number in [0, 1, GENERATION_SIZE, many - 1] {
             assert!(positions.of(&somebody(number)).position >= Some(at(number)), "{number}");
         }
         assert_eq!(positions.of(&somebody(many - 1)).position, Some(at(many - 1)));
         let remembered = positions.lock();
-        assert!(remembered.recent.len() + remembered.older.len() <= 2 * REMEMBERED);
+        assert!(remembered.recent.len() + remembered.older.len() <= 2 * GENERATION_SIZE);
     }
 
     #[test]
-    fn what_is_not_known_is_asked_of_the_primary_until_it_has_answered() {
+    fn after_an_unknown_commit_an_identity_reads_on_the_primary_until_it_has_answered() {
         let (positions, ada) = (Positions::default(), somebody(0));
         let at = |lsn| Position { timeline: 1, lsn };
         positions.note_unknown(&ada);

@@ -1,6 +1,6 @@
-//! One primary and its replicas: which of them a transaction begins on. The monitor (`monitor.rs`) looks after each;
-//! what it says may be half a second old, so that every begin asks its server again, in the message that it sends
-//! anyway.
+//! One primary and its replicas: on which of them a transaction begins. The monitor (`monitor.rs`) checks each server.
+//! Its results may be half a second old, so every begin asks the server again, in the message that begins the
+//! transaction.
 
 mod monitor;
 
@@ -33,18 +33,17 @@ use crate::{
     wire::Place,
 };
 
-/// A replica that has not replayed what its caller wrote is waited for so long; then the primary is asked.
+/// Maximum wait for a replica that has not replayed what its caller wrote; then the transaction begins on the primary.
 const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
-/// A replica that does not begin a transaction by then, or in a third of the deadline, is left to the monitor, and
-/// another server is asked.
+/// Timeout for beginning a transaction on a replica, at most a third of the deadline; then another server is tried.
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between two looks for a server that takes writes.
+/// Pause between two attempts to find a server that accepts writes.
 const PRIMARY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a login's transactions run.
 #[derive(Clone, Debug)]
 pub(crate) enum Servers {
-    /// One server, of which nothing is asked that it would not be asked alone.
+    /// One server, without replicas: positions and timelines are not tracked.
     One(Pool),
     Several(Arc<Cluster>),
 }
@@ -54,8 +53,8 @@ pub(crate) enum Servers {
 pub(crate) enum Purpose {
     /// It may write.
     Write,
-    /// It reads what the server must have replayed. With `is_one_snapshot`, all that it sees is as of its first
-    /// statement.
+    /// It only reads, on a server that has replayed the required position. With `is_one_snapshot`, all its statements
+    /// see the snapshot of the first one.
     Read { required: Required, is_one_snapshot: bool },
 }
 
@@ -82,7 +81,7 @@ impl Servers {
         }
     }
 
-    /// Whether somebody answers: the primary, where there are replicas.
+    /// Checks that the server answers; with replicas, the primary.
     pub(crate) async fn ping(&self) -> Result<(), DbErr> {
         self.primary().ping().await
     }
@@ -99,13 +98,13 @@ impl Servers {
             Self::One(pool) => pool.close().await,
             Self::Several(cluster) => {
                 cluster.is_closed.store(true, Ordering::SeqCst);
-                cluster.kick.notify_one();
+                cluster.wake.notify_one();
                 for member in &cluster.members {
                     member.pool.close().await?;
                 }
                 let monitor = cluster.monitor.lock().ok().and_then(|mut monitor| monitor.take());
                 if let Some(monitor) = monitor {
-                    // It ends after the probe that is under way.
+                    // The monitor ends after the probe in progress.
                     let _ = monitor.await;
                 }
                 Ok(())
@@ -114,16 +113,16 @@ impl Servers {
     }
 }
 
-/// The servers of one database, over one login.
+/// The servers of one database, with one login.
 pub(crate) struct Cluster {
     members: Vec<Member>,
-    /// Place in `members` of the server that takes writes, as far as is known.
+    /// Index in `members` of the server that accepts writes, as far as known.
     primary: watch::Sender<usize>,
-    /// The newest timeline that a primary was seen on. One on an older timeline was replaced, whatever it says.
+    /// The newest timeline of any primary so far. A primary on an older timeline has been replaced.
     timeline: AtomicU32,
     next: AtomicUsize,
     positions: Arc<Positions>,
-    kick: Arc<Notify>,
+    wake: Arc<Notify>,
     is_closed: AtomicBool,
     acquire_timeout: Duration,
     monitor: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
@@ -134,11 +133,11 @@ struct Member {
     address: String,
     options: PgConnectOptions,
     pool: Pool,
-    /// Whether readers are sent there.
+    /// Whether reads are sent to it.
     is_serving: AtomicBool,
     is_reachable: AtomicBool,
     timeline: AtomicU32,
-    /// How far its log was when it last said so.
+    /// Its log position when it was last checked.
     lsn: AtomicU64,
 }
 
@@ -150,12 +149,12 @@ impl fmt::Debug for Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // The monitor sees that there is nothing left to look after.
-        self.kick.notify_one();
+        // The monitor notices that the cluster has been dropped, and ends.
+        self.wake.notify_one();
     }
 }
 
-/// One of a handle's servers, as [`Database::servers`](crate::Database::servers) tells it.
+/// The status of one of a handle's servers: [`Database::servers`](crate::Database::servers).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerStatus {
@@ -163,7 +162,7 @@ pub struct ServerStatus {
     pub address: String,
     /// What it is used for.
     pub role: ServerRole,
-    /// How far its log was when it last said so, at most half a second ago where it is healthy.
+    /// Its log position when it was last checked, at most half a second ago if it is healthy.
     pub position: Option<Position>,
 }
 
@@ -171,17 +170,17 @@ pub struct ServerStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ServerRole {
-    /// It takes writes.
+    /// It accepts writes.
     Primary,
-    /// It answers readers.
+    /// It is used for reads.
     Replica,
-    /// Nothing: it is unreachable, lags, or does not follow the primary.
+    /// It is not used: it is unreachable, lags, or does not follow the primary.
     Out,
 }
 
 impl Cluster {
-    /// Over the servers of these addresses, of which one must be there. The first is the one that is taken for the
-    /// primary until it is known.
+    /// Connects to the servers at these addresses, at least one of which must answer. The first is assumed to be the
+    /// primary until the primary is known.
     pub(crate) async fn connect(
         addresses: Vec<PgConnectOptions>,
         max_connections: u32,
@@ -206,7 +205,7 @@ impl Cluster {
             timeline: AtomicU32::new(0),
             next: AtomicUsize::new(0),
             positions,
-            kick: Arc::default(),
+            wake: Arc::default(),
             is_closed: AtomicBool::new(false),
             acquire_timeout,
             monitor: std::sync::Mutex::default(),
@@ -223,7 +222,7 @@ impl Cluster {
         self.positions.of(identity)
     }
 
-    /// What the primary says to a question, or any other server while there is none.
+    /// Returns the primary's answer to a query, or that of any other server while there is no primary.
     pub(crate) async fn ask(&self, question: &'static str) -> Result<Option<String>, sqlx::Error> {
         let current = self.current();
         let mut order: Vec<usize> = (0..self.members.len()).collect();
@@ -238,8 +237,8 @@ impl Cluster {
         Err(refused.unwrap_or(sqlx::Error::PoolTimedOut))
     }
 
-    pub(crate) fn kick(&self) {
-        self.kick.notify_one();
+    pub(crate) fn wake_monitor(&self) {
+        self.wake.notify_one();
     }
 
     fn current(&self) -> usize {
@@ -276,7 +275,7 @@ impl Cluster {
         Some(Origin { cluster: self.clone(), member, is_standby: false, timeline })
     }
 
-    /// None where no replica is fresh enough in time.
+    /// Begins a transaction on a replica. `None` if no replica is fresh enough in time.
     async fn begin_on_replica(
         self: &Arc<Self>,
         request: &Request<'_>,
@@ -293,17 +292,17 @@ impl Cluster {
                 let member = &self.members[*index];
                 member.is_serving.load(Ordering::SeqCst)
                     && member.timeline.load(Ordering::SeqCst) >= timeline.max(newest)
-                    // A snapshot is taken before its server is asked how fresh it is.
+                    // The snapshot is taken before the server can be asked for its position.
                     && (!is_one_snapshot || member.lsn.load(Ordering::SeqCst) >= lsn)
             })
             .collect();
         if candidates.is_empty() {
             if timeline > newest {
-                self.kick();
+                self.wake_monitor();
             }
             return None;
         }
-        // In turn; those who are known to be fresh before the others.
+        // In turn; replicas known to be fresh enough come first.
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % candidates.len();
         candidates.rotate_left(turn);
         candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < lsn);
@@ -315,16 +314,16 @@ impl Cluster {
                 Ok(Ok((session, Some(place)))) => (session, place),
                 Ok(Err(error)) if is_connection_lost(&error) => {
                     member.is_serving.store(false, Ordering::SeqCst);
-                    self.kick();
+                    self.wake_monitor();
                     continue;
                 }
-                // It hangs, has no connection free, or refuses: the next one may not.
+                // It hangs, has no free connection, or refuses: another replica may work.
                 Ok(_) | Err(_) => {
-                    self.kick();
+                    self.wake_monitor();
                     continue;
                 }
             };
-            // One that was promoted meanwhile has all that it had replayed.
+            // A replica that was promoted in the meantime has everything that it had replayed, and may be used.
             if !place.is_standby && place.timeline < newest {
                 session.discard().await;
                 continue;
@@ -340,8 +339,8 @@ impl Cluster {
         None
     }
 
-    /// On the server that takes writes. Where it changes, or is just being replaced, it is waited for as for a
-    /// connection.
+    /// Begins a transaction on the server that accepts writes. While there is none, because it is being replaced, waits
+    /// as for a connection.
     async fn begin_on_primary(self: &Arc<Self>, request: &Request<'_>) -> Result<Session, DbErr> {
         let begun = Instant::now();
         let mut primary = self.primary.subscribe();
@@ -351,7 +350,7 @@ impl Cluster {
             let begin = Session::begin(&member.pool, request, self.origin(index));
             let outcome = select! {
                 outcome = begin => outcome,
-                // Nothing was done on the old one.
+                // Nothing was changed on the old primary.
                 Ok(()) = primary.changed() => continue,
             };
             let refused = match outcome {
@@ -372,7 +371,7 @@ impl Cluster {
                 Err(error) if is_connection_lost(&error) => error,
                 Err(error) => return Err(error),
             };
-            self.kick();
+            self.wake_monitor();
             if begun.elapsed() >= self.acquire_timeout {
                 return Err(refused);
             }
@@ -394,7 +393,7 @@ async fn open_and_ask(options: &PgConnectOptions, question: &'static str) -> Res
     timeout(REPLICA_TIMEOUT, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-/// Whether the session's server replays up to there in time.
+/// Waits until the session's server has replayed up to the position. Returns whether it has in time.
 async fn caught_up(session: &Session, lsn: u64) -> bool {
     let waiting = async {
         let mut pause = Duration::from_millis(1);
@@ -410,19 +409,19 @@ async fn caught_up(session: &Session, lsn: u64) -> bool {
     timeout(MAX_REPLICA_WAIT, waiting).await.unwrap_or(false)
 }
 
-/// Which of several servers a transaction is on.
+/// Which of several servers a transaction runs on.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     cluster: Arc<Cluster>,
     member: usize,
-    /// It is on a standby, so that nothing can be written in it, also once that is promoted.
+    /// It began on a standby, so nothing can be written in it, even after that standby is promoted.
     pub(crate) is_standby: bool,
-    /// The timeline that it was on when it began.
+    /// The server's timeline when it began.
     pub(crate) timeline: u32,
 }
 
 impl Origin {
-    /// What the server said at the beginning. A standby does not say its timeline: the monitor did.
+    /// Records what the server returned at the begin. A standby does not return its timeline; the monitor knows it.
     pub(crate) fn begun(&mut self, place: Place) {
         self.is_standby = place.is_standby;
         if !place.is_standby {
@@ -430,13 +429,13 @@ impl Origin {
         }
     }
 
-    /// Before a commit is sent.
+    /// Returns the state of a commit that is about to be sent.
     pub(crate) fn commit(&self, identity: &Identity) -> Commit {
         Commit { origin: self.clone(), identity: identity.clone(), is_answered: self.is_standby }
     }
 }
 
-/// A commit that is under way. Dropped before it is answered, only the primary knows what became of it.
+/// A commit in progress. If it is dropped before the server answers, only the primary knows its outcome.
 pub(crate) struct Commit {
     origin: Origin,
     identity: Identity,
@@ -444,7 +443,7 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    /// What the identity has seen is remembered, on a replica too: the next one must not show less.
+    /// Records what the identity has seen, on a replica too, because the next replica must not show less.
     pub(crate) fn answered(mut self, is_committed: bool, place: Option<Place>, is_lost: bool) {
         let Origin { cluster, member, .. } = &self.origin;
         match place {
@@ -457,7 +456,7 @@ impl Commit {
                 let position = Position { timeline: place.timeline, lsn: place.lsn };
                 cluster.positions.note_from_primary(&self.identity, position);
             }
-            // Committed, and not told up to where; or not known.
+            // It is committed at an unknown position, or its outcome is unknown.
             _ if is_committed || is_lost => return,
             _ => {}
         }
@@ -473,7 +472,8 @@ impl Drop for Commit {
     }
 }
 
-/// The address with the login and the database of another: a replica has the roles and databases of its primary.
+/// Returns the address with the login and the database of another: a replica has the roles and databases of its
+/// primary.
 pub(crate) fn with_login_of(address: &PgConnectOptions, login: PgConnectOptions) -> PgConnectOptions {
     login.host(address.get_host()).port(address.get_port())
 }

@@ -48,7 +48,7 @@ pub(crate) struct Session {
     pub(crate) time: Option<Duration>,
     /// How many statements sent through this handle may have written something.
     writes: Arc<AtomicU64>,
-    /// Of the server's log, where there are replicas.
+    /// The server that it runs on, if there are replicas.
     pub(crate) timeline: Option<u32>,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Session {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) identity: &'a Identity,
-    /// As BEGIN says them.
+    /// The transaction modes, as in BEGIN.
     pub(crate) modes: &'a str,
     pub(crate) time: Option<Duration>,
     pub(crate) statements: PreparedStatements,
@@ -121,7 +121,7 @@ impl Session {
         }
     }
 
-    /// Returns the present log position of the server.
+    /// Returns the current log position of the server.
     pub(crate) async fn place(&self) -> Result<Option<Place>, DbErr> {
         let mut inner = self.lock().await;
         let answer = inner.send_own(format!("SELECT {PLACE}"), Pending::Stream).await?;
@@ -348,7 +348,7 @@ impl Call {
         self.inner.pending = None;
     }
 
-    /// Records that the next statement may change the session.
+    /// Records that the next statement may change the database session.
     pub(crate) fn expect_changes(&mut self) {
         self.inner.unclean = true;
         if let Some(frame) = self.inner.frame(self.frame) {

@@ -59,7 +59,7 @@ impl UncheckedTransaction {
     ///
     /// Those of [`Transaction`]'s commit.
     pub async fn commit(mut self) -> Result<(), DbErr> {
-        // It is over whatever the outcome, because nobody has the handle any more.
+        // The transaction ends whatever the outcome, because nobody has the handle any more.
         let outcome = self.session.commit(self.frame).await;
         self.is_over = true;
         outcome
@@ -92,8 +92,8 @@ impl UncheckedTransaction {
         !self.pools.has_separate(role)
     }
 
-    /// Runs one statement in another role, then restores the role. The claims still identify the caller. Each use must
-    /// justify itself: it is what a user may do through the program but not by plain row access.
+    /// Runs one statement in another role, then restores the role. The claims still identify the caller. Use it only
+    /// for what a user may do through the program but not by plain row access; each use needs a reason.
     ///
     /// # Errors
     ///

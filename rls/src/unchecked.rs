@@ -1,8 +1,8 @@
 //! Transactions for a program's own statements.
 //!
 //! A library with operations of its own need not verify the identity after each of its statements: it knows that none
-//! of them changes the session or the identity. These traits give it a transaction without verification. They are
-//! traits, not methods of the types, so that somebody who gets an identity from such a library does not use them by
+//! of them changes the database session or the identity. These traits give it a transaction without verification. They
+//! are traits, not methods of the types, so that somebody who gets an identity from such a library does not use them by
 //! accident.
 
 use std::{any::Any, sync::Arc, time::Duration};
@@ -16,7 +16,7 @@ pub trait Unchecked {
     /// Returns the identity.
     fn identity(&self) -> &Identity;
 
-    /// Returns the same database as another identity, for what a library does in its own name.
+    /// Returns the same database as another identity, for what a library does on its own behalf.
     fn switch_to(&self, identity: Identity) -> IdentityConnection;
 
     /// Returns the program's value from [`Database::with_context`](crate::Database::with_context), if it is of that
@@ -33,11 +33,11 @@ pub trait Unchecked {
     /// Begins a transaction that only reads, on a replica that is fresh enough for the identity, if there is one.
     fn begin_read(&self, time: Option<Duration>) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
-    /// Returns the position of what the identity itself wrote or read through this handle, whatever position it was
-    /// given.
+    /// Returns the position of what the identity itself wrote or read through this handle, ignoring any position that
+    /// was given to [`at_least`](IdentityConnection::at_least).
     fn seen(&self) -> Option<Position>;
 
-    /// Notes what the identity was shown that another identity read for it: its next read shows at least that.
+    /// Records the position of what another identity read on behalf of this one: its next read shows at least that.
     fn note_seen(&self, position: Position);
 
     /// Runs a statement that cannot run in a transaction, as the pool's login.

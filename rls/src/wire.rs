@@ -22,7 +22,7 @@ pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum number of values of one statement. The protocol has a 16-bit count.
 const MAX_VALUES: usize = u16::MAX as usize;
 
-/// Undoes what a statement can have changed in a session. `RESET ALL` resets neither the role nor the session
+/// Undoes what a statement can have changed in a database session. `RESET ALL` resets neither the role nor the session
 /// authorization. `DISCARD ALL` would reset everything, but it cannot share a message with other statements, and it
 /// would deallocate the driver's prepared statements. Those are counted instead: PREPARE can add some (`from_sql`),
 /// DEALLOCATE can remove some, and nothing can replace one of the driver's.
@@ -65,11 +65,11 @@ pub(crate) struct Answer {
     pub(crate) done: usize,
     /// The last row.
     pub(crate) row: Option<PgRow>,
-    /// What the third statement says of the server: it is the one after a commit.
+    /// The server's log position, from the third statement, which follows the commit.
     pub(crate) place: Option<Place>,
 }
 
-/// Where a server is: a standby or not, how far its log has come, and on which timeline, which a standby does not say.
+/// Whether a server is a standby, its log position, and its timeline, which a standby does not report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) is_standby: bool,
@@ -77,7 +77,7 @@ pub(crate) struct Place {
     pub(crate) timeline: u32,
 }
 
-/// The columns of a [`Place`]. Everybody may call these functions.
+/// The columns of a [`Place`]. Any role may call these functions.
 pub(crate) const PLACE: &str = "pg_is_in_recovery()::integer, \
      (coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, '0/0') \
        - '0/0')::bigint, \
@@ -85,7 +85,7 @@ pub(crate) const PLACE: &str = "pg_is_in_recovery()::integer, \
        ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer END";
 
 impl Place {
-    /// From the columns of a row that came in text, from `first` on.
+    /// Reads the columns of a row in text format, starting at `first`.
     pub(crate) fn read(row: &PgRow, first: usize) -> Option<Self> {
         Some(Self {
             is_standby: number(row, first)? == 1,

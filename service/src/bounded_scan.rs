@@ -1,5 +1,5 @@
 //! Lists with filters that their index does not cover. A page scans at most a thousand rows of the list, however long
-//! the list is and however few rows match. A page that is not full has a cursor at which the scan goes on.
+//! the list is and however few rows match. A page that is not full has a cursor from which the scan continues.
 
 use sea_orm::{DbErr, Statement, sqlx::postgres::PgRow};
 use serde::Serialize;
@@ -13,7 +13,7 @@ pub(crate) const SCAN_LIMIT: usize = 1000;
 /// The query of one page, which is a single statement.
 pub(crate) struct PageQuery {
     statement: Statement,
-    /// Whether the result says where the scan ended.
+    /// Whether the result contains the position at which the scan ended.
     is_bounded: bool,
 }
 

@@ -1,21 +1,22 @@
-//! The story of an adventure as a document, and what makes it a valid one (design, "Facts of the game").
+//! The content of an adventure, and its validation.
 
 use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// `adventures.content`: nodes, the connections between them, and where the story starts. Unknown fields are kept.
+/// The story of an adventure: nodes, the connections between them, and the start: `adventures.content`. Unknown fields
+/// are kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AdventureContent {
-    /// Scenes of the story.
+    /// The nodes of the story.
     #[serde(default)]
     pub nodes: Vec<Node>,
-    /// Ways from one node to another.
+    /// The connections between nodes.
     #[serde(default)]
     pub connections: Vec<Connection>,
-    /// Id of the node that the story starts at.
+    /// Id of the node at which the story starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
     /// Whatever else the client keeps; kept as it is.
@@ -23,40 +24,40 @@ pub struct AdventureContent {
     pub extra: Map<String, Value>,
 }
 
-/// What happens at a node.
+/// The kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NodeKind {
-    /// The Seer tells.
+    /// The Seer tells the story.
     Story,
-    /// The players choose: two ways on or more.
+    /// The players choose between two or more connections.
     Decision,
     /// A riddle or a task.
     Challenge,
-    /// A fight: one enemy or more.
+    /// A fight against one or more enemies.
     Combat,
-    /// A roll decides.
+    /// The outcome of a roll decides.
     Check,
 }
 
-/// One scene of the story.
+/// A node: one scene of the story.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Node {
-    /// Its name in connections, its own within the adventure.
+    /// Id of the node, unique within the adventure.
     pub id: String,
-    /// What happens there.
+    /// Kind of the node.
     #[serde(rename = "type", alias = "kind")]
     pub kind: NodeKind,
     /// Heading.
     #[serde(default)]
     pub title: String,
-    /// What the Seer reads aloud.
+    /// The text that the Seer reads aloud.
     #[serde(default)]
     pub text: String,
-    /// Names or ids of the creatures met in a combat.
+    /// Names or ids of the creatures in a combat.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enemies: Vec<Value>,
     /// Whatever else the client keeps; kept as it is.
@@ -64,15 +65,15 @@ pub struct Node {
     pub extra: Map<String, Value>,
 }
 
-/// A way from one node to another.
+/// A connection from one node to another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Connection {
-    /// Id of the node that it leaves.
+    /// Id of the node that it leads from.
     pub from: String,
     /// Id of the node that it leads to.
     pub to: String,
-    /// What a player chooses who takes it.
+    /// The choice that it stands for, as shown to the players.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// Whatever else the client keeps; kept as it is.
@@ -80,43 +81,43 @@ pub struct Connection {
     pub extra: Map<String, Value>,
 }
 
-/// One thing that is wrong with the content.
+/// An error in the content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ValidationError {
-    /// Id of the node that it is at; none where it is not at one.
+    /// Id of the node that has the error. `None` if it concerns the content as a whole.
     pub node: Option<String>,
     /// What is wrong.
     pub kind: ValidationErrorKind,
 }
 
-/// What can be wrong with the content.
+/// The kind of an error in the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ValidationErrorKind {
-    /// The document has not the shape of an adventure.
+    /// The document does not have the shape of [`AdventureContent`].
     Unreadable,
-    /// No start is named, or no node has the name.
+    /// There is no start, or no node has its id.
     NoStart,
-    /// Two nodes have this id.
+    /// Another node has the same id.
     DuplicateNode,
-    /// No way leads here from the start.
+    /// The node cannot be reached from the start.
     Unreachable,
-    /// A connection leaves or reaches a node that does not exist; the fault is at the node that does not.
+    /// A connection leads from or to this node, which does not exist.
     DanglingConnection,
     /// No node ends the story.
     NoEnding,
-    /// A decision with fewer than two ways on.
+    /// A decision has fewer than two connections that lead from it.
     TooFewChoices,
-    /// A combat without an enemy.
+    /// A combat has no enemy.
     NoEnemy,
 }
 
 impl AdventureContent {
-    /// The shortest valid story: one node, where it starts and ends.
+    /// Returns the shortest valid content: one node, at which the story starts and ends.
     #[must_use]
     pub fn single_scene(text: &str) -> Self {
         let node = Node {
@@ -130,62 +131,62 @@ impl AdventureContent {
         Self { nodes: vec![node], start: Some("start".to_owned()), ..Default::default() }
     }
 
-    /// Everything that is wrong, in the order of the nodes; empty for a valid adventure.
+    /// Returns all errors, in the order of the nodes. Valid content has none.
     #[must_use]
     pub fn validate(&self) -> Vec<ValidationError> {
-        let mut faults = Vec::new();
-        let mut fault = |node: Option<&str>, kind| {
-            faults.push(ValidationError { node: node.map(str::to_owned), kind });
+        let mut errors = Vec::new();
+        let mut add = |node: Option<&str>, kind| {
+            errors.push(ValidationError { node: node.map(str::to_owned), kind });
         };
 
         let mut known = HashSet::new();
         for node in &self.nodes {
             if !known.insert(node.id.as_str()) {
-                fault(Some(&node.id), ValidationErrorKind::DuplicateNode);
+                add(Some(&node.id), ValidationErrorKind::DuplicateNode);
             }
         }
-        let mut ways: HashMap<&str, Vec<&str>> = HashMap::new();
+        let mut outgoing: HashMap<&str, Vec<&str>> = HashMap::new();
         for Connection { from, to, .. } in &self.connections {
             for end in [from, to] {
                 if !known.contains(end.as_str()) {
-                    fault(Some(end), ValidationErrorKind::DanglingConnection);
+                    add(Some(end), ValidationErrorKind::DanglingConnection);
                 }
             }
-            ways.entry(from).or_default().push(to);
+            outgoing.entry(from).or_default().push(to);
         }
-        let ways_on = |node: &Node| ways.get(node.id.as_str()).map_or(0, Vec::len);
+        let outgoing_count = |node: &Node| outgoing.get(node.id.as_str()).map_or(0, Vec::len);
 
         let start = self.start.as_deref().filter(|start| known.contains(start));
         let mut reached = HashSet::new();
         match start {
-            None => fault(None, ValidationErrorKind::NoStart),
+            None => add(None, ValidationErrorKind::NoStart),
             Some(start) => {
                 let mut ahead = vec![start];
                 while let Some(node) = ahead.pop() {
                     if reached.insert(node) {
-                        ahead.extend(ways.get(node).into_iter().flatten());
+                        ahead.extend(outgoing.get(node).into_iter().flatten());
                     }
                 }
             }
         }
         for node in &self.nodes {
             if start.is_some() && !reached.contains(node.id.as_str()) {
-                fault(Some(&node.id), ValidationErrorKind::Unreachable);
+                add(Some(&node.id), ValidationErrorKind::Unreachable);
             }
             match node.kind {
-                NodeKind::Decision if ways_on(node) < 2 => {
-                    fault(Some(&node.id), ValidationErrorKind::TooFewChoices);
+                NodeKind::Decision if outgoing_count(node) < 2 => {
+                    add(Some(&node.id), ValidationErrorKind::TooFewChoices);
                 }
                 NodeKind::Combat if node.enemies.is_empty() => {
-                    fault(Some(&node.id), ValidationErrorKind::NoEnemy);
+                    add(Some(&node.id), ValidationErrorKind::NoEnemy);
                 }
                 _ => {}
             }
         }
-        if !self.nodes.iter().any(|node| ways_on(node) == 0 && node.kind != NodeKind::Decision) {
-            fault(None, ValidationErrorKind::NoEnding);
+        if !self.nodes.iter().any(|node| outgoing_count(node) == 0 && node.kind != NodeKind::Decision) {
+            add(None, ValidationErrorKind::NoEnding);
         }
-        faults
+        errors
     }
 }
 
@@ -199,7 +200,7 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn sound() -> serde_json::Value {
+    fn valid() -> serde_json::Value {
         json!({
             "start": "gate",
             "nodes": [
@@ -211,8 +212,8 @@ mod tests {
         })
     }
 
-    fn faults_after(change: impl FnOnce(&mut serde_json::Value)) -> Vec<ValidationError> {
-        let mut value = sound();
+    fn errors_after(change: impl FnOnce(&mut serde_json::Value)) -> Vec<ValidationError> {
+        let mut value = valid();
         change(&mut value);
         content(value).validate()
     }
@@ -222,45 +223,45 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_story_has_no_fault() {
-        assert_eq!(content(sound()).validate(), []);
+    fn valid_content_has_no_errors() {
+        assert_eq!(content(valid()).validate(), []);
         assert_eq!(AdventureContent::single_scene("Once.").validate(), []);
     }
 
     #[test]
-    fn every_fault_names_its_node() {
+    fn every_error_names_its_node() {
         assert_eq!(
-            faults_after(|c| c["start"] = json!("nowhere")),
+            errors_after(|c| c["start"] = json!("nowhere")),
             [ValidationError { node: None, kind: ValidationErrorKind::NoStart }]
         );
-        assert_eq!(faults_after(|c| c["nodes"][1]["enemies"] = json!([])), [at("left", ValidationErrorKind::NoEnemy)]);
+        assert_eq!(errors_after(|c| c["nodes"][1]["enemies"] = json!([])), [at("left", ValidationErrorKind::NoEnemy)]);
         assert_eq!(
-            faults_after(|c| c["connections"] = json!([{ "from": "gate", "to": "left" }])),
+            errors_after(|c| c["connections"] = json!([{ "from": "gate", "to": "left" }])),
             [at("gate", ValidationErrorKind::TooFewChoices), at("right", ValidationErrorKind::Unreachable)]
         );
         assert_eq!(
-            faults_after(|c| c["connections"].as_array_mut().unwrap().push(json!({ "from": "right", "to": "moon" }))),
+            errors_after(|c| c["connections"].as_array_mut().unwrap().push(json!({ "from": "right", "to": "moon" }))),
             [at("moon", ValidationErrorKind::DanglingConnection)]
         );
         assert_eq!(
-            faults_after(|c| c["nodes"].as_array_mut().unwrap().push(json!({ "id": "left", "type": "story" }))),
+            errors_after(|c| c["nodes"].as_array_mut().unwrap().push(json!({ "id": "left", "type": "story" }))),
             [at("left", ValidationErrorKind::DuplicateNode)]
         );
     }
 
     #[test]
-    fn a_story_without_an_end_is_faulty() {
-        let faults = faults_after(|c| {
+    fn content_without_an_ending_is_invalid() {
+        let errors = errors_after(|c| {
             let connections = c["connections"].as_array_mut().unwrap();
             connections.push(json!({ "from": "left", "to": "gate" }));
             connections.push(json!({ "from": "right", "to": "gate" }));
         });
-        assert_eq!(faults, [ValidationError { node: None, kind: ValidationErrorKind::NoEnding }]);
+        assert_eq!(errors, [ValidationError { node: None, kind: ValidationErrorKind::NoEnding }]);
     }
 
     #[test]
     fn unknown_fields_are_kept() {
-        let mut value = sound();
+        let mut value = valid();
         value["nodes"][2]["music"] = json!("wind");
         value["connections"][0]["label"] = json!("Go left");
         let kept = serde_json::to_value(content(value)).unwrap();

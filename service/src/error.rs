@@ -49,7 +49,7 @@ pub enum Error {
     /// A user's statement must insert at most a hundred rows into a table. Code `too_many_rows`.
     #[error("one statement must insert at most 100 rows")]
     TooManyRows,
-    /// Another character of the account has this name. Code `character_name_taken`.
+    /// Another character of the account already has this name. Code `character_name_taken`.
     #[error("another character of yours has that name; choose another name")]
     CharacterNameTaken,
     /// The character is retired. Code `character_retired`.
@@ -77,7 +77,7 @@ pub enum Error {
     #[error("a live session must be cancelled before it is deleted")]
     SessionLive,
     /// The session was completed or cancelled. Code `session_over`.
-    #[error("the session is over; only a live session can be changed")]
+    #[error("the session has ended; only a live session can be changed")]
     SessionOver,
     /// The session has started; seats are taken and characters chosen only before the start. Code `session_started`.
     #[error("the session has started; seats are taken and characters chosen only before the start")]
@@ -135,7 +135,7 @@ pub enum Error {
     /// The adventure belongs to somebody else. Code `adventure_not_yours`.
     #[error("the adventure belongs to somebody else; only its creator may do that")]
     AdventureNotYours,
-    /// The session is not active: it has not started, is paused, or is over. Code `session_not_active`.
+    /// The session is not active: it has not started, is paused, or has ended. Code `session_not_active`.
     #[error("the session is not active; its Seer must start or resume it first")]
     SessionNotActive,
     /// The caller has no seat in the session. Code `not_seated`.
@@ -188,7 +188,7 @@ pub enum Error {
     #[error("a nested transaction is open; commit it or roll it back first")]
     NestedTransactionOpen,
     /// The transaction, or the one around it, was committed or rolled back. Code `transaction_over`.
-    #[error("the transaction is over; begin another one")]
+    #[error("the transaction has ended; begin another one")]
     TransactionOver,
     /// A statement of the caller's cannot be run: it is not valid SQL, is several statements, has too many or too few
     /// values, or changes a row without its key. Code `invalid_statement`.
@@ -197,13 +197,13 @@ pub enum Error {
         /// What is wrong with the statement.
         reason: String,
     },
-    /// It does not exist, or the caller may not see it. Code `not_found`.
+    /// What was requested does not exist, or the caller may not see it. Code `not_found`.
     #[error("the {what} does not exist, or only others may see it")]
     NotFound {
         /// What was requested.
         what: &'static str,
     },
-    /// Something else has this id already. Code `id_conflict`.
+    /// Another row already has this id. Code `id_conflict`.
     #[error("another {what} has this id; choose another id")]
     IdConflict {
         /// What was to be created.

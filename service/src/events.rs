@@ -161,7 +161,7 @@ fn history_of(tx: &UncheckedTransaction, reported: Option<String>) -> Result<Str
     match (tx.timeline(), reported) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),
         (None, Some(reported)) => Ok(reported),
-        // A standby shows events late, and after a promotion not at all.
+        // A standby shows events late, and may lack some of them after a promotion.
         (None, None) => Err(Error::ReadOnly),
     }
 }

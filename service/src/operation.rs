@@ -103,8 +103,7 @@ impl Attempts {
     /// Returns whether the operation may be retried: nothing of it is in the database, the error is transient, and
     /// there is time. Waits for the back-off first.
     pub(crate) async fn may_begin_again(&mut self, error: &Error) -> bool {
-        // A server that takes no writes was just replaced as the primary, or it is a replica, where nothing is done
-        // again.
+        // A read-only server has just been replaced as the primary, or it is a replica; nothing was written on it.
         let is_undone = matches!(error, Error::Busy | Error::ConnectionLost(_))
             || self.has_replicas && matches!(error, Error::ReadOnly);
         self.reads = false;

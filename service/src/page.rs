@@ -1,5 +1,5 @@
-//! Keyset pagination: the last row of a page determines where the next one begins, so rows may come and go between two
-//! pages.
+//! Keyset pagination: the last row of a page determines where the next page begins, so rows that are inserted or
+//! deleted between two requests do not shift it.
 
 use std::{
     convert::Infallible,

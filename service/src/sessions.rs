@@ -107,7 +107,7 @@ crate::values::named!(
     "must be public or private"
 );
 
-/// Changes to a session that is not over. `None` leaves a field unchanged; `Some(None)` clears it.
+/// Changes to a session that has not ended. `None` leaves a field unchanged; `Some(None)` clears it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]

@@ -122,14 +122,15 @@ impl Sparc {
         self.database.as_identity(supabase::service())
     }
 
-    /// Returns the servers, if there are replicas: which of them is the primary, and which answer reads.
+    /// Returns the status of each server, if there are replicas: which one is the primary, and which are used for
+    /// reads.
     #[must_use]
     pub fn servers(&self) -> Vec<ServerStatus> {
         self.database.servers()
     }
 
-    /// Pings the server, for a health check. It reports an unreachable server at once, and one that does not answer
-    /// within seconds.
+    /// Pings the server, for a health check. It reports an unreachable server immediately, and a server that does not
+    /// answer after a few seconds.
     ///
     /// # Errors
     ///
@@ -184,10 +185,10 @@ pub struct Options {
     /// a deadline, an operation would wait forever if the network silently drops packets. `None` means no deadline.
     pub deadline: Option<Duration>,
     /// The URL for [`Sparc::as_service`], with another login. Recommended: the users' login then need not be a member
-    /// of `service_role`, so that no SQL text can assume that role. The default is `None`: one login for both.
+    /// of `service_role`, so that no SQL can assume that role. The default is `None`: one login for both.
     pub service_url: Option<String>,
-    /// Addresses of streaming replicas, which answer whoever only reads; after a failover, the one that was promoted is
-    /// the primary. A caller always sees what they wrote. None by default. See [`rls`](rls#replicas).
+    /// Addresses of streaming replicas, which run operations that only read. After a failover, the replica that was
+    /// promoted is the primary. A caller always sees what they wrote. None by default. See [`rls`](rls#replicas).
     pub replicas: Vec<String>,
 }
 
@@ -254,7 +255,7 @@ impl Options {
         self
     }
 
-    /// Streaming replicas for whoever only reads.
+    /// Sets the addresses of streaming replicas, which run operations that only read.
     #[must_use]
     pub fn replicas(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.replicas = urls.into_iter().map(Into::into).collect();

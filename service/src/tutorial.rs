@@ -191,7 +191,7 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Marks the tutorial as skipped, also before it has begun; the caller may still continue it. Idempotent.
+    /// Marks the tutorial as skipped, even before it has begun; the caller may still continue it. Idempotent.
     ///
     /// Who may: a user. Three round trips. No event.
     ///

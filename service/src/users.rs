@@ -143,7 +143,7 @@ const SIGN_UP: &str = "INSERT INTO auth.users (id, email, raw_user_meta_data)
      VALUES ($1, $2, $3)
      ON CONFLICT (id) DO NOTHING";
 
-/// Finds the existing account if the same request created it.
+/// Finds the existing account, if the same request created it.
 const SAME_SIGN_UP: &str = "SELECT 1
      FROM auth.users
      WHERE id = $1

@@ -1,9 +1,9 @@
 //! A private cluster, and the shell script that supervises it.
 //!
-//! The supervisor is a separate process, because nothing in this one survives `kill -9`, and a static is not dropped at
-//! the end of a test run. It waits on a pipe from this process; when the pipe closes, it stops the server and removes
-//! its folder. (The crate `pgtemp` starts a server too, but panics where this returns an error, needs `sudo` for root,
-//! and leaves the server running after Ctrl-C.)
+//! The supervisor is a separate process, because nothing in this process survives `kill -9`, and a static is not
+//! dropped at the end of a test run. It waits on a pipe from this process; when the pipe closes, it stops the server
+//! and removes its folder. (The crate `pgtemp` starts a server too, but panics where this returns an error, needs
+//! `sudo` for root, and leaves the server running after Ctrl-C.)
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -41,7 +41,7 @@ pub(crate) struct Cluster {
     password: String,
 }
 
-/// What is made of a running cluster.
+/// The source of a standby: a running cluster.
 struct Copy {
     pg_basebackup: PathBuf,
     /// Address of the primary.

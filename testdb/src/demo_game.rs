@@ -31,7 +31,7 @@ impl DemoGame {
         Self::on(&Server::start().await?).await
     }
 
-    /// Lays it out on that server.
+    /// Creates it on that server.
     ///
     /// # Errors
     ///

@@ -176,7 +176,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The server is not a private one, or does not come back.
+    /// The server is not a private one, or does not start.
     pub fn start_again(&self) -> Result<(), Error> {
         self.cluster()?.order("start")
     }
@@ -210,7 +210,7 @@ impl Server {
         self.set("primary_conninfo", &primary.cluster()?.url("postgres")).await
     }
 
-    /// Changes a setting of a private server that takes effect by a reload.
+    /// Changes a setting of a private server, one that takes effect after a reload.
     ///
     /// # Errors
     ///
@@ -222,7 +222,7 @@ impl Server {
         Ok(connection.close().await?)
     }
 
-    /// Returns a database of another server as it is on this one, its standby.
+    /// Returns the copy of a database on this server, which is a standby of the database's server.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Finds out by attempts who may do what: every kind of row by every kind of user, every column and function by every
-//! role. The results are `docs/generated/access.md`; the page changes if a policy lets more or fewer callers through.
+//! Determines who may do what by trying it: every kind of row by every kind of user, every column and function by every
+//! role. The results are `docs/generated/access.md`; the page changes if a policy allows more or fewer callers.
 
 use std::fmt::Write;
 

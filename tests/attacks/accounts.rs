@@ -30,7 +30,7 @@ fn reserved(of: Uuid) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_address_of_a_reserved_domain_counts_as_none() {
+async fn an_address_in_a_reserved_domain_counts_as_none() {
     let world = World::new().await;
     let owner = world.owner();
     for place in 0..reserved(Uuid::nil()).len() {

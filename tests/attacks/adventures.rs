@@ -186,7 +186,7 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_over_cannot_be_reopened_to_read_its_adventure() {
+async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(creator.uuid()).await;

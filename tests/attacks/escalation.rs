@@ -166,7 +166,7 @@ impl Scene {
             "SELECT * FROM private.most_played_adventures(9, pg_catalog.gen_random_uuid(), 10)".to_owned(),
             "SELECT private.best_rated_after(4.5, pg_catalog.gen_random_uuid(), 10)".to_owned(),
             "SELECT * FROM private.best_rated_adventures(NULL, NULL, 10)".to_owned(),
-            format!("SELECT private.may_roll('{session}', '{hero}', NULL), private.may_speak('{session}')"),
+            format!("SELECT private.may_roll('{session}', '{hero}', NULL), private.may_send_event('{session}')"),
             format!("SELECT * FROM private.session_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'))", waiting.session),
             format!("SELECT * FROM private.join_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'), '{spare}')", waiting.session),
             "SELECT count(*) FROM public.sessions".to_owned(),

@@ -1,5 +1,6 @@
-//! Attacks by somebody with a few ordinary accounts and an hour: each kind in several forms, in plain SQL, as visitor,
-//! stranger, participant, Seer and closed account, on two connections, and in transactions with an old snapshot.
+//! Attacks by somebody with a few ordinary accounts and an hour of time: each kind in several forms, in plain SQL, as
+//! visitor, stranger, participant, Seer and closed account, on two connections, and in transactions with an old
+//! snapshot.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;

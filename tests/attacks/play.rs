@@ -248,7 +248,7 @@ async fn nobody_schedules_in_the_past() {
 }
 
 #[tokio::test]
-async fn the_lobby_leaves_out_sessions_that_did_not_begin() {
+async fn the_lobby_omits_sessions_that_did_not_begin() {
     let world = World::new().await;
     let seer = world.new_account().await;
     let adventure = world.new_adventure(seer).await;

@@ -1,4 +1,4 @@
-//! Only players take their seat and choose their character, and a removed player stays away.
+//! Only players take their seat and choose their character, and a removed player cannot rejoin.
 
 use uuid::Uuid;
 
@@ -72,7 +72,7 @@ async fn nobody_seats_another() {
 }
 
 #[tokio::test]
-async fn a_seer_reaches_no_character_without_a_seat_in_their_session() {
+async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     let world = World::new().await;
     let (mine, victim) = strangers(&world).await;
     world.set(&mine, "status = 'active'").await;
@@ -190,7 +190,7 @@ async fn a_seer_cannot_give_a_seat_back() {
 }
 
 #[tokio::test]
-async fn a_removed_player_stays_away_until_the_seer_readmits_them() {
+async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
     let world = World::new().await;
     for status in ["waiting", "active", "paused"] {
         let game = world.new_session(2).await;

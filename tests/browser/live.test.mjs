@@ -41,7 +41,7 @@ async function sitDown(page, name) {
 }
 /** Leaves the session, so that the next test gets a seat. */
 async function leave(page) {
-  await page.getByRole("button", { name: "Leave the table" }).click();
+  await page.getByRole("button", { name: "Leave the session" }).click();
   await page.getByText("You are watching").waitFor();
 }
 /** Rolls, and returns the roll. */
@@ -195,7 +195,7 @@ test("a visitor runs a game as its Seer: players join and roll", async () => {
   const page = await open("/#/lobby");
   await page.getByRole("button", { name: "Run a game" }).click();
   await page.getByLabel("The Lantern Road").check();
-  await page.getByRole("button", { name: "Open the table" }).click();
+  await page.getByRole("button", { name: "Open the session" }).click();
   await page.locator(".seat", { hasText: "Brunhild" }).waitFor();
   await page.getByRole("button", { name: "Begin" }).click();
   await page.getByRole("button", { name: "The drowned bell" }).click();
@@ -206,7 +206,7 @@ test("a visitor runs a game as its Seer: players join and roll", async () => {
   await page.getByRole("button", { name: "Pause" }).click();
   await page.getByText("nobody rolls for the moment").waitFor();
   await page.getByRole("button", { name: "End the night" }).click();
-  await page.getByText("The night is over").first().waitFor();
+  await page.getByText("The session has ended").first().waitFor();
 });
 
 test("no page scrolls sideways on a phone, in dark or light mode", async () => {
@@ -220,7 +220,7 @@ test("no page scrolls sideways on a phone, in dark or light mode", async () => {
     await leave(page);
     for (const path of ["lobby", "characters"]) {
       await page.evaluate((path) => { location.hash = `#/${path}`; }, path);
-      await page.getByRole("heading", { level: 1, name: path === "lobby" ? "Find a table" : "Characters" }).waitFor();
+      await page.getByRole("heading", { level: 1, name: path === "lobby" ? "Find a session" : "Characters" }).waitFor();
       assert.deepEqual(await wide(), [360], path);
     }
     await page.getByRole("button", { name: "New character" }).click();

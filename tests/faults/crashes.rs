@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_survives_a_crash() {
+async fn acknowledged_rows_survive_a_crash() {
     let crashes = times("SPARC_CRASHES", 2);
     let settings = ["fsync=on", "synchronous_commit=on", "full_page_writes=on"];
     let server = Server::start_private(Some(&settings)).await.unwrap();
@@ -45,7 +45,7 @@ async fn what_was_acknowledged_survives_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn terminating_random_backends_loses_nothing_that_was_acknowledged() {
+async fn terminating_random_backends_loses_no_acknowledged_row() {
     let ended = times("SPARC_ENDED", 30);
     let world = World::new().await;
     let evening = Arc::new(Evening::new(&world, 20).await);

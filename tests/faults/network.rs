@@ -99,7 +99,7 @@ async fn forward(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_network_that_is_cut_and_slow_loses_nothing_that_was_acknowledged() {
+async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
     let cuts = times("SPARC_CUTS", 5);
     let world = World::new().await;
     let proxy = Proxy::to_world(&world).await;

@@ -11,11 +11,11 @@
 
 use std::collections::BTreeMap;
 
-mod stage;
+mod runner;
 mod statements;
 mod world;
 
-use stage::{Case, Level, Runner, Step};
+use runner::{Case, Level, Runner, Step};
 use statements::{STATEMENTS, Statement};
 
 const LEVELS: [Level; 2] = [Level::ReadCommitted, Level::RepeatableRead];

@@ -104,7 +104,7 @@ pub async fn run(connection: &mut PgConnection, sql: &str) -> u64 {
 }
 
 /// A database with the rows of `world.sql`, and a connection of its owner.
-pub struct Stage {
+pub struct GameDatabase {
     pub owner: PgConnection,
     pub url: String,
     restore: String,
@@ -112,7 +112,7 @@ pub struct Stage {
     _database: Database,
 }
 
-impl Stage {
+impl GameDatabase {
     pub async fn new() -> Self {
         let database = server().await.migrated().await.unwrap();
         let url = database.url().to_owned();

@@ -1,7 +1,7 @@
--- The small world in which the statements of `statements.rs` meet. `@name` is an id: see `world.rs`.
+-- The rows on which the statements of `statements.rs` run. `@name` is an id: see `world.rs`.
 --
--- One place is left wherever there is a limit: a tenth character, a seat. Ada and Bob sit together in sessions of two
--- Seers, entered in opposite orders, so that statements over several rows find them in opposite orders too.
+-- Each limit has one place left: a tenth character, a seat. Ada and Bob both have seats in sessions of two Seers, whose
+-- rows were inserted in opposite orders, so that statements over several rows find them in opposite orders too.
 INSERT INTO auth.users (id, email) VALUES
   (@zoe, 'zoe@example.org'), (@bob, 'bob@example.org'), (@ada, 'ada@example.org'),
   (@eve, 'eve@example.org'), (@seer, 'seer@example.org');

@@ -19,13 +19,13 @@ use crate::{
 
 mod adventures;
 mod game;
-mod sight;
+mod seats;
 mod steps;
-mod table;
+mod visible;
 
 use game::{Adventure, Game, Person};
-use sight::{Eyes, seen};
 use steps::{Step, Target, step};
+use visible::{Reader, seen};
 
 const PEOPLE: usize = 5;
 
@@ -74,12 +74,12 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             let answer = actual.map_or_else(|code| code, |reached| if reached { "done" } else { "no row" });
             *tally.lock().unwrap().entry(answer).or_default() += 1;
         }
-        let eyes = match usize::from(step.eyes) % (PEOPLE + 2) {
-            0 => Eyes::Visitor,
-            1 => Eyes::Service,
-            person => Eyes::Of(person - 2),
+        let reader = match usize::from(step.reader) % (PEOPLE + 2) {
+            0 => Reader::Visitor,
+            1 => Reader::Service,
+            person => Reader::Of(person - 2),
         };
-        let (there, expected) = (seen(target.pool, &game, eyes).await, game.seen(eyes));
+        let (there, expected) = (seen(target.pool, &game, reader).await, game.seen(reader));
         let missing: Vec<&String> = expected.iter().filter(|line| !there.contains(line)).collect();
         let too_much: Vec<&String> = there.iter().filter(|line| !expected.contains(line)).collect();
         prop_assert!(
@@ -87,7 +87,7 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             "step {}: {:?}, {:?} does not see {:#?}, and must not see {:#?}",
             number,
             step,
-            eyes,
+            reader,
             missing,
             too_much
         );
@@ -98,7 +98,7 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
 }
 
 #[test]
-fn the_database_answers_and_shows_what_the_model_does() {
+fn the_database_returns_and_shows_what_the_model_does() {
     let number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
     let steps = number("SPARC_STEPS").unwrap_or(2000);
     let seed = number("SPARC_SEED").unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     game::{Answer, Game, STATUSES},
-    sight::{Eyes, set_identity},
+    visible::{Reader, set_identity},
 };
 
 /// A random call. A [`Pick`] is a number that selects one of the existing rows of a kind.
@@ -17,7 +17,7 @@ pub struct Step {
     pub who: u8,
     pub act: Act,
     /// Who reads afterwards.
-    pub eyes: u8,
+    pub reader: u8,
 }
 
 type Pick = u8;
@@ -26,7 +26,7 @@ type Pick = u8;
 pub enum Act {
     CreateCharacter { name: u8 },
     Retire { hero: Pick },
-    BringBack { hero: Pick },
+    Unretire { hero: Pick },
     DeleteCharacter { hero: Pick },
     Wound { hero: Pick, points: i8 },
     CreateSession { adventure: Pick, public: bool },
@@ -60,7 +60,7 @@ pub fn step() -> impl Strategy<Value = Step> {
     let act = prop_oneof![
         3 => (0_u8..14).prop_map(|name| Act::CreateCharacter { name }),
         2 => pick().prop_map(|hero| Act::Retire { hero }),
-        2 => pick().prop_map(|hero| Act::BringBack { hero }),
+        2 => pick().prop_map(|hero| Act::Unretire { hero }),
         1 => pick().prop_map(|hero| Act::DeleteCharacter { hero }),
         1 => (pick(), -2_i8..4).prop_map(|(hero, points)| Act::Wound { hero, points }),
         3 => (pick(), any::<bool>()).prop_map(|(adventure, public)| Act::CreateSession { adventure, public }),
@@ -86,7 +86,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => (0_u8..8).prop_map(|odds| if odds == 0 { Act::Close } else { Act::CreateAdventure }),
         1 => (0_u8..4).prop_map(|odds| if odds == 0 { Act::Archive } else { Act::CreateAdventure }),
     ];
-    (any::<u8>(), act, any::<u8>()).prop_map(|(who, act, eyes)| Step { who, act, eyes })
+    (any::<u8>(), act, any::<u8>()).prop_map(|(who, act, reader)| Step { who, act, reader })
 }
 
 /// The database under test.
@@ -103,7 +103,7 @@ fn code(error: sea_orm::sqlx::Error) -> &'static str {
 impl Target<'_> {
     /// Runs one statement as that user, in one message.
     async fn sql(&self, game: &Game, me: usize, sql: &str) -> Answer {
-        let message = format!("{}{sql}; COMMIT", set_identity(Eyes::Of(me), game));
+        let message = format!("{}{sql}; COMMIT", set_identity(Reader::Of(me), game));
         let mut connection = self.pool.acquire().await.map_err(code)?;
         let outcome = raw_sql(AssertSqlSafe(message)).execute(&mut *connection).await;
         if outcome.is_err() {
@@ -166,7 +166,7 @@ impl Step {
                 let sql = format!("UPDATE public.characters SET retired_at = now() WHERE id = '{id}'");
                 (target.sql(game, me, &sql).await, game.retire(me, hero))
             }
-            Act::BringBack { hero: pick } => {
+            Act::Unretire { hero: pick } => {
                 let hero = hero(game, me, pick)?;
                 let id = game.characters[hero].id;
                 let sql = format!("UPDATE public.characters SET retired_at = NULL WHERE id = '{id}'");

@@ -1,4 +1,5 @@
-//! Every operation on a real standby: those that are declared to read answer there as everywhere, and no others do.
+//! Every operation on a real standby: those that are declared as reads return there what they return on the primary,
+//! and no others do.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use crate::{
     standby::{Three, until_replayed, written},
 };
 
-/// The operations that the sources of the service declare to read.
+/// Returns the operations that the service's sources declare as reads.
 pub fn reads() -> BTreeSet<String> {
     let mut files = Vec::new();
     sources(&root().join("service/src"), &mut files);
@@ -23,7 +24,7 @@ pub fn reads() -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn operations_that_read_answer_on_a_standby_and_no_others_do() {
+async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {
     let Some(three) = Three::start().await else { return };
     let scene = Scene::of(three.world.reconnect().await).await;
     let copy = three.copies().await.remove(0);
@@ -32,17 +33,17 @@ async fn operations_that_read_answer_on_a_standby_and_no_others_do() {
     let reads = reads();
     let mut wrong = Vec::new();
     for operation in operations() {
-        let mut told = Vec::new();
+        let mut outcomes = Vec::new();
         for who in EVERYBODY {
-            told.push(rolled_back(&standby, &scene, who, operation.call).await);
+            outcomes.push(rolled_back(&standby, &scene, who, operation.call).await);
         }
-        let answers = told == operation.outcomes;
-        if answers != reads.contains(operation.name) {
-            wrong.push(format!("{}: {told:?}, on the primary {:?}", operation.name, operation.outcomes));
+        let is_same = outcomes == operation.outcomes;
+        if is_same != reads.contains(operation.name) {
+            wrong.push(format!("{}: {outcomes:?}, on the primary {:?}", operation.name, operation.outcomes));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // One that reads the events of a subscription is no method.
+    // The read of a subscription's events is not a public method.
     let known: BTreeSet<String> = operations().into_iter().map(|operation| operation.name.to_owned()).collect();
     let unknown: Vec<_> = reads.difference(&known).collect();
     assert_eq!(unknown, ["events.page"]);

@@ -27,7 +27,7 @@ const NOTES: &str = "CREATE TABLE notes (key bigint PRIMARY KEY, owner uuid NOT 
     GRANT SELECT, INSERT ON notes TO authenticated";
 
 #[tokio::test]
-async fn random_programs_get_true_answers() {
+async fn random_programs_agree_with_the_model() {
     let programs = times("SPARC_PROGRAMS", 25);
     let one = std::env::var("SPARC_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
     let world = World::new().await;

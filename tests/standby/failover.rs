@@ -1,6 +1,6 @@
-//! The primary is lost in the middle of an evening, and a standby is promoted.
+//! The primary is lost while users play, and a standby is promoted.
 //!
-//! `SPARC_FAILOVERS=50 cargo test --test integration standby::failover` is the longer run.
+//! For a longer run: `SPARC_FAILOVERS=50 cargo test --test integration standby::failover`.
 
 use std::{
     collections::BTreeSet,
@@ -19,18 +19,19 @@ use crate::{
     world::World,
 };
 
-/// No commit is acknowledged before a standby has it.
+/// Makes replication synchronous: no commit is acknowledged before a standby has it.
 async fn make_synchronous(primary: &Server, world: &World) {
     primary.set("synchronous_standby_names", "ANY 1 (*)").await.unwrap();
     until(async || world.owner().count("pg_stat_replication WHERE sync_state = 'quorum'").await >= 2).await;
 }
 
-/// Kills the primary; the standby that has more becomes the primary, and the other one follows it.
+/// Kills the primary, promotes the standby that has received more, and lets the other one follow it. Returns the index
+/// of the new primary.
 async fn fail_over(primary: &Server, standbys: &[Server; 2], worlds: &[World; 2]) -> usize {
     blocking(primary, |primary| primary.kill().unwrap()).await;
     let mut received = Vec::new();
     for world in worlds {
-        // What was received is replayed before a promotion.
+        // A standby replays everything that it has received before it is promoted.
         let sql = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";
         received.push(world.owner().value::<i64>(sql).await.unwrap());
     }
@@ -48,7 +49,7 @@ async fn writes(sparc: &Sparc, who: uuid::Uuid) -> Result<(), sparc::service::Er
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_evening_goes_on_without_its_primary_and_loses_nothing_that_was_acknowledged() {
+async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
     let failovers = crate::faults::times("SPARC_FAILOVERS", 2);
     let Some(three) = Three::start().await else { return };
     make_synchronous(&three.primary, &three.world).await;
@@ -67,21 +68,21 @@ async fn an_evening_goes_on_without_its_primary_and_loses_nothing_that_was_ackno
         let next = fail_over(&primary, &standbys, &copies).await;
         let promoted = Instant::now();
         until(async || writes(&sparc, writer).await.is_ok()).await;
-        // How long that takes is the machine's: it is printed.
+        // The duration depends on the machine, so it is only printed.
         times.push(promoted.elapsed());
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let told = load.end().await;
-        // What was begun on the old server is told as what it is.
+        let outcomes = load.end().await;
+        // Calls that were in progress on the old primary fail with one of these errors.
         let allowed = ["connection_lost", "commit_unknown", "deadline_exceeded", "pool_exhausted", "read_only"];
-        assert_eq!(unexpected(&told.codes, &allowed), [""; 0]);
-        kept.extend(told.kept);
+        assert_eq!(unexpected(&outcomes.codes, &allowed), [""; 0]);
+        kept.extend(outcomes.kept);
         until(async || sparc.servers().iter().any(|server| server.role == ServerRole::Replica)).await;
         sparc.close().await.unwrap();
         let [first, second] = copies;
         world = if next == 0 { first } else { second };
         nothing_is_lost(&world, &kept).await;
         assert_eq!(broken(&world).await, [""; 0]);
-        // The old one is replaced by a copy of the new one.
+        // The old primary is replaced by a new standby.
         let [first, second] = standbys;
         let (new, other) = if next == 0 { (first, second) } else { (second, first) };
         primary = new;
@@ -92,13 +93,13 @@ async fn an_evening_goes_on_without_its_primary_and_loses_nothing_that_was_ackno
     times.sort();
     let (middle, longest) = (times[times.len() / 2], times[times.len() - 1]);
     println!(
-        "{failovers} promotions, {} rows acknowledged and there; the next write after {middle:?} in the middle, {longest:?} at most",
+        "{failovers} promotions, {} acknowledged rows, none lost; the next write after {middle:?} (median), {longest:?} at most",
         kept.len()
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_primary_that_comes_back_writable_is_not_used() {
+async fn an_old_primary_that_is_started_again_is_not_used() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
     let player = three.world.new_player().await;
@@ -108,13 +109,13 @@ async fn an_old_primary_that_comes_back_writable_is_not_used() {
     let next = fail_over(&three.primary, &standbys, &copies).await;
     until(async || writes(&sparc, player.id).await.is_ok()).await;
     blocking(&three.primary, |primary| primary.start_again().unwrap()).await;
-    // It takes writes, on its old timeline.
+    // It accepts writes, on its old timeline.
     let old = three.world.reconnect().await;
     let account = old.new_account().await;
     let is_there = format!("users WHERE id = '{account}'");
     assert_eq!(old.owner().count(&is_there).await, 1);
 
-    // For a handle that knows the promotion, and for one that has seen nothing yet.
+    // For a handle that knows of the promotion, and for a new one.
     let fresh = three.sparc().await;
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
@@ -125,7 +126,7 @@ async fn an_old_primary_that_comes_back_writable_is_not_used() {
             assert_eq!(copies[next].owner().count(&format!("characters WHERE id = '{}'", made.id)).await, 1);
             me.characters().delete(made.id).await.unwrap();
             assert!(handle.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
-            assert!(handle.as_user(account).users().me().await.is_err(), "nobody reads from it either");
+            assert!(handle.as_user(account).users().me().await.is_err(), "it is not used for reads either");
         }
     }
     for handle in [sparc, fresh] {
@@ -136,7 +137,7 @@ async fn an_old_primary_that_comes_back_writable_is_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_are_answered_while_nobody_takes_writes() {
+async fn reads_succeed_while_there_is_no_primary() {
     let Some(three) = Three::start().await else { return };
     let options = Options::default().acquire_timeout(Duration::from_millis(500)).deadline(Duration::from_secs(3));
     let copies = three.copies().await;
@@ -161,7 +162,7 @@ async fn behind_poolers_the_promoted_server_is_found_too() {
     let mut poolers = Vec::new();
     for url in [three.world.url(), copies[0].url(), copies[1].url()] {
         let Some(pooler) = pooler_to(url).await else {
-            eprintln!("not tried: this machine has no pgbouncer");
+            eprintln!("skipped: this machine has no pgbouncer");
             return;
         };
         poolers.push(pooler);

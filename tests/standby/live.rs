@@ -1,4 +1,4 @@
-//! Events as they happen, read from replicas.
+//! Live events with replicas: each is delivered once, whichever server it is read from, across promotions too.
 
 use std::time::{Duration, Instant};
 
@@ -21,22 +21,22 @@ async fn send(sparc: &Sparc, who: uuid::Uuid, session: uuid::Uuid, kind: String)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn subscribers_hear_every_event_once_also_across_a_promotion() {
+async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
     let game = three.world.new_active_session(2).await;
     let (ada, morgan) = (game.players[0].id, game.players[1].id);
-    let mut hearing = Vec::new();
+    let mut subscribers = Vec::new();
     for who in [ada, morgan, game.seer.uuid()] {
         let mut events = sparc.as_user(who).events().subscribe(game.session, None).await.unwrap();
-        hearing.push(tokio::spawn(async move {
-            let mut heard = Vec::new();
+        subscribers.push(tokio::spawn(async move {
+            let mut received = Vec::new();
             loop {
                 let event = events.try_next().await.unwrap().unwrap();
                 let is_last = event.event_type == "client.last";
-                heard.push((event.seq, event.id));
+                received.push((event.seq, event.id));
                 if is_last {
-                    return heard;
+                    return received;
                 }
             }
         }));
@@ -45,7 +45,7 @@ async fn subscribers_hear_every_event_once_also_across_a_promotion() {
     for number in 0..60 {
         sent.extend(send(&sparc, ada, game.session, format!("wave{number}")).await);
     }
-    // Until a standby has them: none is synchronous here.
+    // Replication is asynchronous here, so wait until both standbys have the events.
     let lsn = super::written(&three.world).await;
     let copies: [World; 2] = three.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
     for copy in &copies {
@@ -64,41 +64,41 @@ async fn subscribers_hear_every_event_once_also_across_a_promotion() {
         id.is_some()
     })
     .await;
-    for hearing in hearing {
-        let heard = tokio::time::timeout(Duration::from_secs(20), hearing).await.unwrap().unwrap();
-        assert!(heard.windows(2).all(|pair| pair[0].0 < pair[1].0), "in order, and each once");
-        let missing: Vec<_> = sent.iter().filter(|id| !heard.iter().any(|(_, heard)| heard == *id)).collect();
+    for subscriber in subscribers {
+        let received = tokio::time::timeout(Duration::from_secs(20), subscriber).await.unwrap().unwrap();
+        assert!(received.windows(2).all(|pair| pair[0].0 < pair[1].0), "in order, and each once");
+        let missing: Vec<_> = sent.iter().filter(|id| !received.iter().any(|(_, seen)| seen == *id)).collect();
         assert!(missing.is_empty(), "{} of {} are missing", missing.len(), sent.len());
     }
     sparc.close().await.unwrap();
 }
 
-/// A session that Ada listens to, on replicas that stand still. Of what happened since, a look of the poller sees
-/// everything: somebody came to listen who had seen it.
-struct Still {
+/// A session to which Ada subscribes, with replicas whose replay is paused. Another participant subscribes after that,
+/// at a position that the replicas have not replayed, so the poller reads from the primary.
+struct PausedReplicas {
     three: Three,
     sparc: Sparc,
     game: GameSession,
     ada: IdentityConnection,
-    heard: Subscription,
+    events: Subscription,
     _later: Subscription,
 }
 
-impl Still {
+impl PausedReplicas {
     async fn begin() -> Option<Self> {
         let three = Three::start().await?;
         let sparc = three.sparc().await;
         let game = three.world.new_active_session(2).await;
         let ada = sparc.as_user(game.players[0].id);
-        let heard = ada.events().subscribe(game.session, None).await.unwrap();
-        stand_still(&three).await;
+        let events = ada.events().subscribe(game.session, None).await.unwrap();
+        pause_replicas(&three).await;
         three.world.new_account().await;
         let later = sparc.as_user(game.players[1].id).events().subscribe(game.session, None).await.unwrap();
-        Some(Self { three, sparc, game, ada, heard, _later: later })
+        Some(Self { three, sparc, game, ada, events, _later: later })
     }
 }
 
-async fn stand_still(three: &Three) {
+async fn pause_replicas(three: &Three) {
     let lsn = super::written(&three.world).await;
     for copy in three.copies().await {
         super::until_replayed(&copy, &lsn).await;
@@ -106,16 +106,17 @@ async fn stand_still(three: &Three) {
     }
 }
 
-async fn next(heard: &mut Subscription) -> session_events::Model {
-    tokio::time::timeout(Duration::from_secs(20), heard.try_next()).await.unwrap().unwrap().unwrap()
+async fn next(events: &mut Subscription) -> session_events::Model {
+    tokio::time::timeout(Duration::from_secs(20), events.try_next()).await.unwrap().unwrap().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_hears_of_something_and_looks_finds_it_though_replicas_stand_still() {
-    let Some(Still { three: _three, sparc, game, ada, mut heard, _later }) = Still::begin().await else { return };
+async fn after_an_event_a_read_shows_it_even_if_replicas_are_paused() {
+    let Some(paused) = PausedReplicas::begin().await else { return };
+    let PausedReplicas { three: _three, sparc, game, ada, mut events, _later } = paused;
     for number in 0..5 {
         let sent = send(&sparc, game.players[1].id, game.session, format!("wave{number}")).await.unwrap();
-        let event = next(&mut heard).await;
+        let event = next(&mut events).await;
         assert_eq!(event.id, sent);
         assert_eq!(ada.events().newest(game.session).await.unwrap(), event.seq);
     }
@@ -123,8 +124,9 @@ async fn who_hears_of_something_and_looks_finds_it_though_replicas_stand_still()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_that_are_too_large_to_be_read_for_all_are_not_missed_on_replicas_that_stand_still() {
-    let Some(Still { three, sparc, game, ada: _ada, mut heard, _later }) = Still::begin().await else { return };
+async fn large_events_are_delivered_even_if_replicas_are_paused() {
+    let Some(paused) = PausedReplicas::begin().await else { return };
+    let PausedReplicas { three, sparc, game, ada: _ada, mut events, _later } = paused;
     let sql = format!(
         "INSERT INTO session_events (session_id, event_type, payload)
          SELECT '{}', 'game_state', jsonb_build_object('number', number, 'story', (
@@ -134,13 +136,13 @@ async fn events_that_are_too_large_to_be_read_for_all_are_not_missed_on_replicas
     );
     three.world.owner().exec(&sql).await.unwrap();
     for number in 1..=20 {
-        assert_eq!(next(&mut heard).await.payload["number"], number);
+        assert_eq!(next(&mut events).await.payload["number"], number);
     }
     sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_just_sat_down_listens_though_replicas_do_not_know_the_seat() {
+async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
     let game = three.world.new_session(1).await;
@@ -148,25 +150,25 @@ async fn whoever_just_sat_down_listens_though_replicas_do_not_know_the_seat() {
     let seer = sparc.as_user(game.seer.uuid());
     let begun = Instant::now();
     let _first = seer.events().subscribe(game.session, None).await.unwrap();
-    // So that the next look at who may listen comes while the replicas still answer readers.
+    // So that the next access check comes while the replicas are still used for reads.
     tokio::time::sleep(Duration::from_millis(1300).saturating_sub(begun.elapsed())).await;
-    stand_still(&three).await;
+    pause_replicas(&three).await;
     let seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id) VALUES ('{}', '{}', '{}')",
         game.session, newcomer.id, newcomer.character
     );
     three.world.owner().exec(&seat).await.unwrap();
-    let mut heard = sparc.as_user(newcomer.id).events().subscribe(game.session, None).await.unwrap();
-    // Nothing comes, and the stream does not end.
-    let outcome = tokio::time::timeout(Duration::from_millis(2500), heard.try_next()).await;
+    let mut events = sparc.as_user(newcomer.id).events().subscribe(game.session, None).await.unwrap();
+    // No event arrives, and the stream does not end.
+    let outcome = tokio::time::timeout(Duration::from_millis(2500), events.try_next()).await;
     assert!(outcome.is_err(), "{outcome:?}");
     let sent = send(&sparc, newcomer.id, game.session, "hello".to_owned()).await.unwrap();
-    assert_eq!(next(&mut heard).await.id, sent);
+    assert_eq!(next(&mut events).await.id, sent);
     sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_heard_what_the_promoted_server_never_had_is_told_so() {
+async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_expired() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
     let game = three.world.new_active_session(2).await;
@@ -178,17 +180,17 @@ async fn who_heard_what_the_promoted_server_never_had_is_told_so() {
         until(async || copy.owner().count("pg_stat_wal_receiver").await == 0).await;
     }
     three.world.new_account().await;
-    let mut heard = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
+    let mut events = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
     let sent = send(&sparc, morgan, game.session, "lost".to_owned()).await.unwrap();
-    assert_eq!(next(&mut heard).await.id, sent);
+    assert_eq!(next(&mut events).await.id, sent);
     blocking(&three.primary, |primary| primary.kill().unwrap()).await;
     blocking(&three.standbys[1], |standby| standby.promote().unwrap()).await;
     three.standbys[0].follow(&three.standbys[1]).await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(20), heard.try_next()).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), events.try_next()).await.unwrap();
     assert_eq!(ended.unwrap_err().code(), "events_expired");
-    // It listens again.
-    let mut heard = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
+    // A new subscription works.
+    let mut events = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
     let sent = send(&sparc, morgan, game.session, "again".to_owned()).await.unwrap();
-    assert_eq!(next(&mut heard).await.id, sent);
+    assert_eq!(next(&mut events).await.id, sent);
     sparc.close().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Three real servers, one of which takes writes: readers on the others, and what happens when one is gone.
+//! Three real servers, a primary and two standbys: reads on the standbys, and the loss of a server.
 
 mod failover;
 mod live;
@@ -11,8 +11,8 @@ use testdb::{Binaries, Server};
 
 use crate::world::World;
 
-/// A commit must be streamed at once to be measured, and kept for whoever comes late; a standby whose primary is gone
-/// looks for the next at once, because with synchronous replication every commit waits for it.
+/// The log is kept for a standby that is added later. A standby that lost its primary tries the next one soon, because
+/// with synchronous replication every commit waits for it.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
 /// A primary and two standbys, and the game's database on them.
@@ -23,10 +23,10 @@ pub struct Three {
 }
 
 impl Three {
-    /// None where the server programs come without `pg_basebackup`.
+    /// Returns `None` if this machine has no `pg_basebackup`.
     pub async fn start() -> Option<Self> {
         if Binaries::find().unwrap().program("pg_basebackup").is_none() {
-            eprintln!("not tried: these server programs come without pg_basebackup");
+            eprintln!("skipped: this machine has no pg_basebackup");
             return None;
         }
         let primary = Server::start_private(Some(&SETTINGS)).await.unwrap();
@@ -44,7 +44,7 @@ impl Three {
         copies
     }
 
-    /// A handle over all of them.
+    /// Returns a handle over all three servers.
     pub async fn sparc(&self) -> Sparc {
         let copies = self.copies().await;
         let replicas = copies.iter().map(World::url);
@@ -61,18 +61,18 @@ pub async fn standby_of(primary: &Server) -> Server {
     blocking(primary, |primary| primary.standby(&SETTINGS).unwrap()).await
 }
 
-/// How far the primary is.
+/// Returns the log position of the primary.
 pub async fn written(world: &World) -> String {
     world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
 }
 
-/// Until the copy has replayed that.
+/// Waits until the standby has replayed up to the position.
 pub async fn until_replayed(copy: &World, lsn: &str) {
     let is_there = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");
     until(async || copy.owner().value(&is_there).await.unwrap()).await;
 }
 
-/// Until it is so, within half a minute.
+/// Waits until the condition is true, for at most half a minute.
 pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     for _ in 0..1200 {
         if is_so().await {
@@ -80,5 +80,5 @@ pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    panic!("it does not come to pass");
+    panic!("the condition is not true after half a minute");
 }

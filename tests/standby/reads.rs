@@ -1,4 +1,4 @@
-//! Who is answered by a replica, and what they see there.
+//! Reads on replicas: which statements run there, and what they show.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use crate::{
     world::{World, at_once},
 };
 
-/// Whether a transaction that only reads is on a standby.
+/// Returns whether a read-only transaction runs on a standby.
 async fn reads_on_standby(me: &IdentityConnection) -> bool {
     let tx = me.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
     let is_standby = is_on_standby(&tx).await;
@@ -51,11 +51,11 @@ fn roles(sparc: &Sparc, role: ServerRole) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everybody_reads_what_they_wrote_and_never_less_than_they_saw() {
+async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
-    // How many of the transactions below read on a standby. On a loaded machine the replicas may be behind for a while,
-    // so everybody goes on until enough of them did.
+    // How many of the transactions below ran on a standby. On a loaded machine the replicas may be behind for a while,
+    // so all clients continue until enough of them did.
     let on_replicas = Arc::new(AtomicUsize::new(0));
     let mut clients = Vec::new();
     for _ in 0..8 {
@@ -69,7 +69,7 @@ async fn everybody_reads_what_they_wrote_and_never_less_than_they_saw() {
                 }
                 assert!(started.elapsed() < Duration::from_secs(90), "{on_replicas:?} of {round} rounds on replicas");
                 let made = create(&me, &format!("Hero {round}")).await.unwrap();
-                assert!(me.position() > seen, "a write is further than what was seen before");
+                assert!(me.position() > seen, "the position of a write is later than what was seen before");
                 match round % 3 {
                     0 => assert!(me.characters().list().await.unwrap().iter().any(|hero| hero.id == made)),
                     1 => assert!(characters::Entity::find_by_id(made).one(&me).await.unwrap().is_some()),
@@ -92,7 +92,7 @@ async fn everybody_reads_what_they_wrote_and_never_less_than_they_saw() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_stands_still_shows_nobody_less_than_they_wrote() {
+async fn a_paused_replica_shows_no_caller_less_than_they_wrote() {
     let Some(three) = Three::start().await else { return };
     let (sparc, other) = (three.sparc().await, three.sparc().await);
     let copies = three.copies().await;
@@ -108,21 +108,21 @@ async fn a_replica_that_stands_still_shows_nobody_less_than_they_wrote() {
     replay(&copies, "pause").await;
     let made = create(&me, "Morgan").await.unwrap();
     let asked = Instant::now();
-    assert!(me.characters().get(made).await.is_ok(), "the primary answers where no replica may");
+    assert!(me.characters().get(made).await.is_ok(), "runs on the primary, because no replica is fresh enough");
     assert!(characters::Entity::find_by_id(made).one(&me).await.unwrap().is_some());
     assert!(!reads_on_standby(&me).await);
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
-    // Another process knows of it by the token alone.
-    assert_eq!(elsewhere.characters().list().await.unwrap().len(), 1, "a replica answers it");
+    // Another process knows of the write only by the token.
+    assert_eq!(elsewhere.characters().list().await.unwrap().len(), 1, "without the token, a replica may be used");
     let token = me.position().unwrap().to_string();
-    let told = elsewhere.clone().at_least(token.parse::<Position>().unwrap());
-    assert_eq!(told.characters().list().await.unwrap().len(), 2);
-    // What a client makes up costs a wait.
-    let made_up = elsewhere.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<Position>().unwrap());
-    assert_eq!(made_up.characters().list().await.unwrap().len(), 2);
-    assert!(reads_on_standby(&sparc.as_anon()).await, "and nobody else anything");
+    let with_token = elsewhere.clone().at_least(token.parse::<Position>().unwrap());
+    assert_eq!(with_token.characters().list().await.unwrap().len(), 2);
+    // A position that a client invents delays only that client.
+    let invented = elsewhere.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<Position>().unwrap());
+    assert_eq!(invented.characters().list().await.unwrap().len(), 2);
+    assert!(reads_on_standby(&sparc.as_anon()).await, "other callers still read on a replica");
 
-    // Replicas that stand still are left after a while, and come back.
+    // Paused replicas are no longer used after a while, and used again after they have caught up.
     until(async || {
         create(&me, "Robin").await.unwrap();
         let list = me.characters().list().await.unwrap();
@@ -141,7 +141,7 @@ async fn a_replica_that_stands_still_shows_nobody_less_than_they_wrote() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_somebody_else_wrote_is_seen_within_the_bound() {
+async fn another_users_write_is_visible_within_the_bound() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
     let (ada, visitor) = (sparc.as_user(three.world.new_player().await.id), sparc.as_anon());
@@ -155,14 +155,14 @@ async fn what_somebody_else_wrote_is_seen_within_the_bound() {
         waits.push(written.elapsed());
     }
     waits.sort();
-    println!("seen by a visitor after {:?} in the middle, {:?} at most", waits[15], waits[29]);
+    println!("visible to a visitor after {:?} (median), {:?} at most", waits[15], waits[29]);
     // The documented bound is two seconds; the rest is for a loaded machine.
     assert!(waits[29] < Duration::from_secs(10), "{:?}", waits[29]);
     sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_looks_like_reading_and_writes_runs_on_the_primary() {
+async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     let Some(three) = Three::start().await else { return };
     let owner = three.world.owner();
     let make = "CREATE SEQUENCE visits;
@@ -189,11 +189,11 @@ async fn what_looks_like_reading_and_writes_runs_on_the_primary() {
     ] {
         let statement = Statement::from_string(DbBackend::Postgres, sql);
         let outcome = me.query_all_raw(statement).await.map(|rows| rows.len());
-        // Aggregates lock no rows, anywhere.
+        // An aggregate with a row lock is refused on every server.
         assert!(outcome.is_ok() || sql.contains("count"), "{sql}: {outcome:?}");
     }
     assert!(me.execute_unprepared("CREATE TEMPORARY TABLE mine (id int)").await.is_ok());
-    // In a transaction that says it only reads, all of it is refused, and nothing happened.
+    // In a read-only transaction the write is refused, and nothing was changed.
     let tx = me.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
     let refused = tx.execute_unprepared("SELECT nextval('visits')").await.unwrap_err();
     assert_eq!(Error::from(refused).code(), "read_only");
@@ -202,7 +202,7 @@ async fn what_looks_like_reading_and_writes_runs_on_the_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_hangs_or_dies_is_left_and_comes_back() {
+async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
     let Some(three) = Three::start().await else { return };
     let copies = three.copies().await;
     let line = Proxy::to_url(copies[0].url()).await;

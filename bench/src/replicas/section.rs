@@ -39,7 +39,7 @@ pub fn section(page: &mut String, report: &Report) {
     let [p50, p99, most] = replicas.seen_by_others_ms;
     let _ = write!(
         page,
-        "\nWhoever wrote something sees it at once. Others saw it {p50:.1} ms after its commit (median; p99 {p99:.1} \
+        "\nThe writer of a change sees it at once. Others saw it {p50:.1} ms after its commit (median; p99 {p99:.1} \
          ms, at most {most:.1} ms).\n\nWhat it costs a roll, which always runs on the primary, that its position is \
          tracked:\n\n| clients | rolls/s without replicas | with | loss % |\n| --- | --- | --- | --- |\n"
     );
@@ -55,20 +55,20 @@ pub fn section(page: &mut String, report: &Report) {
     }
 }
 
-/// The processor time per session and second, by what it is spent on.
+/// The processor time per session and second, by purpose.
 struct Costs {
-    /// The primary's, which also answers all reads.
+    /// The primary's, if it runs all reads.
     alone: f64,
-    /// The primary's, when replicas answer the reads.
+    /// The primary's, if the replicas run the reads.
     relieved: f64,
-    /// A replica's for applying what the primary wrote.
+    /// A replica's, for replaying what the primary wrote.
     replay: f64,
-    /// All replicas' together for reading.
+    /// That of all replicas together, for reads.
     reads: f64,
 }
 
 impl Costs {
-    /// From an evening without replicas, with one, and with two, each of which answers half of the reads.
+    /// Computes it from evenings without replicas, with one, and with two, each of which runs half of the reads.
     fn of(evenings: &[&Shared], sessions: f64) -> Option<Self> {
         let [none, one, two] = evenings else { return None };
         let (of_one, of_two) = (*one.replica_cpus.first()?, two.replica_cpus.iter().sum::<f64>() / 2.0);
@@ -80,7 +80,7 @@ impl Costs {
         })
     }
 
-    /// The sessions that a primary and some replicas carry, and what limits them.
+    /// Returns how many sessions a primary and some replicas sustain, and what limits them.
     fn capacity(&self, processors: f64, replicas: usize) -> (f64, &'static str) {
         let usable = USABLE * processors;
         if replicas == 0 {
@@ -92,7 +92,7 @@ impl Costs {
     }
 }
 
-/// Writes how many sessions servers of some sizes carry, as the measured costs say.
+/// Writes how many sessions servers of several sizes sustain, estimated from the measured costs.
 fn capacity(page: &mut String, replicas: &Replicas, is_polling: bool) {
     let evenings: Vec<&Shared> = replicas.evenings.iter().filter(|one| one.is_polling == is_polling).collect();
     let Some(costs) = Costs::of(&evenings, replicas.sessions as f64) else { return };

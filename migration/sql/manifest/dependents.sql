@@ -1,5 +1,5 @@
--- Lists the objects that dropping the given ones would cascade to, as the server determines it. A part of a whole (the
--- rule of a view, the default of a column, the trigger of a foreign key) is listed as that whole.
+-- Lists the objects that dropping the given ones would cascade to, by the server's own dependencies. A part of another
+-- object (the rule of a view, the default of a column, the trigger of a foreign key) is listed as that object.
 WITH RECURSIVE
   dropped (classid, objid) AS (VALUES /* dropped */),
   ours (classid, objid) AS (VALUES /* ours */),
@@ -11,7 +11,7 @@ WITH RECURSIVE
     SELECT 'pg_attrdef'::regclass, oid, 'pg_class'::regclass, adrelid
     FROM pg_attrdef
     UNION
-    -- From version 18 on, NOT NULL is a constraint.
+    -- NOT NULL is a constraint since version 18.
     SELECT 'pg_constraint'::regclass, oid, 'pg_class'::regclass, conrelid
     FROM pg_constraint
     WHERE contype = 'n' AND conrelid <> 0

@@ -1,5 +1,5 @@
--- What the migration program records about this database, so that a later version can drop what it no longer has and
--- nothing that an operator created: `version` of the program that migrated last, `objects` and `schemas` that it
+-- What the migration program records about this database, so that a later version can drop objects that it no longer
+-- has, but none that an operator created: `version` of the program that migrated last, `objects` and `schemas` that it
 -- created, `migrations` that it applied, `jobs` once they were scheduled.
 CREATE TABLE IF NOT EXISTS private.sparc_record (
   name text PRIMARY KEY,

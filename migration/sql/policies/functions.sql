@@ -23,7 +23,7 @@ GRANT EXECUTE ON FUNCTION
   private.is_public_archived_session(uuid),
   private.may_take_seat(uuid, uuid),
   private.may_roll(uuid, uuid, uuid),
-  private.may_speak(uuid),
+  private.may_send_event(uuid),
   private.join_by_code(text, uuid),
   private.session_by_code(text),
   private.renew_session_code(uuid),

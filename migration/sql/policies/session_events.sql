@@ -8,7 +8,7 @@ USING (session_id = ANY ((SELECT private.my_session_ids())::uuid[]));
 CREATE POLICY "Participants send client events"
 ON public.session_events FOR INSERT
 TO authenticated
-WITH CHECK (starts_with(event_type, 'client.') AND private.may_speak(session_id));
+WITH CHECK (starts_with(event_type, 'client.') AND private.may_send_event(session_id));
 
 GRANT SELECT ON public.session_events TO authenticated;
 GRANT INSERT (id, session_id, event_type, payload) ON public.session_events TO authenticated;

@@ -18,7 +18,7 @@ END
 $$;
 
 -- Whether the caller is the session's Seer or has an active seat in it.
-CREATE OR REPLACE FUNCTION private.is_at_table(wanted uuid)
+CREATE OR REPLACE FUNCTION private.is_seer_or_seated(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -40,7 +40,7 @@ $$;
 
 -- Whether the caller may send an event to the session. A caller who had a seat, and therefore can see the session, gets
 -- an error that says what is missing.
-CREATE OR REPLACE FUNCTION private.may_speak(wanted uuid)
+CREATE OR REPLACE FUNCTION private.may_send_event(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -48,7 +48,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF private.is_at_table(wanted) THEN
+  IF private.is_seer_or_seated(wanted) THEN
     RETURN true;
   END IF;
   IF EXISTS (SELECT FROM public.session_players WHERE session_id = wanted AND user_id = auth.uid()) THEN

@@ -11,7 +11,7 @@ BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.creator_id := coalesce(NEW.creator_id, auth.uid());
     IF private.is_server() OR auth.uid() IS NULL THEN
-      PERFORM private.enter_gate(NEW.creator_id);
+      PERFORM private.lock_gate(NEW.creator_id);
     END IF;
     IF NEW.status = 'published' THEN
       NEW.published_at := coalesce(NEW.published_at, now());

@@ -11,7 +11,7 @@ BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, auth.uid());
     IF private.is_server() OR auth.uid() IS NULL THEN
-      PERFORM private.enter_gate(NEW.user_id);
+      PERFORM private.lock_gate(NEW.user_id);
     END IF;
     RETURN NEW;
   END IF;

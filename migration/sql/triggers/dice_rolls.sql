@@ -1,4 +1,4 @@
--- The database rolls the dice: a client says what is rolled, never the result.
+-- The database rolls the dice: a client supplies what is rolled, never the result.
 
 -- Returns `wanted` fair dice, at most ten. One expression, which costs a fifth of a loop. Like `random_numbers` it
 -- skips bytes 6 and 8, and it draws again if a byte is beyond the last multiple of six.

@@ -21,7 +21,7 @@ BEGIN
   IF is_users THEN
     -- This runs before row security is evaluated. A caller who is not a participant must lock no session; row security
     -- then refuses the row. The gate of the account is locked first.
-    PERFORM private.enter_gate(me);
+    PERFORM private.lock_gate(me);
     SELECT session.last_event_at
     INTO last_event
     FROM public.sessions AS session
@@ -42,7 +42,7 @@ BEGIN
     END IF;
     -- Row security is evaluated on the statement's snapshot. The session is locked only now and may have changed since,
     -- so participation is checked again.
-    IF NOT private.is_at_table(NEW.session_id) THEN
+    IF NOT private.is_seer_or_seated(NEW.session_id) THEN
       RAISE EXCEPTION USING
         ERRCODE = 'insufficient_privilege',
         MESSAGE = 'new row violates row-level security policy for table "session_events"';
@@ -196,7 +196,8 @@ BEGIN
     SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint, 0::bigint, 0::bigint, NULL::text;
     RETURN;
   END IF;
-  -- The snapshot's xmax follows the last transaction that ended, not the last that began; `age()` knows the latter.
+  -- The snapshot's xmax follows the last transaction that ended, not the last that began; `age()` counts from the
+  -- latter.
   RETURN QUERY
   SELECT last_value, oldest::text::bigint, oldest::text::bigint + age(oldest::xid), private.event_history()
   FROM public.session_events_seq_seq;

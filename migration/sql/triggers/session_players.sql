@@ -15,7 +15,7 @@ BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, me);
     IF NOT is_user THEN
-      PERFORM private.enter_gate(NEW.user_id);
+      PERFORM private.lock_gate(NEW.user_id);
     END IF;
     IF NEW.is_active THEN
       NEW.left_at := NULL;

@@ -51,7 +51,7 @@ DECLARE
 BEGIN
   NEW.seer_id := coalesce(NEW.seer_id, auth.uid());
   IF NOT is_user AND TG_OP = 'INSERT' THEN
-    PERFORM private.enter_gate(NEW.seer_id);
+    PERFORM private.lock_gate(NEW.seer_id);
   END IF;
   IF is_user AND NEW.seer_id <> auth.uid() THEN
     RETURN NEW;

@@ -187,7 +187,7 @@ END
 $$;
 
 -- Locks an account's gate for a caller that adds rows on the account's behalf, such as the service.
-CREATE OR REPLACE FUNCTION private.enter_gate(account uuid)
+CREATE OR REPLACE FUNCTION private.lock_gate(account uuid)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER

@@ -1,6 +1,6 @@
 -- Tutorial steps are completed in the order of their path.
 
--- Returns the steps of a path. The first is common to both; without a path it is the only one.
+-- Returns the steps of a path. The first step is common to both paths; without a path it is the only one.
 CREATE OR REPLACE FUNCTION private.tutorial_steps(path public.tutorial_path)
 RETURNS text[]
 LANGUAGE plpgsql

@@ -1,4 +1,4 @@
--- Profiles follow accounts: they are created, changed and closed with `auth.users`.
+-- Profiles are created, changed and closed together with the accounts in `auth.users`.
 
 -- Returns a name that is safe to show to others: line breaks become spaces, forbidden characters are removed, and it is
 -- cut to a hundred characters. Returns NULL if nothing visible remains, or if the value is not a string.

@@ -1,4 +1,4 @@
-//! `session_events`: what a session's participants are told (PRD, "session_events").
+//! `session_events`: what happened in a session, for its participants (PRD, "session_events").
 
 use super::*;
 

@@ -14,7 +14,7 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         .col(optional("left_at").timestamp_with_time_zone())
         // The encounter that `heroic_saves_used` counts for, by its number in `sessions.encounters_begun`.
         .col(counter("heroic_saves_encounter"))
-        // Set while the Seer keeps the player out. Only the Seer clears it.
+        // Set while the player may not rejoin, because the Seer removed them. Only the Seer clears it.
         .col(optional("removed_at").timestamp_with_time_zone())
         .check(named("removed_is_inactive", "removed_at IS NULL OR NOT is_active"))
         .primary_key(Index::create().col("session_id").col("user_id"));

@@ -54,7 +54,7 @@ pub enum ConnectError {
     },
     /// The server did not answer within the timeout.
     #[error(
-        "{server} did not answer within {seconds} seconds: it may be down, behind a firewall, or no PostgreSQL server; \
+        "{server} did not answer within {seconds} seconds: it may be down, behind a firewall, or not a PostgreSQL server; \
          check the host and port of the address."
     )]
     NoAnswer {
@@ -65,7 +65,7 @@ pub enum ConnectError {
     },
     /// The connection was closed before the server answered.
     #[error(
-        "{server} closed the connection without an answer: the server is starting or stopping, or it is no PostgreSQL \
+        "{server} closed the connection without an answer: the server is starting or stopping, or it is not a PostgreSQL \
          server; try again, or correct the host and port of the address."
     )]
     ClosedEarly {
@@ -74,7 +74,7 @@ pub enum ConnectError {
     },
     /// The server at the address does not speak PostgreSQL's protocol.
     #[error(
-        "What listens at {server} is no PostgreSQL server (its answer is not in PostgreSQL's protocol): correct the host \
+        "What listens at {server} is not a PostgreSQL server (its answer is not in PostgreSQL's protocol): correct the host \
          and port of the address; a web address of a project or API is not its database."
     )]
     NotPostgres {
@@ -189,7 +189,9 @@ pub enum ConnectError {
         reason: String,
     },
     /// The server is starting, stopping or recovering.
-    #[error("The server at {server} takes no connections yet: wait until it runs, and try again (it said: {reason}).")]
+    #[error(
+        "The server at {server} accepts no connections yet: wait until it runs, and try again (it said: {reason})."
+    )]
     NotReady {
         /// Host and port of the address, or its socket.
         server: String,

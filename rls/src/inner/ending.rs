@@ -29,7 +29,7 @@ impl Inner {
         let mut answer = Answer::default();
         self.ready().await?;
         self.pending = Some(Pending::End);
-        // Dropped before the answer, nobody knows what became of it.
+        // If it is dropped before the answer, the outcome is unknown.
         let origin = self.origin.clone();
         let unknown = origin.as_ref().map(|origin| origin.commit(&self.identity));
         let connection = self.connection()?;
@@ -48,7 +48,7 @@ impl Inner {
                 }
                 Ok(())
             }
-            // It is committed, but the connection could not be cleaned.
+            // The transaction is committed, but the connection could not be cleaned.
             Err(_) if is_committed => {
                 self.close(Over::Ended);
                 Ok(())

@@ -1,5 +1,5 @@
-//! Looks after the servers of a handle: one connection to each, one statement on it twice a second, and at once where a
-//! caller met a server that is gone.
+//! Checks the servers of a handle: over one connection to each, with one statement twice a second, and immediately
+//! after a caller found a server unreachable.
 
 use std::{
     collections::VecDeque,
@@ -22,34 +22,34 @@ use crate::{
     wire::{Answer, PLACE, Place, number, simple_query},
 };
 
-/// Between two looks.
+/// Interval between two checks.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The same while no primary is known, and at least after a caller asked for one.
+/// The interval while no primary is known, and the shortest interval after a caller has asked for a check.
 const SHORT_INTERVAL: Duration = Duration::from_millis(100);
-/// A server that does not answer by then is unreachable.
+/// Timeout of a check; after it, the server counts as unreachable.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A replica that has not replayed what the primary had written so long ago is not read from.
+/// A replica that has not replayed what the primary had written this long ago is not used for reads.
 const MAX_LAG: Duration = Duration::from_secs(2);
-/// A position may stand behind the head of a page or segment that nothing was written to yet.
+/// A primary's position may already include the header of a page or segment to which nothing has been written yet.
 const PAGE: u64 = 8192;
 
-/// What a server says of itself.
+/// What a server reports about itself.
 struct Seen {
     place: Place,
     is_read_only: bool,
-    /// Which cluster it is a copy of.
+    /// Identifies the cluster that it is a copy of.
     system: i64,
 }
 
-/// One server, and the connection to ask it.
+/// One server, and the connection over which it is checked.
 struct Probe {
     options: PgConnectOptions,
     connection: Option<PgConnection>,
 }
 
 impl Probe {
-    /// A standby's timeline is that of what it streams, for a login that may see that (`pg_read_all_stats`), and else
-    /// that of its last restart point, which may be minutes behind.
+    /// A standby's timeline is that of what it streams, if the login may see that (`pg_read_all_stats`); otherwise it
+    /// is that of its last restart point, which may be minutes old.
     async fn ask(&mut self) -> Result<Seen, sqlx::Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -72,7 +72,7 @@ impl Probe {
             Some(Seen { place: Place { timeline, ..place }, is_read_only, system })
         });
         self.connection = Some(connection);
-        seen.ok_or_else(|| sqlx::Error::Protocol("the server does not say where it is".to_owned()))
+        seen.ok_or_else(|| sqlx::Error::Protocol("the server does not report its log position".to_owned()))
     }
 
     async fn ask_in_time(&mut self) -> Result<Seen, sqlx::Error> {
@@ -84,18 +84,18 @@ impl Probe {
     }
 }
 
-/// Looks after the cluster until it is closed or dropped. It has been looked at once when this returns, and one server
-/// at least answered.
+/// Starts a task that checks the cluster until it is closed or dropped. When this returns, every server has been
+/// checked once, and at least one has answered.
 pub(super) async fn start(cluster: &Arc<Cluster>, addresses: Vec<PgConnectOptions>) -> Result<JoinHandle<()>, Error> {
     let probes = addresses.into_iter().map(|options| Probe { options, connection: None }).collect();
     let mut monitor = Monitor { probes, system: None, written: VecDeque::new(), has_primary: false };
     let begun = Instant::now();
     loop {
-        let refused = monitor.look(cluster).await;
+        let refused = monitor.check(cluster).await;
         let is_over = refused.len() == monitor.probes.len() && begun.elapsed() >= cluster.acquire_timeout;
         for (index, error) in refused {
             let reason = explain(&monitor.probes[index].options, &error);
-            // A wrong password is said at once; who is just starting may be there in time.
+            // A wrong password is reported immediately; a server that is starting may be ready in time.
             if is_over || matches!(connect_error(error).into(), Error::Misconfigured { .. }) {
                 return Err(reason.into());
             }
@@ -107,18 +107,18 @@ pub(super) async fn start(cluster: &Arc<Cluster>, addresses: Vec<PgConnectOption
         }
         sleep(SHORT_INTERVAL).await;
     }
-    let (weak, kick) = (Arc::downgrade(cluster), cluster.kick.clone());
+    let (weak, wake) = (Arc::downgrade(cluster), cluster.wake.clone());
     Ok(tokio::spawn(async move {
         loop {
             let interval = if monitor.has_primary { INTERVAL } else { SHORT_INTERVAL };
-            if timeout(interval, kick.notified()).await.is_ok() {
-                // However many ask at once, they are served together.
+            if timeout(interval, wake.notified()).await.is_ok() {
+                // One check serves all callers that asked for one.
                 sleep(if weak.strong_count() == 0 { Duration::ZERO } else { SHORT_INTERVAL }).await;
             }
             let Some(cluster) = weak.upgrade().filter(|cluster| !cluster.is_closed.load(Ordering::SeqCst)) else {
                 break;
             };
-            monitor.look(&cluster).await;
+            monitor.check(&cluster).await;
         }
         for probe in monitor.probes {
             if let Some(connection) = probe.connection {
@@ -130,16 +130,16 @@ pub(super) async fn start(cluster: &Arc<Cluster>, addresses: Vec<PgConnectOption
 
 struct Monitor {
     probes: Vec<Probe>,
-    /// The cluster that these servers are copies of.
+    /// Identifies the cluster that these servers are copies of.
     system: Option<i64>,
-    /// How far the primary's log was, the newest last.
+    /// Recent log positions of the primary, the newest last.
     written: VecDeque<(Instant, u64)>,
     has_primary: bool,
 }
 
 impl Monitor {
-    /// Asks every server; what those said who did not answer.
-    async fn look(&mut self, cluster: &Cluster) -> Vec<(usize, sqlx::Error)> {
+    /// Checks every server. Returns the errors of those that did not answer.
+    async fn check(&mut self, cluster: &Cluster) -> Vec<(usize, sqlx::Error)> {
         let now = Instant::now();
         let answers = join_all(self.probes.iter_mut().map(Probe::ask_in_time)).await;
         let mut refused = Vec::new();
@@ -157,17 +157,17 @@ impl Monitor {
         for (index, one) in &seen {
             if Some(one.system) != self.system {
                 let address = &cluster.members[*index].address;
-                tracing::error!(target: "sparc", address, "the server is no copy of the others, and is not used");
+                tracing::error!(target: "sparc", address, "the server is not a copy of the others, and is not used");
             }
         }
         seen.retain(|(_, one)| Some(one.system) == self.system);
         self.elect(cluster, &seen, now);
-        self.sort_replicas(cluster, &seen, now);
+        self.choose_replicas(cluster, &seen, now);
         refused
     }
 
-    /// The primary is the server that takes writes. Where several say so, those who were replaced do not know it yet:
-    /// the one that was promoted last has the newest timeline.
+    /// Finds the primary: the server that accepts writes. If there are several, some were replaced and do not know it
+    /// yet; the one that was promoted last has the newest timeline.
     fn elect(&mut self, cluster: &Cluster, seen: &[(usize, Seen)], now: Instant) {
         let current = cluster.current();
         let newest = cluster.timeline.load(Ordering::SeqCst);
@@ -178,7 +178,7 @@ impl Monitor {
         self.has_primary = best.is_some();
         let Some((index, one)) = best else { return };
         cluster.timeline.fetch_max(one.place.timeline, Ordering::SeqCst);
-        // Positions of an old primary that were lost are nobody's measure.
+        // Positions that an old primary reached and that were lost must not count as lag.
         self.written.retain(|(at, lsn)| now.duration_since(*at) < MAX_LAG * 2 && *lsn <= one.place.lsn);
         self.written.push_back((now, one.place.lsn));
         if *index != current {
@@ -189,7 +189,8 @@ impl Monitor {
         }
     }
 
-    fn sort_replicas(&self, cluster: &Cluster, seen: &[(usize, Seen)], now: Instant) {
+    /// Decides which replicas are used for reads.
+    fn choose_replicas(&self, cluster: &Cluster, seen: &[(usize, Seen)], now: Instant) {
         let newest = cluster.timeline.load(Ordering::SeqCst);
         let behind = self.written.iter().rev().find(|(at, _)| now.duration_since(*at) >= MAX_LAG);
         for (index, member) in cluster.members.iter().enumerate() {
@@ -206,7 +207,7 @@ impl Monitor {
             });
             if member.is_serving.swap(serves, Ordering::SeqCst) != serves {
                 let address = &member.address;
-                tracing::info!(target: "sparc", address, serves, "a replica is taken out or readmitted");
+                tracing::info!(target: "sparc", address, serves, "the use of a replica for reads has changed");
             }
             if one.is_none() {
                 member.pool.drop_idle();

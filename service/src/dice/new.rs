@@ -1,4 +1,4 @@
-//! Input of a roll: who rolls, what, and with which modifiers.
+//! The input of a roll: the character or creature that rolls, the attribute, the difficulty and the modifiers.
 
 use entity::sea_orm_active_enums::{Attribute, RollType};
 use serde::{Deserialize, Serialize};

@@ -20,8 +20,8 @@ impl Serialize for Error {
 }
 
 impl Error {
-    /// Returns the message without what only an operator may see: names of logins and hosts, and the server's message
-    /// about a statement.
+    /// Returns the message without details that only an operator may see: names of logins and hosts, and the server's
+    /// message about a statement.
     fn public_message(&self) -> Cow<'static, str> {
         match self {
             Self::Misconfigured { .. } => "the service is misconfigured; tell its operator".into(),

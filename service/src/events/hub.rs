@@ -30,7 +30,7 @@ pub(crate) struct Wake {
     /// The `seq` of the newest known event of the session, in the history that was last read.
     pub(crate) newest: i64,
     pub(crate) history: Option<History>,
-    /// The log position of the server where that was seen: a reader on another server waits until it is there.
+    /// The log position at which the poller saw that event. A reader uses only a server that has replayed it.
     pub(crate) position: Option<Position>,
     /// The error that ended the subscription.
     pub(crate) ended: Option<Error>,
@@ -55,9 +55,10 @@ struct State {
     /// Id of the running poller.
     poller: Option<u64>,
     polled_at: Option<Instant>,
-    /// What every subscriber had seen when they came: a server that is not as far may not know their seats.
+    /// The latest position that any subscriber had seen when it subscribed. A server that has not replayed it may lack
+    /// that subscriber's seat.
     required: Option<Position>,
-    /// Where what is known of the sessions was seen.
+    /// The log position at which the state of the sessions was read.
     position: Option<Position>,
     is_closed: bool,
 }
@@ -105,7 +106,7 @@ pub(crate) struct Watched {
     pub(crate) has_new: bool,
     /// `None` if no history is established yet.
     pub(crate) history: Option<History>,
-    /// Whoever is asked must have come so far, to know the seats of the subscribers up to `last_id`.
+    /// The position that a server must have replayed, so that it has the seats of the subscribers up to `last_id`.
     pub(crate) required: Option<Position>,
     pub(crate) last_id: u64,
 }
@@ -320,7 +321,7 @@ impl Hub {
         for (session_id, account, error) in checked.refused {
             let Some(session) = state.sessions.get_mut(&session_id) else { continue };
             session.subscribers.retain(|id, one| {
-                // The server may not know the seat of somebody who came since.
+                // The server may lack the seat of a subscriber that was added since.
                 let stays = one.account != account || *id > checked.up_to;
                 if !stays {
                     one.wake.send_modify(|wake| wake.ended = Some(error.clone()));

@@ -39,7 +39,7 @@ pub(super) fn is_transient(error: &Error) -> bool {
     error.is_retryable() || matches!(error, Error::ReadOnly | Error::CommitUnknown(_))
 }
 
-/// The pause after this number of consecutive failures.
+/// Returns the pause after this number of consecutive failures.
 pub(super) fn backoff(failures: u32) -> Duration {
     MAX_BACKOFF.min(POLL_INTERVAL * (1 << failures.min(6)))
 }
@@ -126,7 +126,7 @@ struct Reading {
     drawn: i64,
     oldest_transaction: i64,
     next_transaction: i64,
-    /// A standby says none.
+    /// `None` on a standby.
     history: Option<String>,
 }
 
@@ -179,7 +179,7 @@ impl Outcome {
     }
 }
 
-/// One poll, in a transaction as the service that only reads.
+/// One poll, in a read-only transaction of the service.
 struct Poll<'a> {
     hub: &'a Hub,
     tx: &'a UncheckedTransaction,

@@ -120,8 +120,8 @@ impl Reader {
         }
     }
 
-    /// Reads events after the position, of which the poller saw those up to `newest` on a server at `seen_at`: those
-    /// that the poller has read for all subscribers, or else a page of its own.
+    /// Reads events after the position: those that the poller has read for all subscribers, or else a page of its own.
+    /// The poller saw the events up to `newest` at the log position `seen_at`.
     async fn read(&mut self, newest: i64, seen_at: Option<rls::Position>) -> Result<(), Error> {
         let was_idle_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
         let recent = self.registration.recent(&self.history, self.position.seq).filter(|_| !was_idle_long);
@@ -129,7 +129,7 @@ impl Reader {
             Some((events, read_at)) => {
                 self.has_more = false;
                 if let Some(seen_at) = seen_at {
-                    // Whoever hears of something and looks finds it, on whichever server.
+                    // A caller that then reads the session's state sees at least this event, whichever server answers.
                     self.caller.note_seen(seen_at);
                 }
                 (events, read_at)

@@ -131,7 +131,7 @@ impl Events<'_, IdentityConnection> {
     /// last day): a stream with each event once, in order, whoever wrote it.
     ///
     /// A slow reader delays nobody and loses nothing, because the stream reads when it is polled. It continues across
-    /// server restarts and an exhausted pool. It stays open when the session is over, until the session is archived. It
+    /// server restarts and an exhausted pool. It stays open after the session has ended, until it is archived. It
     /// ends with [`Error::AccountClosed`] or [`Error::NotAllowed`] when the caller loses access, [`Error::NotFound`]
     /// when the session is deleted or archived, [`Error::EventsExpired`] when events may be missing, because the reader
     /// was away for too long or because another server answers that lacks events already read, [`Error::PoolClosed`]
@@ -191,7 +191,7 @@ impl Events<'_, IdentityConnection> {
     /// let mut events = sparc.as_service().events().subscribe_many([(demo.session, Some(0))]).await?;
     /// match events.next().await {
     ///     Some((session, Ok(event))) => println!("{session}: {}", event.event_type),
-    ///     Some((session, Err(error))) => println!("{session} is over: {error}"),
+    ///     Some((session, Err(error))) => println!("no more events of {session}: {error}"),
     ///     None => println!("the stream has no sessions"),
     /// }
     /// # Ok(())
@@ -277,8 +277,8 @@ impl Row {
     }
 }
 
-/// Reads the starting data of a subscription to each of these sessions, from the primary: a standby shows events late,
-/// and refuses.
+/// Reads the starting data of a subscription to each of these sessions, from the primary: on a standby, the function
+/// raises an error, because a standby shows events late.
 async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<Row>, Error> {
     if tx.caller() == Identity::Anon {
         return Err(Error::NotSignedIn);

@@ -1,4 +1,4 @@
-//! The caller's sessions: live ones, those that are over, and the archive.
+//! The caller's sessions: live ones, those that have ended, and the archive.
 
 use chrono::{DateTime, Utc};
 use entity::{archived_dice_rolls, archived_session_players, archived_sessions, sea_orm_active_enums::SessionStatus};
@@ -112,8 +112,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Returns a page of at most fifty finished sessions that the caller ran or ever had a seat in, including archived
-    /// ones, the most recently ended first.
+    /// Returns a page of at most fifty sessions that have ended, which the caller ran or ever had a seat in, including
+    /// archived ones, the most recently ended first.
     ///
     /// Who may: a user. Three round trips.
     ///

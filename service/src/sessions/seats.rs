@@ -124,7 +124,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Seats a player in a live session, also one who left or was removed. Idempotent.
+    /// Seats a player in a live session, even one who left or was removed. Idempotent.
     ///
     /// Who may: the service; others may only seat themselves, because a seat lets the Seer damage the character. Four
     /// round trips. Event `player_joined`.

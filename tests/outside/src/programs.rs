@@ -1,5 +1,5 @@
-//! Ten short programs that do what the services of a game would do, and nothing else. Whatever one of them missed was
-//! added to the crates; `docs/testing.md` lists it.
+//! Ten short programs that do what the services of a game would do, and nothing else. `docs/testing.md` lists the
+//! operations that exist because of them.
 
 use sparc::entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath};
 use sparc::service::{
@@ -24,7 +24,7 @@ pub async fn run(night: &Night) -> Result<(), Error> {
     support_desk(night).await?;
     sheet_page(night).await?;
     seer_screen(night).await?;
-    forge(night).await?;
+    adventure_editor(night).await?;
     catalogue_page(night).await?;
     first_steps(night).await?;
     nightly(night).await
@@ -121,15 +121,15 @@ async fn seer_screen(Night { seer, session, adventure, hero, .. }: &Night) -> Re
 }
 
 /// The editor of adventures.
-async fn forge(Night { seer, adventure, .. }: &Night) -> Result<(), Error> {
+async fn adventure_editor(Night { seer, adventure, .. }: &Night) -> Result<(), Error> {
     seer.adventures().unpublish(*adventure).await?;
     let changes = AdventureChanges { estimated_duration: Some(120), ..Default::default() };
     seer.adventures().edit(*adventure, changes).await?;
     seer.adventures().set_content(*adventure, &AdventureContent::default()).await?;
-    let faults = seer.adventures().validate(*adventure).await?;
+    let errors = seer.adventures().validate(*adventure).await?;
     seer.adventures().set_content(*adventure, &AdventureContent::single_scene("It rains.")).await?;
     seer.adventures().publish(*adventure).await?;
-    println!("forge: {} validation errors fixed, {} adventures", faults.len(), seer.adventures().mine(None).await?.items.len());
+    println!("editor: {} validation errors fixed, {} adventures", errors.len(), seer.adventures().mine(None).await?.items.len());
     Ok(())
 }
 

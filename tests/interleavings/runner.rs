@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     statements::{Sender, Statement},
-    world::{Stage, connect, id, run, with_ids},
+    world::{GameDatabase, connect, id, run, with_ids},
 };
 
 /// After this time, a statement that has neither finished nor waits for a lock hangs.
@@ -79,14 +79,14 @@ impl Side {
     }
 
     /// Waits until the statement has finished or waits for a lock.
-    async fn settle(&mut self, stage: &mut Stage) -> Option<Answer> {
+    async fn settle(&mut self, database: &mut GameDatabase) -> Option<Answer> {
         let began = Instant::now();
         loop {
             if let Ok(answer) = timeout(Duration::from_millis(2), self.answers.recv()).await {
                 self.waits = false;
                 return answer;
             }
-            if stage.is_blocked(self.backend).await {
+            if database.is_blocked(self.backend).await {
                 return None;
             }
             assert!(began.elapsed() < FOR_EVER, "a statement does not finish");
@@ -160,7 +160,7 @@ impl fmt::Display for Case<'_> {
 
 /// A database, three connections for the transactions, and two that lock rows.
 pub struct Runner {
-    pub stage: Stage,
+    pub database: GameDatabase,
     sides: Vec<Side>,
     holders: Vec<Side>,
     played: u32,
@@ -170,26 +170,26 @@ pub struct Runner {
 
 impl Runner {
     pub async fn new() -> Self {
-        let stage = Stage::new().await;
+        let database = GameDatabase::new().await;
         let (mut sides, mut holders) = (Vec::new(), Vec::new());
         for _ in 0..3 {
-            sides.push(Side::new(&stage.url).await);
+            sides.push(Side::new(&database.url).await);
         }
         for _ in 0..2 {
-            holders.push(Side::new(&stage.url).await);
+            holders.push(Side::new(&database.url).await);
         }
-        Self { stage, sides, holders, played: 0, changed: true }
+        Self { database, sides, holders, played: 0, changed: true }
     }
 
     /// Returns the rows that a statement locks if it runs alone.
     pub async fn locks(&mut self, statement: &Statement) -> Vec<String> {
-        self.stage.restore().await;
+        self.database.restore().await;
         self.sides[0].send(begin(statement, Level::ReadCommitted));
         self.sides[0].finish().await;
         self.sides[0].send(with_ids(statement.sql));
         let answer = self.sides[0].finish().await;
         assert!(matches!(answer, Some(Ok(1..))), "{} affects no row when it runs alone: {answer:?}", statement.name);
-        let locked = self.stage.locked().await;
+        let locked = self.database.locked().await;
         self.sides[0].send("ROLLBACK".to_owned());
         self.sides[0].finish().await;
         locked
@@ -199,15 +199,15 @@ impl Runner {
     pub async fn run_case(&mut self, case: &Case<'_>) -> Vec<String> {
         self.played += 1;
         if self.played.is_multiple_of(500) {
-            self.stage.vacuum().await;
+            self.database.vacuum().await;
         }
         if self.changed {
-            self.stage.restore().await;
+            self.database.restore().await;
         }
         for (holder, row) in self.holders.iter_mut().zip(&case.held) {
             holder.send(with_ids(&format!("BEGIN; SELECT FROM {row} FOR UPDATE")));
             // If the first holder has locked the row already, the second waits, which is fine.
-            if let Some(answer) = holder.settle(&mut self.stage).await {
+            if let Some(answer) = holder.settle(&mut self.database).await {
                 assert!(answer.is_ok(), "{answer:?}: {row}");
             }
         }
@@ -223,7 +223,7 @@ impl Runner {
             // Transactions that waited may continue.
             for side in 0..outcomes.len() {
                 if self.sides[side].waits
-                    && let Some(answer) = self.sides[side].settle(&mut self.stage).await
+                    && let Some(answer) = self.sides[side].settle(&mut self.database).await
                 {
                     outcomes[side].answer = Some(answer);
                     for step in later[side].drain(..).rev() {
@@ -264,7 +264,7 @@ impl Runner {
                 }
                 Step::Send => {
                     self.sides[side].send(with_ids(statement.sql));
-                    if let Some(answer) = self.sides[side].settle(&mut self.stage).await {
+                    if let Some(answer) = self.sides[side].settle(&mut self.database).await {
                         outcomes[side].answer = Some(answer);
                     }
                 }
@@ -284,7 +284,7 @@ impl Runner {
         check_outcomes(case, &outcomes, &mut wrong);
         self.changed = commits > 0;
         if self.changed {
-            wrong.extend(self.stage.broken().await);
+            wrong.extend(self.database.broken().await);
         }
         wrong
     }

@@ -9,7 +9,7 @@ use super::game::Game;
 
 /// Who reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Eyes {
+pub enum Reader {
     Visitor,
     Service,
     Of(usize),
@@ -46,22 +46,22 @@ const CLOSED: &str = "
     SELECT concat_ws(' ', 'archived roll', id, session_id, success) FROM public.archived_dice_rolls";
 
 /// Returns the statements that set an identity, for a transaction in one message.
-pub fn set_identity(eyes: Eyes, game: &Game) -> String {
-    let (role, id) = match eyes {
-        Eyes::Visitor => ("anon", None),
-        Eyes::Service => ("service_role", None),
-        Eyes::Of(person) => ("authenticated", Some(game.people[person].id)),
+pub fn set_identity(reader: Reader, game: &Game) -> String {
+    let (role, id) = match reader {
+        Reader::Visitor => ("anon", None),
+        Reader::Service => ("service_role", None),
+        Reader::Of(person) => ("authenticated", Some(game.people[person].id)),
     };
     let claims = serde_json::json!({ "role": role, "sub": id });
     format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL request.jwt.claims = '{claims}'; ")
 }
 
 /// Returns what a user or a visitor sees. There are two statements, so that each is prepared once per connection.
-pub async fn seen(pool: &PgPool, game: &Game, eyes: Eyes) -> Vec<String> {
+pub async fn seen(pool: &PgPool, game: &Game, reader: Reader) -> Vec<String> {
     static SIGNED_IN: LazyLock<String> = LazyLock::new(|| format!("{OPEN}{CLOSED}"));
-    let sql = if eyes == Eyes::Visitor { OPEN } else { &SIGNED_IN };
+    let sql = if reader == Reader::Visitor { OPEN } else { &SIGNED_IN };
     let mut connection = pool.acquire().await.unwrap();
-    raw_sql(AssertSqlSafe(set_identity(eyes, game))).execute(&mut *connection).await.unwrap();
+    raw_sql(AssertSqlSafe(set_identity(reader, game))).execute(&mut *connection).await.unwrap();
     let lines = query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&mut *connection).await;
     raw_sql("COMMIT").execute(&mut *connection).await.unwrap();
     let mut lines = lines.unwrap();
@@ -75,10 +75,10 @@ fn flag(is: bool) -> char {
 
 impl Game {
     /// Returns the same according to the model.
-    pub fn seen(&self, eyes: Eyes) -> Vec<String> {
+    pub fn seen(&self, reader: Reader) -> Vec<String> {
         let mut lines = Vec::new();
-        let me = |person: usize| eyes == Eyes::Service || eyes == Eyes::Of(person);
-        let signed_in = eyes != Eyes::Visitor;
+        let me = |person: usize| reader == Reader::Service || reader == Reader::Of(person);
+        let signed_in = reader != Reader::Visitor;
         let person = |place: usize| self.people[place].id;
         let hero = |place: usize| self.characters[place].id;
         for person in &self.people {
@@ -98,10 +98,10 @@ impl Game {
         }
         let or_none = |text: Option<u8>| text.map_or("-".to_owned(), |text| text.to_string());
         for session in self.sessions.iter().filter(|session| !session.gone) {
-            let mine = match eyes {
-                Eyes::Visitor => false,
-                Eyes::Service => true,
-                Eyes::Of(person) => session.has_participant(person),
+            let mine = match reader {
+                Reader::Visitor => false,
+                Reader::Service => true,
+                Reader::Of(person) => session.has_participant(person),
             };
             let (id, seer, public) = (session.id, person(session.seer), flag(session.public));
             if mine || session.public {
