@@ -6,29 +6,22 @@
 //! and settled before anything else is sent.
 
 use std::{
-    sync::{
-        Arc, Mutex as StdMutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    pin::pin,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
-use sea_orm::{
-    DbErr,
-    sqlx::{self, PgConnection},
-};
-use tokio::{
-    sync::{Mutex, Notify, OwnedMutexGuard},
-    time::timeout,
-};
+use sea_orm::{DbErr, sqlx};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use crate::{
     Error, Identity,
     error::is_lost,
     inner::{Failure, Frame, Inner, Over, Pending, commit_unknown, over_error, savepoint},
-    pool::Pool,
+    pool::{Pool, PooledConnection},
+    runtime::{AtomicBool, AtomicU64, AtomicUsize, Ordering, StdMutex, timeout},
     servers::Origin,
-    wire::{PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
+    wire::{Connection, PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
 };
 
 /// The server cancels a statement at its deadline; the client gives up this much later. A commit in progress is awaited
@@ -39,9 +32,9 @@ pub(crate) const GRACE: Duration = Duration::from_secs(1);
 pub(crate) const OUTERMOST: u64 = 0;
 
 /// The state shared by a transaction and those nested in it.
-#[derive(Clone, Debug)]
-pub(crate) struct Session {
-    inner: Arc<Mutex<Inner>>,
+#[derive(Debug)]
+pub(crate) struct Session<C: Connection = PooledConnection> {
+    inner: Arc<Mutex<Inner<C>>>,
     marks: Arc<Marks>,
     pub(crate) identity: Identity,
     /// The deadline of each statement.
@@ -105,19 +98,36 @@ impl Session {
             let is_last = pooled.is_new() || dead > pool.size();
             match Inner::begin(pooled, request, origin.clone()).await {
                 Ok((inner, place)) => {
-                    let session = Self {
-                        timeline: inner.origin.as_ref().map(|origin| origin.timeline),
-                        inner: Arc::new(Mutex::new(inner)),
-                        marks: Arc::default(),
-                        identity: request.identity.clone(),
-                        time: request.time,
-                        writes: Arc::default(),
-                    };
-                    return Ok((session, place));
+                    return Ok((Self::new(inner), place));
                 }
                 Err(error) if is_lost(&error) && !is_last => dead += 1,
                 Err(error) => return Err(begin_error(error, request.identity.role())),
             }
+        }
+    }
+}
+
+impl<C: Connection> Clone for Session<C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            marks: self.marks.clone(),
+            identity: self.identity.clone(),
+            writes: self.writes.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<C: Connection> Session<C> {
+    pub(crate) fn new(inner: Inner<C>) -> Self {
+        Self {
+            identity: inner.identity.clone(),
+            time: inner.time,
+            timeline: inner.origin.as_ref().map(|origin| origin.timeline),
+            inner: Arc::new(Mutex::new(inner)),
+            marks: Arc::default(),
+            writes: Arc::default(),
         }
     }
 
@@ -134,7 +144,7 @@ impl Session {
     }
 
     /// Returns the connection for the innermost frame, after settling what earlier calls left unfinished.
-    pub(crate) async fn call(&self, frame: u64) -> Result<Call, DbErr> {
+    pub(crate) async fn call(&self, frame: u64) -> Result<Call<C>, DbErr> {
         let mut inner = self.lock().await;
         inner.settle(&self.marks).await?;
         inner.check(frame)?;
@@ -166,7 +176,7 @@ impl Session {
         }
     }
 
-    async fn lock(&self) -> OwnedMutexGuard<Inner> {
+    async fn lock(&self) -> OwnedMutexGuard<Inner<C>> {
         if let Ok(inner) = self.inner.clone().try_lock_owned() {
             return inner;
         }
@@ -219,6 +229,7 @@ impl Session {
     /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server did it.
     pub(crate) async fn commit(&self, frame: u64) -> Result<(), DbErr> {
         let time = self.time.map(|time| time.max(GRACE).saturating_add(GRACE));
+        let is_sent = AtomicBool::new(false);
         let commit = async {
             let mut inner = self.lock().await;
             inner.settle(&self.marks).await?;
@@ -226,24 +237,34 @@ impl Session {
                 inner.roll_back_refused(frame).await;
                 return Err(refused);
             }
-            if frame == OUTERMOST { inner.commit().await } else { inner.release(frame).await }
+            if frame == OUTERMOST { inner.commit(&is_sent).await } else { inner.release(frame, &is_sent).await }
         };
+        let mut commit = pin!(Some(commit));
+        let Some(running) = commit.as_mut().as_pin_mut() else { return Err(Error::TransactionOver.into()) };
         match time {
-            None => commit.await,
-            Some(time) => match timeout(time, commit).await {
+            None => running.await,
+            Some(time) => match timeout(time, running).await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(self.late_commit(frame)),
+                // Whether it was sent cannot be read from the connection, which may pass to another call now.
+                Err(_) => {
+                    let is_sent = is_sent.load(Ordering::SeqCst);
+                    if frame == OUTERMOST && is_sent {
+                        commit.set(None);
+                        self.close_unanswered();
+                        return Err(commit_unknown("the server did not answer in time"));
+                    }
+                    // If another call gets the connection, it settles this first. A savepoint that may have been
+                    // released cannot be rolled back alone.
+                    if is_sent {
+                        self.fail(OUTERMOST)
+                    } else {
+                        self.abandon(frame)
+                    }
+                    commit.set(None);
+                    self.close_unanswered();
+                    Err(Error::DeadlineExceeded.into())
+                }
             },
-        }
-    }
-
-    fn late_commit(&self, frame: u64) -> DbErr {
-        let pending = self.inner.try_lock().ok().filter(|inner| !inner.is_on_standby()).and_then(|inner| inner.pending);
-        self.close_unanswered();
-        if frame == OUTERMOST && pending == Some(Pending::End) {
-            commit_unknown("the server did not answer in time")
-        } else {
-            Error::DeadlineExceeded.into()
         }
     }
 
@@ -260,7 +281,9 @@ impl Session {
         };
         timeout(ROLLBACK_TIMEOUT, rollback).await.unwrap_or_else(|_| {
             self.close_unanswered();
-            // The connection is closed, so the server rolls back.
+            // The server rolls back when its connection is closed. If another call has the connection, it rolls back
+            // first.
+            self.abandon(frame);
             Ok(())
         })
     }
@@ -318,13 +341,13 @@ impl Marks {
 
 /// Exclusive access to the connection for one call, from the check to the response. If it is dropped before
 /// [`done`](Call::done), the call was cancelled: its outcome is unknown, and its frame can only be rolled back.
-pub(crate) struct Call {
-    inner: OwnedMutexGuard<Inner>,
+pub(crate) struct Call<C: Connection = PooledConnection> {
+    inner: OwnedMutexGuard<Inner<C>>,
     frame: u64,
 }
 
-impl Call {
-    pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, DbErr> {
+impl<C: Connection> Call<C> {
+    pub(crate) fn connection(&mut self) -> Result<&mut C, DbErr> {
         self.inner.connection()
     }
 
