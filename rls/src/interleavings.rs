@@ -125,8 +125,11 @@ impl Tasks {
                 assert!(refused.is_err());
             }
             5 => {
-                let switched = self.session.execute(frame, statement("SWITCH".to_owned()), Check::Now).await;
-                assert!(switched.is_err(), "a changed identity was not noticed");
+                let check = if below(2) == 0 { Check::Now } else { Check::Later };
+                let row = self.new_row(frame);
+                let sql = statement(format!("INSERT {row} AS {USER}, SWITCH"));
+                let switched = self.session.execute(frame, sql, check).await;
+                assert!(check == Check::Later || switched.is_err(), "a changed identity was not noticed");
             }
             6 => self.stream(frame).await,
             _ if depth < 2 => Box::pin(self.nested(frame, depth)).await,
@@ -143,6 +146,10 @@ impl Tasks {
             let Some(Ok(_)) = rows.next().await else { return };
         }
         if below(2) == 0 {
+            // The task that reads from the server may fill the buffer meanwhile, and wait.
+            for _ in 0..below(4) {
+                yield_now().await;
+            }
             self.insert(frame).await;
             while let Some(Ok(_)) = rows.next().await {}
         }
@@ -162,7 +169,12 @@ impl Tasks {
     /// Commits, rolls back or drops.
     async fn end(&self, frame: u64) {
         let outcome = match below(8) {
-            0 => self.session.rollback(frame).await.map_or(Outcome::NotDone, |()| Outcome::NotDone),
+            0 => {
+                let rollback = self.session.rollback(frame);
+                let _ = if below(2) == 0 { cancelled(rollback).await } else { Some(rollback.await) };
+                self.session.abandon(frame);
+                Outcome::NotDone
+            }
             1 => {
                 self.session.abandon(frame);
                 Outcome::NotDone
@@ -191,9 +203,10 @@ async fn program(time: Option<Duration>, may_be_lost: bool) {
     let server = Server::default();
     let identity = Identity::new(USER);
     let request = Request { identity: &identity, modes: "", time, statements: PreparedStatements::Cached };
-    let connection = server.connect();
-    let Ok((inner, _)) = Inner::begin(connection, &request, None).await else { return };
     server.state().may_be_lost = may_be_lost;
+    let begin = Inner::begin(server.connect(), &request, None);
+    let begun = if below(8) == 0 { cancelled(begin).await } else { Some(begin.await) };
+    let Some(Ok((inner, _))) = begun else { return released(&server).await };
     let tasks = Tasks { session: Session::new(inner), log: Arc::default() };
     tasks.log().frames.insert(OUTERMOST, (None, Outcome::NotDone));
     let running: Vec<_> = (0..2 + below(2))
@@ -219,11 +232,8 @@ async fn program(time: Option<Duration>, may_be_lost: bool) {
     }
     let log = tasks.log.clone();
     drop(tasks);
-    while server.state().in_use > 0 {
-        yield_now().await;
-    }
+    released(&server).await;
     let state = server.state();
-    assert_eq!(state.broken_rules, [""; 0], "{log:?}");
     let log = log.lock().unwrap_or_else(PoisonError::into_inner);
     for (row, (frame, answer)) in log.rows.iter().enumerate() {
         let mut expected = *answer;
@@ -242,9 +252,17 @@ async fn program(time: Option<Duration>, may_be_lost: bool) {
     }
 }
 
+/// Waits until the connection was returned or discarded.
+async fn released(server: &Server) {
+    while server.state().in_use > 0 {
+        yield_now().await;
+    }
+    assert_eq!(server.state().broken_rules, [""; 0]);
+}
+
 /// `SPARC_SCHEDULES` is how many schedules of each kind are explored.
 fn explore(test: impl Fn() + Copy + Send + Sync + 'static) {
-    let schedules = std::env::var("SPARC_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(1500);
+    let schedules = std::env::var("SPARC_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
     // The stack of a task, which is 32 KiB by default, must hold the driver's statements in a debug build.
     let mut config = shuttle::Config::new();
     config.stack_size = 1 << 20;

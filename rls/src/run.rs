@@ -145,6 +145,8 @@ impl<R> Rows<R> {
     async fn send(&self, session: &Session<impl Connection>, row: R) -> bool {
         while self.flow.unread.load(Ordering::SeqCst) >= STREAM_BUFFER && !session.has_waiters() {
             select! {
+                // Not at random, so that a schedule can be repeated.
+                biased;
                 () = self.flow.was_read.notified() => {}
                 () = session.waiter() => {}
                 () = self.out.closed() => return false,

@@ -176,7 +176,7 @@ impl State {
         }
         let Some(open) = &mut self.transaction else {
             return match *words {
-                ["INSERT", ..] | ["ROWS", ..] | ["SWITCH"] => {
+                ["INSERT" | "ROWS", ..] => {
                     self.broken_rules.push(format!("{statement:?} ran outside of a transaction"));
                     Ok(())
                 }
@@ -216,17 +216,18 @@ impl State {
                     return Err(Refused(CHANGED));
                 }
             }
-            ["INSERT", row, "AS", role] => {
+            ["INSERT", row, "AS", role, ref rest @ ..] => {
+                let role = role.trim_end_matches(',');
                 if open.role != role {
                     self.broken_rules.push(format!("{statement:?} ran as {}", open.role));
                 }
                 open.rows.push(row.parse().unwrap_or_default());
+                if *rest == ["SWITCH"] {
+                    "another".clone_into(&mut open.role);
+                    self.is_unclean = true;
+                }
             }
             ["REFUSE"] => return Err(Refused("23514")),
-            ["SWITCH"] => {
-                "another".clone_into(&mut open.role);
-                self.is_unclean = true;
-            }
             ["ROWS", count] => response.rows = count.parse().unwrap_or_default(),
             _ => {}
         }
