@@ -71,17 +71,18 @@ impl<'de> Deserialize<'de> for Position {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Required {
     pub(crate) position: Option<Position>,
-    /// The answer to a commit was lost: only the primary knows what became of it.
-    pub(crate) is_unknown: bool,
+    /// The answer to a commit was lost, with this number among all lost ones: only the primary knows what became of
+    /// it.
+    pub(crate) unknown: Option<u64>,
 }
 
 impl Required {
     fn join(self, other: Self) -> Self {
-        Self { position: self.position.max(other.position), is_unknown: self.is_unknown | other.is_unknown }
+        Self { position: self.position.max(other.position), unknown: self.unknown.max(other.unknown) }
     }
 
     pub(crate) fn at_least(self, position: Option<Position>) -> Self {
-        self.join(Self { position, is_unknown: false })
+        self.join(Self { position, unknown: None })
     }
 }
 
@@ -98,6 +99,8 @@ struct Remembered {
     recent: HashMap<u64, Required>,
     older: HashMap<u64, Required>,
     floor: Required,
+    /// How many answers to commits were lost so far.
+    lost: u64,
 }
 
 impl Positions {
@@ -113,15 +116,25 @@ impl Positions {
         self.lock().update(identity.key(), |known| known.position = known.position.max(Some(position)));
     }
 
-    /// The same, from the primary: it also saw what became of a commit whose answer was lost.
-    pub(crate) fn note_from_primary(&self, identity: &Identity, position: Position) {
+    /// Returns how many answers were lost so far, for a commit that is about to be sent.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lock().lost
+    }
+
+    /// The same, from the primary, which also saw what became of the commits whose answers were lost before this one
+    /// was sent. Of one that was lost since it may know nothing yet.
+    pub(crate) fn note_from_primary(&self, identity: &Identity, position: Position, lost_before: u64) {
         self.lock().update(identity.key(), |known| {
-            *known = Required { position: known.position.max(Some(position)), is_unknown: false };
+            let unknown = known.unknown.filter(|number| *number > lost_before);
+            *known = Required { position: known.position.max(Some(position)), unknown };
         });
     }
 
     pub(crate) fn note_unknown(&self, identity: &Identity) {
-        self.lock().update(identity.key(), |known| known.is_unknown = true);
+        let mut remembered = self.lock();
+        remembered.lost += 1;
+        let number = remembered.lost;
+        remembered.update(identity.key(), |known| known.unknown = Some(number));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
@@ -196,8 +209,23 @@ mod tests {
         let at = |lsn| Position { timeline: 1, lsn };
         positions.note_unknown(&ada);
         positions.note(&ada, at(1));
-        assert!(positions.of(&ada).is_unknown);
-        positions.note_from_primary(&ada, at(2));
-        assert_eq!(positions.of(&ada), Required { position: Some(at(2)), is_unknown: false });
+        assert!(positions.of(&ada).unknown.is_some());
+        positions.note_from_primary(&ada, at(2), positions.lost());
+        assert_eq!(positions.of(&ada), Required { position: Some(at(2)), unknown: None });
+    }
+
+    #[test]
+    fn a_commit_that_was_sent_earlier_says_nothing_of_one_whose_answer_was_lost_since() {
+        let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(somebody));
+        let at = |lsn| Position { timeline: 1, lsn };
+        positions.note_unknown(&ada);
+        let lost_before = positions.lost();
+        positions.note_unknown(&ada);
+        positions.note_unknown(&ben);
+        positions.note_from_primary(&ada, at(2), lost_before);
+        assert!(positions.of(&ada).unknown.is_some());
+        positions.note_from_primary(&ada, at(3), positions.lost());
+        assert_eq!(positions.of(&ada), Required { position: Some(at(3)), unknown: None });
+        assert!(positions.of(&ben).unknown.is_some(), "another's commit");
     }
 }

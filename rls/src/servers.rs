@@ -283,7 +283,7 @@ impl Cluster {
         required: Required,
         is_one_snapshot: bool,
     ) -> Option<Session> {
-        if required.is_unknown {
+        if required.unknown.is_some() {
             return None;
         }
         let newest = self.timeline.load(Ordering::SeqCst);
@@ -432,7 +432,8 @@ impl Origin {
 
     /// Before a commit is sent.
     pub(crate) fn commit(&self, identity: &Identity) -> Commit {
-        Commit { origin: self.clone(), identity: identity.clone(), is_answered: self.is_standby }
+        let lost_before = self.cluster.positions.lost();
+        Commit { origin: self.clone(), identity: identity.clone(), lost_before, is_answered: self.is_standby }
     }
 }
 
@@ -440,6 +441,8 @@ impl Origin {
 pub(crate) struct Commit {
     origin: Origin,
     identity: Identity,
+    /// How many answers were lost before it was sent.
+    lost_before: u64,
     is_answered: bool,
 }
 
@@ -455,7 +458,7 @@ impl Commit {
             Some(place) if is_committed => {
                 cluster.timeline.fetch_max(place.timeline, Ordering::SeqCst);
                 let position = Position { timeline: place.timeline, lsn: place.lsn };
-                cluster.positions.note_from_primary(&self.identity, position);
+                cluster.positions.note_from_primary(&self.identity, position, self.lost_before);
             }
             // Committed, and not told up to where; or not known.
             _ if is_committed || is_lost => return,

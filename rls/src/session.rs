@@ -5,21 +5,21 @@
 //! innermost may be used. A call that was dropped before its response is recognized by what it left behind (`Pending`),
 //! and settled before anything else is sent.
 
-use std::{
-    pin::pin,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+mod marks;
 
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use marks::Waiting;
+pub(crate) use marks::{Dropped, Marks};
 use sea_orm::{DbErr, sqlx};
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{
     Error, Identity,
     error::is_lost,
     inner::{Failure, Frame, Inner, Over, Pending, commit_unknown, over_error, savepoint},
     pool::{Pool, PooledConnection},
-    runtime::{AtomicBool, AtomicU64, AtomicUsize, Ordering, StdMutex, timeout},
+    runtime::{AtomicBool, AtomicU64, Ordering, timeout},
     servers::Origin,
     wire::{Connection, PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
 };
@@ -53,24 +53,6 @@ pub(crate) struct Request<'a> {
     pub(crate) modes: &'a str,
     pub(crate) time: Option<Duration>,
     pub(crate) statements: PreparedStatements,
-}
-
-/// What can be recorded without the connection: a handle that is being dropped cannot wait for it.
-#[derive(Debug, Default)]
-pub(crate) struct Marks {
-    dropped: StdMutex<Vec<(u64, Dropped)>>,
-    /// How many calls wait for the connection.
-    waiting: AtomicUsize,
-    wanted: Notify,
-}
-
-/// What was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dropped {
-    /// The handle of the frame, without commit or rollback.
-    Handle,
-    /// An operation of several statements, before it completed.
-    Operation,
 }
 
 /// When the identity is verified after a statement of the caller's.
@@ -186,18 +168,12 @@ impl<C: Connection> Session<C> {
 
     /// Returns whether a call waits for the connection.
     pub(crate) fn has_waiters(&self) -> bool {
-        self.marks.waiting.load(Ordering::SeqCst) > 0
+        self.marks.has_waiters()
     }
 
     /// Waits until another call waits for the connection.
     pub(crate) async fn waiter(&self) {
-        loop {
-            let wanted = self.marks.wanted.notified();
-            if self.has_waiters() {
-                return;
-            }
-            wanted.await;
-        }
+        self.marks.waiter().await;
     }
 
     /// Creates a savepoint with a frame of its own.
@@ -309,33 +285,6 @@ impl<C: Connection> Session<C> {
 
     pub(crate) fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
-    }
-}
-
-/// Counts one call that waits for the connection.
-struct Waiting<'a>(&'a Marks);
-
-impl<'a> Waiting<'a> {
-    fn new(marks: &'a Marks) -> Self {
-        marks.waiting.fetch_add(1, Ordering::SeqCst);
-        marks.wanted.notify_waiters();
-        Self(marks)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Marks {
-    fn add(&self, frame: u64, dropped: Dropped) {
-        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((frame, dropped));
-    }
-
-    pub(crate) fn take(&self) -> Vec<(u64, Dropped)> {
-        std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

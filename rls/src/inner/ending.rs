@@ -29,6 +29,7 @@ impl<C: Connection> Inner<C> {
         // Dropped before the answer, nobody knows what became of it.
         let origin = self.origin.clone();
         let unknown = origin.as_ref().map(|origin| origin.commit(&self.identity));
+        // A standby saves nothing.
         is_sent.store(!self.is_on_standby(), Ordering::SeqCst);
         let connection = self.connection()?;
         let outcome = connection.simple_query(format!("{before}; COMMIT; {place}{after}"), &mut answer).await;
