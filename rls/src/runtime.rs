@@ -1,6 +1,11 @@
 //! What the interleaving of tasks depends on: tasks, deadlines and atomics. In the crate's own tests, `shuttle` decides
 //! which task runs next and when a deadline is exceeded. (Tokio's locks and channels need no runtime and work in both.)
 
+#[cfg(test)]
+pub(crate) use explored::*;
+#[cfg(not(test))]
+pub(crate) use real::*;
+
 #[cfg(not(test))]
 mod real {
     pub(crate) use std::sync::{
@@ -57,8 +62,3 @@ mod explored {
         drop(spawn(task));
     }
 }
-
-#[cfg(test)]
-pub(crate) use explored::*;
-#[cfg(not(test))]
-pub(crate) use real::*;
