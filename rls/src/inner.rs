@@ -6,27 +6,22 @@ mod ending;
 use std::time::Duration;
 
 pub(crate) use ending::commit_unknown;
-use sea_orm::{
-    DbErr, RuntimeErr,
-    sqlx::{self, Connection, PgConnection, Row},
-};
-use tokio::time::timeout;
+use sea_orm::{DbErr, RuntimeErr, sqlx};
 
 use crate::{
     Error, Identity,
     error::is_lost,
     pool::PooledConnection,
+    runtime::{AtomicBool, Ordering, timeout},
     servers::Origin,
     session::{Dropped, Marks, OUTERMOST, Request},
-    wire::{
-        Answer, PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, drain, exec_error, last_text, number, simple_query,
-    },
+    wire::{Answer, Connection, PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, TextRow, exec_error},
 };
 
 /// The connection and its state.
 #[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) pooled: Option<PooledConnection>,
+pub(crate) struct Inner<C: Connection = PooledConnection> {
+    pub(crate) pooled: Option<C>,
     pub(crate) frames: Vec<Frame>,
     pub(crate) pending: Option<Pending>,
     /// Whether the end of a response has not been read yet: after an error, the server sends ReadyForQuery.
@@ -100,10 +95,10 @@ impl Frame {
     }
 }
 
-impl Inner {
+impl<C: Connection> Inner<C> {
     /// Begins the transaction, and returns the server's log position, if there are replicas.
     pub(crate) async fn begin(
-        pooled: PooledConnection,
+        pooled: C,
         request: &Request<'_>,
         origin: Option<Origin>,
     ) -> Result<(Self, Option<Place>), sqlx::Error> {
@@ -127,13 +122,13 @@ impl Inner {
         let sql = format!("BEGIN{modes}; {}{set}", statements.begin());
         let mut answer = Answer::default();
         let outcome = match inner.pooled.as_mut() {
-            Some(pooled) => simple_query(pooled.connection(), sql, &mut answer).await,
+            Some(pooled) => pooled.simple_query(sql, &mut answer).await,
             None => Ok(()),
         };
         inner.answered(OUTERMOST, outcome)?;
-        inner.started_at = answer.row.as_ref().and_then(last_text).unwrap_or_default();
+        inner.started_at = answer.row.as_ref().and_then(TextRow::last).unwrap_or_default();
         let row = answer.row.as_ref().filter(|_| inner.origin.is_some());
-        let place = row.and_then(|row| Place::read(row, row.len().checked_sub(4)?));
+        let place = row.and_then(|row| Place::read(row, row.0.len().checked_sub(4)?));
         if let (Some(origin), Some(place)) = (&mut inner.origin, place) {
             origin.begun(place);
         }
@@ -145,10 +140,10 @@ impl Inner {
         self.origin.as_ref().is_some_and(|origin| origin.is_standby)
     }
 
-    pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, DbErr> {
+    pub(crate) fn connection(&mut self) -> Result<&mut C, DbErr> {
         let over = self.over;
         match (&mut self.pooled, over) {
-            (Some(pooled), None) => Ok(pooled.connection()),
+            (Some(pooled), None) => Ok(pooled),
             (_, over) => Err(over_error(over)),
         }
     }
@@ -211,7 +206,7 @@ impl Inner {
             return Ok(());
         }
         let limit = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
-        match timeout(limit, drain(self.connection()?)).await {
+        match timeout(limit, self.connection()?.drain()).await {
             Ok(Ok(_)) => {
                 self.has_rest = false;
                 Ok(())
@@ -233,7 +228,7 @@ impl Inner {
         self.pending = Some(pending);
         let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
         let mut answer = Answer::default();
-        let outcome = simple_query(self.connection()?, sql, &mut answer).await;
+        let outcome = self.connection()?.simple_query(sql, &mut answer).await;
         self.answered(frame, outcome).map_err(exec_error)?;
         Ok(answer)
     }
@@ -245,7 +240,7 @@ impl Inner {
         }
         if let (Some(pending), None) = (self.pending, self.over) {
             let limit = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
-            let refused = match timeout(limit, drain(self.connection()?)).await {
+            let refused = match timeout(limit, self.connection()?.drain()).await {
                 Ok(Ok(refused)) => refused.is_some(),
                 Ok(Err(error)) => {
                     self.close(Over::Lost);
@@ -325,7 +320,8 @@ impl Inner {
         outcome.map(drop)
     }
 
-    pub(crate) async fn release(&mut self, frame: u64) -> Result<(), DbErr> {
+    /// Releases the savepoint. `is_sent` is true while the outcome is unknown.
+    pub(crate) async fn release(&mut self, frame: u64, is_sent: &AtomicBool) -> Result<(), DbErr> {
         if self.frame(frame).is_some_and(|frame| frame.unverified)
             && let Err(changed) = self.verify(frame, Pending::Stream).await
         {
@@ -333,12 +329,14 @@ impl Inner {
             return Err(changed);
         }
         let sql = format!("RELEASE SAVEPOINT {}", savepoint(frame));
+        is_sent.store(true, Ordering::SeqCst);
         match self.send_own(sql, Pending::Release(frame)).await {
             Ok(_) => {
                 self.pop(frame);
                 Ok(())
             }
             Err(error) => {
+                is_sent.store(false, Ordering::SeqCst);
                 self.roll_back_refused(frame).await;
                 Err(error)
             }
@@ -358,7 +356,7 @@ impl Inner {
     pub(crate) async fn verify(&mut self, frame: u64, pending: Pending) -> Result<(), DbErr> {
         let sql = self.identity.verify_sql(&self.started_at);
         let row = self.send_own(sql, pending).await?.row;
-        let of_row = |place| row.as_ref().and_then(|row| number(row, place));
+        let of_row = |place| row.as_ref().and_then(|row| row.number(place));
         match of_row(0) {
             Some(0) => {
                 self.forget_deallocated(of_row(1), pending).await?;
@@ -379,19 +377,18 @@ impl Inner {
     }
 }
 
-impl Inner {
+impl<C: Connection> Inner<C> {
     /// After a statement that removed the driver's prepared statements (`DEALLOCATE`, `DISCARD`), clears the driver's
     /// cache, so that it does not use them.
     async fn forget_deallocated(&mut self, prepared: Option<i64>, pending: Pending) -> Result<(), DbErr> {
         if self.statements == PreparedStatements::Deallocated {
             return Ok(());
         }
-        let connection = self.connection()?;
-        if prepared == i64::try_from(connection.cached_statements_size()).ok() {
+        if prepared == self.connection()?.prepared_statements() {
             return Ok(());
         }
         self.pending = Some(pending);
-        let outcome = self.connection()?.clear_cached_statements().await;
+        let outcome = self.connection()?.forget_prepared_statements().await;
         let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
         self.answered(frame, outcome).map_err(exec_error)
     }

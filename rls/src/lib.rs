@@ -7,10 +7,13 @@ mod error;
 mod identity;
 mod inherent;
 mod inner;
+#[cfg(test)]
+mod interleavings;
 mod plain;
 mod pool;
 mod position;
 mod run;
+mod runtime;
 mod servers;
 mod session;
 mod transaction;

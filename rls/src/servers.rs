@@ -282,7 +282,7 @@ impl Cluster {
         required: Required,
         is_one_snapshot: bool,
     ) -> Option<Session> {
-        if required.is_unknown {
+        if required.unknown.is_some() {
             return None;
         }
         let newest = self.timeline.load(Ordering::SeqCst);
@@ -431,7 +431,8 @@ impl Origin {
 
     /// Returns the state of a commit that is about to be sent.
     pub(crate) fn commit(&self, identity: &Identity) -> Commit {
-        Commit { origin: self.clone(), identity: identity.clone(), is_answered: self.is_standby }
+        let lost_before = self.cluster.positions.lost();
+        Commit { origin: self.clone(), identity: identity.clone(), lost_before, is_answered: self.is_standby }
     }
 }
 
@@ -439,6 +440,8 @@ impl Origin {
 pub(crate) struct Commit {
     origin: Origin,
     identity: Identity,
+    /// How many answers were lost before it was sent.
+    lost_before: u64,
     is_answered: bool,
 }
 
@@ -454,7 +457,7 @@ impl Commit {
             Some(place) if is_committed => {
                 cluster.timeline.fetch_max(place.timeline, Ordering::SeqCst);
                 let position = Position { timeline: place.timeline, lsn: place.lsn };
-                cluster.positions.note_from_primary(&self.identity, position);
+                cluster.positions.note_from_primary(&self.identity, position, self.lost_before);
             }
             // It is committed at an unknown position, or its outcome is unknown.
             _ if is_committed || is_lost => return,

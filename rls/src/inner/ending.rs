@@ -1,25 +1,22 @@
 //! The end of a transaction: commit, rollback or drop, and the cleaning of the connection.
 
-use sea_orm::{
-    DbErr, RuntimeErr,
-    sqlx::{self, PgConnection},
-};
-use tokio::runtime::Handle;
+use sea_orm::{DbErr, RuntimeErr, sqlx};
 
 use super::{Inner, Over, Pending};
 use crate::{
     Error,
     error::is_lost,
     identity::{CHANGED, ENDED},
-    pool::PooledConnection,
+    runtime::{AtomicBool, Ordering, spawn_detached},
     session::OUTERMOST,
-    wire::{Answer, PLACE, Released, Rollback, exec_error, has_own_statements, simple_query},
+    wire::{Answer, Connection, PLACE, Released, Rollback, exec_error, has_own_statements},
 };
 
-impl Inner {
+impl<C: Connection> Inner<C> {
     /// PostgreSQL answers the commit of a failed transaction with ROLLBACK, which the driver reports as success. So the
-    /// same message begins with a statement that fails if the transaction has failed.
-    pub(crate) async fn commit(&mut self) -> Result<(), DbErr> {
+    /// same message begins with a statement that fails if the transaction has failed. `is_sent` is true while the
+    /// outcome is unknown.
+    pub(crate) async fn commit(&mut self, is_sent: &AtomicBool) -> Result<(), DbErr> {
         let is_unverified = self.frames.iter().any(|frame| frame.unverified);
         let before = if is_unverified { self.identity.require_sql(&self.started_at) } else { "CLOSE ALL".to_owned() };
         // In the same message, so that the position costs no round trip.
@@ -32,8 +29,10 @@ impl Inner {
         // If it is dropped before the answer, the outcome is unknown.
         let origin = self.origin.clone();
         let unknown = origin.as_ref().map(|origin| origin.commit(&self.identity));
+        // A standby saves nothing.
+        is_sent.store(!self.is_on_standby(), Ordering::SeqCst);
         let connection = self.connection()?;
-        let outcome = simple_query(connection, format!("{before}; COMMIT; {place}{after}"), &mut answer).await;
+        let outcome = connection.simple_query(format!("{before}; COMMIT; {place}{after}"), &mut answer).await;
         let is_committed = answer.done >= 2;
         if let Some(unknown) = unknown {
             unknown.answered(is_committed, answer.place, outcome.as_ref().err().is_some_and(is_lost));
@@ -58,6 +57,7 @@ impl Inner {
                 Err(if self.is_on_standby() { exec_error(error) } else { commit_unknown(&error.to_string()) })
             }
             Err(error) => {
+                is_sent.store(false, Ordering::SeqCst);
                 (self.pending, self.has_rest) = (None, true);
                 let refused = self.not_committed(error, answer.done);
                 self.roll_back_refused(OUTERMOST).await;
@@ -79,8 +79,8 @@ impl Inner {
         }
     }
 
-    fn connection_at_rest(&mut self) -> Result<&mut PgConnection, DbErr> {
-        self.pooled.as_mut().map(PooledConnection::connection).ok_or_else(|| Error::TransactionOver.into())
+    fn connection_at_rest(&mut self) -> Result<&mut C, DbErr> {
+        self.pooled.as_mut().ok_or_else(|| Error::TransactionOver.into())
     }
 
     fn discard(&mut self) {
@@ -104,7 +104,7 @@ impl Inner {
             return Ok(());
         }
         self.pending = Some(Pending::End);
-        let outcome = simple_query(self.connection()?, format!("ROLLBACK; {after}"), &mut answer).await;
+        let outcome = self.connection()?.simple_query(format!("ROLLBACK; {after}"), &mut answer).await;
         match outcome {
             Ok(()) => {
                 self.pending = None;
@@ -121,7 +121,7 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
+impl<C: Connection> Drop for Inner<C> {
     fn drop(&mut self) {
         let Some(pooled) = self.pooled.take() else { return };
         let is_at_rest = self.over == Some(Over::Ended) && self.pending.is_none() && !self.unclean;
@@ -137,9 +137,7 @@ impl Drop for Inner {
             _ => Rollback::Needed,
         };
         let released = Released { connection: Some(pooled), rollback, unclean };
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(released.put_back());
-        }
+        spawn_detached(released.put_back());
     }
 }
 
