@@ -17,6 +17,7 @@ mod measure;
 mod operations;
 mod overhead;
 mod page;
+mod peers;
 mod pgbench;
 mod plan;
 mod plots;
@@ -24,6 +25,7 @@ mod reads;
 mod report;
 mod rows;
 mod samples;
+mod sections;
 mod side;
 mod world;
 mod writes;
@@ -103,6 +105,8 @@ enum Command {
     Compare(Compare),
     /// Measures live events: their cost to writers, their delay, and the cost of subscribers.
     Live(LiveEvents),
+    /// Measures the example service next to PostgREST, over HTTP, on one database.
+    Peers(Peers),
     /// Runs the subscribers; started by `live`.
     #[command(hide = true)]
     Listen {
@@ -165,6 +169,23 @@ pub struct LiveEvents {
     no_candidates: bool,
 }
 
+/// Options of `peers`.
+#[derive(Args, Clone, Debug)]
+pub struct Peers {
+    /// Folder for the report and its tables.
+    #[arg(long)]
+    out: PathBuf,
+    /// Also writes the tables to `docs/performance.md`, where they replace those of the last run.
+    #[arg(long)]
+    docs: bool,
+    /// Seconds per run.
+    #[arg(long, default_value = "1.5")]
+    seconds: f64,
+    /// Runs of each API, in turns; the median counts.
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
 /// Options of `page`.
 #[derive(Args, Clone, Debug)]
 pub struct Page {
@@ -199,6 +220,7 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Compare(compare) => compare::compare(&compare).await,
         Command::Live(live) => live::live(&live).await,
+        Command::Peers(options) => peers::peers(&options).await,
         Command::Listen { url, users, busy } => {
             let world = world::World { users, adventures: 100, busy, open: 1000, ended: 2000 };
             live::listener::listen(&url, world).await

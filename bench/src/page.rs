@@ -7,6 +7,7 @@ use crate::{
     goals::{goals, grown},
     plots::plots,
     report::Report,
+    sections::{self, section},
 };
 
 /// Writes the report, the page and the plots into `folder`; with `docs`, also the page and the plots into `docs/`.
@@ -39,6 +40,9 @@ fn page(report: &Report, plots: &str) -> String {
     statements(&mut page, report, plots);
     operations(&mut page, report, plots);
     live(&mut page, report);
+    if !report.peers.is_empty() {
+        page.push_str(&section("peers", &sections::peers(report)));
+    }
     growth(&mut page, report, plots);
     plans(&mut page, report);
     page
