@@ -132,7 +132,7 @@ pub async fn live(options: &LiveEvents) -> Result<(), Failure> {
     let postmaster = client.value("SELECT pg_read_file('postmaster.pid')").await?;
     let postmaster = postmaster.lines().next().and_then(|line| line.parse().ok());
     client.close().await?;
-    let database = set_up(&server).await?;
+    let database = set_up(&server, WORLD).await?;
     println!("filled after {:.0} s", begun.elapsed().as_secs_f64());
 
     // All writers write in sessions with subscribers.
@@ -178,12 +178,12 @@ pub async fn live(options: &LiveEvents) -> Result<(), Failure> {
     page::write(&report, &options.out, false)
 }
 
-/// Creates a database with active sessions and no events.
-pub async fn set_up(server: &Server) -> Result<Database, Failure> {
+/// Creates and fills a database, without events.
+pub async fn set_up(server: &Server, world: World) -> Result<Database, Failure> {
     let database = server.empty().await?;
     let pool = database.connect(2).await?;
     up(&pool, None).await?;
-    fill(database.url(), Side::Ours, WORLD, Utc::now()).await?;
+    fill(database.url(), Side::Ours, world, Utc::now()).await?;
     pool.execute_unprepared(ACCOUNTS).await?;
     pool.close().await?;
     Ok(database)

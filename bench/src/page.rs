@@ -8,6 +8,7 @@ use crate::{
     plots::plots,
     replicas,
     report::Report,
+    sections::{self, section},
 };
 
 /// Writes the report, the page and the plots into `folder`; with `docs`, also the page and the plots into `docs/`.
@@ -41,6 +42,9 @@ fn page(report: &Report, plots: &str) -> String {
     operations(&mut page, report, plots);
     live(&mut page, report);
     replicas::section(&mut page, report);
+    if !report.peers.is_empty() {
+        page.push_str(&section("peers", &sections::peers(report)));
+    }
     growth(&mut page, report, plots);
     plans(&mut page, report);
     page

@@ -96,7 +96,7 @@ pub async fn replicas(options: &ReplicaReads) -> Result<(), Failure> {
     let primary = Server::start_private(Some(&settings)).await?;
     let mut report =
         Report { settings: Settings::of(&mut Client::open(primary.url()).await?).await?, ..Report::default() };
-    let database = live::set_up(&primary).await?;
+    let database = live::set_up(&primary, WORLD).await?;
     let (mut standbys, mut urls, mut processes) = (Vec::new(), Vec::new(), vec![postmaster(&primary).await?]);
     for _ in 0..2 {
         let source = primary.clone();
