@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// What a SERIALIZABLE transaction read does not count until it is committed. The level may be the database's default.
+const IS_SERIALIZABLE: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
+
 /// The connection and its state.
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -40,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) identity: Identity,
     pub(crate) time: Option<Duration>,
     pub(crate) statements: PreparedStatements,
+    /// Whether it only reads, at an isolation level at which what it read holds whatever becomes of its end.
+    pub(crate) ends_unawaited: bool,
     /// Which of several servers it is on.
     pub(crate) origin: Option<Origin>,
 }
@@ -107,7 +112,7 @@ impl Inner {
         request: &Request<'_>,
         origin: Option<Origin>,
     ) -> Result<(Self, Option<Place>), sqlx::Error> {
-        let Request { identity, modes, time, statements } = *request;
+        let Request { identity, modes, time, statements, ends_unawaited } = *request;
         let mut inner = Self {
             pooled: Some(pooled),
             frames: vec![Frame::new(OUTERMOST)],
@@ -120,9 +125,17 @@ impl Inner {
             identity: identity.clone(),
             time,
             statements,
+            ends_unawaited: false,
             origin,
         };
-        let besides = if inner.origin.is_some() { format!(", {PLACE}") } else { String::new() };
+        let mut besides = String::new();
+        if ends_unawaited {
+            besides.push_str(IS_SERIALIZABLE);
+        }
+        if inner.origin.is_some() {
+            besides.push_str(", ");
+            besides.push_str(PLACE);
+        }
         let set = identity.set_local_sql(time, &besides);
         let sql = format!("BEGIN{modes}; {}{set}", statements.begin());
         let mut answer = Answer::default();
@@ -132,8 +145,12 @@ impl Inner {
         };
         inner.answered(OUTERMOST, outcome)?;
         inner.started_at = answer.row.as_ref().and_then(last_text).unwrap_or_default();
-        let row = answer.row.as_ref().filter(|_| inner.origin.is_some());
-        let place = row.and_then(|row| Place::read(row, row.len().checked_sub(4)?));
+        let from_end =
+            |columns: usize| answer.row.as_ref().and_then(|row| Some((row, row.len().checked_sub(columns)?)));
+        let place = from_end(4).filter(|_| inner.origin.is_some()).and_then(|(row, first)| Place::read(row, first));
+        let is_serializable = from_end(if inner.origin.is_some() { 5 } else { 2 });
+        inner.ends_unawaited =
+            ends_unawaited && is_serializable.and_then(|(row, column)| number(row, column)) == Some(0);
         if let (Some(origin), Some(place)) = (&mut inner.origin, place) {
             origin.begun(place);
         }

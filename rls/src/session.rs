@@ -60,6 +60,8 @@ pub(crate) struct Request<'a> {
     pub(crate) modes: &'a str,
     pub(crate) time: Option<Duration>,
     pub(crate) statements: PreparedStatements,
+    /// It only reads, so that nobody need wait for its end.
+    pub(crate) ends_unawaited: bool,
 }
 
 /// What can be recorded without the connection: a handle that is being dropped cannot wait for it.

@@ -243,6 +243,18 @@ impl Transaction {
         Ok(self.map_error(rows)?.into_iter().map(Into::into).collect())
     }
 
+    /// Runs a statement that SeaORM built.
+    pub(crate) async fn query_one_built(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let check = self.check_of(&statement);
+        self.query_one_checked(statement, check).await
+    }
+
+    /// Runs a statement that SeaORM built.
+    pub(crate) async fn query_all_built(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let check = self.check_of(&statement);
+        self.query_all_checked(statement, check).await
+    }
+
     async fn begin_nested(&self, options: TransactionOptions) -> Result<Self, DbErr> {
         Ok(Self::new(self.unchecked.begin_nested(&options).await?, self.map_error))
     }
@@ -273,9 +285,7 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
-        let statement = DbBackend::Postgres.build(statement);
-        let check = self.check_of(&statement);
-        self.query_one_checked(statement, check).await
+        self.query_one_built(DbBackend::Postgres.build(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
@@ -283,9 +293,7 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
-        let statement = DbBackend::Postgres.build(statement);
-        let check = self.check_of(&statement);
-        self.query_all_checked(statement, check).await
+        self.query_all_built(DbBackend::Postgres.build(statement)).await
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::{Error, error::is_lost, pool::PooledConnection};
 
-/// Timeout for rolling back and cleaning an abandoned connection; after it the connection is closed, and the server
+/// Timeout for ending the transaction of a released connection and for cleaning it; after it the connection is closed, and the server
 /// rolls back.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -182,42 +182,49 @@ pub(crate) fn query_error(error: sqlx::Error) -> DbErr {
 /// runtime is there to do it or the runtime shuts down first, the connection is closed.
 pub(crate) struct Released {
     pub(crate) connection: Option<PooledConnection>,
-    pub(crate) rollback: Rollback,
+    pub(crate) ending: Ending,
     /// How to clean the session, if that is necessary.
     pub(crate) unclean: Option<PreparedStatements>,
 }
 
-/// Whether the transaction of a released connection must be rolled back.
+/// How the transaction of a released connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rollback {
-    /// No: no transaction is open.
+pub(crate) enum Ending {
+    /// No transaction is open.
     Done,
     /// COMMIT or ROLLBACK was sent and is not answered yet.
     Sent,
-    /// Yes: a transaction may be open.
-    Needed,
+    /// It is to be committed: it only read.
+    Commit,
+    /// A transaction may be open, and is to be rolled back.
+    Rollback,
 }
 
 impl Released {
     pub(crate) async fn put_back(mut self) {
         let Some(pooled) = &mut self.connection else { return };
-        let (rollback, unclean) = (self.rollback, self.unclean);
-        let ending = async {
+        let (ending, unclean) = (self.ending, self.unclean);
+        let end = async {
             let connection = pooled.connection();
             let refused = drain(connection).await?;
-            if rollback == Rollback::Sent && refused.is_some() {
+            if ending == Ending::Sent && refused.is_some() {
                 // An error before or at the end of the transaction: it is unknown whether the transaction is open.
                 return Ok(false);
             }
             let mut answer = Answer::default();
-            if rollback == Rollback::Needed {
-                simple_query(connection, "ROLLBACK".to_owned(), &mut answer).await?;
+            let sql = match ending {
+                Ending::Commit => Some("COMMIT"),
+                Ending::Rollback => Some("ROLLBACK"),
+                Ending::Done | Ending::Sent => None,
+            };
+            if let Some(sql) = sql {
+                simple_query(connection, sql.to_owned(), &mut answer).await?;
             }
             let Some(statements) = unclean else { return Ok::<_, sqlx::Error>(true) };
             simple_query(connection, statements.clean(), &mut answer).await?;
             Ok(has_own_statements(connection, &answer, statements))
         };
-        if matches!(timeout(ROLLBACK_TIMEOUT, ending).await, Ok(Ok(true))) {
+        if matches!(timeout(ROLLBACK_TIMEOUT, end).await, Ok(Ok(true))) {
             drop(self.connection.take());
         }
     }
@@ -239,7 +246,7 @@ pub(crate) async fn execute_as_login(
 ) -> Result<(), DbErr> {
     let connection = Some(pool.acquire().await?);
     // If this is dropped before it completes, the connection is closed.
-    let mut released = Released { connection, rollback: Rollback::Done, unclean: Some(statements) };
+    let mut released = Released { connection, ending: Ending::Done, unclean: Some(statements) };
     if let Some(pooled) = &mut released.connection {
         simple_query(pooled.connection(), sql, &mut Answer::default()).await.map_err(exec_error)?;
     }

@@ -1,5 +1,6 @@
 //! The end of a transaction: commit, rollback or drop, and the cleaning of the connection.
 
+use futures_util::FutureExt;
 use sea_orm::{
     DbErr, RuntimeErr,
     sqlx::{self, PgConnection},
@@ -13,13 +14,42 @@ use crate::{
     identity::{CHANGED, ENDED},
     pool::PooledConnection,
     session::OUTERMOST,
-    wire::{Answer, PLACE, Released, Rollback, exec_error, has_own_statements, simple_query},
+    wire::{Answer, Ending, PLACE, Released, exec_error, has_own_statements, simple_query},
 };
 
 impl Inner {
+    /// Ends a transaction that only read. What it read holds whatever becomes of its end, so the caller does not wait
+    /// for that: the message is sent, and a task that owns the connection waits for the answer before it returns the
+    /// connection to its pool. COMMIT and ROLLBACK have the same effect then; which of the two is sent shows in the
+    /// server's statistics, and decides about a notification that a view's function sent.
+    fn end_unawaited(&mut self, ending: Ending) {
+        self.over = Some(Over::Ended);
+        self.pending = None;
+        let Some(pooled) = self.pooled.take() else { return };
+        let mut end = Box::pin(Released { connection: Some(pooled), ending, unclean: None }.put_back());
+        // Polled once, so that the message is sent now, however long the runtime takes to begin the task.
+        if end.as_mut().now_or_never().is_none()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(end);
+        }
+    }
+
+    /// Whether the end has nothing to verify, to clean or to tell.
+    fn may_end_unawaited(&self) -> bool {
+        self.ends_unawaited
+            && !self.unclean
+            && self.origin.is_none()
+            && !self.frames.iter().any(|frame| frame.unverified)
+    }
+
     /// PostgreSQL answers the commit of a failed transaction with ROLLBACK, which the driver reports as success. So the
     /// same message begins with a statement that fails if the transaction has failed.
     pub(crate) async fn commit(&mut self) -> Result<(), DbErr> {
+        if self.may_end_unawaited() {
+            self.end_unawaited(Ending::Commit);
+            return Ok(());
+        }
         let is_unverified = self.frames.iter().any(|frame| frame.unverified);
         let before = if is_unverified { self.identity.require_sql(&self.started_at) } else { "CLOSE ALL".to_owned() };
         // In the same message, so that the position costs no round trip.
@@ -95,6 +125,10 @@ impl Inner {
             // transaction, there is nothing to roll back.
             return Ok(());
         }
+        if self.may_end_unawaited() {
+            self.end_unawaited(Ending::Rollback);
+            return Ok(());
+        }
         let after = if self.unclean { self.statements.clean() } else { String::new() };
         let statements = self.statements;
         let mut answer = Answer::default();
@@ -129,14 +163,14 @@ impl Drop for Inner {
             return drop(pooled);
         }
         let unclean = self.unclean.then_some(self.statements);
-        let rollback = match (self.over, self.pending) {
+        let ending = match (self.over, self.pending) {
             // COMMIT or ROLLBACK was sent. If it succeeded, another rollback would log a warning on the server.
-            (_, Some(Pending::End)) => Rollback::Sent,
-            (Some(Over::Ended), _) => Rollback::Done,
+            (_, Some(Pending::End)) => Ending::Sent,
+            (Some(Over::Ended), _) => Ending::Done,
             // The statement that ended the transaction may have begun another.
-            _ => Rollback::Needed,
+            _ => Ending::Rollback,
         };
-        let released = Released { connection: Some(pooled), rollback, unclean };
+        let released = Released { connection: Some(pooled), ending, unclean };
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(released.put_back());
         }
