@@ -13,15 +13,12 @@ use crate::{
     Identity, RowStream, Transaction, UncheckedTransaction,
     database::Database,
     error::{is_connection_lost, is_read_only, is_replicas_own},
+    inner::{OUTERMOST, Request},
     plain::is_plain_read,
     position::{Position, Required},
     servers::{Purpose, Servers},
-    session::{OUTERMOST, Request},
     transaction::{modes, transaction_trait},
 };
-
-/// Maps an error of a caller's statement to the error that the caller gets.
-pub(crate) type MapError = fn(&Identity, DbErr) -> DbErr;
 
 /// The modes of a transaction that only reads.
 const READ_ONLY: &str = " READ ONLY";
@@ -43,8 +40,16 @@ pub struct IdentityConnection {
     at_least: Option<Position>,
 }
 
+impl Database {
+    /// Returns the database as that identity sees it.
+    #[must_use]
+    pub fn as_identity(&self, identity: Identity) -> IdentityConnection {
+        IdentityConnection::new(self.clone(), identity)
+    }
+}
+
 impl IdentityConnection {
-    pub(crate) fn new(database: Database, identity: Identity) -> Self {
+    fn new(database: Database, identity: Identity) -> Self {
         let deadline = database.deadline;
         Self { database, identity, deadline, at_least: None }
     }

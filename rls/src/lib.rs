@@ -7,6 +7,8 @@ mod error;
 mod identity;
 mod inherent;
 mod inner;
+mod marks;
+mod origin;
 mod plain;
 mod pool;
 mod position;

@@ -18,7 +18,8 @@ use tokio::{
 
 use crate::{
     Error,
-    session::{Call, Check, GRACE, OUTERMOST, Session},
+    inner::OUTERMOST,
+    session::{Call, Check, GRACE, Session},
     wire::{check_values, exec_error, prepared, query_error},
 };
 

@@ -2,15 +2,18 @@
 //! what it says may be half a second old, so that every begin asks its server again, in the message that it sends
 //! anyway.
 
+mod begin;
 mod monitor;
 
 use std::{
+    borrow::Cow,
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sea_orm::{
@@ -18,28 +21,40 @@ use sea_orm::{
     sqlx::{self, Connection, PgConnection, postgres::PgConnectOptions},
 };
 use tokio::{
-    select,
     sync::{Notify, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use crate::{
     Error, Identity,
-    database::ask,
-    error::is_connection_lost,
+    inner::Request,
+    origin::Log,
     pool::Pool,
     position::{Position, Positions, Required},
-    session::{GRACE, Request, Session},
-    wire::Place,
+    session::{GRACE, Session},
+    wire::ask,
 };
 
-/// A replica that has not replayed what its caller wrote is waited for so long; then the primary is asked.
-const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
 /// A replica that does not begin a transaction by then, or in a third of the deadline, is left to the monitor, and
 /// another server is asked.
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between two looks for a server that takes writes.
-const PRIMARY_PAUSE: Duration = Duration::from_millis(50);
+
+/// The servers of each role. Most roles share one login.
+#[derive(Clone, Debug)]
+pub(crate) struct Pools {
+    pub(crate) shared: Servers,
+    pub(crate) own: Arc<BTreeMap<Cow<'static, str>, Servers>>,
+}
+
+impl Pools {
+    pub(crate) fn of(&self, role: &str) -> &Servers {
+        self.own.get(role).unwrap_or(&self.shared)
+    }
+
+    pub(crate) fn has_separate(&self, role: &str) -> bool {
+        self.own.contains_key(role)
+    }
+}
 
 /// Where a login's transactions run.
 #[derive(Clone, Debug)]
@@ -120,7 +135,7 @@ pub(crate) struct Cluster {
     /// Place in `members` of the server that takes writes, as far as is known.
     primary: watch::Sender<usize>,
     /// The newest timeline that a primary was seen on. One on an older timeline was replaced, whatever it says.
-    timeline: AtomicU32,
+    timeline: Arc<AtomicU32>,
     next: AtomicUsize,
     positions: Arc<Positions>,
     kick: Arc<Notify>,
@@ -137,7 +152,7 @@ struct Member {
     /// Whether readers are sent there.
     is_serving: AtomicBool,
     is_reachable: AtomicBool,
-    timeline: AtomicU32,
+    log: Arc<Log>,
     /// How far its log was when it last said so.
     lsn: AtomicU64,
 }
@@ -188,6 +203,7 @@ impl Cluster {
         acquire_timeout: Duration,
         positions: Arc<Positions>,
     ) -> Result<Arc<Self>, Error> {
+        let timeline = Arc::<AtomicU32>::default();
         let mut members = Vec::new();
         for options in &addresses {
             members.push(Member {
@@ -196,14 +212,14 @@ impl Cluster {
                 pool: Pool::managed(options.clone(), max_connections, acquire_timeout)?,
                 is_serving: AtomicBool::new(false),
                 is_reachable: AtomicBool::new(false),
-                timeline: AtomicU32::new(0),
+                log: Arc::new(Log::new(positions.clone(), timeline.clone())),
                 lsn: AtomicU64::new(0),
             });
         }
         let cluster = Arc::new(Self {
             members,
             primary: watch::Sender::new(0),
-            timeline: AtomicU32::new(0),
+            timeline,
             next: AtomicUsize::new(0),
             positions,
             kick: Arc::default(),
@@ -255,132 +271,11 @@ impl Cluster {
                 (false, true) => ServerRole::Replica,
                 _ => ServerRole::Out,
             };
-            let (timeline, lsn) = (member.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
+            let (timeline, lsn) = (member.log.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
             let position = (timeline > 0).then_some(Position { timeline, lsn });
             ServerStatus { address: member.address.clone(), role, position }
         };
         self.members.iter().enumerate().map(status).collect()
-    }
-
-    async fn begin(self: &Arc<Self>, request: &Request<'_>, purpose: Purpose) -> Result<Session, DbErr> {
-        if let Purpose::Read { required, is_one_snapshot } = purpose
-            && let Some(session) = self.begin_on_replica(request, required, is_one_snapshot).await
-        {
-            return Ok(session);
-        }
-        self.begin_on_primary(request).await
-    }
-
-    fn origin(self: &Arc<Self>, member: usize) -> Option<Origin> {
-        let timeline = self.members[member].timeline.load(Ordering::SeqCst);
-        Some(Origin { cluster: self.clone(), member, is_standby: false, timeline })
-    }
-
-    /// None where no replica is fresh enough in time.
-    async fn begin_on_replica(
-        self: &Arc<Self>,
-        request: &Request<'_>,
-        required: Required,
-        is_one_snapshot: bool,
-    ) -> Option<Session> {
-        if required.is_unknown {
-            return None;
-        }
-        let newest = self.timeline.load(Ordering::SeqCst);
-        let (timeline, lsn) = required.position.map_or((0, 0), |position| (position.timeline, position.lsn));
-        let mut candidates: Vec<usize> = (0..self.members.len())
-            .filter(|index| {
-                let member = &self.members[*index];
-                member.is_serving.load(Ordering::SeqCst)
-                    && member.timeline.load(Ordering::SeqCst) >= timeline.max(newest)
-                    // A snapshot is taken before its server is asked how fresh it is.
-                    && (!is_one_snapshot || member.lsn.load(Ordering::SeqCst) >= lsn)
-            })
-            .collect();
-        if candidates.is_empty() {
-            if timeline > newest {
-                self.kick();
-            }
-            return None;
-        }
-        // In turn; those who are known to be fresh before the others.
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % candidates.len();
-        candidates.rotate_left(turn);
-        candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < lsn);
-        for index in candidates.into_iter().take(2) {
-            let member = &self.members[index];
-            let begin = Session::begin(&member.pool, request, self.origin(index));
-            let patience = request.time.map_or(REPLICA_TIMEOUT, |time| REPLICA_TIMEOUT.min(time / 3));
-            let (session, place) = match timeout(patience, begin).await {
-                Ok(Ok((session, Some(place)))) => (session, place),
-                Ok(Err(error)) if is_connection_lost(&error) => {
-                    member.is_serving.store(false, Ordering::SeqCst);
-                    self.kick();
-                    continue;
-                }
-                // It hangs, has no connection free, or refuses: the next one may not.
-                Ok(_) | Err(_) => {
-                    self.kick();
-                    continue;
-                }
-            };
-            // One that was promoted meanwhile has all that it had replayed.
-            if !place.is_standby && place.timeline < newest {
-                session.discard().await;
-                continue;
-            }
-            if place.is_standby {
-                member.lsn.fetch_max(place.lsn, Ordering::SeqCst);
-            }
-            if place.lsn >= lsn || !is_one_snapshot && caught_up(&session, lsn).await {
-                return Some(session);
-            }
-            return None;
-        }
-        None
-    }
-
-    /// On the server that takes writes. Where it changes, or is just being replaced, it is waited for as for a
-    /// connection.
-    async fn begin_on_primary(self: &Arc<Self>, request: &Request<'_>) -> Result<Session, DbErr> {
-        let begun = Instant::now();
-        let mut primary = self.primary.subscribe();
-        loop {
-            let index = *primary.borrow_and_update();
-            let member = &self.members[index];
-            let begin = Session::begin(&member.pool, request, self.origin(index));
-            let outcome = select! {
-                outcome = begin => outcome,
-                // Nothing was done on the old one.
-                Ok(()) = primary.changed() => continue,
-            };
-            let refused = match outcome {
-                Ok((session, Some(place))) => {
-                    let newest = self.timeline.load(Ordering::SeqCst);
-                    if !place.is_standby && place.timeline >= newest {
-                        self.timeline.fetch_max(place.timeline, Ordering::SeqCst);
-                        return Ok(session);
-                    }
-                    session.discard().await;
-                    member.pool.drop_idle();
-                    Error::NoPrimary.into()
-                }
-                Ok((session, None)) => {
-                    session.discard().await;
-                    Error::NoPrimary.into()
-                }
-                Err(error) if is_connection_lost(&error) => error,
-                Err(error) => return Err(error),
-            };
-            self.kick();
-            if begun.elapsed() >= self.acquire_timeout {
-                return Err(refused);
-            }
-            select! {
-                _ = primary.changed() => {}
-                () = sleep(PRIMARY_PAUSE) => {}
-            }
-        }
     }
 }
 
@@ -392,85 +287,6 @@ async fn open_and_ask(options: &PgConnectOptions, question: &'static str) -> Res
         Ok(answer)
     };
     timeout(REPLICA_TIMEOUT, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-}
-
-/// Whether the session's server replays up to there in time.
-async fn caught_up(session: &Session, lsn: u64) -> bool {
-    let waiting = async {
-        let mut pause = Duration::from_millis(1);
-        loop {
-            sleep(pause).await;
-            match session.place().await {
-                Ok(Some(place)) if place.lsn >= lsn => return true,
-                Ok(Some(_)) => pause *= 2,
-                Ok(None) | Err(_) => return false,
-            }
-        }
-    };
-    timeout(MAX_REPLICA_WAIT, waiting).await.unwrap_or(false)
-}
-
-/// Which of several servers a transaction is on.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    cluster: Arc<Cluster>,
-    member: usize,
-    /// It is on a standby, so that nothing can be written in it, also once that is promoted.
-    pub(crate) is_standby: bool,
-    /// The timeline that it was on when it began.
-    pub(crate) timeline: u32,
-}
-
-impl Origin {
-    /// What the server said at the beginning. A standby does not say its timeline: the monitor did.
-    pub(crate) fn begun(&mut self, place: Place) {
-        self.is_standby = place.is_standby;
-        if !place.is_standby {
-            self.timeline = place.timeline;
-        }
-    }
-
-    /// Before a commit is sent.
-    pub(crate) fn commit(&self, identity: &Identity) -> Commit {
-        Commit { origin: self.clone(), identity: identity.clone(), is_answered: self.is_standby }
-    }
-}
-
-/// A commit that is under way. Dropped before it is answered, only the primary knows what became of it.
-pub(crate) struct Commit {
-    origin: Origin,
-    identity: Identity,
-    is_answered: bool,
-}
-
-impl Commit {
-    /// What the identity has seen is remembered, on a replica too: the next one must not show less.
-    pub(crate) fn answered(mut self, is_committed: bool, place: Option<Place>, is_lost: bool) {
-        let Origin { cluster, member, .. } = &self.origin;
-        match place {
-            Some(place) if is_committed && place.is_standby => {
-                let timeline = cluster.members[*member].timeline.load(Ordering::SeqCst);
-                cluster.positions.note(&self.identity, Position { timeline, lsn: place.lsn });
-            }
-            Some(place) if is_committed => {
-                cluster.timeline.fetch_max(place.timeline, Ordering::SeqCst);
-                let position = Position { timeline: place.timeline, lsn: place.lsn };
-                cluster.positions.note_from_primary(&self.identity, position);
-            }
-            // Committed, and not told up to where; or not known.
-            _ if is_committed || is_lost => return,
-            _ => {}
-        }
-        self.is_answered = true;
-    }
-}
-
-impl Drop for Commit {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.origin.cluster.positions.note_unknown(&self.identity);
-        }
-    }
 }
 
 /// The address with the login and the database of another: a replica has the roles and databases of its primary.

@@ -7,8 +7,8 @@
 
 use std::{
     sync::{
-        Arc, Mutex as StdMutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,25 +18,23 @@ use sea_orm::{
     sqlx::{self, PgConnection},
 };
 use tokio::{
-    sync::{Mutex, Notify, OwnedMutexGuard},
+    sync::{Mutex, OwnedMutexGuard},
     time::timeout,
 };
 
 use crate::{
     Error, Identity,
     error::is_lost,
-    inner::{Failure, Frame, Inner, Over, Pending, commit_unknown, over_error, savepoint},
+    inner::{Failure, Frame, Inner, OUTERMOST, Over, Pending, Request, commit_unknown, over_error, savepoint},
+    marks::{Dropped, Marks, Waiting},
+    origin::Origin,
     pool::Pool,
-    servers::Origin,
-    wire::{PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
+    wire::{PLACE, Place, ROLLBACK_TIMEOUT, exec_error},
 };
 
 /// The server cancels a statement at its deadline; the client gives up this much later. A commit in progress is awaited
 /// for at least as long: most are answered, and then the outcome is known.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
-
-/// The frame of the transaction itself.
-pub(crate) const OUTERMOST: u64 = 0;
 
 /// The state shared by a transaction and those nested in it.
 #[derive(Clone, Debug)]
@@ -50,36 +48,6 @@ pub(crate) struct Session {
     writes: Arc<AtomicU64>,
     /// Of the server's log, where there are replicas.
     pub(crate) timeline: Option<u32>,
-}
-
-/// What a transaction is begun with.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Request<'a> {
-    pub(crate) identity: &'a Identity,
-    /// As BEGIN says them.
-    pub(crate) modes: &'a str,
-    pub(crate) time: Option<Duration>,
-    pub(crate) statements: PreparedStatements,
-    /// It only reads, so that nobody need wait for its end.
-    pub(crate) ends_unawaited: bool,
-}
-
-/// What can be recorded without the connection: a handle that is being dropped cannot wait for it.
-#[derive(Debug, Default)]
-pub(crate) struct Marks {
-    dropped: StdMutex<Vec<(u64, Dropped)>>,
-    /// How many calls wait for the connection.
-    waiting: AtomicUsize,
-    wanted: Notify,
-}
-
-/// What was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dropped {
-    /// The handle of the frame, without commit or rollback.
-    Handle,
-    /// An operation of several statements, before it completed.
-    Operation,
 }
 
 /// When the identity is verified after a statement of the caller's.
@@ -178,18 +146,12 @@ impl Session {
 
     /// Returns whether a call waits for the connection.
     pub(crate) fn has_waiters(&self) -> bool {
-        self.marks.waiting.load(Ordering::SeqCst) > 0
+        self.marks.has_waiters()
     }
 
     /// Waits until another call waits for the connection.
     pub(crate) async fn waiter(&self) {
-        loop {
-            let wanted = self.marks.wanted.notified();
-            if self.has_waiters() {
-                return;
-            }
-            wanted.await;
-        }
+        self.marks.waiter().await;
     }
 
     /// Creates a savepoint with a frame of its own.
@@ -288,33 +250,6 @@ impl Session {
 
     pub(crate) fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
-    }
-}
-
-/// Counts one call that waits for the connection.
-struct Waiting<'a>(&'a Marks);
-
-impl<'a> Waiting<'a> {
-    fn new(marks: &'a Marks) -> Self {
-        marks.waiting.fetch_add(1, Ordering::SeqCst);
-        marks.wanted.notify_waiters();
-        Self(marks)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Marks {
-    fn add(&self, frame: u64, dropped: Dropped) {
-        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((frame, dropped));
-    }
-
-    pub(crate) fn take(&self) -> Vec<(u64, Dropped)> {
-        std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -117,6 +117,14 @@ pub(crate) async fn simple_query(
     Ok(())
 }
 
+/// Returns the first column of the query's only row. Unprepared, because a pooler may be in between.
+pub(crate) async fn ask(connection: &mut PgConnection, question: &'static str) -> Result<Option<String>, sqlx::Error> {
+    match sqlx::raw_sql(question).fetch_optional(connection).await? {
+        Some(row) => row.try_get(0),
+        None => Ok(None),
+    }
+}
+
 /// Returns an integer column of a row in text format.
 pub(crate) fn number(row: &PgRow, column: usize) -> Option<i64> {
     if column >= row.len() {

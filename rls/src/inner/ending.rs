@@ -7,13 +7,12 @@ use sea_orm::{
 };
 use tokio::runtime::Handle;
 
-use super::{Inner, Over, Pending};
+use super::{Inner, OUTERMOST, Over, Pending};
 use crate::{
     Error,
     error::is_lost,
     identity::{CHANGED, ENDED},
     pool::PooledConnection,
-    session::OUTERMOST,
     wire::{Answer, Ending, PLACE, Released, exec_error, has_own_statements, simple_query},
 };
 
