@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use crate::{Error, error::is_lost, pool::PooledConnection};
 
-/// Timeout for ending the transaction of a released connection and for cleaning it; after it the connection is closed, and the server
-/// rolls back.
+/// Timeout for ending the transaction of a released connection and for cleaning it; after it the connection is closed,
+/// and the server rolls back.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum number of values of one statement. The protocol has a 16-bit count.
