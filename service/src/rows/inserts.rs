@@ -65,3 +65,53 @@ fn values_of<A: ActiveModelTrait>(row: &mut A) -> Vec<Value> {
     };
     <A::Entity as EntityTrait>::Column::iter().filter_map(|column| row.take(column).into_value().map(sent)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use entity::{characters, dice_rolls, sea_orm_active_enums::Attribute};
+    use sea_orm::{ActiveModelTrait, DbBackend, EntityTrait, IntoActiveModel, QueryTrait, Set};
+    use uuid::Uuid;
+
+    use super::insert_unless_there;
+
+    /// What SeaORM builds, up to the columns that are returned.
+    fn built<A: ActiveModelTrait>(row: A, key: <A::Entity as EntityTrait>::Column) -> (String, String)
+    where
+        <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
+    {
+        let statement = A::Entity::insert(row).on_conflict_do_nothing_on([key]).into_query();
+        let statement = DbBackend::Postgres.build(&statement);
+        (statement.sql, format!("{:?}", statement.values))
+    }
+
+    #[test]
+    fn each_row_has_the_text_and_the_values_that_seaorm_builds_for_it() {
+        let full = |attribute, description: Option<&str>| dice_rolls::ActiveModel {
+            id: Set(Uuid::new_v4()),
+            attribute: Set(attribute),
+            creature_id: Set(None),
+            description: Set(description.map(str::to_owned)),
+            ..Default::default()
+        };
+        let short = || dice_rolls::ActiveModel { id: Set(Uuid::new_v4()), ..Default::default() };
+        let mut lengths = Vec::new();
+        for row in [full(Attribute::Might, Some("a")), short(), full(Attribute::Wit, None), short()] {
+            let (sql, values) = built(row.clone(), dice_rolls::Column::Id);
+            let kept = insert_unless_there(row, [dice_rolls::Column::Id]);
+            assert_eq!(kept.sql.split(" RETURNING ").next(), Some(&*sql));
+            assert_eq!(format!("{:?}", kept.values), values);
+            assert!(kept.sql.contains(" RETURNING \"id\""), "{}", kept.sql);
+            lengths.push(kept.sql.len());
+        }
+        assert!(lengths[0] == lengths[2] && lengths[1] == lengths[3] && lengths[0] > lengths[1], "{lengths:?}");
+        // Another conflict and another table are other texts.
+        let row = short();
+        let (sql, _) = built(row.clone(), dice_rolls::Column::SessionId);
+        let other = insert_unless_there(row, [dice_rolls::Column::SessionId]).sql;
+        assert_eq!(other.split(" RETURNING ").next(), Some(&*sql));
+        let hero = characters::ActiveModel { id: Set(Uuid::new_v4()), ..Default::default() };
+        let (sql, _) = built(hero.clone(), characters::Column::Id);
+        let hero = insert_unless_there(hero, [characters::Column::Id]).sql;
+        assert_eq!(hero.split(" RETURNING ").next(), Some(&*sql));
+    }
+}
