@@ -25,10 +25,10 @@ use shuttle::{
 use crate::{
     Error, Identity,
     identity::set_role_statement,
-    inner::Inner,
+    inner::{Inner, OUTERMOST, Request},
     run::stream_rows,
     runtime::set_deadlines,
-    session::{Check, OUTERMOST, Request, Session},
+    session::{Check, Session},
     wire::PreparedStatements,
 };
 
@@ -202,7 +202,8 @@ fn of_commit(answer: Result<(), DbErr>) -> Outcome {
 async fn program(time: Option<Duration>, may_be_lost: bool) {
     let server = Server::default();
     let identity = Identity::new(USER);
-    let request = Request { identity: &identity, modes: "", time, statements: PreparedStatements::Cached };
+    let statements = PreparedStatements::Cached;
+    let request = Request { identity: &identity, modes: "", time, statements, ends_unawaited: false };
     server.state().may_be_lost = may_be_lost;
     let begin = Inner::begin(server.connect(), &request, None);
     let begun = if below(8) == 0 { cancelled(begin).await } else { Some(begin.await) };

@@ -9,6 +9,8 @@ mod inherent;
 mod inner;
 #[cfg(test)]
 mod interleavings;
+mod marks;
+mod origin;
 mod plain;
 mod pool;
 mod position;

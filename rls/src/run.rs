@@ -11,8 +11,9 @@ use tokio::{
 
 use crate::{
     Error,
+    inner::OUTERMOST,
     runtime::{AtomicUsize, Ordering, spawn, timeout},
-    session::{Call, Check, GRACE, OUTERMOST, Session},
+    session::{Call, Check, GRACE, Session},
     wire::{Connection, check_values, exec_error, prepared, query_error},
 };
 

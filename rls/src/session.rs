@@ -5,31 +5,25 @@
 //! innermost may be used. A call that was dropped before its response is recognized by what it left behind (`Pending`),
 //! and settled before anything else is sent.
 
-mod marks;
-
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use marks::Waiting;
-pub(crate) use marks::{Dropped, Marks};
 use sea_orm::{DbErr, sqlx};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{
     Error, Identity,
     error::is_lost,
-    inner::{Failure, Frame, Inner, Over, Pending, commit_unknown, over_error, savepoint},
+    inner::{Failure, Frame, Inner, OUTERMOST, Over, Pending, Request, commit_unknown, over_error, savepoint},
+    marks::{Dropped, Marks, Waiting},
+    origin::Origin,
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
-    servers::Origin,
-    wire::{Connection, PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
+    wire::{Connection, PLACE, Place, ROLLBACK_TIMEOUT, exec_error},
 };
 
 /// The server cancels a statement at its deadline; the client gives up this much later. A commit in progress is awaited
 /// for at least as long: most are answered, and then the outcome is known.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
-
-/// The frame of the transaction itself.
-pub(crate) const OUTERMOST: u64 = 0;
 
 /// The state shared by a transaction and those nested in it.
 #[derive(Debug)]
@@ -43,16 +37,6 @@ pub(crate) struct Session<C: Connection = PooledConnection> {
     writes: Arc<AtomicU64>,
     /// The server that it runs on, if there are replicas.
     pub(crate) timeline: Option<u32>,
-}
-
-/// What a transaction is begun with.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Request<'a> {
-    pub(crate) identity: &'a Identity,
-    /// The transaction modes, as in BEGIN.
-    pub(crate) modes: &'a str,
-    pub(crate) time: Option<Duration>,
-    pub(crate) statements: PreparedStatements,
 }
 
 /// When the identity is verified after a statement of the caller's.

@@ -89,8 +89,8 @@ impl Connection for PooledConnection {
     }
 }
 
-/// Timeout for rolling back and cleaning an abandoned connection; after it the connection is closed, and the server
-/// rolls back.
+/// Timeout for ending the transaction of a released connection and for cleaning it; after it the connection is closed,
+/// and the server rolls back.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum number of values of one statement. The protocol has a 16-bit count.
@@ -192,6 +192,14 @@ pub(crate) async fn simple_query(
     Ok(())
 }
 
+/// Returns the first column of the query's only row. Unprepared, because a pooler may be in between.
+pub(crate) async fn ask(connection: &mut PgConnection, question: &'static str) -> Result<Option<String>, sqlx::Error> {
+    match sqlx::raw_sql(question).fetch_optional(connection).await? {
+        Some(row) => row.try_get(0),
+        None => Ok(None),
+    }
+}
+
 /// A row in text format.
 #[derive(Clone, Debug)]
 pub(crate) struct TextRow(pub(crate) Vec<Option<String>>);
@@ -259,41 +267,48 @@ pub(crate) fn query_error(error: sqlx::Error) -> DbErr {
 /// runtime is there to do it or the runtime shuts down first, the connection is closed.
 pub(crate) struct Released<C: Connection> {
     pub(crate) connection: Option<C>,
-    pub(crate) rollback: Rollback,
+    pub(crate) ending: Ending,
     /// How to clean the session, if that is necessary.
     pub(crate) unclean: Option<PreparedStatements>,
 }
 
-/// Whether the transaction of a released connection must be rolled back.
+/// How the transaction of a released connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rollback {
-    /// No: no transaction is open.
+pub(crate) enum Ending {
+    /// No transaction is open.
     Done,
     /// COMMIT or ROLLBACK was sent and is not answered yet.
     Sent,
-    /// Yes: a transaction may be open.
-    Needed,
+    /// It is to be committed: it only read.
+    Commit,
+    /// A transaction may be open, and is to be rolled back.
+    Rollback,
 }
 
 impl<C: Connection> Released<C> {
     pub(crate) async fn put_back(mut self) {
         let Some(connection) = &mut self.connection else { return };
-        let (rollback, unclean) = (self.rollback, self.unclean);
-        let ending = async {
+        let (ending, unclean) = (self.ending, self.unclean);
+        let end = async {
             let refused = connection.drain().await?;
-            if rollback == Rollback::Sent && refused.is_some() {
+            if ending == Ending::Sent && refused.is_some() {
                 // An error before or at the end of the transaction: it is unknown whether the transaction is open.
                 return Ok(false);
             }
             let mut answer = Answer::default();
-            if rollback == Rollback::Needed {
-                connection.simple_query("ROLLBACK".to_owned(), &mut answer).await?;
+            let sql = match ending {
+                Ending::Commit => Some("COMMIT"),
+                Ending::Rollback => Some("ROLLBACK"),
+                Ending::Done | Ending::Sent => None,
+            };
+            if let Some(sql) = sql {
+                connection.simple_query(sql.to_owned(), &mut answer).await?;
             }
             let Some(statements) = unclean else { return Ok::<_, sqlx::Error>(true) };
             connection.simple_query(statements.clean(), &mut answer).await?;
             Ok(has_own_statements(connection, &answer, statements))
         };
-        if matches!(timeout(ROLLBACK_TIMEOUT, ending).await, Ok(Ok(true))) {
+        if matches!(timeout(ROLLBACK_TIMEOUT, end).await, Ok(Ok(true))) {
             drop(self.connection.take());
         }
     }
@@ -315,7 +330,7 @@ pub(crate) async fn execute_as_login(
 ) -> Result<(), DbErr> {
     let connection = Some(pool.acquire().await?);
     // If this is dropped before it completes, the connection is closed.
-    let mut released = Released { connection, rollback: Rollback::Done, unclean: Some(statements) };
+    let mut released = Released { connection, ending: Ending::Done, unclean: Some(statements) };
     if let Some(pooled) = &mut released.connection {
         pooled.simple_query(sql, &mut Answer::default()).await.map_err(exec_error)?;
     }

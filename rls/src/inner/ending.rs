@@ -1,22 +1,49 @@
 //! The end of a transaction: commit, rollback or drop, and the cleaning of the connection.
 
+use futures_util::FutureExt;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
-use super::{Inner, Over, Pending};
+use super::{Inner, OUTERMOST, Over, Pending};
 use crate::{
     Error,
     error::is_lost,
     identity::{CHANGED, ENDED},
     runtime::{AtomicBool, Ordering, spawn_detached},
-    session::OUTERMOST,
-    wire::{Answer, Connection, PLACE, Released, Rollback, exec_error, has_own_statements},
+    wire::{Answer, Connection, Ending, PLACE, Released, exec_error, has_own_statements},
 };
 
 impl<C: Connection> Inner<C> {
+    /// Ends a transaction that only read. What it read is valid however it ends, so the caller does not wait: the
+    /// message is sent, and a task that owns the connection waits for the answer before it returns the connection to
+    /// its pool. COMMIT and ROLLBACK have the same effect then; which of the two is sent shows in the server's
+    /// statistics, and decides about a notification that a view's function sent.
+    fn end_unawaited(&mut self, ending: Ending) {
+        self.over = Some(Over::Ended);
+        self.pending = None;
+        let Some(pooled) = self.pooled.take() else { return };
+        let mut end = Box::pin(Released { connection: Some(pooled), ending, unclean: None }.put_back());
+        // Polled once, so that the message is sent now, however long the runtime takes to begin the task.
+        if end.as_mut().now_or_never().is_none() {
+            spawn_detached(end);
+        }
+    }
+
+    /// Whether the end has nothing to verify, to clean or to report.
+    fn may_end_unawaited(&self) -> bool {
+        self.ends_unawaited
+            && !self.unclean
+            && self.origin.is_none()
+            && !self.frames.iter().any(|frame| frame.unverified)
+    }
+
     /// PostgreSQL answers the commit of a failed transaction with ROLLBACK, which the driver reports as success. So the
     /// same message begins with a statement that fails if the transaction has failed. `is_sent` is true while the
     /// outcome is unknown.
     pub(crate) async fn commit(&mut self, is_sent: &AtomicBool) -> Result<(), DbErr> {
+        if self.may_end_unawaited() {
+            self.end_unawaited(Ending::Commit);
+            return Ok(());
+        }
         let is_unverified = self.frames.iter().any(|frame| frame.unverified);
         let before = if is_unverified { self.identity.require_sql(&self.started_at) } else { "CLOSE ALL".to_owned() };
         // In the same message, so that the position costs no round trip.
@@ -95,6 +122,10 @@ impl<C: Connection> Inner<C> {
             // transaction, there is nothing to roll back.
             return Ok(());
         }
+        if self.may_end_unawaited() {
+            self.end_unawaited(Ending::Rollback);
+            return Ok(());
+        }
         let after = if self.unclean { self.statements.clean() } else { String::new() };
         let statements = self.statements;
         let mut answer = Answer::default();
@@ -129,14 +160,14 @@ impl<C: Connection> Drop for Inner<C> {
             return drop(pooled);
         }
         let unclean = self.unclean.then_some(self.statements);
-        let rollback = match (self.over, self.pending) {
+        let ending = match (self.over, self.pending) {
             // COMMIT or ROLLBACK was sent. If it succeeded, another rollback would log a warning on the server.
-            (_, Some(Pending::End)) => Rollback::Sent,
-            (Some(Over::Ended), _) => Rollback::Done,
+            (_, Some(Pending::End)) => Ending::Sent,
+            (Some(Over::Ended), _) => Ending::Done,
             // The statement that ended the transaction may have begun another.
-            _ => Rollback::Needed,
+            _ => Ending::Rollback,
         };
-        let released = Released { connection: Some(pooled), rollback, unclean };
+        let released = Released { connection: Some(pooled), ending, unclean };
         spawn_detached(released.put_back());
     }
 }

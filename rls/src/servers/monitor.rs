@@ -196,7 +196,7 @@ impl Monitor {
         for (index, member) in cluster.members.iter().enumerate() {
             let one = seen.iter().find(|(place, _)| *place == index).map(|(_, one)| one);
             if let Some(one) = one {
-                member.timeline.store(one.place.timeline, Ordering::SeqCst);
+                member.log.timeline.store(one.place.timeline, Ordering::SeqCst);
                 member.lsn.store(one.place.lsn, Ordering::SeqCst);
             }
             member.is_reachable.store(one.is_some(), Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! What the calls of a transaction leave for whoever has the connection.
+//! What is recorded about a connection without having it: handles that were dropped, and calls that wait.
 
 use std::sync::PoisonError;
 
@@ -25,10 +25,10 @@ pub(crate) enum Dropped {
 }
 
 /// Counts one call that waits for the connection.
-pub(super) struct Waiting<'a>(&'a Marks);
+pub(crate) struct Waiting<'a>(&'a Marks);
 
 impl<'a> Waiting<'a> {
-    pub(super) fn new(marks: &'a Marks) -> Self {
+    pub(crate) fn new(marks: &'a Marks) -> Self {
         marks.waiting.fetch_add(1, Ordering::SeqCst);
         marks.wanted.notify_waiters();
         Self(marks)
@@ -42,20 +42,17 @@ impl Drop for Waiting<'_> {
 }
 
 impl Marks {
-    pub(super) fn add(&self, frame: u64, dropped: Dropped) {
+    pub(crate) fn add(&self, frame: u64, dropped: Dropped) {
         self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((frame, dropped));
     }
 
-    pub(crate) fn take(&self) -> Vec<(u64, Dropped)> {
-        std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(super) fn has_waiters(&self) -> bool {
+    /// Returns whether a call waits for the connection.
+    pub(crate) fn has_waiters(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Waits until a call waits for the connection.
-    pub(super) async fn waiter(&self) {
+    /// Waits until another call waits for the connection.
+    pub(crate) async fn waiter(&self) {
         loop {
             let wanted = self.wanted.notified();
             if self.has_waiters() {
@@ -63,5 +60,9 @@ impl Marks {
             }
             wanted.await;
         }
+    }
+
+    pub(crate) fn take(&self) -> Vec<(u64, Dropped)> {
+        std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
