@@ -6,6 +6,7 @@
 mod broadcasts;
 mod candidates;
 pub mod listener;
+mod section;
 
 use std::{
     fs,
@@ -19,6 +20,7 @@ use serde_json::json;
 use service::{Operations, Options, Sparc, events::NewEvent};
 use testdb::{Binaries, Database, Server};
 
+pub use self::section::section;
 use self::{candidates::Candidate, listener::Listener};
 use crate::{
     Failure, LiveEvents,
@@ -29,9 +31,9 @@ use crate::{
     fill::{Side, fill},
     growth::up,
     operations::{self, Environment, Operation, Run},
-    page,
     report::{Report, Settings},
     samples::{Sample, samples},
+    sections,
     world::{Kind, World, id},
 };
 
@@ -175,7 +177,7 @@ pub async fn live(options: &LiveEvents) -> Result<(), Failure> {
     live.broadcast = Some(broadcasts::broadcasts().await?);
     let mut report = Report { settings, live: Some(live), ..Report::default() };
     report.settings.seconds = begun.elapsed().as_secs_f64();
-    page::write(&report, &options.out, false)
+    sections::write(&report, &options.out, options.docs, "live", section(&report))
 }
 
 /// Creates and fills a database, without events.

@@ -164,6 +164,9 @@ pub struct LiveEvents {
     /// Folder for the report.
     #[arg(long)]
     out: PathBuf,
+    /// Also writes the section to `docs/performance.md`, where it replaces that of the last run.
+    #[arg(long)]
+    docs: bool,
     /// Skips the simulated evenings.
     #[arg(long)]
     no_evening: bool,
@@ -178,6 +181,9 @@ pub struct ReplicaReads {
     /// Folder for the report.
     #[arg(long)]
     out: PathBuf,
+    /// Also writes the section to `docs/performance.md`, where it replaces that of the last run.
+    #[arg(long)]
+    docs: bool,
     /// Concurrent sessions of six players; the servers and the service share this machine.
     #[arg(long, default_value = "200")]
     sessions: u64,

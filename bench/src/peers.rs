@@ -5,6 +5,7 @@
 
 mod http;
 mod requests;
+mod section;
 mod servers;
 
 use std::{
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use testdb::Server;
 use tokio::task::JoinSet;
 
+pub use self::section::section;
 use self::{
     http::{Connection, Request},
     requests::{ALL, Api, Operation},
@@ -138,7 +140,7 @@ pub async fn peers(options: &Peers) -> Result<(), Failure> {
         }
     }
     report.settings.seconds = begun.elapsed().as_secs_f64();
-    sections::write(&report, &options.out, options.docs, "peers", &sections::peers(&report))
+    sections::write(&report, &options.out, options.docs, "peers", section(&report))
 }
 
 impl Environment {

@@ -22,9 +22,9 @@ use crate::{
     live::{self, SESSIONS, WORLD},
     measure::quantile,
     operations::{self, Environment, Operation},
-    page,
     report::{Report, Settings},
     samples::samples,
+    sections,
     world::{Kind, World, id},
 };
 
@@ -136,7 +136,7 @@ pub async fn replicas(options: &ReplicaReads) -> Result<(), Failure> {
     }
     report.replicas = Some(found);
     report.settings.seconds = begun.elapsed().as_secs_f64();
-    page::write(&report, &options.out, false)
+    sections::write(&report, &options.out, options.docs, "replicas", section(&report))
 }
 
 async fn postmaster(server: &Server) -> Result<u32, Failure> {
