@@ -6,15 +6,15 @@ WITH ours AS (
 )
 SELECT line
 FROM (
-  SELECT 'schema ' || nspname || ' ' || coalesce(nspacl::text, '') || ' ' || coalesce(obj_description(oid, 'pg_namespace'), '')
+  SELECT 'schema ' || nspname || ' ' || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(nspacl) AS item)::text, '') || ' ' || coalesce(obj_description(oid, 'pg_namespace'), '')
   FROM pg_namespace WHERE oid IN (SELECT oid FROM ours)
   UNION ALL
   SELECT 'relation ' || oid::regclass || ' ' || relkind::text || ' ' || relrowsecurity || ' ' || coalesce(reloptions::text, '')
-    || ' ' || coalesce(relacl::text, '')
+    || ' ' || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(relacl) AS item)::text, '')
   FROM pg_class WHERE relnamespace IN (SELECT oid FROM ours)
   UNION ALL
   SELECT 'column ' || attrelid::regclass || '.' || attname || ' ' || format_type(atttypid, atttypmod) || ' ' || attnotnull
-    || ' ' || attidentity::text || ' ' || coalesce(pg_get_expr(adbin, adrelid), '') || ' ' || coalesce(attacl::text, '')
+    || ' ' || attidentity::text || ' ' || coalesce(pg_get_expr(adbin, adrelid), '') || ' ' || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(attacl) AS item)::text, '')
   FROM pg_attribute
   LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
   WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM ours) AND relkind IN ('r', 'v'))
@@ -26,7 +26,7 @@ FROM (
   SELECT 'index ' || pg_get_indexdef(indexrelid)
   FROM pg_index WHERE indrelid IN (SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM ours))
   UNION ALL
-  SELECT 'function ' || pg_get_functiondef(oid) || ' ' || coalesce(proacl::text, '')
+  SELECT 'function ' || pg_get_functiondef(oid) || ' ' || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(proacl) AS item)::text, '')
   FROM pg_proc WHERE pronamespace IN (SELECT oid FROM ours) AND prokind = 'f'
   UNION ALL
   SELECT 'trigger ' || pg_get_triggerdef(oid)

@@ -6,7 +6,7 @@ mod translate;
 use entity::sea_orm_active_enums::SessionStatus;
 use sea_orm::{ActiveEnum, DbErr};
 
-pub(crate) use translate::{name_closed_columns, not_listener};
+pub(crate) use translate::{name_closed_columns, not_listener, of_own_statement};
 
 use crate::content::ValidationError;
 

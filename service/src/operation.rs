@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::{
     Caller, Error,
     connection::{UncheckedTransaction, sealed::Scope},
+    error::of_own_statement,
     identity::Identity,
 };
 
@@ -120,7 +121,7 @@ impl Attempts {
 
     /// Replaces "not allowed" with "sign in first" for a visitor.
     fn explain(&self, error: Error) -> Error {
-        match error {
+        match of_own_statement(error) {
             Error::NotAllowed { .. } if self.is_visitor => Error::NotSignedIn,
             error => error,
         }

@@ -157,6 +157,17 @@ fn policy_error(constraint: &str) -> Option<Error> {
     })
 }
 
+/// Explains an error of an operation's own statement, which has as many values as it needs: if it does not, a pooler
+/// moved the transaction to a connection where another statement has the name.
+pub(crate) fn of_own_statement(error: Error) -> Error {
+    match error {
+        Error::InvalidStatement { reason } if reason.starts_with("bind message supplies") => {
+            Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() }
+        }
+        error => error,
+    }
+}
+
 const WITHOUT_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; set \
     Options::without_prepared_statements, or use PgBouncer 1.21 or later with max_prepared_statements";
 

@@ -14,7 +14,7 @@ use super::{
     hub::{AccessCheck, History, Hub, PollerGuard, SessionUpdate, Watched},
     listener_error,
 };
-use crate::{Error, IdentityConnection, rows, sql::Binds};
+use crate::{Error, IdentityConnection, error::of_own_statement, rows, sql::Binds};
 
 /// Interval between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
@@ -65,7 +65,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
             Ok(())
         };
         let outcome = tokio::time::timeout(POLL_TIMEOUT, round).await.unwrap_or(Err(Error::DeadlineExceeded));
-        let pause = match outcome {
+        let pause = match outcome.map_err(of_own_statement) {
             Ok(()) => {
                 if failures > 0 {
                     tracing::info!(target: "sparc::events", failures, "polling for events again");
