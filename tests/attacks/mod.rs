@@ -16,6 +16,7 @@ mod limits;
 mod maintenance;
 mod past;
 mod play;
+mod printed;
 mod seats;
 mod sizes;
 mod texts;

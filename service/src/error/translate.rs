@@ -263,7 +263,9 @@ fn check_violation(table: &str, constraint: &str) -> Option<Error> {
         "valid_step" => ("current_step", "must be a step of the tutorial"),
         "users_games_played_check" => ("games_played", "must not be negative"),
         "users_games_run_check" => ("games_run", "must not be negative"),
-        "readable_document" => ("document", "must have at most a hundred levels, and numbers up to 1e308"),
+        "readable_document" => {
+            ("document", "must have at most a hundred levels, and numbers up to 1e308 with at most 308 decimals")
+        }
         _ if constraint.starts_with("bounded_") => return size_limit(table, constraint),
         "adventures_creature_count_check" => ("creature_count", "must not be negative"),
         "users_adventure_count_check" => ("adventure_count", "must not be negative"),
