@@ -11,6 +11,7 @@ mod accounts;
 mod adventures;
 mod escalation;
 mod everything;
+mod extremes;
 mod leaks;
 mod limits;
 mod maintenance;
