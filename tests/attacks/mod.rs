@@ -21,6 +21,7 @@ mod printed;
 mod seats;
 mod sizes;
 mod texts;
+mod times;
 
 /// Returns "done", "no row", or the SQLSTATE of the refusal.
 fn outcome_code(outcome: Result<u64, Refused>) -> String {
