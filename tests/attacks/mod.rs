@@ -22,6 +22,7 @@ mod seats;
 mod sizes;
 mod texts;
 mod times;
+mod waits;
 
 /// Returns "done", "no row", or the SQLSTATE of the refusal.
 fn outcome_code(outcome: Result<u64, Refused>) -> String {
