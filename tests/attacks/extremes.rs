@@ -253,3 +253,63 @@ async fn the_dice_of_a_hidden_sheet_never_decide_an_answer() {
         assert!(refused.is("23514", "dice_rolls_difficulty_check"), "{difficulty}: {refused:?}");
     }
 }
+
+/// Returns expressions for an argument of a function; `$NAME` is the id of a hidden row, or of none.
+fn arguments(kind: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
+    let each = |form: &str| hidden.iter().map(|(name, _)| form.replace("ID", name)).collect::<Vec<String>>();
+    match kind {
+        "uuid" => [each("ID"), vec!["NULL::uuid".to_owned()]].concat(),
+        "uuid[]" => [each("ARRAY[ID]::uuid[]"), vec!["'{}'::uuid[]".to_owned()]].concat(),
+        "text" => [
+            each("'session:' || ID::text"),
+            ["'characters'", "'sessions'", "'adventures'", "'creatures'", "''"].map(str::to_owned).to_vec(),
+        ]
+        .concat(),
+        "jsonb" => each(r#"jsonb_build_object('id', ID::text, 'name', 'x', 'might', 1)"#),
+        _ => extremes(kind).into_iter().map(|literal| format!("{literal}::{kind}")).collect(),
+    }
+}
+
+#[tokio::test]
+async fn functions_that_users_may_call_reveal_nothing_of_hidden_rows() {
+    let world = World::new().await;
+    let hidden = hidden_rows(&world).await;
+    let me = world.new_user().await;
+    let callable = "SELECT proname || '=' || pg_get_function_identity_arguments(oid) || '='
+           || coalesce((SELECT string_agg(format_type(kind, NULL), ';' ORDER BY place)
+                        FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS argument (kind, place)), '')
+           || '=' || pronamespace::regnamespace::text
+         FROM pg_proc WHERE pronamespace IN ('private'::regnamespace, 'public'::regnamespace)
+           AND prosecdef AND has_function_privilege('authenticated', oid, 'EXECUTE') ORDER BY 1";
+    let functions: Vec<String> = world.owner().values(callable).await.unwrap();
+    assert!(functions.len() > 20, "{functions:?}");
+    for function in functions {
+        let parts: Vec<&str> = function.split('=').collect();
+        let (name, kinds, schema) = (parts[0], parts[2], parts[3]);
+        let mut calls = vec![String::new()];
+        for kind in kinds.split(';').filter(|kind| !kind.is_empty()) {
+            let written = arguments(kind, &hidden);
+            calls = calls
+                .iter()
+                .flat_map(|call| written.iter().map(move |argument| format!("{call}, {argument}")))
+                .collect();
+        }
+        for call in calls.iter().filter(|call| call.contains('$')) {
+            let sql = format!(
+                "SELECT coalesce(string_agg(answer::text, ','), 'nothing') FROM {schema}.{name}({}) AS answer",
+                call.trim_start_matches(", ")
+            );
+            let mut first: Option<String> = None;
+            for form in statements(&sql, &hidden) {
+                let answer = match me.value::<String>(&form).await {
+                    Ok(text) => text,
+                    Err(refused) => format!("{refused:?}"),
+                };
+                match &first {
+                    Some(first) => assert_eq!(&answer, first, "{form}"),
+                    None => first = Some(answer),
+                }
+            }
+        }
+    }
+}
