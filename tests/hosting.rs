@@ -123,6 +123,8 @@ async fn a_pool_that_is_too_small_is_reported_as_exhausted() {
     assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "pool_exhausted");
     held.rollback().await.unwrap();
     assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "done");
+    // A read's connection is in use until its commit is answered, and this waits for it.
+    sparc.ping().await.unwrap();
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle, status.waiting), (1, 1, 0));
     assert_eq!(sparc.service_pool_status(), status, "one pool serves both");

@@ -45,6 +45,7 @@ mod rolls;
 mod seats;
 mod service;
 mod sessions;
+mod sign_ups;
 mod soak;
 mod spans;
 mod standby;

@@ -120,7 +120,7 @@ async fn joining_seating_and_rejoining_twice_take_one_seat() {
 
 /// Asserts an id conflict: the same id with other content or by another user. The same request is no conflict, even if
 /// the row has changed since.
-async fn assert_id_conflict<T: Debug>(what: &str, outcome: Result<T, Error>) {
+pub async fn assert_id_conflict<T: Debug>(what: &str, outcome: Result<T, Error>) {
     assert!(matches!(outcome, Err(Error::IdConflict { .. })), "{what}: must be an id conflict, but is {outcome:?}");
 }
 

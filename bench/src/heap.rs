@@ -27,9 +27,11 @@ pub async fn heap(folder: &Path) -> Result<(), Failure> {
     let ada = sparc.as_user(game.player);
     let sample = crate::samples::Sample { session: game.session, hero: game.hero, ..Default::default() };
     let seer = sparc.as_user(game.seer);
-    for _ in 0..25 {
+    // A page of the lobby, by two Seers, because one may have at most twenty live sessions.
+    for number in 0..25 {
         let new = NewSession { adventure_id: game.adventure, visibility: Visibility::Public, ..NewSession::default() };
-        seer.sessions().create(new).await?;
+        let of = if number % 2 == 0 { &seer } else { &ada };
+        of.sessions().create(new).await?;
     }
     // The rolls of the first operation fill the page of the last one.
     for (operation, name) in

@@ -6,6 +6,7 @@
 mod broadcasts;
 mod candidates;
 pub mod listener;
+mod section;
 
 use std::{
     fs,
@@ -19,6 +20,7 @@ use serde_json::json;
 use service::{Operations, Options, Sparc, events::NewEvent};
 use testdb::{Binaries, Database, Server};
 
+pub use self::section::section;
 use self::{candidates::Candidate, listener::Listener};
 use crate::{
     Failure, LiveEvents,
@@ -29,9 +31,9 @@ use crate::{
     fill::{Side, fill},
     growth::up,
     operations::{self, Environment, Operation, Run},
-    page,
     report::{Report, Settings},
     samples::{Sample, samples},
+    sections,
     world::{Kind, World, id},
 };
 
@@ -132,7 +134,7 @@ pub async fn live(options: &LiveEvents) -> Result<(), Failure> {
     let postmaster = client.value("SELECT pg_read_file('postmaster.pid')").await?;
     let postmaster = postmaster.lines().next().and_then(|line| line.parse().ok());
     client.close().await?;
-    let database = set_up(&server).await?;
+    let database = set_up(&server, WORLD).await?;
     println!("filled after {:.0} s", begun.elapsed().as_secs_f64());
 
     // All writers write in sessions with subscribers.
@@ -175,15 +177,15 @@ pub async fn live(options: &LiveEvents) -> Result<(), Failure> {
     live.broadcast = Some(broadcasts::broadcasts().await?);
     let mut report = Report { settings, live: Some(live), ..Report::default() };
     report.settings.seconds = begun.elapsed().as_secs_f64();
-    page::write(&report, &options.out, false)
+    sections::write(&report, &options.out, options.docs, "live", section(&report))
 }
 
-/// Creates a database with active sessions and no events.
-pub async fn set_up(server: &Server) -> Result<Database, Failure> {
+/// Creates and fills a database, without events.
+pub async fn set_up(server: &Server, world: World) -> Result<Database, Failure> {
     let database = server.empty().await?;
     let pool = database.connect(2).await?;
     up(&pool, None).await?;
-    fill(database.url(), Side::Ours, WORLD, Utc::now()).await?;
+    fill(database.url(), Side::Ours, world, Utc::now()).await?;
     pool.execute_unprepared(ACCOUNTS).await?;
     pool.close().await?;
     Ok(database)

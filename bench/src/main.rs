@@ -17,6 +17,7 @@ mod measure;
 mod operations;
 mod overhead;
 mod page;
+mod peers;
 mod pgbench;
 mod plan;
 mod plots;
@@ -25,6 +26,7 @@ mod replicas;
 mod report;
 mod rows;
 mod samples;
+mod sections;
 mod side;
 mod world;
 mod writes;
@@ -106,6 +108,8 @@ enum Command {
     Live(LiveEvents),
     /// Measures the effect of read replicas: the primary's load, their delay, and the cost of positions.
     Replicas(ReplicaReads),
+    /// Measures the example service next to PostgREST, over HTTP, on one database.
+    Peers(Peers),
     /// Runs the subscribers; started by `live`.
     #[command(hide = true)]
     Listen {
@@ -160,6 +164,9 @@ pub struct LiveEvents {
     /// Folder for the report.
     #[arg(long)]
     out: PathBuf,
+    /// Also writes the section to `docs/performance.md`, where it replaces that of the last run.
+    #[arg(long)]
+    docs: bool,
     /// Skips the simulated evenings.
     #[arg(long)]
     no_evening: bool,
@@ -174,9 +181,29 @@ pub struct ReplicaReads {
     /// Folder for the report.
     #[arg(long)]
     out: PathBuf,
+    /// Also writes the section to `docs/performance.md`, where it replaces that of the last run.
+    #[arg(long)]
+    docs: bool,
     /// Concurrent sessions of six players; the servers and the service share this machine.
     #[arg(long, default_value = "200")]
     sessions: u64,
+}
+
+/// Options of `peers`.
+#[derive(Args, Clone, Debug)]
+pub struct Peers {
+    /// Folder for the report and its tables.
+    #[arg(long)]
+    out: PathBuf,
+    /// Also writes the tables to `docs/performance.md`, where they replace those of the last run.
+    #[arg(long)]
+    docs: bool,
+    /// Seconds per run.
+    #[arg(long, default_value = "1.5")]
+    seconds: f64,
+    /// Runs of each API, in turns; the median counts.
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 }
 
 /// Options of `page`.
@@ -214,6 +241,7 @@ async fn main() -> ExitCode {
         Command::Compare(compare) => compare::compare(&compare).await,
         Command::Live(live) => live::live(&live).await,
         Command::Replicas(options) => replicas::replicas(&options).await,
+        Command::Peers(options) => peers::peers(&options).await,
         Command::Listen { url, users, busy } => {
             let world = world::World { users, adventures: 100, busy, open: 1000, ended: 2000 };
             live::listener::listen(&url, world).await

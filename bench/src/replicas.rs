@@ -22,9 +22,9 @@ use crate::{
     live::{self, SESSIONS, WORLD},
     measure::quantile,
     operations::{self, Environment, Operation},
-    page,
     report::{Report, Settings},
     samples::samples,
+    sections,
     world::{Kind, World, id},
 };
 
@@ -96,7 +96,7 @@ pub async fn replicas(options: &ReplicaReads) -> Result<(), Failure> {
     let primary = Server::start_private(Some(&settings)).await?;
     let mut report =
         Report { settings: Settings::of(&mut Client::open(primary.url()).await?).await?, ..Report::default() };
-    let database = live::set_up(&primary).await?;
+    let database = live::set_up(&primary, WORLD).await?;
     let (mut standbys, mut urls, mut processes) = (Vec::new(), Vec::new(), vec![postmaster(&primary).await?]);
     for _ in 0..2 {
         let source = primary.clone();
@@ -136,7 +136,7 @@ pub async fn replicas(options: &ReplicaReads) -> Result<(), Failure> {
     }
     report.replicas = Some(found);
     report.settings.seconds = begun.elapsed().as_secs_f64();
-    page::write(&report, &options.out, false)
+    sections::write(&report, &options.out, options.docs, "replicas", section(&report))
 }
 
 async fn postmaster(server: &Server) -> Result<u32, Failure> {

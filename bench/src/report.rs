@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure, client::Client, evening::Evening, growth::Size, indexes::Index, life::Day, live::Live, measure::Measured,
-    operations::OperationResult, overhead::Overhead, replicas::Replicas,
+    operations::OperationResult, overhead::Overhead, peers::PeerResult, replicas::Replicas,
 };
 
 /// All measurements of a run.
@@ -34,6 +34,9 @@ pub struct Report {
     /// Read replicas.
     #[serde(default)]
     pub replicas: Option<Replicas>,
+    /// The example service next to the platform's API.
+    #[serde(default)]
+    pub peers: Vec<PeerResult>,
 }
 
 impl Report {
@@ -51,6 +54,7 @@ impl Report {
         or(&mut self.operations, other.operations);
         or(&mut self.evenings, other.evenings);
         or(&mut self.indexes, other.indexes);
+        or(&mut self.peers, other.peers);
         // Every run simulates some days; the longest list is the most informative.
         if other.days.len() > self.days.len() {
             self.days = other.days;

@@ -29,7 +29,7 @@ use sparc::service::{
     Cursor, Error, JoinCode, Operations, Options, Page, Sparc,
     adventures::{AdventureSummary, CatalogueFilter, CatalogueOrder},
     characters::{HitPoints, NewCharacter},
-    dice::NewRoll,
+    dice::{HistoryFilter, NewRoll, RollScope},
     events::NewEvent,
     sessions::{LobbyFilter, MySession, NewSession, SessionDetails, SessionSummary},
     users::{NewAccount, Profile, ProfileChanges},
@@ -137,6 +137,12 @@ fn routes() -> axum::Router<App> {
         .at::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_sessions)
         .at::<NewSession, sessions::Model, _>(Method::POST, "/api/sessions", "Opens a session", create_session)
         .at::<(), SessionDetails, _>(Method::GET, "/api/sessions/{id}", "A session with its participants", details)
+        .at::<(), Page<dice_rolls::Model>, _>(
+            Method::GET,
+            "/api/sessions/{id}/rolls",
+            "The session's newest rolls",
+            rolls,
+        )
         .at::<Seat, session_players::Model, _>(Method::POST, "/api/sessions/{id}/seat", "Takes a seat", sit_down)
         .at::<(), session_players::Model, _>(Method::DELETE, "/api/sessions/{id}/seat", "Gives up the seat", leave)
         .at::<Join, session_players::Model, _>(Method::POST, "/api/join", "Takes a seat by code", join)
@@ -205,6 +211,10 @@ async fn create_session(User(user): User, Input(new): Input<NewSession>) -> Answ
 
 async fn details(State(app): State<App>, viewer: Viewer, Path(id): Path<Uuid>) -> Answer<SessionDetails> {
     Ok(Json(app.show.visible_to(viewer.0, id).sessions().details(id).await?))
+}
+
+async fn rolls(Viewer(viewer, _): Viewer, Path(id): Path<Uuid>) -> Answer<Page<dice_rolls::Model>> {
+    Ok(Json(viewer.dice().history(RollScope::Session(id), &HistoryFilter::default(), None).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]

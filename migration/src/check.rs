@@ -226,12 +226,12 @@ impl State {
 
     fn is_worth_a_hint(&self, object: &str) -> bool {
         match manifest::kind(object) {
-            // Only on the schema's own tables. What belongs to an operator's table needs no hint.
-            "column" | "constraint" | "index" | "trigger" | "policy" | "rule" | "setting" | "statistics" => {
-                manifest::on_table(object)
-                    .is_some_and(|(_, table)| self.expected.contains_key(&format!("table {table}")))
-            }
-            "function" | "table" | "view" | "type" | "domain" => object.contains(" private."),
+            // Only on the schema's own tables and views. What belongs to an operator's table needs no hint.
+            "column" | "constraint" | "index" | "trigger" | "policy" | "rule" | "setting" | "statistics" | "child"
+            | "parent" => manifest::on_table(object).is_some_and(|(_, relation)| {
+                ["table", "view"].iter().any(|kind| self.expected.contains_key(&format!("{kind} {relation}")))
+            }),
+            "function" | "table" | "view" | "sequence" | "type" | "domain" => object.contains(" private."),
             _ => false,
         }
     }

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::rules::execute_all;
+use crate::rules::{execute_all, privileges_on_platform};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -27,7 +27,7 @@ COMMENT ON SCHEMA auth IS 'made by sparc: stand-in for the platform';
         accounts().to_string(PostgresQueryBuilder),
         include_str!("../sql/platform/auth.sql").trim_end()
     );
-    vec![
+    let mut sql = vec![
         include_str!("../sql/platform/up.sql").to_owned(),
         include_str!("../sql/platform/record.sql").to_owned(),
         // The whole stand-in is one string, because it may not be needed.
@@ -42,7 +42,9 @@ BEGIN
 END
 $do$"
         ),
-    ]
+    ];
+    sql.extend(privileges_on_platform());
+    sql
 }
 
 /// The columns of the platform's accounts that the schema relies on.

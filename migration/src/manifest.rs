@@ -171,7 +171,7 @@ pub(crate) fn kind(object: &str) -> &str {
 /// policy.
 pub(crate) fn on_table(object: &str) -> Option<(&str, &str)> {
     let separator = match kind(object) {
-        "column" | "setting" | "statistics" if !object.contains(" on ") => " of ",
+        "column" | "setting" | "statistics" | "child" | "parent" if !object.contains(" on ") => " of ",
         _ => " on ",
     };
     let (_, rest) = object.split_once(' ')?;

@@ -7,7 +7,7 @@ use crate::{
     check::State,
     manifest::{self, Lines},
     query::{self, fetch_bool, fetch_names, fetch_one},
-    record,
+    record, renames,
 };
 
 /// The reason why a command changed nothing: one sentence with the cause and the remedy.
@@ -75,6 +75,16 @@ pub enum PreflightError {
     )]
     MovedAway {
         /// Each table, as PostgreSQL describes it.
+        found: Vec<String>,
+    },
+    /// Objects are renamed, so that their names do not tell what is to be dropped.
+    #[error(
+        "Objects of the schema were renamed: {}. Run up, which restores their names, and then this command; nothing was \
+         changed.",
+        found.join(", ")
+    )]
+    Renamed {
+        /// Each object's name in the schema and its present name.
         found: Vec<String>,
     },
     /// `sparc_migrations` is no longer the list of migrations.
@@ -290,6 +300,26 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         }
     }
     check_owner(db, state, server.role).await
+}
+
+/// Checks that the schema's objects have their names and are in their schemas, so that what is to be dropped is found.
+pub(crate) async fn check_in_place<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
+    if !state.pending().is_empty() {
+        return Ok(());
+    }
+    let mixed = renames::swapped_names(state);
+    if !mixed.is_empty() {
+        return Err(PreflightError::MixedUp { found: mixed }.into());
+    }
+    let renamed: Vec<String> =
+        renames::find(state).into_iter().map(|rename| format!("{}, to {}", rename.object, rename.now)).collect();
+    if !renamed.is_empty() {
+        return Err(PreflightError::Renamed { found: renamed }.into());
+    }
+    let found = state.found();
+    let missing: Vec<&str> =
+        state.expected.keys().map(String::as_str).filter(|object| !found.contains_key(object)).collect();
+    check_not_elsewhere(db, state, &missing).await
 }
 
 /// Checks that no missing table is in another schema, where it would be recognized by its comment.

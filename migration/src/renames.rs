@@ -64,21 +64,42 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
     renames
 }
 
-/// Finds tables and columns that have the name of one object of the schema and the comment of another, which is
-/// missing. To repair them according to their names would mix up their rows.
+/// Finds tables and columns that have the name of one object of the schema and the comment of another, and objects of
+/// the schema whose name another table or column has taken. To repair them according to their names would mix up their
+/// rows.
 pub(crate) fn swapped_names(state: &State) -> Vec<String> {
     let found = state.found();
+    let has_own_comment = |object: &str| {
+        let comment = format!("comment on {object}");
+        found.get(comment.as_str()).map(|there| &there.definition) == state.expected.get(&comment)
+    };
     let mut mixed = Vec::new();
-    for (object, comment) in &state.expected {
+    for object in state.expected.keys() {
         let Some(named) = object.strip_prefix("comment on ") else { continue };
-        let Some(there) = found.get(object.as_str()).filter(|there| there.definition != *comment) else { continue };
-        let other = state.expected.iter().find_map(|(other, comment)| {
-            let other = other.strip_prefix("comment on ")?;
-            let is_like = manifest::kind(other) == manifest::kind(named)
-                && (manifest::kind(named) == "table" || manifest::table_of(other) == manifest::table_of(named));
-            (is_like && *comment == there.definition && !found.contains_key(other)).then_some(other)
-        });
-        mixed.extend(other.map(|other| format!("{named} is {other} according to its comment, and {other} is missing")));
+        if has_own_comment(named) || !matches!(manifest::kind(named), "table" | "column") {
+            continue;
+        }
+        if let Some(there) = found.get(object.as_str()) {
+            let other = state.expected.iter().find_map(|(other, comment)| {
+                let other = other.strip_prefix("comment on ")?;
+                let is_like = manifest::kind(other) == manifest::kind(named)
+                    && (manifest::kind(named) == "table" || manifest::table_of(other) == manifest::table_of(named));
+                (is_like && *comment == there.definition && !has_own_comment(other)).then_some(other)
+            });
+            mixed.extend(other.map(|other| {
+                let missing =
+                    if found.contains_key(other) { "".to_owned() } else { format!(", and {other} is missing") };
+                format!("{named} is {other} according to its comment{missing}")
+            }));
+        }
+        let is_in_table = |candidate: &str| {
+            manifest::kind(named) == "table" || manifest::table_of(candidate) == manifest::table_of(named)
+        };
+        if let (true, [renamed]) = (found.contains_key(named), &by_comment(state, named, is_in_table)[..]) {
+            let renamed = renamed.object.trim_start_matches("comment on ");
+            let kind = manifest::kind(named);
+            mixed.push(format!("{renamed} is {named} according to its comment, and another {kind} has that name"));
+        }
     }
     mixed
 }

@@ -3,6 +3,7 @@
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
 
 use crate::{
+    manifest,
     statements::{Statement, Target, parse},
     tables,
 };
@@ -120,6 +121,7 @@ pub(crate) fn install() -> Vec<String> {
         sql.push(statement.sql.to_owned());
     }
     sql.push(revoke_defaults(&created));
+    sql.extend(privileges_on_types());
     sql.extend(privileges.into_iter().map(|statement| statement.sql.to_owned()));
     sql
 }
@@ -156,6 +158,41 @@ END
 $$",
         functions.join(",\n      ")
     )
+}
+
+/// Returns the SQL that gives the schema's types the privileges of the manifest, whatever the role's default privileges
+/// granted or revoked when these were created.
+fn privileges_on_types() -> Vec<String> {
+    privileges_of_manifest(|object| matches!(manifest::kind(object), "type" | "domain"))
+}
+
+/// The same for schema `private`, and for the stand-in's schema and functions if it was created.
+pub(crate) fn privileges_on_platform() -> Vec<String> {
+    let mut sql = privileges_of_manifest(|object| object == "schema private");
+    let stand_in = privileges_of_manifest(|object| object == "schema auth" || object.starts_with("function auth."));
+    sql.push(format!(
+        "DO $$
+BEGIN
+  IF obj_description(to_regnamespace('auth'), 'pg_namespace') LIKE 'made by sparc%' THEN
+    {};
+  END IF;
+END
+$$",
+        stand_in.join(";\n    ")
+    ));
+    sql
+}
+
+fn privileges_of_manifest(is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let manifest = manifest::committed();
+    let mut sql = Vec::new();
+    for object in manifest.keys().filter(|object| is_wanted(object)) {
+        sql.push(format!("REVOKE ALL ON {object} FROM {API_ROLES}"));
+        let start = format!("grant on {object} to ");
+        let grants = manifest.iter().filter_map(|(grant, privileges)| Some((grant.strip_prefix(&start)?, privileges)));
+        sql.extend(grants.map(|(role, privileges)| format!("GRANT {privileges} ON {object} TO {role}")));
+    }
+    sql
 }
 
 /// Returns the SQL that unschedules the jobs.

@@ -3,8 +3,8 @@
 use sea_orm_migration::{
     MigrationTrait, MigratorTrait, SchemaManagerConnection, async_trait,
     sea_orm::{
-        self, AccessMode, ConnectionTrait, DatabaseTransaction, DbErr, DynIden, FromQueryResult, SqlErr,
-        TransactionTrait,
+        self, AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, DynIden, FromQueryResult,
+        SqlErr, TransactionTrait,
     },
 };
 
@@ -52,12 +52,16 @@ pub enum Step {
     Dropped(String),
 }
 
-/// Only one migrator runs at a time: a second one waits, and reads the database after the first has finished. The
-/// lock's number is arbitrary ("SPARC" in ASCII). Timeouts of the role do not apply to a migration. A table lock is
-/// awaited for at most ten seconds, because every later statement on that table queues behind it.
-const LOCK: &str = "SET LOCAL search_path = public;
-     SET LOCAL statement_timeout = 0;
+/// Timeouts of the role, which are for requests of users, do not apply to a command.
+const NO_TIMEOUTS: &str = "SET LOCAL statement_timeout = 0;
      SET LOCAL idle_in_transaction_session_timeout = 0;
+     SELECT set_config('transaction_timeout', '0', true)
+     WHERE current_setting('server_version_num')::integer >= 170000";
+
+/// Only one migrator runs at a time: a second one waits, and reads the database after the first has finished. The
+/// lock's number is arbitrary ("SPARC" in ASCII). A table lock is awaited for at most ten seconds, because every later
+/// statement on that table queues behind it.
+const LOCK: &str = "SET LOCAL search_path = public;
      SET LOCAL check_function_bodies = on;
      SET LOCAL client_min_messages = warning;
      SET LOCAL lock_timeout = '10min';
@@ -201,25 +205,30 @@ fn is_own(db: &SchemaManagerConnection<'_>) -> bool {
 /// connection belonged to another client before, so prepared statements with the same names are deallocated.
 async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
     let transaction = match db {
-        SchemaManagerConnection::Connection(pool) => pool.begin().await?,
-        SchemaManagerConnection::Transaction(transaction) => return transaction.begin().await,
-        SchemaManagerConnection::OwnedTransaction(transaction) => return transaction.begin().await,
+        SchemaManagerConnection::Connection(pool) => begin_in(pool, access).await?,
+        SchemaManagerConnection::Transaction(transaction) => transaction.begin().await?,
+        SchemaManagerConnection::OwnedTransaction(transaction) => transaction.begin().await?,
     };
-    // Unprepared, because SeaORM's own method prepares a statement before those of others are deallocated. And first,
-    // because the role's default may be read-only.
-    let mut transaction = transaction;
-    let access = if access == AccessMode::ReadOnly { "READ ONLY" } else { "READ WRITE" };
-    let isolation = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
-    if let Err(error) = transaction.execute_unprepared(&isolation).await {
-        // A standby rejects such a transaction. The check that follows reports the standby.
-        let SchemaManagerConnection::Connection(pool) = db else { return Err(error) };
-        transaction.rollback().await?;
-        transaction = pool.begin().await?;
-    }
     if is_own(db) {
         transaction.execute_unprepared("DEALLOCATE ALL").await?;
     }
+    transaction.execute_unprepared(NO_TIMEOUTS).await?;
+    transaction.execute_unprepared(script::PLAIN_SYNTAX).await?;
     Ok(transaction)
+}
+
+async fn begin_in(pool: &DatabaseConnection, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
+    // Unprepared, because SeaORM's own method prepares a statement before those of others are deallocated. And first,
+    // because the role's default may be read-only.
+    let transaction = pool.begin().await?;
+    let access = if access == AccessMode::ReadOnly { "READ ONLY" } else { "READ WRITE" };
+    let isolation = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
+    if transaction.execute_unprepared(&isolation).await.is_ok() {
+        return Ok(transaction);
+    }
+    // A standby rejects such a transaction. The check that follows reports the standby.
+    transaction.rollback().await?;
+    pool.begin().await
 }
 
 /// Deallocates prepared statements, because the connection may belong to a pooler.
@@ -352,14 +361,19 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
     }
     preflight::check_ready(db, &state).await?;
     preflight::check_list(&state)?;
+    preflight::check_in_place(db, &state).await?;
     let keeps_platform = undone.len() < applied.len();
     let is_platform = |found: &Found| {
         found.object.contains(" auth.") && !found.object.starts_with("trigger ") || found.object.contains(".sparc_")
     };
+    let is_kept_schema = |object: &str| {
+        let is_own = object == "schema auth" || (object == "schema private" && state.place.has_own_private);
+        object.starts_with("schema ") && (keeps_platform || !is_own)
+    };
     let dropped: Vec<&Found> = state
         .found
         .iter()
-        .filter(|found| state.is_ours(&found.object) && !found.object.starts_with("schema "))
+        .filter(|found| state.is_ours(&found.object) && !is_kept_schema(&found.object))
         .filter(|found| !matches!(manifest::kind(&found.object), "publication" | "publication of" | "job" | "column"))
         .filter(|found| !(keeps_platform && is_platform(found)))
         .collect();

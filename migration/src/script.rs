@@ -7,6 +7,13 @@ use crate::{m20261101_000001_platform as platform, m20261101_000002_tables as ta
 /// Patch releases share a schema.
 pub(crate) const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
+/// Settings of a database or a role that would change the meaning of the statements, or how the catalog prints
+/// definitions.
+pub(crate) const PLAIN_SYNTAX: &str = "SET LOCAL standard_conforming_strings = on;
+SET LOCAL quote_all_identifiers = off;
+SET LOCAL intervalstyle = postgres;
+SET LOCAL datestyle = 'ISO, MDY'";
+
 /// Returns the SQL of each migration, by name.
 fn structure() -> Vec<(String, Vec<String>)> {
     vec![(platform::Migration.name().to_owned(), platform::up()), (tables::Migration.name().to_owned(), tables::up())]
@@ -45,8 +52,9 @@ pub(crate) fn rules() -> Vec<String> {
 /// Formats statements as one transaction for `psql`.
 pub(crate) fn transaction(statements: &[String]) -> String {
     // The program's lock, because both may run at the same time.
-    let mut text =
-        String::from("BEGIN;\n\nDO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(358434263618); END $$;\n\n");
+    let mut text = format!(
+        "BEGIN;\n\n{PLAIN_SYNTAX};\n\nDO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(358434263618); END $$;\n\n"
+    );
     for statement in statements {
         let statement = statement.trim_end().trim_end_matches(';');
         text.push_str(statement);

@@ -13,15 +13,15 @@ use crate::{
     Identity, RowStream, Transaction, UncheckedTransaction,
     database::Database,
     error::{is_connection_lost, is_read_only, is_replicas_own},
+    inner::{OUTERMOST, Request},
     plain::is_plain_read,
     position::{Position, Required},
     servers::{Purpose, Servers},
-    session::{OUTERMOST, Request},
     transaction::{modes, transaction_trait},
 };
 
-/// Maps an error of a caller's statement to the error that the caller gets.
-pub(crate) type MapError = fn(&Identity, DbErr) -> DbErr;
+/// The modes of a transaction that only reads.
+const READ_ONLY: &str = " READ ONLY";
 
 /// How often a statement is attempted if its connection is lost before the commit.
 const MAX_ATTEMPTS: u32 = 3;
@@ -29,9 +29,9 @@ const MAX_ATTEMPTS: u32 = 3;
 /// The database as one identity sees it. [`Database::as_identity`] creates it; it is cheap to clone.
 ///
 /// It is a SeaORM connection: finds, inserts, updates, raw statements, loaders, paginators and streams run under
-/// row-level security, each in a short transaction of its own (three round trips). To run several statements in one
-/// transaction, use [`begin`](TransactionTrait::begin). It gives no access to the bare connection or to another
-/// identity.
+/// row-level security, each in a short transaction of its own (three round trips; a caller who reads waits for two). To
+/// run several statements in one transaction, use [`begin`](TransactionTrait::begin). It gives no access to the bare
+/// connection or to another identity.
 #[derive(Clone, Debug)]
 pub struct IdentityConnection {
     database: Database,
@@ -40,8 +40,16 @@ pub struct IdentityConnection {
     at_least: Option<Position>,
 }
 
+impl Database {
+    /// Returns the database as that identity sees it.
+    #[must_use]
+    pub fn as_identity(&self, identity: Identity) -> IdentityConnection {
+        IdentityConnection::new(self.clone(), identity)
+    }
+}
+
 impl IdentityConnection {
-    pub(crate) fn new(database: Database, identity: Identity) -> Self {
+    fn new(database: Database, identity: Identity) -> Self {
         let deadline = database.deadline;
         Self { database, identity, deadline, at_least: None }
     }
@@ -100,7 +108,12 @@ impl IdentityConnection {
 
     /// Begins a transaction that only reads, on a replica that is fresh enough, or else on the primary.
     pub(crate) async fn begin_read(&self, time: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
-        self.begin_for(self.reading(false), "", time).await
+        let purpose = self.reading(false);
+        if self.has_replicas() {
+            // The answer to its commit says how far the identity has seen, so it is waited for.
+            return self.begin_for(purpose, "", time).await;
+        }
+        self.begin_with(purpose, self.request(READ_ONLY, time, true)).await
     }
 
     /// The database behind this identity, for connections as another one.
@@ -152,7 +165,14 @@ impl IdentityConnection {
         modes: &str,
         time: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
-        let request = Request { identity: &self.identity, modes, time, statements: self.database.statements };
+        self.begin_with(purpose, self.request(modes, time, false)).await
+    }
+
+    fn request<'a>(&'a self, modes: &'a str, time: Option<Duration>, ends_unawaited: bool) -> Request<'a> {
+        Request { identity: &self.identity, modes, time, statements: self.database.statements, ends_unawaited }
+    }
+
+    async fn begin_with(&self, purpose: Purpose, request: Request<'_>) -> Result<UncheckedTransaction, DbErr> {
         // Boxed: with several servers its future is large, and callers hold many on one stack.
         let session = Box::pin(self.servers().begin(&request, purpose)).await?;
         Ok(UncheckedTransaction::new(session, OUTERMOST, self.database.pools.clone()))
@@ -169,14 +189,20 @@ transaction_trait!(IdentityConnection, begin_checked);
 impl IdentityConnection {
     /// Begins a transaction for one statement, which only reads or may write.
     async fn begin_one(&self, reads: bool) -> Result<Transaction, DbErr> {
-        let purpose = if reads { self.reading(false) } else { Purpose::Write };
-        let unchecked = self.begin_for(purpose, "", self.deadline).await?;
+        let unchecked = if reads {
+            self.begin_read(self.deadline).await?
+        } else {
+            self.begin_for(Purpose::Write, "", self.deadline).await?
+        };
         Ok(Transaction::new(unchecked, self.database.map_error).for_one_statement())
     }
 
     /// Whether a failed statement may be retried on another connection: only if nothing of it is in the database.
     fn may_try_again(&self, error: &DbErr, reads: &mut bool) -> bool {
-        let Some(cluster) = self.servers().cluster() else { return is_connection_lost(error) };
+        let Some(cluster) = self.servers().cluster() else {
+            // What it reads may write: a view's or a policy's function can do anything.
+            return is_connection_lost(error) || is_read_only(error) && std::mem::take(reads);
+        };
         if std::mem::take(reads) {
             // The primary may run what the replica refused.
             return is_replicas_own(error);
@@ -186,11 +212,6 @@ impl IdentityConnection {
             cluster.wake_monitor();
         }
         is_read_only || is_connection_lost(error)
-    }
-
-    /// Whether a built statement can run on a replica.
-    fn reads_on_replica(&self, statement: &impl StatementBuilder) -> bool {
-        self.has_replicas() && is_plain_read(&DbBackend::Postgres.build(statement).sql)
     }
 
     fn raw_reads_on_replica(&self, statement: &Statement) -> bool {
@@ -242,7 +263,9 @@ impl ConnectionTrait for IdentityConnection {
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
-        in_own_transaction!(self, self.reads_on_replica(statement), |transaction| transaction.query_one(statement))
+        let statement = DbBackend::Postgres.build(statement);
+        in_own_transaction!(self, is_plain_read(&statement.sql), |transaction| transaction
+            .query_one_built(statement.clone()))
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
@@ -251,7 +274,9 @@ impl ConnectionTrait for IdentityConnection {
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
-        in_own_transaction!(self, self.reads_on_replica(statement), |transaction| transaction.query_all(statement))
+        let statement = DbBackend::Postgres.build(statement);
+        in_own_transaction!(self, is_plain_read(&statement.sql), |transaction| transaction
+            .query_all_built(statement.clone()))
     }
 }
 

@@ -1,19 +1,19 @@
 //! The handle over the connection pools.
 
-use std::{any::Any, borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{any::Any, borrow::Cow, sync::Arc, time::Duration};
 
 use sea_orm::{
     DatabaseConnection, DbErr,
-    sqlx::{self, ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions},
+    sqlx::{self, ConnectOptions, Connection, postgres::PgConnectOptions},
 };
 
 use crate::{
-    Error, Identity, IdentityConnection, connect,
-    connection::MapError,
+    Error, Identity, connect,
     pool::{Pool, PoolStatus, connect_error},
     position::{Position, Positions},
-    servers::{Cluster, ServerStatus, Servers, with_login_of},
-    wire::PreparedStatements,
+    servers::{Cluster, Pools, ServerStatus, Servers, with_login_of},
+    transaction::MapError,
+    wire::{PreparedStatements, ask},
 };
 
 /// A database with row-level security: one handle over its pools, cheap to clone. It runs no statements itself; it
@@ -29,23 +29,6 @@ pub struct Database {
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
     /// What each identity has written or seen, where there are replicas.
     positions: Arc<Positions>,
-}
-
-/// The servers of each role. Most roles share one login.
-#[derive(Clone, Debug)]
-pub(crate) struct Pools {
-    shared: Servers,
-    own: Arc<BTreeMap<Cow<'static, str>, Servers>>,
-}
-
-impl Pools {
-    pub(crate) fn of(&self, role: &str) -> &Servers {
-        self.own.get(role).unwrap_or(&self.shared)
-    }
-
-    pub(crate) fn has_separate(&self, role: &str) -> bool {
-        self.own.contains_key(role)
-    }
 }
 
 impl Database {
@@ -137,12 +120,6 @@ impl Database {
         self.positions.note(identity, position);
     }
 
-    /// Returns the database as that identity sees it.
-    #[must_use]
-    pub fn as_identity(&self, identity: Identity) -> IdentityConnection {
-        IdentityConnection::new(self.clone(), identity)
-    }
-
     /// Returns the status of each server, if there are replicas: which one is the primary, and which are used for
     /// reads.
     #[must_use]
@@ -228,14 +205,6 @@ async fn open(
 async fn in_time<T>(options: &Options, asking: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
     let asked = tokio::time::timeout(options.acquire_timeout, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
     Ok(asked.map_err(connect_error)?)
-}
-
-/// Returns the first column of the query's only row. Unprepared, because a pooler may be in between.
-pub(crate) async fn ask(connection: &mut PgConnection, question: &'static str) -> Result<Option<String>, sqlx::Error> {
-    match sqlx::raw_sql(question).fetch_optional(connection).await? {
-        Some(row) => row.try_get(0),
-        None => Ok(None),
-    }
 }
 
 fn address(url: &str, options: &Options) -> Result<PgConnectOptions, Error> {

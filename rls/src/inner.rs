@@ -2,31 +2,33 @@
 //! back. Access is exclusive; see [`Session`](crate::session::Session).
 
 mod ending;
+mod savepoints;
+mod state;
 
 use std::time::Duration;
 
 pub(crate) use ending::commit_unknown;
-use sea_orm::{
-    DbErr, RuntimeErr,
-    sqlx::{self, Connection, PgConnection, Row},
-};
-use tokio::time::timeout;
+pub(crate) use savepoints::savepoint;
+use sea_orm::{DbErr, sqlx};
+pub(crate) use state::{Failure, Frame, OUTERMOST, Over, Pending, over_error};
 
 use crate::{
     Error, Identity,
     error::is_lost,
+    marks::{Dropped, Marks},
+    origin::Origin,
     pool::PooledConnection,
-    servers::Origin,
-    session::{Dropped, Marks, OUTERMOST, Request},
-    wire::{
-        Answer, PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, drain, exec_error, last_text, number, simple_query,
-    },
+    runtime::timeout,
+    wire::{Answer, Connection, PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, TextRow, exec_error},
 };
+
+/// What a SERIALIZABLE transaction read does not count until it is committed. The level may be the database's default.
+const IS_SERIALIZABLE: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
 
 /// The connection and its state.
 #[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) pooled: Option<PooledConnection>,
+pub(crate) struct Inner<C: Connection = PooledConnection> {
+    pub(crate) pooled: Option<C>,
     pub(crate) frames: Vec<Frame>,
     pub(crate) pending: Option<Pending>,
     /// Whether the end of a response has not been read yet: after an error, the server sends ReadyForQuery.
@@ -40,74 +42,32 @@ pub(crate) struct Inner {
     pub(crate) identity: Identity,
     pub(crate) time: Option<Duration>,
     pub(crate) statements: PreparedStatements,
+    /// Whether it only reads, at an isolation level at which what it read is valid however it ends.
+    pub(crate) ends_unawaited: bool,
     /// Which of several servers it runs on.
     pub(crate) origin: Option<Origin>,
 }
 
-/// The transaction, or a savepoint in it.
-#[derive(Debug)]
-pub(crate) struct Frame {
-    pub(crate) id: u64,
-    pub(crate) failed: Option<Failure>,
-    pub(crate) abandoned: bool,
-    /// Whether a statement ran that may have changed the identity since it was last verified.
-    pub(crate) unverified: bool,
+/// What a transaction is begun with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) identity: &'a Identity,
+    /// The transaction modes, as in BEGIN.
+    pub(crate) modes: &'a str,
+    pub(crate) time: Option<Duration>,
+    pub(crate) statements: PreparedStatements,
+    /// It only reads, so nobody needs to wait for its end.
+    pub(crate) ends_unawaited: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// A statement failed, or a call was dropped.
-    Failed,
-    IdentityChanged,
-}
-
-/// A request that was sent and is not yet answered. If it is still set at the next request, the call that sent it was
-/// dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pending {
-    /// One or more statements of this frame.
-    Call(u64),
-    /// Rows that are no longer read.
-    Stream,
-    /// SAVEPOINT of this frame.
-    Begin(u64),
-    /// RELEASE SAVEPOINT of this frame.
-    Release(u64),
-    /// ROLLBACK TO SAVEPOINT of this frame.
-    RollbackTo(u64),
-    /// BEGIN of the transaction.
-    Open,
-    /// The commit or rollback of the transaction.
-    End,
-}
-
-/// Why the transaction has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Over {
-    /// It was committed or rolled back.
-    Ended,
-    /// The connection was lost.
-    Lost,
-    /// The deadline was exceeded.
-    DeadlineExceeded,
-    /// A statement's text ended the transaction.
-    EndedByStatement,
-}
-
-impl Frame {
-    pub(crate) fn new(id: u64) -> Self {
-        Self { id, failed: None, abandoned: false, unverified: false }
-    }
-}
-
-impl Inner {
+impl<C: Connection> Inner<C> {
     /// Begins the transaction, and returns the server's log position, if there are replicas.
     pub(crate) async fn begin(
-        pooled: PooledConnection,
+        pooled: C,
         request: &Request<'_>,
         origin: Option<Origin>,
     ) -> Result<(Self, Option<Place>), sqlx::Error> {
-        let Request { identity, modes, time, statements } = *request;
+        let Request { identity, modes, time, statements, ends_unawaited } = *request;
         let mut inner = Self {
             pooled: Some(pooled),
             frames: vec![Frame::new(OUTERMOST)],
@@ -120,20 +80,32 @@ impl Inner {
             identity: identity.clone(),
             time,
             statements,
+            ends_unawaited: false,
             origin,
         };
-        let besides = if inner.origin.is_some() { format!(", {PLACE}") } else { String::new() };
+        let mut besides = String::new();
+        if ends_unawaited {
+            besides.push_str(IS_SERIALIZABLE);
+        }
+        if inner.origin.is_some() {
+            besides.push_str(", ");
+            besides.push_str(PLACE);
+        }
         let set = identity.set_local_sql(time, &besides);
         let sql = format!("BEGIN{modes}; {}{set}", statements.begin());
         let mut answer = Answer::default();
         let outcome = match inner.pooled.as_mut() {
-            Some(pooled) => simple_query(pooled.connection(), sql, &mut answer).await,
+            Some(pooled) => pooled.simple_query(sql, &mut answer).await,
             None => Ok(()),
         };
         inner.answered(OUTERMOST, outcome)?;
-        inner.started_at = answer.row.as_ref().and_then(last_text).unwrap_or_default();
-        let row = answer.row.as_ref().filter(|_| inner.origin.is_some());
-        let place = row.and_then(|row| Place::read(row, row.len().checked_sub(4)?));
+        inner.started_at = answer.row.as_ref().and_then(TextRow::last).unwrap_or_default();
+        let from_end =
+            |columns: usize| answer.row.as_ref().and_then(|row| Some((row, row.0.len().checked_sub(columns)?)));
+        let place = from_end(4).filter(|_| inner.origin.is_some()).and_then(|(row, first)| Place::read(row, first));
+        let is_serializable = from_end(if inner.origin.is_some() { 5 } else { 2 });
+        inner.ends_unawaited =
+            ends_unawaited && is_serializable.and_then(|(row, column)| row.number(column)) == Some(0);
         if let (Some(origin), Some(place)) = (&mut inner.origin, place) {
             origin.begun(place);
         }
@@ -145,10 +117,10 @@ impl Inner {
         self.origin.as_ref().is_some_and(|origin| origin.is_standby)
     }
 
-    pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, DbErr> {
+    pub(crate) fn connection(&mut self) -> Result<&mut C, DbErr> {
         let over = self.over;
         match (&mut self.pooled, over) {
-            (Some(pooled), None) => Ok(pooled.connection()),
+            (Some(pooled), None) => Ok(pooled),
             (_, over) => Err(over_error(over)),
         }
     }
@@ -211,7 +183,7 @@ impl Inner {
             return Ok(());
         }
         let limit = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
-        match timeout(limit, drain(self.connection()?)).await {
+        match timeout(limit, self.connection()?.drain()).await {
             Ok(Ok(_)) => {
                 self.has_rest = false;
                 Ok(())
@@ -233,7 +205,7 @@ impl Inner {
         self.pending = Some(pending);
         let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
         let mut answer = Answer::default();
-        let outcome = simple_query(self.connection()?, sql, &mut answer).await;
+        let outcome = self.connection()?.simple_query(sql, &mut answer).await;
         self.answered(frame, outcome).map_err(exec_error)?;
         Ok(answer)
     }
@@ -245,7 +217,7 @@ impl Inner {
         }
         if let (Some(pending), None) = (self.pending, self.over) {
             let limit = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
-            let refused = match timeout(limit, drain(self.connection()?)).await {
+            let refused = match timeout(limit, self.connection()?.drain()).await {
                 Ok(Ok(refused)) => refused.is_some(),
                 Ok(Err(error)) => {
                     self.close(Over::Lost);
@@ -301,64 +273,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes the frame and those nested in it.
-    pub(crate) fn pop(&mut self, frame: u64) {
-        let Some(place) = self.frames.iter().position(|there| there.id == frame) else { return };
-        let unverified = self.frames.drain(place..).any(|frame| frame.unverified);
-        if let Some(around) = self.frames.last_mut() {
-            around.unverified |= unverified;
-        }
-    }
-
-    /// Rolls back to the savepoint and releases it.
-    pub(crate) async fn roll_back_to(&mut self, frame: u64) -> Result<(), DbErr> {
-        let Some(place) = self.frames.iter().position(|there| there.id == frame) else {
-            return Err(Error::TransactionOver.into());
-        };
-        let around = self.frames.get(place.wrapping_sub(1)).map_or(OUTERMOST, |frame| frame.id);
-        let sql = format!("ROLLBACK TO SAVEPOINT {0}; RELEASE SAVEPOINT {0}", savepoint(frame));
-        let outcome = self.send_own(sql, Pending::RollbackTo(frame)).await;
-        self.pop(frame);
-        if outcome.is_err() {
-            self.fail(around, Failure::Failed);
-        }
-        outcome.map(drop)
-    }
-
-    pub(crate) async fn release(&mut self, frame: u64) -> Result<(), DbErr> {
-        if self.frame(frame).is_some_and(|frame| frame.unverified)
-            && let Err(changed) = self.verify(frame, Pending::Stream).await
-        {
-            self.roll_back_refused(frame).await;
-            return Err(changed);
-        }
-        let sql = format!("RELEASE SAVEPOINT {}", savepoint(frame));
-        match self.send_own(sql, Pending::Release(frame)).await {
-            Ok(_) => {
-                self.pop(frame);
-                Ok(())
-            }
-            Err(error) => {
-                self.roll_back_refused(frame).await;
-                Err(error)
-            }
-        }
-    }
-
-    /// Rolls back after a failed commit, whose handle is gone.
-    pub(crate) async fn roll_back_refused(&mut self, frame: u64) {
-        if self.over.is_some() {
-            return;
-        }
-        // If the rollback fails too, the connection is closed or the frame has already failed. The caller needs the
-        // first error.
-        let _ = if frame == OUTERMOST { self.roll_back().await } else { self.roll_back_to(frame).await };
-    }
-
     pub(crate) async fn verify(&mut self, frame: u64, pending: Pending) -> Result<(), DbErr> {
         let sql = self.identity.verify_sql(&self.started_at);
         let row = self.send_own(sql, pending).await?.row;
-        let of_row = |place| row.as_ref().and_then(|row| number(row, place));
+        let of_row = |place| row.as_ref().and_then(|row| row.number(place));
         match of_row(0) {
             Some(0) => {
                 self.forget_deallocated(of_row(1), pending).await?;
@@ -379,37 +297,19 @@ impl Inner {
     }
 }
 
-impl Inner {
+impl<C: Connection> Inner<C> {
     /// After a statement that removed the driver's prepared statements (`DEALLOCATE`, `DISCARD`), clears the driver's
     /// cache, so that it does not use them.
     async fn forget_deallocated(&mut self, prepared: Option<i64>, pending: Pending) -> Result<(), DbErr> {
         if self.statements == PreparedStatements::Deallocated {
             return Ok(());
         }
-        let connection = self.connection()?;
-        if prepared == i64::try_from(connection.cached_statements_size()).ok() {
+        if prepared == self.connection()?.prepared_statements() {
             return Ok(());
         }
         self.pending = Some(pending);
-        let outcome = self.connection()?.clear_cached_statements().await;
+        let outcome = self.connection()?.forget_prepared_statements().await;
         let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
         self.answered(frame, outcome).map_err(exec_error)
-    }
-}
-
-/// Returns the name of the frame's savepoint, which is unique in its transaction.
-pub(crate) fn savepoint(frame: u64) -> String {
-    format!("rls_{frame}")
-}
-
-pub(crate) fn over_error(over: Option<Over>) -> DbErr {
-    match over {
-        Some(Over::DeadlineExceeded) => Error::DeadlineExceeded.into(),
-        Some(Over::EndedByStatement) => Error::TransactionEnded.into(),
-        Some(Over::Lost) => {
-            let source = RuntimeErr::Internal("it was lost in an earlier call".to_owned());
-            Error::ConnectionLost(DbErr::Conn(source)).into()
-        }
-        Some(Over::Ended) | None => Error::TransactionOver.into(),
     }
 }

@@ -7,10 +7,15 @@ mod error;
 mod identity;
 mod inherent;
 mod inner;
+#[cfg(test)]
+mod interleavings;
+mod marks;
+mod origin;
 mod plain;
 mod pool;
 mod position;
 mod run;
+mod runtime;
 mod servers;
 mod session;
 mod transaction;

@@ -227,6 +227,13 @@ impl PooledConnection {
         }
     }
 
+    pub(crate) fn driver(&self) -> &PgConnection {
+        match self {
+            Self::Managed(object) => object,
+            Self::External(connection) => connection,
+        }
+    }
+
     /// Whether the connection was opened for this call. If a new connection fails, others would too.
     pub(crate) fn is_new(&self) -> bool {
         match self {

@@ -70,17 +70,17 @@ impl<'de> Deserialize<'de> for Position {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Required {
     pub(crate) position: Option<Position>,
-    /// The answer to a commit was lost: only the primary knows its outcome.
-    pub(crate) is_unknown: bool,
+    /// The answer to a commit was lost, with this number among all lost ones: only the primary knows its outcome.
+    pub(crate) unknown: Option<u64>,
 }
 
 impl Required {
     fn join(self, other: Self) -> Self {
-        Self { position: self.position.max(other.position), is_unknown: self.is_unknown | other.is_unknown }
+        Self { position: self.position.max(other.position), unknown: self.unknown.max(other.unknown) }
     }
 
     pub(crate) fn at_least(self, position: Option<Position>) -> Self {
-        self.join(Self { position, is_unknown: false })
+        self.join(Self { position, unknown: None })
     }
 }
 
@@ -98,6 +98,8 @@ struct Remembered {
     recent: HashMap<u64, Required>,
     older: HashMap<u64, Required>,
     floor: Required,
+    /// How many answers to commits were lost so far.
+    lost: u64,
 }
 
 impl Positions {
@@ -113,15 +115,25 @@ impl Positions {
         self.lock().update(identity.key(), |known| known.position = known.position.max(Some(position)));
     }
 
-    /// Records the same for a read on the primary, which also shows the outcome of a commit whose answer was lost.
-    pub(crate) fn note_from_primary(&self, identity: &Identity, position: Position) {
+    /// Returns how many answers were lost so far, for a commit that is about to be sent.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lock().lost
+    }
+
+    /// Records the same for a read on the primary. It also shows the outcome of the commits whose answers were lost
+    /// before it was sent; it may not show that of one that was lost since.
+    pub(crate) fn note_from_primary(&self, identity: &Identity, position: Position, lost_before: u64) {
         self.lock().update(identity.key(), |known| {
-            *known = Required { position: known.position.max(Some(position)), is_unknown: false };
+            let unknown = known.unknown.filter(|number| *number > lost_before);
+            *known = Required { position: known.position.max(Some(position)), unknown };
         });
     }
 
     pub(crate) fn note_unknown(&self, identity: &Identity) {
-        self.lock().update(identity.key(), |known| known.is_unknown = true);
+        let mut remembered = self.lock();
+        remembered.lost += 1;
+        let number = remembered.lost;
+        remembered.update(identity.key(), |known| known.unknown = Some(number));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
@@ -196,8 +208,23 @@ mod tests {
         let at = |lsn| Position { timeline: 1, lsn };
         positions.note_unknown(&ada);
         positions.note(&ada, at(1));
-        assert!(positions.of(&ada).is_unknown);
-        positions.note_from_primary(&ada, at(2));
-        assert_eq!(positions.of(&ada), Required { position: Some(at(2)), is_unknown: false });
+        assert!(positions.of(&ada).unknown.is_some());
+        positions.note_from_primary(&ada, at(2), positions.lost());
+        assert_eq!(positions.of(&ada), Required { position: Some(at(2)), unknown: None });
+    }
+
+    #[test]
+    fn a_commit_that_was_sent_earlier_says_nothing_of_one_whose_answer_was_lost_since() {
+        let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(somebody));
+        let at = |lsn| Position { timeline: 1, lsn };
+        positions.note_unknown(&ada);
+        let lost_before = positions.lost();
+        positions.note_unknown(&ada);
+        positions.note_unknown(&ben);
+        positions.note_from_primary(&ada, at(2), lost_before);
+        assert!(positions.of(&ada).unknown.is_some());
+        positions.note_from_primary(&ada, at(3), positions.lost());
+        assert_eq!(positions.of(&ada), Required { position: Some(at(3)), unknown: None });
+        assert!(positions.of(&ben).unknown.is_some(), "another's commit");
     }
 }

@@ -1,25 +1,20 @@
 //! Runs statements of one frame, and verifies the identity after those with the caller's text.
 
-use std::{
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, TryStreamExt, stream};
 use sea_orm::{DbErr, ExecResult, QueryResult, Statement, sqlx::postgres::PgRow};
 use tokio::{
     select,
     sync::{Notify, mpsc},
-    time::timeout,
 };
 
 use crate::{
     Error,
-    session::{Call, Check, GRACE, OUTERMOST, Session},
-    wire::{check_values, exec_error, prepared, query_error},
+    inner::OUTERMOST,
+    runtime::{AtomicUsize, Ordering, spawn, timeout},
+    session::{Call, Check, GRACE, Session},
+    wire::{Connection, check_values, exec_error, prepared, query_error},
 };
 
 /// Runs one statement of a frame and verifies the identity, with exclusive access to the connection.
@@ -66,28 +61,15 @@ impl Sent {
     }
 }
 
-impl Session {
+impl<C: Connection> Session<C> {
     pub(crate) async fn execute(
         &self,
         frame: u64,
         statement: impl Into<Sent>,
         check: Check,
     ) -> Result<ExecResult, DbErr> {
-        run!(self, frame, statement.into(), check, exec_error, |query, connection| query.execute(connection))
+        run!(self, frame, statement.into(), check, exec_error, |query, connection| connection.execute(query))
             .map(Into::into)
-    }
-
-    pub(crate) async fn fetch_optional(
-        &self,
-        frame: u64,
-        statement: Statement,
-        check: Check,
-    ) -> Result<Option<PgRow>, DbErr> {
-        run!(self, frame, statement.into(), check, query_error, |query, connection| query.fetch_optional(connection))
-    }
-
-    pub(crate) async fn fetch_all(&self, frame: u64, statement: Statement, check: Check) -> Result<Vec<PgRow>, DbErr> {
-        run!(self, frame, statement.into(), check, query_error, |query, connection| query.fetch_all(connection))
     }
 
     /// Runs one statement in another role and restores the role, with exclusive access to the connection. After a
@@ -112,10 +94,27 @@ impl Session {
     }
 }
 
-impl Call {
+impl Session {
+    pub(crate) async fn fetch_optional(
+        &self,
+        frame: u64,
+        statement: Statement,
+        check: Check,
+    ) -> Result<Option<PgRow>, DbErr> {
+        run!(self, frame, statement.into(), check, query_error, |query, connection| query
+            .fetch_optional(connection.connection()))
+    }
+
+    pub(crate) async fn fetch_all(&self, frame: u64, statement: Statement, check: Check) -> Result<Vec<PgRow>, DbErr> {
+        run!(self, frame, statement.into(), check, query_error, |query, connection| query
+            .fetch_all(connection.connection()))
+    }
+}
+
+impl<C: Connection> Call<C> {
     /// Runs one of several statements. The call is in progress until [`mark_complete`](Call::mark_complete).
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
-        let outcome = prepared(statement, true).execute(self.connection()?).await;
+        let outcome = self.connection()?.execute(prepared(statement, true)).await;
         let done = self.done(outcome).map_err(exec_error)?;
         self.mark_pending();
         Ok(done.into())
@@ -126,11 +125,11 @@ impl Call {
 pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'a>>;
 
 /// The maximum number of rows buffered for a slow reader; then reading from the server pauses.
-const STREAM_BUFFER: usize = 64;
+const STREAM_BUFFER: usize = if cfg!(test) { 2 } else { 64 };
 
 /// The channel between the task that has the connection and the reader.
-struct Rows {
-    out: mpsc::UnboundedSender<Result<QueryResult, DbErr>>,
+struct Rows<R> {
+    out: mpsc::UnboundedSender<Result<R, DbErr>>,
     flow: Arc<Flow>,
 }
 
@@ -140,20 +139,22 @@ struct Flow {
     was_read: Notify,
 }
 
-impl Rows {
+impl<R> Rows<R> {
     /// Sends a row when there is room for it. If another call waits for the connection, there always is: the rest is
     /// read into memory, so that a reader who runs another statement in between does not wait for itself. Returns
     /// `false` if the stream was dropped.
-    async fn send(&self, session: &Session, row: PgRow) -> bool {
+    async fn send(&self, session: &Session<impl Connection>, row: R) -> bool {
         while self.flow.unread.load(Ordering::SeqCst) >= STREAM_BUFFER && !session.has_waiters() {
             select! {
+                // Not at random, so that a schedule can be repeated.
+                biased;
                 () = self.flow.was_read.notified() => {}
                 () = session.waiter() => {}
                 () = self.out.closed() => return false,
             }
         }
         self.flow.unread.fetch_add(1, Ordering::SeqCst);
-        self.out.send(Ok(row.into())).is_ok()
+        self.out.send(Ok(row)).is_ok()
     }
 }
 
@@ -175,6 +176,18 @@ pub(crate) async fn stream(
     check: Check,
     commits: bool,
 ) -> Result<RowStream<'static>, DbErr> {
+    let rows = stream_rows(session, frame, statement, check, commits).await?;
+    Ok(Box::pin(rows.map_ok(Into::into)))
+}
+
+/// The same with the rows of the connection.
+pub(crate) async fn stream_rows<C: Connection>(
+    session: &Session<C>,
+    frame: u64,
+    statement: Statement,
+    check: Check,
+    commits: bool,
+) -> Result<impl Stream<Item = Result<C::Row, DbErr>> + Send + 'static, DbErr> {
     check_values(&statement)?;
     let mut call = session.within_deadline(session.call(frame)).await?;
     session.count_write();
@@ -185,7 +198,7 @@ pub(crate) async fn stream(
     let flow = Arc::new(Flow::default());
     let rows = Rows { out, flow: flow.clone() };
     let session = session.clone();
-    tokio::spawn(async move {
+    spawn(async move {
         let outcome = send_all(&session, call, statement, &rows).await;
         let outcome = match outcome {
             Ok(End::Complete) if commits => session.commit(OUTERMOST).await,
@@ -197,19 +210,24 @@ pub(crate) async fn stream(
             let _ = rows.out.send(Err(error));
         }
     });
-    Ok(Box::pin(stream::unfold((read, flow), |(mut read, flow)| async {
+    Ok(stream::unfold((read, flow), |(mut read, flow)| async {
         let row = read.recv().await?;
         flow.unread.fetch_sub(1, Ordering::SeqCst);
         flow.was_read.notify_one();
         Some((row, (read, flow)))
-    })))
+    }))
 }
 
-async fn send_all(session: &Session, mut call: Call, statement: Statement, rows: &Rows) -> Result<End, DbErr> {
+async fn send_all<C: Connection>(
+    session: &Session<C>,
+    mut call: Call<C>,
+    statement: Statement,
+    rows: &Rows<C::Row>,
+) -> Result<End, DbErr> {
     call.mark_stream();
     let connection = call.connection()?;
     let sending = async {
-        let mut stream = prepared(statement, true).fetch(connection);
+        let mut stream = connection.fetch(prepared(statement, true));
         while let Some(row) = stream.try_next().await? {
             if !rows.send(session, row).await {
                 return Ok(End::Dropped);

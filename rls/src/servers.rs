@@ -2,15 +2,18 @@
 //! Its results may be half a second old, so every begin asks the server again, in the message that begins the
 //! transaction.
 
+mod begin;
 mod monitor;
 
 use std::{
+    borrow::Cow,
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sea_orm::{
@@ -18,27 +21,39 @@ use sea_orm::{
     sqlx::{self, Connection, PgConnection, postgres::PgConnectOptions},
 };
 use tokio::{
-    select,
     sync::{Notify, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use crate::{
     Error, Identity,
-    database::ask,
-    error::is_connection_lost,
+    inner::Request,
+    origin::Log,
     pool::Pool,
     position::{Position, Positions, Required},
-    session::{GRACE, Request, Session},
-    wire::Place,
+    session::{GRACE, Session},
+    wire::ask,
 };
 
-/// Maximum wait for a replica that has not replayed what its caller wrote; then the transaction begins on the primary.
-const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
 /// Timeout for beginning a transaction on a replica, at most a third of the deadline; then another server is tried.
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pause between two attempts to find a server that accepts writes.
-const PRIMARY_PAUSE: Duration = Duration::from_millis(50);
+
+/// The servers of each role. Most roles share one login.
+#[derive(Clone, Debug)]
+pub(crate) struct Pools {
+    pub(crate) shared: Servers,
+    pub(crate) own: Arc<BTreeMap<Cow<'static, str>, Servers>>,
+}
+
+impl Pools {
+    pub(crate) fn of(&self, role: &str) -> &Servers {
+        self.own.get(role).unwrap_or(&self.shared)
+    }
+
+    pub(crate) fn has_separate(&self, role: &str) -> bool {
+        self.own.contains_key(role)
+    }
+}
 
 /// Where a login's transactions run.
 #[derive(Clone, Debug)]
@@ -119,7 +134,7 @@ pub(crate) struct Cluster {
     /// Index in `members` of the server that accepts writes, as far as known.
     primary: watch::Sender<usize>,
     /// The newest timeline of any primary so far. A primary on an older timeline has been replaced.
-    timeline: AtomicU32,
+    timeline: Arc<AtomicU32>,
     next: AtomicUsize,
     positions: Arc<Positions>,
     wake: Arc<Notify>,
@@ -136,7 +151,7 @@ struct Member {
     /// Whether reads are sent to it.
     is_serving: AtomicBool,
     is_reachable: AtomicBool,
-    timeline: AtomicU32,
+    log: Arc<Log>,
     /// Its log position when it was last checked.
     lsn: AtomicU64,
 }
@@ -187,6 +202,7 @@ impl Cluster {
         acquire_timeout: Duration,
         positions: Arc<Positions>,
     ) -> Result<Arc<Self>, Error> {
+        let timeline = Arc::<AtomicU32>::default();
         let mut members = Vec::new();
         for options in &addresses {
             members.push(Member {
@@ -195,14 +211,14 @@ impl Cluster {
                 pool: Pool::managed(options.clone(), max_connections, acquire_timeout)?,
                 is_serving: AtomicBool::new(false),
                 is_reachable: AtomicBool::new(false),
-                timeline: AtomicU32::new(0),
+                log: Arc::new(Log::new(positions.clone(), timeline.clone())),
                 lsn: AtomicU64::new(0),
             });
         }
         let cluster = Arc::new(Self {
             members,
             primary: watch::Sender::new(0),
-            timeline: AtomicU32::new(0),
+            timeline,
             next: AtomicUsize::new(0),
             positions,
             wake: Arc::default(),
@@ -254,132 +270,11 @@ impl Cluster {
                 (false, true) => ServerRole::Replica,
                 _ => ServerRole::Out,
             };
-            let (timeline, lsn) = (member.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
+            let (timeline, lsn) = (member.log.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
             let position = (timeline > 0).then_some(Position { timeline, lsn });
             ServerStatus { address: member.address.clone(), role, position }
         };
         self.members.iter().enumerate().map(status).collect()
-    }
-
-    async fn begin(self: &Arc<Self>, request: &Request<'_>, purpose: Purpose) -> Result<Session, DbErr> {
-        if let Purpose::Read { required, is_one_snapshot } = purpose
-            && let Some(session) = self.begin_on_replica(request, required, is_one_snapshot).await
-        {
-            return Ok(session);
-        }
-        self.begin_on_primary(request).await
-    }
-
-    fn origin(self: &Arc<Self>, member: usize) -> Option<Origin> {
-        let timeline = self.members[member].timeline.load(Ordering::SeqCst);
-        Some(Origin { cluster: self.clone(), member, is_standby: false, timeline })
-    }
-
-    /// Begins a transaction on a replica. `None` if no replica is fresh enough in time.
-    async fn begin_on_replica(
-        self: &Arc<Self>,
-        request: &Request<'_>,
-        required: Required,
-        is_one_snapshot: bool,
-    ) -> Option<Session> {
-        if required.is_unknown {
-            return None;
-        }
-        let newest = self.timeline.load(Ordering::SeqCst);
-        let (timeline, lsn) = required.position.map_or((0, 0), |position| (position.timeline, position.lsn));
-        let mut candidates: Vec<usize> = (0..self.members.len())
-            .filter(|index| {
-                let member = &self.members[*index];
-                member.is_serving.load(Ordering::SeqCst)
-                    && member.timeline.load(Ordering::SeqCst) >= timeline.max(newest)
-                    // The snapshot is taken before the server can be asked for its position.
-                    && (!is_one_snapshot || member.lsn.load(Ordering::SeqCst) >= lsn)
-            })
-            .collect();
-        if candidates.is_empty() {
-            if timeline > newest {
-                self.wake_monitor();
-            }
-            return None;
-        }
-        // In turn; replicas known to be fresh enough come first.
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % candidates.len();
-        candidates.rotate_left(turn);
-        candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < lsn);
-        for index in candidates.into_iter().take(2) {
-            let member = &self.members[index];
-            let begin = Session::begin(&member.pool, request, self.origin(index));
-            let patience = request.time.map_or(REPLICA_TIMEOUT, |time| REPLICA_TIMEOUT.min(time / 3));
-            let (session, place) = match timeout(patience, begin).await {
-                Ok(Ok((session, Some(place)))) => (session, place),
-                Ok(Err(error)) if is_connection_lost(&error) => {
-                    member.is_serving.store(false, Ordering::SeqCst);
-                    self.wake_monitor();
-                    continue;
-                }
-                // It hangs, has no free connection, or refuses: another replica may work.
-                Ok(_) | Err(_) => {
-                    self.wake_monitor();
-                    continue;
-                }
-            };
-            // A replica that was promoted in the meantime has everything that it had replayed, and may be used.
-            if !place.is_standby && place.timeline < newest {
-                session.discard().await;
-                continue;
-            }
-            if place.is_standby {
-                member.lsn.fetch_max(place.lsn, Ordering::SeqCst);
-            }
-            if place.lsn >= lsn || !is_one_snapshot && caught_up(&session, lsn).await {
-                return Some(session);
-            }
-            return None;
-        }
-        None
-    }
-
-    /// Begins a transaction on the server that accepts writes. While there is none, because it is being replaced, waits
-    /// as for a connection.
-    async fn begin_on_primary(self: &Arc<Self>, request: &Request<'_>) -> Result<Session, DbErr> {
-        let begun = Instant::now();
-        let mut primary = self.primary.subscribe();
-        loop {
-            let index = *primary.borrow_and_update();
-            let member = &self.members[index];
-            let begin = Session::begin(&member.pool, request, self.origin(index));
-            let outcome = select! {
-                outcome = begin => outcome,
-                // Nothing was changed on the old primary.
-                Ok(()) = primary.changed() => continue,
-            };
-            let refused = match outcome {
-                Ok((session, Some(place))) => {
-                    let newest = self.timeline.load(Ordering::SeqCst);
-                    if !place.is_standby && place.timeline >= newest {
-                        self.timeline.fetch_max(place.timeline, Ordering::SeqCst);
-                        return Ok(session);
-                    }
-                    session.discard().await;
-                    member.pool.drop_idle();
-                    Error::NoPrimary.into()
-                }
-                Ok((session, None)) => {
-                    session.discard().await;
-                    Error::NoPrimary.into()
-                }
-                Err(error) if is_connection_lost(&error) => error,
-                Err(error) => return Err(error),
-            };
-            self.wake_monitor();
-            if begun.elapsed() >= self.acquire_timeout {
-                return Err(refused);
-            }
-            select! {
-                _ = primary.changed() => {}
-                () = sleep(PRIMARY_PAUSE) => {}
-            }
-        }
     }
 }
 
@@ -391,85 +286,6 @@ async fn open_and_ask(options: &PgConnectOptions, question: &'static str) -> Res
         Ok(answer)
     };
     timeout(REPLICA_TIMEOUT, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-}
-
-/// Waits until the session's server has replayed up to the position. Returns whether it has in time.
-async fn caught_up(session: &Session, lsn: u64) -> bool {
-    let waiting = async {
-        let mut pause = Duration::from_millis(1);
-        loop {
-            sleep(pause).await;
-            match session.place().await {
-                Ok(Some(place)) if place.lsn >= lsn => return true,
-                Ok(Some(_)) => pause *= 2,
-                Ok(None) | Err(_) => return false,
-            }
-        }
-    };
-    timeout(MAX_REPLICA_WAIT, waiting).await.unwrap_or(false)
-}
-
-/// Which of several servers a transaction runs on.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    cluster: Arc<Cluster>,
-    member: usize,
-    /// It began on a standby, so nothing can be written in it, even after that standby is promoted.
-    pub(crate) is_standby: bool,
-    /// The server's timeline when it began.
-    pub(crate) timeline: u32,
-}
-
-impl Origin {
-    /// Records what the server returned at the begin. A standby does not return its timeline; the monitor knows it.
-    pub(crate) fn begun(&mut self, place: Place) {
-        self.is_standby = place.is_standby;
-        if !place.is_standby {
-            self.timeline = place.timeline;
-        }
-    }
-
-    /// Returns the state of a commit that is about to be sent.
-    pub(crate) fn commit(&self, identity: &Identity) -> Commit {
-        Commit { origin: self.clone(), identity: identity.clone(), is_answered: self.is_standby }
-    }
-}
-
-/// A commit in progress. If it is dropped before the server answers, only the primary knows its outcome.
-pub(crate) struct Commit {
-    origin: Origin,
-    identity: Identity,
-    is_answered: bool,
-}
-
-impl Commit {
-    /// Records what the identity has seen, on a replica too, because the next replica must not show less.
-    pub(crate) fn answered(mut self, is_committed: bool, place: Option<Place>, is_lost: bool) {
-        let Origin { cluster, member, .. } = &self.origin;
-        match place {
-            Some(place) if is_committed && place.is_standby => {
-                let timeline = cluster.members[*member].timeline.load(Ordering::SeqCst);
-                cluster.positions.note(&self.identity, Position { timeline, lsn: place.lsn });
-            }
-            Some(place) if is_committed => {
-                cluster.timeline.fetch_max(place.timeline, Ordering::SeqCst);
-                let position = Position { timeline: place.timeline, lsn: place.lsn };
-                cluster.positions.note_from_primary(&self.identity, position);
-            }
-            // It is committed at an unknown position, or its outcome is unknown.
-            _ if is_committed || is_lost => return,
-            _ => {}
-        }
-        self.is_answered = true;
-    }
-}
-
-impl Drop for Commit {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.origin.cluster.positions.note_unknown(&self.identity);
-        }
-    }
 }
 
 /// Returns the address with the login and the database of another: a replica has the roles and databases of its

@@ -5,43 +5,30 @@
 //! innermost may be used. A call that was dropped before its response is recognized by what it left behind (`Pending`),
 //! and settled before anything else is sent.
 
-use std::{
-    sync::{
-        Arc, Mutex as StdMutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use sea_orm::{
-    DbErr,
-    sqlx::{self, PgConnection},
-};
-use tokio::{
-    sync::{Mutex, Notify, OwnedMutexGuard},
-    time::timeout,
-};
+use sea_orm::{DbErr, sqlx};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{
     Error, Identity,
     error::is_lost,
-    inner::{Failure, Frame, Inner, Over, Pending, commit_unknown, over_error, savepoint},
-    pool::Pool,
-    servers::Origin,
-    wire::{PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
+    inner::{Failure, Frame, Inner, OUTERMOST, Over, Pending, Request, commit_unknown, over_error, savepoint},
+    marks::{Dropped, Marks, Waiting},
+    origin::Origin,
+    pool::{Pool, PooledConnection},
+    runtime::{AtomicBool, AtomicU64, Ordering, timeout},
+    wire::{Connection, PLACE, Place, ROLLBACK_TIMEOUT, exec_error},
 };
 
 /// The server cancels a statement at its deadline; the client gives up this much later. A commit in progress is awaited
 /// for at least as long: most are answered, and then the outcome is known.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
-/// The frame of the transaction itself.
-pub(crate) const OUTERMOST: u64 = 0;
-
 /// The state shared by a transaction and those nested in it.
-#[derive(Clone, Debug)]
-pub(crate) struct Session {
-    inner: Arc<Mutex<Inner>>,
+#[derive(Debug)]
+pub(crate) struct Session<C: Connection = PooledConnection> {
+    inner: Arc<Mutex<Inner<C>>>,
     marks: Arc<Marks>,
     pub(crate) identity: Identity,
     /// The deadline of each statement.
@@ -50,34 +37,6 @@ pub(crate) struct Session {
     writes: Arc<AtomicU64>,
     /// The server that it runs on, if there are replicas.
     pub(crate) timeline: Option<u32>,
-}
-
-/// What a transaction is begun with.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Request<'a> {
-    pub(crate) identity: &'a Identity,
-    /// The transaction modes, as in BEGIN.
-    pub(crate) modes: &'a str,
-    pub(crate) time: Option<Duration>,
-    pub(crate) statements: PreparedStatements,
-}
-
-/// What can be recorded without the connection: a handle that is being dropped cannot wait for it.
-#[derive(Debug, Default)]
-pub(crate) struct Marks {
-    dropped: StdMutex<Vec<(u64, Dropped)>>,
-    /// How many calls wait for the connection.
-    waiting: AtomicUsize,
-    wanted: Notify,
-}
-
-/// What was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dropped {
-    /// The handle of the frame, without commit or rollback.
-    Handle,
-    /// An operation of several statements, before it completed.
-    Operation,
 }
 
 /// When the identity is verified after a statement of the caller's.
@@ -105,19 +64,36 @@ impl Session {
             let is_last = pooled.is_new() || dead > pool.size();
             match Inner::begin(pooled, request, origin.clone()).await {
                 Ok((inner, place)) => {
-                    let session = Self {
-                        timeline: inner.origin.as_ref().map(|origin| origin.timeline),
-                        inner: Arc::new(Mutex::new(inner)),
-                        marks: Arc::default(),
-                        identity: request.identity.clone(),
-                        time: request.time,
-                        writes: Arc::default(),
-                    };
-                    return Ok((session, place));
+                    return Ok((Self::new(inner), place));
                 }
                 Err(error) if is_lost(&error) && !is_last => dead += 1,
                 Err(error) => return Err(begin_error(error, request.identity.role())),
             }
+        }
+    }
+}
+
+impl<C: Connection> Clone for Session<C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            marks: self.marks.clone(),
+            identity: self.identity.clone(),
+            writes: self.writes.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<C: Connection> Session<C> {
+    pub(crate) fn new(inner: Inner<C>) -> Self {
+        Self {
+            identity: inner.identity.clone(),
+            time: inner.time,
+            timeline: inner.origin.as_ref().map(|origin| origin.timeline),
+            inner: Arc::new(Mutex::new(inner)),
+            marks: Arc::default(),
+            writes: Arc::default(),
         }
     }
 
@@ -134,7 +110,7 @@ impl Session {
     }
 
     /// Returns the connection for the innermost frame, after settling what earlier calls left unfinished.
-    pub(crate) async fn call(&self, frame: u64) -> Result<Call, DbErr> {
+    pub(crate) async fn call(&self, frame: u64) -> Result<Call<C>, DbErr> {
         let mut inner = self.lock().await;
         inner.settle(&self.marks).await?;
         inner.check(frame)?;
@@ -166,7 +142,7 @@ impl Session {
         }
     }
 
-    async fn lock(&self) -> OwnedMutexGuard<Inner> {
+    async fn lock(&self) -> OwnedMutexGuard<Inner<C>> {
         if let Ok(inner) = self.inner.clone().try_lock_owned() {
             return inner;
         }
@@ -176,18 +152,12 @@ impl Session {
 
     /// Returns whether a call waits for the connection.
     pub(crate) fn has_waiters(&self) -> bool {
-        self.marks.waiting.load(Ordering::SeqCst) > 0
+        self.marks.has_waiters()
     }
 
     /// Waits until another call waits for the connection.
     pub(crate) async fn waiter(&self) {
-        loop {
-            let wanted = self.marks.wanted.notified();
-            if self.has_waiters() {
-                return;
-            }
-            wanted.await;
-        }
+        self.marks.waiter().await;
     }
 
     /// Creates a savepoint with a frame of its own.
@@ -219,6 +189,7 @@ impl Session {
     /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server did it.
     pub(crate) async fn commit(&self, frame: u64) -> Result<(), DbErr> {
         let time = self.time.map(|time| time.max(GRACE).saturating_add(GRACE));
+        let is_sent = AtomicBool::new(false);
         let commit = async {
             let mut inner = self.lock().await;
             inner.settle(&self.marks).await?;
@@ -226,24 +197,34 @@ impl Session {
                 inner.roll_back_refused(frame).await;
                 return Err(refused);
             }
-            if frame == OUTERMOST { inner.commit().await } else { inner.release(frame).await }
+            if frame == OUTERMOST { inner.commit(&is_sent).await } else { inner.release(frame, &is_sent).await }
         };
+        let mut commit = pin!(Some(commit));
+        let Some(running) = commit.as_mut().as_pin_mut() else { return Err(Error::TransactionOver.into()) };
         match time {
-            None => commit.await,
-            Some(time) => match timeout(time, commit).await {
+            None => running.await,
+            Some(time) => match timeout(time, running).await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(self.late_commit(frame)),
+                // Whether it was sent cannot be read from the connection, which may pass to another call now.
+                Err(_) => {
+                    let is_sent = is_sent.load(Ordering::SeqCst);
+                    if frame == OUTERMOST && is_sent {
+                        commit.set(None);
+                        self.close_unanswered();
+                        return Err(commit_unknown("the server did not answer in time"));
+                    }
+                    // If another call gets the connection, it settles this first. A savepoint that may have been
+                    // released cannot be rolled back alone.
+                    if is_sent {
+                        self.fail(OUTERMOST)
+                    } else {
+                        self.abandon(frame)
+                    }
+                    commit.set(None);
+                    self.close_unanswered();
+                    Err(Error::DeadlineExceeded.into())
+                }
             },
-        }
-    }
-
-    fn late_commit(&self, frame: u64) -> DbErr {
-        let pending = self.inner.try_lock().ok().filter(|inner| !inner.is_on_standby()).and_then(|inner| inner.pending);
-        self.close_unanswered();
-        if frame == OUTERMOST && pending == Some(Pending::End) {
-            commit_unknown("the server did not answer in time")
-        } else {
-            Error::DeadlineExceeded.into()
         }
     }
 
@@ -260,7 +241,9 @@ impl Session {
         };
         timeout(ROLLBACK_TIMEOUT, rollback).await.unwrap_or_else(|_| {
             self.close_unanswered();
-            // The connection is closed, so the server rolls back.
+            // The server rolls back when its connection is closed. If another call has the connection, it rolls back
+            // first.
+            self.abandon(frame);
             Ok(())
         })
     }
@@ -289,42 +272,15 @@ impl Session {
     }
 }
 
-/// Counts one call that waits for the connection.
-struct Waiting<'a>(&'a Marks);
-
-impl<'a> Waiting<'a> {
-    fn new(marks: &'a Marks) -> Self {
-        marks.waiting.fetch_add(1, Ordering::SeqCst);
-        marks.wanted.notify_waiters();
-        Self(marks)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Marks {
-    fn add(&self, frame: u64, dropped: Dropped) {
-        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((frame, dropped));
-    }
-
-    pub(crate) fn take(&self) -> Vec<(u64, Dropped)> {
-        std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// Exclusive access to the connection for one call, from the check to the response. If it is dropped before
 /// [`done`](Call::done), the call was cancelled: its outcome is unknown, and its frame can only be rolled back.
-pub(crate) struct Call {
-    inner: OwnedMutexGuard<Inner>,
+pub(crate) struct Call<C: Connection = PooledConnection> {
+    inner: OwnedMutexGuard<Inner<C>>,
     frame: u64,
 }
 
-impl Call {
-    pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, DbErr> {
+impl<C: Connection> Call<C> {
+    pub(crate) fn connection(&mut self) -> Result<&mut C, DbErr> {
         self.inner.connection()
     }
 

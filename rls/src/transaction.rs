@@ -1,8 +1,11 @@
 //! A transaction of an identity, in two forms: verified for callers, and unchecked for a program's own statements.
 
+mod closures;
+
 use std::{borrow::Cow, pin::Pin};
 
 use async_trait::async_trait;
+pub(crate) use closures::{end, transaction_trait};
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
     StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
@@ -12,13 +15,16 @@ use uuid::Uuid;
 
 use crate::{
     Identity, RowStream,
-    connection::MapError,
-    database::Pools,
     identity::set_role_statement,
+    inner::OUTERMOST,
     plain::is_plain,
     run::{self, Sent},
-    session::{Check, OUTERMOST, Session},
+    servers::Pools,
+    session::{Check, Session},
 };
+
+/// Maps an error of a caller's statement to the error that the caller gets.
+pub(crate) type MapError = fn(&Identity, DbErr) -> DbErr;
 
 /// A transaction with the identity that began it. It is rolled back if it is dropped without
 /// [`commit`](TransactionSession::commit).
@@ -243,6 +249,18 @@ impl Transaction {
         Ok(self.map_error(rows)?.into_iter().map(Into::into).collect())
     }
 
+    /// Runs a statement that SeaORM built.
+    pub(crate) async fn query_one_built(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let check = self.check_of(&statement);
+        self.query_one_checked(statement, check).await
+    }
+
+    /// Runs a statement that SeaORM built.
+    pub(crate) async fn query_all_built(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let check = self.check_of(&statement);
+        self.query_all_checked(statement, check).await
+    }
+
     async fn begin_nested(&self, options: TransactionOptions) -> Result<Self, DbErr> {
         Ok(Self::new(self.unchecked.begin_nested(&options).await?, self.map_error))
     }
@@ -273,9 +291,7 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
-        let statement = DbBackend::Postgres.build(statement);
-        let check = self.check_of(&statement);
-        self.query_one_checked(statement, check).await
+        self.query_one_built(DbBackend::Postgres.build(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
@@ -283,9 +299,7 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
-        let statement = DbBackend::Postgres.build(statement);
-        let check = self.check_of(&statement);
-        self.query_all_checked(statement, check).await
+        self.query_all_built(DbBackend::Postgres.build(statement)).await
     }
 }
 
@@ -318,77 +332,5 @@ impl TransactionSession for Transaction {
         self.unchecked.rollback().await
     }
 }
-
-/// Commits or rolls back the transaction, depending on the closure's result.
-pub(crate) async fn end<T, E>(transaction: Transaction, outcome: Result<T, E>) -> Result<T, TransactionError<E>>
-where
-    E: std::fmt::Display + std::fmt::Debug,
-{
-    match outcome {
-        Ok(value) => {
-            transaction.commit().await?;
-            Ok(value)
-        }
-        Err(error) => {
-            // The closure's error is returned. If the rollback fails, the connection is closed.
-            let _ = transaction.rollback().await;
-            Err(TransactionError::Transaction(error))
-        }
-    }
-}
-
-/// `begin` and the closures over it are the same for a connection and a transaction.
-macro_rules! transaction_trait {
-    ($caller:ty, $begin_inner:ident) => {
-        #[async_trait]
-        impl TransactionTrait for $caller {
-            type Transaction = Transaction;
-
-            async fn begin(&self) -> Result<Transaction, DbErr> {
-                self.$begin_inner(TransactionOptions::default()).await
-            }
-
-            async fn begin_with_config(
-                &self,
-                isolation_level: Option<IsolationLevel>,
-                access_mode: Option<AccessMode>,
-            ) -> Result<Transaction, DbErr> {
-                self.$begin_inner(TransactionOptions { isolation_level, access_mode, sqlite_transaction_mode: None })
-                    .await
-            }
-
-            async fn begin_with_options(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
-                self.$begin_inner(options).await
-            }
-
-            async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
-            where
-                F: for<'c> FnOnce(&'c Transaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
-                T: Send,
-                E: std::fmt::Display + std::fmt::Debug + Send,
-            {
-                self.transaction_with_config(callback, None, None).await
-            }
-
-            async fn transaction_with_config<F, T, E>(
-                &self,
-                callback: F,
-                isolation_level: Option<IsolationLevel>,
-                access_mode: Option<AccessMode>,
-            ) -> Result<T, TransactionError<E>>
-            where
-                F: for<'c> FnOnce(&'c Transaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
-                T: Send,
-                E: std::fmt::Display + std::fmt::Debug + Send,
-            {
-                let transaction = self.begin_with_config(isolation_level, access_mode).await?;
-                let outcome = callback(&transaction).await;
-                crate::transaction::end(transaction, outcome).await
-            }
-        }
-    };
-}
-
-pub(crate) use transaction_trait;
 
 transaction_trait!(Transaction, begin_nested);

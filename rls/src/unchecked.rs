@@ -31,6 +31,8 @@ pub trait Unchecked {
     ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
     /// Begins a transaction that only reads, on a replica that is fresh enough for the identity, if there is one.
+    /// Without replicas it is `READ ONLY`, and unless it is `SERIALIZABLE`, its commit and rollback return before the
+    /// server has answered.
     fn begin_read(&self, time: Option<Duration>) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
     /// Returns the position of what the identity itself wrote or read through this handle, ignoring any position that

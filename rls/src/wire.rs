@@ -2,21 +2,95 @@
 
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, stream::BoxStream};
 use sea_orm::{
     DbErr, RuntimeErr, Statement, Values,
     sqlx::{
-        self, AssertSqlSafe, Connection, Either, Executor, PgConnection, Postgres, Row, postgres::PgRow, query::Query,
+        self, AssertSqlSafe, Connection as _, Either, Executor, PgConnection, Postgres, Row,
+        postgres::{PgQueryResult, PgRow},
+        query::Query,
         query_with,
     },
 };
 use sea_query_sqlx::SqlxValues;
-use tokio::time::timeout;
 
-use crate::{Error, error::is_lost, pool::PooledConnection};
+use crate::{Error, error::is_lost, pool::PooledConnection, runtime::timeout};
 
-/// Timeout for rolling back and cleaning an abandoned connection; after it the connection is closed, and the server
-/// rolls back.
+/// What a transaction needs of its connection. A trait, so that a model of a server can take its place in tests. It
+/// returns to its pool when it is dropped.
+pub(crate) trait Connection: Send + Sized + 'static {
+    /// Sends several statements in one message, with the simple query protocol. If one fails, `answer` has what
+    /// completed before it.
+    fn simple_query(
+        &mut self,
+        sql: String,
+        answer: &mut Answer,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// Runs one statement with the extended protocol.
+    fn execute(&mut self, query: PgQuery) -> impl Future<Output = Result<PgQueryResult, sqlx::Error>> + Send;
+
+    /// A row of the driver's.
+    type Row: Send + 'static;
+
+    /// Runs one statement with the extended protocol, and reads its rows one by one.
+    fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<Self::Row, sqlx::Error>>;
+
+    /// Waits for the responses to everything that was sent. Returns the server's error, if there was one.
+    fn drain(&mut self) -> impl Future<Output = Result<Option<sqlx::Error>, sqlx::Error>> + Send;
+
+    /// Returns how many prepared statements the driver has in the session.
+    fn prepared_statements(&self) -> Option<i64>;
+
+    /// Makes the driver forget its prepared statements.
+    fn forget_prepared_statements(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// Discards the connection instead of returning it.
+    fn discard(self);
+}
+
+impl Connection for PooledConnection {
+    async fn simple_query(&mut self, sql: String, answer: &mut Answer) -> Result<(), sqlx::Error> {
+        simple_query(self.connection(), sql, answer).await
+    }
+
+    async fn execute(&mut self, query: PgQuery) -> Result<PgQueryResult, sqlx::Error> {
+        query.execute(self.connection()).await
+    }
+
+    type Row = PgRow;
+
+    fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<PgRow, sqlx::Error>> {
+        query.fetch(self.connection())
+    }
+
+    async fn drain(&mut self) -> Result<Option<sqlx::Error>, sqlx::Error> {
+        let connection = self.connection();
+        let mut refused = None;
+        loop {
+            match connection.flush().await {
+                Ok(()) => return Ok(refused),
+                Err(error) if is_lost(&error) => return Err(error),
+                Err(error) => refused = Some(error),
+            }
+        }
+    }
+
+    fn prepared_statements(&self) -> Option<i64> {
+        i64::try_from(self.driver().cached_statements_size()).ok()
+    }
+
+    async fn forget_prepared_statements(&mut self) -> Result<(), sqlx::Error> {
+        self.connection().clear_cached_statements().await
+    }
+
+    fn discard(self) {
+        PooledConnection::discard(self);
+    }
+}
+
+/// Timeout for ending the transaction of a released connection and for cleaning it; after it the connection is closed,
+/// and the server rolls back.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum number of values of one statement. The protocol has a 16-bit count.
@@ -64,7 +138,7 @@ pub(crate) struct Answer {
     /// How many statements completed.
     pub(crate) done: usize,
     /// The last row.
-    pub(crate) row: Option<PgRow>,
+    pub(crate) row: Option<TextRow>,
     /// The server's log position, from the third statement, which follows the commit.
     pub(crate) place: Option<Place>,
 }
@@ -86,11 +160,11 @@ pub(crate) const PLACE: &str = "pg_is_in_recovery()::integer, \
 
 impl Place {
     /// Reads the columns of a row in text format, starting at `first`.
-    pub(crate) fn read(row: &PgRow, first: usize) -> Option<Self> {
+    pub(crate) fn read(row: &TextRow, first: usize) -> Option<Self> {
         Some(Self {
-            is_standby: number(row, first)? == 1,
-            lsn: number(row, first + 1)?.try_into().ok()?,
-            timeline: number(row, first + 2)?.try_into().ok()?,
+            is_standby: row.number(first)? == 1,
+            lsn: row.number(first + 1)?.try_into().ok()?,
+            timeline: row.number(first + 2)?.try_into().ok()?,
         })
     }
 }
@@ -107,6 +181,7 @@ pub(crate) async fn simple_query(
         match part {
             Either::Left(_) => answer.done += 1,
             Either::Right(row) => {
+                let row = TextRow::of(&row);
                 if answer.done == 2 {
                     answer.place = Place::read(&row, 0);
                 }
@@ -117,46 +192,56 @@ pub(crate) async fn simple_query(
     Ok(())
 }
 
-/// Returns an integer column of a row in text format.
-pub(crate) fn number(row: &PgRow, column: usize) -> Option<i64> {
-    if column >= row.len() {
-        return None;
+/// Returns the first column of the query's only row. Unprepared, because a pooler may be in between.
+pub(crate) async fn ask(connection: &mut PgConnection, question: &'static str) -> Result<Option<String>, sqlx::Error> {
+    match sqlx::raw_sql(question).fetch_optional(connection).await? {
+        Some(row) => row.try_get(0),
+        None => Ok(None),
     }
-    row.try_get_raw(column).ok()?.as_str().ok()?.parse().ok()
 }
 
-/// Returns the last column of a row in text format.
-pub(crate) fn last_text(row: &PgRow) -> Option<String> {
-    let last = row.len().checked_sub(1)?;
-    Some(row.try_get_raw(last).ok()?.as_str().ok()?.to_owned())
+/// A row in text format.
+#[derive(Clone, Debug)]
+pub(crate) struct TextRow(pub(crate) Vec<Option<String>>);
+
+impl TextRow {
+    fn of(row: &PgRow) -> Self {
+        let text = |column| row.try_get_raw(column).ok()?.as_str().ok().map(str::to_owned);
+        Self((0..row.len()).map(text).collect())
+    }
+
+    /// Returns an integer column.
+    pub(crate) fn number(&self, column: usize) -> Option<i64> {
+        self.0.get(column)?.as_ref()?.parse().ok()
+    }
+
+    /// Returns the last column.
+    pub(crate) fn last(&self) -> Option<String> {
+        self.0.last()?.clone()
+    }
 }
 
 /// Returns whether the session has exactly the driver's prepared statements.
-pub(crate) fn has_own_statements(connection: &PgConnection, answer: &Answer, statements: PreparedStatements) -> bool {
+pub(crate) fn has_own_statements(
+    connection: &impl Connection,
+    answer: &Answer,
+    statements: PreparedStatements,
+) -> bool {
     match statements {
         PreparedStatements::Deallocated => true,
-        PreparedStatements::Cached => answer.row.as_ref().is_some_and(|row| {
-            let own = i64::try_from(connection.cached_statements_size()).ok();
-            number(row, 0) == own && number(row, 1) == Some(0)
-        }),
+        PreparedStatements::Cached => answer
+            .row
+            .as_ref()
+            .is_some_and(|row| row.number(0) == connection.prepared_statements() && row.number(1) == Some(0)),
     }
 }
 
-/// Waits for the responses to everything that was sent on the connection. Returns the server's error, if there was one.
-pub(crate) async fn drain(connection: &mut PgConnection) -> Result<Option<sqlx::Error>, sqlx::Error> {
-    let mut refused = None;
-    loop {
-        match connection.flush().await {
-            Ok(()) => return Ok(refused),
-            Err(error) if is_lost(&error) => return Err(error),
-            Err(error) => refused = Some(error),
-        }
-    }
-}
+/// A statement as the driver takes it.
+pub(crate) type PgQuery = Query<'static, Postgres, SqlxValues>;
 
 /// Converts the statement to the driver's type without copying it. A statement whose text is unlikely to recur is not
 /// cached.
-pub(crate) fn prepared(statement: Statement, is_kept: bool) -> Query<'static, Postgres, SqlxValues> {
+pub(crate) fn prepared(statement: Statement, is_kept: bool) -> PgQuery {
     let values = statement.values.unwrap_or_else(|| Values(Vec::new()));
     query_with(AssertSqlSafe(statement.sql), SqlxValues(values)).persistent(is_kept)
 }
@@ -180,50 +265,56 @@ pub(crate) fn query_error(error: sqlx::Error) -> DbErr {
 
 /// A connection that is no longer in use. It returns to its pool once it is idle and clean. If that fails, or no
 /// runtime is there to do it or the runtime shuts down first, the connection is closed.
-pub(crate) struct Released {
-    pub(crate) connection: Option<PooledConnection>,
-    pub(crate) rollback: Rollback,
+pub(crate) struct Released<C: Connection> {
+    pub(crate) connection: Option<C>,
+    pub(crate) ending: Ending,
     /// How to clean the session, if that is necessary.
     pub(crate) unclean: Option<PreparedStatements>,
 }
 
-/// Whether the transaction of a released connection must be rolled back.
+/// How the transaction of a released connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rollback {
-    /// No: no transaction is open.
+pub(crate) enum Ending {
+    /// No transaction is open.
     Done,
     /// COMMIT or ROLLBACK was sent and is not answered yet.
     Sent,
-    /// Yes: a transaction may be open.
-    Needed,
+    /// It is to be committed: it only read.
+    Commit,
+    /// A transaction may be open, and is to be rolled back.
+    Rollback,
 }
 
-impl Released {
+impl<C: Connection> Released<C> {
     pub(crate) async fn put_back(mut self) {
-        let Some(pooled) = &mut self.connection else { return };
-        let (rollback, unclean) = (self.rollback, self.unclean);
-        let ending = async {
-            let connection = pooled.connection();
-            let refused = drain(connection).await?;
-            if rollback == Rollback::Sent && refused.is_some() {
+        let Some(connection) = &mut self.connection else { return };
+        let (ending, unclean) = (self.ending, self.unclean);
+        let end = async {
+            let refused = connection.drain().await?;
+            if ending == Ending::Sent && refused.is_some() {
                 // An error before or at the end of the transaction: it is unknown whether the transaction is open.
                 return Ok(false);
             }
             let mut answer = Answer::default();
-            if rollback == Rollback::Needed {
-                simple_query(connection, "ROLLBACK".to_owned(), &mut answer).await?;
+            let sql = match ending {
+                Ending::Commit => Some("COMMIT"),
+                Ending::Rollback => Some("ROLLBACK"),
+                Ending::Done | Ending::Sent => None,
+            };
+            if let Some(sql) = sql {
+                connection.simple_query(sql.to_owned(), &mut answer).await?;
             }
             let Some(statements) = unclean else { return Ok::<_, sqlx::Error>(true) };
-            simple_query(connection, statements.clean(), &mut answer).await?;
+            connection.simple_query(statements.clean(), &mut answer).await?;
             Ok(has_own_statements(connection, &answer, statements))
         };
-        if matches!(timeout(ROLLBACK_TIMEOUT, ending).await, Ok(Ok(true))) {
+        if matches!(timeout(ROLLBACK_TIMEOUT, end).await, Ok(Ok(true))) {
             drop(self.connection.take());
         }
     }
 }
 
-impl Drop for Released {
+impl<C: Connection> Drop for Released<C> {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.discard();
@@ -239,9 +330,9 @@ pub(crate) async fn execute_as_login(
 ) -> Result<(), DbErr> {
     let connection = Some(pool.acquire().await?);
     // If this is dropped before it completes, the connection is closed.
-    let mut released = Released { connection, rollback: Rollback::Done, unclean: Some(statements) };
+    let mut released = Released { connection, ending: Ending::Done, unclean: Some(statements) };
     if let Some(pooled) = &mut released.connection {
-        simple_query(pooled.connection(), sql, &mut Answer::default()).await.map_err(exec_error)?;
+        pooled.simple_query(sql, &mut Answer::default()).await.map_err(exec_error)?;
     }
     released.put_back().await;
     Ok(())

@@ -99,7 +99,8 @@ pub(crate) mod sealed {
         /// Whether reads may run on a replica, and another server may become the primary.
         fn has_replicas(&self) -> bool;
 
-        /// Begins or joins a transaction. `time` is the deadline of each of its statements; `reads` allows a replica.
+        /// Begins or joins a transaction. `time` is the deadline of each of its statements; `reads` allows a
+        /// replica and no writes.
         fn scope(&self, time: Option<Duration>, reads: bool) -> impl Future<Output = Result<Scope, Error>> + Send;
     }
 

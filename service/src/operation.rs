@@ -22,7 +22,8 @@ const COMMIT_GRACE: Duration = Duration::from_secs(1);
 /// What an operation does to the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// It only reads, and locks no rows: a replica that is fresh enough for the caller may run it.
+    /// It only reads, and locks no rows: a replica that is fresh enough for the caller may run it, and the caller does
+    /// not wait for its commit.
     Reads,
     Writes,
 }
@@ -31,7 +32,7 @@ pub(crate) enum Access {
 #[derive(Debug)]
 pub(crate) struct Attempts {
     failed: u32,
-    /// Whether the next attempt may run on a replica.
+    /// Whether the next attempt may run on a replica, or where nothing can be written.
     reads: bool,
     has_replicas: bool,
     started_at: Instant,
@@ -43,7 +44,7 @@ impl Attempts {
     pub(crate) fn of(caller: &impl Caller, access: Access) -> Self {
         let is_visitor = caller.identity() == Identity::Anon;
         let has_replicas = caller.has_replicas();
-        let reads = has_replicas && access == Access::Reads;
+        let reads = access == Access::Reads;
         Self { failed: 0, reads, has_replicas, started_at: Instant::now(), deadline: caller.deadline(), is_visitor }
     }
 
@@ -103,9 +104,10 @@ impl Attempts {
     /// Returns whether the operation may be retried: nothing of it is in the database, the error is transient, and
     /// there is time. Waits for the back-off first.
     pub(crate) async fn may_begin_again(&mut self, error: &Error) -> bool {
-        // A read-only server has just been replaced as the primary, or it is a replica; nothing was written on it.
+        // A read-only server has just been replaced as the primary, or it is a replica, where nothing was written; or
+        // what was read has a function that writes.
         let is_undone = matches!(error, Error::Busy | Error::ConnectionLost(_))
-            || self.has_replicas && matches!(error, Error::ReadOnly);
+            || (self.has_replicas || self.reads) && matches!(error, Error::ReadOnly);
         self.reads = false;
         let has_time = self.left().is_none_or(|left| !left.is_zero());
         let again = is_undone && has_time && self.failed + 1 < MAX_ATTEMPTS;

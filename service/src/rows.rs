@@ -1,10 +1,12 @@
 //! Reads and writes of single rows, with idempotent inserts, and fast decoding of many rows.
 
+mod inserts;
+
 use std::marker::PhantomData;
 
 use sea_orm::{
-    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityName, EntityTrait, IdenStatic,
-    IntoActiveModel, Iterable, PrimaryKeyTrait, QueryFilter, RuntimeErr, Statement, TryInsertResult, Value,
+    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityName, EntityTrait,
+    FromQueryResult, IdenStatic, IntoActiveModel, Iterable, PrimaryKeyTrait, QueryFilter, RuntimeErr, Statement, Value,
     sea_query::{Expr, SimpleExpr, sea_value_to_json_value},
     sqlx::{self, Column as _, Decode, Postgres, Row, Type, postgres::PgRow},
 };
@@ -38,7 +40,7 @@ pub(crate) async fn insert_or_get<A>(
     repeat: Repeat<<A::Entity as EntityTrait>::Column>,
 ) -> Result<<A::Entity as EntityTrait>::Model, Error>
 where
-    A: ActiveModelTrait + ActiveModelBehavior + Send,
+    A: ActiveModelTrait + ActiveModelBehavior + Send + 'static,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
     if let Some(model) = insert_if_absent(tx, row(), [id]).await? {
@@ -92,19 +94,14 @@ fn is<C: ColumnTrait>(column: C, value: Value) -> SimpleExpr {
 pub(crate) async fn insert_if_absent<A>(
     tx: &UncheckedTransaction,
     row: A,
-    key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column>,
+    key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,
 ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
 where
-    A: ActiveModelTrait + ActiveModelBehavior + Send,
+    A: ActiveModelTrait + ActiveModelBehavior + Send + 'static,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
-    match A::Entity::insert(row).on_conflict_do_nothing_on(key).exec_with_returning(tx).await {
-        Ok(TryInsertResult::Inserted(model)) => Ok(Some(model)),
-        Ok(TryInsertResult::Conflicted | TryInsertResult::Empty) => Ok(None),
-        // No row was returned because of the conflict. Where SeaORM requires a row, it reports this error.
-        Err(DbErr::RecordNotFound(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let inserted = tx.query_one_raw(inserts::insert_unless_there(row, key)).await?;
+    Ok(inserted.map(|row| FromQueryResult::from_query_result(&row, "")).transpose()?)
 }
 
 /// Returns the row of that id, if the caller may see it.

@@ -67,7 +67,8 @@ pub struct Profile {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct NewAccount {
-    /// Id of the new account; random if absent. Repeating the request with the same id returns the first account.
+    /// Id of the new account; random if absent. Repeating the request with the same id returns the first account,
+    /// unless it was closed since.
     pub id: Option<Uuid>,
     /// E-mail address, if any. If another account already has it, this account is created without one; check with
     /// [`Users::is_email_taken`] first.
@@ -143,12 +144,12 @@ const SIGN_UP: &str = "INSERT INTO auth.users (id, email, raw_user_meta_data)
      VALUES ($1, $2, $3)
      ON CONFLICT (id) DO NOTHING";
 
-/// Finds the existing account, if the same request created it.
+/// Finds out whether the same request created the existing account, whatever changed since.
 const SAME_SIGN_UP: &str = "SELECT 1
-     FROM auth.users
-     WHERE id = $1
-       AND email IS NOT DISTINCT FROM $2
-       AND raw_user_meta_data = $3";
+     WHERE private.is_same_request(
+       'users',
+       jsonb_build_object('id', $1::uuid, 'email', $2::text, 'raw_user_meta_data', $3::jsonb)
+     )";
 
 /// Compares the address as written and in lower case, the form that the platform stores.
 const IS_EMAIL_TAKEN: &str = r"SELECT

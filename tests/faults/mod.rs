@@ -102,7 +102,7 @@ pub async fn nothing_is_lost(world: &World, kept: &BTreeSet<Kept>) {
 
 /// Asserts that no other connection leaves a transaction open; one that is being returned to its pool may take a
 /// moment.
-async fn no_transaction_is_open(world: &World) {
+pub async fn no_transaction_is_open(world: &World) {
     let open =
         "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
                 AND backend_type = 'client backend'";

@@ -68,6 +68,12 @@ async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
              ALTER TABLE users SET (fillfactor = 90);
              ALTER TABLE users ALTER bio SET STATISTICS 500;
              CREATE STATISTICS support (dependencies) ON seer_id, adventure_id FROM sessions;
+             CREATE SEQUENCE private.support_seq;
+             CREATE TRIGGER support INSTEAD OF INSERT ON profiles FOR EACH ROW EXECUTE FUNCTION support();
+             CREATE RULE support AS ON DELETE TO profiles DO INSTEAD NOTHING;
+             CREATE TABLE support_users (note text) INHERITS (users);
+             CREATE TABLE support_parent (bio text);
+             ALTER TABLE users INHERIT support_parent;
              CREATE TABLE support (id int);
              GRANT SELECT ON support TO anon;
              DROP POLICY \"Users can update own profile\" ON users",
@@ -87,12 +93,42 @@ async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
         "setting fillfactor of public.users",
         "statistics of column bio of public.users",
         "statistics public.support on public.sessions",
+        "sequence private.support_seq",
+        "trigger support on public.profiles",
+        "rule support on public.profiles",
+        "child table public.support_users of public.users",
+        "parent table public.support_parent of public.users",
     ] {
         assert!(report.hints.iter().any(|hint| hint.starts_with(object)), "{object}: {report:#?}");
     }
     up(&owner).await;
     assert_eq!(check(&owner).await.unwrap().hints, report.hints, "every object must still exist");
     assert!(check(&owner).await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn what_an_operator_granted_on_a_recreated_view_or_function_stays() {
+    let (_database, owner, _administrator) = migrated().await;
+    owner
+        .execute_unprepared(
+            "SET search_path = public;
+             GRANT SELECT ON profiles TO pg_monitor;
+             GRANT UPDATE (bio) ON profiles TO pg_monitor WITH GRANT OPTION;
+             ALTER VIEW profiles SET (security_invoker = off);
+             DROP FUNCTION get_session_details(uuid);
+             CREATE FUNCTION get_session_details(uuid) RETURNS int LANGUAGE sql AS 'SELECT 1';
+             GRANT EXECUTE ON FUNCTION get_session_details(uuid) TO pg_monitor",
+        )
+        .await
+        .unwrap();
+    up(&owner).await;
+    assert!(check(&owner).await.unwrap().is_clean());
+    let kept = "SELECT concat_ws(' ',
+                  has_table_privilege('pg_monitor', 'public.profiles', 'SELECT'),
+                  has_column_privilege('pg_monitor', 'public.profiles', 'bio', 'UPDATE WITH GRANT OPTION'),
+                  has_column_privilege('pg_monitor', 'public.profiles', 'id', 'UPDATE'),
+                  has_function_privilege('pg_monitor', 'public.get_session_details(uuid)', 'EXECUTE'))";
+    assert_eq!(lines(&owner, kept).await, ["t t f t"]);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! Supabase.
 
 mod connecting;
+mod dependents;
 mod drift;
 mod kinds;
 mod lists;
@@ -9,6 +10,7 @@ mod operators;
 mod poolers;
 mod renamed;
 mod scripts;
+mod settings;
 mod tls;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};

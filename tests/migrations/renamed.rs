@@ -1,10 +1,13 @@
 //! Renamed or moved objects: `up` renames them back with their rows, or refuses with one sentence that says what to do.
 
 use sea_orm::ConnectionTrait;
-use sparc::migration::{self, Command, MANIFEST, Step, check, sea_orm_migration::IntoSchemaManagerConnection};
+use sparc::migration::{
+    self, Command, MANIFEST, Step, check,
+    sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
+};
 
 use super::{
-    catalog,
+    Migrator, catalog,
     drift::{migrated, up},
     lines, refusal,
 };
@@ -199,6 +202,34 @@ async fn swapped_names_and_moved_tables_are_reported() {
         let sentence =
             refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
         assert!(sentence.contains(named), "{sql}: {sentence}");
+        assert_eq!(catalog(&owner).await, before, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn an_object_whose_name_another_one_took_is_named_and_nothing_changes() {
+    for (sql, named) in [
+        (
+            "ALTER TABLE users RENAME TO people; CREATE TABLE users (id int)",
+            "table public.people is table public.users according to its comment, and another table has that name",
+        ),
+        (
+            "ALTER TABLE users RENAME bio TO about; ALTER TABLE users ADD COLUMN bio text",
+            "column about of public.users is column bio of public.users according to its comment",
+        ),
+        (
+            "ALTER TABLE users RENAME bio TO x; ALTER TABLE users RENAME avatar_url TO bio;
+             ALTER TABLE users RENAME x TO avatar_url",
+            "column bio of public.users is column avatar_url of public.users according to its comment",
+        ),
+    ] {
+        let (_database, owner, _administrator) = migrated().await;
+        owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
+        let before = catalog(&owner).await;
+        for attempt in [Migrator::up(&owner, None).await, Migrator::reset(&owner).await] {
+            let sentence = refusal(attempt.unwrap_err());
+            assert!(sentence.contains(named), "{sql}: {sentence}");
+        }
         assert_eq!(catalog(&owner).await, before, "{sql}");
     }
 }

@@ -164,7 +164,8 @@ fn the_page_of_operations_is_up_to_date() {
          Any operation may also fail with `busy`, `deadline_exceeded`, `connection_lost`, `commit_unknown`, `pool_exhausted`,\n\
          `pool_closed`, `misconfigured`, `server_exhausted`, `read_only` or `database`, and for a user with `unknown_account` or\n\
          `account_closed`; see [errors.md](errors.md). The number of round trips includes two for begin (with the identity) and\n\
-         commit; in a caller's transaction an operation takes two fewer.\n\
+         commit; in a caller's transaction an operation takes two fewer. One that a replica may run returns before the answer to\n\
+         its commit (without replicas), so its caller waits for one fewer.\n\
          The column *runs on* says whether a replica may run the operation, if the handle has any; `tests/operations/standby.rs`\n\
          runs each one on a real standby.\n"
         .to_owned();

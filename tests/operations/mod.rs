@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fmt::Debug, pin::Pin};
 
 use sea_orm::TransactionTrait;
-use sparc::service::{Error, Sparc, Transaction};
+use sparc::service::{Error, IdentityConnection, Sparc, Transaction};
 
 mod adventures;
 mod cancelled;
@@ -18,6 +18,7 @@ mod scene;
 mod sessions;
 mod standby;
 mod tutorial;
+mod unawaited;
 mod users;
 mod wire;
 
@@ -29,12 +30,16 @@ type Outcome<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
 /// A call of an operation in a transaction.
 type Call = for<'a> fn(&'a Transaction, &'a Scene) -> Outcome<'a>;
 
+/// A call of an operation in a transaction of its own.
+type CallAlone = for<'a> fn(&'a IdentityConnection, &'a Scene) -> Outcome<'a>;
+
 /// An operation and its outcomes for the visitor, the stranger, the player who left, the player, the Seer and the
 /// service.
 struct Operation {
     name: &'static str,
     outcomes: [&'static str; 6],
     call: Call,
+    alone: CallAlone,
 }
 
 /// A refusal that depends on the arguments.
@@ -55,6 +60,10 @@ macro_rules! operation {
             name: $name,
             outcomes: $outcomes,
             call: |$tx, $scene| {
+                let _ = $scene;
+                Box::pin(async move { outcome_code($call.await) })
+            },
+            alone: |$tx, $scene| {
                 let _ = $scene;
                 Box::pin(async move { outcome_code($call.await) })
             },

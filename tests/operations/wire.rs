@@ -17,6 +17,7 @@ use sparc::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
     net::{TcpListener, TcpStream},
+    sync::watch,
 };
 
 use uuid::Uuid;
@@ -25,18 +26,29 @@ use super::{documented::documented, operations, scene::EVERYBODY, scene::Scene};
 
 /// A proxy that counts the server's ReadyForQuery messages: one per round trip.
 #[derive(Clone)]
-struct Wire {
-    port: u16,
+pub struct Wire {
+    pub port: u16,
     ready: Arc<AtomicU32>,
     /// Cuts the connection instead of delivering that many-th response from now on; 0 never cuts.
     cut: Arc<AtomicU32>,
+    hold: watch::Sender<Hold>,
+}
+
+/// Whether responses are held back.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hold {
+    /// That many more are delivered; `None` delivers all.
+    left: Option<u32>,
+    /// Whether one is being held back.
+    holds: bool,
 }
 
 impl Wire {
     async fn to(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Self { port: listener.local_addr().unwrap().port(), ready: Arc::default(), cut: Arc::default() };
-        let (ready, cut) = (wire.ready.clone(), wire.cut.clone());
+        let port = listener.local_addr().unwrap().port();
+        let wire = Self { port, ready: Arc::default(), cut: Arc::default(), hold: watch::Sender::default() };
+        let (ready, cut, hold) = (wire.ready.clone(), wire.cut.clone(), wire.hold.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(&server).await.unwrap();
@@ -45,7 +57,7 @@ impl Wire {
                 let (mut from_server, mut to_server) = server.into_split();
                 let (mut from_client, mut to_client) = client.into_split();
                 tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
-                let (ready, cut) = (ready.clone(), cut.clone());
+                let (ready, cut, hold) = (ready.clone(), cut.clone(), hold.clone());
                 tokio::spawn(async move {
                     // A message begins with its type, one byte, and its length, which includes the length field.
                     let mut head = [0; 5];
@@ -57,6 +69,7 @@ impl Wire {
                         from_server.read_exact(&mut body).await?;
                         if head[0] == b'Z' {
                             ready.fetch_add(1, Ordering::SeqCst);
+                            delivered(&hold).await;
                             let left = |left: u32| left.checked_sub(1);
                             if cut.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left) == Ok(1) {
                                 return Ok(());
@@ -77,21 +90,60 @@ impl Wire {
         wire
     }
 
+    /// Delivers that many more responses, and holds back those after them.
+    pub fn hold_after(&self, answers: u32) {
+        self.hold.send_replace(Hold { left: Some(answers), holds: false });
+    }
+
+    /// Waits until a response is held back.
+    pub async fn holds(&self) {
+        self.hold.subscribe().wait_for(|hold| hold.holds).await.unwrap();
+    }
+
+    /// Delivers what was held back, and all that follows.
+    pub fn release(&self) {
+        self.hold.send_replace(Hold::default());
+    }
+
+    /// Cuts the connection instead of delivering that many-th response from now on.
+    pub fn cut_at(&self, answer: u32) {
+        self.cut.store(answer, Ordering::SeqCst);
+    }
+
     /// Returns the number of round trips since the last call.
     fn round_trips(&self) -> u32 {
         self.ready.swap(0, Ordering::SeqCst)
     }
 }
 
+/// Waits until the next response may be delivered.
+async fn delivered(hold: &watch::Sender<Hold>) {
+    if hold.borrow().left == Some(0) {
+        hold.send_modify(|hold| hold.holds = true);
+        hold.subscribe().wait_for(|hold| hold.left != Some(0)).await.unwrap();
+    }
+    hold.send_modify(|hold| hold.left = hold.left.map(|left| left.saturating_sub(1)));
+}
+
 /// Connects the service through a [`Wire`], with one connection.
-async fn connect_counted(scene: &Scene) -> (Sparc, Wire) {
-    let url = scene.world.url();
+pub async fn connect_counted(scene: &Scene) -> (Sparc, Wire) {
+    connect_counted_to(scene.world.url(), "").await
+}
+
+/// The same, with more parameters of the address.
+pub async fn connect_counted_to(url: &str, more: &str) -> (Sparc, Wire) {
+    let (_, rest) = url.rsplit_once('@').unwrap();
+    let wire = Wire::to(rest.split('/').next().unwrap().to_owned()).await;
+    (connect_through(url, wire.port, more).await, wire)
+}
+
+/// The same, through the wire at that port.
+pub async fn connect_through(url: &str, port: u16, more: &str) -> Sparc {
     let (before, rest) = url.rsplit_once('@').unwrap();
-    let (server, database) = rest.split_once('/').unwrap();
-    let wire = Wire::to(server.to_owned()).await;
+    let (_, database) = rest.split_once('/').unwrap();
     let database = database.split('?').next().unwrap();
-    let url = format!("{before}@127.0.0.1:{}/{database}?sslmode=disable", wire.port);
-    (Sparc::connect_with(&url, Options::default().max_connections(1)).await.unwrap(), wire)
+    let url = format!("{before}@127.0.0.1:{port}/{database}?sslmode=disable{more}");
+    Sparc::connect_with(&url, Options::default().max_connections(1)).await.unwrap()
 }
 
 #[tokio::test]

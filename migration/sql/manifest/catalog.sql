@@ -358,7 +358,7 @@ WITH
     JOIN pg_class ON pg_class.oid = tgrelid
     JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE NOT tgisinternal
-      AND (tgrelid IN (SELECT oid FROM base) OR tgfoid IN (SELECT oid FROM routine))
+      AND (tgrelid IN (SELECT oid FROM relation) OR tgfoid IN (SELECT oid FROM routine))
 
     UNION ALL
     SELECT
@@ -369,11 +369,23 @@ WITH
 
     UNION ALL
     SELECT
-      format('rule %I on %s', rulename, base.name),
+      format('rule %I on %s', rulename, relation.name),
       regexp_replace(pg_get_ruledef(rewrite.oid), '\s+', ' ', 'g'),
       'pg_rewrite', rewrite.oid, 0
     FROM pg_rewrite AS rewrite
-    JOIN base ON base.oid = ev_class
+    JOIN relation ON relation.oid = ev_class
+    -- The rule that is a view's query is part of the view.
+    WHERE NOT (relkind IN ('v', 'm') AND ev_type = '1')
+
+    UNION ALL
+    -- Their rows are those of another table, too, for which neither our policies nor our constraints hold.
+    SELECT format('child table %s of %s', inhrelid::regclass, base.name), 'inherits', NULL, base.oid, 0
+    FROM pg_inherits
+    JOIN base ON base.oid = inhparent
+    UNION ALL
+    SELECT format('parent table %s of %s', inhparent::regclass, base.name), 'inherited', NULL, base.oid, 0
+    FROM pg_inherits
+    JOIN base ON base.oid = inhrelid
 
     UNION ALL
     SELECT

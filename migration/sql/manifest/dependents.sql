@@ -15,6 +15,10 @@ WITH RECURSIVE
     SELECT 'pg_constraint'::regclass, oid, 'pg_class'::regclass, conrelid
     FROM pg_constraint
     WHERE contype = 'n' AND conrelid <> 0
+    UNION
+    SELECT 'pg_constraint'::regclass, oid, 'pg_type'::regclass, contypid
+    FROM pg_constraint
+    WHERE contypid <> 0
   ),
   reached (classid, objid) AS (
     SELECT classid::oid, objid FROM dropped
@@ -27,19 +31,47 @@ WITH RECURSIVE
       WHERE dependent.refclassid = reached.classid
         AND dependent.refobjid = reached.objid
         AND dependent.deptype IN ('n', 'a', 'i', 'P', 'S')
+        -- A schema is dropped only if nothing is left in it, so only what is set for the schema itself goes with it.
+        AND (
+          dependent.refclassid <> 'pg_namespace'::regclass
+          OR dependent.classid IN ('pg_publication_namespace'::regclass, 'pg_default_acl'::regclass)
+        )
       UNION
       SELECT whole.refclassid, whole.refobjid
       FROM whole
       WHERE whole.classid = reached.classid
         AND whole.objid = reached.objid
     ) AS step
+  ),
+  -- A subscription that fills one of the tables has no dependency on it.
+  subscribed AS (
+    SELECT 'pg_subscription'::regclass::oid AS classid, srsubid AS objid
+    FROM pg_subscription_rel
+    JOIN dropped ON dropped.classid = 'pg_class'::regclass AND dropped.objid = srrelid
+  ),
+  named AS (
+    SELECT reached.classid, reached.objid
+    FROM reached
+    LEFT JOIN ours ON ours.classid::oid = reached.classid AND ours.objid = reached.objid
+    LEFT JOIN pg_constraint AS con ON reached.classid = 'pg_constraint'::regclass AND con.oid = reached.objid
+    LEFT JOIN pg_index AS index ON reached.classid = 'pg_class'::regclass AND indexrelid = reached.objid
+    -- What belongs to an operator's table that inherits from ours is not listed beside that table.
+    WHERE ours.objid IS NOT NULL
+      OR NOT EXISTS (
+        SELECT
+        FROM reached AS child
+        JOIN pg_inherits ON inhrelid = child.objid
+        WHERE child.classid = 'pg_class'::regclass AND child.objid IN (con.conrelid, index.indrelid)
+      )
+    UNION
+    SELECT classid, objid FROM subscribed
   )
 SELECT DISTINCT
   reached.classid::regclass::text AS class,
   reached.objid::bigint AS objid,
   pg_describe_object(reached.classid, reached.objid, 0) AS description,
   ours.objid IS NOT NULL AS is_ours
-FROM reached
+FROM named AS reached
 LEFT JOIN ours ON ours.classid::oid = reached.classid AND ours.objid = reached.objid
 WHERE NOT EXISTS (
     SELECT FROM whole WHERE whole.classid = reached.classid AND whole.objid = reached.objid

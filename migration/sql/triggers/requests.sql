@@ -14,6 +14,7 @@ DECLARE
       '{creator_id,name,description,thumbnail_url,artwork_url,difficulty,estimated_duration,min_players,max_players,content}'
     WHEN 'creatures' THEN '{adventure_id,name,description,stats,abilities,hit_points,armor}'
     WHEN 'sessions' THEN '{seer_id,adventure_id,is_public,max_players,looking_for,scheduled_start}'
+    WHEN 'users' THEN '{email,raw_user_meta_data}' -- of auth.users
   END)::text[];
   request jsonb;
 BEGIN
@@ -64,6 +65,8 @@ DECLARE
     WHEN 'adventures' THEN to_jsonb(jsonb_populate_record(NULL::public.adventures, asked))
     WHEN 'creatures' THEN to_jsonb(jsonb_populate_record(NULL::public.creatures, asked))
     WHEN 'sessions' THEN to_jsonb(jsonb_populate_record(NULL::public.sessions, asked))
+    -- The service alone signs up, and alone may learn what was asked.
+    WHEN 'users' THEN CASE WHEN private.is_server() THEN asked END
   END;
 BEGIN
   RETURN EXISTS (
@@ -92,3 +95,10 @@ CREATE OR REPLACE TRIGGER remember_request
 CREATE OR REPLACE TRIGGER remember_request
   AFTER INSERT OR DELETE ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.remember_request();
+
+-- Sign-ups by the service. The platform's own need no digest, and must not depend on it.
+CREATE OR REPLACE TRIGGER remember_request
+  AFTER INSERT ON auth.users
+  FOR EACH ROW
+  WHEN (current_user = 'service_role')
+  EXECUTE FUNCTION private.remember_request();

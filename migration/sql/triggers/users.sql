@@ -257,6 +257,10 @@ AS $$
 BEGIN
   PERFORM private.lock_account(account);
 
+  -- A digest of an address and a name can be guessed.
+  DELETE FROM private.requests
+  WHERE id = account
+    AND relation = 'users';
   -- The profile comes first, so that the events of leaving and cancelling below contain no personal data.
   UPDATE public.users
   SET email = account || '@deleted.invalid',

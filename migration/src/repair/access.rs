@@ -3,6 +3,11 @@
 use super::{Plan, Work};
 use crate::{manifest, query, rules};
 
+/// Whether default privileges apply to new objects of that kind.
+fn is_granted_by_default(kind: &str) -> bool {
+    matches!(kind, "table" | "view" | "function" | "sequence" | "type" | "domain" | "schema")
+}
+
 impl Plan {
     pub(super) fn access(&mut self, work: &Work<'_>) {
         self.row_security(work);
@@ -25,11 +30,7 @@ impl Plan {
 
     fn privileges(&mut self, work: &Work<'_>) {
         // Default privileges may have granted access to what was just created.
-        for object in work
-            .missing
-            .iter()
-            .filter(|object| matches!(manifest::kind(object), "table" | "view" | "function" | "sequence"))
-        {
+        for object in work.missing.iter().filter(|object| is_granted_by_default(manifest::kind(object))) {
             let (kind, name) = object.split_once(' ').unwrap_or_default();
             let kind = if kind == "view" { "table" } else { kind };
             self.push_about(

@@ -15,6 +15,7 @@ use crate::{
 mod access;
 mod code;
 mod columns;
+mod operators;
 mod structure;
 
 /// Statements, in order, and one change for each object concerned.
@@ -22,6 +23,8 @@ mod structure;
 pub(crate) struct Plan {
     pub(crate) statements: Vec<Repair>,
     pub(crate) changes: Vec<Change>,
+    /// Grants to an operator's roles on objects that are dropped and created again.
+    kept_grants: Vec<Repair>,
 }
 
 /// A statement, and the object that is named if the database rejects the statement.
@@ -118,6 +121,8 @@ impl Plan {
         plan.access(&work);
         plan.comments(&work);
         plan.rows(&work);
+        let kept_grants = std::mem::take(&mut plan.kept_grants);
+        plan.statements.extend(kept_grants);
         Ok(plan)
     }
 
@@ -158,6 +163,13 @@ impl Plan {
             }
         }
         let cascaded = dependents::of(db, state, &dropped).await?;
+        let recreated = dropped
+            .iter()
+            .map(|found| found.object.as_str())
+            .chain(cascaded.iter().map(String::as_str))
+            .filter(|object| state.expected.contains_key(*object))
+            .filter_map(|object| found.get(object).copied());
+        self.kept_grants = operators::grants(db, &recreated.collect::<Vec<_>>()).await?;
         for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
             for found in dropped.iter().filter(|found| kinds.contains(&manifest::kind(&found.object))) {
                 self.push_about(drop(found), &found.object, None);

@@ -1,25 +1,49 @@
 //! The end of a transaction: commit, rollback or drop, and the cleaning of the connection.
 
-use sea_orm::{
-    DbErr, RuntimeErr,
-    sqlx::{self, PgConnection},
-};
-use tokio::runtime::Handle;
+use futures_util::FutureExt;
+use sea_orm::{DbErr, RuntimeErr, sqlx};
 
-use super::{Inner, Over, Pending};
+use super::{Inner, OUTERMOST, Over, Pending};
 use crate::{
     Error,
     error::is_lost,
     identity::{CHANGED, ENDED},
-    pool::PooledConnection,
-    session::OUTERMOST,
-    wire::{Answer, PLACE, Released, Rollback, exec_error, has_own_statements, simple_query},
+    runtime::{AtomicBool, Ordering, spawn_detached},
+    wire::{Answer, Connection, Ending, PLACE, Released, exec_error, has_own_statements},
 };
 
-impl Inner {
+impl<C: Connection> Inner<C> {
+    /// Ends a transaction that only read. What it read is valid however it ends, so the caller does not wait: the
+    /// message is sent, and a task that owns the connection waits for the answer before it returns the connection to
+    /// its pool. COMMIT and ROLLBACK have the same effect then; which of the two is sent shows in the server's
+    /// statistics, and decides about a notification that a view's function sent.
+    fn end_unawaited(&mut self, ending: Ending) {
+        self.over = Some(Over::Ended);
+        self.pending = None;
+        let Some(pooled) = self.pooled.take() else { return };
+        let mut end = Box::pin(Released { connection: Some(pooled), ending, unclean: None }.put_back());
+        // Polled once, so that the message is sent now, however long the runtime takes to begin the task.
+        if end.as_mut().now_or_never().is_none() {
+            spawn_detached(end);
+        }
+    }
+
+    /// Whether the end has nothing to verify, to clean or to report.
+    fn may_end_unawaited(&self) -> bool {
+        self.ends_unawaited
+            && !self.unclean
+            && self.origin.is_none()
+            && !self.frames.iter().any(|frame| frame.unverified)
+    }
+
     /// PostgreSQL answers the commit of a failed transaction with ROLLBACK, which the driver reports as success. So the
-    /// same message begins with a statement that fails if the transaction has failed.
-    pub(crate) async fn commit(&mut self) -> Result<(), DbErr> {
+    /// same message begins with a statement that fails if the transaction has failed. `is_sent` is true while the
+    /// outcome is unknown.
+    pub(crate) async fn commit(&mut self, is_sent: &AtomicBool) -> Result<(), DbErr> {
+        if self.may_end_unawaited() {
+            self.end_unawaited(Ending::Commit);
+            return Ok(());
+        }
         let is_unverified = self.frames.iter().any(|frame| frame.unverified);
         let before = if is_unverified { self.identity.require_sql(&self.started_at) } else { "CLOSE ALL".to_owned() };
         // In the same message, so that the position costs no round trip.
@@ -32,8 +56,10 @@ impl Inner {
         // If it is dropped before the answer, the outcome is unknown.
         let origin = self.origin.clone();
         let unknown = origin.as_ref().map(|origin| origin.commit(&self.identity));
+        // A standby saves nothing.
+        is_sent.store(!self.is_on_standby(), Ordering::SeqCst);
         let connection = self.connection()?;
-        let outcome = simple_query(connection, format!("{before}; COMMIT; {place}{after}"), &mut answer).await;
+        let outcome = connection.simple_query(format!("{before}; COMMIT; {place}{after}"), &mut answer).await;
         let is_committed = answer.done >= 2;
         if let Some(unknown) = unknown {
             unknown.answered(is_committed, answer.place, outcome.as_ref().err().is_some_and(is_lost));
@@ -58,6 +84,7 @@ impl Inner {
                 Err(if self.is_on_standby() { exec_error(error) } else { commit_unknown(&error.to_string()) })
             }
             Err(error) => {
+                is_sent.store(false, Ordering::SeqCst);
                 (self.pending, self.has_rest) = (None, true);
                 let refused = self.not_committed(error, answer.done);
                 self.roll_back_refused(OUTERMOST).await;
@@ -79,8 +106,8 @@ impl Inner {
         }
     }
 
-    fn connection_at_rest(&mut self) -> Result<&mut PgConnection, DbErr> {
-        self.pooled.as_mut().map(PooledConnection::connection).ok_or_else(|| Error::TransactionOver.into())
+    fn connection_at_rest(&mut self) -> Result<&mut C, DbErr> {
+        self.pooled.as_mut().ok_or_else(|| Error::TransactionOver.into())
     }
 
     fn discard(&mut self) {
@@ -95,6 +122,10 @@ impl Inner {
             // transaction, there is nothing to roll back.
             return Ok(());
         }
+        if self.may_end_unawaited() {
+            self.end_unawaited(Ending::Rollback);
+            return Ok(());
+        }
         let after = if self.unclean { self.statements.clean() } else { String::new() };
         let statements = self.statements;
         let mut answer = Answer::default();
@@ -104,7 +135,7 @@ impl Inner {
             return Ok(());
         }
         self.pending = Some(Pending::End);
-        let outcome = simple_query(self.connection()?, format!("ROLLBACK; {after}"), &mut answer).await;
+        let outcome = self.connection()?.simple_query(format!("ROLLBACK; {after}"), &mut answer).await;
         match outcome {
             Ok(()) => {
                 self.pending = None;
@@ -121,7 +152,7 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
+impl<C: Connection> Drop for Inner<C> {
     fn drop(&mut self) {
         let Some(pooled) = self.pooled.take() else { return };
         let is_at_rest = self.over == Some(Over::Ended) && self.pending.is_none() && !self.unclean;
@@ -129,17 +160,15 @@ impl Drop for Inner {
             return drop(pooled);
         }
         let unclean = self.unclean.then_some(self.statements);
-        let rollback = match (self.over, self.pending) {
+        let ending = match (self.over, self.pending) {
             // COMMIT or ROLLBACK was sent. If it succeeded, another rollback would log a warning on the server.
-            (_, Some(Pending::End)) => Rollback::Sent,
-            (Some(Over::Ended), _) => Rollback::Done,
+            (_, Some(Pending::End)) => Ending::Sent,
+            (Some(Over::Ended), _) => Ending::Done,
             // The statement that ended the transaction may have begun another.
-            _ => Rollback::Needed,
+            _ => Ending::Rollback,
         };
-        let released = Released { connection: Some(pooled), rollback, unclean };
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(released.put_back());
-        }
+        let released = Released { connection: Some(pooled), ending, unclean };
+        spawn_detached(released.put_back());
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     Error,
     connect::explain,
     pool::connect_error,
-    wire::{Answer, PLACE, Place, number, simple_query},
+    wire::{Answer, PLACE, Place, simple_query},
 };
 
 /// Interval between two checks.
@@ -67,8 +67,8 @@ impl Probe {
         simple_query(&mut connection, sql, &mut answer).await?;
         let seen = answer.row.as_ref().and_then(|row| {
             let place = Place::read(row, 2)?;
-            let timeline = if place.is_standby { number(row, 5)?.try_into().ok()? } else { place.timeline };
-            let (system, is_read_only) = (number(row, 0)?, number(row, 1)? == 1);
+            let timeline = if place.is_standby { row.number(5)?.try_into().ok()? } else { place.timeline };
+            let (system, is_read_only) = (row.number(0)?, row.number(1)? == 1);
             Some(Seen { place: Place { timeline, ..place }, is_read_only, system })
         });
         self.connection = Some(connection);
@@ -196,7 +196,7 @@ impl Monitor {
         for (index, member) in cluster.members.iter().enumerate() {
             let one = seen.iter().find(|(place, _)| *place == index).map(|(_, one)| one);
             if let Some(one) = one {
-                member.timeline.store(one.place.timeline, Ordering::SeqCst);
+                member.log.timeline.store(one.place.timeline, Ordering::SeqCst);
                 member.lsn.store(one.place.lsn, Ordering::SeqCst);
             }
             member.is_reachable.store(one.is_some(), Ordering::SeqCst);

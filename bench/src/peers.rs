@@ -1,0 +1,248 @@
+//! The command `peers`: the example service next to PostgREST, on one database and the same rows, over HTTP.
+//!
+//! Both are processes of their own with as many connections to the database. Runs alternate between them, so that other
+//! load on the machine affects both; processor time per request depends on it less than throughput.
+
+mod http;
+mod requests;
+mod section;
+mod servers;
+
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use testdb::Server;
+use tokio::task::JoinSet;
+
+pub use self::section::section;
+use self::{
+    http::{Connection, Request},
+    requests::{ALL, Api, Operation},
+    servers::ApiServer,
+};
+use crate::{
+    Failure, Peers,
+    client::Client,
+    compare::SETTINGS,
+    cpu::{self, CpuTimes},
+    live::set_up,
+    measure::quantile,
+    report::{Report, Settings},
+    samples::samples,
+    sections,
+    world::World,
+};
+
+/// Numbers of concurrent clients.
+const CLIENTS: [usize; 3] = [1, 8, 64];
+/// Untimed first run: afterwards, connections are open and statements are prepared.
+const WARM_UP: Duration = Duration::from_millis(300);
+/// A database whose pages are in the buffers.
+const WORLD: World = World { users: 10_000, adventures: 100, busy: 64, open: 4000, ended: 2000 };
+
+/// An operation with a number of clients, in the report.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerResult {
+    /// The operation.
+    pub name: String,
+    /// Concurrent clients.
+    pub clients: usize,
+    /// The platform's API.
+    pub postgrest: ApiResult,
+    /// The example service.
+    pub service: ApiResult,
+    /// Requests per second of the service divided by those of PostgREST.
+    pub ratio: f64,
+}
+
+/// The medians of one API's runs.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct ApiResult {
+    /// Requests per second.
+    pub requests_s: f64,
+    /// Median latency in milliseconds.
+    pub p50_ms: f64,
+    /// The 99th percentile of the latency in milliseconds.
+    pub p99_ms: f64,
+    /// Processor time of the API process per request, in milliseconds; `None` where the system does not report it.
+    pub api_cpu_ms: Option<f64>,
+    /// Processor time of PostgreSQL per request, in milliseconds.
+    pub server_cpu_ms: Option<f64>,
+    /// Bytes per answer, with its head.
+    pub bytes: f64,
+}
+
+/// What the runs share.
+struct Environment {
+    url: String,
+    /// Deletes the seats of the newcomers, who have no others.
+    free_the_seats: String,
+    server: Option<u32>,
+    apis: [(Api, ApiServer); 2],
+    /// The requests of each operation, by API.
+    requests: HashMap<(u8, u8), Arc<Vec<Request>>>,
+}
+
+/// Runs the command.
+pub async fn peers(options: &Peers) -> Result<(), Failure> {
+    let begun = Instant::now();
+    fs::create_dir_all(&options.out)?;
+    let server = Server::start_private(Some(&SETTINGS)).await?;
+    let mut client = Client::open(server.url()).await?;
+    let settings = Settings::of(&mut client).await?;
+    let postmaster = client.value("SELECT pg_read_file('postmaster.pid')").await?;
+    client.close().await?;
+    let database = set_up(&server, WORLD).await?;
+    let mut client = Client::open(database.url()).await?;
+    client.run("VACUUM ANALYZE").await?;
+    let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let players = requests::players(&samples(&WORLD), &secret, &mut client).await?;
+    let newcomers = requests::newcomers(&WORLD, &secret, &mut client).await?;
+    client.close().await?;
+    println!("filled after {:.0} s", begun.elapsed().as_secs_f64());
+    // The service first: at its start, it checks that the schema is complete.
+    let service = ApiServer::service(database.url(), &secret).await?;
+    let postgrest = ApiServer::postgrest(database.url(), &secret).await?;
+    println!("ready after {:.0} s", begun.elapsed().as_secs_f64());
+
+    let mut all = HashMap::new();
+    for api in [Api::PostgRest, Api::Service] {
+        for (operation, _) in ALL {
+            let callers = if operation == Operation::Join { &newcomers } else { &players };
+            let list = callers.iter().map(|caller| requests::request(api, operation, caller));
+            all.insert((api as u8, operation as u8), Arc::new(list.collect::<Result<Vec<_>, _>>()?));
+        }
+    }
+    let environment = Environment {
+        url: database.url().to_owned(),
+        free_the_seats: requests::free_the_seats(&newcomers),
+        server: postmaster.lines().next().and_then(|line| line.parse().ok()),
+        apis: [(Api::PostgRest, postgrest), (Api::Service, service)],
+        requests: all,
+    };
+    let mut report = Report { settings, ..Report::default() };
+    for (operation, name) in ALL {
+        for clients in CLIENTS {
+            let result = environment.compare(operation, name, clients, options).await?;
+            println!(
+                "{name}, {clients} clients: {:.0} requests per second, PostgREST {:.0}: {:.2} times",
+                result.service.requests_s, result.postgrest.requests_s, result.ratio
+            );
+            report.peers.push(result);
+        }
+    }
+    report.settings.seconds = begun.elapsed().as_secs_f64();
+    sections::write(&report, &options.out, options.docs, "peers", section(&report))
+}
+
+impl Environment {
+    /// Measures both APIs in turns.
+    async fn compare(
+        &self,
+        operation: Operation,
+        name: &str,
+        clients: usize,
+        options: &Peers,
+    ) -> Result<PeerResult, Failure> {
+        let time = Duration::from_secs_f64(options.seconds);
+        let mut runs = [Vec::new(), Vec::new()];
+        for round in 0..=options.rounds {
+            for step in 0..2 {
+                let which = (round as usize + step) % 2;
+                // The round before the first one warms up.
+                let time = if round == 0 { WARM_UP.min(time) } else { time };
+                let run = self.run(&self.apis[which], operation, clients, time).await?;
+                if round > 0 {
+                    runs[which].push(run);
+                }
+            }
+        }
+        let [postgrest, service] = runs.map(|mut runs: Vec<ApiResult>| {
+            runs.sort_by(|a, b| a.requests_s.total_cmp(&b.requests_s));
+            runs.get(runs.len() / 2).copied().unwrap_or_default()
+        });
+        let ratio = service.requests_s / postgrest.requests_s;
+        Ok(PeerResult { name: name.to_owned(), clients, postgrest, service, ratio })
+    }
+
+    /// Sends requests from concurrent clients, each on a connection of its own, as fast as they are answered.
+    async fn run(
+        &self,
+        (api, process): &(Api, ApiServer),
+        operation: Operation,
+        clients: usize,
+        time: Duration,
+    ) -> Result<ApiResult, Failure> {
+        let requests = self.requests.get(&(*api as u8, operation as u8)).cloned().unwrap_or_default();
+        let next = Arc::new(AtomicUsize::new(0));
+        let mut connections = Vec::new();
+        for _ in 0..clients {
+            connections.push(Connection::open(process.port).await?);
+        }
+        let of_api = || process.process().and_then(cpu::of);
+        let before = (of_api(), cpu::of_children(self.server));
+        let begun = Instant::now();
+        let mut tasks = JoinSet::new();
+        for (number, mut connection) in connections.into_iter().enumerate() {
+            let (requests, next) = (requests.clone(), next.clone());
+            tasks.spawn(async move {
+                let (mut times, mut bytes) = (Vec::new(), 0);
+                while begun.elapsed() < time {
+                    // Each user takes one seat; any other operation belongs to the client's own session.
+                    let request = match operation {
+                        Operation::Join => requests.get(next.fetch_add(1, Ordering::Relaxed)),
+                        _ => requests.get(number % requests.len()),
+                    };
+                    let Some(request) = request else { break };
+                    let started = Instant::now();
+                    let answer = connection.send(request).await?;
+                    times.push(started.elapsed());
+                    if !(200..300).contains(&answer.status) {
+                        let body = String::from_utf8_lossy(&answer.body);
+                        return Err(Failure::Message(format!("{} answered {}: {body}", request.path, answer.status)));
+                    }
+                    bytes += answer.bytes;
+                }
+                Ok::<_, Failure>((times, bytes))
+            });
+        }
+        let (mut times, mut bytes) = (Vec::new(), 0);
+        while let Some(done) = tasks.join_next().await {
+            let (took, received) = done.map_err(|error| Failure::Message(error.to_string()))??;
+            times.extend(took);
+            bytes += received;
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        let after = (of_api(), cpu::of_children(self.server));
+        if operation == Operation::Join {
+            self.free_the_seats().await?;
+        }
+        let count = times.len() as f64;
+        let spent = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
+            Some(after?.since(&before?).as_secs_f64() * 1000.0 / count)
+        };
+        Ok(ApiResult {
+            requests_s: count / seconds,
+            p50_ms: quantile(&mut times, 0.5),
+            p99_ms: quantile(&mut times, 0.99),
+            api_cpu_ms: spent(before.0, after.0),
+            server_cpu_ms: spent(before.1, after.1),
+            bytes: bytes as f64 / count,
+        })
+    }
+
+    /// Makes the seats free again that the run took.
+    async fn free_the_seats(&self) -> Result<(), Failure> {
+        let mut client = Client::open(&self.url).await?;
+        client.run(&self.free_the_seats).await?;
+        client.close().await
+    }
+}

@@ -1,0 +1,179 @@
+//! The same operations as requests to the two APIs.
+
+use chrono::Utc;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::http::Request;
+use crate::{
+    Failure,
+    client::Client,
+    samples::Sample,
+    world::{Kind, State, World, id},
+    writes::check,
+};
+
+/// A measured operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// The first page of the lobby.
+    Lobby,
+    /// A session with its participants.
+    Details,
+    /// The caller's profile.
+    Profile,
+    /// The newest fifty rolls of a session.
+    Rolls,
+    /// A character's check.
+    Roll,
+    /// Taking a seat in a public session.
+    Join,
+}
+
+/// All operations with their names.
+pub const ALL: [(Operation, &str); 6] = [
+    (Operation::Lobby, "lobby"),
+    (Operation::Details, "session details"),
+    (Operation::Profile, "own profile"),
+    (Operation::Rolls, "a session's rolls"),
+    (Operation::Roll, "a roll"),
+    (Operation::Join, "a join"),
+];
+
+/// An API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// The platform's.
+    PostgRest,
+    /// The example service.
+    Service,
+}
+
+/// Sessions with a free seat, and users who take it, each once.
+const SEATS: usize = 4000;
+
+/// Bytes of a block of SHA-256, and the longest secret.
+const BLOCK: usize = 64;
+
+/// Who calls, and what about.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    user: Uuid,
+    session: Uuid,
+    hero: Uuid,
+    token: String,
+}
+
+/// Returns one caller per sample: a player of an active session.
+pub async fn players(samples: &[Sample], secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
+    let callers = samples.iter().map(|one| caller(one.player, one.session, one.hero)).collect();
+    sign(callers, secret, client).await
+}
+
+/// Returns users without a seat, each with a public session that has a free one.
+pub async fn newcomers(world: &World, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
+    let open = (world.busy..world.busy + world.open).map(|number| world.session(number));
+    let free = open.filter(|one| one.is_public && one.state == State::Waiting && one.seats < one.max_players);
+    let users = world.users * 7 / 10..world.users * 9 / 10;
+    let callers = free.zip(users).take(SEATS).map(|(session, user)| {
+        caller(id(Kind::User, user), id(Kind::Session, session.number), id(Kind::Character, user))
+    });
+    sign(callers.collect(), secret, client).await
+}
+
+/// Returns the statement that deletes the seats of these users.
+pub fn free_the_seats(callers: &[Caller]) -> String {
+    let users: Vec<String> = callers.iter().map(|caller| caller.user.to_string()).collect();
+    format!("DELETE FROM session_players WHERE user_id = ANY ('{{{}}}')", users.join(","))
+}
+
+fn caller(user: Uuid, session: Uuid, hero: Uuid) -> Caller {
+    Caller { user, session, hero, token: String::new() }
+}
+
+/// Signs the callers' tokens as the platform does, with HMAC-SHA256. The server has the hash function, so that the
+/// benchmark needs no library for it.
+async fn sign(mut callers: Vec<Caller>, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
+    let [inner, outer] = [0x36, 0x5c].map(|pad: u8| {
+        let key = secret.bytes().chain(std::iter::repeat(0)).take(BLOCK);
+        key.map(|byte| format!("{:02x}", byte ^ pad)).collect::<String>()
+    });
+    if secret.len() > BLOCK {
+        return Err(Failure::Message(format!("the secret must have at most {BLOCK} bytes")));
+    }
+    let base64url = |bytes: &str| format!("translate(encode({bytes}, 'base64'), E'+/=\\n', '-_')");
+    let text = |text: &str| base64url(&format!("convert_to({text}, 'UTF8')"));
+    let head = text("'{\"alg\":\"HS256\",\"typ\":\"JWT\"}'");
+    let exp = Utc::now().timestamp() + 24 * 60 * 60;
+    let claims =
+        format!("json_build_object('sub', id, 'exp', {exp}, 'aud', 'authenticated', 'role', 'authenticated')::text");
+    let claims = text(&claims);
+    let signature = base64url(&format!(
+        "sha256('\\x{outer}'::bytea || sha256('\\x{inner}'::bytea || convert_to(unsigned, 'UTF8')))"
+    ));
+    let users: Vec<String> = callers.iter().map(|caller| caller.user.to_string()).collect();
+    let sql = format!(
+        "SELECT unsigned || '.' || {signature}
+         FROM unnest('{{{}}}'::text[]) WITH ORDINALITY AS users (id, place)
+         CROSS JOIN LATERAL (SELECT {head} || '.' || {claims} AS unsigned) AS tokens
+         ORDER BY place",
+        users.join(",")
+    );
+    for (caller, row) in callers.iter_mut().zip(client.rows(&sql).await?) {
+        caller.token = row.into_iter().next().unwrap_or_default();
+    }
+    Ok(callers)
+}
+
+/// Returns the request of an operation.
+pub fn request(api: Api, operation: Operation, caller: &Caller) -> Result<Request, Failure> {
+    let Caller { user, session, hero, token } = caller;
+    let mut headers = format!("Authorization: Bearer {token}\r\nAccept: application/json\r\n");
+    let mut body = String::new();
+    let (method, path) = match (api, operation) {
+        (Api::Service, Operation::Lobby) => ("GET", "/api/lobby".to_owned()),
+        (Api::Service, Operation::Details) => ("GET", format!("/api/sessions/{session}")),
+        (Api::Service, Operation::Profile) => ("GET", "/api/me".to_owned()),
+        (Api::Service, Operation::Rolls) => ("GET", format!("/api/sessions/{session}/rolls")),
+        (Api::Service, Operation::Roll) => {
+            let sample = Sample { session: *session, hero: *hero, ..Sample::default() };
+            body = serde_json::to_string(&check(&sample)?)?;
+            ("POST", "/api/rolls".to_owned())
+        }
+        (Api::Service, Operation::Join) => {
+            body = json!({ "character_id": hero }).to_string();
+            ("POST", format!("/api/sessions/{session}/seat"))
+        }
+        // PostgREST cannot compare two columns, so its lobby includes full sessions; the number of rows is the same.
+        (Api::PostgRest, Operation::Lobby) => {
+            let select = "id,status,scheduled_start,looking_for,seats_taken,max_players,created_at,seer_id,\
+                          seer:users!sessions_seer_id_fkey(display_name),\
+                          adventure:adventures(id,name,thumbnail_url,difficulty,estimated_duration)";
+            let order = "scheduled_start.asc.nullslast,created_at.desc";
+            let filter = "is_public=is.true&status=in.(waiting,starting_soon)";
+            ("GET", format!("/sessions?select={select}&{filter}&order={order}&limit=20"))
+        }
+        (Api::PostgRest, Operation::Details) => ("GET", format!("/rpc/get_session_details?p_session_id={session}")),
+        (Api::PostgRest, Operation::Profile) => {
+            headers = format!("Authorization: Bearer {token}\r\nAccept: application/vnd.pgrst.object+json\r\n");
+            ("GET", format!("/profiles?select=*&id=eq.{user}"))
+        }
+        (Api::PostgRest, Operation::Rolls) => {
+            ("GET", format!("/dice_rolls?select=*&session_id=eq.{session}&order=created_at.desc,id.desc&limit=50"))
+        }
+        (Api::PostgRest, Operation::Roll) => {
+            headers.push_str("Prefer: return=representation\r\n");
+            let (attribute, roll_type) = ("might", "attribute_check");
+            body = json!({ "session_id": session, "character_id": hero, "attribute": attribute, "difficulty": 9,
+                           "roll_type": roll_type })
+            .to_string();
+            ("POST", "/dice_rolls?select=*".to_owned())
+        }
+        (Api::PostgRest, Operation::Join) => {
+            headers.push_str("Prefer: return=representation\r\n");
+            body = json!({ "session_id": session, "user_id": user, "character_id": hero }).to_string();
+            ("POST", "/session_players?select=*".to_owned())
+        }
+    };
+    Ok(Request { method, path, headers, body })
+}

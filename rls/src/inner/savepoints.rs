@@ -1,0 +1,74 @@
+//! Savepoints: their frames, and what keeps or undoes them.
+
+use sea_orm::DbErr;
+
+use super::{Failure, Inner, OUTERMOST, Pending};
+use crate::{
+    Error,
+    runtime::{AtomicBool, Ordering},
+    wire::Connection,
+};
+
+impl<C: Connection> Inner<C> {
+    /// Removes the frame and those nested in it.
+    pub(crate) fn pop(&mut self, frame: u64) {
+        let Some(place) = self.frames.iter().position(|there| there.id == frame) else { return };
+        let unverified = self.frames.drain(place..).any(|frame| frame.unverified);
+        if let Some(around) = self.frames.last_mut() {
+            around.unverified |= unverified;
+        }
+    }
+
+    /// Rolls back to the savepoint and releases it.
+    pub(crate) async fn roll_back_to(&mut self, frame: u64) -> Result<(), DbErr> {
+        let Some(place) = self.frames.iter().position(|there| there.id == frame) else {
+            return Err(Error::TransactionOver.into());
+        };
+        let around = self.frames.get(place.wrapping_sub(1)).map_or(OUTERMOST, |frame| frame.id);
+        let sql = format!("ROLLBACK TO SAVEPOINT {0}; RELEASE SAVEPOINT {0}", savepoint(frame));
+        let outcome = self.send_own(sql, Pending::RollbackTo(frame)).await;
+        self.pop(frame);
+        if outcome.is_err() {
+            self.fail(around, Failure::Failed);
+        }
+        outcome.map(drop)
+    }
+
+    /// Releases the savepoint. `is_sent` is true while the outcome is unknown.
+    pub(crate) async fn release(&mut self, frame: u64, is_sent: &AtomicBool) -> Result<(), DbErr> {
+        if self.frame(frame).is_some_and(|frame| frame.unverified)
+            && let Err(changed) = self.verify(frame, Pending::Stream).await
+        {
+            self.roll_back_refused(frame).await;
+            return Err(changed);
+        }
+        let sql = format!("RELEASE SAVEPOINT {}", savepoint(frame));
+        is_sent.store(true, Ordering::SeqCst);
+        match self.send_own(sql, Pending::Release(frame)).await {
+            Ok(_) => {
+                self.pop(frame);
+                Ok(())
+            }
+            Err(error) => {
+                is_sent.store(false, Ordering::SeqCst);
+                self.roll_back_refused(frame).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Rolls back after a failed commit, whose handle is gone.
+    pub(crate) async fn roll_back_refused(&mut self, frame: u64) {
+        if self.over.is_some() {
+            return;
+        }
+        // If the rollback fails too, the connection is closed or the frame has already failed. The caller needs the
+        // first error.
+        let _ = if frame == OUTERMOST { self.roll_back().await } else { self.roll_back_to(frame).await };
+    }
+}
+
+/// Returns the name of the frame's savepoint, which is unique in its transaction.
+pub(crate) fn savepoint(frame: u64) -> String {
+    format!("rls_{frame}")
+}

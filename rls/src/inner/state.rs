@@ -1,0 +1,76 @@
+//! The state of a transaction: its frames, what is in progress, and why it has ended.
+
+use sea_orm::{DbErr, RuntimeErr};
+
+use crate::Error;
+
+/// The frame of the transaction itself.
+pub(crate) const OUTERMOST: u64 = 0;
+
+/// The transaction, or a savepoint in it.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) id: u64,
+    pub(crate) failed: Option<Failure>,
+    pub(crate) abandoned: bool,
+    /// Whether a statement ran that may have changed the identity since it was last verified.
+    pub(crate) unverified: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// A statement failed, or a call was dropped.
+    Failed,
+    IdentityChanged,
+}
+
+/// A request that was sent and is not yet answered. If it is still set at the next request, the call that sent it was
+/// dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pending {
+    /// One or more statements of this frame.
+    Call(u64),
+    /// Rows that are no longer read.
+    Stream,
+    /// SAVEPOINT of this frame.
+    Begin(u64),
+    /// RELEASE SAVEPOINT of this frame.
+    Release(u64),
+    /// ROLLBACK TO SAVEPOINT of this frame.
+    RollbackTo(u64),
+    /// BEGIN of the transaction.
+    Open,
+    /// The commit or rollback of the transaction.
+    End,
+}
+
+/// Why the transaction has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// It was committed or rolled back.
+    Ended,
+    /// The connection was lost.
+    Lost,
+    /// The deadline was exceeded.
+    DeadlineExceeded,
+    /// A statement's text ended the transaction.
+    EndedByStatement,
+}
+
+impl Frame {
+    pub(crate) fn new(id: u64) -> Self {
+        Self { id, failed: None, abandoned: false, unverified: false }
+    }
+}
+
+pub(crate) fn over_error(over: Option<Over>) -> DbErr {
+    match over {
+        Some(Over::DeadlineExceeded) => Error::DeadlineExceeded.into(),
+        Some(Over::EndedByStatement) => Error::TransactionEnded.into(),
+        Some(Over::Lost) => {
+            let source = RuntimeErr::Internal("it was lost in an earlier call".to_owned());
+            Error::ConnectionLost(DbErr::Conn(source)).into()
+        }
+        Some(Over::Ended) | None => Error::TransactionOver.into(),
+    }
+}

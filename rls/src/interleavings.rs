@@ -1,0 +1,288 @@
+//! Random programs of several tasks on one transaction, over a model of the server, in the orders that `shuttle`
+//! chooses: what was answered Ok is saved if everything around it was committed, what was refused or cancelled is not,
+//! every statement runs in its own role, and the connection is returned idle and clean, or discarded.
+
+mod server;
+
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use sea_orm::{DbBackend, DbErr, Statement};
+use server::{Model, Server, USER};
+use shuttle::{
+    Runner,
+    future::{block_on, spawn, yield_now},
+    rand::{Rng, thread_rng},
+    scheduler::{PctScheduler, RandomScheduler},
+};
+
+use crate::{
+    Error, Identity,
+    identity::set_role_statement,
+    inner::{Inner, OUTERMOST, Request},
+    run::stream_rows,
+    runtime::set_deadlines,
+    session::{Check, Session},
+    wire::PreparedStatements,
+};
+
+/// What the caller knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    NotDone,
+    Unknown,
+}
+
+/// What the tasks were answered.
+#[derive(Debug, Default)]
+struct Log {
+    /// By row: its frame, and the answer.
+    rows: Vec<(u64, Outcome)>,
+    /// By frame: the one around it, and how it ended.
+    frames: BTreeMap<u64, (Option<u64>, Outcome)>,
+}
+
+#[derive(Clone)]
+struct Tasks {
+    session: Session<Model>,
+    log: Arc<Mutex<Log>>,
+}
+
+fn statement(sql: String) -> Statement {
+    Statement::from_string(DbBackend::Postgres, sql)
+}
+
+fn below(limit: u32) -> u32 {
+    thread_rng().gen_range(0..limit)
+}
+
+/// Polls the future a few times and then drops it. `None` if it did not complete.
+async fn cancelled<T>(future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut polls) = (pin!(future), below(5));
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending if polls == 0 => Poll::Ready(None),
+        Poll::Pending => {
+            polls -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+impl Tasks {
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A row that is not saved unless it is answered.
+    fn new_row(&self, frame: u64) -> usize {
+        let mut log = self.log();
+        log.rows.push((frame, Outcome::NotDone));
+        log.rows.len() - 1
+    }
+
+    fn answered<T>(&self, row: usize, answer: Option<Result<T, DbErr>>) {
+        if matches!(answer, Some(Ok(_))) {
+            self.log().rows[row].1 = Outcome::Done;
+        }
+    }
+
+    async fn insert(&self, frame: u64) {
+        let row = self.new_row(frame);
+        let check = if below(2) == 0 { Check::Never } else { Check::Now };
+        let insert = self.session.execute(frame, statement(format!("INSERT {row} AS {USER}")), check);
+        self.answered(row, Some(insert.await));
+    }
+
+    async fn step(&self, frame: u64, depth: u32) {
+        yield_now().await;
+        match below(9) {
+            0 | 1 => self.insert(frame).await,
+            2 => {
+                let row = self.new_row(frame);
+                let set = ["service", USER].map(|role| statement(set_role_statement(role)));
+                let sql = statement(format!("INSERT {row} AS service"));
+                let elevated = self.session.execute_as_role(frame, set, sql);
+                let answer = if below(2) == 0 { cancelled(elevated).await } else { Some(elevated.await) };
+                self.answered(row, answer);
+            }
+            3 => {
+                let row = self.new_row(frame);
+                let sql = statement(format!("INSERT {row} AS {USER}"));
+                let answer = cancelled(self.session.execute(frame, sql, Check::Now)).await;
+                self.answered(row, answer);
+            }
+            4 => {
+                let refused = self.session.execute(frame, statement("REFUSE".to_owned()), Check::Never).await;
+                assert!(refused.is_err());
+            }
+            5 => {
+                let check = if below(2) == 0 { Check::Now } else { Check::Later };
+                let row = self.new_row(frame);
+                let sql = statement(format!("INSERT {row} AS {USER}, SWITCH"));
+                let switched = self.session.execute(frame, sql, check).await;
+                assert!(check == Check::Later || switched.is_err(), "a changed identity was not noticed");
+            }
+            6 => self.stream(frame).await,
+            _ if depth < 2 => Box::pin(self.nested(frame, depth)).await,
+            _ => self.insert(frame).await,
+        }
+    }
+
+    /// Reads some of the rows, possibly with a statement in between.
+    async fn stream(&self, frame: u64) {
+        let sql = statement("ROWS 6".to_owned());
+        let Ok(rows) = stream_rows(&self.session, frame, sql, Check::Never, false).await else { return };
+        let mut rows = pin!(rows);
+        for _ in 0..below(8) {
+            let Some(Ok(_)) = rows.next().await else { return };
+        }
+        if below(2) == 0 {
+            // The task that reads from the server may fill the buffer meanwhile, and wait.
+            for _ in 0..below(4) {
+                yield_now().await;
+            }
+            self.insert(frame).await;
+            while let Some(Ok(_)) = rows.next().await {}
+        }
+    }
+
+    async fn nested(&self, around: u64, depth: u32) {
+        let begin = self.session.begin_nested(around, "");
+        let begun = if below(4) == 0 { cancelled(begin).await } else { Some(begin.await) };
+        let Some(Ok(frame)) = begun else { return };
+        self.log().frames.insert(frame, (Some(around), Outcome::NotDone));
+        for _ in 0..=below(2) {
+            self.step(frame, depth + 1).await;
+        }
+        self.end(frame).await;
+    }
+
+    /// Commits, rolls back or drops.
+    async fn end(&self, frame: u64) {
+        let outcome = match below(8) {
+            0 => {
+                let rollback = self.session.rollback(frame);
+                let _ = if below(2) == 0 { cancelled(rollback).await } else { Some(rollback.await) };
+                self.session.abandon(frame);
+                Outcome::NotDone
+            }
+            1 => {
+                self.session.abandon(frame);
+                Outcome::NotDone
+            }
+            2 => {
+                let outcome = cancelled(self.session.commit(frame)).await.map_or(Outcome::Unknown, of_commit);
+                // As the handle does when it is dropped before the commit has returned.
+                self.session.abandon(frame);
+                outcome
+            }
+            _ => of_commit(self.session.commit(frame).await),
+        };
+        self.log().frames.entry(frame).and_modify(|ended| ended.1 = outcome);
+    }
+}
+
+fn of_commit(answer: Result<(), DbErr>) -> Outcome {
+    match answer.map_err(Error::from) {
+        Ok(()) => Outcome::Done,
+        Err(Error::CommitUnknown(_)) => Outcome::Unknown,
+        Err(_) => Outcome::NotDone,
+    }
+}
+
+async fn program(time: Option<Duration>, may_be_lost: bool) {
+    let server = Server::default();
+    let identity = Identity::new(USER);
+    let statements = PreparedStatements::Cached;
+    let request = Request { identity: &identity, modes: "", time, statements, ends_unawaited: false };
+    server.state().may_be_lost = may_be_lost;
+    let begin = Inner::begin(server.connect(), &request, None);
+    let begun = if below(8) == 0 { cancelled(begin).await } else { Some(begin.await) };
+    let Some(Ok((inner, _))) = begun else { return released(&server).await };
+    let tasks = Tasks { session: Session::new(inner), log: Arc::default() };
+    tasks.log().frames.insert(OUTERMOST, (None, Outcome::NotDone));
+    let running: Vec<_> = (0..2 + below(2))
+        .map(|_| {
+            let tasks = tasks.clone();
+            spawn(async move {
+                for _ in 0..=below(3) {
+                    tasks.step(OUTERMOST, 0).await;
+                }
+            })
+        })
+        .collect();
+    // A nested transaction may outlive the one around it.
+    let ends_last = below(3) > 0;
+    if !ends_last {
+        tasks.end(OUTERMOST).await;
+    }
+    for task in running {
+        task.await.unwrap();
+    }
+    if ends_last {
+        tasks.end(OUTERMOST).await;
+    }
+    let log = tasks.log.clone();
+    drop(tasks);
+    released(&server).await;
+    let state = server.state();
+    let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    for (row, (frame, answer)) in log.rows.iter().enumerate() {
+        let mut expected = *answer;
+        let mut around = Some(*frame);
+        while let Some((outside, ended)) = around.and_then(|frame| log.frames.get(&frame)) {
+            expected = match (expected, *ended) {
+                (Outcome::NotDone, _) | (_, Outcome::NotDone) => Outcome::NotDone,
+                (Outcome::Unknown, _) | (_, Outcome::Unknown) => Outcome::Unknown,
+                (Outcome::Done, Outcome::Done) => Outcome::Done,
+            };
+            around = *outside;
+        }
+        let is_saved = state.saved.contains(&u32::try_from(row).unwrap());
+        let is_right = expected == Outcome::Unknown || is_saved == (expected == Outcome::Done);
+        assert!(is_right, "row {row}: saved {is_saved}, but the answers say {expected:?}: {log:?}");
+    }
+}
+
+/// Waits until the connection was returned or discarded.
+async fn released(server: &Server) {
+    while server.state().in_use > 0 {
+        yield_now().await;
+    }
+    assert_eq!(server.state().broken_rules, [""; 0]);
+}
+
+/// `SPARC_SCHEDULES` is how many schedules of each kind are explored.
+fn explore(test: impl Fn() + Copy + Send + Sync + 'static) {
+    let schedules = std::env::var("SPARC_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
+    // The stack of a task, which is 32 KiB by default, must hold the driver's statements in a debug build.
+    let mut config = shuttle::Config::new();
+    config.stack_size = 1 << 20;
+    Runner::new(RandomScheduler::new(schedules), config.clone()).run(test);
+    Runner::new(PctScheduler::new(3, schedules), config).run(test);
+}
+
+#[test]
+fn what_is_answered_ok_is_saved_and_nothing_else_is() {
+    explore(|| {
+        set_deadlines(false);
+        block_on(program(None, false));
+    });
+}
+
+#[test]
+fn the_same_with_deadlines_and_lost_connections() {
+    explore(|| {
+        set_deadlines(true);
+        block_on(program(Some(Duration::from_secs(1)), true));
+    });
+}

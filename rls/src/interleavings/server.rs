@@ -1,0 +1,343 @@
+//! A model of one PostgreSQL server process and of the driver in front of it: what is open, what is saved, what is
+//! unread. It records every broken rule instead of panicking, because a connection is also dropped while unwinding.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    error::Error as StdError,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use sea_orm::sqlx::{
+    self, Execute,
+    error::{DatabaseError, ErrorKind},
+    postgres::PgQueryResult,
+};
+use shuttle::{future::yield_now, rand::Rng};
+
+use crate::{
+    identity::{CHANGED, ENDED},
+    wire::{Answer, Connection, PgQuery, TextRow},
+};
+
+/// The role of the identity under test.
+pub(super) const USER: &str = "user";
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Server(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    transaction: Option<Open>,
+    pub(super) saved: BTreeSet<u32>,
+    /// Whether a statement changed the session, for longer than the transaction.
+    is_unclean: bool,
+    unread: Option<Response>,
+    /// Whether the end of a response is still to come, as after an error.
+    has_rest: bool,
+    /// Whether connections may be lost.
+    pub(super) may_be_lost: bool,
+    is_lost: bool,
+    /// How many connections are out of the pool.
+    pub(super) in_use: usize,
+    pub(super) broken_rules: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Open {
+    role: String,
+    rows: Vec<u32>,
+    has_failed: bool,
+    savepoints: Vec<(String, usize, String)>,
+}
+
+#[derive(Debug, Default)]
+struct Response {
+    done: usize,
+    row: Option<TextRow>,
+    /// The number of rows of a stream.
+    rows: u32,
+    refused: Option<Refused>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Refused(&'static str);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl StdError for Refused {}
+
+impl DatabaseError for Refused {
+    fn message(&self) -> &str {
+        self.0
+    }
+
+    fn code(&self) -> Option<Cow<'_, str>> {
+        Some(self.0.into())
+    }
+
+    fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        self
+    }
+
+    fn as_error_mut(&mut self) -> &mut (dyn StdError + Send + Sync + 'static) {
+        self
+    }
+
+    fn into_error(self: Box<Self>) -> Box<dyn StdError + Send + Sync + 'static> {
+        self
+    }
+
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Other
+    }
+}
+
+const FAILED: Refused = Refused("25P02");
+
+impl Server {
+    pub(super) fn connect(&self) -> Model {
+        self.state().in_use += 1;
+        Model { server: self.clone(), is_discarded: false }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Executes a message. The driver sends it at once, and what is dropped afterwards is the answer.
+    fn send(&mut self, sql: &str) -> Result<(), sqlx::Error> {
+        if self.unread.is_some() || self.has_rest {
+            self.broken_rules.push(format!("{sql:?} was sent before the last response was read"));
+        }
+        let is_lost = self.may_be_lost && shuttle::rand::thread_rng().gen_ratio(1, 30);
+        if is_lost && shuttle::rand::thread_rng().r#gen() {
+            self.lose();
+        }
+        if self.is_lost {
+            return Err(lost());
+        }
+        let mut response = Response::default();
+        for statement in sql.split("; ").map(str::trim).filter(|statement| !statement.is_empty()) {
+            match self.run(statement, &mut response) {
+                Ok(()) => response.done += 1,
+                Err(refused) => {
+                    if let Some(open) = &mut self.transaction {
+                        open.has_failed = true;
+                    }
+                    response.refused = Some(refused);
+                    break;
+                }
+            }
+        }
+        self.unread = Some(response);
+        if is_lost {
+            self.lose();
+            return Err(lost());
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self) {
+        self.is_lost = true;
+        self.transaction = None;
+    }
+
+    fn run(&mut self, statement: &str, response: &mut Response) -> Result<(), Refused> {
+        let words: Vec<&str> = statement.split(' ').collect();
+        if let ["ROLLBACK"] | ["COMMIT"] = *words {
+            let saved = self.transaction.take().filter(|open| words == ["COMMIT"] && !open.has_failed);
+            self.saved.extend(saved.into_iter().flat_map(|open| open.rows));
+            return Ok(());
+        }
+        if words[0] == "BEGIN" {
+            if self.transaction.is_some() {
+                self.broken_rules.push("BEGIN in a transaction".to_owned());
+            }
+            let role = "login".to_owned();
+            self.transaction = Some(Open { role, rows: Vec::new(), has_failed: false, savepoints: Vec::new() });
+            return Ok(());
+        }
+        match statement {
+            "SET SESSION AUTHORIZATION DEFAULT" => self.is_unclean = false,
+            _ if statement.starts_with("SELECT count(*) FILTER") => response.row = Some(numbers([0, 0])),
+            _ => {}
+        }
+        let Some(open) = &mut self.transaction else {
+            return match *words {
+                ["INSERT" | "ROWS", ..] => {
+                    self.broken_rules.push(format!("{statement:?} ran outside of a transaction"));
+                    Ok(())
+                }
+                ["SAVEPOINT" | "RELEASE", ..] => Err(Refused("25P01")),
+                ["SELECT", "CASE", ..] => Err(Refused(ENDED)),
+                _ => Ok(()),
+            };
+        };
+        if let ["ROLLBACK", "TO", "SAVEPOINT", name] = *words {
+            let Some(place) = open.savepoints.iter().rposition(|there| there.0 == name) else {
+                return Err(Refused("3B001"));
+            };
+            open.savepoints.truncate(place + 1);
+            open.rows.truncate(open.savepoints[place].1);
+            open.role.clone_from(&open.savepoints[place].2);
+            open.has_failed = false;
+            return Ok(());
+        }
+        if open.has_failed {
+            return Err(FAILED);
+        }
+        match *words {
+            ["SAVEPOINT", name] => open.savepoints.push((name.to_owned(), open.rows.len(), open.role.clone())),
+            ["RELEASE", "SAVEPOINT", name] => {
+                let place = open.savepoints.iter().rposition(|there| there.0 == name).ok_or(Refused("3B001"))?;
+                open.savepoints.truncate(place);
+            }
+            ["SELECT", "set_config('role',", role, ..] => {
+                role.trim_end_matches(',').trim_matches('\'').clone_into(&mut open.role);
+                response.row = Some(TextRow(vec![Some("started".to_owned())]));
+            }
+            ["SELECT", "CASE", ..] => {
+                let is_changed = open.role != USER;
+                if statement.contains("pg_prepared_statements") {
+                    response.row = Some(numbers([is_changed.into(), 0]));
+                } else if is_changed {
+                    return Err(Refused(CHANGED));
+                }
+            }
+            ["INSERT", row, "AS", role, ref rest @ ..] => {
+                let role = role.trim_end_matches(',');
+                if open.role != role {
+                    self.broken_rules.push(format!("{statement:?} ran as {}", open.role));
+                }
+                open.rows.push(row.parse().unwrap_or_default());
+                if *rest == ["SWITCH"] {
+                    "another".clone_into(&mut open.role);
+                    self.is_unclean = true;
+                }
+            }
+            ["REFUSE"] => return Err(Refused("23514")),
+            ["ROWS", count] => response.rows = count.parse().unwrap_or_default(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Reads the response to the end. After an error its end is still to come.
+    fn read(&mut self) -> Result<Response, sqlx::Error> {
+        if self.is_lost {
+            return Err(lost());
+        }
+        let response = self.unread.take().unwrap_or_default();
+        self.has_rest = response.refused.is_some();
+        Ok(response)
+    }
+}
+
+fn numbers(columns: [i64; 2]) -> TextRow {
+    TextRow(columns.map(|column| Some(column.to_string())).to_vec())
+}
+
+fn lost() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())
+}
+
+/// The connection to the model.
+#[derive(Debug)]
+pub(super) struct Model {
+    server: Server,
+    is_discarded: bool,
+}
+
+impl Model {
+    async fn exchange(&self, sql: &str) -> Result<Response, sqlx::Error> {
+        self.server.state().send(sql)?;
+        // The answer is on its way.
+        yield_now().await;
+        self.server.state().read()
+    }
+}
+
+fn outcome(response: &Response) -> Result<(), sqlx::Error> {
+    response.refused.map_or(Ok(()), |refused| Err(sqlx::Error::Database(Box::new(refused))))
+}
+
+impl Connection for Model {
+    type Row = u32;
+
+    async fn simple_query(&mut self, sql: String, answer: &mut Answer) -> Result<(), sqlx::Error> {
+        let response = self.exchange(&sql).await?;
+        (answer.done, answer.row) = (response.done, response.row.clone());
+        outcome(&response)
+    }
+
+    async fn execute(&mut self, query: PgQuery) -> Result<PgQueryResult, sqlx::Error> {
+        let response = self.exchange(query.sql().as_str()).await?;
+        outcome(&response).map(|()| PgQueryResult::default())
+    }
+
+    fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<u32, sqlx::Error>> {
+        let sql = query.sql().as_str().to_owned();
+        let server = self.server.clone();
+        stream::unfold((server, Some(sql), 0), |(server, sql, next)| async move {
+            let sent = sql.map_or(Ok(()), |sql| server.state().send(&sql));
+            yield_now().await;
+            if let Err(error) = sent {
+                return Some((Err(error), (server, None, next)));
+            }
+            let has_more = server.state().unread.as_ref().is_some_and(|response| next < response.rows);
+            if has_more {
+                return Some((Ok(next), (server, None, next + 1)));
+            }
+            let response = server.state().read();
+            let refused = response.and_then(|response| outcome(&response)).err();
+            refused.map(|error| (Err(error), (server, None, next)))
+        })
+        .boxed()
+    }
+
+    async fn drain(&mut self) -> Result<Option<sqlx::Error>, sqlx::Error> {
+        yield_now().await;
+        let response = self.server.state().read()?;
+        self.server.state().has_rest = false;
+        Ok(outcome(&response).err())
+    }
+
+    fn prepared_statements(&self) -> Option<i64> {
+        Some(0)
+    }
+
+    async fn forget_prepared_statements(&mut self) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
+    fn discard(mut self) {
+        self.is_discarded = true;
+        self.server.state().lose();
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        let mut state = self.server.state();
+        state.in_use -= 1;
+        if self.is_discarded || state.is_lost {
+            return;
+        }
+        if state.transaction.is_some() || state.unread.is_some() || state.has_rest || state.is_unclean {
+            let returned = format!("a connection was returned to its pool as {state:?}");
+            state.broken_rules.push(returned);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Which of several servers a transaction runs on, and what the answer to its commit says of the log there.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use crate::{
+    Identity,
+    position::{Position, Positions},
+    wire::Place,
+};
+
+/// The log of one of several servers.
+#[derive(Debug)]
+pub(crate) struct Log {
+    positions: Arc<Positions>,
+    /// The newest timeline of any primary so far.
+    newest: Arc<AtomicU32>,
+    /// The timeline that the server is on.
+    pub(crate) timeline: AtomicU32,
+}
+
+impl Log {
+    pub(crate) fn new(positions: Arc<Positions>, newest: Arc<AtomicU32>) -> Self {
+        Self { positions, newest, timeline: AtomicU32::new(0) }
+    }
+}
+
+/// Which of several servers a transaction runs on.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    log: Arc<Log>,
+    /// It began on a standby, so nothing can be written in it, even after that standby is promoted.
+    pub(crate) is_standby: bool,
+    /// The server's timeline when it began.
+    pub(crate) timeline: u32,
+}
+
+impl Origin {
+    pub(crate) fn on(log: Arc<Log>) -> Self {
+        let timeline = log.timeline.load(Ordering::SeqCst);
+        Self { log, is_standby: false, timeline }
+    }
+
+    /// Records what the server returned at the begin. A standby does not return its timeline; the monitor knows it.
+    pub(crate) fn begun(&mut self, place: Place) {
+        self.is_standby = place.is_standby;
+        if !place.is_standby {
+            self.timeline = place.timeline;
+        }
+    }
+
+    /// Returns the state of a commit that is about to be sent.
+    pub(crate) fn commit(&self, identity: &Identity) -> Commit {
+        let lost_before = self.log.positions.lost();
+        Commit { log: self.log.clone(), identity: identity.clone(), lost_before, is_answered: self.is_standby }
+    }
+}
+
+/// A commit in progress. If it is dropped before the server answers, only the primary knows its outcome.
+pub(crate) struct Commit {
+    log: Arc<Log>,
+    identity: Identity,
+    /// How many answers were lost before it was sent.
+    lost_before: u64,
+    is_answered: bool,
+}
+
+impl Commit {
+    /// Records what the identity has seen, on a replica too, because the next replica must not show less.
+    pub(crate) fn answered(mut self, is_committed: bool, place: Option<Place>, is_lost: bool) {
+        let Log { positions, newest, timeline } = &*self.log;
+        match place {
+            Some(place) if is_committed && place.is_standby => {
+                let timeline = timeline.load(Ordering::SeqCst);
+                positions.note(&self.identity, Position { timeline, lsn: place.lsn });
+            }
+            Some(place) if is_committed => {
+                newest.fetch_max(place.timeline, Ordering::SeqCst);
+                let position = Position { timeline: place.timeline, lsn: place.lsn };
+                positions.note_from_primary(&self.identity, position, self.lost_before);
+            }
+            // It is committed at an unknown position, or its outcome is unknown.
+            _ if is_committed || is_lost => return,
+            _ => {}
+        }
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Commit {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.log.positions.note_unknown(&self.identity);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the interleaving of tasks depends on: tasks, deadlines and atomics. In the crate's own tests, `shuttle` decides
+//! which task runs next and when a deadline is exceeded. (Tokio's locks and channels need no runtime and work in both.)
+
+#[cfg(test)]
+pub(crate) use explored::*;
+#[cfg(not(test))]
+pub(crate) use real::*;
+
+#[cfg(not(test))]
+mod real {
+    pub(crate) use std::sync::{
+        Mutex as StdMutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    };
+
+    use tokio::runtime::Handle;
+    pub(crate) use tokio::{spawn, time::timeout};
+
+    /// Spawns a task, unless there is no runtime.
+    pub(crate) fn spawn_detached(task: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(task);
+        }
+    }
+}
+
+#[cfg(test)]
+mod explored {
+    use std::{cell::Cell, pin::pin, task::Poll, time::Duration};
+
+    use shuttle::rand::Rng;
+    pub(crate) use shuttle::{
+        future::spawn,
+        sync::{
+            Mutex as StdMutex,
+            atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        },
+    };
+
+    thread_local! {
+        /// Whether deadlines may be exceeded. Shuttle runs all tasks of a test in one thread.
+        static DEADLINES: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(crate) fn set_deadlines(may_be_exceeded: bool) {
+        DEADLINES.set(may_be_exceeded);
+    }
+
+    /// Polls the future, and at any poll may let the deadline be exceeded instead.
+    pub(crate) async fn timeout<T>(_time: Duration, future: impl Future<Output = T>) -> Result<T, ()> {
+        let mut future = pin!(future);
+        std::future::poll_fn(|context| {
+            if DEADLINES.get() && shuttle::rand::thread_rng().gen_ratio(1, 12) {
+                return Poll::Ready(Err(()));
+            }
+            future.as_mut().poll(context).map(Ok)
+        })
+        .await
+    }
+
+    pub(crate) fn spawn_detached(task: impl Future<Output = ()> + Send + 'static) {
+        drop(spawn(task));
+    }
+}

@@ -1,0 +1,158 @@
+//! On which of several servers a transaction begins.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use sea_orm::DbErr;
+use tokio::{
+    select,
+    time::{sleep, timeout},
+};
+
+use super::{Cluster, Purpose, REPLICA_TIMEOUT};
+use crate::{Error, error::is_connection_lost, inner::Request, origin::Origin, position::Required, session::Session};
+
+/// Maximum wait for a replica that has not replayed what its caller wrote; then the transaction begins on the primary.
+const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
+/// Pause between two attempts to find a server that accepts writes.
+const PRIMARY_PAUSE: Duration = Duration::from_millis(50);
+
+impl Cluster {
+    pub(super) async fn begin(&self, request: &Request<'_>, purpose: Purpose) -> Result<Session, DbErr> {
+        if let Purpose::Read { required, is_one_snapshot } = purpose
+            && let Some(session) = self.begin_on_replica(request, required, is_one_snapshot).await
+        {
+            return Ok(session);
+        }
+        self.begin_on_primary(request).await
+    }
+
+    fn origin(&self, member: usize) -> Option<Origin> {
+        Some(Origin::on(self.members[member].log.clone()))
+    }
+
+    /// Begins a transaction on a replica. `None` if no replica is fresh enough in time.
+    async fn begin_on_replica(
+        &self,
+        request: &Request<'_>,
+        required: Required,
+        is_one_snapshot: bool,
+    ) -> Option<Session> {
+        if required.unknown.is_some() {
+            return None;
+        }
+        let newest = self.timeline.load(Ordering::SeqCst);
+        let (timeline, lsn) = required.position.map_or((0, 0), |position| (position.timeline, position.lsn));
+        let mut candidates: Vec<usize> = (0..self.members.len())
+            .filter(|index| {
+                let member = &self.members[*index];
+                member.is_serving.load(Ordering::SeqCst)
+                    && member.log.timeline.load(Ordering::SeqCst) >= timeline.max(newest)
+                    // The snapshot is taken before the server can be asked for its position.
+                    && (!is_one_snapshot || member.lsn.load(Ordering::SeqCst) >= lsn)
+            })
+            .collect();
+        if candidates.is_empty() {
+            if timeline > newest {
+                self.wake_monitor();
+            }
+            return None;
+        }
+        // In turn; replicas known to be fresh enough come first.
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % candidates.len();
+        candidates.rotate_left(turn);
+        candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < lsn);
+        for index in candidates.into_iter().take(2) {
+            let member = &self.members[index];
+            let begin = Session::begin(&member.pool, request, self.origin(index));
+            let patience = request.time.map_or(REPLICA_TIMEOUT, |time| REPLICA_TIMEOUT.min(time / 3));
+            let (session, place) = match timeout(patience, begin).await {
+                Ok(Ok((session, Some(place)))) => (session, place),
+                Ok(Err(error)) if is_connection_lost(&error) => {
+                    member.is_serving.store(false, Ordering::SeqCst);
+                    self.wake_monitor();
+                    continue;
+                }
+                // It hangs, has no free connection, or refuses: another replica may work.
+                Ok(_) | Err(_) => {
+                    self.wake_monitor();
+                    continue;
+                }
+            };
+            // A replica that was promoted in the meantime has everything that it had replayed, and may be used.
+            if !place.is_standby && place.timeline < newest {
+                session.discard().await;
+                continue;
+            }
+            if place.is_standby {
+                member.lsn.fetch_max(place.lsn, Ordering::SeqCst);
+            }
+            if place.lsn >= lsn || !is_one_snapshot && caught_up(&session, lsn).await {
+                return Some(session);
+            }
+            return None;
+        }
+        None
+    }
+
+    /// Begins a transaction on the server that accepts writes. While there is none, because it is being replaced, waits
+    /// as for a connection.
+    async fn begin_on_primary(&self, request: &Request<'_>) -> Result<Session, DbErr> {
+        let begun = Instant::now();
+        let mut primary = self.primary.subscribe();
+        loop {
+            let index = *primary.borrow_and_update();
+            let member = &self.members[index];
+            let begin = Session::begin(&member.pool, request, self.origin(index));
+            let outcome = select! {
+                outcome = begin => outcome,
+                // Nothing was changed on the old primary.
+                Ok(()) = primary.changed() => continue,
+            };
+            let refused = match outcome {
+                Ok((session, Some(place))) => {
+                    let newest = self.timeline.load(Ordering::SeqCst);
+                    if !place.is_standby && place.timeline >= newest {
+                        self.timeline.fetch_max(place.timeline, Ordering::SeqCst);
+                        return Ok(session);
+                    }
+                    session.discard().await;
+                    member.pool.drop_idle();
+                    Error::NoPrimary.into()
+                }
+                Ok((session, None)) => {
+                    session.discard().await;
+                    Error::NoPrimary.into()
+                }
+                Err(error) if is_connection_lost(&error) => error,
+                Err(error) => return Err(error),
+            };
+            self.wake_monitor();
+            if begun.elapsed() >= self.acquire_timeout {
+                return Err(refused);
+            }
+            select! {
+                _ = primary.changed() => {}
+                () = sleep(PRIMARY_PAUSE) => {}
+            }
+        }
+    }
+}
+
+/// Waits until the session's server has replayed up to the position. Returns whether it has in time.
+async fn caught_up(session: &Session, lsn: u64) -> bool {
+    let waiting = async {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            sleep(pause).await;
+            match session.place().await {
+                Ok(Some(place)) if place.lsn >= lsn => return true,
+                Ok(Some(_)) => pause *= 2,
+                Ok(None) | Err(_) => return false,
+            }
+        }
+    };
+    timeout(MAX_REPLICA_WAIT, waiting).await.unwrap_or(false)
+}

@@ -1,0 +1,77 @@
+//! `begin` and the closures over it, for connections and transactions.
+
+use sea_orm::TransactionError;
+
+use crate::Transaction;
+
+/// Commits or rolls back the transaction, depending on the closure's result.
+pub(crate) async fn end<T, E>(transaction: Transaction, outcome: Result<T, E>) -> Result<T, TransactionError<E>>
+where
+    E: std::fmt::Display + std::fmt::Debug,
+{
+    match outcome {
+        Ok(value) => {
+            transaction.commit().await?;
+            Ok(value)
+        }
+        Err(error) => {
+            // The closure's error is returned. If the rollback fails, the connection is closed.
+            let _ = transaction.rollback().await;
+            Err(TransactionError::Transaction(error))
+        }
+    }
+}
+
+/// `begin` and the closures over it are the same for a connection and a transaction.
+macro_rules! transaction_trait {
+    ($caller:ty, $begin_inner:ident) => {
+        #[async_trait]
+        impl TransactionTrait for $caller {
+            type Transaction = Transaction;
+
+            async fn begin(&self) -> Result<Transaction, DbErr> {
+                self.$begin_inner(TransactionOptions::default()).await
+            }
+
+            async fn begin_with_config(
+                &self,
+                isolation_level: Option<IsolationLevel>,
+                access_mode: Option<AccessMode>,
+            ) -> Result<Transaction, DbErr> {
+                self.$begin_inner(TransactionOptions { isolation_level, access_mode, sqlite_transaction_mode: None })
+                    .await
+            }
+
+            async fn begin_with_options(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
+                self.$begin_inner(options).await
+            }
+
+            async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
+            where
+                F: for<'c> FnOnce(&'c Transaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
+                T: Send,
+                E: std::fmt::Display + std::fmt::Debug + Send,
+            {
+                self.transaction_with_config(callback, None, None).await
+            }
+
+            async fn transaction_with_config<F, T, E>(
+                &self,
+                callback: F,
+                isolation_level: Option<IsolationLevel>,
+                access_mode: Option<AccessMode>,
+            ) -> Result<T, TransactionError<E>>
+            where
+                F: for<'c> FnOnce(&'c Transaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
+                T: Send,
+                E: std::fmt::Display + std::fmt::Debug + Send,
+            {
+                let transaction = self.begin_with_config(isolation_level, access_mode).await?;
+                let outcome = callback(&transaction).await;
+                crate::transaction::end(transaction, outcome).await
+            }
+        }
+    };
+}
+
+pub(crate) use transaction_trait;

@@ -1,0 +1,95 @@
+//! Settings and default privileges of a database or a role, which must change neither the schema nor what `check` says.
+
+use sea_orm::ConnectionTrait;
+use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::MigratorTrait};
+
+use super::{Migrator, drift::up, empty, lines, scripts::client};
+use crate::world::server;
+
+const SETTINGS: [&str; 7] = [
+    // Without it, the backslashes of regular expressions in checks and functions are lost.
+    "standard_conforming_strings = off",
+    "quote_all_identifiers = on",
+    "intervalstyle = sql_standard",
+    "datestyle = 'German, DMY'",
+    "default_transaction_isolation = serializable",
+    "row_security = off",
+    "check_function_bodies = off",
+];
+
+#[tokio::test]
+async fn settings_of_the_database_change_nothing() {
+    for setting in SETTINGS {
+        let (database, db) = empty().await;
+        let name = lines(&db, "SELECT current_database()::text").await.concat();
+        let administrator = connect(&database.administrator_url()).await.unwrap();
+        let alter = |setting: &str| format!("ALTER DATABASE {name} SET {setting}");
+        administrator.execute_unprepared(&alter(setting)).await.unwrap();
+        let db = connect(database.url()).await.unwrap();
+        Migrator::up(&db, None).await.unwrap();
+        let report = check(&db).await.unwrap();
+        assert!(report.is_clean(), "{setting}: {report:#?}");
+        db.execute_unprepared(
+            "ALTER TABLE public.users DROP CONSTRAINT reserved_email_is_own; DROP TABLE public.tutorial_progress",
+        )
+        .await
+        .unwrap();
+        up(&db).await;
+        assert_eq!(migration::manifest(&db).await.unwrap(), MANIFEST, "{setting}");
+
+        let script = server().await.empty().await.unwrap();
+        let administrator = connect(&script.administrator_url()).await.unwrap();
+        let name = lines(&administrator, "SELECT current_database()::text").await.concat();
+        administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
+        let db = connect(script.url()).await.unwrap();
+        let Some(ran) = client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", script.url()], &migration::sql()) else {
+            return;
+        };
+        ran.unwrap();
+        assert!(check(&db).await.unwrap().is_clean(), "{setting}, by the script");
+    }
+}
+
+#[tokio::test]
+async fn timeouts_of_the_role_do_not_apply_to_check_and_dry_run() {
+    use sparc::migration::sea_orm_migration::IntoSchemaManagerConnection;
+    let (database, db) = empty().await;
+    Migrator::up(&db, None).await.unwrap();
+    let name = lines(&db, "SELECT current_database()::text").await.concat();
+    let administrator = connect(&database.administrator_url()).await.unwrap();
+    administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET statement_timeout = '1ms'")).await.unwrap();
+    let db = connect(database.url()).await.unwrap();
+    assert!(check(&db).await.unwrap().is_clean());
+    assert_eq!(migration::dry_run(&(&db).into_database_executor()).await.unwrap(), "");
+    assert!(migration::status(&(&db).into_database_executor()).await.unwrap().report.is_clean());
+}
+
+#[tokio::test]
+async fn default_privileges_of_the_migrating_role_change_nothing() {
+    let given = "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
+                 ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC;
+                 ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO PUBLIC;
+                 ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO PUBLIC;
+                 ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO pg_monitor, PUBLIC";
+    let taken = "ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM PUBLIC;
+                 ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM PUBLIC";
+    let broken = "DROP TABLE public.tutorial_progress, public.session_events CASCADE; DROP VIEW public.profiles;
+                  DROP SCHEMA private CASCADE; DROP TYPE public.attribute CASCADE";
+    for sql in [given, taken] {
+        let (_database, db) = empty().await;
+        db.execute_unprepared(sql).await.unwrap();
+        Migrator::up(&db, None).await.unwrap();
+        let report = check(&db).await.unwrap();
+        assert!(report.is_clean(), "{sql}: {report:#?}");
+        // API roles exist now.
+        db.execute_unprepared("ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO anon").await.unwrap();
+        db.execute_unprepared(broken).await.unwrap();
+        up(&db).await;
+        assert_eq!(migration::manifest(&db).await.unwrap(), MANIFEST, "{sql}");
+
+        let (_database, db) = empty().await;
+        db.execute_unprepared(sql).await.unwrap();
+        db.execute_unprepared(&migration::sql()).await.unwrap();
+        assert!(check(&db).await.unwrap().is_clean(), "{sql}, by the script");
+    }
+}

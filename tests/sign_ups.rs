@@ -1,0 +1,98 @@
+//! Sign-ups repeated with the same id, after the account has changed.
+
+use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
+use sparc::service::{
+    Operations,
+    users::{NewAccount, ProfileChanges},
+};
+use uuid::Uuid;
+
+use crate::{repeats::assert_id_conflict, world::World};
+
+#[tokio::test]
+async fn a_sign_up_is_recognized_by_its_original_request() {
+    let world = World::new().await;
+    let (service, owner) = (world.sparc.as_service(), world.owner());
+    let again = |account: &NewAccount| service.users().sign_up(account.clone());
+    let new = |email: Option<&str>, name: Option<&str>| NewAccount {
+        id: Some(Uuid::new_v4()),
+        email: email.map(Into::into),
+        display_name: name.map(Into::into),
+    };
+    let asked =
+        [new(Some("a@x.org"), Some("Ada")), new(Some("b@x.org"), None), new(None, Some("Ben")), new(None, None)];
+    for asked in asked {
+        let id = again(&asked).await.unwrap().id;
+        let changes = ProfileChanges { display_name: Some("Edited".into()), ..Default::default() };
+        world.sparc.as_user(id).users().edit(changes).await.unwrap();
+        assert_eq!(again(&asked).await.unwrap().display_name, "Edited");
+        assert_id_conflict(
+            "as it is now",
+            again(&NewAccount { display_name: Some("Edited".into()), ..asked.clone() }).await,
+        )
+        .await;
+
+        // The platform changes the address and what it knows of the person.
+        let to = format!("{id}@new.org");
+        let update = format!(
+            "UPDATE auth.users SET email = '{to}', raw_user_meta_data = '{{\"display_name\": \"Anna\"}}' WHERE id = '{id}'"
+        );
+        owner.exec(&update).await.unwrap();
+        assert_eq!(again(&asked).await.unwrap().id, id);
+        for other in [
+            NewAccount { email: Some(to.clone()), display_name: Some("Anna".into()), ..asked.clone() },
+            NewAccount { email: Some(to), ..asked.clone() },
+            NewAccount { display_name: Some("Anna".into()), ..asked.clone() },
+        ] {
+            assert_id_conflict("as the platform says", again(&other).await).await;
+        }
+
+        // In transactions of the caller's.
+        let tx = service.begin().await.unwrap();
+        assert_eq!(tx.users().sign_up(asked.clone()).await.unwrap().id, id);
+        tx.commit().await.unwrap();
+        let tx = service.begin().await.unwrap();
+        let other = NewAccount { email: Some("other@x.org".into()), ..asked.clone() };
+        assert_id_conflict("another address", tx.users().sign_up(other.clone()).await).await;
+        tx.rollback().await.unwrap();
+
+        service.users().erase(id).await.unwrap();
+        assert_id_conflict("a closed account", again(&asked).await).await;
+        assert_id_conflict("empty", again(&NewAccount { id: Some(id), ..Default::default() }).await).await;
+        assert_eq!(service.users().profile(id).await.unwrap().display_name, "Former player");
+        assert_eq!(owner.count("private.requests").await, 0, "no digest of what was personal");
+
+        // Deleted by the platform, the id can sign up again: that is another request.
+        owner.exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
+        again(&other).await.unwrap();
+        assert!(again(&other).await.is_ok());
+        assert_id_conflict("the one before", again(&asked).await).await;
+        owner.exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
+        assert_eq!(owner.count("private.requests").await, 0, "no digest of a deleted account");
+    }
+}
+
+#[tokio::test]
+async fn an_account_of_the_platform_is_no_repeat_of_a_sign_up() {
+    let world = World::new().await;
+    let service = world.sparc.as_service();
+    let id = world.new_account().await;
+    let same = NewAccount { id: Some(id), email: Some(format!("{id}@example.org")), display_name: None };
+    assert_id_conflict("the platform's", service.users().sign_up(same).await).await;
+    assert_eq!(world.owner().count("private.requests WHERE relation = 'users'").await, 0);
+
+    // Nobody but the service learns from the digest what was asked.
+    let (email, id) = ("eve@x.org", Uuid::new_v4());
+    let account = NewAccount { id: Some(id), email: Some(email.into()), display_name: None };
+    service.users().sign_up(account).await.unwrap();
+    let guess = format!(
+        "SELECT private.is_same_request('users', \
+           jsonb_build_object('id', '{id}', 'email', '{email}', 'raw_user_meta_data', '{{}}'::jsonb))"
+    );
+    let right = world.service().value::<bool>(&guess).await;
+    assert_eq!(right, Ok(true));
+    let tx = world.owner().begin().await;
+    tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();
+    let answer = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, guess)).await.unwrap().unwrap();
+    assert!(!answer.try_get_by_index::<bool>(0).unwrap(), "a user without an id");
+}
