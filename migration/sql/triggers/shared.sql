@@ -69,9 +69,9 @@ $$;
 -- is measured here as uncompressed text.
 --
 -- A number may print far longer than it is stored: `0e-16383` takes 12 bytes and prints 16,385 characters. So a number
--- has at most 308 digits before and after the point (a zero, too), and a document prints at most eight times its size
--- limit. Escapes print up to six times their size, so only numbers of more than 40 digits can exceed that; a large
--- document without them is not printed.
+-- is 0 or of 1e-308 to 1e308 in size, with the 17 digits of a double: a zero has at most 308 decimals, and any other
+-- number at most 325. And a document prints at most eight times its size limit. Escapes print up to six times their
+-- size, so only numbers of more than 40 digits can exceed that; a large document without them is not printed.
 CREATE OR REPLACE FUNCTION private.is_readable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -113,7 +113,16 @@ BEGIN
   FROM jsonb_array_elements(
     jsonb_path_query_array(document, 'strict $.** ? (@.type() == "number")')
   ) AS list (number);
-  IF decimals > 308 OR greatest_number > 1e308 OR least_number < -1e308 THEN
+  IF decimals > 325 OR greatest_number > 1e308 OR least_number < -1e308 THEN
+    RETURN false;
+  END IF;
+  IF decimals > 308 AND EXISTS (
+    SELECT
+    FROM jsonb_array_elements(
+      jsonb_path_query_array(document, 'strict $.** ? (@ > -1e-308 && @ < 1e-308)')
+    ) AS list (number)
+    WHERE scale(number::numeric) > 308
+  ) THEN
     RETURN false;
   END IF;
   RETURN (decimals <= 40 AND greatest_number < 1e40 AND least_number > -1e40) IS NOT FALSE
@@ -130,8 +139,7 @@ BEGIN
   RAISE EXCEPTION USING
     ERRCODE = 'check_violation',
     MESSAGE = format(
-      '%s must be within its size limit, at most 100 levels deep, and without numbers beyond 1e308 or of more than 308 '
-      'decimals',
+      '%s must be within its size limit, at most 100 levels deep, and with numbers of 1e-308 to 1e308 in size, or 0',
       document
     ),
     TABLE = relation,

@@ -267,7 +267,7 @@ fn check_violation(table: &str, constraint: &str) -> Option<Error> {
         "users_games_played_check" => ("games_played", "must not be negative"),
         "users_games_run_check" => ("games_run", "must not be negative"),
         "readable_document" => {
-            ("document", "must have at most a hundred levels, and numbers up to 1e308 with at most 308 decimals")
+            ("document", "must have at most a hundred levels, and numbers of 1e-308 to 1e308 in size, or 0")
         }
         _ if constraint.starts_with("bounded_") => return size_limit(table, constraint),
         "adventures_creature_count_check" => ("creature_count", "must not be negative"),
