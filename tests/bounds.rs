@@ -204,6 +204,13 @@ async fn text(person: &Person, table: &str, column: &str, most: usize, constrain
     assert_refused(person, &set(most + 1), constraint).await;
 }
 
+/// Asserts the same of a URL.
+async fn url(person: &Person, table: &str, column: &str, most: usize, constraint: &str) {
+    let set = |length: usize| format!("UPDATE {table} SET {column} = 'https://' || repeat('ä', {})", length - 8);
+    person.exec(&set(most)).await.unwrap();
+    assert_refused(person, &set(most + 1), constraint).await;
+}
+
 /// Asserts that a document of `most` bytes is accepted and a slightly larger one is not.
 async fn document(person: &Person, table: &str, column: &str, most: usize, constraint: &str, of: &str) {
     let set = |length: usize| {
@@ -221,7 +228,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     let (ada, seer) = (&game.players[0].person, &game.seer);
     text(ada, "users", "display_name", 100, "bounded_display_name").await;
     assert_refused(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
-    text(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
+    url(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
     text(ada, "users", "bio", 2000, "bounded_bio").await;
     document(ada, "characters", "equipment", 65536, "bounded_equipment", r#"["FILL"]"#).await;
     document(ada, "characters", "special_ability", 16384, "bounded_special_ability", r#"{"name": "FILL"}"#).await;
@@ -229,8 +236,8 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     let draft: uuid::Uuid = seer.value("SELECT id FROM adventures WHERE status = 'draft'").await.unwrap();
     seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf')")).await.unwrap();
     text(seer, "adventures", "description", 10_000, "bounded_description").await;
-    text(seer, "adventures", "thumbnail_url", 2000, "bounded_thumbnail_url").await;
-    text(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
+    url(seer, "adventures", "thumbnail_url", 2000, "bounded_thumbnail_url").await;
+    url(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
     seer.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
     document(seer, "adventures", "content", 1 << 20, "bounded_content", r#"{"notes": "FILL"}"#).await;
     text(seer, "creatures", "description", 5000, "bounded_description").await;

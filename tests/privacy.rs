@@ -29,7 +29,7 @@ async fn users_can_read_their_own_address() {
 async fn users_edit_three_columns_of_their_own_profile_and_nothing_else() {
     let world = World::new().await;
     let (me, other) = (world.new_user().await, world.new_user().await);
-    for change in ["display_name = 'New'", "avatar_url = 'x'", "bio = 'y'"] {
+    for change in ["display_name = 'New'", "avatar_url = 'https://x.org/me.png'", "bio = 'y'"] {
         assert_eq!(me.exec(&format!("UPDATE users SET {change}")).await, Ok(1), "only their own row: {change}");
     }
     for change in [

@@ -6,7 +6,7 @@ use super::close;
 use crate::world::{Person, Refused, World, heroic_save, insert_character, roll, seat};
 
 /// Runs a statement, rolls it back, and returns the number of rows or the text of the refusal.
-async fn answer_text(person: &Person, sql: &str) -> String {
+pub(super) async fn answer_text(person: &Person, sql: &str) -> String {
     let transaction = person.begin().await;
     let outcome = super::exec_in(&transaction, sql).await;
     transaction.rollback().await.unwrap();

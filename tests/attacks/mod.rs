@@ -11,14 +11,18 @@ mod accounts;
 mod adventures;
 mod escalation;
 mod everything;
+mod extremes;
 mod leaks;
 mod limits;
 mod maintenance;
 mod past;
 mod play;
+mod printed;
 mod seats;
 mod sizes;
 mod texts;
+mod times;
+mod waits;
 
 /// Returns "done", "no row", or the SQLSTATE of the refusal.
 fn outcome_code(outcome: Result<u64, Refused>) -> String {

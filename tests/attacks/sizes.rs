@@ -214,7 +214,7 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
 }
 
 /// Returns a statement for each document that a user may write, with `$DOC$` in place of the document.
-async fn documents(world: &World) -> Vec<(Person, &'static str, String)> {
+pub(super) async fn documents(world: &World) -> Vec<(Person, &'static str, String)> {
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
     let draft = world.new_draft(seer.uuid()).await;

@@ -40,7 +40,30 @@ const INVISIBLE: &[&str] = &[
     "\u{e0020}\u{e0041}\u{e007f}",
     "\u{200e}\u{200f}\u{61c}",
     " \u{a0}\u{3000}\u{200d}\u{fe0f}",
+    "\u{13441}\u{13442}\u{13441}",
+    "\u{13442}\u{13442}\u{13442}",
+    "\u{13430}\u{13438}\u{1343f}",
+    "\u{2d7f}\u{2d7f}\u{2d7f}",
+    "\u{17d2}\u{1039}\u{1a60}",
+    "\u{fdd0}\u{fdef}\u{fffe}",
 ];
+
+/// Ranges of code points that show nothing: spaces and controls (categories Zs, Zl, Zp and Cc), what Unicode calls
+/// default ignorable, invisible stackers, and the blanks of some scripts.
+const BLANK: &str = "1-20 7f-a0 ad 34f 61c 1039 115f-1160 1680 17b4-17b5 17d2 180b-180f 1a60 2000-200f 2028-202f \
+    205f-206f 2800 2d7f 3000 3164 aaf6 fdd0-fdef fe00-fe0f feff ffa0 fff0-fffb fffe-ffff 10a3f 1107f \
+    11133 113d0 1193e 11a47 11a99 11d45 11d97 11f42 13430-1343f 13441-13442 16fe4 1bca0-1bca3 1d159 \
+    1d173-1d17a e0000-e0fff";
+
+/// The first and the last code point of each range.
+fn blank_ranges() -> Vec<(u32, u32)> {
+    let point = |hex: &str| u32::from_str_radix(hex, 16).unwrap();
+    BLANK
+        .split(' ')
+        .map(|range| range.split_once('-').unwrap_or((range, range)))
+        .map(|(a, b)| (point(a), point(b)))
+        .collect()
+}
 
 /// Names that people have.
 const NAMES: &[&str] = &[
@@ -158,6 +181,109 @@ async fn no_name_contains_deceptive_characters() {
                 let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "clean_name"));
                 assert!(refused, "{}: {text:?}: {outcome:?}", named.what);
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_name_has_only_characters_that_show_nothing() {
+    let world = World::new().await;
+    for (first, last) in blank_ranges() {
+        for form in
+            ["chr(point)", "' ' || chr(point)", "repeat(chr(point), 40)", "chr(12288) || chr(point) || chr(10240)"]
+        {
+            let accepted = format!("generate_series({first}, {last}) AS point WHERE private.is_clean_name({form})");
+            assert_eq!(world.owner().count(&accepted).await, 0, "{first:x} to {last:x}: {form}");
+        }
+    }
+    // Every other character is visible: it may be a name's only one.
+    let blank: Vec<String> =
+        blank_ranges().iter().map(|(first, last)| format!("point NOT BETWEEN {first} AND {last}")).collect();
+    let refused = format!(
+        "generate_series(1, 918015) AS point WHERE point NOT BETWEEN 55296 AND 57343 AND {}
+           AND NOT private.is_clean_name(chr(point)) AND point NOT IN (65532, 65533)",
+        blank.join(" AND ")
+    );
+    assert_eq!(world.owner().count(&refused).await, 0);
+}
+
+#[tokio::test]
+async fn the_source_of_a_modifier_shows_something() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let player = &game.players[0];
+    let roll = |source: &str| {
+        let modifiers = serde_json::json!([{ "type": "flat", "value": 1, "source": source }]).to_string();
+        crate::world::roll(game.session, player.character)
+            .replace("roll_type)", "roll_type, modifiers)")
+            .replace("'attribute_check')", &format!("'attribute_check', {})", literal(&modifiers)))
+    };
+    for source in INVISIBLE.iter().copied().chain(["", " ", "\t", "\n\r", "\u{3000}\t", "\u{200b}", "\u{feff}\u{2028}"])
+    {
+        let refused = player.person.exec(&roll(source)).await.unwrap_err();
+        assert!(refused.is("23514", "valid_modifiers"), "{source:?}: {refused:?}");
+    }
+    for source in NAMES {
+        assert_eq!(player.person.exec(&roll(source)).await, Ok(1), "{source:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_address_of_a_picture_is_a_web_address() {
+    let world = World::new().await;
+    let (author, me) = (world.new_user().await, world.new_user().await);
+    let draft = world.new_draft(author.uuid()).await;
+    let columns = "SELECT class.relname || '.' || attname FROM pg_attribute
+         JOIN pg_class AS class ON class.oid = attrelid
+         WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND attname ~ 'url|uri|link|href'
+           AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE') ORDER BY 1";
+    assert_eq!(
+        world.owner().values::<String>(columns).await.unwrap(),
+        ["adventures.artwork_url", "adventures.thumbnail_url", "users.avatar_url"]
+    );
+    for (person, column, table, id) in [
+        (&me, "avatar_url", "users", me.uuid()),
+        (&author, "thumbnail_url", "adventures", draft),
+        (&author, "artwork_url", "adventures", draft),
+    ] {
+        let mut writes = vec![format!("UPDATE {table} SET {column} = $URL$ WHERE id = '{id}'")];
+        if table == "adventures" {
+            writes.push(format!("INSERT INTO adventures (name, {column}) VALUES ('Ford', $URL$)"));
+        }
+        for write in writes {
+            for url in [
+                "javascript:alert(1)",
+                "JavaScript:alert(1)",
+                " javascript:alert(1)",
+                "java\nscript:alert(1)",
+                "\u{1}javascript:alert(1)",
+                "javascript://https://x.org/%0aalert(1)",
+                "vbscript:x",
+                "data:text/html,<script>alert(1)</script>",
+                "file:///etc/passwd",
+                "blob:https://x.org/1",
+                "ftp://x.org/a.png",
+                "//x.org/a.png",
+                "/a.png",
+                "a.png",
+                "x:https://x.org",
+                "https:x.org",
+                "http://",
+                "https:///a.png",
+                "https:// x.org",
+                "https://x.org/a b",
+                "https://x.org/\njavascript:alert(1)",
+                "x\nhttps://x.org",
+                " https://x.org",
+                "",
+            ] {
+                let refused = person.exec(&write.replace("$URL$", &literal(url))).await.unwrap_err();
+                assert!(refused.is("23514", &format!("web_{column}")), "{url:?}: {refused:?}");
+            }
+            for url in ["https://x.org/a.png?b=c#d", "http://x.org", "HTTPS://X.org/Ä.png", "HtTp://127.0.0.1:8080/"] {
+                assert_eq!(person.exec(&write.replace("$URL$", &literal(url))).await, Ok(1), "{url}");
+            }
+            assert_eq!(person.exec(&write.replace("$URL$", "NULL")).await, Ok(1));
         }
     }
 }

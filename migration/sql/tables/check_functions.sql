@@ -22,8 +22,29 @@ BEGIN
 END
 $$;
 
+-- Whether a text shows nothing: spaces of every width, control characters, what Unicode calls default ignorable (soft
+-- hyphen, joiners, direction marks, fillers, variation selectors, tags), invisible stackers of Indic scripts, and the
+-- blanks and joiners of Braille, Khitan, musical and Egyptian script.
+CREATE OR REPLACE FUNCTION private.is_blank(value text)
+RETURNS boolean
+LANGUAGE plpgsql
+IMMUTABLE
+PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN value !~ (
+    '[^\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u1039\u115f\u1160\u1680\u17b4\u17b5\u17d2\u180b-\u180f\u1a60'
+    || '\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u2d7f\u3000\u3164\uaaf6\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0'
+    || '\ufff0-\uffff\U00010a3f\U0001107f\U00011133\U000113d0\U0001193e\U00011a47\U00011a99\U00011d45\U00011d97'
+    || '\U00011f42\U00013430-\U0001343f\U00013441\U00013442\U00016fe4\U0001bca0-\U0001bca3\U0001d159'
+    || '\U0001d173-\U0001d17a\U000e0000-\U000e0fff]'
+  );
+END
+$$;
+
 -- Whether the modifiers are a list of at most ten `{"type": "dice" | "flat", "value": int, "source": text}` with dice
--- from -5 to 5, flat from -10 to 10, and a source that is not blank. All participants see a modifier, and its bounds
+-- from -5 to 5, flat from -10 to 10, and a source that shows something. All participants see a modifier, and its bounds
 -- keep anyone from forging a result with one.
 CREATE OR REPLACE FUNCTION private.are_valid_modifiers(modifiers jsonb)
 RETURNS boolean
@@ -49,7 +70,7 @@ BEGIN
       OR jsonb_typeof(modifier -> 'value') IS DISTINCT FROM 'number'
       OR jsonb_typeof(modifier -> 'source') IS DISTINCT FROM 'string'
       OR char_length(modifier ->> 'source') > 100
-      OR btrim(modifier ->> 'source') = ''
+      OR private.is_blank(modifier ->> 'source')
     THEN
       RETURN false;
     END IF;
@@ -130,13 +151,7 @@ BEGIN
     OR char_length(name) > 100
     OR (
       name !~ '[\u0001-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2066-\u2069\ufeff]'
-      -- Invisible characters: spaces of every width, soft hyphen, joiners and direction marks, fillers, the blank
-      -- Braille pattern, variation selectors, tags.
-      AND name ~ (
-        '[^\u0020\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f'
-        || '\u2800\u3000\u3164\ufe00-\ufe0f\uffa0\ufff0-\uffff\U00016fe4\U0001bca0-\U0001bca3\U0001d159'
-        || '\U0001d173-\U0001d17a\U000e0000-\U000e0fff]'
-      )
+      AND NOT private.is_blank(name)
     );
 END
 $$;

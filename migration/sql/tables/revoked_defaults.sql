@@ -22,6 +22,7 @@ REVOKE ALL ON SEQUENCE public.session_events_seq_seq FROM PUBLIC, anon, authenti
 -- reveal nothing.
 GRANT EXECUTE ON FUNCTION
   private.sum_of_dice(integer[]),
+  private.is_blank(text),
   private.are_valid_modifiers(jsonb),
   private.sum_of_modifiers(jsonb, text),
   private.are_valid_stats(jsonb),

@@ -64,23 +64,28 @@ BEGIN
       CONSTRAINT = 'one_roller';
   END IF;
   NEW.rolled_by := coalesce(auth.uid(), NEW.rolled_by);
-  -- A heroic save copies the values of the roll that it repeats. Whether that roll can be saved is checked after the
-  -- row is written.
-  IF NEW.original_roll_id IS NOT NULL AND NEW.roll_type = 'heroic_save' THEN
+  -- A heroic save copies the values of the roll that it repeats, if the caller may roll there. Whether that roll can be
+  -- saved is checked after the row is written, but a save without one is refused before row security, because the
+  -- unique index would otherwise reveal whether a roll of another session has been saved.
+  IF NEW.original_roll_id IS NOT NULL
+    AND NEW.roll_type = 'heroic_save'
+    AND (
+      auth.uid() IS NULL
+      OR private.is_server()
+      OR private.may_roll(NEW.session_id, NEW.character_id, NEW.creature_id)
+    )
+  THEN
     SELECT attribute, difficulty, modifiers
     INTO repeated
     FROM public.dice_rolls
     WHERE id = NEW.original_roll_id
       AND session_id = NEW.session_id;
-    IF FOUND THEN
-      NEW.attribute := repeated.attribute;
-      NEW.difficulty := repeated.difficulty;
-      NEW.modifiers := repeated.modifiers;
-    ELSIF auth.uid() IS NULL OR private.may_roll(NEW.session_id, NEW.character_id, NEW.creature_id) THEN
-      -- Refused before row security, because the unique index would otherwise reveal whether a roll of another session
-      -- has been saved.
+    IF NOT FOUND THEN
       PERFORM private.refuse_save();
     END IF;
+    NEW.attribute := repeated.attribute;
+    NEW.difficulty := repeated.difficulty;
+    NEW.modifiers := repeated.modifiers;
   END IF;
   IF NEW.modifiers <> '[]' THEN
     -- Modifiers above their size limit are not parsed: the check refuses them.
@@ -140,7 +145,12 @@ BEGIN
   NEW.dice_count := coalesce(NEW.dice_count, cardinality(NEW.results));
   NEW.total := coalesce(NEW.total, private.sum_of_dice(NEW.results));
   NEW.modified_total := coalesce(NEW.modified_total, NEW.total + flat);
-  NEW.margin := coalesce(NEW.margin, NEW.modified_total - NEW.difficulty);
+  -- A difficulty out of range is refused by its check, after row security. Here the difference could overflow, which
+  -- would tell a caller who may not see the sheet how many dice were rolled.
+  NEW.margin := coalesce(
+    NEW.margin,
+    CASE WHEN NEW.difficulty BETWEEN 3 AND 18 THEN NEW.modified_total - NEW.difficulty ELSE 0 END
+  );
   NEW.outcome := coalesce(
     NEW.outcome,
     CASE

@@ -70,12 +70,13 @@ BEGIN
       CONSTRAINT = 'player_removed';
   END IF;
 
+  -- The database sets the time of a removal, whatever is written: `infinity` would stop every client that reads it.
   IF NEW.removed_at IS NOT NULL AND OLD.removed_at IS NULL THEN
     -- A player who sets `removed_at` on their own seat leaves, and is not marked as removed.
     NEW.removed_at := CASE WHEN is_user AND NEW.user_id = me THEN NULL ELSE now() END;
     NEW.is_active := false;
-  ELSIF NEW.removed_at IS NOT NULL AND NEW.is_active THEN
-    NEW.removed_at := NULL;
+  ELSIF NEW.removed_at IS NOT NULL THEN
+    NEW.removed_at := CASE WHEN NEW.is_active THEN NULL ELSE OLD.removed_at END;
   END IF;
   IF NEW.is_active AND NOT OLD.is_active THEN
     NEW.left_at := NULL;

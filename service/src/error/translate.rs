@@ -224,6 +224,9 @@ fn check_violation(table: &str, constraint: &str) -> Option<Error> {
             "must have a visible character and no control, bidirectional or zero-width characters",
         ),
         "reserved_email_is_own" => ("email", "must not be in a reserved domain"),
+        "web_avatar_url" => ("avatar_url", "must be an http or https URL"),
+        "web_thumbnail_url" => ("thumbnail_url", "must be an http or https URL"),
+        "web_artwork_url" => ("artwork_url", "must be an http or https URL"),
         "account_is_own" => ("account_id", "must equal the id"),
         "removed_is_inactive" => ("removed_at", "must be null while the player is seated"),
         "adventures_average_rating_check" => ("average_rating", "must be 0 to 5"),
@@ -274,7 +277,9 @@ fn check_violation(table: &str, constraint: &str) -> Option<Error> {
         "valid_step" => ("current_step", "must be a step of the tutorial"),
         "users_games_played_check" => ("games_played", "must not be negative"),
         "users_games_run_check" => ("games_run", "must not be negative"),
-        "readable_document" => ("document", "must have at most a hundred levels, and numbers up to 1e308"),
+        "readable_document" => {
+            ("document", "must have at most a hundred levels, and numbers of 1e-308 to 1e308 in size, or 0")
+        }
         _ if constraint.starts_with("bounded_") => return size_limit(table, constraint),
         "adventures_creature_count_check" => ("creature_count", "must not be negative"),
         "users_adventure_count_check" => ("adventure_count", "must not be negative"),

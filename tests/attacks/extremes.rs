@@ -1,0 +1,315 @@
+//! The extremes of every column that a client writes reveal nothing of hidden rows.
+
+use uuid::Uuid;
+
+use super::{leaks::answer_text, number};
+use crate::world::{Person, World};
+
+/// SQL expressions of the least, the greatest and the oddest values of a type.
+fn extremes(kind: &str) -> Vec<String> {
+    let literals: &[&str] = match kind {
+        // Near the ends too: whether a difference overflows then depends on what it is subtracted from.
+        "integer" => &["-2147483648", "-2147483641", "-2147483630", "2147483640", "2147483647", "0", "NULL"],
+        "smallint" => &["-32768", "32767", "NULL"],
+        "bigint" => &["-9223372036854775808", "9223372036854775807", "NULL"],
+        "numeric" => &["'NaN'", "'Infinity'", "1e131071", "NULL"],
+        "boolean" => &["true", "false", "NULL"],
+        "uuid" => &["NULL", "'00000000-0000-0000-0000-000000000000'", "gen_random_uuid()"],
+        "text" => &["''", "' '", "repeat('x', 100000)", r"E'\u0001\u202e'", "'heroic_save'", "NULL"],
+        "text[]" => &["'{}'", "'{NULL}'", "'{{a,b},{c,d}}'", "array_fill('x'::text, '{100000}')", "NULL"],
+        "timestamp with time zone" => &["'infinity'", "'-infinity'", "'294276-01-01'", "'4713-01-01 BC'", "NULL"],
+        "jsonb" => &[
+            "NULL",
+            "'null'",
+            "'{}'",
+            "'[]'",
+            "'[0e-16383]'",
+            "'[1e400]'",
+            "(repeat('[', 200) || repeat(']', 200))::jsonb",
+            r#"'[{"type": "flat", "value": 2147483647, "source": "x"}]'"#,
+            r#"'[{"type": "dice", "value": 5, "source": "x"}]'"#,
+            r#"'{"might": 1e9, "grace": null}'"#,
+            "jsonb_build_array(repeat('x', 2000000))",
+        ],
+        _ => &["NULL"],
+    };
+    literals.iter().map(|&literal| literal.to_owned()).collect()
+}
+
+/// Returns name and extremes of each column of a table that users may insert (or update).
+async fn writable(world: &World, table: &str, privilege: &str) -> Vec<(String, Vec<String>)> {
+    let sql = format!(
+        "SELECT attname || '=' || format_type(atttypid, NULL) || '=' || coalesce(
+           (SELECT string_agg(quote_literal(enumlabel), '|') FROM pg_enum WHERE enumtypid = atttypid), '')
+         FROM pg_attribute WHERE attrelid = 'public.{table}'::regclass AND attnum > 0 AND NOT attisdropped
+           AND has_column_privilege('authenticated', attrelid, attnum, '{privilege}') ORDER BY attnum"
+    );
+    let columns: Vec<String> = world.owner().values(&sql).await.unwrap();
+    let parsed = columns.iter().map(|column| {
+        let mut parts = column.splitn(3, '=');
+        let (name, kind, labels) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
+        let labels = labels.split('|').filter(|label| !label.is_empty()).map(str::to_owned);
+        (name.to_owned(), extremes(kind).into_iter().chain(labels).collect())
+    });
+    parsed.collect()
+}
+
+/// A kind of row that a stranger may try to insert; `$NAME` is the id of a hidden row, or of none.
+struct Try {
+    table: &'static str,
+    row: Vec<(&'static str, String)>,
+}
+
+fn tries(me: Uuid, my_session: Uuid, my_hero: Uuid) -> Vec<Try> {
+    let owned = |pairs: &[(&'static str, &str)]| pairs.iter().map(|&(name, value)| (name, value.to_owned())).collect();
+    let roll = |session: &str, roller: (&'static str, &str)| {
+        owned(&[
+            ("session_id", session),
+            roller,
+            ("attribute", "'might'"),
+            ("difficulty", "10"),
+            ("roll_type", "'attack'"),
+        ])
+    };
+    let save = |session: &str, hero: &str| {
+        let mut row: Vec<(&'static str, String)> = roll(session, ("character_id", hero));
+        row.pop();
+        row.extend([("roll_type", "'heroic_save'".to_owned()), ("original_roll_id", "$roll".to_owned())]);
+        row
+    };
+    let (me, mine, hero) = (format!("'{me}'"), format!("'{my_session}'"), format!("'{my_hero}'"));
+    let sheet = [
+        ("name", "'Hero'"),
+        ("class", "'warrior'"),
+        ("might", "5"),
+        ("grace", "3"),
+        ("wit", "2"),
+        ("heart", "2"),
+        ("special_ability", "'{}'"),
+    ];
+    vec![
+        Try { table: "dice_rolls", row: roll("$session", ("character_id", "$hero")) },
+        Try { table: "dice_rolls", row: roll("$session", ("character_id", &hero)) },
+        Try { table: "dice_rolls", row: roll("$session", ("creature_id", "$creature")) },
+        Try { table: "dice_rolls", row: roll(&mine, ("character_id", "$hero")) },
+        Try { table: "dice_rolls", row: roll(&mine, ("creature_id", "$creature")) },
+        Try { table: "dice_rolls", row: save("$session", "$hero") },
+        Try { table: "dice_rolls", row: save("$session", &hero) },
+        Try {
+            table: "session_players",
+            row: owned(&[("session_id", "$session"), ("user_id", &me), ("character_id", &hero)]),
+        },
+        Try {
+            table: "session_players",
+            row: owned(&[("session_id", "$session"), ("user_id", "$user"), ("character_id", "$hero")]),
+        },
+        Try {
+            table: "session_events",
+            row: owned(&[("session_id", "$session"), ("event_type", "'client.x'"), ("payload", "'{}'")]),
+        },
+        Try { table: "characters", row: owned(&[&[("user_id", "$user")], &sheet[..]].concat()) },
+        Try { table: "adventures", row: owned(&[("creator_id", "$user"), ("name", "'Ford'")]) },
+        Try { table: "creatures", row: owned(&[("adventure_id", "$draft"), ("name", "'Rat'")]) },
+        Try { table: "sessions", row: owned(&[("seer_id", "$user"), ("adventure_id", "$draft")]) },
+        Try { table: "sessions", row: owned(&[("seer_id", &me), ("adventure_id", "$draft")]) },
+        Try { table: "tutorial_progress", row: owned(&[("user_id", "$user")]) },
+    ]
+}
+
+/// The hidden rows, by the name of their placeholder.
+async fn hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
+    let game = world.new_active_session(1).await;
+    let player = &game.players[0];
+    let (seer, owner) = (game.seer.uuid(), world.owner());
+    let draft = world.new_draft(seer).await;
+    owner.exec(&format!("UPDATE sessions SET adventure_id = '{draft}' WHERE id = '{}'", game.session)).await.unwrap();
+    let sql = format!(
+        r#"INSERT INTO creatures (adventure_id, name, stats)
+           VALUES ('{draft}', 'Wolf', '{{"might": 9, "grace": 9, "wit": 9, "heart": 9}}') RETURNING id"#
+    );
+    let creature = owner.value(&sql).await.unwrap();
+    let roll = world.new_roll(game.session, player.character, "{1,2,1,2,1}", 18, 5).await;
+    owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id)).await.unwrap();
+    vec![
+        ("$session", game.session),
+        ("$hero", player.character),
+        ("$creature", creature),
+        ("$roll", roll),
+        ("$user", player.id),
+        ("$draft", draft),
+    ]
+}
+
+/// Returns the statement with each placeholder replaced by the hidden row, or by an id of no row.
+fn statements(sql: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
+    let mut filled = vec![sql.to_owned()];
+    for (name, id) in hidden.iter().filter(|(name, _)| sql.contains(name)) {
+        let ids = [*id, Uuid::new_v4()];
+        filled = filled.iter().flat_map(|sql| ids.map(|id| sql.replace(name, &format!("'{id}'")))).collect();
+    }
+    filled
+}
+
+/// Asserts that all forms of a statement get one answer, and that it is a refusal, or no row.
+async fn assert_one_answer(me: &Person, sql: &str, hidden: &[(&'static str, Uuid)]) {
+    let mut first: Option<String> = None;
+    for form in statements(sql, hidden) {
+        let answer = answer_text(me, &form).await;
+        assert!(!answer.ends_with(" rows") || answer == "0 rows", "{form}: {answer}");
+        match &first {
+            Some(first) => assert_eq!(&answer, first, "{form}"),
+            None => first = Some(answer),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_extremes_of_an_inserted_column_reveal_nothing_of_hidden_rows() {
+    let world = World::new().await;
+    let hidden = hidden_rows(&world).await;
+    let mine = world.new_active_session(1).await;
+    let (me, hero) = (&mine.seer, world.new_character(mine.seer.uuid()).await);
+    let inserted = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+                      AND has_any_column_privilege('authenticated', oid, 'INSERT')";
+    let tries = tries(me.uuid(), mine.session, hero);
+    let mut tables: Vec<&str> = tries.iter().map(|each| each.table).collect();
+    tables.dedup();
+    assert_eq!(number(&world, inserted).await, i64::try_from(tables.len()).unwrap(), "a table is missing: {tables:?}");
+    for Try { table, row } in tries {
+        for (column, values) in writable(&world, table, "INSERT").await {
+            for value in values {
+                let mut row = row.clone();
+                row.retain(|(name, _)| *name != column);
+                // An own row would be inserted.
+                if !row.iter().any(|(_, value)| value.starts_with('$')) {
+                    continue;
+                }
+                let (mut names, mut written): (Vec<&str>, Vec<&str>) =
+                    row.iter().map(|(name, value)| (*name, value.as_str())).unzip();
+                names.push(&column);
+                written.push(&value);
+                let sql = format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), written.join(", "));
+                assert_one_answer(me, &sql, &hidden).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_extremes_of_an_updated_column_reveal_nothing_of_hidden_rows() {
+    let world = World::new().await;
+    let hidden = hidden_rows(&world).await;
+    let me = world.new_user().await;
+    let keys = [
+        ("users", "id", "$user"),
+        ("characters", "id", "$hero"),
+        ("adventures", "id", "$draft"),
+        ("creatures", "id", "$creature"),
+        ("sessions", "id", "$session"),
+        ("session_players", "session_id", "$session"),
+        ("tutorial_progress", "user_id", "$user"),
+    ];
+    let updated = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+                     AND has_any_column_privilege('authenticated', oid, 'UPDATE')";
+    assert_eq!(number(&world, updated).await, 7, "a table is missing");
+    for (table, key, of) in keys {
+        // A profile is public; the other rows are hidden.
+        for (column, values) in writable(&world, table, "UPDATE").await {
+            for value in values {
+                let sql = format!("UPDATE {table} SET {column} = {value} WHERE {key} = {of}");
+                assert_one_answer(&me, &sql, &hidden).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_dice_of_a_hidden_sheet_never_decide_an_answer() {
+    let world = World::new().await;
+    let hidden = hidden_rows(&world).await;
+    let me = world.new_user().await;
+    // Every total of up to ten dice, at both ends of the range.
+    for total in 1..=60 {
+        for difficulty in [i32::MIN + total, i32::MAX - total] {
+            for roller in ["character_id", "creature_id"] {
+                let id = if roller == "character_id" { "$hero" } else { "$creature" };
+                let sql = format!(
+                    "INSERT INTO dice_rolls (session_id, {roller}, attribute, difficulty, roll_type)
+                     VALUES ($session, {id}, 'might', {difficulty}, 'attack')"
+                );
+                assert_one_answer(&me, &sql, &hidden).await;
+            }
+        }
+    }
+    // A participant learns which value is wrong.
+    let game = world.new_active_session(1).await;
+    let player = &game.players[0];
+    for difficulty in [i32::MIN, i32::MIN + 7, 2, 19, i32::MAX] {
+        let roll = crate::world::roll(game.session, player.character)
+            .replace("difficulty", "modifiers, difficulty")
+            .replace("'might', 10", &format!("'might', '[]', {difficulty}"));
+        assert!(roll.contains(&difficulty.to_string()), "{roll}");
+        let refused = player.person.exec(&roll).await.unwrap_err();
+        assert!(refused.is("23514", "dice_rolls_difficulty_check"), "{difficulty}: {refused:?}");
+    }
+}
+
+/// Returns expressions for an argument of a function; `$NAME` is the id of a hidden row, or of none.
+fn arguments(kind: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
+    let each = |form: &str| hidden.iter().map(|(name, _)| form.replace("ID", name)).collect::<Vec<String>>();
+    match kind {
+        "uuid" => [each("ID"), vec!["NULL::uuid".to_owned()]].concat(),
+        "uuid[]" => [each("ARRAY[ID]::uuid[]"), vec!["'{}'::uuid[]".to_owned()]].concat(),
+        "text" => [
+            each("'session:' || ID::text"),
+            ["'characters'", "'sessions'", "'adventures'", "'creatures'", "''"].map(str::to_owned).to_vec(),
+        ]
+        .concat(),
+        "jsonb" => each(r#"jsonb_build_object('id', ID::text, 'name', 'x', 'might', 1)"#),
+        _ => extremes(kind).into_iter().map(|literal| format!("{literal}::{kind}")).collect(),
+    }
+}
+
+#[tokio::test]
+async fn functions_that_users_may_call_reveal_nothing_of_hidden_rows() {
+    let world = World::new().await;
+    let hidden = hidden_rows(&world).await;
+    let me = world.new_user().await;
+    let callable = "SELECT proname || '=' || pg_get_function_identity_arguments(oid) || '='
+           || coalesce((SELECT string_agg(format_type(kind, NULL), ';' ORDER BY place)
+                        FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS argument (kind, place)), '')
+           || '=' || pronamespace::regnamespace::text
+         FROM pg_proc WHERE pronamespace IN ('private'::regnamespace, 'public'::regnamespace)
+           AND prosecdef AND has_function_privilege('authenticated', oid, 'EXECUTE') ORDER BY 1";
+    let functions: Vec<String> = world.owner().values(callable).await.unwrap();
+    assert!(functions.len() > 20, "{functions:?}");
+    for function in functions {
+        let parts: Vec<&str> = function.split('=').collect();
+        let (name, kinds, schema) = (parts[0], parts[2], parts[3]);
+        let mut calls = vec![String::new()];
+        for kind in kinds.split(';').filter(|kind| !kind.is_empty()) {
+            let written = arguments(kind, &hidden);
+            calls = calls
+                .iter()
+                .flat_map(|call| written.iter().map(move |argument| format!("{call}, {argument}")))
+                .collect();
+        }
+        for call in calls.iter().filter(|call| call.contains('$')) {
+            let sql = format!(
+                "SELECT coalesce(string_agg(answer::text, ','), 'nothing') FROM {schema}.{name}({}) AS answer",
+                call.trim_start_matches(", ")
+            );
+            let mut first: Option<String> = None;
+            for form in statements(&sql, &hidden) {
+                let answer = match me.value::<String>(&form).await {
+                    Ok(text) => text,
+                    Err(refused) => format!("{refused:?}"),
+                };
+                match &first {
+                    Some(first) => assert_eq!(&answer, first, "{form}"),
+                    None => first = Some(answer),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Documents that are small as they are stored and large as they print.
+
+use uuid::Uuid;
+
+use super::sizes::documents;
+use crate::world::{Person, World};
+
+/// Puts a value into a document that its column accepts.
+fn wrapped(constraint: &str, value: &str) -> String {
+    match constraint {
+        "bounded_modifiers" => format!(r#"'[{{"type": "flat", "value": 1, "source": "x", "z": {value}}}]'"#),
+        _ => format!(r#"'{{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": {value}}}'"#),
+    }
+}
+
+/// Returns the bytes that a bound allows: the document's stored size.
+async fn limit_of(world: &World, constraint: &str) -> usize {
+    let sql = format!(
+        "SELECT substring(pg_get_constraintdef(oid) FROM '<= ([0-9]+)')::integer FROM pg_constraint
+         WHERE conname = '{constraint}'"
+    );
+    let bytes: i32 = world.owner().value(&sql).await.unwrap();
+    usize::try_from(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn a_number_that_prints_longer_than_any_double_is_refused_in_every_document() {
+    let world = World::new().await;
+    let numbers = [
+        "0e-16383".to_owned(),
+        "-0e-16383".to_owned(),
+        "0e-309".to_owned(),
+        "1e-16383".to_owned(),
+        "-1e-309".to_owned(),
+        "9.9999999999999999e-309".to_owned(),
+        format!("1.{}", "0".repeat(326)),
+        "12345e-16383".to_owned(),
+        format!("0.{}", "0".repeat(309)),
+        format!("7.{}", "0".repeat(400)),
+        format!("7{}e-400", "0".repeat(400)),
+        "1e309".to_owned(),
+        "-2e308".to_owned(),
+        "1e131071".to_owned(),
+    ];
+    for (person, constraint, sql) in documents(&world).await {
+        for number in &numbers {
+            let many = format!("[{}{number}]", format!("{number}, ").repeat(20));
+            let long = format!(r#"["{}", {number}]"#, "x".repeat(1000));
+            for value in [number, &format!("[[{number}]]"), &format!(r#"{{"a": {{"b": {number}}}}}"#), &many, &long] {
+                let document = wrapped(constraint, value);
+                let refused = person.exec(&sql.replace("$DOC$", &document)).await.unwrap_err();
+                assert!(refused.is("23514", "readable_document"), "{constraint}, {document}: {refused:?}");
+            }
+        }
+        for number in ["0", "-0", "0e-308", "1e308", "-1e308", "1e-308", "0.1", "1e-5", "12345678901234567890.5", "1E2"]
+        {
+            let document = wrapped(constraint, number);
+            assert_eq!(person.exec(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}, {document}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_document_prints_at_most_eight_times_its_limit() {
+    let world = World::new().await;
+    for (person, constraint, sql) in documents(&world).await {
+        let limit = limit_of(&world, constraint).await;
+        for number in ["1e308", "-1e300", "1e-308", "0e-308", "1e200"] {
+            let full = limit / 20;
+            let value = format!("[{}1]", format!("{number}, ").repeat(full));
+            let refused = person.exec(&sql.replace("$DOC$", &wrapped(constraint, &value))).await.unwrap_err();
+            assert!(refused.is("23514", "readable_document"), "{constraint}, {number}: {refused:?}");
+        }
+        // What prints within the limit is stored: ordinary numbers, and texts whose every character is escaped.
+        for value in ["12.5, ".repeat(limit / 40), r#""\u0001\u0002\"", "#.repeat(limit / 40)] {
+            let document = wrapped(constraint, &format!("[{value}1]"));
+            assert_eq!(person.exec(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_document_that_a_client_writes_is_measured() {
+    let world = World::new().await;
+    let columns = "SELECT class.relname || '.' || attname
+           || has_column_privilege('authenticated', class.oid, attnum, 'INSERT')::text
+           || has_column_privilege('authenticated', class.oid, attnum, 'UPDATE')::text
+         FROM pg_attribute JOIN pg_class AS class ON class.oid = attrelid
+         WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r'
+           AND atttypid IN ('jsonb'::regtype, 'json'::regtype)
+           AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE')
+         ORDER BY 1";
+    // A further column needs a line in `documents`, and an insert below if it can be inserted.
+    assert_eq!(
+        world.owner().values::<String>(columns).await.unwrap(),
+        [
+            "adventures.contenttruetrue",
+            "characters.equipmenttruetrue",
+            "characters.special_abilitytruetrue",
+            "creatures.abilitiestruetrue",
+            "creatures.statstruetrue",
+            "dice_rolls.modifierstruefalse",
+            "session_events.payloadtruefalse",
+            "sessions.game_statefalsetrue",
+        ]
+    );
+    let me = world.new_user().await;
+    let draft = world.new_draft(me.uuid()).await;
+    let bomb = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": [0e-16383]}"#;
+    let hero = "INSERT INTO characters (id, name, class, might, grace, wit, heart, equipment, special_ability)
+                VALUES (gen_random_uuid(), 'Hero', 'warrior', 5, 3, 2, 2, ";
+    for (sql, table) in [
+        (format!("{hero} '{bomb}', '{{}}')"), "characters"),
+        (format!("{hero} '{{}}', '{bomb}')"), "characters"),
+        (format!("INSERT INTO adventures (name, content) VALUES ('Ford', '{bomb}')"), "adventures"),
+        (format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{draft}', 'Rat', '{bomb}')"), "creatures"),
+        (
+            format!("INSERT INTO creatures (adventure_id, name, abilities) VALUES ('{draft}', 'Rat', '{bomb}')"),
+            "creatures",
+        ),
+    ] {
+        for end in ["", " ON CONFLICT DO NOTHING"] {
+            let refused = me.exec(&format!("{sql}{end}")).await.unwrap_err();
+            assert!(refused.is("23514", "readable_document"), "{table}: {refused:?}");
+        }
+    }
+    assert_service_refuses(&world, &me, draft).await;
+}
+
+/// Nor does the service's role store one, although it may update what users may not.
+async fn assert_service_refuses(world: &World, me: &Person, draft: Uuid) {
+    let game = world.new_active_session(1).await;
+    let roll = world.new_roll(game.session, game.players[0].character, "{1,2,1,2,1}", 18, 5).await;
+    let modifiers = r#"[{"type": "flat", "value": 0, "source": "x", "z": 0e-16383}]"#;
+    for sql in [
+        format!("UPDATE dice_rolls SET modifiers = '{modifiers}' WHERE id = '{roll}'"),
+        format!("UPDATE adventures SET content = '[1e-16383]' WHERE id = '{draft}'"),
+        format!("UPDATE sessions SET game_state = '[0e-16383]' WHERE id = '{}'", game.session),
+    ] {
+        let refused = world.owner().exec(&sql).await.unwrap_err();
+        assert!(refused.is("23514", "readable_document"), "{sql}: {refused:?}");
+    }
+    assert_eq!(world.owner().count(&format!("adventures WHERE creator_id = '{}'", me.uuid())).await, 1);
+}
