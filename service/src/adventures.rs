@@ -69,9 +69,9 @@ pub struct NewAdventure {
     /// Maximum number of players, 1 to 6. Four by default.
     #[serde(default = "NewAdventure::default_max_players")]
     pub max_players: i32,
-    /// http(s) URL of the thumbnail.
+    /// http(s) URL or path of the thumbnail.
     pub thumbnail_url: Option<String>,
-    /// http(s) URL of the artwork.
+    /// http(s) URL or path of the artwork.
     pub artwork_url: Option<String>,
     /// Content of the adventure.
     #[serde(default)]
@@ -125,10 +125,10 @@ pub struct AdventureChanges {
     /// Description.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub description: Option<Option<String>>,
-    /// http(s) URL of the thumbnail.
+    /// http(s) URL or path of the thumbnail.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub thumbnail_url: Option<Option<String>>,
-    /// http(s) URL of the artwork.
+    /// http(s) URL or path of the artwork.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub artwork_url: Option<Option<String>>,
     /// Difficulty.

@@ -92,7 +92,7 @@ pub struct ProfileChanges {
     /// Display name.
     #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
-    /// http(s) URL of the avatar.
+    /// http(s) URL or path of the avatar.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub avatar_url: Option<Option<String>>,
     /// Short text about the user.

@@ -263,9 +263,6 @@ async fn the_address_of_a_picture_is_a_web_address() {
                 "file:///etc/passwd",
                 "blob:https://x.org/1",
                 "ftp://x.org/a.png",
-                "//x.org/a.png",
-                "/a.png",
-                "a.png",
                 "x:https://x.org",
                 "https:x.org",
                 "http://",
@@ -275,12 +272,21 @@ async fn the_address_of_a_picture_is_a_web_address() {
                 "https://x.org/\njavascript:alert(1)",
                 "x\nhttps://x.org",
                 " https://x.org",
-                "",
             ] {
                 let refused = person.exec(&write.replace("$URL$", &literal(url))).await.unwrap_err();
                 assert!(refused.is("23514", &format!("web_{column}")), "{url:?}: {refused:?}");
             }
-            for url in ["https://x.org/a.png?b=c#d", "http://x.org", "HTTPS://X.org/Ä.png", "HtTp://127.0.0.1:8080/"] {
+            for url in [
+                "https://x.org/a.png?b=c#d",
+                "http://x.org",
+                "HTTPS://X.org/Ä.png",
+                "HtTp://127.0.0.1:8080/",
+                "//x.org/a.png",
+                "/a.png",
+                "avatars/a b:c.png",
+                "a.png",
+                "",
+            ] {
                 assert_eq!(person.exec(&write.replace("$URL$", &literal(url))).await, Ok(1), "{url}");
             }
             assert_eq!(person.exec(&write.replace("$URL$", "NULL")).await, Ok(1));

@@ -2,12 +2,12 @@
 -- directly. PostgreSQL evaluates checks in the order of their names; these names come before the checks that parse a
 -- document.
 --
--- A picture's address is an http(s) URL, because a page that links to somebody else's `javascript:` address would run
--- it. The pattern is that of `private.web_address`, which a sign-up uses.
+-- A picture's address has the scheme http(s) or none (a path in the platform's storage), because a page that links to
+-- somebody else's `javascript:` address would run it. Browsers ignore line breaks and leading blanks in a scheme.
 ALTER TABLE public.users
   ADD CONSTRAINT bounded_display_name CHECK (char_length(display_name) BETWEEN 1 AND 100),
   ADD CONSTRAINT bounded_avatar_url CHECK (char_length(avatar_url) <= 2000),
-  ADD CONSTRAINT web_avatar_url CHECK (avatar_url ~* '^https?://[^\s/]\S*$'),
+  ADD CONSTRAINT web_avatar_url CHECK (avatar_url ~* '^(https?://[^\s/]\S*|[^:/?#]*([/?#].*)?)$'),
   ADD CONSTRAINT bounded_bio CHECK (char_length(bio) <= 2000);
 
 ALTER TABLE public.characters
@@ -18,8 +18,8 @@ ALTER TABLE public.adventures
   ADD CONSTRAINT bounded_description CHECK (char_length(description) <= 10000),
   ADD CONSTRAINT bounded_thumbnail_url CHECK (char_length(thumbnail_url) <= 2000),
   ADD CONSTRAINT bounded_artwork_url CHECK (char_length(artwork_url) <= 2000),
-  ADD CONSTRAINT web_thumbnail_url CHECK (thumbnail_url ~* '^https?://[^\s/]\S*$'),
-  ADD CONSTRAINT web_artwork_url CHECK (artwork_url ~* '^https?://[^\s/]\S*$'),
+  ADD CONSTRAINT web_thumbnail_url CHECK (thumbnail_url ~* '^(https?://[^\s/]\S*|[^:/?#]*([/?#].*)?)$'),
+  ADD CONSTRAINT web_artwork_url CHECK (artwork_url ~* '^(https?://[^\s/]\S*|[^:/?#]*([/?#].*)?)$'),
   ADD CONSTRAINT bounded_content CHECK (pg_column_size(content) <= 1048576);
 
 ALTER TABLE public.creatures
