@@ -9,6 +9,7 @@ use crate::world::{Person, Refused, World, refused};
 
 mod accounts;
 mod adventures;
+mod archive;
 mod escalation;
 mod everything;
 mod leaks;

@@ -229,8 +229,8 @@ BEGIN
 END
 $$;
 
--- After a roll is written: claims a heroic save and emits the event. One trigger does both, because every trigger slows
--- each roll: the server parses a trigger's condition again for each statement.
+-- After a roll is written: refuses the id of an archived one, claims a heroic save and emits the event. One trigger does
+-- all, because every trigger slows each roll: the server parses a trigger's condition again for each statement.
 CREATE OR REPLACE FUNCTION private.emit_roll()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -240,6 +240,9 @@ AS $$
 DECLARE
   me CONSTANT uuid := auth.uid();
 BEGIN
+  IF EXISTS (SELECT FROM public.archived_dice_rolls WHERE id = NEW.id) THEN
+    PERFORM private.refuse_archived_id('dice_rolls');
+  END IF;
   IF NEW.original_roll_id IS NOT NULL AND NEW.roll_type = 'heroic_save' THEN
     PERFORM private.claim_heroic_save(NEW);
   END IF;

@@ -98,9 +98,10 @@ BEGIN
 END
 $$;
 
--- Enforces twenty live sessions per account as Seer, and checks the adventure again, because it may have been
--- unpublished since the caller's snapshot. At READ COMMITTED a plain query sees that. In a transaction-wide snapshot
--- only a lock does; taking it at READ COMMITTED too would make the adventure's creator wait for no reason.
+-- Refuses the id of an archived session, enforces twenty live sessions per account as Seer, and checks the adventure
+-- again, because it may have been unpublished since the caller's snapshot. At READ COMMITTED a plain query sees that.
+-- In a transaction-wide snapshot only a lock does; taking it at READ COMMITTED too would make the adventure's creator
+-- wait for no reason.
 CREATE OR REPLACE FUNCTION private.check_session_limit()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -110,6 +111,9 @@ AS $$
 DECLARE
   played record;
 BEGIN
+  IF EXISTS (SELECT FROM public.archived_sessions WHERE id = NEW.id) THEN
+    PERFORM private.refuse_archived_id('sessions');
+  END IF;
   IF NEW.status NOT IN ('completed', 'cancelled') THEN
     PERFORM private.count_for_account(NEW.seer_id, sessions => 1);
   END IF;
