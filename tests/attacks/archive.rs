@@ -172,11 +172,9 @@ async fn a_session_that_cannot_be_cancelled_stops_no_other() {
     }
     assert_eq!(batches, [1, 2, 1, 0]);
     for (place, (session, _)) in sessions.iter().enumerate() {
-        let cancelled = number(
-            &world,
-            &format!("SELECT count(*) FROM sessions WHERE id = '{session}' AND status = 'cancelled'"),
-        )
-        .await;
+        let cancelled =
+            number(&world, &format!("SELECT count(*) FROM sessions WHERE id = '{session}' AND status = 'cancelled'"))
+                .await;
         assert_eq!(cancelled == 1, !matches!(place, 0 | 2), "{place}");
     }
 }

@@ -17,6 +17,7 @@ mod limits;
 mod maintenance;
 mod past;
 mod play;
+mod rows;
 mod seats;
 mod sizes;
 mod texts;

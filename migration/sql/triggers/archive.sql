@@ -92,7 +92,8 @@ BEGIN
     );
     BEGIN
       PERFORM private.move_to_archive(moving);
-      RETURN moved + cardinality(moving);
+      moved := moved + cardinality(moving);
+      EXIT;
     EXCEPTION
       WHEN OTHERS THEN
         IF private.stops_job(SQLSTATE) THEN
@@ -114,11 +115,12 @@ BEGIN
       END;
     END LOOP;
   END LOOP;
+  RETURN moved;
 END
 $$;
 
--- Refuses a new row whose id an archived row has, exactly as the primary key refuses the id of a stored one: an archived
--- session or roll keeps its id, and could not be archived beside another.
+-- Refuses a new row whose id an archived row has, exactly as the primary key refuses the id of a stored one: an
+-- archived session or roll keeps its id, and could not be archived beside another.
 CREATE OR REPLACE FUNCTION private.refuse_archived_id(relation text)
 RETURNS void
 LANGUAGE plpgsql
@@ -157,7 +159,8 @@ BEGIN
 END
 $$;
 
--- Cancels up to `batch` abandoned sessions and returns how many. One that cannot be cancelled is skipped with a warning.
+-- Cancels up to `batch` abandoned sessions and returns how many. One that cannot be cancelled is skipped with a
+-- warning.
 CREATE OR REPLACE FUNCTION private.cancel_abandoned_sessions(batch integer)
 RETURNS integer
 LANGUAGE plpgsql
@@ -185,7 +188,8 @@ BEGIN
       UPDATE public.sessions
       SET status = 'cancelled'
       WHERE id = ANY (abandoned);
-      RETURN cancelled + cardinality(abandoned);
+      cancelled := cancelled + cardinality(abandoned);
+      EXIT;
     EXCEPTION
       WHEN OTHERS THEN
         IF private.stops_job(SQLSTATE) THEN
@@ -209,6 +213,7 @@ BEGIN
       END;
     END LOOP;
   END LOOP;
+  RETURN cancelled;
 END
 $$;
 

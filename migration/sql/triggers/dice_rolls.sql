@@ -229,8 +229,8 @@ BEGIN
 END
 $$;
 
--- After a roll is written: refuses the id of an archived one, claims a heroic save and emits the event. One trigger does
--- all, because every trigger slows each roll: the server parses a trigger's condition again for each statement.
+-- After a roll is written: refuses the id of an archived one, claims a heroic save and emits the event. One trigger
+-- does all, because every trigger slows each roll: the server parses a trigger's condition again for each statement.
 CREATE OR REPLACE FUNCTION private.emit_roll()
 RETURNS trigger
 LANGUAGE plpgsql
