@@ -15,6 +15,7 @@ mod everything;
 mod leaks;
 mod limits;
 mod maintenance;
+mod one_session;
 mod past;
 mod play;
 mod rows;

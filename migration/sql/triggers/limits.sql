@@ -56,6 +56,79 @@ CREATE OR REPLACE TRIGGER limit_deleted_rows
   REFERENCING OLD TABLE AS written_rows
   FOR EACH STATEMENT EXECUTE FUNCTION private.check_deleted_creatures();
 
+CREATE OR REPLACE FUNCTION private.refuse_several_sessions(relation text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = 'SP039',
+    MESSAGE = format(
+      'All %s of one statement must belong to one session',
+      CASE relation WHEN 'dice_rolls' THEN 'rolls' ELSE 'events' END
+    ),
+    TABLE = relation,
+    CONSTRAINT = 'session_of_statement';
+END
+$$;
+
+-- The events of one statement of the API belong to one session. Each event locks its session as it arrives, in the
+-- order of the caller's rows, which would deadlock with the Seer's update of the same sessions. So the second session
+-- is refused here, before `number_event` locks it. The session of the first row is kept in a setting until the
+-- statement ends; a caller who changes it is refused at the end.
+CREATE OR REPLACE FUNCTION private.keep_to_session()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF current_user IN ('anon', 'authenticated') THEN
+    IF current_setting('sparc.session_of_events', true) NOT IN ('', NEW.session_id::text) THEN
+      PERFORM private.refuse_several_sessions('session_events');
+    END IF;
+    PERFORM set_config('sparc.session_of_events', NEW.session_id::text, true);
+  END IF;
+  RETURN NEW;
+END
+$$;
+
+-- The same as `check_written_rows`, and refuses events of several sessions.
+CREATE OR REPLACE FUNCTION private.check_written_events()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  written record;
+BEGIN
+  IF current_user NOT IN ('anon', 'authenticated') THEN
+    RETURN NULL;
+  END IF;
+  PERFORM set_config('sparc.session_of_events', '', true);
+  SELECT count(*) AS events, min(session_id::text) <> max(session_id::text) AS are_spread
+  INTO written
+  FROM written_rows;
+  IF written.events > 100 THEN
+    PERFORM private.refuse_many_rows('session_events');
+  END IF;
+  IF written.are_spread THEN
+    PERFORM private.refuse_several_sessions('session_events');
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+-- Its name puts it before `number_event`.
+CREATE OR REPLACE TRIGGER keep_to_session
+  BEFORE INSERT ON public.session_events
+  FOR EACH ROW EXECUTE FUNCTION private.keep_to_session();
+
+CREATE OR REPLACE TRIGGER limit_rows
+  AFTER INSERT ON public.session_events
+  REFERENCING NEW TABLE AS written_rows
+  FOR EACH STATEMENT EXECUTE FUNCTION private.check_written_events();
+
 DO $$
 DECLARE
   written record;
@@ -65,7 +138,7 @@ BEGIN
     SELECT *
     FROM (
       VALUES
-        ('limit_rows', 'INSERT', 'NEW', '{adventures,creatures,dice_rolls,session_events}'),
+        ('limit_rows', 'INSERT', 'NEW', '{adventures,creatures,dice_rolls}'),
         ('limit_updated_rows', 'UPDATE', 'NEW', '{adventures,creatures,sessions,session_players}'),
         ('limit_deleted_rows', 'DELETE', 'OLD', '{characters,adventures}')
     ) AS writes (name, command, rows, relations),
