@@ -82,18 +82,25 @@ RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  kept text;
 BEGIN
-  IF current_user IN ('anon', 'authenticated') THEN
-    IF current_setting('sparc.session_of_events', true) NOT IN ('', NEW.session_id::text) THEN
-      PERFORM private.refuse_several_sessions('session_events');
-    END IF;
-    PERFORM set_config('sparc.session_of_events', NEW.session_id::text, true);
+  IF current_user NOT IN ('anon', 'authenticated') THEN
+    RETURN NEW;
+  END IF;
+  kept := nullif(current_setting('sparc.session_of_events', true), '');
+  IF kept IS NULL THEN
+    kept := set_config('sparc.session_of_events', NEW.session_id::text, true);
+  END IF;
+  IF kept <> NEW.session_id::text THEN
+    PERFORM private.refuse_several_sessions('session_events');
   END IF;
   RETURN NEW;
 END
 $$;
 
--- The same as `check_written_rows`, and refuses events of several sessions.
+-- The same as `check_written_rows`, and refuses events of several sessions. Almost every statement writes one event,
+-- and costs one query here.
 CREATE OR REPLACE FUNCTION private.check_written_events()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -102,18 +109,20 @@ AS $$
 DECLARE
   written record;
 BEGIN
-  IF current_user NOT IN ('anon', 'authenticated') THEN
+  -- The next statement may write events of another session, so this clears the setting, which returns the empty text.
+  IF current_user NOT IN ('anon', 'authenticated') OR set_config('sparc.session_of_events', '', true) <> '' THEN
     RETURN NULL;
   END IF;
-  PERFORM set_config('sparc.session_of_events', '', true);
-  SELECT count(*) AS events, min(session_id::text) <> max(session_id::text) AS are_spread
-  INTO written
-  FROM written_rows;
-  IF written.events > 100 THEN
-    PERFORM private.refuse_many_rows('session_events');
-  END IF;
-  IF written.are_spread THEN
-    PERFORM private.refuse_several_sessions('session_events');
+  IF EXISTS (SELECT FROM written_rows OFFSET 1) THEN
+    SELECT count(*) AS events, min(session_id::text) <> max(session_id::text) AS are_spread
+    INTO written
+    FROM written_rows;
+    IF written.events > 100 THEN
+      PERFORM private.refuse_many_rows('session_events');
+    END IF;
+    IF written.are_spread THEN
+      PERFORM private.refuse_several_sessions('session_events');
+    END IF;
   END IF;
   RETURN NULL;
 END
