@@ -72,7 +72,7 @@ async fn every_refusal_by_a_trigger_says_what_was_wrong() {
         .await
         .unwrap();
     let ours = codes.iter().filter(|code| code.starts_with("SP")).count();
-    assert_eq!(ours, 33, "{codes:?}");
+    assert_eq!(ours, 34, "{codes:?}");
     let mut messages = Vec::new();
     for code in codes.iter().filter(|code| code.starts_with("SP")) {
         let error = service_error(&world, code, "", "", "no").await;

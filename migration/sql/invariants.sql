@@ -170,6 +170,9 @@ UNION ALL
 SELECT 'a session is stored or archived, not both', session.id::text, archived.archived_at::text
 FROM public.sessions AS session JOIN public.archived_sessions AS archived ON archived.id = session.id
 UNION ALL
+SELECT 'a roll is stored or archived, not both', roll.id::text, archived.session_id::text
+FROM public.dice_rolls AS roll JOIN public.archived_dice_rolls AS archived ON archived.id = roll.id
+UNION ALL
 SELECT 'a closed account holds no live seat, runs no live session, and has no draft', profile.id::text, what.remains
 FROM public.users AS profile
 CROSS JOIN LATERAL (

@@ -46,8 +46,8 @@ pub enum Error {
     /// The adventure has two hundred creatures; delete one first. Code `creature_limit_reached`.
     #[error("creature limit reached (maximum 200); delete a creature first")]
     CreatureLimitReached,
-    /// A user's statement must insert at most a hundred rows into a table. Code `too_many_rows`.
-    #[error("one statement must insert at most 100 rows")]
+    /// A user's statement must insert, change or delete at most a hundred rows of a table. Code `too_many_rows`.
+    #[error("one statement must insert, change or delete at most 100 rows of a table")]
     TooManyRows,
     /// Another character of the account already has this name. Code `character_name_taken`.
     #[error("another character of yours has that name; choose another name")]

@@ -56,7 +56,8 @@ impl Default for JobOptions {
 pub struct JobReport {
     /// Number of rows deleted, sessions cancelled or archived, or tables vacuumed.
     pub rows: u64,
-    /// Whether nothing is left, except rows that a concurrent run is working on. `false` if the time ran out.
+    /// Whether nothing is left, except rows that a concurrent run is working on, and sessions that cannot be archived
+    /// or cancelled, for each of which the server's log has a warning. `false` if the time ran out.
     pub is_finished: bool,
 }
 

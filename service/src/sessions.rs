@@ -169,8 +169,9 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::MaxPlayersBelowSeated`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`],
-    /// [`Error::InvalidValue`] for text that contains NUL or a start in the past.
+    /// [`Error::SessionOver`] for its seats and start, if the caller is the Seer, [`Error::MaxPlayersBelowSeated`],
+    /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that
+    /// contains NUL or a start in the past.
     pub async fn edit(self, id: Uuid, changes: SessionChanges) -> Result<sessions::Model, Error> {
         let mut row = sessions::ActiveModel::default();
         set_if(&mut row.is_public, &changes.visibility.map(|visibility| visibility == Visibility::Public));

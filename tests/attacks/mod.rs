@@ -9,15 +9,18 @@ use crate::world::{Person, Refused, World, refused};
 
 mod accounts;
 mod adventures;
+mod archive;
 mod escalation;
 mod everything;
 mod extremes;
 mod leaks;
 mod limits;
 mod maintenance;
+mod one_session;
 mod past;
 mod play;
 mod printed;
+mod rows;
 mod seats;
 mod sizes;
 mod texts;

@@ -163,7 +163,7 @@ pub const STATEMENTS: &[Statement] = &[
          WHERE session_id IN (@plays, @onewaits, @hidden, @again) AND is_active",
         &[OVER, CLOSED],
     ),
-    by(SEER, "seer_shrinks", "UPDATE public.sessions SET max_players = 2 WHERE id IN (@hidden, @again)", &["23514", CLOSED]),
+    by(SEER, "seer_shrinks", "UPDATE public.sessions SET max_players = 2 WHERE id IN (@hidden, @again)", &["23514", OVER, CLOSED]),
     by(
         Service,
         "service_seats_eve",
@@ -213,8 +213,8 @@ pub const STATEMENTS: &[Statement] = &[
         ROLL,
     ),
     by(SEER, "seer_wounds_ada", "SELECT * FROM private.change_hit_points(@ada1, -2)", &[CLOSED]),
-    by(SEER, "seer_begins_an_encounter", "UPDATE public.sessions SET current_encounter_id = 'ford' WHERE id = @plays", &[CLOSED]),
-    by(SEER, "seer_writes_the_state", "UPDATE public.sessions SET game_state = '{\"round\": 1}' WHERE id = @plays", &[CLOSED]),
+    by(SEER, "seer_begins_an_encounter", "UPDATE public.sessions SET current_encounter_id = 'ford' WHERE id = @plays", &[OVER, CLOSED]),
+    by(SEER, "seer_writes_the_state", "UPDATE public.sessions SET game_state = '{\"round\": 1}' WHERE id = @plays", &[OVER, CLOSED]),
     // Sessions.
     by(
         SEER,
@@ -235,6 +235,18 @@ pub const STATEMENTS: &[Statement] = &[
         "seer_completes_everything",
         "UPDATE public.sessions SET status = 'completed' WHERE seer_id = @seer AND status IN ('active', 'paused')",
         &[TRANSITION, CLOSED],
+    ),
+    by(
+        SEER,
+        "seer_hides_everything",
+        "UPDATE public.sessions SET is_public = false, looking_for = 'Nobody' WHERE seer_id = @seer",
+        &[CLOSED],
+    ),
+    by(
+        SEER,
+        "seer_saves_everything",
+        "UPDATE public.sessions SET game_state = '{\"round\": 1}' WHERE seer_id = @seer AND ended_at IS NULL",
+        &[OVER, CLOSED],
     ),
     by(ZOE, "zoe_completes", "UPDATE public.sessions SET status = 'completed' WHERE id = @zoepaused", &[TRANSITION, CLOSED]),
     by(

@@ -267,6 +267,9 @@ impl Game {
 
     pub fn resize(&mut self, me: usize, session: usize, size: usize) -> Answer {
         let Some(session) = self.run_by(me, session)? else { return Ok(false) };
+        if session.is_over() && size != session.size {
+            return Err("session_over");
+        }
         if size < session.taken() {
             return Err("seats_are_taken");
         }
@@ -302,6 +305,9 @@ impl Game {
     pub fn set_encounter(&mut self, me: usize, session: usize, to: Option<u8>) -> Answer {
         let Some(session) = self.run_by(me, session)? else { return Ok(false) };
         if session.encounter != to {
+            if session.is_over() {
+                return Err("session_over");
+            }
             session.encounter = to;
             session.encounters += 1;
             session.seats.values_mut().for_each(|seat| seat.saved = None);
@@ -313,6 +319,9 @@ impl Game {
     pub fn set_scene(&mut self, me: usize, session: usize, to: Option<u8>) -> Answer {
         let Some(session) = self.run_by(me, session)? else { return Ok(false) };
         if session.scene != to {
+            if session.is_over() {
+                return Err("session_over");
+            }
             session.scene = to;
             session.emit("scene_changed");
         }
@@ -322,6 +331,9 @@ impl Game {
     pub fn set_state(&mut self, me: usize, session: usize, to: u8) -> Answer {
         let Some(session) = self.run_by(me, session)? else { return Ok(false) };
         if session.state != to {
+            if session.is_over() {
+                return Err("session_over");
+            }
             session.state = to;
             session.version += 1;
             session.emit("game_state");

@@ -268,6 +268,9 @@ fn running() -> Vec<Refusal> {
         refusal!("sessions.edit", Seer, "seats_are_taken", |tx, scene| {
             tx.sessions().edit(scene.roomy, SessionChanges { max_players: Some(MaxPlayers::MIN), ..Default::default() })
         }),
+        refusal!("sessions.edit", Seer, "session_over", |tx, scene| {
+            tx.sessions().edit(scene.over, SessionChanges { max_players: Some(MaxPlayers::MAX), ..Default::default() })
+        }),
         refusal!("sessions.edit", Seer, "not_found", |tx, scene| {
             tx.sessions().edit(Uuid::new_v4(), SessionChanges { looking_for: Some(None), ..Default::default() })
         }),
@@ -290,6 +293,15 @@ fn running() -> Vec<Refusal> {
         refusal!("sessions.cancel", Seer, "illegal_transition", |tx, scene| tx.sessions().cancel(scene.over)),
         refusal!("sessions.cancel", Seer, "not_found", |tx, scene| tx.sessions().cancel(Uuid::new_v4())),
         refusal!("sessions.set_scene", Seer, "not_found", |tx, scene| tx.sessions().set_scene(Uuid::new_v4(), None)),
+        refusal!("sessions.set_scene", Seer, "session_over", |tx, scene| {
+            tx.sessions().set_scene(scene.over, Some("epilogue"))
+        }),
+        refusal!("sessions.set_encounter", Seer, "session_over", |tx, scene| {
+            tx.sessions().set_encounter(scene.over, Some("revenge"))
+        }),
+        refusal!("sessions.set_game_state", Seer, "session_over", |tx, scene| {
+            tx.sessions().set_game_state(scene.over, json!({ "torches": 3 }), ExpectedVersion::Any)
+        }),
         refusal!("sessions.set_game_state", Seer, "game_state_changed", |tx, scene| {
             tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), ExpectedVersion::Version(7))
         }),

@@ -26,10 +26,10 @@ pub struct Model {
     /// Summary for players, at most 10,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub description: Option<String>,
-    /// http(s) URL of a small picture, at most 2,000 characters.
+    /// http(s) URL or path of a small picture, at most 2,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub thumbnail_url: Option<String>,
-    /// http(s) URL of a large picture, at most 2,000 characters.
+    /// http(s) URL or path of a large picture, at most 2,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub artwork_url: Option<String>,
     /// Difficulty for players, as the creator rates it.

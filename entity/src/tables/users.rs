@@ -22,7 +22,7 @@ pub struct Model {
     /// Name shown to others, 1 to 100 characters; `Former player` once the account is closed.
     #[sea_orm(column_type = "Text")]
     pub display_name: String,
-    /// http(s) URL of a picture, at most 2,000 characters.
+    /// http(s) URL or path of a picture, at most 2,000 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub avatar_url: Option<String>,
     /// The user's description of themselves, at most 2,000 characters.

@@ -39,7 +39,8 @@ GRANT EXECUTE ON FUNCTION
   private.require_listener(uuid),
   private.event_history(),
   private.is_readable(jsonb, integer),
-  private.refuse_many_rows(text)
+  private.refuse_many_rows(text),
+  private.refuse_several_sessions(text)
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION

@@ -1,8 +1,8 @@
--- One statement of the API inserts at most a hundred rows into a table, and is refused at row 101: see
--- `triggers/limits.sql`.
+-- One statement of the API inserts, changes or deletes at most a hundred rows of a table, and is refused at row 101:
+-- see `triggers/limits.sql`.
 --
--- The server counts the rows that a transaction inserts into each table (`pg_stat_xact_user_tables`), and nobody can
--- reset that count. The count before the first row of this statement is a subquery, which is evaluated once.
+-- The server counts the rows that a transaction writes in each table (`pg_stat_xact_user_tables`), and nobody can reset
+-- that count. The count before the first row of this statement is a subquery, which is evaluated once.
 DO $$
 DECLARE
   relation text;
@@ -18,6 +18,49 @@ BEGIN
          CASE
            WHEN pg_stat_get_xact_tuples_inserted(%2$L::regclass)
              - (SELECT pg_stat_get_xact_tuples_inserted(%2$L::regclass)) < 100 THEN true
+           ELSE private.refuse_many_rows(%1$L)
+         END
+       )',
+      relation, 'public.' || relation
+    );
+  END LOOP;
+END
+$$;
+
+-- A new version of a row is checked as it is written, a deletion only when its row is found: when a row is found after
+-- 101 were deleted, the statement is refused, whether or not this row would be deleted too.
+DO $$
+DECLARE
+  relation text;
+BEGIN
+  -- Not for `users` and `tutorial_progress`, where each user has one row.
+  FOREACH relation IN ARRAY ARRAY['characters', 'adventures', 'creatures', 'sessions', 'session_players']
+  LOOP
+    EXECUTE format(
+      'CREATE POLICY "One statement updates at most 100 rows"
+       ON public.%1$I AS RESTRICTIVE FOR UPDATE
+       TO authenticated
+       USING (true)
+       WITH CHECK (
+         CASE
+           WHEN pg_stat_get_xact_tuples_updated(%2$L::regclass)
+             - (SELECT pg_stat_get_xact_tuples_updated(%2$L::regclass)) < 100 THEN true
+           ELSE private.refuse_many_rows(%1$L)
+         END
+       )',
+      relation, 'public.' || relation
+    );
+  END LOOP;
+  FOREACH relation IN ARRAY ARRAY['characters', 'adventures', 'creatures']
+  LOOP
+    EXECUTE format(
+      'CREATE POLICY "One statement deletes at most 100 rows"
+       ON public.%1$I AS RESTRICTIVE FOR DELETE
+       TO authenticated
+       USING (
+         CASE
+           WHEN pg_stat_get_xact_tuples_deleted(%2$L::regclass)
+             - (SELECT pg_stat_get_xact_tuples_deleted(%2$L::regclass)) <= 100 THEN true
            ELSE private.refuse_many_rows(%1$L)
          END
        )',

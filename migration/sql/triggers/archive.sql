@@ -1,28 +1,27 @@
 -- Maintenance: archives sessions that were completed or cancelled ninety days ago, with their seats and rolls, and
 -- cancels abandoned ones.
 
-CREATE OR REPLACE FUNCTION private.archive_sessions(batch integer)
-RETURNS integer
+-- Whether a job must stop at an error instead of skipping the rows that caused it: a deadlock or serialization failure,
+-- a server without space or memory, an administrator who stops the job, or an internal error.
+CREATE OR REPLACE FUNCTION private.stops_job(state text)
+RETURNS boolean
+LANGUAGE plpgsql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN left(state, 2) IN ('40', '53', '57', '58', 'XX');
+END
+$$;
+
+-- Moves sessions to the archive, with their seats and rolls, all or none.
+CREATE OR REPLACE FUNCTION private.move_to_archive(moving uuid[])
+RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-  moving uuid[];
 BEGIN
-  -- Skips rows that another run has locked, so two concurrent runs share the work instead of waiting.
-  moving := ARRAY(
-    SELECT session.id
-    FROM public.sessions AS session
-    JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
-    WHERE session.status IN ('completed', 'cancelled')
-      AND session.ended_at < now() - INTERVAL '90 days'
-    ORDER BY session.ended_at
-    LIMIT batch
-    FOR UPDATE OF session SKIP LOCKED
-    -- A session whose adventure is being deleted is skipped, because the deletion searches it for history.
-    FOR KEY SHARE OF adventure SKIP LOCKED
-  );
   INSERT INTO public.archived_sessions (
     id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,
     current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounters_begun,
@@ -59,7 +58,81 @@ BEGIN
 
   DELETE FROM public.sessions
   WHERE id = ANY (moving);
-  RETURN cardinality(moving);
+END
+$$;
+
+-- Archives up to `batch` sessions and returns how many. A session that cannot be moved is skipped with a warning: it
+-- must not keep the others, which are tried again one by one, out of the archive.
+CREATE OR REPLACE FUNCTION private.archive_sessions(batch integer)
+RETURNS integer
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  moving uuid[];
+  moved integer := 0;
+  skipped uuid[] := '{}'::uuid[];
+  one uuid;
+BEGIN
+  LOOP
+    -- Skips rows that another run has locked, so two concurrent runs share the work instead of waiting.
+    moving := ARRAY(
+      SELECT session.id
+      FROM public.sessions AS session
+      JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
+      WHERE session.status IN ('completed', 'cancelled')
+        AND session.ended_at < now() - INTERVAL '90 days'
+        AND session.id <> ALL (skipped)
+      ORDER BY session.ended_at
+      LIMIT batch - moved
+      FOR UPDATE OF session SKIP LOCKED
+      -- A session whose adventure is being deleted is skipped, because the deletion searches it for history.
+      FOR KEY SHARE OF adventure SKIP LOCKED
+    );
+    BEGIN
+      PERFORM private.move_to_archive(moving);
+      moved := moved + cardinality(moving);
+      EXIT;
+    EXCEPTION
+      WHEN OTHERS THEN
+        IF private.stops_job(SQLSTATE) THEN
+          RAISE;
+        END IF;
+    END;
+    FOREACH one IN ARRAY moving
+    LOOP
+      BEGIN
+        PERFORM private.move_to_archive(ARRAY[one]);
+        moved := moved + 1;
+      EXCEPTION
+        WHEN OTHERS THEN
+          IF private.stops_job(SQLSTATE) THEN
+            RAISE;
+          END IF;
+          RAISE WARNING 'Session % cannot be archived: %', one, SQLERRM;
+          skipped := skipped || one;
+      END;
+    END LOOP;
+  END LOOP;
+  RETURN moved;
+END
+$$;
+
+-- Refuses a new row whose id an archived row has, exactly as the primary key refuses the id of a stored one: an
+-- archived session or roll keeps its id, and could not be archived beside another.
+CREATE OR REPLACE FUNCTION private.refuse_archived_id(relation text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = 'unique_violation',
+    MESSAGE = format('duplicate key value violates unique constraint "%s_pkey"', relation),
+    SCHEMA = 'public',
+    TABLE = relation,
+    CONSTRAINT = relation || '_pkey';
 END
 $$;
 
@@ -86,7 +159,8 @@ BEGIN
 END
 $$;
 
--- Cancels up to `batch` abandoned sessions and returns how many.
+-- Cancels up to `batch` abandoned sessions and returns how many. One that cannot be cancelled is skipped with a
+-- warning.
 CREATE OR REPLACE FUNCTION private.cancel_abandoned_sessions(batch integer)
 RETURNS integer
 LANGUAGE plpgsql
@@ -95,20 +169,51 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   abandoned uuid[];
+  cancelled integer := 0;
+  skipped uuid[] := '{}'::uuid[];
+  one uuid;
 BEGIN
-  abandoned := ARRAY(
-    SELECT session.id
-    FROM public.sessions AS session
-    WHERE session.status IN ('waiting', 'starting_soon', 'active', 'paused')
-      AND private.is_abandoned(session)
-    ORDER BY session.id
-    LIMIT batch
-    FOR NO KEY UPDATE SKIP LOCKED
-  );
-  UPDATE public.sessions
-  SET status = 'cancelled'
-  WHERE id = ANY (abandoned);
-  RETURN cardinality(abandoned);
+  LOOP
+    abandoned := ARRAY(
+      SELECT session.id
+      FROM public.sessions AS session
+      WHERE session.status IN ('waiting', 'starting_soon', 'active', 'paused')
+        AND session.id <> ALL (skipped)
+        AND private.is_abandoned(session)
+      ORDER BY session.id
+      LIMIT batch - cancelled
+      FOR NO KEY UPDATE SKIP LOCKED
+    );
+    BEGIN
+      UPDATE public.sessions
+      SET status = 'cancelled'
+      WHERE id = ANY (abandoned);
+      cancelled := cancelled + cardinality(abandoned);
+      EXIT;
+    EXCEPTION
+      WHEN OTHERS THEN
+        IF private.stops_job(SQLSTATE) THEN
+          RAISE;
+        END IF;
+    END;
+    FOREACH one IN ARRAY abandoned
+    LOOP
+      BEGIN
+        UPDATE public.sessions
+        SET status = 'cancelled'
+        WHERE id = one;
+        cancelled := cancelled + 1;
+      EXCEPTION
+        WHEN OTHERS THEN
+          IF private.stops_job(SQLSTATE) THEN
+            RAISE;
+          END IF;
+          RAISE WARNING 'Session % cannot be cancelled: %', one, SQLERRM;
+          skipped := skipped || one;
+      END;
+    END LOOP;
+  END LOOP;
+  RETURN cancelled;
 END
 $$;
 

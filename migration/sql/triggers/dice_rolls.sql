@@ -239,8 +239,9 @@ BEGIN
 END
 $$;
 
--- After a roll is written: claims a heroic save and emits the event. One trigger does both, because every trigger slows
--- each roll: the server parses a trigger's condition again for each statement.
+-- After a roll is written: refuses rolls of several sessions in one statement and the id of an archived roll, claims a
+-- heroic save and emits the event. One trigger does all, because every trigger slows each roll: the server parses a
+-- trigger's condition again for each statement.
 CREATE OR REPLACE FUNCTION private.emit_roll()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -250,6 +251,16 @@ AS $$
 DECLARE
   me CONSTANT uuid := auth.uid();
 BEGIN
+  -- Before any session is locked: rolls in several sessions would lock them in the order of the caller's rows.
+  IF me IS NOT NULL
+    AND EXISTS (SELECT FROM new_rolls WHERE session_id <> NEW.session_id)
+    AND NOT private.is_server()
+  THEN
+    PERFORM private.refuse_several_sessions('dice_rolls');
+  END IF;
+  IF EXISTS (SELECT FROM public.archived_dice_rolls WHERE id = NEW.id) THEN
+    PERFORM private.refuse_archived_id('dice_rolls');
+  END IF;
   IF NEW.original_roll_id IS NOT NULL AND NEW.roll_type = 'heroic_save' THEN
     PERFORM private.claim_heroic_save(NEW);
   END IF;
@@ -309,6 +320,7 @@ CREATE OR REPLACE TRIGGER roll_dice
 -- The capital letter makes it fire before the foreign keys: seat and session must be locked before the character.
 CREATE OR REPLACE TRIGGER "Emit_roll"
   AFTER INSERT ON public.dice_rolls
+  REFERENCING NEW TABLE AS new_rolls
   FOR EACH ROW EXECUTE FUNCTION private.emit_roll();
 
 -- The modifiers of a new roll are checked in `roll_dice`.

@@ -1,7 +1,9 @@
--- One statement of the API inserts at most a hundred rows into a table: fifty thousand events in one statement would
--- make all participants of the session wait. `policies/limits.sql` refuses row 101 as it arrives. A statement may have
--- several inserting parts (`WITH ... INSERT`), whose rows are counted together here, at its end. A caller can set
--- neither count. Rows that our triggers insert as their owner are not counted; the rows that caused them are.
+-- One statement of the API inserts, changes or deletes at most a hundred rows of a table: fifty thousand events in one
+-- statement would make all participants of the session wait, and so would a document written to every session that one
+-- Seer has ever run. `policies/limits.sql` refuses row 101 as it is written. What that misses is refused here, at the
+-- statement's end: a statement may have several writing parts (`WITH ... INSERT`), whose rows are counted together, and
+-- may find all rows before it deletes the first. A caller can set neither count. Rows that our triggers write as their
+-- owner, and rows that are deleted with the one that they belong to, are not counted; the rows that caused them are.
 
 CREATE OR REPLACE FUNCTION private.refuse_many_rows(relation text)
 RETURNS boolean
@@ -12,38 +14,151 @@ AS $$
 BEGIN
   RAISE EXCEPTION USING
     ERRCODE = 'SP027',
-    MESSAGE = 'One statement may insert at most 100 rows',
+    MESSAGE = 'One statement may insert, change or delete at most 100 rows of a table',
     TABLE = relation,
     CONSTRAINT = 'rows_per_statement';
 END
 $$;
 
-CREATE OR REPLACE FUNCTION private.check_inserted_rows()
+CREATE OR REPLACE FUNCTION private.check_written_rows()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF current_user IN ('anon', 'authenticated') AND EXISTS (SELECT FROM new_rows OFFSET 100) THEN
+  IF current_user IN ('anon', 'authenticated') AND EXISTS (SELECT FROM written_rows OFFSET 100) THEN
     PERFORM private.refuse_many_rows(TG_TABLE_NAME);
   END IF;
   RETURN NULL;
 END
 $$;
 
+-- The same for deleted creatures, without those that are deleted with their adventure.
+CREATE OR REPLACE FUNCTION private.check_deleted_creatures()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- Other roles lack EXECUTE on the helper.
+  IF current_user <> 'authenticated' THEN
+    RETURN NULL;
+  END IF;
+  IF EXISTS (SELECT FROM written_rows WHERE private.owns_adventure(adventure_id) OFFSET 100) THEN
+    PERFORM private.refuse_many_rows(TG_TABLE_NAME);
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE TRIGGER limit_deleted_rows
+  AFTER DELETE ON public.creatures
+  REFERENCING OLD TABLE AS written_rows
+  FOR EACH STATEMENT EXECUTE FUNCTION private.check_deleted_creatures();
+
+CREATE OR REPLACE FUNCTION private.refuse_several_sessions(relation text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = 'SP039',
+    MESSAGE = format(
+      'All %s of one statement must belong to one session',
+      CASE relation WHEN 'dice_rolls' THEN 'rolls' ELSE 'events' END
+    ),
+    TABLE = relation,
+    CONSTRAINT = 'session_of_statement';
+END
+$$;
+
+-- The events of one statement of the API belong to one session. Each event locks its session as it arrives, in the
+-- order of the caller's rows, which would deadlock with the Seer's update of the same sessions. So the second session
+-- is refused here, before `number_event` locks it. The session of the first row is kept in a setting until the
+-- statement ends; a caller who changes it is refused at the end.
+CREATE OR REPLACE FUNCTION private.keep_to_session()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  kept text;
+BEGIN
+  IF current_user NOT IN ('anon', 'authenticated') THEN
+    RETURN NEW;
+  END IF;
+  kept := nullif(current_setting('sparc.session_of_events', true), '');
+  IF kept IS NULL THEN
+    kept := set_config('sparc.session_of_events', NEW.session_id::text, true);
+  END IF;
+  IF kept <> NEW.session_id::text THEN
+    PERFORM private.refuse_several_sessions('session_events');
+  END IF;
+  RETURN NEW;
+END
+$$;
+
+-- The same as `check_written_rows`, and refuses events of several sessions. Almost every statement writes one event,
+-- and costs one query here.
+CREATE OR REPLACE FUNCTION private.check_written_events()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  written record;
+BEGIN
+  -- The next statement may write events of another session, so this clears the setting, which returns the empty text.
+  IF current_user NOT IN ('anon', 'authenticated') OR set_config('sparc.session_of_events', '', true) <> '' THEN
+    RETURN NULL;
+  END IF;
+  IF EXISTS (SELECT FROM written_rows OFFSET 1) THEN
+    SELECT count(*) AS events, min(session_id::text) <> max(session_id::text) AS are_spread
+    INTO written
+    FROM written_rows;
+    IF written.events > 100 THEN
+      PERFORM private.refuse_many_rows('session_events');
+    END IF;
+    IF written.are_spread THEN
+      PERFORM private.refuse_several_sessions('session_events');
+    END IF;
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+-- Its name puts it before `number_event`.
+CREATE OR REPLACE TRIGGER keep_to_session
+  BEFORE INSERT ON public.session_events
+  FOR EACH ROW EXECUTE FUNCTION private.keep_to_session();
+
+CREATE OR REPLACE TRIGGER limit_rows
+  AFTER INSERT ON public.session_events
+  REFERENCING NEW TABLE AS written_rows
+  FOR EACH STATEMENT EXECUTE FUNCTION private.check_written_events();
+
 DO $$
 DECLARE
-  relation text;
+  written record;
 BEGIN
-  -- The other tables have limits of less than a hundred rows per account, which are also checked after the statement.
-  FOREACH relation IN ARRAY ARRAY['adventures', 'creatures', 'dice_rolls', 'session_events']
+  -- The other tables have limits of about a hundred rows per account, which no statement can exceed.
+  FOR written IN
+    SELECT *
+    FROM (
+      VALUES
+        ('limit_rows', 'INSERT', 'NEW', '{adventures,creatures,dice_rolls}'),
+        ('limit_updated_rows', 'UPDATE', 'NEW', '{adventures,creatures,sessions,session_players}'),
+        ('limit_deleted_rows', 'DELETE', 'OLD', '{characters,adventures}')
+    ) AS writes (name, command, rows, relations),
+      unnest(relations::text[]) AS relation
   LOOP
     EXECUTE format(
-      'CREATE OR REPLACE TRIGGER limit_rows
-         AFTER INSERT ON public.%I
-         REFERENCING NEW TABLE AS new_rows
-         FOR EACH STATEMENT EXECUTE FUNCTION private.check_inserted_rows()',
-      relation
+      'CREATE OR REPLACE TRIGGER %I
+         AFTER %s ON public.%I
+         REFERENCING %s TABLE AS written_rows
+         FOR EACH STATEMENT EXECUTE FUNCTION private.check_written_rows()',
+      written.name, written.command, written.relation, written.rows
     );
   END LOOP;
 END

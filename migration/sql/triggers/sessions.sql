@@ -98,9 +98,10 @@ BEGIN
 END
 $$;
 
--- Enforces twenty live sessions per account as Seer, and checks the adventure again, because it may have been
--- unpublished since the caller's snapshot. At READ COMMITTED a plain query sees that. In a transaction-wide snapshot
--- only a lock does; taking it at READ COMMITTED too would make the adventure's creator wait for no reason.
+-- Refuses the id of an archived session, enforces twenty live sessions per account as Seer, and checks the adventure
+-- again, because it may have been unpublished since the caller's snapshot. At READ COMMITTED a plain query sees that.
+-- In a transaction-wide snapshot only a lock does; taking it at READ COMMITTED too would make the adventure's creator
+-- wait for no reason.
 CREATE OR REPLACE FUNCTION private.check_session_limit()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -110,6 +111,9 @@ AS $$
 DECLARE
   played record;
 BEGIN
+  IF EXISTS (SELECT FROM public.archived_sessions WHERE id = NEW.id) THEN
+    PERFORM private.refuse_archived_id('sessions');
+  END IF;
   IF NEW.status NOT IN ('completed', 'cancelled') THEN
     PERFORM private.count_for_account(NEW.seer_id, sessions => 1);
   END IF;
@@ -136,7 +140,8 @@ BEGIN
 END
 $$;
 
--- Checks status transitions, and sets the timestamps that belong to them.
+-- Checks status transitions, and sets the timestamps that belong to them. The Seer of an ended session edits only its
+-- note and visibility, for example to withdraw it from view.
 CREATE OR REPLACE FUNCTION private.check_session_status()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -161,6 +166,22 @@ BEGIN
         DETAIL = OLD.status || ' -> ' || NEW.status,
         TABLE = 'sessions',
         CONSTRAINT = 'session_status_transition';
+    END IF;
+    IF OLD.status IN ('completed', 'cancelled')
+      AND current_user IN ('anon', 'authenticated')
+      AND (
+        NEW.max_players <> OLD.max_players
+        OR NEW.scheduled_start IS DISTINCT FROM OLD.scheduled_start
+        OR NEW.current_scene_id IS DISTINCT FROM OLD.current_scene_id
+        OR NEW.current_encounter_id IS DISTINCT FROM OLD.current_encounter_id
+        OR NEW.game_state <> OLD.game_state
+      )
+    THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP004',
+        MESSAGE = 'The session has ended; only its note and visibility can still change',
+        TABLE = 'sessions',
+        CONSTRAINT = 'session_live';
     END IF;
     IF NEW.status = 'active' AND OLD.status <> 'active' AND NEW.seats_taken = 0 THEN
       RAISE EXCEPTION USING

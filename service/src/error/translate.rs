@@ -110,6 +110,7 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         "SP032" => Error::UnknownAccount,
         "SP037" => not_listener(),
         "SP038" => Error::NotFound { what: "session" },
+        "SP039" => Error::InvalidValue { field: "session_id", rule: "must be the same in all rows of a statement" },
         "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "23505" => unique_violation(constraint),
         "23503" if error.message().starts_with("update or delete") => Error::StillReferenced,

@@ -125,7 +125,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::SessionOver`] for the Seer, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn set_scene(self, id: Uuid, scene: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_scene", session = id, |tx| {
             let row = sessions::ActiveModel { current_scene_id: Set(scene.map(str::to_owned)), ..Default::default() };
@@ -139,7 +139,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::SessionOver`] for the Seer, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn set_encounter(self, id: Uuid, encounter: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_encounter", session = id, |tx| {
             let row =
@@ -155,8 +155,9 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::GameStateChanged`] if its version is not the expected one, [`Error::NotSessionSeer`],
-    /// [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that contains NUL.
+    /// [`Error::GameStateChanged`] if its version is not the expected one, [`Error::SessionOver`] for the Seer,
+    /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that
+    /// contains NUL.
     pub async fn set_game_state(
         self,
         id: Uuid,

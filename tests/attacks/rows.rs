@@ -1,0 +1,236 @@
+//! One statement of a user changes or deletes at most a hundred rows of a table, and an ended session is not edited.
+
+use super::{assert_invariants, attempt, dry_run, exec_in, number, outcome_code};
+use crate::world::{Person, World};
+
+/// An account with more rows than one statement may change: drafts, creatures, characters, ended sessions, and seats.
+struct Much {
+    me: Person,
+    /// The account's id, quoted for SQL.
+    id: String,
+    draft: String,
+}
+
+async fn much(world: &World) -> Much {
+    let (me, helper) = (world.new_user().await, world.new_player().await);
+    let id = format!("'{}'", me.uuid());
+    let adventure = world.new_adventure(me.uuid()).await;
+    let draft = format!("'{}'", world.new_draft(me.uuid()).await);
+    for sql in [
+        format!("INSERT INTO adventures (creator_id, name) SELECT {id}, 'Draft' FROM generate_series(1, 150)"),
+        format!("INSERT INTO creatures (adventure_id, name) SELECT {draft}, 'Rat' FROM generate_series(1, 150)"),
+        format!(
+            "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
+             SELECT {id}, 'Hero ' || number, 'warrior', 5, 3, 2, 2, '{{}}', now()
+             FROM generate_series(1, 100) AS number"
+        ),
+        format!(
+            "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
+             SELECT {id}, 'Young ' || number, 'warrior', 5, 3, 2, 2, '{{}}' FROM generate_series(1, 10) AS number"
+        ),
+    ] {
+        world.owner().exec(&sql).await.unwrap();
+    }
+    for _ in 0..8 {
+        let played = format!(
+            "WITH opened AS (
+               INSERT INTO sessions (seer_id, adventure_id)
+               SELECT {id}, '{adventure}' FROM generate_series(1, 19) RETURNING id
+             )
+             SELECT array_agg(id)::text FROM opened"
+        );
+        let opened: String = world.owner().value(&played).await.unwrap();
+        for sql in [
+            format!(
+                "INSERT INTO session_players (session_id, user_id, character_id)
+                 SELECT id, '{}', '{}' FROM unnest('{opened}'::uuid[]) AS opened (id)",
+                helper.id, helper.character
+            ),
+            format!("UPDATE sessions SET status = 'cancelled' WHERE id = ANY ('{opened}')"),
+        ] {
+            world.owner().exec(&sql).await.unwrap();
+        }
+    }
+    Much { me, id, draft }
+}
+
+#[tokio::test]
+async fn one_statement_changes_a_hundred_rows_and_no_more() {
+    let world = World::new().await;
+    let Much { me, id, draft } = much(&world).await;
+    for (table, mine, change) in [
+        ("adventures", format!("creator_id = {id} AND status = 'draft'"), "description = 'New'"),
+        ("creatures", format!("adventure_id = {draft}"), "description = 'New'"),
+        ("characters", format!("user_id = {id}"), "equipment = '[1]'"),
+        ("sessions", format!("seer_id = {id}"), "is_public = true"),
+        (
+            "session_players",
+            format!("session_id IN (SELECT id FROM sessions WHERE seer_id = {id})"),
+            "removed_at = removed_at",
+        ),
+    ] {
+        let key = if table == "session_players" { "session_id" } else { "id" };
+        let some = |wanted: usize| format!("SELECT {key} FROM {table} WHERE {mine} LIMIT {wanted}");
+        let update = |wanted: usize| format!("UPDATE {table} SET {change} WHERE {key} IN ({})", some(wanted));
+        assert_eq!(dry_run(&me, &update(100)).await, "done", "{table}");
+        assert_eq!(dry_run(&me, &update(101)).await, "SP027", "{table}");
+        for many in [
+            format!("UPDATE {table} SET {change}"),
+            format!("UPDATE {table} SET {change} WHERE {mine}"),
+            format!("UPDATE {table} SET {change} FROM ({}) AS chosen (chosen) WHERE {key} = chosen", some(140)),
+            format!(
+                "MERGE INTO {table} USING ({}) AS chosen (chosen) ON {key} = chosen
+                 WHEN MATCHED THEN UPDATE SET {change}",
+                some(140)
+            ),
+            format!(
+                "PREPARE {table}_many (integer) AS {}; EXECUTE {table}_many (105)",
+                update(1).replace("LIMIT 1", "LIMIT $1")
+            ),
+            format!("DO $$ BEGIN {}; EXCEPTION WHEN foreign_key_violation THEN NULL; END $$", update(105)),
+        ] {
+            assert_eq!(dry_run(&me, &many).await, "SP027", "{many}");
+        }
+        // Each statement has a hundred of its own, also after one whose work was rolled back.
+        assert_eq!(dry_run(&me, &format!("{0}; {0}; {0}", update(100))).await, "done", "{table}");
+        let again = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}; RELEASE here; {0}", update(100));
+        assert_eq!(dry_run(&me, &again).await, "done", "{table}");
+        // The owner and the service have no such limit.
+        assert_eq!(dry_run(&world.owner(), &format!("UPDATE {table} SET {change} WHERE {mine}")).await, "done");
+        assert_eq!(dry_run(&world.service(), &format!("UPDATE {table} SET {change} WHERE {mine}")).await, "done");
+        if table != "characters" {
+            // Two parts of a statement, each with fewer.
+            let half = |order: &str| {
+                format!(
+                    "UPDATE {table} SET {change}
+                     WHERE {key} IN (SELECT {key} FROM {table} WHERE {mine} ORDER BY {key} {order} LIMIT 60)"
+                )
+            };
+            let parts = format!("WITH first AS ({} RETURNING 1) {}", half("ASC"), half("DESC"));
+            assert_eq!(dry_run(&me, &parts).await, "SP027", "{parts}");
+        }
+    }
+    // The rows that an upsert changes count too.
+    let upsert = format!(
+        "INSERT INTO adventures (id, creator_id, name) SELECT id, creator_id, 'Again' FROM adventures
+         WHERE creator_id = {id} AND status = 'draft' ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+    );
+    assert_eq!(dry_run(&me, &upsert).await, "SP027");
+    assert_eq!(dry_run(&me, &upsert.replace(" ON CONFLICT", " LIMIT 100 ON CONFLICT")).await, "done");
+    assert_invariants(&world).await;
+}
+
+#[tokio::test]
+async fn one_statement_deletes_a_hundred_rows_and_no_more() {
+    let world = World::new().await;
+    let Much { me, id, draft } = much(&world).await;
+    for (table, mine) in [
+        ("adventures", format!("creator_id = {id} AND status = 'draft' AND id <> {draft}")),
+        ("creatures", format!("adventure_id = {draft}")),
+        ("characters", format!("user_id = {id}")),
+    ] {
+        let some = |wanted: usize| format!("SELECT id FROM {table} WHERE {mine} LIMIT {wanted}");
+        let delete = |wanted: usize| format!("DELETE FROM {table} WHERE id IN ({})", some(wanted));
+        assert_eq!(dry_run(&me, &delete(100)).await, "done", "{table}");
+        assert_eq!(dry_run(&me, &delete(101)).await, "SP027", "{table}");
+        for many in [
+            format!("DELETE FROM {table} WHERE {mine}"),
+            format!("DELETE FROM {table} USING ({}) AS chosen (chosen) WHERE id = chosen", some(105)),
+            format!(
+                "MERGE INTO {table} USING ({}) AS chosen (chosen) ON id = chosen WHEN MATCHED THEN DELETE",
+                some(105)
+            ),
+            format!(
+                "WITH first AS (
+                   DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {mine} ORDER BY id LIMIT 55)
+                 )
+                 DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {mine} ORDER BY id DESC LIMIT 50)"
+            ),
+        ] {
+            assert_eq!(dry_run(&me, &many).await, "SP027", "{many}");
+        }
+        // A scan that goes on after the hundredth row, over rows of the caller and of others, deletes a hundred.
+        let hundred = format!(
+            "DELETE FROM {table} WHERE {mine} AND id <= (
+               SELECT (array_agg(id ORDER BY id DESC))[1]
+               FROM (SELECT id FROM {table} WHERE {mine} ORDER BY id LIMIT 100) AS first
+             )"
+        );
+        assert_eq!(dry_run(&me, &hundred).await, "done", "{hundred}");
+        let transaction = me.begin().await;
+        exec_in(&transaction, "SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off").await.unwrap();
+        assert_eq!(exec_in(&transaction, &hundred).await, Ok(100), "{hundred}");
+        transaction.rollback().await.unwrap();
+        let again = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}", delete(100));
+        assert_eq!(dry_run(&me, &again).await, "done", "{table}");
+        assert_eq!(dry_run(&world.owner(), &format!("DELETE FROM {table} WHERE {mine}")).await, "done");
+    }
+    // What is deleted with a row does not count, nor what the closing and deletion of an account delete.
+    assert_eq!(dry_run(&me, &format!("DELETE FROM adventures WHERE id = {draft}")).await, "done");
+    assert_eq!(attempt(&me, &format!("SELECT private.close_account({id})")).await, "done");
+    let drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {id} AND status = 'draft'");
+    assert_eq!(number(&world, &drafts).await, 0);
+    let delete = format!("DELETE FROM auth.users WHERE id = {id}");
+    assert_eq!(world.administrator().await.exec(&delete).await, Ok(1));
+    assert_invariants(&world).await;
+}
+
+#[tokio::test]
+async fn row_101_is_refused_before_more_are_changed() {
+    let world = World::new().await;
+    let Much { me, id, draft } = much(&world).await;
+    for (sql, relation, count) in [
+        (format!("UPDATE sessions SET is_public = true WHERE seer_id = {id}"), "sessions", "updated"),
+        (format!("UPDATE adventures SET description = 'New' WHERE creator_id = {id}"), "adventures", "updated"),
+        (format!("UPDATE creatures SET description = 'New' WHERE adventure_id = {draft}"), "creatures", "updated"),
+        (format!("UPDATE characters SET equipment = '[1]' WHERE user_id = {id}"), "characters", "updated"),
+        (format!("DELETE FROM creatures WHERE adventure_id = {draft}"), "creatures", "deleted"),
+        (format!("DELETE FROM characters WHERE user_id = {id}"), "characters", "deleted"),
+    ] {
+        let transaction = me.begin().await;
+        let done = format!("pg_stat_get_xact_tuples_{count}('public.{relation}'::regclass)");
+        // The server's count includes what this connection changed before.
+        let begin = format!("SELECT set_config('test.before', {done}::text, true); SAVEPOINT before");
+        exec_in(&transaction, &begin).await.unwrap();
+        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "SP027", "{sql}");
+        let after = format!(
+            "ROLLBACK TO before;
+             DO $$ BEGIN ASSERT {done} - current_setting('test.before')::bigint BETWEEN 100 AND 102; END $$"
+        );
+        exec_in(&transaction, &after).await.unwrap();
+        transaction.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_seer_of_an_ended_session_changes_only_its_note_and_who_sees_it() {
+    let world = World::new().await;
+    for status in ["completed", "cancelled"] {
+        let game = world.new_active_session(1).await;
+        let update = |what: &str| format!("UPDATE sessions SET {what} WHERE id = '{}'", game.session);
+        assert_eq!(attempt(&game.seer, &update(&format!("game_state = '{{}}', status = '{status}'"))).await, "done");
+        for what in [
+            "game_state = '{\"a\": 1}'",
+            "current_scene_id = 'epilogue'",
+            "current_encounter_id = 'revenge'",
+            "max_players = 6",
+            "scheduled_start = now() + INTERVAL '1 day'",
+            "is_public = true, max_players = 5",
+        ] {
+            assert_eq!(attempt(&game.seer, &update(what)).await, "SP004", "{status}: {what}");
+            assert_eq!(dry_run(&world.service(), &update(what)).await, "done", "{status}: {what}");
+            let stranger = world.new_user().await;
+            assert_eq!(attempt(&stranger, &update(what)).await, "no row", "{status}: {what}");
+        }
+        let merge = format!(
+            "MERGE INTO sessions USING (SELECT '{}'::uuid AS ended) AS which ON id = ended
+             WHEN MATCHED THEN UPDATE SET game_state = '{{\"a\": 1}}'",
+            game.session
+        );
+        assert_eq!(attempt(&game.seer, &merge).await, "SP004");
+        for what in ["is_public = true", "looking_for = 'Thank you'", "is_public = false, game_state = game_state"] {
+            assert_eq!(attempt(&game.seer, &update(what)).await, "done", "{status}: {what}");
+        }
+    }
+    assert_invariants(&world).await;
+}
