@@ -234,8 +234,10 @@ pub struct Options {
     /// deallocating what others have prepared, in the same round trip, and each statement takes a second round trip to
     /// be prepared.
     pub prepared_statements: bool,
-    /// The deadline of each statement, as in [`IdentityConnection::with_deadline`]. The default is 30 seconds; without
-    /// a deadline, a statement would wait forever if the network silently drops packets. `None` means no deadline.
+    /// The deadline of each statement, as in
+    /// [`IdentityConnection::with_deadline`](crate::IdentityConnection::with_deadline). The default is 30 seconds;
+    /// without a deadline, a statement would wait forever if the network silently drops packets. `None` means no
+    /// deadline.
     pub deadline: Option<Duration>,
     /// The `application_name`, unless the URL has one.
     pub application_name: Option<String>,
