@@ -91,13 +91,14 @@ impl Workload {
 /// Returns the statements that begin the transaction, run the preparation, and set the identity.
 #[must_use]
 pub fn begin(role: Role, execution: &Execution) -> String {
+    // The service's and a visitor's claims name no user.
+    let user = if execution.user.is_empty() { String::new() } else { format!(", \"sub\": \"{}\"", execution.user) };
     let identity = match role {
         Role::Owner => String::new(),
         role => format!(
             "SELECT set_config('role', '{0}', true), \
-             set_config('request.jwt.claims', '{{\"role\": \"{0}\", \"sub\": \"{1}\"}}', true)",
-            role.name(),
-            execution.user
+             set_config('request.jwt.claims', '{{\"role\": \"{0}\"{user}}}', true)",
+            role.name()
         ),
     };
     format!("BEGIN; SET LOCAL statement_timeout = {}; {}; {identity}", STATEMENT_TIMEOUT.as_millis(), execution.before)
