@@ -1,16 +1,36 @@
 -- Maintenance: archives sessions that were completed or cancelled ninety days ago, with their seats and rolls, and
 -- cancels abandoned ones.
 
--- Whether a job must stop at an error instead of skipping the rows that caused it: a deadlock or serialization failure,
--- a server without space or memory, an administrator who stops the job, or an internal error.
-CREATE OR REPLACE FUNCTION private.stops_job(state text)
-RETURNS boolean
+-- Archives or cancels these sessions, and returns those for which that fails, each with a warning: one session does not
+-- stop the job for the others. If it fails for several at once, each half is tried by itself. The job stops at a
+-- deadlock or serialization failure, when the server has no space or memory, when an administrator stops it, and at an
+-- internal error.
+CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
+RETURNS uuid[]
 LANGUAGE plpgsql
-IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  half CONSTANT integer := cardinality(sessions) / 2;
 BEGIN
-  RETURN left(state, 2) IN ('40', '53', '57', '58', 'XX');
+  BEGIN
+    IF job = 'archive' THEN
+      PERFORM private.move_to_archive(sessions);
+    ELSE
+      PERFORM private.cancel_sessions(sessions);
+    END IF;
+    RETURN '{}'::uuid[];
+  EXCEPTION
+    WHEN OTHERS THEN
+      IF left(SQLSTATE, 2) IN ('40', '53', '57', '58', 'XX') OR sessions = '{}'::uuid[] THEN
+        RAISE;
+      END IF;
+      IF half = 0 THEN
+        RAISE WARNING 'Job % skips session %: %', job, sessions[1], SQLERRM;
+        RETURN sessions;
+      END IF;
+  END;
+  RETURN private.run_or_skip(job, sessions[:half]) || private.run_or_skip(job, sessions[half + 1:]);
 END
 $$;
 
@@ -61,8 +81,8 @@ BEGIN
 END
 $$;
 
--- Archives up to `batch` sessions and returns how many. A session that cannot be moved is skipped with a warning: it
--- must not keep the others, which are tried again one by one, out of the archive.
+-- Archives up to `batch` sessions and returns how many. A session that cannot be moved is skipped with a warning, and
+-- takes no place in the batch.
 CREATE OR REPLACE FUNCTION private.archive_sessions(batch integer)
 RETURNS integer
 LANGUAGE plpgsql
@@ -71,9 +91,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   moving uuid[];
-  moved integer := 0;
+  failed uuid[];
   skipped uuid[] := '{}'::uuid[];
-  one uuid;
+  moved integer := 0;
 BEGIN
   LOOP
     -- Skips rows that another run has locked, so two concurrent runs share the work instead of waiting.
@@ -90,30 +110,10 @@ BEGIN
       -- A session whose adventure is being deleted is skipped, because the deletion searches it for history.
       FOR KEY SHARE OF adventure SKIP LOCKED
     );
-    BEGIN
-      PERFORM private.move_to_archive(moving);
-      moved := moved + cardinality(moving);
-      EXIT;
-    EXCEPTION
-      WHEN OTHERS THEN
-        IF private.stops_job(SQLSTATE) THEN
-          RAISE;
-        END IF;
-    END;
-    FOREACH one IN ARRAY moving
-    LOOP
-      BEGIN
-        PERFORM private.move_to_archive(ARRAY[one]);
-        moved := moved + 1;
-      EXCEPTION
-        WHEN OTHERS THEN
-          IF private.stops_job(SQLSTATE) THEN
-            RAISE;
-          END IF;
-          RAISE WARNING 'Session % cannot be archived: %', one, SQLERRM;
-          skipped := skipped || one;
-      END;
-    END LOOP;
+    failed := private.run_or_skip('archive', moving);
+    moved := moved + cardinality(moving) - cardinality(failed);
+    EXIT WHEN cardinality(failed) = 0;
+    skipped := skipped || failed;
   END LOOP;
   RETURN moved;
 END
@@ -159,8 +159,21 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION private.cancel_sessions(abandoned uuid[])
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  UPDATE public.sessions
+  SET status = 'cancelled'
+  WHERE id = ANY (abandoned);
+END
+$$;
+
 -- Cancels up to `batch` abandoned sessions and returns how many. One that cannot be cancelled is skipped with a
--- warning.
+-- warning, and takes no place in the batch.
 CREATE OR REPLACE FUNCTION private.cancel_abandoned_sessions(batch integer)
 RETURNS integer
 LANGUAGE plpgsql
@@ -169,9 +182,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   abandoned uuid[];
-  cancelled integer := 0;
+  failed uuid[];
   skipped uuid[] := '{}'::uuid[];
-  one uuid;
+  cancelled integer := 0;
 BEGIN
   LOOP
     abandoned := ARRAY(
@@ -184,34 +197,10 @@ BEGIN
       LIMIT batch - cancelled
       FOR NO KEY UPDATE SKIP LOCKED
     );
-    BEGIN
-      UPDATE public.sessions
-      SET status = 'cancelled'
-      WHERE id = ANY (abandoned);
-      cancelled := cancelled + cardinality(abandoned);
-      EXIT;
-    EXCEPTION
-      WHEN OTHERS THEN
-        IF private.stops_job(SQLSTATE) THEN
-          RAISE;
-        END IF;
-    END;
-    FOREACH one IN ARRAY abandoned
-    LOOP
-      BEGIN
-        UPDATE public.sessions
-        SET status = 'cancelled'
-        WHERE id = one;
-        cancelled := cancelled + 1;
-      EXCEPTION
-        WHEN OTHERS THEN
-          IF private.stops_job(SQLSTATE) THEN
-            RAISE;
-          END IF;
-          RAISE WARNING 'Session % cannot be cancelled: %', one, SQLERRM;
-          skipped := skipped || one;
-      END;
-    END LOOP;
+    failed := private.run_or_skip('cancel', abandoned);
+    cancelled := cancelled + cardinality(abandoned) - cardinality(failed);
+    EXIT WHEN cardinality(failed) = 0;
+    skipped := skipped || failed;
   END LOOP;
   RETURN cancelled;
 END
