@@ -68,10 +68,10 @@ $$;
 -- because its check refuses it. That check measures the stored size; a value that arrives compressed from another table
 -- is measured here as uncompressed text.
 --
--- A number may print far longer than it is stored: `0e-16383` takes 12 bytes and prints 16,385 characters. So a number
--- is 0 or of 1e-308 to 1e308 in size, with the 17 digits of a double: a zero has at most 308 decimals, and any other
--- number at most 325. And a document prints at most eight times its size limit. Escapes print up to six times their
--- size, so only numbers of more than 40 digits can exceed that; a large document without them is not printed.
+-- A number may print far longer than it is stored: `0e-16383` takes 12 bytes and prints 16,385 characters. So no number
+-- is beyond 1e308 or closer to 0 than 1e-308. A zero has at most 308 decimals, any other number at most 325, enough for
+-- the 17 digits of each double. A document prints at most eight times its size limit. Escapes print up to six times
+-- their size, so only numbers of more than 40 digits can exceed that; a large document without them is not printed.
 CREATE OR REPLACE FUNCTION private.is_readable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -139,7 +139,7 @@ BEGIN
   RAISE EXCEPTION USING
     ERRCODE = 'check_violation',
     MESSAGE = format(
-      '%s must be within its size limit, at most 100 levels deep, and with numbers of 1e-308 to 1e308 in size, or 0',
+      '%s must keep its size limit, have at most 100 levels, and no number beyond 1e308 or closer to 0 than 1e-308',
       document
     ),
     TABLE = relation,

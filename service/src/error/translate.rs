@@ -57,13 +57,7 @@ fn translate_error(error: DbErr) -> Error {
     let Some(server_error) = sqlx_error(&error).and_then(pg_error) else { return Error::Database(error) };
     match server_error.code() {
         // Another client of a pooler has used the name for a statement of its own.
-        "42P05" | "26000" => Error::Misconfigured {
-            reason: format!(
-                "prepared statement names collide ({}): the address is that of a pooler in transaction mode, so connect \
-                 with Options::default().without_prepared_statements()",
-                server_error.message()
-            ),
-        },
+        "42P05" | "26000" => Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() },
         // Out of disk space or memory, or an I/O error.
         code if code.starts_with("53") || code == "58030" => Error::ServerExhausted(error),
         _ => translate_sqlstate(server_error).unwrap_or(Error::Database(error)),
@@ -133,8 +127,6 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         // The statement is wrong for every caller: syntax, names or types.
         "42601" | "42P01" | "42P02" | "42703" | "42883" | "42804" | "42P18" | "42702" | "42725" | "42846" | "42809"
         | "3F000" | "22P06" | "0A000" => Error::InvalidStatement { reason: error.message().to_owned() },
-        // A pooler moved the transaction to a connection on which another client prepared its statements.
-        "26000" | "42P05" => Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() },
         "25001" | "25P01" => Error::InvalidStatement { reason: error.message().to_owned() },
         "54000" => Error::InvalidValue { field: "text", rule: "must be shorter" },
         "54001" => Error::InvalidValue { field: "document", rule: "must be nested less deeply" },
@@ -279,7 +271,7 @@ fn check_violation(table: &str, constraint: &str) -> Option<Error> {
         "users_games_played_check" => ("games_played", "must not be negative"),
         "users_games_run_check" => ("games_run", "must not be negative"),
         "readable_document" => {
-            ("document", "must have at most a hundred levels, and numbers of 1e-308 to 1e308 in size, or 0")
+            ("document", "must have at most a hundred levels, and no number beyond 1e308 or closer to 0 than 1e-308")
         }
         _ if constraint.starts_with("bounded_") => return size_limit(table, constraint),
         "adventures_creature_count_check" => ("creature_count", "must not be negative"),
