@@ -4,10 +4,7 @@
 //! rolls dice and reads them again; then the primary is killed, a standby is promoted, and the game goes on. Everything
 //! is gone at the end.
 
-use std::{
-    error::Error as StdError,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anstream::println;
 use futures_util::TryStreamExt;
@@ -26,7 +23,7 @@ use uuid::Uuid;
 const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=256MB", "wal_retrieve_retry_interval=200ms"];
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn StdError>> {
+async fn main() -> anyhow::Result<()> {
     if Binaries::find()?.program("pg_basebackup").is_none() {
         println!("This example needs pg_basebackup, which is one of PostgreSQL's client programs.");
         return Ok(());
@@ -95,7 +92,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     Ok(sparc.close().await?)
 }
 
-async fn standby_of(primary: &Server) -> Result<Server, Box<dyn StdError>> {
+async fn standby_of(primary: &Server) -> anyhow::Result<Server> {
     let primary = primary.clone();
     Ok(spawn_blocking(move || primary.standby(&SETTINGS)).await??)
 }

@@ -6,7 +6,6 @@
 
 use std::{
     env,
-    error::Error as StdError,
     io::{self, IsTerminal},
 };
 
@@ -23,7 +22,7 @@ use sparc::service::{
 };
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn StdError>> {
+async fn main() -> anyhow::Result<()> {
     let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
     if env::var_os("DATABASE_URL").is_none() {

@@ -4,7 +4,7 @@
 //! `cargo run --example maintenance` runs on a new database with old rows; with `DATABASE_URL`, it runs on that
 //! database.
 
-use std::{env, error::Error as StdError, io::IsTerminal, time::Duration};
+use std::{env, io::IsTerminal, time::Duration};
 
 use chrono::{TimeDelta, Utc};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,7 +20,7 @@ use sparc::service::{
 use uuid::Uuid;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn StdError>> {
+async fn main() -> anyhow::Result<()> {
     let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
     if env::var_os("DATABASE_URL").is_none() {
@@ -67,7 +67,7 @@ fn end(bar: &ProgressBar, what: &str, done: JobReport) {
 }
 
 /// Inserts three thousand sessions that ended a year ago, and twenty thousand events from two days ago.
-async fn insert_old_rows(sparc: &Sparc) -> Result<(), Box<dyn StdError>> {
+async fn insert_old_rows(sparc: &Sparc) -> anyhow::Result<()> {
     let service = sparc.as_service();
     let seer = service.users().sign_up(NewAccount::default()).await?.id;
     let adventure = NewAdventure { name: "The Drowned Ford".into(), ..Default::default() };

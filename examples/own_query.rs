@@ -4,7 +4,7 @@
 //! rows there: `DATABASE_URL` names the login that migrates, `USERS_DATABASE_URL` the login for users, and
 //! `SERVICE_DATABASE_URL` the login for the service (`docs/guide.md`).
 
-use std::{env, error::Error as StdError};
+use std::env;
 
 use futures_util::TryStreamExt;
 use sea_orm::{
@@ -21,7 +21,7 @@ use sparc::service::{
 };
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn StdError>> {
+async fn main() -> anyhow::Result<()> {
     let database = testdb::Database::open_migrated().await?;
     let sparc = connect(database.url()).await?;
     let (ada, ben) = seat_two_players(&sparc).await?;

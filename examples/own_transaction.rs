@@ -4,7 +4,7 @@
 //! leaves its rows there: `DATABASE_URL` names the login that migrates, `USERS_DATABASE_URL` the login for users, and
 //! `SERVICE_DATABASE_URL` the login for the service (`docs/guide.md`).
 
-use std::{env, error::Error as StdError};
+use std::env;
 
 use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, TransactionTrait};
 use sparc::entity::{characters, session_players};
@@ -14,7 +14,7 @@ use sparc::service::{
 };
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn StdError>> {
+async fn main() -> anyhow::Result<()> {
     let database = testdb::Database::open_migrated().await?;
     let sparc = connect(database.url()).await?;
     let ada = sparc.as_service().users().sign_up(NewAccount::default()).await?.id;

@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
 async fn play() -> Result<(), Box<dyn StdError>> {
     let database = testdb::Database::open().await?;
     let migrating = migration::connect(database.url()).await?;
-    Migrator::up(&migrating, None).await?;
+    Migrator::up(&migrating, None).await.map_err(|error| migration::user_message(&error))?;
     migrating.close().await?;
     let sparc = Sparc::connect(database.url()).await?;
 

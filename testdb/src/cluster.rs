@@ -203,5 +203,5 @@ fn id(arguments: &[&str]) -> Option<u32> {
 }
 
 fn io_error(what: &'static str) -> impl Fn(std::io::Error) -> Error {
-    move |source| Error::Io { what: what.to_owned(), source }
+    move |cause| Error::Io { what: what.to_owned(), cause }
 }

@@ -65,13 +65,16 @@ pub enum Error {
     #[error("The PostgreSQL server did not start: {0}")]
     Start(String),
     /// A program could not be run, or a file could not be read.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     Io {
         /// What failed.
         what: String,
         /// The cause.
-        source: io::Error,
+        cause: io::Error,
     },
+    /// The database could not be migrated; one sentence for a person.
+    #[error("{0}")]
+    Migration(String),
     /// The server returned an error.
     #[error(transparent)]
     Database(#[from] DbErr),
@@ -345,9 +348,11 @@ impl Database {
     /// As for [`Database::open`], or the migration fails.
     pub async fn open_migrated() -> Result<Self, Error> {
         let database = Self::open().await?;
-        let connection = database.connect(2).await?;
-        Migrator::up(&connection, None).await?;
-        connection.close().await?;
+        let refused = |error: DbErr| Error::Migration(migration::user_message(&error));
+        let migrating =
+            migration::connect(database.url()).await.map_err(|error| Error::Migration(error.to_string()))?;
+        Migrator::up(&migrating, None).await.map_err(refused)?;
+        migrating.close().await.map_err(refused)?;
         Ok(database)
     }
 

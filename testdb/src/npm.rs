@@ -121,5 +121,5 @@ fn make_executable(program: &Path) -> io::Result<()> {
 }
 
 fn io_error(what: &str) -> impl Fn(io::Error) -> Error {
-    move |source| Error::Io { what: what.to_owned(), source }
+    move |cause| Error::Io { what: what.to_owned(), cause }
 }
