@@ -184,7 +184,16 @@ async fn row_101_is_refused_before_more_are_changed() {
         (format!("UPDATE adventures SET description = 'New' WHERE creator_id = {id}"), "adventures", "updated"),
         (format!("UPDATE creatures SET description = 'New' WHERE adventure_id = {draft}"), "creatures", "updated"),
         (format!("UPDATE characters SET equipment = '[1]' WHERE user_id = {id}"), "characters", "updated"),
+        (
+            format!(
+                "UPDATE session_players SET removed_at = removed_at
+                 WHERE session_id IN (SELECT id FROM sessions WHERE seer_id = {id})"
+            ),
+            "session_players",
+            "updated",
+        ),
         (format!("DELETE FROM creatures WHERE adventure_id = {draft}"), "creatures", "deleted"),
+        (format!("DELETE FROM adventures WHERE creator_id = {id} AND status = 'draft'"), "adventures", "deleted"),
         (format!("DELETE FROM characters WHERE user_id = {id}"), "characters", "deleted"),
     ] {
         let transaction = me.begin().await;
