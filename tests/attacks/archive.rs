@@ -148,6 +148,40 @@ async fn a_session_that_cannot_be_archived_stops_no_other() {
 }
 
 #[tokio::test]
+async fn a_batch_is_archived_but_for_the_session_that_cannot_be_unless_the_server_fails() {
+    let world = World::new().await;
+    let check = "ALTER TABLE archived_sessions ADD CONSTRAINT fit CHECK (looking_for <> 'nobody')";
+    world.administrator().await.exec(check).await.unwrap();
+    let mut games = Vec::new();
+    for days in [110, 105, 100, 95, 92] {
+        let game = world.new_active_session(1).await;
+        if days == 100 {
+            world.set(&game, "looking_for = 'nobody'").await;
+        }
+        end(&world, &game, "completed", days).await;
+        games.push((days, game.session));
+    }
+    // An error that is not the fault of any row ends the job, which has moved nothing.
+    let failing = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[0]; END $$";
+    world.administrator().await.exec(failing).await.unwrap();
+    for code in ["40001", "40P01", "53100", "57014", "58030", "XX000"] {
+        let trigger = format!(
+            "CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON archived_sessions FOR EACH ROW EXECUTE FUNCTION fail('{code}')"
+        );
+        world.administrator().await.exec(&trigger).await.unwrap();
+        assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, code);
+    }
+    world.administrator().await.exec("DROP TRIGGER fail ON archived_sessions; DROP FUNCTION fail()").await.unwrap();
+    assert_eq!(world.owner().count("archived_sessions").await, 0);
+
+    assert_eq!(archive(&world, 10).await, 4);
+    for (days, session) in games {
+        assert_eq!(is_archived(&world, session).await, days != 100, "{days}");
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_cannot_be_cancelled_stops_no_other() {
     let world = World::new().await;
     let mut sessions = Vec::new();
