@@ -49,6 +49,11 @@ impl Show {
         Self { sparc: sparc.clone(), session }
     }
 
+    /// Returns a show without a session, for a service without the demo.
+    pub fn none(sparc: &Sparc) -> Self {
+        Self { sparc: sparc.clone(), session: watch::channel(None).1 }
+    }
+
     fn is(&self, session: Uuid) -> bool {
         *self.session.borrow() == Some(session)
     }

@@ -49,6 +49,9 @@ struct Arguments {
     /// Seconds between two actions of the demo.
     #[arg(long, default_value_t = 3.5, value_name = "SECONDS")]
     pace: f32,
+    /// Serves without the demo game and its players.
+    #[arg(long)]
+    no_demo: bool,
     /// Addresses of read replicas of the database, separated by commas.
     #[arg(long, env = "REPLICA_URLS", value_name = "URL", value_delimiter = ',', hide_env_values = true)]
     replicas: Vec<String>,
@@ -93,9 +96,11 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let database = testdb::Database::open_migrated().await?;
     let options = Options::default().replicas(arguments.replicas);
     let sparc = Sparc::connect_with(database.url(), options).await?;
-    let show = demo::Show::start(&sparc, Duration::try_from_secs_f32(arguments.pace)?).await;
+    let pace = Duration::try_from_secs_f32(arguments.pace)?;
+    let show = if arguments.no_demo { demo::Show::none(&sparc) } else { demo::Show::start(&sparc, pace).await };
 
-    println!("A game is being played at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
+    let what = if arguments.no_demo { "The service listens" } else { "A game is being played" };
+    println!("{what} at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
     let app = App { sparc: sparc.clone(), tokens, show };
     let end = async move {
         stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(u64::MAX / 2))).await;

@@ -1,6 +1,6 @@
 //! The same operations as requests to the two APIs.
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -144,13 +144,18 @@ pub fn request(api: Api, operation: Operation, caller: &Caller) -> Result<Reques
             body = json!({ "character_id": hero }).to_string();
             ("POST", format!("/api/sessions/{session}/seat"))
         }
-        // PostgREST cannot compare two columns, so its lobby includes full sessions; the number of rows is the same.
+        // `eq.true` instead of `is.true`, with which the planner does not use the lobby's index. PostgREST cannot compare
+        // two columns, so its lobby includes full sessions; the number of rows is the same.
         (Api::PostgRest, Operation::Lobby) => {
             let select = "id,status,scheduled_start,looking_for,seats_taken,max_players,created_at,seer_id,\
                           seer:users!sessions_seer_id_fkey(display_name),\
                           adventure:adventures(id,name,thumbnail_url,difficulty,estimated_duration)";
             let order = "scheduled_start.asc.nullslast,created_at.desc";
-            let filter = "is_public=is.true&status=in.(waiting,starting_soon)";
+            let since = (Utc::now() - TimeDelta::hours(6)).format("%Y-%m-%dT%H:%M:%SZ");
+            let filter = format!(
+                "is_public=eq.true&status=in.(waiting,starting_soon)\
+                 &or=(scheduled_start.is.null,scheduled_start.gte.{since})"
+            );
             ("GET", format!("/sessions?select={select}&{filter}&order={order}&limit=20"))
         }
         (Api::PostgRest, Operation::Details) => ("GET", format!("/rpc/get_session_details?p_session_id={session}")),

@@ -61,8 +61,7 @@ impl ApiServer {
         Self { child, port }.ready("/adventures?limit=1").await
     }
 
-    /// Builds the example service and starts it on the database. Its demo game does next to nothing: its players act
-    /// once an hour.
+    /// Builds the example service and starts it on the database, without its demo game.
     pub async fn service(url: &str, secret: &str) -> Result<Self, Failure> {
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         build.args(["build", "--quiet", "--package", "sparc", "--example", "live_session"]).current_dir(root());
@@ -75,7 +74,7 @@ impl ApiServer {
         let program = std::env::current_exe()?.with_file_name("examples").join("live_session");
         let port = free_port().await?;
         let child = Command::new(program)
-            .args(["--port", &port.to_string(), "--pace", "3600"])
+            .args(["--port", &port.to_string(), "--no-demo"])
             .env("DATABASE_URL", url)
             .env("JWT_SECRET", secret)
             .stdin(Stdio::null())
