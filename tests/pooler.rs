@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use sea_orm::{ConnectionTrait, EntityTrait, TransactionTrait};
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, Statement, TransactionTrait};
 use sparc::{
     entity::characters,
-    service::{Operations, Options, Sparc},
+    service::{Error, Operations, Options, Sparc},
 };
 use uuid::Uuid;
 
@@ -119,4 +119,45 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
     at_once(tasks).await;
     world.owner().wait_for_rollbacks().await;
     sparc.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_statement_of_another_client_never_runs_in_the_place_of_ones_own() {
+    let world = World::new().await;
+    let Some(pooler) = pooler(&world).await else {
+        eprintln!("skipped: this machine has no pgbouncer");
+        return;
+    };
+    // The pooler does not track prepared statements, and these handles use them: each has its own statements under the
+    // same names, with the same values and columns.
+    let mut tasks = Vec::new();
+    for client in 0..2_i32 {
+        let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(6)).await.unwrap();
+        for _ in 0..8 {
+            let who = sparc.as_service();
+            tasks.push(async move {
+                let mut refused = 0;
+                for value in 0..25_i32 {
+                    let sql = format!("SELECT $1 AS value, {client} AS client");
+                    let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [value.into()]);
+                    match who.query_one_raw(statement).await {
+                        Ok(row) => {
+                            let row = row.unwrap();
+                            let answer: (i32, i32) =
+                                (row.try_get("", "value").unwrap(), row.try_get("", "client").unwrap());
+                            assert_eq!(answer, (value, client));
+                        }
+                        Err(error) => {
+                            let error = Error::from(error);
+                            assert_eq!(error.code(), "misconfigured", "{error:?}");
+                            refused += 1;
+                        }
+                    }
+                }
+                refused
+            });
+        }
+    }
+    let refused: i32 = at_once(tasks).await.into_iter().sum();
+    assert!(refused > 0, "the two clients never met in a server process");
 }

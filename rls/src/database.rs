@@ -260,6 +260,15 @@ impl std::fmt::Debug for Options {
     }
 }
 
+impl Options {
+    /// Switches prepared statements off, for a pooler in transaction mode that does not track them.
+    #[must_use]
+    pub fn without_prepared_statements(mut self) -> Self {
+        self.prepared_statements = false;
+        self
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {

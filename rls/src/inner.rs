@@ -18,6 +18,7 @@ use crate::{
     marks::{Dropped, Marks},
     origin::Origin,
     pool::PooledConnection,
+    pooler,
     runtime::timeout,
     wire::{Answer, Connection, PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, TextRow, exec_error},
 };
@@ -91,6 +92,7 @@ impl<C: Connection> Inner<C> {
             besides.push_str(", ");
             besides.push_str(PLACE);
         }
+        besides.push_str(", pg_backend_pid()");
         let set = identity.set_local_sql(time, &besides);
         let sql = format!("BEGIN{modes}; {}{set}", statements.begin());
         let mut answer = Answer::default();
@@ -102,12 +104,21 @@ impl<C: Connection> Inner<C> {
         inner.started_at = answer.row.as_ref().and_then(TextRow::last).unwrap_or_default();
         let from_end =
             |columns: usize| answer.row.as_ref().and_then(|row| Some((row, row.0.len().checked_sub(columns)?)));
-        let place = from_end(4).filter(|_| inner.origin.is_some()).and_then(|(row, first)| Place::read(row, first));
-        let is_serializable = from_end(if inner.origin.is_some() { 5 } else { 2 });
+        let process = from_end(2).and_then(|(row, column)| row.number(column));
+        let place = from_end(5).filter(|_| inner.origin.is_some()).and_then(|(row, first)| Place::read(row, first));
+        let is_serializable = from_end(if inner.origin.is_some() { 6 } else { 3 });
         inner.ends_unawaited =
             ends_unawaited && is_serializable.and_then(|(row, column)| row.number(column)) == Some(0);
         if let (Some(origin), Some(place)) = (&mut inner.origin, place) {
             origin.begun(place);
+        }
+        if let (PreparedStatements::Cached, Some(pooled)) = (statements, &mut inner.pooled) {
+            inner.pending = Some(Pending::Open);
+            if let Err(error) = pooler::check(pooled, process).await {
+                inner.close(Over::Ended);
+                return Err(error);
+            }
+            inner.pending = None;
         }
         Ok((inner, place))
     }

@@ -13,6 +13,7 @@ mod marks;
 mod origin;
 mod plain;
 mod pool;
+mod pooler;
 mod position;
 mod run;
 mod runtime;

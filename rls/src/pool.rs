@@ -16,7 +16,7 @@ use sea_orm::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::{Error, error::is_lost};
+use crate::{Error, error::is_lost, pooler::ServerProcess};
 
 /// Connections idle for longer are pinged before use, because a firewall or proxy may have closed them.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
@@ -222,15 +222,23 @@ pub(crate) fn connect_error(error: sqlx::Error) -> DbErr {
 impl PooledConnection {
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
         match self {
-            Self::Managed(object) => object,
+            Self::Managed(object) => &mut object.driver,
             Self::External(connection) => connection,
         }
     }
 
     pub(crate) fn driver(&self) -> &PgConnection {
         match self {
-            Self::Managed(object) => object,
+            Self::Managed(object) => &object.driver,
             Self::External(connection) => connection,
+        }
+    }
+
+    /// The server process of the last transaction; `None` in a pool that the application already had.
+    pub(crate) fn server_process(&mut self) -> Option<&mut ServerProcess> {
+        match self {
+            Self::Managed(object) => Some(&mut object.process),
+            Self::External(_) => None,
         }
     }
 
@@ -259,14 +267,20 @@ impl fmt::Debug for PooledConnection {
 }
 
 /// Closes connections with the protocol's Terminate message. One that does not answer is dropped.
-async fn close_all(connections: Vec<PgConnection>) {
+async fn close_all(connections: Vec<Opened>) {
     for connection in connections {
-        let _ = timeout(PING_TIMEOUT, connection.close()).await;
+        let _ = timeout(PING_TIMEOUT, connection.driver.close()).await;
     }
 }
 
 /// SQLSTATE of "too many connections". The condition is temporary.
 const TOO_MANY_CONNECTIONS: &str = "53300";
+
+/// A connection of the pool.
+pub(crate) struct Opened {
+    driver: PgConnection,
+    process: ServerProcess,
+}
 
 /// Opens connections.
 pub(crate) struct Connector {
@@ -306,12 +320,12 @@ impl Drop for Connecting<'_> {
 }
 
 impl Manager for Connector {
-    type Type = PgConnection;
+    type Type = Opened;
     type Error = sqlx::Error;
 
     /// Retries while the server is starting or has no connections left, until the pool's timeout. An unreachable server
     /// is reported at once.
-    async fn create(&self) -> Result<PgConnection, sqlx::Error> {
+    async fn create(&self) -> Result<Opened, sqlx::Error> {
         let _connecting = Connecting::new(&self.server_state);
         let mut pause = Duration::from_millis(10);
         loop {
@@ -320,18 +334,18 @@ impl Manager for Connector {
             self.server_state.is_full.store(code.as_deref() == Some(TOO_MANY_CONNECTIONS), Ordering::Relaxed);
             match connected {
                 Err(error) if is_starting(&error) => sleep(pause).await,
-                connected => return connected,
+                connected => return connected.map(|driver| Opened { driver, process: ServerProcess::default() }),
             }
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
 
-    async fn recycle(&self, connection: &mut PgConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
+    async fn recycle(&self, connection: &mut Opened, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
         if metrics.age() > MAX_LIFETIME {
             return Err(RecycleError::message("maximum lifetime exceeded"));
         }
         if metrics.last_used() > PING_AFTER_IDLE {
-            timeout(PING_TIMEOUT, connection.ping())
+            timeout(PING_TIMEOUT, connection.driver.ping())
                 .await
                 .map_err(|_| RecycleError::message("no answer to a ping"))??;
         }

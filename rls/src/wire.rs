@@ -14,7 +14,7 @@ use sea_orm::{
 };
 use sea_query_sqlx::SqlxValues;
 
-use crate::{Error, error::is_lost, pool::PooledConnection, runtime::timeout};
+use crate::{Error, error::is_lost, pool::PooledConnection, pooler::ServerProcess, runtime::timeout};
 
 /// What a transaction needs of its connection. A trait, so that a model of a server can take its place in tests. It
 /// returns to its pool when it is dropped.
@@ -44,6 +44,9 @@ pub(crate) trait Connection: Send + Sized + 'static {
 
     /// Makes the driver forget its prepared statements.
     fn forget_prepared_statements(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// The server process of its last transaction, if it is kept.
+    fn server_process(&mut self) -> Option<&mut ServerProcess>;
 
     /// Discards the connection instead of returning it.
     fn discard(self);
@@ -82,6 +85,10 @@ impl Connection for PooledConnection {
 
     async fn forget_prepared_statements(&mut self) -> Result<(), sqlx::Error> {
         self.connection().clear_cached_statements().await
+    }
+
+    fn server_process(&mut self) -> Option<&mut ServerProcess> {
+        PooledConnection::server_process(self)
     }
 
     fn discard(self) {

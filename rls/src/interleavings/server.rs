@@ -22,6 +22,7 @@ use shuttle::{future::yield_now, rand::Rng};
 
 use crate::{
     identity::{CHANGED, ENDED},
+    pooler::ServerProcess,
     wire::{Answer, Connection, PgQuery, TextRow},
 };
 
@@ -320,6 +321,10 @@ impl Connection for Model {
 
     async fn forget_prepared_statements(&mut self) -> Result<(), sqlx::Error> {
         Ok(())
+    }
+
+    fn server_process(&mut self) -> Option<&mut ServerProcess> {
+        None
     }
 
     fn discard(mut self) {

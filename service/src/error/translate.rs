@@ -161,8 +161,8 @@ pub(crate) fn of_own_statement(error: Error) -> Error {
     }
 }
 
-const WITHOUT_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; set \
-    Options::without_prepared_statements, or use PgBouncer 1.21 or later with max_prepared_statements";
+const WITHOUT_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; use \
+    Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 
 /// Returns the error for a caller who may not listen to a session.
 pub(crate) fn not_listener() -> Error {
