@@ -20,7 +20,9 @@ use crate::{
     pool::PooledConnection,
     pooler,
     runtime::timeout,
-    wire::{Answer, Connection, PLACE, Place, PreparedStatements, ROLLBACK_TIMEOUT, TextRow, exec_error},
+    wire::{
+        Answer, Connection, PLACE, PLACE_COLUMNS, Place, PreparedStatements, ROLLBACK_TIMEOUT, TextRow, exec_error,
+    },
 };
 
 /// What a SERIALIZABLE transaction read does not count until it is committed. The level may be the database's default.
@@ -105,8 +107,10 @@ impl<C: Connection> Inner<C> {
         let from_end =
             |columns: usize| answer.row.as_ref().and_then(|row| Some((row, row.0.len().checked_sub(columns)?)));
         let process = from_end(2).and_then(|(row, column)| row.number(column));
-        let place = from_end(5).filter(|_| inner.origin.is_some()).and_then(|(row, first)| Place::read(row, first));
-        let is_serializable = from_end(if inner.origin.is_some() { 6 } else { 3 });
+        let place_columns = if inner.origin.is_some() { PLACE_COLUMNS } else { 0 };
+        let place =
+            from_end(place_columns + 2).filter(|_| place_columns > 0).and_then(|(row, first)| Place::read(row, first));
+        let is_serializable = from_end(place_columns + 3);
         inner.ends_unawaited =
             ends_unawaited && is_serializable.and_then(|(row, column)| row.number(column)) == Some(0);
         if let (Some(origin), Some(place)) = (&mut inner.origin, place) {

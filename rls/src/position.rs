@@ -42,16 +42,23 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Self, Error> {
         let parse = || {
             let (timeline, lsn) = text.split_once('-')?;
-            let (high, low) = lsn.split_once('/')?;
-            let is_hex = |part: &str| !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_hexdigit());
-            if !is_hex(high) || !is_hex(low) || !timeline.bytes().all(|digit| digit.is_ascii_digit()) {
+            if !timeline.bytes().all(|digit| digit.is_ascii_digit()) {
                 return None;
             }
-            let half = |part: &str| u32::from_str_radix(part, 16).ok().map(u64::from);
-            Some(Self { timeline: timeline.parse().ok()?, lsn: half(high)? << 32 | half(low)? })
+            Some(Self { timeline: timeline.parse().ok()?, lsn: parse_lsn(lsn)? })
         };
         parse().ok_or_else(|| Error::invalid("a position must have the form of 1-0/16B3748"))
     }
+}
+
+/// Parses a location as PostgreSQL prints it: `0/16B3748`.
+pub(crate) fn parse_lsn(text: &str) -> Option<u64> {
+    let (high, low) = text.split_once('/')?;
+    let half = |part: &str| {
+        let is_hex = !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_hexdigit());
+        u32::from_str_radix(part, 16).ok().filter(|_| is_hex).map(u64::from)
+    };
+    Some(half(high)? << 32 | half(low)?)
 }
 
 impl Serialize for Position {

@@ -14,7 +14,9 @@ use sea_orm::{
 };
 use sea_query_sqlx::SqlxValues;
 
-use crate::{Error, error::is_lost, pool::PooledConnection, pooler::ServerProcess, runtime::timeout};
+use crate::{
+    Error, error::is_lost, pool::PooledConnection, pooler::ServerProcess, position::parse_lsn, runtime::timeout,
+};
 
 /// What a transaction needs of its connection. A trait, so that a model of a server can take its place in tests. It
 /// returns to its pool when it is dropped.
@@ -158,21 +160,22 @@ pub(crate) struct Place {
     pub(crate) timeline: u32,
 }
 
-/// The columns of a [`Place`]. Any role may call these functions.
-pub(crate) const PLACE: &str = "pg_is_in_recovery()::integer, \
-     (coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, '0/0') \
-       - '0/0')::bigint, \
-     CASE WHEN pg_is_in_recovery() THEN 0 \
-       ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer END";
+/// The columns of a [`Place`]: the position, and on a primary the name of the log's file, which begins with the timeline.
+/// Any role may call these functions. They are parsed in each message, so they are few: a third of the time of casts in
+/// SQL.
+pub(crate) const PLACE: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
+     CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END";
+/// How many they are.
+pub(crate) const PLACE_COLUMNS: usize = 2;
 
 impl Place {
     /// Reads the columns of a row in text format, starting at `first`.
     pub(crate) fn read(row: &TextRow, first: usize) -> Option<Self> {
-        Some(Self {
-            is_standby: row.number(first)? == 1,
-            lsn: row.number(first + 1)?.try_into().ok()?,
-            timeline: row.number(first + 2)?.try_into().ok()?,
-        })
+        // A standby that has replayed nothing yet has no position.
+        let lsn = row.0.get(first)?.as_deref().map_or(Some(0), parse_lsn)?;
+        let file = row.0.get(first + 1)?.as_deref();
+        let timeline = file.map_or(Some(0), |name| u32::from_str_radix(name.get(..8)?, 16).ok())?;
+        Some(Self { is_standby: file.is_none(), lsn, timeline })
     }
 }
 
