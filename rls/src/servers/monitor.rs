@@ -67,7 +67,8 @@ impl Probe {
         simple_query(&mut connection, sql, &mut answer).await?;
         let seen = answer.row.as_ref().and_then(|row| {
             let place = Place::read(row, 2)?;
-            let timeline = if place.is_standby { row.number(2 + PLACE_COLUMNS)?.try_into().ok()? } else { place.timeline };
+            let timeline =
+                if place.is_standby { row.number(2 + PLACE_COLUMNS)?.try_into().ok()? } else { place.timeline };
             let (system, is_read_only) = (row.number(0)?, row.number(1)? == 1);
             Some(Seen { place: Place { timeline, ..place }, is_read_only, system })
         });
