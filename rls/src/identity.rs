@@ -112,11 +112,12 @@ impl Identity {
         let timeout = timeout.map_or_else(String::new, |time| {
             format!(", set_config('statement_timeout', '{}', true)", time.as_millis().clamp(1, i32::MAX as u128))
         });
-        let set = &self.0.set;
+        // One small column instead of one with each value.
+        let set = format!("SELECT num_nulls({}{timeout})", self.0.set);
         match &self.0.admission {
-            None => format!("SELECT {set}{timeout}{besides}, {STARTED_AT}"),
+            None => format!("{set}{besides}, {STARTED_AT}"),
             // A separate statement, because its names are resolved after the role is set.
-            Some(admission) => format!("SELECT {set}{timeout}; SELECT {admission}{besides}, {STARTED_AT}"),
+            Some(admission) => format!("{set}; SELECT {admission}{besides}, {STARTED_AT}"),
         }
     }
 

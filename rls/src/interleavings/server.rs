@@ -205,7 +205,7 @@ impl State {
                 let place = open.savepoints.iter().rposition(|there| there.0 == name).ok_or(Refused("3B001"))?;
                 open.savepoints.truncate(place);
             }
-            ["SELECT", "set_config('role',", role, ..] => {
+            ["SELECT", "set_config('role'," | "num_nulls(set_config('role',", role, ..] => {
                 role.trim_end_matches(',').trim_matches('\'').clone_into(&mut open.role);
                 response.row = Some(TextRow(vec![Some("started".to_owned())]));
             }
