@@ -55,6 +55,14 @@ pub struct OperationResult {
     pub pgbench_server_cpu_ms: Option<f64>,
 }
 
+impl OperationResult {
+    /// Whether the operation returns a page of rows.
+    pub fn returns_rows(&self) -> bool {
+        ALL.iter()
+            .any(|(operation, name)| *name == self.name && matches!(operation, Operation::Lobby | Operation::History))
+    }
+}
+
 /// The measured operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
