@@ -112,7 +112,7 @@ struct Entry {
 }
 
 fn codes() -> BTreeMap<String, Entry> {
-    let source = fs::read_to_string(root().join("service/src/error.rs")).unwrap();
+    let source = fs::read_to_string(root().join("service/src/error/codes.rs")).unwrap();
     let line = |line: &str| {
         let (variant, entry) = line.trim().strip_prefix("Self::")?.split_once(" => ")?;
         let variant = variant.split([' ', '(']).next()?;
