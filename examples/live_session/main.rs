@@ -5,11 +5,12 @@
 //! the options.
 //!
 //! This file has the service; `auth.rs` has authentication, `openapi.rs` the description of the routes, `demo.rs` the
-//! demo game.
+//! demo game, `show.rs` what its visitors do.
 
 mod auth;
 mod demo;
 mod openapi;
+mod show;
 
 use std::{fs, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -65,7 +66,7 @@ struct Arguments {
 struct App {
     sparc: Sparc,
     tokens: Arc<Tokens>,
-    show: demo::Show,
+    show: show::Show,
 }
 
 #[tokio::main]
@@ -93,7 +94,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let database = testdb::Database::open_migrated().await?;
     let options = Options::default().replicas(arguments.replicas);
     let sparc = Sparc::connect_with(database.url(), options).await?;
-    let show = demo::Show::start(&sparc, Duration::try_from_secs_f32(arguments.pace)?).await;
+    let show = show::Show::start(&sparc, Duration::try_from_secs_f32(arguments.pace)?).await;
 
     println!("A game is being played at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
     let app = App { sparc: sparc.clone(), tokens, show };
@@ -121,7 +122,7 @@ async fn stop_signal(time: Duration) {
 
 fn routes() -> axum::Router<App> {
     openapi::Api::default()
-        .at::<NewAccount, demo::Visitor, _>(Method::POST, "/api/visitors", "Signs a demo visitor up", demo::sign_up)
+        .at::<NewAccount, show::Visitor, _>(Method::POST, "/api/visitors", "Signs a demo visitor up", show::sign_up)
         .at::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
         .at::<ProfileChanges, Profile, _>(Method::PATCH, "/api/me", "Changes the caller's profile", edit_me)
         .at::<(), Profile, _>(Method::GET, "/api/profiles/{id}", "A user's profile", profile)
@@ -163,7 +164,7 @@ fn routes() -> axum::Router<App> {
         .at::<(), dice_rolls::Model, _>(Method::POST, "/api/rolls/{id}/save", "A heroic save", save)
         .at::<NewEvent, session_events::Model, _>(Method::POST, "/api/events", "Sends an event to the session", tell)
         .at::<(), session_events::Model, _>(Method::GET, "/api/sessions/{id}/events", "Live: text/event-stream", events)
-        .at::<(), Option<Uuid>, _>(Method::GET, "/api/show", "The session that the demo plays", demo::on_show)
+        .at::<(), Option<Uuid>, _>(Method::GET, "/api/show", "The session that the demo plays", show::on_show)
         .router()
         .layer(axum::middleware::from_fn(auth::add_position))
         .route("/", axum::routing::get(page))
