@@ -1,4 +1,4 @@
-//! How visitors take part in the demo: they sign up with one click, watch its session, and join it after it has started.
+//! How visitors take part in the demo: they sign up with one click, watch its session, and join it when it has started.
 
 use std::time::Duration;
 

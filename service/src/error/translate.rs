@@ -67,8 +67,8 @@ fn translate_error(error: DbErr) -> Error {
     }
 }
 
-/// The table of SQLSTATEs; `constraints.rs` has those of constraints. Class `SP` is this project's; the schema raises each code with a constraint
-/// name.
+/// The table of SQLSTATEs; `constraints.rs` has that of constraints. Class `SP` is this project's; the schema raises
+/// each code with a constraint name.
 fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
     let constraint = error.constraint().unwrap_or_default();
     Some(match error.code() {
