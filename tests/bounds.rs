@@ -28,6 +28,19 @@ async fn whole_number(person: &Person, table: &str, column: &str, low: i32, high
     }
 }
 
+/// Asserts the lowest and the highest number that a statement may contain, for example as the length of a text.
+async fn within(person: &Person, low: u32, high: u32, constraint: &str, statement: impl Fn(u32) -> String) {
+    assert_refused(person, &statement(low - 1), constraint).await;
+    assert_accepted(person, &statement(low)).await;
+    assert_accepted(person, &statement(high)).await;
+    assert_refused(person, &statement(high + 1), constraint).await;
+}
+
+async fn name_length(person: &Person, table: &str, low: u32, high: u32) {
+    let set = |length| format!("UPDATE {table} SET name = repeat('é', {length})");
+    within(person, low, high, "valid_name", set).await;
+}
+
 #[tokio::test]
 async fn the_bounds_of_characters_hold() {
     let world = World::new().await;
@@ -40,10 +53,7 @@ async fn the_bounds_of_characters_hold() {
     whole_number(&owner, "characters", "experience", 0, i32::MAX).await;
     assert_accepted(&owner, "UPDATE characters SET hit_points = 0").await;
     whole_number(&owner, "characters", "max_hit_points", 1, 10).await;
-    for (length, fits) in [(1, false), (2, true), (50, true), (51, false)] {
-        let sql = format!("UPDATE characters SET name = repeat('é', {length})");
-        if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_name").await }
-    }
+    name_length(&owner, "characters", 2, 50).await;
 }
 
 #[tokio::test]
@@ -62,10 +72,7 @@ async fn the_bounds_of_adventures_hold() {
         assert_refused(&owner, &format!("UPDATE adventures SET {players}"), constraint).await;
     }
     assert_accepted(&owner, "UPDATE adventures SET min_players = 3, max_players = 3").await;
-    for (length, fits) in [(2, false), (3, true), (100, true), (101, false)] {
-        let sql = format!("UPDATE adventures SET name = repeat('é', {length})");
-        if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_name").await }
-    }
+    name_length(&owner, "adventures", 3, 100).await;
 }
 
 #[tokio::test]
@@ -76,10 +83,7 @@ async fn the_bounds_of_creatures_hold() {
     assert_accepted(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'W')")).await;
     whole_number(&owner, "creatures", "hit_points", 0, 1000).await;
     whole_number(&owner, "creatures", "armor", 0, 100).await;
-    for (length, fits) in [(0, false), (1, true), (100, true), (101, false)] {
-        let sql = format!("UPDATE creatures SET name = repeat('é', {length})");
-        if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_name").await }
-    }
+    name_length(&owner, "creatures", 1, 100).await;
 }
 
 #[tokio::test]
@@ -103,33 +107,22 @@ async fn the_bounds_of_rolls_and_events_hold() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    for (difficulty, fits) in [(2, false), (3, true), (18, true), (19, false)] {
-        let sql = format!(
+    let roll = |difficulty| {
+        format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
              VALUES ('{}', '{}', 'wit', {difficulty}, 'damage')",
             game.session, game.players[0].character
-        );
-        if fits {
-            assert_accepted(&owner, &sql).await
-        } else {
-            assert_refused(&owner, &sql, "dice_rolls_difficulty_check").await
-        }
-    }
+        )
+    };
+    within(&owner, 3, 18, "dice_rolls_difficulty_check", roll).await;
     let both = "UPDATE dice_rolls SET creature_id = gen_random_uuid() WHERE character_id IS NOT NULL";
     assert_refused(&owner, both, "valid_roller").await;
     assert_refused(&owner, "UPDATE dice_rolls SET modifiers = '[1]'", "valid_modifiers").await;
-    for (length, fits) in [(0, false), (1, true), (64, true), (65, false)] {
-        let sql = format!(
-            "INSERT INTO session_events (session_id, event_type) VALUES ('{}', repeat('x', {length}))",
-            game.session
-        );
-        if fits { assert_accepted(&owner, &sql).await } else { assert_refused(&owner, &sql, "valid_event_type").await }
-    }
+    let event =
+        |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', {kind})", game.session);
+    within(&owner, 1, 64, "valid_event_type", |length| event(&format!("repeat('x', {length})"))).await;
     for code in ["1", "10", "13", "31", "127", "133", "8232", "8233"] {
-        let sql = format!(
-            "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.a' || chr({code}) || 'b')",
-            game.session
-        );
+        let sql = event(&format!("'client.a' || chr({code}) || 'b'"));
         assert_refused(&owner, &sql, "valid_event_type").await;
     }
 }
@@ -197,16 +190,11 @@ async fn an_extreme_date_is_refused() {
     assert_eq!(world.sparc.as_anon().sessions().lobby(&Default::default(), None).await.unwrap().items.len(), 1);
 }
 
-/// Asserts that a text of `most` characters is accepted and one more is not, through the API.
+/// Asserts that a text or URL of `most` characters is accepted and one more is not, through the API.
 async fn text(person: &Person, table: &str, column: &str, most: usize, constraint: &str) {
-    let set = |length: usize| format!("UPDATE {table} SET {column} = repeat('ä', {length})");
-    person.exec(&set(most)).await.unwrap();
-    assert_refused(person, &set(most + 1), constraint).await;
-}
-
-/// Asserts the same of a URL.
-async fn url(person: &Person, table: &str, column: &str, most: usize, constraint: &str) {
-    let set = |length: usize| format!("UPDATE {table} SET {column} = 'https://' || repeat('ä', {})", length - 8);
+    let start = if column.ends_with("_url") { "https://" } else { "" };
+    let set =
+        |length: usize| format!("UPDATE {table} SET {column} = '{start}' || repeat('ä', {})", length - start.len());
     person.exec(&set(most)).await.unwrap();
     assert_refused(person, &set(most + 1), constraint).await;
 }
@@ -228,7 +216,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     let (ada, seer) = (&game.players[0].person, &game.seer);
     text(ada, "users", "display_name", 100, "bounded_display_name").await;
     assert_refused(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
-    url(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
+    text(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
     text(ada, "users", "bio", 2000, "bounded_bio").await;
     document(ada, "characters", "equipment", 65536, "bounded_equipment", r#"["FILL"]"#).await;
     document(ada, "characters", "special_ability", 16384, "bounded_special_ability", r#"{"name": "FILL"}"#).await;
@@ -236,8 +224,8 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     let draft: uuid::Uuid = seer.value("SELECT id FROM adventures WHERE status = 'draft'").await.unwrap();
     seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf')")).await.unwrap();
     text(seer, "adventures", "description", 10_000, "bounded_description").await;
-    url(seer, "adventures", "thumbnail_url", 2000, "bounded_thumbnail_url").await;
-    url(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
+    text(seer, "adventures", "thumbnail_url", 2000, "bounded_thumbnail_url").await;
+    text(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
     seer.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
     document(seer, "adventures", "content", 1 << 20, "bounded_content", r#"{"notes": "FILL"}"#).await;
     text(seer, "creatures", "description", 5000, "bounded_description").await;

@@ -1,10 +1,6 @@
 //! The service in operation: unreachable servers, pools that are too small, tokens of all kinds, and health checks.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, Statement, TransactionTrait};
 use serde_json::{Value, json};
@@ -25,7 +21,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{programs::polled, world::World};
+use crate::{programs::polled, spans::Log, world::World};
 
 /// A proxy to the server that can be shut down, after which nothing listens at its address.
 struct Proxy {
@@ -326,20 +322,6 @@ async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
     assert_eq!(code(world.sparc.as_service().dice().roll(check).await), "id_conflict");
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A client that disconnects drops its handler's future. The service must log no warning for that.
 #[tokio::test]
 async fn three_hundred_clients_that_disconnect_cause_no_warning() {
@@ -364,6 +346,5 @@ async fn three_hundred_clients_that_disconnect_cause_no_warning() {
     }
     sparc.close().await.unwrap();
     drop(guard);
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert_eq!(log, "");
+    assert_eq!(log.text(), "");
 }

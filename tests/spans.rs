@@ -23,8 +23,9 @@ use uuid::Uuid;
 
 use crate::world::World;
 
+/// What a subscriber writes.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
@@ -34,6 +35,12 @@ impl io::Write for Log {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Log {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
 
@@ -92,7 +99,7 @@ async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
     ada.users().erase(ada.user_id().unwrap()).await.unwrap();
     drop(guard);
 
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     for personal in [
         "postgres://",
         "secret.example",

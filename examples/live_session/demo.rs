@@ -1,18 +1,15 @@
-//! The demo: a Seer, three players and a lobby, at human speed, and visitors. Each scene of the adventure lists what
+//! The demo: a Seer, three players and a lobby, at human speed. Each scene of the adventure lists what
 //! the players try in it.
 
 use std::{collections::HashMap, time::Duration};
 
-use axum::{Json, extract::State};
 use chrono::{TimeDelta, Utc};
 use futures_util::TryStreamExt;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sparc::entity::{
     adventures, creatures,
     sea_orm_active_enums::{AdventureStatus, Attribute, CharacterClass, SessionStatus},
-    session_players::Model as Seat,
     sessions,
 };
 use sparc::service::{
@@ -23,76 +20,10 @@ use sparc::service::{
     dice::{Modifier, NewInitiative, NewRoll, Roller},
     events::NewEvent,
     sessions::{ExpectedVersion, LobbyFilter, NewSession, Visibility},
-    users::{NewAccount, Profile},
+    users::NewAccount,
 };
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
-
-use crate::{App, Failure, Input};
-
-/// The session that the demo plays. Unlike other sessions, everyone can watch it, and join after it has started.
-#[derive(Clone)]
-pub struct Show {
-    sparc: Sparc,
-    session: watch::Receiver<Option<Uuid>>,
-}
-
-impl Show {
-    /// Starts the demo, and returns once its session exists.
-    pub async fn start(sparc: &Sparc, pace: Duration) -> Self {
-        let (showing, mut session) = watch::channel(None);
-        tokio::spawn(play(sparc.clone(), showing, pace));
-        let _ = timeout(Duration::from_secs(20), session.wait_for(Option::is_some)).await;
-        Self { sparc: sparc.clone(), session }
-    }
-
-    /// Returns a show without a session, for a service without the demo.
-    pub fn none(sparc: &Sparc) -> Self {
-        Self { sparc: sparc.clone(), session: watch::channel(None).1 }
-    }
-
-    fn is(&self, session: Uuid) -> bool {
-        *self.session.borrow() == Some(session)
-    }
-
-    /// Returns the identity that reads a session. Row security hides participants and events from others, so the demo's
-    /// session is read as the service.
-    pub fn visible_to(&self, viewer: IdentityConnection, session: Uuid) -> IdentityConnection {
-        if self.is(session) { self.sparc.as_service() } else { viewer }
-    }
-
-    /// Seats a player in the demo's running session, as the service: players themselves can only join sessions that
-    /// have not started. Returns `None` for other sessions.
-    pub async fn seat_latecomer(
-        &self,
-        user: &IdentityConnection,
-        session: Uuid,
-        hero: Uuid,
-    ) -> Result<Option<Seat>, Error> {
-        let Some(player) = user.user_id().filter(|_| self.is(session)) else { return Ok(None) };
-        user.characters().get(hero).await?;
-        Ok(Some(self.sparc.as_service().sessions().seat(session, player, hero).await?))
-    }
-}
-
-pub async fn on_show(State(app): State<App>) -> Json<Option<Uuid>> {
-    Json(*app.show.session.borrow())
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct Visitor {
-    token: String,
-    profile: Profile,
-}
-
-/// Creates an account with one click. On the platform, its sign-up does this and returns the token.
-pub async fn sign_up(State(app): State<App>, Input(new): Input<NewAccount>) -> Result<Json<Visitor>, Failure> {
-    let profile = app.sparc.as_service().users().sign_up(new).await?;
-    Ok(Json(Visitor { token: app.tokens.issue(profile.id)?, profile }))
-}
 
 /// What a player tries in a scene: the field `beats` of a node, which the data layer stores unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -136,7 +67,7 @@ fn id(number: u128) -> Uuid {
 
 /// Plays one night after the other until the handle is closed. After a failure, it continues from the state in the
 /// database.
-async fn play(sparc: Sparc, show: watch::Sender<Option<Uuid>>, pace: Duration) {
+pub async fn play(sparc: Sparc, show: watch::Sender<Option<Uuid>>, pace: Duration) {
     loop {
         let night = async {
             let demo = Demo::prepare(&sparc, pace).await?;

@@ -5,11 +5,12 @@
 //! the options.
 //!
 //! This file has the service; `auth.rs` has authentication, `openapi.rs` the description of the routes, `demo.rs` the
-//! demo game.
+//! demo game, `show.rs` what its visitors do.
 
 mod auth;
 mod demo;
 mod openapi;
+mod show;
 
 use std::{fs, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -68,7 +69,7 @@ struct Arguments {
 struct App {
     sparc: Sparc,
     tokens: Arc<Tokens>,
-    show: demo::Show,
+    show: show::Show,
 }
 
 #[tokio::main]
@@ -97,7 +98,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::default().replicas(arguments.replicas);
     let sparc = Sparc::connect_with(database.url(), options).await?;
     let pace = Duration::try_from_secs_f32(arguments.pace)?;
-    let show = if arguments.no_demo { demo::Show::none(&sparc) } else { demo::Show::start(&sparc, pace).await };
+    let show = if arguments.no_demo { show::Show::none(&sparc) } else { show::Show::start(&sparc, pace).await };
 
     let what = if arguments.no_demo { "The service listens" } else { "A game is being played" };
     println!("{what} at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
@@ -126,7 +127,7 @@ async fn stop_signal(time: Duration) {
 
 fn routes() -> axum::Router<App> {
     openapi::Api::default()
-        .at::<NewAccount, demo::Visitor, _>(Method::POST, "/api/visitors", "Signs a demo visitor up", demo::sign_up)
+        .at::<NewAccount, show::Visitor, _>(Method::POST, "/api/visitors", "Signs a demo visitor up", show::sign_up)
         .at::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
         .at::<ProfileChanges, Profile, _>(Method::PATCH, "/api/me", "Changes the caller's profile", edit_me)
         .at::<(), Profile, _>(Method::GET, "/api/profiles/{id}", "A user's profile", profile)
@@ -168,7 +169,7 @@ fn routes() -> axum::Router<App> {
         .at::<(), dice_rolls::Model, _>(Method::POST, "/api/rolls/{id}/save", "A heroic save", save)
         .at::<NewEvent, session_events::Model, _>(Method::POST, "/api/events", "Sends an event to the session", tell)
         .at::<(), session_events::Model, _>(Method::GET, "/api/sessions/{id}/events", "Live: text/event-stream", events)
-        .at::<(), Option<Uuid>, _>(Method::GET, "/api/show", "The session that the demo plays", demo::on_show)
+        .at::<(), Option<Uuid>, _>(Method::GET, "/api/show", "The session that the demo plays", show::on_show)
         .router()
         .layer(axum::middleware::from_fn(auth::add_position))
         .route("/", axum::routing::get(page))

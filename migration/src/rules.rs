@@ -8,14 +8,17 @@ use crate::{
     tables,
 };
 
-/// Functions and triggers, one file per table after the shared ones, then policies and grants.
-const FILES: [&str; 28] = [
+/// Functions and triggers, the shared ones first, then policies and grants.
+const FILES: [&str; 31] = [
     include_str!("../sql/triggers/shared.sql"),
+    include_str!("../sql/triggers/documents.sql"),
     include_str!("../sql/triggers/users.sql"),
+    include_str!("../sql/triggers/account_deletion.sql"),
     include_str!("../sql/triggers/characters.sql"),
     include_str!("../sql/triggers/adventures.sql"),
     include_str!("../sql/triggers/creatures.sql"),
     include_str!("../sql/triggers/sessions.sql"),
+    include_str!("../sql/triggers/session_end.sql"),
     include_str!("../sql/triggers/session_players.sql"),
     include_str!("../sql/triggers/dice_rolls.sql"),
     include_str!("../sql/triggers/session_events.sql"),

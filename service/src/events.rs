@@ -26,6 +26,7 @@
 mod hub;
 mod poller;
 mod reader;
+mod recent;
 mod subscription;
 
 use entity::session_events::{self, Model as Event};

@@ -16,14 +16,20 @@
 //! # }
 //! ```
 
+mod profile;
+mod statistics;
+
 use entity::users;
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, DerivePartialModel, EntityTrait, FromQueryResult,
-    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, Statement, prelude::DateTimeWithTimeZone,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, IntoActiveModel,
+    QueryFilter, QueryOrder, QuerySelect, Statement,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
+
+pub use profile::{Badge, Profile, ProfileChanges};
+pub use statistics::UserStatistics;
 
 use crate::{
     Caller, Error,
@@ -31,36 +37,6 @@ use crate::{
     operation::operation,
     rows::{self, set_if},
 };
-
-/// The public columns of an account: all of `users` except the e-mail address (decision "Privacy and server-owned
-/// columns").
-///
-/// Users have no privilege to read the address, so `users::Entity::find()` fails for them. Use this partial model
-/// instead: `users::Entity::find().into_partial_model::<Profile>()`.
-#[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[sea_orm(entity = "users::Entity")]
-#[non_exhaustive]
-pub struct Profile {
-    /// Id of the account.
-    pub id: Uuid,
-    /// Display name.
-    pub display_name: String,
-    /// URL of the avatar.
-    pub avatar_url: Option<String>,
-    /// Short text about the user.
-    pub bio: Option<String>,
-    /// Whether the account has the verification badge.
-    pub is_verified: bool,
-    /// Number of sessions completed as a player.
-    pub games_played: i32,
-    /// Number of sessions completed as the Seer.
-    pub games_run: i32,
-    /// When the account was created.
-    pub created_at: DateTimeWithTimeZone,
-    /// When the profile last changed.
-    pub updated_at: DateTimeWithTimeZone,
-}
 
 /// An account to create in the stand-in for Supabase's `auth.users`.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -84,56 +60,6 @@ impl std::fmt::Debug for NewAccount {
     }
 }
 
-/// Changes to the caller's profile. `None` leaves a field unchanged; `Some(None)` clears it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(default, deny_unknown_fields)]
-pub struct ProfileChanges {
-    /// Display name.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
-    pub display_name: Option<String>,
-    /// http(s) URL or path of the avatar.
-    #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
-    pub avatar_url: Option<Option<String>>,
-    /// Short text about the user.
-    #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
-    pub bio: Option<Option<String>>,
-}
-
-/// The verification badge of an account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Badge {
-    /// The account is verified.
-    Verified,
-    /// The account is not verified.
-    None,
-}
-
-crate::values::named!(Badge, "badge", { Verified = "verified", None = "none" }, "must be verified or none");
-
-/// Statistics of a user.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[non_exhaustive]
-pub struct UserStatistics {
-    /// Number of sessions completed as a player.
-    pub games_played: i32,
-    /// Number of sessions completed as the Seer.
-    pub games_run: i32,
-    /// Number of living characters.
-    pub characters: i64,
-    /// Number of retired characters.
-    pub retired_characters: i64,
-    /// Number of published adventures.
-    pub adventures_published: i64,
-    /// How often the user's adventures were completed, in anyone's sessions.
-    pub adventures_played: i64,
-    /// Number of rolls of the user's characters, in sessions that are not archived.
-    pub rolls: i64,
-}
-
 /// Operations on accounts and profiles: [`Operations::users`](crate::Operations::users).
 #[derive(Debug)]
 pub struct Users<'a, C> {
@@ -155,32 +81,6 @@ const SAME_SIGN_UP: &str = "SELECT 1
 const IS_EMAIL_TAKEN: &str = r"SELECT
     lower($1) ~ '@(no-email|deleted)\.invalid\.?\s*$'
     OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS taken";
-
-const STATISTICS: &str = "SELECT
-    profile.games_played,
-    profile.games_run,
-    mine.characters,
-    mine.retired_characters,
-    written.adventures_published,
-    written.adventures_played,
-    (SELECT count(*) FROM public.dice_rolls WHERE character_id = ANY (mine.ids)) AS rolls
-  FROM public.users AS profile,
-    LATERAL (
-      SELECT
-        count(*) FILTER (WHERE retired_at IS NULL) AS characters,
-        count(*) FILTER (WHERE retired_at IS NOT NULL) AS retired_characters,
-        array_agg(id) AS ids
-      FROM public.characters
-      WHERE user_id = profile.id
-    ) AS mine,
-    LATERAL (
-      SELECT
-        count(*) FILTER (WHERE status = 'published') AS adventures_published,
-        coalesce(sum(times_played), 0) AS adventures_played
-      FROM public.adventures
-      WHERE creator_id = profile.id
-    ) AS written
-  WHERE profile.id = $1";
 
 /// Maximum number of profiles that a search returns.
 const MAX_RESULTS: u64 = 50;
@@ -335,20 +235,6 @@ impl<C: Caller> Users<'_, C> {
         })
     }
 
-    /// Returns the caller's statistics.
-    ///
-    /// Who may: a user. Three round trips.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotSignedIn`].
-    pub async fn statistics(self) -> Result<UserStatistics, Error> {
-        operation!(self.caller, reads "users.statistics", |tx| {
-            let statement = Statement::from_sql_and_values(DbBackend::Postgres, STATISTICS, [tx.user()?.into()]);
-            UserStatistics::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "user" })
-        })
-    }
-
     /// Changes the caller's profile. Without changes, returns it as it is.
     ///
     /// Who may: a user. Four round trips. No event.
@@ -418,22 +304,6 @@ impl<C: Caller> Users<'_, C> {
             Ok(user.into())
         })
         .map_err(|error| error.with_rule("only the service may set the verification badge"))
-    }
-}
-
-impl From<users::Model> for Profile {
-    fn from(user: users::Model) -> Self {
-        Self {
-            id: user.id,
-            display_name: user.display_name,
-            avatar_url: user.avatar_url,
-            bio: user.bio,
-            is_verified: user.is_verified,
-            games_played: user.games_played,
-            games_run: user.games_run,
-            created_at: user.created_at,
-            updated_at: user.updated_at,
-        }
     }
 }
 

@@ -229,6 +229,32 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     assert_invariants(&world).await;
 }
 
+/// Deletes rows in an open transaction, for which inserts with their ids wait. After its commit, as many rows with new
+/// ids are inserted at once. Returns the outcomes of all inserts.
+async fn insert_while_deleting(
+    world: &World,
+    person: &Person,
+    table: &str,
+    ids: &[Uuid],
+    insert: impl Fn(Uuid) -> String,
+) -> Vec<String> {
+    let attempt_with = |id: Uuid| {
+        let (person, sql) = (person.clone(), insert(id));
+        async move { attempt(&person, &sql).await }
+    };
+    let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
+    let going = person.begin().await;
+    exec_in(&going, &format!("DELETE FROM {table} WHERE id IN ({all})")).await.unwrap();
+    let again: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_with(*id))).collect();
+    world.owner().wait_for_lock_waiters(ids.len() as i64).await;
+    going.commit().await.unwrap();
+    let mut outcomes = at_once(ids.iter().map(|_| attempt_with(Uuid::new_v4())).collect()).await;
+    for task in again {
+        outcomes.push(task.await.unwrap());
+    }
+    outcomes
+}
+
 #[tokio::test]
 async fn a_row_that_is_being_deleted_makes_no_room() {
     for conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
@@ -240,28 +266,8 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
             .values(&format!("SELECT id FROM characters WHERE user_id = '{}' LIMIT 8", me.uuid()))
             .await
             .unwrap();
-        let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
-        // All eight are being deleted; an insert with one of their ids waits for that.
-        let going = me.begin().await;
-        exec_in(&going, &format!("DELETE FROM characters WHERE id IN ({all})")).await.unwrap();
-        let again: Vec<_> = ids
-            .iter()
-            .map(|id| {
-                let (me, sql) = (me.clone(), insert_character(*id, me.uuid()) + conflict);
-                tokio::spawn(async move { attempt(&me, &sql).await })
-            })
-            .collect();
-        world.owner().wait_for_lock_waiters(8).await;
-        going.commit().await.unwrap();
-        // Meanwhile rows with new ids are inserted.
-        let others = (0..8).map(|_| {
-            let (me, sql) = (me.clone(), insert_character(Uuid::new_v4(), me.uuid()));
-            async move { attempt(&me, &sql).await }
-        });
-        let mut outcomes = at_once(others.collect()).await;
-        for task in again {
-            outcomes.push(task.await.unwrap());
-        }
+        let insert = |id| insert_character(id, me.uuid()) + conflict;
+        let outcomes = insert_while_deleting(&world, &me, "characters", &ids, insert).await;
         let living = format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid());
         let living = number(&world, &living).await;
         assert!(living <= 10, "{conflict}: {living}, {outcomes:?}");
@@ -289,26 +295,7 @@ async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
         world.owner().exec(&fill).await.unwrap();
         let ids: Vec<Uuid> =
             world.owner().values(&format!("SELECT id FROM {table} WHERE {of} = '{owner}' LIMIT 4")).await.unwrap();
-        let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
-        let going = person.begin().await;
-        exec_in(&going, &format!("DELETE FROM {table} WHERE id IN ({all})")).await.unwrap();
-        let again: Vec<_> = ids
-            .iter()
-            .map(|id| {
-                let (person, sql) = (person.clone(), insert(*id));
-                tokio::spawn(async move { attempt(&person, &sql).await })
-            })
-            .collect();
-        world.owner().wait_for_lock_waiters(4).await;
-        going.commit().await.unwrap();
-        let others = (0..4).map(|_| {
-            let (person, sql) = (person.clone(), insert(Uuid::new_v4()));
-            async move { attempt(&person, &sql).await }
-        });
-        let mut outcomes = at_once(others.collect()).await;
-        for task in again {
-            outcomes.push(task.await.unwrap());
-        }
+        let outcomes = insert_while_deleting(&world, person, table, &ids, insert).await;
         assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 4, "{table}: {outcomes:?}");
         assert_eq!(world.owner().count(&format!("{table} WHERE {of} = '{owner}'")).await, 200, "{table}");
     }

@@ -1,11 +1,6 @@
 //! A future is dropped at every point where it waits, as when a client disconnects.
 
-use std::{
-    future::poll_fn,
-    pin::pin,
-    task::Poll,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::{
@@ -18,29 +13,13 @@ use sparc::{
 };
 
 use super::{network::Proxy, no_transaction_is_open};
-use crate::{evening::broken, world::World};
-
-/// Polls a future until it has waited `times` times and drops it at the next wait; returns its output if it finishes
-/// earlier.
-async fn drop_at_wait<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    let mut left = times;
-    poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending if left == 0 => Poll::Ready(None),
-        Poll::Pending => {
-            left -= 1;
-            Poll::Pending
-        }
-    })
-    .await
-}
+use crate::{evening::broken, programs::polled, world::World};
 
 /// Drops an operation at the first wait, at the second, and so on, until it finishes before it is dropped.
 async fn dropped_everywhere<F: Future<Output = Result<(), Error>>>(world: &World, what: &str, ask: impl Fn() -> F) {
     let mut waits = 0;
     loop {
-        let ended = drop_at_wait(waits, ask()).await;
+        let ended = polled(waits, ask()).await;
         no_transaction_is_open(world).await;
         assert_eq!(broken(world).await, [""; 0], "{what} dropped at wait {waits}");
         match ended {
@@ -110,19 +89,19 @@ async fn a_call_dropped_half_way_in_a_transaction_never_leaves_another_role_set(
     for waits in 0..60 {
         // A nested transaction, at two depths: it is rolled back and the outer one continues.
         let tx = me.begin().await.unwrap();
-        let half = drop_at_wait(waits, tx.begin()).await.is_none();
+        let half = polled(waits, tx.begin()).await.is_none();
         assert_same_identity(&tx, "outer").await;
         tx.commit().await.unwrap();
         let tx = me.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
-        drop(drop_at_wait(waits, inner.begin()).await);
+        drop(polled(waits, inner.begin()).await);
         assert_same_identity(&inner, "middle").await;
         let _ = inner.commit().await;
         assert_same_identity(&tx, "outer of three").await;
         drop(tx);
         // A statement that runs as `service_role`.
         let tx = me.begin().await.unwrap();
-        dropped += u32::from(drop_at_wait(waits, tx.adventures().validate(draft)).await.is_none());
+        dropped += u32::from(polled(waits, tx.adventures().validate(draft)).await.is_none());
         assert_same_identity(&tx, "elevated").await;
         drop(tx);
         no_transaction_is_open(&world).await;

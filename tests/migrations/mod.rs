@@ -49,6 +49,19 @@ pub async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
         .collect()
 }
 
+/// Returns a server that can run `pg_cron`, and its own database; `None` if `pg_cron` is not installed on this machine.
+async fn with_pg_cron() -> Option<(Server, DatabaseConnection)> {
+    let (_database, db) = empty().await;
+    if lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
+        eprintln!("skipped: this server has no pg_cron");
+        return None;
+    }
+    let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];
+    let server = Server::start_private(Some(&settings)).await.unwrap();
+    let db = connect(server.url()).await.unwrap();
+    Some((server, db))
+}
+
 /// Returns everything in a database except rows, one line per item.
 pub async fn catalog(db: &DatabaseConnection) -> Vec<String> {
     lines(db, include_str!("../catalog.sql")).await
@@ -337,14 +350,7 @@ async fn the_service_works_on_a_platform() {
 
 #[tokio::test]
 async fn with_pg_cron_the_jobs_are_scheduled_and_removed_again() {
-    let (_database, db) = empty().await;
-    if lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
-        eprintln!("skipped: this server has no pg_cron");
-        return;
-    }
-    let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];
-    let server = testdb::Server::start_private(Some(&settings)).await.unwrap();
-    let db = connect(server.url()).await.unwrap();
+    let Some((_server, db)) = with_pg_cron().await else { return };
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
     Migrator::up(&db, None).await.unwrap();
     let jobs = "SELECT jobname || ': ' || schedule || ' ' || command FROM cron.job ORDER BY jobname";

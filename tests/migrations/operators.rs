@@ -1,9 +1,9 @@
 //! An operator's own objects: a command that would drop one names it and refuses; all others are left alone.
 
 use sea_orm::ConnectionTrait;
-use sparc::migration::{check, connect, sea_orm_migration::MigratorTrait};
+use sparc::migration::{check, sea_orm_migration::MigratorTrait};
 
-use super::{Migrator, catalog, empty, lines, refusal};
+use super::{Migrator, catalog, empty, lines, refusal, with_pg_cron};
 
 #[tokio::test]
 async fn down_names_objects_that_depend_on_ours_and_changes_nothing() {
@@ -99,14 +99,7 @@ async fn a_services_own_seaorm_migrations_are_independent_of_ours() {
 
 #[tokio::test]
 async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may_reschedule_them() {
-    let (_database, db) = empty().await;
-    if lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
-        eprintln!("skipped: this server has no pg_cron");
-        return;
-    }
-    let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];
-    let server = testdb::Server::start_private(Some(&settings)).await.unwrap();
-    let db = connect(server.url()).await.unwrap();
+    let Some((_server, db)) = with_pg_cron().await else { return };
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
     let missing = check(&db).await.unwrap().differences;

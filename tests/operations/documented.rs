@@ -64,7 +64,7 @@ pub fn documented() -> Vec<Documented> {
 const AGGREGATES: [&str; 9] =
     ["users", "characters", "adventures", "creatures", "sessions", "dice", "events", "tutorial", "maintenance"];
 
-/// Operations that cannot run in a caller's transaction; `tests/live.rs` and `tests/upkeep.rs` test them.
+/// Operations that cannot run in a caller's transaction; `tests/live/` and `tests/upkeep.rs` test them.
 const OUTSIDE_TRANSACTIONS: [&str; 3] = ["events.subscribe", "events.subscribe_many", "maintenance.vacuum"];
 
 /// Finds `"aggregate.verb"` in a line.
@@ -112,7 +112,7 @@ struct Entry {
 }
 
 fn codes() -> BTreeMap<String, Entry> {
-    let source = fs::read_to_string(root().join("service/src/error.rs")).unwrap();
+    let source = fs::read_to_string(root().join("service/src/error/codes.rs")).unwrap();
     let line = |line: &str| {
         let (variant, entry) = line.trim().strip_prefix("Self::")?.split_once(" => ")?;
         let variant = variant.split([' ', '(']).next()?;
@@ -177,7 +177,7 @@ fn the_page_of_operations_is_up_to_date() {
             aggregate = of.to_owned();
             let also = match of {
                 "maintenance" => " and `tests/upkeep.rs`",
-                "events" => " and `tests/live.rs`",
+                "events" => " and `tests/live/`",
                 _ => "",
             };
             text.push_str(&format!(

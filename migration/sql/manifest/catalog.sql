@@ -1,6 +1,8 @@
 -- Lists every object and attribute of the schema: one row each, with its key in the catalog. The text is the same on
 -- every server version; where versions print differently, it is normalized here. The caller sets `search_path` to
 -- pg_catalog, so that all other names are qualified.
+--
+-- It is one statement, and so one file: all kinds of rows share the first few subqueries and one snapshot.
 WITH
   -- Schema `auth` is included only if it is our stand-in for the platform's, which the caller fills in.
   space AS (

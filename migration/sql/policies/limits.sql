@@ -3,68 +3,38 @@
 --
 -- The server counts the rows that a transaction writes in each table (`pg_stat_xact_user_tables`), and nobody can reset
 -- that count. The count before the first row of this statement is a subquery, which is evaluated once.
-DO $$
-DECLARE
-  relation text;
-BEGIN
-  -- Not for `tutorial_progress`, where each user has one row.
-  FOREACH relation IN ARRAY ARRAY['characters', 'adventures', 'creatures', 'sessions', 'session_players', 'dice_rolls']
-  LOOP
-    EXECUTE format(
-      'CREATE POLICY "One statement inserts at most 100 rows"
-       ON public.%1$I AS RESTRICTIVE FOR INSERT
-       TO authenticated
-       WITH CHECK (
-         CASE
-           WHEN pg_stat_get_xact_tuples_inserted(%2$L::regclass)
-             - (SELECT pg_stat_get_xact_tuples_inserted(%2$L::regclass)) < 100 THEN true
-           ELSE private.refuse_many_rows(%1$L)
-         END
-       )',
-      relation, 'public.' || relation
-    );
-  END LOOP;
-END
-$$;
-
+--
 -- A new version of a row is checked as it is written, a deletion only when its row is found: when a row is found after
 -- 101 were deleted, the statement is refused, whether or not this row would be deleted too.
 DO $$
 DECLARE
-  relation text;
+  limited record;
 BEGIN
   -- Not for `users` and `tutorial_progress`, where each user has one row.
-  FOREACH relation IN ARRAY ARRAY['characters', 'adventures', 'creatures', 'sessions', 'session_players']
+  FOR limited IN
+    SELECT *
+    FROM (
+      VALUES
+        ('insert', 'inserted', 'WITH CHECK', '<',
+          '{adventures,characters,creatures,dice_rolls,session_players,sessions}'),
+        ('update', 'updated', 'USING (true) WITH CHECK', '<',
+          '{adventures,characters,creatures,session_players,sessions}'),
+        ('delete', 'deleted', 'USING', '<=', '{adventures,characters,creatures}')
+    ) AS writes (command, done, clause, bound, relations),
+      unnest(relations::text[]) AS relation
   LOOP
     EXECUTE format(
-      'CREATE POLICY "One statement updates at most 100 rows"
-       ON public.%1$I AS RESTRICTIVE FOR UPDATE
+      'CREATE POLICY "One statement %1$ss at most 100 rows"
+       ON public.%5$I AS RESTRICTIVE FOR %1$s
        TO authenticated
-       USING (true)
-       WITH CHECK (
+       %3$s (
          CASE
-           WHEN pg_stat_get_xact_tuples_updated(%2$L::regclass)
-             - (SELECT pg_stat_get_xact_tuples_updated(%2$L::regclass)) < 100 THEN true
-           ELSE private.refuse_many_rows(%1$L)
+           WHEN pg_stat_get_xact_tuples_%2$s(%6$L::regclass)
+             - (SELECT pg_stat_get_xact_tuples_%2$s(%6$L::regclass)) %4$s 100 THEN true
+           ELSE private.refuse_many_rows(%5$L)
          END
        )',
-      relation, 'public.' || relation
-    );
-  END LOOP;
-  FOREACH relation IN ARRAY ARRAY['characters', 'adventures', 'creatures']
-  LOOP
-    EXECUTE format(
-      'CREATE POLICY "One statement deletes at most 100 rows"
-       ON public.%1$I AS RESTRICTIVE FOR DELETE
-       TO authenticated
-       USING (
-         CASE
-           WHEN pg_stat_get_xact_tuples_deleted(%2$L::regclass)
-             - (SELECT pg_stat_get_xact_tuples_deleted(%2$L::regclass)) <= 100 THEN true
-           ELSE private.refuse_many_rows(%1$L)
-         END
-       )',
-      relation, 'public.' || relation
+      limited.command, limited.done, limited.clause, limited.bound, limited.relation, 'public.' || limited.relation
     );
   END LOOP;
 END

@@ -1,4 +1,4 @@
--- A session's code, its status transitions, and the counters that its end changes.
+-- A session's code, its adventure and start, its status transitions and their events.
 
 -- Returns an unused code of six characters that people do not confuse, from the cryptographic random source. It runs as
 -- its owner, so that the code is unused among all sessions, not only those that the caller sees. If two callers draw
@@ -242,118 +242,6 @@ BEGIN
 END
 $$;
 
--- Updates the counters when sessions end, for all sessions that one statement ends. Their seats and the sessions are no
--- longer live; a completed session counts once for the Seer, everyone who had a seat, and the adventure. A session in
--- which only its Seer had a seat counts for nobody. All rows of a table are locked in the order of their keys before
--- any is changed.
-CREATE OR REPLACE FUNCTION private.update_user_stats()
-RETURNS trigger
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  final CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
-  ended uuid[];
-  counted uuid[];
-  heroes uuid[];
-  people uuid[];
-BEGIN
-  SELECT
-    array_agg(after.id),
-    array_agg(after.id) FILTER (
-      WHERE after.status = 'completed'
-        AND EXISTS (
-          SELECT
-          FROM public.session_players AS seat
-          WHERE seat.session_id = after.id
-            AND seat.user_id <> after.seer_id
-        )
-    ),
-    array_agg(after.seer_id)
-  INTO ended, counted, people
-  FROM new_sessions AS after
-  JOIN old_sessions AS before ON before.id = after.id
-  WHERE after.status = ANY (final)
-    AND before.status <> ALL (final);
-  IF ended IS NULL THEN
-    RETURN NULL;
-  END IF;
-
-  SELECT array_agg(DISTINCT character_id), people || array_agg(DISTINCT user_id)
-  INTO heroes, people
-  FROM public.session_players
-  WHERE session_id = ANY (ended);
-
-  PERFORM FROM public.characters WHERE id = ANY (heroes) ORDER BY id FOR NO KEY UPDATE;
-  UPDATE public.characters AS hero
-  SET live_seats = hero.live_seats - played.seats,
-      last_played_at = coalesce(played.last_at, hero.last_played_at)
-  FROM (
-    SELECT
-      seat.character_id,
-      count(*) FILTER (WHERE seat.is_active) AS seats,
-      max(session.ended_at) FILTER (WHERE session.id = ANY (counted)) AS last_at
-    FROM public.session_players AS seat
-    JOIN new_sessions AS session ON session.id = seat.session_id
-    WHERE session.id = ANY (ended)
-    GROUP BY seat.character_id
-  ) AS played
-  WHERE hero.id = played.character_id
-    AND (played.seats > 0 OR played.last_at IS NOT NULL);
-
-  PERFORM FROM public.users WHERE id = ANY (people) ORDER BY id FOR NO KEY UPDATE;
-  UPDATE public.users AS profile
-  SET live_seats = profile.live_seats - part.seats,
-      live_sessions = profile.live_sessions - part.sessions,
-      games_played = profile.games_played + part.played,
-      games_run = profile.games_run + part.run
-  FROM (
-    SELECT
-      parts.user_id,
-      sum(parts.seats) AS seats,
-      sum(parts.sessions) AS sessions,
-      sum(parts.played) AS played,
-      sum(parts.run) AS run
-    FROM (
-      SELECT
-        seat.user_id,
-        seat.is_active::integer AS seats,
-        0 AS sessions,
-        coalesce(seat.session_id = ANY (counted), false)::integer AS played,
-        0 AS run
-      FROM public.session_players AS seat
-      WHERE seat.session_id = ANY (ended)
-      UNION ALL
-      SELECT session.seer_id, 0, 1, 0, coalesce(session.id = ANY (counted), false)::integer
-      FROM new_sessions AS session
-      WHERE session.id = ANY (ended)
-    ) AS parts
-    GROUP BY parts.user_id
-  ) AS part
-  WHERE profile.id = part.user_id
-    AND (part.seats > 0 OR part.sessions > 0 OR part.played > 0);
-
-  IF counted IS NOT NULL THEN
-    PERFORM
-    FROM public.adventures
-    WHERE id IN (SELECT adventure_id FROM new_sessions WHERE id = ANY (counted))
-    ORDER BY id
-    FOR NO KEY UPDATE;
-    UPDATE public.adventures AS adventure
-    SET times_played = adventure.times_played + played.times
-    FROM (
-      SELECT adventure_id, count(*) AS times
-      FROM new_sessions
-      WHERE id = ANY (counted)
-      GROUP BY adventure_id
-    ) AS played
-    WHERE adventure.id = played.adventure_id;
-  END IF;
-  RETURN NULL;
-END
-$$;
-
 -- Moves the count of a live session when the service assigns it to another Seer, whose limit applies.
 CREATE OR REPLACE FUNCTION private.move_session()
 RETURNS trigger
@@ -368,52 +256,6 @@ BEGIN
     PERFORM private.count_for_account(NEW.seer_id, sessions => 1);
   END IF;
   RETURN NULL;
-END
-$$;
-
--- The service must cancel a live session before deleting it. If the tables' owner deletes one directly, this gives back
--- what it held: its seats are deleted with it, when their trigger can no longer see the session. The session is already
--- locked, but comes after its seats in the lock order, so the deletion fails at once instead of waiting for another
--- transaction's locks.
-CREATE OR REPLACE FUNCTION private.release_deleted_session()
-RETURNS trigger
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  seats public.session_players[];
-  given public.session_players;
-BEGIN
-  IF current_setting('role') = 'service_role' THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP031',
-      MESSAGE = 'The session is live; cancel it before deleting it',
-      TABLE = 'sessions',
-      CONSTRAINT = 'session_ended';
-  END IF;
-  PERFORM FROM public.session_players WHERE session_id = OLD.id FOR UPDATE NOWAIT;
-  seats := ARRAY(
-    SELECT seat
-    FROM public.session_players AS seat
-    WHERE seat.session_id = OLD.id
-      AND seat.is_active
-  );
-  PERFORM FROM public.characters WHERE id IN (SELECT character_id FROM unnest(seats)) FOR NO KEY UPDATE NOWAIT;
-  PERFORM
-  FROM public.users
-  WHERE id = OLD.seer_id
-    OR id IN (SELECT user_id FROM unnest(seats))
-  FOR NO KEY UPDATE NOWAIT;
-  FOREACH given IN ARRAY seats
-  LOOP
-    UPDATE public.characters
-    SET live_seats = live_seats - 1
-    WHERE id = given.character_id;
-    PERFORM private.count_for_account(given.user_id, seats => -1);
-  END LOOP;
-  PERFORM private.count_for_account(OLD.seer_id, sessions => -1);
-  RETURN OLD;
 END
 $$;
 
@@ -502,17 +344,6 @@ CREATE OR REPLACE TRIGGER move_session
   FOR EACH ROW
   WHEN (NEW.seer_id <> OLD.seer_id)
   EXECUTE FUNCTION private.move_session();
-
-CREATE OR REPLACE TRIGGER release_deleted_session
-  BEFORE DELETE ON public.sessions
-  FOR EACH ROW
-  WHEN (OLD.status NOT IN ('completed', 'cancelled'))
-  EXECUTE FUNCTION private.release_deleted_session();
-
-CREATE OR REPLACE TRIGGER on_session_complete
-  AFTER UPDATE ON public.sessions
-  REFERENCING OLD TABLE AS old_sessions NEW TABLE AS new_sessions
-  FOR EACH STATEMENT EXECUTE FUNCTION private.update_user_stats();
 
 CREATE OR REPLACE TRIGGER on_session_change
   AFTER UPDATE OF status, current_scene_id, current_encounter_id, game_state ON public.sessions

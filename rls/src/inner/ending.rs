@@ -49,7 +49,6 @@ impl<C: Connection> Inner<C> {
         // In the same message, so that the position costs no round trip.
         let place = if self.origin.is_some() { format!("SELECT {PLACE}; ") } else { String::new() };
         let after = if self.unclean { self.statements.clean() } else { String::new() };
-        let statements = self.statements;
         let mut answer = Answer::default();
         self.ready().await?;
         self.pending = Some(Pending::End);
@@ -65,15 +64,7 @@ impl<C: Connection> Inner<C> {
             unknown.answered(is_committed, answer.place, outcome.as_ref().err().is_some_and(is_lost));
         }
         match outcome {
-            Ok(()) => {
-                self.pending = None;
-                self.over = Some(Over::Ended);
-                if self.unclean {
-                    let is_clean = has_own_statements(self.connection_at_rest()?, &answer, statements);
-                    if is_clean { self.unclean = false } else { self.discard() }
-                }
-                Ok(())
-            }
+            Ok(()) => self.ended(&answer),
             // The transaction is committed, but the connection could not be cleaned.
             Err(_) if is_committed => {
                 self.close(Over::Ended);
@@ -91,6 +82,18 @@ impl<C: Connection> Inner<C> {
                 Err(refused)
             }
         }
+    }
+
+    /// Records that the server has answered the end, and keeps the connection only if its session is clean.
+    fn ended(&mut self, answer: &Answer) -> Result<(), DbErr> {
+        self.pending = None;
+        self.over = Some(Over::Ended);
+        if self.unclean {
+            let statements = self.statements;
+            let is_clean = has_own_statements(self.connection_at_rest()?, answer, statements);
+            if is_clean { self.unclean = false } else { self.discard() }
+        }
+        Ok(())
     }
 
     fn not_committed(&mut self, error: sqlx::Error, done: usize) -> DbErr {
@@ -127,7 +130,6 @@ impl<C: Connection> Inner<C> {
             return Ok(());
         }
         let after = if self.unclean { self.statements.clean() } else { String::new() };
-        let statements = self.statements;
         let mut answer = Answer::default();
         if self.ready().await.is_err() {
             // The server rolls back when its connection is lost.
@@ -137,18 +139,13 @@ impl<C: Connection> Inner<C> {
         self.pending = Some(Pending::End);
         let outcome = self.connection()?.simple_query(format!("ROLLBACK; {after}"), &mut answer).await;
         match outcome {
-            Ok(()) => {
-                self.pending = None;
-                self.over = Some(Over::Ended);
-                if self.unclean {
-                    let is_clean = has_own_statements(self.connection_at_rest()?, &answer, statements);
-                    if is_clean { self.unclean = false } else { self.discard() }
-                }
+            Ok(()) => self.ended(&answer),
+            Err(_) => {
+                // The server rolls back when its connection is lost.
+                self.close(Over::Ended);
+                Ok(())
             }
-            // The server rolls back when its connection is lost.
-            Err(_) => self.close(Over::Ended),
         }
-        Ok(())
     }
 }
 

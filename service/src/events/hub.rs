@@ -5,7 +5,7 @@
 //! sessions.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -15,11 +15,8 @@ use rls::Position;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use super::poller;
+use super::{poller, recent::Recent};
 use crate::{Error, IdentityConnection};
-
-/// Maximum number of recent events kept per session.
-const RECENT_EVENTS: usize = 50;
 
 /// Identifies the server whose events were read. It changes when a server is restarted, promoted or restored.
 pub(crate) type History = Arc<str>;
@@ -75,17 +72,6 @@ struct Subscriber {
     /// `None` for the service.
     account: Option<Uuid>,
     wake: watch::Sender<Wake>,
-}
-
-/// The most recent events of a session, without a gap.
-#[derive(Debug, Default)]
-struct Recent {
-    /// The events are all that follow this `seq`.
-    after: i64,
-    events: VecDeque<Event>,
-    /// Access was checked for subscribers up to this id when the last of the events were read.
-    checked_up_to: u64,
-    read_at: Option<Instant>,
 }
 
 /// The state with which a subscription starts.
@@ -161,14 +147,10 @@ impl Registration {
     pub(crate) fn recent(&self, history: &History, after: i64) -> Option<(Vec<Event>, Instant)> {
         let state = self.slot.hub.lock();
         let session = state.sessions.get(&self.slot.session_id)?;
-        let recent = &session.recent;
-        let is_checked = recent.checked_up_to >= self.slot.id && session.subscribers.contains_key(&self.slot.id);
-        if !is_checked || state.history.as_ref() != Some(history) || after < recent.after {
+        if !session.subscribers.contains_key(&self.slot.id) || state.history.as_ref() != Some(history) {
             return None;
         }
-        let first = recent.events.partition_point(|event| event.seq <= after);
-        let events: Vec<Event> = recent.events.range(first..).cloned().collect();
-        (!events.is_empty()).then_some((events, recent.read_at?))
+        session.recent.after(after, self.slot.id)
     }
 }
 
@@ -226,7 +208,7 @@ impl Hub {
         let is_new = entry.subscribers.is_empty();
         if is_new {
             entry.newest = start.newest;
-            entry.recent.after = start.newest;
+            entry.recent = Recent::starting_after(start.newest);
         }
         let (sender, wake) = watch::channel(Wake { newest: entry.newest, history, position, ended: None });
         entry.subscribers.insert(id, Subscriber { account, wake: sender });
@@ -296,7 +278,7 @@ impl Hub {
         let newest: HashMap<Uuid, i64> = updates.into_iter().map(|update| (update.session_id, update.newest)).collect();
         for (id, session) in &mut state.sessions {
             session.newest = newest.get(id).copied().unwrap_or_default();
-            session.recent = Recent { after: session.newest, ..Recent::default() };
+            session.recent = Recent::starting_after(session.newest);
             for one in session.subscribers.values() {
                 one.wake.send_modify(|wake| {
                     wake.newest = session.newest;
@@ -349,8 +331,8 @@ impl Hub {
     /// Discards events that were read before that time: subscribers have had time to take them.
     pub(super) fn expire_before(&self, time: Instant) {
         for session in self.lock().sessions.values_mut() {
-            if session.recent.read_at.is_some_and(|read_at| read_at < time) {
-                session.recent = Recent { after: session.newest, ..Recent::default() };
+            if session.recent.was_read_before(time) {
+                session.recent = Recent::starting_after(session.newest);
             }
         }
     }
@@ -362,27 +344,6 @@ impl State {
             for one in session.subscribers.into_values() {
                 one.wake.send_modify(|wake| wake.ended = Some(ended.clone()));
             }
-        }
-    }
-}
-
-impl Recent {
-    fn add(&mut self, update: SessionUpdate, checked_up_to: u64, read_at: Instant) {
-        self.checked_up_to = checked_up_to;
-        self.read_at = Some(read_at);
-        // The session may have lost its last subscriber and gained another since the poll began.
-        let known = self.events.back().map_or(self.after, |last| last.seq);
-        let is_contiguous = update.after <= known && update.events.last().is_some_and(|last| last.seq == update.newest);
-        if is_contiguous {
-            self.events.extend(update.events.into_iter().filter(|event| event.seq > known));
-            while self.events.len() > RECENT_EVENTS
-                && let Some(oldest) = self.events.pop_front()
-            {
-                self.after = oldest.seq;
-            }
-        } else {
-            self.events.clear();
-            self.after = self.after.max(update.newest);
         }
     }
 }

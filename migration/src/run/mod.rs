@@ -1,22 +1,24 @@
 //! The commands. Each is one transaction.
 
+mod explain;
+mod transaction;
+
 use sea_orm_migration::{
     MigrationTrait, MigratorTrait, SchemaManagerConnection, async_trait,
-    sea_orm::{
-        self, AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, DynIden, FromQueryResult,
-        SqlErr, TransactionTrait,
-    },
+    sea_orm::{self, AccessMode, ConnectionTrait, DatabaseTransaction, DbErr, DynIden, FromQueryResult},
 };
 
 use crate::{
     Migrator, PreflightError, Report,
     check::State,
-    connect, dependents, failure,
+    dependents,
     manifest::{self, Found},
     preflight, query, record, renames,
     repair::{self, About, Change, Plan},
-    rows, rules, script,
+    rules, script,
 };
+use explain::explain;
+use transaction::{begin, end};
 
 /// A command of the migrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +53,6 @@ pub enum Step {
     /// An object that is no longer part of the schema was dropped.
     Dropped(String),
 }
-
-/// Timeouts of the role, which are for requests of users, do not apply to a command.
-const NO_TIMEOUTS: &str = "SET LOCAL statement_timeout = 0;
-     SET LOCAL idle_in_transaction_session_timeout = 0;
-     SELECT set_config('transaction_timeout', '0', true)
-     WHERE current_setting('server_version_num')::integer >= 170000";
 
 /// Only one migrator runs at a time: a second one waits, and reads the database after the first has finished. The
 /// lock's number is arbitrary ("SPARC" in ASCII). A table lock is awaited for at most ten seconds, because every later
@@ -188,55 +184,6 @@ pub async fn accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     end(db, &transaction).await?;
     transaction.rollback().await?;
     Ok(accounts)
-}
-
-/// Whether [`connect::connect`] opened the connection, so that it has no prepared statements of another program.
-fn is_own(db: &SchemaManagerConnection<'_>) -> bool {
-    match db {
-        SchemaManagerConnection::Connection(pool) => {
-            let options = pool.get_postgres_connection_pool().connect_options();
-            options.get_application_name() == Some(connect::APPLICATION_NAME)
-        }
-        _ => false,
-    }
-}
-
-/// Begins a transaction, or a nested one inside the caller's. Behind a pooler in transaction mode, the server
-/// connection belonged to another client before, so prepared statements with the same names are deallocated.
-async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
-    let transaction = match db {
-        SchemaManagerConnection::Connection(pool) => begin_in(pool, access).await?,
-        SchemaManagerConnection::Transaction(transaction) => transaction.begin().await?,
-        SchemaManagerConnection::OwnedTransaction(transaction) => transaction.begin().await?,
-    };
-    if is_own(db) {
-        transaction.execute_unprepared("DEALLOCATE ALL").await?;
-    }
-    transaction.execute_unprepared(NO_TIMEOUTS).await?;
-    transaction.execute_unprepared(script::PLAIN_SYNTAX).await?;
-    Ok(transaction)
-}
-
-async fn begin_in(pool: &DatabaseConnection, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
-    // Unprepared, because SeaORM's own method prepares a statement before those of others are deallocated. And first,
-    // because the role's default may be read-only.
-    let transaction = pool.begin().await?;
-    let access = if access == AccessMode::ReadOnly { "READ ONLY" } else { "READ WRITE" };
-    let isolation = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
-    if transaction.execute_unprepared(&isolation).await.is_ok() {
-        return Ok(transaction);
-    }
-    // A standby rejects such a transaction. The check that follows reports the standby.
-    transaction.rollback().await?;
-    pool.begin().await
-}
-
-/// Deallocates prepared statements, because the connection may belong to a pooler.
-async fn end(db: &SchemaManagerConnection<'_>, transaction: &DatabaseTransaction) -> Result<(), DbErr> {
-    if is_own(db) {
-        transaction.execute_unprepared("DEALLOCATE ALL").await?;
-    }
-    Ok(())
 }
 
 async fn run_in(db: &DatabaseTransaction, command: Command, about: &mut Option<About>) -> Result<Vec<Step>, DbErr> {
@@ -386,47 +333,6 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
     }
     steps.extend(undone.into_iter().map(Step::Undone));
     Ok(())
-}
-
-/// The processes that hold locks on the schema's tables, or the migrators' lock.
-const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
-       CASE locktype WHEN 'advisory' THEN 'the lock of the migrators' ELSE nspname || '.' || relname END) AS name
-     FROM pg_catalog.pg_locks
-     LEFT JOIN pg_catalog.pg_stat_activity USING (pid)
-     LEFT JOIN pg_catalog.pg_class ON pg_class.oid = relation
-     LEFT JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
-     WHERE granted
-       AND pid <> pg_backend_pid()
-       AND pg_locks.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-       AND ((nspname IN ('public', 'private', 'auth') AND relkind = 'r')
-         OR (locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = 358434263618))
-     ORDER BY 1";
-
-/// Replaces the database's error by one that names the violating rows or the blocking process, if they can be found.
-async fn explain(db: &SchemaManagerConnection<'_>, about: Option<About>, error: DbErr) -> DbErr {
-    if failure::sqlstate(&error).as_deref() == Some("55P03") {
-        let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        return match query::fetch_names(&transaction, HOLDERS).await {
-            Ok(holders) if !holders.is_empty() => PreflightError::Locked { holders: holders.join(", ") }.into(),
-            _ => error,
-        };
-    }
-    let Some(about) = about else { return error };
-    if error.sql_err().is_some() || is_violation(&error) {
-        let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        if let Ok(Some(refusal)) = rows::violations(&transaction, &about).await {
-            return refusal.into();
-        }
-    }
-    match failure::refusal(&error) {
-        Some(reason) => PreflightError::RepairRefused { object: about.object, reason }.into(),
-        None => error,
-    }
-}
-
-fn is_violation(error: &DbErr) -> bool {
-    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_) | SqlErr::ForeignKeyConstraintViolation(_)))
-        || failure::sqlstate(error).is_some_and(|code| code.starts_with("23"))
 }
 
 /// SeaORM's own commands over the same migrations, which [`Migrator`] calls.

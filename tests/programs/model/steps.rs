@@ -1,195 +1,21 @@
-//! One task: its random calls, and what must be true after each.
+//! The calls that a task makes, each with its outcome in the model.
 
-use std::{collections::BTreeSet, future::poll_fn, pin::pin, task::Poll};
-
-use fastrand::Rng;
 use futures_util::StreamExt;
 use sea_orm::{
     ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, StreamTrait, TransactionTrait,
     sea_query::{Alias, Query},
 };
-use sparc::service::{Error, IdentityConnection, Operations, Transaction};
+use sparc::service::{Error, Operations, Transaction};
 use uuid::Uuid;
 
-/// Polls the future; drops it and returns `None` if it is still pending after `times` more polls.
-pub async fn polled<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    let mut left = times;
-    poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending if left == 0 => Poll::Ready(None),
-        Poll::Pending => {
-            left -= 1;
-            Poll::Pending
-        }
-    })
-    .await
-}
-
-type Keys = BTreeSet<i64>;
-
-/// What is known about a transaction or savepoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Health {
-    Good,
-    /// A call was dropped. If it had been sent, the frame has failed; otherwise it has not.
-    Unknown,
-    Failed,
-    IdentityChanged,
-}
-
-#[derive(Debug)]
-struct Frame {
-    id: u64,
-    health: Health,
-    keys: Keys,
-    /// Keys of nested transactions whose commit was dropped: either all keys of a set are there or none.
-    maybe: Vec<Keys>,
-}
-
-/// A transaction that the task holds; its frame may be gone.
-struct Handle {
-    tx: Transaction,
-    frame: u64,
-}
-
-pub struct Task {
-    rng: Rng,
-    seed: u64,
-    place: u64,
-    who: IdentityConnection,
-    draft: Uuid,
-    next: i64,
-    frames: Vec<Frame>,
-    handles: Vec<Handle>,
-    ended_by_text: bool,
-    stored: Keys,
-    unknown: Vec<Keys>,
-    log: Vec<String>,
-    pub cancelled: u64,
-}
-
-fn code<T>(outcome: &Result<T, Error>) -> &'static str {
-    outcome.as_ref().map_or_else(Error::code, |_| "done")
-}
+use super::{Frame, Handle, Health, Keys, Task, code, polled};
 
 fn sql(text: String) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
 impl Task {
-    pub fn new(seed: u64, place: u64, who: IdentityConnection, draft: Uuid) -> Self {
-        Self {
-            rng: Rng::with_seed(seed * 1000 + place),
-            seed,
-            place,
-            who,
-            draft,
-            next: place as i64 * 1_000_000,
-            frames: Vec::new(),
-            handles: Vec::new(),
-            ended_by_text: false,
-            stored: Keys::new(),
-            unknown: Vec::new(),
-            log: Vec::new(),
-            cancelled: 0,
-        }
-    }
-
-    pub fn user(&self) -> Uuid {
-        self.who.user_id().unwrap()
-    }
-
-    pub async fn run(&mut self, steps: u32) {
-        for _ in 0..steps {
-            if self.handles.is_empty() {
-                self.begin().await;
-                continue;
-            }
-            // Mostly the innermost transaction, sometimes any.
-            let last = self.handles.len() - 1;
-            let place = if self.rng.u8(..) < 200 { last } else { self.rng.usize(..=last) };
-            match self.rng.u8(0..100) {
-                0..20 => self.write(place).await,
-                20..27 => self.look(place).await,
-                27..34 => self.fail(place).await,
-                34..40 => self.change_session(place).await,
-                40..43 => self.change_identity(place).await,
-                43..45 => self.end_by_text(place).await,
-                45..57 => self.begin_nested(place).await,
-                57..67 => self.commit(place).await,
-                67..73 => self.rollback(place).await,
-                73..77 => self.drop_handle(place),
-                77..85 => self.cancel(place).await,
-                85..91 => self.stream(place).await,
-                91..97 => self.at_once(place).await,
-                _ => self.call_outside().await,
-            }
-        }
-        while !self.handles.is_empty() {
-            self.drop_handle(self.handles.len() - 1);
-        }
-    }
-
-    /// Compares the rows that are stored at the end.
-    pub fn end(&self, stored: &Keys) {
-        self.compare(stored, &self.stored, &self.unknown);
-    }
-
-    fn compare(&self, there: &Keys, must: &Keys, may: &[Keys]) {
-        let missing: Vec<_> = must.difference(there).collect();
-        assert!(missing.is_empty(), "{missing:?} returned Ok but is not there\n{}", self.story());
-        let more: Keys = there.difference(must).copied().collect();
-        let mut unexplained = more.clone();
-        for group in may {
-            let found = group.intersection(&more).count();
-            assert!(found == 0 || found == group.len(), "only a part of {group:?} is there\n{}", self.story());
-            unexplained.retain(|key| !group.contains(key));
-        }
-        assert!(unexplained.is_empty(), "{unexplained:?} failed but is there\n{}", self.story());
-    }
-
-    fn story(&self) -> String {
-        format!("SPARC_SEED={} task {}:\n{}", self.seed, self.place, self.log.join("\n"))
-    }
-
-    fn key(&mut self) -> i64 {
-        self.next += 1;
-        self.next
-    }
-
-    fn position(&self, place: usize) -> Option<usize> {
-        self.frames.iter().position(|frame| frame.id == self.handles[place].frame)
-    }
-
-    /// Asserts the outcome that a valid call on that handle must have, and updates the model.
-    fn expect<T>(&mut self, place: usize, what: &str, outcome: &Result<T, Error>) -> bool {
-        let found = code(outcome);
-        self.log.push(format!("{what} on {place} of {}: {found}", self.handles.len()));
-        let position = self.position(place);
-        let expected = match position {
-            _ if self.ended_by_text => "transaction_ended",
-            None => "transaction_over",
-            Some(at) if at + 1 < self.frames.len() => "nested_transaction_open",
-            Some(at) => match self.frames[at].health {
-                Health::Good => "done",
-                Health::Failed => "transaction_failed",
-                Health::IdentityChanged => "identity_changed",
-                Health::Unknown => {
-                    self.frames[at].health = if outcome.is_ok() { Health::Good } else { Health::Failed };
-                    if outcome.is_ok() { "done" } else { "transaction_failed" }
-                }
-            },
-        };
-        assert_eq!(found, expected, "{what}: {:?}\n{}", outcome.as_ref().err(), self.story());
-        outcome.is_ok()
-    }
-
-    fn innermost(&mut self) -> &mut Frame {
-        self.frames.last_mut().unwrap()
-    }
-
-    async fn begin(&mut self) {
+    pub(super) async fn begin(&mut self) {
         let tx = self.who.begin().await.unwrap_or_else(|error| panic!("begin: {error}\n{}", self.story()));
         self.log.push("begin".into());
         self.ended_by_text = false;
@@ -198,7 +24,7 @@ impl Task {
     }
 
     /// Writes a row, by raw SQL or with a query builder, and checks as whom it was written.
-    async fn write(&mut self, place: usize) {
+    pub(super) async fn write(&mut self, place: usize) {
         let key = self.key();
         let outcome = self.writing(place, key, self.next % 2 == 0).await;
         if self.expect(place, &format!("write {key}"), &outcome) {
@@ -211,7 +37,7 @@ impl Task {
     }
 
     /// Compares the rows that the transaction sees.
-    async fn look(&mut self, place: usize) {
+    pub(super) async fn look(&mut self, place: usize) {
         let seen = "SELECT key, current_user::text AS role, auth.uid() AS id FROM notes".to_owned();
         let outcome = self.handles[place].tx.query_all_raw(sql(seen)).await.map_err(Error::from);
         if self.expect(place, "look", &outcome) {
@@ -228,7 +54,7 @@ impl Task {
         }
     }
 
-    async fn fail(&mut self, place: usize) {
+    pub(super) async fn fail(&mut self, place: usize) {
         let outcome = self.handles[place].tx.execute_unprepared("SELECT 1 / 0").await.map_err(Error::from);
         self.refuses(place, "fail", outcome, "database", Health::Failed);
     }
@@ -244,7 +70,7 @@ impl Task {
         }
     }
 
-    async fn change_session(&mut self, place: usize) {
+    pub(super) async fn change_session(&mut self, place: usize) {
         let text =
             ["SET TIME ZONE 'Asia/Tokyo'", "SET search_path = public", "SET statement_timeout = 0", "LISTEN notes"];
         let text = text[self.rng.usize(..text.len())];
@@ -252,7 +78,7 @@ impl Task {
         self.expect(place, text, &outcome);
     }
 
-    async fn change_identity(&mut self, place: usize) {
+    pub(super) async fn change_identity(&mut self, place: usize) {
         let text =
             ["RESET ROLE", "SET LOCAL request.jwt.claims = '{}'", "DO $$ BEGIN SET LOCAL ROLE service_role; END $$"];
         let text = text[self.rng.usize(..text.len())];
@@ -267,7 +93,7 @@ impl Task {
     }
 
     /// Raw SQL that commits: what was written before is stored, and is not reported as rolled back.
-    async fn end_by_text(&mut self, place: usize) {
+    pub(super) async fn end_by_text(&mut self, place: usize) {
         let outcome = self.handles[place].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
         if !self.ended_by_text && code(&outcome) == "transaction_ended" {
             let sent: Result<(), Error> = Ok(());
@@ -282,7 +108,7 @@ impl Task {
         }
     }
 
-    async fn begin_nested(&mut self, place: usize) {
+    pub(super) async fn begin_nested(&mut self, place: usize) {
         let id = self.key() as u64;
         let drops = self.rng.bool().then(|| self.rng.u32(0..4));
         let begun = match drops {
@@ -309,7 +135,7 @@ impl Task {
         (self.handles.remove(place).tx, taken)
     }
 
-    async fn commit(&mut self, place: usize) {
+    pub(super) async fn commit(&mut self, place: usize) {
         let drops = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
         let is_over = self.ended_by_text;
         let innermost = self.position(place).is_some_and(|at| at + 1 == self.frames.len());
@@ -368,7 +194,7 @@ impl Task {
         }
     }
 
-    async fn rollback(&mut self, place: usize) {
+    pub(super) async fn rollback(&mut self, place: usize) {
         let is_over = self.ended_by_text;
         let was_there = self.position(place).is_some();
         let drops = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
@@ -391,13 +217,13 @@ impl Task {
         assert_eq!(found, expected, "rollback\n{}", self.story());
     }
 
-    fn drop_handle(&mut self, place: usize) {
+    pub(super) fn drop_handle(&mut self, place: usize) {
         self.log.push(format!("drop {place}"));
         drop(self.take(place));
     }
 
     /// Makes a call and drops it after some polls.
-    async fn cancel(&mut self, place: usize) {
+    pub(super) async fn cancel(&mut self, place: usize) {
         let (key, polls) = (self.key(), self.rng.u32(0..5));
         let outcome = match self.rng.u8(0..3) {
             0 => polled(polls, self.writing(place, key, true)).await,
@@ -427,7 +253,7 @@ impl Task {
         }
     }
 
-    async fn stream(&mut self, place: usize) {
+    pub(super) async fn stream(&mut self, place: usize) {
         let (rows, read) = (self.rng.usize(0..200), self.rng.usize(0..200));
         let user = self.user();
         let statement =
@@ -460,7 +286,7 @@ impl Task {
     }
 
     /// Makes several concurrent calls on one transaction, one of which may be dropped.
-    async fn at_once(&mut self, place: usize) {
+    pub(super) async fn at_once(&mut self, place: usize) {
         let keys: Vec<i64> = (0..4).map(|_| self.key()).collect();
         let drops = self.rng.bool().then(|| self.rng.u32(0..6));
         let tx = &self.handles[place].tx;
@@ -507,7 +333,7 @@ impl Task {
     }
 
     /// Makes a call outside of the transaction, on another connection.
-    async fn call_outside(&mut self) {
+    pub(super) async fn call_outside(&mut self) {
         if self.rng.bool() {
             return;
         }

@@ -1,0 +1,195 @@
+//! The messages if a check does not pass.
+
+use sea_orm_migration::prelude::*;
+
+/// The reason why a command changed nothing: one sentence with the cause and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PreflightError {
+    /// The server is older than version 15.
+    #[error("PostgreSQL {found} is too old: upgrade the server to version 15 or newer.")]
+    ServerTooOld {
+        /// The server's version.
+        found: String,
+    },
+    /// The server is a standby, which accepts no writes.
+    #[error("This server is a read-only standby: give the address of the primary.")]
+    Standby,
+    /// The role lacks privileges.
+    #[error(
+        "Role \"{role}\" lacks {}: grant what is missing, or connect as a role that has it.",
+        missing.join(" and ")
+    )]
+    MissingPrivileges {
+        /// The role that migrates.
+        role: String,
+        /// Each privilege and its object.
+        missing: Vec<String>,
+    },
+    /// Objects with the schema's names exist that these migrations did not create, or whose record was lost.
+    #[error(
+        "The database already has {}, and no record that these migrations made it: use another database, or rename or \
+         drop what is there.",
+        found.join(", ")
+    )]
+    NameCollision {
+        /// The qualified name of each object.
+        found: Vec<String>,
+    },
+    /// Other objects have the names of missing ones.
+    #[error(
+        "{} is missing and cannot be created, because its name is taken by {}: rename or drop that, and run up again; nothing was \
+         changed.",
+        wanted.join(", "),
+        found.join(", ")
+    )]
+    NameTaken {
+        /// Each missing object.
+        wanted: Vec<String>,
+        /// Each object that has such a name, as PostgreSQL describes it.
+        found: Vec<String>,
+    },
+    /// Tables or columns have each other's names.
+    #[error(
+        "Names were mixed up: {}. Restore each name by hand (ALTER TABLE ... RENAME), and run up again; nothing was \
+         changed.",
+        found.join("; ")
+    )]
+    MixedUp {
+        /// Each object, and what it is according to its comment.
+        found: Vec<String>,
+    },
+    /// Missing tables seem to be in another schema.
+    #[error(
+        "Tables of the schema seem to have been moved: {}. Move them back (ALTER TABLE ... SET SCHEMA), or, if they are \
+         copies, drop their comments, and run up again; nothing was changed.",
+        found.join(", ")
+    )]
+    MovedAway {
+        /// Each table, as PostgreSQL describes it.
+        found: Vec<String>,
+    },
+    /// Objects are renamed, so that their names do not tell what is to be dropped.
+    #[error(
+        "Objects of the schema were renamed: {}. Run up, which restores their names, and then this command; nothing was \
+         changed.",
+        found.join(", ")
+    )]
+    Renamed {
+        /// Each object's name in the schema and its present name.
+        found: Vec<String>,
+    },
+    /// `sparc_migrations` is no longer the list of migrations.
+    #[error(
+        "public.sparc_migrations is not the list of applied migrations (columns version and applied_at, one row for each \
+         migration): run up, which creates it again, and then this command; nothing was changed."
+    )]
+    BrokenList,
+    /// The database has migrations of a newer version of this program.
+    #[error(
+        "The database was migrated by {database} of this program, with {}, which version {} does not know: run \
+         {database}, or give the address of another database.",
+        found.join(", "),
+        env!("CARGO_PKG_VERSION")
+    )]
+    UnknownMigrations {
+        /// The name of each migration that this program does not have.
+        found: Vec<String>,
+        /// The version that the database records.
+        database: String,
+    },
+    /// The schema is that of a newer version of this program, and this one would downgrade it.
+    #[error(
+        "The database was migrated by version {database} of this program, and differs from version {}: run version \
+         {database} or newer; nothing was changed.",
+        env!("CARGO_PKG_VERSION")
+    )]
+    NewerVersion {
+        /// The version that the database records.
+        database: String,
+    },
+    /// A schema `auth` exists that is not the platform's.
+    #[error("Schema \"auth\" exists without {missing}: use a Supabase database, or one without a schema \"auth\".")]
+    IncompleteAuthSchema {
+        /// What the platform has and this database lacks.
+        missing: String,
+    },
+    /// Another role owns objects of the schema.
+    #[error(
+        "Role \"{role}\" is not a member of the role that owns {}: connect as their owner, or let an administrator make \
+         \"{role}\" the owner (ALTER ... OWNER TO).",
+        found.join(", ")
+    )]
+    OtherOwner {
+        /// The role that migrates.
+        role: String,
+        /// Each object, with its owner.
+        found: Vec<String>,
+    },
+    /// An operator's objects would be dropped together with the schema's.
+    #[error(
+        "These objects are not part of the schema and depend on what would be dropped: {}. Drop or change them first; \
+         nothing was changed.",
+        found.join(", ")
+    )]
+    Dependents {
+        /// Each object, as PostgreSQL describes it.
+        found: Vec<String>,
+    },
+    /// Another database session holds a lock.
+    #[error(
+        "Another database session holds a lock that this command needs ({holders}): end its transaction, and run the command \
+         again; nothing was changed."
+    )]
+    Locked {
+        /// Each process, with the locked table.
+        holders: String,
+    },
+    /// There are differences that `up` cannot repair.
+    #[error("up cannot repair this: {}. Correct it by hand, and run up again; nothing was changed.", found.join("; "))]
+    NotRepairable {
+        /// Each difference.
+        found: Vec<String>,
+    },
+    /// The database rejected a repair.
+    #[error(
+        "up cannot repair {object}, because the database rejects it ({reason}): correct that by hand, and run up again; \
+         nothing was changed."
+    )]
+    RepairRefused {
+        /// The object.
+        object: String,
+        /// The database's message.
+        reason: String,
+    },
+    /// A column was dropped together with its values.
+    #[error(
+        "{object} is missing, and with it the values of {rows} rows, which must not be NULL: restore them from a backup, or \
+         add the column with its values by hand, and run up again; nothing was changed."
+    )]
+    ValuesLost {
+        /// The column.
+        object: String,
+        /// The number of rows of the table.
+        rows: i64,
+    },
+    /// Rows violate a missing constraint or unique index.
+    #[error(
+        "{object} cannot be created again, because rows of {table} violate it: {rows}. Correct those rows, and run up again; \
+         nothing was changed."
+    )]
+    RowsInTheWay {
+        /// The constraint or index.
+        object: String,
+        /// Its table.
+        table: String,
+        /// The number of these rows, and the keys of the first five.
+        rows: String,
+    },
+}
+
+impl From<PreflightError> for DbErr {
+    fn from(error: PreflightError) -> Self {
+        DbErr::Migration(error.to_string())
+    }
+}

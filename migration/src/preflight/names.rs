@@ -1,0 +1,149 @@
+//! Checks of names: none that is needed is taken, and each object still has its own.
+
+use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
+
+use super::PreflightError;
+use crate::{
+    check::State,
+    manifest::{self, Lines},
+    query::{self, fetch_names},
+    renames,
+};
+
+/// Checks that no tables, views, types or functions with the schema's names exist before it is created.
+pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> {
+    let names = |lines: Vec<&str>| -> Vec<String> {
+        let is_top =
+            |object: &&str| matches!(manifest::kind(object), "table" | "view" | "type" | "domain" | "function");
+        // The record itself is created before the first migration.
+        lines.into_iter().filter(is_top).filter(|object| !object.contains(".sparc_")).map(without_arguments).collect()
+    };
+    let committed: Lines = manifest::committed();
+    let ours = names(committed.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
+    let mut found = names(state.found.iter().map(|found| found.object.as_str()).collect());
+    found.retain(|name| ours.contains(name));
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::NameCollision { found }) }
+}
+
+fn without_arguments(object: &str) -> String {
+    object.split('(').next().unwrap_or_default().to_owned()
+}
+
+/// Checks that the schema's objects have their names and are in their schemas, so that what is to be dropped is found.
+pub(crate) async fn check_in_place<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
+    if !state.pending().is_empty() {
+        return Ok(());
+    }
+    let mixed = renames::swapped_names(state);
+    if !mixed.is_empty() {
+        return Err(PreflightError::MixedUp { found: mixed }.into());
+    }
+    let renamed: Vec<String> =
+        renames::find(state).into_iter().map(|rename| format!("{}, to {}", rename.object, rename.now)).collect();
+    if !renamed.is_empty() {
+        return Err(PreflightError::Renamed { found: renamed }.into());
+    }
+    let found = state.found();
+    let missing: Vec<&str> =
+        state.expected.keys().map(String::as_str).filter(|object| !found.contains_key(object)).collect();
+    check_not_elsewhere(db, state, &missing).await
+}
+
+/// Checks that no missing table is in another schema, where it would be recognized by its comment.
+pub(crate) async fn check_not_elsewhere<C: ConnectionTrait>(
+    db: &C,
+    state: &State,
+    missing: &[&str],
+) -> Result<(), DbErr> {
+    let comments: Vec<&str> = missing
+        .iter()
+        .filter(|object| manifest::kind(object) == "table")
+        .filter_map(|object| state.expected.get(&format!("comment on {object}")))
+        .map(String::as_str)
+        .collect();
+    if comments.is_empty() {
+        return Ok(());
+    }
+    let found = fetch_names(
+        db,
+        &format!(
+            "SELECT pg_describe_object('pg_class'::regclass, pg_class.oid, 0) AS name
+             FROM pg_catalog.pg_class
+             JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+             WHERE relkind IN ('r', 'p')
+               AND nspname NOT IN ('public', 'private')
+               AND obj_description(pg_class.oid, 'pg_class') IN ({})
+             ORDER BY 1",
+            query::literals(comments)
+        ),
+    )
+    .await?;
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::MovedAway { found }.into()) }
+}
+
+/// Checks that no other object has the name of one that is to be created.
+pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
+    db: &C,
+    state: &State,
+    missing: &[&str],
+) -> Result<(), DbErr> {
+    let mut relations: Vec<(String, &str)> = Vec::new();
+    let mut types: Vec<(String, &str)> = Vec::new();
+    for object in missing {
+        let (_, name) = object.split_once(' ').unwrap_or_default();
+        let is_key = || {
+            let definition = state.expected.get(*object).map_or("", String::as_str);
+            definition.starts_with("PRIMARY KEY") || definition.starts_with("UNIQUE")
+        };
+        match manifest::kind(object) {
+            "table" | "view" | "sequence" => relations.push((name.to_owned(), object)),
+            "type" | "domain" => types.push((name.to_owned(), object)),
+            "index" => relations.extend(index_name(object).map(|name| (name, *object))),
+            "constraint" if is_key() => relations.extend(index_name(object).map(|name| (name, *object))),
+            _ => {}
+        }
+    }
+    let (mut wanted, mut found) = (Vec::new(), Vec::new());
+    for (catalog, schema, name, objects) in
+        [("pg_class", "relnamespace", "relname", relations), ("pg_type", "typnamespace", "typname", types)]
+    {
+        // PostgreSQL describes types and domains alike as types, so the message adds the kind.
+        let note = if catalog == "pg_type" {
+            " || CASE typtype WHEN 'd' THEN ' (a domain)' WHEN 'c' THEN ' (the rows of a relation)' ELSE '' END"
+        } else {
+            ""
+        };
+        if objects.is_empty() {
+            continue;
+        }
+        #[derive(FromQueryResult)]
+        struct Taken {
+            name: String,
+            description: String,
+        }
+        let taken: Vec<Taken> = query::fetch_all(
+            db,
+            &format!(
+                "SELECT format('%I.%I', nspname, {name}) AS name, pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){note} AS description
+                 FROM pg_catalog.{catalog}
+                 JOIN pg_catalog.pg_namespace ON pg_namespace.oid = {schema}
+                 WHERE format('%I.%I', nspname, {name}) IN ({})
+                 ORDER BY 1",
+                query::literals(objects.iter().map(|(name, _)| name.as_str()))
+            ),
+        )
+        .await?;
+        for taken in taken {
+            wanted
+                .extend(objects.iter().filter(|(name, _)| *name == taken.name).map(|(_, object)| (*object).to_owned()));
+            found.push(taken.description);
+        }
+    }
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::NameTaken { wanted, found }.into()) }
+}
+
+/// Returns the qualified name of an index or of a constraint's index. It is in the schema of its table.
+fn index_name(object: &str) -> Option<String> {
+    let (name, table) = manifest::on_table(object)?;
+    Some(format!("{}.{name}", table.split_once('.')?.0))
+}

@@ -1,0 +1,50 @@
+//! Explains why the database rejected a command.
+
+use sea_orm_migration::{
+    SchemaManagerConnection,
+    sea_orm::{AccessMode, DbErr, SqlErr},
+};
+
+use super::transaction::begin;
+use crate::{PreflightError, failure, query, repair::About, rows};
+
+/// The processes that hold locks on the schema's tables, or the migrators' lock.
+const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
+       CASE locktype WHEN 'advisory' THEN 'the lock of the migrators' ELSE nspname || '.' || relname END) AS name
+     FROM pg_catalog.pg_locks
+     LEFT JOIN pg_catalog.pg_stat_activity USING (pid)
+     LEFT JOIN pg_catalog.pg_class ON pg_class.oid = relation
+     LEFT JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+     WHERE granted
+       AND pid <> pg_backend_pid()
+       AND pg_locks.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+       AND ((nspname IN ('public', 'private', 'auth') AND relkind = 'r')
+         OR (locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = 358434263618))
+     ORDER BY 1";
+
+/// Replaces the database's error by one that names the violating rows or the blocking process, if they can be found.
+pub(super) async fn explain(db: &SchemaManagerConnection<'_>, about: Option<About>, error: DbErr) -> DbErr {
+    if failure::sqlstate(&error).as_deref() == Some("55P03") {
+        let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
+        return match query::fetch_names(&transaction, HOLDERS).await {
+            Ok(holders) if !holders.is_empty() => PreflightError::Locked { holders: holders.join(", ") }.into(),
+            _ => error,
+        };
+    }
+    let Some(about) = about else { return error };
+    if error.sql_err().is_some() || is_violation(&error) {
+        let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
+        if let Ok(Some(refusal)) = rows::violations(&transaction, &about).await {
+            return refusal.into();
+        }
+    }
+    match failure::refusal(&error) {
+        Some(reason) => PreflightError::RepairRefused { object: about.object, reason }.into(),
+        None => error,
+    }
+}
+
+fn is_violation(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_) | SqlErr::ForeignKeyConstraintViolation(_)))
+        || failure::sqlstate(error).is_some_and(|code| code.starts_with("23"))
+}

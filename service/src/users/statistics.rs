@@ -1,0 +1,70 @@
+//! Statistics of a user.
+
+use sea_orm::{DbBackend, FromQueryResult, Statement};
+use serde::{Deserialize, Serialize};
+
+use super::Users;
+use crate::{Caller, Error, operation::operation};
+
+/// Statistics of a user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct UserStatistics {
+    /// Number of sessions completed as a player.
+    pub games_played: i32,
+    /// Number of sessions completed as the Seer.
+    pub games_run: i32,
+    /// Number of living characters.
+    pub characters: i64,
+    /// Number of retired characters.
+    pub retired_characters: i64,
+    /// Number of published adventures.
+    pub adventures_published: i64,
+    /// How often the user's adventures were completed, in anyone's sessions.
+    pub adventures_played: i64,
+    /// Number of rolls of the user's characters, in sessions that are not archived.
+    pub rolls: i64,
+}
+
+const STATISTICS: &str = "SELECT
+    profile.games_played,
+    profile.games_run,
+    mine.characters,
+    mine.retired_characters,
+    written.adventures_published,
+    written.adventures_played,
+    (SELECT count(*) FROM public.dice_rolls WHERE character_id = ANY (mine.ids)) AS rolls
+  FROM public.users AS profile,
+    LATERAL (
+      SELECT
+        count(*) FILTER (WHERE retired_at IS NULL) AS characters,
+        count(*) FILTER (WHERE retired_at IS NOT NULL) AS retired_characters,
+        array_agg(id) AS ids
+      FROM public.characters
+      WHERE user_id = profile.id
+    ) AS mine,
+    LATERAL (
+      SELECT
+        count(*) FILTER (WHERE status = 'published') AS adventures_published,
+        coalesce(sum(times_played), 0) AS adventures_played
+      FROM public.adventures
+      WHERE creator_id = profile.id
+    ) AS written
+  WHERE profile.id = $1";
+
+impl<C: Caller> Users<'_, C> {
+    /// Returns the caller's statistics.
+    ///
+    /// Who may: a user. Three round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSignedIn`].
+    pub async fn statistics(self) -> Result<UserStatistics, Error> {
+        operation!(self.caller, reads "users.statistics", |tx| {
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, STATISTICS, [tx.user()?.into()]);
+            UserStatistics::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "user" })
+        })
+    }
+}

@@ -1,0 +1,98 @@
+//! A database of a server.
+
+use std::{io, sync::Arc};
+
+use migration::{Migrator, sea_orm_migration::MigratorTrait};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
+
+use crate::{Error, Server, address::configured_url, connect};
+
+/// A database of a [`Server`].
+#[derive(Debug)]
+pub struct Database {
+    pub(crate) url: String,
+    pub(crate) name: String,
+    /// Keeps the server alive as long as its databases.
+    pub(crate) server: Option<Server>,
+    /// Whether this crate created it, and drops it.
+    pub(crate) is_ours: bool,
+}
+
+impl Database {
+    /// Returns the database of `DATABASE_URL` unchanged, or else an empty one on a private cluster.
+    ///
+    /// # Errors
+    ///
+    /// The server programs are missing, or the server does not start.
+    pub async fn open() -> Result<Self, Error> {
+        match configured_url() {
+            Some(url) => Ok(Self { url, name: String::new(), server: None, is_ours: false }),
+            None => Server::start_private(None).await?.empty().await,
+        }
+    }
+
+    /// The same, migrated to the newest schema.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Database::open`], or the migration fails.
+    pub async fn open_migrated() -> Result<Self, Error> {
+        let database = Self::open().await?;
+        let refused = |error: DbErr| Error::Migration(migration::user_message(&error));
+        let migrating =
+            migration::connect(database.url()).await.map_err(|error| Error::Migration(error.to_string()))?;
+        Migrator::up(&migrating, None).await.map_err(refused)?;
+        migrating.close().await.map_err(refused)?;
+        Ok(database)
+    }
+
+    /// Returns its address.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Returns its address for the superuser of a private cluster; otherwise the same as [`Database::url`].
+    #[must_use]
+    pub fn administrator_url(&self) -> String {
+        match self.server.as_ref().and_then(|server| server.inner.cluster.as_ref()) {
+            Some(cluster) => cluster.url(&self.name),
+            None => self.url.clone(),
+        }
+    }
+
+    /// Connects a pool of at most `connections`, without logging of statements.
+    ///
+    /// # Errors
+    ///
+    /// The server is down.
+    pub async fn connect(&self, connections: u32) -> Result<DatabaseConnection, Error> {
+        Ok(connect(&self.url, connections).await?)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Some(server) = self.server.take().filter(|_| self.is_ours) else {
+            return;
+        };
+        // If no one else holds the private cluster, it is removed with all its databases.
+        if server.inner.cluster.is_some() && Arc::strong_count(&server.inner) == 1 {
+            return;
+        }
+        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        // Only a superuser may terminate all sessions.
+        let url = server.inner.cluster.as_ref().map_or(server.inner.url.clone(), |cluster| cluster.url("postgres"));
+        // Drop is not async, and the caller's runtime may be shutting down: use a thread with a runtime of its own.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let connection = connect(&url, 1).await.map_err(io::Error::other)?;
+                connection.execute_unprepared(&statement).await.map_err(io::Error::other)?;
+                connection.close().await.map_err(io::Error::other)
+            })
+        });
+        // A database that could not be dropped is removed with the cluster.
+        let _ = dropping.join();
+    }
+}

@@ -1,0 +1,267 @@
+//! A server: a private cluster, or the one of `DATABASE_URL`.
+
+use std::{
+    env,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use migration::{Migrator, sea_orm_migration::MigratorTrait};
+use sea_orm::ConnectionTrait;
+use tokio::sync::OnceCell;
+
+use crate::{
+    Binaries, Database, Error,
+    address::{configured_url, with_database, with_port},
+    cluster::Cluster,
+    connect,
+};
+
+/// If this variable has a value, [`Server::start`] creates Supabase projects instead of plain databases.
+const PLATFORM: &str = "SPARC_PLATFORM";
+
+/// Turns a new database into a Supabase project.
+const PROJECT: &str = include_str!("../../tests/platform.sql");
+
+/// SQL that is run on every migrated database: it removes a rule, so that a test fails.
+const MUTATION: &str = "SPARC_SCHEMA_MUTATION";
+
+/// A running server: a private cluster, or the server of `DATABASE_URL`. Clones share it, and a private cluster ends
+/// with the last clone.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    /// The address of the database in which `CREATE DATABASE` is run.
+    pub(crate) url: String,
+    /// `None` if the server is that of `DATABASE_URL`.
+    pub(crate) cluster: Option<Cluster>,
+    /// Whether each new database is a Supabase project.
+    is_platform: bool,
+    project: OnceCell<Database>,
+    template: OnceCell<Database>,
+    next_id: AtomicU32,
+}
+
+impl Server {
+    /// Returns the server of `DATABASE_URL`, or else starts a private cluster, which is one of
+    /// [`Server::start_platform`] if `SPARC_PLATFORM` is set.
+    ///
+    /// # Errors
+    ///
+    /// The server programs are missing, or the server does not start.
+    pub async fn start() -> Result<Self, Error> {
+        match configured_url() {
+            Some(url) => Ok(Self::new(url, None, false)),
+            None if env::var_os(PLATFORM).is_some_and(|value| !value.is_empty()) => Self::start_platform(None).await,
+            None => Self::start_private(None).await,
+        }
+    }
+
+    /// Starts a private cluster whose databases are Supabase projects: `postgres` owns them and is not a superuser, the
+    /// platform's schemas and roles exist, and default privileges grant access to everything new.
+    ///
+    /// # Errors
+    ///
+    /// The server programs are missing, or the server does not start.
+    pub async fn start_platform(settings: Option<&[&str]>) -> Result<Self, Error> {
+        let cluster = cluster(ADMINISTRATOR, settings).await?;
+        let connection = connect(&cluster.url("postgres"), 1).await?;
+        let owner = format!(
+            "CREATE ROLE postgres LOGIN PASSWORD '{}' BYPASSRLS CREATEROLE CREATEDB REPLICATION",
+            cluster.password()
+        );
+        connection.execute_unprepared(&owner).await?;
+        connection.close().await?;
+        Ok(Self::new(cluster.url_of("postgres", "postgres"), Some(cluster), true))
+    }
+
+    /// Starts a private cluster with additional settings (`name=value`), even if `DATABASE_URL` is set.
+    ///
+    /// # Errors
+    ///
+    /// The server programs are missing, or the server does not start.
+    pub async fn start_private(settings: Option<&[&str]>) -> Result<Self, Error> {
+        let cluster = cluster("postgres", settings).await?;
+        Ok(Self::new(cluster.url("postgres"), Some(cluster), false))
+    }
+
+    fn new(url: String, cluster: Option<Cluster>, is_platform: bool) -> Self {
+        let (project, template) = (OnceCell::new(), OnceCell::new());
+        Self { inner: Arc::new(Inner { url, cluster, is_platform, project, template, next_id: AtomicU32::new(0) }) }
+    }
+
+    /// Kills a private server as a power failure would, and starts it again with the data on the disk. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private cluster, or does not start again.
+    pub fn crash(&self) -> Result<(), Error> {
+        self.cluster()?.order("crash")
+    }
+
+    /// Kills a private server, and keeps its data. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private one.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.cluster()?.order("kill")
+    }
+
+    /// Starts a private server that was killed. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private one, or does not start.
+    pub fn start_again(&self) -> Result<(), Error> {
+        self.cluster()?.order("start")
+    }
+
+    /// Starts a standby that streams from a private server; it is removed with its handle. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private one, its programs come without `pg_basebackup`, or the standby does not start.
+    pub fn standby(&self, settings: &[&str]) -> Result<Self, Error> {
+        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+        let cluster = self.cluster()?.standby(&Binaries::find()?, &settings)?;
+        Ok(Self::new(with_port(&self.inner.url, cluster.port())?, Some(cluster), self.inner.is_platform))
+    }
+
+    /// Promotes a standby. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private one.
+    pub fn promote(&self) -> Result<(), Error> {
+        self.cluster()?.order("promote")
+    }
+
+    /// Makes a standby stream from another server, as after a promotion.
+    ///
+    /// # Errors
+    ///
+    /// One of the servers is not a private one, or does not answer.
+    pub async fn follow(&self, primary: &Self) -> Result<(), Error> {
+        self.set("primary_conninfo", &primary.cluster()?.url("postgres")).await
+    }
+
+    /// Changes a setting of a private server, one that takes effect after a reload.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private one, or does not answer.
+    pub async fn set(&self, setting: &str, value: &str) -> Result<(), Error> {
+        let connection = connect(&self.cluster()?.url("postgres"), 1).await?;
+        connection.execute_unprepared(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await?;
+        connection.execute_unprepared("SELECT pg_reload_conf()").await?;
+        Ok(connection.close().await?)
+    }
+
+    /// Returns the copy of a database on this server, which is a standby of the database's server.
+    ///
+    /// # Errors
+    ///
+    /// The server is not a private one.
+    pub fn copy_of(&self, database: &Database) -> Result<Database, Error> {
+        let url = with_port(&database.url, self.cluster()?.port())?;
+        Ok(Database { url, name: database.name.clone(), server: Some(self.clone()), is_ours: false })
+    }
+
+    fn cluster(&self) -> Result<&Cluster, Error> {
+        self.inner
+            .cluster
+            .as_ref()
+            .ok_or_else(|| Error::Start("DATABASE_URL names a server that is not private.".to_owned()))
+    }
+
+    /// Returns the address of the server's own database.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.inner.url
+    }
+
+    /// Creates an empty database, or a new Supabase project; it is dropped with its handle.
+    ///
+    /// # Errors
+    ///
+    /// The role lacks the privilege to create databases, or the server is down.
+    pub async fn empty(&self) -> Result<Database, Error> {
+        if !self.inner.is_platform {
+            return self.create("").await;
+        }
+        let project = self
+            .inner
+            .project
+            .get_or_try_init(|| async {
+                let mut project = self.create("").await?;
+                let connection = connect(&project.administrator_url(), 1).await?;
+                connection.execute_unprepared(PROJECT).await?;
+                connection.close().await?;
+                project.server = None; // A template that held its server would keep it alive forever.
+                Ok::<_, Error>(project)
+            })
+            .await?;
+        self.create(&format!(" TEMPLATE {}", project.name)).await
+    }
+
+    /// Creates a database with the whole schema; it is dropped with its handle.
+    ///
+    /// The schema is migrated once, into a template, and further databases are copies of it. On the server of
+    /// `DATABASE_URL` each database is migrated instead, so that no template stays behind.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Server::empty`], or the migration fails.
+    pub async fn migrated(&self) -> Result<Database, Error> {
+        if self.inner.cluster.is_none() {
+            return self.create_and_migrate().await;
+        }
+        let template = self
+            .inner
+            .template
+            .get_or_try_init(|| async {
+                let mut template = self.create_and_migrate().await?;
+                template.server = None; // A template that held its server would keep it alive forever.
+                Ok::<_, Error>(template)
+            })
+            .await?;
+        self.create(&format!(" TEMPLATE {}", template.name)).await
+    }
+
+    async fn create_and_migrate(&self) -> Result<Database, Error> {
+        let database = self.empty().await?;
+        let connection = database.connect(1).await?;
+        Migrator::up(&connection, None).await?;
+        if let Some(mutation) = env::var_os(MUTATION).and_then(|sql| sql.into_string().ok()) {
+            connection.execute_unprepared(&mutation).await?;
+        }
+        connection.close().await?;
+        Ok(database)
+    }
+
+    async fn create(&self, options: &str) -> Result<Database, Error> {
+        let number = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sparc_{}_{number}", std::process::id());
+        let connection = connect(&self.inner.url, 1).await?;
+        connection.execute_unprepared(&format!("CREATE DATABASE {name}{options}")).await?;
+        connection.close().await?;
+        Ok(Database { url: with_database(&self.inner.url, &name), name, server: Some(self.clone()), is_ours: true })
+    }
+}
+
+/// The superuser of a platform's cluster.
+const ADMINISTRATOR: &str = "supabase_admin";
+
+async fn cluster(superuser: &'static str, settings: Option<&[&str]>) -> Result<Cluster, Error> {
+    let settings: Vec<String> = settings.unwrap_or_default().iter().map(ToString::to_string).collect();
+    tokio::task::spawn_blocking(move || Cluster::start(&Binaries::find()?, superuser, &settings))
+        .await
+        .map_err(|error| Error::Start(error.to_string()))?
+}

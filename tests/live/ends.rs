@@ -1,0 +1,102 @@
+//! What ends a stream, and from where a caller can no longer resume.
+
+use std::time::Duration;
+
+use sparc::service::Operations;
+
+use super::{another, code, end, everybody, is_silent, next, numbers, up_to, write};
+use crate::world::World;
+
+#[tokio::test]
+async fn resuming_after_events_that_were_deleted_asks_the_caller_to_reload() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let sparc = another(&world).await;
+    let ada = sparc.as_user(game.players[0].id);
+    write(&game.players[0].person, game.session, 3).await;
+    let all = numbers(&world, game.session).await;
+    let forgotten = format!("DELETE FROM session_events WHERE seq <= {}", all[1]);
+    world.owner().exec(&forgotten).await.unwrap();
+    for seq in [all[0], all[1], all.last().unwrap() + 1, -1] {
+        assert_eq!(code(ada.events().subscribe(game.session, Some(seq)).await), "events_expired", "{seq}");
+    }
+    let mut kept = ada.events().subscribe(game.session, Some(all[2])).await.unwrap();
+    assert_eq!(up_to(&mut kept, *all.last().unwrap()).await, all[3..]);
+}
+
+#[tokio::test]
+async fn nobody_resumes_after_an_event_older_than_a_day_even_if_it_still_exists() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let sparc = another(&world).await;
+    let ada = sparc.as_user(game.players[0].id);
+    write(&game.players[0].person, game.session, 2).await;
+    let all = numbers(&world, game.session).await;
+    // A clean-up skips locked rows, so an older event may remain although later ones were deleted.
+    let old = format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", all[0]);
+    world.owner().exec(&old).await.unwrap();
+    assert_eq!(code(ada.events().subscribe(game.session, Some(all[0])).await), "events_expired");
+    assert_eq!(code(ada.events().subscribe(game.session, Some(all[1])).await), "subscribed");
+    assert_eq!(code(ada.events().subscribe(game.session, None).await), "subscribed");
+}
+
+#[tokio::test]
+async fn the_stream_of_a_session_that_has_ended_stays_open_until_it_is_archived() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let sparc = another(&world).await;
+    let mut stream = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
+    sparc.as_user(game.seer.uuid()).sessions().complete(game.session).await.unwrap();
+    assert_eq!(next(&mut stream).await.event_type, "session_status");
+    assert!(is_silent(&mut stream).await);
+    world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
+    assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+    assert_eq!(end(&mut stream).await, "not_found");
+}
+
+/// Waits until the handle's connections are idle.
+async fn until_quiet(world: &World) {
+    let last = "SELECT COALESCE(max(state_change)::text, '') FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = 'sparc'";
+    for _ in 0..50 {
+        let before: String = world.owner().value(last).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if world.owner().value::<String>(last).await.unwrap() == before {
+            return;
+        }
+    }
+    panic!("something keeps sending statements");
+}
+
+#[tokio::test]
+async fn dropping_the_last_stream_stops_the_poller_and_the_next_one_restarts_it() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let sparc = another(&world).await;
+    for _ in 0..2 {
+        let mut streams = Vec::new();
+        for caller in everybody(&sparc, &game) {
+            streams.push(caller.events().subscribe(game.session, None).await.unwrap());
+        }
+        write(&game.players[0].person, game.session, 1).await;
+        for stream in &mut streams {
+            next(stream).await;
+        }
+        drop(streams);
+        until_quiet(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn closing_the_handle_ends_its_streams() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let sparc = another(&world).await;
+    let ada = sparc.as_user(game.players[0].id);
+    let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
+    write(&game.players[0].person, game.session, 1).await;
+    next(&mut stream).await;
+    sparc.close().await.unwrap();
+    assert_eq!(end(&mut stream).await, "pool_closed");
+    assert_eq!(code(ada.events().subscribe(game.session, None).await), "pool_closed");
+}

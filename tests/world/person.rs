@@ -1,0 +1,147 @@
+//! A user who runs plain SQL, and what the database answers.
+
+use std::sync::Arc;
+
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, IsolationLevel, RuntimeErr, SqlxError, SqlxPostgresError,
+    Statement, TransactionTrait, TryGetable,
+};
+use serde_json::json;
+use testdb::Database;
+use uuid::Uuid;
+
+/// An error of the database.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// SQLSTATE.
+    pub code: String,
+    /// The violated constraint, or the name that a trigger gives its rule; empty if there is neither.
+    pub constraint: String,
+    pub message: String,
+}
+
+/// A database role with the claims of one user, who runs plain SQL.
+#[derive(Clone)]
+pub struct Person {
+    pub(super) db: DatabaseConnection,
+    /// Keeps the database from being dropped while it is in use.
+    pub(super) _database: Arc<Database>,
+    pub(super) role: &'static str,
+    pub id: Option<Uuid>,
+}
+
+impl Person {
+    /// Runs a statement in its own transaction and returns the number of affected rows.
+    pub async fn exec(&self, sql: &str) -> Result<u64, Refused> {
+        let transaction = self.begin().await;
+        let result = transaction.execute_unprepared(sql).await.map_err(refused)?;
+        transaction.commit().await.map_err(refused)?;
+        Ok(result.rows_affected())
+    }
+
+    /// Returns the first column of the first row; panics if there is no row.
+    pub async fn value<T: TryGetable>(&self, sql: &str) -> Result<T, Refused> {
+        let transaction = self.begin().await;
+        let row = transaction
+            .query_one_raw(Statement::from_string(DbBackend::Postgres, sql))
+            .await
+            .map_err(refused)?
+            .unwrap_or_else(|| panic!("no row: {sql}"));
+        transaction.commit().await.map_err(refused)?;
+        Ok(row.try_get_by_index(0).unwrap())
+    }
+
+    /// Returns the first column of each row.
+    pub async fn values<T: TryGetable>(&self, sql: &str) -> Result<Vec<T>, Refused> {
+        let transaction = self.begin().await;
+        let rows =
+            transaction.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.map_err(refused)?;
+        transaction.commit().await.map_err(refused)?;
+        Ok(rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect())
+    }
+
+    /// Counts rows: `from` is what follows `FROM`.
+    pub async fn count(&self, from: &str) -> i64 {
+        self.value(&format!("SELECT count(*) FROM {from}")).await.unwrap()
+    }
+
+    /// Waits until at least `others` backends of this database wait for a lock.
+    pub async fn wait_for_lock_waiters(&self, others: i64) {
+        let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        for _ in 0..400 {
+            if self.count(waiting).await >= others {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        }
+        panic!("no backend waits for a lock");
+    }
+
+    /// Waits until no connection of this database is idle in a transaction. A dropped transaction is rolled back
+    /// by a background task, before its connection returns to the pool.
+    pub async fn wait_for_rollbacks(&self) {
+        let open =
+            "pg_stat_activity WHERE datname = current_database() AND usename = current_user AND client_port IS NOT NULL
+                      AND application_name IN ('', 'sparc') AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'";
+        for _ in 0..200 {
+            if self.count(open).await == 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("a transaction stays idle and open");
+    }
+
+    /// Begins a READ COMMITTED transaction with this person's role and claims.
+    pub async fn begin(&self) -> sea_orm::DatabaseTransaction {
+        self.begin_at(IsolationLevel::ReadCommitted).await
+    }
+
+    /// Begins a REPEATABLE READ transaction whose snapshot is taken at once.
+    pub async fn begin_with_snapshot(&self) -> sea_orm::DatabaseTransaction {
+        let transaction = self.begin_at(IsolationLevel::RepeatableRead).await;
+        transaction.execute_unprepared("SELECT").await.unwrap();
+        transaction
+    }
+
+    async fn begin_at(&self, level: IsolationLevel) -> sea_orm::DatabaseTransaction {
+        let transaction = self.db.begin_with_config(Some(level), None).await.unwrap();
+        if !self.role.is_empty() {
+            let claims = json!({ "role": self.role, "sub": self.id });
+            let sql = format!("SET LOCAL ROLE {}; SET LOCAL request.jwt.claims = '{claims}'", self.role);
+            transaction.execute_unprepared(&sql).await.unwrap();
+        }
+        transaction
+    }
+
+    /// Returns the user's id; panics for a role without one.
+    pub fn uuid(&self) -> Uuid {
+        self.id.unwrap()
+    }
+}
+
+impl Refused {
+    /// Returns whether row security or a missing privilege refused the statement.
+    pub fn is_forbidden(&self) -> bool {
+        self.code == "42501"
+    }
+
+    pub fn is(&self, code: &str, constraint: &str) -> bool {
+        self.code == code && self.constraint == constraint
+    }
+}
+
+/// Converts SeaORM's error; panics if it did not come from the database.
+pub fn refused(error: DbErr) -> Refused {
+    let inner = match &error {
+        DbErr::Exec(RuntimeErr::SqlxError(inner)) | DbErr::Query(RuntimeErr::SqlxError(inner)) => inner,
+        other => panic!("not an error of the database: {other}"),
+    };
+    let SqlxError::Database(error) = &**inner else { panic!("not an error of the database: {inner}") };
+    let error = error.downcast_ref::<SqlxPostgresError>();
+    Refused {
+        code: error.code().to_owned(),
+        constraint: error.constraint().unwrap_or_default().to_owned(),
+        message: error.message().to_owned(),
+    }
+}
