@@ -234,6 +234,9 @@ async fn session_lists(explainer: &mut Explainer, ada: &IdentityConnection, mome
     // Thirty sessions, each with its Seer, its adventure and the caller's seat.
     let user = quoted(explainer.user);
     explainer.explain(&format!("own sessions, {moment}"), 4 * 30, &[&user], ada.sessions().mine(None)).await;
+    // The plan does not show what the function reads; outside it, only the Seer is looked up.
+    let details = ada.sessions().details(session);
+    explainer.explain(&format!("details, {moment}"), 1, &[&quoted(session)], details).await;
     explainer.explain(&format!("a profile, {moment}"), 1, &[&user, "1"], ada.users().profile(explainer.user)).await;
 }
 

@@ -131,6 +131,26 @@ async fn a_code_shows_its_session_before_the_player_joins() {
 }
 
 #[tokio::test]
+async fn details_name_the_seer_to_everyone_who_sees_the_session() {
+    let world = World::new().await;
+    let game = world.new_session(1).await;
+    let seer = world.sparc.as_user(game.seer.uuid());
+    let player = world.sparc.as_user(game.players[0].person.uuid());
+    let (visitor, service) = (world.sparc.as_anon(), world.sparc.as_service());
+    let name = ProfileChanges { display_name: Some("Morgan".into()), ..Default::default() };
+    seer.users().edit(name).await.unwrap();
+    seer.sessions()
+        .edit(game.session, SessionChanges { visibility: Some(Visibility::Public), ..Default::default() })
+        .await
+        .unwrap();
+    for caller in [&seer, &player, &visitor, &service] {
+        assert_eq!(caller.sessions().details(game.session).await.unwrap().seer_name, "Morgan", "{caller:?}");
+    }
+    seer.users().erase(game.seer.uuid()).await.unwrap();
+    assert_eq!(player.sessions().details(game.session).await.unwrap().seer_name, "Former player");
+}
+
+#[tokio::test]
 async fn a_session_is_edited_announced_paused_and_resumed() {
     let world = World::new().await;
     let game = world.new_session(2).await;

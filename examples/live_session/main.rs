@@ -130,7 +130,6 @@ fn routes() -> axum::Router<App> {
         .at::<NewAccount, show::Visitor, _>(Method::POST, "/api/visitors", "Signs a demo visitor up", show::sign_up)
         .at::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
         .at::<ProfileChanges, Profile, _>(Method::PATCH, "/api/me", "Changes the caller's profile", edit_me)
-        .at::<(), Profile, _>(Method::GET, "/api/profiles/{id}", "A user's profile", profile)
         .at::<(), Vec<characters::Model>, _>(Method::GET, "/api/characters", "The caller's characters", my_characters)
         .at::<NewCharacter, characters::Model, _>(
             Method::POST,
@@ -185,10 +184,6 @@ async fn edit_me(User(user): User, Input(changes): Input<ProfileChanges>) -> Ans
     Ok(Json(user.users().edit(changes).await?))
 }
 
-async fn profile(Viewer(viewer, _): Viewer, Path(id): Path<Uuid>) -> Answer<Profile> {
-    Ok(Json(viewer.users().profile(id).await?))
-}
-
 async fn my_characters(User(user): User) -> Answer<Vec<characters::Model>> {
     Ok(Json(user.characters().list().await?))
 }
@@ -201,10 +196,17 @@ async fn adventures(Viewer(viewer, _): Viewer) -> Answer<Page<AdventureSummary>>
     Ok(Json(viewer.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, None).await?))
 }
 
-/// Takes the filter from the query string, and the cursor of the previous page from the header `after`.
-async fn lobby(viewer: Viewer, Query(filter): Query<LobbyFilter>, head: HeaderMap) -> Answer<Page<SessionSummary>> {
-    let after = head.get("after").and_then(|text| text.to_str().ok()).map(|text| Cursor::from(text.to_owned()));
-    Ok(Json(viewer.0.sessions().lobby(&filter, after.as_ref()).await?))
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LobbyQuery {
+    #[serde(flatten)]
+    filter: LobbyFilter,
+    /// The cursor of the previous page.
+    after: Option<Cursor>,
+}
+
+async fn lobby(Viewer(viewer, _): Viewer, Query(query): Query<LobbyQuery>) -> Answer<Page<SessionSummary>> {
+    Ok(Json(viewer.sessions().lobby(&query.filter, query.after.as_ref()).await?))
 }
 
 async fn my_sessions(User(user): User) -> Answer<Page<MySession>> {

@@ -126,8 +126,8 @@ impl<C: Caller> Events<'_, C> {
         })
     }
 
-    /// Returns the `seq` of the newest event of a session, or 0 if it has none. A client calls it before it reads the
-    /// session's state, and then subscribes after that event.
+    /// Returns the `seq` of the newest event of a session, or 0 if it has none of the last day. A client calls it
+    /// before it reads the session's state, and then subscribes after that event.
     ///
     /// Who may: the Seer, everyone who has or has had a seat, and the service. Three round trips.
     ///
@@ -140,9 +140,12 @@ impl<C: Caller> Events<'_, C> {
             let mut binds = Binds::default();
             let (session, one) = (binds.bind(session_id), binds.bind(1_i64));
             let sql = format!(
-                "SELECT seq FROM public.session_events \
-                 WHERE (SELECT private.require_listener({session})) AND session_id = {session} \
-                 ORDER BY seq DESC LIMIT {one}"
+                "SELECT seq FROM ( \
+                   SELECT seq, created_at FROM public.session_events \
+                   WHERE (SELECT private.require_listener({session})) AND session_id = {session} \
+                   ORDER BY seq DESC LIMIT {one} \
+                 ) AS newest \
+                 WHERE created_at > now() - INTERVAL '24 hours'"
             );
             let newest =
                 rows::fetch_all(tx, binds.statement(sql), |rows| rows::decode_rows!(rows => Newest { seq })).await?;

@@ -88,7 +88,11 @@ const MAX_RESULTS: u64 = 50;
 impl<C: Caller> Users<'_, C> {
     /// Creates an account in the stand-in for Supabase's `auth.users`; a trigger creates the profile. On Supabase only
     /// the platform can create accounts. If the address is taken, the account is created without one; check with
-    /// [`is_email_taken`](Self::is_email_taken) first.
+    /// [`is_email_taken`](Self::is_email_taken) first. Nothing checks whether the address is valid and the caller's
+    /// own.
+    ///
+    /// Repeating the request with the same id returns the first account. So a service that issues a token for the
+    /// result must choose the id itself: a token for a repeated request would go to whoever repeated it.
     ///
     /// Who may: the service. Four round trips. No event.
     ///

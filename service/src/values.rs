@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::Error;
 
@@ -82,6 +82,50 @@ where
     D: Deserializer<'de>,
 {
     T::deserialize(field).map(Some)
+}
+
+/// A whole number, or the text of one. In a query string every value is text, and a handler that flattens a filter into
+/// a query type of its own, beside the cursor, passes it on as text.
+struct Number(i32);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(field: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = Number;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Number, E> {
+                let unexpected = de::Unexpected::Signed(number);
+                i32::try_from(number).map(Number).map_err(|_| E::invalid_value(unexpected, &self))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Number, E> {
+                let unexpected = de::Unexpected::Unsigned(number);
+                i32::try_from(number).map(Number).map_err(|_| E::invalid_value(unexpected, &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
+                text.parse().map(Number).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+
+        field.deserialize_any(Visitor)
+    }
+}
+
+/// Deserializes an optional number of a filter.
+pub(crate) fn optional_number<'de, D: Deserializer<'de>>(field: D) -> Result<Option<i32>, D::Error> {
+    Ok(Option::<Number>::deserialize(field)?.map(|number| number.0))
+}
+
+/// Deserializes the page size of a filter.
+pub(crate) fn page_size<'de, D: Deserializer<'de>>(field: D) -> Result<PageSize, D::Error> {
+    PageSize::new(Number::deserialize(field)?.0).map_err(de::Error::custom)
 }
 
 /// Text conversions for an enum, with the same texts as in JSON, for paths and query strings.

@@ -100,3 +100,46 @@ async fn closing_the_handle_ends_its_streams() {
     assert_eq!(end(&mut stream).await, "pool_closed");
     assert_eq!(code(ada.events().subscribe(game.session, None).await), "pool_closed");
 }
+
+#[tokio::test]
+async fn a_session_without_events_of_the_last_day_is_followed_from_its_newest_event() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let sparc = another(&world).await;
+    let ada = sparc.as_user(game.players[0].id);
+    write(&game.players[0].person, game.session, 2).await;
+    world.owner().exec("UPDATE session_events SET created_at = now() - INTERVAL '25 hours'").await.unwrap();
+    let newest = ada.events().newest(game.session).await.unwrap();
+    let mut after_newest = ada.events().subscribe(game.session, Some(newest)).await.unwrap();
+    let mut from_now = ada.events().subscribe(game.session, None).await.unwrap();
+    assert!(!numbers(&world, game.session).await.is_empty(), "the old events are not deleted before the next one");
+    assert!(ada.events().after(game.session, 0).await.unwrap().is_empty());
+    assert!(is_silent(&mut after_newest).await, "an event older than a day must not be delivered as new");
+    write(&game.players[0].person, game.session, 1).await;
+    let last = numbers(&world, game.session).await.pop().unwrap();
+    assert_eq!(ada.events().newest(game.session).await.unwrap(), last);
+    for stream in [&mut after_newest, &mut from_now] {
+        assert_eq!(next(stream).await.seq, last);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_knows_where_to_resume_before_and_after_each_event() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let sparc = another(&world).await;
+    let ada = sparc.as_user(game.players[0].id);
+    write(&game.players[0].person, game.session, 2).await;
+    let old = numbers(&world, game.session).await;
+    let resumed = ada.events().subscribe(game.session, Some(old[0])).await.unwrap();
+    assert_eq!(resumed.last_seq(), old[0]);
+    let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
+    assert_eq!(stream.last_seq(), *old.last().unwrap(), "a new stream starts after the newest event");
+    write(&game.players[0].person, game.session, 2).await;
+    for seq in &numbers(&world, game.session).await[old.len()..] {
+        assert_eq!((next(&mut stream).await.seq, stream.last_seq()), (*seq, *seq));
+    }
+    let quiet = world.new_session(0).await;
+    let seer = sparc.as_user(quiet.seer.uuid());
+    assert_eq!(seer.events().subscribe(quiet.session, None).await.unwrap().last_seq(), 0);
+}

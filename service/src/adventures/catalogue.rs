@@ -67,10 +67,13 @@ pub struct CatalogueFilter {
     /// Only adventures of this difficulty.
     pub difficulty: Option<DifficultyLevel>,
     /// Only adventures that take at least this many minutes.
+    #[serde(deserialize_with = "crate::values::optional_number")]
     pub shortest: Option<i32>,
     /// Only adventures that take at most this many minutes.
+    #[serde(deserialize_with = "crate::values::optional_number")]
     pub longest: Option<i32>,
     /// Only adventures that this number of players can play.
+    #[serde(deserialize_with = "crate::values::optional_number")]
     pub players: Option<i32>,
     /// Only adventures whose name or description contains this text, ignoring case.
     pub search: Option<String>,

@@ -26,6 +26,7 @@ pub struct HistoryFilter {
     /// Only rolls before this time.
     pub until: Option<DateTime<Utc>>,
     /// Rolls per page.
+    #[serde(deserialize_with = "crate::values::page_size")]
     pub page_size: PageSize,
 }
 

@@ -209,7 +209,8 @@ async fn page(caller: &IdentityConnection, session_id: Uuid, after: Position) ->
     })
 }
 
-/// Reads a session's events after a `seq`, the oldest first. Fails if the caller may not listen.
+/// Reads a session's events after a `seq`, the oldest first; after 0, those of the last day, even if older ones are not
+/// deleted yet. Fails if the caller may not listen.
 pub(super) async fn events_after(
     tx: &UncheckedTransaction,
     session_id: Uuid,
@@ -221,6 +222,7 @@ pub(super) async fn events_after(
     let sql = format!(
         "SELECT {COLUMNS} FROM public.session_events \
          WHERE (SELECT private.require_listener({session})) AND session_id = {session} AND seq > {seq} \
+           AND ({seq} > 0 OR created_at > now() - INTERVAL '24 hours') \
          ORDER BY seq LIMIT {page}"
     );
     rows::fetch_all(tx, binds.statement(sql), events).await

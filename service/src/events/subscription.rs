@@ -38,12 +38,26 @@ use crate::{
 pub struct Subscription {
     events: BoxStream<'static, Result<Event, Error>>,
     session_id: Uuid,
+    last_seq: i64,
     slot: Slot,
+}
+
+impl Subscription {
+    /// Returns the `seq` to resume after: that of the last event that the stream returned, or before the first, of the
+    /// event that it started after (0 if there was none). A handler of server-sent events sends it as the id of its
+    /// first message, so that a client that loses the connection before the first event resumes without a gap.
+    #[must_use]
+    pub fn last_seq(&self) -> i64 {
+        self.last_seq
+    }
 }
 
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscription").field("session_id", &self.session_id).finish_non_exhaustive()
+        f.debug_struct("Subscription")
+            .field("session_id", &self.session_id)
+            .field("last_seq", &self.last_seq)
+            .finish_non_exhaustive()
     }
 }
 
@@ -51,7 +65,11 @@ impl Stream for Subscription {
     type Item = Result<Event, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.events.as_mut().poll_next(context)
+        let next = self.events.as_mut().poll_next(context);
+        if let Poll::Ready(Some(Ok(event))) = &next {
+            self.last_seq = event.seq;
+        }
+        next
     }
 }
 
@@ -116,7 +134,7 @@ impl Subscriptions {
         self.sessions.keys().copied()
     }
 
-    fn insert(&mut self, Subscription { events, session_id, slot }: Subscription) {
+    fn insert(&mut self, Subscription { events, session_id, slot, .. }: Subscription) {
         let id = Some(slot.id());
         match self.sessions.entry(session_id) {
             Entry::Occupied(mut before) => before.insert(slot).remove(),
@@ -230,6 +248,7 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
     let registration =
         hub.register(|| caller.switch_to(supabase::service()), &start, caller.user_id(), caller.seen())?;
     let slot = registration.slot();
+    let last_seq = position.seq;
     let reader = Reader::new(caller.clone(), registration, &start, position);
     let events = stream::unfold(Some(reader), |reader| async {
         let mut reader = reader?;
@@ -238,7 +257,7 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
         let state = next.is_ok().then_some(reader);
         Some((next, state))
     });
-    Ok(Subscription { events: events.boxed(), session_id: start.session_id, slot })
+    Ok(Subscription { events: events.boxed(), session_id: start.session_id, last_seq, slot })
 }
 
 /// The starting point of a permitted subscription.

@@ -19,6 +19,8 @@ use crate::{Caller, Error, adventures::AdventureContent, json::from_json, operat
 pub struct SessionDetails {
     /// The session.
     pub session: sessions::Model,
+    /// Display name of the Seer.
+    pub seer_name: String,
     /// Everyone who has or has had a seat, in the order of joining. Empty for a visitor.
     pub players: Vec<Participant>,
     /// The adventure.
@@ -91,7 +93,11 @@ fn lenient_content<'de, D: Deserializer<'de>>(document: D) -> Result<Option<Adve
     Ok(document.and_then(|document| serde_json::from_value(document).ok()))
 }
 
-const DETAILS: &str = "SELECT session_data, players, adventure_data FROM public.get_session_details($1)";
+/// The specification's function lists the players only. The Seer's name is a subquery and not a join: the planner
+/// expects a thousand rows of the function, and would join them to all users.
+const DETAILS: &str = "SELECT session_data, players, adventure_data,
+        (SELECT display_name FROM public.users WHERE id = (session_data ->> 'seer_id')::uuid) AS seer_name
+    FROM public.get_session_details($1)";
 
 impl<C: Caller> Sessions<'_, C> {
     /// Returns a session with its participants and its adventure.
@@ -107,12 +113,14 @@ impl<C: Caller> Sessions<'_, C> {
             session_data: Value,
             players: Value,
             adventure_data: Value,
+            seer_name: String,
         }
         operation!(self.caller, reads "sessions.details", session = id, |tx| {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, DETAILS, [id.into()]);
             let row = Row::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
             Ok(SessionDetails {
                 session: from_json(row.session_data, "session")?,
+                seer_name: row.seer_name,
                 players: from_json(row.players, "players")?,
                 adventure: from_json(row.adventure_data, "adventure")?,
             })

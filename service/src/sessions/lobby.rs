@@ -27,12 +27,14 @@ pub struct LobbyFilter {
     /// Only sessions whose adventure has this difficulty.
     pub difficulty: Option<DifficultyLevel>,
     /// Only sessions whose adventure takes at most this many minutes.
+    #[serde(deserialize_with = "crate::values::optional_number")]
     pub longest: Option<i32>,
     /// Only sessions scheduled to start before this time.
     pub starts_before: Option<DateTime<Utc>>,
     /// Only sessions scheduled to start at this time or later.
     pub starts_after: Option<DateTime<Utc>>,
     /// Only sessions with at least this many free seats.
+    #[serde(deserialize_with = "crate::values::optional_number")]
     pub free_seats: Option<i32>,
     /// Only sessions of this Seer.
     pub seer_id: Option<Uuid>,
