@@ -56,6 +56,10 @@ const CLIENTS: [usize; 2] = [1, 8];
 const WARM_UP: Duration = Duration::from_millis(300);
 /// The latency that the proxy adds to a round trip.
 const LATENCY: Duration = Duration::from_millis(1);
+/// The same while round trips are counted.
+const LONG_LATENCY: Duration = Duration::from_millis(20);
+/// Calls of each operation while round trips are counted.
+const CALLS: usize = 8;
 /// A database whose pages are in the buffers.
 const WORLD: World = World { users: 10_000, adventures: 100, busy: 64, open: 4000, ended: 2000 };
 
@@ -132,8 +136,19 @@ pub struct DriverResults {
     pub round_trip_ms: [f64; 2],
     /// Operations by number of clients and latency.
     pub operations: Vec<Compared>,
+    /// How many round trips the caller of each operation waits for, by program.
+    pub round_trips: Vec<RoundTrips>,
     /// The parts of each operation.
     pub parts: Vec<Part>,
+}
+
+/// How many round trips a caller waits for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RoundTrips {
+    /// The operation.
+    pub name: String,
+    /// With the service, with plain sqlx, and with tokio-postgres with pipelining.
+    pub programs: [f64; 3],
 }
 
 /// An operation with a number of clients.
@@ -204,10 +219,14 @@ pub async fn drivers(options: &Drivers) -> Result<(), Failure> {
     for operation in Operation::ALL {
         environment.check(operation, &networks[0]).await?;
     }
-    for operation in Operation::ALL {
-        results
-            .parts
-            .push(parts::measure(url, operation, &statements, &environment.samples[0], options.seconds).await?);
+    let Program::Service(sparc) = &*networks[0][0] else { return Err(not_the_service()) };
+    let is_chosen = |operation: &Operation| {
+        options.only.is_empty() || options.only.iter().any(|only| operation.name().contains(only.as_str()))
+    };
+    for operation in Operation::ALL.into_iter().filter(is_chosen) {
+        let sample = &environment.samples[0];
+        results.round_trips.push(environment.round_trips(operation, &networks, &proxy).await?);
+        results.parts.push(parts::measure(url, sparc, operation, &statements, sample, options.seconds).await?);
         for (is_delayed, programs) in [(false, &networks[0]), (true, &networks[1])] {
             for clients in CLIENTS {
                 let programs = environment.compare(operation, programs, clients, options).await?;
@@ -225,6 +244,10 @@ pub async fn drivers(options: &Drivers) -> Result<(), Failure> {
     let mut report = Report { settings, drivers: Some(results), ..Report::default() };
     report.settings.seconds = begun.elapsed().as_secs_f64();
     sections::write(&report, &options.out, options.docs, "drivers", section(&report))
+}
+
+fn not_the_service() -> Failure {
+    Failure::Message("the first program must be the service".to_owned())
 }
 
 /// Starts a proxy to the server, and returns the database's address through it.
@@ -264,9 +287,7 @@ async fn programs(url: &str, statements: &Statements) -> Result<[Arc<Program>; 3
 impl Environment {
     /// Checks that all programs return the same, and that each runs as its caller.
     async fn check(&self, operation: Operation, programs: &[Arc<Program>; 3]) -> Result<(), Failure> {
-        let Program::Service(sparc) = &*programs[0] else {
-            return Err(Failure::Message("the first program must be the service".to_owned()));
-        };
+        let Program::Service(sparc) = &*programs[0] else { return Err(not_the_service()) };
         let differs = |what: &str, found: &Answer, expected: &Answer| {
             let name = operation.name();
             Failure::Message(format!("{name}: {what} must be {expected:?}, and is {found:?}"))
@@ -295,6 +316,36 @@ impl Environment {
             }
         }
         Ok(())
+    }
+
+    /// Measures how many round trips a caller waits for: by how much a latency that is far above any other time
+    /// prolongs the fastest of a few calls.
+    async fn round_trips(
+        &self,
+        operation: Operation,
+        networks: &[[Arc<Program>; 3]; 2],
+        proxy: &Delay,
+    ) -> Result<RoundTrips, Failure> {
+        let mut round_trips = RoundTrips { name: operation.name().to_owned(), programs: [0.0; 3] };
+        let usual = proxy.get();
+        for (which, found) in round_trips.programs.iter_mut().enumerate() {
+            let mut fastest = [Duration::MAX; 2];
+            for (programs, fastest) in networks.iter().zip(&mut fastest) {
+                // Connections are opened, and statements prepared, without the latency.
+                for _ in 0..POOL {
+                    programs[which].run(operation, &self.samples[0], Want::Result).await?;
+                }
+                proxy.set(LONG_LATENCY / 2);
+                for _ in 0..CALLS {
+                    let begun = Instant::now();
+                    programs[which].run(operation, &self.samples[0], Want::Result).await?;
+                    *fastest = begun.elapsed().min(*fastest);
+                }
+                proxy.set(usual);
+            }
+            *found = fastest[1].saturating_sub(fastest[0]).as_secs_f64() / LONG_LATENCY.as_secs_f64();
+        }
+        Ok(round_trips)
     }
 
     /// Measures the programs in turns.

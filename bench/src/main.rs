@@ -224,6 +224,9 @@ pub struct Drivers {
     /// Runs of each program, in turns; the median counts.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Measures only the operations whose name contains this text; can be repeated.
+    #[arg(long)]
+    only: Vec<String>,
 }
 
 /// Options of `page`.

@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use sea_orm::TransactionTrait;
 use serde::{Deserialize, Serialize};
+use service::Sparc;
 use tokio_postgres::NoTls;
 
 use super::{
@@ -22,6 +24,8 @@ pub struct Part {
     pub name: String,
     /// A prepared `SELECT 1`.
     pub round_trip_ms: f64,
+    /// The service's first message: BEGIN, the role and all settings, and the check that the account is open.
+    pub opening_ms: f64,
     /// BEGIN.
     pub begin_ms: f64,
     /// The role and the claims.
@@ -52,6 +56,7 @@ pub async fn round_trip(url: &str) -> Result<Duration, Failure> {
 /// Measures an operation for that many seconds.
 pub async fn measure(
     url: &str,
+    sparc: &Sparc,
     operation: Operation,
     statements: &Statements,
     sample: &Sample,
@@ -64,7 +69,7 @@ pub async fn measure(
     let statement = client.prepare_typed(&statement.sql, &statement.types).await?;
     let one = client.prepare("SELECT 1").await?;
     let claims = claims(sample.player);
-    let mut times: [Vec<Duration>; 6] = Default::default();
+    let mut times: [Vec<Duration>; 7] = Default::default();
     let begun = Instant::now();
     // The plans are chosen in the first executions.
     let mut is_warm = false;
@@ -94,10 +99,24 @@ pub async fn measure(
             client.query(&statement, &values.of(operation)).await?;
             lap(5);
         }
+        let ada = sparc.as_user(sample.player);
+        let opening = Instant::now();
+        let transaction = ada.begin().await?;
+        times[6].push(opening.elapsed());
+        transaction.rollback().await?;
     }
-    let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, bare] =
+    let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, bare, opening_ms] =
         times.map(|mut times| quantile(&mut times, 0.5));
     let without_row_security_ms = Some(bare).filter(|time| time.is_finite());
     let name = operation.name().to_owned();
-    Ok(Part { name, round_trip_ms, begin_ms, identity_ms, statement_ms, without_row_security_ms, commit_ms })
+    Ok(Part {
+        name,
+        round_trip_ms,
+        opening_ms,
+        begin_ms,
+        identity_ms,
+        statement_ms,
+        without_row_security_ms,
+        commit_ms,
+    })
 }
