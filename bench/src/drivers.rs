@@ -58,8 +58,10 @@ const WARM_UP: Duration = Duration::from_millis(300);
 const LATENCY: Duration = Duration::from_millis(1);
 /// The same while round trips are counted.
 const LONG_LATENCY: Duration = Duration::from_millis(20);
+/// How often the latency is adjusted.
+const CALIBRATIONS: usize = 4;
 /// Calls of each operation while round trips are counted.
-const CALLS: usize = 8;
+const CALLS: usize = 12;
 /// A database whose pages are in the buffers.
 const WORLD: World = World { users: 10_000, adventures: 100, busy: 64, open: 4000, ended: 2000 };
 
@@ -263,12 +265,12 @@ fn delayed(url: &str) -> Result<(Delay, String), Failure> {
 
 /// Adjusts the delay so that a round trip takes just as much longer, and returns both round trips in milliseconds.
 async fn calibrate(proxy: &Delay, url: &str, delayed_url: &str) -> Result<[f64; 2], Failure> {
-    let direct = parts::round_trip(url).await?;
-    let mut through = parts::round_trip(delayed_url).await?;
-    for _ in 0..3 {
-        let excess = through.saturating_sub(direct).saturating_sub(LATENCY);
-        proxy.set(proxy.get().saturating_sub(excess / 2));
-        through = parts::round_trip(delayed_url).await?;
+    let (mut direct, mut through) = (parts::round_trip(url).await?, parts::round_trip(delayed_url).await?);
+    for _ in 0..CALIBRATIONS {
+        // What a thread needs to wake up adds to what it sleeps.
+        let expected = (proxy.get() + LATENCY / 2).saturating_sub(through.saturating_sub(direct) / 2);
+        proxy.set(expected.clamp(LATENCY / 4, LATENCY / 2));
+        (direct, through) = (parts::round_trip(url).await?, parts::round_trip(delayed_url).await?);
     }
     Ok([direct, through].map(|time| time.as_secs_f64() * 1000.0))
 }
