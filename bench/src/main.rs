@@ -4,6 +4,7 @@ mod captured;
 mod client;
 mod compare;
 mod cpu;
+mod drivers;
 mod evening;
 mod fill;
 mod goals;
@@ -110,6 +111,8 @@ enum Command {
     Replicas(ReplicaReads),
     /// Measures the example service next to PostgREST, over HTTP, on one database.
     Peers(Peers),
+    /// Measures the service next to the same operations in plain sqlx and in tokio-postgres with pipelining.
+    Drivers(Drivers),
     /// Runs the subscribers; started by `live`.
     #[command(hide = true)]
     Listen {
@@ -206,6 +209,26 @@ pub struct Peers {
     rounds: u32,
 }
 
+/// Options of `drivers`.
+#[derive(Args, Clone, Debug)]
+pub struct Drivers {
+    /// Folder for the report and its tables.
+    #[arg(long, default_value = "target/drivers")]
+    out: PathBuf,
+    /// Also writes the tables to `docs/performance.md`, where they replace those of the last run.
+    #[arg(long)]
+    docs: bool,
+    /// Seconds per run.
+    #[arg(long, default_value = "1")]
+    seconds: f64,
+    /// Runs of each program, in turns; the median counts.
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Measures only the operations whose name contains this text; can be repeated.
+    #[arg(long)]
+    only: Vec<String>,
+}
+
 /// Options of `page`.
 #[derive(Args, Clone, Debug)]
 pub struct Page {
@@ -242,6 +265,7 @@ async fn main() -> ExitCode {
         Command::Live(live) => live::live(&live).await,
         Command::Replicas(options) => replicas::replicas(&options).await,
         Command::Peers(options) => peers::peers(&options).await,
+        Command::Drivers(options) => drivers::drivers(&options).await,
         Command::Listen { url, users, busy } => {
             let world = world::World { users, adventures: 100, busy, open: 1000, ended: 2000 };
             live::listener::listen(&url, world).await

@@ -3,7 +3,7 @@
 use std::{fmt::Write, fs, path::Path};
 
 use crate::{
-    Failure,
+    Failure, drivers,
     goals::{goals, grown},
     live, peers,
     plots::plots,
@@ -41,9 +41,12 @@ fn page(report: &Report, plots: &str) -> String {
     page.push_str(LIMITS);
     statements(&mut page, report, plots);
     operations(&mut page, report, plots);
-    for (name, text) in
-        [("live", live::section(report)), ("replicas", replicas::section(report)), ("peers", peers::section(report))]
-    {
+    for (name, text) in [
+        ("live", live::section(report)),
+        ("replicas", replicas::section(report)),
+        ("peers", peers::section(report)),
+        ("drivers", drivers::section(report)),
+    ] {
         if let Some(text) = text {
             page.push_str(&between_markers(name, &text));
         }

@@ -5,8 +5,9 @@ use std::{collections::HashSet, fs, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Failure, client::Client, evening::Evening, growth::Size, indexes::Index, life::Day, live::Live, measure::Measured,
-    operations::OperationResult, overhead::Overhead, peers::PeerResult, replicas::Replicas,
+    Failure, client::Client, drivers::DriverResults, evening::Evening, growth::Size, indexes::Index, life::Day,
+    live::Live, measure::Measured, operations::OperationResult, overhead::Overhead, peers::PeerResult,
+    replicas::Replicas,
 };
 
 /// All measurements of a run.
@@ -37,6 +38,9 @@ pub struct Report {
     /// The example service next to the platform's API.
     #[serde(default)]
     pub peers: Vec<PeerResult>,
+    /// The service next to hand-written programs.
+    #[serde(default)]
+    pub drivers: Option<DriverResults>,
 }
 
 impl Report {
@@ -62,6 +66,7 @@ impl Report {
         self.overhead = self.overhead.or(other.overhead);
         self.live = self.live.take().or(other.live);
         self.replicas = self.replicas.take().or(other.replicas);
+        self.drivers = self.drivers.take().or(other.drivers);
         self.settings.seconds += other.settings.seconds;
     }
 }

@@ -21,38 +21,35 @@ const STARTED_AT: &str = "extract(epoch FROM transaction_timestamp())::text";
 #[derive(Clone)]
 pub struct Identity(Arc<Parts>);
 
+#[derive(Clone)]
 struct Parts {
     role: Cow<'static, str>,
     user_id: Option<Uuid>,
     settings: Vec<(Cow<'static, str>, String)>,
     /// Evaluated at the start of each transaction.
     admission: Option<Cow<'static, str>>,
-    /// The expressions that set role and settings, separated by commas.
-    set: String,
-    /// The condition that role and settings are as they were set.
-    holds: String,
 }
 
 impl Identity {
     /// Creates an identity of that role, without settings.
     pub fn new(role: impl Into<Cow<'static, str>>) -> Self {
-        Self::of(role.into(), None, Vec::new(), None)
+        Self(Arc::new(Parts { role: role.into(), user_id: None, settings: Vec::new(), admission: None }))
     }
 
     /// Returns the same identity with a setting, which policies read with `current_setting(name, true)`. Set every
     /// setting that the policies read. If one has no value for this identity, set it to the empty string, so that no
     /// earlier value is left in it.
     #[must_use]
-    pub fn with_setting(self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
-        let mut settings = self.0.settings.clone();
-        settings.push((name.into(), value.into()));
-        Self::of(self.0.role.clone(), self.0.user_id, settings, self.0.admission.clone())
+    pub fn with_setting(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.0).settings.push((name.into(), value.into()));
+        self
     }
 
     /// Returns the same identity with the id of a user.
     #[must_use]
-    pub fn with_user_id(self, id: Uuid) -> Self {
-        Self::of(self.0.role.clone(), Some(id), self.0.settings.clone(), self.0.admission.clone())
+    pub fn with_user_id(mut self, id: Uuid) -> Self {
+        Arc::make_mut(&mut self.0).user_id = Some(id);
+        self
     }
 
     /// Returns the same identity with an expression that each transaction evaluates after role and settings are set, in
@@ -61,8 +58,9 @@ impl Identity {
     ///
     /// It must be the program's own SQL and must not contain text from anybody else.
     #[must_use]
-    pub fn with_admission(self, sql: impl Into<Cow<'static, str>>) -> Self {
-        Self::of(self.0.role.clone(), self.0.user_id, self.0.settings.clone(), Some(sql.into()))
+    pub fn with_admission(mut self, sql: impl Into<Cow<'static, str>>) -> Self {
+        Arc::make_mut(&mut self.0).admission = Some(sql.into());
+        self
     }
 
     /// Returns the role.
@@ -77,22 +75,13 @@ impl Identity {
         self.0.user_id
     }
 
-    fn of(
-        role: Cow<'static, str>,
-        user_id: Option<Uuid>,
-        settings: Vec<(Cow<'static, str>, String)>,
-        admission: Option<Cow<'static, str>>,
-    ) -> Self {
-        // SET LOCAL would be slightly faster, but `pg_stat_statements` treats each of them as a separate statement and
-        // would have an entry for every user.
-        let mut set = set_config("role", &role);
-        let mut holds = format!("current_setting('role') = {0} AND current_user::text = {0}", quoted(&role));
-        for (name, value) in &settings {
-            set.push_str(", ");
-            set.push_str(&set_config(name, value));
+    /// Returns the condition that role and settings are as they were set.
+    fn holds_sql(&self) -> String {
+        let mut holds = format!("current_setting('role') = {0} AND current_user::text = {0}", quoted(&self.0.role));
+        for (name, value) in &self.0.settings {
             holds.push_str(&format!(" AND coalesce(current_setting({}, true), '') = {}", quoted(name), quoted(value)));
         }
-        Self(Arc::new(Parts { role, user_id, settings, admission, set, holds }))
+        holds
     }
 
     /// Distinguishes identities: users by their id, whatever their claims; others by role and settings.
@@ -100,31 +89,43 @@ impl Identity {
         let mut hasher = DefaultHasher::new();
         match self.0.user_id {
             Some(id) => id.hash(&mut hasher),
-            None => self.0.set.hash(&mut hasher),
+            None => (&self.0.role, &self.0.settings).hash(&mut hasher),
         }
         hasher.finish()
     }
 
     /// Returns the SQL that sets the identity and the `statement_timeout` for the rest of the transaction, followed by
     /// the columns `besides`. Its last column is the start time of the transaction.
+    ///
+    /// SET LOCAL would be slightly faster, but `pg_stat_statements` treats each of them as a separate statement and
+    /// would have an entry for every user.
     pub(crate) fn set_local_sql(&self, timeout: Option<Duration>, besides: &str) -> String {
-        // 0 would disable `statement_timeout`, so it is at least 1 ms.
-        let timeout = timeout.map_or_else(String::new, |time| {
-            format!(", set_config('statement_timeout', '{}', true)", time.as_millis().clamp(1, i32::MAX as u128))
-        });
-        // One small column instead of one with each value.
-        let set = format!("SELECT num_nulls({}{timeout})", self.0.set);
-        match &self.0.admission {
-            None => format!("{set}{besides}, {STARTED_AT}"),
-            // A separate statement, because its names are resolved after the role is set.
-            Some(admission) => format!("{set}; SELECT {admission}{besides}, {STARTED_AT}"),
+        // Built for each transaction, so in one allocation. One small column instead of one with each value.
+        let mut sql = String::with_capacity(512) + "SELECT num_nulls(";
+        push_set_config(&mut sql, "role", &self.0.role);
+        for (name, value) in &self.0.settings {
+            sql.push_str(", ");
+            push_set_config(&mut sql, name, value);
         }
+        if let Some(time) = timeout {
+            // 0 would disable `statement_timeout`, so it is at least 1 ms.
+            let milliseconds = time.as_millis().clamp(1, i32::MAX as u128).to_string();
+            sql.push_str(", ");
+            push_set_config(&mut sql, "statement_timeout", &milliseconds);
+        }
+        sql.push(')');
+        if let Some(admission) = &self.0.admission {
+            // A separate statement, because its names are resolved after the role is set.
+            sql.extend(["; SELECT ", admission]);
+        }
+        sql.extend([besides, ", ", STARTED_AT]);
+        sql
     }
 
     /// Returns the SQL of two columns. The first is 0 if the identity is as it was set, 1 if it was changed, and 2 if
     /// this is another transaction. The second is the number of statements that the driver has prepared in the session.
     pub(crate) fn verify_sql(&self, started_at: &str) -> String {
-        let (holds, started_at) = (&self.0.holds, quoted(started_at));
+        let (holds, started_at) = (self.holds_sql(), quoted(started_at));
         format!(
             "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 2 WHEN {holds} THEN 0 ELSE 1 END, \
              (SELECT count(*) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql)"
@@ -135,7 +136,7 @@ impl Identity {
     /// message does not run: with [`ENDED`] if this is another transaction, with [`CHANGED`] if the identity was
     /// changed. (`concat` is not immutable, so nothing is evaluated early.)
     pub(crate) fn require_sql(&self, started_at: &str) -> String {
-        let (holds, started_at) = (&self.0.holds, quoted(started_at));
+        let (holds, started_at) = (self.holds_sql(), quoted(started_at));
         format!(
             "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 1 / length(concat('')) WHEN {holds} THEN 0 \
              ELSE concat('identity changed')::integer END"
@@ -147,25 +148,48 @@ impl Identity {
 pub(crate) const ENDED: &str = "22012";
 pub(crate) const CHANGED: &str = "22P02";
 
-fn set_config(name: &str, value: &str) -> String {
-    format!("set_config({}, {}, true)", quoted(name), quoted(value))
+/// Appends the expression that sets a setting for the rest of the transaction.
+fn push_set_config(sql: &mut String, name: &str, value: &str) {
+    sql.push_str("set_config(");
+    push_quoted(sql, name);
+    sql.push_str(", ");
+    push_quoted(sql, value);
+    sql.push_str(", true)");
 }
 
 /// Returns the SQL that changes only the role. The claims still identify the caller.
 pub(crate) fn set_role_statement(role: &str) -> String {
-    format!("SELECT {}", set_config("role", role))
+    let mut sql = "SELECT ".to_owned();
+    push_set_config(&mut sql, "role", role);
+    sql
 }
 
-/// Returns the text as an SQL literal, whatever it contains and however the server reads backslashes. NUL is removed,
-/// because the protocol cannot carry it.
+/// Returns the text as an SQL literal.
 fn quoted(text: &str) -> String {
-    let text = text.replace('\0', "").replace('\'', "''");
-    if text.contains('\\') { format!("E'{}'", text.replace('\\', "\\\\")) } else { format!("'{text}'") }
+    let mut literal = String::with_capacity(text.len() + 2);
+    push_quoted(&mut literal, text);
+    literal
+}
+
+/// Appends the text as an SQL literal, whatever it contains and however the server reads backslashes. NUL is removed,
+/// because the protocol cannot carry it.
+fn push_quoted(sql: &mut String, text: &str) {
+    if text.contains('\\') {
+        sql.push('E');
+    }
+    sql.push('\'');
+    for character in text.chars().filter(|character| *character != '\0') {
+        if matches!(character, '\'' | '\\') {
+            sql.push(character);
+        }
+        sql.push(character);
+    }
+    sql.push('\'');
 }
 
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
-        self.0.set == other.0.set && self.0.admission == other.0.admission
+        (&self.0.role, &self.0.settings, &self.0.admission) == (&other.0.role, &other.0.settings, &other.0.admission)
     }
 }
 
@@ -285,10 +309,12 @@ pub mod supabase {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
     use uuid::Uuid;
 
-    use super::{Identity, quoted, supabase};
+    use super::{Identity, STARTED_AT, quoted, supabase};
     use crate::Error;
 
     #[test]
@@ -336,6 +362,32 @@ mod tests {
         assert_eq!(quoted("it's"), "'it''s'");
         assert_eq!(quoted(r"\'; DROP"), r"E'\\''; DROP'");
         assert_eq!(quoted("a\0b"), "'ab'");
+    }
+
+    #[test]
+    fn identities_are_equal_if_they_set_the_same() {
+        let of = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
+        let (shared, other) = (of("app.tenant", "1"), of("app.tenant", "2"));
+        assert_eq!(shared, of("app.tenant", "1"));
+        assert_eq!(shared.key(), of("app.tenant", "1").key());
+        assert!(shared != other && shared.key() != other.key());
+        // A builder changes its own copy only.
+        assert_ne!(shared.clone().with_setting("app.region", "eu"), shared);
+        assert_ne!(shared.clone().with_admission("check()"), shared);
+        assert_ne!(of("app.region", "1"), shared);
+        assert_eq!(shared, of("app.tenant", "1"));
+    }
+
+    #[test]
+    fn the_settings_are_followed_by_the_admission_and_the_other_columns() {
+        let time = Some(Duration::from_secs(2));
+        let tenant = Identity::new("tenant").with_setting("app.tenant", "it's");
+        let set = "SELECT set_config('role', 'tenant', true), set_config('app.tenant', 'it''s', true)";
+        assert_eq!(tenant.set_local_sql(None, ""), format!("{set}, {STARTED_AT}"));
+        assert_eq!(
+            tenant.with_admission("check()").set_local_sql(time, ", 1"),
+            format!("{set}, set_config('statement_timeout', '2000', true); SELECT check(), 1, {STARTED_AT}")
+        );
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Conversion between JSON columns and typed documents. Fields that the game does not know are kept.
 
+use sea_orm::sqlx::{postgres::PgRow, types::Json};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::Error;
+use crate::{Error, rows};
 
 /// Serializes the document for a JSON column.
 pub(crate) fn to_json<T: Serialize>(document: &T) -> Result<Value, Error> {
@@ -12,7 +13,20 @@ pub(crate) fn to_json<T: Serialize>(document: &T) -> Result<Value, Error> {
 
 /// Deserializes a document from a JSON column.
 pub(crate) fn from_json<T: DeserializeOwned>(value: Value, field: &'static str) -> Result<T, Error> {
-    serde_json::from_value(value).map_err(|_| Error::InvalidValue { field, rule: "must have the documented shape" })
+    serde_json::from_value(value).map_err(|_| wrong_shape(field))
+}
+
+/// Deserializes a document from a column of a row, without a tree of its values in between.
+pub(crate) fn json_cell<T: DeserializeOwned + 'static>(
+    row: &PgRow,
+    column: &str,
+    field: &'static str,
+) -> Result<T, Error> {
+    rows::cell::<Json<T>>(row, column).map(|document| document.0).map_err(|_| wrong_shape(field))
+}
+
+fn wrong_shape(field: &'static str) -> Error {
+    Error::InvalidValue { field, rule: "must have the documented shape" }
 }
 
 #[cfg(test)]

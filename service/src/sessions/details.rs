@@ -4,13 +4,13 @@ use entity::{
     sea_orm_active_enums::{AdventureStatus, CharacterClass, DifficultyLevel},
     sessions,
 };
-use sea_orm::{DbBackend, FromQueryResult, Statement, prelude::DateTimeWithTimeZone};
+use sea_orm::{DbBackend, Statement, prelude::DateTimeWithTimeZone};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::{Caller, Error, adventures::AdventureContent, json::from_json, operation::operation};
+use crate::{Caller, Error, adventures::AdventureContent, json::json_cell, operation::operation, rows};
 
 /// A session with its participants and its adventure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,21 +108,15 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn details(self, id: Uuid) -> Result<SessionDetails, Error> {
-        #[derive(FromQueryResult)]
-        struct Row {
-            session_data: Value,
-            players: Value,
-            adventure_data: Value,
-            seer_name: String,
-        }
         operation!(self.caller, reads "sessions.details", session = id, |tx| {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, DETAILS, [id.into()]);
-            let row = Row::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
+            let rows = tx.fetch_all(statement).await?;
+            let row = rows.first().ok_or(Error::NotFound { what: "session" })?;
             Ok(SessionDetails {
-                session: from_json(row.session_data, "session")?,
-                seer_name: row.seer_name,
-                players: from_json(row.players, "players")?,
-                adventure: from_json(row.adventure_data, "adventure")?,
+                session: json_cell(row, "session_data", "session")?,
+                seer_name: rows::cell(row, "seer_name")?,
+                players: json_cell(row, "players", "players")?,
+                adventure: json_cell(row, "adventure_data", "adventure")?,
             })
         })
     }

@@ -1,0 +1,109 @@
+//! A proxy that delays what it forwards, as a network does: each piece by the same time, in order, however many follow.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::Failure;
+
+/// A proxy to a server. It ends with the process.
+pub struct Delay {
+    /// Its address.
+    pub address: SocketAddr,
+    nanoseconds: Arc<AtomicU64>,
+}
+
+impl Delay {
+    /// Listens. The delay is that of each direction.
+    pub fn start(server: SocketAddr, delay: Duration) -> Result<Self, Failure> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let address = listener.local_addr()?;
+        let delay_ns = Arc::new(AtomicU64::new(0));
+        let proxy = Self { address, nanoseconds: delay_ns.clone() };
+        proxy.set(delay);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                // A connection that cannot be forwarded is closed.
+                let _ = forward(client, server, &delay_ns);
+            }
+        });
+        Ok(proxy)
+    }
+
+    /// Changes the delay of each direction.
+    pub fn set(&self, delay: Duration) {
+        self.nanoseconds.store(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Returns the delay of each direction.
+    pub fn get(&self) -> Duration {
+        Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed))
+    }
+}
+
+fn forward(client: TcpStream, server: SocketAddr, delay: &Arc<AtomicU64>) -> Result<(), std::io::Error> {
+    let server = TcpStream::connect(server)?;
+    for (from, to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
+        to.set_nodelay(true)?;
+        let (pieces, due) = mpsc::channel();
+        let delay = delay.clone();
+        thread::spawn(move || read(from, &pieces, &delay));
+        thread::spawn(move || write(to, &due));
+    }
+    Ok(())
+}
+
+type Piece = (Instant, Vec<u8>);
+
+/// Reads without waiting for what was read before to be written, so that the throughput is not limited.
+fn read(mut from: TcpStream, pieces: &mpsc::Sender<Piece>, delay: &AtomicU64) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        let due = Instant::now() + Duration::from_nanos(delay.load(Ordering::Relaxed));
+        if pieces.send((due, buffer[..length].to_vec())).is_err() {
+            break;
+        }
+    }
+}
+
+/// Writes each piece when it is due. The system's own sleep is exact to some microseconds, the runtime's to a
+/// millisecond.
+fn write(mut to: TcpStream, pieces: &mpsc::Receiver<Piece>) {
+    for (due, bytes) in pieces {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        if to.write_all(&bytes).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_arrive_in_order_and_not_before_their_time() {
+        let server = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let delay = Duration::from_millis(5);
+        let proxy = Delay::start(server.local_addr().unwrap(), delay).unwrap();
+        let mut client = TcpStream::connect(proxy.address).unwrap();
+        let (mut accepted, _) = server.accept().unwrap();
+        let sent: Vec<u8> = (0..200_000_u32).map(|number| (number % 251) as u8).collect();
+        let begun = Instant::now();
+        client.write_all(&sent).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut received = Vec::new();
+        accepted.read_to_end(&mut received).unwrap();
+        assert!(begun.elapsed() >= delay);
+        assert_eq!(received, sent);
+    }
+}

@@ -1,0 +1,122 @@
+//! The parts of an operation, each measured from sending to the answer on a connection of its own: what is the
+//! protocol's, what the statement's, and what the commit's.
+
+use std::time::{Duration, Instant};
+
+use sea_orm::TransactionTrait;
+use serde::{Deserialize, Serialize};
+use service::Sparc;
+use tokio_postgres::NoTls;
+
+use super::{
+    Operation,
+    statements::{IDENTITY, ROLE, Statements, Values, claims},
+};
+use crate::{Failure, measure::quantile, samples::Sample};
+
+/// Round trips that are timed.
+const ROUND_TRIPS: usize = 300;
+
+/// Medians in milliseconds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Part {
+    /// The operation.
+    pub name: String,
+    /// A prepared `SELECT 1`.
+    pub round_trip_ms: f64,
+    /// The service's first message: BEGIN, the role and all settings, and the check that the account is open.
+    pub opening_ms: f64,
+    /// BEGIN.
+    pub begin_ms: f64,
+    /// The role and the claims.
+    pub identity_ms: f64,
+    /// The statement.
+    pub statement_ms: f64,
+    /// The statement as the owner of the tables, whom row security does not bind. `None` for one that writes.
+    pub without_row_security_ms: Option<f64>,
+    /// COMMIT.
+    pub commit_ms: f64,
+}
+
+/// Returns the time of a round trip that other load on the machine did not prolong: the lower quartile.
+pub async fn round_trip(url: &str) -> Result<Duration, Failure> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    let one = client.prepare("SELECT 1").await?;
+    let mut times = Vec::new();
+    for _ in 0..ROUND_TRIPS {
+        let begun = Instant::now();
+        client.query(&one, &[]).await?;
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[ROUND_TRIPS / 4])
+}
+
+/// Measures an operation for that many seconds.
+pub async fn measure(
+    url: &str,
+    sparc: &Sparc,
+    operation: Operation,
+    statements: &Statements,
+    sample: &Sample,
+    seconds: f64,
+) -> Result<Part, Failure> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    let identity = client.prepare(IDENTITY).await?;
+    let statement = statements.of(operation);
+    let statement = client.prepare_typed(&statement.sql, &statement.types).await?;
+    let one = client.prepare("SELECT 1").await?;
+    let claims = claims(sample.player);
+    let mut times: [Vec<Duration>; 7] = Default::default();
+    let begun = Instant::now();
+    // The plans are chosen in the first executions.
+    let mut is_warm = false;
+    while begun.elapsed().as_secs_f64() < seconds || !is_warm {
+        if !is_warm && times[0].len() >= 16 {
+            times = Default::default();
+            is_warm = true;
+        }
+        let mut last = Instant::now();
+        let mut lap = |part: usize| {
+            let now = Instant::now();
+            times[part].push(now - last);
+            last = now;
+        };
+        let values = Values::new(sample);
+        client.query(&one, &[]).await?;
+        lap(0);
+        client.batch_execute("BEGIN").await?;
+        lap(1);
+        client.query(&identity, &[&ROLE, &claims]).await?;
+        lap(2);
+        client.query(&statement, &values.of(operation)).await?;
+        lap(3);
+        client.batch_execute("COMMIT").await?;
+        lap(4);
+        if operation != Operation::Roll {
+            client.query(&statement, &values.of(operation)).await?;
+            lap(5);
+        }
+        let ada = sparc.as_user(sample.player);
+        let opening = Instant::now();
+        let transaction = ada.begin().await?;
+        times[6].push(opening.elapsed());
+        transaction.rollback().await?;
+    }
+    let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, bare, opening_ms] =
+        times.map(|mut times| quantile(&mut times, 0.5));
+    let without_row_security_ms = Some(bare).filter(|time| time.is_finite());
+    let name = operation.name().to_owned();
+    Ok(Part {
+        name,
+        round_trip_ms,
+        opening_ms,
+        begin_ms,
+        identity_ms,
+        statement_ms,
+        without_row_security_ms,
+        commit_ms,
+    })
+}

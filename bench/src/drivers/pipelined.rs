@@ -1,0 +1,105 @@
+//! The operations in tokio-postgres with pipelining: the whole transaction is sent at once, so that a caller waits for
+//! one round trip.
+
+use deadpool::managed::{Manager, Metrics, Pool, RecycleError, RecycleResult};
+use futures_util::future::join4;
+use tokio_postgres::{Client, Config, NoTls, Row, Statement};
+
+use super::{
+    Answer, Operation, POOL, Want,
+    statements::{IDENTITY, ROLE, ServiceStatement, Statements, Values, claims},
+    typed::{Details, Listed, Profile, Roll, Typed},
+};
+use crate::{Failure, samples::Sample};
+
+/// The program's pool.
+pub struct Pipelined {
+    pool: Pool<Connector>,
+}
+
+/// A connection with its statements, which are prepared when it is opened.
+pub struct Connection {
+    client: Client,
+    identity: Statement,
+    statements: Vec<Statement>,
+}
+
+/// Opens connections.
+pub struct Connector {
+    config: Config,
+    statements: Statements,
+}
+
+impl Manager for Connector {
+    type Type = Connection;
+    type Error = tokio_postgres::Error;
+
+    async fn create(&self) -> Result<Connection, tokio_postgres::Error> {
+        let (client, connection) = self.config.connect(NoTls).await?;
+        tokio::spawn(connection);
+        let identity = client.prepare(IDENTITY).await?;
+        let mut statements = Vec::new();
+        for ServiceStatement { sql, types } in self.statements.all() {
+            statements.push(client.prepare_typed(sql, types).await?);
+        }
+        Ok(Connection { client, identity, statements })
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<tokio_postgres::Error> {
+        if connection.client.is_closed() {
+            return Err(RecycleError::message("the connection was lost"));
+        }
+        Ok(())
+    }
+}
+
+impl Pipelined {
+    /// Creates the pool.
+    pub fn new(url: &str, statements: Statements) -> Result<Self, Failure> {
+        let connector = Connector { config: url.parse()?, statements };
+        let pool = Pool::builder(connector).max_size(POOL as usize).build();
+        Ok(Self { pool: pool.map_err(|error| Failure::Message(error.to_string()))? })
+    }
+
+    /// Runs an operation.
+    pub async fn run(&self, operation: Operation, sample: &Sample, want: Want) -> Result<Answer, Failure> {
+        let rows = self.rows(operation, sample).await?;
+        match operation {
+            Operation::Profile => want.answer(one::<Profile>(&rows)?),
+            Operation::Lobby => want.answer(all::<Listed>(&rows, 20)?),
+            Operation::Details => want.answer(one::<Details>(&rows)?),
+            Operation::Rolls => want.answer(all::<Roll>(&rows, 50)?),
+            Operation::Roll => want.answer(one::<Roll>(&rows)?),
+        }
+    }
+
+    /// Sends the transaction and returns the statement's rows. The COMMIT after a failed statement is answered with
+    /// ROLLBACK, and the statement's error is returned.
+    async fn rows(&self, operation: Operation, sample: &Sample) -> Result<Vec<Row>, Failure> {
+        let connection = self.pool.get().await.map_err(|error| Failure::Message(error.to_string()))?;
+        let Connection { client, identity, statements } = &*connection;
+        let (claims, values) = (claims(sample.player), Values::new(sample));
+        // Each sends its message when it is first polled, in this order, before any of them is answered.
+        let (begun, identified, rows, committed) = join4(
+            client.batch_execute("BEGIN"),
+            client.execute(identity, &[&ROLE, &claims]),
+            client.query(&statements[operation as usize], &values.of(operation)),
+            client.batch_execute("COMMIT"),
+        )
+        .await;
+        begun?;
+        identified?;
+        let rows = rows?;
+        committed?;
+        Ok(rows)
+    }
+}
+
+fn one<T: Typed>(rows: &[Row]) -> Result<T, Failure> {
+    let row = rows.first().ok_or_else(|| Failure::Message("a pipelined statement returned no row".to_owned()))?;
+    Ok(T::from_tokio(row)?)
+}
+
+fn all<T: Typed>(rows: &[Row], limit: usize) -> Result<Vec<T>, Failure> {
+    Ok(rows.iter().take(limit).map(T::from_tokio).collect::<Result<_, _>>()?)
+}

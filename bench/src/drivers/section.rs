@@ -1,0 +1,132 @@
+//! The page's section on hand-written programs.
+
+use std::fmt::Write;
+
+use super::{Compared, DriverResults, ProgramResult};
+use crate::report::Report;
+
+/// The names of the programs, in the order of the results.
+const PROGRAMS: [&str; 3] = ["service", "plain sqlx", "pipelined"];
+
+/// Returns the section, if there are measurements.
+pub fn section(report: &Report) -> Option<String> {
+    let results = report.drivers.as_ref()?;
+    let mut text = HEAD.to_owned();
+    on_the_machine(&mut text, results);
+    with_latency(&mut text, results);
+    parts(&mut text, results);
+    Some(text)
+}
+
+fn on_the_machine(text: &mut String, results: &DriverResults) {
+    text.push_str(ON_THE_MACHINE);
+    for one in results.operations.iter().filter(|one| !one.is_delayed) {
+        for (name, of) in PROGRAMS.iter().zip(&one.programs) {
+            let cpu = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"));
+            let _ = writeln!(
+                text,
+                "| {} | {} | {name} | {:.0} | {} | {:.2} | {:.2} | {} | {} |",
+                one.name,
+                one.clients,
+                of.ops_s,
+                ratio(one, of),
+                of.p50_ms,
+                of.p99_ms,
+                cpu(of.client_cpu_ms),
+                cpu(of.server_cpu_ms),
+            );
+        }
+    }
+}
+
+/// Operations per second divided by those of plain sqlx.
+fn ratio(compared: &Compared, of: &ProgramResult) -> String {
+    format!("{:.2}", of.ops_s / compared.programs[1].ops_s)
+}
+
+fn with_latency(text: &mut String, results: &DriverResults) {
+    let [near, far] = results.round_trip_ms;
+    let _ = write!(
+        text,
+        "\nWith a proxy that delays each direction by half a millisecond, a `SELECT 1` takes {far:.2} ms instead of \
+         {near:.2} ms.\n{WITH_LATENCY}"
+    );
+    for one in results.operations.iter().filter(|one| one.is_delayed) {
+        let round_trips = results.round_trips.iter().find(|counted| one.clients == 1 && counted.name == one.name);
+        for (index, (name, of)) in PROGRAMS.iter().zip(&one.programs).enumerate() {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {name} | {:.0} | {} | {:.2} | {:.2} | {} |",
+                one.name,
+                one.clients,
+                of.ops_s,
+                ratio(one, of),
+                of.p50_ms,
+                of.p99_ms,
+                round_trips.map(|counted| format!("{:.1}", counted.programs[index])).unwrap_or_default(),
+            );
+        }
+    }
+}
+
+fn parts(text: &mut String, results: &DriverResults) {
+    text.push_str(PARTS);
+    for part in &results.parts {
+        let near = results.operations.iter().find(|one| !one.is_delayed && one.clients == 1 && one.name == part.name);
+        let _ = writeln!(
+            text,
+            "| {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | {} | {:.3} | {} |",
+            part.name,
+            part.round_trip_ms,
+            part.opening_ms,
+            part.begin_ms,
+            part.identity_ms,
+            part.statement_ms,
+            part.without_row_security_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}")),
+            part.commit_ms,
+            near.map(|near| format!("{:.3}", near.programs[0].p50_ms)).unwrap_or_default(),
+        );
+    }
+}
+
+const HEAD: &str = "## Next to hand-written Rust
+
+Written by `cargo run --release -p bench -- drivers --out target/drivers --docs`. Three programs run the same statements
+on the same rows, each with a pool of ten connections, and decode them into typed results:
+
+- the service: an identity per call, retries, deadlines, spans, and in each transaction the check that the caller's
+  account exists and is open, which the other two do not make;
+- plain sqlx, as a careful author writes it: BEGIN, the caller's role and claims, the statement, COMMIT, each awaited.
+  The pool's ping before each use is turned off; its ping after each use cannot be, and nobody waits for it;
+- tokio-postgres with pipelining: the same four messages are sent together, so a caller waits for one round trip. It has
+  nothing between a failed BEGIN and the statement, so its login must have no privileges of its own.
+
+That all return the same is checked before they are measured. Runs alternate; medians. Processor times are per
+operation: of the program, and of PostgreSQL. *Times* is the throughput divided by that of plain sqlx.
+";
+
+const ON_THE_MACHINE: &str = "
+| operation | clients | program | operations/s | times | p50 ms | p99 ms | CPU ms | PostgreSQL CPU ms |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+";
+
+const WITH_LATENCY: &str =
+    "The round trips that a caller waits for are counted with a latency of 20 ms, by how much longer an operation takes.
+
+| operation | clients | program | operations/s | times | p50 ms | p99 ms | round trips |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+";
+
+const PARTS: &str = "
+The service sends BEGIN, the identity and the check of the account in one message (its opening), and returns from a read
+without waiting for COMMIT. So a caller waits for two round trips, or three to write; plain sqlx waits for four. On one
+machine a round trip costs mostly the processor time of waking the other side, so fewer messages also mean more
+operations per second: this is what pipelining saves. It saves little where the statement or the disk takes the time.
+
+What bounds each operation shows in its parts: one after the other on one connection, medians in milliseconds. A round
+trip is that of a prepared `SELECT 1`, and is included in every other part; the rest of a part is PostgreSQL's work.
+
+| operation | round trip | the service's opening | BEGIN | identity | statement | as the owner, without row security \
+| COMMIT | service, p50 |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+";

@@ -1,0 +1,262 @@
+//! The operations' results as a hand-written program declares them, decoded from the rows of both drivers.
+
+use chrono::{DateTime, FixedOffset};
+use entity::{
+    sea_orm_active_enums::{Attribute, DifficultyLevel, RollOutcome, RollType, SessionStatus},
+    sessions,
+};
+use sea_orm::sqlx::{
+    self, Decode, Postgres, Row as _, Type,
+    error::BoxDynError,
+    postgres::{PgRow, PgTypeInfo, PgTypeKind, PgValueRef},
+};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IntoDeserializer, value::Error as LabelError},
+};
+use serde_json::Value;
+use service::sessions::{Participant, SessionAdventure};
+use tokio_postgres::types::{FromSql, Kind, Type as ServerType};
+use uuid::Uuid;
+
+use crate::Failure;
+
+/// A result that both drivers can decode, column by column.
+pub trait Typed: Serialize + Sized {
+    /// Decodes a row of sqlx.
+    fn from_sqlx(row: &PgRow) -> Result<Self, sqlx::Error>;
+
+    /// Decodes a row of tokio-postgres.
+    fn from_tokio(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error>;
+}
+
+/// Declares a result whose fields are the columns, in their order.
+macro_rules! typed {
+    ($(#[$about:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Serialize)]
+        pub struct $name {
+            $($field: $type,)*
+        }
+
+        impl Typed for $name {
+            fn from_sqlx(row: &PgRow) -> Result<Self, sqlx::Error> {
+                let mut columns = 0..;
+                $(let $field = row.try_get(columns.next().unwrap_or_default())?;)*
+                Ok(Self { $($field,)* })
+            }
+
+            fn from_tokio(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
+                let mut columns = 0..;
+                $(let $field = row.try_get(columns.next().unwrap_or_default())?;)*
+                Ok(Self { $($field,)* })
+            }
+        }
+    };
+}
+
+typed! {
+    /// A profile.
+    Profile {
+        id: Uuid,
+        display_name: String,
+        avatar_url: Option<String>,
+        bio: Option<String>,
+        is_verified: bool,
+        games_played: i32,
+        games_run: i32,
+        created_at: DateTime<FixedOffset>,
+        updated_at: DateTime<FixedOffset>,
+    }
+}
+
+typed! {
+    /// A roll.
+    Roll {
+        id: Uuid,
+        session_id: Uuid,
+        character_id: Option<Uuid>,
+        creature_id: Option<Uuid>,
+        character_name: String,
+        attribute: Label<Attribute>,
+        dice_count: i32,
+        difficulty: i32,
+        roll_type: Label<RollType>,
+        modifiers: Value,
+        results: Vec<i32>,
+        total: i32,
+        modified_total: i32,
+        success: bool,
+        outcome: Label<RollOutcome>,
+        margin: i32,
+        description: Option<String>,
+        animation_seed: Option<i64>,
+        original_roll_id: Option<Uuid>,
+        rolled_by: Option<Uuid>,
+        created_at: DateTime<FixedOffset>,
+    }
+}
+
+typed! {
+    /// A session with its participants and its adventure.
+    Details {
+        session: Document<sessions::Model>,
+        players: Document<Vec<Participant>>,
+        adventure: Document<SessionAdventure>,
+    }
+}
+
+typed! {
+    /// A row of the lobby.
+    LobbyRow {
+        id: Uuid,
+        status: Label<SessionStatus>,
+        scheduled_start: Option<DateTime<FixedOffset>>,
+        looking_for: Option<String>,
+        seats_taken: i32,
+        max_players: i32,
+        created_at: DateTime<FixedOffset>,
+        seer_id: Uuid,
+        seer_name: String,
+        adventure_id: Option<Uuid>,
+        adventure_name: Option<String>,
+        thumbnail_url: Option<String>,
+        difficulty: Option<Label<DifficultyLevel>>,
+        estimated_duration: Option<i32>,
+    }
+}
+
+/// A session as the lobby lists it.
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    id: Uuid,
+    status: Label<SessionStatus>,
+    scheduled_start: Option<DateTime<FixedOffset>>,
+    looking_for: Option<String>,
+    seats_taken: i32,
+    max_players: i32,
+    created_at: DateTime<FixedOffset>,
+    seer_id: Uuid,
+    seer_name: String,
+    adventure: Option<ListedAdventure>,
+}
+
+/// Its adventure.
+#[derive(Debug, Serialize)]
+struct ListedAdventure {
+    id: Uuid,
+    name: String,
+    thumbnail_url: Option<String>,
+    difficulty: Label<DifficultyLevel>,
+    estimated_duration: i32,
+}
+
+impl From<LobbyRow> for Listed {
+    fn from(row: LobbyRow) -> Self {
+        let adventure = match (row.adventure_id, row.adventure_name, row.difficulty, row.estimated_duration) {
+            (Some(id), Some(name), Some(difficulty), Some(estimated_duration)) => {
+                Some(ListedAdventure { id, name, thumbnail_url: row.thumbnail_url, difficulty, estimated_duration })
+            }
+            _ => None,
+        };
+        Self {
+            id: row.id,
+            status: row.status,
+            scheduled_start: row.scheduled_start,
+            looking_for: row.looking_for,
+            seats_taken: row.seats_taken,
+            max_players: row.max_players,
+            created_at: row.created_at,
+            seer_id: row.seer_id,
+            seer_name: row.seer_name,
+            adventure,
+        }
+    }
+}
+
+impl Typed for Listed {
+    fn from_sqlx(row: &PgRow) -> Result<Self, sqlx::Error> {
+        LobbyRow::from_sqlx(row).map(Self::from)
+    }
+
+    fn from_tokio(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
+        LobbyRow::from_tokio(row).map(Self::from)
+    }
+}
+
+/// Converts an error of either driver.
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        // The error itself names only its kind; its source is the server's message.
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        Self::Message(source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}")))
+    }
+}
+
+/// An enum's value, matched against its labels without a copy.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub struct Label<E>(E);
+
+impl<E: DeserializeOwned> Label<E> {
+    fn parse(text: &str) -> Result<Self, LabelError> {
+        E::deserialize(text.into_deserializer()).map(Self)
+    }
+}
+
+impl<E> Type<Postgres> for Label<E> {
+    fn type_info() -> PgTypeInfo {
+        <str as Type<Postgres>>::type_info()
+    }
+
+    fn compatible(server_type: &PgTypeInfo) -> bool {
+        matches!(server_type.kind(), PgTypeKind::Enum(_)) || <str as Type<Postgres>>::compatible(server_type)
+    }
+}
+
+impl<E: DeserializeOwned> Decode<'_, Postgres> for Label<E> {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        Ok(Self::parse(value.as_str()?)?)
+    }
+}
+
+impl<'a, E: DeserializeOwned> FromSql<'a> for Label<E> {
+    fn from_sql(_: &ServerType, raw: &'a [u8]) -> Result<Self, BoxDynError> {
+        Ok(Self::parse(std::str::from_utf8(raw)?)?)
+    }
+
+    fn accepts(server_type: &ServerType) -> bool {
+        matches!(server_type.kind(), Kind::Enum(_)) || *server_type == ServerType::TEXT
+    }
+}
+
+/// A JSON document, read into its type without a copy in between.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub struct Document<T>(T);
+
+impl<T> Type<Postgres> for Document<T> {
+    fn type_info() -> PgTypeInfo {
+        <sqlx::types::Json<T> as Type<Postgres>>::type_info()
+    }
+
+    fn compatible(server_type: &PgTypeInfo) -> bool {
+        <sqlx::types::Json<T> as Type<Postgres>>::compatible(server_type)
+    }
+}
+
+impl<'r, T: Deserialize<'r> + 'r> Decode<'r, Postgres> for Document<T> {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        <sqlx::types::Json<T> as Decode<'r, Postgres>>::decode(value).map(|json| Self(json.0))
+    }
+}
+
+impl<'a, T: Deserialize<'a>> FromSql<'a> for Document<T> {
+    fn from_sql(server_type: &ServerType, raw: &'a [u8]) -> Result<Self, BoxDynError> {
+        tokio_postgres::types::Json::from_sql(server_type, raw).map(|json| Self(json.0))
+    }
+
+    fn accepts(server_type: &ServerType) -> bool {
+        <tokio_postgres::types::Json<T> as FromSql<'a>>::accepts(server_type)
+    }
+}
