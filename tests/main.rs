@@ -37,6 +37,7 @@ mod columns;
 mod connections;
 mod documents;
 mod evening;
+mod every_table;
 mod events;
 mod faults;
 mod gateway;
