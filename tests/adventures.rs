@@ -11,7 +11,7 @@ async fn a_published_adventure_is_valid_and_has_its_time_of_publication() {
     let creator = world.new_user().await;
     let draft = world.new_draft(creator.uuid()).await;
     let publish = format!("UPDATE adventures SET status = 'published' WHERE id = '{draft}'");
-    assert!(creator.exec(&publish).await.unwrap_err().is("23514", "published_is_valid"));
+    assert_refused!(creator.exec(&publish).await, "23514", "published_is_valid");
     world.service().exec(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
     assert_eq!(creator.exec(&publish).await, Ok(1));
     assert_eq!(creator.count("adventures WHERE published_at IS NOT NULL").await, 1);
@@ -35,12 +35,10 @@ async fn a_published_adventure_must_be_unpublished_before_it_is_edited() {
     let creator = world.new_user().await;
     world.new_adventure(creator.uuid()).await;
     let edit = "UPDATE adventures SET content = '{\"nodes\": [1]}'";
-    assert!(creator.exec(edit).await.unwrap_err().is("SP010", "published_not_edited"));
+    assert_refused!(creator.exec(edit).await, "SP010", "published_not_edited");
     assert_eq!(creator.exec("UPDATE adventures SET status = 'draft'").await, Ok(1));
     assert_eq!(creator.exec(edit).await, Ok(1));
-    assert!(
-        creator.exec("UPDATE adventures SET status = 'published'").await.unwrap_err().is("23514", "published_is_valid")
-    );
+    assert_refused!(creator.exec("UPDATE adventures SET status = 'published'").await, "23514", "published_is_valid");
 }
 
 #[tokio::test]
@@ -57,14 +55,14 @@ async fn only_the_server_writes_the_validation_result_and_statistics() {
         "creator_id = gen_random_uuid()",
         "created_at = now()",
     ] {
-        assert!(creator.exec(&format!("UPDATE adventures SET {change}")).await.unwrap_err().is_forbidden(), "{change}");
+        assert_refused!(creator.exec(&format!("UPDATE adventures SET {change}")).await, forbidden, "{change}");
     }
     for column in ["is_valid", "times_played", "average_rating", "published_at", "validation_errors"] {
         let sql = format!("INSERT INTO adventures (name, {column}) VALUES ('Forged', NULL)");
-        assert!(creator.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
+        assert_refused!(creator.exec(&sql).await, forbidden, "{column}");
     }
     let published = "INSERT INTO adventures (name, status) VALUES ('Forged', 'published')";
-    assert!(creator.exec(published).await.unwrap_err().is("23514", "published_is_valid"));
+    assert_refused!(creator.exec(published).await, "23514", "published_is_valid");
 }
 
 #[tokio::test]
@@ -79,7 +77,7 @@ async fn everyone_reads_published_adventures_and_only_creators_read_drafts() {
     assert_eq!(stranger.exec("UPDATE adventures SET name = 'Mine now'").await, Ok(0));
     assert_eq!(stranger.exec("DELETE FROM adventures").await, Ok(0));
     let forged = format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'Forged')", creator.uuid());
-    assert!(stranger.exec(&forged).await.unwrap_err().is_forbidden());
+    assert_refused!(stranger.exec(&forged).await, forbidden);
     let own = "INSERT INTO adventures (name) VALUES ('My own') RETURNING creator_id";
     assert_eq!(stranger.value::<Uuid>(own).await.unwrap(), stranger.uuid());
 }
@@ -101,8 +99,8 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     assert_eq!(creator.value::<String>(&insert).await.unwrap(), "Wolf");
     // Without RETURNING, so that it is the insert that is refused and not the reading of the new row.
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Stray')");
-    assert!(stranger.exec(&insert).await.unwrap_err().is_forbidden());
-    assert!(world.visitor().exec(&insert).await.unwrap_err().is_forbidden());
+    assert_refused!(stranger.exec(&insert).await, forbidden);
+    assert_refused!(world.visitor().exec(&insert).await, forbidden);
     assert_eq!(stranger.count("creatures").await, 0);
     assert_eq!(world.visitor().count("creatures").await, 0);
     assert_eq!(stranger.exec("UPDATE creatures SET name = 'Mine'").await, Ok(0));
@@ -116,7 +114,7 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     assert_eq!(world.visitor().count("creatures").await, 1);
     assert_eq!(creator.exec("UPDATE creatures SET armor = 2").await, Ok(1));
     for change in ["adventure_id = gen_random_uuid()", "created_at = now()", "updated_at = now()"] {
-        assert!(creator.exec(&format!("UPDATE creatures SET {change}")).await.unwrap_err().is_forbidden(), "{change}");
+        assert_refused!(creator.exec(&format!("UPDATE creatures SET {change}")).await, forbidden, "{change}");
     }
     for stats in [
         "{}",

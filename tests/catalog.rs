@@ -3,7 +3,7 @@
 use crate::world::World;
 
 /// Asserts that a query returns no row; each row names an offender.
-async fn assert_no_rows(sql: &str) {
+pub async fn assert_no_rows(sql: &str) {
     let offenders: Vec<String> = World::new().await.owner().values(sql).await.unwrap();
     assert!(offenders.is_empty(), "{offenders:#?}");
 }

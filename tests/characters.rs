@@ -36,7 +36,7 @@ async fn a_character_that_changes_owner_counts_for_the_new_one() {
         world.new_character(taker).await;
     }
     let give = format!("UPDATE characters SET user_id = '{taker}' WHERE id = '{}'", giver.character);
-    assert!(world.service().exec(&give).await.unwrap_err().is("SP001", "character_limit"));
+    assert_refused!(world.service().exec(&give).await, "SP001", "character_limit");
 }
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn a_retired_character_does_not_count_and_unretiring_is_checked() {
     let forged = format!("characters WHERE id = '{first}' AND retired_at < '2020-01-01'");
     assert_eq!(user.count(&forged).await, 0, "the server sets retired_at");
     user.exec(&insert_character(Uuid::new_v4(), user.uuid())).await.unwrap();
-    assert!(user.exec(&set("NULL")).await.unwrap_err().is("SP001", "character_limit"));
+    assert_refused!(user.exec(&set("NULL")).await, "SP001", "character_limit");
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_character_seated_in_a_live_session_neither_retires_nor_changes_owner(
     let no = player.person.exec("UPDATE characters SET retired_at = now()").await.unwrap_err();
     assert!(no.is("SP008", "character_not_seated"), "{no:?}");
     let give = format!("UPDATE characters SET user_id = '{other}' WHERE id = '{}'", player.character);
-    assert!(world.service().exec(&give).await.unwrap_err().is("SP008", "character_not_seated"));
+    assert_refused!(world.service().exec(&give).await, "SP008", "character_not_seated");
     world.set(&game, "status = 'cancelled'").await;
     assert_eq!(player.person.exec("UPDATE characters SET retired_at = now()").await, Ok(1));
 }
@@ -141,7 +141,7 @@ async fn a_player_cannot_change_server_owned_columns_of_a_character() {
              VALUES ('{}', 'Forged', 'rogue', 1, 1, 1, 1, '{{}}', 5)",
             player.id
         );
-        assert!(player.person.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
+        assert_refused!(player.person.exec(&sql).await, forbidden, "{column}");
     }
 }
 
@@ -150,8 +150,8 @@ async fn hit_points_must_be_from_0_to_the_maximum() {
     let world = World::new().await;
     let player = world.new_player().await;
     let set = |what: &str| format!("UPDATE characters SET {what}");
-    assert!(player.person.exec(&set("hit_points = 7")).await.unwrap_err().is("23514", "characters_hit_points_check"));
-    assert!(player.person.exec(&set("hit_points = -1")).await.unwrap_err().is("23514", "characters_hit_points_check"));
+    assert_refused!(player.person.exec(&set("hit_points = 7")).await, "23514", "characters_hit_points_check");
+    assert_refused!(player.person.exec(&set("hit_points = -1")).await, "23514", "characters_hit_points_check");
     world.service().exec(&set("max_hit_points = 10")).await.unwrap();
     assert_eq!(player.person.exec(&set("hit_points = 10")).await, Ok(1));
 }
@@ -165,8 +165,8 @@ async fn only_its_owner_sees_and_changes_a_character() {
     assert_eq!(stranger.exec("UPDATE characters SET name = 'Mine'").await, Ok(0));
     assert_eq!(stranger.exec("DELETE FROM characters").await, Ok(0));
     let forged = insert_character(Uuid::new_v4(), owner.id);
-    assert!(stranger.exec(&forged).await.unwrap_err().is_forbidden());
-    assert!(world.visitor().exec("SELECT FROM characters").await.unwrap_err().is_forbidden());
+    assert_refused!(stranger.exec(&forged).await, forbidden);
+    assert_refused!(world.visitor().exec("SELECT FROM characters").await, forbidden);
     let returned = format!("{} RETURNING name", insert_character(Uuid::new_v4(), owner.id));
     assert!(owner.person.value::<String>(&returned).await.unwrap().starts_with("Hero"));
 }

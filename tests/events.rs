@@ -101,29 +101,29 @@ async fn only_participants_send_events_and_only_of_client_kinds() {
     assert_eq!(player.exec(&send("client.wave")).await, Ok(1));
     assert_eq!(game.seer.exec(&send("client.wave")).await, Ok(1));
     for kind in ["dice_rolled", "session_status", "clientx", "client"] {
-        assert!(player.exec(&send(kind)).await.unwrap_err().is_forbidden(), "{kind}");
-        assert!(game.seer.exec(&send(kind)).await.unwrap_err().is_forbidden(), "{kind}");
+        assert_refused!(player.exec(&send(kind)).await, forbidden, "{kind}");
+        assert_refused!(game.seer.exec(&send(kind)).await, forbidden, "{kind}");
     }
-    assert!(world.new_user().await.exec(&send("client.wave")).await.unwrap_err().is_forbidden());
-    assert!(world.visitor().exec(&send("client.wave")).await.unwrap_err().is_forbidden());
+    assert_refused!(world.new_user().await.exec(&send("client.wave")).await, forbidden);
+    assert_refused!(world.visitor().exec(&send("client.wave")).await, forbidden);
     let gone = &game.players[1];
     gone.person
         .exec(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", gone.id))
         .await
         .unwrap();
-    assert!(gone.person.exec(&send("client.wave")).await.unwrap_err().is_forbidden(), "a player who left");
+    assert_refused!(gone.person.exec(&send("client.wave")).await, forbidden, "a player who left");
     for column in ["created_at", "sender_id"] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)",
             game.session
         );
-        assert!(player.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
+        assert_refused!(player.exec(&sql).await, forbidden, "{column}");
     }
     let numbered =
         format!("INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)", game.session);
     assert_eq!(player.exec(&numbered).await.unwrap_err().code, "428C9", "only the server numbers events");
-    assert!(player.exec("DELETE FROM session_events").await.unwrap_err().is_forbidden());
-    assert!(player.exec("UPDATE session_events SET payload = '{}'").await.unwrap_err().is_forbidden());
+    assert_refused!(player.exec("DELETE FROM session_events").await, forbidden);
+    assert_refused!(player.exec("UPDATE session_events SET payload = '{}'").await, forbidden);
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn only_participants_read_events() {
     assert!(game.seer.count("session_events").await > 0);
     assert!(game.players[0].person.count("session_events").await > 0);
     assert_eq!(world.new_user().await.count("session_events").await, 0);
-    assert!(world.visitor().exec("SELECT FROM session_events").await.unwrap_err().is_forbidden());
+    assert_refused!(world.visitor().exec("SELECT FROM session_events").await, forbidden);
 }
 
 #[tokio::test]
@@ -265,7 +265,7 @@ async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls
     let young = world.new_active_session(1).await;
     world.set(&young, "status = 'completed'").await;
     let archive = "SELECT private.archive_sessions(10)";
-    assert!(player.person.exec(archive).await.unwrap_err().is_forbidden());
+    assert_refused!(player.person.exec(archive).await, forbidden);
     assert_eq!(world.service().value::<i32>(archive).await, Ok(1));
     assert_eq!(world.service().value::<i32>(archive).await, Ok(0), "idempotent");
     assert_eq!(world.owner().count("sessions").await, 1);
@@ -275,7 +275,7 @@ async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls
         assert_eq!(game.seer.count(table_name).await, rows, "{table_name}");
         assert_eq!(stranger.count(table_name).await, 0, "{table_name}");
         let sql = format!("DELETE FROM {table_name}");
-        assert!(player.person.exec(&sql).await.unwrap_err().is_forbidden(), "{table_name}");
+        assert_refused!(player.person.exec(&sql).await, forbidden, "{table_name}");
     }
     let kept = row(&world.owner(), "SELECT seats_taken, status FROM archived_sessions").await;
     assert_eq!((kept["seats_taken"].as_i64(), kept["status"].as_str()), (Some(2), Some("completed")));

@@ -2,6 +2,29 @@
 
 #![allow(missing_docs)]
 
+/// Asserts that plain SQL is refused, `forbidden` or with this SQLSTATE and constraint, and prints the answer if it is
+/// not.
+macro_rules! assert_refused {
+    ($answer:expr, forbidden $(, $($why:tt)+)?) => {{
+        let answer = $answer;
+        assert!(
+            answer.as_ref().is_err_and(|refused| refused.is_forbidden()),
+            "must be forbidden, but is {answer:?} {}",
+            String::new() $(+ &format!($($why)+))?
+        );
+    }};
+    ($answer:expr, $code:expr, $constraint:expr $(, $($why:tt)+)?) => {{
+        let answer = $answer;
+        assert!(
+            answer.as_ref().is_err_and(|refused| refused.is($code, $constraint)),
+            "must be refused with {} {}, but is {answer:?} {}",
+            $code,
+            $constraint,
+            String::new() $(+ &format!($($why)+))?
+        );
+    }};
+}
+
 mod access;
 mod accounts;
 mod adventures;
@@ -15,6 +38,7 @@ mod connections;
 mod documents;
 mod evening;
 mod events;
+mod every_table;
 mod faults;
 mod gateway;
 mod hosting;

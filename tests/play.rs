@@ -50,7 +50,7 @@ async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
     let stranger = world.new_user().await;
     let query = format!("SELECT cardinality(private.initiative_order(ARRAY[{list}]::uuid[]))");
     assert_eq!(stranger.value::<i32>(&query).await, Ok(0), "{rolls}");
-    assert!(world.visitor().value::<i32>(&query).await.unwrap_err().is_forbidden());
+    assert_refused!(world.visitor().value::<i32>(&query).await, forbidden);
 }
 
 #[tokio::test]
@@ -113,8 +113,8 @@ async fn two_devices_of_one_seer_do_not_overwrite_each_others_game_state() {
     assert_eq!(states[1].payload, json!({ "game_state": {}, "version": 2 }));
     assert_eq!(ada.events().newest(game.session).await.unwrap(), events.last().unwrap().seq);
     // Not even the service can set the version itself.
-    assert!(world.service().exec("UPDATE sessions SET game_state_version = 9").await.unwrap_err().is_forbidden());
-    assert!(game.seer.exec("UPDATE sessions SET game_state_version = 9").await.unwrap_err().is_forbidden());
+    assert_refused!(world.service().exec("UPDATE sessions SET game_state_version = 9").await, forbidden);
+    assert_refused!(game.seer.exec("UPDATE sessions SET game_state_version = 9").await, forbidden);
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn a_code_shows_its_session_before_the_player_joins() {
     assert_eq!((card.id, card.status, card.seats_taken), (game.session, SessionStatus::Waiting, 1));
     assert_eq!(card.adventure.unwrap().name, "The Drowned Ford");
     assert!(stranger.sessions().get(game.session).await.is_err(), "the code reveals only the summary");
-    assert!(world.visitor().exec("SELECT private.session_by_code('AAAAAA')").await.unwrap_err().is_forbidden());
+    assert_refused!(world.visitor().exec("SELECT private.session_by_code('AAAAAA')").await, forbidden);
 }
 
 #[tokio::test]
@@ -290,6 +290,6 @@ async fn an_account_that_is_erased_keeps_no_personal_data() {
     assert!(matches!(ada.characters().create(NewCharacter::default()).await, Err(Error::AccountClosed)));
     let other = world.new_account().await;
     let theft = format!("SELECT private.close_account('{other}')");
-    assert!(world.new_user().await.exec(&theft).await.unwrap_err().is_forbidden());
-    assert!(world.visitor().exec(&theft).await.unwrap_err().is_forbidden());
+    assert_refused!(world.new_user().await.exec(&theft).await, forbidden);
+    assert_refused!(world.visitor().exec(&theft).await, forbidden);
 }

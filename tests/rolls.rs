@@ -44,7 +44,7 @@ async fn no_client_of_the_api_sets_a_result() {
              VALUES ('{}', '{}', 'might', 10, 'attack', {value})",
             game.session, player.character
         );
-        assert!(player.person.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
+        assert_refused!(player.person.exec(&sql).await, forbidden, "{column}");
     }
 }
 
@@ -54,8 +54,8 @@ async fn rolls_are_never_updated_or_deleted_through_the_api() {
     let game = world.new_active_session(1).await;
     game.players[0].person.exec(&roll(game.session, game.players[0].character)).await.unwrap();
     for person in [&game.players[0].person, &game.seer, &world.service(), &world.visitor()] {
-        assert!(person.exec("UPDATE dice_rolls SET description = 'x'").await.unwrap_err().is_forbidden());
-        assert!(person.exec("DELETE FROM dice_rolls").await.unwrap_err().is_forbidden());
+        assert_refused!(person.exec("UPDATE dice_rolls SET description = 'x'").await, forbidden);
+        assert_refused!(person.exec("DELETE FROM dice_rolls").await, forbidden);
     }
 }
 
@@ -191,23 +191,21 @@ async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
     let game = world.new_active_session(2).await;
     let [me, mate] = &game.players[..] else { panic!("two players are seated") };
     assert_eq!(me.person.exec(&roll(game.session, me.character)).await, Ok(1));
-    assert!(
-        me.person.exec(&roll(game.session, mate.character)).await.unwrap_err().is_forbidden(),
+    assert_refused!(
+        me.person.exec(&roll(game.session, mate.character)).await,
+        forbidden,
         "another participant's character"
     );
     let unseated = world.new_character(me.id).await;
-    assert!(
-        me.person.exec(&roll(game.session, unseated)).await.unwrap_err().is_forbidden(),
-        "a character without a seat"
-    );
+    assert_refused!(me.person.exec(&roll(game.session, unseated)).await, forbidden, "a character without a seat");
     let stranger = world.new_player().await;
-    assert!(stranger.person.exec(&roll(game.session, stranger.character)).await.unwrap_err().is_forbidden());
-    assert!(world.visitor().exec(&roll(game.session, me.character)).await.unwrap_err().is_forbidden());
+    assert_refused!(stranger.person.exec(&roll(game.session, stranger.character)).await, forbidden);
+    assert_refused!(world.visitor().exec(&roll(game.session, me.character)).await, forbidden);
     me.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
-    assert!(me.person.exec(&roll(game.session, me.character)).await.unwrap_err().is_forbidden(), "a player who left");
+    assert_refused!(me.person.exec(&roll(game.session, me.character)).await, forbidden, "a player who left");
     for status in ["paused", "completed"] {
         world.set(&game, &format!("status = '{status}'")).await;
-        assert!(mate.person.exec(&roll(game.session, mate.character)).await.unwrap_err().is_forbidden(), "{status}");
+        assert_refused!(mate.person.exec(&roll(game.session, mate.character)).await, forbidden, "{status}");
     }
 }
 
@@ -219,7 +217,7 @@ async fn the_seer_rolls_for_any_seated_character_and_for_creatures() {
     assert_eq!(game.seer.exec(&roll(game.session, game.players[0].character)).await, Ok(1));
     assert_eq!(game.seer.exec(&roll(game.session, own)).await, Ok(1));
     let outsider = world.new_player().await;
-    assert!(game.seer.exec(&roll(game.session, outsider.character)).await.unwrap_err().is_forbidden());
+    assert_refused!(game.seer.exec(&roll(game.session, outsider.character)).await, forbidden);
 }
 
 #[tokio::test]
@@ -244,14 +242,14 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
     game.seer.exec(&attack(wolf)).await.unwrap();
     let rolled = row(&world.owner(), "SELECT character_name, dice_count, character_id FROM dice_rolls").await;
     assert_eq!((rolled["character_name"].as_str(), rolled["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
-    assert!(game.seer.exec(&attack(stray)).await.unwrap_err().is("SP017", "creature_of_adventure"));
-    assert!(game.players[0].person.exec(&attack(wolf)).await.unwrap_err().is_forbidden(), "only the Seer may");
+    assert_refused!(game.seer.exec(&attack(stray)).await, "SP017", "creature_of_adventure");
+    assert_refused!(game.players[0].person.exec(&attack(wolf)).await, forbidden, "only the Seer may");
     let both = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf}', '{}', 'might', 10, 'attack')",
         game.session, game.players[0].character
     );
-    assert!(game.seer.exec(&both).await.unwrap_err().is("SP016", "one_roller"));
+    assert_refused!(game.seer.exec(&both).await, "SP016", "one_roller");
     game.seer.exec(&format!("DELETE FROM creatures WHERE id = '{wolf}'")).await.unwrap();
     assert_eq!(world.owner().count("dice_rolls WHERE creature_id IS NULL AND character_name = 'Wolf'").await, 1);
 }
@@ -265,7 +263,7 @@ async fn only_participants_see_rolls() {
     assert_eq!(game.players[1].person.count("dice_rolls").await, 1);
     assert_eq!(game.seer.count("dice_rolls").await, 1);
     assert_eq!(world.new_user().await.count("dice_rolls").await, 0, "not even of a public session");
-    assert!(world.visitor().exec("SELECT FROM dice_rolls").await.unwrap_err().is_forbidden());
+    assert_refused!(world.visitor().exec("SELECT FROM dice_rolls").await, forbidden);
 }
 
 #[tokio::test]
@@ -292,23 +290,22 @@ async fn a_heroic_save_is_refused_after_a_success_too_late_twice_or_for_others()
     let [me, mate] = &game.players[..] else { panic!("two players are seated") };
     let save = |original| heroic_save(game.session, me.character, original);
     let good = world.new_roll(game.session, me.character, "{6,5}", 10, 0).await;
-    assert!(me.person.exec(&save(good)).await.unwrap_err().is("SP012", "heroic_save_after_failure"));
+    assert_refused!(me.person.exec(&save(good)).await, "SP012", "heroic_save_after_failure");
     let old = world.new_roll(game.session, me.character, "{1,2}", 10, 31).await;
-    assert!(me.person.exec(&save(old)).await.unwrap_err().is("SP013", "heroic_save_in_time"));
+    assert_refused!(me.person.exec(&save(old)).await, "SP013", "heroic_save_in_time");
     let mates = world.new_roll(game.session, mate.character, "{1,2}", 10, 0).await;
-    assert!(me.person.exec(&save(mates)).await.unwrap_err().is("SP015", "heroic_save_of_own_roll"));
+    assert_refused!(me.person.exec(&save(mates)).await, "SP015", "heroic_save_of_own_roll");
     let bad = world.new_roll(game.session, me.character, "{1,2}", 10, 0).await;
     assert_eq!(me.person.exec(&save(bad)).await, Ok(1));
     world.set(&game, "current_encounter_id = 'next'").await;
-    assert!(
-        me.person.exec(&save(bad)).await.unwrap_err().is("23505", "idx_dice_rolls_original"),
+    assert_refused!(
+        me.person.exec(&save(bad)).await,
+        "23505",
+        "idx_dice_rolls_original",
         "a roll can be saved only once"
     );
     let saved: Uuid = world.owner().value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
-    assert!(
-        me.person.exec(&save(saved)).await.unwrap_err().is("SP015", "heroic_save_of_own_roll"),
-        "a save cannot be saved"
-    );
+    assert_refused!(me.person.exec(&save(saved)).await, "SP015", "heroic_save_of_own_roll", "a save cannot be saved");
 }
 
 #[tokio::test]

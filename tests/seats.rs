@@ -52,7 +52,7 @@ async fn a_player_who_left_cannot_return_to_a_full_session() {
     assert_eq!(away.person.exec(&leave).await, Ok(1));
     let late = world.new_player().await;
     late.person.exec(&seat(game.session, late.id, late.character)).await.unwrap();
-    assert!(away.person.exec(&back).await.unwrap_err().is("SP002", "session_capacity"));
+    assert_refused!(away.person.exec(&back).await, "SP002", "session_capacity");
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         player.person.exec(&leave).await.unwrap();
         world.set(&game, &format!("status = '{end}'")).await;
         let back = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.id);
-        assert!(player.person.exec(&back).await.unwrap_err().is("SP004", "session_live"));
+        assert_refused!(player.person.exec(&back).await, "SP004", "session_live");
         let late = world.new_player().await;
         let no = game.seer.exec(&seat(game.session, late.id, late.character)).await.unwrap_err();
         assert!(no.is_forbidden(), "nobody seats another user: {no:?}");
@@ -88,7 +88,7 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         let no = late.person.value::<uuid::Uuid>(&join).await.unwrap_err();
         assert!(no.is("SP004", "session_live"), "{no:?}");
         let sit = seat(game.session, late.id, late.character);
-        assert!(world.service().exec(&sit).await.unwrap_err().is("SP004", "session_live"));
+        assert_refused!(world.service().exec(&sit).await, "SP004", "session_live");
     }
 }
 
@@ -107,7 +107,7 @@ async fn a_private_session_cannot_be_joined_without_its_code() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let player = world.new_player().await;
-    assert!(player.person.exec(&seat(game.session, player.id, player.character)).await.unwrap_err().is_forbidden());
+    assert_refused!(player.person.exec(&seat(game.session, player.id, player.character)).await, forbidden);
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn a_stranger_cannot_join_a_public_session_that_has_started() {
     let game = world.new_active_session(1).await;
     world.set(&game, "is_public = true").await;
     let player = world.new_player().await;
-    assert!(player.person.exec(&seat(game.session, player.id, player.character)).await.unwrap_err().is_forbidden());
+    assert_refused!(player.person.exec(&seat(game.session, player.id, player.character)).await, forbidden);
 }
 
 #[tokio::test]
@@ -125,15 +125,12 @@ async fn a_stranger_seats_nobody_and_nobody_inserts_an_inactive_seat() {
     let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
     let (stranger, victim) = (world.new_user().await, world.new_player().await);
-    assert!(stranger.exec(&seat(game.session, victim.id, victim.character)).await.unwrap_err().is_forbidden());
+    assert_refused!(stranger.exec(&seat(game.session, victim.id, victim.character)).await, forbidden);
     let ghost = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
         game.session, victim.id, victim.character
     );
-    assert!(
-        victim.person.exec(&ghost).await.unwrap_err().is_forbidden(),
-        "an inactive seat would make the user a participant"
-    );
+    assert_refused!(victim.person.exec(&ghost).await, forbidden, "an inactive seat would make the user a participant");
 }
 
 #[tokio::test]
@@ -141,7 +138,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let stranger = world.new_player().await;
-    assert!(game.seer.exec(&seat(game.session, stranger.id, stranger.character)).await.unwrap_err().is_forbidden());
+    assert_refused!(game.seer.exec(&seat(game.session, stranger.id, stranger.character)).await, forbidden);
     let [player, other] = &game.players[..] else { panic!("two players are seated") };
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
     assert_eq!(other.person.exec(&set("is_active = false")).await, Ok(0), "another player may not remove them");
@@ -153,11 +150,13 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
     let code: String = world.owner().value(&code).await.unwrap();
     let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character);
-    assert!(player.person.value::<uuid::Uuid>(&join).await.unwrap_err().is("SP028", "player_removed"));
-    assert!(game.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"));
+    assert_refused!(player.person.value::<uuid::Uuid>(&join).await, "SP028", "player_removed");
+    assert_refused!(game.seer.exec(&set("is_active = true")).await, "SP018", "own_choice");
     assert_eq!(game.seer.exec(&set("removed_at = NULL")).await, Ok(1));
-    assert!(
-        game.seer.exec(&set("is_active = true")).await.unwrap_err().is("SP018", "own_choice"),
+    assert_refused!(
+        game.seer.exec(&set("is_active = true")).await,
+        "SP018",
+        "own_choice",
         "not after readmission either"
     );
     assert_eq!(player.person.exec(&set("is_active = true")).await, Ok(1));
@@ -179,7 +178,7 @@ async fn a_player_who_left_can_be_removed_too() {
         1,
         "the server sets removed_at"
     );
-    assert!(player.person.exec(&set("is_active = true")).await.unwrap_err().is("SP028", "player_removed"));
+    assert_refused!(player.person.exec(&set("is_active = true")).await, "SP028", "player_removed");
 }
 
 #[tokio::test]
@@ -189,7 +188,7 @@ async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let player = &game.players[0];
     let other = world.new_character(player.id).await;
     let change = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.id);
-    assert!(game.seer.exec(&change(other)).await.unwrap_err().is("SP018", "own_choice"));
+    assert_refused!(game.seer.exec(&change(other)).await, "SP018", "own_choice");
     assert_eq!(player.person.exec(&change(other)).await, Ok(1));
     world.set(&game, "status = 'active'").await;
     let no = player.person.exec(&change(player.character)).await.unwrap_err();
@@ -201,7 +200,7 @@ async fn max_players_cannot_fall_below_the_seats_taken() {
     let world = World::new().await;
     let game = world.new_session(3).await;
     let shrink = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", game.session);
-    assert!(game.seer.exec(&shrink(2)).await.unwrap_err().is("23514", "seats_within_limit"));
+    assert_refused!(game.seer.exec(&shrink(2)).await, "23514", "seats_within_limit");
     assert_eq!(game.seer.exec(&shrink(3)).await, Ok(1));
 }
 
@@ -216,7 +215,7 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
     assert_eq!(game.seer.count(&seats).await, 2);
     world.set(&game, "is_public = true").await;
     assert_eq!(stranger.count(&seats).await, 2, "a lobby shows who plays");
-    assert!(world.visitor().values::<i64>(&format!("SELECT count(*) FROM {seats}")).await.unwrap_err().is_forbidden());
+    assert_refused!(world.visitor().values::<i64>(&format!("SELECT count(*) FROM {seats}")).await, forbidden);
 }
 
 #[tokio::test]
@@ -225,9 +224,9 @@ async fn only_the_server_writes_heroic_saves_and_timestamps_of_a_seat() {
     let game = world.new_session(1).await;
     for column in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {
         let sql = format!("UPDATE session_players SET {column}");
-        assert!(game.players[0].person.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
+        assert_refused!(game.players[0].person.exec(&sql).await, forbidden, "{column}");
     }
-    assert!(game.players[0].person.exec("DELETE FROM session_players").await.unwrap_err().is_forbidden());
+    assert_refused!(game.players[0].person.exec("DELETE FROM session_players").await, forbidden);
 }
 
 #[tokio::test]

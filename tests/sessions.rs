@@ -222,10 +222,8 @@ async fn only_the_seer_changes_a_session_and_never_its_server_owned_columns() {
         let no = game.seer.exec(&format!("UPDATE sessions SET {change} {one}")).await.unwrap_err();
         assert!(no.is_forbidden(), "{change}");
     }
-    assert!(game.seer.exec(&format!("DELETE FROM sessions {one}")).await.unwrap_err().is_forbidden());
-    assert!(
-        world.service().exec(&format!("UPDATE sessions SET seats_taken = 0 {one}")).await.unwrap_err().is_forbidden()
-    );
+    assert_refused!(game.seer.exec(&format!("DELETE FROM sessions {one}")).await, forbidden);
+    assert_refused!(world.service().exec(&format!("UPDATE sessions SET seats_taken = 0 {one}")).await, forbidden);
 }
 
 #[tokio::test]
@@ -239,10 +237,10 @@ async fn a_seer_opens_a_session_and_the_insert_returns_it() {
     );
     assert_eq!(seer.value::<String>(&sql).await.unwrap(), "waiting");
     let forged = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other}', '{adventure}')");
-    assert!(seer.exec(&forged).await.unwrap_err().is_forbidden());
+    assert_refused!(seer.exec(&forged).await, forbidden);
     for column in ["code", "status", "started_at", "created_at", "seats_taken"] {
         let sql = format!("INSERT INTO sessions (adventure_id, {column}) VALUES ('{adventure}', NULL)");
-        assert!(seer.exec(&sql).await.unwrap_err().is_forbidden(), "{column}");
+        assert_refused!(seer.exec(&sql).await, forbidden, "{column}");
     }
 }
 

@@ -63,6 +63,14 @@ async fn the_page_of_access_is_up_to_date() {
     rows::write_transitions(&scene, &mut page).await;
     roles::write_columns(&scene.world, &mut page).await;
     roles::write_functions(&scene.world, &mut page).await;
+    let tables = "SELECT DISTINCT tablename::text FROM pg_policies WHERE schemaname = 'public' ORDER BY 1";
+    for table in scene.world.owner().values::<String>(tables).await.unwrap() {
+        let has_section = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("## "))
+            .any(|title| title.split(", ").any(|name| name == table));
+        assert!(has_section, "tests/access/rows.rs must attempt every access to the rows of {table}");
+    }
     assert_up_to_date("access.md", &page, "access");
 }
 

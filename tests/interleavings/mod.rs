@@ -16,7 +16,7 @@ mod statements;
 mod world;
 
 use runner::{Case, Level, Runner, Step};
-use statements::{STATEMENTS, Statement};
+use statements::{STATEMENTS, Sender, Statement};
 
 const LEVELS: [Level; 2] = [Level::ReadCommitted, Level::RepeatableRead];
 
@@ -76,6 +76,20 @@ fn pairs() -> Vec<Case<'static>> {
         }
     }
     cases
+}
+
+/// Returns whether some user's statement writes the table with the command, and is stopped before the rows that it
+/// locks.
+pub fn is_interleaved(command: &str, table: &str) -> bool {
+    let (start, locks) = match command {
+        "INSERT" => ("INSERT INTO", false),
+        "DELETE" => ("DELETE FROM", true),
+        command => (command, true),
+    };
+    let table = format!("public.{table}");
+    let write = format!("{start} {table} ");
+    STATEMENTS.iter().any(|statement| matches!(statement.sender, Sender::User(_)) && statement.sql.contains(&write))
+        && (!locks || world::LOCKABLE.iter().any(|(lockable, _)| *lockable == table))
 }
 
 type Locks = BTreeMap<&'static str, Vec<String>>;

@@ -283,6 +283,7 @@ pub const STATEMENTS: &[Statement] = &[
         "INSERT INTO public.creatures (adventure_id, name) VALUES (@draft, 'Mud Hag')",
         &[FORBIDDEN, MISSING, CLOSED],
     ),
+    by(SEER, "seer_renames_the_wolf", "UPDATE public.creatures SET name = 'Old Wolf' WHERE id = @wolf", &[CLOSED]),
     by(SEER, "seer_deletes_the_wolf", "DELETE FROM public.creatures WHERE id = @wolf", &[CLOSED]),
     by(
         ZOE,

@@ -132,6 +132,25 @@ fn the_tested_operations_are_the_documented_ones() {
     assert_eq!(documented, tried);
 }
 
+/// An operation of another aggregate would be neither documented nor tested.
+#[test]
+fn every_operation_belongs_to_a_listed_aggregate() {
+    let mut files = Vec::new();
+    sources(&root().join("service/src"), &mut files);
+    let mut found = 0;
+    for file in files {
+        let source = fs::read_to_string(&file).unwrap();
+        let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        for call in code.join("\n").split("operation!(").skip(1) {
+            // Where a macro calls it, the name is a parameter.
+            let Some(name) = call.split('|').next().unwrap().split('"').nth(1) else { continue };
+            assert!(span(&format!("\"{name}\"")).is_some(), "AGGREGATES must list the aggregate of {name}: {file:?}");
+            found += 1;
+        }
+    }
+    assert!(found > 50, "{found}");
+}
+
 #[test]
 fn the_documented_errors_are_the_ones_that_the_tests_see() {
     let seen = seen();

@@ -1,0 +1,121 @@
+//! Rules that every table must follow which users write, asserted from the catalog, so that a new table cannot forget
+//! one. A table that a rule need not cover is listed with the reason.
+
+use crate::{catalog::assert_no_rows, interleavings::is_interleaved, world::World};
+
+/// Each table and command that the API allows to users, as the relation `writes (id, relation, command)`.
+const WRITES: &str = "WITH writes AS (
+    SELECT class.oid AS id, relname::text AS relation, command
+    FROM pg_class AS class, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) AS command
+    WHERE relnamespace = 'public'::regnamespace
+      AND relkind IN ('r', 'p')
+      AND CASE command
+        WHEN 'DELETE' THEN has_table_privilege('authenticated', class.oid, command)
+        ELSE has_any_column_privilege('authenticated', class.oid, command)
+      END
+  )";
+
+/// Returns the condition that a restrictive policy for the written table and command calls a function.
+fn has_restriction(function: &str) -> String {
+    format!(
+        "EXISTS (
+           SELECT FROM pg_policies
+           WHERE schemaname = 'public'
+             AND tablename = relation
+             AND permissive = 'RESTRICTIVE'
+             AND cmd IN (command, 'ALL')
+             AND roles && ARRAY['authenticated', 'public']::name[]
+             AND concat(qual, with_check) ~ 'private\\.{function}\\('
+         )"
+    )
+}
+
+#[tokio::test]
+async fn a_closed_account_is_refused_by_every_table_that_users_write() {
+    let restricted = has_restriction("require_open_account");
+    assert_no_rows(&format!("{WRITES} SELECT command || ' ' || relation FROM writes WHERE NOT {restricted}")).await;
+}
+
+#[tokio::test]
+async fn one_statement_writes_a_limited_number_of_rows_of_every_table() {
+    let restricted = has_restriction("refuse_many_rows");
+    // Each user has one row of these.
+    let single = "relation IN ('users', 'tutorial_progress')";
+    assert_no_rows(&format!(
+        "{WRITES} SELECT command || ' ' || relation FROM writes WHERE NOT {single} AND NOT {restricted}"
+    ))
+    .await;
+    // What the policies miss is refused at the end of the statement, by a trigger that sees all rows.
+    assert_no_rows(&format!(
+        "{WRITES}
+         SELECT command || ' ' || relation
+         FROM writes
+         WHERE NOT {single}
+           -- An account has about a hundred rows of these, and may add no more.
+           AND command || ' ' || relation NOT IN (
+             'INSERT characters', 'UPDATE characters', 'INSERT sessions', 'INSERT session_players'
+           )
+           AND NOT EXISTS (
+             SELECT
+             FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+             WHERE tgrelid = id
+               -- Once per statement, and for this command.
+               AND tgtype & 1 = 0
+               AND tgtype & CASE command WHEN 'INSERT' THEN 4 WHEN 'DELETE' THEN 8 ELSE 16 END <> 0
+               AND coalesce(tgnewtable, tgoldtable) = 'written_rows'
+               AND prosrc ~ 'private\\.refuse_many_rows\\('
+           )"
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn every_text_and_document_that_users_write_has_a_limit() {
+    assert_no_rows(
+        "SELECT class.relname || '.' || attname
+         FROM pg_attribute JOIN pg_class AS class ON class.oid = attrelid
+         WHERE relnamespace = 'public'::regnamespace
+           AND relkind IN ('r', 'p')
+           AND attnum > 0
+           AND NOT attisdropped
+           AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE')
+           -- A type without a limit of its own: varchar(n) and char(n) have one.
+           AND (
+             atttypid IN ('text'::regtype, 'jsonb'::regtype, 'json'::regtype, 'bytea'::regtype)
+             OR atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND atttypmod = -1
+             OR EXISTS (SELECT FROM pg_type WHERE pg_type.oid = atttypid AND typcategory = 'A')
+           )
+           AND NOT EXISTS (
+             SELECT FROM pg_constraint
+             WHERE conrelid = class.oid
+               AND contype = 'c'
+               AND convalidated
+               AND attnum = ANY (conkey)
+               AND pg_get_constraintdef(pg_constraint.oid) ~ 'char_length\\(|pg_column_size\\(|octet_length\\(|cardinality\\('
+           )
+           -- Its check lists the steps; the trigger keeps each of them once.
+           AND class.relname || '.' || attname NOT IN (
+             'tutorial_progress.current_step', 'tutorial_progress.completed_steps'
+           )",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn every_write_of_users_is_interleaved_with_all_others() {
+    let writes: Vec<String> = World::new()
+        .await
+        .owner()
+        .values(&format!("{WRITES} SELECT command || ' ' || relation FROM writes ORDER BY 1"))
+        .await
+        .unwrap();
+    assert!(!writes.is_empty());
+    let missing: Vec<&String> = writes
+        .iter()
+        .filter(|write| {
+            let (command, table) = write.split_once(' ').unwrap();
+            !is_interleaved(command, table)
+        })
+        .collect();
+    assert!(missing.is_empty(), "tests/interleavings/ must try: {missing:#?}");
+}
