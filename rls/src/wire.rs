@@ -160,9 +160,9 @@ pub(crate) struct Place {
     pub(crate) timeline: u32,
 }
 
-/// The columns of a [`Place`]: the position, and on a primary the name of the log's file, which begins with the timeline.
-/// Any role may call these functions. They are parsed in each message, so they are few: a third of the time of casts in
-/// SQL.
+/// The columns of a [`Place`]: the position, and on a primary the name of the log's file, which begins with the
+/// timeline. Any role may call these functions. They are parsed in each message, so they are few: a third of the time
+/// of casts in SQL.
 pub(crate) const PLACE: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
      CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END";
 /// How many they are.

@@ -144,8 +144,8 @@ pub fn request(api: Api, operation: Operation, caller: &Caller) -> Result<Reques
             body = json!({ "character_id": hero }).to_string();
             ("POST", format!("/api/sessions/{session}/seat"))
         }
-        // `eq.true` instead of `is.true`, with which the planner does not use the lobby's index. PostgREST cannot compare
-        // two columns, so its lobby includes full sessions; the number of rows is the same.
+        // `eq.true` instead of `is.true`, with which the planner does not use the lobby's index. PostgREST cannot
+        // compare two columns, so its lobby includes full sessions; the number of rows is the same.
         (Api::PostgRest, Operation::Lobby) => {
             let select = "id,status,scheduled_start,looking_for,seats_taken,max_players,created_at,seer_id,\
                           seer:users!sessions_seer_id_fkey(display_name),\

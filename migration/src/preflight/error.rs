@@ -29,8 +29,9 @@ pub enum PreflightError {
     /// Objects with the schema's names exist that these migrations did not create, or whose record was lost.
     #[error(
         "The database already has {}, and no record that these migrations made it: use another database, or rename or \
-         drop what is there.",
-        found.join(", ")
+         drop what is there. If it was restored from a dump, restore the rows of sparc_migrations and \
+         private.sparc_record, too.",
+        shortened(found)
     )]
     NameCollision {
         /// The qualified name of each object.
@@ -191,5 +192,17 @@ pub enum PreflightError {
 impl From<PreflightError> for DbErr {
     fn from(error: PreflightError) -> Self {
         DbErr::Migration(error.to_string())
+    }
+}
+
+/// At most this many objects are named in a sentence.
+const NAMED: usize = 10;
+
+/// Lists the first objects, and how many there are besides.
+fn shortened(found: &[String]) -> String {
+    let first = found.get(..NAMED).unwrap_or(found).join(", ");
+    match found.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
     }
 }
