@@ -382,11 +382,11 @@ mod tests {
     fn the_settings_are_followed_by_the_admission_and_the_other_columns() {
         let time = Some(Duration::from_secs(2));
         let tenant = Identity::new("tenant").with_setting("app.tenant", "it's");
-        let set = "SELECT set_config('role', 'tenant', true), set_config('app.tenant', 'it''s', true)";
-        assert_eq!(tenant.set_local_sql(None, ""), format!("{set}, {STARTED_AT}"));
+        let set = "SELECT num_nulls(set_config('role', 'tenant', true), set_config('app.tenant', 'it''s', true)";
+        assert_eq!(tenant.set_local_sql(None, ""), format!("{set}), {STARTED_AT}"));
         assert_eq!(
             tenant.with_admission("check()").set_local_sql(time, ", 1"),
-            format!("{set}, set_config('statement_timeout', '2000', true); SELECT check(), 1, {STARTED_AT}")
+            format!("{set}, set_config('statement_timeout', '2000', true)); SELECT check(), 1, {STARTED_AT}")
         );
     }
 
