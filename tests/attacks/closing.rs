@@ -269,7 +269,7 @@ async fn no_statement_writes_and_closes_the_account() {
         format!("SELECT * FROM private.change_hit_points('{}', CASE WHEN {closes} THEN -1 END)", of.hero),
     ];
     for (statements, codes) in
-        [(&certain[..], &["SP019"][..]), (&refused[..], &["SP019", "42501", "27000", "SP004", "no row"])]
+        [(&certain[..], &["SP019"][..]), (&refused[..], &["SP019", "42501", "27000", "23514", "SP004", "no row"])]
     {
         for sql in statements {
             for has_snapshot in [false, true] {
