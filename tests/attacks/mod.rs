@@ -10,6 +10,7 @@ use crate::world::{Person, Refused, World, refused};
 mod accounts;
 mod adventures;
 mod archive;
+mod closing;
 mod escalation;
 mod everything;
 mod extremes;

@@ -13,6 +13,7 @@ DECLARE
   busy uuid := sessions[1];
   session uuid;
 BEGIN
+  FOR attempt IN 1 .. 4
   LOOP
     BEGIN
       session := NULL;
@@ -30,12 +31,18 @@ BEGIN
         busy := session;
     END;
   END LOOP;
+  PERFORM
+  FROM public.session_players
+  WHERE session_id = ANY (sessions)
+    AND user_id = account
+  ORDER BY session_id
+  FOR NO KEY UPDATE;
 END
 $$;
 
 -- Locks all rows that closing an account changes: first its gate, so that no write of the account is in progress, then
 -- the rest in the lock order, including the participants of the sessions that will end.
-CREATE OR REPLACE FUNCTION private.lock_account(account uuid)
+CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -91,6 +98,30 @@ BEGIN
 END
 $$;
 
+-- The same, also after a deadlock with a statement of a user, which locks rows in an order of its own: the platform,
+-- which closes and deletes accounts, does not retry. A failed attempt releases its locks, so the other one proceeds.
+CREATE OR REPLACE FUNCTION private.lock_account(account uuid)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  FOR attempt IN 1 .. 5
+  LOOP
+    BEGIN
+      PERFORM private.lock_rows_of_account(account);
+      RETURN;
+    EXCEPTION
+      WHEN deadlock_detected THEN
+        IF attempt = 5 THEN
+          RAISE;
+        END IF;
+    END;
+  END LOOP;
+END
+$$;
+
 -- Closes an account: removes personal data, keeps history, gives up seats in live sessions, cancels live sessions that
 -- it runs. Idempotent.
 CREATE OR REPLACE FUNCTION private.erase_account(account uuid)
@@ -114,19 +145,22 @@ BEGIN
       bio = NULL
   WHERE id = account
     AND closed_at IS NULL;
-  -- A session that is being archived is skipped: its events are deleted with it.
+  -- An event that is being deleted, with its session or because it is old, is skipped. Users cannot lock events, and
+  -- the lock of their session is not needed, so nobody can keep a name in them.
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
-  WHERE session_id = ANY (
+  WHERE id = ANY (
     ARRAY(
-      SELECT id
-      FROM public.sessions
-      WHERE id IN (SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
-      FOR KEY SHARE SKIP LOCKED
+      SELECT event.id
+      FROM public.session_events AS event
+      WHERE event.session_id = ANY (
+        ARRAY(SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
+      )
+        AND event.event_type IN ('player_joined', 'player_left')
+        AND event.payload ->> 'user_id' = account::text
+      FOR NO KEY UPDATE SKIP LOCKED
     )
-  )
-    AND event_type IN ('player_joined', 'player_left')
-    AND payload ->> 'user_id' = account::text;
+  );
 
   UPDATE public.session_players AS seat
   SET is_active = false
@@ -196,8 +230,9 @@ BEGIN
 END
 $$;
 
--- Deletes adventures of an account that nobody else has played. An adventure stays if another transaction has locked
--- one of its sessions, because closing an account must not depend on others.
+-- Deletes adventures of an account that nobody else has played. An adventure stays if another transaction has locked it
+-- or one of its sessions, because closing an account must not depend on others: a session that somebody is creating
+-- locks its adventure, and transactions that overlap could do so for ever.
 CREATE OR REPLACE FUNCTION private.delete_unplayed_adventures(account uuid, statuses public.adventure_status[])
 RETURNS void
 LANGUAGE plpgsql
@@ -216,9 +251,11 @@ BEGIN
     ORDER BY id
   LOOP
     BEGIN
+      PERFORM FROM public.adventures WHERE id = unplayed FOR UPDATE NOWAIT;
+      PERFORM FROM public.sessions WHERE adventure_id = unplayed FOR UPDATE NOWAIT;
       DELETE FROM public.adventures WHERE id = unplayed;
     EXCEPTION
-      WHEN foreign_key_violation THEN
+      WHEN foreign_key_violation OR lock_not_available THEN
         NULL;
     END;
   END LOOP;
@@ -263,7 +300,8 @@ END
 $$;
 
 -- Deletes an account's own history with its profile. The foreign keys keep what others' history references and refuse
--- the whole deletion. It fires AFTER, because deleting these rows updates counters of the profile, and a BEFORE DELETE
+-- the whole deletion. So does an adventure that stays: the foreign key would wait for whoever has locked it, in order to
+-- delete it too. It fires AFTER, because deleting these rows updates counters of the profile, and a BEFORE DELETE
 -- trigger must not update the row that is being deleted. The capital letter makes it fire before the foreign keys'
 -- triggers, which are called `RI_...`.
 CREATE OR REPLACE FUNCTION private.delete_own_history()
@@ -274,6 +312,13 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   PERFORM private.delete_unshared(OLD.id);
+  IF EXISTS (SELECT FROM public.adventures WHERE creator_id = OLD.id) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'foreign_key_violation',
+      MESSAGE = 'The account has adventures that others have played or are using',
+      TABLE = 'adventures',
+      CONSTRAINT = 'adventures_creator_id_fkey';
+  END IF;
   RETURN NULL;
 END
 $$;

@@ -103,32 +103,34 @@ BEGIN
 END
 $$;
 
--- Deletes the sessions that are not history together with the adventure. A session that another transaction has locked
--- is skipped, and the foreign key then refuses the deletion: the adventure is already locked, and sessions come before
--- adventures in the lock order.
+-- Deletes the sessions that are not history together with the adventure, which is already locked although sessions come
+-- before adventures in the lock order. Waiting for them is safe: they have ended, and no single statement locks an
+-- ended session and then waits for an adventure.
 CREATE OR REPLACE FUNCTION private.delete_playerless_sessions()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  playerless uuid[];
 BEGIN
-  DELETE FROM public.sessions
-  WHERE id = ANY (
-    ARRAY(
-      SELECT session.id
-      FROM public.sessions AS session
-      WHERE session.adventure_id = OLD.id
-        AND session.status IN ('completed', 'cancelled')
-        AND NOT EXISTS (
-          SELECT
-          FROM public.session_players AS seat
-          WHERE seat.session_id = session.id
-            AND seat.user_id <> session.seer_id
-        )
-      FOR UPDATE SKIP LOCKED
-    )
+  playerless := ARRAY(
+    SELECT session.id
+    FROM public.sessions AS session
+    WHERE session.adventure_id = OLD.id
+      AND session.status IN ('completed', 'cancelled')
+      AND NOT EXISTS (
+        SELECT
+        FROM public.session_players AS seat
+        WHERE seat.session_id = session.id
+          AND seat.user_id <> session.seer_id
+      )
   );
+  IF playerless <> '{}' THEN
+    PERFORM private.lock_sessions(playerless);
+    DELETE FROM public.sessions WHERE id = ANY (playerless);
+  END IF;
   DELETE FROM public.archived_sessions AS session
   WHERE session.adventure_id = OLD.id
     AND NOT EXISTS (

@@ -2,9 +2,10 @@
 -- cancels abandoned ones.
 
 -- Archives or cancels these sessions, and returns those for which that fails, each with a warning: one session does not
--- stop the job for the others. If it fails for several at once, each half is tried by itself. The job stops at a
--- deadlock or serialization failure, when the server has no space or memory, when an administrator stops it, and at an
--- internal error.
+-- stop the job for the others. If it fails for several at once, each half is tried by itself. One that meets a deadlock
+-- is tried three times: a statement of a user may lock characters or profiles in an order of its own. The job stops at
+-- a serialization failure, when the server has no space or memory, when an administrator stops it, and at an internal
+-- error.
 CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -13,23 +14,29 @@ AS $$
 DECLARE
   half CONSTANT integer := cardinality(sessions) / 2;
 BEGIN
-  BEGIN
-    IF job = 'archive' THEN
-      PERFORM private.move_to_archive(sessions);
-    ELSE
-      PERFORM private.cancel_sessions(sessions);
-    END IF;
-    RETURN '{}'::uuid[];
-  EXCEPTION
-    WHEN OTHERS THEN
-      IF left(SQLSTATE, 2) IN ('40', '53', '57', '58', 'XX') OR sessions = '{}'::uuid[] THEN
-        RAISE;
+  FOR attempt IN 1 .. 3
+  LOOP
+    BEGIN
+      IF job = 'archive' THEN
+        PERFORM private.move_to_archive(sessions);
+      ELSE
+        PERFORM private.cancel_sessions(sessions);
       END IF;
-      IF half = 0 THEN
-        RAISE WARNING 'Job % skips session %: %', job, sessions[1], SQLERRM;
-        RETURN sessions;
-      END IF;
-  END;
+      RETURN '{}'::uuid[];
+    EXCEPTION
+      WHEN OTHERS THEN
+        IF sessions = '{}'::uuid[]
+          OR (left(SQLSTATE, 2) IN ('40', '53', '57', '58', 'XX') AND SQLSTATE <> '40P01')
+        THEN
+          RAISE;
+        END IF;
+        IF half = 0 AND (SQLSTATE <> '40P01' OR attempt = 3) THEN
+          RAISE WARNING 'Job % skips session %: %', job, sessions[1], SQLERRM;
+          RETURN sessions;
+        END IF;
+    END;
+    EXIT WHEN half > 0;
+  END LOOP;
   RETURN private.run_or_skip(job, sessions[:half]) || private.run_or_skip(job, sessions[half + 1:]);
 END
 $$;

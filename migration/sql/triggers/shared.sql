@@ -14,7 +14,8 @@
 -- trigger of ours that must lock before them has a name that starts with a capital letter before R.
 --
 -- **Lock order**, everywhere: the gate of the caller's account, seats, sessions, characters, users, adventures; within
--- a table by key, across the whole statement. Every trigger keeps to it, so no two can deadlock.
+-- a table by key, across the whole statement. Every trigger keeps to it, so no two can deadlock. A statement of a user
+-- may lock its own rows in another order: `docs/decisions.md` names the deadlocks that remain possible.
 
 -- Sets `updated_at`, whoever changes the row.
 CREATE OR REPLACE FUNCTION private.touch_updated_at()
@@ -264,7 +265,9 @@ END
 $$;
 
 -- Locks several sessions without waiting for one while holding another, because an UPDATE by their Seer locks them in
--- scan order. It waits for a busy session first, holding none, then tries again to lock all.
+-- scan order. It waits for a busy session first, holding none, then tries again to lock all. Participants who keep
+-- writing could make every try fail, so after four it waits for each in key order and keeps those that it has. That
+-- may deadlock with the UPDATE of a Seer, which the server ends.
 CREATE OR REPLACE FUNCTION private.lock_sessions(sessions uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -279,6 +282,7 @@ BEGIN
     PERFORM FROM public.sessions WHERE id = busy FOR NO KEY UPDATE;
     RETURN;
   END IF;
+  FOR attempt IN 1 .. 4
   LOOP
     BEGIN
       session := NULL;
@@ -296,6 +300,11 @@ BEGIN
         busy := session;
     END;
   END LOOP;
+  PERFORM
+  FROM public.sessions AS wanted
+  WHERE wanted.id = ANY (sessions)
+  ORDER BY wanted.id
+  FOR NO KEY UPDATE;
 END
 $$;
 

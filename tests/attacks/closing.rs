@@ -1,0 +1,328 @@
+//! Nobody delays or prevents the closing or deletion of another account, keeps its personal data, or writes in the
+//! statement that closes it.
+
+use std::time::Duration;
+
+use tokio::{task::JoinHandle, time::timeout};
+use uuid::Uuid;
+
+use super::{assert_invariants, attempt, close, everything::everything, exec_and_commit, exec_in, is_closed};
+use crate::world::{GameSession, Person, World, roll, seat};
+
+/// Four sessions of four Seers with a seat of the same player.
+async fn four_sessions(world: &World, player: Uuid, hero: Uuid) -> Vec<GameSession> {
+    let mut games = Vec::new();
+    for _ in 0..4 {
+        let game = world.new_session(1).await;
+        world.owner().exec(&seat(game.session, player, hero)).await.unwrap();
+        games.push(game);
+    }
+    games
+}
+
+/// Repeats a statement on two connections until the tasks are aborted, so that its locks are almost never free.
+fn repeat(person: &Person, sql: &str) -> Vec<JoinHandle<()>> {
+    let writing = |person: Person, sql: String| async move {
+        loop {
+            person.exec(&sql).await.unwrap();
+        }
+    };
+    (0..2).map(|_| tokio::spawn(writing(person.clone(), sql.to_owned()))).collect()
+}
+
+#[tokio::test]
+async fn short_writes_do_not_keep_an_account_open() {
+    // Events lock the sessions; a Seer's change of a seat locks the seat.
+    for (locks, deletes) in [("sessions", false), ("sessions", true), ("seats", false), ("seats", true)] {
+        let world = World::new().await;
+        let player = world.new_player().await;
+        let games = four_sessions(&world, player.id, player.character).await;
+        let mut writers = Vec::new();
+        for game in &games {
+            let sql = match locks {
+                "sessions" => format!(
+                    "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')
+                     RETURNING pg_sleep(0.09)",
+                    game.session
+                ),
+                _ => format!(
+                    "UPDATE session_players SET removed_at = removed_at
+                     WHERE session_id = '{}' AND user_id = '{}' RETURNING pg_sleep(0.09)",
+                    game.session, player.id
+                ),
+            };
+            // Once before, so that the statement is known to succeed.
+            game.seer.exec(&sql).await.unwrap();
+            writers.extend(repeat(&game.seer, &sql));
+        }
+        let sql = match deletes {
+            true => format!("DELETE FROM auth.users WHERE id = '{}'", player.id),
+            false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id),
+        };
+        let closing = timeout(Duration::from_secs(60), world.owner().exec(&sql)).await;
+        assert_eq!(closing.expect("the writes must not delay the closing for ever"), Ok(1), "{locks}");
+        for writer in writers {
+            assert!(!writer.is_finished(), "the writes must go on while the account closes");
+            writer.abort();
+        }
+        assert!(is_closed(&world, player.id).await);
+    }
+}
+
+#[tokio::test]
+async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
+    let world = World::new().await;
+    let player = world.new_player().await;
+    let games = four_sessions(&world, player.id, player.character).await;
+    let mut writers = Vec::new();
+    for game in &games {
+        let sql = format!(
+            "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave') RETURNING pg_sleep(0.09)",
+            game.session
+        );
+        game.seer.exec(&sql).await.unwrap();
+        writers.extend(repeat(&game.seer, &sql));
+    }
+    let sql = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
+    let leaving = timeout(Duration::from_secs(60), player.person.exec(&sql)).await;
+    assert_eq!(leaving.expect("the writes must not delay it for ever"), Ok(4));
+    writers.iter().for_each(JoinHandle::abort);
+}
+
+/// A closing meets a deadlock with a statement that locks characters in another order, and is tried again.
+#[tokio::test]
+async fn closing_survives_a_deadlock() {
+    let world = World::new().await;
+    let game = world.new_session(2).await;
+    let administrator = world.administrator().await;
+    let mut heroes: Vec<Uuid> = game.players.iter().map(|player| player.character).collect();
+    heroes.sort();
+    let change = |hero: Uuid| format!("UPDATE characters SET equipment = '[1]' WHERE id = '{hero}'");
+    // The closing finds the deadlock: a backend looks for one after it has waited for `deadlock_timeout`.
+    let other = administrator.begin().await;
+    exec_in(&other, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+    exec_in(&other, &change(heroes[1])).await.unwrap();
+    let closing = administrator.begin().await;
+    exec_in(&closing, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
+    let seer = game.seer.uuid();
+    let sql = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{seer}'");
+    let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    assert_eq!(exec_and_commit(other, &change(heroes[0])).await, "done");
+    assert_eq!(closed.await.unwrap(), "done");
+    assert!(is_closed(&world, seer).await);
+    assert_invariants(&world).await;
+}
+
+#[tokio::test]
+async fn an_account_is_deleted_while_somebody_creates_a_session_of_its_adventure() {
+    for deletes in [true, false] {
+        let world = World::new().await;
+        let (author, stranger) = (world.new_user().await, world.new_user().await);
+        let adventure = world.new_adventure(author.uuid()).await;
+        let draft = world.new_draft(author.uuid()).await;
+        let holder = stranger.begin().await;
+        let session =
+            format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
+        exec_in(&holder, &session).await.unwrap();
+        let sql = match deletes {
+            true => format!("DELETE FROM auth.users WHERE id = '{}'", author.uuid()),
+            false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", author.uuid()),
+        };
+        // It waits for nothing that the stranger holds, so the stranger's transactions cannot overlap to prevent it.
+        assert_eq!(attempt(&world.owner(), &format!("SET LOCAL lock_timeout = '10s'; {sql}")).await, "done");
+        assert!(is_closed(&world, author.uuid()).await);
+        holder.commit().await.unwrap();
+        let kept =
+            format!("sessions JOIN adventures ON adventures.id = adventure_id WHERE adventure_id = '{adventure}'");
+        assert_eq!(world.owner().count(&kept).await, 1);
+        assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft}'")).await, 0);
+        assert_invariants(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_empty_session_of_it() {
+    let world = World::new().await;
+    let (author, stranger) = (world.new_user().await, world.new_user().await);
+    for sessions in [1, 3] {
+        let adventure = world.new_adventure(author.uuid()).await;
+        let mut ended = Vec::new();
+        for _ in 0..sessions {
+            let session = super::open_session(&world, stranger.uuid(), adventure, false).await;
+            let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
+            assert_eq!(attempt(&stranger, &end).await, "done");
+            ended.push(session);
+        }
+        let last = ended[sessions - 1];
+        for write in [
+            format!("INSERT INTO session_events (session_id, event_type) VALUES ('{last}', 'client.wave')"),
+            format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{last}'"),
+        ] {
+            let holder = stranger.begin().await;
+            exec_in(&holder, &write).await.unwrap();
+            let deleting = author.begin().await;
+            let sql = format!("DELETE FROM adventures WHERE id = '{adventure}'");
+            let is_last = write.starts_with("UPDATE");
+            let deleted = tokio::spawn(async move {
+                if is_last {
+                    exec_and_commit(deleting, &sql).await
+                } else {
+                    let outcome = super::outcome_code(exec_in(&deleting, &sql).await);
+                    deleting.rollback().await.unwrap();
+                    outcome
+                }
+            });
+            world.owner().wait_for_lock_waiters(1).await;
+            holder.commit().await.unwrap();
+            assert_eq!(deleted.await.unwrap(), "done", "{write}");
+        }
+        assert_eq!(world.owner().count(&format!("sessions WHERE adventure_id = '{adventure}'")).await, 0);
+    }
+    assert_invariants(&world).await;
+}
+
+#[tokio::test]
+async fn an_account_is_deleted_while_a_stranger_writes_to_an_empty_session_of_its_adventure() {
+    let world = World::new().await;
+    let (author, stranger) = (world.new_user().await, world.new_user().await);
+    let adventure = world.new_adventure(author.uuid()).await;
+    let session = super::open_session(&world, stranger.uuid(), adventure, false).await;
+    let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
+    assert_eq!(attempt(&stranger, &end).await, "done");
+    let holder = stranger.begin().await;
+    let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')");
+    exec_in(&holder, &event).await.unwrap();
+    let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.uuid());
+    assert_eq!(attempt(&world.owner(), &sql).await, "done");
+    holder.commit().await.unwrap();
+    assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "it stays");
+    assert!(is_closed(&world, author.uuid()).await);
+    assert_invariants(&world).await;
+}
+
+#[tokio::test]
+async fn no_statement_writes_and_closes_the_account() {
+    let world = World::new().await;
+    let of = everything(&world).await;
+    let (me, live, finished, left) = (of.account, of.live.session, of.finished.session, of.left.session);
+    let (published, creature) = (of.published, of.creature);
+    let closes = format!("private.close_account('{me}')");
+    let text = |value: &str| format!("CASE WHEN {closes} THEN '{value}' END");
+    let event = |kind: &str, payload: &str| {
+        format!("INSERT INTO session_events (session_id, event_type, payload) VALUES ('{finished}', {kind}, {payload})")
+    };
+    let certain = [
+        format!("UPDATE adventures SET name = {} WHERE id = '{published}'", text("still here")),
+        format!("UPDATE adventures SET status = {}::adventure_status WHERE id = '{published}'", text("draft")),
+        format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}' RETURNING {closes}"),
+        format!(
+            "UPDATE adventures SET name = 'Renamed' FROM (SELECT {closes} AS is_closed OFFSET 0) AS c WHERE is_closed AND id = '{published}'"
+        ),
+        format!(
+            "WITH c AS MATERIALIZED (SELECT {closes} AS is_closed) UPDATE adventures SET name = 'Renamed' FROM c WHERE is_closed AND id = '{published}'"
+        ),
+        format!("INSERT INTO adventures (creator_id, name) VALUES ('{me}', {})", text("Another draft")),
+        format!("INSERT INTO adventures (creator_id, name) VALUES ('{me}', 'Another draft') RETURNING {closes}"),
+        format!("DELETE FROM adventures WHERE id = '{published}' AND {closes}"),
+        format!(
+            "INSERT INTO creatures (adventure_id, name) SELECT '{published}', CASE WHEN i = 1 THEN 'Wolf' WHEN {closes} THEN 'Mud Hag' END FROM generate_series(1, 2) AS i"
+        ),
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', {})", text("Mud Hag")),
+        format!("UPDATE creatures SET name = {} WHERE id = '{creature}'", text("Mud Hag")),
+        format!("DELETE FROM creatures WHERE id = '{creature}' AND {closes}"),
+        format!("DELETE FROM creatures WHERE id = '{creature}' RETURNING {closes}"),
+        format!("INSERT INTO characters (user_id, name) VALUES ('{me}', {})", text("Another")),
+        format!("UPDATE characters SET name = {} WHERE id = '{}'", text("Renamed"), of.spare),
+        format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}' RETURNING {closes}", of.spare),
+        format!("DELETE FROM characters WHERE id = '{}' AND {closes}", of.spare),
+        format!(
+            "MERGE INTO characters AS hero USING (SELECT '{}'::uuid AS id) AS wanted ON hero.id = wanted.id WHEN MATCHED THEN UPDATE SET name = {}",
+            of.spare,
+            text("Merged")
+        ),
+        format!(
+            "INSERT INTO sessions (seer_id, adventure_id, looking_for) VALUES ('{me}', '{published}', {})",
+            text("anybody")
+        ),
+        format!("UPDATE sessions SET looking_for = {} WHERE id = '{finished}'", text("anybody")),
+        event(&text("client.wave"), "'{}'"),
+        event("'client.wave'", &format!("CASE WHEN {closes} THEN '{{}}'::jsonb END")),
+        format!("{} RETURNING {closes}", event("'client.wave'", "'{}'")),
+        format!("UPDATE tutorial_progress SET skipped = {closes} WHERE user_id = '{me}'"),
+        format!(
+            "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{me}', true) ON CONFLICT (user_id) DO UPDATE SET skipped = {closes}"
+        ),
+    ];
+    // Closing changes these rows itself, so the server or another rule may refuse the statement first.
+    let refused = [
+        format!(
+            "UPDATE session_players SET removed_at = CASE WHEN {closes} THEN now() END WHERE session_id = '{finished}'"
+        ),
+        format!("UPDATE users SET bio = {} WHERE id = '{me}'", text("Back.")),
+        format!("UPDATE users SET bio = 'Back.' WHERE id = '{me}' RETURNING {closes}"),
+        format!("UPDATE sessions SET looking_for = {} WHERE id = '{live}'", text("anybody")),
+        format!("UPDATE session_players SET is_active = {closes} WHERE session_id = '{left}' AND user_id = '{me}'"),
+        format!("{} RETURNING {closes}", seat(of.public, me, of.hero)),
+        format!("{} RETURNING {closes}", roll(of.joined.session, of.hero)),
+        format!("{} RETURNING {closes}", roll(live, of.live.players[0].character)),
+        format!("SELECT * FROM private.change_hit_points('{}', CASE WHEN {closes} THEN -1 END)", of.hero),
+    ];
+    for (statements, codes) in
+        [(&certain[..], &["SP019"][..]), (&refused[..], &["SP019", "42501", "27000", "23514", "SP004", "no row"])]
+    {
+        for sql in statements {
+            for has_snapshot in [false, true] {
+                let transaction = if has_snapshot { of.me.begin_with_snapshot().await } else { of.me.begin().await };
+                let code = super::outcome_code(exec_in(&transaction, sql).await);
+                transaction.rollback().await.unwrap();
+                assert!(codes.contains(&code.as_str()), "{code}: {sql}");
+            }
+        }
+    }
+    // Closing alone succeeds, and so does a write before it in the same transaction.
+    let transaction = of.me.begin().await;
+    let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}'");
+    assert_eq!(exec_in(&transaction, &rename).await, Ok(1));
+    assert_eq!(exec_and_commit(transaction, &format!("SELECT {closes}")).await, "done");
+    assert!(is_closed(&world, me).await);
+    assert_invariants(&world).await;
+}
+
+#[tokio::test]
+async fn a_locked_session_keeps_no_name_of_a_closed_account() {
+    let world = World::new().await;
+    for (deletes, ends) in [(false, false), (false, true), (true, false), (true, true)] {
+        let game = world.new_session(2).await;
+        let player = &game.players[0];
+        // A seat in a live session is locked by the closing, which waits for its Seer; one that was left is not.
+        if ends {
+            world.set(&game, "status = 'cancelled'").await;
+        } else {
+            let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
+            assert_eq!(attempt(&player.person, &leave).await, "done");
+        }
+        let events = |name: &str| {
+            format!(
+                "session_events WHERE session_id = '{}' AND payload ->> 'user_id' = '{}'
+                 AND payload ->> 'display_name' {name} 'Former player'",
+                game.session, player.id
+            )
+        };
+        let named = world.owner().count(&events("<>")).await;
+        assert!(named >= 1);
+        let holder = game.seer.begin().await;
+        let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session);
+        assert_eq!(exec_in(&holder, &lock).await, Ok(1));
+        if deletes {
+            let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", player.id);
+            assert_eq!(attempt(&world.owner(), &sql).await, "done");
+        } else {
+            close(&world, player.id).await;
+        }
+        holder.commit().await.unwrap();
+        assert_eq!(world.owner().count(&events("<>")).await, 0, "{deletes}, {ends}");
+        assert_eq!(world.owner().count(&events("=")).await, named, "{deletes}, {ends}");
+    }
+    assert_invariants(&world).await;
+}
