@@ -229,7 +229,7 @@ async fn documents_show_times_in_utc_whatever_zone_the_writer_sets() {
     world.set(&game, "scheduled_start = now() + INTERVAL '1 day'").await;
     let events = "SELECT count(*) FROM session_events WHERE event_type = 'session_status'";
     let utc = format!("{events} AND payload ->> 'started_at' LIKE '%+00:00'");
-    for zone in ["<x>+150", "<y>-150:30:15", "Asia/Kolkata"] {
+    for zone in ["<x>+150", "Asia/Kolkata"] {
         let set = format!("SET LOCAL timezone = '{zone}'; SET LOCAL datestyle = 'German'");
         for status in ["active", "paused"] {
             let sql = format!("{set}; UPDATE sessions SET status = '{status}' WHERE id = '{}'", game.session);
