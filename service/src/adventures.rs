@@ -236,7 +236,8 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Validates the content, and publishes the adventure if there are no errors. A published adventure stays as it is.
+    /// Validates the content, and publishes the adventure if there are no errors. A published adventure stays as it is;
+    /// one that is published again keeps its first `published_at`.
     ///
     /// Who may: the creator. Seven round trips. No event.
     ///

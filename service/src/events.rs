@@ -114,7 +114,7 @@ impl<C: Caller> Events<'_, C> {
     /// Returns at most two hundred events of a session after the one with this `seq` (0 for all of the last day), the
     /// oldest first. Calling it again with the last `seq` misses nothing.
     ///
-    /// Who may: the Seer, everyone who has or has had a seat, and the service. Three round trips.
+    /// Who may: the Seer, players, also those who left, and the service. Three round trips.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ impl<C: Caller> Events<'_, C> {
     /// Returns the `seq` of the newest event of a session, or 0 if it has none of the last day. A client calls it
     /// before it reads the session's state, and then subscribes after that event.
     ///
-    /// Who may: the Seer, everyone who has or has had a seat, and the service. Three round trips.
+    /// Who may: the Seer, players, also those who left, and the service. Three round trips.
     ///
     /// # Errors
     ///

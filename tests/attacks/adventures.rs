@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, open_session};
+use super::{assert_invariants, attempt, number, open_session};
 use crate::world::{Person, World, seat};
 
 /// Ends a session, and archives it if `archived`.
@@ -205,4 +205,73 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
     assert_eq!(attempt(&stranger, &insert).await, "SP009");
     let change = format!("UPDATE sessions SET adventure_id = '{adventure}' WHERE id = '{session}'");
     assert_eq!(attempt(&stranger, &change).await, "42501");
+}
+
+#[tokio::test]
+async fn a_document_that_prints_differently_has_changed() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let before = r#"{"scenes": [12], "gold": 0}"#;
+    let others = [
+        r#"{"scenes": [12.0], "gold": 0}"#.to_owned(),
+        format!(r#"{{"scenes": [12.{}], "gold": 0}}"#, "0".repeat(300)),
+        r#"{"scenes": [12], "gold": 0.00}"#.to_owned(),
+    ];
+    let set = |table: &str, what: &str, id: Uuid| format!("UPDATE {table} SET {what} WHERE id = '{id}'");
+    let adventure = world.new_draft(game.seer.uuid()).await;
+    let publish = format!("content = '{before}', is_valid = true, status = 'published'");
+    assert_eq!(attempt(&world.owner(), &set("adventures", &publish, adventure)).await, "done");
+    let states = "SELECT count(*) FROM session_events WHERE event_type = 'game_state'";
+    let version = "SELECT game_state_version::bigint FROM sessions";
+    let write_state = |state: &str| set("sessions", &format!("game_state = '{state}'"), game.session);
+    assert_eq!(attempt(&game.seer, &write_state(before)).await, "done");
+    for other in &others {
+        let edit = set("adventures", &format!("content = '{other}'"), adventure);
+        assert_eq!(attempt(&game.seer, &edit).await, "SP010", "{other}");
+        let hidden = set("adventures", &format!("content = '{other}', status = 'draft'"), adventure);
+        let transaction = game.seer.begin().await;
+        super::exec_in(&transaction, &hidden).await.unwrap();
+        let republish = set("adventures", "status = 'published'", adventure);
+        assert_eq!(super::exec_and_commit(transaction, &republish).await, "23514", "{other} is not valid");
+
+        for state in [other.as_str(), other, before] {
+            let is_new = i64::from(state != current_state(&world).await);
+            let counted = (number(&world, version).await, number(&world, states).await);
+            assert_eq!(attempt(&game.seer, &write_state(state)).await, "done");
+            let now = (number(&world, version).await, number(&world, states).await);
+            assert_eq!(now, (counted.0 + is_new, counted.1 + is_new), "{state}");
+        }
+    }
+    world.set(&game, "status = 'completed'").await;
+    for other in &others {
+        assert_eq!(attempt(&game.seer, &write_state(other)).await, "SP004", "{other}");
+    }
+    assert_eq!(attempt(&game.seer, &write_state(before)).await, "done", "nothing changes");
+}
+
+/// Returns the text of the only session's game state, with its keys in the order in which the test writes them.
+async fn current_state(world: &World) -> String {
+    let sql =
+        "SELECT format('{\"scenes\": %s, \"gold\": %s}', game_state -> 'scenes', game_state -> 'gold') FROM sessions";
+    world.owner().value(sql).await.unwrap()
+}
+
+#[tokio::test]
+async fn publishing_again_keeps_the_first_time() {
+    let world = World::new().await;
+    let creator = world.new_user().await;
+    let adventure = world.new_adventure(creator.uuid()).await;
+    let set = |status: &str| format!("UPDATE adventures SET status = '{status}' WHERE id = '{adventure}'");
+    let published = "SELECT published_at::text FROM adventures";
+    let draft = world.new_draft(creator.uuid()).await;
+    let publish = format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft}'");
+    assert_eq!(attempt(&world.service(), &publish).await, "done");
+    let of_draft = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft}'");
+    assert_eq!(world.owner().value::<bool>(&of_draft).await, Ok(true));
+    let first = format!("{published} WHERE id = '{adventure}'");
+    let before: String = world.owner().value(&first).await.unwrap();
+    for status in ["draft", "published", "archived", "published"] {
+        assert_eq!(attempt(&creator, &set(status)).await, "done");
+        assert_eq!(world.owner().value::<String>(&first).await.unwrap(), before, "{status}");
+    }
 }

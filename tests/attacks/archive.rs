@@ -1,5 +1,6 @@
 //! No row stops maintenance: the ids of archived rows are not free, and a row that cannot be moved stops no other.
 
+use sea_orm::IsolationLevel;
 use sparc::{
     entity::sea_orm_active_enums::Attribute,
     service::{
@@ -242,4 +243,48 @@ async fn a_session_that_cannot_be_cancelled_stops_no_other() {
                 .await;
         assert_eq!(cancelled == 1, !matches!(place, 0 | 2), "{place}");
     }
+}
+
+#[tokio::test]
+async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
+    let world = World::new().await;
+    let (game, live) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let player = &live.players[0];
+    let roll = world.new_roll(game.session, game.players[0].character, "{1,2,3,4,5}", 10, 0).await;
+    end(&world, &game, "completed", 91).await;
+    let session = |id: Uuid| {
+        format!(
+            "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{}', '{}')",
+            live.seer.uuid(),
+            live.adventure
+        )
+    };
+    let dice = |id: Uuid| {
+        format!(
+            "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
+             VALUES ('{id}', '{}', '{}', 'might', 10, 'attack')",
+            live.session, player.character
+        )
+    };
+    let (mut old, mut free) = (Vec::new(), Vec::new());
+    for level in [IsolationLevel::RepeatableRead, IsolationLevel::Serializable] {
+        for (person, reused, new) in [
+            (&live.seer, session(game.session), session(Uuid::new_v4())),
+            (&player.person, dice(roll), dice(Uuid::new_v4())),
+        ] {
+            for (list, sql) in [(&mut old, reused), (&mut free, new)] {
+                let transaction = person.begin_with_snapshot_at(level).await;
+                list.push((transaction, sql, level));
+            }
+        }
+    }
+    assert_eq!(archive(&world, 10).await, 1);
+    for (transaction, sql, level) in old {
+        assert_eq!(super::exec_and_commit(transaction, &sql).await, "23505", "{level}: {sql}");
+    }
+    for (transaction, sql, level) in free {
+        assert_eq!(super::exec_in(&transaction, &sql).await, Ok(1), "{level}: {sql}");
+        transaction.rollback().await.unwrap();
+    }
+    assert_invariants(&world).await;
 }

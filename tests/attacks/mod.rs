@@ -24,8 +24,10 @@ mod printed;
 mod rows;
 mod seats;
 mod sizes;
+mod switched;
 mod texts;
 mod times;
+mod traces;
 mod waits;
 
 /// Returns "done", "no row", or the SQLSTATE of the refusal.

@@ -134,7 +134,7 @@ async fn participation_returns_the_callers_part_in_a_session() {
     );
     let nowhere = seer.sessions().participation(Uuid::new_v4()).await.unwrap();
     assert_eq!(nowhere, Participation::None);
-    assert!(!nowhere.is_participant() && of(removed.id).await.is_participant());
+    assert!(!nowhere.is_participant() && !of(removed.id).await.is_participant() && of(left.id).await.is_participant());
     assert_eq!(json!(of(left.id).await), json!("left"));
     let outcome = world.sparc.as_anon().sessions().participation(game.session).await;
     assert_eq!(outcome.unwrap_err().code(), "not_signed_in");

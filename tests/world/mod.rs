@@ -70,6 +70,17 @@ impl World {
         Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
     }
 
+    /// Returns the same database over a new login that may only become `anon` and `authenticated`, and that has their
+    /// privileges without becoming one of them.
+    pub async fn over_login_of_users(&self) -> Self {
+        let name = format!("l{}", Uuid::new_v4().simple());
+        let sql = format!("CREATE ROLE {name} LOGIN INHERIT PASSWORD 'pw'; GRANT anon, authenticated TO {name}");
+        self.owner().exec(&sql).await.unwrap();
+        let (_, address) = self.url().rsplit_once('@').unwrap();
+        let db = sea_orm::Database::connect(format!("postgres://{name}:pw@{address}")).await.unwrap();
+        Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
+    }
+
     /// Returns the same database on a standby of its server.
     pub async fn copy_on(&self, standby: &Server) -> Self {
         let database = standby.copy_of(&self.database).unwrap();

@@ -99,7 +99,12 @@ impl Person {
 
     /// Begins a REPEATABLE READ transaction whose snapshot is taken at once.
     pub async fn begin_with_snapshot(&self) -> sea_orm::DatabaseTransaction {
-        let transaction = self.begin_at(IsolationLevel::RepeatableRead).await;
+        self.begin_with_snapshot_at(IsolationLevel::RepeatableRead).await
+    }
+
+    /// Begins a transaction of that isolation level and takes its snapshot at once.
+    pub async fn begin_with_snapshot_at(&self, level: IsolationLevel) -> sea_orm::DatabaseTransaction {
+        let transaction = self.begin_at(level).await;
         transaction.execute_unprepared("SELECT").await.unwrap();
         transaction
     }

@@ -59,7 +59,7 @@ pub struct Model {
     pub average_rating: Option<Decimal>,
     /// Time of creation; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// Time of the last change to the row; set by the database.
+    /// Time of the last edit; counters do not change it. Set by the database.
     pub updated_at: DateTimeWithTimeZone,
     /// Number of creatures in the adventure, at most 200; counted by triggers.
     pub creature_count: i32,

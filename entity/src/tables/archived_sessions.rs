@@ -49,7 +49,7 @@ pub struct Model {
     pub ended_at: Option<DateTimeWithTimeZone>,
     /// Time of creation; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// Time of the last change to the row; set by the database.
+    /// Time of the last edit; counters do not change it. Set by the database.
     pub updated_at: DateTimeWithTimeZone,
     /// Number of active seats, at most `max_players`; counted by triggers.
     pub seats_taken: i32,

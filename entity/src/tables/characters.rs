@@ -53,7 +53,7 @@ pub struct Model {
     pub retired_at: Option<DateTimeWithTimeZone>,
     /// Time of creation; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// Time of the last change to the row; set by the database.
+    /// Time of the last edit; counters do not change it. Set by the database.
     pub updated_at: DateTimeWithTimeZone,
     /// Number of active seats in live sessions; counted by triggers. The character cannot retire unless it is 0.
     pub live_seats: i32,

@@ -36,7 +36,7 @@ pub struct Model {
     pub games_run: i32,
     /// Time at which the profile was created; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// Time of the last change to the row; set by the database.
+    /// Time of the last edit; counters do not change it. Set by the database.
     pub updated_at: DateTimeWithTimeZone,
     /// Equal to `id` while the account exists; NULL after it was deleted.
     #[sea_orm(unique)]

@@ -21,7 +21,7 @@ BEGIN
   SELECT
     session.seer_id = me AS is_seers,
     session.status = 'active' AS is_active,
-    seat.user_id IS NOT NULL AS has_part,
+    seat.user_id IS NOT NULL AND seat.removed_at IS NULL AS has_part,
     coalesce(seat.is_active, false) AS has_seat,
     coalesce(seat.character_id = hero AND seat.is_active, false) AS is_seated
   INTO played

@@ -39,6 +39,7 @@ BEGIN
       FROM public.session_players AS seat
       WHERE seat.session_id = wanted
         AND seat.user_id = me
+        AND seat.removed_at IS NULL
     ) AS is_seen
   INTO target
   FROM public.sessions AS session

@@ -38,8 +38,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller may send an event to the session. A caller who had a seat, and therefore can see the session, gets
--- an error that says what is missing.
+-- Whether the caller may send an event to the session. A player who left, and can still see the session, gets an error
+-- that says what is missing.
 CREATE OR REPLACE FUNCTION private.may_send_event(wanted uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -51,7 +51,13 @@ BEGIN
   IF private.is_seer_or_seated(wanted) THEN
     RETURN true;
   END IF;
-  IF EXISTS (SELECT FROM public.session_players WHERE session_id = wanted AND user_id = auth.uid()) THEN
+  IF EXISTS (
+    SELECT
+    FROM public.session_players
+    WHERE session_id = wanted
+      AND user_id = auth.uid()
+      AND removed_at IS NULL
+  ) THEN
     PERFORM private.refuse('Only the Seer and players with an active seat may send events', 'session_events', 'seated');
   END IF;
   RETURN false;
@@ -70,6 +76,7 @@ LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
 AS $$
 DECLARE
   me uuid := auth.uid();
@@ -113,7 +120,8 @@ BEGIN
     END
   FROM public.sessions AS session
   JOIN public.adventures AS played ON played.id = session.adventure_id
-  LEFT JOIN public.session_players AS own ON own.session_id = session.id AND own.user_id = me
+  LEFT JOIN public.session_players AS own
+    ON own.session_id = session.id AND own.user_id = me AND own.removed_at IS NULL
   WHERE session.id = wanted
     AND (sees_all OR session.is_public OR session.seer_id = me OR own.user_id IS NOT NULL);
 END
@@ -155,7 +163,8 @@ BEGIN
 END
 $$;
 
--- Returns what a caller who knows a session's code sees before joining: the code is the invitation.
+-- Returns what a caller who knows a session's code sees before joining: the code is the invitation. Once no new seat
+-- can be taken, only participants see it.
 CREATE OR REPLACE FUNCTION private.session_by_code(session_code text)
 RETURNS TABLE (
   id uuid,
@@ -187,7 +196,19 @@ BEGIN
   FROM public.sessions AS session
   JOIN public.users AS seer ON seer.id = session.seer_id
   JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
-  WHERE session.code = session_code::bpchar;
+  WHERE session.code = session_code::bpchar
+    AND (
+      session.status IN ('waiting', 'starting_soon')
+      OR session.seer_id = auth.uid()
+      OR EXISTS (
+        SELECT
+        FROM public.session_players AS seat
+        WHERE seat.session_id = session.id
+          AND seat.user_id = auth.uid()
+          AND seat.removed_at IS NULL
+      )
+      OR private.is_server()
+    );
 END
 $$;
 

@@ -11,7 +11,7 @@ COMMENT ON COLUMN public.users.is_verified IS 'Whether the service vouches for t
 COMMENT ON COLUMN public.users.games_played IS 'Number of completed sessions in which the user had a seat; counted by a trigger.';
 COMMENT ON COLUMN public.users.games_run IS 'Number of completed sessions that the user ran as Seer; counted by a trigger.';
 COMMENT ON COLUMN public.users.created_at IS 'Time at which the profile was created; set by the database.';
-COMMENT ON COLUMN public.users.updated_at IS 'Time of the last change to the row; set by the database.';
+COMMENT ON COLUMN public.users.updated_at IS 'Time of the last edit; counters do not change it. Set by the database.';
 COMMENT ON COLUMN public.users.account_id IS 'Equal to `id` while the account exists; NULL after it was deleted.';
 COMMENT ON COLUMN public.users.closed_at IS 'Time at which the account was closed, or NULL; a closed account cannot write anything.';
 COMMENT ON COLUMN public.users.living_characters IS 'Number of characters that are not retired, at most 10; counted by triggers.';
@@ -38,7 +38,7 @@ COMMENT ON COLUMN public.characters.special_ability IS 'The character''s special
 COMMENT ON COLUMN public.characters.last_played_at IS 'Time at which a session with this character was last completed, or NULL; set by a trigger.';
 COMMENT ON COLUMN public.characters.retired_at IS 'Time of retirement, or NULL. A retired character takes no seat and does not count towards the limit of ten.';
 COMMENT ON COLUMN public.characters.created_at IS 'Time of creation; set by the database.';
-COMMENT ON COLUMN public.characters.updated_at IS 'Time of the last change to the row; set by the database.';
+COMMENT ON COLUMN public.characters.updated_at IS 'Time of the last edit; counters do not change it. Set by the database.';
 COMMENT ON COLUMN public.characters.live_seats IS 'Number of active seats in live sessions; counted by triggers. The character cannot retire unless it is 0.';
 
 COMMENT ON TABLE public.adventures IS 'An adventure that a Seer can run in sessions.';
@@ -60,7 +60,7 @@ COMMENT ON COLUMN public.adventures.validation_errors IS 'Errors that the last v
 COMMENT ON COLUMN public.adventures.times_played IS 'Number of completed sessions in which somebody besides the Seer had a seat; counted by a trigger.';
 COMMENT ON COLUMN public.adventures.average_rating IS 'Average rating, 0 to 5, or NULL without ratings; set by the service.';
 COMMENT ON COLUMN public.adventures.created_at IS 'Time of creation; set by the database.';
-COMMENT ON COLUMN public.adventures.updated_at IS 'Time of the last change to the row; set by the database.';
+COMMENT ON COLUMN public.adventures.updated_at IS 'Time of the last edit; counters do not change it. Set by the database.';
 COMMENT ON COLUMN public.adventures.creature_count IS 'Number of creatures in the adventure, at most 200; counted by triggers.';
 
 COMMENT ON TABLE public.creatures IS 'A creature of an adventure; the Seer plays it.';
@@ -91,7 +91,7 @@ COMMENT ON COLUMN public.sessions.game_state IS 'JSON state shared by the partic
 COMMENT ON COLUMN public.sessions.started_at IS 'Time at which the session first became active, or NULL; set by a trigger.';
 COMMENT ON COLUMN public.sessions.ended_at IS 'Time at which the session was completed or cancelled, or NULL; set by a trigger.';
 COMMENT ON COLUMN public.sessions.created_at IS 'Time of creation; set by the database.';
-COMMENT ON COLUMN public.sessions.updated_at IS 'Time of the last change to the row; set by the database.';
+COMMENT ON COLUMN public.sessions.updated_at IS 'Time of the last edit; counters do not change it. Set by the database.';
 COMMENT ON COLUMN public.sessions.seats_taken IS 'Number of active seats, at most `max_players`; counted by triggers.';
 COMMENT ON COLUMN public.sessions.encounters_begun IS 'Number of changes of `current_encounter_id`; identifies an encounter for its heroic saves. Counted by a trigger.';
 COMMENT ON COLUMN public.sessions.game_state_version IS 'Number of changes of `game_state`; a writer names the version that it replaces. Counted by a trigger.';
@@ -167,7 +167,7 @@ COMMENT ON COLUMN public.archived_sessions.game_state IS 'JSON state shared by t
 COMMENT ON COLUMN public.archived_sessions.started_at IS 'Time at which the session first became active, or NULL; set by a trigger.';
 COMMENT ON COLUMN public.archived_sessions.ended_at IS 'Time at which the session was completed or cancelled, or NULL; set by a trigger.';
 COMMENT ON COLUMN public.archived_sessions.created_at IS 'Time of creation; set by the database.';
-COMMENT ON COLUMN public.archived_sessions.updated_at IS 'Time of the last change to the row; set by the database.';
+COMMENT ON COLUMN public.archived_sessions.updated_at IS 'Time of the last edit; counters do not change it. Set by the database.';
 COMMENT ON COLUMN public.archived_sessions.seats_taken IS 'Number of active seats, at most `max_players`; counted by triggers.';
 COMMENT ON COLUMN public.archived_sessions.encounters_begun IS 'Number of changes of `current_encounter_id`; identifies an encounter for its heroic saves. Counted by a trigger.';
 COMMENT ON COLUMN public.archived_sessions.game_state_version IS 'Number of changes of `game_state`; a writer names the version that it replaces. Counted by a trigger.';

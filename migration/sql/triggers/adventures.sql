@@ -19,7 +19,8 @@ BEGIN
     RETURN NEW;
   END IF;
 
-  IF NEW.content IS DISTINCT FROM OLD.content THEN
+  -- Compared as it is stored: as numbers, 12 and 12.0 are equal, but readers are shown one or the other.
+  IF record_image_ne(ROW(NEW.content), ROW(OLD.content)) THEN
     IF OLD.status = 'published' AND NEW.status = 'published' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP010',
@@ -35,7 +36,8 @@ BEGIN
     END IF;
   END IF;
   IF NEW.status = 'published' AND OLD.status <> 'published' THEN
-    NEW.published_at := now();
+    -- The first time is kept, so nobody stays on top of the newest by publishing again and again.
+    NEW.published_at := coalesce(OLD.published_at, now());
   END IF;
   -- Closing an account with an older snapshot would not see this draft. Updating the gate makes it fail with a
   -- serialization error.
@@ -156,7 +158,10 @@ CREATE OR REPLACE TRIGGER delete_playerless_sessions
   FOR EACH ROW EXECUTE FUNCTION private.delete_playerless_sessions();
 
 CREATE OR REPLACE TRIGGER set_updated_at
-  BEFORE UPDATE ON public.adventures
+  BEFORE UPDATE OF
+    creator_id, name, description, thumbnail_url, artwork_url, difficulty, estimated_duration, min_players, max_players,
+    content, status, published_at, is_valid, validation_errors, created_at, updated_at
+  ON public.adventures
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 
 CREATE OR REPLACE TRIGGER check_readable_content

@@ -143,6 +143,50 @@ BEGIN
 END
 $$;
 
+-- Refuses a session, or a roll, whose id was archived after the snapshot of the transaction. No query sees such a row,
+-- but a unique index does. So this writes an archived row with the id and rolls it back: the index is the first that can
+-- refuse a row that the table of live rows has accepted, before any foreign key.
+CREATE OR REPLACE FUNCTION private.refuse_lately_archived(session public.sessions)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  INSERT INTO public.archived_sessions (id, seer_id, adventure_id, code)
+  VALUES (session.id, session.seer_id, session.adventure_id, session.code);
+  RAISE triggered_action_exception;
+EXCEPTION
+  WHEN unique_violation THEN
+    PERFORM private.refuse_archived_id('sessions');
+  WHEN triggered_action_exception OR foreign_key_violation THEN
+    RETURN;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION private.refuse_lately_archived(roll public.dice_rolls)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  INSERT INTO public.archived_dice_rolls (
+    id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
+    results, total, modified_total, success, outcome, margin, animation_seed, original_roll_id, rolled_by
+  )
+  VALUES (
+    roll.id, roll.session_id, roll.character_id, roll.creature_id, roll.character_name, roll.attribute, roll.dice_count,
+    roll.difficulty, roll.roll_type, roll.modifiers, roll.results, roll.total, roll.modified_total, roll.success,
+    roll.outcome, roll.margin, roll.animation_seed, roll.original_roll_id, roll.rolled_by
+  );
+  RAISE triggered_action_exception;
+EXCEPTION
+  WHEN unique_violation THEN
+    PERFORM private.refuse_archived_id('dice_rolls');
+  WHEN triggered_action_exception OR foreign_key_violation THEN
+    RETURN;
+END
+$$;
+
 -- Whether a session is abandoned. A waiting session is abandoned a week after its planned start (at the latest a year
 -- after its creation, because the start may be set in any year), or a month after its creation if it has no start. A
 -- started session is abandoned after a month without events.

@@ -75,7 +75,10 @@ CREATE OR REPLACE TRIGGER enforce_character_limit
   FOR EACH ROW EXECUTE FUNCTION private.check_character_limit();
 
 CREATE OR REPLACE TRIGGER set_updated_at
-  BEFORE UPDATE ON public.characters
+  BEFORE UPDATE OF
+    user_id, name, class, might, grace, wit, heart, hit_points, max_hit_points, experience, level, equipment,
+    special_ability, retired_at, created_at, updated_at
+  ON public.characters
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 
 CREATE OR REPLACE TRIGGER check_readable_equipment

@@ -261,6 +261,9 @@ BEGIN
   IF EXISTS (SELECT FROM public.archived_dice_rolls WHERE id = NEW.id) THEN
     PERFORM private.refuse_archived_id('dice_rolls');
   END IF;
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    PERFORM private.refuse_lately_archived(NEW);
+  END IF;
   IF NEW.original_roll_id IS NOT NULL AND NEW.roll_type = 'heroic_save' THEN
     PERFORM private.claim_heroic_save(NEW);
   END IF;

@@ -4,6 +4,10 @@
 -- statement's end: a statement may have several writing parts (`WITH ... INSERT`), whose rows are counted together, and
 -- may find all rows before it deletes the first. A caller can set neither count. Rows that our triggers write as their
 -- owner, and rows that are deleted with the one that they belong to, are not counted; the rows that caused them are.
+--
+-- These rules apply to writers to whom row security applies. A statement can change its role (`RETURNING
+-- set_config('role', 'none', true)`), and row security then applies to the login too; it does not apply to the
+-- owner, as whom our triggers write, nor to the service.
 
 CREATE OR REPLACE FUNCTION private.refuse_many_rows(relation text)
 RETURNS boolean
@@ -28,7 +32,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF current_user NOT IN ('anon', 'authenticated') THEN
+  IF NOT row_security_active(TG_RELID) THEN
     RETURN NULL;
   END IF;
   PERFORM private.require_account() FROM written_rows LIMIT 1;
@@ -46,8 +50,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- Other roles lack EXECUTE on the helper.
-  IF current_user <> 'authenticated' THEN
+  -- A query of its own, because the service lacks EXECUTE on the helper.
+  IF NOT row_security_active(TG_RELID) THEN
     RETURN NULL;
   END IF;
   PERFORM private.require_account() FROM written_rows LIMIT 1;
@@ -92,8 +96,14 @@ AS $$
 DECLARE
   kept text;
 BEGIN
-  IF current_user NOT IN ('anon', 'authenticated') THEN
+  IF NOT row_security_active(TG_RELID) THEN
     RETURN NEW;
+  END IF;
+  -- An event of another kind, or of none, which row security would refuse. It must lock no session and draw no number.
+  IF starts_with(NEW.event_type, 'client.') IS NOT TRUE THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'insufficient_privilege',
+      MESSAGE = 'new row violates row-level security policy for table "session_events"';
   END IF;
   kept := nullif(current_setting('sparc.session_of_events', true), '');
   IF kept IS NULL THEN
@@ -117,7 +127,7 @@ DECLARE
   written record;
 BEGIN
   -- The next statement may write events of another session, so this clears the setting, which returns the empty text.
-  IF current_user NOT IN ('anon', 'authenticated') OR set_config('sparc.session_of_events', '', true) <> '' THEN
+  IF NOT row_security_active(TG_RELID) OR set_config('sparc.session_of_events', '', true) <> '' THEN
     RETURN NULL;
   END IF;
   PERFORM private.require_account() FROM written_rows LIMIT 1;

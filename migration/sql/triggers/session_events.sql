@@ -47,9 +47,6 @@ BEGIN
         ERRCODE = 'insufficient_privilege',
         MESSAGE = 'new row violates row-level security policy for table "session_events"';
     END IF;
-  ELSIF pg_trigger_depth() = 1 AND me IS NOT NULL AND NOT private.is_server() THEN
-    -- A user's own event of another kind, or of none. Row security refuses it, so it locks nothing and draws no number.
-    RETURN NEW;
   ELSE
     SELECT last_event_at
     INTO last_event
@@ -96,7 +93,13 @@ BEGIN
     RETURN 'no_session';
   END IF;
   IF account IS NULL OR account = seer
-    OR EXISTS (SELECT FROM public.session_players WHERE session_id = wanted AND user_id = account)
+    OR EXISTS (
+      SELECT
+      FROM public.session_players
+      WHERE session_id = wanted
+        AND user_id = account
+        AND removed_at IS NULL
+    )
   THEN
     RETURN 'listens';
   END IF;

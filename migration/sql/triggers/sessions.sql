@@ -128,6 +128,7 @@ BEGIN
     FROM public.adventures
     WHERE id = NEW.adventure_id
     FOR SHARE;
+    PERFORM private.refuse_lately_archived(NEW);
   END IF;
   IF FOUND AND played.status <> 'published' AND played.creator_id <> NEW.seer_id THEN
     RAISE EXCEPTION USING
@@ -168,13 +169,13 @@ BEGIN
         CONSTRAINT = 'session_status_transition';
     END IF;
     IF OLD.status IN ('completed', 'cancelled')
-      AND current_user IN ('anon', 'authenticated')
+      AND row_security_active(TG_RELID)
       AND (
         NEW.max_players <> OLD.max_players
         OR NEW.scheduled_start IS DISTINCT FROM OLD.scheduled_start
         OR NEW.current_scene_id IS DISTINCT FROM OLD.current_scene_id
         OR NEW.current_encounter_id IS DISTINCT FROM OLD.current_encounter_id
-        OR NEW.game_state <> OLD.game_state
+        OR record_image_ne(ROW(NEW.game_state), ROW(OLD.game_state))
       )
     THEN
       RAISE EXCEPTION USING
@@ -204,8 +205,9 @@ BEGIN
 END
 $$;
 
--- Counts the changes of the game state. A writer names the version that it replaces, so two screens of one Seer do not
--- overwrite each other unnoticed.
+-- Counts the changes of the game state. Documents are compared as they are stored: as numbers, 12 and 12.0 are
+-- equal, but clients are shown one or the other. A writer names the version that it replaces, so two
+-- screens of one Seer do not overwrite each other unnoticed.
 CREATE OR REPLACE FUNCTION private.number_game_state()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -259,12 +261,14 @@ BEGIN
 END
 $$;
 
--- Emits the events of a changed session. Each payload is complete without a further query.
+-- Emits the events of a changed session. Each payload is complete without a further query. Times are printed in UTC: a
+-- caller could set a time zone whose offset no client can parse.
 CREATE OR REPLACE FUNCTION private.emit_session_change()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
 AS $$
 BEGIN
   IF NEW.status <> OLD.status THEN
@@ -291,7 +295,7 @@ BEGIN
       jsonb_build_object('from', OLD.current_encounter_id, 'to', NEW.current_encounter_id)
     );
   END IF;
-  IF NEW.game_state IS DISTINCT FROM OLD.game_state THEN
+  IF record_image_ne(ROW(NEW.game_state), ROW(OLD.game_state)) THEN
     INSERT INTO public.session_events (session_id, event_type, payload)
     VALUES (
       NEW.id,
@@ -320,7 +324,7 @@ CREATE OR REPLACE TRIGGER check_session_status
 CREATE OR REPLACE TRIGGER number_game_state
   BEFORE UPDATE OF game_state ON public.sessions
   FOR EACH ROW
-  WHEN (NEW.game_state IS DISTINCT FROM OLD.game_state)
+  WHEN (record_image_ne(ROW(NEW.game_state), ROW(OLD.game_state)))
   EXECUTE FUNCTION private.number_game_state();
 
 CREATE OR REPLACE TRIGGER give_heroic_saves_back
@@ -350,7 +354,10 @@ CREATE OR REPLACE TRIGGER on_session_change
   FOR EACH ROW EXECUTE FUNCTION private.emit_session_change();
 
 CREATE OR REPLACE TRIGGER set_updated_at
-  BEFORE UPDATE ON public.sessions
+  BEFORE UPDATE OF
+    seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,
+    current_encounter_id, game_state, started_at, ended_at, created_at, updated_at
+  ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 
 CREATE OR REPLACE TRIGGER check_readable_game_state

@@ -213,6 +213,7 @@ CREATE OR REPLACE TRIGGER check_profile_change
   )
   EXECUTE FUNCTION private.check_profile_change();
 
+-- Without the counters and the address: see `private.touch_updated_at`.
 CREATE OR REPLACE TRIGGER set_updated_at
-  BEFORE UPDATE ON public.users
+  BEFORE UPDATE OF display_name, avatar_url, bio, is_verified, created_at, updated_at ON public.users
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();

@@ -169,7 +169,7 @@ const WITHOUT_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not
 
 /// Returns the error for a caller who may not listen to a session.
 pub(crate) fn not_listener() -> Error {
-    Error::NotAllowed { rule: "only the Seer and current or former players may listen to a session" }
+    Error::NotAllowed { rule: "only the Seer, players and players who left may listen to a session" }
 }
 
 /// For each table: who may write it, and what to use if a column is not granted.

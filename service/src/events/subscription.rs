@@ -155,7 +155,7 @@ impl Events<'_, IdentityConnection> {
     /// was away for too long or because another server answers that lacks events already read, [`Error::PoolClosed`]
     /// when the handle is closed.
     ///
-    /// Who may: the Seer, everyone who has or has had a seat, and the service. Three round trips, and four for each
+    /// Who may: the Seer, players, also those who left, and the service. Three round trips, and four for each
     /// page that the poller has not already read for all subscribers. No event.
     ///
     /// # Errors

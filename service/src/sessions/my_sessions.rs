@@ -113,7 +113,7 @@ impl<C: Caller> Sessions<'_, C> {
     }
 
     /// Returns a page of at most fifty sessions that have ended, which the caller ran or ever had a seat in, including
-    /// archived ones, the most recently ended first.
+    /// archived ones, the most recently ended first; without those from which the Seer removed the caller.
     ///
     /// Who may: a user. Three round trips.
     ///

@@ -17,17 +17,18 @@ pub enum Participation {
     Player,
     /// Gave up the seat, and may take it again while the session is live.
     Left,
-    /// Was removed by the Seer, and cannot rejoin until readmitted.
+    /// Was removed by the Seer. Until readmitted, cannot rejoin and reads nothing of a private session but the seat.
     Removed,
     /// Has no part in the session, or there is no such session.
     None,
 }
 
 impl Participation {
-    /// Whether the caller may read the session's events and rolls: `true` for all but [`None`](Self::None).
+    /// Whether the caller may read the session's events and rolls: `true` for all but [`Removed`](Self::Removed) and
+    /// [`None`](Self::None).
     #[must_use]
     pub fn is_participant(self) -> bool {
-        self != Self::None
+        !matches!(self, Self::Removed | Self::None)
     }
 }
 

@@ -18,7 +18,7 @@ const BY_CODE: &str = "SELECT * FROM private.session_by_code($1)";
 
 impl<C: Caller> Sessions<'_, C> {
     /// Returns a summary of the session with this code, public or private, so that a user can look at it before
-    /// joining.
+    /// joining. Once the session has started, only its participants find it by its code.
     ///
     /// Who may: a user who knows the code, and the service. Three round trips.
     ///

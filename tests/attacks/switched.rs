@@ -1,0 +1,142 @@
+//! A rule applies to a user also if the statement itself changes the role, or writes through a trigger of the caller's.
+
+use uuid::Uuid;
+
+use super::{assert_invariants, attempt, dry_run, exec_and_commit, number, open_session, outcome_code};
+use crate::world::{World, seat};
+
+/// Changes the role within the statement that contains it.
+const SWITCH: &str = "set_config('role', 'none', true)";
+
+#[tokio::test]
+async fn a_statement_that_drops_its_role_gets_no_seat_in_a_session_that_became_private() {
+    let world = World::new().await;
+    let users = world.over_login_of_users().await;
+    for returning in ["", &format!("RETURNING {SWITCH}"), &format!("RETURNING (SELECT {SWITCH})")] {
+        let (game, me) = (world.new_session(0).await, world.new_player().await);
+        world.set(&game, "is_public = true").await;
+        let withdraw = game.seer.begin().await;
+        let sql = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session);
+        super::exec_in(&withdraw, &sql).await.unwrap();
+        let person = users.user(me.id);
+        let take = format!("{} {returning}", seat(game.session, me.id, me.character));
+        let taking = tokio::spawn(async move { attempt(&person, &take).await });
+        world.owner().wait_for_lock_waiters(1).await;
+        withdraw.commit().await.unwrap();
+        assert_eq!(taking.await.unwrap(), "42501", "{returning}");
+        assert_eq!(number(&world, "SELECT count(*) FROM session_players").await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_drops_its_role_keeps_its_limits() {
+    let world = World::new().await;
+    let users = world.over_login_of_users().await;
+    let game = world.new_active_session(1).await;
+    let (seer, player) = (users.user(game.seer.uuid()), users.user(game.players[0].id));
+    let other = open_session(&world, game.seer.uuid(), game.adventure, false).await;
+    let draft = world.new_draft(game.seer.uuid()).await;
+    let creatures = format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat'");
+    world.owner().exec(&format!("{creatures} FROM generate_series(1, 140)")).await.unwrap();
+    let events = |session: Uuid, count: u32| {
+        format!(
+            "INSERT INTO session_events (session_id, event_type)
+             SELECT '{session}', 'client.wave' FROM generate_series(1, {count})"
+        )
+    };
+    let half = |order: &str| {
+        format!("id IN (SELECT id FROM creatures WHERE adventure_id = '{draft}' ORDER BY id {order} LIMIT 60)")
+    };
+    let halves = |first: String, second: String| format!("WITH first AS ({first} RETURNING 1) {second}");
+    let deletion = |order: &str| format!("DELETE FROM creatures WHERE {}", half(order));
+    let update = |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", half(order));
+    for (person, sql, code) in [
+        (&player, halves(events(game.session, 60), events(game.session, 60)), "SP027"),
+        (&seer, halves(events(game.session, 1), events(other, 1)), "SP039"),
+        (&seer, halves(update("ASC"), update("DESC")), "SP027"),
+        (&seer, halves(deletion("ASC"), deletion("DESC")), "SP027"),
+    ] {
+        assert_eq!(dry_run(person, &sql).await, code, "{sql}");
+        let switched = format!("{sql} RETURNING {SWITCH}");
+        assert_eq!(dry_run(person, &switched).await, code, "{switched}");
+    }
+    // In a column's expression, before the row's own triggers fire.
+    let first = format!("{SWITCH} || '{}'", game.session);
+    let spread = format!(
+        "INSERT INTO session_events (session_id, event_type)
+         SELECT replace(wanted, 'none', '')::uuid, 'client.wave'
+         FROM (VALUES (0, {first}), (1, '{other}')) AS list (place, wanted) ORDER BY place"
+    );
+    assert_ne!(dry_run(&seer, &spread).await, "done");
+    assert_invariants(&world).await;
+}
+
+#[tokio::test]
+async fn a_statement_that_drops_its_role_does_not_edit_an_ended_session() {
+    let world = World::new().await;
+    let users = world.over_login_of_users().await;
+    let game = world.new_active_session(1).await;
+    world.set(&game, "status = 'completed'").await;
+    let seer = users.user(game.seer.uuid());
+    for (set, switched) in [
+        ("max_players = 3", "42501 SP004"),
+        ("game_state = '[1]'", "42501 SP004"),
+        ("scheduled_start = now() + INTERVAL '1 day'", "42501 SP004"),
+    ] {
+        let plain = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session);
+        assert_eq!(dry_run(&seer, &plain).await, "SP004", "{plain}");
+        for note in [SWITCH.to_owned(), format!("(SELECT {SWITCH})")] {
+            let sql = format!("UPDATE sessions SET {set}, looking_for = {note} WHERE id = '{}'", game.session);
+            let code = dry_run(&seer, &sql).await;
+            assert!(switched.contains(&code), "{sql}: {code}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_trigger_of_the_callers_neither_locks_a_hidden_session_nor_draws_a_number() {
+    let world = World::new().await;
+    let users = world.over_login_of_users().await;
+    let game = world.new_active_session(1).await;
+    let stranger = users.user(world.new_account().await);
+    let held = world.owner().begin().await;
+    super::exec_in(&held, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
+    let drawn = "SELECT last_value FROM session_events_seq_seq";
+    for kind in ["'dice_rolled'", "'x'", "NULL", "'client.wave'"] {
+        for (options, body) in [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")] {
+            let write = stranger.begin().await;
+            let prepared = format!(
+                "SET LOCAL lock_timeout = '2s';
+                 CREATE TEMPORARY TABLE mine (id integer) ON COMMIT DROP;
+                 CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql {options} AS $$
+                 BEGIN
+                   {body}
+                   INSERT INTO public.session_events (session_id, event_type) VALUES ('{}', {kind});
+                   RETURN NEW;
+                 END $$;
+                 CREATE TRIGGER write BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION pg_temp.write()",
+                game.session
+            );
+            super::exec_in(&write, &prepared).await.unwrap();
+            let before = number(&world, drawn).await;
+            let answer = exec_and_commit(write, "INSERT INTO mine VALUES (1)").await;
+            assert_eq!(answer, "42501", "{kind} {options} {body}");
+            // The column's default draws one number per row.
+            assert!(number(&world, drawn).await <= before + 1, "{kind} {options} {body}");
+        }
+    }
+    held.rollback().await.unwrap();
+    // Events that our triggers write arrive, also through a trigger of the caller's.
+    let before = world.owner().count("session_events").await;
+    let seer = users.user(game.seer.uuid());
+    let nested = format!(
+        "CREATE TEMPORARY TABLE mine (id integer);
+         CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN UPDATE public.sessions SET status = 'paused' WHERE id = '{}'; RETURN NEW; END $$;
+         CREATE TRIGGER write BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION pg_temp.write();
+         INSERT INTO mine VALUES (1)",
+        game.session
+    );
+    assert_eq!(outcome_code(seer.exec(&nested).await), "done");
+    assert_eq!(world.owner().count("session_events").await, before + 1);
+}
