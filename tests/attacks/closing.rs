@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::{task::JoinHandle, time::timeout};
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, close, everything::everything, exec_and_commit, exec_in, is_closed};
+use super::{assert_invariants, attempt, everything::everything, exec_and_commit, exec_in, is_closed};
 use crate::world::{GameSession, Person, World, roll, seat};
 
 /// Four sessions of four Seers with a seat of the same player.
@@ -286,43 +286,5 @@ async fn no_statement_writes_and_closes_the_account() {
     assert_eq!(exec_in(&transaction, &rename).await, Ok(1));
     assert_eq!(exec_and_commit(transaction, &format!("SELECT {closes}")).await, "done");
     assert!(is_closed(&world, me).await);
-    assert_invariants(&world).await;
-}
-
-#[tokio::test]
-async fn a_locked_session_keeps_no_name_of_a_closed_account() {
-    let world = World::new().await;
-    for (deletes, ends) in [(false, false), (false, true), (true, false), (true, true)] {
-        let game = world.new_session(2).await;
-        let player = &game.players[0];
-        // A seat in a live session is locked by the closing, which waits for its Seer; one that was left is not.
-        if ends {
-            world.set(&game, "status = 'cancelled'").await;
-        } else {
-            let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
-            assert_eq!(attempt(&player.person, &leave).await, "done");
-        }
-        let events = |name: &str| {
-            format!(
-                "session_events WHERE session_id = '{}' AND payload ->> 'user_id' = '{}'
-                 AND payload ->> 'display_name' {name} 'Former player'",
-                game.session, player.id
-            )
-        };
-        let named = world.owner().count(&events("<>")).await;
-        assert!(named >= 1);
-        let holder = game.seer.begin().await;
-        let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session);
-        assert_eq!(exec_in(&holder, &lock).await, Ok(1));
-        if deletes {
-            let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", player.id);
-            assert_eq!(attempt(&world.owner(), &sql).await, "done");
-        } else {
-            close(&world, player.id).await;
-        }
-        holder.commit().await.unwrap();
-        assert_eq!(world.owner().count(&events("<>")).await, 0, "{deletes}, {ends}");
-        assert_eq!(world.owner().count(&events("=")).await, named, "{deletes}, {ends}");
-    }
     assert_invariants(&world).await;
 }

@@ -140,3 +140,28 @@ async fn a_trigger_of_the_callers_neither_locks_a_hidden_session_nor_draws_a_num
     assert_eq!(outcome_code(seer.exec(&nested).await), "done");
     assert_eq!(world.owner().count("session_events").await, before + 1);
 }
+
+#[tokio::test]
+async fn an_operators_own_role_is_not_taken_for_a_user() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let draft = world.new_draft(game.seer.uuid()).await;
+    let creatures = format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat'");
+    // Its own privileges and policies, which row security applies to it. The role is rolled back.
+    let transaction = world.owner().begin().await;
+    for sql in [
+        "CREATE ROLE sparc_operators_own NOLOGIN",
+        "GRANT USAGE ON SCHEMA public, private TO sparc_operators_own",
+        "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA private TO sparc_operators_own",
+        "GRANT SELECT, INSERT, UPDATE ON creatures, sessions TO sparc_operators_own",
+        "CREATE POLICY operators_creatures ON creatures TO sparc_operators_own USING (true) WITH CHECK (true)",
+        "CREATE POLICY operators_sessions ON sessions TO sparc_operators_own USING (true) WITH CHECK (true)",
+        "SET LOCAL ROLE sparc_operators_own",
+        &format!("{creatures} FROM generate_series(1, 120)"),
+        "UPDATE creatures SET description = 'x'",
+        &format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{}'", game.session),
+    ] {
+        super::exec_in(&transaction, sql).await.unwrap();
+    }
+    transaction.rollback().await.unwrap();
+}

@@ -34,7 +34,12 @@ const BROKEN: &[(&str, &str)] = &[
     ("ALTER TABLE sessions ALTER max_players DROP DEFAULT", "column max_players of public.sessions"),
     ("ALTER TABLE sessions ALTER code DROP NOT NULL", "column code of public.sessions"),
     ("ALTER TABLE sessions ALTER looking_for SET NOT NULL", "column looking_for of public.sessions"),
-    ("ALTER TABLE characters ALTER level TYPE bigint", "column level of public.characters"),
+    (
+        "DROP TRIGGER set_updated_at ON characters; ALTER TABLE characters ALTER level TYPE bigint;
+         CREATE TRIGGER set_updated_at BEFORE UPDATE OF level ON characters
+         FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at()",
+        "column level of public.characters",
+    ),
     ("ALTER TABLE session_events ALTER seq DROP IDENTITY", "column seq of public.session_events"),
     ("ALTER TABLE users DROP CONSTRAINT bounded_bio", "constraint bounded_bio on public.users"),
     ("ALTER TABLE sessions DROP CONSTRAINT sessions_code_key", "constraint sessions_code_key on public.sessions"),
@@ -150,7 +155,8 @@ const BROKEN: &[(&str, &str)] = &[
     ("ALTER TABLE creatures ALTER description TYPE text COLLATE \"C\"", "column description of public.creatures"),
     ("ALTER TABLE creatures ALTER description TYPE varchar(20)", "column description of public.creatures"),
     (
-        "DROP TRIGGER check_profile_change ON users; DROP VIEW profiles; ALTER TABLE users ALTER bio TYPE varchar(20);
+        "DROP TRIGGER check_profile_change ON users; DROP TRIGGER set_updated_at ON users; DROP VIEW profiles;
+         ALTER TABLE users ALTER bio TYPE varchar(20);
          CREATE TRIGGER check_profile_change BEFORE UPDATE OF bio ON users
          FOR EACH ROW EXECUTE FUNCTION private.check_profile_change();
          CREATE VIEW profiles AS SELECT id, bio FROM users",

@@ -113,7 +113,7 @@ impl Session {
 
     /// Returns whether a user runs it, or has or had a seat in it.
     pub fn has_participant(&self, person: usize) -> bool {
-        self.seer == person || self.seats.contains_key(&person)
+        self.seer == person || self.seats.get(&person).is_some_and(|seat| !seat.removed)
     }
 
     pub fn emit(&mut self, kind: &'static str) {

@@ -120,7 +120,9 @@ impl Game {
                     )
                 });
             }
-            for (player, seat) in session.seats.iter().filter(|_| mine || (signed_in && session.public)) {
+            // A removed player still sees their own seat.
+            let shows = |player: usize| mine || (signed_in && (session.public || me(player)));
+            for (player, seat) in session.seats.iter().filter(|(player, _)| shows(**player)) {
                 let (player, hero, active) = (person(*player), hero(seat.hero), flag(seat.active));
                 lines.push(if session.archived {
                     format!("archived seat {id} {player} {hero} {active}")

@@ -78,7 +78,12 @@ pub fn operations() -> Vec<Operation> {
         ),
         operation!("sessions.renew_code", RUN, |tx, scene| tx.sessions().renew_code(scene.waiting)),
         operation!("sessions.announce", RUN, |tx, scene| tx.sessions().announce(scene.waiting)),
-        operation!("sessions.withdraw", RUN_PRIVATE, |tx, scene| tx.sessions().withdraw(scene.soon)),
+        // The player was removed from it.
+        operation!(
+            "sessions.withdraw",
+            ["not_signed_in", "not_found", "not_found", "not_a_seer", "done", "done"],
+            |tx, scene| tx.sessions().withdraw(scene.soon)
+        ),
         operation!("sessions.start", RUN, |tx, scene| tx.sessions().start(scene.waiting)),
         operation!("sessions.pause", RUN_PRIVATE, |tx, scene| tx.sessions().pause(scene.active)),
         operation!("sessions.resume", RUN_PRIVATE, |tx, scene| tx.sessions().resume(scene.paused)),

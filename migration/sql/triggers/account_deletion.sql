@@ -145,22 +145,19 @@ BEGIN
       bio = NULL
   WHERE id = account
     AND closed_at IS NULL;
-  -- An event that is being deleted, with its session or because it is old, is skipped. Users cannot lock events, and
-  -- the lock of their session is not needed, so nobody can keep a name in them.
+  -- A session that others have locked is skipped: an event that somebody is writing there would make the closing wait.
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
-  WHERE id = ANY (
+  WHERE session_id = ANY (
     ARRAY(
-      SELECT event.id
-      FROM public.session_events AS event
-      WHERE event.session_id = ANY (
-        ARRAY(SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
-      )
-        AND event.event_type IN ('player_joined', 'player_left')
-        AND event.payload ->> 'user_id' = account::text
-      FOR NO KEY UPDATE SKIP LOCKED
+      SELECT id
+      FROM public.sessions
+      WHERE id IN (SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
+      FOR KEY SHARE SKIP LOCKED
     )
-  );
+  )
+    AND event_type IN ('player_joined', 'player_left')
+    AND payload ->> 'user_id' = account::text;
 
   UPDATE public.session_players AS seat
   SET is_active = false
@@ -300,8 +297,8 @@ END
 $$;
 
 -- Deletes an account's own history with its profile. The foreign keys keep what others' history references and refuse
--- the whole deletion. So does an adventure that stays: the foreign key would wait for whoever has locked it, in order to
--- delete it too. It fires AFTER, because deleting these rows updates counters of the profile, and a BEFORE DELETE
+-- the whole deletion. So does an adventure that stays: the foreign key would wait for whoever has locked it, in order
+-- to delete it too. It fires AFTER, because deleting these rows updates counters of the profile, and a BEFORE DELETE
 -- trigger must not update the row that is being deleted. The capital letter makes it fire before the foreign keys'
 -- triggers, which are called `RI_...`.
 CREATE OR REPLACE FUNCTION private.delete_own_history()

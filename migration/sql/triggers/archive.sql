@@ -144,8 +144,8 @@ END
 $$;
 
 -- Refuses a session, or a roll, whose id was archived after the snapshot of the transaction. No query sees such a row,
--- but a unique index does. So this writes an archived row with the id and rolls it back: the index is the first that can
--- refuse a row that the table of live rows has accepted, before any foreign key.
+-- but a unique index does. So this writes an archived row with the id and rolls it back: the index is the first that
+-- can refuse a row that the table of live rows has accepted, before any foreign key.
 CREATE OR REPLACE FUNCTION private.refuse_lately_archived(session public.sessions)
 RETURNS void
 LANGUAGE plpgsql

@@ -170,6 +170,7 @@ BEGIN
     END IF;
     IF OLD.status IN ('completed', 'cancelled')
       AND row_security_active(TG_RELID)
+      AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
       AND (
         NEW.max_players <> OLD.max_players
         OR NEW.scheduled_start IS DISTINCT FROM OLD.scheduled_start

@@ -18,8 +18,8 @@
 -- may lock its own rows in another order: `docs/decisions.md` names the deadlocks that remain possible.
 
 -- Sets `updated_at`, whoever edits the row. The triggers name the edited columns and not the counters, which change
--- when somebody else acts: a private session counts for all who played it, and the equal times of their profiles would tell
--- everyone who they are.
+-- when somebody else acts: a private session counts for all who played it, and the equal times of their profiles would
+-- tell everyone who they are.
 CREATE OR REPLACE FUNCTION private.touch_updated_at()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -311,8 +311,9 @@ END
 $$;
 
 -- Returns the ids of the sessions that the caller takes part in: runs, or has a seat in, or had one and left. A player
--- whom the Seer removed takes part no longer: they would read the new code, and watch those who play on. As an
--- array it is computed once per query and serves as an index condition; a subquery in a policy becomes a hash of the whole other table.
+-- whom the Seer removed takes part no longer: they would read the new code, and watch those who play on. As an array it
+-- is computed once per query and serves as an index condition; a subquery in a policy becomes a hash of the whole other
+-- table.
 CREATE OR REPLACE FUNCTION private.my_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql
