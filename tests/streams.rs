@@ -81,7 +81,7 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("read"));
     // A stream that changes the identity is not committed.
     let sql = format!(
-        "UPDATE users SET bio = 'changed' WHERE id = '{}' RETURNING set_config('role', 'anon', true)",
+        "UPDATE users SET bio = 'changed' WHERE id = '{}' RETURNING set_config('request.jwt.claim.email', 'x', true)",
         player.id
     );
     let changed = ada.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();

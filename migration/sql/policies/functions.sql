@@ -14,13 +14,6 @@ GRANT EXECUTE ON FUNCTION
   public.get_session_details(uuid)
 TO anon, authenticated, service_role;
 
--- Also for visitors: a statement that assumes their role in one of its expressions is refused with the same reason.
-GRANT EXECUTE ON FUNCTION
-  private.require_account(),
-  private.refuse_many_rows(text),
-  private.refuse_several_sessions(text)
-TO anon, authenticated;
-
 GRANT EXECUTE ON FUNCTION
   private.my_email(),
   private.owns_adventure(uuid),
@@ -39,12 +32,15 @@ GRANT EXECUTE ON FUNCTION
   private.change_hit_points(uuid, integer),
   private.close_account(uuid),
   private.is_same_request(text, jsonb),
+  private.require_account(),
   private.require_open_account(),
   private.can_follow(text),
   private.my_listener_status(uuid),
   private.require_listener(uuid),
   private.event_history(),
-  private.is_readable(jsonb, integer)
+  private.is_readable(jsonb, integer),
+  private.refuse_many_rows(text),
+  private.refuse_several_sessions(text)
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION
