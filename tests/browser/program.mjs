@@ -3,7 +3,7 @@
 import { execFileSync, spawn } from "node:child_process";
 import { createHmac, generateKeyPairSync, randomUUID, sign } from "node:crypto";
 import { once } from "node:events";
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,7 +18,9 @@ export function owner(sql) {
 }
 
 const jwk = (pair, kid) => ({ ...pair.publicKey.export({ format: "jwk" }), kid, use: "sig" });
-const jwks = join(mkdtempSync(join(tmpdir(), "sparc-jwks-")), "jwks.json");
+const folder = mkdtempSync(join(tmpdir(), "sparc-jwks-"));
+process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+const jwks = join(folder, "jwks.json");
 writeFileSync(jwks, JSON.stringify({ keys: [jwk(ec, "the-curve"), jwk(rsa, "the-primes")] }));
 
 const text = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
