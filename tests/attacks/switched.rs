@@ -151,6 +151,7 @@ async fn an_operators_own_role_is_not_taken_for_a_user() {
     let transaction = world.owner().begin().await;
     for sql in [
         "CREATE ROLE sparc_operators_own NOLOGIN",
+        "GRANT sparc_operators_own TO CURRENT_USER",
         "GRANT USAGE ON SCHEMA public, private TO sparc_operators_own",
         "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA private TO sparc_operators_own",
         "GRANT SELECT, INSERT, UPDATE ON creatures, sessions TO sparc_operators_own",
