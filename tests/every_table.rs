@@ -1,5 +1,5 @@
-//! Rules that every table must follow which users write, asserted from the catalog, so that a new table cannot forget
-//! one. A table that a rule need not cover is listed with the reason.
+//! Rules for every table that users can write, asserted from the catalog, so that none is forgotten for a new table. A
+//! table that a rule need not cover is listed with the reason.
 
 use crate::{catalog::assert_no_rows, interleavings::is_interleaved, world::World};
 
@@ -31,7 +31,7 @@ fn has_restriction(function: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_closed_account_is_refused_by_every_table_that_users_write() {
+async fn every_table_that_users_write_refuses_closed_accounts() {
     let restricted = has_restriction("require_open_account");
     assert_no_rows(&format!("{WRITES} SELECT command || ' ' || relation FROM writes WHERE NOT {restricted}")).await;
 }
@@ -91,7 +91,7 @@ async fn every_text_and_document_that_users_write_has_a_limit() {
                AND attnum = ANY (conkey)
                AND pg_get_constraintdef(pg_constraint.oid) ~ 'char_length\\(|pg_column_size\\(|octet_length\\(|cardinality\\('
            )
-           -- Its check lists the steps; the trigger keeps each of them once.
+           -- Both are bounded by the list of known steps, of which a trigger removes duplicates.
            AND class.relname || '.' || attname NOT IN (
              'tutorial_progress.current_step', 'tutorial_progress.completed_steps'
            )",
@@ -100,7 +100,7 @@ async fn every_text_and_document_that_users_write_has_a_limit() {
 }
 
 #[tokio::test]
-async fn every_write_of_users_is_interleaved_with_all_others() {
+async fn every_write_of_users_has_interleaved_cases() {
     let writes: Vec<String> = World::new()
         .await
         .owner()

@@ -1,5 +1,5 @@
-//! Nobody delays or prevents the closing or deletion of another account, keeps its personal data, or writes in the
-//! statement that closes it.
+//! Nobody can delay or prevent the closing or deletion of another account. No statement can close the caller's account
+//! and then write.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{assert_invariants, attempt, everything::everything, exec_and_commit, exec_in, is_closed};
 use crate::world::{GameSession, Person, World, roll, seat};
 
-/// Four sessions of four Seers with a seat of the same player.
+/// Four sessions, each with its own Seer. The same player has a seat in all of them.
 async fn four_sessions(world: &World, player: Uuid, hero: Uuid) -> Vec<GameSession> {
     let mut games = Vec::new();
     for _ in 0..4 {
@@ -31,7 +31,7 @@ fn repeat(person: &Person, sql: &str) -> Vec<JoinHandle<()>> {
 }
 
 #[tokio::test]
-async fn short_writes_do_not_keep_an_account_open() {
+async fn short_writes_do_not_delay_closing_an_account_for_ever() {
     // Events lock the sessions; a Seer's change of a seat locks the seat.
     for (locks, deletes) in [("sessions", false), ("sessions", true), ("seats", false), ("seats", true)] {
         let world = World::new().await;
@@ -89,7 +89,7 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     writers.iter().for_each(JoinHandle::abort);
 }
 
-/// A closing meets a deadlock with a statement that locks characters in another order, and is tried again.
+/// Closing an account runs into a deadlock with a statement that locks characters in another order, and is retried.
 #[tokio::test]
 async fn closing_survives_a_deadlock() {
     let world = World::new().await;
@@ -98,7 +98,7 @@ async fn closing_survives_a_deadlock() {
     let mut heroes: Vec<Uuid> = game.players.iter().map(|player| player.character).collect();
     heroes.sort();
     let change = |hero: Uuid| format!("UPDATE characters SET equipment = '[1]' WHERE id = '{hero}'");
-    // The closing finds the deadlock: a backend looks for one after it has waited for `deadlock_timeout`.
+    // Only the closing detects the deadlock: a backend checks for one after it has waited for `deadlock_timeout`.
     let other = administrator.begin().await;
     exec_in(&other, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
     exec_in(&other, &change(heroes[1])).await.unwrap();

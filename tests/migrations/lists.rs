@@ -6,7 +6,7 @@ use sparc::migration::{self, Command, check, sea_orm_migration::IntoSchemaManage
 use super::{
     Migrator, catalog,
     drift::{migrated, up},
-    lines, refusal,
+    empty, lines, refusal,
 };
 use sparc::migration::sea_orm_migration::MigratorTrait;
 
@@ -60,6 +60,19 @@ async fn without_list_and_record_every_command_refuses() {
     let before = catalog(&owner).await;
     let sentence = refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
     assert!(sentence.contains("no record that these migrations made it"), "{sentence}");
+    assert!(sentence.contains(" more, and no record"), "only the first objects are named: {sentence}");
+    assert!(sentence.contains("restore the rows of sparc_migrations"), "{sentence}");
+    assert_eq!(catalog(&owner).await, before);
+}
+
+#[tokio::test]
+async fn a_database_with_tables_of_another_program_is_left_alone() {
+    let (_database, owner) = empty().await;
+    owner.execute_unprepared("CREATE TABLE users (id integer); CREATE TABLE notes (id integer)").await.unwrap();
+    let before = catalog(&owner).await;
+    let sentence = refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+    assert!(sentence.contains("already has table public.users, and no record"), "{sentence}");
+    assert!(sentence.contains("use another database") && !sentence.contains("dump"), "{sentence}");
     assert_eq!(catalog(&owner).await, before);
 }
 

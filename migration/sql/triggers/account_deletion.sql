@@ -1,8 +1,8 @@
 -- Closing an account removes its personal data and keeps others' history. Deleting an account closes it and deletes its
 -- profile, unless somebody else's history references it.
 
--- Locks an account's seats in the way in which `lock_sessions` locks sessions: a Seer who removes several players locks
--- their seats in scan order.
+-- Locks an account's seats as `lock_sessions` locks sessions, waiting for one and trying the others: a Seer who removes
+-- several players locks their seats in scan order.
 CREATE OR REPLACE FUNCTION private.lock_seats(account uuid, sessions uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -98,8 +98,9 @@ BEGIN
 END
 $$;
 
--- The same, also after a deadlock with a statement of a user, which locks rows in an order of its own: the platform,
--- which closes and deletes accounts, does not retry. A failed attempt releases its locks, so the other one proceeds.
+-- Locks the rows of an account, and tries again after a deadlock with a statement of a user, which may lock rows in an
+-- order of its own. The platform closes and deletes accounts and does not retry. A failed attempt releases its locks,
+-- so the other statement proceeds.
 CREATE OR REPLACE FUNCTION private.lock_account(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -298,9 +299,9 @@ $$;
 
 -- Deletes an account's own history with its profile. The foreign keys keep what others' history references and refuse
 -- the whole deletion. So does an adventure that stays: the foreign key would wait for whoever has locked it, in order
--- to delete it too. It fires AFTER, because deleting these rows updates counters of the profile, and a BEFORE DELETE
--- trigger must not update the row that is being deleted. The capital letter makes it fire before the foreign keys'
--- triggers, which are called `RI_...`.
+-- to delete it too. This trigger fires AFTER, because deleting these rows updates counters of the profile, and a BEFORE
+-- DELETE trigger must not update the row that is being deleted. The capital letter makes it fire before the foreign
+-- keys' triggers, which are called `RI_...`.
 CREATE OR REPLACE FUNCTION private.delete_own_history()
 RETURNS trigger
 LANGUAGE plpgsql

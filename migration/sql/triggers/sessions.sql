@@ -206,9 +206,9 @@ BEGIN
 END
 $$;
 
--- Counts the changes of the game state. Documents are compared as they are stored: as numbers, 12 and 12.0 are
--- equal, but clients are shown one or the other. A writer names the version that it replaces, so two
--- screens of one Seer do not overwrite each other unnoticed.
+-- Counts the changes of the game state. Documents are compared as they are stored: as numbers, 12 and 12.0 are equal,
+-- but clients are shown one or the other. A writer names the version that it replaces, so two screens of one Seer do
+-- not overwrite each other unnoticed.
 CREATE OR REPLACE FUNCTION private.number_game_state()
 RETURNS trigger
 LANGUAGE plpgsql

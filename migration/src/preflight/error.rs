@@ -28,14 +28,19 @@ pub enum PreflightError {
     },
     /// Objects with the schema's names exist that these migrations did not create, or whose record was lost.
     #[error(
-        "The database already has {}, and no record that these migrations made it: use another database, or rename or \
-         drop what is there. If it was restored from a dump, restore the rows of sparc_migrations and \
-         private.sparc_record, too.",
-        shortened(found)
+        "The database already has {}, and no record that these migrations made it: {}.",
+        shortened(found),
+        if *is_most {
+            "if it was restored from a dump, restore the rows of sparc_migrations and private.sparc_record, too"
+        } else {
+            "use another database, or rename or drop what is there"
+        }
     )]
     NameCollision {
         /// The qualified name of each object.
         found: Vec<String>,
+        /// Whether they are most of the schema's objects, as after a restore without rows.
+        is_most: bool,
     },
     /// Other objects have the names of missing ones.
     #[error(

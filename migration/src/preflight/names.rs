@@ -22,7 +22,8 @@ pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> 
     let ours = names(committed.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
     let mut found = names(state.found.iter().map(|found| found.object.as_str()).collect());
     found.retain(|name| ours.contains(name));
-    if found.is_empty() { Ok(()) } else { Err(PreflightError::NameCollision { found }) }
+    let is_most = found.len() * 2 > ours.len();
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::NameCollision { found, is_most }) }
 }
 
 fn without_arguments(object: &str) -> String {
