@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::world::{BoxedTask, World, at_once, row, seat};
 
-/// Signs up by single sign-on, for which the platform permits the same address twice, and returns the profile.
+/// Signs up by single sign-on, for which the platform permits the same e-mail address twice, and returns the profile.
 async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
     let id = Uuid::new_v4();
     let sql = format!(
@@ -34,7 +34,7 @@ async fn the_display_name_is_the_first_usable_one() {
 }
 
 #[tokio::test]
-async fn an_account_without_an_address_or_with_a_taken_one_gets_a_placeholder() {
+async fn an_account_without_an_email_address_or_with_a_taken_one_gets_a_placeholder() {
     let world = World::new().await;
     for email in ["NULL", "''", "'  '"] {
         let profile = sign_up(&world, email, Value::Null).await;
@@ -46,7 +46,7 @@ async fn an_account_without_an_address_or_with_a_taken_one_gets_a_placeholder() 
 }
 
 #[tokio::test]
-async fn sixteen_concurrent_sign_ups_with_one_address_all_succeed() {
+async fn sixteen_concurrent_sign_ups_with_one_email_address_all_succeed() {
     let world = World::new().await;
     let tasks = (0..16)
         .map(|_| {
@@ -124,8 +124,7 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
         seat(game.session, player.id, player.character),
         format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure),
     ] {
-        let no = player.person.exec(&attempt).await.unwrap_err();
-        assert!(no.is("SP019", "account_open"), "{attempt}: {no:?}");
+        assert_refused!(player.person.exec(&attempt).await, "SP019", "account_open", "{attempt}");
     }
     let again = format!(
         "UPDATE auth.users SET deleted_at = NULL WHERE id = '{0}'; UPDATE auth.users SET deleted_at = now() WHERE id = '{0}'",
@@ -271,8 +270,7 @@ async fn not_even_the_service_can_give_an_account_the_placeholder_of_another() {
         [format!("{victim}@deleted.invalid"), format!("{victim}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
     {
         let take = format!("UPDATE users SET email = '{reserved}' WHERE id = '{other}'");
-        let no = world.service().exec(&take).await.unwrap_err();
-        assert!(no.is("23514", "reserved_email_is_own"), "{reserved}: {no:?}");
+        assert_refused!(world.service().exec(&take).await, "23514", "reserved_email_is_own", "{reserved}");
     }
     let own = format!("UPDATE users SET email = '{victim}@no-email.invalid' WHERE id = '{victim}'");
     assert_eq!(world.service().exec(&own).await, Ok(1));

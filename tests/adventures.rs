@@ -122,7 +122,11 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
         r#"{"might": 11, "grace": 1, "wit": 1, "heart": 1}"#,
         r#"{"might": "5", "grace": 1, "wit": 1, "heart": 1}"#,
     ] {
-        let no = creator.exec(&format!("UPDATE creatures SET stats = '{stats}'")).await.unwrap_err();
-        assert!(no.is("23514", "valid_stats"), "{stats}");
+        assert_refused!(
+            creator.exec(&format!("UPDATE creatures SET stats = '{stats}'")).await,
+            "23514",
+            "valid_stats",
+            "{stats}"
+        );
     }
 }

@@ -56,7 +56,7 @@ async fn every_function_pins_its_search_path() {
         "SELECT oid::regprocedure::text FROM pg_proc
           WHERE (
               pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
-              -- The platform's own are the platform's.
+              -- The platform answers for its own functions.
               OR pronamespace = 'auth'::regnamespace
                 AND obj_description('auth'::regnamespace, 'pg_namespace') LIKE 'made by sparc%'
             )
@@ -341,7 +341,7 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
                AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = function.oid AND deptype = 'e')
                -- It ends in a loop that returns from within.
                AND NOT (function.proname = 'random_numbers' AND found.message LIKE 'control reached end%')
-               -- The platform's, where there is one.
+               -- It calls a function that only a platform has.
                AND NOT (function.proname = 'broadcast_event' AND found.message LIKE '%realtime%')
                -- They always raise, which a function of another volatility need not do.
                AND NOT (function.proname IN ('refuse_closed_account', 'refuse_many_rows', 'refuse_save', 'refuse_without_seat') AND found.message LIKE 'routine is marked as VOLATILE%')

@@ -62,8 +62,11 @@ async fn a_retired_character_takes_no_seat() {
     world.set(&game, "is_public = true").await;
     let player = world.new_player().await;
     player.person.exec("UPDATE characters SET retired_at = now()").await.unwrap();
-    let no = player.person.exec(&seat(game.session, player.id, player.character)).await.unwrap_err();
-    assert!(no.is("SP007", "living_character"), "{no:?}");
+    assert_refused!(
+        player.person.exec(&seat(game.session, player.id, player.character)).await,
+        "SP007",
+        "living_character"
+    );
 }
 
 #[tokio::test]
@@ -72,8 +75,11 @@ async fn a_character_seated_in_a_live_session_neither_retires_nor_changes_owner(
     let game = world.new_session(1).await;
     let other = world.new_account().await;
     let player = &game.players[0];
-    let no = player.person.exec("UPDATE characters SET retired_at = now()").await.unwrap_err();
-    assert!(no.is("SP008", "character_not_seated"), "{no:?}");
+    assert_refused!(
+        player.person.exec("UPDATE characters SET retired_at = now()").await,
+        "SP008",
+        "character_not_seated"
+    );
     let give = format!("UPDATE characters SET user_id = '{other}' WHERE id = '{}'", player.character);
     assert_refused!(world.service().exec(&give).await, "SP008", "character_not_seated");
     world.set(&game, "status = 'cancelled'").await;
@@ -129,8 +135,7 @@ async fn a_player_cannot_change_server_owned_columns_of_a_character() {
         "user_id = gen_random_uuid()",
         "id = gen_random_uuid()",
     ] {
-        let no = player.person.exec(&format!("UPDATE characters SET {change}")).await.unwrap_err();
-        assert!(no.is_forbidden(), "{change}");
+        assert_refused!(player.person.exec(&format!("UPDATE characters SET {change}")).await, forbidden, "{change}");
     }
     for change in ["name = 'Renamed'", "equipment = '[]'", "special_ability = '{}'", "hit_points = 0"] {
         assert_eq!(player.person.exec(&format!("UPDATE characters SET {change}")).await, Ok(1), "{change}");

@@ -49,11 +49,11 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
     for game in &games {
         write(&game.players[0].person, game.session, 70).await;
     }
-    let mut wanted = BTreeMap::new();
-    wanted.insert(first, numbers(&world, first).await.split_off(2));
-    wanted.insert(second, numbers(&world, second).await.split_off(1));
-    let count = wanted.values().map(Vec::len).sum();
-    assert_eq!(take(&mut stream, count).await, wanted);
+    let mut expected = BTreeMap::new();
+    expected.insert(first, numbers(&world, first).await.split_off(2));
+    expected.insert(second, numbers(&world, second).await.split_off(1));
+    let count = expected.values().map(Vec::len).sum();
+    assert_eq!(take(&mut stream, count).await, expected);
 
     stream.add(third, Some(0)).await.unwrap();
     assert!(stream.remove(first));
@@ -61,14 +61,14 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
     for game in &games {
         write(&game.players[0].person, game.session, 1).await;
     }
-    let mut wanted = BTreeMap::new();
-    wanted.insert(second, vec![*numbers(&world, second).await.last().unwrap()]);
-    wanted.insert(third, numbers(&world, third).await);
-    let count = wanted.values().map(Vec::len).sum();
-    assert_eq!(take(&mut stream, count).await, wanted);
+    let mut expected = BTreeMap::new();
+    expected.insert(second, vec![*numbers(&world, second).await.last().unwrap()]);
+    expected.insert(third, numbers(&world, third).await);
+    let count = expected.values().map(Vec::len).sum();
+    assert_eq!(take(&mut stream, count).await, expected);
     assert!(is_silent(&mut stream).await, "no event of a removed session, and none twice");
 
-    // Added again from another position: unread events of the old position are not delivered as well.
+    // Added again from a later `seq`: unread events before it are not delivered.
     write(&games[1].players[0].person, second, 5).await;
     stream.add(second, Some(*numbers(&world, second).await.last().unwrap())).await.unwrap();
     write(&games[1].players[0].person, second, 1).await;
@@ -77,9 +77,9 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
     assert!(is_silent(&mut stream).await);
     let mut sessions: Vec<Uuid> = stream.sessions().collect();
     sessions.sort_unstable();
-    let mut wanted = vec![second, third];
-    wanted.sort_unstable();
-    assert_eq!(sessions, wanted);
+    let mut expected = vec![second, third];
+    expected.sort_unstable();
+    assert_eq!(sessions, expected);
 }
 
 #[tokio::test]

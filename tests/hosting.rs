@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::{programs::polled, spans::Log, world::World};
 
-/// A proxy to the server that can be shut down, after which nothing listens at its address.
+/// A proxy to the server that can be shut down, after which nothing listens on its port.
 struct Proxy {
     url: String,
     forwarding: tokio::task::JoinHandle<()>,
@@ -236,7 +236,7 @@ async fn only_the_service_learns_whether_an_address_is_taken() {
     assert!(service.users().is_email_taken(&email).await.unwrap());
     assert!(service.users().is_email_taken(&email.to_uppercase()).await.unwrap());
     assert!(service.users().is_email_taken("x@no-email.invalid").await.unwrap());
-    // A second account with that address gets a placeholder, as documented.
+    // A second account with that e-mail address gets a placeholder, as documented.
     let second = service.users().sign_up(account).await.unwrap();
     let address = world.sparc.as_user(second.id).users().my_email().await.unwrap();
     assert_eq!(address, format!("{}@no-email.invalid", second.id));

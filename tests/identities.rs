@@ -72,21 +72,21 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
         let tx = ada.begin().await.unwrap();
         tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
         let changed = tx.execute_unprepared(change).await.map_err(Error::from);
-        assert!(matches!(changed, Err(Error::IdentityChanged)), "{change}: {changed:?}");
-        assert!(matches!(tx.users().me().await, Err(Error::IdentityChanged)), "{change}: later calls are refused too");
-        assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::IdentityChanged)), "{change}");
+        assert_fails!(changed, Error::IdentityChanged, "{change}");
+        assert_fails!(tx.users().me().await, Error::IdentityChanged, "{change}: later calls are refused too");
+        assert_fails!(tx.commit().await.map_err(Error::from), Error::IdentityChanged, "{change}");
         let changed = ada.execute_unprepared(change).await.map_err(Error::from);
-        assert!(matches!(changed, Err(Error::IdentityChanged)), "{change}, outside of a transaction: {changed:?}");
+        assert_fails!(changed, Error::IdentityChanged, "{change}, outside of a transaction");
         assert!(ada.users().me().await.unwrap().bio.is_none(), "{change}: nothing was committed");
     }
     let theft =
         format!("DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other}'; END $$");
     let refused = ada.execute_unprepared(&theft).await.map_err(Error::from);
-    assert!(matches!(refused, Err(Error::IdentityChanged)), "{refused:?}");
+    assert_fails!(refused, Error::IdentityChanged);
     assert!(!ada.users().profile(other).await.unwrap().is_verified);
     let custom = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
     let refused = custom.into_tuple::<String>().one(&ada).await.map_err(Error::from);
-    assert!(matches!(refused, Err(Error::IdentityChanged)), "in an expression: {refused:?}");
+    assert_fails!(refused, Error::IdentityChanged, "in an expression");
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn rows_that_were_read_after_a_change_of_identity_are_not_returned() {
     let switch = Expr::cust("set_config('role', 'service_role', true)");
     assert!(users::Entity::find().select_only().expr(switch).into_tuple::<String>().one(&tx).await.is_err());
     let private = characters::Entity::find_by_id(ben.character).one(&tx).await;
-    assert!(matches!(private.map_err(Error::from), Err(Error::IdentityChanged)));
+    assert_fails!(private.map_err(Error::from), Error::IdentityChanged);
     // Only the nested transaction is rolled back, including the change of identity.
     drop(tx);
     let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
@@ -118,14 +118,14 @@ async fn a_statement_that_ends_its_transaction_is_not_reported_as_rolled_back() 
         let tx = ada.begin().await.unwrap();
         tx.users().edit(ProfileChanges { bio: Some(Some(end.into())), ..Default::default() }).await.unwrap();
         let ended = tx.execute_unprepared(end).await.map_err(Error::from);
-        assert!(matches!(ended, Err(Error::TransactionEnded)), "{end}: {ended:?}");
-        assert!(matches!(tx.users().me().await, Err(Error::TransactionEnded)), "no later statement runs as the login");
-        assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::TransactionEnded)));
+        assert_fails!(ended, Error::TransactionEnded, "{end}");
+        assert_fails!(tx.users().me().await, Error::TransactionEnded, "no later statement runs as the login");
+        assert_fails!(tx.commit().await.map_err(Error::from), Error::TransactionEnded);
         assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio, "{end}");
-        assert!(matches!(ada.execute_unprepared(end).await.map_err(Error::from), Err(Error::TransactionEnded)));
+        assert_fails!(ada.execute_unprepared(end).await.map_err(Error::from), Error::TransactionEnded);
     }
     let several = ada.execute_unprepared("SELECT 1; COMMIT; SELECT 2").await.map_err(Error::from);
-    assert!(matches!(several, Err(Error::InvalidStatement { .. })), "{several:?}");
+    assert_fails!(several, Error::InvalidStatement { .. });
 }
 
 #[tokio::test]
@@ -149,12 +149,9 @@ async fn a_commit_after_a_failed_statement_reports_that_nothing_was_committed() 
     let tx = ada.begin().await.unwrap();
     tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
     assert!(tx.execute_unprepared("SELECT 1 / 0").await.is_err());
-    assert!(matches!(tx.users().me().await, Err(Error::TransactionFailed)), "the next operation is refused too");
+    assert_fails!(tx.users().me().await, Error::TransactionFailed, "the next operation is refused too");
     let outcome = tx.commit().await.map_err(Error::from);
-    assert!(
-        matches!(outcome, Err(Error::TransactionFailed)),
-        "PostgreSQL itself would answer ROLLBACK without an error"
-    );
+    assert_fails!(outcome, Error::TransactionFailed, "PostgreSQL itself would answer ROLLBACK without an error");
     assert!(ada.users().me().await.unwrap().bio.is_none());
     let tx = ada.begin().await.unwrap();
     tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
@@ -183,14 +180,14 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     let holder = world.owner().begin().await;
     holder.execute_unprepared("SELECT FROM session_players FOR UPDATE").await.unwrap();
     let refused = ada.sessions().leave(game.session).await;
-    assert!(matches!(refused, Err(Error::DeadlineExceeded)), "{refused:?}");
+    assert_fails!(refused, Error::DeadlineExceeded);
     holder.rollback().await.unwrap();
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1, "nothing was changed");
     assert!(ada.sessions().leave(game.session).await.is_ok(), "the next operation succeeds");
 
     let slow = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT pg_sleep(20)");
     let refused = ada.query_one_raw(slow).await.map_err(Error::from);
-    assert!(matches!(refused, Err(Error::DeadlineExceeded)), "the deadline is passed to the server: {refused:?}");
+    assert_fails!(refused, Error::DeadlineExceeded, "the deadline is passed to the server");
     let tx = ada.begin().await.unwrap();
     let set = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT current_setting('statement_timeout')");
     assert_eq!(tx.query_one_raw(set).await.unwrap().unwrap().try_get_by_index::<String>(0).unwrap(), "300ms");
@@ -199,16 +196,13 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     let one = Sparc::connect_with(world.url(), Options::default().max_connections(1).deadline(soon)).await.unwrap();
     let held = one.as_user(player.id).begin().await.unwrap();
     let refused = one.as_user(player.id).users().me().await;
-    assert!(
-        matches!(refused, Err(Error::DeadlineExceeded)),
-        "waiting for a connection counts towards the deadline: {refused:?}"
-    );
+    assert_fails!(refused, Error::DeadlineExceeded, "waiting for a connection counts towards the deadline");
     drop(held);
     assert!(one.as_user(player.id).users().me().await.is_ok());
     let impatient = Options::default().max_connections(1).acquire_timeout(soon);
     let one = Sparc::connect_with(world.url(), impatient).await.unwrap();
     let _held = one.as_user(player.id).begin().await.unwrap();
-    assert!(matches!(one.as_user(player.id).users().me().await, Err(Error::PoolExhausted)));
+    assert_fails!(one.as_user(player.id).users().me().await, Error::PoolExhausted);
 }
 
 #[tokio::test]

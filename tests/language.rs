@@ -1,5 +1,5 @@
-//! Mechanical checks of the text: links, references to decisions, line width, messages about inputs, and
-//! words for which the project has a better one.
+//! Mechanical checks of the text: links, references to decisions, line width, messages about inputs, and words that the
+//! project has replaced.
 
 use std::{
     fs,
@@ -12,9 +12,9 @@ use crate::documents::root;
 /// Comments and documents wrap here, as the code does (`rustfmt.toml`).
 const WIDTH: usize = 120;
 
-/// Words in a meaning that has a better word, as they would stand in prose or as a name, and that word.
+/// Words and names that the project has replaced, each with its replacement.
 ///
-/// Codes of errors and names of the specification are not names of ours: `no_such_code` stays.
+/// Error codes and names of the specification stay: `no_such_code`.
 const RETIRED: &[(&str, &str)] = &[
     ("is_passing", "is_retryable"),
     ("SeatsAreTaken", "MaxPlayersBelowSeated"),

@@ -148,7 +148,7 @@ async fn copy_from_stdin_closes_its_connection_and_nobody_waits() {
     let begun = std::time::Instant::now();
     for copy in ["COPY copied FROM STDIN", "COPY copied TO STDOUT", "/* */ copy copied from stdin with (format csv)"] {
         let refused = ada.execute_unprepared(copy).await.map_err(Error::from);
-        assert!(matches!(refused, Err(Error::InvalidStatement { .. })), "{copy}: {refused:?}");
+        assert_fails!(refused, Error::InvalidStatement { .. }, "{copy}");
         assert_eq!(ada.characters().list().await.unwrap().len(), 1);
         let tx = ada.begin().await.unwrap();
         assert!(tx.execute_unprepared(copy).await.is_err());

@@ -30,7 +30,7 @@ async fn no_raw_sql_of_a_user_can_become_the_server() {
         ["SET ROLE service_role", "SET LOCAL ROLE service_role", "SELECT set_config('role', 'service_role', true)"]
     {
         let refused = ada.execute_unprepared(text).await.map_err(Error::from);
-        assert!(matches!(refused, Err(Error::NotAllowed { .. } | Error::Database(_))), "{text}: {refused:?}");
+        assert_fails!(refused, Error::NotAllowed { .. } | Error::Database(_), "{text}");
     }
     let hidden = "DO $$ BEGIN EXECUTE 'RESET ROLE'; EXECUTE 'SET ROLE service_role'; END $$";
     assert!(ada.execute_unprepared(hidden).await.is_err());
@@ -53,14 +53,14 @@ async fn an_adventure_is_validated_and_published_over_two_logins() {
     assert_eq!(ada.adventures().validate(draft.id).await.unwrap(), []);
     assert!(ada.adventures().publish(draft.id).await.unwrap().published_at.is_some());
     let faulty = ada.adventures().create(NewAdventure { content: Default::default(), ..new }).await.unwrap();
-    assert!(matches!(ada.adventures().publish(faulty.id).await, Err(Error::AdventureInvalid(_))));
+    assert_fails!(ada.adventures().publish(faulty.id).await, Error::AdventureInvalid(_));
     // The service's login does not see what the caller's transaction has not committed.
     let tx = ada.begin().await.unwrap();
-    assert!(matches!(tx.adventures().validate(faulty.id).await, Err(Error::NotAllowed { .. })));
+    assert_fails!(tx.adventures().validate(faulty.id).await, Error::NotAllowed { .. });
     tx.rollback().await.unwrap();
     // Another user's draft is not found with two logins either.
     let eve = sparc.as_user(world.new_account().await);
-    assert!(matches!(eve.adventures().validate(faulty.id).await, Err(Error::NotFound { .. })));
+    assert_fails!(eve.adventures().validate(faulty.id).await, Error::NotFound { .. });
 }
 
 #[tokio::test]

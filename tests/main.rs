@@ -25,6 +25,19 @@ macro_rules! assert_refused {
     }};
 }
 
+/// Asserts that a call of the service fails with an error of this pattern, and prints the answer if it does not.
+macro_rules! assert_fails {
+    ($answer:expr, $error:pat $(, $($why:tt)+)?) => {{
+        let answer = $answer;
+        assert!(
+            matches!(answer, Err($error)),
+            "must fail with {}, but is {answer:?} {}",
+            stringify!($error),
+            String::new() $(+ &format!($($why)+))?
+        );
+    }};
+}
+
 mod access;
 mod accounts;
 mod adventures;

@@ -111,7 +111,7 @@ async fn the_call_after_a_cancelled_one_does_not_get_its_error() {
         let inner = tx.begin().await.unwrap();
         let cancelled = tokio::time::timeout(Duration::from_millis(after), inner.query_one_raw(sql(refused))).await;
         if cancelled.is_err() {
-            assert!(matches!(inner.users().me().await, Err(Error::TransactionFailed)));
+            assert_fails!(inner.users().me().await, Error::TransactionFailed);
         }
         inner.rollback().await.unwrap();
         assert!(tx.users().me().await.is_ok(), "the outer transaction continues");

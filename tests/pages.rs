@@ -61,7 +61,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
         (CatalogueOrder::MostPlayed, "times_played DESC, id"),
         (CatalogueOrder::BestRated, "average_rating DESC NULLS LAST, id"),
     ] {
-        let wanted: Vec<Uuid> = world
+        let expected: Vec<Uuid> = world
             .owner()
             .values(&format!("SELECT id FROM adventures WHERE status = 'published' ORDER BY {by}"))
             .await
@@ -73,7 +73,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
             |row| row.id,
         )
         .await;
-        assert_eq!(seen, wanted, "{order:?}");
+        assert_eq!(seen, expected, "{order:?}");
         let seen = read_all(
             async |after| visitor.adventures().catalogue(&filter, order, after.as_ref()).await,
             async || {
@@ -95,7 +95,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
     let all = CatalogueFilter::default();
     let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
     let wrong = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref());
-    assert!(matches!(wrong.await, Err(Error::InvalidCursor)), "a cursor of another order must be refused");
+    assert_fails!(wrong.await, Error::InvalidCursor, "a cursor of another order must be refused");
 }
 
 #[tokio::test]
@@ -106,9 +106,9 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
     let visitor = world.sparc.as_anon();
     let count = async |filter: CatalogueFilter, sql: &str| {
         let page = visitor.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await.unwrap();
-        let wanted = world.owner().count(&format!("adventures WHERE {sql}")).await;
-        assert!(wanted > 0 || sql.contains("false"), "{sql} must match something");
-        assert_eq!(i64::try_from(page.items.len()).unwrap(), wanted, "{sql}");
+        let expected = world.owner().count(&format!("adventures WHERE {sql}")).await;
+        assert!(expected > 0 || sql.contains("false"), "{sql} must match something");
+        assert_eq!(i64::try_from(page.items.len()).unwrap(), expected, "{sql}");
     };
     count(CatalogueFilter { longest: Some(60), ..Default::default() }, "estimated_duration <= 60").await;
     count(CatalogueFilter { shortest: Some(90), ..Default::default() }, "estimated_duration >= 90").await;

@@ -75,7 +75,7 @@ async fn hit_points_stay_between_0_and_the_maximum_also_under_concurrency() {
     assert_eq!(left, [1, 2, 3, 4, 5], "no change is lost");
     // The Seer may change only characters seated in their session, and only while it is live.
     world.set(&game, "status = 'completed'").await;
-    assert!(matches!(seer.characters().damage(hero, 1).await, Err(Error::NotFound { .. })));
+    assert_fails!(seer.characters().damage(hero, 1).await, Error::NotFound { .. });
     let huge = format!("SELECT hit_points FROM private.change_hit_points('{hero}', -2147483648)");
     assert_eq!(game.players[0].person.value::<i32>(&huge).await, Ok(0), "no overflow");
     let stranger = world.new_user().await;
@@ -170,15 +170,13 @@ async fn a_session_is_edited_announced_paused_and_resumed() {
     let sessions = || seer.sessions();
     assert_eq!(sessions().announce(game.session).await.unwrap().status, SessionStatus::StartingSoon);
     assert_eq!(sessions().withdraw(game.session).await.unwrap().status, SessionStatus::Waiting);
-    assert!(
-        matches!(sessions().resume(game.session).await, Err(Error::IllegalTransition { .. })),
-        "the session never began"
-    );
+    assert_fails!(sessions().resume(game.session).await, Error::IllegalTransition { .. }, "the session never began");
     let started = sessions().start(game.session).await.unwrap().started_at;
     assert_eq!(sessions().start(game.session).await.unwrap().started_at, started, "idempotent");
     assert_eq!(sessions().pause(game.session).await.unwrap().status, SessionStatus::Paused);
-    assert!(
-        matches!(sessions().start(game.session).await, Err(Error::IllegalTransition { .. })),
+    assert_fails!(
+        sessions().start(game.session).await,
+        Error::IllegalTransition { .. },
         "a paused session is resumed, not started"
     );
     assert_eq!(sessions().resume(game.session).await.unwrap().started_at, started);
@@ -281,13 +279,13 @@ async fn an_account_that_is_erased_keeps_no_personal_data() {
     assert_eq!(service.users().by_email("ada@x.org").await.unwrap().id, id);
     assert_eq!(world.sparc.as_anon().users().by_display_name("Ada Lovelace").await.unwrap().len(), 1);
     ada.users().erase(id).await.unwrap();
-    assert!(matches!(ada.users().erase(id).await, Err(Error::AccountClosed)));
+    assert_fails!(ada.users().erase(id).await, Error::AccountClosed);
     service.users().erase(id).await.unwrap();
     let profile = service.users().profile(id).await.unwrap();
     assert_eq!((profile.display_name.as_str(), profile.bio), ("Former player", None));
     let left = "SELECT count(*) FROM auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
     assert_eq!(world.owner().value::<i64>(left).await, Ok(0));
-    assert!(matches!(ada.characters().create(NewCharacter::default()).await, Err(Error::AccountClosed)));
+    assert_fails!(ada.characters().create(NewCharacter::default()).await, Error::AccountClosed);
     let other = world.new_account().await;
     let theft = format!("SELECT private.close_account('{other}')");
     assert_refused!(world.new_user().await.exec(&theft).await, forbidden);

@@ -3,7 +3,7 @@
 use crate::world::World;
 
 #[tokio::test]
-async fn visitors_and_users_cannot_read_an_address() {
+async fn visitors_and_users_cannot_read_an_email_address() {
     let world = World::new().await;
     let me = world.new_user().await;
     for person in [&world.visitor(), &me] {
@@ -17,7 +17,7 @@ async fn visitors_and_users_cannot_read_an_address() {
 }
 
 #[tokio::test]
-async fn users_can_read_their_own_address() {
+async fn users_can_read_their_own_email_address() {
     let world = World::new().await;
     let me = world.new_user().await;
     let address = me.value::<String>("SELECT private.my_email()").await.unwrap();

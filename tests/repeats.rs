@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::world::{World, at_once};
 
-/// Creates twice in turn with one id, and eight times concurrently with another, and asserts one result for each id.
+/// Creates twice in sequence with one id and eight times concurrently with another, and asserts one result per id.
 async fn assert_repeatable<T, F>(who: &IdentityConnection, what: &str, create: impl Fn(IdentityConnection, Uuid) -> F)
 where
     T: PartialEq + Debug + Send + 'static,
@@ -121,7 +121,7 @@ async fn joining_seating_and_rejoining_twice_take_one_seat() {
 /// Asserts an id conflict: the same id with other content or by another user. The same request is no conflict, even if
 /// the row has changed since.
 pub async fn assert_id_conflict<T: Debug>(what: &str, outcome: Result<T, Error>) {
-    assert!(matches!(outcome, Err(Error::IdConflict { .. })), "{what}: must be an id conflict, but is {outcome:?}");
+    assert_fails!(outcome, Error::IdConflict { .. }, "{what}");
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     let new = NewAccount { id, email: Some("ada@x.org".into()), display_name: Some("Ada".into()) };
     service.users().sign_up(new.clone()).await.unwrap();
     assert!(service.users().sign_up(new.clone()).await.is_ok());
-    assert_id_conflict("another address", service.users().sign_up(NewAccount { email: None, ..new.clone() }).await)
+    assert_id_conflict("no e-mail address", service.users().sign_up(NewAccount { email: None, ..new.clone() }).await)
         .await;
     assert_id_conflict("another name", service.users().sign_up(NewAccount { display_name: None, ..new }).await).await;
 }
@@ -281,7 +281,7 @@ async fn a_rating_must_be_from_0_to_5() {
     let service = world.sparc.as_service();
     for wrong in ["-9.99", "-0.01", "5.01", "9.99", "1000"] {
         let refused = service.adventures().set_rating(adventure, Some(wrong.parse().unwrap())).await;
-        assert!(matches!(refused, Err(Error::InvalidValue { field: "average_rating", .. })), "{wrong}: {refused:?}");
+        assert_fails!(refused, Error::InvalidValue { field: "average_rating", .. }, "{wrong}");
     }
     for right in ["0", "4.99", "5", "5.00"] {
         assert!(service.adventures().set_rating(adventure, Some(right.parse().unwrap())).await.is_ok(), "{right}");

@@ -159,17 +159,17 @@ async fn a_subscriber_gets_every_row_once() {
     world.set(&game, &old).await;
     assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     played_session(&world).await;
-    let wanted = lines(&world.db, ROWS).await;
+    let expected = lines(&world.db, ROWS).await;
     let mut there = Vec::new();
     for _ in 0..600 {
         there = lines(&copy.db, ROWS).await;
-        if there == wanted {
+        if there == expected {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let clean = format!("DROP SUBSCRIPTION {name}");
     copy.db.execute_unprepared(&clean).await.unwrap();
-    assert!(there == wanted, "the copy differs");
+    assert!(there == expected, "the copy differs");
     assert_eq!(broken(&copy).await, [""; 0]);
 }

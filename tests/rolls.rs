@@ -90,8 +90,7 @@ async fn the_service_may_set_results_that_the_checks_accept() {
         ("results, success", "'{3,4}', true", "valid_success"),
         ("results, original_roll_id", "'{3,4}', gen_random_uuid()", "valid_heroic_save"),
     ] {
-        let no = world.service().exec(&insert(columns, values)).await.unwrap_err();
-        assert!(no.is("23514", rule), "{columns} {values}: {no:?}");
+        assert_refused!(world.service().exec(&insert(columns, values)).await, "23514", rule, "{columns} {values}");
     }
 }
 
@@ -180,8 +179,7 @@ async fn a_modifier_must_be_within_its_bounds() {
         "null".into(),
         r#"[{"type":"flat","value":1}]"#.into(),
     ] {
-        let no = player.person.exec(&with(&bad)).await.unwrap_err();
-        assert!(no.is("23514", "valid_modifiers"), "{bad}: {no:?}");
+        assert_refused!(player.person.exec(&with(&bad)).await, "23514", "valid_modifiers", "{bad}");
     }
 }
 
@@ -319,8 +317,11 @@ async fn each_seat_has_one_heroic_save_per_encounter() {
         let first = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
         let second = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
         assert_eq!(player.person.exec(&heroic_save(game.session, player.character, first)).await, Ok(1), "{encounter}");
-        let no = player.person.exec(&heroic_save(game.session, player.character, second)).await.unwrap_err();
-        assert!(no.is("SP011", "heroic_save_once_an_encounter"), "{no:?}");
+        assert_refused!(
+            player.person.exec(&heroic_save(game.session, player.character, second)).await,
+            "SP011",
+            "heroic_save_once_an_encounter"
+        );
     }
 }
 

@@ -32,7 +32,7 @@ async fn a_sign_up_is_recognized_by_its_original_request() {
         )
         .await;
 
-        // The platform changes the address and what it knows of the person.
+        // The platform changes the e-mail address and the metadata.
         let to = format!("{id}@new.org");
         let update = format!(
             "UPDATE auth.users SET email = '{to}', raw_user_meta_data = '{{\"display_name\": \"Anna\"}}' WHERE id = '{id}'"
@@ -47,22 +47,22 @@ async fn a_sign_up_is_recognized_by_its_original_request() {
             assert_id_conflict("as the platform says", again(&other).await).await;
         }
 
-        // In transactions of the caller's.
+        // In the caller's transactions.
         let tx = service.begin().await.unwrap();
         assert_eq!(tx.users().sign_up(asked.clone()).await.unwrap().id, id);
         tx.commit().await.unwrap();
         let tx = service.begin().await.unwrap();
         let other = NewAccount { email: Some("other@x.org".into()), ..asked.clone() };
-        assert_id_conflict("another address", tx.users().sign_up(other.clone()).await).await;
+        assert_id_conflict("another e-mail address", tx.users().sign_up(other.clone()).await).await;
         tx.rollback().await.unwrap();
 
         service.users().erase(id).await.unwrap();
         assert_id_conflict("a closed account", again(&asked).await).await;
         assert_id_conflict("empty", again(&NewAccount { id: Some(id), ..Default::default() }).await).await;
         assert_eq!(service.users().profile(id).await.unwrap().display_name, "Former player");
-        assert_eq!(owner.count("private.requests").await, 0, "no digest of what was personal");
+        assert_eq!(owner.count("private.requests").await, 0, "no digest of personal data");
 
-        // Deleted by the platform, the id can sign up again: that is another request.
+        // Once the platform has deleted the account, its id can sign up again with another request.
         owner.exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
         again(&other).await.unwrap();
         assert!(again(&other).await.is_ok());
@@ -73,7 +73,7 @@ async fn a_sign_up_is_recognized_by_its_original_request() {
 }
 
 #[tokio::test]
-async fn an_account_of_the_platform_is_no_repeat_of_a_sign_up() {
+async fn an_account_of_the_platform_does_not_count_as_a_sign_up() {
     let world = World::new().await;
     let service = world.sparc.as_service();
     let id = world.new_account().await;
@@ -81,7 +81,7 @@ async fn an_account_of_the_platform_is_no_repeat_of_a_sign_up() {
     assert_id_conflict("the platform's", service.users().sign_up(same).await).await;
     assert_eq!(world.owner().count("private.requests WHERE relation = 'users'").await, 0);
 
-    // Nobody but the service learns from the digest what was asked.
+    // Only the service can compare a request with the digest.
     let (email, id) = ("eve@x.org", Uuid::new_v4());
     let account = NewAccount { id: Some(id), email: Some(email.into()), display_name: None };
     service.users().sign_up(account).await.unwrap();

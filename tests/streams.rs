@@ -55,15 +55,15 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
         assert!(tries < 20, "the stream keeps the only connection");
     }
     let end = stream.map_err(Error::from).try_fold(0, |count, _| async move { Ok(count + 1) }).await;
-    assert!(matches!(end, Err(Error::DeadlineExceeded)), "its reader gets an error: {end:?}");
+    assert_fails!(end, Error::DeadlineExceeded, "its reader gets an error");
 
     let tx = ada.begin().await.unwrap();
     let unread = tx.stream_raw(rows(1_000_000)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let refused = tx.users().me().await;
     drop(unread);
-    assert!(matches!(refused, Err(Error::DeadlineExceeded)), "{refused:?}");
-    assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::DeadlineExceeded)));
+    assert_fails!(refused, Error::DeadlineExceeded);
+    assert_fails!(tx.commit().await.map_err(Error::from), Error::DeadlineExceeded);
     assert!(ada.users().me().await.is_ok());
 }
 
@@ -86,7 +86,7 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
     );
     let changed = ada.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
     let changed = changed.try_collect::<Vec<_>>().await.map_err(Error::from);
-    assert!(matches!(changed, Err(Error::IdentityChanged)), "{changed:?}");
+    assert_fails!(changed, Error::IdentityChanged);
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("read"));
 }
 
@@ -99,13 +99,13 @@ async fn a_stream_that_fails_half_way_fails_its_transaction() {
     let tx = ada.begin().await.unwrap();
     let read = tx.stream_raw(failing()).await.unwrap().try_collect::<Vec<_>>().await;
     assert!(read.is_err());
-    assert!(matches!(tx.commit().await.map_err(Error::from), Err(Error::TransactionFailed)));
+    assert_fails!(tx.commit().await.map_err(Error::from), Error::TransactionFailed);
     // Dropped before it failed.
     let tx = ada.begin().await.unwrap();
     let mut stream = tx.stream_raw(failing()).await.unwrap();
     assert!(stream.next().await.unwrap().is_ok());
     drop(stream);
-    assert!(matches!(tx.users().me().await, Err(Error::TransactionFailed)));
+    assert_fails!(tx.users().me().await, Error::TransactionFailed);
     assert!(tx.commit().await.is_err());
     assert!(ada.execute_unprepared("SELECT 1").await.is_ok());
 }

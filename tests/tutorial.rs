@@ -23,17 +23,17 @@ async fn both_paths_are_completed_step_by_step() {
         assert_eq!(me.tutorial().begin(path).await.unwrap().completed_steps, Vec::<String>::new());
         let steps = Step::of(path);
         for (place, step) in steps[..steps.len() - 1].iter().enumerate() {
-            assert!(matches!(me.tutorial().complete().await, Err(Error::TutorialOutOfOrder)), "too early at {step}");
+            assert_fails!(me.tutorial().complete().await, Error::TutorialOutOfOrder, "too early at {step}");
             let progress = me.tutorial().advance(*step).await.unwrap();
             assert_eq!(progress.current_step, steps[place + 1].to_string());
             assert_eq!(progress.completed_steps.len(), place + 1);
-            assert!(matches!(me.tutorial().advance(*step).await, Err(Error::TutorialOutOfOrder)), "{step} again");
+            assert_fails!(me.tutorial().advance(*step).await, Error::TutorialOutOfOrder, "{step} again");
         }
         let completed = me.tutorial().complete().await.unwrap();
         assert_eq!(completed.completed_steps.len(), steps.len());
         let again = me.tutorial().complete().await.unwrap();
         assert_eq!(again.completed_at, completed.completed_at, "completing again is idempotent and keeps completed_at");
-        assert!(matches!(me.tutorial().advance(*steps.last().unwrap()).await, Err(Error::TutorialOutOfOrder)));
+        assert_fails!(me.tutorial().advance(*steps.last().unwrap()).await, Error::TutorialOutOfOrder);
         let back = me.tutorial().restart(TutorialPath::Seer).await.unwrap();
         assert_eq!((back.current_step.as_str(), back.completed_at, back.completed_steps.len()), ("welcome", None, 0));
     }

@@ -125,7 +125,7 @@ async fn the_participants_can_read_an_archived_session() {
     world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
     world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
     let ada = world.sparc.as_user(player.id);
-    assert!(matches!(ada.sessions().get(game.session).await, Err(Error::NotFound { .. })));
+    assert_fails!(ada.sessions().get(game.session).await, Error::NotFound { .. });
     let kept = ada.sessions().archived(game.session).await.unwrap();
     assert_eq!((kept.session.id, kept.seats.len()), (game.session, 2));
     let two = PageSize::new(2).unwrap();
@@ -141,7 +141,7 @@ async fn the_participants_can_read_an_archived_session() {
     assert_eq!(rolls.len(), 5);
     assert_eq!(ada.sessions().past(None).await.unwrap().items[0].id, game.session);
     let stranger = world.sparc.as_user(world.new_account().await);
-    assert!(matches!(stranger.sessions().archived(game.session).await, Err(Error::NotFound { .. })));
+    assert_fails!(stranger.sessions().archived(game.session).await, Error::NotFound { .. });
     assert!(stranger.sessions().archived_rolls(game.session, two, None).await.unwrap().items.is_empty());
 }
 

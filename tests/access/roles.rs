@@ -84,8 +84,7 @@ pub async fn write_columns(world: &World, page: &mut String) {
     }
 }
 
-/// Calls every function that is not a trigger function with nulls, and attempts what concerns neither tables nor
-/// functions.
+/// Calls every function with nulls, except trigger functions, and attempts what concerns neither tables nor functions.
 pub async fn write_functions(world: &World, page: &mut String) {
     let roles = roles(world);
     write_heading(

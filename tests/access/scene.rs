@@ -14,7 +14,7 @@ pub struct Actor {
     pub person: Person,
     /// The account; nil for the visitor and the service.
     pub id: Uuid,
-    /// The character that was played, and one that was not.
+    /// A character that was played, and one that was not.
     pub character: Uuid,
     pub spare: Uuid,
 }
@@ -32,7 +32,7 @@ pub struct Scene {
     /// In the order of [`ACTORS`].
     pub actors: Vec<Actor>,
     pub games: Vec<Game>,
-    /// Sessions of another Seer with a player who has no other part in anything: waiting and active.
+    /// A waiting and an active session of another Seer, whose player takes part in nothing else.
     pub elsewhere: [Uuid; 2],
     /// An archived public session and an archived private one.
     pub archived: [Uuid; 2],

@@ -1,5 +1,5 @@
-//! The same user on two connections: a statement sent while the same one is uncommitted is answered as if it came
-//! afterwards.
+//! The same user on two connections: a statement sent while the first one is uncommitted gets the answer that it gets
+//! after the first one has ended.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -114,7 +114,7 @@ async fn the_same_user_on_two_connections_is_answered_as_on_one() {
                     outcome
                 }
             });
-            // It waits for a lock or is answered, in both cases before the first ends, so that the two met.
+            // It waits for a lock or has finished, so both were open at the same time.
             let waits = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
             while !second.is_finished() && world.owner().count(waits).await == 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;

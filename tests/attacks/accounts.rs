@@ -14,7 +14,7 @@ async fn email(world: &World, account: Uuid) -> String {
     world.owner().value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
-/// Addresses in the form that a closed account, or one without an address, gets.
+/// E-mail addresses like the placeholders of closed accounts and of accounts without one.
 fn reserved(of: Uuid) -> Vec<String> {
     let upper = of.to_string().to_uppercase();
     vec![
@@ -30,11 +30,11 @@ fn reserved(of: Uuid) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_address_in_a_reserved_domain_counts_as_none() {
+async fn an_email_address_in_a_reserved_domain_counts_as_none() {
     let world = World::new().await;
     let owner = world.owner();
     for place in 0..reserved(Uuid::nil()).len() {
-        // Set at sign-up or by a later change; with another account's id or their own.
+        // Set at sign-up or by a later change; with another account's id or the attacker's own.
         for (at_sign_up, own) in [(true, false), (false, false), (true, true), (false, true)] {
             let (victim, attacker) = (world.new_account().await, Uuid::new_v4());
             let address = reserved(if own { attacker } else { victim }).remove(place);
@@ -79,7 +79,7 @@ async fn an_address_in_a_reserved_domain_counts_as_none() {
 async fn a_taken_placeholder_prevents_no_sign_up() {
     let world = World::new().await;
     let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
-    // The first account takes the address that the second would get.
+    // The first account takes the placeholder that the second would get.
     for (id, address) in [(first, format!("'{second}@no-email.invalid'")), (second, "NULL".to_owned())] {
         world.owner().exec(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', {address})")).await.unwrap();
         assert_eq!(email(&world, id).await, format!("{id}@no-email.invalid"));

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{assert_invariants, attempt, number, open_session};
 use crate::world::{GameSession, World};
 
-/// Ends a session so many days ago.
+/// Ends a session and dates its end `days` ago.
 async fn end(world: &World, game: &GameSession, status: &str, days: u32) {
     world.set(game, &format!("status = '{status}'")).await;
     world.set(game, &format!("ended_at = now() - INTERVAL '{days} days'")).await;
@@ -66,7 +66,7 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() 
     }
     let new = NewSession { id: Some(old.session), adventure_id: old.adventure, ..NewSession::default() };
     let created = world.sparc.as_user(old.seer.uuid()).sessions().create(new).await;
-    assert!(matches!(created, Err(Error::IdConflict { what: "session" })), "{created:?}");
+    assert_fails!(created, Error::IdConflict { what: "session" });
     assert_invariants(&world).await;
 }
 
@@ -89,14 +89,14 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
         assert_eq!(person.exec(&insert(roll)).await.unwrap_err(), kept);
         assert!(kept.is("23505", "dice_rolls_pkey"), "{kept:?}");
         assert_eq!(attempt(person, &format!("{} ON CONFLICT DO NOTHING", insert(roll))).await, "23505");
-        // The id of an archived session is none of a roll's.
+        // An archived session's id is still free for a roll.
         assert_eq!(super::dry_run(person, &insert(old.session)).await, "done");
     }
     let roller = Roller::Character(player.character);
     let attack = NewRoll::attack(game.session, roller, Attribute::Might, Difficulty::MIN);
     let new = NewRoll { id: Some(roll), ..attack };
     let rolled = world.sparc.as_user(player.id).dice().roll(new).await;
-    assert!(matches!(rolled, Err(Error::IdConflict { what: "roll" })), "{rolled:?}");
+    assert_fails!(rolled, Error::IdConflict { what: "roll" });
     assert_invariants(&world).await;
 }
 
@@ -125,7 +125,7 @@ async fn a_session_that_cannot_be_archived_stops_no_other() {
         others.push(game.session);
     }
 
-    // However small the batches are, those that stay do not fill them.
+    // However small the batches are, the sessions that cannot be moved do not fill them.
     let mut batches = Vec::new();
     for batch in [1, 2, 2, 2] {
         batches.push(archive(&world, batch).await);
@@ -137,8 +137,8 @@ async fn a_session_that_cannot_be_archived_stops_no_other() {
     for stays in [&reused, &unfit] {
         assert!(!is_archived(&world, stays.session).await);
         let stored = |table: &str| format!("{table} WHERE session_id = '{}'", stays.session);
-        assert_eq!(world.owner().count(&stored("session_players")).await, 1, "nothing of it was moved");
-        assert_eq!(world.owner().count(&stored("archived_session_players")).await, 0, "nothing of it was moved");
+        assert_eq!(world.owner().count(&stored("session_players")).await, 1, "none of its rows was moved");
+        assert_eq!(world.owner().count(&stored("archived_session_players")).await, 0, "none of its rows was moved");
     }
     let report = world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
     assert_eq!((report.rows, report.is_finished), (0, true));
@@ -149,7 +149,7 @@ async fn a_session_that_cannot_be_archived_stops_no_other() {
 }
 
 #[tokio::test]
-async fn a_batch_is_archived_but_for_the_session_that_cannot_be_unless_the_server_fails() {
+async fn a_batch_is_archived_without_a_session_that_cannot_be_moved_unless_the_server_fails() {
     let world = World::new().await;
     let check = "ALTER TABLE archived_sessions ADD CONSTRAINT fit CHECK (looking_for <> 'nobody')";
     world.administrator().await.exec(check).await.unwrap();
@@ -162,7 +162,7 @@ async fn a_batch_is_archived_but_for_the_session_that_cannot_be_unless_the_serve
         end(&world, &game, "completed", days).await;
         games.push((days, game.session));
     }
-    // An error that is not the fault of any row ends the job, which has moved nothing.
+    // An error that no row causes ends the job, and nothing is moved.
     let failing = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[0]; END $$";
     world.administrator().await.exec(failing).await.unwrap();

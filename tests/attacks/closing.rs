@@ -51,7 +51,7 @@ async fn short_writes_do_not_delay_closing_an_account_for_ever() {
                     game.session, player.id
                 ),
             };
-            // Once before, so that the statement is known to succeed.
+            // Once before, to make sure that the statement succeeds.
             game.seer.exec(&sql).await.unwrap();
             writers.extend(repeat(&game.seer, &sql));
         }
@@ -129,7 +129,7 @@ async fn an_account_is_deleted_while_somebody_creates_a_session_of_its_adventure
             true => format!("DELETE FROM auth.users WHERE id = '{}'", author.uuid()),
             false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", author.uuid()),
         };
-        // It waits for nothing that the stranger holds, so the stranger's transactions cannot overlap to prevent it.
+        // It waits for no lock of the stranger's, whose overlapping transactions therefore cannot prevent it.
         assert_eq!(attempt(&world.owner(), &format!("SET LOCAL lock_timeout = '10s'; {sql}")).await, "done");
         assert!(is_closed(&world, author.uuid()).await);
         holder.commit().await.unwrap();

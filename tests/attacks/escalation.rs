@@ -15,7 +15,7 @@ async fn every_function_resolves_types_in_pg_catalog_first() {
             "SELECT format('%s %s', function.oid::regprocedure, proconfig)
              FROM pg_proc AS function
              WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace, 'auth'::regnamespace)
-               -- The platform's own are the platform's.
+               -- The platform answers for its own functions.
                AND (
                  pronamespace <> 'auth'::regnamespace
                  OR obj_description('auth'::regnamespace, 'pg_namespace') LIKE 'made by sparc%'

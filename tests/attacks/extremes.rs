@@ -54,7 +54,7 @@ async fn writable(world: &World, table: &str, privilege: &str) -> Vec<(String, V
     parsed.collect()
 }
 
-/// A kind of row that a stranger may try to insert; `$NAME` is the id of a hidden row, or of none.
+/// A row that a stranger may try to insert; `$NAME` is the id of a hidden row, or an id that no row has.
 struct Try {
     table: &'static str,
     row: Vec<(&'static str, String)>,
@@ -140,7 +140,7 @@ async fn hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
     ]
 }
 
-/// Returns the statement with each placeholder replaced by the hidden row, or by an id of no row.
+/// Returns the statement with each placeholder replaced by the hidden row's id, or by one that no row has.
 fn statements(sql: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
     let mut filled = vec![sql.to_owned()];
     for (name, id) in hidden.iter().filter(|(name, _)| sql.contains(name)) {
@@ -150,7 +150,7 @@ fn statements(sql: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
     filled
 }
 
-/// Asserts that all forms of a statement get one answer, and that it is a refusal, or no row.
+/// Asserts that all variants of a statement get the same answer, which is a refusal or no row.
 async fn assert_one_answer(me: &Person, sql: &str, hidden: &[(&'static str, Uuid)]) {
     let mut first: Option<String> = None;
     for form in statements(sql, hidden) {
@@ -180,7 +180,7 @@ async fn the_extremes_of_an_inserted_column_reveal_nothing_of_hidden_rows() {
             for value in values {
                 let mut row = row.clone();
                 row.retain(|(name, _)| *name != column);
-                // An own row would be inserted.
+                // Without a placeholder the row is the caller's own, and would be inserted.
                 if !row.iter().any(|(_, value)| value.starts_with('$')) {
                     continue;
                 }
@@ -249,12 +249,11 @@ async fn the_dice_of_a_hidden_sheet_never_decide_an_answer() {
             .replace("difficulty", "modifiers, difficulty")
             .replace("'might', 10", &format!("'might', '[]', {difficulty}"));
         assert!(roll.contains(&difficulty.to_string()), "{roll}");
-        let refused = player.person.exec(&roll).await.unwrap_err();
-        assert!(refused.is("23514", "dice_rolls_difficulty_check"), "{difficulty}: {refused:?}");
+        assert_refused!(player.person.exec(&roll).await, "23514", "dice_rolls_difficulty_check", "{difficulty}");
     }
 }
 
-/// Returns expressions for an argument of a function; `$NAME` is the id of a hidden row, or of none.
+/// Returns expressions for an argument of a function; `$NAME` is the id of a hidden row, or an id that no row has.
 fn arguments(kind: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
     let each = |form: &str| hidden.iter().map(|(name, _)| form.replace("ID", name)).collect::<Vec<String>>();
     match kind {

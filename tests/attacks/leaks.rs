@@ -67,7 +67,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
             statements.iter().map(|(case, sql)| (*case, format!("{sql} ON CONFLICT DO NOTHING"))).collect();
         assert_same_answers(&[&me.person], "a seat with ON CONFLICT", &unless, "42501").await;
     }
-    // In another user's name: one with a seat, one without, one with a closed account, and one that does not exist.
+    // In the name of a user with a seat, without one, with a closed account, and of one who does not exist.
     let gone = world.new_player().await;
     close(&world, gone.id).await;
     let statements = [

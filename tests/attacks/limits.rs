@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{assert_invariants, attempt, exec_and_commit, exec_in, number, open_session};
 use crate::world::{Person, World, at_once, insert_character, seat};
 
-/// A limit of which one place is left, and statements that each take one more.
+/// A limit with one place left, and statements that each take a place.
 struct Limit {
     name: &'static str,
     code: &'static str,
@@ -14,7 +14,7 @@ struct Limit {
     count: String,
     /// A query that reads the counter.
     counter: String,
-    /// People, each with a statement that takes one more.
+    /// People, each with a statement that takes a place.
     statements: Vec<(Person, String)>,
 }
 
@@ -211,7 +211,7 @@ async fn each_limit_holds_for_eight_concurrent_statements() {
 async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     let world = World::new().await;
     for limit in limits(&world, 3).await {
-        // Both snapshots show one place left. One takes it before the other has committed, the other afterwards.
+        // All three snapshots show one place left. The first takes it; one tries before that commits, one afterwards.
         let (first, second, third) = (&limit.statements[0], &limit.statements[1], &limit.statements[2]);
         let (early, late) = (second.0.begin_with_snapshot().await, third.0.begin_with_snapshot().await);
         let open = first.0.begin_with_snapshot().await;

@@ -89,7 +89,7 @@ async fn open_session(world: &World, seer: Uuid, adventure: Uuid, public: bool) 
     world.owner().value(&sql).await.unwrap()
 }
 
-/// Returns the number that a query of the owner gives.
+/// Runs a query as the owner and returns its number.
 async fn number(world: &World, sql: &str) -> i64 {
     world.owner().value(&format!("SELECT ({sql})::bigint")).await.unwrap()
 }

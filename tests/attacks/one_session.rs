@@ -36,7 +36,7 @@ fn in_both(row: &dyn Fn(Uuid) -> String, first: Uuid, second: Uuid) -> Vec<Strin
         format!("{insert} VALUES {}, {}", values(first), values(second)),
         format!("{insert} VALUES {0}, {0}, {1}, {0}", values(first), values(second)),
         format!("{insert} VALUES {}, {} ON CONFLICT DO NOTHING", values(first), values(second)),
-        // The part that nothing reads runs last.
+        // A CTE that nothing reads runs last.
         format!("WITH last AS ({} RETURNING 1) {}", row(second), row(first)),
         format!("DO $$ BEGIN {insert} VALUES {}, {}; END $$", values(first), values(second)),
     ]
@@ -57,7 +57,7 @@ async fn one_statement_writes_events_or_rolls_of_one_session() {
                 );
             }
         }
-        // One session as often as a statement may, and another in the next statement of the transaction.
+        // Several rows of one session are accepted, and so is another session in the next statement.
         for sql in in_both(row, first, first) {
             assert!(["done", "no row"].contains(&&*dry_run(&player.person, &sql).await), "{sql}");
         }
@@ -72,7 +72,7 @@ async fn one_statement_writes_events_or_rolls_of_one_session() {
         assert_eq!(exec_in(&transaction, &row(second)).await, Ok(1), "the refused statement leaves nothing behind");
         transaction.rollback().await.unwrap();
     }
-    // A caller who resets the setting with each row.
+    // The caller resets the setting with each row.
     let forged = format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT session, 'client.wave' || coalesce(reset, '')

@@ -4,14 +4,14 @@ use super::{assert_invariants, attempt, dry_run, exec_in, number, outcome_code};
 use crate::world::{Person, World};
 
 /// An account with more rows than one statement may change: drafts, creatures, characters, ended sessions, and seats.
-struct Much {
+struct ManyRows {
     me: Person,
     /// The account's id, quoted for SQL.
     id: String,
     draft: String,
 }
 
-async fn much(world: &World) -> Much {
+async fn many_rows(world: &World) -> ManyRows {
     let (me, helper) = (world.new_user().await, world.new_player().await);
     let id = format!("'{}'", me.uuid());
     let adventure = world.new_adventure(me.uuid()).await;
@@ -51,13 +51,13 @@ async fn much(world: &World) -> Much {
             world.owner().exec(&sql).await.unwrap();
         }
     }
-    Much { me, id, draft }
+    ManyRows { me, id, draft }
 }
 
 #[tokio::test]
 async fn one_statement_changes_a_hundred_rows_and_no_more() {
     let world = World::new().await;
-    let Much { me, id, draft } = much(&world).await;
+    let ManyRows { me, id, draft } = many_rows(&world).await;
     for (table, mine, change) in [
         ("adventures", format!("creator_id = {id} AND status = 'draft'"), "description = 'New'"),
         ("creatures", format!("adventure_id = {draft}"), "description = 'New'"),
@@ -91,7 +91,7 @@ async fn one_statement_changes_a_hundred_rows_and_no_more() {
         ] {
             assert_eq!(dry_run(&me, &many).await, "SP027", "{many}");
         }
-        // Each statement has a hundred of its own, also after one whose work was rolled back.
+        // Each statement may change a hundred, also after one that was rolled back.
         assert_eq!(dry_run(&me, &format!("{0}; {0}; {0}", update(100))).await, "done", "{table}");
         let again = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}; RELEASE here; {0}", update(100));
         assert_eq!(dry_run(&me, &again).await, "done", "{table}");
@@ -123,7 +123,7 @@ async fn one_statement_changes_a_hundred_rows_and_no_more() {
 #[tokio::test]
 async fn one_statement_deletes_a_hundred_rows_and_no_more() {
     let world = World::new().await;
-    let Much { me, id, draft } = much(&world).await;
+    let ManyRows { me, id, draft } = many_rows(&world).await;
     for (table, mine) in [
         ("adventures", format!("creator_id = {id} AND status = 'draft' AND id <> {draft}")),
         ("creatures", format!("adventure_id = {draft}")),
@@ -149,7 +149,7 @@ async fn one_statement_deletes_a_hundred_rows_and_no_more() {
         ] {
             assert_eq!(dry_run(&me, &many).await, "SP027", "{many}");
         }
-        // A scan that goes on after the hundredth row, over rows of the caller and of others, deletes a hundred.
+        // A scan that continues after the hundredth row, over the caller's and other rows, deletes a hundred.
         let hundred = format!(
             "DELETE FROM {table} WHERE {mine} AND id <= (
                SELECT (array_agg(id ORDER BY id DESC))[1]
@@ -165,7 +165,7 @@ async fn one_statement_deletes_a_hundred_rows_and_no_more() {
         assert_eq!(dry_run(&me, &again).await, "done", "{table}");
         assert_eq!(dry_run(&world.owner(), &format!("DELETE FROM {table} WHERE {mine}")).await, "done");
     }
-    // What is deleted with a row does not count, nor what the closing and deletion of an account delete.
+    // Rows deleted by a cascade do not count, nor rows deleted by closing or deleting an account.
     assert_eq!(dry_run(&me, &format!("DELETE FROM adventures WHERE id = {draft}")).await, "done");
     assert_eq!(attempt(&me, &format!("SELECT private.close_account({id})")).await, "done");
     let drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {id} AND status = 'draft'");
@@ -178,7 +178,7 @@ async fn one_statement_deletes_a_hundred_rows_and_no_more() {
 #[tokio::test]
 async fn row_101_is_refused_before_more_are_changed() {
     let world = World::new().await;
-    let Much { me, id, draft } = much(&world).await;
+    let ManyRows { me, id, draft } = many_rows(&world).await;
     for (sql, relation, count) in [
         (format!("UPDATE sessions SET is_public = true WHERE seer_id = {id}"), "sessions", "updated"),
         (format!("UPDATE adventures SET description = 'New' WHERE creator_id = {id}"), "adventures", "updated"),
@@ -198,7 +198,7 @@ async fn row_101_is_refused_before_more_are_changed() {
     ] {
         let transaction = me.begin().await;
         let done = format!("pg_stat_get_xact_tuples_{count}('public.{relation}'::regclass)");
-        // The server's count includes what this connection changed before.
+        // The server's counter includes what this connection changed before.
         let begin = format!("SELECT set_config('test.before', {done}::text, true); SAVEPOINT before");
         exec_in(&transaction, &begin).await.unwrap();
         assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "SP027", "{sql}");

@@ -72,7 +72,7 @@ async fn nobody_resets_the_count_of_inserted_rows() {
     let insert = "INSERT INTO session_events (session_id, event_type)";
     let row = format!("'{session}'::uuid, 'client.wave'");
     for forged in [
-        // Settings of every name that the rules have ever read, set with each row.
+        // Sets, with each row, every setting that the triggers have ever read.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101) AS number, LATERAL (
                SELECT set_config('sparc.inserted_session_events', '0', true), set_config('sparc.joins_by_code', '', true), number
@@ -83,7 +83,7 @@ async fn nobody_resets_the_count_of_inserted_rows() {
             "WITH {} SELECT FROM part1",
             (1..6).map(|part| format!("part{part} AS ({insert} SELECT {row} FROM generate_series(1, 21) RETURNING id)")).collect::<Vec<_>>().join(", ")
         ),
-        // One part for each of the two ways to insert.
+        // One part with SELECT and one with VALUES.
         format!(
             "WITH first AS ({insert} SELECT {row} FROM generate_series(1, 99)), second AS ({insert} VALUES ({row}), ({row}))
              SELECT"
@@ -208,7 +208,7 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
     ] {
         let before = number(&world, drawn).await;
         assert_eq!(attempt(&player.person, &many).await, "SP027", "{many}");
-        // Two numbers for each row that was evaluated.
+        // Each evaluated row draws at most two numbers.
         assert!(number(&world, drawn).await - before <= 202, "{many}");
     }
 }
@@ -258,8 +258,7 @@ async fn the_size_of_a_document_is_checked_before_its_content() {
     let object = format!("jsonb_build_object('a', {deep})");
     for (person, constraint, sql) in documents(&world).await {
         for document in [wide, &deep, &great, &object] {
-            let refused = person.exec(&sql.replace("$DOC$", document)).await.unwrap_err();
-            assert!(refused.is("23514", constraint), "{constraint}: {refused:?}");
+            assert_refused!(person.exec(&sql.replace("$DOC$", document)).await, "23514", constraint, "{constraint}");
         }
     }
 }

@@ -147,7 +147,7 @@ async fn an_operators_own_role_is_not_taken_for_a_user() {
     let game = world.new_active_session(1).await;
     let draft = world.new_draft(game.seer.uuid()).await;
     let creatures = format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat'");
-    // Its own privileges and policies, which row security applies to it. The role is rolled back.
+    // The role has privileges and policies of its own. It is rolled back.
     let transaction = world.owner().begin().await;
     for sql in [
         "CREATE ROLE sparc_operators_own NOLOGIN",

@@ -81,7 +81,7 @@ async fn every_time_that_a_client_writes_is_bounded_or_the_servers() {
 /// What PostgreSQL accepts as a time and most clients do not.
 const TIMES: [&str; 4] = ["'infinity'", "'-infinity'", "'294276-01-01'", "'4713-01-01 BC'"];
 
-/// Asserts that a column has no time that a client cannot parse, nor one that somebody invented.
+/// Asserts that a column has neither a time that a client cannot parse nor an invented one.
 async fn assert_plausible(world: &World, table: &str, column: &str) {
     let invented =
         format!("{table} WHERE {column} NOT BETWEEN now() - INTERVAL '1 day' AND now() + INTERVAL '1000 years'");

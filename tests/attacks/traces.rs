@@ -178,7 +178,7 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
     assert_eq!(read(&player.person, &game).await[4], 3);
     let order = "cardinality(private.initiative_order(ARRAY(SELECT id FROM dice_rolls)))";
     assert_eq!(removed.person.value::<i32>(&format!("SELECT {order}")).await, Ok(0));
-    // A public session is everyone's to see, but its rolls and events are its participants'.
+    // Everyone sees a public session, but only its participants see its rolls and events.
     world.set(&game, "is_public = true").await;
     assert_eq!(read(&removed.person, &game).await, [1, 0, 0, 1, 3, 0, 0, 0, 0, 0]);
     world.set(&game, "is_public = false").await;
@@ -186,7 +186,7 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
     assert_eq!(attempt(&game.seer, &change("removed_at = NULL", removed.id)).await, "done");
     assert_eq!(read(&removed.person, &game).await[0..2], [1, 2]);
     assert_eq!(attempt(&game.seer, &change("removed_at = now()", removed.id)).await, "done");
-    // The archive shows no more.
+    // The archive shows a removed player no more than that.
     for set in ["status = 'completed'", "ended_at = now() - INTERVAL '91 days'"] {
         world.set(&game, set).await;
     }

@@ -16,7 +16,7 @@ async fn the_event_of_a_stranger_waits_for_no_session_and_draws_no_number() {
     let change = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session);
     exec_in(&writer, &change).await.unwrap();
     let drawn = "SELECT last_value::text FROM session_events_seq_seq";
-    // Only what a participant may send is worth the wait.
+    // Only an event that its sender may send waits for the lock.
     let participant = &game.players[0].person;
     for (person, kinds) in [
         (&stranger, &["'x'", "'dice_rolled'", "'Client.x'", "' client.x'", "'client'", "''", "NULL", "'client.x'"][..]),
@@ -33,8 +33,7 @@ async fn the_event_of_a_stranger_waits_for_no_session_and_draws_no_number() {
                     let sql = format!(
                         "INSERT INTO session_events (session_id, event_type) VALUES ('{session}', {kind}){end}"
                     );
-                    let refused = exec_in(&transaction, &sql).await.unwrap_err();
-                    assert!(refused.is_forbidden(), "{kind}{end}: {refused:?}");
+                    assert_refused!(exec_in(&transaction, &sql).await, forbidden, "{kind}{end}");
                     transaction.rollback().await.unwrap();
                     let after: String = world.owner().value(drawn).await.unwrap();
                     costs.push(after.parse::<i64>().unwrap() - before.parse::<i64>().unwrap());
@@ -45,7 +44,7 @@ async fn the_event_of_a_stranger_waits_for_no_session_and_draws_no_number() {
         }
     }
     writer.rollback().await.unwrap();
-    // Participants still send events, and everybody's rolls and seats still have theirs.
+    // Participants can still send events, and rolls and seats still write theirs.
     let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session);
     assert_eq!(attempt(participant, &send).await, "done");
     assert_eq!(attempt(participant, &roll(game.session, game.players[0].character)).await, "done");

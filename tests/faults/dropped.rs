@@ -41,7 +41,7 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let waiting_table = world.new_session(0).await;
     let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", waiting_table.session);
     let code: JoinCode = world.owner().value::<String>(&code).await.unwrap().parse().unwrap();
-    // The proxy runs in this thread, so no response is there before the test waits for it. With two connections, the
+    // The proxy runs in this thread, so no response arrives before the test waits for it. With two connections, the
     // next call does not wait for the one that is returning to the pool.
     let proxy = Proxy::to_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();

@@ -78,7 +78,7 @@ fn pairs() -> Vec<Case<'static>> {
     cases
 }
 
-/// Returns whether some user's statement writes the table with the command, and is stopped before the rows that it
+/// Returns whether a user's statement writes the table with the command and can be stopped before each row that it
 /// locks.
 pub fn is_interleaved(command: &str, table: &str) -> bool {
     let (start, locks) = match command {

@@ -17,7 +17,7 @@ use super::{
     world::{GameDatabase, connect, id, run, with_ids},
 };
 
-/// After this time, a statement that has neither finished nor waits for a lock hangs.
+/// A statement that has neither finished nor waits for a lock after this time hangs.
 const FOR_EVER: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -65,7 +65,7 @@ fn refusing(code: &str, message: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_address_without_a_postgresql_server_is_reported() {
+async fn a_host_or_port_without_a_postgresql_server_is_reported() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, words) in [
         (

@@ -334,7 +334,7 @@ async fn the_service_works_on_a_platform() {
     let gone =
         format!("SELECT id::text FROM auth.users WHERE id = '{id}' AND deleted_at IS NOT NULL AND email IS NULL");
     assert_eq!(lines(&admin, &gone).await.len(), 1);
-    // If the platform does not let us write its accounts, our profile is erased all the same.
+    // If the platform does not let us write its accounts, our profile is still erased.
     let ben = uuid::Uuid::new_v4();
     admin
         .execute_unprepared(&format!(

@@ -81,7 +81,7 @@ async fn default_privileges_of_the_migrating_role_change_nothing() {
         Migrator::up(&db, None).await.unwrap();
         let report = check(&db).await.unwrap();
         assert!(report.is_clean(), "{sql}: {report:#?}");
-        // API roles exist now.
+        // Only now, because `up` creates the API roles.
         db.execute_unprepared("ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO anon").await.unwrap();
         db.execute_unprepared(broken).await.unwrap();
         up(&db).await;

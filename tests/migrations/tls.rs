@@ -108,7 +108,8 @@ async fn the_modes_are_those_of_libpq() {
     }
     let (head, tail) = server.url().split_once('@').unwrap();
     let wrong = format!("{}:wrong@{tail}?sslmode=require", head.rsplit_once(':').unwrap().0);
-    assert!(matches!(connect(&wrong).await.unwrap_err(), ConnectError::Password { .. }));
+    let error = connect(&wrong).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Password { .. }), "{error}");
 }
 
 #[tokio::test]

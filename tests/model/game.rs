@@ -97,7 +97,7 @@ impl Session {
         matches!(self.status, "completed" | "cancelled")
     }
 
-    /// Returns whether it can still be played and its rows can be written.
+    /// Returns whether it can still be played, and its rows can still be written.
     pub fn is_live(&self) -> bool {
         !self.gone && !self.archived && !self.is_over()
     }

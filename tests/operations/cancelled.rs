@@ -28,7 +28,7 @@ async fn assert_same_identity(tx: &Transaction, who: &IdentityConnection, what: 
 async fn an_operation_dropped_at_any_point_leaves_nothing_to_the_next_caller() {
     let scene = Scene::new().await;
     let before = scene.digest().await;
-    // The proxy runs in this thread, so no response is there before the test waits for it.
+    // The proxy runs in this thread, so no response arrives before the test waits for it.
     let proxy = Proxy::to_world(&scene.world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap();
     let next = sparc.as_user(scene.stranger.id);

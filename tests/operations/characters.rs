@@ -96,7 +96,7 @@ pub fn refusals() -> Vec<Refusal> {
             tx.characters().award_experience(Uuid::new_v4(), 1)
         }),
         refusal!("characters.award_experience", Service, "invalid_value", |tx, scene| {
-            tx.characters().award_experience(scene.learned, 1)
+            tx.characters().award_experience(scene.most_experienced, 1)
         }),
         refusal!("characters.set_level", Service, "not_found", |tx, scene| {
             tx.characters().set_level(Uuid::new_v4(), Level::MIN)

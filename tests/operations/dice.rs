@@ -99,7 +99,7 @@ pub fn refusals() -> Vec<Refusal> {
             tx.dice().initiative(initiative(scene.waiting, Vec::new()))
         }),
         refusal!("dice.initiative", Seer, "not_found", |tx, scene| {
-            tx.dice().initiative(initiative(scene.lonely, Vec::new()))
+            tx.dice().initiative(initiative(scene.without_player, Vec::new()))
         }),
         refusal!("dice.initiative", Seer, "creature_not_in_adventure", |tx, scene| {
             tx.dice().initiative(initiative(scene.active, vec![scene.foreign_creature]))

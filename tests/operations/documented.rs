@@ -243,7 +243,7 @@ fn the_page_of_errors_is_up_to_date() {
         if let Some(part) = line.strip_prefix("///") {
             doc.push_str(part);
         } else if !line.starts_with(['#', '"', ')']) {
-            // Not an attribute, which may take three lines.
+            // Neither an attribute nor a line within one.
             let variant = line.split([' ', '(', ',']).next().unwrap_or_default();
             if let (Some(entry), true) = (codes.get(variant), doc.contains("Code `")) {
                 let means = doc.trim().split(" Code `").next().unwrap();

@@ -40,7 +40,7 @@ pub struct Scene {
     pub erased_retired: Uuid,
     pub erased_living: Uuid,
     /// A character with the maximum experience.
-    pub learned: Uuid,
+    pub most_experienced: Uuid,
     /// Two characters of the player: one that was never played, and a retired one.
     pub spare: Uuid,
     pub retired: Uuid,
@@ -64,12 +64,12 @@ pub struct Scene {
     pub full: Uuid,
     /// Sessions of the Seer: one waits with three of six seats taken; in the other both seats are taken, one of them by
     /// `left`.
-    pub roomy: Uuid,
-    pub crammed: Uuid,
+    pub half_full: Uuid,
+    pub both_taken: Uuid,
     /// Public and active.
     pub open: Uuid,
     /// Active; its only player has left.
-    pub lonely: Uuid,
+    pub without_player: Uuid,
     pub failed: Uuid,
     pub succeeded: Uuid,
     pub late: Uuid,
@@ -92,8 +92,11 @@ impl Scene {
         let crowded_retired = world.new_character(crowded).await;
         let erased_retired = world.new_character(erased).await;
         let erased_living = world.new_character(erased).await;
-        let learned = world.new_character(crowded).await;
-        owner.exec(&format!("UPDATE characters SET experience = 2147483647 WHERE id = '{learned}'")).await.unwrap();
+        let most_experienced = world.new_character(crowded).await;
+        owner
+            .exec(&format!("UPDATE characters SET experience = 2147483647 WHERE id = '{most_experienced}'"))
+            .await
+            .unwrap();
         owner
             .exec(&format!(
                 "UPDATE characters SET retired_at = now()
@@ -160,28 +163,29 @@ impl Scene {
         let full = world.new_session(2).await;
         world.set(&full, "is_public = true, max_players = 2").await;
         let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}') RETURNING id");
-        let lonely: Uuid = owner.value(&sql).await.unwrap();
-        let (roomy, crammed): (Uuid, Uuid) = (owner.value(&sql).await.unwrap(), owner.value(&sql).await.unwrap());
-        for session in [roomy, crammed] {
+        let without_player: Uuid = owner.value(&sql).await.unwrap();
+        let (half_full, both_taken): (Uuid, Uuid) =
+            (owner.value(&sql).await.unwrap(), owner.value(&sql).await.unwrap());
+        for session in [half_full, both_taken] {
             owner.exec(&seat(session, left.id, left.character)).await.unwrap();
             let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
             owner.exec(&leave).await.unwrap();
         }
         let company = world.new_player().await;
-        owner.exec(&seat(lonely, company.id, company.character)).await.unwrap();
-        for (session, others) in [(roomy, 2), (crammed, 1)] {
+        owner.exec(&seat(without_player, company.id, company.character)).await.unwrap();
+        for (session, others) in [(half_full, 2), (both_taken, 1)] {
             owner.exec(&seat(session, player.id, player.character)).await.unwrap();
             for _ in 0..others {
                 let other = world.new_player().await;
                 owner.exec(&seat(session, other.id, other.character)).await.unwrap();
             }
         }
-        owner.exec(&seat(roomy, erased, erased_living)).await.unwrap();
+        owner.exec(&seat(half_full, erased, erased_living)).await.unwrap();
         owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{erased}'")).await.unwrap();
-        owner.exec(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{crammed}'")).await.unwrap();
-        owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{lonely}'")).await.unwrap();
+        owner.exec(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{both_taken}'")).await.unwrap();
+        owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{without_player}'")).await.unwrap();
         owner
-            .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{lonely}'"))
+            .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{without_player}'"))
             .await
             .unwrap();
         let open = world.new_active_session(1).await;
@@ -207,7 +211,7 @@ impl Scene {
                RETURNING id
              )
              INSERT INTO session_players (session_id, user_id, character_id)
-             SELECT id, '{crowded}', '{learned}' FROM opened RETURNING session_id"
+             SELECT id, '{crowded}', '{most_experienced}' FROM opened RETURNING session_id"
         );
         let given_up: Uuid = owner.value(&sit.replace("{}", "1")).await.unwrap();
         owner
@@ -234,13 +238,13 @@ impl Scene {
             left,
             stranger,
             crowded,
-            crowded_living: learned,
+            crowded_living: most_experienced,
             crowded_retired,
             given_up,
             erased,
             erased_retired,
             erased_living,
-            learned,
+            most_experienced,
             spare,
             retired,
             adventure,
@@ -257,10 +261,10 @@ impl Scene {
             archived,
             spent,
             full: full.session,
-            roomy,
-            crammed,
+            half_full,
+            both_taken,
             open: open.session,
-            lonely,
+            without_player,
             failed,
             succeeded,
             late,

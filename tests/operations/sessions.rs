@@ -168,7 +168,7 @@ fn taking_seats() -> Vec<Refusal> {
         }),
         refusal!("sessions.leave", Player, "session_over", |tx, scene| tx.sessions().leave(scene.over)),
         refusal!("sessions.rejoin", Left, "session_full", |tx, scene| {
-            tx.sessions().rejoin(scene.crammed, scene.left.character)
+            tx.sessions().rejoin(scene.both_taken, scene.left.character)
         }),
         refusal!("sessions.rejoin", Left, "session_over", |tx, scene| {
             tx.sessions().rejoin(scene.over, scene.left.character)
@@ -187,7 +187,7 @@ fn taking_seats() -> Vec<Refusal> {
             tx.sessions().change_character(scene.private, scene.stranger.character)
         }),
         refusal!("sessions.rejoin", Erased, "account_closed", |tx, scene| {
-            tx.sessions().rejoin(scene.roomy, scene.erased_living)
+            tx.sessions().rejoin(scene.half_full, scene.erased_living)
         }),
         refusal!("sessions.change_character", Player, "session_started", |tx, scene| {
             tx.sessions().change_character(scene.active, scene.spare)
@@ -199,7 +199,7 @@ fn taking_seats() -> Vec<Refusal> {
             tx.sessions().change_character(scene.waiting, scene.retired)
         }),
         refusal!("sessions.seat", Service, "session_full", |tx, scene| {
-            tx.sessions().seat(scene.crammed, scene.stranger.id, scene.stranger.character)
+            tx.sessions().seat(scene.both_taken, scene.stranger.id, scene.stranger.character)
         }),
         refusal!("sessions.seat", Service, "session_over", |tx, scene| {
             tx.sessions().seat(scene.over, scene.stranger.id, scene.stranger.character)
@@ -217,7 +217,7 @@ fn taking_seats() -> Vec<Refusal> {
             tx.sessions().seat(scene.waiting, scene.erased, scene.erased_living)
         }),
         refusal!("sessions.seat", Seer, "not_your_choice", |tx, scene| {
-            tx.sessions().seat(scene.roomy, scene.left.id, scene.left.character)
+            tx.sessions().seat(scene.half_full, scene.left.id, scene.left.character)
         }),
         refusal!("sessions.seat", Service, "seat_limit_reached", |tx, scene| {
             tx.sessions().seat(scene.waiting, scene.crowded, scene.crowded_living)
@@ -271,7 +271,8 @@ fn running() -> Vec<Refusal> {
             tx.sessions().create(NewSession { adventure_id: scene.adventure, ..Default::default() })
         }),
         refusal!("sessions.edit", Seer, "seats_are_taken", |tx, scene| {
-            tx.sessions().edit(scene.roomy, SessionChanges { max_players: Some(MaxPlayers::MIN), ..Default::default() })
+            tx.sessions()
+                .edit(scene.half_full, SessionChanges { max_players: Some(MaxPlayers::MIN), ..Default::default() })
         }),
         refusal!("sessions.edit", Seer, "session_over", |tx, scene| {
             tx.sessions().edit(scene.over, SessionChanges { max_players: Some(MaxPlayers::MAX), ..Default::default() })

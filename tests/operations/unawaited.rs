@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{programs::polled, world::World};
 
-/// Whether the call returns before the response that is held back after that many is delivered.
+/// Holds back all but the first `answers` responses; returns whether the call finishes without the next, and its result.
 async fn returns_after<T>(wire: &Wire, answers: u32, call: impl Future<Output = T>) -> (bool, T) {
     let mut call = pin!(call);
     wire.hold_after(answers);
@@ -29,7 +29,7 @@ async fn returns_after<T>(wire: &Wire, answers: u32, call: impl Future<Output = 
         () = wire.holds() => None,
     };
     match early {
-        // The response that it did not wait for still comes, so that nothing is in progress afterwards.
+        // The response that it did not wait for is delivered too, so that nothing is in progress afterwards.
         Some(outcome) => {
             wire.holds().await;
             wire.release();
@@ -113,7 +113,7 @@ async fn a_refusal_to_read_is_returned_before_its_rollback_is_answered() {
     assert_eq!(ada.characters().get(scene.player.character).await.unwrap().id, scene.player.character);
 }
 
-/// What such a transaction read does not count until it is committed.
+/// What a serializable transaction has read is valid only once it has committed.
 #[tokio::test]
 async fn a_serializable_read_waits_for_its_commit() {
     let scene = Scene::new().await;
@@ -139,7 +139,7 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     wire.holds().await;
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle), (1, 0));
-    // The next caller waits for it, as another.
+    // The next caller, another user, waits for it.
     let mut next = pin!(ben.users().me());
     assert!(polled(0, next.as_mut()).await.is_none());
     assert_eq!(sparc.pool_status().waiting, 1);
@@ -160,7 +160,7 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
 }
 
 #[tokio::test]
-async fn a_server_lost_between_rows_and_commit_takes_neither_the_answer_nor_the_next_one() {
+async fn a_server_lost_between_rows_and_commit_fails_neither_this_call_nor_the_next() {
     let scene = Scene::new().await;
     let (sparc, wire) = connect_counted(&scene).await;
     let ada = sparc.as_user(scene.player.id);
@@ -169,7 +169,7 @@ async fn a_server_lost_between_rows_and_commit_takes_neither_the_answer_nor_the_
         sparc.ping().await.unwrap();
         wire.cut_at(3);
         assert_eq!(ada.users().me().await.unwrap().id, scene.player.id);
-        // The only connection is gone, so this one opens another.
+        // The only connection is gone, so the next call opens another.
         assert_eq!(ada.users().me().await.unwrap().id, scene.player.id);
         assert_eq!(sparc.pool_status().connections, 1);
     }
@@ -198,9 +198,9 @@ async fn a_runtime_that_shuts_down_before_the_answer_leaves_no_transaction() {
     crate::faults::no_transaction_is_open(&scene.world).await;
 }
 
-/// A view's or a policy's function may write: then the statement runs again where it may.
+/// A function in a view or policy may write; the statement then runs again in a transaction that may write.
 #[tokio::test]
-async fn a_read_of_what_writes_is_done_once_in_a_transaction_that_may() {
+async fn a_read_that_calls_a_writing_function_takes_effect_once() {
     let world = World::new().await;
     let owner = world.owner();
     for sql in [
@@ -219,6 +219,6 @@ async fn a_read_of_what_writes_is_done_once_in_a_transaction_that_may() {
     assert_eq!(ada.query_one(&from).await.unwrap().map(id), ada.user_id());
     assert_eq!(ada.query_all(&from).await.unwrap().into_iter().map(id).collect::<Vec<_>>(), [ada.user_id().unwrap()]);
     assert_eq!(owner.count("visits").await, 2);
-    // Transactions that only read were tried first, and are over.
+    // The read-only transactions that were tried first have ended.
     crate::faults::no_transaction_is_open(&world).await;
 }

@@ -29,7 +29,7 @@ use super::{documented::documented, operations, scene::EVERYBODY, scene::Scene};
 pub struct Wire {
     pub port: u16,
     ready: Arc<AtomicU32>,
-    /// Cuts the connection instead of delivering that many-th response from now on; 0 never cuts.
+    /// At which response from now on the connection is cut; 0 for none.
     cut: Arc<AtomicU32>,
     hold: watch::Sender<Hold>,
 }
@@ -37,9 +37,9 @@ pub struct Wire {
 /// Whether responses are held back.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hold {
-    /// That many more are delivered; `None` delivers all.
+    /// How many more to deliver; `None` delivers all.
     left: Option<u32>,
-    /// Whether one is being held back.
+    /// Whether a response is being held back.
     holds: bool,
 }
 
@@ -105,7 +105,7 @@ impl Wire {
         self.hold.send_replace(Hold::default());
     }
 
-    /// Cuts the connection instead of delivering that many-th response from now on.
+    /// Cuts the connection instead of delivering response number `answer` from now on.
     pub fn cut_at(&self, answer: u32) {
         self.cut.store(answer, Ordering::SeqCst);
     }
@@ -130,7 +130,7 @@ pub async fn connect_counted(scene: &Scene) -> (Sparc, Wire) {
     connect_counted_to(scene.world.url(), "").await
 }
 
-/// The same, with more parameters of the address.
+/// The same, with more parameters in the URL.
 pub async fn connect_counted_to(url: &str, more: &str) -> (Sparc, Wire) {
     let (_, rest) = url.rsplit_once('@').unwrap();
     let wire = Wire::to(rest.split('/').next().unwrap().to_owned()).await;
@@ -230,7 +230,7 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     // The fourth response, to the commit, is lost: rollback, begin and insert come before it.
     wire.cut.store(4, Ordering::SeqCst);
     held.rollback().await.unwrap();
-    assert!(matches!(roll(lost).await, Err(Error::CommitUnknown(_))), "neither reported as undone nor retried");
+    assert_fails!(roll(lost).await, Error::CommitUnknown(_), "neither reported as undone nor retried");
     assert_eq!(there(lost).await, 1, "it was committed");
     let found = roll(lost).await.unwrap();
     assert_eq!((found.id, there(lost).await), (lost, 1), "once");

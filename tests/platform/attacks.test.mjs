@@ -37,12 +37,12 @@ async function each(attacks) {
 const denied = "42501";
 
 test("nobody reads what row security and privileges hide", () => each([
-  ["addresses, by a visitor", denied, () => visitor.from("users").select("id, email")],
-  ["addresses, by a user", denied, () => stranger.api.from("users").select("email").eq("id", ada.id)],
-  ["one's own address as a column", denied, () => ada.api.from("users").select("email").eq("id", ada.id)],
-  ["addresses as a filter", denied, () => stranger.api.from("users").select("id").like("email", "%@%")],
-  ["addresses as an order", denied, () => stranger.api.from("users").select("id").order("email")],
-  ["addresses through another table", denied, () => stranger.api.from("adventures").select("name, users(email)")],
+  ["e-mail addresses, by a visitor", denied, () => visitor.from("users").select("id, email")],
+  ["e-mail addresses, by a user", denied, () => stranger.api.from("users").select("email").eq("id", ada.id)],
+  ["one's own e-mail address as a column", denied, () => ada.api.from("users").select("email").eq("id", ada.id)],
+  ["e-mail addresses as a filter", denied, () => stranger.api.from("users").select("id").like("email", "%@%")],
+  ["e-mail addresses as an order", denied, () => stranger.api.from("users").select("id").order("email")],
+  ["e-mail addresses through another table", denied, () => stranger.api.from("adventures").select("name, users(email)")],
   ["all columns of a user", denied, () => visitor.from("users").select("*")],
   ["a stranger's characters", "none", () => stranger.api.from("characters").select().eq("id", character.id)],
   ["characters through seats", "none", () => stranger.api.from("session_players").select("characters(*)").eq("session_id", session.id)],

@@ -44,8 +44,8 @@ async fn random_programs_agree_with_the_model() {
         // wait.
         let options = Options::default().max_connections(4).deadline(Duration::from_secs(20));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-        let tasks = users.iter().enumerate().map(|(place, (user, draft))| {
-            let mut task = Task::new(seed, place as u64, sparc.as_user(*user), *draft);
+        let tasks = users.iter().enumerate().map(|(number, (user, draft))| {
+            let mut task = Task::new(seed, number as u64, sparc.as_user(*user), *draft);
             async move {
                 task.run(STEPS).await;
                 task

@@ -31,7 +31,7 @@ async fn fail_over(primary: &Server, standbys: &[Server; 2], worlds: &[World; 2]
     blocking(primary, |primary| primary.kill().unwrap()).await;
     let mut received = Vec::new();
     for world in worlds {
-        // What it has in its socket is still written.
+        // The standby still writes the log that has already arrived.
         until(async || world.owner().count("pg_stat_wal_receiver WHERE status = 'streaming'").await == 0).await;
         // A standby replays everything that it has received before it is promoted.
         let sql = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";

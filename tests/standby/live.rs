@@ -74,7 +74,7 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
 }
 
 /// A session to which Ada subscribes, with replicas whose replay is paused. Another participant subscribes after that,
-/// at a position that the replicas have not replayed, so the poller reads from the primary.
+/// at a log position that the replicas have not replayed, so the poller reads from the primary.
 struct PausedReplicas {
     three: Three,
     sparc: Sparc,

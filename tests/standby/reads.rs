@@ -108,7 +108,7 @@ async fn a_paused_replica_shows_no_caller_less_than_they_wrote() {
     replay(&copies, "pause").await;
     let made = create(&me, "Morgan").await.unwrap();
     let asked = Instant::now();
-    assert!(me.characters().get(made).await.is_ok(), "runs on the primary, because no replica is fresh enough");
+    assert!(me.characters().get(made).await.is_ok(), "runs on the primary, because no replica has replayed the write");
     assert!(characters::Entity::find_by_id(made).one(&me).await.unwrap().is_some());
     assert!(!reads_on_standby(&me).await);
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
@@ -117,7 +117,7 @@ async fn a_paused_replica_shows_no_caller_less_than_they_wrote() {
     let token = me.position().unwrap().to_string();
     let with_token = elsewhere.clone().at_least(token.parse::<Position>().unwrap());
     assert_eq!(with_token.characters().list().await.unwrap().len(), 2);
-    // A position that a client invents delays only that client.
+    // A log position that a client invents delays only that client.
     let invented = elsewhere.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<Position>().unwrap());
     assert_eq!(invented.characters().list().await.unwrap().len(), 2);
     assert!(reads_on_standby(&sparc.as_anon()).await, "other callers still read on a replica");

@@ -53,7 +53,7 @@ struct Handle {
 pub struct Task {
     rng: Rng,
     seed: u64,
-    place: u64,
+    number: u64,
     who: IdentityConnection,
     draft: Uuid,
     next: i64,
@@ -71,14 +71,14 @@ fn code<T>(outcome: &Result<T, Error>) -> &'static str {
 }
 
 impl Task {
-    pub fn new(seed: u64, place: u64, who: IdentityConnection, draft: Uuid) -> Self {
+    pub fn new(seed: u64, number: u64, who: IdentityConnection, draft: Uuid) -> Self {
         Self {
-            rng: Rng::with_seed(seed * 1000 + place),
+            rng: Rng::with_seed(seed * 1000 + number),
             seed,
-            place,
+            number,
             who,
             draft,
-            next: place as i64 * 1_000_000,
+            next: number as i64 * 1_000_000,
             frames: Vec::new(),
             handles: Vec::new(),
             ended_by_text: false,
@@ -101,21 +101,21 @@ impl Task {
             }
             // Mostly the innermost transaction, sometimes any.
             let last = self.handles.len() - 1;
-            let place = if self.rng.u8(..) < 200 { last } else { self.rng.usize(..=last) };
+            let index = if self.rng.u8(..) < 200 { last } else { self.rng.usize(..=last) };
             match self.rng.u8(0..100) {
-                0..20 => self.write(place).await,
-                20..27 => self.look(place).await,
-                27..34 => self.fail(place).await,
-                34..40 => self.change_session(place).await,
-                40..43 => self.change_identity(place).await,
-                43..45 => self.end_by_text(place).await,
-                45..57 => self.begin_nested(place).await,
-                57..67 => self.commit(place).await,
-                67..73 => self.rollback(place).await,
-                73..77 => self.drop_handle(place),
-                77..85 => self.cancel(place).await,
-                85..91 => self.stream(place).await,
-                91..97 => self.at_once(place).await,
+                0..20 => self.write(index).await,
+                20..27 => self.look(index).await,
+                27..34 => self.fail(index).await,
+                34..40 => self.change_session(index).await,
+                40..43 => self.change_identity(index).await,
+                43..45 => self.end_by_text(index).await,
+                45..57 => self.begin_nested(index).await,
+                57..67 => self.commit(index).await,
+                67..73 => self.rollback(index).await,
+                73..77 => self.drop_handle(index),
+                77..85 => self.cancel(index).await,
+                85..91 => self.stream(index).await,
+                91..97 => self.at_once(index).await,
                 _ => self.call_outside().await,
             }
         }
@@ -143,7 +143,7 @@ impl Task {
     }
 
     fn story(&self) -> String {
-        format!("SPARC_SEED={} task {}:\n{}", self.seed, self.place, self.log.join("\n"))
+        format!("SPARC_SEED={} task {}:\n{}", self.seed, self.number, self.log.join("\n"))
     }
 
     fn key(&mut self) -> i64 {
@@ -151,15 +151,15 @@ impl Task {
         self.next
     }
 
-    fn position(&self, place: usize) -> Option<usize> {
-        self.frames.iter().position(|frame| frame.id == self.handles[place].frame)
+    fn position(&self, index: usize) -> Option<usize> {
+        self.frames.iter().position(|frame| frame.id == self.handles[index].frame)
     }
 
     /// Asserts the outcome that a valid call on that handle must have, and updates the model.
-    fn expect<T>(&mut self, place: usize, what: &str, outcome: &Result<T, Error>) -> bool {
+    fn expect<T>(&mut self, index: usize, what: &str, outcome: &Result<T, Error>) -> bool {
         let found = code(outcome);
-        self.log.push(format!("{what} on {place} of {}: {found}", self.handles.len()));
-        let position = self.position(place);
+        self.log.push(format!("{what} on {index} of {}: {found}", self.handles.len()));
+        let position = self.position(index);
         let expected = match position {
             _ if self.ended_by_text => "transaction_ended",
             None => "transaction_over",

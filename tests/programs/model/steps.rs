@@ -24,23 +24,23 @@ impl Task {
     }
 
     /// Writes a row, by raw SQL or with a query builder, and checks as whom it was written.
-    pub(super) async fn write(&mut self, place: usize) {
+    pub(super) async fn write(&mut self, index: usize) {
         let key = self.key();
-        let outcome = self.writing(place, key, self.next % 2 == 0).await;
-        if self.expect(place, &format!("write {key}"), &outcome) {
+        let outcome = self.writing(index, key, self.next % 2 == 0).await;
+        if self.expect(index, &format!("write {key}"), &outcome) {
             self.innermost().keys.insert(key);
         }
     }
 
-    async fn writing(&self, place: usize, key: i64, by_text: bool) -> Result<(), Error> {
-        insert(&self.handles[place].tx, key, by_text, self.user()).await
+    async fn writing(&self, index: usize, key: i64, by_text: bool) -> Result<(), Error> {
+        insert(&self.handles[index].tx, key, by_text, self.user()).await
     }
 
     /// Compares the rows that the transaction sees.
-    pub(super) async fn look(&mut self, place: usize) {
+    pub(super) async fn look(&mut self, index: usize) {
         let seen = "SELECT key, current_user::text AS role, auth.uid() AS id FROM notes".to_owned();
-        let outcome = self.handles[place].tx.query_all_raw(sql(seen)).await.map_err(Error::from);
-        if self.expect(place, "look", &outcome) {
+        let outcome = self.handles[index].tx.query_all_raw(sql(seen)).await.map_err(Error::from);
+        if self.expect(index, "look", &outcome) {
             let rows = outcome.unwrap();
             rows.iter().for_each(|row| assert_caller(row, self.user()));
             let there: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
@@ -54,97 +54,97 @@ impl Task {
         }
     }
 
-    pub(super) async fn fail(&mut self, place: usize) {
-        let outcome = self.handles[place].tx.execute_unprepared("SELECT 1 / 0").await.map_err(Error::from);
-        self.refuses(place, "fail", outcome, "database", Health::Failed);
+    pub(super) async fn fail(&mut self, index: usize) {
+        let outcome = self.handles[index].tx.execute_unprepared("SELECT 1 / 0").await.map_err(Error::from);
+        self.refuses(index, "fail", outcome, "database", Health::Failed);
     }
 
     /// Asserts the outcome of a call that must be refused itself, if the handle could be used at all.
-    fn refuses<T>(&mut self, place: usize, what: &str, outcome: Result<T, Error>, refusal: &str, then: Health) {
+    fn refuses<T>(&mut self, index: usize, what: &str, outcome: Result<T, Error>, refusal: &str, then: Health) {
         if code(&outcome) == refusal {
             let sent: Result<(), Error> = Ok(());
-            self.expect(place, what, &sent);
+            self.expect(index, what, &sent);
             self.innermost().health = then;
         } else {
-            assert!(!self.expect(place, what, &outcome), "{what} was not refused\n{}", self.story());
+            assert!(!self.expect(index, what, &outcome), "{what} was not refused\n{}", self.story());
         }
     }
 
-    pub(super) async fn change_session(&mut self, place: usize) {
+    pub(super) async fn change_session(&mut self, index: usize) {
         let text =
             ["SET TIME ZONE 'Asia/Tokyo'", "SET search_path = public", "SET statement_timeout = 0", "LISTEN notes"];
         let text = text[self.rng.usize(..text.len())];
-        let outcome = self.handles[place].tx.execute_unprepared(text).await.map_err(Error::from);
-        self.expect(place, text, &outcome);
+        let outcome = self.handles[index].tx.execute_unprepared(text).await.map_err(Error::from);
+        self.expect(index, text, &outcome);
     }
 
-    pub(super) async fn change_identity(&mut self, place: usize) {
+    pub(super) async fn change_identity(&mut self, index: usize) {
         let text =
             ["RESET ROLE", "SET LOCAL request.jwt.claims = '{}'", "DO $$ BEGIN SET LOCAL ROLE service_role; END $$"];
         let text = text[self.rng.usize(..text.len())];
-        let outcome = self.handles[place].tx.execute_unprepared(text).await.map_err(Error::from);
+        let outcome = self.handles[index].tx.execute_unprepared(text).await.map_err(Error::from);
         // If the identity had changed before, the error is the same.
-        let changed_before = self.position(place).is_some_and(|at| self.frames[at].health == Health::IdentityChanged);
+        let changed_before = self.position(index).is_some_and(|at| self.frames[at].health == Health::IdentityChanged);
         if changed_before {
-            assert!(!self.expect(place, text, &outcome));
+            assert!(!self.expect(index, text, &outcome));
         } else {
-            self.refuses(place, text, outcome, "identity_changed", Health::IdentityChanged);
+            self.refuses(index, text, outcome, "identity_changed", Health::IdentityChanged);
         }
     }
 
     /// Raw SQL that commits: what was written before is stored, and is not reported as rolled back.
-    pub(super) async fn end_by_text(&mut self, place: usize) {
-        let outcome = self.handles[place].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
+    pub(super) async fn end_by_text(&mut self, index: usize) {
+        let outcome = self.handles[index].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
         if !self.ended_by_text && code(&outcome) == "transaction_ended" {
             let sent: Result<(), Error> = Ok(());
-            self.expect(place, "COMMIT", &sent);
+            self.expect(index, "COMMIT", &sent);
             for frame in std::mem::take(&mut self.frames) {
                 self.stored.extend(frame.keys);
                 self.unknown.extend(frame.maybe);
             }
             self.ended_by_text = true;
         } else {
-            assert!(!self.expect(place, "COMMIT", &outcome));
+            assert!(!self.expect(index, "COMMIT", &outcome));
         }
     }
 
-    pub(super) async fn begin_nested(&mut self, place: usize) {
+    pub(super) async fn begin_nested(&mut self, index: usize) {
         let id = self.key() as u64;
         let drops = self.rng.bool().then(|| self.rng.u32(0..4));
         let begun = match drops {
-            Some(polls) => polled(polls, self.handles[place].tx.begin()).await,
-            None => Some(self.handles[place].tx.begin().await),
+            Some(polls) => polled(polls, self.handles[index].tx.begin()).await,
+            None => Some(self.handles[index].tx.begin().await),
         };
         let Some(outcome) = begun else {
             // It is rolled back, and the outer transaction continues.
-            self.log.push(format!("begin on {place} dropped"));
+            self.log.push(format!("begin on {index} dropped"));
             self.cancelled += 1;
             return;
         };
         let outcome = outcome.map_err(Error::from);
-        if self.expect(place, "begin", &outcome) {
+        if self.expect(index, "begin", &outcome) {
             self.frames.push(Frame { id, health: Health::Good, keys: Keys::new(), maybe: Vec::new() });
             self.handles.push(Handle { tx: outcome.unwrap(), frame: id });
         }
     }
 
     /// Removes the handle, its frame and the frames nested in it.
-    fn take(&mut self, place: usize) -> (Transaction, Option<Frame>) {
-        let position = self.position(place);
+    fn take(&mut self, index: usize) -> (Transaction, Option<Frame>) {
+        let position = self.position(index);
         let taken = position.and_then(|at| self.frames.drain(at..).next());
-        (self.handles.remove(place).tx, taken)
+        (self.handles.remove(index).tx, taken)
     }
 
-    pub(super) async fn commit(&mut self, place: usize) {
+    pub(super) async fn commit(&mut self, index: usize) {
         let drops = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
         let is_over = self.ended_by_text;
-        let innermost = self.position(place).is_some_and(|at| at + 1 == self.frames.len());
-        let position = self.position(place);
+        let innermost = self.position(index).is_some_and(|at| at + 1 == self.frames.len());
+        let position = self.position(index);
         let before = position.map(|at| self.frames[at].health);
         let (tx, frame) = {
             let length = self.handles.len();
-            self.log.push(format!("commit on {place} of {length}, dropped {drops:?}"));
-            self.take(place)
+            self.log.push(format!("commit on {index} of {length}, dropped {drops:?}"));
+            self.take(index)
         };
         let outcome = match drops {
             Some(polls) => polled(polls, tx.commit()).await,
@@ -194,12 +194,12 @@ impl Task {
         }
     }
 
-    pub(super) async fn rollback(&mut self, place: usize) {
+    pub(super) async fn rollback(&mut self, index: usize) {
         let is_over = self.ended_by_text;
-        let was_there = self.position(place).is_some();
+        let was_there = self.position(index).is_some();
         let drops = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
-        self.log.push(format!("rollback on {place}, dropped {drops:?}"));
-        let (tx, _) = self.take(place);
+        self.log.push(format!("rollback on {index}, dropped {drops:?}"));
+        let (tx, _) = self.take(index);
         let outcome = match drops {
             Some(polls) => polled(polls, tx.rollback()).await,
             None => Some(tx.rollback().await),
@@ -217,25 +217,25 @@ impl Task {
         assert_eq!(found, expected, "rollback\n{}", self.story());
     }
 
-    pub(super) fn drop_handle(&mut self, place: usize) {
-        self.log.push(format!("drop {place}"));
-        drop(self.take(place));
+    pub(super) fn drop_handle(&mut self, index: usize) {
+        self.log.push(format!("drop {index}"));
+        drop(self.take(index));
     }
 
     /// Makes a call and drops it after some polls.
-    pub(super) async fn cancel(&mut self, place: usize) {
+    pub(super) async fn cancel(&mut self, index: usize) {
         let (key, polls) = (self.key(), self.rng.u32(0..5));
         let outcome = match self.rng.u8(0..3) {
-            0 => polled(polls, self.writing(place, key, true)).await,
-            1 => polled(polls, self.writing(place, key, false)).await,
+            0 => polled(polls, self.writing(index, key, true)).await,
+            1 => polled(polls, self.writing(index, key, false)).await,
             _ => {
                 let draft = self.draft;
-                polled(polls, self.handles[place].tx.adventures().validate(draft)).await.map(|faults| faults.map(drop))
+                polled(polls, self.handles[index].tx.adventures().validate(draft)).await.map(|faults| faults.map(drop))
             }
         };
         match outcome {
             Some(outcome) => {
-                if self.expect(place, &format!("call {key}, not dropped"), &outcome) {
+                if self.expect(index, &format!("call {key}, not dropped"), &outcome) {
                     // The call may have been a validation, which writes no note.
                     self.innermost().maybe.push([key].into());
                 }
@@ -244,7 +244,7 @@ impl Task {
                 self.cancelled += 1;
                 self.log.push(format!("call {key} dropped after {polls} polls"));
                 if let Some(frame) =
-                    self.position(place).filter(|at| at + 1 == self.frames.len()).map(|at| &mut self.frames[at])
+                    self.position(index).filter(|at| at + 1 == self.frames.len()).map(|at| &mut self.frames[at])
                     && frame.health == Health::Good
                 {
                     frame.health = Health::Unknown;
@@ -253,13 +253,13 @@ impl Task {
         }
     }
 
-    pub(super) async fn stream(&mut self, place: usize) {
+    pub(super) async fn stream(&mut self, index: usize) {
         let (rows, read) = (self.rng.usize(0..200), self.rng.usize(0..200));
         let user = self.user();
         let statement =
             format!("SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, {rows}) AS i");
         let key = self.key();
-        let handle = &self.handles[place];
+        let handle = &self.handles[index];
         let mut between = None;
         let outcome = async {
             let mut stream = handle.tx.stream_raw(sql(statement)).await?;
@@ -278,18 +278,18 @@ impl Task {
             Ok::<_, DbErr>(())
         };
         let outcome = outcome.await.map_err(Error::from);
-        let is_done = self.expect(place, "stream", &outcome);
+        let is_done = self.expect(index, "stream", &outcome);
         if let Some(written) = between {
-            assert!(is_done && self.expect(place, &format!("write {key} in between"), &written));
+            assert!(is_done && self.expect(index, &format!("write {key} between two rows"), &written));
             self.innermost().keys.insert(key);
         }
     }
 
     /// Makes several concurrent calls on one transaction, one of which may be dropped.
-    pub(super) async fn at_once(&mut self, place: usize) {
+    pub(super) async fn at_once(&mut self, index: usize) {
         let keys: Vec<i64> = (0..4).map(|_| self.key()).collect();
         let drops = self.rng.bool().then(|| self.rng.u32(0..6));
-        let tx = &self.handles[place].tx;
+        let tx = &self.handles[index].tx;
         let (draft, user) = (self.draft, self.user());
         let dropped_key = keys[3];
         let writes = keys[..3].iter().map(|key| insert(tx, *key, key % 2 == 0, user));
@@ -308,14 +308,14 @@ impl Task {
             None => {
                 self.cancelled += 1;
                 self.log.push("one of several concurrent calls dropped".into());
-                if let Some(at) = self.position(place).filter(|at| at + 1 == self.frames.len())
+                if let Some(at) = self.position(index).filter(|at| at + 1 == self.frames.len())
                     && self.frames[at].health == Health::Good
                 {
                     self.frames[at].health = Health::Unknown;
                 }
             }
         }
-        let is_unknown = self.position(place).is_some_and(|at| self.frames[at].health == Health::Unknown);
+        let is_unknown = self.position(index).is_some_and(|at| self.frames[at].health == Health::Unknown);
         // Some calls may have run before the dropped one, and some after it.
         for (key, outcome) in outcomes.into_iter().chain([(0, validated.map(drop))]) {
             if is_unknown {
@@ -326,7 +326,7 @@ impl Task {
                 } else if key != 0 {
                     self.innermost().keys.insert(key);
                 }
-            } else if self.expect(place, &format!("write {key} concurrently"), &outcome) && key != 0 {
+            } else if self.expect(index, &format!("write {key} concurrently"), &outcome) && key != 0 {
                 self.innermost().keys.insert(key);
             }
         }
