@@ -95,7 +95,7 @@ impl Default for NewAdventure {
     }
 }
 
-/// Values of fields that a JSON document omits.
+/// Defaults of fields that a JSON document omits.
 impl NewAdventure {
     fn default_difficulty() -> DifficultyLevel {
         Self::default().difficulty
@@ -120,7 +120,7 @@ impl NewAdventure {
 #[serde(default, deny_unknown_fields)]
 pub struct AdventureChanges {
     /// Name, 3 to 100 characters.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Description.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
@@ -132,16 +132,16 @@ pub struct AdventureChanges {
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub artwork_url: Option<Option<String>>,
     /// Difficulty.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub difficulty: Option<DifficultyLevel>,
     /// Estimated duration in minutes, 1 or more.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub estimated_duration: Option<i32>,
     /// Minimum number of players, 1 to 6.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub min_players: Option<i32>,
     /// Maximum number of players, 1 to 6.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub max_players: Option<i32>,
 }
 
@@ -182,7 +182,7 @@ impl<C: Caller> Adventures<'_, C> {
                 content: Set(content.clone()),
                 ..Default::default()
             };
-            rows::insert_or_get(tx, row, adventures::Column::Id, "adventure", rows::Repeat::Remembered).await
+            rows::insert_or_get(tx, row, adventures::Column::Id, "adventure", rows::RepeatCheck::ByDigest).await
         })
     }
 
@@ -314,7 +314,7 @@ impl<C: Caller> Adventures<'_, C> {
     }
 
     /// Sets the average rating of an adventure, 0 to 5, or removes it. The service decides who rates and how; the
-    /// catalogue can be sorted by it.
+    /// catalogue can be sorted by rating.
     ///
     /// Who may: the service. Three round trips. No event.
     ///
@@ -392,6 +392,6 @@ async fn validate_and_store(
     let service = Unchecked::begin_unchecked(&service, TransactionOptions::default(), caller.deadline()).await?;
     let stored = service.execute_raw(statement).await?;
     service.commit().await?;
-    // It was edited in the meantime: the operation is retried.
+    // No row matches if the adventure was edited in the meantime; the operation is then retried.
     if stored.rows_affected() == 0 { Err(Error::Busy) } else { Ok(errors) }
 }

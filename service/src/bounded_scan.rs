@@ -23,13 +23,13 @@ impl PageQuery {
         Self { statement: binds.statement(page), is_bounded: false }
     }
 
-    /// A page of at most `limit` rows, and one more, that `page` selects from the scanned rows. `scanned` selects the
-    /// scanned rows in the list's order, with their number `nth` and their position in the list, in columns whose names
-    /// no row of the page has; the id is called `last`. `with` is a common table expression for both, or empty.
+    /// A page of at most `limit` rows, which `page` selects, with one more, from the scanned rows. `scanned` selects
+    /// the number `nth`, the sort keys and, as `last`, the id of each scanned row; no column of the page may have one
+    /// of these names. `with` has common table expressions for both, each followed by a comma, or is empty.
     ///
-    /// The end of the scan is looked up only if the page is not full. (It is materialized, because newer PostgreSQL
-    /// versions would otherwise pull it into the join and evaluate it first.) Both are in the same statement, so that
-    /// rows which leave the list meanwhile do not hide rows which stay.
+    /// The end of the scan is looked up only if the page is not full. It is materialized, because newer PostgreSQL
+    /// versions would otherwise pull it into the join and evaluate it first. One statement reads page and end, so that
+    /// a row that leaves the list meanwhile does not hide a row that stays.
     pub(crate) fn bounded(binds: Binds, with: &str, page: &str, scanned: &str, limit: usize, order: &str) -> Self {
         let statement = binds.statement(format!(
             "WITH {with}page AS MATERIALIZED ({page}),
@@ -48,27 +48,27 @@ impl PageQuery {
         Self { statement, is_bounded: true }
     }
 
-    /// Runs the query. `place` returns the position of a row in the list, and `end` the position at which the scan
-    /// ended, given the id of its last row.
+    /// Runs the query. `key` returns the position of a row in the list, and `scan_end` the position at which the scan
+    /// ended, from a row of the result and the id of the last scanned row.
     pub(crate) async fn page<T, K: Serialize>(
         &self,
         tx: &UncheckedTransaction,
         list: List,
         limit: usize,
         read: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
-        place: impl Fn(&T) -> K,
-        end: impl Fn(&PgRow, Uuid) -> Result<K, DbErr>,
+        key: impl Fn(&T) -> K,
+        scan_end: impl Fn(&PgRow, Uuid) -> Result<K, DbErr>,
     ) -> Result<Page<T>, Error> {
-        let answer = tx.fetch_all(self.statement.clone()).await?;
-        let Some(first) = answer.first().filter(|_| self.is_bounded) else {
-            return list.page(read(&answer)?, limit, place);
+        let result = tx.fetch_all(self.statement.clone()).await?;
+        let Some(first) = result.first().filter(|_| self.is_bounded) else {
+            return list.page(read(&result)?, limit, key);
         };
-        let ended = rows::cell::<Option<Uuid>>(first, "last")?.map(|id| end(first, id)).transpose()?;
-        // If no row matches, the result consists of the end of the scan only.
+        let end = rows::cell::<Option<Uuid>>(first, "last")?.map(|id| scan_end(first, id)).transpose()?;
+        // If no row matches, the result has only the end of the scan.
         let is_empty = rows::cell::<Option<Uuid>>(first, "id")?.is_none();
-        let mut page = list.page(read(if is_empty { &[] } else { &answer })?, limit, place)?;
-        if let (None, Some(key)) = (&page.next, ended) {
-            page.next = Some(list.cursor(&key)?);
+        let mut page = list.page(read(if is_empty { &[] } else { &result })?, limit, key)?;
+        if let (None, Some(end)) = (&page.next, end) {
+            page.next = Some(list.cursor(&end)?);
         }
         Ok(page)
     }

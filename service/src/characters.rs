@@ -74,7 +74,7 @@ impl Default for NewCharacter {
 }
 
 impl NewCharacter {
-    /// Class of a JSON document that omits the field.
+    /// Default for a JSON document that omits the field.
     fn default_class() -> CharacterClass {
         Self::default().class
     }
@@ -136,7 +136,7 @@ impl<C: Caller> Characters<'_, C> {
                 special_ability: Set(special_ability.clone()),
                 ..Default::default()
             };
-            rows::insert_or_get(tx, row, characters::Column::Id, "character", rows::Repeat::Remembered).await
+            rows::insert_or_get(tx, row, characters::Column::Id, "character", rows::RepeatCheck::ByDigest).await
         })
     }
 
@@ -197,7 +197,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Returns the seats that a character holds or has held in sessions that are not archived, the latest first.
     ///
-    /// Who may: its owner; others, for the sessions that they can see. Three round trips.
+    /// Who may: its owner, and others for the sessions that they can see. Three round trips.
     ///
     /// # Errors
     ///
@@ -299,8 +299,8 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn delete(self, id: Uuid) -> Result<(), Error> {
         operation!(self.caller, "characters.delete", character = id, |tx| {
-            let gone = characters::Entity::delete_by_id(id).exec(tx).await?;
-            if gone.rows_affected == 0 { Err(Error::NotFound { what: "character" }) } else { Ok(()) }
+            let deleted = characters::Entity::delete_by_id(id).exec(tx).await?;
+            if deleted.rows_affected == 0 { Err(Error::NotFound { what: "character" }) } else { Ok(()) }
         })
     }
 }

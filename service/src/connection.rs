@@ -64,8 +64,8 @@ pub(crate) mod sealed {
         Joined(Joined),
     }
 
-    /// An operation in a caller's transaction. If it wrote something and failed or was dropped, half of it would be
-    /// left there. So the transaction can then only be rolled back.
+    /// An operation in a caller's transaction. If it fails or is dropped after it has written, half of it would remain,
+    /// so the transaction can then only be rolled back.
     #[derive(Debug)]
     pub struct Joined {
         pub(crate) transaction: UncheckedTransaction,
@@ -89,19 +89,19 @@ pub(crate) mod sealed {
     pub trait Sealed {
         fn identity(&self) -> Identity;
 
-        /// Returns the deadline of an operation as a whole.
+        /// Returns the deadline of each operation.
         fn deadline(&self) -> Option<Duration>;
 
-        /// Returns the same database as the service. `None` in a caller's transaction, because the service would not
-        /// see its rows.
+        /// Returns a connection to the same database as the service. `None` in a caller's transaction, whose
+        /// uncommitted rows the service would not see.
         fn as_service(&self) -> Option<IdentityConnection>;
 
-        /// Whether reads may run on a replica, and another server may become the primary.
+        /// Whether there are replicas: reads may run on one, and one may become the primary.
         fn has_replicas(&self) -> bool;
 
-        /// Begins or joins a transaction. `time` is the deadline of each of its statements; `reads` allows a
-        /// replica and no writes.
-        fn scope(&self, time: Option<Duration>, reads: bool) -> impl Future<Output = Result<Scope, Error>> + Send;
+        /// Begins or joins a transaction. `deadline` is that of each of its statements; `reads` allows a replica and no
+        /// writes.
+        fn scope(&self, deadline: Option<Duration>, reads: bool) -> impl Future<Output = Result<Scope, Error>> + Send;
     }
 
     impl Sealed for IdentityConnection {
@@ -121,11 +121,11 @@ pub(crate) mod sealed {
             self.has_replicas()
         }
 
-        async fn scope(&self, time: Option<Duration>, reads: bool) -> Result<Scope, Error> {
+        async fn scope(&self, deadline: Option<Duration>, reads: bool) -> Result<Scope, Error> {
             if reads {
-                return Ok(Scope::Own(Unchecked::begin_read(self, time).await?));
+                return Ok(Scope::Own(Unchecked::begin_read(self, deadline).await?));
             }
-            Ok(Scope::Own(Unchecked::begin_unchecked(self, TransactionOptions::default(), time).await?))
+            Ok(Scope::Own(Unchecked::begin_unchecked(self, TransactionOptions::default(), deadline).await?))
         }
     }
 
@@ -134,7 +134,7 @@ pub(crate) mod sealed {
             Identity::from_connection(self.identity())
         }
 
-        // Its statements have had the deadline since it began.
+        // The deadline has applied to its statements since it began.
         fn deadline(&self) -> Option<Duration> {
             None
         }

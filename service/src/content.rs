@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The story of an adventure: nodes, the connections between them, and the start: `adventures.content`. Unknown fields
+/// The story of an adventure (`adventures.content`): nodes, the connections between them, and the start. Unknown fields
 /// are kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -19,7 +19,7 @@ pub struct AdventureContent {
     /// Id of the node at which the story starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
-    /// Whatever else the client keeps; kept as it is.
+    /// Further fields, stored unchanged.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -60,7 +60,7 @@ pub struct Node {
     /// Names or ids of the creatures in a combat.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enemies: Vec<Value>,
-    /// Whatever else the client keeps; kept as it is.
+    /// Further fields, stored unchanged.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -76,7 +76,7 @@ pub struct Connection {
     /// The choice that it stands for, as shown to the players.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Whatever else the client keeps; kept as it is.
+    /// Further fields, stored unchanged.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -139,16 +139,16 @@ impl AdventureContent {
             errors.push(ValidationError { node: node.map(str::to_owned), kind });
         };
 
-        let mut known = HashSet::new();
+        let mut node_ids = HashSet::new();
         for node in &self.nodes {
-            if !known.insert(node.id.as_str()) {
+            if !node_ids.insert(node.id.as_str()) {
                 add(Some(&node.id), ValidationErrorKind::DuplicateNode);
             }
         }
         let mut outgoing: HashMap<&str, Vec<&str>> = HashMap::new();
         for Connection { from, to, .. } in &self.connections {
             for end in [from, to] {
-                if !known.contains(end.as_str()) {
+                if !node_ids.contains(end.as_str()) {
                     add(Some(end), ValidationErrorKind::DanglingConnection);
                 }
             }
@@ -156,15 +156,15 @@ impl AdventureContent {
         }
         let outgoing_count = |node: &Node| outgoing.get(node.id.as_str()).map_or(0, Vec::len);
 
-        let start = self.start.as_deref().filter(|start| known.contains(start));
+        let start = self.start.as_deref().filter(|start| node_ids.contains(start));
         let mut reached = HashSet::new();
         match start {
             None => add(None, ValidationErrorKind::NoStart),
             Some(start) => {
-                let mut ahead = vec![start];
-                while let Some(node) = ahead.pop() {
+                let mut pending = vec![start];
+                while let Some(node) = pending.pop() {
                     if reached.insert(node) {
-                        ahead.extend(outgoing.get(node).into_iter().flatten());
+                        pending.extend(outgoing.get(node).into_iter().flatten());
                     }
                 }
             }

@@ -107,7 +107,7 @@ impl Default for NewCreature {
 }
 
 impl NewCreature {
-    /// Hit points of a JSON document that omits the field.
+    /// Default for a JSON document that omits the field.
     fn default_hit_points() -> i32 {
         Self::default().hit_points
     }
@@ -119,22 +119,22 @@ impl NewCreature {
 #[serde(default, deny_unknown_fields)]
 pub struct CreatureChanges {
     /// Name, 1 to 100 characters.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Description.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
     pub description: Option<Option<String>>,
     /// Attributes.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub stats: Option<Stats>,
     /// Abilities.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub abilities: Option<Vec<Ability>>,
     /// Hit points, 0 to 1000.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub hit_points: Option<i32>,
     /// Armor, 0 to 100.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub armor: Option<i32>,
 }
 
@@ -170,7 +170,7 @@ impl<C: Caller> Creatures<'_, C> {
                 armor: Set(new.armor),
                 ..Default::default()
             };
-            rows::insert_or_get(tx, row, creatures::Column::Id, "creature", rows::Repeat::Remembered).await
+            rows::insert_or_get(tx, row, creatures::Column::Id, "creature", rows::RepeatCheck::ByDigest).await
         })
     }
 

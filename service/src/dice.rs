@@ -75,8 +75,8 @@ impl<C: Caller> Dice<'_, C> {
                 description: Set(new.description.clone()),
                 ..Default::default()
             };
-            let repeat = rows::Repeat::Unchanged(dice_rolls::Column::RolledBy);
-            rows::insert_or_get(tx, row, dice_rolls::Column::Id, "roll", repeat).await
+            let check = rows::RepeatCheck::ByColumns(dice_rolls::Column::RolledBy);
+            rows::insert_or_get(tx, row, dice_rolls::Column::Id, "roll", check).await
         })
     }
 

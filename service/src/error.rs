@@ -8,7 +8,7 @@ mod translate;
 use entity::sea_orm_active_enums::SessionStatus;
 use sea_orm::{ActiveEnum, DbErr};
 
-pub(crate) use translate::{name_closed_columns, not_listener, of_own_statement};
+pub(crate) use translate::{explain_bind_mismatch, explain_ungranted_column, not_listener};
 
 use crate::content::ValidationError;
 
@@ -192,8 +192,8 @@ pub enum Error {
     /// The transaction, or the one around it, was committed or rolled back. Code `transaction_over`.
     #[error("the transaction has ended; begin another one")]
     TransactionOver,
-    /// A statement of the caller's cannot be run: it is not valid SQL, is several statements, has too many or too few
-    /// values, or changes a row without its key. Code `invalid_statement`.
+    /// A statement of the caller's cannot be run: it is not valid SQL, consists of several statements, has too many or
+    /// too few values, or changes a row without its key. Code `invalid_statement`.
     #[error("the statement cannot be run: {reason}")]
     InvalidStatement {
         /// What is wrong with the statement.
@@ -219,14 +219,14 @@ pub enum Error {
         /// What the value must be.
         rule: &'static str,
     },
-    /// A check constraint of the database that no input type covers. Code `rule_violated`.
+    /// A value violates a check constraint that no other variant covers. Code `rule_violated`.
     #[error("the value must satisfy the constraint {constraint}")]
     RuleViolated {
         /// The constraint's name.
         constraint: String,
     },
-    /// Events after the given one may have been deleted, because they are kept for a day. Reload the session, and
-    /// subscribe from now. Code `events_expired`.
+    /// Events after the requested one may have been deleted, because they are kept for a day. Reload the session, and
+    /// subscribe from now on. Code `events_expired`.
     #[error("events after that one may have been deleted (they are kept for a day); reload the session first")]
     EventsExpired,
     /// The cursor does not belong to this list. Code `bad_cursor`.
@@ -241,9 +241,9 @@ pub enum Error {
     /// The connection was lost before the commit. Nothing was done. Code `connection_lost`.
     #[error("the connection to the database was lost before the commit; nothing was done, try again")]
     ConnectionLost(#[source] DbErr),
-    /// The answer to the commit was lost; the outcome is unknown. It is safe to create with the same id again. Code
+    /// The answer to the commit was lost; the outcome is unknown. Repeating a creation with the same id is safe. Code
     /// `commit_unknown`.
-    #[error("the answer to the commit was lost, and it may have been done; check, or try again with the same id")]
+    #[error("the answer to the commit was lost, so it may have been committed; check, or try again with the same id")]
     CommitUnknown(#[source] DbErr),
     /// No connection of the pool became free within the timeout. Nothing was done. Code `pool_exhausted`.
     #[error("no database connection was free in time; allow more connections, or wait longer")]
@@ -251,17 +251,18 @@ pub enum Error {
     /// The handle is closed. Nothing was done. Code `pool_closed`.
     #[error("the handle is closed; connect again")]
     PoolClosed,
-    /// The handle or its login is not configured for this. Nothing was done. Code `misconfigured`.
+    /// The handle, its login or a pooler is configured wrongly. Nothing was done. Code `misconfigured`.
     #[error("the connection is misconfigured: {reason}")]
     Misconfigured {
         /// What is wrong, and what is required.
         reason: String,
     },
-    /// No connection could be opened at start. The message names the cause and the remedy. Code `connect_failed`.
+    /// No connection could be opened when the handle was created. The message names the cause and the remedy. Code
+    /// `connect_failed`.
     #[error(transparent)]
     ConnectFailed(rls::ConnectError),
     /// The database has no SPARC schema; migrate it first. Code `schema_missing`.
-    #[error("the database has no SPARC schema: run `cargo run -p migration -- up`, or correct the address")]
+    #[error("the database has no SPARC schema: run `cargo run -p migration -- up`, or correct the URL")]
     SchemaMissing,
     /// The database's schema is older than this version needs, or its migration is unfinished. Code `schema_outdated`.
     #[error(
@@ -285,8 +286,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the same error. For [`NotAllowed`](Self::NotAllowed), the rule is that of the operation, not that of the
-    /// table.
+    /// Replaces the rule of [`NotAllowed`](Self::NotAllowed), which is the table's, with the operation's. Returns other
+    /// errors unchanged.
     pub(crate) fn with_rule(self, rule: &'static str) -> Self {
         match self {
             Self::NotAllowed { .. } => Self::NotAllowed { rule },

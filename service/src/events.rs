@@ -1,4 +1,4 @@
-//! Events: what happens in a session, in one order for all participants.
+//! Events: what happens in a session, in the same order for all participants.
 //!
 //! Triggers write them, so that no writer can forget one; participants can send events whose type begins with
 //! `client.`. Events are kept for a day. [`Events::subscribe`] streams them as they happen; [`Events::after`] returns a
@@ -14,10 +14,10 @@
 //! # let (ada, session) = (demo.player, demo.session);
 //! let ada = sparc.as_user(ada);
 //! ada.events().send(NewEvent { session_id: session, kind: "wave".into(), ..Default::default() }).await?;
-//! let mut seen = 0;
-//! for event in ada.events().after(session, seen).await? {
+//! let mut last_seq = 0;
+//! for event in ada.events().after(session, last_seq).await? {
 //!     println!("{} {}", event.event_type, event.payload);
-//!     seen = event.seq; // the next call continues here and misses nothing
+//!     last_seq = event.seq; // the next call continues here and misses nothing
 //! }
 //! # Ok(())
 //! # }
@@ -68,7 +68,7 @@ impl Default for NewEvent {
 }
 
 impl NewEvent {
-    /// Payload of a JSON document that omits the field.
+    /// Default for a JSON document that omits the field.
     fn default_payload() -> Value {
         Self::default().payload
     }
@@ -106,8 +106,8 @@ impl<C: Caller> Events<'_, C> {
                 payload: Set(new.payload.clone()),
                 ..Default::default()
             };
-            let repeat = rows::Repeat::Unchanged(session_events::Column::SenderId);
-            rows::insert_or_get(tx, row, session_events::Column::Id, "event", repeat).await
+            let check = rows::RepeatCheck::ByColumns(session_events::Column::SenderId);
+            rows::insert_or_get(tx, row, session_events::Column::Id, "event", check).await
         })
     }
 
@@ -126,7 +126,7 @@ impl<C: Caller> Events<'_, C> {
         })
     }
 
-    /// Returns the `seq` of the newest event of a session, or 0 if it has none of the last day. A client calls it
+    /// Returns the `seq` of the newest event of a session, or 0 if it has none from the last day. A client calls it
     /// before it reads the session's state, and then subscribes after that event.
     ///
     /// Who may: the Seer, players, also those who left, and the service. Three round trips.
@@ -158,9 +158,9 @@ struct Newest {
     seq: i64,
 }
 
-/// Identifies the server whose events these are, so that a listener notices a change. With replicas it is the timeline
-/// of the log, which a standby shares with the server that it follows and which each promotion changes; otherwise what
-/// the server reports, which a standby does not.
+/// Returns an identifier of the server's history of events, so that a listener notices when another server answers.
+/// With replicas it is the timeline of the log, which a standby shares with the server that it follows and which each
+/// promotion changes. Otherwise it is the one that the server reports; a standby reports none.
 fn history_of(tx: &UncheckedTransaction, reported: Option<String>) -> Result<String, Error> {
     match (tx.timeline(), reported) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),

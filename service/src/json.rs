@@ -16,7 +16,7 @@ pub(crate) fn from_json<T: DeserializeOwned>(value: Value, field: &'static str) 
     serde_json::from_value(value).map_err(|_| wrong_shape(field))
 }
 
-/// Deserializes a document from a column of a row, without a tree of its values in between.
+/// Deserializes a document from a column of a row, without building a `Value` first.
 pub(crate) fn json_cell<T: DeserializeOwned + 'static>(
     row: &PgRow,
     column: &str,

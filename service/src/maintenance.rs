@@ -31,7 +31,7 @@ use crate::{
     Caller, Error, IdentityConnection,
     connection::sealed::Sealed,
     identity::Identity,
-    operation::{Access, Attempts, operation},
+    operation::{Access, RetryState, operation},
 };
 
 /// Options of a job.
@@ -56,7 +56,7 @@ impl Default for JobOptions {
 pub struct JobReport {
     /// Number of rows deleted, sessions cancelled or archived, or tables vacuumed.
     pub rows: u64,
-    /// Whether nothing is left, except rows that a concurrent run is working on, and sessions that cannot be archived
+    /// Whether no work remains, except rows on which a concurrent run is working, and sessions that cannot be archived
     /// or cancelled, for each of which the server's log has a warning. `false` if the time ran out.
     pub is_finished: bool,
 }
@@ -116,10 +116,10 @@ struct Batch {
 /// Runs batches until one is not full or the time has run out.
 macro_rules! in_batches {
     ($caller:expr, $name:literal, $sql:ident, $options:ident, $progress:ident) => {{
-        let begun = Instant::now();
+        let started_at = Instant::now();
         let size = i32::from($options.batch.clamp(1, 10_000));
         let mut report = JobReport::default();
-        while !report.is_finished && (report.rows == 0 || begun.elapsed() < $options.time) {
+        while !report.is_finished && (report.rows == 0 || started_at.elapsed() < $options.time) {
             let batch = operation!($caller, $name, |tx| {
                 let statement = Statement::from_sql_and_values(DbBackend::Postgres, $sql, [size.into()]);
                 Ok(Batch::find_by_statement(statement).one(tx).await?.map_or(0, |batch| batch.rows))
@@ -235,18 +235,18 @@ impl Maintenance<'_, IdentityConnection> {
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        let attempts = Attempts::of(self.caller, Access::Writes);
-        let vacuuming = async {
+        let retry_state = RetryState::new(self.caller, Access::Writes);
+        let vacuum = async {
             let tx = Unchecked::begin_unchecked(self.caller, TransactionOptions::default(), None).await?;
             let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(&tx).await?;
             tx.rollback().await?;
             if owns.and_then(|row| row.owns) != Some(true) {
                 return Err(Error::NotAllowed { rule: "only the login that owns the tables may vacuum them" });
             }
-            let begun = Instant::now();
+            let started_at = Instant::now();
             let mut report = JobReport::default();
             for table in BUSY_TABLES {
-                if report.rows > 0 && begun.elapsed() >= options.time {
+                if report.rows > 0 && started_at.elapsed() >= options.time {
                     return Ok(report);
                 }
                 self.caller.execute_as_login(format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
@@ -257,8 +257,8 @@ impl Maintenance<'_, IdentityConnection> {
             Ok(report)
         };
         let recorded = async {
-            let outcome = vacuuming.await;
-            attempts.record(&outcome);
+            let outcome = vacuum.await;
+            retry_state.record(&outcome);
             outcome
         };
         tracing::Instrument::instrument(recorded, span).await

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     Caller, Error,
     connection::{UncheckedTransaction, sealed::Scope},
-    error::of_own_statement,
+    error::explain_bind_mismatch,
     identity::Identity,
 };
 
@@ -17,23 +17,24 @@ use crate::{
 /// caller.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// A commit in progress may take this much longer than the deadline: most are answered, and then the outcome is known.
+/// Minimum time for which a commit is awaited, even past the deadline, because most commits are answered within it, and
+/// then the outcome is known.
 const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
 /// What an operation does to the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// It only reads, and locks no rows: a replica that is fresh enough for the caller may run it, and the caller does
-    /// not wait for its commit.
+    /// It only reads and locks no rows, so a replica that has replayed the caller's log position may run it, and the
+    /// caller does not wait for its commit.
     Reads,
     Writes,
 }
 
 /// The retry state of one operation.
 #[derive(Debug)]
-pub(crate) struct Attempts {
-    failed: u32,
-    /// Whether the next attempt may run on a replica, or where nothing can be written.
+pub(crate) struct RetryState {
+    failed_attempts: u32,
+    /// Whether the next attempt may run on a replica or in a `READ ONLY` transaction.
     reads: bool,
     has_replicas: bool,
     started_at: Instant,
@@ -41,31 +42,39 @@ pub(crate) struct Attempts {
     is_visitor: bool,
 }
 
-impl Attempts {
-    pub(crate) fn of(caller: &impl Caller, access: Access) -> Self {
+impl RetryState {
+    pub(crate) fn new(caller: &impl Caller, access: Access) -> Self {
         let is_visitor = caller.identity() == Identity::Anon;
         let has_replicas = caller.has_replicas();
         let reads = access == Access::Reads;
-        Self { failed: 0, reads, has_replicas, started_at: Instant::now(), deadline: caller.deadline(), is_visitor }
-    }
-
-    /// Returns the remaining time.
-    pub(crate) fn left(&self) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.saturating_sub(self.started_at.elapsed()))
-    }
-
-    /// Runs the attempt in the remaining time. If it takes longer, it is dropped and its transaction rolled back.
-    pub(crate) async fn with_deadline<T>(&self, attempt: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        match self.left() {
-            None => attempt.await,
-            Some(left) => tokio::time::timeout(left, attempt).await.unwrap_or(Err(Error::DeadlineExceeded)),
+        Self {
+            failed_attempts: 0,
+            reads,
+            has_replicas,
+            started_at: Instant::now(),
+            deadline: caller.deadline(),
+            is_visitor,
         }
     }
 
-    /// Runs the commit in the remaining time and the grace period. Without an answer by then, its outcome is unknown.
+    /// Returns the remaining time.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_sub(self.started_at.elapsed()))
+    }
+
+    /// Runs the attempt within the remaining time. If it takes longer, it is dropped and its transaction rolled back.
+    pub(crate) async fn with_deadline<T>(&self, attempt: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match self.remaining() {
+            None => attempt.await,
+            Some(remaining) => tokio::time::timeout(remaining, attempt).await.unwrap_or(Err(Error::DeadlineExceeded)),
+        }
+    }
+
+    /// Runs the commit within the remaining time or the grace period, whichever is longer. Without an answer by then,
+    /// its outcome is unknown.
     async fn with_commit_grace(&self, commit: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
-        let Some(left) = self.left() else { return Ok(commit.await?) };
-        let answer = tokio::time::timeout(left.max(COMMIT_GRACE), commit).await;
+        let Some(remaining) = self.remaining() else { return Ok(commit.await?) };
+        let answer = tokio::time::timeout(remaining.max(COMMIT_GRACE), commit).await;
         answer
             .unwrap_or_else(|_| {
                 let source = DbErr::Conn(RuntimeErr::Internal("the commit was not answered in time".to_owned()));
@@ -97,31 +106,31 @@ impl Attempts {
             }
         };
         match outcome {
-            Err(error) if self.may_begin_again(&error).await => None,
+            Err(error) if self.may_retry(&error).await => None,
             outcome => Some(outcome.map_err(|error| self.explain(error))),
         }
     }
 
     /// Returns whether the operation may be retried: nothing of it is in the database, the error is transient, and
     /// there is time. Waits for the back-off first.
-    pub(crate) async fn may_begin_again(&mut self, error: &Error) -> bool {
-        // A read-only server has just been replaced as the primary, or it is a replica, where nothing was written; or
-        // what was read has a function that writes.
+    pub(crate) async fn may_retry(&mut self, error: &Error) -> bool {
+        // A read-only server is a replica, or has just been replaced as the primary; or the operation called a function
+        // that writes in a `READ ONLY` transaction.
         let is_undone = matches!(error, Error::Busy | Error::ConnectionLost(_))
             || (self.has_replicas || self.reads) && matches!(error, Error::ReadOnly);
         self.reads = false;
-        let has_time = self.left().is_none_or(|left| !left.is_zero());
-        let again = is_undone && has_time && self.failed + 1 < MAX_ATTEMPTS;
-        if again {
-            self.failed += 1;
-            tokio::time::sleep(backoff(self.failed)).await;
+        let has_time = self.remaining().is_none_or(|remaining| !remaining.is_zero());
+        let is_retried = is_undone && has_time && self.failed_attempts + 1 < MAX_ATTEMPTS;
+        if is_retried {
+            self.failed_attempts += 1;
+            tokio::time::sleep(backoff(self.failed_attempts)).await;
         }
-        again
+        is_retried
     }
 
     /// Replaces "not allowed" with "sign in first" for a visitor.
     fn explain(&self, error: Error) -> Error {
-        match of_own_statement(error) {
+        match explain_bind_mismatch(error) {
             Error::NotAllowed { .. } if self.is_visitor => Error::NotSignedIn,
             error => error,
         }
@@ -130,7 +139,7 @@ impl Attempts {
     /// Records the outcome in the span.
     pub(crate) fn record<T>(&self, outcome: &Result<T, Error>) {
         let span = tracing::Span::current();
-        span.record("retries", self.failed);
+        span.record("retries", self.failed_attempts);
         span.record("duration_us", u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX));
         span.record("outcome", outcome.as_ref().map_or_else(Error::code, |_| "done"));
         tracing::debug!("ended");
@@ -138,9 +147,9 @@ impl Attempts {
 }
 
 /// The back-off: longer each time and random, so that two operations that failed together do not collide again.
-fn backoff(failed: u32) -> Duration {
+fn backoff(failed_attempts: u32) -> Duration {
     let (_, random) = Uuid::new_v4().as_u64_pair();
-    Duration::from_millis(random % (10 << failed.min(6)) + 1)
+    Duration::from_millis(random % (10 << failed_attempts.min(6)) + 1)
 }
 
 impl Scope {
@@ -154,36 +163,36 @@ impl Scope {
 
 /// Runs the body in a transaction of the caller's, and retries it after a transient error.
 ///
-/// Its parts are boxed, because a caller may hold the futures of many operations on one stack.
+/// The futures of its steps are boxed, because a caller may hold the futures of many operations on one stack.
 pub(crate) async fn run<'env, C: Caller, T>(
     caller: &C,
     access: Access,
     body: impl for<'t> Fn(&'t UncheckedTransaction) -> ScopedBoxFuture<'env, 't, Result<T, Error>>,
 ) -> Result<T, Error> {
-    let mut attempts = Attempts::of(caller, access);
+    let mut retry_state = RetryState::new(caller, access);
     let outcome = loop {
-        let attempt = attempts.with_deadline(async {
-            let scope = Box::pin(caller.scope(attempts.left(), attempts.reads)).await?;
+        let attempt = retry_state.with_deadline(async {
+            let scope = Box::pin(caller.scope(retry_state.remaining(), retry_state.reads)).await?;
             let outcome = body(scope.transaction()).await;
             Ok((scope, outcome))
         });
         let (scope, outcome) = match attempt.await {
             Ok(ended) => ended,
-            Err(error) if attempts.may_begin_again(&error).await => continue,
+            Err(error) if retry_state.may_retry(&error).await => continue,
             Err(error) => break Err(error),
         };
-        if let Some(outcome) = Box::pin(attempts.end(scope, outcome)).await {
+        if let Some(outcome) = Box::pin(retry_state.end(scope, outcome)).await {
             break outcome;
         }
     };
-    attempts.record(&outcome);
+    retry_state.record(&outcome);
     outcome
 }
 
 /// Runs a body as one operation: `operation!(caller, "aggregate.verb", session = id, |tx| { ... Ok(value) })`.
 ///
-/// The name is also that of its span. The fields between name and body are ids for the span; they must not be personal
-/// data. An operation that only reads is declared so, `operation!(caller, reads "aggregate.verb", ...)`;
+/// The span has the same name. The fields between name and body are ids for the span; they must not be personal data.
+/// An operation that only reads is declared with `reads`: `operation!(caller, reads "aggregate.verb", ...)`;
 /// `tests/operations/standby.rs` runs each operation on a standby.
 macro_rules! operation {
     (@ $access:ident, $caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $body:block) => {{

@@ -60,7 +60,7 @@ impl From<Cursor> for String {
     }
 }
 
-/// Accepts any text. The list that it is passed to checks whether the cursor is its own.
+/// Accepts any text. Each list checks the cursors that are passed to it.
 impl FromStr for Cursor {
     type Err = Infallible;
 
@@ -112,17 +112,17 @@ impl List {
         if list == self.0 { Ok(Some(key)) } else { Err(Error::InvalidCursor) }
     }
 
-    /// Returns a page of at most `limit` of the rows that were read. There is one row more if another page follows.
+    /// Returns a page of at most `limit` of these rows. If there are more, another page follows.
     pub(crate) fn page<T, K: Serialize>(
         self,
         mut rows: Vec<T>,
         limit: usize,
         key: impl FnOnce(&T) -> K,
     ) -> Result<Page<T>, Error> {
-        let more = rows.len() > limit;
+        let has_more = rows.len() > limit;
         rows.truncate(limit);
         let next = match rows.last() {
-            Some(last) if more => Some(self.cursor(&key(last))?),
+            Some(last) if has_more => Some(self.cursor(&key(last))?),
             _ => None,
         };
         Ok(Page { items: rows, next })

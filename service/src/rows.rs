@@ -19,12 +19,12 @@ use crate::{
 
 /// How to tell whether an existing row with the id was created by the same request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Repeat<C> {
-    /// The row never changes: compare all columns that the request set, and the author, which the database stores in
-    /// this column.
-    Unchanged(C),
-    /// The row may have changed: compare with the digest of the original request, which the database keeps.
-    Remembered,
+pub(crate) enum RepeatCheck<C> {
+    /// For rows that never change: compares all columns that the request sets, and the author, which the database
+    /// stores in this column.
+    ByColumns(C),
+    /// For rows that may have changed: compares the digest of the original request, which the database keeps.
+    ByDigest,
 }
 
 /// Inserts the row, or returns the existing row of this id if the same caller created it with the same request.
@@ -37,7 +37,7 @@ pub(crate) async fn insert_or_get<A>(
     row: impl Fn() -> A,
     id: <A::Entity as EntityTrait>::Column,
     what: &'static str,
-    repeat: Repeat<<A::Entity as EntityTrait>::Column>,
+    check: RepeatCheck<<A::Entity as EntityTrait>::Column>,
 ) -> Result<<A::Entity as EntityTrait>::Model, Error>
 where
     A: ActiveModelTrait + ActiveModelBehavior + Send + 'static,
@@ -48,11 +48,11 @@ where
     }
     let row = row();
     let existing = A::Entity::find().filter(has_values_of(&row, [id]));
-    let existing = match repeat {
-        Repeat::Unchanged(author) => existing
+    let existing = match check {
+        RepeatCheck::ByColumns(author) => existing
             .filter(has_values_of(&row, <A::Entity as EntityTrait>::Column::iter()))
             .filter(is(author, tx.caller().user().into())),
-        Repeat::Remembered => {
+        RepeatCheck::ByDigest => {
             let table = A::Entity::default().table_name().to_owned();
             let same = "private.is_same_request($1, $2)";
             existing.filter(Expr::cust_with_values(same, [Value::from(table), set_values(&row).into()]))
@@ -75,7 +75,7 @@ fn set_values<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
     serde_json::Value::Object(set.collect())
 }
 
-/// Returns the condition that those of the columns which the row sets have the same values.
+/// Returns the condition that each of these columns has the row's value, except those that the row does not set.
 fn has_values_of<A: ActiveModelTrait>(
     row: &A,
     columns: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column>,
@@ -100,7 +100,7 @@ where
     A: ActiveModelTrait + ActiveModelBehavior + Send + 'static,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
-    let inserted = tx.query_one_raw(inserts::insert_unless_there(row, key)).await?;
+    let inserted = tx.query_one_raw(inserts::insert_statement(row, key)).await?;
     Ok(inserted.map(|row| FromQueryResult::from_query_result(&row, "")).transpose()?)
 }
 
@@ -142,8 +142,8 @@ pub(crate) async fn fetch_all<T>(
     Ok(read(&tx.fetch_all(statement).await?)?)
 }
 
-/// Decodes the rows of a frequently read list by column name: `decode_rows!(rows => Summary { id, status })`. Position
-/// and type of each column are resolved once per result; SeaORM does so for every cell.
+/// Decodes the rows of a frequently read list by column name: `decode_rows!(rows => Summary { id, status })`. The index
+/// and type of each column are resolved once per result; SeaORM resolves them for every value.
 macro_rules! decode_rows {
     ($rows:expr => $type:ident { $($field:ident),+ $(,)? }) => {{
         let rows: &[sea_orm::sqlx::postgres::PgRow] = $rows;
@@ -187,7 +187,7 @@ impl<T: Type<Postgres> + for<'r> Decode<'r, Postgres>> Column<T> {
     }
 }
 
-/// Decodes one value.
+/// Decodes the value of one column.
 pub(crate) fn cell<T: Type<Postgres> + for<'r> Decode<'r, Postgres>>(row: &PgRow, name: &str) -> Result<T, DbErr> {
     Column::of(row, name)?.read(row)
 }

@@ -71,14 +71,14 @@ impl Default for NewSession {
             id: None,
             adventure_id: Uuid::nil(),
             visibility: Visibility::Private,
-            max_players: MaxPlayers::known(4),
+            max_players: MaxPlayers::new_unchecked(4),
             looking_for: None,
             scheduled_start: None,
         }
     }
 }
 
-/// Values of fields that a JSON document omits.
+/// Defaults of fields that a JSON document omits.
 impl NewSession {
     fn default_visibility() -> Visibility {
         Self::default().visibility
@@ -113,10 +113,10 @@ crate::values::named!(
 #[serde(default, deny_unknown_fields)]
 pub struct SessionChanges {
     /// Who can see the session.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub visibility: Option<Visibility>,
     /// Number of seats, not fewer than are taken.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub max_players: Option<MaxPlayers>,
     /// Description of the players that the Seer is looking for.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
@@ -140,7 +140,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::AdventureNotPlayable`] also if there is no such adventure, [`Error::SessionLimitReached`],
+    /// [`Error::AdventureNotPlayable`], also if there is no such adventure; [`Error::SessionLimitReached`],
     /// [`Error::IdConflict`], [`Error::InvalidValue`] for text that contains NUL or a start in the past,
     /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn create(self, new: NewSession) -> Result<sessions::Model, Error> {
@@ -158,11 +158,11 @@ impl<C: Caller> Sessions<'_, C> {
                 scheduled_start: Set(new.scheduled_start.map(|start| start.trunc_subsecs(6).into())),
                 ..Default::default()
             };
-            rows::insert_or_get(tx, row, sessions::Column::Id, "session", rows::Repeat::Remembered).await
+            rows::insert_or_get(tx, row, sessions::Column::Id, "session", rows::RepeatCheck::ByDigest).await
         })
     }
 
-    /// Changes the visibility, number of seats, wanted players or scheduled start of a session; its status, scene,
+    /// Changes the visibility, number of seats, `looking_for` or scheduled start of a session; its status, scene,
     /// encounter and game state have operations of their own. Without changes, returns it as it is.
     ///
     /// Who may: the Seer and the service. Three round trips. No event.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Error, ServerStatus, error::name_closed_columns, events::Hub};
+use crate::{Error, ServerStatus, error::explain_ungranted_column, events::Hub};
 
 /// The comment on the migrations table, which every login may read. No row means that there is no schema; an empty
 /// comment means that its migration is unfinished.
@@ -39,7 +39,7 @@ fn check_schema(comment: Option<&str>) -> Result<(), Error> {
 /// and each statement runs as one of them.
 ///
 /// The pool's login must be a member of the roles `anon`, `authenticated` and `service_role`. It needs nothing else.
-/// Recommended are two logins: one for users, which is not a member of `service_role`, and one for the service
+/// Two logins are recommended: one for users, which is not a member of `service_role`, and one for the service
 /// ([`Options::service_url`]).
 #[derive(Clone, Debug)]
 pub struct Sparc {
@@ -58,7 +58,7 @@ impl Sparc {
     ///
     /// # Errors
     ///
-    /// [`Error::ConnectFailed`] if no connection can be opened. Its message names the cause (wrong address or password,
+    /// [`Error::ConnectFailed`] if no connection can be opened. Its message names the cause (wrong host or password,
     /// unknown database, no TLS, no server) in the same words as the migration program. [`Error::SchemaMissing`] if the
     /// database is not migrated, [`Error::SchemaOutdated`] if its schema is older than this version needs.
     /// [`Error::Misconfigured`] if the options allow no connections.
@@ -72,7 +72,7 @@ impl Sparc {
     ///
     /// Those of [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
-        let connect = options.of_connection();
+        let connect = options.rls_options();
         let (mut database, schema) = Database::connect_and_ask(url, &connect, SCHEMA_COMMENT).await?;
         check_schema(schema.as_deref())?;
         if let Some(service_url) = &options.service_url {
@@ -83,18 +83,18 @@ impl Sparc {
 
     fn new(database: Database) -> Self {
         let hub = Arc::new(Hub::default());
-        Self { database: database.with_error_map(name_closed_columns).with_context(hub.clone()), hub }
+        Self { database: database.with_error_map(explain_ungranted_column).with_context(hub.clone()), hub }
     }
 
-    /// Connects as a signed-in user: role `authenticated`.
+    /// Returns the identity of a signed-in user: role `authenticated`.
     #[must_use]
     pub fn as_user(&self, id: Uuid) -> IdentityConnection {
-        self.database.as_identity(admitted(supabase::user(id)))
+        self.database.as_identity(with_account_check(supabase::user(id)))
     }
 
-    /// Connects as the user or visitor of a verified token, with all its claims, which policies read with `auth.jwt()`.
-    /// The caller must have verified the token's signature and expiry. `claims` is any value that serializes to a JSON
-    /// object: a map, or the claims struct of a token library.
+    /// Returns the identity of a verified token's user or visitor, with all its claims, which policies read with
+    /// `auth.jwt()`. The caller must have verified the token's signature and expiry. `claims` is any value that
+    /// serializes to a JSON object: a map, or the claims struct of a token library.
     ///
     /// # Errors
     ///
@@ -105,18 +105,18 @@ impl Sparc {
             return Err(Error::InvalidClaims { rule: "claims must be a JSON object" });
         };
         let identity = supabase::from_claims(claims)?;
-        let identity = if identity.user_id().is_some() { admitted(identity) } else { identity };
+        let identity = if identity.user_id().is_some() { with_account_check(identity) } else { identity };
         Ok(self.database.as_identity(identity))
     }
 
-    /// Connects as a visitor who has not signed in: role `anon`.
+    /// Returns the identity of a visitor who has not signed in: role `anon`.
     #[must_use]
     pub fn as_anon(&self) -> IdentityConnection {
         self.database.as_identity(supabase::anon())
     }
 
-    /// Connects as the server itself: role `service_role`. It bypasses row-level security; constraints and triggers
-    /// still apply.
+    /// Returns the identity of the server itself: role `service_role`. It bypasses row-level security; constraints and
+    /// triggers still apply.
     #[must_use]
     pub fn as_service(&self) -> IdentityConnection {
         self.database.as_identity(supabase::service())
@@ -129,8 +129,8 @@ impl Sparc {
         self.database.servers()
     }
 
-    /// Pings the server, for a health check. It reports an unreachable server immediately, and a server that does not
-    /// answer after a few seconds.
+    /// Pings the server, for a health check. Fails at once if the server is unreachable, and after a few seconds if it
+    /// does not answer.
     ///
     /// # Errors
     ///
@@ -163,8 +163,8 @@ impl Sparc {
     }
 }
 
-/// A user's transaction is refused if the account is closed or does not exist.
-fn admitted(user: rls::Identity) -> rls::Identity {
+/// Refuses a user's transactions if the account is closed or does not exist.
+fn with_account_check(user: rls::Identity) -> rls::Identity {
     user.with_admission("private.require_account()")
 }
 
@@ -178,8 +178,8 @@ pub struct Options {
     pub acquire_timeout: Duration,
     /// Whether prepared statements are cached on their connection. The default is `true`. Use `false` behind a pooler
     /// in transaction mode that does not track them (PgBouncer before 1.21): each transaction then begins by
-    /// deallocating what others have prepared, in the same round trip, and each statement takes a second round trip to
-    /// be prepared.
+    /// deallocating what other clients have prepared, in the same round trip, and each statement takes a second round
+    /// trip to be prepared.
     pub prepared_statements: bool,
     /// The deadline of each operation, as in [`IdentityConnection::with_deadline`]. The default is 30 seconds; without
     /// a deadline, an operation would wait forever if the network silently drops packets. `None` means no deadline.
@@ -187,8 +187,8 @@ pub struct Options {
     /// The URL for [`Sparc::as_service`], with another login. Recommended: the users' login then need not be a member
     /// of `service_role`, so that no SQL can assume that role. The default is `None`: one login for both.
     pub service_url: Option<String>,
-    /// Addresses of streaming replicas, which run operations that only read. After a failover, the replica that was
-    /// promoted is the primary. A caller always sees what they wrote. None by default. See [`rls`](rls#replicas).
+    /// URLs of streaming replicas, which run operations that only read. After a failover, the replica that was promoted
+    /// is the primary. Callers always see what they wrote. The default is none. See [`rls`](rls#replicas).
     pub replicas: Vec<String>,
 }
 
@@ -255,14 +255,14 @@ impl Options {
         self
     }
 
-    /// Sets the addresses of streaming replicas, which run operations that only read.
+    /// Sets the URLs of streaming replicas, which run operations that only read.
     #[must_use]
     pub fn replicas(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.replicas = urls.into_iter().map(Into::into).collect();
         self
     }
 
-    fn of_connection(&self) -> rls::Options {
+    fn rls_options(&self) -> rls::Options {
         let mut options = rls::Options::default();
         options.max_connections = self.max_connections;
         options.acquire_timeout = self.acquire_timeout;

@@ -88,8 +88,8 @@ impl Step {
 
     fn next(self, path: TutorialPath) -> Option<Self> {
         let steps = Self::of(path);
-        let place = steps.iter().position(|step| *step == self)?;
-        steps.get(place + 1).copied()
+        let index = steps.iter().position(|step| *step == self)?;
+        steps.get(index + 1).copied()
     }
 }
 

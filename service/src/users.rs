@@ -49,7 +49,7 @@ pub struct NewAccount {
     /// E-mail address, if any. If another account already has it, this account is created without one; check with
     /// [`Users::is_email_taken`] first.
     pub email: Option<String>,
-    /// Display name; by default the local part of the address.
+    /// Display name; by default the local part of the e-mail address.
     pub display_name: Option<String>,
 }
 
@@ -70,14 +70,14 @@ const SIGN_UP: &str = "INSERT INTO auth.users (id, email, raw_user_meta_data)
      VALUES ($1, $2, $3)
      ON CONFLICT (id) DO NOTHING";
 
-/// Finds out whether the same request created the existing account, whatever changed since.
+/// Returns a row if the same request created the existing account, even if its profile has changed since.
 const SAME_SIGN_UP: &str = "SELECT 1
      WHERE private.is_same_request(
        'users',
        jsonb_build_object('id', $1::uuid, 'email', $2::text, 'raw_user_meta_data', $3::jsonb)
      )";
 
-/// Compares the address as written and in lower case, the form that the platform stores.
+/// Compares the e-mail address as written and in lower case, as the platform stores it.
 const IS_EMAIL_TAKEN: &str = r"SELECT
     lower($1) ~ '@(no-email|deleted)\.invalid\.?\s*$'
     OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS taken";
@@ -87,12 +87,12 @@ const MAX_RESULTS: u64 = 50;
 
 impl<C: Caller> Users<'_, C> {
     /// Creates an account in the stand-in for Supabase's `auth.users`; a trigger creates the profile. On Supabase only
-    /// the platform can create accounts. If the address is taken, the account is created without one; check with
-    /// [`is_email_taken`](Self::is_email_taken) first. Nothing checks whether the address is valid and the caller's
-    /// own.
+    /// the platform can create accounts. If the e-mail address is taken, the account is created without one; check with
+    /// [`is_email_taken`](Self::is_email_taken) first. Nothing checks whether the e-mail address is valid and belongs
+    /// to the person who signs up.
     ///
     /// Repeating the request with the same id returns the first account. So a service that issues a token for the
-    /// result must choose the id itself: a token for a repeated request would go to whoever repeated it.
+    /// result must choose the id itself; otherwise anyone who repeats the request gets a token for the account.
     ///
     /// Who may: the service. Four round trips. No event.
     ///
@@ -183,9 +183,9 @@ impl<C: Caller> Users<'_, C> {
         .map_err(|error| error.with_rule("only the service may look up an e-mail address"))
     }
 
-    /// Checks whether an account already has this e-mail address, as written or in lower case (the form that the
-    /// platform stores). An account that signs up with a taken address is created without one. An address in a reserved
-    /// domain counts as taken, because no account can have it.
+    /// Checks whether an account already has this e-mail address, as written or in lower case (as the platform stores
+    /// it). An account that signs up with a taken e-mail address is created without one. One in a reserved domain
+    /// counts as taken, because no account can sign up with it.
     ///
     /// Who may: the service, because the answer reveals who has an account. Three round trips.
     ///
@@ -201,7 +201,7 @@ impl<C: Caller> Users<'_, C> {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, IS_EMAIL_TAKEN, [email.into()]);
             Ok(Row::find_by_statement(statement).one(tx).await?.is_none_or(|row| row.taken))
         })
-        .map_err(|error| error.with_rule("only the service may ask whether an address is taken"))
+        .map_err(|error| error.with_rule("only the service may ask whether an e-mail address is taken"))
     }
 
     /// Returns the caller's profile.
@@ -253,7 +253,7 @@ impl<C: Caller> Users<'_, C> {
         set_if(&mut row.bio, &changes.bio);
         operation!(self.caller, "users.edit", |tx| {
             let id = tx.user()?;
-            // Not `Entity::update`: it returns all columns, and users may not read the address.
+            // Not `Entity::update`: it returns all columns, and users may not read `email`.
             let update =
                 users::Entity::update_many().set(row.clone().into_active_model()).filter(users::Column::Id.eq(id));
             if sea_orm::ActiveModelTrait::is_changed(&row) {
@@ -279,13 +279,13 @@ impl<C: Caller> Users<'_, C> {
     pub async fn erase(self, id: Uuid) -> Result<(), Error> {
         #[derive(FromQueryResult)]
         struct Row {
-            known: bool,
+            exists: bool,
         }
         operation!(self.caller, "users.erase", user = id, |tx| {
-            let sql = "SELECT private.close_account($1) AS known";
+            let sql = "SELECT private.close_account($1) AS exists";
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             match Row::find_by_statement(statement).one(tx).await? {
-                Some(Row { known: true }) => Ok(()),
+                Some(Row { exists: true }) => Ok(()),
                 _ => Err(Error::NotFound { what: "user" }),
             }
         })

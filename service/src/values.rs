@@ -66,7 +66,7 @@ impl fmt::Display for JoinCode {
     }
 }
 
-/// Deserializes a nullable field of a change: absent leaves the value as it is, `null` clears it.
+/// Deserializes a nullable field of a change. If it is absent, the value stays; `null` clears it.
 pub(crate) fn nullable<'de, T, D>(field: D) -> Result<Option<Option<T>>, D::Error>
 where
     T: Deserialize<'de>,
@@ -75,8 +75,8 @@ where
     Option::deserialize(field).map(Some)
 }
 
-/// Deserializes a required field of a change: absent leaves the value as it is, `null` is an error.
-pub(crate) fn given<'de, T, D>(field: D) -> Result<Option<T>, D::Error>
+/// Deserializes a field of a change that is not nullable. If it is absent, the value stays; `null` is an error.
+pub(crate) fn not_null<'de, T, D>(field: D) -> Result<Option<T>, D::Error>
 where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
@@ -84,8 +84,8 @@ where
     T::deserialize(field).map(Some)
 }
 
-/// A whole number, or the text of one. In a query string every value is text, and a handler that flattens a filter into
-/// a query type of its own, beside the cursor, passes it on as text.
+/// An integer, or the text of one: in a query string every value is text, and stays text if a handler flattens a filter
+/// into a query type of its own, beside the cursor.
 struct Number(i32);
 
 impl<'de> Deserialize<'de> for Number {
@@ -128,7 +128,7 @@ pub(crate) fn page_size<'de, D: Deserializer<'de>>(field: D) -> Result<PageSize,
     PageSize::new(Number::deserialize(field)?.0).map_err(de::Error::custom)
 }
 
-/// Text conversions for an enum, with the same texts as in JSON, for paths and query strings.
+/// Conversions between an enum and text, with the same texts as in JSON, for paths and query strings.
 macro_rules! named {
     ($name:ident, $field:literal, { $($value:ident = $text:literal),+ $(,)? }, $rule:literal) => {
         impl $name {
@@ -205,7 +205,7 @@ macro_rules! bounded {
 
             /// Creates the value from a constant of the game, whose range is checked by tests.
             #[allow(dead_code)]
-            pub(crate) const fn known(number: i32) -> Self {
+            pub(crate) const fn new_unchecked(number: i32) -> Self {
                 Self(number)
             }
         }
@@ -322,7 +322,7 @@ impl PageSize {
 
 impl Default for PageSize {
     fn default() -> Self {
-        Self::known(50)
+        Self::new_unchecked(50)
     }
 }
 

@@ -47,7 +47,7 @@ pub struct AdventureSummary {
     pub max_players: i32,
     /// Status: draft, published or archived.
     pub status: AdventureStatus,
-    /// When it was last published.
+    /// When it was first published.
     pub published_at: Option<DateTimeWithTimeZone>,
     /// Whether its content has been validated without errors.
     pub is_valid: bool,
@@ -85,7 +85,7 @@ pub struct CatalogueFilter {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CatalogueOrder {
-    /// The most recently published first.
+    /// Sorted by first publication, the latest first.
     #[default]
     Newest,
     /// The most often completed first.
@@ -101,10 +101,10 @@ crate::values::named!(
     "must be newest, most_played or best_rated"
 );
 
-/// The adventures that a filtered page scans first; if they do not fill the page, it scans [`SCAN_LIMIT`].
+/// Number of adventures that a filtered page scans first; if they do not fill the page, it scans [`SCAN_LIMIT`].
 const FIRST_SCAN: usize = 100;
 
-/// Position of a row in each order: the keyset of a cursor.
+/// Position of a row in each order: the key of a cursor.
 #[derive(Serialize, Deserialize)]
 enum Key {
     Newest(Option<DateTimeWithTimeZone>, Uuid),
@@ -116,7 +116,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// Returns a page of at most twenty published adventures: the first, or the one after the cursor.
     ///
     /// Pages stay consistent while adventures are published or withdrawn; an adventure that is played or rated in the
-    /// meantime may change its place. With a filter, a page examines at most a thousand adventures, so it may have
+    /// meantime may move to another page. With a filter, a page scans at most a thousand adventures, so it may have
     /// fewer than twenty rows, or none, and still have a next page.
     ///
     /// Who may: everyone. Three round trips.
@@ -183,7 +183,7 @@ rows::row_decoder!(COLUMNS, summaries: AdventureSummary {
     published_at, is_valid, times_played, average_rating, created_at,
 });
 
-/// Conditions that no index answers: they are evaluated for each adventure.
+/// Conditions that no index covers, which are evaluated for each adventure.
 fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(difficulty) = filter.difficulty {
@@ -230,7 +230,7 @@ fn page_query(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Ke
     let rows = PAGE + 1;
     Ok(if !unindexed_filters.is_empty() {
         // The function returns rows in the order of the list, so the first rows that match are the page. PostgreSQL
-        // collects all its rows before it returns the first, so a short scan is tried before the long one.
+        // collects all rows of a function before it returns the first, so a short scan is tried before the long one.
         let with = format!(
             "beginning AS MATERIALIZED (
                 SELECT {COLUMNS} FROM private.{scan}({place}, {id}, {FIRST_SCAN}) WHERE {unindexed_filters} LIMIT {rows}

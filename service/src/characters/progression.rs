@@ -35,7 +35,7 @@ impl HitPoints {
 const CHANGE_HIT_POINTS: &str = "SELECT character_id, hit_points, max_hit_points
      FROM private.change_hit_points($1, $2)";
 
-/// More than any character's maximum, at which healing stops.
+/// More than any character's maximum hit points, at which healing stops.
 const FULL_HEAL: i32 = 1000;
 
 impl<C: Caller> Characters<'_, C> {

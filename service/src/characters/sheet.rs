@@ -35,12 +35,12 @@ impl Attributes {
         })
     }
 
-    const fn known(might: i32, grace: i32, wit: i32, heart: i32) -> Self {
+    const fn new_unchecked(might: i32, grace: i32, wit: i32, heart: i32) -> Self {
         Self {
-            might: AttributeValue::known(might),
-            grace: AttributeValue::known(grace),
-            wit: AttributeValue::known(wit),
-            heart: AttributeValue::known(heart),
+            might: AttributeValue::new_unchecked(might),
+            grace: AttributeValue::new_unchecked(grace),
+            wit: AttributeValue::new_unchecked(wit),
+            heart: AttributeValue::new_unchecked(heart),
         }
     }
 
@@ -48,12 +48,12 @@ impl Attributes {
     #[must_use]
     pub const fn usual(class: CharacterClass) -> Self {
         match class {
-            CharacterClass::Warrior => Self::known(5, 3, 2, 2),
-            CharacterClass::Rogue => Self::known(2, 5, 3, 2),
-            CharacterClass::Wizard | CharacterClass::Necromancer => Self::known(1, 2, 5, 4),
-            CharacterClass::Cleric => Self::known(2, 2, 3, 5),
-            CharacterClass::Paladin => Self::known(4, 2, 2, 4),
-            CharacterClass::Ranger => Self::known(3, 4, 3, 2),
+            CharacterClass::Warrior => Self::new_unchecked(5, 3, 2, 2),
+            CharacterClass::Rogue => Self::new_unchecked(2, 5, 3, 2),
+            CharacterClass::Wizard | CharacterClass::Necromancer => Self::new_unchecked(1, 2, 5, 4),
+            CharacterClass::Cleric => Self::new_unchecked(2, 2, 3, 5),
+            CharacterClass::Paladin => Self::new_unchecked(4, 2, 2, 4),
+            CharacterClass::Ranger => Self::new_unchecked(3, 4, 3, 2),
         }
     }
 }

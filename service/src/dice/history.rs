@@ -63,14 +63,14 @@ rows::row_decoder!(COLUMNS, rolls: Roll {
     created_at,
 });
 
-type Position = (DateTimeWithTimeZone, Uuid);
+type Key = (DateTimeWithTimeZone, Uuid);
 
 fn sql_name(kind: RollType) -> String {
     kind.to_value().value.into_owned()
 }
 
 /// The rolls of a session, by an index scan.
-fn session_rolls(id: Uuid, filter: &HistoryFilter, after: Option<Position>, limit: usize) -> Statement {
+fn session_rolls(id: Uuid, filter: &HistoryFilter, after: Option<Key>, limit: usize) -> Statement {
     let mut binds = Binds::default();
     let mut conditions = format!("session_id = {}", binds.bind(id));
     if let Some(character) = filter.character_id {
@@ -97,7 +97,7 @@ fn session_rolls(id: Uuid, filter: &HistoryFilter, after: Option<Position>, limi
 }
 
 /// The rolls of a character, by a function whose plan always scans the index of the character's rolls.
-fn character_rolls(id: Uuid, filter: &HistoryFilter, after: Option<Position>, limit: usize) -> Statement {
+fn character_rolls(id: Uuid, filter: &HistoryFilter, after: Option<Key>, limit: usize) -> Statement {
     let mut binds = Binds::default();
     let arguments = [
         binds.bind(id),
@@ -134,7 +134,7 @@ impl<C: Caller> Dice<'_, C> {
     ) -> Result<Page<dice_rolls::Model>, Error> {
         // A cursor remains valid when the page size changes.
         let list = List::new("dice.history", &(scope, HistoryFilter { page_size: PageSize::default(), ..*filter }));
-        let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
+        let after = list.key::<Key>(after)?;
         let limit = filter.page_size.rows();
         let (id, statement) = match scope {
             RollScope::Session(id) => (id, session_rolls(id, filter, after, limit + 1)),

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{Dice, Roller};
 use crate::{Caller, Difficulty, Error, connection::UncheckedTransaction, operation::operation};
 
-/// Initiative rolls to make for a whole session.
+/// An initiative to roll in a session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -51,7 +51,7 @@ const MAX_ROWS_PER_STATEMENT: usize = 100;
 const INITIATIVE_ORDER: &str = "SELECT private.initiative_order($1) AS ids";
 
 impl<C: Caller> Dice<'_, C> {
-    /// Rolls one die for every seated character and each given creature, and returns the turns in order: the highest
+    /// Rolls one die for every seated character and each listed creature, and returns the turns in order: the highest
     /// first, ties by the higher grace. Either all rolls are made or none.
     ///
     /// Repeating the request with the same id returns the first rolls; characters seated since then roll now.
@@ -63,7 +63,7 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// [`Error::SessionNotActive`], [`Error::NotSessionSeer`], [`Error::NotAllowed`] if the caller is not a
     /// participant, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotFound`] if no character is
-    /// seated and no creature is given, [`Error::NotSignedIn`].
+    /// seated and no creature is listed, [`Error::NotSignedIn`].
     pub async fn initiative(self, new: NewInitiative) -> Result<Vec<Turn>, Error> {
         #[derive(FromQueryResult)]
         struct Row {
@@ -93,20 +93,20 @@ impl<C: Caller> Dice<'_, C> {
             let ids: Vec<Uuid> = expected.keys().copied().collect();
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, INITIATIVE_ORDER, [ids.clone().into()]);
             let order = Row::find_by_statement(statement).one(tx).await?.map(|row| row.ids).unwrap_or_default();
-            let place: HashMap<Uuid, usize> = order.into_iter().enumerate().map(|(place, id)| (id, place)).collect();
+            let index: HashMap<Uuid, usize> = order.into_iter().enumerate().map(|(index, id)| (id, index)).collect();
             let mut rolls = dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(ids)).all(tx).await?;
             let is_requested =
                 |roll: &dice_rolls::Model| is_turn(roll, new.session_id, expected.get(&roll.id).copied());
             if rolls.len() != expected.len() || !rolls.iter().all(is_requested) {
                 return Err(Error::IdConflict { what: "roll" });
             }
-            rolls.sort_by_key(|roll| place.get(&roll.id).copied());
+            rolls.sort_by_key(|roll| index.get(&roll.id).copied());
             Ok(rolls.into_iter().filter_map(turn).collect())
         })
     }
 }
 
-/// The database refuses a player because of the first character or creature that they may not roll for. The actual
+/// For a player, the database's error is about the first character or creature that they may not roll for. The actual
 /// reason is that they are not the Seer.
 fn initiative_error(error: Error) -> Error {
     match error {
@@ -137,8 +137,8 @@ async fn seated_characters(tx: &UncheckedTransaction, session_id: Uuid) -> Resul
 
 /// A roll's id, which a repeated request derives again. Both ids are random, so their XOR is too.
 fn roll_id(initiative_id: Uuid, roller: Roller) -> Uuid {
-    let (Roller::Character(who) | Roller::Creature(who)) = roller;
-    Uuid::from_u128(initiative_id.as_u128() ^ who.as_u128())
+    let (Roller::Character(roller_id) | Roller::Creature(roller_id)) = roller;
+    Uuid::from_u128(initiative_id.as_u128() ^ roller_id.as_u128())
 }
 
 fn roll(initiative_id: Uuid, session_id: Uuid, roller: Roller) -> dice_rolls::ActiveModel {

@@ -1,8 +1,8 @@
-//! What a client learns of an error: its code, its HTTP status, and whether a retry may help.
+//! The code and the HTTP status of each error, and whether a retry may help.
 
 use super::Error;
 
-/// A row of the table of errors.
+/// An entry of the table of errors.
 struct Entry {
     code: &'static str,
     status: u16,
@@ -30,9 +30,9 @@ impl Error {
         self.entry().status
     }
 
-    /// Returns whether the same call may succeed a moment later. Nothing of it was done. `false` for
-    /// [`CommitUnknown`](Self::CommitUnknown), whose outcome is unknown: repeat such a call only if it creates with a
-    /// given id.
+    /// Returns whether the same call may succeed a moment later. If so, nothing of it was done. `false` for
+    /// [`CommitUnknown`](Self::CommitUnknown), whose outcome is unknown: repeat such a call only if it creates
+    /// something with an id of the caller's.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.entry().retry

@@ -24,7 +24,7 @@ pub(super) fn unique_violation(constraint: &str) -> Error {
     Error::IdConflict { what }
 }
 
-/// Returns what a foreign key references.
+/// Returns what a foreign key references, as the message of an error calls it.
 pub(super) fn referenced_kind(constraint: &str) -> &'static str {
     const COLUMNS: [(&str, &str); 5] = [
         ("_adventure_id_fkey", "adventure"),
@@ -36,7 +36,7 @@ pub(super) fn referenced_kind(constraint: &str) -> &'static str {
     COLUMNS.iter().find(|(column, _)| constraint.ends_with(column)).map_or("user", |(_, what)| what)
 }
 
-/// Returns the error for a check constraint, and for a limit that a trigger refuses with the name of one.
+/// Returns the error for a check constraint, or for a limit that a trigger enforces under a constraint's name.
 pub(super) fn check_violation(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match constraint {
         "seats_within_limit" => return Some(Error::MaxPlayersBelowSeated),

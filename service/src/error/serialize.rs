@@ -179,7 +179,7 @@ mod tests {
     /// A message about an input says what it must be; a refusal says who may, or what to do.
     #[test]
     fn every_message_can_be_acted_on() {
-        let said = [
+        let remedies = [
             "must",
             "only",
             "first",
@@ -198,8 +198,13 @@ mod tests {
         for error in every() {
             let shape = serde_json::to_value(&error).unwrap();
             let message = shape["message"].as_str().unwrap();
-            let is_programs = matches!(error.code(), "identity_changed" | "transaction_ended" | "transaction_failed");
-            assert!(is_programs || said.iter().any(|word| message.contains(word)), "{}: {message}", error.code());
+            let is_for_programmers =
+                matches!(error.code(), "identity_changed" | "transaction_ended" | "transaction_failed");
+            assert!(
+                is_for_programmers || remedies.iter().any(|word| message.contains(word)),
+                "{}: {message}",
+                error.code()
+            );
             assert!(!message.ends_with('.') && !message.contains("Error"), "{message}");
         }
     }
@@ -210,7 +215,7 @@ mod tests {
         visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |text| {
             for invalid in text.split("InvalidValue {").skip(1) {
                 let Some((_, rule)) = invalid.split_once("rule: \"") else { continue };
-                // In a pattern, there is no rule; the one found belongs to a later expression.
+                // A pattern has no rule; this one belongs to a later expression.
                 if invalid.find('}') < invalid.find("rule: \"") {
                     continue;
                 }
@@ -228,13 +233,13 @@ mod tests {
         assert!(rules > 30, "{rules}");
     }
 
-    fn visit(folder: &Path, see: &mut impl FnMut(String)) {
+    fn visit(folder: &Path, check: &mut impl FnMut(String)) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                visit(&path, see);
+                visit(&path, check);
             } else {
-                see(fs::read_to_string(path).unwrap());
+                check(fs::read_to_string(path).unwrap());
             }
         }
     }

@@ -12,8 +12,8 @@ use super::{
     constraints::{check_violation, referenced_kind, unique_violation},
 };
 
-/// Maps each kind of failure to its variant. What is neither a connection error nor in the table below is
-/// [`Error::Database`], including states of the server on which a caller cannot act.
+/// Maps each failure to its variant. A database error that is not in the tables below becomes [`Error::Database`],
+/// because a caller cannot act on it.
 impl From<rls::Error> for Error {
     fn from(error: rls::Error) -> Self {
         match error {
@@ -59,7 +59,7 @@ fn translate_error(error: DbErr) -> Error {
     }
     let Some(server_error) = sqlx_error(&error).and_then(pg_error) else { return Error::Database(error) };
     match server_error.code() {
-        // Another client of a pooler has used the name for a statement of its own.
+        // A pooler moved the transaction to a connection on which other statements are prepared.
         "42P05" | "26000" => Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() },
         // Out of disk space or memory, or an I/O error.
         code if code.starts_with("53") || code == "58030" => Error::ServerExhausted(error),
@@ -67,8 +67,8 @@ fn translate_error(error: DbErr) -> Error {
     }
 }
 
-/// The table of SQLSTATEs; `constraints.rs` has that of constraints. Class `SP` is this project's; the schema raises
-/// each code with a constraint name.
+/// The table of SQLSTATEs; `constraints.rs` has the table of constraints. Class `SP` is this project's; the schema
+/// raises each of its codes with a constraint name.
 fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
     let constraint = error.constraint().unwrap_or_default();
     Some(match error.code() {
@@ -76,7 +76,7 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         "SP002" => Error::SessionFull,
         "SP003" => {
             let (from, to) = error.detail()?.split_once(" -> ")?;
-            Error::IllegalTransition { from: status(from)?, to: status(to)? }
+            Error::IllegalTransition { from: parse_status(from)?, to: parse_status(to)? }
         }
         "SP004" => Error::SessionOver,
         "SP005" => Error::SessionStarted,
@@ -137,7 +137,7 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
     })
 }
 
-/// Returns the reason of a policy's error, if the caller may know it.
+/// Returns the reason for which a policy refuses a statement, if the caller may know it.
 fn policy_error(constraint: &str) -> Option<Error> {
     Some(match constraint {
         "seated" => Error::NotSeated,
@@ -153,9 +153,9 @@ fn policy_error(constraint: &str) -> Option<Error> {
     })
 }
 
-/// Explains an error of an operation's own statement, which has as many values as it needs: if it does not, a pooler
-/// moved the transaction to a connection where another statement has the name.
-pub(crate) fn of_own_statement(error: Error) -> Error {
+/// Explains an error about the number of values of an operation's own statement. The statement has as many as it needs,
+/// so a pooler moved the transaction to a connection on which another statement has its name.
+pub(crate) fn explain_bind_mismatch(error: Error) -> Error {
     match error {
         Error::InvalidStatement { reason } if reason.starts_with("bind message supplies") => {
             Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() }
@@ -174,7 +174,6 @@ pub(crate) fn not_listener() -> Error {
 
 /// For each table: who may write it, and what to use if a column is not granted.
 const TABLES: [(&str, &str, &str); 12] = [
-    // Longer names come first, because one may be part of another.
     ("archived_session_players", "only maintenance writes the archive", "read only"),
     ("archived_dice_rolls", "only maintenance writes the archive", "read only"),
     ("archived_sessions", "only maintenance writes the archive", "read only"),
@@ -229,10 +228,12 @@ const TABLES: [(&str, &str, &str); 12] = [
     ),
 ];
 
-/// Returns the entry of the table that an error is about. PostgreSQL names it only in the message, which may be in any
-/// language.
-fn table_of(text: &str) -> Option<&'static (&'static str, &'static str, &'static str)> {
-    TABLES.iter().find(|(name, _, _)| text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == *name))
+/// Returns the entry of the table that an error is about. PostgreSQL names the table only in the message, which may be
+/// in any language.
+fn table_of(message: &str) -> Option<&'static (&'static str, &'static str, &'static str)> {
+    TABLES
+        .iter()
+        .find(|(name, _, _)| message.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == *name))
 }
 
 fn permission_rule(error: &SqlxPostgresError) -> &'static str {
@@ -250,8 +251,8 @@ struct UngrantedColumn {
     instead: &'static str,
 }
 
-/// Replaces PostgreSQL's `permission denied`, which does not say what to use, with the error that does.
-pub(crate) fn name_closed_columns(identity: &rls::Identity, error: DbErr) -> DbErr {
+/// Replaces PostgreSQL's `permission denied` with an error that says what to use instead.
+pub(crate) fn explain_ungranted_column(identity: &rls::Identity, error: DbErr) -> DbErr {
     // A visitor may read none of these columns, and the service may read all.
     if identity.user_id().is_none() {
         return error;
@@ -265,6 +266,6 @@ pub(crate) fn name_closed_columns(identity: &rls::Identity, error: DbErr) -> DbE
     }
 }
 
-fn status(text: &str) -> Option<SessionStatus> {
+fn parse_status(text: &str) -> Option<SessionStatus> {
     SessionStatus::iter().find(|status| status.to_value().value == text)
 }

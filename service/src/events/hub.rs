@@ -1,8 +1,7 @@
 //! The subscribers of each session, and the events that the poller has read for them.
 //!
 //! The most recent events of each session are kept here, so that one read serves all of its subscribers. A subscriber
-//! that is too slow for that reads pages of its own. The memory of a hub is therefore bounded by the number of
-//! sessions.
+//! that is too slow for them reads pages of its own. So the number of sessions limits the memory of a hub.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -21,14 +20,14 @@ use crate::{Error, IdentityConnection};
 /// Identifies the server whose events were read. It changes when a server is restarted, promoted or restored.
 pub(crate) type History = Arc<str>;
 
-/// The state that a subscriber is notified of.
+/// A notification to a subscriber.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wake {
+pub(crate) struct Notification {
     /// The `seq` of the newest known event of the session, in the history that was last read.
     pub(crate) newest: i64,
     pub(crate) history: Option<History>,
-    /// The log position at which the poller saw that event. A reader uses only a server that has replayed it.
-    pub(crate) position: Option<Position>,
+    /// The log position at which the poller read that event. A reader uses only a server that has replayed it.
+    pub(crate) log_position: Option<Position>,
     /// The error that ended the subscription.
     pub(crate) ended: Option<Error>,
 }
@@ -52,11 +51,11 @@ struct State {
     /// Id of the running poller.
     poller: Option<u64>,
     polled_at: Option<Instant>,
-    /// The latest position that any subscriber had seen when it subscribed. A server that has not replayed it may lack
-    /// that subscriber's seat.
-    required: Option<Position>,
+    /// The latest log position that any subscriber had read when it subscribed. A server that has not replayed it may
+    /// lack that subscriber's seat.
+    min_log_position: Option<Position>,
     /// The log position at which the state of the sessions was read.
-    position: Option<Position>,
+    log_position: Option<Position>,
     is_closed: bool,
 }
 
@@ -71,7 +70,7 @@ struct Session {
 struct Subscriber {
     /// `None` for the service.
     account: Option<Uuid>,
-    wake: watch::Sender<Wake>,
+    notifications: watch::Sender<Notification>,
 }
 
 /// The state with which a subscription starts.
@@ -88,21 +87,21 @@ pub(crate) struct Start {
 pub(crate) struct Watched {
     pub(crate) sessions: Vec<Uuid>,
     /// The `seq` of the newest known event of each session.
-    pub(crate) seen: Vec<i64>,
+    pub(crate) newest: Vec<i64>,
     pub(crate) has_new: bool,
     /// `None` if no history is established yet.
     pub(crate) history: Option<History>,
-    /// The position that a server must have replayed, so that it has the seats of the subscribers up to `last_id`.
-    pub(crate) required: Option<Position>,
+    /// The log position that a server must have replayed to have the seats of the subscribers up to `last_id`.
+    pub(crate) min_log_position: Option<Position>,
     pub(crate) last_id: u64,
 }
 
-/// The new events that a poll found in a session. If they are too large or too many, `events` has only the first of
-/// them, and `newest` is the `seq` of the last one found.
+/// The new events of a session that a poll read, at most fifty. If their payloads are too large, `events` has only the
+/// first of them, but `newest` is the `seq` of the last.
 #[derive(Debug)]
 pub(crate) struct SessionUpdate {
     pub(crate) session_id: Uuid,
-    /// The newest `seq` known before.
+    /// The newest `seq` known before the poll.
     pub(crate) after: i64,
     pub(crate) newest: i64,
     pub(crate) events: Vec<Event>,
@@ -121,7 +120,7 @@ pub(crate) struct AccessCheck {
 #[derive(Debug)]
 pub(crate) struct Registration {
     slot: Slot,
-    pub(crate) wake: watch::Receiver<Wake>,
+    pub(crate) notifications: watch::Receiver<Notification>,
 }
 
 /// Identifies a subscriber in the hub.
@@ -137,7 +136,7 @@ impl Registration {
         self.slot.clone()
     }
 
-    /// The time of the last poll, at which nothing newer than the notified state existed.
+    /// Returns the time of the last poll. At that time nothing newer existed than the subscribers were notified of.
     pub(crate) fn polled_at(&self) -> Option<Instant> {
         self.slot.hub.lock().polled_at
     }
@@ -187,14 +186,14 @@ impl Hub {
         service: impl FnOnce() -> IdentityConnection,
         start: &Start,
         account: Option<Uuid>,
-        seen: Option<Position>,
+        log_position: Option<Position>,
     ) -> Result<Registration, Error> {
         let mut state = self.lock();
         if state.is_closed {
             return Err(Error::PoolClosed);
         }
-        state.required = state.required.max(seen);
-        state.position = state.position.max(seen);
+        state.min_log_position = state.min_log_position.max(log_position);
+        state.log_position = state.log_position.max(log_position);
         state.last_id += 1;
         let id = state.last_id;
         if state.sessions.is_empty() {
@@ -203,15 +202,16 @@ impl Hub {
             // One of the two histories is outdated. The next poll finds out which.
             state.history = None;
         }
-        let (history, position) = (state.history.clone(), state.position);
+        let (history, log_position) = (state.history.clone(), state.log_position);
         let entry = state.sessions.entry(start.session_id).or_default();
         let is_new = entry.subscribers.is_empty();
         if is_new {
             entry.newest = start.newest;
             entry.recent = Recent::starting_after(start.newest);
         }
-        let (sender, wake) = watch::channel(Wake { newest: entry.newest, history, position, ended: None });
-        entry.subscribers.insert(id, Subscriber { account, wake: sender });
+        let (sender, receiver) =
+            watch::channel(Notification { newest: entry.newest, history, log_position, ended: None });
+        entry.subscribers.insert(id, Subscriber { account, notifications: sender });
         state.has_new |= is_new;
         if state.poller.is_none() {
             state.poller = Some(id);
@@ -219,7 +219,8 @@ impl Hub {
         } else if is_new {
             self.changed.notify_one();
         }
-        Ok(Registration { slot: Slot { hub: self.clone(), session_id: start.session_id, id }, wake })
+        let slot = Slot { hub: self.clone(), session_id: start.session_id, id };
+        Ok(Registration { slot, notifications: receiver })
     }
 
     /// Ends all subscriptions, because the handle is closed.
@@ -248,67 +249,68 @@ impl Hub {
             return None;
         }
         let has_new = std::mem::take(&mut state.has_new);
-        let (sessions, seen) = state.sessions.iter().map(|(id, session)| (*id, session.newest)).unzip();
-        let (history, required, last_id) = (state.history.clone(), state.required, state.last_id);
-        Some(Watched { sessions, seen, has_new, history, required, last_id })
+        let (sessions, newest) = state.sessions.iter().map(|(id, session)| (*id, session.newest)).unzip();
+        let (history, min_log_position, last_id) = (state.history.clone(), state.min_log_position, state.last_id);
+        Some(Watched { sessions, newest, has_new, history, min_log_position, last_id })
     }
 
-    /// Returns the listeners of the given sessions, or of all, up to the given subscriber.
+    /// Returns the listeners of the updated sessions, or of all, with subscriber ids up to this one.
     pub(super) fn listeners(&self, only: Option<&[SessionUpdate]>, up_to: u64) -> BTreeSet<(Uuid, Option<Uuid>)> {
         let state = self.lock();
         let of = |(id, session): (&Uuid, &Session)| -> Vec<_> {
-            let asked = session.subscribers.iter().filter(|(subscriber, _)| **subscriber <= up_to);
-            asked.map(|(_, one)| (*id, one.account)).collect()
+            let checked = session.subscribers.iter().filter(|(subscriber_id, _)| **subscriber_id <= up_to);
+            checked.map(|(_, subscriber)| (*id, subscriber.account)).collect()
         };
         match only {
             None => state.sessions.iter().flat_map(of).collect(),
             Some(updates) => {
-                updates.iter().filter_map(|one| state.sessions.get_key_value(&one.session_id)).flat_map(of).collect()
+                let updated = updates.iter().filter_map(|update| state.sessions.get_key_value(&update.session_id));
+                updated.flat_map(of).collect()
             }
         }
     }
 
     /// Starts a new history, after another server has answered: discards what was read from the previous one, and makes
     /// each subscriber check its position.
-    pub(super) fn reset(&self, history: &History, updates: Vec<SessionUpdate>, position: Option<Position>) {
+    pub(super) fn reset(&self, history: &History, updates: Vec<SessionUpdate>, log_position: Option<Position>) {
         let mut state = self.lock();
-        state.position = state.position.max(position);
-        let position = state.position;
+        state.log_position = state.log_position.max(log_position);
+        let log_position = state.log_position;
         state.history = Some(history.clone());
         let newest: HashMap<Uuid, i64> = updates.into_iter().map(|update| (update.session_id, update.newest)).collect();
         for (id, session) in &mut state.sessions {
             session.newest = newest.get(id).copied().unwrap_or_default();
             session.recent = Recent::starting_after(session.newest);
-            for one in session.subscribers.values() {
-                one.wake.send_modify(|wake| {
-                    wake.newest = session.newest;
-                    wake.history = Some(history.clone());
-                    wake.position = position;
+            for subscriber in session.subscribers.values() {
+                subscriber.notifications.send_modify(|notification| {
+                    notification.newest = session.newest;
+                    notification.history = Some(history.clone());
+                    notification.log_position = log_position;
                 });
             }
         }
     }
 
-    /// Ends the subscriptions of those that may no longer listen, then notifies the others of new events.
+    /// Ends the subscriptions of accounts that may no longer listen, then notifies the others of new events.
     pub(super) fn publish(
         &self,
-        begun: Instant,
+        polled_at: Instant,
         checked: AccessCheck,
         updates: Vec<SessionUpdate>,
-        position: Option<Position>,
+        log_position: Option<Position>,
     ) {
         let mut state = self.lock();
-        state.position = state.position.max(position);
-        let position = state.position;
+        state.log_position = state.log_position.max(log_position);
+        let log_position = state.log_position;
         for (session_id, account, error) in checked.refused {
             let Some(session) = state.sessions.get_mut(&session_id) else { continue };
-            session.subscribers.retain(|id, one| {
+            session.subscribers.retain(|id, subscriber| {
                 // The server may lack the seat of a subscriber that was added since.
-                let stays = one.account != account || *id > checked.up_to;
-                if !stays {
-                    one.wake.send_modify(|wake| wake.ended = Some(error.clone()));
+                let is_kept = subscriber.account != account || *id > checked.up_to;
+                if !is_kept {
+                    subscriber.notifications.send_modify(|notification| notification.ended = Some(error.clone()));
                 }
-                stays
+                is_kept
             });
             if session.subscribers.is_empty() {
                 state.sessions.remove(&session_id);
@@ -317,18 +319,18 @@ impl Hub {
         for update in updates {
             let Some(session) = state.sessions.get_mut(&update.session_id) else { continue };
             session.newest = session.newest.max(update.newest);
-            session.recent.add(update, checked.up_to, begun);
-            for one in session.subscribers.values() {
-                one.wake.send_modify(|wake| {
-                    wake.newest = session.newest;
-                    wake.position = position;
+            session.recent.add(update, checked.up_to, polled_at);
+            for subscriber in session.subscribers.values() {
+                subscriber.notifications.send_modify(|notification| {
+                    notification.newest = session.newest;
+                    notification.log_position = log_position;
                 });
             }
         }
-        state.polled_at = Some(begun);
+        state.polled_at = Some(polled_at);
     }
 
-    /// Discards events that were read before that time: subscribers have had time to take them.
+    /// Discards events that were read before that time, because subscribers have had time to take them.
     pub(super) fn expire_before(&self, time: Instant) {
         for session in self.lock().sessions.values_mut() {
             if session.recent.was_read_before(time) {
@@ -341,14 +343,14 @@ impl Hub {
 impl State {
     fn end_all(&mut self, ended: &Error) {
         for (_, session) in self.sessions.drain() {
-            for one in session.subscribers.into_values() {
-                one.wake.send_modify(|wake| wake.ended = Some(ended.clone()));
+            for subscriber in session.subscribers.into_values() {
+                subscriber.notifications.send_modify(|notification| notification.ended = Some(ended.clone()));
             }
         }
     }
 }
 
-/// Guards the running poller. When the poller ends, for whatever reason, so do the subscriptions that depend on it.
+/// Guards the running poller: when it ends for any reason, the subscriptions that depend on it end too.
 pub(crate) struct PollerGuard {
     pub(super) hub: Arc<Hub>,
     id: u64,

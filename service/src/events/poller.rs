@@ -14,14 +14,14 @@ use super::{
     hub::{AccessCheck, History, Hub, PollerGuard, SessionUpdate, Watched},
     listener_error,
 };
-use crate::{Error, IdentityConnection, error::of_own_statement, rows, sql::Binds};
+use crate::{Error, IdentityConnection, error::explain_bind_mismatch, rows, sql::Binds};
 
 /// Interval between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Interval between two access checks of all subscribers.
 const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// After a number is drawn, every poll reads events for this long; then, while its transaction is still open, only
-/// every tenth poll does.
+/// For this long after a number is drawn, every poll reads events; after that, while the transaction that drew it is
+/// open, only every tenth poll does.
 const EAGER_POLLING: Duration = Duration::from_secs(5);
 /// Timeout of one poll, for networks that drop packets silently.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,32 +49,32 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
     let hub = &guard.hub;
     let service = service.with_deadline(POLL_TIMEOUT);
     let mut sequence = Sequence::default();
-    let mut access_checked = Instant::now();
+    let mut access_checked_at = Instant::now();
     let mut failures = 0;
     while let Some(watched) = hub.watched() {
-        sequence.may_have_unseen |= watched.has_new;
-        let begun = Instant::now();
-        let checks_all_access = access_checked.elapsed() >= ACCESS_CHECK_INTERVAL;
-        let service = service.clone().at_least(watched.required);
-        let round = async {
+        sequence.may_have_unread |= watched.has_new;
+        let polled_at = Instant::now();
+        let checks_all_access = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
+        let service = service.clone().at_least(watched.min_log_position);
+        let poll = async {
             let tx = Unchecked::begin_read(&service, Some(POLL_TIMEOUT)).await?;
             let outcome = Poll { hub, tx: &tx, checks_all_access }.run(&mut sequence, watched).await?;
-            // The commit reports the log position of the server: later reads use a server that is at least there.
+            // The commit reports the server's log position; later reads use only a server that has replayed it.
             tx.commit().await?;
-            outcome.publish(hub, begun, service.seen());
+            outcome.publish(hub, polled_at, service.seen());
             Ok(())
         };
-        let outcome = tokio::time::timeout(POLL_TIMEOUT, round).await.unwrap_or(Err(Error::DeadlineExceeded));
-        let pause = match outcome.map_err(of_own_statement) {
+        let outcome = tokio::time::timeout(POLL_TIMEOUT, poll).await.unwrap_or(Err(Error::DeadlineExceeded));
+        let pause = match outcome.map_err(explain_bind_mismatch) {
             Ok(()) => {
                 if failures > 0 {
                     tracing::info!(target: "sparc::events", failures, "polling for events again");
                 }
                 failures = 0;
                 if checks_all_access {
-                    access_checked = begun;
+                    access_checked_at = polled_at;
                 }
-                if let Some(time) = begun.checked_sub(RECENT_RETENTION) {
+                if let Some(time) = polled_at.checked_sub(RECENT_RETENTION) {
                     hub.expire_before(time);
                 }
                 POLL_INTERVAL
@@ -108,8 +108,8 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
 struct Sequence {
     drawn: Option<i64>,
     drawn_at: Instant,
-    /// Whether a number may have been drawn whose event no poll has seen.
-    may_have_unseen: bool,
+    /// Whether a number may have been drawn whose event no poll has read.
+    may_have_unread: bool,
     /// Once all transactions before this id have ended, the event of every number drawn is visible.
     horizon: Option<i64>,
     polls: u32,
@@ -117,7 +117,7 @@ struct Sequence {
 
 impl Default for Sequence {
     fn default() -> Self {
-        Self { drawn: None, drawn_at: Instant::now(), may_have_unseen: true, horizon: None, polls: 0 }
+        Self { drawn: None, drawn_at: Instant::now(), may_have_unread: true, horizon: None, polls: 0 }
     }
 }
 
@@ -145,7 +145,7 @@ impl Sequence {
     }
 
     fn is_due(&self) -> bool {
-        self.may_have_unseen && (self.drawn_at.elapsed() < EAGER_POLLING || self.polls.is_multiple_of(10))
+        self.may_have_unread && (self.drawn_at.elapsed() < EAGER_POLLING || self.polls.is_multiple_of(10))
     }
 }
 
@@ -153,14 +153,13 @@ const EVENT_CLOCK: &str = "SELECT drawn, oldest_transaction, next_transaction, h
 
 /// The outcome of a poll.
 enum Outcome {
-    /// Another server has answered, or the first one.
+    /// The first server has answered, or another one than before.
     NewHistory {
         history: History,
         newest: Vec<SessionUpdate>,
     },
-    /// The sequence was set back, so numbers are given to events a second time, and a subscriber that resumes after one
-    /// would miss events.
-    Behind,
+    /// The sequence was set back, so new events get numbers that subscribers have already passed, and would be missed.
+    SequenceSetBack,
     Updates {
         checked: AccessCheck,
         updates: Vec<SessionUpdate>,
@@ -169,11 +168,11 @@ enum Outcome {
 }
 
 impl Outcome {
-    fn publish(self, hub: &Hub, begun: Instant, position: Option<Position>) {
+    fn publish(self, hub: &Hub, polled_at: Instant, log_position: Option<Position>) {
         match self {
-            Self::NewHistory { history, newest } => hub.reset(&history, newest, position),
-            Self::Behind => hub.end_all(&Error::EventsExpired),
-            Self::Updates { checked, updates } => hub.publish(begun, checked, updates, position),
+            Self::NewHistory { history, newest } => hub.reset(&history, newest, log_position),
+            Self::SequenceSetBack => hub.end_all(&Error::EventsExpired),
+            Self::Updates { checked, updates } => hub.publish(polled_at, checked, updates, log_position),
             Self::Nothing => (),
         }
     }
@@ -204,15 +203,15 @@ impl Poll<'_> {
             let newest = self.newest(watched.sessions).await?;
             return Ok(Outcome::NewHistory { history: history.into(), newest });
         }
-        if !is_standby && watched.seen.iter().any(|seen| *seen > reading.drawn) {
-            return Ok(Outcome::Behind);
+        if !is_standby && watched.newest.iter().any(|newest| *newest > reading.drawn) {
+            return Ok(Outcome::SequenceSetBack);
         }
         let up_to = watched.last_id;
         let is_settled = sequence.read(&reading);
-        let reads_events = sequence.is_due() || is_settled && sequence.may_have_unseen;
+        let reads_events = sequence.is_due() || is_settled && sequence.may_have_unread;
         let (updates, is_all) = if reads_events { self.events(watched).await? } else { (Vec::new(), true) };
         if reads_events && is_settled && is_all {
-            sequence.may_have_unseen = false;
+            sequence.may_have_unread = false;
         }
         let checked = if self.checks_all_access || !updates.is_empty() {
             self.check(if self.checks_all_access { None } else { Some(&updates) }, up_to).await?
@@ -248,40 +247,40 @@ impl Poll<'_> {
     /// Reads the new events of each session. Also returns whether these are all of them.
     async fn events(&self, watched: Watched) -> Result<(Vec<SessionUpdate>, bool), Error> {
         let mut binds = Binds::default();
-        let (sessions, seen) = (binds.bind(watched.sessions), binds.bind(watched.seen));
+        let (sessions, after) = (binds.bind(watched.sessions), binds.bind(watched.newest));
         let (page, bytes) = (binds.bind(PAGE), binds.bind(PAGE_BYTES));
         let sql = format!(
-            "SELECT event.session_id, watched.seen, event.id, event.event_type, event.created_at, \
+            "SELECT event.session_id, watched.after, event.id, event.event_type, event.created_at, \
                event.seq, event.sender_id, event.fits, \
                CASE WHEN event.fits THEN event.payload ELSE 'null' END AS payload \
-             FROM unnest({sessions}::uuid[], {seen}::bigint[]) AS watched(session_id, seen) \
+             FROM unnest({sessions}::uuid[], {after}::bigint[]) AS watched(session_id, after) \
              CROSS JOIN LATERAL ( \
                SELECT page.*, sum(pg_column_size(page.payload)) OVER (ORDER BY page.seq) <= {bytes} AS fits \
                FROM ( \
                  SELECT * FROM public.session_events AS event \
-                 WHERE event.session_id = watched.session_id AND event.seq > watched.seen \
+                 WHERE event.session_id = watched.session_id AND event.seq > watched.after \
                  ORDER BY event.seq LIMIT {page} \
                ) AS page \
              ) AS event \
              ORDER BY event.session_id, event.seq"
         );
         let read = |rows: &[PgRow]| {
-            rows::decode_rows!(rows => Found {
-                session_id, seen, id, event_type, payload, created_at, seq, sender_id, fits
+            rows::decode_rows!(rows => EventRow {
+                session_id, after, id, event_type, payload, created_at, seq, sender_id, fits
             })
         };
         let mut updates: Vec<SessionUpdate> = Vec::new();
         let mut is_all = true;
-        for found in rows::fetch_all(self.tx, binds.statement(sql), read).await?.chunk_by(Found::is_same_session) {
-            let Some(last) = found.last() else { continue };
-            let events = found.iter().filter(|one| one.fits).map(Found::event).collect();
-            updates.push(SessionUpdate { session_id: last.session_id, after: last.seen, newest: last.seq, events });
-            is_all &= (found.len() as i64) < PAGE;
+        for rows in rows::fetch_all(self.tx, binds.statement(sql), read).await?.chunk_by(EventRow::is_same_session) {
+            let Some(last) = rows.last() else { continue };
+            let events = rows.iter().filter(|row| row.fits).map(EventRow::event).collect();
+            updates.push(SessionUpdate { session_id: last.session_id, after: last.after, newest: last.seq, events });
+            is_all &= (rows.len() as i64) < PAGE;
         }
         Ok((updates, is_all))
     }
 
-    /// Checks who of the subscribers up to the given one may still listen to the given sessions, or to all.
+    /// Checks which subscribers up to this id may still listen to the updated sessions, or to all sessions.
     async fn check(&self, only: Option<&[SessionUpdate]>, up_to: u64) -> Result<AccessCheck, Error> {
         struct Refused {
             session_id: Uuid,
@@ -311,9 +310,9 @@ impl Poll<'_> {
 }
 
 /// An event, without its payload if that is too large to be read for all subscribers.
-struct Found {
+struct EventRow {
     session_id: Uuid,
-    seen: i64,
+    after: i64,
     id: Uuid,
     event_type: String,
     payload: Value,
@@ -323,7 +322,7 @@ struct Found {
     fits: bool,
 }
 
-impl Found {
+impl EventRow {
     fn is_same_session(&self, other: &Self) -> bool {
         self.session_id == other.session_id
     }

@@ -27,16 +27,16 @@ const SAFE_IDLE_TIME: Duration = Duration::from_secs(12 * 60 * 60);
 /// Maximum time that a subscription waits before it updates `caught_up_at`.
 const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 
-/// The last event that was read.
+/// A position in a session's events: the last event that was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Position {
+pub(super) struct EventPosition {
     /// 0 if no event was read.
     pub(super) seq: i64,
     /// Id and time of the event. Another server may have given its number to a different event.
     pub(super) event: Option<(Uuid, DateTime<Utc>)>,
 }
 
-impl Position {
+impl EventPosition {
     pub(super) fn of(event: &Event) -> Self {
         Self { seq: event.seq, event: Some((event.id, event.created_at.to_utc())) }
     }
@@ -52,10 +52,10 @@ pub(super) struct Reader {
     caller: IdentityConnection,
     session_id: Uuid,
     registration: Registration,
-    position: Position,
-    /// The history of the server that the position was read from.
+    position: EventPosition,
+    /// The history in which the position was read.
     history: History,
-    /// The last time at which it was known that nothing follows the position.
+    /// The latest time at which nothing followed the position.
     caught_up_at: Instant,
     /// Whether there may be more events that the poller has not announced.
     has_more: bool,
@@ -67,7 +67,7 @@ impl Reader {
         caller: IdentityConnection,
         registration: Registration,
         start: &Start,
-        position: Position,
+        position: EventPosition,
     ) -> Self {
         Self {
             caller,
@@ -85,24 +85,25 @@ impl Reader {
     pub(super) async fn next(&mut self) -> Option<Result<Event, Error>> {
         let mut failures = 0;
         loop {
-            let wake = self.registration.wake.borrow_and_update().clone();
-            if let Some(ended) = wake.ended {
+            let notification = self.registration.notifications.borrow_and_update().clone();
+            if let Some(ended) = notification.ended {
                 return Some(Err(ended));
             }
-            if self.registration.wake.has_changed().is_err() {
+            if self.registration.notifications.has_changed().is_err() {
                 return None;
             }
             if let Some(event) = self.page.next() {
                 return Some(Ok(event));
             }
-            let history_changed = wake.history.is_some_and(|history| history != self.history);
-            if self.has_more || history_changed || wake.newest > self.position.seq {
-                match self.read(wake.newest, wake.position).await {
+            let history_changed = notification.history.is_some_and(|history| history != self.history);
+            if self.has_more || history_changed || notification.newest > self.position.seq {
+                match self.read(notification.newest, notification.log_position).await {
                     Ok(()) => failures = 0,
                     Err(error) if is_transient(&error) => {
                         failures += 1;
                         // A notification ends the pause early: the subscription may have ended.
-                        let _ = tokio::time::timeout(backoff(failures), self.registration.wake.changed()).await;
+                        let _ =
+                            tokio::time::timeout(backoff(failures), self.registration.notifications.changed()).await;
                     }
                     Err(error) => return Some(Err(error)),
                 }
@@ -112,32 +113,32 @@ impl Reader {
         }
     }
 
-    /// Waits for a notification from the poller. As long as there is none, nothing follows the position.
+    /// Waits for a notification from the poller. While there is none, nothing follows the position.
     async fn wait(&mut self) {
-        let was_woken = tokio::time::timeout(MAX_WAIT, self.registration.wake.changed()).await.is_ok();
-        if !was_woken && let Some(polled_at) = self.registration.polled_at() {
+        let was_notified = tokio::time::timeout(MAX_WAIT, self.registration.notifications.changed()).await.is_ok();
+        if !was_notified && let Some(polled_at) = self.registration.polled_at() {
             self.caught_up_at = self.caught_up_at.max(polled_at);
         }
     }
 
     /// Reads events after the position: those that the poller has read for all subscribers, or else a page of its own.
-    /// The poller saw the events up to `newest` at the log position `seen_at`.
-    async fn read(&mut self, newest: i64, seen_at: Option<rls::Position>) -> Result<(), Error> {
+    /// The poller read the events up to `newest` at this log position.
+    async fn read(&mut self, newest: i64, log_position: Option<rls::Position>) -> Result<(), Error> {
         let was_idle_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
         let recent = self.registration.recent(&self.history, self.position.seq).filter(|_| !was_idle_long);
         let (page, read_at) = match recent {
             Some((events, read_at)) => {
                 self.has_more = false;
-                if let Some(seen_at) = seen_at {
+                if let Some(log_position) = log_position {
                     // A caller that then reads the session's state sees at least this event, whichever server answers.
-                    self.caller.note_seen(seen_at);
+                    self.caller.note_seen(log_position);
                 }
                 (events, read_at)
             }
             None => {
                 let read_at = Instant::now();
-                // A server that is behind would show a gap.
-                let caller = self.caller.clone().at_least(seen_at);
+                // A server that has not replayed that log position would show a gap.
+                let caller = self.caller.clone().at_least(log_position);
                 let page = page(&caller, self.session_id, self.position).await?;
                 self.check_continuity(&page, was_idle_long)?;
                 self.has_more = page.events.len() as i64 == PAGE;
@@ -148,9 +149,9 @@ impl Reader {
             self.caught_up_at = read_at;
         }
         match page.last() {
-            Some(last) => self.position = Position::of(last),
-            // The events that the poller saw have been deleted since.
-            None if newest > self.position.seq => self.position = Position { seq: newest, event: None },
+            Some(last) => self.position = EventPosition::of(last),
+            // The events that the poller read have been deleted since.
+            None if newest > self.position.seq => self.position = EventPosition { seq: newest, event: None },
             None => (),
         }
         self.page = page.into_iter();
@@ -181,11 +182,10 @@ struct Page {
 }
 
 /// Reads a page under the caller's row security.
-async fn page(caller: &IdentityConnection, session_id: Uuid, after: Position) -> Result<Page, Error> {
+async fn page(caller: &IdentityConnection, session_id: Uuid, after: EventPosition) -> Result<Page, Error> {
     operation!(caller, reads "events.page", session = session_id, |tx| {
         let events = events_after(tx, session_id, after.seq, PAGE).await?;
-        // Checked after reading: as long as the event at the position exists, none of the events after it has been
-        // deleted.
+        // Read after the events: if the event at the position still exists, no event after it had been deleted.
         struct PositionRow {
             history: Option<String>,
             is_present: bool,

@@ -12,7 +12,7 @@ const RECENT_EVENTS: usize = 50;
 /// The most recent events of a session, without a gap.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    /// The events are all that follow this `seq`.
+    /// `events` has every event of the session after this `seq`.
     after: i64,
     events: VecDeque<Event>,
     /// Access was checked for subscribers up to this id when the last of the events were read.
@@ -46,10 +46,11 @@ impl Recent {
         self.checked_up_to = checked_up_to;
         self.read_at = Some(read_at);
         // The session may have lost its last subscriber and gained another since the poll began.
-        let known = self.events.back().map_or(self.after, |last| last.seq);
-        let is_contiguous = update.after <= known && update.events.last().is_some_and(|last| last.seq == update.newest);
+        let last_seq = self.events.back().map_or(self.after, |last| last.seq);
+        let is_contiguous =
+            update.after <= last_seq && update.events.last().is_some_and(|last| last.seq == update.newest);
         if is_contiguous {
-            self.events.extend(update.events.into_iter().filter(|event| event.seq > known));
+            self.events.extend(update.events.into_iter().filter(|event| event.seq > last_seq));
             while self.events.len() > RECENT_EVENTS
                 && let Some(oldest) = self.events.pop_front()
             {

@@ -21,7 +21,7 @@ use super::{
     Events, history_of,
     hub::{Hub, Slot, Start},
     listener_error,
-    reader::{Position, Reader},
+    reader::{EventPosition, Reader},
 };
 use crate::{
     Error, IdentityConnection,
@@ -43,9 +43,10 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Returns the `seq` to resume after: that of the last event that the stream returned, or before the first, of the
-    /// event that it started after (0 if there was none). A handler of server-sent events sends it as the id of its
-    /// first message, so that a client that loses the connection before the first event resumes without a gap.
+    /// Returns the `seq` to resume after: that of the last event that the stream has returned or, before the first,
+    /// that of the event after which it started (0 if there was none). A handler of server-sent events sends it as the
+    /// id of its first message, so that a client that loses the connection before the first event resumes without a
+    /// gap.
     #[must_use]
     pub fn last_seq(&self) -> i64 {
         self.last_seq
@@ -75,8 +76,8 @@ impl Stream for Subscription {
 
 /// A stream of the events of many sessions, in order within each session: [`Events::subscribe_many`].
 ///
-/// An item is a session and its next event, or the error that ended that session's part; the other sessions continue.
-/// The stream returns `None` while it has no sessions, and continues when one is added.
+/// An item is a session and its next event, or the error that ended its subscription; the other sessions continue. The
+/// stream returns `None` while it has no sessions, and continues when one is added.
 pub struct Subscriptions {
     caller: IdentityConnection,
     events: SelectAll<BoxStream<'static, (Option<u64>, Item)>>,
@@ -98,7 +99,7 @@ impl Stream for Subscriptions {
         loop {
             let Some((slot, item)) = ready!(self.events.poll_next_unpin(context)) else { return Poll::Ready(None) };
             let current = self.sessions.get(&item.0).map(Slot::id);
-            // A remaining event of a session that was removed or restarted.
+            // Left from a session that was removed or restarted.
             if slot.is_some() && slot != current {
                 continue;
             }
@@ -146,7 +147,7 @@ impl Subscriptions {
 
 impl Events<'_, IdentityConnection> {
     /// Subscribes to the events of a session from now on, or from after the event with this `seq` (0 for all of the
-    /// last day): a stream with each event once, in order, whoever wrote it.
+    /// last day): a stream with each event once, in order, regardless of who wrote it.
     ///
     /// A slow reader delays nobody and loses nothing, because the stream reads when it is polled. It continues across
     /// server restarts and an exhausted pool. It stays open after the session has ended, until it is archived. It
@@ -187,9 +188,9 @@ impl Events<'_, IdentityConnection> {
         open_subscription(self.caller, row.into_start_point(after)?)
     }
 
-    /// Subscribes to many sessions in one stream, for gateways; each is given as `(session, after)`. Sessions can be
-    /// added and removed later. If [`subscribe`](Self::subscribe) would refuse one of them, the error is that session's
-    /// first and last item.
+    /// Subscribes to many sessions in one stream, for gateways. `sessions` has pairs of a session and the `after` of
+    /// [`subscribe`](Self::subscribe). Sessions can be added and removed later. If `subscribe` would refuse one of
+    /// them, the error is that session's first and last item.
     ///
     /// Who may: a user and the service, for each session as in `subscribe`. Three round trips for any number of
     /// sessions, and four for each page that the poller has not already read for all subscribers. No event.
@@ -263,7 +264,7 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
 /// The starting point of a permitted subscription.
 struct StartPoint {
     start: Start,
-    position: Position,
+    position: EventPosition,
 }
 
 /// The data from which a subscription starts.
@@ -283,12 +284,12 @@ impl Row {
         if let Some(error) = listener_error(&self.status) {
             return Err(error);
         }
-        let known = |id: Option<Uuid>, at: Option<DateTime<FixedOffset>>| Some((id?, at?.with_timezone(&Utc)));
+        let event = |id: Option<Uuid>, at: Option<DateTime<FixedOffset>>| Some((id?, at?.with_timezone(&Utc)));
         let newest = self.newest.unwrap_or_default();
-        let position = match (after, known(self.kept_id, self.kept_at)) {
-            (None, _) => Position { seq: newest, event: known(self.newest_id, self.newest_at) },
-            (Some(0), _) => Position::default(),
-            (Some(seq), Some(kept)) => Position { seq, event: Some(kept) },
+        let position = match (after, event(self.kept_id, self.kept_at)) {
+            (None, _) => EventPosition { seq: newest, event: event(self.newest_id, self.newest_at) },
+            (Some(0), _) => EventPosition::default(),
+            (Some(seq), Some(kept)) => EventPosition { seq, event: Some(kept) },
             (Some(_), None) => return Err(Error::EventsExpired),
         };
         let start = Start { session_id: self.session_id, history: self.history.into(), newest };
@@ -296,8 +297,8 @@ impl Row {
     }
 }
 
-/// Reads the starting data of a subscription to each of these sessions, from the primary: on a standby, the function
-/// raises an error, because a standby shows events late.
+/// Reads the starting data of a subscription to each of these sessions, from the primary: on a standby,
+/// `private.event_history` raises an error, because a standby shows events late.
 async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<Row>, Error> {
     if tx.caller() == Identity::Anon {
         return Err(Error::NotSignedIn);

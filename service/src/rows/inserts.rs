@@ -1,5 +1,5 @@
-//! The statements of inserts. SeaORM builds the same text for each row of a table with the same columns, from a hundred
-//! small strings; so each text is built once.
+//! Insert statements. For each row with the same columns SeaORM would build the same SQL from a hundred small strings,
+//! so the SQL is cached.
 
 use std::{
     any::TypeId,
@@ -13,13 +13,13 @@ use sea_orm::{
     sea_query::{OptionEnum, Query},
 };
 
-/// What determines a text: the table, the columns that the row sets, and those of the conflict, as sets of places.
-type Key = (TypeId, u128, u128);
+/// What determines the SQL: the table, the columns that the row sets, and the conflict columns, each as a bit set.
+type CacheKey = (TypeId, u128, u128);
 
-static TEXTS: LazyLock<RwLock<HashMap<Key, String>>> = LazyLock::new(RwLock::default);
+static SQL_CACHE: LazyLock<RwLock<HashMap<CacheKey, String>>> = LazyLock::new(RwLock::default);
 
 /// Returns `INSERT ... ON CONFLICT (key) DO NOTHING RETURNING *` of the row.
-pub(super) fn insert_unless_there<A>(
+pub(super) fn insert_statement<A>(
     mut row: A,
     key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,
 ) -> Statement
@@ -29,10 +29,10 @@ where
 {
     let columns = <A::Entity as EntityTrait>::Column::iter;
     let (mut set, mut conflict) = (0_u128, 0_u128);
-    // Of a wider table, texts are not kept.
-    let is_kept = columns().count() <= 128;
-    for (place, column) in columns().take(128).enumerate() {
-        let bit = 1 << place;
+    // The bit sets have no room for the columns of a wider table.
+    let is_cacheable = columns().count() <= 128;
+    for (index, column) in columns().take(128).enumerate() {
+        let bit = 1 << index;
         if !row.is_not_set(column) {
             set |= bit;
         }
@@ -40,30 +40,32 @@ where
             conflict |= bit;
         }
     }
-    let found = (TypeId::of::<A>(), set, conflict);
-    let known = TEXTS.read().unwrap_or_else(PoisonError::into_inner).get(&found).cloned();
-    if let Some(sql) = known.filter(|_| is_kept) {
+    let cache_key = (TypeId::of::<A>(), set, conflict);
+    let cached = SQL_CACHE.read().unwrap_or_else(PoisonError::into_inner).get(&cache_key).cloned();
+    if let Some(sql) = cached.filter(|_| is_cacheable) {
         return Statement { sql, values: Some(Values(values_of(&mut row))), db_backend: DbBackend::Postgres };
     }
     let mut query = A::Entity::insert(row.clone()).on_conflict_do_nothing_on(key).into_query();
     let returning = columns().map(|column| column.select_as(column.into_returning_expr(DbBackend::Postgres)));
     query.returning(Query::returning().exprs(returning));
     let statement = DbBackend::Postgres.build(&query);
-    // The text is another row's only if its parameters are the values of the columns, in their order.
-    if is_kept && statement.values.as_ref().is_some_and(|values| values.0 == values_of(&mut row)) {
-        TEXTS.write().unwrap_or_else(PoisonError::into_inner).insert(found, statement.sql.clone());
+    // Other rows can use the SQL only if its parameters are the columns' values, in the columns' order.
+    if is_cacheable && statement.values.as_ref().is_some_and(|values| values.0 == values_of(&mut row)) {
+        SQL_CACHE.write().unwrap_or_else(PoisonError::into_inner).insert(cache_key, statement.sql.clone());
     }
     statement
 }
 
-/// Takes the values that the row sets. One of an enum is sent as text, and the statement has its type.
+/// Takes the values that the row sets. A value of an enum is sent as text; the statement casts it to its type.
 fn values_of<A: ActiveModelTrait>(row: &mut A) -> Vec<Value> {
-    let sent = |value| match value {
+    let to_parameter = |value| match value {
         Value::Enum(OptionEnum::Some(value)) => Value::String(Some(value.value.into_owned())),
         Value::Enum(OptionEnum::None(_)) => Value::String(None),
         value => value,
     };
-    <A::Entity as EntityTrait>::Column::iter().filter_map(|column| row.take(column).into_value().map(sent)).collect()
+    <A::Entity as EntityTrait>::Column::iter()
+        .filter_map(|column| row.take(column).into_value().map(to_parameter))
+        .collect()
 }
 
 #[cfg(test)]
@@ -72,10 +74,10 @@ mod tests {
     use sea_orm::{ActiveModelTrait, DbBackend, EntityTrait, IntoActiveModel, QueryTrait, Set};
     use uuid::Uuid;
 
-    use super::insert_unless_there;
+    use super::insert_statement;
 
-    /// What SeaORM builds, up to the columns that are returned.
-    fn built<A: ActiveModelTrait>(row: A, key: <A::Entity as EntityTrait>::Column) -> (String, String)
+    /// Returns the SQL that SeaORM builds, without `RETURNING`, and its values.
+    fn built_by_seaorm<A: ActiveModelTrait>(row: A, key: <A::Entity as EntityTrait>::Column) -> (String, String)
     where
         <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
     {
@@ -85,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn each_row_has_the_text_and_the_values_that_seaorm_builds_for_it() {
+    fn each_row_has_the_sql_and_values_that_seaorm_builds() {
         let full = |attribute, description: Option<&str>| dice_rolls::ActiveModel {
             id: Set(Uuid::new_v4()),
             attribute: Set(attribute),
@@ -96,22 +98,22 @@ mod tests {
         let short = || dice_rolls::ActiveModel { id: Set(Uuid::new_v4()), ..Default::default() };
         let mut lengths = Vec::new();
         for row in [full(Attribute::Might, Some("a")), short(), full(Attribute::Wit, None), short()] {
-            let (sql, values) = built(row.clone(), dice_rolls::Column::Id);
-            let kept = insert_unless_there(row, [dice_rolls::Column::Id]);
-            assert_eq!(kept.sql.split(" RETURNING ").next(), Some(&*sql));
-            assert_eq!(format!("{:?}", kept.values), values);
-            assert!(kept.sql.contains(" RETURNING \"id\""), "{}", kept.sql);
-            lengths.push(kept.sql.len());
+            let (sql, values) = built_by_seaorm(row.clone(), dice_rolls::Column::Id);
+            let statement = insert_statement(row, [dice_rolls::Column::Id]);
+            assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
+            assert_eq!(format!("{:?}", statement.values), values);
+            assert!(statement.sql.contains(" RETURNING \"id\""), "{}", statement.sql);
+            lengths.push(statement.sql.len());
         }
         assert!(lengths[0] == lengths[2] && lengths[1] == lengths[3] && lengths[0] > lengths[1], "{lengths:?}");
-        // Another conflict and another table are other texts.
+        // Another conflict column or another table needs other SQL.
         let row = short();
-        let (sql, _) = built(row.clone(), dice_rolls::Column::SessionId);
-        let other = insert_unless_there(row, [dice_rolls::Column::SessionId]).sql;
+        let (sql, _) = built_by_seaorm(row.clone(), dice_rolls::Column::SessionId);
+        let other = insert_statement(row, [dice_rolls::Column::SessionId]).sql;
         assert_eq!(other.split(" RETURNING ").next(), Some(&*sql));
         let hero = characters::ActiveModel { id: Set(Uuid::new_v4()), ..Default::default() };
-        let (sql, _) = built(hero.clone(), characters::Column::Id);
-        let hero = insert_unless_there(hero, [characters::Column::Id]).sql;
+        let (sql, _) = built_by_seaorm(hero.clone(), characters::Column::Id);
+        let hero = insert_statement(hero, [characters::Column::Id]).sql;
         assert_eq!(hero.split(" RETURNING ").next(), Some(&*sql));
     }
 }

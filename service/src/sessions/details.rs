@@ -27,8 +27,8 @@ pub struct SessionDetails {
     pub adventure: SessionAdventure,
 }
 
-/// A player of a session, as the other participants see them. Serialized in snake case; the camel-case names that the
-/// specification gives to `get_session_details` are accepted too.
+/// A player of a session, as the other participants see them. Serialized in snake case; deserialization also accepts
+/// the camel-case names of `get_session_details` in the specification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
@@ -93,8 +93,8 @@ fn lenient_content<'de, D: Deserializer<'de>>(document: D) -> Result<Option<Adve
     Ok(document.and_then(|document| serde_json::from_value(document).ok()))
 }
 
-/// The specification's function lists the players only. The Seer's name is a subquery and not a join: the planner
-/// expects a thousand rows of the function, and would join them to all users.
+/// The specification's function lists only the players. The Seer's name is a subquery and not a join, because the
+/// planner expects a thousand rows of the function, and would join them to all users.
 const DETAILS: &str = "SELECT session_data, players, adventure_data,
         (SELECT display_name FROM public.users WHERE id = (session_data ->> 'seer_id')::uuid) AS seer_name
     FROM public.get_session_details($1)";

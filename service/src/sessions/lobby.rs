@@ -88,8 +88,7 @@ pub struct LobbyAdventure {
     pub estimated_duration: i32,
 }
 
-/// Position in the order of the list: the soonest first, sessions without a scheduled start last, and the newest first
-/// among equals.
+/// Position in the list: the soonest first, sessions without a scheduled start last, and among equals the newest first.
 #[derive(Serialize, Deserialize)]
 struct Key {
     start: Option<DateTimeWithTimeZone>,
@@ -119,8 +118,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// soonest first. It is the first page, or the one after the cursor. Sessions scheduled more than six hours ago are
     /// omitted.
     ///
-    /// When filtering by difficulty, duration, free seats or text, a page examines at most a thousand sessions, so it
-    /// may have fewer than twenty rows, or none, and still have a next page.
+    /// When filtering by difficulty, duration, free seats or text, a page scans at most a thousand sessions, so it may
+    /// have fewer than twenty rows, or none, and still have a next page.
     ///
     /// Who may: everyone. Three round trips.
     ///
@@ -184,7 +183,7 @@ const JOINS: &str = "
   JOIN public.users AS seer ON seer.id = session.seer_id
   LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id";
 
-/// The same joins, one row at a time: with these the planner cannot choose to read all users, however it estimates the
+/// The same joins, one row at a time, so that the planner cannot choose to read all users, however it estimates the
 /// conditions.
 const LATERAL_JOINS: &str = "
   CROSS JOIN LATERAL (SELECT display_name FROM public.users WHERE id = session.seer_id LIMIT 1) AS seer
@@ -195,7 +194,7 @@ const LATERAL_JOINS: &str = "
     LIMIT 1
   ) AS adventure ON true";
 
-/// Exactly the predicate of `idx_sessions_free_seats`, so that each part of the list is a scan of that index.
+/// Exactly the predicate of `idx_sessions_free_seats`, so that each range of the list is a scan of that index.
 const OPEN: &str = "session.is_public
     AND session.status IN ('waiting', 'starting_soon')
     AND session.seats_taken < session.max_players";
@@ -205,10 +204,10 @@ const ORDER: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 /// Sessions scheduled more than six hours ago are not listed.
 const NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
 
-/// The source of the sessions, and the conditions that indexes answer.
+/// Returns the source of the sessions, and the conditions that indexes cover.
 fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
-    // One Seer has few sessions, so they are found first, because the planner might prefer to scan the whole list.
-    // Private sessions are excluded there, before any other condition sees them.
+    // A Seer has few sessions, so they are selected first; the planner might otherwise scan the whole list. Private
+    // sessions are excluded there, before any other condition reads them.
     let sessions = match filter.seer_id {
         None => "public.sessions".to_owned(),
         Some(seer) => format!(
@@ -230,7 +229,7 @@ fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) 
     (sessions, conditions)
 }
 
-/// Conditions that no index answers: they are evaluated for each session.
+/// Conditions that no index covers, which are evaluated for each session.
 fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(seats) = filter.free_seats {
@@ -254,26 +253,26 @@ fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
 fn page_query(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
     let mut binds = Binds::default();
     let (sessions, conditions) = indexed_filters(filter, &mut binds);
-    let part = |condition: &str, rows: usize| {
+    let range = |condition: &str, rows: usize| {
         format!("SELECT * FROM {sessions} AS session {conditions}{condition} {ORDER} LIMIT {rows}")
     };
     let undated = " AND session.scheduled_start IS NULL";
-    // Each part is an index scan that begins at its first row.
-    let parts = |conditions: &[&str], rows: usize| {
-        let parts: Vec<_> = conditions.iter().map(|condition| format!("({})", part(condition, rows))).collect();
-        format!("SELECT * FROM ({}) AS session {ORDER} LIMIT {rows}", parts.join(" UNION ALL "))
+    // Each range is an index scan that begins at its first row.
+    let union_of = |conditions: &[&str], rows: usize| {
+        let ranges: Vec<_> = conditions.iter().map(|condition| format!("({})", range(condition, rows))).collect();
+        format!("SELECT * FROM ({}) AS session {ORDER} LIMIT {rows}", ranges.join(" UNION ALL "))
     };
     let list: Box<dyn Fn(usize) -> String> = match after {
-        None => Box::new(|rows| parts(&[&format!(" AND {NOT_OVERDUE}"), undated], rows)),
+        None => Box::new(|rows| union_of(&[&format!(" AND {NOT_OVERDUE}"), undated], rows)),
         Some(Key { start, created, id }) => {
             let (created, id) = (binds.bind(*created), binds.bind(*id));
             let later =
                 format!("(session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))");
             match start {
                 None => Box::new(move |rows| {
-                    part(&format!("{undated} AND session.created_at <= {created} AND {later}"), rows)
+                    range(&format!("{undated} AND session.created_at <= {created} AND {later}"), rows)
                 }),
-                // The sessions with the same start, however many, then those with a later one, then those without.
+                // The sessions with the same start, then those with a later start, then those without a start.
                 Some(start) => {
                     let start = binds.bind(*start);
                     let same = format!(
@@ -281,7 +280,7 @@ fn page_query(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
                          AND {later}"
                     );
                     let dated = format!(" AND {NOT_OVERDUE} AND session.scheduled_start > {start}");
-                    Box::new(move |rows| parts(&[&same, &dated, undated], rows))
+                    Box::new(move |rows| union_of(&[&same, &dated, undated], rows))
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The caller's sessions: live ones, those that have ended, and the archive.
+//! The caller's sessions: live, ended and archived.
 
 use chrono::{DateTime, Utc};
 use entity::{archived_dice_rolls, archived_session_players, archived_sessions, sea_orm_active_enums::SessionStatus};
@@ -69,14 +69,14 @@ const SUMMARY_COLUMNS: &str = "SELECT
     session.adventure_id, adventure.name AS adventure_name, seat.character_id, session.seats_taken,
     session.max_players, session.scheduled_start, session.started_at, session.ended_at, session.created_at";
 
-const LIVE: &str = ", false AS is_archived
+const FROM_SESSIONS: &str = ", false AS is_archived
   FROM public.sessions AS session
   JOIN public.users AS seer ON seer.id = session.seer_id
   LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
   LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = $1
   WHERE session.id = ANY ((SELECT private.my_session_ids())::uuid[])";
 
-const ARCHIVED: &str = ", true AS is_archived
+const FROM_ARCHIVE: &str = ", true AS is_archived
   FROM public.archived_sessions AS session
   JOIN public.users AS seer ON seer.id = session.seer_id
   LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
@@ -100,7 +100,7 @@ impl<C: Caller> Sessions<'_, C> {
             binds.bind(tx.user()?);
             let after = after_condition(&mut binds, "created_at", after);
             let statement = binds.statement(format!(
-                "{SUMMARY_COLUMNS}{LIVE}
+                "{SUMMARY_COLUMNS}{FROM_SESSIONS}
                  AND session.status NOT IN ('completed', 'cancelled')
                  AND (session.seer_id = $1 OR seat.is_active)
                  {after}
@@ -112,8 +112,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Returns a page of at most fifty sessions that have ended, which the caller ran or ever had a seat in, including
-    /// archived ones, the most recently ended first; without those from which the Seer removed the caller.
+    /// Returns a page of at most fifty ended sessions that the caller ran or had a seat in, including archived ones,
+    /// the most recently ended first. Sessions from which the Seer removed the caller are omitted.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -129,9 +129,9 @@ impl<C: Caller> Sessions<'_, C> {
             let after = after_condition(&mut binds, "ended_at", after);
             let end = format!("{after} ORDER BY ended_at DESC, id LIMIT {}", PAGE + 1);
             let statement = binds.statement(format!(
-                "({SUMMARY_COLUMNS}{LIVE} AND session.status IN ('completed', 'cancelled') {end})
+                "({SUMMARY_COLUMNS}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {end})
                  UNION ALL
-                 ({SUMMARY_COLUMNS}{ARCHIVED} {end})
+                 ({SUMMARY_COLUMNS}{FROM_ARCHIVE} {end})
                  ORDER BY ended_at DESC, id LIMIT {}",
                 PAGE + 1
             ));

@@ -11,15 +11,16 @@ use crate::{Caller, Error, operation::operation, rows};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Participation {
-    /// Runs the session, with or without a seat.
+    /// The caller runs the session, with or without a seat.
     Seer,
-    /// Holds a seat.
+    /// The caller holds a seat.
     Player,
-    /// Gave up the seat, and may take it again while the session is live.
+    /// The caller gave up the seat, and may take it again while the session is live.
     Left,
-    /// Was removed by the Seer. Until readmitted, cannot rejoin and reads nothing of a private session but the seat.
+    /// The Seer removed the caller. Until readmitted, the caller cannot rejoin, and reads only their own seat if the
+    /// session is private.
     Removed,
-    /// Has no part in the session, or there is no such session.
+    /// The caller has no part in the session, or there is no such session.
     None,
 }
 
@@ -32,7 +33,7 @@ impl Participation {
     }
 }
 
-struct Found {
+struct Row {
     is_seer: bool,
     is_active: Option<bool>,
     is_removed: Option<bool>,
@@ -58,13 +59,13 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, reads "sessions.participation", session = id, |tx| {
             let values = [id.into(), tx.user()?.into()];
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, PARTICIPATION, values);
-            let read = |rows: &[PgRow]| rows::decode_rows!(rows => Found { is_seer, is_active, is_removed });
+            let read = |rows: &[PgRow]| rows::decode_rows!(rows => Row { is_seer, is_active, is_removed });
             let found = rows::fetch_all(tx, statement, read).await?.pop();
             Ok(match found {
-                Some(Found { is_seer: true, .. }) => Participation::Seer,
-                Some(Found { is_active: Some(true), .. }) => Participation::Player,
-                Some(Found { is_active: Some(false), is_removed: Some(true), .. }) => Participation::Removed,
-                Some(Found { is_active: Some(false), .. }) => Participation::Left,
+                Some(Row { is_seer: true, .. }) => Participation::Seer,
+                Some(Row { is_active: Some(true), .. }) => Participation::Player,
+                Some(Row { is_active: Some(false), is_removed: Some(true), .. }) => Participation::Removed,
+                Some(Row { is_active: Some(false), .. }) => Participation::Left,
                 _ => Participation::None,
             })
         })

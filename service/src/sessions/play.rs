@@ -208,8 +208,8 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: SessionStatus) 
     update(tx, id, sessions::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// Makes a session active if it is in one of the given states, or is already active. The database's state machine alone
-/// would let a waiting session resume.
+/// Makes a session active if its status is one of `from`, or already active. The database's state machine alone would
+/// let a waiting session resume.
 async fn activate(
     tx: &UncheckedTransaction,
     id: Uuid,

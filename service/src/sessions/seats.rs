@@ -251,9 +251,9 @@ async fn take_seat(
     user_id: Uuid,
     character_id: Uuid,
 ) -> Result<session_players::Model, Error> {
-    let held = session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?;
-    match held {
-        Some(held) if held.is_active => return Ok(held),
+    let existing = session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?;
+    match existing {
+        Some(seat) if seat.is_active => return Ok(seat),
         Some(_) => {
             let row = session_players::ActiveModel {
                 is_active: Set(true),

@@ -8,8 +8,8 @@ use uuid::Uuid;
 /// The public columns of an account: all of `users` except the e-mail address (decision "Privacy and server-owned
 /// columns").
 ///
-/// Users have no privilege to read the address, so `users::Entity::find()` fails for them. Use this partial model
-/// instead: `users::Entity::find().into_partial_model::<Profile>()`.
+/// Users have no privilege to read it, so `users::Entity::find()` fails for them. Use this partial model instead:
+/// `users::Entity::find().into_partial_model::<Profile>()`.
 #[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[sea_orm(entity = "users::Entity")]
@@ -57,7 +57,7 @@ impl From<users::Model> for Profile {
 #[serde(default, deny_unknown_fields)]
 pub struct ProfileChanges {
     /// Display name.
-    #[serde(deserialize_with = "crate::values::given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
     /// http(s) URL or path of the avatar.
     #[serde(deserialize_with = "crate::values::nullable", skip_serializing_if = "Option::is_none")]
