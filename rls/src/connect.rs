@@ -18,7 +18,7 @@ use failure::{explain_in, is_tls, server};
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the connect options of the URL, completed as in libpq from the environment (`PGSSLMODE`, `PGSSLROOTCERT`)
-/// and from `~/.postgresql/root.crt`. It is less strict than libpq in one point: certificates issued by public
+/// and from `~/.postgresql/root.crt`. It is less strict than libpq in one respect: certificates issued by public
 /// authorities are accepted in addition to those of `sslrootcert`, and are the only ones accepted if no root
 /// certificate is given.
 ///
@@ -80,7 +80,7 @@ pub async fn open(
     };
     let mut reason = None;
     for attempt in attempts {
-        match once(&attempt, timeout).await {
+        match connect_once(&attempt, timeout).await {
             Ok(connection) => return Ok((connection, attempt)),
             // The next attempt, without TLS, returns the server's error in readable form.
             Err(sqlx::Error::Protocol(text))
@@ -92,17 +92,17 @@ pub async fn open(
     }
     let reason = reason.unwrap_or(sqlx::Error::PoolTimedOut);
     if matches!(options.get_ssl_mode(), PgSslMode::Disable) && is_refused(&reason) {
-        // Another attempt, with TLS, shows whether TLS is what is missing. It does not expose the password more than
-        // the first one did.
-        let encrypted = once(&with(PgSslMode::Require), timeout).await;
-        if encrypted.is_ok() || encrypted.is_err_and(|error| is_password(&error)) {
+        // An attempt with TLS shows whether the server requires it. It exposes the password no more than the first
+        // attempt.
+        let encrypted = connect_once(&with(PgSslMode::Require), timeout).await;
+        if encrypted.is_ok() || encrypted.is_err_and(|error| reached_authentication(&error)) {
             return Err(ConnectError::TlsRequired { server: server(options) });
         }
     }
     Err(explain_in(options, &reason, timeout))
 }
 
-async fn once(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnection, sqlx::Error> {
+async fn connect_once(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnection, sqlx::Error> {
     tokio::time::timeout(timeout, PgConnection::connect_with(options)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
@@ -110,7 +110,7 @@ async fn once(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnect
 /// connections left.
 const ERROR_INSTEAD_OF_TLS: &str = "SSLRequest: 0x45";
 
-/// Whether the attempt may have failed because of TLS or the lack of it.
+/// Whether the attempt may have failed because TLS was used, or because it was not.
 fn depends_on_tls(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => is_tls(&error.to_string()),
@@ -126,11 +126,12 @@ fn is_refused(error: &sqlx::Error) -> bool {
     error.code().as_deref() == Some("28000") || error.message().contains("SSL") || error.message().contains("sslmode")
 }
 
-fn is_password(error: &sqlx::Error) -> bool {
+/// Whether the server admitted the connection, and then rejected the password or the database.
+fn reached_authentication(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| matches!(error.code().as_deref(), Some("28P01" | "3D000")))
 }
 
-/// Returns a parameter of the URL, percent-decoded as far as a file name needs.
+/// Returns a parameter of the URL, percent-decoded.
 fn parameter(url: &str, name: &str) -> Option<String> {
     let (_, query) = url.split_once('?')?;
     let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)?.1;

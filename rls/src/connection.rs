@@ -12,10 +12,10 @@ use uuid::Uuid;
 use crate::{
     Identity, RowStream, Transaction, UncheckedTransaction,
     database::Database,
-    error::{is_connection_lost, is_read_only, is_replicas_own},
+    error::{is_connection_lost, is_read_only, may_succeed_on_primary},
     inner::{OUTERMOST, Request},
     plain::is_plain_read,
-    position::{Position, Required},
+    position::{Position, RequiredPosition},
     servers::{Purpose, Servers},
     transaction::{modes, transaction_trait},
 };
@@ -92,7 +92,7 @@ impl IdentityConnection {
         self.required().position
     }
 
-    /// Returns the same identity, whose reads show everything up to `position`, which another process returned from
+    /// Returns the same identity, whose reads show everything up to `position`, a token that another process got from
     /// [`position`](Self::position). Without replicas it changes nothing.
     #[must_use]
     pub fn at_least(mut self, position: impl Into<Option<Position>>) -> Self {
@@ -108,15 +108,15 @@ impl IdentityConnection {
 
     /// Begins a transaction that only reads, on a replica that is fresh enough, or else on the primary.
     pub(crate) async fn begin_read(&self, time: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
-        let purpose = self.reading(false);
+        let purpose = self.read_purpose(false);
         if self.has_replicas() {
-            // The answer to its commit says how far the identity has seen, so it is waited for.
+            // The answer to the commit has the log position that the identity has read, so the commit is awaited.
             return self.begin_for(purpose, "", time).await;
         }
         self.begin_with(purpose, self.request(READ_ONLY, time, true)).await
     }
 
-    /// The database behind this identity, for connections as another one.
+    /// Returns the database, for connections as another identity.
     pub(crate) fn database(&self) -> &Database {
         &self.database
     }
@@ -133,13 +133,13 @@ impl IdentityConnection {
             _ => Some(false),
         };
         let purpose = match (options.access_mode, is_one_snapshot) {
-            (Some(AccessMode::ReadOnly), Some(is_one_snapshot)) => self.reading(is_one_snapshot),
+            (Some(AccessMode::ReadOnly), Some(is_one_snapshot)) => self.read_purpose(is_one_snapshot),
             _ => Purpose::Write,
         };
         self.begin_for(purpose, &modes(&options), time).await
     }
 
-    fn reading(&self, is_one_snapshot: bool) -> Purpose {
+    fn read_purpose(&self, is_one_snapshot: bool) -> Purpose {
         Purpose::Read { required: self.required(), is_one_snapshot }
     }
 
@@ -147,16 +147,16 @@ impl IdentityConnection {
         self.database.pools.of(self.identity.role())
     }
 
-    fn known(&self) -> Required {
+    fn recorded(&self) -> RequiredPosition {
         self.servers().cluster().map(|cluster| cluster.required(&self.identity)).unwrap_or_default()
     }
 
-    fn required(&self) -> Required {
-        self.known().at_least(self.at_least)
+    fn required(&self) -> RequiredPosition {
+        self.recorded().at_least(self.at_least)
     }
 
     pub(crate) fn seen(&self) -> Option<Position> {
-        self.known().position
+        self.recorded().position
     }
 
     async fn begin_for(
@@ -187,7 +187,7 @@ impl IdentityConnection {
 transaction_trait!(IdentityConnection, begin_checked);
 
 impl IdentityConnection {
-    /// Begins a transaction for one statement, which only reads or may write.
+    /// Begins a transaction for one statement: on a replica or `READ ONLY` if it `reads`, otherwise for writing.
     async fn begin_one(&self, reads: bool) -> Result<Transaction, DbErr> {
         let unchecked = if reads {
             self.begin_read(self.deadline).await?
@@ -197,15 +197,16 @@ impl IdentityConnection {
         Ok(Transaction::new(unchecked, self.database.map_error).for_one_statement())
     }
 
-    /// Whether a failed statement may be retried on another connection: only if nothing of it is in the database.
-    fn may_try_again(&self, error: &DbErr, reads: &mut bool) -> bool {
+    /// Returns whether a failed statement may be retried on another connection: only if nothing of it is in the
+    /// database. Clears `reads` if the retry must be able to write.
+    fn may_retry(&self, error: &DbErr, reads: &mut bool) -> bool {
         let Some(cluster) = self.servers().cluster() else {
-            // What it reads may write: a view's or a policy's function can do anything.
+            // A `SELECT` may write, through a function of a view or a policy.
             return is_connection_lost(error) || is_read_only(error) && std::mem::take(reads);
         };
         if std::mem::take(reads) {
-            // The primary may run what the replica refused.
-            return is_replicas_own(error);
+            // The primary may accept what the replica refused.
+            return may_succeed_on_primary(error);
         }
         let is_read_only = is_read_only(error);
         if is_read_only {
@@ -232,7 +233,7 @@ macro_rules! in_own_transaction {
                 Ok::<_, DbErr>(outcome)
             };
             match outcome.await {
-                Err(error) if attempt < MAX_ATTEMPTS && $self.may_try_again(&error, &mut reads) => attempt += 1,
+                Err(error) if attempt < MAX_ATTEMPTS && $self.may_retry(&error, &mut reads) => attempt += 1,
                 outcome => return outcome,
             }
         }
@@ -298,7 +299,7 @@ impl StreamTrait for IdentityConnection {
             loop {
                 let transaction = self.begin_one(reads).await?;
                 match transaction.stream_owned(statement.clone()).await {
-                    Err(error) if reads && self.may_try_again(&error, &mut reads) => {}
+                    Err(error) if reads && self.may_retry(&error, &mut reads) => {}
                     rows => return rows,
                 }
             }

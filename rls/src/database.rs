@@ -19,7 +19,7 @@ use crate::{
 /// A database with row-level security: one handle over its pools, cheap to clone. It runs no statements itself; it
 /// hands out identities, and each statement runs as one of them.
 ///
-/// A pool's login must be a member of the roles of the identities that use the pool. It needs nothing else.
+/// A pool's login must be a member of the roles of the identities that use the pool. It needs no other privilege.
 #[derive(Clone, Debug)]
 pub struct Database {
     pub(crate) pools: Pools,
@@ -27,7 +27,7 @@ pub struct Database {
     pub(crate) statements: PreparedStatements,
     pub(crate) map_error: MapError,
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
-    /// What each identity has written or seen, where there are replicas.
+    /// The log position of each identity, if there are replicas.
     positions: Arc<Positions>,
 }
 
@@ -78,7 +78,7 @@ impl Database {
         statements: PreparedStatements,
         positions: Arc<Positions>,
     ) -> Self {
-        let pools = Pools { shared, own: Arc::default() };
+        let pools = Pools { shared, by_role: Arc::default() };
         Self { pools, deadline, statements, map_error: |_, error| error, context: None, positions }
     }
 
@@ -95,9 +95,9 @@ impl Database {
         url: &str,
         options: &Options,
     ) -> Result<Self, Error> {
-        let mut own = (*self.pools.own).clone();
-        own.insert(role.into(), open(url, options, None, Some(url), &self.positions).await?.0);
-        self.pools.own = Arc::new(own);
+        let mut by_role = (*self.pools.by_role).clone();
+        by_role.insert(role.into(), open(url, options, None, Some(url), &self.positions).await?.0);
+        self.pools.by_role = Arc::new(by_role);
         Ok(self)
     }
 
@@ -128,21 +128,21 @@ impl Database {
     }
 
     /// Pings the server through each pool, without an identity, for a health check. It reports an unreachable server
-    /// immediately, and a server that does not answer after a few seconds.
+    /// immediately, and after a few seconds a server that does not answer.
     ///
     /// # Errors
     ///
     /// [`Error::ConnectionLost`], [`Error::PoolTimeout`], [`Error::PoolClosed`], [`Error::Misconfigured`].
     pub async fn ping(&self) -> Result<(), Error> {
         self.pools.shared.ping().await?;
-        for pool in self.pools.own.values() {
+        for pool in self.pools.by_role.values() {
             pool.ping().await?;
         }
         Ok(())
     }
 
-    /// Returns the status of the pool that identities of this role use, for metrics; with replicas, that of the
-    /// primary.
+    /// Returns the status of the pool that identities of this role use, for metrics; with replicas, of the primary's
+    /// pool.
     #[must_use]
     pub fn pool_status(&self, role: &str) -> PoolStatus {
         self.pools.of(role).primary().status()
@@ -155,59 +155,62 @@ impl Database {
     /// [`Error::Database`].
     pub async fn close(&self) -> Result<(), Error> {
         self.pools.shared.close().await?;
-        for pool in self.pools.own.values() {
+        for pool in self.pools.by_role.values() {
             pool.close().await?;
         }
         Ok(())
     }
 }
 
-/// Creates the pools, and returns the server's answer to the query, if there is one.
+/// Creates the pools, and returns the server's answer to the query, if a query is given.
 async fn open(
     url: &str,
     options: &Options,
-    question: Option<&'static str>,
+    query: Option<&'static str>,
     login: Option<&str>,
     positions: &Arc<Positions>,
 ) -> Result<(Servers, Option<String>), Error> {
-    let connect = address(url, options)?;
+    let connect = connect_options(url, options)?;
     if !options.replicas.is_empty() {
-        let mut addresses = vec![connect];
+        let mut servers = vec![connect];
         for replica in &options.replicas {
-            let replica = address(replica, options)?;
-            addresses.push(match login {
+            let replica = connect_options(replica, options)?;
+            servers.push(match login {
                 None => replica,
-                Some(login) => with_login_of(&replica, address(login, options)?),
+                Some(login) => with_login_of(&replica, connect_options(login, options)?),
             });
         }
         let (max_connections, acquire_timeout) = (options.max_connections, options.acquire_timeout);
-        let cluster = Cluster::connect(addresses, max_connections, acquire_timeout, positions.clone()).await?;
-        let answer = match question {
-            Some(question) => in_time(options, cluster.ask(question)).await?,
+        let cluster = Cluster::connect(servers, max_connections, acquire_timeout, positions.clone()).await?;
+        let answer = match query {
+            Some(query) => within_acquire_timeout(options, cluster.ask(query)).await?,
             None => None,
         };
         return Ok((Servers::Several(cluster), answer));
     }
-    // A pool would retry until its timeout; a single connection reports at once what is wrong.
+    // A pool would retry until its timeout; a single connection reports the cause at once.
     let (mut probe, connect) = connect::open(&connect, options.acquire_timeout).await?;
-    let asking = async {
-        let answer = match question {
-            Some(question) => ask(&mut probe, question).await?,
+    let work = async {
+        let answer = match query {
+            Some(query) => ask(&mut probe, query).await?,
             None => None,
         };
         probe.close().await?;
         Ok(answer)
     };
-    let answer = in_time(options, asking).await?;
+    let answer = within_acquire_timeout(options, work).await?;
     Ok((Servers::One(Pool::managed(connect, options.max_connections, options.acquire_timeout)?), answer))
 }
 
-async fn in_time<T>(options: &Options, asking: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
-    let asked = tokio::time::timeout(options.acquire_timeout, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+async fn within_acquire_timeout<T>(
+    options: &Options,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, Error> {
+    let asked = tokio::time::timeout(options.acquire_timeout, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
     Ok(asked.map_err(connect_error)?)
 }
 
-fn address(url: &str, options: &Options) -> Result<PgConnectOptions, Error> {
+fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Error> {
     // SeaORM's own options are not used: their trace output contains the URL with the password.
     let mut connect = connect::options(url)?.disable_statement_logging();
     if let (Some(name), None) = (&options.application_name, connect.get_application_name()) {
@@ -231,8 +234,8 @@ pub struct Options {
     pub acquire_timeout: Duration,
     /// Whether prepared statements are cached on their connection. The default is `true`. Use `false` behind a pooler
     /// in transaction mode that does not track them (PgBouncer before 1.21): each transaction then begins by
-    /// deallocating what others have prepared, in the same round trip, and each statement takes a second round trip to
-    /// be prepared.
+    /// deallocating the statements of other clients, in the same round trip, and each statement takes a second round
+    /// trip to be prepared.
     pub prepared_statements: bool,
     /// The deadline of each statement, as in
     /// [`IdentityConnection::with_deadline`](crate::IdentityConnection::with_deadline). The default is 30 seconds;
@@ -241,12 +244,12 @@ pub struct Options {
     pub deadline: Option<Duration>,
     /// The `application_name`, unless the URL has one.
     pub application_name: Option<String>,
-    /// Addresses of streaming replicas of the same cluster, which are used for reads; any of the addresses may become
-    /// the primary. None by default. See the [front page](crate#replicas).
+    /// URLs of streaming replicas of the same cluster, which are used for reads; any of the servers may become the
+    /// primary. Empty by default. See the [front page](crate#replicas).
     pub replicas: Vec<String>,
 }
 
-/// Omits the addresses, which may contain a password.
+/// Omits the URLs, which may contain a password.
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options")

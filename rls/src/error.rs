@@ -21,14 +21,14 @@ pub enum Error {
     /// A transaction was used or committed while a transaction nested in it is open.
     #[error("a nested transaction is open; commit it or roll it back first")]
     NestedTransactionOpen,
-    /// The transaction, or the one around it, was committed or rolled back.
+    /// The transaction, or an outer one, was committed or rolled back.
     #[error("the transaction has ended")]
     TransactionOver,
     /// A statement failed in this transaction, or a call was dropped before it completed. The transaction can only be
     /// rolled back.
     #[error("a statement failed or was cancelled in this transaction; roll it back, nothing of it will be committed")]
     TransactionFailed,
-    /// A statement changed the role or the claims. Nothing was committed.
+    /// A statement changed the role or a setting of the identity. Nothing was committed.
     #[error("a statement changed the identity (role or claims); nothing was committed")]
     IdentityChanged,
     /// A statement ended the transaction that it ran in. What was done before it may have been committed.
@@ -53,12 +53,11 @@ pub enum Error {
     /// The pool or its login is not configured for this identity.
     #[error("the connection is misconfigured: {reason}")]
     Misconfigured {
-        /// What is wrong, and what is required.
+        /// The cause, and what is required.
         reason: String,
     },
-    /// None of the addresses of the primary and its replicas leads to a server that accepts writes. Nothing was
-    /// committed.
-    #[error("no server accepts writes: none of the addresses leads to a primary; nothing was committed")]
+    /// Neither the server of the URL nor a replica accepts writes. Nothing was committed.
+    #[error("no server accepts writes: none of the configured servers is a primary; nothing was committed")]
     NoPrimary,
     /// The first connection of a pool could not be opened.
     #[error(transparent)]
@@ -75,7 +74,7 @@ pub enum Error {
         /// What the claims must be.
         rule: &'static str,
     },
-    /// An error of the program's own type: [`Database::with_error_map`](crate::Database::with_error_map).
+    /// An error of the program's own type, from [`Database::with_error_map`](crate::Database::with_error_map).
     #[error(transparent)]
     Application(Arc<dyn StdError + Send + Sync>),
     /// Any other error of the database or SeaORM.
@@ -199,7 +198,7 @@ impl From<DbErr> for Error {
     }
 }
 
-/// Whether the error is [`Error::ConnectionLost`], or converts to it.
+/// Returns whether the error is an [`Error::ConnectionLost`], or converts to one.
 pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
     sqlx_error(error).is_some_and(|error| match carried(error) {
         Some(carried) => matches!(carried, Error::ConnectionLost(_)),
@@ -207,9 +206,9 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
     })
 }
 
-/// Whether a statement failed on a replica for a reason that does not apply to the primary: it writes, vacuum removes
+/// Whether a statement failed on a replica for a reason that need not apply to the primary: it writes, vacuum removes
 /// the rows that it reads, or the replica is unreachable.
-pub(crate) fn is_replicas_own(error: &DbErr) -> bool {
+pub(crate) fn may_succeed_on_primary(error: &DbErr) -> bool {
     let code = sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code);
     matches!(code, Some("25006" | "40001" | "40P01" | "55000")) || is_connection_lost(error)
 }
@@ -245,7 +244,7 @@ enum Class {
 }
 
 /// Whether the connection is unusable after this error: the network failed, the server closed the connection, or the
-/// protocol is out of step.
+/// protocol is out of sync.
 pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,

@@ -31,7 +31,7 @@ struct Parts {
 }
 
 impl Identity {
-    /// Creates an identity of that role, without settings.
+    /// Creates an identity with that role and no settings.
     pub fn new(role: impl Into<Cow<'static, str>>) -> Self {
         Self(Arc::new(Parts { role: role.into(), user_id: None, settings: Vec::new(), admission: None }))
     }
@@ -56,7 +56,7 @@ impl Identity {
     /// the same message. The expression raises an error to refuse the identity (for example a closed account); its
     /// value is ignored.
     ///
-    /// It must be the program's own SQL and must not contain text from anybody else.
+    /// It must not contain text from outside the program.
     #[must_use]
     pub fn with_admission(mut self, sql: impl Into<Cow<'static, str>>) -> Self {
         Arc::make_mut(&mut self.0).admission = Some(sql.into());
@@ -75,16 +75,21 @@ impl Identity {
         self.0.user_id
     }
 
-    /// Returns the condition that role and settings are as they were set.
-    fn holds_sql(&self) -> String {
-        let mut holds = format!("current_setting('role') = {0} AND current_user::text = {0}", quoted(&self.0.role));
+    /// Returns the condition that role and settings are unchanged.
+    fn unchanged_sql(&self) -> String {
+        let mut unchanged = format!("current_setting('role') = {0} AND current_user::text = {0}", quoted(&self.0.role));
         for (name, value) in &self.0.settings {
-            holds.push_str(&format!(" AND coalesce(current_setting({}, true), '') = {}", quoted(name), quoted(value)));
+            unchanged.push_str(&format!(
+                " AND coalesce(current_setting({}, true), '') = {}",
+                quoted(name),
+                quoted(value)
+            ));
         }
-        holds
+        unchanged
     }
 
-    /// Distinguishes identities: users by their id, whatever their claims; others by role and settings.
+    /// Returns a hash that distinguishes users by their id, whatever their claims, and other identities by role and
+    /// settings.
     pub(crate) fn key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match self.0.user_id {
@@ -95,12 +100,12 @@ impl Identity {
     }
 
     /// Returns the SQL that sets the identity and the `statement_timeout` for the rest of the transaction, followed by
-    /// the columns `besides`. Its last column is the start time of the transaction.
+    /// `extra_columns`. Its last column is the start time of the transaction.
     ///
     /// SET LOCAL would be slightly faster, but `pg_stat_statements` treats each of them as a separate statement and
     /// would have an entry for every user.
-    pub(crate) fn set_local_sql(&self, timeout: Option<Duration>, besides: &str) -> String {
-        // Built for each transaction, so in one allocation. One small column instead of one with each value.
+    pub(crate) fn set_local_sql(&self, timeout: Option<Duration>, extra_columns: &str) -> String {
+        // Built for each transaction, so in one allocation. `num_nulls` returns one small column instead of each value.
         let mut sql = String::with_capacity(512) + "SELECT num_nulls(";
         push_set_config(&mut sql, "role", &self.0.role);
         for (name, value) in &self.0.settings {
@@ -118,27 +123,27 @@ impl Identity {
             // A separate statement, because its names are resolved after the role is set.
             sql.extend(["; SELECT ", admission]);
         }
-        sql.extend([besides, ", ", STARTED_AT]);
+        sql.extend([extra_columns, ", ", STARTED_AT]);
         sql
     }
 
-    /// Returns the SQL of two columns. The first is 0 if the identity is as it was set, 1 if it was changed, and 2 if
-    /// this is another transaction. The second is the number of statements that the driver has prepared in the session.
+    /// Returns the SQL of two columns. The first is 0 if the identity is unchanged, 1 if it was changed, and 2 if this
+    /// is another transaction. The second is the number of statements that the driver has prepared in the session.
     pub(crate) fn verify_sql(&self, started_at: &str) -> String {
-        let (holds, started_at) = (self.holds_sql(), quoted(started_at));
+        let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
-            "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 2 WHEN {holds} THEN 0 ELSE 1 END, \
+            "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 2 WHEN {unchanged} THEN 0 ELSE 1 END, \
              (SELECT count(*) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql)"
         )
     }
 
-    /// Returns the same check as a statement that fails unless the identity is as it was set, so that the rest of the
-    /// message does not run: with [`ENDED`] if this is another transaction, with [`CHANGED`] if the identity was
-    /// changed. (`concat` is not immutable, so nothing is evaluated early.)
+    /// Returns the same check as a statement that fails unless the identity is unchanged, so that the statements after
+    /// it in the message do not run: with [`ENDED`] if this is another transaction, with [`CHANGED`] if the identity
+    /// was changed. (`concat` is not immutable, so nothing is evaluated early.)
     pub(crate) fn require_sql(&self, started_at: &str) -> String {
-        let (holds, started_at) = (self.holds_sql(), quoted(started_at));
+        let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
-            "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 1 / length(concat('')) WHEN {holds} THEN 0 \
+            "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 1 / length(concat('')) WHEN {unchanged} THEN 0 \
              ELSE concat('identity changed')::integer END"
         )
     }
@@ -195,7 +200,7 @@ impl PartialEq for Identity {
 
 impl Eq for Identity {}
 
-/// Claims are personal data and are not shown.
+/// Claims are personal data, so they are omitted.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("role", &self.0.role).field("user_id", &self.0.user_id).finish_non_exhaustive()
@@ -277,7 +282,7 @@ pub mod supabase {
         };
         match (claims.get("role").and_then(Value::as_str), subject) {
             (Some(AUTHENTICATED), Some(id)) => {
-                // A UUID has several spellings. PostgreSQL prints this one.
+                // A UUID has several spellings; PostgreSQL prints this one.
                 claims.insert("sub".to_owned(), Value::String(id.to_string()));
                 Ok(with_claims(AUTHENTICATED, claims).with_user_id(id))
             }
@@ -297,7 +302,7 @@ pub mod supabase {
         }
     }
 
-    /// Returns an identity of that role with any claims. For the claims of a token, use [`from_claims`].
+    /// Returns an identity with that role and any claims. For the claims of a token, use [`from_claims`].
     #[must_use]
     pub fn with_claims(role: &'static str, claims: Map<String, Value>) -> Identity {
         let claims = Value::Object(claims).to_string();
@@ -365,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_are_equal_if_they_set_the_same() {
+    fn identities_are_equal_if_they_set_the_same_role_and_settings() {
         let of = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
         let (shared, other) = (of("app.tenant", "1"), of("app.tenant", "2"));
         assert_eq!(shared, of("app.tenant", "1"));
@@ -391,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn no_claim_is_shown() {
+    fn debug_shows_no_claim() {
         let shown = format!("{:?}", Identity::new("tenant").with_setting("app.tenant", "secret"));
         assert!(!shown.contains("secret"), "{shown}");
     }

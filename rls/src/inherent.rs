@@ -13,7 +13,7 @@ use crate::{IdentityConnection, Transaction};
 macro_rules! inherent {
     ($caller:ty) => {
         impl $caller {
-            /// Returns PostgreSQL.
+            /// Returns [`DbBackend::Postgres`].
             #[must_use]
             pub fn get_database_backend(&self) -> DbBackend {
                 ConnectionTrait::get_database_backend(self)
@@ -74,7 +74,7 @@ impl IdentityConnection {
 
 impl Transaction {
     /// Commits the transaction. A nested transaction keeps its changes for the outer one. Returns `Ok` only if the
-    /// server did it.
+    /// server has done so.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`Error::TransactionOver`](crate::Error::TransactionOver) if the transaction around it has ended.
+    /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended.
     pub async fn rollback(self) -> Result<(), DbErr> {
         TransactionSession::rollback(self).await
     }

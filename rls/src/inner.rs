@@ -1,4 +1,4 @@
-//! The connection of a transaction and its state: the stack of frames, what is in progress, and what must be rolled
+//! The connection of a transaction and its state: the stack of frames, the request in progress, and the frames to roll
 //! back. Access is exclusive; see [`Session`](crate::session::Session).
 
 mod ending;
@@ -21,11 +21,13 @@ use crate::{
     pooler,
     runtime::timeout,
     wire::{
-        Answer, Connection, PLACE, PLACE_COLUMNS, Place, PreparedStatements, ROLLBACK_TIMEOUT, TextRow, exec_error,
+        Answer, Connection, PreparedStatements, ROLLBACK_TIMEOUT, SERVER_POSITION, SERVER_POSITION_COLUMNS,
+        ServerPosition, TextRow, exec_error,
     },
 };
 
-/// What a SERIALIZABLE transaction read does not count until it is committed. The level may be the database's default.
+/// Whether the transaction is SERIALIZABLE, possibly by the database's default: what it reads is valid only once it is
+/// committed.
 const IS_SERIALIZABLE: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
 
 /// The connection and its state.
@@ -34,24 +36,25 @@ pub(crate) struct Inner<C: Connection = PooledConnection> {
     pub(crate) pooled: Option<C>,
     pub(crate) frames: Vec<Frame>,
     pub(crate) pending: Option<Pending>,
-    /// Whether the end of a response has not been read yet: after an error, the server sends ReadyForQuery.
-    pub(crate) has_rest: bool,
+    /// Whether the end of a response is still unread: after an error, the server sends ReadyForQuery.
+    pub(crate) has_unread_end: bool,
     pub(crate) over: Option<Over>,
     /// Whether a statement ran that may have changed the database session.
     pub(crate) unclean: bool,
-    pub(crate) next: u64,
+    pub(crate) last_id: u64,
     /// The start time of the transaction, as the server prints it.
     pub(crate) started_at: String,
     pub(crate) identity: Identity,
     pub(crate) time: Option<Duration>,
     pub(crate) statements: PreparedStatements,
-    /// Whether it only reads, at an isolation level at which what it read is valid however it ends.
+    /// Whether its end need not be awaited: it only reads, and is not SERIALIZABLE, so that what it read is valid
+    /// anyway.
     pub(crate) ends_unawaited: bool,
-    /// Which of several servers it runs on.
+    /// The server that it runs on, if there are replicas.
     pub(crate) origin: Option<Origin>,
 }
 
-/// What a transaction is begun with.
+/// The parameters of a transaction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) identity: &'a Identity,
@@ -59,7 +62,7 @@ pub(crate) struct Request<'a> {
     pub(crate) modes: &'a str,
     pub(crate) time: Option<Duration>,
     pub(crate) statements: PreparedStatements,
-    /// It only reads, so nobody needs to wait for its end.
+    /// Whether its end need not be awaited, because it only reads.
     pub(crate) ends_unawaited: bool,
 }
 
@@ -69,16 +72,16 @@ impl<C: Connection> Inner<C> {
         pooled: C,
         request: &Request<'_>,
         origin: Option<Origin>,
-    ) -> Result<(Self, Option<Place>), sqlx::Error> {
+    ) -> Result<(Self, Option<ServerPosition>), sqlx::Error> {
         let Request { identity, modes, time, statements, ends_unawaited } = *request;
         let mut inner = Self {
             pooled: Some(pooled),
             frames: vec![Frame::new(OUTERMOST)],
             pending: Some(Pending::Open),
-            has_rest: false,
+            has_unread_end: false,
             over: None,
             unclean: false,
-            next: OUTERMOST,
+            last_id: OUTERMOST,
             started_at: String::new(),
             identity: identity.clone(),
             time,
@@ -86,16 +89,16 @@ impl<C: Connection> Inner<C> {
             ends_unawaited: false,
             origin,
         };
-        let mut besides = String::new();
+        let mut extra_columns = String::new();
         if ends_unawaited {
-            besides.push_str(IS_SERIALIZABLE);
+            extra_columns.push_str(IS_SERIALIZABLE);
         }
         if inner.origin.is_some() {
-            besides.push_str(", ");
-            besides.push_str(PLACE);
+            extra_columns.push_str(", ");
+            extra_columns.push_str(SERVER_POSITION);
         }
-        besides.push_str(", pg_backend_pid()");
-        let set = identity.set_local_sql(time, &besides);
+        extra_columns.push_str(", pg_backend_pid()");
+        let set = identity.set_local_sql(time, &extra_columns);
         let sql = format!("BEGIN{modes}; {}{set}", statements.begin());
         let mut answer = Answer::default();
         let outcome = match inner.pooled.as_mut() {
@@ -107,14 +110,15 @@ impl<C: Connection> Inner<C> {
         let from_end =
             |columns: usize| answer.row.as_ref().and_then(|row| Some((row, row.0.len().checked_sub(columns)?)));
         let process = from_end(2).and_then(|(row, column)| row.number(column));
-        let place_columns = if inner.origin.is_some() { PLACE_COLUMNS } else { 0 };
-        let place =
-            from_end(place_columns + 2).filter(|_| place_columns > 0).and_then(|(row, first)| Place::read(row, first));
-        let is_serializable = from_end(place_columns + 3);
+        let position_columns = if inner.origin.is_some() { SERVER_POSITION_COLUMNS } else { 0 };
+        let position = from_end(position_columns + 2)
+            .filter(|_| position_columns > 0)
+            .and_then(|(row, first)| ServerPosition::read(row, first));
+        let is_serializable = from_end(position_columns + 3);
         inner.ends_unawaited =
             ends_unawaited && is_serializable.and_then(|(row, column)| row.number(column)) == Some(0);
-        if let (Some(origin), Some(place)) = (&mut inner.origin, place) {
-            origin.begun(place);
+        if let (Some(origin), Some(position)) = (&mut inner.origin, position) {
+            origin.begun(position);
         }
         if let (PreparedStatements::Cached, Some(pooled)) = (statements, &mut inner.pooled) {
             inner.pending = Some(Pending::Open);
@@ -124,7 +128,7 @@ impl<C: Connection> Inner<C> {
             }
             inner.pending = None;
         }
-        Ok((inner, place))
+        Ok((inner, position))
     }
 
     /// Whether the transaction runs on a standby: it writes nothing, so the outcome of its commit does not matter.
@@ -166,7 +170,7 @@ impl<C: Connection> Inner<C> {
             if is_lost(error) {
                 self.close(Over::Lost);
             } else if error.as_database_error().is_some() {
-                self.has_rest = true;
+                self.has_unread_end = true;
                 self.fail(frame, Failure::Failed);
             } else {
                 // The driver could not send the request or decode the response, so more of it may follow.
@@ -191,16 +195,16 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Waits for the rest of the last response. After that, a request is sent as soon as it is made, so a call that is
-    /// dropped is known to have been sent.
+    /// Reads the last response to its end. After that, a request is sent as soon as it is made, so even a call that is
+    /// dropped has been sent.
     async fn ready(&mut self) -> Result<(), DbErr> {
-        if !self.has_rest || self.over.is_some() {
+        if !self.has_unread_end || self.over.is_some() {
             return Ok(());
         }
         let limit = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
         match timeout(limit, self.connection()?.drain()).await {
             Ok(Ok(_)) => {
-                self.has_rest = false;
+                self.has_unread_end = false;
                 Ok(())
             }
             Ok(Err(error)) => {
@@ -214,8 +218,8 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Sends a statement of this layer's own in the innermost frame; `pending` is its kind.
-    pub(crate) async fn send_own(&mut self, sql: String, pending: Pending) -> Result<Answer, DbErr> {
+    /// Sends a statement of this crate in the innermost frame. `pending` is recorded until the answer.
+    pub(crate) async fn send_internal(&mut self, sql: String, pending: Pending) -> Result<Answer, DbErr> {
         self.ready().await?;
         self.pending = Some(pending);
         let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
@@ -243,7 +247,7 @@ impl<C: Connection> Inner<C> {
                     return Err(Error::DeadlineExceeded.into());
                 }
             };
-            (self.pending, self.has_rest) = (None, false);
+            (self.pending, self.has_unread_end) = (None, false);
             match pending {
                 Pending::Call(frame) => self.fail(frame, Failure::Failed),
                 Pending::Stream if refused => {
@@ -251,7 +255,7 @@ impl<C: Connection> Inner<C> {
                     self.fail(frame, Failure::Failed);
                 }
                 Pending::Stream => {}
-                // Its handle was never returned to a caller.
+                // The nested transaction was never returned to a caller.
                 Pending::Begin(frame) => {
                     if let Some(frame) = self.frame(frame) {
                         frame.abandoned = true;
@@ -290,11 +294,11 @@ impl<C: Connection> Inner<C> {
 
     pub(crate) async fn verify(&mut self, frame: u64, pending: Pending) -> Result<(), DbErr> {
         let sql = self.identity.verify_sql(&self.started_at);
-        let row = self.send_own(sql, pending).await?.row;
-        let of_row = |place| row.as_ref().and_then(|row| row.number(place));
-        match of_row(0) {
+        let row = self.send_internal(sql, pending).await?.row;
+        let number = |column| row.as_ref().and_then(|row| row.number(column));
+        match number(0) {
             Some(0) => {
-                self.forget_deallocated(of_row(1), pending).await?;
+                self.forget_deallocated(number(1), pending).await?;
                 if let Some(frame) = self.frame(frame) {
                     frame.unverified = false;
                 }
@@ -314,7 +318,7 @@ impl<C: Connection> Inner<C> {
 
 impl<C: Connection> Inner<C> {
     /// After a statement that removed the driver's prepared statements (`DEALLOCATE`, `DISCARD`), clears the driver's
-    /// cache, so that it does not use them.
+    /// cache, so that the driver prepares them again.
     async fn forget_deallocated(&mut self, prepared: Option<i64>, pending: Pending) -> Result<(), DbErr> {
         if self.statements == PreparedStatements::Deallocated {
             return Ok(());

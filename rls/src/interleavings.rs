@@ -1,6 +1,6 @@
 //! Random programs of several tasks on one transaction, over a model of the server, in the orders that `shuttle`
-//! chooses: what was answered Ok is saved if everything around it was committed, what was refused or cancelled is not,
-//! every statement runs in its own role, and the connection is returned idle and clean, or discarded.
+//! chooses. A write that was answered Ok is saved if all outer transactions were committed, one that was refused or
+//! cancelled is not, every statement runs in its own role, and the connection is returned idle and clean, or discarded.
 
 mod server;
 
@@ -32,7 +32,7 @@ use crate::{
     wire::PreparedStatements,
 };
 
-/// What the caller knows.
+/// What the caller knows about a write or a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Done,
@@ -40,12 +40,12 @@ enum Outcome {
     Unknown,
 }
 
-/// What the tasks were answered.
+/// The answers that the tasks got.
 #[derive(Debug, Default)]
 struct Log {
-    /// By row: its frame, and the answer.
+    /// By row: its frame, and the outcome of its write.
     rows: Vec<(u64, Outcome)>,
-    /// By frame: the one around it, and how it ended.
+    /// By frame: the outer frame, and the outcome of its commit.
     frames: BTreeMap<u64, (Option<u64>, Outcome)>,
 }
 
@@ -59,13 +59,13 @@ fn statement(sql: String) -> Statement {
     Statement::from_string(DbBackend::Postgres, sql)
 }
 
-fn below(limit: u32) -> u32 {
+fn random_below(limit: u32) -> u32 {
     thread_rng().gen_range(0..limit)
 }
 
 /// Polls the future a few times and then drops it. `None` if it did not complete.
-async fn cancelled<T>(future: impl Future<Output = T>) -> Option<T> {
-    let (mut future, mut polls) = (pin!(future), below(5));
+async fn poll_and_drop<T>(future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut polls) = (pin!(future), random_below(5));
     std::future::poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
         Poll::Pending if polls == 0 => Poll::Ready(None),
@@ -82,7 +82,7 @@ impl Tasks {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A row that is not saved unless it is answered.
+    /// Records a row, which must not be saved unless its statement is answered Ok.
     fn new_row(&self, frame: u64) -> usize {
         let mut log = self.log();
         log.rows.push((frame, Outcome::NotDone));
@@ -97,27 +97,27 @@ impl Tasks {
 
     async fn insert(&self, frame: u64) {
         let row = self.new_row(frame);
-        let check = if below(2) == 0 { Check::Never } else { Check::Now };
+        let check = if random_below(2) == 0 { Check::Never } else { Check::Now };
         let insert = self.session.execute(frame, statement(format!("INSERT {row} AS {USER}")), check);
         self.answered(row, Some(insert.await));
     }
 
     async fn step(&self, frame: u64, depth: u32) {
         yield_now().await;
-        match below(9) {
+        match random_below(9) {
             0 | 1 => self.insert(frame).await,
             2 => {
                 let row = self.new_row(frame);
                 let set = ["service", USER].map(|role| statement(set_role_statement(role)));
                 let sql = statement(format!("INSERT {row} AS service"));
                 let elevated = self.session.execute_as_role(frame, set, sql);
-                let answer = if below(2) == 0 { cancelled(elevated).await } else { Some(elevated.await) };
+                let answer = if random_below(2) == 0 { poll_and_drop(elevated).await } else { Some(elevated.await) };
                 self.answered(row, answer);
             }
             3 => {
                 let row = self.new_row(frame);
                 let sql = statement(format!("INSERT {row} AS {USER}"));
-                let answer = cancelled(self.session.execute(frame, sql, Check::Now)).await;
+                let answer = poll_and_drop(self.session.execute(frame, sql, Check::Now)).await;
                 self.answered(row, answer);
             }
             4 => {
@@ -125,7 +125,7 @@ impl Tasks {
                 assert!(refused.is_err());
             }
             5 => {
-                let check = if below(2) == 0 { Check::Now } else { Check::Later };
+                let check = if random_below(2) == 0 { Check::Now } else { Check::Later };
                 let row = self.new_row(frame);
                 let sql = statement(format!("INSERT {row} AS {USER}, SWITCH"));
                 let switched = self.session.execute(frame, sql, check).await;
@@ -137,17 +137,17 @@ impl Tasks {
         }
     }
 
-    /// Reads some of the rows, possibly with a statement in between.
+    /// Reads some of the rows, and may run another statement before the remaining ones.
     async fn stream(&self, frame: u64) {
         let sql = statement("ROWS 6".to_owned());
         let Ok(rows) = stream_rows(&self.session, frame, sql, Check::Never, false).await else { return };
         let mut rows = pin!(rows);
-        for _ in 0..below(8) {
+        for _ in 0..random_below(8) {
             let Some(Ok(_)) = rows.next().await else { return };
         }
-        if below(2) == 0 {
+        if random_below(2) == 0 {
             // The task that reads from the server may fill the buffer meanwhile, and wait.
-            for _ in 0..below(4) {
+            for _ in 0..random_below(4) {
                 yield_now().await;
             }
             self.insert(frame).await;
@@ -155,12 +155,12 @@ impl Tasks {
         }
     }
 
-    async fn nested(&self, around: u64, depth: u32) {
-        let begin = self.session.begin_nested(around, "");
-        let begun = if below(4) == 0 { cancelled(begin).await } else { Some(begin.await) };
+    async fn nested(&self, outer: u64, depth: u32) {
+        let begin = self.session.begin_nested(outer, "");
+        let begun = if random_below(4) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
         let Some(Ok(frame)) = begun else { return };
-        self.log().frames.insert(frame, (Some(around), Outcome::NotDone));
-        for _ in 0..=below(2) {
+        self.log().frames.insert(frame, (Some(outer), Outcome::NotDone));
+        for _ in 0..=random_below(2) {
             self.step(frame, depth + 1).await;
         }
         self.end(frame).await;
@@ -168,10 +168,10 @@ impl Tasks {
 
     /// Commits, rolls back or drops.
     async fn end(&self, frame: u64) {
-        let outcome = match below(8) {
+        let outcome = match random_below(8) {
             0 => {
                 let rollback = self.session.rollback(frame);
-                let _ = if below(2) == 0 { cancelled(rollback).await } else { Some(rollback.await) };
+                let _ = if random_below(2) == 0 { poll_and_drop(rollback).await } else { Some(rollback.await) };
                 self.session.abandon(frame);
                 Outcome::NotDone
             }
@@ -180,18 +180,18 @@ impl Tasks {
                 Outcome::NotDone
             }
             2 => {
-                let outcome = cancelled(self.session.commit(frame)).await.map_or(Outcome::Unknown, of_commit);
+                let outcome = poll_and_drop(self.session.commit(frame)).await.map_or(Outcome::Unknown, commit_outcome);
                 // As the handle does when it is dropped before the commit has returned.
                 self.session.abandon(frame);
                 outcome
             }
-            _ => of_commit(self.session.commit(frame).await),
+            _ => commit_outcome(self.session.commit(frame).await),
         };
         self.log().frames.entry(frame).and_modify(|ended| ended.1 = outcome);
     }
 }
 
-fn of_commit(answer: Result<(), DbErr>) -> Outcome {
+fn commit_outcome(answer: Result<(), DbErr>) -> Outcome {
     match answer.map_err(Error::from) {
         Ok(()) => Outcome::Done,
         Err(Error::CommitUnknown(_)) => Outcome::Unknown,
@@ -206,22 +206,22 @@ async fn program(time: Option<Duration>, may_be_lost: bool) {
     let request = Request { identity: &identity, modes: "", time, statements, ends_unawaited: false };
     server.state().may_be_lost = may_be_lost;
     let begin = Inner::begin(server.connect(), &request, None);
-    let begun = if below(8) == 0 { cancelled(begin).await } else { Some(begin.await) };
-    let Some(Ok((inner, _))) = begun else { return released(&server).await };
+    let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
+    let Some(Ok((inner, _))) = begun else { return wait_for_release(&server).await };
     let tasks = Tasks { session: Session::new(inner), log: Arc::default() };
     tasks.log().frames.insert(OUTERMOST, (None, Outcome::NotDone));
-    let running: Vec<_> = (0..2 + below(2))
+    let running: Vec<_> = (0..2 + random_below(2))
         .map(|_| {
             let tasks = tasks.clone();
             spawn(async move {
-                for _ in 0..=below(3) {
+                for _ in 0..=random_below(3) {
                     tasks.step(OUTERMOST, 0).await;
                 }
             })
         })
         .collect();
-    // A nested transaction may outlive the one around it.
-    let ends_last = below(3) > 0;
+    // A nested transaction may outlive the outer one.
+    let ends_last = random_below(3) > 0;
     if !ends_last {
         tasks.end(OUTERMOST).await;
     }
@@ -233,19 +233,19 @@ async fn program(time: Option<Duration>, may_be_lost: bool) {
     }
     let log = tasks.log.clone();
     drop(tasks);
-    released(&server).await;
+    wait_for_release(&server).await;
     let state = server.state();
     let log = log.lock().unwrap_or_else(PoisonError::into_inner);
     for (row, (frame, answer)) in log.rows.iter().enumerate() {
         let mut expected = *answer;
-        let mut around = Some(*frame);
-        while let Some((outside, ended)) = around.and_then(|frame| log.frames.get(&frame)) {
+        let mut outer = Some(*frame);
+        while let Some((next_outer, ended)) = outer.and_then(|frame| log.frames.get(&frame)) {
             expected = match (expected, *ended) {
                 (Outcome::NotDone, _) | (_, Outcome::NotDone) => Outcome::NotDone,
                 (Outcome::Unknown, _) | (_, Outcome::Unknown) => Outcome::Unknown,
                 (Outcome::Done, Outcome::Done) => Outcome::Done,
             };
-            around = *outside;
+            outer = *next_outer;
         }
         let is_saved = state.saved.contains(&u32::try_from(row).unwrap());
         let is_right = expected == Outcome::Unknown || is_saved == (expected == Outcome::Done);
@@ -254,14 +254,14 @@ async fn program(time: Option<Duration>, may_be_lost: bool) {
 }
 
 /// Waits until the connection was returned or discarded.
-async fn released(server: &Server) {
+async fn wait_for_release(server: &Server) {
     while server.state().in_use > 0 {
         yield_now().await;
     }
     assert_eq!(server.state().broken_rules, [""; 0]);
 }
 
-/// `SPARC_SCHEDULES` is how many schedules of each kind are explored.
+/// `SPARC_SCHEDULES` is the number of schedules for each scheduler.
 fn explore(test: impl Fn() + Copy + Send + Sync + 'static) {
     let schedules = std::env::var("SPARC_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
     // The stack of a task, which is 32 KiB by default, must hold the driver's statements in a debug build.
@@ -272,7 +272,7 @@ fn explore(test: impl Fn() + Copy + Send + Sync + 'static) {
 }
 
 #[test]
-fn what_is_answered_ok_is_saved_and_nothing_else_is() {
+fn writes_answered_ok_are_saved_and_no_others() {
     explore(|| {
         set_deadlines(false);
         block_on(program(None, false));
@@ -280,7 +280,7 @@ fn what_is_answered_ok_is_saved_and_nothing_else_is() {
 }
 
 #[test]
-fn the_same_with_deadlines_and_lost_connections() {
+fn writes_answered_ok_are_saved_and_no_others_with_deadlines_and_lost_connections() {
     explore(|| {
         set_deadlines(true);
         block_on(program(Some(Duration::from_secs(1)), true));

@@ -1,4 +1,4 @@
-//! What is recorded about a connection without having it: handles that were dropped, and calls that wait.
+//! What is recorded without access to the connection: handles that were dropped, and calls that wait for it.
 
 use std::sync::PoisonError;
 
@@ -6,13 +6,13 @@ use tokio::sync::Notify;
 
 use crate::runtime::{AtomicUsize, Ordering, StdMutex};
 
-/// What can be recorded without the connection: a handle that is being dropped cannot wait for it.
+/// Recorded without access to the connection, because a handle that is being dropped cannot wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     dropped: StdMutex<Vec<(u64, Dropped)>>,
     /// How many calls wait for the connection.
     waiting: AtomicUsize,
-    wanted: Notify,
+    waiter_added: Notify,
 }
 
 /// What was dropped.
@@ -30,7 +30,7 @@ pub(crate) struct Waiting<'a>(&'a Marks);
 impl<'a> Waiting<'a> {
     pub(crate) fn new(marks: &'a Marks) -> Self {
         marks.waiting.fetch_add(1, Ordering::SeqCst);
-        marks.wanted.notify_waiters();
+        marks.waiter_added.notify_waiters();
         Self(marks)
     }
 }
@@ -52,13 +52,13 @@ impl Marks {
     }
 
     /// Waits until another call waits for the connection.
-    pub(crate) async fn waiter(&self) {
+    pub(crate) async fn wait_for_waiter(&self) {
         loop {
-            let wanted = self.wanted.notified();
+            let waiter_added = self.waiter_added.notified();
             if self.has_waiters() {
                 return;
             }
-            wanted.await;
+            waiter_added.await;
         }
     }
 

@@ -1,4 +1,5 @@
-//! Which of several servers a transaction runs on, and what the answer to its commit says of the log there.
+//! The server that a transaction runs on, if there are replicas, and the log position that the answer to its commit
+//! has.
 
 use std::sync::{
     Arc,
@@ -8,10 +9,10 @@ use std::sync::{
 use crate::{
     Identity,
     position::{Position, Positions},
-    wire::Place,
+    wire::ServerPosition,
 };
 
-/// The log of one of several servers.
+/// The log of a server.
 #[derive(Debug)]
 pub(crate) struct Log {
     positions: Arc<Positions>,
@@ -27,7 +28,7 @@ impl Log {
     }
 }
 
-/// Which of several servers a transaction runs on.
+/// The server that a transaction runs on.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     log: Arc<Log>,
@@ -43,15 +44,15 @@ impl Origin {
         Self { log, is_standby: false, timeline }
     }
 
-    /// Records what the server returned at the begin. A standby does not return its timeline; the monitor knows it.
-    pub(crate) fn begun(&mut self, place: Place) {
-        self.is_standby = place.is_standby;
-        if !place.is_standby {
-            self.timeline = place.timeline;
+    /// Records what the server answered to BEGIN. A standby does not return its timeline; the monitor knows it.
+    pub(crate) fn begun(&mut self, position: ServerPosition) {
+        self.is_standby = position.is_standby;
+        if !position.is_standby {
+            self.timeline = position.timeline;
         }
     }
 
-    /// Returns the state of a commit that is about to be sent.
+    /// Returns a record of a commit that is about to be sent.
     pub(crate) fn commit(&self, identity: &Identity) -> Commit {
         let lost_before = self.log.positions.lost();
         Commit { log: self.log.clone(), identity: identity.clone(), lost_before, is_answered: self.is_standby }
@@ -62,26 +63,27 @@ impl Origin {
 pub(crate) struct Commit {
     log: Arc<Log>,
     identity: Identity,
-    /// How many answers were lost before it was sent.
+    /// How many answers to commits were lost before this commit was sent.
     lost_before: u64,
     is_answered: bool,
 }
 
 impl Commit {
-    /// Records what the identity has seen, on a replica too, because the next replica must not show less.
-    pub(crate) fn answered(mut self, is_committed: bool, place: Option<Place>, is_lost: bool) {
+    /// Records the log position of what the identity wrote or read, on a replica too, because the next one must not
+    /// show less.
+    pub(crate) fn answered(mut self, is_committed: bool, position: Option<ServerPosition>, is_lost: bool) {
         let Log { positions, newest, timeline } = &*self.log;
-        match place {
-            Some(place) if is_committed && place.is_standby => {
+        match position {
+            Some(position) if is_committed && position.is_standby => {
                 let timeline = timeline.load(Ordering::SeqCst);
-                positions.note(&self.identity, Position { timeline, lsn: place.lsn });
+                positions.note(&self.identity, Position { timeline, lsn: position.lsn });
             }
-            Some(place) if is_committed => {
-                newest.fetch_max(place.timeline, Ordering::SeqCst);
-                let position = Position { timeline: place.timeline, lsn: place.lsn };
+            Some(position) if is_committed => {
+                newest.fetch_max(position.timeline, Ordering::SeqCst);
+                let position = Position { timeline: position.timeline, lsn: position.lsn };
                 positions.note_from_primary(&self.identity, position, self.lost_before);
             }
-            // It is committed at an unknown position, or its outcome is unknown.
+            // It is committed at an unknown log position, or its outcome is unknown.
             _ if is_committed || is_lost => return,
             _ => {}
         }
@@ -92,7 +94,7 @@ impl Commit {
 impl Drop for Commit {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.log.positions.note_unknown(&self.identity);
+            self.log.positions.note_unknown_commit(&self.identity);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Recognizes statements built by SeaORM that cannot have changed the database session.
 //!
-//! A statement built from entities contains no SQL text of the caller's, except in custom expressions, which can call
-//! any function (`set_config`, `pg_advisory_lock`). So a statement counts as plain only if every parenthesis in it is
-//! one that SeaORM writes. This is an allow-list; after any other statement, the identity is verified and the session
+//! A statement built from entities contains no SQL text of the caller, except in custom expressions, which can call any
+//! function (`set_config`, `pg_advisory_lock`). So a statement counts as plain only if every parenthesis in it is one
+//! that SeaORM writes. This is an allow-list; after any other statement, the identity is verified and the session
 //! cleaned.
 
-/// Words that SeaORM writes before a parenthesis. None of them can change a session.
+/// Words that SeaORM writes before a parenthesis. None of them changes a session.
 const BEFORE_PARENTHESIS: [&str; 36] = [
     "ALL",
     "AND",
@@ -47,7 +47,7 @@ const BEFORE_PARENTHESIS: [&str; 36] = [
 
 const STATEMENTS: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
 
-/// Returns whether no part of the statement can call a function that changes the session.
+/// Returns whether the statement certainly calls no function that changes the session.
 pub(crate) fn is_plain(sql: &str) -> bool {
     // A comment could stand between a name and its parenthesis.
     if !STATEMENTS.iter().any(|begin| sql.starts_with(begin)) || sql.contains("--") || sql.contains("/*") {
@@ -56,7 +56,7 @@ pub(crate) fn is_plain(sql: &str) -> bool {
     let body =
         sql.strip_prefix("INSERT INTO ").and_then(|rest| rest.split_once('(')).filter(|(table, _)| is_name(table));
     let sql = body.map_or(sql, |(_, body)| body);
-    sql.match_indices('(').all(|(place, _)| may_precede(&sql[..place]))
+    sql.match_indices('(').all(|(index, _)| may_precede(&sql[..index]))
 }
 
 /// Whether the statement is plain, only reads, and locks no rows, so that a replica can run it.

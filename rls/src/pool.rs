@@ -26,7 +26,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections idle for longer are closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
-/// Older connections are closed, because a server process grows with age, and the cluster behind an address can change.
+/// Older connections are closed, because a server process grows with age, and the server behind a host name can change.
 const MAX_LIFETIME: Duration = Duration::from_secs(1800);
 /// How often idle connections are checked.
 const REAP_INTERVAL: Duration = Duration::from_secs(60);
@@ -37,8 +37,8 @@ type Managed = deadpool::managed::Pool<Connector>;
 #[derive(Clone)]
 pub(crate) enum Pool {
     /// A pool of this handle. It hands out the connection that was returned last, which is warm, and sends nothing to
-    /// the server when one is returned, because each is known to be idle and clean. (The driver's pool pings each time,
-    /// which costs a round trip per operation.)
+    /// the server when one is returned, because it is idle and clean then. (The driver's pool pings each time, which
+    /// costs a round trip per operation.)
     Managed { pool: Managed, acquire_timeout: Duration, server_state: Arc<ServerState> },
     /// A pool that the application already had.
     External(DatabaseConnection),
@@ -80,7 +80,7 @@ impl Pool {
         Ok(Self::Managed { pool, acquire_timeout, server_state })
     }
 
-    /// Returns how many dead connections are tolerated before only a new one is tried.
+    /// Returns how many connections may be dead before the next failure is an error.
     pub(crate) fn size(&self) -> usize {
         match self {
             Self::Managed { pool, .. } => pool.status().max_size,
@@ -96,7 +96,7 @@ impl Pool {
                     Ok(Ok(object)) => Ok(PooledConnection::Managed(object)),
                     Ok(Err(PoolError::Backend(error))) => Err(connect_error(error)),
                     Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
-                    // With a pool that is too small, calls wait for other calls; here, they wait for the server.
+                    // If the pool is too small, calls wait for other calls; here, they wait for the server.
                     Ok(Err(_)) | Err(_) if server_state.is_waiting() => Err(no_answer().into()),
                     Ok(Err(_)) | Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
                 }
@@ -172,7 +172,7 @@ impl Pool {
         }
     }
 
-    /// Closes the idle connections: their server is gone, and each would be found dead in turn.
+    /// Closes the idle connections, because their server is gone and callers would try them one by one.
     pub(crate) fn drop_idle(&self) {
         if let Self::Managed { pool, .. } = self {
             drop(pool.retain(|_, _| false));
@@ -242,7 +242,7 @@ impl PooledConnection {
         }
     }
 
-    /// Whether the connection was opened for this call. If a new connection fails, others would too.
+    /// Whether the connection was opened for this call. If a new connection fails, another one would too.
     pub(crate) fn is_new(&self) -> bool {
         match self {
             Self::Managed(object) => Object::metrics(object).recycled.is_none(),
@@ -267,7 +267,7 @@ impl fmt::Debug for PooledConnection {
 }
 
 /// Closes connections with the protocol's Terminate message. One that does not answer is dropped.
-async fn close_all(connections: Vec<Opened>) {
+async fn close_all(connections: Vec<ServerConnection>) {
     for connection in connections {
         let _ = timeout(PING_TIMEOUT, connection.driver.close()).await;
     }
@@ -277,7 +277,7 @@ async fn close_all(connections: Vec<Opened>) {
 const TOO_MANY_CONNECTIONS: &str = "53300";
 
 /// A connection of the pool.
-pub(crate) struct Opened {
+pub(crate) struct ServerConnection {
     driver: PgConnection,
     process: ServerProcess,
 }
@@ -288,7 +288,7 @@ pub(crate) struct Connector {
     server_state: Arc<ServerState>,
 }
 
-/// What is known about the connection to the server.
+/// The attempts to open connections.
 #[derive(Debug, Default)]
 pub(crate) struct ServerState {
     /// The number of connections being opened, each of which waits for the server.
@@ -320,12 +320,12 @@ impl Drop for Connecting<'_> {
 }
 
 impl Manager for Connector {
-    type Type = Opened;
+    type Type = ServerConnection;
     type Error = sqlx::Error;
 
     /// Retries while the server is starting or has no connections left, until the pool's timeout. An unreachable server
     /// is reported at once.
-    async fn create(&self) -> Result<Opened, sqlx::Error> {
+    async fn create(&self) -> Result<ServerConnection, sqlx::Error> {
         let _connecting = Connecting::new(&self.server_state);
         let mut pause = Duration::from_millis(10);
         loop {
@@ -334,13 +334,15 @@ impl Manager for Connector {
             self.server_state.is_full.store(code.as_deref() == Some(TOO_MANY_CONNECTIONS), Ordering::Relaxed);
             match connected {
                 Err(error) if is_starting(&error) => sleep(pause).await,
-                connected => return connected.map(|driver| Opened { driver, process: ServerProcess::default() }),
+                connected => {
+                    return connected.map(|driver| ServerConnection { driver, process: ServerProcess::default() });
+                }
             }
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
 
-    async fn recycle(&self, connection: &mut Opened, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
+    async fn recycle(&self, connection: &mut ServerConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
         if metrics.age() > MAX_LIFETIME {
             return Err(RecycleError::message("maximum lifetime exceeded"));
         }

@@ -2,8 +2,8 @@
 //!
 //! The driver prepares each statement once per connection and gives it a number as its name. In a process where another
 //! client has prepared statements, that name may belong to a different statement, which would then run instead. A
-//! pooler that tracks prepared statements gives them names of its own; with any other pooler, the connection is
-//! refused.
+//! pooler that tracks prepared statements gives them names of its own; with any other pooler, `begin` fails with
+//! [`Error::Misconfigured`](crate::Error::Misconfigured).
 
 use sea_orm::sqlx;
 
@@ -13,7 +13,7 @@ use crate::wire::{Answer, Connection};
 #[derive(Debug, Default)]
 pub(crate) struct ServerProcess {
     id: Option<i64>,
-    /// Whether the pooler was seen to give prepared statements names of its own.
+    /// Whether the pooler is known to give prepared statements names of its own.
     pooler_tracks_statements: bool,
 }
 
@@ -30,12 +30,12 @@ const COUNT_STATEMENTS: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_
      count(*) FILTER (WHERE name ~* '^(pgbouncer|pgcat|odyssey|supavisor)_')
      FROM pg_catalog.pg_prepared_statements";
 
-/// The reason for refusing the connection.
+/// The reason that the error has.
 const UNTRACKED: &str = "a pooler in transaction mode does not track prepared statements; use \
      Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 
-/// Checks at the beginning of a transaction that no prepared statement of another client can be taken for one of this
-/// connection's. That takes a round trip, but only if the process differs from that of the last transaction.
+/// Checks at the beginning of a transaction that no prepared statement of another client can be mistaken for one of
+/// this connection. This takes a round trip, but only in a different process than the last transaction's.
 pub(crate) async fn check(connection: &mut impl Connection, process_id: Option<i64>) -> Result<(), sqlx::Error> {
     if !connection.server_process().is_some_and(|process| process.switch_to(process_id)) {
         return Ok(());
@@ -44,7 +44,8 @@ pub(crate) async fn check(connection: &mut impl Connection, process_id: Option<i
     connection.simple_query(COUNT_STATEMENTS.to_owned(), &mut answer).await?;
     let count = |column| answer.row.as_ref().and_then(|row| row.number(column));
     match (count(0), count(1)) {
-        // What this connection has prepared is in another process. Later, its names may be given to other statements.
+        // The statements of this connection are prepared in another process; in this one, other clients may take their
+        // names.
         (Some(0), Some(0)) => connection.forget_prepared_statements().await,
         (Some(0), Some(_)) => {
             if let Some(process) = connection.server_process() {

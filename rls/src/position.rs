@@ -1,4 +1,4 @@
-//! Positions in the write-ahead log: how far a server has come, and what each identity has written or seen.
+//! Positions in the write-ahead log, and the position that each identity has written or read up to.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,8 @@ use crate::{Error, Identity};
 /// assert!(position < "2-0/10".parse()?);
 /// # Ok::<(), rls::Error>(())
 /// ```
-// The order of the fields is the order of positions: what an old primary wrote after a promotion is not in the new log.
+// The order of the fields matters: positions are compared by timeline first, because what an old primary wrote after a
+// promotion is not in the new log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     pub(crate) timeline: u32,
@@ -47,11 +48,11 @@ impl FromStr for Position {
             }
             Some(Self { timeline: timeline.parse().ok()?, lsn: parse_lsn(lsn)? })
         };
-        parse().ok_or_else(|| Error::invalid("a position must have the form of 1-0/16B3748"))
+        parse().ok_or_else(|| Error::invalid("a log position must be written like 1-0/16B3748"))
     }
 }
 
-/// Parses a location as PostgreSQL prints it: `0/16B3748`.
+/// Parses a location on a timeline as PostgreSQL prints it: `0/16B3748`.
 pub(crate) fn parse_lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
     let half = |part: &str| {
@@ -73,74 +74,77 @@ impl<'de> Deserialize<'de> for Position {
     }
 }
 
-/// What a server must have replayed before an identity may read from it.
+/// The log position that a server must have replayed before an identity may read from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Required {
+pub(crate) struct RequiredPosition {
     pub(crate) position: Option<Position>,
-    /// The answer to a commit was lost, with this number among all lost ones: only the primary knows its outcome.
-    pub(crate) unknown: Option<u64>,
+    /// The number of the last lost answer to a commit, if there is one: only the primary knows the outcome.
+    pub(crate) unknown_commit: Option<u64>,
 }
 
-impl Required {
+impl RequiredPosition {
     fn join(self, other: Self) -> Self {
-        Self { position: self.position.max(other.position), unknown: self.unknown.max(other.unknown) }
+        Self {
+            position: self.position.max(other.position),
+            unknown_commit: self.unknown_commit.max(other.unknown_commit),
+        }
     }
 
     pub(crate) fn at_least(self, position: Option<Position>) -> Self {
-        self.join(Self { position, unknown: None })
+        self.join(Self { position, unknown_commit: None })
     }
 }
 
 /// Maximum number of identities in each of the two generations of positions.
 const GENERATION_SIZE: usize = 8192;
 
-/// What each identity has written or seen. When both generations are full, the older one is dropped, and only its
-/// highest position is kept, as `floor`: an identity without an entry is assumed to have seen that. Replicas have
-/// replayed it long before, so nobody waits for it.
+/// The log position of each identity. When both generations are full, the older one is dropped, and only its highest
+/// position is kept, as `floor`, for all identities without an entry. Replicas have replayed it long before, so nobody
+/// waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Positions(Mutex<Remembered>);
 
 #[derive(Debug, Default)]
 struct Remembered {
-    recent: HashMap<u64, Required>,
-    older: HashMap<u64, Required>,
-    floor: Required,
+    recent: HashMap<u64, RequiredPosition>,
+    older: HashMap<u64, RequiredPosition>,
+    floor: RequiredPosition,
     /// How many answers to commits were lost so far.
     lost: u64,
 }
 
 impl Positions {
-    pub(crate) fn of(&self, identity: &Identity) -> Required {
+    pub(crate) fn of(&self, identity: &Identity) -> RequiredPosition {
         let remembered = self.lock();
         let key = &identity.key();
         let own = remembered.recent.get(key).or_else(|| remembered.older.get(key)).copied();
         own.unwrap_or(remembered.floor)
     }
 
-    /// Records that the identity has seen everything up to the position.
+    /// Records that the identity has written or read up to the position.
     pub(crate) fn note(&self, identity: &Identity, position: Position) {
-        self.lock().update(identity.key(), |known| known.position = known.position.max(Some(position)));
+        self.lock().update(identity.key(), |entry| entry.position = entry.position.max(Some(position)));
     }
 
-    /// Returns how many answers were lost so far, for a commit that is about to be sent.
+    /// Returns how many answers to commits were lost so far.
     pub(crate) fn lost(&self) -> u64 {
         self.lock().lost
     }
 
-    /// Records the same for a read on the primary. It also shows the outcome of the commits whose answers were lost
-    /// before it was sent; it may not show that of one that was lost since.
+    /// Records the log position of a commit on the primary. It also settles the commits whose answers were lost before
+    /// it was sent, but not those whose answers were lost since.
     pub(crate) fn note_from_primary(&self, identity: &Identity, position: Position, lost_before: u64) {
-        self.lock().update(identity.key(), |known| {
-            let unknown = known.unknown.filter(|number| *number > lost_before);
-            *known = Required { position: known.position.max(Some(position)), unknown };
+        self.lock().update(identity.key(), |entry| {
+            let unknown_commit = entry.unknown_commit.filter(|number| *number > lost_before);
+            *entry = RequiredPosition { position: entry.position.max(Some(position)), unknown_commit };
         });
     }
 
-    pub(crate) fn note_unknown(&self, identity: &Identity) {
+    pub(crate) fn note_unknown_commit(&self, identity: &Identity) {
         let mut remembered = self.lock();
         remembered.lost += 1;
         let number = remembered.lost;
-        remembered.update(identity.key(), |known| known.unknown = Some(number));
+        remembered.update(identity.key(), |entry| entry.unknown_commit = Some(number));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
@@ -149,24 +153,24 @@ impl Positions {
 }
 
 impl Remembered {
-    fn update(&mut self, key: u64, change: impl FnOnce(&mut Required)) {
+    fn update(&mut self, key: u64, change: impl FnOnce(&mut RequiredPosition)) {
         if !self.recent.contains_key(&key) {
             if self.recent.len() >= GENERATION_SIZE {
                 let dropped = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
-                self.floor = dropped.into_values().fold(self.floor, Required::join);
+                self.floor = dropped.into_values().fold(self.floor, RequiredPosition::join);
             }
-            let known = self.older.get(&key).copied().unwrap_or(self.floor);
-            self.recent.insert(key, known);
+            let entry = self.older.get(&key).copied().unwrap_or(self.floor);
+            self.recent.insert(key, entry);
         }
-        if let Some(known) = self.recent.get_mut(&key) {
-            change(known);
+        if let Some(entry) = self.recent.get_mut(&key) {
+            change(entry);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{GENERATION_SIZE, Position, Positions, Required};
+    use super::{GENERATION_SIZE, Position, Positions, RequiredPosition};
     use crate::Identity;
 
     fn somebody(number: usize) -> Identity {
@@ -213,25 +217,25 @@ mod tests {
     fn after_an_unknown_commit_an_identity_reads_on_the_primary_until_it_has_answered() {
         let (positions, ada) = (Positions::default(), somebody(0));
         let at = |lsn| Position { timeline: 1, lsn };
-        positions.note_unknown(&ada);
+        positions.note_unknown_commit(&ada);
         positions.note(&ada, at(1));
-        assert!(positions.of(&ada).unknown.is_some());
+        assert!(positions.of(&ada).unknown_commit.is_some());
         positions.note_from_primary(&ada, at(2), positions.lost());
-        assert_eq!(positions.of(&ada), Required { position: Some(at(2)), unknown: None });
+        assert_eq!(positions.of(&ada), RequiredPosition { position: Some(at(2)), unknown_commit: None });
     }
 
     #[test]
     fn a_commit_that_was_sent_earlier_says_nothing_of_one_whose_answer_was_lost_since() {
         let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(somebody));
         let at = |lsn| Position { timeline: 1, lsn };
-        positions.note_unknown(&ada);
+        positions.note_unknown_commit(&ada);
         let lost_before = positions.lost();
-        positions.note_unknown(&ada);
-        positions.note_unknown(&ben);
+        positions.note_unknown_commit(&ada);
+        positions.note_unknown_commit(&ben);
         positions.note_from_primary(&ada, at(2), lost_before);
-        assert!(positions.of(&ada).unknown.is_some());
+        assert!(positions.of(&ada).unknown_commit.is_some());
         positions.note_from_primary(&ada, at(3), positions.lost());
-        assert_eq!(positions.of(&ada), Required { position: Some(at(3)), unknown: None });
-        assert!(positions.of(&ben).unknown.is_some(), "another's commit");
+        assert_eq!(positions.of(&ada), RequiredPosition { position: Some(at(3)), unknown_commit: None });
+        assert!(positions.of(&ben).unknown_commit.is_some(), "another's commit");
     }
 }

@@ -1,4 +1,4 @@
-//! Runs statements of one frame, and verifies the identity after those with the caller's text.
+//! Runs statements of one frame, and verifies the identity after those that contain SQL of the caller.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
 /// Runs one statement of a frame and verifies the identity, with exclusive access to the connection.
 macro_rules! run {
     ($session:expr, $frame:expr, $statement:expr, $check:expr, $error:ident, |$query:ident, $connection:ident| $run:expr) => {{
-        let statement: Sent = $statement;
+        let statement: StatementToRun = $statement;
         check_values(&statement.statement)?;
         let run = async {
             let mut call = $session.call($frame).await?;
@@ -30,7 +30,7 @@ macro_rules! run {
             if $check != Check::Never {
                 call.expect_changes();
             }
-            let $query = prepared(statement.statement, statement.is_kept);
+            let $query = prepared(statement.statement, statement.is_cached);
             let $connection = call.connection()?;
             let outcome = $run.await;
             let answer = call.done(outcome).map_err($error)?;
@@ -44,18 +44,18 @@ macro_rules! run {
 }
 
 /// A statement, and whether the driver caches it as a prepared statement.
-pub(crate) struct Sent {
+pub(crate) struct StatementToRun {
     pub(crate) statement: Statement,
-    pub(crate) is_kept: bool,
+    pub(crate) is_cached: bool,
 }
 
-impl From<Statement> for Sent {
+impl From<Statement> for StatementToRun {
     fn from(statement: Statement) -> Self {
-        Self { statement, is_kept: true }
+        Self { statement, is_cached: true }
     }
 }
 
-impl Sent {
+impl StatementToRun {
     fn may_write(&self) -> bool {
         !self.statement.sql.starts_with("SELECT ")
     }
@@ -65,7 +65,7 @@ impl<C: Connection> Session<C> {
     pub(crate) async fn execute(
         &self,
         frame: u64,
-        statement: impl Into<Sent>,
+        statement: impl Into<StatementToRun>,
         check: Check,
     ) -> Result<ExecResult, DbErr> {
         run!(self, frame, statement.into(), check, exec_error, |query, connection| connection.execute(query))
@@ -140,16 +140,16 @@ struct Flow {
 }
 
 impl<R> Rows<R> {
-    /// Sends a row when there is room for it. If another call waits for the connection, there always is: the rest is
-    /// read into memory, so that a reader who runs another statement in between does not wait for itself. Returns
+    /// Sends a row when the buffer has room. If another call waits for the connection, the remaining rows are read into
+    /// memory, so that a reader who runs another statement before the last row does not wait for itself. Returns
     /// `false` if the stream was dropped.
     async fn send(&self, session: &Session<impl Connection>, row: R) -> bool {
         while self.flow.unread.load(Ordering::SeqCst) >= STREAM_BUFFER && !session.has_waiters() {
             select! {
-                // Not at random, so that a schedule can be repeated.
+                // Without `biased`, the order would be random, and no schedule could be repeated.
                 biased;
                 () = self.flow.was_read.notified() => {}
-                () = session.waiter() => {}
+                () = session.wait_for_waiter() => {}
                 () = self.out.closed() => return false,
             }
         }
@@ -167,8 +167,8 @@ enum End {
 }
 
 /// Streams the rows of a statement until the last row, the deadline, or until the stream is dropped. A task holds the
-/// connection meanwhile, because a stream that held it would be self-referential. With `commits`, the transaction is
-/// committed after the last row.
+/// connection, because a stream that held it would be self-referential. With `commits`, the transaction is committed
+/// after the last row.
 pub(crate) async fn stream(
     session: &Session,
     frame: u64,
@@ -180,7 +180,7 @@ pub(crate) async fn stream(
     Ok(Box::pin(rows.map_ok(Into::into)))
 }
 
-/// The same with the rows of the connection.
+/// Streams the rows in the type of the connection.
 pub(crate) async fn stream_rows<C: Connection>(
     session: &Session<C>,
     frame: u64,
@@ -240,7 +240,7 @@ async fn send_all<C: Connection>(
         Some(time) => timeout(time.saturating_add(GRACE), sending).await,
     };
     match outcome {
-        // The next call on the connection settles what is left unread on it.
+        // The next call reads the remaining rows.
         Ok(Ok(End::Dropped)) => Ok(End::Dropped),
         Ok(outcome) => call.done(outcome).map_err(query_error),
         Err(_) => {

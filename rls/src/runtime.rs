@@ -1,5 +1,6 @@
-//! What the interleaving of tasks depends on: tasks, deadlines and atomics. In the crate's own tests, `shuttle` decides
-//! which task runs next and when a deadline is exceeded. (Tokio's locks and channels need no runtime and work in both.)
+//! The primitives on which the interleaving of tasks depends: tasks, deadlines and atomics. In the crate's own tests,
+//! `shuttle` decides which task runs next and when a deadline is exceeded. (Tokio's locks and channels need no runtime
+//! and work in both.)
 
 #[cfg(test)]
 pub(crate) use explored::*;

@@ -1,4 +1,4 @@
-//! One primary and its replicas: on which of them a transaction begins. The monitor (`monitor.rs`) checks each server.
+//! One primary and its replicas: which of them a transaction begins on. The monitor (`monitor.rs`) checks each server.
 //! Its results may be half a second old, so every begin asks the server again, in the message that begins the
 //! transaction.
 
@@ -30,7 +30,7 @@ use crate::{
     inner::Request,
     origin::Log,
     pool::Pool,
-    position::{Position, Positions, Required},
+    position::{Position, Positions, RequiredPosition},
     session::{GRACE, Session},
     wire::ask,
 };
@@ -42,35 +42,35 @@ const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Pools {
     pub(crate) shared: Servers,
-    pub(crate) own: Arc<BTreeMap<Cow<'static, str>, Servers>>,
+    pub(crate) by_role: Arc<BTreeMap<Cow<'static, str>, Servers>>,
 }
 
 impl Pools {
     pub(crate) fn of(&self, role: &str) -> &Servers {
-        self.own.get(role).unwrap_or(&self.shared)
+        self.by_role.get(role).unwrap_or(&self.shared)
     }
 
     pub(crate) fn has_separate(&self, role: &str) -> bool {
-        self.own.contains_key(role)
+        self.by_role.contains_key(role)
     }
 }
 
-/// Where a login's transactions run.
+/// The servers on which a login's transactions run.
 #[derive(Clone, Debug)]
 pub(crate) enum Servers {
-    /// One server, without replicas: positions and timelines are not tracked.
+    /// One server, without replicas: log positions and timelines are not tracked.
     One(Pool),
     Several(Arc<Cluster>),
 }
 
-/// What a transaction is for.
+/// Whether a transaction may write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
     /// It may write.
     Write,
-    /// It only reads, on a server that has replayed the required position. With `is_one_snapshot`, all its statements
-    /// see the snapshot of the first one.
-    Read { required: Required, is_one_snapshot: bool },
+    /// It only reads, on a server that has replayed the required log position. With `is_one_snapshot`, all its
+    /// statements see the snapshot of the first one.
+    Read { required: RequiredPosition, is_one_snapshot: bool },
 }
 
 impl Servers {
@@ -131,11 +131,11 @@ impl Servers {
 /// The servers of one database, with one login.
 pub(crate) struct Cluster {
     members: Vec<Member>,
-    /// Index in `members` of the server that accepts writes, as far as known.
+    /// Index in `members` of the server last known to accept writes.
     primary: watch::Sender<usize>,
     /// The newest timeline of any primary so far. A primary on an older timeline has been replaced.
     timeline: Arc<AtomicU32>,
-    next: AtomicUsize,
+    next_replica: AtomicUsize,
     positions: Arc<Positions>,
     wake: Arc<Notify>,
     is_closed: AtomicBool,
@@ -169,7 +169,7 @@ impl Drop for Cluster {
     }
 }
 
-/// The status of one of a handle's servers: [`Database::servers`](crate::Database::servers).
+/// The status of one of a handle's servers, from [`Database::servers`](crate::Database::servers).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerStatus {
@@ -194,17 +194,17 @@ pub enum ServerRole {
 }
 
 impl Cluster {
-    /// Connects to the servers at these addresses, at least one of which must answer. The first is assumed to be the
-    /// primary until the primary is known.
+    /// Connects to the servers, at least one of which must answer. The first is assumed to be the primary until the
+    /// primary is known.
     pub(crate) async fn connect(
-        addresses: Vec<PgConnectOptions>,
+        servers: Vec<PgConnectOptions>,
         max_connections: u32,
         acquire_timeout: Duration,
         positions: Arc<Positions>,
     ) -> Result<Arc<Self>, Error> {
         let timeline = Arc::<AtomicU32>::default();
         let mut members = Vec::new();
-        for options in &addresses {
+        for options in &servers {
             members.push(Member {
                 address: format!("{}:{}", options.get_host(), options.get_port()),
                 options: options.clone(),
@@ -219,33 +219,33 @@ impl Cluster {
             members,
             primary: watch::Sender::new(0),
             timeline,
-            next: AtomicUsize::new(0),
+            next_replica: AtomicUsize::new(0),
             positions,
             wake: Arc::default(),
             is_closed: AtomicBool::new(false),
             acquire_timeout,
             monitor: std::sync::Mutex::default(),
         });
-        let monitor = monitor::start(&cluster, addresses).await?;
-        if let Ok(mut place) = cluster.monitor.lock() {
-            *place = Some(monitor);
+        let monitor = monitor::start(&cluster, servers).await?;
+        if let Ok(mut slot) = cluster.monitor.lock() {
+            *slot = Some(monitor);
         }
         Ok(cluster)
     }
 
-    /// What an identity must see.
-    pub(crate) fn required(&self, identity: &Identity) -> Required {
+    /// Returns the log position that a server must have replayed for an identity.
+    pub(crate) fn required(&self, identity: &Identity) -> RequiredPosition {
         self.positions.of(identity)
     }
 
-    /// Returns the primary's answer to a query, or that of any other server while there is no primary.
-    pub(crate) async fn ask(&self, question: &'static str) -> Result<Option<String>, sqlx::Error> {
+    /// Returns the primary's answer to a query, or another server's while there is no primary.
+    pub(crate) async fn ask(&self, query: &'static str) -> Result<Option<String>, sqlx::Error> {
         let current = self.current();
         let mut order: Vec<usize> = (0..self.members.len()).collect();
         order.sort_by_key(|index| (*index != current, !self.members[*index].is_reachable.load(Ordering::SeqCst)));
         let mut refused = None;
         for index in order {
-            match open_and_ask(&self.members[index].options, question).await {
+            match open_and_ask(&self.members[index].options, query).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => _ = refused.get_or_insert(error),
             }
@@ -278,18 +278,18 @@ impl Cluster {
     }
 }
 
-async fn open_and_ask(options: &PgConnectOptions, question: &'static str) -> Result<Option<String>, sqlx::Error> {
-    let asking = async {
+async fn open_and_ask(options: &PgConnectOptions, query: &'static str) -> Result<Option<String>, sqlx::Error> {
+    let work = async {
         let mut connection = PgConnection::connect_with(options).await?;
-        let answer = ask(&mut connection, question).await?;
+        let answer = ask(&mut connection, query).await?;
         connection.close().await?;
         Ok(answer)
     };
-    timeout(REPLICA_TIMEOUT, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    timeout(REPLICA_TIMEOUT, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-/// Returns the address with the login and the database of another: a replica has the roles and databases of its
+/// Returns the options of a server with another login and database: a replica has the roles and databases of its
 /// primary.
-pub(crate) fn with_login_of(address: &PgConnectOptions, login: PgConnectOptions) -> PgConnectOptions {
-    login.host(address.get_host()).port(address.get_port())
+pub(crate) fn with_login_of(server: &PgConnectOptions, login: PgConnectOptions) -> PgConnectOptions {
+    login.host(server.get_host()).port(server.get_port())
 }

@@ -1,7 +1,7 @@
 //! A connection with an open transaction and its savepoints: which calls are allowed, and the state after each.
 //!
 //! Each call has exclusive access to the connection from the check of the state to the response ([`Call`]), so that no
-//! other call can come in between. The state is a stack of frames, the transaction and its savepoints; only the
+//! other call can interfere. The state is a stack of frames (the transaction and its savepoints), of which only the
 //! innermost may be used. A call that was dropped before its response is recognized by what it left behind (`Pending`),
 //! and settled before anything else is sent.
 
@@ -18,11 +18,11 @@ use crate::{
     origin::Origin,
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
-    wire::{Connection, PLACE, Place, ROLLBACK_TIMEOUT, exec_error},
+    wire::{Connection, ROLLBACK_TIMEOUT, SERVER_POSITION, ServerPosition, exec_error},
 };
 
 /// The server cancels a statement at its deadline; the client gives up this much later. A commit in progress is awaited
-/// for at least as long: most are answered, and then the outcome is known.
+/// for at least as long: most commits are answered in that time, and then the outcome is known.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// The state shared by a transaction and those nested in it.
@@ -35,11 +35,11 @@ pub(crate) struct Session<C: Connection = PooledConnection> {
     pub(crate) time: Option<Duration>,
     /// How many statements sent through this handle may have written something.
     writes: Arc<AtomicU64>,
-    /// The server that it runs on, if there are replicas.
+    /// The timeline of its server, if there are replicas.
     pub(crate) timeline: Option<u32>,
 }
 
-/// When the identity is verified after a statement of the caller's.
+/// When the identity is verified after a statement of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Check {
     /// Never: the statement is the program's own, or cannot change the identity.
@@ -57,14 +57,14 @@ impl Session {
         pool: &Pool,
         request: &Request<'_>,
         origin: Option<Origin>,
-    ) -> Result<(Self, Option<Place>), DbErr> {
+    ) -> Result<(Self, Option<ServerPosition>), DbErr> {
         let mut dead = 0;
         loop {
             let pooled = pool.acquire().await?;
             let is_last = pooled.is_new() || dead > pool.size();
             match Inner::begin(pooled, request, origin.clone()).await {
-                Ok((inner, place)) => {
-                    return Ok((Self::new(inner), place));
+                Ok((inner, position)) => {
+                    return Ok((Self::new(inner), position));
                 }
                 Err(error) if is_lost(&error) && !is_last => dead += 1,
                 Err(error) => return Err(begin_error(error, request.identity.role())),
@@ -98,13 +98,13 @@ impl<C: Connection> Session<C> {
     }
 
     /// Returns the current log position of the server.
-    pub(crate) async fn place(&self) -> Result<Option<Place>, DbErr> {
+    pub(crate) async fn position(&self) -> Result<Option<ServerPosition>, DbErr> {
         let mut inner = self.lock().await;
-        let answer = inner.send_own(format!("SELECT {PLACE}"), Pending::Stream).await?;
-        Ok(answer.row.as_ref().and_then(|row| Place::read(row, 0)))
+        let answer = inner.send_internal(format!("SELECT {SERVER_POSITION}"), Pending::Stream).await?;
+        Ok(answer.row.as_ref().and_then(|row| ServerPosition::read(row, 0)))
     }
 
-    /// Closes the connection, on which nothing has been done.
+    /// Closes the connection, on which no statement has been run.
     pub(crate) async fn discard(self) {
         self.lock().await.close(Over::Ended);
     }
@@ -115,7 +115,7 @@ impl<C: Connection> Session<C> {
         inner.settle(&self.marks).await?;
         inner.check(frame)?;
         if inner.frame(frame).is_some_and(|frame| frame.unverified) {
-            // Nothing of the caller's is lost if this is dropped here.
+            // If the call is dropped here, no statement of the caller has been sent.
             inner.verify(frame, Pending::Stream).await?;
         }
         inner.pending = Some(Pending::Call(frame));
@@ -156,8 +156,8 @@ impl<C: Connection> Session<C> {
     }
 
     /// Waits until another call waits for the connection.
-    pub(crate) async fn waiter(&self) {
-        self.marks.waiter().await;
+    pub(crate) async fn wait_for_waiter(&self) {
+        self.marks.wait_for_waiter().await;
     }
 
     /// Creates a savepoint with a frame of its own.
@@ -165,18 +165,18 @@ impl<C: Connection> Session<C> {
         let begin = async {
             let mut call = self.call(frame).await?;
             let inner = &mut *call.inner;
-            inner.next += 1;
-            let id = inner.next;
+            inner.last_id += 1;
+            let id = inner.last_id;
             let sql = format!("SAVEPOINT {}", savepoint(id));
             inner.frames.push(Frame::new(id));
-            if let Err(error) = inner.send_own(sql, Pending::Begin(id)).await {
+            if let Err(error) = inner.send_internal(sql, Pending::Begin(id)).await {
                 inner.pop(id);
                 inner.fail(frame, Failure::Failed);
                 return Err(error);
             }
             if !modes.is_empty() {
                 let set = format!("SET TRANSACTION{modes}");
-                if let Err(error) = inner.send_own(set, Pending::Begin(id)).await {
+                if let Err(error) = inner.send_internal(set, Pending::Begin(id)).await {
                     inner.roll_back_to(id).await?;
                     return Err(nested_mode_error(error));
                 }
@@ -186,7 +186,8 @@ impl<C: Connection> Session<C> {
         self.within_deadline(begin).await
     }
 
-    /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server did it.
+    /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server has done so, or if the end
+    /// need not be awaited.
     pub(crate) async fn commit(&self, frame: u64) -> Result<(), DbErr> {
         let time = self.time.map(|time| time.max(GRACE).saturating_add(GRACE));
         let is_sent = AtomicBool::new(false);
@@ -194,7 +195,7 @@ impl<C: Connection> Session<C> {
             let mut inner = self.lock().await;
             inner.settle(&self.marks).await?;
             if let Err(refused) = inner.check(frame) {
-                inner.roll_back_refused(frame).await;
+                inner.roll_back_failed_commit(frame).await;
                 return Err(refused);
             }
             if frame == OUTERMOST { inner.commit(&is_sent).await } else { inner.release(frame, &is_sent).await }
@@ -205,7 +206,7 @@ impl<C: Connection> Session<C> {
             None => running.await,
             Some(time) => match timeout(time, running).await {
                 Ok(outcome) => outcome,
-                // Whether it was sent cannot be read from the connection, which may pass to another call now.
+                // `is_sent` is not a field of the connection, because another call may have the connection now.
                 Err(_) => {
                     let is_sent = is_sent.load(Ordering::SeqCst);
                     if frame == OUTERMOST && is_sent {
@@ -213,7 +214,7 @@ impl<C: Connection> Session<C> {
                         self.close_unanswered();
                         return Err(commit_unknown("the server did not answer in time"));
                     }
-                    // If another call gets the connection, it settles this first. A savepoint that may have been
+                    // If another call gets the connection, it settles this commit first. A savepoint that may have been
                     // released cannot be rolled back alone.
                     if is_sent {
                         self.fail(OUTERMOST)
@@ -228,7 +229,7 @@ impl<C: Connection> Session<C> {
         }
     }
 
-    /// Rolls back the transaction, or to the savepoint. Frames nested in it end with it.
+    /// Rolls back the transaction, or to the savepoint. Nested frames end too.
     pub(crate) async fn rollback(&self, frame: u64) -> Result<(), DbErr> {
         let rollback = async {
             let mut inner = self.lock().await;
@@ -258,7 +259,7 @@ impl<C: Connection> Session<C> {
         self.marks.add(frame, Dropped::Operation);
     }
 
-    /// Returns the same session with its own count of writes.
+    /// Returns the same session with a separate count of writes.
     pub(crate) fn counting(&self) -> Self {
         Self { writes: Arc::default(), ..self.clone() }
     }
@@ -337,7 +338,7 @@ fn begin_error(error: sqlx::Error, role: &str) -> DbErr {
 fn nested_mode_error(error: DbErr) -> DbErr {
     match crate::error::sqlx_error(&error).and_then(|error| error.as_database_error()).and_then(|error| error.code()) {
         Some(code) if code == "25001" || code == "25006" => Error::invalid(
-            "a nested transaction must have the isolation level of the outer one, and must be read-only if that is",
+            "a nested transaction must have the isolation level of the outer one, and be read-only if the outer one is",
         )
         .into(),
         _ => error,

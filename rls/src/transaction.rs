@@ -18,7 +18,7 @@ use crate::{
     identity::set_role_statement,
     inner::OUTERMOST,
     plain::is_plain,
-    run::{self, Sent},
+    run::{self, StatementToRun},
     servers::Pools,
     session::{Check, Session},
 };
@@ -30,7 +30,7 @@ pub(crate) type MapError = fn(&Identity, DbErr) -> DbErr;
 /// [`commit`](TransactionSession::commit).
 ///
 /// Transactions begun from it are savepoints. They form a stack, and only the innermost may be used. The table on the
-/// crate's front page lists what happens in each case.
+/// crate's front page lists the errors and outcomes.
 #[derive(Debug)]
 pub struct Transaction {
     unchecked: UncheckedTransaction,
@@ -65,7 +65,7 @@ impl UncheckedTransaction {
     ///
     /// Those of [`Transaction`]'s commit.
     pub async fn commit(mut self) -> Result<(), DbErr> {
-        // The transaction ends whatever the outcome, because nobody has the handle any more.
+        // The transaction ends whatever the outcome, because the handle is consumed.
         let outcome = self.session.commit(self.frame).await;
         self.is_over = true;
         outcome
@@ -75,7 +75,7 @@ impl UncheckedTransaction {
     ///
     /// # Errors
     ///
-    /// [`Error::TransactionOver`](crate::Error::TransactionOver) if the transaction around it has ended.
+    /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended.
     pub async fn rollback(mut self) -> Result<(), DbErr> {
         let outcome = self.session.rollback(self.frame).await;
         self.is_over = true;
@@ -120,15 +120,15 @@ impl UncheckedTransaction {
         self.session.fail(self.frame);
     }
 
-    /// Returns the same transaction for one operation of several statements, with its own count of writes. Dropping it
-    /// does not end the transaction.
+    /// Returns the same transaction for one operation of several statements, with a separate count of writes. Dropping
+    /// it does not end the transaction.
     #[must_use]
     pub fn for_operation(&self) -> Self {
         Self { session: self.session.counting(), frame: self.frame, is_over: true, pools: self.pools.clone() }
     }
 
-    /// Returns the timeline of its server's log when it began, if there are replicas. Each promotion begins another
-    /// one.
+    /// Returns the timeline of the server when the transaction began, if there are replicas. Each promotion begins a
+    /// new timeline.
     #[must_use]
     pub fn timeline(&self) -> Option<u32> {
         self.session.timeline
@@ -185,8 +185,8 @@ impl ConnectionTrait for UncheckedTransaction {
 }
 
 /// SQL text of one statement, for the extended query protocol, which accepts only one.
-fn unprepared(sql: &str) -> Sent {
-    Sent { statement: Statement::from_string(DbBackend::Postgres, sql), is_kept: false }
+fn unprepared(sql: &str) -> StatementToRun {
+    StatementToRun { statement: Statement::from_string(DbBackend::Postgres, sql), is_cached: false }
 }
 
 impl Transaction {
@@ -216,7 +216,7 @@ impl Transaction {
         &self.unchecked
     }
 
-    /// Streams rows and ends the transaction after them.
+    /// Streams rows, and ends the transaction after the last one.
     pub(crate) async fn stream_owned(mut self, statement: Statement) -> Result<RowStream<'static>, DbErr> {
         let session = self.unchecked.session.clone();
         let rows = self.map_error(run::stream(&session, OUTERMOST, statement, Check::Later, true).await);
@@ -235,7 +235,7 @@ impl Transaction {
         if is_plain(&statement.sql) { Check::Never } else { self.check }
     }
 
-    async fn execute_checked(&self, statement: impl Into<Sent>, check: Check) -> Result<ExecResult, DbErr> {
+    async fn execute_checked(&self, statement: impl Into<StatementToRun>, check: Check) -> Result<ExecResult, DbErr> {
         self.map_error(self.unchecked.session.execute(self.unchecked.frame, statement, check).await)
     }
 

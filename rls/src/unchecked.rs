@@ -2,8 +2,7 @@
 //!
 //! A library with operations of its own need not verify the identity after each of its statements: it knows that none
 //! of them changes the database session or the identity. These traits give it a transaction without verification. They
-//! are traits, not methods of the types, so that somebody who gets an identity from such a library does not use them by
-//! accident.
+//! are traits, not methods of the types, so that a user of such a library does not call them by accident.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -35,11 +34,12 @@ pub trait Unchecked {
     /// server has answered.
     fn begin_read(&self, time: Option<Duration>) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
-    /// Returns the position of what the identity itself wrote or read through this handle, ignoring any position that
-    /// was given to [`at_least`](IdentityConnection::at_least).
+    /// Returns the log position of what the identity itself wrote or read through this handle, whatever was given to
+    /// [`at_least`](IdentityConnection::at_least).
     fn seen(&self) -> Option<Position>;
 
-    /// Records the position of what another identity read on behalf of this one: its next read shows at least that.
+    /// Records the log position of what another identity read on behalf of this one, whose next read shows at least
+    /// that.
     fn note_seen(&self, position: Position);
 
     /// Runs a statement that cannot run in a transaction, as the pool's login.
@@ -86,7 +86,7 @@ impl Unchecked for IdentityConnection {
     }
 }
 
-/// Access to the unchecked form of a caller's transaction.
+/// Access to a caller's transaction without verification.
 pub trait AsUnchecked {
     /// Returns the same transaction, without verification.
     fn unchecked(&self) -> &UncheckedTransaction;

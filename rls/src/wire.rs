@@ -1,4 +1,4 @@
-//! Messages of several statements, and waiting for the end of what is in progress.
+//! Sends statements, one or several in a message, and cleans connections before they return to the pool.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use crate::{
     Error, error::is_lost, pool::PooledConnection, pooler::ServerProcess, position::parse_lsn, runtime::timeout,
 };
 
-/// What a transaction needs of its connection. A trait, so that a model of a server can take its place in tests. It
-/// returns to its pool when it is dropped.
+/// The connection of a transaction. It is a trait so that tests can use a model of a server. A connection returns to
+/// its pool when it is dropped.
 pub(crate) trait Connection: Send + Sized + 'static {
     /// Sends several statements in one message, with the simple query protocol. If one fails, `answer` has what
     /// completed before it.
@@ -32,10 +32,10 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Runs one statement with the extended protocol.
     fn execute(&mut self, query: PgQuery) -> impl Future<Output = Result<PgQueryResult, sqlx::Error>> + Send;
 
-    /// A row of the driver's.
+    /// The driver's row type.
     type Row: Send + 'static;
 
-    /// Runs one statement with the extended protocol, and reads its rows one by one.
+    /// Runs one statement with the extended protocol, and streams its rows.
     fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<Self::Row, sqlx::Error>>;
 
     /// Waits for the responses to everything that was sent. Returns the server's error, if there was one.
@@ -47,7 +47,7 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Makes the driver forget its prepared statements.
     fn forget_prepared_statements(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    /// The server process of its last transaction, if it is kept.
+    /// The server process of its last transaction, if that is tracked.
     fn server_process(&mut self) -> Option<&mut ServerProcess>;
 
     /// Discards the connection instead of returning it.
@@ -105,7 +105,7 @@ pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum number of values of one statement. The protocol has a 16-bit count.
 const MAX_VALUES: usize = u16::MAX as usize;
 
-/// Undoes what a statement can have changed in a database session. `RESET ALL` resets neither the role nor the session
+/// Undoes what a statement may have changed in a database session. `RESET ALL` resets neither the role nor the session
 /// authorization. `DISCARD ALL` would reset everything, but it cannot share a message with other statements, and it
 /// would deallocate the driver's prepared statements. Those are counted instead: PREPARE can add some (`from_sql`),
 /// DEALLOCATE can remove some, and nothing can replace one of the driver's.
@@ -120,8 +120,8 @@ pub(crate) enum PreparedStatements {
     /// They stay on their connection.
     #[default]
     Cached,
-    /// Each transaction begins with DEALLOCATE ALL, because behind a pooler the server connection belonged to another
-    /// client before.
+    /// Each transaction begins with DEALLOCATE ALL, because behind a pooler another client may have used the server
+    /// connection.
     Deallocated,
 }
 
@@ -141,7 +141,7 @@ impl PreparedStatements {
     }
 }
 
-/// The result of a message of several statements, as far as it was executed.
+/// The result of a message of several statements, up to the first error.
 #[derive(Default)]
 pub(crate) struct Answer {
     /// How many statements completed.
@@ -149,29 +149,29 @@ pub(crate) struct Answer {
     /// The last row.
     pub(crate) row: Option<TextRow>,
     /// The server's log position, from the third statement, which follows the commit.
-    pub(crate) place: Option<Place>,
+    pub(crate) position: Option<ServerPosition>,
 }
 
 /// Whether a server is a standby, its log position, and its timeline, which a standby does not report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ServerPosition {
     pub(crate) is_standby: bool,
     pub(crate) lsn: u64,
     pub(crate) timeline: u32,
 }
 
-/// The columns of a [`Place`]: the position, and on a primary the name of the log's file, which begins with the
-/// timeline. Any role may call these functions. They are parsed in each message, so they are few: a third of the time
-/// of casts in SQL.
-pub(crate) const PLACE: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
+/// The columns of a [`ServerPosition`]: the log position, and on a primary the name of the log file, which begins with
+/// the timeline. Any role may call these functions. The server parses them in each message, so they have no casts,
+/// which would take three times as long.
+pub(crate) const SERVER_POSITION: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
      CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END";
-/// How many they are.
-pub(crate) const PLACE_COLUMNS: usize = 2;
+/// The number of columns in [`SERVER_POSITION`].
+pub(crate) const SERVER_POSITION_COLUMNS: usize = 2;
 
-impl Place {
+impl ServerPosition {
     /// Reads the columns of a row in text format, starting at `first`.
     pub(crate) fn read(row: &TextRow, first: usize) -> Option<Self> {
-        // A standby that has replayed nothing yet has no position.
+        // A standby that has replayed nothing yet has no log position.
         let lsn = row.0.get(first)?.as_deref().map_or(Some(0), parse_lsn)?;
         let file = row.0.get(first + 1)?.as_deref();
         let timeline = file.map_or(Some(0), |name| u32::from_str_radix(name.get(..8)?, 16).ok())?;
@@ -193,7 +193,7 @@ pub(crate) async fn simple_query(
             Either::Right(row) => {
                 let row = TextRow::of(&row);
                 if answer.done == 2 {
-                    answer.place = Place::read(&row, 0);
+                    answer.position = ServerPosition::read(&row, 0);
                 }
                 answer.row = Some(row);
             }
@@ -202,9 +202,9 @@ pub(crate) async fn simple_query(
     Ok(())
 }
 
-/// Returns the first column of the query's only row. Unprepared, because a pooler may be in between.
-pub(crate) async fn ask(connection: &mut PgConnection, question: &'static str) -> Result<Option<String>, sqlx::Error> {
-    match sqlx::raw_sql(question).fetch_optional(connection).await? {
+/// Returns the first column of the query's only row. It is not prepared, because the server may be behind a pooler.
+pub(crate) async fn ask(connection: &mut PgConnection, query: &'static str) -> Result<Option<String>, sqlx::Error> {
+    match sqlx::raw_sql(query).fetch_optional(connection).await? {
         Some(row) => row.try_get(0),
         None => Ok(None),
     }
@@ -232,7 +232,7 @@ impl TextRow {
 }
 
 /// Returns whether the session has exactly the driver's prepared statements.
-pub(crate) fn has_own_statements(
+pub(crate) fn has_only_driver_statements(
     connection: &impl Connection,
     answer: &Answer,
     statements: PreparedStatements,
@@ -251,12 +251,12 @@ pub(crate) type PgQuery = Query<'static, Postgres, SqlxValues>;
 
 /// Converts the statement to the driver's type without copying it. A statement whose text is unlikely to recur is not
 /// cached.
-pub(crate) fn prepared(statement: Statement, is_kept: bool) -> PgQuery {
+pub(crate) fn prepared(statement: Statement, is_cached: bool) -> PgQuery {
     let values = statement.values.unwrap_or_else(|| Values(Vec::new()));
-    query_with(AssertSqlSafe(statement.sql), SqlxValues(values)).persistent(is_kept)
+    query_with(AssertSqlSafe(statement.sql), SqlxValues(values)).persistent(is_cached)
 }
 
-/// Checks what the driver would notice too late, when part of the statement has been sent.
+/// Checks the number of values, which the driver checks only after sending part of the statement.
 pub(crate) fn check_values(statement: &Statement) -> Result<(), Error> {
     let count = statement.values.as_ref().map_or(0, |values| values.0.len());
     if count > MAX_VALUES {
@@ -273,8 +273,8 @@ pub(crate) fn query_error(error: sqlx::Error) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(error.into()))
 }
 
-/// A connection that is no longer in use. It returns to its pool once it is idle and clean. If that fails, or no
-/// runtime is there to do it or the runtime shuts down first, the connection is closed.
+/// A connection that is no longer in use. It returns to its pool once it is idle and clean. If that fails, or there is
+/// no runtime, or it shuts down first, the connection is closed.
 pub(crate) struct Released<C: Connection> {
     pub(crate) connection: Option<C>,
     pub(crate) ending: Ending,
@@ -287,22 +287,22 @@ pub(crate) struct Released<C: Connection> {
 pub(crate) enum Ending {
     /// No transaction is open.
     Done,
-    /// COMMIT or ROLLBACK was sent and is not answered yet.
+    /// COMMIT or ROLLBACK was sent and is unanswered.
     Sent,
-    /// It is to be committed: it only read.
+    /// A transaction that only read is open, and is to be committed.
     Commit,
     /// A transaction may be open, and is to be rolled back.
     Rollback,
 }
 
 impl<C: Connection> Released<C> {
-    pub(crate) async fn put_back(mut self) {
+    pub(crate) async fn return_to_pool(mut self) {
         let Some(connection) = &mut self.connection else { return };
         let (ending, unclean) = (self.ending, self.unclean);
         let end = async {
             let refused = connection.drain().await?;
             if ending == Ending::Sent && refused.is_some() {
-                // An error before or at the end of the transaction: it is unknown whether the transaction is open.
+                // The error may be that of an earlier statement, so it is unknown whether the transaction is open.
                 return Ok(false);
             }
             let mut answer = Answer::default();
@@ -316,7 +316,7 @@ impl<C: Connection> Released<C> {
             }
             let Some(statements) = unclean else { return Ok::<_, sqlx::Error>(true) };
             connection.simple_query(statements.clean(), &mut answer).await?;
-            Ok(has_own_statements(connection, &answer, statements))
+            Ok(has_only_driver_statements(connection, &answer, statements))
         };
         if matches!(timeout(ROLLBACK_TIMEOUT, end).await, Ok(Ok(true))) {
             drop(self.connection.take());
@@ -344,6 +344,6 @@ pub(crate) async fn execute_as_login(
     if let Some(pooled) = &mut released.connection {
         pooled.simple_query(sql, &mut Answer::default()).await.map_err(exec_error)?;
     }
-    released.put_back().await;
+    released.return_to_pool().await;
     Ok(())
 }

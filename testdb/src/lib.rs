@@ -19,10 +19,10 @@ use std::{io, path::PathBuf};
 
 use sea_orm::{ConnectOptions, DatabaseConnection, DbErr};
 
-mod address;
 mod binaries;
 mod cluster;
 mod database;
+mod database_url;
 mod demo_game;
 mod npm;
 mod prepared;
@@ -67,7 +67,7 @@ pub enum Error {
         /// The cause.
         cause: io::Error,
     },
-    /// The database could not be migrated; one sentence for a person.
+    /// The database could not be migrated.
     #[error("{0}")]
     Migration(String),
     /// The server returned an error.

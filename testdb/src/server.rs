@@ -14,9 +14,9 @@ use tokio::sync::OnceCell;
 
 use crate::{
     Binaries, Database, Error,
-    address::{configured_url, with_database, with_port},
     cluster::Cluster,
     connect,
+    database_url::{configured_url, with_database, with_port},
 };
 
 /// If this variable has a value, [`Server::start`] creates Supabase projects instead of plain databases.
@@ -25,10 +25,10 @@ const PLATFORM: &str = "SPARC_PLATFORM";
 /// Turns a new database into a Supabase project.
 const PROJECT: &str = include_str!("../../tests/platform.sql");
 
-/// SQL that is run on every migrated database: it removes a rule, so that a test fails.
+/// The variable with SQL that is run on every migrated database. The mutation test removes a rule with it.
 const MUTATION: &str = "SPARC_SCHEMA_MUTATION";
 
-/// A running server: a private cluster, or the server of `DATABASE_URL`. Clones share it, and a private cluster ends
+/// A running server: a private cluster, or the server of `DATABASE_URL`. Clones share it, and a private cluster stops
 /// with the last clone.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -37,7 +37,7 @@ pub struct Server {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    /// The address of the database in which `CREATE DATABASE` is run.
+    /// The URL of the database in which `CREATE DATABASE` is run.
     pub(crate) url: String,
     /// `None` if the server is that of `DATABASE_URL`.
     pub(crate) cluster: Option<Cluster>,
@@ -49,8 +49,8 @@ pub(crate) struct Inner {
 }
 
 impl Server {
-    /// Returns the server of `DATABASE_URL`, or else starts a private cluster, which is one of
-    /// [`Server::start_platform`] if `SPARC_PLATFORM` is set.
+    /// Returns the server of `DATABASE_URL`, or else starts a private cluster: with [`Server::start_platform`] if
+    /// `SPARC_PLATFORM` is set, otherwise with [`Server::start_private`].
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The server is not a private one.
+    /// The server is not a private cluster.
     pub fn kill(&self) -> Result<(), Error> {
         self.cluster()?.order("kill")
     }
@@ -118,7 +118,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The server is not a private one, or does not start.
+    /// The server is not a private cluster, or does not start.
     pub fn start_again(&self) -> Result<(), Error> {
         self.cluster()?.order("start")
     }
@@ -127,7 +127,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The server is not a private one, its programs come without `pg_basebackup`, or the standby does not start.
+    /// The server is not a private cluster, its programs come without `pg_basebackup`, or the standby does not start.
     pub fn standby(&self, settings: &[&str]) -> Result<Self, Error> {
         let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
         let cluster = self.cluster()?.standby(&Binaries::find()?, &settings)?;
@@ -138,7 +138,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The server is not a private one.
+    /// The server is not a private cluster.
     pub fn promote(&self) -> Result<(), Error> {
         self.cluster()?.order("promote")
     }
@@ -147,16 +147,16 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// One of the servers is not a private one, or does not answer.
+    /// One of the servers is not a private cluster, or does not answer.
     pub async fn follow(&self, primary: &Self) -> Result<(), Error> {
         self.set("primary_conninfo", &primary.cluster()?.url("postgres")).await
     }
 
-    /// Changes a setting of a private server, one that takes effect after a reload.
+    /// Changes a setting of a private server that takes effect after a reload.
     ///
     /// # Errors
     ///
-    /// The server is not a private one, or does not answer.
+    /// The server is not a private cluster, or does not answer.
     pub async fn set(&self, setting: &str, value: &str) -> Result<(), Error> {
         let connection = connect(&self.cluster()?.url("postgres"), 1).await?;
         connection.execute_unprepared(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await?;
@@ -168,7 +168,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The server is not a private one.
+    /// The server is not a private cluster.
     pub fn copy_of(&self, database: &Database) -> Result<Database, Error> {
         let url = with_port(&database.url, self.cluster()?.port())?;
         Ok(Database { url, name: database.name.clone(), server: Some(self.clone()), is_ours: false })
@@ -178,10 +178,10 @@ impl Server {
         self.inner
             .cluster
             .as_ref()
-            .ok_or_else(|| Error::Start("DATABASE_URL names a server that is not private.".to_owned()))
+            .ok_or_else(|| Error::Start("this needs a private cluster; unset DATABASE_URL.".to_owned()))
     }
 
-    /// Returns the address of the server's own database.
+    /// Returns the URL of the database that the server was started with.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.inner.url

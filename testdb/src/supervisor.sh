@@ -1,10 +1,10 @@
 # Creates a cluster, runs it while standard input is open, and removes it. Standard input is a pipe from the program
-# that uses the server: however that program ends, the pipe closes.
+# that uses the server, which closes however that program ends.
 #
 # Arguments: folder of the server programs, port, name of the superuser, path of pg_basebackup for a standby or an empty
 # string, settings (name=value) ... Standard input: one line with the superuser's password; for a standby, one line with
-# the address of its primary; then lines "crash" (kill the server and start it again), "kill", "start" or "promote".
-# Standard output: "ready" after each of them, or the log of a failed one.
+# the URL of its primary; then lines "crash" (kill the server and start it again), "kill", "start" or "promote".
+# Standard output: "ready" or the log after the start, and "ready" after each of those lines.
 
 # PIPE: the program may end before it has read that the server is ready.
 trap '' INT TERM HUP QUIT PIPE
@@ -12,10 +12,10 @@ umask 077
 binaries=$1
 port=$2
 superuser=$3
-copy=$4
+pg_basebackup=$4
 shift 4
 read -r password
-[ -z "$copy" ] || read -r primary
+[ -z "$pg_basebackup" ] || read -r primary
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/sparc-postgresql-XXXXXX") || exit 1
 cd "$folder" || exit 1
@@ -30,9 +30,9 @@ start() {
   "$binaries/pg_ctl" start -D data -w -t 60 -l log -o "$options" >>log 2>&1
 }
 
-make() {
-  if [ -n "$copy" ]; then
-    "$copy" -D data -d "$primary" -R -X stream -c fast --no-sync >log 2>&1
+create() {
+  if [ -n "$pg_basebackup" ]; then
+    "$pg_basebackup" -D data -d "$primary" -R -X stream -c fast --no-sync >log 2>&1
     return
   fi
   "$binaries/initdb" -D data -U "$superuser" --pwfile=password --auth=password --encoding=UTF8 --no-locale --no-sync \
@@ -44,7 +44,7 @@ kill_server() {
   kill -9 "$server"
 }
 
-# The last backends of a killed server keep the shared memory until they notice that it is gone.
+# The last backends of a killed server keep the shared memory until they notice that the postmaster has ended.
 start_again() {
   tries=0
   until start; do
@@ -54,7 +54,7 @@ start_again() {
   done
 }
 
-if make && start; then
+if create && start; then
   echo ready
   while read -r order; do
     case $order in

@@ -70,7 +70,7 @@ async fn a_host_or_port_without_a_postgresql_server_is_reported() {
     for (url, words) in [
         (
             "postgres://ada:hunter2@no-such-host.invalid/game".to_owned(),
-            "\"no-such-host.invalid\" of the database address is unknown",
+            "\"no-such-host.invalid\" of the database URL is unknown",
         ),
         (format!("postgres://ada:hunter2@{closed}/game"), "No PostgreSQL server answers at 127.0.0.1:"),
         (answering(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec()), "is not a PostgreSQL server"),

@@ -15,9 +15,9 @@ use super::CONNECT_TIMEOUT;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The address is not a PostgreSQL URL.
+    /// The URL does not parse as a PostgreSQL URL.
     #[error(
-        "The database address does not parse: write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special \
+        "The database URL does not parse: write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special \
          characters of the password percent-encoded."
     )]
     Address,
@@ -32,33 +32,33 @@ pub enum ConnectError {
     #[error("sslrootcert=system must go with sslmode=verify-full, which is its default: leave sslmode out.")]
     WeakMode,
     /// The host name does not resolve.
-    #[error("The host name \"{host}\" of the database address is unknown: correct it, or check this machine's DNS.")]
+    #[error("The host name \"{host}\" of the database URL is unknown: correct it, or check this machine's DNS.")]
     UnknownHost {
-        /// Host of the address.
+        /// Host of the URL.
         host: String,
     },
     /// This machine has no route to the host.
     #[error(
         "There is no network route to {server}: check the network; if the host has only an IPv6 address (on Supabase, the \
-         direct connection), use the address of its pooler, which has IPv4."
+         direct connection), use its pooler, which has an IPv4 address."
     )]
     NoRoute {
-        /// Host and port of the address.
+        /// Host and port.
         server: String,
     },
-    /// No server listens at the address.
-    #[error("No PostgreSQL server answers at {server}: start it, or correct the host and port of the address.")]
+    /// No server listens on the host and port.
+    #[error("No PostgreSQL server answers at {server}: start it, or correct the host and port of the URL.")]
     Unreachable {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
     },
     /// The server did not answer within the timeout.
     #[error(
         "{server} did not answer within {seconds} seconds: it may be down, behind a firewall, or not a PostgreSQL server; \
-         check the host and port of the address."
+         check the host and port of the URL."
     )]
     NoAnswer {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
         /// The timeout.
         seconds: u64,
@@ -66,30 +66,30 @@ pub enum ConnectError {
     /// The connection was closed before the server answered.
     #[error(
         "{server} closed the connection without an answer: the server is starting or stopping, or it is not a PostgreSQL \
-         server; try again, or correct the host and port of the address."
+         server; try again, or correct the host and port of the URL."
     )]
     ClosedEarly {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
     },
-    /// The server at the address does not speak PostgreSQL's protocol.
+    /// The server does not speak PostgreSQL's protocol.
     #[error(
-        "What listens at {server} is not a PostgreSQL server (its answer is not in PostgreSQL's protocol): correct the host \
-         and port of the address; a web address of a project or API is not its database."
+        "The service at {server} is not a PostgreSQL server (its answer is not in PostgreSQL's protocol): correct the host \
+         and port of the URL; the https URL of a project or API is not its database."
     )]
     NotPostgres {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
     },
     /// The password is wrong or missing, or the user does not exist.
     #[error(
         "The server at {server} does not accept the password of user \"{user}\": correct the user and password of the \
-         address, with special characters percent-encoded."
+         URL, with special characters percent-encoded."
     )]
     Password {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
-        /// User of the address.
+        /// User of the URL.
         user: String,
     },
     /// `pg_hba.conf` has no entry for this connection.
@@ -98,11 +98,11 @@ pub enum ConnectError {
          for it to the server's pg_hba.conf and reload it, or connect from a permitted host (the server said: {reason})."
     )]
     NotPermittedFromHere {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
-        /// User of the address.
+        /// User of the URL.
         user: String,
-        /// Database of the address.
+        /// Database of the URL.
         database: String,
         /// The server's message.
         reason: String,
@@ -113,51 +113,51 @@ pub enum ConnectError {
          use a role that may."
     )]
     NoLogin {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
-        /// User of the address.
+        /// User of the URL.
         user: String,
     },
     /// The server has no such role.
-    #[error("The server at {server} has no role \"{user}\": create it, or correct the user of the address.")]
+    #[error("The server at {server} has no role \"{user}\": create it, or correct the user of the URL.")]
     NoRole {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
-        /// User of the address.
+        /// User of the URL.
         user: String,
     },
     /// A multi-tenant pooler does not know this project.
     #[error(
         "The pooler at {server} knows no project for user \"{user}\": its users are written ROLE.PROJECT (on Supabase, \
-         postgres.abcdefghijklmnop); correct the user, or the region in the host of the address."
+         postgres.abcdefghijklmnop); correct the user, or the region in the host of the URL."
     )]
     UnknownProject {
-        /// Host and port of the address.
+        /// Host and port.
         server: String,
-        /// User of the address.
+        /// User of the URL.
         user: String,
     },
     /// The server refused the connection before authentication, for another reason.
     #[error(
-        "The server at {server} refuses user \"{user}\": correct the user and password of the address, or the server's \
+        "The server at {server} refuses user \"{user}\": correct the user and password of the URL, or the server's \
          pg_hba.conf (the server said: {reason})."
     )]
     Refused {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
-        /// User of the address.
+        /// User of the URL.
         user: String,
         /// The server's message.
         reason: String,
     },
     /// The server has no such database.
     #[error(
-        "The server at {server} has no database \"{database}\": create it (createdb {database}), or correct the address."
+        "The server at {server} has no database \"{database}\": create it (createdb {database}), or correct the URL."
     )]
     NoDatabase {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
-        /// Database of the address.
+        /// Database of the URL.
         database: String,
     },
     /// The role may not connect to the database, or the database accepts no connections.
@@ -166,11 +166,11 @@ pub enum ConnectError {
          \"{database}\" TO \"{user}\", or use another database (the server said: {reason})."
     )]
     NoConnectPrivilege {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
-        /// User of the address.
+        /// User of the URL.
         user: String,
-        /// Database of the address.
+        /// Database of the URL.
         database: String,
         /// The server's message.
         reason: String,
@@ -181,9 +181,9 @@ pub enum ConnectError {
          smaller, or raise the limit (the server said: {reason})."
     )]
     TooManyConnections {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
-        /// User of the address.
+        /// User of the URL.
         user: String,
         /// The server's message.
         reason: String,
@@ -193,7 +193,7 @@ pub enum ConnectError {
         "The server at {server} accepts no connections yet: wait until it runs, and try again (it said: {reason})."
     )]
     NotReady {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
         /// The server's message.
         reason: String,
@@ -204,7 +204,7 @@ pub enum ConnectError {
          on), or use sslmode=prefer where the network is trusted."
     )]
     NoTls {
-        /// Host and port of the address.
+        /// Host and port.
         server: String,
         /// The mode that requires TLS.
         mode: &'static str,
@@ -214,15 +214,15 @@ pub enum ConnectError {
         "The server at {server} requires TLS, which sslmode=disable rules out: use sslmode=require or verify-full."
     )]
     TlsRequired {
-        /// Host and port of the address.
+        /// Host and port.
         server: String,
     },
     /// The server's certificate is not trusted, or was issued for another host.
     #[error("The certificate of the server at {server} is not accepted by sslmode={mode}: {reason}.")]
     Certificate {
-        /// Host and port of the address.
+        /// Host and port.
         server: String,
-        /// The mode that checks it.
+        /// The mode that verifies the certificate.
         mode: &'static str,
         /// What is wrong with the certificate, and the remedy.
         reason: String,
@@ -230,7 +230,7 @@ pub enum ConnectError {
     /// Any other error of the server or the driver.
     #[error("Connecting to {server} failed: {reason}.")]
     Other {
-        /// Host and port of the address, or its socket.
+        /// Host and port, or the socket.
         server: String,
         /// The message of the server or the driver.
         reason: String,
@@ -238,7 +238,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Returns whether the same address may work a moment later without any correction.
+    /// Returns whether the same URL may work a moment later without any correction.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(
@@ -253,7 +253,7 @@ impl ConnectError {
     }
 }
 
-/// Whether this is a message of rustls, which the driver reports as an I/O error.
+/// Returns whether this is a message of rustls, which the driver reports as an I/O error.
 pub(super) fn is_tls(text: &str) -> bool {
     text.contains("peer certificate") || text.contains("received fatal alert") || text.contains("corrupt message")
 }

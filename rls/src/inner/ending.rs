@@ -9,26 +9,26 @@ use crate::{
     error::is_lost,
     identity::{CHANGED, ENDED},
     runtime::{AtomicBool, Ordering, spawn_detached},
-    wire::{Answer, Connection, Ending, PLACE, Released, exec_error, has_own_statements},
+    wire::{Answer, Connection, Ending, Released, SERVER_POSITION, exec_error, has_only_driver_statements},
 };
 
 impl<C: Connection> Inner<C> {
-    /// Ends a transaction that only read. What it read is valid however it ends, so the caller does not wait: the
-    /// message is sent, and a task that owns the connection waits for the answer before it returns the connection to
-    /// its pool. COMMIT and ROLLBACK have the same effect then; which of the two is sent shows in the server's
-    /// statistics, and decides about a notification that a view's function sent.
+    /// Ends a transaction that only read. What it read is valid whether it is committed or rolled back, so the caller
+    /// does not wait: the message is sent, and a task that owns the connection waits for the answer before it returns
+    /// the connection to its pool. COMMIT and ROLLBACK differ only in the server's statistics, and in whether a
+    /// notification of a view's function is delivered.
     fn end_unawaited(&mut self, ending: Ending) {
         self.over = Some(Over::Ended);
         self.pending = None;
         let Some(pooled) = self.pooled.take() else { return };
-        let mut end = Box::pin(Released { connection: Some(pooled), ending, unclean: None }.put_back());
+        let mut end = Box::pin(Released { connection: Some(pooled), ending, unclean: None }.return_to_pool());
         // Polled once, so that the message is sent now, however long the runtime takes to begin the task.
         if end.as_mut().now_or_never().is_none() {
             spawn_detached(end);
         }
     }
 
-    /// Whether the end has nothing to verify, to clean or to report.
+    /// Whether nothing must be verified, cleaned or reported at the end.
     fn may_end_unawaited(&self) -> bool {
         self.ends_unawaited
             && !self.unclean
@@ -47,21 +47,21 @@ impl<C: Connection> Inner<C> {
         let is_unverified = self.frames.iter().any(|frame| frame.unverified);
         let before = if is_unverified { self.identity.require_sql(&self.started_at) } else { "CLOSE ALL".to_owned() };
         // In the same message, so that the position costs no round trip.
-        let place = if self.origin.is_some() { format!("SELECT {PLACE}; ") } else { String::new() };
+        let position = if self.origin.is_some() { format!("SELECT {SERVER_POSITION}; ") } else { String::new() };
         let after = if self.unclean { self.statements.clean() } else { String::new() };
         let mut answer = Answer::default();
         self.ready().await?;
         self.pending = Some(Pending::End);
-        // If it is dropped before the answer, the outcome is unknown.
+        // If this is dropped before the server answers, it records that the outcome is unknown.
         let origin = self.origin.clone();
-        let unknown = origin.as_ref().map(|origin| origin.commit(&self.identity));
-        // A standby saves nothing.
+        let commit = origin.as_ref().map(|origin| origin.commit(&self.identity));
+        // On a standby there is nothing to lose.
         is_sent.store(!self.is_on_standby(), Ordering::SeqCst);
         let connection = self.connection()?;
-        let outcome = connection.simple_query(format!("{before}; COMMIT; {place}{after}"), &mut answer).await;
+        let outcome = connection.simple_query(format!("{before}; COMMIT; {position}{after}"), &mut answer).await;
         let is_committed = answer.done >= 2;
-        if let Some(unknown) = unknown {
-            unknown.answered(is_committed, answer.place, outcome.as_ref().err().is_some_and(is_lost));
+        if let Some(commit) = commit {
+            commit.answered(is_committed, answer.position, outcome.as_ref().err().is_some_and(is_lost));
         }
         match outcome {
             Ok(()) => self.ended(&answer),
@@ -76,27 +76,27 @@ impl<C: Connection> Inner<C> {
             }
             Err(error) => {
                 is_sent.store(false, Ordering::SeqCst);
-                (self.pending, self.has_rest) = (None, true);
-                let refused = self.not_committed(error, answer.done);
-                self.roll_back_refused(OUTERMOST).await;
+                (self.pending, self.has_unread_end) = (None, true);
+                let refused = self.commit_error(error, answer.done);
+                self.roll_back_failed_commit(OUTERMOST).await;
                 Err(refused)
             }
         }
     }
 
-    /// Records that the server has answered the end, and keeps the connection only if its session is clean.
+    /// Records that the server has ended the transaction, and keeps the connection only if its session is clean.
     fn ended(&mut self, answer: &Answer) -> Result<(), DbErr> {
         self.pending = None;
         self.over = Some(Over::Ended);
         if self.unclean {
             let statements = self.statements;
-            let is_clean = has_own_statements(self.connection_at_rest()?, answer, statements);
+            let is_clean = has_only_driver_statements(self.connection_after_end()?, answer, statements);
             if is_clean { self.unclean = false } else { self.discard() }
         }
         Ok(())
     }
 
-    fn not_committed(&mut self, error: sqlx::Error, done: usize) -> DbErr {
+    fn commit_error(&mut self, error: sqlx::Error, done: usize) -> DbErr {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match (done, code.as_deref()) {
             (0, Some(ENDED)) => {
@@ -109,7 +109,7 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    fn connection_at_rest(&mut self) -> Result<&mut C, DbErr> {
+    fn connection_after_end(&mut self) -> Result<&mut C, DbErr> {
         self.pooled.as_mut().ok_or_else(|| Error::TransactionOver.into())
     }
 
@@ -152,8 +152,8 @@ impl<C: Connection> Inner<C> {
 impl<C: Connection> Drop for Inner<C> {
     fn drop(&mut self) {
         let Some(pooled) = self.pooled.take() else { return };
-        let is_at_rest = self.over == Some(Over::Ended) && self.pending.is_none() && !self.unclean;
-        if is_at_rest {
+        let is_idle_and_clean = self.over == Some(Over::Ended) && self.pending.is_none() && !self.unclean;
+        if is_idle_and_clean {
             return drop(pooled);
         }
         let unclean = self.unclean.then_some(self.statements);
@@ -165,7 +165,7 @@ impl<C: Connection> Drop for Inner<C> {
             _ => Ending::Rollback,
         };
         let released = Released { connection: Some(pooled), ending, unclean };
-        spawn_detached(released.put_back());
+        spawn_detached(released.return_to_pool());
     }
 }
 

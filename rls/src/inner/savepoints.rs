@@ -1,4 +1,4 @@
-//! Savepoints: their frames, and what keeps or undoes them.
+//! Savepoints: how they are released or rolled back.
 
 use sea_orm::DbErr;
 
@@ -12,24 +12,24 @@ use crate::{
 impl<C: Connection> Inner<C> {
     /// Removes the frame and those nested in it.
     pub(crate) fn pop(&mut self, frame: u64) {
-        let Some(place) = self.frames.iter().position(|there| there.id == frame) else { return };
-        let unverified = self.frames.drain(place..).any(|frame| frame.unverified);
-        if let Some(around) = self.frames.last_mut() {
-            around.unverified |= unverified;
+        let Some(index) = self.frames.iter().position(|candidate| candidate.id == frame) else { return };
+        let unverified = self.frames.drain(index..).any(|frame| frame.unverified);
+        if let Some(outer) = self.frames.last_mut() {
+            outer.unverified |= unverified;
         }
     }
 
     /// Rolls back to the savepoint and releases it.
     pub(crate) async fn roll_back_to(&mut self, frame: u64) -> Result<(), DbErr> {
-        let Some(place) = self.frames.iter().position(|there| there.id == frame) else {
+        let Some(index) = self.frames.iter().position(|candidate| candidate.id == frame) else {
             return Err(Error::TransactionOver.into());
         };
-        let around = self.frames.get(place.wrapping_sub(1)).map_or(OUTERMOST, |frame| frame.id);
+        let outer = self.frames.get(index.wrapping_sub(1)).map_or(OUTERMOST, |frame| frame.id);
         let sql = format!("ROLLBACK TO SAVEPOINT {0}; RELEASE SAVEPOINT {0}", savepoint(frame));
-        let outcome = self.send_own(sql, Pending::RollbackTo(frame)).await;
+        let outcome = self.send_internal(sql, Pending::RollbackTo(frame)).await;
         self.pop(frame);
         if outcome.is_err() {
-            self.fail(around, Failure::Failed);
+            self.fail(outer, Failure::Failed);
         }
         outcome.map(drop)
     }
@@ -39,26 +39,26 @@ impl<C: Connection> Inner<C> {
         if self.frame(frame).is_some_and(|frame| frame.unverified)
             && let Err(changed) = self.verify(frame, Pending::Stream).await
         {
-            self.roll_back_refused(frame).await;
+            self.roll_back_failed_commit(frame).await;
             return Err(changed);
         }
         let sql = format!("RELEASE SAVEPOINT {}", savepoint(frame));
         is_sent.store(true, Ordering::SeqCst);
-        match self.send_own(sql, Pending::Release(frame)).await {
+        match self.send_internal(sql, Pending::Release(frame)).await {
             Ok(_) => {
                 self.pop(frame);
                 Ok(())
             }
             Err(error) => {
                 is_sent.store(false, Ordering::SeqCst);
-                self.roll_back_refused(frame).await;
+                self.roll_back_failed_commit(frame).await;
                 Err(error)
             }
         }
     }
 
-    /// Rolls back after a failed commit, whose handle is gone.
-    pub(crate) async fn roll_back_refused(&mut self, frame: u64) {
+    /// Rolls back after a failed commit, which has consumed the handle.
+    pub(crate) async fn roll_back_failed_commit(&mut self, frame: u64) {
         if self.over.is_some() {
             return;
         }

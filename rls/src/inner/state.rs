@@ -1,4 +1,4 @@
-//! The state of a transaction: its frames, what is in progress, and why it has ended.
+//! The state of a transaction: its frames, the request in progress, and why it has ended.
 
 use sea_orm::{DbErr, RuntimeErr};
 
@@ -30,7 +30,7 @@ pub(crate) enum Failure {
 pub(crate) enum Pending {
     /// One or more statements of this frame.
     Call(u64),
-    /// Rows that are no longer read.
+    /// Rows, which may be left unread.
     Stream,
     /// SAVEPOINT of this frame.
     Begin(u64),
@@ -53,7 +53,7 @@ pub(crate) enum Over {
     Lost,
     /// The deadline was exceeded.
     DeadlineExceeded,
-    /// A statement's text ended the transaction.
+    /// A statement of the caller ended the transaction.
     EndedByStatement,
 }
 

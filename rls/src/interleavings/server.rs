@@ -1,5 +1,6 @@
-//! A model of one PostgreSQL server process and of the driver in front of it: what is open, what is saved, what is
-//! unread. It records every broken rule instead of panicking, because a connection is also dropped while unwinding.
+//! A model of one PostgreSQL server process and of the driver in front of it: the open transaction, the saved rows, the
+//! unread response. It records every broken rule instead of panicking, because a connection is also dropped while
+//! unwinding.
 
 use std::{
     borrow::Cow,
@@ -36,11 +37,11 @@ pub(super) struct Server(Arc<Mutex<State>>);
 pub(super) struct State {
     transaction: Option<Open>,
     pub(super) saved: BTreeSet<u32>,
-    /// Whether a statement changed the session, for longer than the transaction.
+    /// Whether a statement changed the session beyond the transaction.
     is_unclean: bool,
     unread: Option<Response>,
-    /// Whether the end of a response is still to come, as after an error.
-    has_rest: bool,
+    /// Whether the end of a response is still unread, as after an error.
+    has_unread_end: bool,
     /// Whether connections may be lost.
     pub(super) may_be_lost: bool,
     is_lost: bool,
@@ -117,9 +118,9 @@ impl Server {
 }
 
 impl State {
-    /// Executes a message. The driver sends it at once, and what is dropped afterwards is the answer.
+    /// Executes a message. The driver sends it at once; a call that is dropped afterwards only loses the answer.
     fn send(&mut self, sql: &str) -> Result<(), sqlx::Error> {
-        if self.unread.is_some() || self.has_rest {
+        if self.unread.is_some() || self.has_unread_end {
             self.broken_rules.push(format!("{sql:?} was sent before the last response was read"));
         }
         let is_lost = self.may_be_lost && shuttle::rand::thread_rng().gen_ratio(1, 30);
@@ -187,12 +188,12 @@ impl State {
             };
         };
         if let ["ROLLBACK", "TO", "SAVEPOINT", name] = *words {
-            let Some(place) = open.savepoints.iter().rposition(|there| there.0 == name) else {
+            let Some(index) = open.savepoints.iter().rposition(|savepoint| savepoint.0 == name) else {
                 return Err(Refused("3B001"));
             };
-            open.savepoints.truncate(place + 1);
-            open.rows.truncate(open.savepoints[place].1);
-            open.role.clone_from(&open.savepoints[place].2);
+            open.savepoints.truncate(index + 1);
+            open.rows.truncate(open.savepoints[index].1);
+            open.role.clone_from(&open.savepoints[index].2);
             open.has_failed = false;
             return Ok(());
         }
@@ -202,8 +203,9 @@ impl State {
         match *words {
             ["SAVEPOINT", name] => open.savepoints.push((name.to_owned(), open.rows.len(), open.role.clone())),
             ["RELEASE", "SAVEPOINT", name] => {
-                let place = open.savepoints.iter().rposition(|there| there.0 == name).ok_or(Refused("3B001"))?;
-                open.savepoints.truncate(place);
+                let index =
+                    open.savepoints.iter().rposition(|savepoint| savepoint.0 == name).ok_or(Refused("3B001"))?;
+                open.savepoints.truncate(index);
             }
             ["SELECT", "set_config('role'," | "num_nulls(set_config('role',", role, ..] => {
                 role.trim_end_matches(',').trim_matches('\'').clone_into(&mut open.role);
@@ -235,13 +237,13 @@ impl State {
         Ok(())
     }
 
-    /// Reads the response to the end. After an error its end is still to come.
+    /// Reads the response. After an error, its end remains unread.
     fn read(&mut self) -> Result<Response, sqlx::Error> {
         if self.is_lost {
             return Err(lost());
         }
         let response = self.unread.take().unwrap_or_default();
-        self.has_rest = response.refused.is_some();
+        self.has_unread_end = response.refused.is_some();
         Ok(response)
     }
 }
@@ -264,7 +266,7 @@ pub(super) struct Model {
 impl Model {
     async fn exchange(&self, sql: &str) -> Result<Response, sqlx::Error> {
         self.server.state().send(sql)?;
-        // The answer is on its way.
+        // The server answers later.
         yield_now().await;
         self.server.state().read()
     }
@@ -311,7 +313,7 @@ impl Connection for Model {
     async fn drain(&mut self) -> Result<Option<sqlx::Error>, sqlx::Error> {
         yield_now().await;
         let response = self.server.state().read()?;
-        self.server.state().has_rest = false;
+        self.server.state().has_unread_end = false;
         Ok(outcome(&response).err())
     }
 
@@ -340,7 +342,7 @@ impl Drop for Model {
         if self.is_discarded || state.is_lost {
             return;
         }
-        if state.transaction.is_some() || state.unread.is_some() || state.has_rest || state.is_unclean {
+        if state.transaction.is_some() || state.unread.is_some() || state.has_unread_end || state.is_unclean {
             let returned = format!("a connection was returned to its pool as {state:?}");
             state.broken_rules.push(returned);
         }

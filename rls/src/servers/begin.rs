@@ -1,4 +1,4 @@
-//! On which of several servers a transaction begins.
+//! Chooses the server that a transaction begins on.
 
 use std::{
     sync::atomic::Ordering,
@@ -12,9 +12,12 @@ use tokio::{
 };
 
 use super::{Cluster, Purpose, REPLICA_TIMEOUT};
-use crate::{Error, error::is_connection_lost, inner::Request, origin::Origin, position::Required, session::Session};
+use crate::{
+    Error, error::is_connection_lost, inner::Request, origin::Origin, position::RequiredPosition, session::Session,
+};
 
-/// Maximum wait for a replica that has not replayed what its caller wrote; then the transaction begins on the primary.
+/// Maximum wait for a replica that has not replayed the required log position; then the transaction begins on the
+/// primary.
 const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
 /// Pause between two attempts to find a server that accepts writes.
 const PRIMARY_PAUSE: Duration = Duration::from_millis(50);
@@ -37,10 +40,10 @@ impl Cluster {
     async fn begin_on_replica(
         &self,
         request: &Request<'_>,
-        required: Required,
+        required: RequiredPosition,
         is_one_snapshot: bool,
     ) -> Option<Session> {
-        if required.unknown.is_some() {
+        if required.unknown_commit.is_some() {
             return None;
         }
         let newest = self.timeline.load(Ordering::SeqCst);
@@ -50,7 +53,7 @@ impl Cluster {
                 let member = &self.members[*index];
                 member.is_serving.load(Ordering::SeqCst)
                     && member.log.timeline.load(Ordering::SeqCst) >= timeline.max(newest)
-                    // The snapshot is taken before the server can be asked for its position.
+                    // The snapshot is taken before the server can be asked for its log position.
                     && (!is_one_snapshot || member.lsn.load(Ordering::SeqCst) >= lsn)
             })
             .collect();
@@ -60,36 +63,36 @@ impl Cluster {
             }
             return None;
         }
-        // In turn; replicas known to be fresh enough come first.
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % candidates.len();
-        candidates.rotate_left(turn);
+        // Round robin; replicas that have replayed the log position come first.
+        let first = self.next_replica.fetch_add(1, Ordering::Relaxed) % candidates.len();
+        candidates.rotate_left(first);
         candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < lsn);
         for index in candidates.into_iter().take(2) {
             let member = &self.members[index];
             let begin = Session::begin(&member.pool, request, self.origin(index));
-            let patience = request.time.map_or(REPLICA_TIMEOUT, |time| REPLICA_TIMEOUT.min(time / 3));
-            let (session, place) = match timeout(patience, begin).await {
-                Ok(Ok((session, Some(place)))) => (session, place),
+            let begin_timeout = request.time.map_or(REPLICA_TIMEOUT, |time| REPLICA_TIMEOUT.min(time / 3));
+            let (session, position) = match timeout(begin_timeout, begin).await {
+                Ok(Ok((session, Some(position)))) => (session, position),
                 Ok(Err(error)) if is_connection_lost(&error) => {
                     member.is_serving.store(false, Ordering::SeqCst);
                     self.wake_monitor();
                     continue;
                 }
-                // It hangs, has no free connection, or refuses: another replica may work.
+                // The replica hangs, has no free connection, or refuses; another one may work.
                 Ok(_) | Err(_) => {
                     self.wake_monitor();
                     continue;
                 }
             };
             // A replica that was promoted in the meantime has everything that it had replayed, and may be used.
-            if !place.is_standby && place.timeline < newest {
+            if !position.is_standby && position.timeline < newest {
                 session.discard().await;
                 continue;
             }
-            if place.is_standby {
-                member.lsn.fetch_max(place.lsn, Ordering::SeqCst);
+            if position.is_standby {
+                member.lsn.fetch_max(position.lsn, Ordering::SeqCst);
             }
-            if place.lsn >= lsn || !is_one_snapshot && caught_up(&session, lsn).await {
+            if position.lsn >= lsn || !is_one_snapshot && wait_until_replayed(&session, lsn).await {
                 return Some(session);
             }
             return None;
@@ -97,8 +100,7 @@ impl Cluster {
         None
     }
 
-    /// Begins a transaction on the server that accepts writes. While there is none, because it is being replaced, waits
-    /// as for a connection.
+    /// Begins a transaction on the server that accepts writes. While there is none, waits for up to `acquire_timeout`.
     async fn begin_on_primary(&self, request: &Request<'_>) -> Result<Session, DbErr> {
         let begun = Instant::now();
         let mut primary = self.primary.subscribe();
@@ -112,10 +114,10 @@ impl Cluster {
                 Ok(()) = primary.changed() => continue,
             };
             let refused = match outcome {
-                Ok((session, Some(place))) => {
+                Ok((session, Some(position))) => {
                     let newest = self.timeline.load(Ordering::SeqCst);
-                    if !place.is_standby && place.timeline >= newest {
-                        self.timeline.fetch_max(place.timeline, Ordering::SeqCst);
+                    if !position.is_standby && position.timeline >= newest {
+                        self.timeline.fetch_max(position.timeline, Ordering::SeqCst);
                         return Ok(session);
                     }
                     session.discard().await;
@@ -141,14 +143,14 @@ impl Cluster {
     }
 }
 
-/// Waits until the session's server has replayed up to the position. Returns whether it has in time.
-async fn caught_up(session: &Session, lsn: u64) -> bool {
+/// Waits until the session's server has replayed the log position. Returns whether it has within [`MAX_REPLICA_WAIT`].
+async fn wait_until_replayed(session: &Session, lsn: u64) -> bool {
     let waiting = async {
         let mut pause = Duration::from_millis(1);
         loop {
             sleep(pause).await;
-            match session.place().await {
-                Ok(Some(place)) if place.lsn >= lsn => return true,
+            match session.position().await {
+                Ok(Some(position)) if position.lsn >= lsn => return true,
                 Ok(Some(_)) => pause *= 2,
                 Ok(None) | Err(_) => return false,
             }

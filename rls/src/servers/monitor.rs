@@ -1,5 +1,5 @@
 //! Checks the servers of a handle: over one connection to each, with one statement twice a second, and immediately
-//! after a caller found a server unreachable.
+//! after a caller could not reach a server.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use crate::{
     Error,
     connect::explain,
     pool::connect_error,
-    wire::{Answer, PLACE, PLACE_COLUMNS, Place, simple_query},
+    wire::{Answer, SERVER_POSITION, SERVER_POSITION_COLUMNS, ServerPosition, simple_query},
 };
 
 /// Interval between two checks.
@@ -30,12 +30,12 @@ const SHORT_INTERVAL: Duration = Duration::from_millis(100);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A replica that has not replayed what the primary had written this long ago is not used for reads.
 const MAX_LAG: Duration = Duration::from_secs(2);
-/// A primary's position may already include the header of a page or segment to which nothing has been written yet.
+/// A primary's log position may already include the header of a page or segment to which nothing has been written yet.
 const PAGE: u64 = 8192;
 
 /// What a server reports about itself.
-struct Seen {
-    place: Place,
+struct Report {
+    position: ServerPosition,
     is_read_only: bool,
     /// Identifies the cluster that it is a copy of.
     system: i64,
@@ -48,16 +48,16 @@ struct Probe {
 }
 
 impl Probe {
-    /// A standby's timeline is that of what it streams, if the login may see that (`pg_read_all_stats`); otherwise it
-    /// is that of its last restart point, which may be minutes old.
-    async fn ask(&mut self) -> Result<Seen, sqlx::Error> {
+    /// A standby's timeline is the one that it streams, if the login may see that (`pg_read_all_stats`), otherwise that
+    /// of its last restart point, which may be minutes old.
+    async fn ask(&mut self) -> Result<Report, sqlx::Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => PgConnection::connect_with(&self.options).await?,
         };
         let sql = format!(
             "SELECT (SELECT system_identifier FROM pg_control_system()), \
-               (current_setting('transaction_read_only') = 'on')::integer, {PLACE}, \
+               (current_setting('transaction_read_only') = 'on')::integer, {SERVER_POSITION}, \
                greatest( \
                  (SELECT timeline_id FROM pg_control_checkpoint()), \
                  (SELECT min_recovery_end_timeline FROM pg_control_recovery()), \
@@ -65,18 +65,21 @@ impl Probe {
         );
         let mut answer = Answer::default();
         simple_query(&mut connection, sql, &mut answer).await?;
-        let seen = answer.row.as_ref().and_then(|row| {
-            let place = Place::read(row, 2)?;
-            let timeline =
-                if place.is_standby { row.number(2 + PLACE_COLUMNS)?.try_into().ok()? } else { place.timeline };
+        let report = answer.row.as_ref().and_then(|row| {
+            let position = ServerPosition::read(row, 2)?;
+            let timeline = if position.is_standby {
+                row.number(2 + SERVER_POSITION_COLUMNS)?.try_into().ok()?
+            } else {
+                position.timeline
+            };
             let (system, is_read_only) = (row.number(0)?, row.number(1)? == 1);
-            Some(Seen { place: Place { timeline, ..place }, is_read_only, system })
+            Some(Report { position: ServerPosition { timeline, ..position }, is_read_only, system })
         });
         self.connection = Some(connection);
-        seen.ok_or_else(|| sqlx::Error::Protocol("the server does not report its log position".to_owned()))
+        report.ok_or_else(|| sqlx::Error::Protocol("the server does not report its log position".to_owned()))
     }
 
-    async fn ask_in_time(&mut self) -> Result<Seen, sqlx::Error> {
+    async fn ask_with_timeout(&mut self) -> Result<Report, sqlx::Error> {
         let outcome = timeout(PROBE_TIMEOUT, self.ask()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         if outcome.is_err() {
             self.connection = None;
@@ -87,17 +90,17 @@ impl Probe {
 
 /// Starts a task that checks the cluster until it is closed or dropped. When this returns, every server has been
 /// checked once, and at least one has answered.
-pub(super) async fn start(cluster: &Arc<Cluster>, addresses: Vec<PgConnectOptions>) -> Result<JoinHandle<()>, Error> {
-    let probes = addresses.into_iter().map(|options| Probe { options, connection: None }).collect();
+pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>) -> Result<JoinHandle<()>, Error> {
+    let probes = servers.into_iter().map(|options| Probe { options, connection: None }).collect();
     let mut monitor = Monitor { probes, system: None, written: VecDeque::new(), has_primary: false };
     let begun = Instant::now();
     loop {
         let refused = monitor.check(cluster).await;
-        let is_over = refused.len() == monitor.probes.len() && begun.elapsed() >= cluster.acquire_timeout;
+        let has_timed_out = refused.len() == monitor.probes.len() && begun.elapsed() >= cluster.acquire_timeout;
         for (index, error) in refused {
             let reason = explain(&monitor.probes[index].options, &error);
             // A wrong password is reported immediately; a server that is starting may be ready in time.
-            if is_over || matches!(connect_error(error).into(), Error::Misconfigured { .. }) {
+            if has_timed_out || matches!(connect_error(error).into(), Error::Misconfigured { .. }) {
                 return Err(reason.into());
             }
         }
@@ -142,75 +145,76 @@ impl Monitor {
     /// Checks every server. Returns the errors of those that did not answer.
     async fn check(&mut self, cluster: &Cluster) -> Vec<(usize, sqlx::Error)> {
         let now = Instant::now();
-        let answers = join_all(self.probes.iter_mut().map(Probe::ask_in_time)).await;
+        let answers = join_all(self.probes.iter_mut().map(Probe::ask_with_timeout)).await;
         let mut refused = Vec::new();
-        let mut seen = Vec::new();
+        let mut reports = Vec::new();
         for (index, answer) in answers.into_iter().enumerate() {
             match answer {
-                Ok(one) => seen.push((index, one)),
+                Ok(report) => reports.push((index, report)),
                 Err(error) => refused.push((index, error)),
             }
         }
         if self.system.is_none() {
-            let first = seen.iter().find(|(_, one)| !one.place.is_standby).or(seen.first());
-            self.system = first.map(|(_, one)| one.system);
+            let first = reports.iter().find(|(_, report)| !report.position.is_standby).or(reports.first());
+            self.system = first.map(|(_, report)| report.system);
         }
-        for (index, one) in &seen {
-            if Some(one.system) != self.system {
+        for (index, report) in &reports {
+            if Some(report.system) != self.system {
                 let address = &cluster.members[*index].address;
                 tracing::error!(target: "sparc", address, "the server is not a copy of the others, and is not used");
             }
         }
-        seen.retain(|(_, one)| Some(one.system) == self.system);
-        self.elect(cluster, &seen, now);
-        self.choose_replicas(cluster, &seen, now);
+        reports.retain(|(_, report)| Some(report.system) == self.system);
+        self.elect(cluster, &reports, now);
+        self.choose_replicas(cluster, &reports, now);
         refused
     }
 
-    /// Finds the primary: the server that accepts writes. If there are several, some were replaced and do not know it
-    /// yet; the one that was promoted last has the newest timeline.
-    fn elect(&mut self, cluster: &Cluster, seen: &[(usize, Seen)], now: Instant) {
+    /// Finds the primary: the server that accepts writes. If there are several, the one that was promoted last has the
+    /// newest timeline, and the others do not know of it yet.
+    fn elect(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let current = cluster.current();
         let newest = cluster.timeline.load(Ordering::SeqCst);
-        let best = seen
+        let best = reports
             .iter()
-            .filter(|(_, one)| !one.place.is_standby && one.place.timeline >= newest)
-            .max_by_key(|(index, one)| (one.place.timeline, !one.is_read_only, *index == current));
+            .filter(|(_, report)| !report.position.is_standby && report.position.timeline >= newest)
+            .max_by_key(|(index, report)| (report.position.timeline, !report.is_read_only, *index == current));
         self.has_primary = best.is_some();
-        let Some((index, one)) = best else { return };
-        cluster.timeline.fetch_max(one.place.timeline, Ordering::SeqCst);
-        // Positions that an old primary reached and that were lost must not count as lag.
-        self.written.retain(|(at, lsn)| now.duration_since(*at) < MAX_LAG * 2 && *lsn <= one.place.lsn);
-        self.written.push_back((now, one.place.lsn));
+        let Some((index, report)) = best else { return };
+        cluster.timeline.fetch_max(report.position.timeline, Ordering::SeqCst);
+        // Log positions that an old primary reached and that were lost must not count as lag.
+        self.written.retain(|(at, lsn)| now.duration_since(*at) < MAX_LAG * 2 && *lsn <= report.position.lsn);
+        self.written.push_back((now, report.position.lsn));
         if *index != current {
             let address = &cluster.members[*index].address;
-            tracing::warn!(target: "sparc", address, timeline = one.place.timeline, "another server is the primary");
+            let timeline = report.position.timeline;
+            tracing::warn!(target: "sparc", address, timeline, "another server is the primary");
             cluster.members[current].pool.drop_idle();
             cluster.primary.send_replace(*index);
         }
     }
 
     /// Decides which replicas are used for reads.
-    fn choose_replicas(&self, cluster: &Cluster, seen: &[(usize, Seen)], now: Instant) {
+    fn choose_replicas(&self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let newest = cluster.timeline.load(Ordering::SeqCst);
         let behind = self.written.iter().rev().find(|(at, _)| now.duration_since(*at) >= MAX_LAG);
         for (index, member) in cluster.members.iter().enumerate() {
-            let one = seen.iter().find(|(place, _)| *place == index).map(|(_, one)| one);
-            if let Some(one) = one {
-                member.log.timeline.store(one.place.timeline, Ordering::SeqCst);
-                member.lsn.store(one.place.lsn, Ordering::SeqCst);
+            let report = reports.iter().find(|(at, _)| *at == index).map(|(_, report)| report);
+            if let Some(report) = report {
+                member.log.timeline.store(report.position.timeline, Ordering::SeqCst);
+                member.lsn.store(report.position.lsn, Ordering::SeqCst);
             }
-            member.is_reachable.store(one.is_some(), Ordering::SeqCst);
-            let serves = one.is_some_and(|one| {
-                one.place.is_standby
-                    && one.place.timeline >= newest
-                    && behind.is_none_or(|(_, written)| one.place.lsn + PAGE >= *written)
+            member.is_reachable.store(report.is_some(), Ordering::SeqCst);
+            let serves = report.is_some_and(|report| {
+                report.position.is_standby
+                    && report.position.timeline >= newest
+                    && behind.is_none_or(|(_, written)| report.position.lsn + PAGE >= *written)
             });
             if member.is_serving.swap(serves, Ordering::SeqCst) != serves {
                 let address = &member.address;
                 tracing::info!(target: "sparc", address, serves, "the use of a replica for reads has changed");
             }
-            if one.is_none() {
+            if report.is_none() {
                 member.pool.drop_idle();
             }
         }

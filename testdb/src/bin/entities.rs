@@ -23,17 +23,17 @@ const FALSE_RELATION: &str = r#"    #[sea_orm(
     pub users: BelongsTo<Option<Entity>>,
 "#;
 
-/// The derive of JSON Schema for enums. The generator would also put it on the relations in `ModelEx`, so for a table
-/// it is added to the `Model` in its file, with the table's name, because every struct is called `Model`.
+/// The derive of JSON Schema for enums. For tables, the generator would also put it on the relations in `ModelEx`, so
+/// it is added to each `Model` afterwards, with the table's name, because every struct is called `Model`.
 const SCHEMA: &str = r#"cfg_attr(feature = "schema", derive(schemars::JsonSchema))"#;
 
-/// The same false relation in the diagram.
+/// The line of the false relation in the diagram.
 const FALSE_LINE: &str = "    users }o--|| users : \"account_id\"\n";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?;
-    // Ignores DATABASE_URL: the entities describe the schema, not what else a database contains.
+    // Ignores DATABASE_URL, because that database may contain objects that are not of the schema.
     let server = Server::start_private(None).await?;
     let database = server.migrated().await?;
     let folder = tempfile::tempdir()?;

@@ -1,8 +1,8 @@
 //! `cargo manifest`: regenerates `migration/manifest.txt` from a plain database and a Supabase project that it
 //! migrates.
 //!
-//! Each has lines that the other lacks (the stand-in for `auth`, the policies of Realtime); a line for the same object
-//! must be the same.
+//! Each has lines that the other lacks (the stand-in for `auth`, the policies of Realtime); lines for the same object
+//! must be equal.
 
 use std::{collections::BTreeSet, error::Error, fs, path::Path};
 
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn manifest(is_platform: bool) -> Result<String, Box<dyn Error>> {
-    // Ignores DATABASE_URL: the manifest describes the schema, not what else a database contains.
+    // Ignores DATABASE_URL, because that database may contain objects that are not of the schema.
     let server = if is_platform { Server::start_platform(None).await? } else { Server::start_private(None).await? };
     let database = server.empty().await?;
     let db = database.connect(1).await?;

@@ -1,6 +1,7 @@
 //! Mutation test of the schema: removes each rule in turn and runs the integration tests. `cargo mutants-of-schema
-//! [WORD]...` tries the rules whose kind or name contains a word, or all; the word `new` restricts this to those for
-//! which no failing test is known. Writes `docs/generated/mutants.md`, which lists the test that fails for each rule.
+//! [WORD]...` tries the rules whose kind or name contains a word, or all rules; the word `new` restricts this to rules
+//! for which no failing test is known. Writes `docs/generated/mutants.md`, which lists the test that fails for each
+//! rule.
 //!
 //! A mutant is tried first on the test that failed for it last time, then on the tests for rules of its kind, then on
 //! all.
@@ -16,7 +17,7 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 
-/// Tests that do not depend on the schema's rules: the test server, the documents, the migrations' own.
+/// Tests that do not depend on the schema's rules, such as those of the test server, the documents and the migrations.
 const UNRELATED_TESTS: &[&str] = &[
     "testdb_server::",
     "migrations::",
@@ -82,17 +83,17 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
         return Err(format!("{test} fails although no rule was removed").into());
     }
 
-    let known = read(&page);
+    let known_killers = read(&page);
     let chosen: Vec<&Mutant> = mutants
         .iter()
         .filter(|mutant| {
-            let is_new = known.get(&(mutant.kind.clone(), mutant.name.clone())).is_none_or(String::is_empty);
+            let is_new = known_killers.get(&(mutant.kind.clone(), mutant.name.clone())).is_none_or(String::is_empty);
             let is_named = |word: &String| mutant.kind.contains(word) || mutant.name.contains(word);
             (is_new || !is_only_new) && (words.is_empty() || words.iter().any(is_named))
         })
         .collect();
     let queue = Mutex::new(chosen.iter());
-    let found = Mutex::new(known.clone());
+    let killers = Mutex::new(known_killers.clone());
     // SPARC_WORKERS lowers the number on a machine that is in use.
     let workers = match env::var("SPARC_WORKERS") {
         Ok(wanted) => wanted.parse()?,
@@ -104,8 +105,8 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
                 let next = || queue.lock().ok().and_then(|mut queue| queue.next().copied());
                 while let Some(mutant) = next() {
                     let key = (mutant.kind.clone(), mutant.name.clone());
-                    let killer =
-                        find_killer(&program, mutant, known.get(&key)).unwrap_or_else(|error| Some(error.to_string()));
+                    let killer = find_killer(&program, mutant, known_killers.get(&key))
+                        .unwrap_or_else(|error| Some(error.to_string()));
                     let killer = killer.unwrap_or_default();
                     eprintln!(
                         "{} {}: {}",
@@ -113,20 +114,20 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
                         mutant.name,
                         if killer.is_empty() { "SURVIVES" } else { &killer }
                     );
-                    if let Ok(mut found) = found.lock() {
-                        found.insert(key, killer);
-                        let _ = write(&page, &mutants, &found);
+                    if let Ok(mut killers) = killers.lock() {
+                        killers.insert(key, killer);
+                        let _ = write(&page, &mutants, &killers);
                     }
                 }
             });
         }
     });
     fs::remove_file(&program)?;
-    let found = found.into_inner().map_err(|_| "a worker stopped")?;
-    write(&page, &mutants, &found)?;
+    let killers = killers.into_inner().map_err(|_| "a worker stopped")?;
+    write(&page, &mutants, &killers)?;
     Ok(chosen
         .iter()
-        .filter(|mutant| found.get(&(mutant.kind.clone(), mutant.name.clone())).is_none_or(String::is_empty))
+        .filter(|mutant| killers.get(&(mutant.kind.clone(), mutant.name.clone())).is_none_or(String::is_empty))
         .count())
 }
 
@@ -167,14 +168,14 @@ fn build(root: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let output = Command::new(cargo).args(["test", "--no-run", "--test", "integration"]).current_dir(root).output()?;
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     let path = log.rsplit_once('(').and_then(|(_, rest)| rest.split_once(')')).ok_or_else(|| log.clone())?.0;
-    // A copy, because a build in the meantime replaces the original.
+    // A copy, because another build would replace the original.
     let copy = env::temp_dir().join(format!("sparc-mutants-{}", std::process::id()));
     fs::copy(root.join(path), &copy)?;
     Ok(copy)
 }
 
 /// Returns the first test that fails without the rule.
-fn find_killer(program: &Path, mutant: &Mutant, before: Option<&String>) -> io::Result<Option<String>> {
+fn find_killer(program: &Path, mutant: &Mutant, last_killer: Option<&String>) -> io::Result<Option<String>> {
     let relevant: &[&str] = match mutant.kind.as_str() {
         "policy gone" | "policy open" if mutant.name.contains("One statement") => &["rows::", "sizes::"],
         "policy gone" | "policy open" if mutant.name.contains("Closed accounts") => &["accounts::", "leaks::"],
@@ -193,8 +194,8 @@ fn find_killer(program: &Path, mutant: &Mutant, before: Option<&String>) -> io::
         "lock" => &["attacks::", "races::"],
         _ => &["attacks::", "rolls::", "seats::", "sessions::", "events::", "refusals::"],
     };
-    if let Some(before) = before.filter(|before| !before.is_empty())
-        && let Some(test) = failing(program, &mutant.statement, &[before])?
+    if let Some(last_killer) = last_killer.filter(|last_killer| !last_killer.is_empty())
+        && let Some(test) = failing(program, &mutant.statement, &[last_killer])?
     {
         return Ok(Some(test));
     }
@@ -229,7 +230,7 @@ fn failing(program: &Path, mutation: &str, words: &[&str]) -> io::Result<Option<
     Ok(failed.or_else(|| (!status.success()).then(|| format!("the test program: {status}"))))
 }
 
-/// Reads the page: the failing test of each mutant, or an empty text.
+/// Reads the page: the failing test of each mutant, or an empty string.
 fn read(page: &Path) -> BTreeMap<(String, String), String> {
     let text = fs::read_to_string(page).unwrap_or_default();
     text.lines()
@@ -242,8 +243,8 @@ fn read(page: &Path) -> BTreeMap<(String, String), String> {
         .collect()
 }
 
-fn write(page: &Path, mutants: &[Mutant], found: &BTreeMap<(String, String), String>) -> io::Result<()> {
-    let of = |mutant: &Mutant| found.get(&(mutant.kind.clone(), mutant.name.clone()));
+fn write(page: &Path, mutants: &[Mutant], killers: &BTreeMap<(String, String), String>) -> io::Result<()> {
+    let of = |mutant: &Mutant| killers.get(&(mutant.kind.clone(), mutant.name.clone()));
     let tried = mutants.iter().filter(|mutant| of(mutant).is_some()).count();
     let killed = mutants.iter().filter(|mutant| of(mutant).is_some_and(|test| !test.is_empty())).count();
     let mut text = format!(

@@ -9,7 +9,7 @@ constraints AS (
   FROM pg_catalog.pg_constraint JOIN ours ON ours.oid = conrelid
   WHERE contype IN ('c', 'f', 'p', 'u')
 ),
--- Numeric bounds, and the next number outside.
+-- Numeric bounds, and the direction that loosens them.
 bounds AS (
   SELECT constraints.*, nth,
     regexp_instr(definition, pattern, 1, nth, 0, '', 2) AS "from",
@@ -25,7 +25,7 @@ functions AS (
   FROM pg_catalog.pg_proc
   WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
 ),
--- In functions: errors raised, locks taken.
+-- Errors that functions raise, and locks that they take.
 lines AS (
   SELECT kind, functions.name || ': ' || nth || CASE kind WHEN 'bound' THEN ', ' || regexp_substr(definition, pattern, 1, nth) ELSE '' END AS name,
     regexp_replace(definition, pattern, CASE kind WHEN 'raise' THEN 'NULL;' ELSE '' END, 1, nth) AS definition

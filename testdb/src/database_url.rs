@@ -1,4 +1,4 @@
-//! Addresses of databases.
+//! URLs of databases.
 
 use std::env;
 
@@ -9,25 +9,25 @@ pub(crate) fn configured_url() -> Option<String> {
     env::var("DATABASE_URL").ok().filter(|url| !url.is_empty())
 }
 
-/// Replaces the server of an address by one on another port of this machine.
+/// Replaces the host and port of a URL with a port on this machine.
 pub(crate) fn with_port(url: &str, port: u16) -> Result<String, Error> {
-    let other = || Error::Start("DATABASE_URL names a server that is not private.".to_owned());
-    let (login, rest) = url.rsplit_once('@').ok_or_else(other)?;
-    let (_, database) = rest.split_once('/').ok_or_else(other)?;
+    let not_private = || Error::Start("this needs a private cluster; unset DATABASE_URL.".to_owned());
+    let (login, rest) = url.rsplit_once('@').ok_or_else(not_private)?;
+    let (_, database) = rest.split_once('/').ok_or_else(not_private)?;
     Ok(format!("{login}@127.0.0.1:{port}/{database}"))
 }
 
-/// Replaces the database of an address.
+/// Replaces the database of a URL.
 pub(crate) fn with_database(url: &str, name: &str) -> String {
-    let (address, options) = match url.split_once('?') {
-        Some((address, options)) => (address, format!("?{options}")),
+    let (base, options) = match url.split_once('?') {
+        Some((base, options)) => (base, format!("?{options}")),
         None => (url, String::new()),
     };
-    let authority_ends = address
+    let authority_ends = base
         .find("://")
-        .and_then(|start| address[start + 3..].find('/').map(|slash| start + 3 + slash))
-        .unwrap_or(address.len());
-    format!("{}/{name}{options}", &address[..authority_ends])
+        .and_then(|start| base[start + 3..].find('/').map(|slash| start + 3 + slash))
+        .unwrap_or(base.len());
+    format!("{}/{name}{options}", &base[..authority_ends])
 }
 
 #[cfg(test)]
@@ -35,7 +35,7 @@ mod tests {
     use super::with_database;
 
     #[test]
-    fn only_the_database_of_an_address_changes() {
+    fn only_the_database_of_a_url_changes() {
         for (url, expected) in [
             ("postgres://a:b@h:1/old", "postgres://a:b@h:1/new"),
             ("postgres://h", "postgres://h/new"),
