@@ -1,6 +1,6 @@
--- Creates profiles for accounts that existed before the schema. It runs once, when the tables are new: from then on a
--- trigger creates profiles, and repeating this in a later migration would read every account while the tables are
--- locked.
+-- Creates profiles for accounts that existed before the schema, or that signed up while the trigger that creates
+-- profiles was missing. It reads every account while the tables are locked, so `up` runs it only after migrations and
+-- when it restores that trigger.
 DO $$
 DECLARE
   account record;

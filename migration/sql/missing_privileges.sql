@@ -1,4 +1,5 @@
--- Lists each privilege that migrating needs and that a role which is not a superuser lacks, in PostgreSQL's terms.
+-- Lists, in PostgreSQL's terms, each privilege that a migration needs and the current role lacks. Not run for
+-- superusers.
 WITH
   role_attributes AS (
     SELECT rolcreaterole, rolbypassrls, current_setting('server_version_num')::integer AS version

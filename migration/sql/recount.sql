@@ -1,6 +1,6 @@
 -- Recomputes every counter and the gate of every account from the rows: after rows were loaded with triggers disabled
--- (`session_replication_role = replica`), or when `invariants.sql` finds a wrong one. Run it as the owner, while nobody
--- writes.
+-- (`session_replication_role = replica`), or when `invariants.sql` finds a wrong counter. Run it as the owner, while
+-- nobody writes.
 SET LOCAL session_replication_role = replica;
 
 INSERT INTO private.account_gates (account_id)

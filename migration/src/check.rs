@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use sea_orm_migration::prelude::*;
 
 use crate::{
-    manifest::{self, Found, Lines, Place},
+    manifest::{self, CatalogObject, Environment, Lines},
     preflight,
     record::{self, Applied, Record},
     renames, rules,
@@ -64,12 +64,12 @@ impl Report {
 
 /// The state of a database, and what this program expects in it.
 pub(crate) struct State {
-    pub(crate) place: Place,
-    pub(crate) found: Vec<Found>,
+    pub(crate) environment: Environment,
+    pub(crate) found: Vec<CatalogObject>,
     pub(crate) expected: Lines,
     /// Applied migrations, in order. `None` if the role may not read the list.
     pub(crate) applied: Option<Vec<String>>,
-    /// Those of them that are recorded but missing from the list of migrations.
+    /// Migrations that the record has as applied and the list of migrations lacks.
     pub(crate) unlisted: Vec<String>,
     pub(crate) record: Record,
 }
@@ -78,7 +78,7 @@ impl State {
     /// Reads the state, in a transaction. It leaves `search_path` set to `pg_catalog`.
     pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
         let record = Record::read(db).await?;
-        let place = Place::read(db, &record).await?;
+        let environment = Environment::read(db, &record).await?;
         let mut unlisted = Vec::new();
         let applied = match record::applied(db).await? {
             Applied::Unreadable => None,
@@ -90,13 +90,13 @@ impl State {
                 Some(listed)
             }
         };
-        let found = manifest::read(db, &place).await?;
+        let found = manifest::read(db, &environment).await?;
         let mut expected = manifest::committed();
-        expected.retain(|object, _| place.applies(object));
-        Ok(Self { place, found, expected, applied, unlisted, record })
+        expected.retain(|object, _| environment.applies(object));
+        Ok(Self { environment, found, expected, applied, unlisted, record })
     }
 
-    pub(crate) fn found(&self) -> BTreeMap<&str, &Found> {
+    pub(crate) fn found(&self) -> BTreeMap<&str, &CatalogObject> {
         self.found.iter().map(|found| (found.object.as_str(), found)).collect()
     }
 
@@ -107,7 +107,7 @@ impl State {
 
     /// Returns the migrations that are not applied.
     pub(crate) fn pending(&self) -> Vec<String> {
-        let names = record::known();
+        let names = record::migration_names();
         match &self.applied {
             Some(applied) => names.into_iter().filter(|name| !applied.contains(name)).collect(),
             // The role may not read the list, so the catalog decides.
@@ -123,10 +123,10 @@ impl State {
         }
         let found = self.found();
         let renames = renames::find(self);
-        // Whatever belongs to a renamed table is still attached to it.
-        let is_private_elsewhere = renames.iter().any(|rename| rename.object == "schema private");
-        let is_elsewhere = |object: &str| {
-            if is_private_elsewhere {
+        // The objects of a renamed table are still attached to it, so they are not missing.
+        let is_private_renamed = renames.iter().any(|rename| rename.object == "schema private");
+        let belongs_to_renamed = |object: &str| {
+            if is_private_renamed {
                 let names = |text: &str| text.contains("private.") || text.contains("schema private");
                 return names(object) || self.expected.get(object).is_some_and(|definition| names(definition));
             }
@@ -135,9 +135,9 @@ impl State {
                 [&rename.object, &rename.now].iter().any(|renamed| renamed.strip_prefix("table ") == Some(table))
             })
         };
-        // What refers to a renamed table or type is printed with the new name. It is correct again once the old name is
-        // restored.
-        let under_old_names = |definition: &str| {
+        // Definitions that refer to a renamed table or type are printed with its new name. They are correct once the
+        // old name is restored.
+        let with_expected_names = |definition: &str| {
             renames.iter().fold(definition.to_owned(), |definition, rename| {
                 match (rename.now.split_once(' '), rename.object.split_once(' ')) {
                     (Some(("table" | "type", now)), Some((_, name))) => definition.replace(now, name),
@@ -145,7 +145,7 @@ impl State {
                 }
             })
         };
-        let difference = |object: &str, found: Option<&Found>, expected: Option<&String>| Difference {
+        let difference = |object: &str, found: Option<&CatalogObject>, expected: Option<&String>| Difference {
             object: object.to_owned(),
             found: found.map(|found| found.definition.clone()),
             expected: expected.cloned(),
@@ -159,25 +159,25 @@ impl State {
             report.differences.push(difference(&rename.object, None, None));
         }
         for (object, expected) in &self.expected {
-            let there = found.get(object.as_str()).copied();
-            if there
-                .is_some_and(|there| there.definition == *expected || under_old_names(&there.definition) == *expected)
-            {
+            let actual = found.get(object.as_str()).copied();
+            if actual.is_some_and(|actual| {
+                actual.definition == *expected || with_expected_names(&actual.definition) == *expected
+            }) {
                 continue;
             }
-            if there.is_none() && self.is_operators_choice(object, &found) {
+            if actual.is_none() && self.is_operators_choice(object, &found) {
                 report.hints.push(format!("{object} is missing, which is the operator's choice"));
-            } else if !is_elsewhere(object) || renames.iter().any(|rename| rename.object == *object) {
-                report.differences.push(difference(object, there, Some(expected)));
+            } else if !belongs_to_renamed(object) || renames.iter().any(|rename| rename.object == *object) {
+                report.differences.push(difference(object, actual, Some(expected)));
             }
         }
-        for there in &self.found {
-            let object = &there.object;
-            if self.expected.contains_key(object) || is_elsewhere(object) {
+        for actual in &self.found {
+            let object = &actual.object;
+            if self.expected.contains_key(object) || belongs_to_renamed(object) {
                 continue;
             }
             if self.record.objects.contains(object) || self.is_privilege_on_ours(object) {
-                report.differences.push(difference(object, Some(there), None));
+                report.differences.push(difference(object, Some(actual), None));
             } else if self.is_worth_a_hint(object) && !renames.iter().any(|rename| rename.now == *object) {
                 report.hints.push(format!("{object} is not part of the schema; it is left alone"));
             }
@@ -199,14 +199,14 @@ impl State {
         lines.extend(
             manifest::committed()
                 .into_iter()
-                .filter(|(object, _)| !object.starts_with("job ") && !self.place.applies(object)),
+                .filter(|(object, _)| !object.starts_with("job ") && !self.environment.applies(object)),
         );
         manifest::print(&lines)
     }
 
     /// Whether a missing object is the operator's choice: a table's membership in the publication, or a job that was
     /// scheduled once.
-    fn is_operators_choice(&self, object: &str, found: &BTreeMap<&str, &Found>) -> bool {
+    fn is_operators_choice(&self, object: &str, found: &BTreeMap<&str, &CatalogObject>) -> bool {
         match manifest::kind(object) {
             "publication of" => found.contains_key("publication supabase_realtime"),
             "job" => self.record.has_jobs || !self.record.is_readable,
@@ -226,7 +226,7 @@ impl State {
 
     fn is_worth_a_hint(&self, object: &str) -> bool {
         match manifest::kind(object) {
-            // Only on the schema's own tables and views. What belongs to an operator's table needs no hint.
+            // Only on the schema's own tables and views: objects of an operator's table need no hint.
             "column" | "constraint" | "index" | "trigger" | "policy" | "rule" | "setting" | "statistics" | "child"
             | "parent" => manifest::on_table(object).is_some_and(|(_, relation)| {
                 ["table", "view"].iter().any(|kind| self.expected.contains_key(&format!("{kind} {relation}")))

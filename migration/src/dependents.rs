@@ -5,24 +5,28 @@ use sea_orm_migration::prelude::*;
 use crate::{
     PreflightError,
     check::State,
-    manifest::{self, Found},
+    manifest::{self, CatalogObject},
     query,
 };
 
-/// Returns the names of the schema's objects that depend on `dropped`. If an operator's objects depend on it, returns
-/// an error that names all of them.
-pub(crate) async fn of<C: ConnectionTrait>(db: &C, state: &State, dropped: &[&Found]) -> Result<Vec<String>, DbErr> {
+/// Returns the names of the schema's objects that depend on `dropped`. If an operator's objects depend on them, returns
+/// an error that names all of those.
+pub(crate) async fn of<C: ConnectionTrait>(
+    db: &C,
+    state: &State,
+    dropped: &[&CatalogObject],
+) -> Result<Vec<String>, DbErr> {
     if dropped.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = |objects: &[&Found]| {
+    let rows = |objects: &[&CatalogObject]| {
         let rows: Vec<String> = objects
             .iter()
             .filter_map(|found| Some(format!("('{}'::regclass, {}::oid)", found.class.as_deref()?, found.objid)))
             .collect();
         rows.join(", ")
     };
-    let ours: Vec<&Found> =
+    let ours: Vec<&CatalogObject> =
         state.found.iter().filter(|found| found.class.is_some() && state.is_ours(&found.object)).collect();
     let sql = include_str!("../sql/manifest/dependents.sql")
         .replace("/* dropped */", &rows(dropped))
@@ -30,7 +34,7 @@ pub(crate) async fn of<C: ConnectionTrait>(db: &C, state: &State, dropped: &[&Fo
     let reached: Vec<Reached> = query::fetch_all(db, &sql).await?;
     let mut foreign: Vec<String> =
         reached.iter().filter(|reached| !reached.is_ours).map(|reached| reached.description.clone()).collect();
-    // An operator's column has no dependency on record, but it is dropped with its table.
+    // The catalog records no dependency for an operator's column, which is dropped with its table.
     let tables: Vec<&str> = dropped.iter().filter_map(|found| found.object.strip_prefix("table ")).collect();
     foreign.extend(state.found.iter().filter(|found| !state.is_ours(&found.object)).filter_map(|found| {
         let (name, table) = manifest::on_table(found.object.strip_prefix("column ").map(|_| found.object.as_str())?)?;

@@ -5,23 +5,23 @@ use sea_orm_migration::sea_orm::{DbErr, RuntimeErr, sqlx};
 /// Returns one sentence for a person: what failed, the likeliest cause, and the remedy. It contains no secret.
 #[must_use]
 pub fn user_message(error: &DbErr) -> String {
-    if let DbErr::Migration(sentence) = error {
-        return sentence.clone();
+    if let DbErr::Migration(message) = error {
+        return message.clone();
     }
     match sqlstate(error).as_deref() {
         Some("42P05" | "26000") => {
-            "Prepared statement names collide, because the address is that of a pooler in transaction mode: use the server's \
-             own address or a pooler in session mode (on Supabase, port 5432); nothing was changed."
+            "Prepared statement names collide, because the URL is that of a pooler in transaction mode: connect to the server \
+             itself or to a pooler in session mode (on Supabase, port 5432); nothing was changed."
                 .to_owned()
         }
-        Some("55P03") => "Another database session has held a lock that this command needs for ten seconds: end its \
+        Some("55P03") => "For ten seconds, another database session has held a lock that this command needs: end its \
                           transaction, and run the command again; nothing was changed."
             .to_owned(),
         Some("42501") => format!(
             "The role lacks a privilege ({}): connect as the owner of the schema; nothing was changed.",
             database_message(error)
         ),
-        Some("25006") => "The database accepts no writes: give the address of the primary; nothing was changed.".to_owned(),
+        Some("25006") => "The database accepts no writes: connect to the primary; nothing was changed.".to_owned(),
         Some("2BP01") => format!(
             "{}: {}. Drop or change those objects first; nothing was changed.",
             database_message(error),
@@ -52,39 +52,39 @@ fn is_lost(error: &DbErr) -> bool {
     }
 }
 
-/// Returns the detail of the database's message, which lists dependent objects.
+/// Returns the DETAIL of the database's message, such as the list of dependent objects.
 fn detail(error: &DbErr) -> Option<String> {
     let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
         return None;
     };
-    let refusal = error.as_database_error()?.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?;
-    Some(refusal.detail()?.replace('\n', ", "))
+    let error = error.as_database_error()?.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?;
+    Some(error.detail()?.replace('\n', ", "))
 }
 
-/// Returns the database's message about a statement, with its detail. `None` if the connection failed, or if a lock or
-/// privilege is the cause; those have messages of their own.
+/// Returns the database's message about a statement, with its detail. `None` if the connection failed, or if a lock, a
+/// read-only server or a prepared statement is the cause; [`user_message`] explains those.
 pub(crate) fn refusal(error: &DbErr) -> Option<String> {
     let code = sqlstate(error)?;
-    let has_own_words =
+    let has_own_message =
         matches!(&*code, "55P03" | "25006" | "42P05" | "26000") || code.starts_with("57P") || code.starts_with("08");
-    (!has_own_words).then(|| match detail(error) {
+    (!has_own_message).then(|| match detail(error) {
         Some(detail) => format!("{}: {}", database_message(error), detail.trim_end_matches('.')),
         None => database_message(error),
     })
 }
 
-/// Returns the database's message, without the text of the layers around it.
+/// Returns the database's message, without the text that SeaORM and SQLx add.
 fn database_message(error: &DbErr) -> String {
-    let said = match error {
+    let message = match error {
         DbErr::Exec(RuntimeErr::SqlxError(error))
         | DbErr::Query(RuntimeErr::SqlxError(error))
         | DbErr::Conn(RuntimeErr::SqlxError(error)) => match error.as_database_error() {
-            Some(refusal) => refusal.message().to_owned(),
+            Some(error) => error.message().to_owned(),
             None => error.to_string(),
         },
         other => other.to_string(),
     };
-    said.trim_end_matches('.').replace('\n', " ")
+    message.trim_end_matches('.').replace('\n', " ")
 }
 
 /// Returns the SQLSTATE of a database error.

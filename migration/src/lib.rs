@@ -31,7 +31,7 @@ pub use preflight::PreflightError;
 pub use run::{Command, Status, Step, accounts, dry_run, run, status};
 pub use script::sql;
 
-/// A query that checks what must always hold in the rows, for operators and tests. It returns a row for each violation.
+/// The query that checks the schema's invariants, for operators and tests. It returns one row for each violation.
 pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 
 /// SQL that recomputes every counter from the rows, for rows that were written while triggers were disabled. Run it in
@@ -104,7 +104,7 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// Compares the database with the manifest. Needs only read access to the catalog, and changes and locks nothing.
+/// Compares the database with the manifest. It needs only read access to the catalog, and changes and locks nothing.
 ///
 /// # Errors
 ///
@@ -117,7 +117,7 @@ where
     Ok(run::read_state(&db.into_database_executor()).await?.report())
 }
 
-/// Returns the manifest of the database. Lines that do not apply to it (the stand-in on a platform, jobs without
+/// Returns the manifest of the database. Lines that do not apply to it (the stand-in on Supabase, jobs without
 /// `pg_cron`) are taken from the committed manifest.
 ///
 /// # Errors
@@ -130,7 +130,7 @@ where
     Ok(run::read_state(&db.into_database_executor()).await?.manifest())
 }
 
-/// Returns the manifest of the database without any lines of the committed manifest, for generating that.
+/// Returns the manifest of the database without lines of the committed one, which is generated from it.
 ///
 /// # Errors
 ///

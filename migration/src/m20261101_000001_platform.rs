@@ -30,7 +30,7 @@ COMMENT ON SCHEMA auth IS 'made by sparc: stand-in for the platform';
     let mut sql = vec![
         include_str!("../sql/platform/up.sql").to_owned(),
         include_str!("../sql/platform/record.sql").to_owned(),
-        // The whole stand-in is one string, because it may not be needed.
+        // The stand-in is one string, which is executed only if schema `auth` does not exist.
         format!(
             "DO $do$
 BEGIN

@@ -1,4 +1,4 @@
-//! `cargo run -p migration`: creates and upgrades the schema of a database, and reports what differs from it.
+//! `cargo run -p migration`: creates and upgrades the schema of a database, and reports differences.
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
@@ -19,11 +19,11 @@ use migration::{
 #[command(
     name = "migration",
     version,
-    after_help = "The default command is up. sslmode and sslrootcert in the address have the same meaning as for psql.\n\
-                  Exit status: 0 success, 1 failed or different, 2 wrong arguments."
+    after_help = "The default command is up. sslmode and sslrootcert in the URL have the same meaning as for psql.\n\
+                  Exit status: 0 success, 1 failure or differences, 2 wrong arguments."
 )]
 struct Arguments {
-    /// Address of the database: postgres://USER:PASSWORD@HOST:PORT/DATABASE
+    /// URL of the database: postgres://USER:PASSWORD@HOST:PORT/DATABASE
     #[arg(short = 'u', long, global = true, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
 
@@ -33,9 +33,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Apply pending migrations, then repair whatever differs from the manifest, in one transaction; prints each change
+    /// Apply pending migrations, or if there are none, repair what differs from the manifest; prints each change
     Up {
-        /// How many migrations to apply, instead of all
+        /// Number of migrations to apply; all by default
         #[arg(short, long)]
         num: Option<u32>,
         /// Print the SQL instead of running it
@@ -52,7 +52,7 @@ enum Task {
     Manifest,
     /// Undo applied migrations, the last one first
     Down {
-        /// How many migrations to undo
+        /// Number of migrations to undo
         #[arg(short, long, default_value_t = 1)]
         num: u32,
         #[command(flatten)]
@@ -63,7 +63,7 @@ enum Task {
         #[command(flatten)]
         consent: Consent,
     },
-    /// The same as refresh: objects that these migrations did not create are left alone
+    /// Same as refresh, which keeps objects that these migrations did not create
     Fresh {
         #[command(flatten)]
         consent: Consent,
@@ -91,8 +91,8 @@ struct Consent {
 async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
         Ok(code) => code,
-        Err(sentence) => {
-            eprintln!("{sentence}");
+        Err(message) => {
+            eprintln!("{message}");
             ExitCode::FAILURE
         }
     }
@@ -108,12 +108,12 @@ async fn run(arguments: Arguments) -> Result<ExitCode, String> {
     let url = arguments
         .database_url
         .filter(|url| !url.is_empty())
-        .ok_or("No database address: pass --database-url or set the environment variable DATABASE_URL.")?;
+        .ok_or("No database URL: pass --database-url or set the environment variable DATABASE_URL.")?;
     let db = connect(&url).await.map_err(|error| error.to_string())?;
-    let done = perform(&db, task).await;
+    let result = perform(&db, task).await;
     // An error while closing the connection is irrelevant now.
     let _ = db.close().await;
-    done
+    result
 }
 
 async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String> {
@@ -154,7 +154,7 @@ async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String
     print(if steps.is_empty() { "nothing to do\n" } else { &text })
 }
 
-/// A closed pipe, for example by `head`, is not an error.
+/// Prints the text. If the reader closes the pipe, as `head` does, that is not an error.
 fn print(text: &str) -> Result<ExitCode, String> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -173,14 +173,14 @@ async fn confirm(db: &SchemaManagerConnection<'_>, consent: &Consent, command: C
     if accounts == 0 {
         return Ok(command);
     }
-    let what = format!(
+    let warning = format!(
         "The database has {accounts} account{}, and this command deletes all their game data",
         if accounts == 1 { "" } else { "s" }
     );
     if !io::stdin().is_terminal() {
-        return Err(format!("{what}: pass --yes to do it."));
+        return Err(format!("{warning}: pass --yes to do it."));
     }
-    eprint!("{what}. Type \"yes\" to continue: ");
+    eprint!("{warning}. Type \"yes\" to continue: ");
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).map_err(|error| format!("Reading the answer failed: {error}."))?;
     if answer.trim() == "yes" { Ok(command) } else { Err("Nothing was changed.".to_owned()) }

@@ -1,5 +1,4 @@
-//! The manifest: what a database of this schema contains, one line per object, as text that is committed and compiled
-//! in.
+//! The manifest: every object of the schema, one per line, as text that is committed and compiled in.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +14,7 @@ pub(crate) type Lines = BTreeMap<String, String>;
 
 /// An object in the database.
 #[derive(Clone, Debug, FromQueryResult)]
-pub(crate) struct Found {
+pub(crate) struct CatalogObject {
     pub(crate) object: String,
     pub(crate) definition: String,
     /// The catalog that contains it. `None` for attributes of another object: privileges, row-level security.
@@ -26,7 +25,7 @@ pub(crate) struct Found {
 
 /// Properties of a database that decide which lines of the manifest apply to it.
 #[derive(Clone, Debug, Default, FromQueryResult)]
-pub(crate) struct Place {
+pub(crate) struct Environment {
     /// Schema `auth` is the stand-in created by these migrations, or was until somebody dropped it.
     pub(crate) has_stand_in: bool,
     /// The platform's realtime broadcast exists.
@@ -37,9 +36,9 @@ pub(crate) struct Place {
     pub(crate) has_own_private: bool,
 }
 
-impl Place {
+impl Environment {
     pub(crate) async fn read<C: ConnectionTrait>(db: &C, record: &Record) -> Result<Self, DbErr> {
-        let mut place: Self = query::fetch_one(
+        let mut environment: Self = query::fetch_one(
             db,
             "SELECT
                EXISTS (
@@ -65,12 +64,12 @@ impl Place {
         )
         .await?;
         // Comments and schemas can be lost, but the record still knows them.
-        place.has_stand_in |= record.schemas.contains("auth");
-        place.has_own_private |= record.schemas.contains("private");
-        Ok(place)
+        environment.has_stand_in |= record.schemas.contains("auth");
+        environment.has_own_private |= record.schemas.contains("private");
+        Ok(environment)
     }
 
-    /// Returns whether the object can exist in such a database.
+    /// Returns whether the object's line applies to this database.
     pub(crate) fn applies(&self, object: &str) -> bool {
         if object.starts_with("job ") {
             self.has_cron
@@ -128,14 +127,14 @@ pub(crate) fn committed() -> Lines {
 
 /// Reads all objects in the database that a manifest covers. Runs in a transaction, and leaves `search_path` set to
 /// `pg_catalog`.
-pub(crate) async fn read<C: ConnectionTrait>(db: &C, place: &Place) -> Result<Vec<Found>, DbErr> {
+pub(crate) async fn read<C: ConnectionTrait>(db: &C, environment: &Environment) -> Result<Vec<CatalogObject>, DbErr> {
     db.execute_unprepared("SET LOCAL search_path = pg_catalog").await?;
     let mut catalog = include_str!("../sql/manifest/catalog.sql").to_owned();
-    if place.has_stand_in {
+    if environment.has_stand_in {
         catalog = catalog.replace("/* stand-in */ false", "true");
     }
-    let mut found: Vec<Found> = query::fetch_all(db, &catalog).await?;
-    if place.has_cron {
+    let mut found: Vec<CatalogObject> = query::fetch_all(db, &catalog).await?;
+    if environment.has_cron {
         let names: Vec<String> = rules::jobs().into_iter().map(|(name, _)| name).collect();
         let jobs = format!(
             "SELECT
@@ -144,7 +143,7 @@ pub(crate) async fn read<C: ConnectionTrait>(db: &C, place: &Place) -> Result<Ve
              WHERE database = current_database() AND jobname IN ({})",
             query::literals(names.iter().map(String::as_str))
         );
-        found.extend(query::fetch_all::<_, Found>(db, &jobs).await?);
+        found.extend(query::fetch_all::<_, CatalogObject>(db, &jobs).await?);
     }
     Ok(found)
 }
@@ -167,8 +166,8 @@ pub(crate) fn kind(object: &str) -> &str {
     }
 }
 
-/// Returns name and table of an object that belongs to a table: a column, setting, constraint, index, trigger, rule or
-/// policy.
+/// Returns the name and the table of an object that belongs to a table: a column, setting, constraint, index, trigger,
+/// rule or policy.
 pub(crate) fn on_table(object: &str) -> Option<(&str, &str)> {
     let separator = match kind(object) {
         "column" | "setting" | "statistics" | "child" | "parent" if !object.contains(" on ") => " of ",
@@ -194,7 +193,7 @@ pub(crate) fn table_of(object: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MANIFEST, Place, on_table, parse, print, split_line};
+    use super::{Environment, MANIFEST, on_table, parse, print, split_line};
 
     #[test]
     fn the_committed_manifest_is_sorted_and_every_line_is_read() {
@@ -215,7 +214,7 @@ mod tests {
 
     #[test]
     fn lines_of_the_stand_in_apply_only_to_a_stand_in() {
-        let platform = Place::default();
+        let platform = Environment::default();
         for (object, applies) in [
             ("table auth.users", false),
             ("column id of auth.users", false),

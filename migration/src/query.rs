@@ -43,7 +43,7 @@ pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Returns the texts as a list of SQL literals, which is never empty.
+/// Returns the texts as a list of SQL literals, or NULL if there are none, because `IN ()` is an error.
 pub(crate) fn literals<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     let texts: Vec<String> = texts.into_iter().map(literal).collect();
     if texts.is_empty() { "NULL".to_owned() } else { texts.join(", ") }

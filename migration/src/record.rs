@@ -68,7 +68,7 @@ pub(crate) enum Applied {
 
 /// Reads `public.sparc_migrations`. The list is empty if the table or its column does not exist.
 pub(crate) async fn applied<C: ConnectionTrait>(db: &C) -> Result<Applied, DbErr> {
-    if !preflight::has_record(db).await? {
+    if !preflight::has_migrations_table(db).await? {
         return Ok(Applied::Listed(Vec::new()));
     }
     if !preflight::can_read(db, "public", "sparc_migrations").await? {
@@ -82,7 +82,7 @@ pub(crate) async fn applied<C: ConnectionTrait>(db: &C) -> Result<Applied, DbErr
 }
 
 /// Returns the names of this program's migrations, in order.
-pub(crate) fn known() -> Vec<String> {
+pub(crate) fn migration_names() -> Vec<String> {
     Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }
 
@@ -101,7 +101,7 @@ VALUES ('version', '{}'), ('objects', {}), ('migrations', {})
 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             env!("CARGO_PKG_VERSION"),
             lines(objects()),
-            lines(known())
+            lines(migration_names())
         ),
         "INSERT INTO private.sparc_record (name, value)
 SELECT 'schemas', string_agg(nspname, E'\\n' ORDER BY nspname)
@@ -121,7 +121,8 @@ ON CONFLICT (name) DO NOTHING"
     ]
 }
 
-/// SQL for a partly applied schema, which must not be taken for a complete one.
+/// Clears the recorded migrations and the schema's version after some migrations were undone, so that nobody takes the
+/// partial schema for a complete one.
 pub(crate) const FORGET_MIGRATIONS: &str = "DELETE FROM private.sparc_record WHERE name = 'migrations';
 COMMENT ON TABLE public.sparc_migrations IS NULL";
 

@@ -2,11 +2,11 @@
 //! the renamed one.
 //!
 //! A table or column is recognized by its comment, which a rename keeps; any other object by a definition that is
-//! unique among its kind. If two objects are possible, nothing is renamed.
+//! unique among its kind. If two objects match, neither is renamed.
 
 use crate::{
     check::State,
-    manifest::{self, Found},
+    manifest::{self, CatalogObject},
 };
 
 /// An object that exists under another name.
@@ -22,7 +22,7 @@ pub(crate) struct Rename {
 
 /// Returns every renamed object of the schema that can be identified with certainty.
 pub(crate) fn find(state: &State) -> Vec<Rename> {
-    // Then nothing is certain. The repair reports it.
+    // Then no comment is reliable. The repair reports the swapped names.
     if !swapped_names(state).is_empty() {
         return Vec::new();
     }
@@ -30,7 +30,7 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
     let is_missing = |object: &&String| !found.contains_key(object.as_str());
     let mut renames = Vec::new();
     for object in state.expected.keys().filter(is_missing) {
-        let candidates: Vec<&Found> = match manifest::kind(object) {
+        let candidates: Vec<&CatalogObject> = match manifest::kind(object) {
             "schema" | "table" => by_comment(state, object, |_| true),
             "column" => {
                 let table = manifest::table_of(object);
@@ -47,11 +47,11 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
         {
             continue;
         }
-        // If two missing objects have the same definition, it could be either.
+        // If two missing objects have the same definition, the candidate could be either.
         let is_unique = state
             .expected
             .iter()
-            .filter(|(other, _)| !found.contains_key(other.as_str()) && place(other) == place(object))
+            .filter(|(other, _)| !found.contains_key(other.as_str()) && scope(other) == scope(object))
             .filter(|(_, definition)| **definition == state.expected[object])
             .count()
             == 1;
@@ -71,7 +71,7 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
     let found = state.found();
     let has_own_comment = |object: &str| {
         let comment = format!("comment on {object}");
-        found.get(comment.as_str()).map(|there| &there.definition) == state.expected.get(&comment)
+        found.get(comment.as_str()).map(|actual| &actual.definition) == state.expected.get(&comment)
     };
     let mut mixed = Vec::new();
     for object in state.expected.keys() {
@@ -79,12 +79,12 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
         if has_own_comment(named) || !matches!(manifest::kind(named), "table" | "column") {
             continue;
         }
-        if let Some(there) = found.get(object.as_str()) {
+        if let Some(actual) = found.get(object.as_str()) {
             let other = state.expected.iter().find_map(|(other, comment)| {
                 let other = other.strip_prefix("comment on ")?;
-                let is_like = manifest::kind(other) == manifest::kind(named)
+                let is_same_kind = manifest::kind(other) == manifest::kind(named)
                     && (manifest::kind(named) == "table" || manifest::table_of(other) == manifest::table_of(named));
-                (is_like && *comment == there.definition && !has_own_comment(other)).then_some(other)
+                (is_same_kind && *comment == actual.definition && !has_own_comment(other)).then_some(other)
             });
             mixed.extend(other.map(|other| {
                 let missing =
@@ -104,8 +104,8 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
     mixed
 }
 
-/// Returns objects of that kind with an unknown name and the comment of the missing one.
-fn by_comment<'a>(state: &'a State, object: &str, is_candidate: impl Fn(&str) -> bool) -> Vec<&'a Found> {
+/// Returns objects of the same kind that have the missing object's comment and a name that is not in the manifest.
+fn by_comment<'a>(state: &'a State, object: &str, is_candidate: impl Fn(&str) -> bool) -> Vec<&'a CatalogObject> {
     let Some(comment) = state.expected.get(&format!("comment on {object}")) else { return Vec::new() };
     let kind = manifest::kind(object);
     state
@@ -120,10 +120,10 @@ fn by_comment<'a>(state: &'a State, object: &str, is_candidate: impl Fn(&str) ->
         .collect()
 }
 
-/// Returns objects of that kind and place with an unknown name and the definition of the missing one.
-fn by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a Found> {
+/// Returns objects of the same kind and scope that have the missing object's definition and an unknown name.
+fn by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a CatalogObject> {
     let definition = &state.expected[object];
-    // Of the constraints, only an existing primary key prevents another from being created.
+    // A renamed primary key prevents the creation of another; any other renamed constraint does not.
     if manifest::kind(object) == "constraint" && !definition.starts_with("PRIMARY KEY") {
         return Vec::new();
     }
@@ -131,13 +131,13 @@ fn by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a Found> {
         .found
         .iter()
         .filter(|found| found.definition == *definition)
-        .filter(|found| place(&found.object) == place(object) || is_moved(&found.object, object))
+        .filter(|found| scope(&found.object) == scope(object) || is_moved(&found.object, object))
         .filter(|found| !state.is_ours(&found.object))
         .collect()
 }
 
 /// Returns the parts of an object's name that a rename does not change.
-fn place(object: &str) -> (&str, &str, &str) {
+fn scope(object: &str) -> (&str, &str, &str) {
     let kind = manifest::kind(object);
     let (_, name) = object.split_once(' ').unwrap_or_default();
     if let Some((_, table)) = manifest::on_table(object) {
@@ -174,7 +174,7 @@ fn statement(object: &str, now: &str) -> Option<String> {
     let bare = name.split('(').next()?.rsplit_once('.')?.1;
     let (schema, _) = current.split('(').next()?.split_once('.')?;
     if !name.starts_with(&format!("{schema}.")) {
-        // First back into its schema; the next round restores the name.
+        // The schema is restored first; the next round restores the name.
         let target = name.split_once('.')?.0;
         return Some(format!("ALTER {kind} {current} SET SCHEMA {target}"));
     }

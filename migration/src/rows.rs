@@ -41,8 +41,8 @@ pub(crate) async fn violations<C: ConnectionTrait>(db: &C, about: &About) -> Res
 
 /// Returns the error for adding a NOT NULL column without a default to existing rows.
 async fn values_lost<C: ConnectionTrait>(db: &C, about: &About, table: &str) -> Result<Option<PreflightError>, DbErr> {
-    let must_have_one = about.definition.contains(" not null") && !about.definition.contains(" default ");
-    if !must_have_one {
+    let needs_value = about.definition.contains(" not null") && !about.definition.contains(" default ");
+    if !needs_value {
         return Ok(None);
     }
     let rows: ViolatingRows =

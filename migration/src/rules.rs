@@ -52,7 +52,7 @@ pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
 /// Backfills profiles of accounts that existed before the schema, or that signed up while a trigger was missing.
 pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
-/// Creates a gate for each account after the table of gates was created.
+/// Creates the gate of each account after the table of gates was created again.
 pub(crate) const GATES_OF_ACCOUNTS: &str = "INSERT INTO private.account_gates (account_id, is_open)
 SELECT id, closed_at IS NULL
 FROM public.users
@@ -72,7 +72,7 @@ pub(crate) fn stand_in() -> Vec<Statement> {
 }
 
 /// Returns the SQL that corrects every counter, as the owner of the tables. It disables triggers one by one, because
-/// only a superuser can disable them for a session.
+/// only a superuser can disable all of them for a database session.
 pub(crate) fn recount() -> String {
     let counting = crate::RECOUNT.replace("SET LOCAL session_replication_role = replica;", "");
     format!(
@@ -112,7 +112,7 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Returns the SQL that creates or replaces everything, revokes all privileges on it, and grants those of the files.
+/// Returns the SQL that creates or replaces all rules, revokes all privileges on them, and grants those of the files.
 pub(crate) fn install() -> Vec<String> {
     let (privileges, created): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);

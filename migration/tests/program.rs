@@ -1,4 +1,4 @@
-//! The program from its user's point of view: its output, its exit status, and what is left when it is killed.
+//! The program from its user's point of view: its output, its exit status, and the database after it was killed.
 
 #![allow(missing_docs)]
 
@@ -42,13 +42,13 @@ fn run(arguments: &[&str], url: Option<&str>) -> Output {
     program(arguments, url).output().unwrap()
 }
 
-fn printed(output: &Output) -> String {
+fn stdout_of(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// Expects one clear sentence, exit status 1, no panic, no backtrace and no password. Returns the sentence.
-fn refused(arguments: &[&str], url: Option<&str>) -> String {
+/// Expects exit status 1 and one sentence without panic, backtrace or password. Returns the sentence.
+fn error_of(arguments: &[&str], url: Option<&str>) -> String {
     let output = run(arguments, url);
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty(), "{output:?}");
@@ -62,7 +62,7 @@ fn refused(arguments: &[&str], url: Option<&str>) -> String {
 }
 
 /// Returns what `check` prints when something differs.
-fn differing(arguments: &[&str], url: Option<&str>) -> String {
+fn differences_of(arguments: &[&str], url: Option<&str>) -> String {
     let output = run(arguments, url);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
@@ -74,7 +74,7 @@ async fn scalar<T: sea_orm_migration::sea_orm::TryGetable>(db: &impl ConnectionT
     db.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
-async fn tables(db: &DatabaseConnection) -> i64 {
+async fn table_count(db: &DatabaseConnection) -> i64 {
     let sql = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
     let statement = Statement::from_string(DbBackend::Postgres, sql);
     db.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
@@ -85,93 +85,93 @@ async fn each_command_does_what_its_help_says() {
     let (database, db) = empty().await;
     let url = Some(database.url());
     let all = names().len();
-    assert_eq!(printed(&run(&["status"], url)).matches("pending").count(), all);
-    assert_eq!(differing(&["check"], url).matches("missing: migration").count(), all);
-    assert_eq!(tables(&db).await, 0, "status and check change nothing");
-    assert_eq!(printed(&run(&["up", "-n", "1"], url)).matches("applied").count(), 1);
-    assert_eq!(printed(&run(&[], url)).matches("applied").count(), all - 1, "up is the default command");
-    assert_eq!(printed(&run(&["up"], url)), "nothing to do\n");
-    assert_eq!(printed(&run(&["up", "--dry-run"], url)), "-- nothing to do\n");
-    assert_eq!(printed(&run(&["status"], url)).matches("applied").count(), all);
-    assert_eq!(printed(&run(&["check"], url)), "the database has the schema of this version\n");
-    assert_eq!(printed(&run(&["manifest"], url)), MANIFEST);
-    assert_eq!(printed(&run(&["down"], url)), format!("undone  {}\n", names().pop().unwrap()), "one step");
-    assert_eq!(printed(&run(&["up"], url)).lines().count(), 2);
-    assert_eq!(printed(&run(&["refresh"], url)).matches("undone").count(), all);
-    assert_eq!(printed(&run(&["fresh"], url)).matches("applied").count(), all);
-    assert_eq!(printed(&run(&["reset"], url)).lines().count(), all);
-    assert_eq!(tables(&db).await, 0);
-    let given = run(&["--database-url", database.url(), "status"], None);
-    assert_eq!(printed(&given).matches("pending").count(), all);
-    assert!(printed(&run(&["sql"], None)).contains("CREATE TABLE"), "sql must not need a database");
-    let help = printed(&run(&["--help"], None));
+    assert_eq!(stdout_of(&run(&["status"], url)).matches("pending").count(), all);
+    assert_eq!(differences_of(&["check"], url).matches("missing: migration").count(), all);
+    assert_eq!(table_count(&db).await, 0, "status and check change nothing");
+    assert_eq!(stdout_of(&run(&["up", "-n", "1"], url)).matches("applied").count(), 1);
+    assert_eq!(stdout_of(&run(&[], url)).matches("applied").count(), all - 1, "up is the default command");
+    assert_eq!(stdout_of(&run(&["up"], url)), "nothing to do\n");
+    assert_eq!(stdout_of(&run(&["up", "--dry-run"], url)), "-- nothing to do\n");
+    assert_eq!(stdout_of(&run(&["status"], url)).matches("applied").count(), all);
+    assert_eq!(stdout_of(&run(&["check"], url)), "the database has the schema of this version\n");
+    assert_eq!(stdout_of(&run(&["manifest"], url)), MANIFEST);
+    assert_eq!(stdout_of(&run(&["down"], url)), format!("undone  {}\n", names().pop().unwrap()), "one step");
+    assert_eq!(stdout_of(&run(&["up"], url)).lines().count(), 2);
+    assert_eq!(stdout_of(&run(&["refresh"], url)).matches("undone").count(), all);
+    assert_eq!(stdout_of(&run(&["fresh"], url)).matches("applied").count(), all);
+    assert_eq!(stdout_of(&run(&["reset"], url)).lines().count(), all);
+    assert_eq!(table_count(&db).await, 0);
+    let output = run(&["--database-url", database.url(), "status"], None);
+    assert_eq!(stdout_of(&output).matches("pending").count(), all);
+    assert!(stdout_of(&run(&["sql"], None)).contains("CREATE TABLE"), "sql must not need a database");
+    let help = stdout_of(&run(&["--help"], None));
     let commands =
         ["up", "check", "status", "sql", "manifest", "down", "reset", "fresh", "refresh", "generate", "--database-url"];
     for command in commands {
         assert!(help.contains(command), "{command}");
     }
-    assert!(printed(&run(&["up", "--help"], None)).contains("--dry-run"));
-    assert!(printed(&run(&["fresh", "--help"], None)).contains("--yes"));
+    assert!(stdout_of(&run(&["up", "--help"], None)).contains("--dry-run"));
+    assert!(stdout_of(&run(&["fresh", "--help"], None)).contains("--yes"));
 }
 
 #[tokio::test]
 async fn check_prints_each_difference_and_up_prints_each_change() {
     let (database, db) = empty().await;
     let url = Some(database.url());
-    printed(&run(&["up"], url));
+    stdout_of(&run(&["up"], url));
     db.execute_unprepared(
         "DROP TRIGGER set_updated_at ON users; GRANT SELECT (email) ON users TO anon;
          CREATE POLICY support ON users FOR SELECT TO anon USING (false)",
     )
     .await
     .unwrap();
-    let message = differing(&["check"], url);
+    let message = differences_of(&["check"], url);
     let lines: Vec<&str> = message.lines().collect();
     assert_eq!(lines.len(), 3, "{message}");
     assert!(message.contains("missing: trigger set_updated_at on public.users"), "{message}");
     assert!(message.contains("changed: grant on table public.users to anon, from select ("), "{message}");
     assert!(message.contains("hint: policy support on public.users"), "{message}");
-    assert!(printed(&run(&["status"], url)).contains("2 differences"));
-    let sql = printed(&run(&["up", "--dry-run"], url));
+    assert!(stdout_of(&run(&["status"], url)).contains("2 differences"));
+    let sql = stdout_of(&run(&["up", "--dry-run"], url));
     assert!(sql.starts_with("BEGIN;") && sql.contains("TRIGGER set_updated_at"), "{sql}");
-    assert_eq!(differing(&["check"], url), message, "nothing changed");
-    let changes = printed(&run(&["up"], url));
+    assert_eq!(differences_of(&["check"], url), message, "nothing changed");
+    let changes = stdout_of(&run(&["up"], url));
     assert_eq!(
         changes,
         "changed grant on table public.users to anon\ncreated trigger set_updated_at on public.users\n"
     );
-    printed(&run(&["check"], url));
+    stdout_of(&run(&["check"], url));
 }
 
 #[tokio::test]
 async fn the_data_of_accounts_is_deleted_only_with_yes() {
     let (database, db) = empty().await;
     let url = Some(database.url());
-    printed(&run(&["up"], url));
+    stdout_of(&run(&["up"], url));
     db.execute_unprepared("INSERT INTO auth.users (email) VALUES ('ada@x.org')").await.unwrap();
     for command in ["down", "reset", "fresh", "refresh"] {
-        let message = refused(&[command], url);
+        let message = error_of(&[command], url);
         assert!(message.contains("1 account,") && message.contains("--yes"), "{message}");
     }
-    assert_eq!(tables(&db).await, 13, "nothing changed");
-    printed(&run(&["fresh", "--yes"], url));
+    assert_eq!(table_count(&db).await, 13, "nothing changed");
+    stdout_of(&run(&["fresh", "--yes"], url));
     db.execute_unprepared("INSERT INTO auth.users (email) VALUES ('ben@x.org')").await.unwrap();
-    printed(&run(&["reset", "--yes"], url));
-    assert_eq!(tables(&db).await, 0);
+    stdout_of(&run(&["reset", "--yes"], url));
+    assert_eq!(table_count(&db).await, 0);
 }
 
 #[tokio::test]
 async fn an_operators_dependent_object_is_reported() {
     let (database, db) = empty().await;
     let url = Some(database.url());
-    printed(&run(&["up"], url));
+    stdout_of(&run(&["up"], url));
     db.execute_unprepared("CREATE FUNCTION strongest(attribute) RETURNS text LANGUAGE sql AS 'SELECT $1::text'")
         .await
         .unwrap();
     for command in ["down", "reset", "fresh", "refresh"] {
-        assert!(refused(&[command], url).contains("function public.strongest(public.attribute)"), "{command}");
+        assert!(error_of(&[command], url).contains("function public.strongest(public.attribute)"), "{command}");
     }
-    printed(&run(&["check"], url));
+    stdout_of(&run(&["check"], url));
 }
 
 #[tokio::test]
@@ -200,21 +200,21 @@ async fn a_lost_connection_is_reported_and_the_next_up_completes() {
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(message.contains("lost") && message.lines().count() == 1, "{message}");
     holding.rollback().await.unwrap();
-    printed(&run(&["up"], url));
-    printed(&run(&["check"], url));
+    stdout_of(&run(&["up"], url));
+    stdout_of(&run(&["check"], url));
 }
 
 #[tokio::test]
-async fn a_missing_address_is_reported() {
-    assert!(refused(&["up"], None).contains("--database-url"));
-    assert!(refused(&["up"], Some("")).contains("DATABASE_URL"));
+async fn a_missing_url_is_reported() {
+    assert!(error_of(&["up"], None).contains("--database-url"));
+    assert!(error_of(&["up"], Some("")).contains("DATABASE_URL"));
 }
 
 #[tokio::test]
-async fn an_address_that_does_not_parse_is_reported() {
+async fn an_invalid_url_is_reported() {
     // "postgres://" without anything else is valid: everything has its default.
     for url in ["nonsense", "mysql://root:hunter2@localhost/db", "postgres://a:hunter2@host:port/db"] {
-        assert!(refused(&["up"], Some(url)).contains("postgres://USER:PASSWORD@HOST:PORT/DATABASE"), "{url}");
+        assert!(error_of(&["up"], Some(url)).contains("postgres://USER:PASSWORD@HOST:PORT/DATABASE"), "{url}");
     }
 }
 
@@ -222,7 +222,7 @@ async fn an_address_that_does_not_parse_is_reported() {
 async fn an_unreachable_server_is_reported_at_once() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let started = std::time::Instant::now();
-    let message = refused(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
+    let message = error_of(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
     assert!(message.contains(&format!("127.0.0.1:{port}")), "{message}");
     assert!(started.elapsed() < Duration::from_secs(10), "it must not keep retrying");
 }
@@ -231,7 +231,7 @@ async fn an_unreachable_server_is_reported_at_once() {
 async fn a_server_that_never_answers_is_reported() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
-    let message = refused(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
+    let message = error_of(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
     assert!(message.contains(&format!("127.0.0.1:{port}")), "{message}");
 }
 
@@ -240,22 +240,22 @@ async fn a_wrong_password_and_a_missing_database_are_reported() {
     let (database, _db) = empty().await;
     let (head, tail) = database.url().split_once('@').unwrap();
     let wrong = format!("{}:hunter2@{tail}", head.rsplit_once(':').unwrap().0);
-    assert!(refused(&["up"], Some(&wrong)).contains("does not accept the password of user \"postgres\""));
+    assert!(error_of(&["up"], Some(&wrong)).contains("does not accept the password of user \"postgres\""));
     let missing = format!("{}/no_such_database", database.url().rsplit_once('/').unwrap().0);
-    assert!(refused(&["up"], Some(&missing)).contains("createdb no_such_database"));
+    assert!(error_of(&["up"], Some(&missing)).contains("createdb no_such_database"));
 }
 
 #[tokio::test]
 async fn name_collisions_and_unknown_migrations_are_reported() {
     let (database, db) = empty().await;
     db.execute_unprepared("CREATE TABLE sessions (id int)").await.unwrap();
-    assert!(refused(&["up"], Some(database.url())).contains("table public.sessions"));
+    assert!(error_of(&["up"], Some(database.url())).contains("table public.sessions"));
     db.execute_unprepared("DROP TABLE sessions").await.unwrap();
-    printed(&run(&["up"], Some(database.url())));
+    stdout_of(&run(&["up"], Some(database.url())));
     db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
     db.execute_unprepared("UPDATE private.sparc_record SET value = '0.99.0' WHERE name = 'version'").await.unwrap();
     for command in ["up", "down", "reset", "fresh", "status", "check"] {
-        let message = refused(&[command], Some(database.url()));
+        let message = error_of(&[command], Some(database.url()));
         assert!(message.contains("m29991231_000001_future"), "{message}");
         assert!(
             message.contains("0.99.0") && message.contains(env!("CARGO_PKG_VERSION")),
@@ -272,17 +272,17 @@ async fn missing_privileges_are_named() {
         .await
         .unwrap();
     let (_, tail) = database.url().split_once('@').unwrap();
-    let message = refused(&["up"], Some(&format!("postgres://{role}:hunter2@{tail}")));
+    let message = error_of(&["up"], Some(&format!("postgres://{role}:hunter2@{tail}")));
     assert!(message.contains("CREATE on database") && message.contains("CREATE on schema public"), "{message}");
-    assert_eq!(tables(&db).await, 0, "nothing changed");
+    assert_eq!(table_count(&db).await, 0, "nothing changed");
 }
 
 #[tokio::test]
-async fn of_eight_concurrent_programs_all_succeed_and_one_migrates() {
+async fn eight_concurrent_programs_succeed_and_one_migrates() {
     let (database, _db) = empty().await;
     let running: Vec<_> =
         (0..8).map(|_| program(&["up"], Some(database.url())).stdout(Stdio::piped()).spawn().unwrap()).collect();
-    let message: Vec<String> = running.into_iter().map(|child| printed(&child.wait_with_output().unwrap())).collect();
+    let message: Vec<String> = running.into_iter().map(|child| stdout_of(&child.wait_with_output().unwrap())).collect();
     assert_eq!(
         message.iter().filter(|text| text.matches("applied").count() == names().len()).count(),
         1,
@@ -299,9 +299,9 @@ async fn after_a_killed_program_the_next_up_completes() {
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         killed.kill().unwrap();
         killed.wait().unwrap();
-        printed(&run(&["up"], Some(database.url())));
-        assert_eq!(tables(&db).await, 13, "killed after {milliseconds} ms");
-        assert_eq!(printed(&run(&["up"], Some(database.url()))), "nothing to do\n");
+        stdout_of(&run(&["up"], Some(database.url())));
+        assert_eq!(table_count(&db).await, 13, "killed after {milliseconds} ms");
+        assert_eq!(stdout_of(&run(&["up"], Some(database.url()))), "nothing to do\n");
     }
 }
 
@@ -311,7 +311,7 @@ async fn a_migration_is_generated_in_the_folder_of_the_crate() {
     std::fs::create_dir_all(folder.join("src")).unwrap();
     std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lib.rs"), folder.join("src/lib.rs")).unwrap();
     let output = program(&["generate", "add_ratings"], None).env("CARGO_MANIFEST_DIR", &folder).output().unwrap();
-    printed(&output);
+    stdout_of(&output);
     let registered = std::fs::read_to_string(folder.join("src/lib.rs")).unwrap();
     let generated: Vec<String> = std::fs::read_dir(folder.join("src"))
         .unwrap()
@@ -322,5 +322,5 @@ async fn a_migration_is_generated_in_the_folder_of_the_crate() {
     assert_eq!(generated.len(), 1);
     assert!(registered.contains(&format!("Box::new({}::Migration)", generated[0].trim_end_matches(".rs"))));
     assert!(registered.contains("m20261101_000001_platform::Migration"), "the other migrations must stay registered");
-    assert!(refused(&["generate", "bad-name"], None).contains("bad-name"));
+    assert!(error_of(&["generate", "bad-name"], None).contains("bad-name"));
 }

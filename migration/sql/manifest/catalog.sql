@@ -1,10 +1,11 @@
 -- Lists every object and attribute of the schema: one row each, with its key in the catalog. The text is the same on
--- every server version; where versions print differently, it is normalized here. The caller sets `search_path` to
+-- every server version; differences in how versions print it are removed here. The caller sets `search_path` to
 -- pg_catalog, so that all other names are qualified.
 --
--- It is one statement, and so one file: all kinds of rows share the first few subqueries and one snapshot.
+-- It is one statement, because all rows share the first few subqueries and one snapshot.
 WITH
-  -- Schema `auth` is included only if it is our stand-in for the platform's, which the caller fills in.
+  -- Schema `auth` is included only if it is our stand-in for the platform's; the caller then replaces the `false`
+  -- below.
   space AS (
     SELECT oid, nspname
     FROM pg_namespace
@@ -18,7 +19,8 @@ WITH
     UNION ALL
     SELECT 0, 'PUBLIC'
   ),
-  -- All objects should have one owner, because some functions run as their owner: the owner of most of our functions.
+  -- The owner that all objects should have, because some functions run as their owner: the owner of most of our
+  -- functions.
   owner AS (
     SELECT coalesce(
       (SELECT mode() WITHIN GROUP (ORDER BY proowner) FROM pg_proc WHERE pronamespace = to_regnamespace('private')),
@@ -380,7 +382,7 @@ WITH
     WHERE NOT (relkind IN ('v', 'm') AND ev_type = '1')
 
     UNION ALL
-    -- Their rows are those of another table, too, for which neither our policies nor our constraints hold.
+    -- Through inheritance, rows belong to another table too, for which neither our policies nor our constraints hold.
     SELECT format('child table %s of %s', inhrelid::regclass, base.name), 'inherits', NULL, base.oid, 0
     FROM pg_inherits
     JOIN base ON base.oid = inhparent

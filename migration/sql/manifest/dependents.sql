@@ -31,7 +31,8 @@ WITH RECURSIVE
       WHERE dependent.refclassid = reached.classid
         AND dependent.refobjid = reached.objid
         AND dependent.deptype IN ('n', 'a', 'i', 'P', 'S')
-        -- A schema is dropped only if nothing is left in it, so only what is set for the schema itself goes with it.
+        -- A schema is dropped only if it is empty, so only its own publications and default privileges are dropped with
+        -- it.
         AND (
           dependent.refclassid <> 'pg_namespace'::regclass
           OR dependent.classid IN ('pg_publication_namespace'::regclass, 'pg_default_acl'::regclass)
@@ -55,7 +56,7 @@ WITH RECURSIVE
     LEFT JOIN ours ON ours.classid::oid = reached.classid AND ours.objid = reached.objid
     LEFT JOIN pg_constraint AS con ON reached.classid = 'pg_constraint'::regclass AND con.oid = reached.objid
     LEFT JOIN pg_index AS index ON reached.classid = 'pg_class'::regclass AND indexrelid = reached.objid
-    -- What belongs to an operator's table that inherits from ours is not listed beside that table.
+    -- Constraints and indexes of an operator's table that inherits from ours are not listed beside that table.
     WHERE ours.objid IS NOT NULL
       OR NOT EXISTS (
         SELECT
@@ -82,7 +83,7 @@ WHERE NOT EXISTS (
     FROM pg_class
     WHERE reached.classid = 'pg_class'::regclass AND oid = reached.objid AND relnamespace = 'pg_toast'::regnamespace
   )
-  -- A table leaves the platform's publication without a notice when it is dropped.
+  -- A dropped table also leaves the platform's publication; that is not listed.
   AND NOT (
     reached.classid = 'pg_publication_rel'::regclass
     AND EXISTS (

@@ -1,13 +1,13 @@
--- What the migration program records about this database, so that a later version can drop objects that it no longer
--- has, but none that an operator created: `version` of the program that migrated last, `objects` and `schemas` that it
--- created, `migrations` that it applied, `jobs` once they were scheduled.
+-- What the migration program records about this database, so that a later version can drop objects that are no longer
+-- part of the schema, but none that an operator created: the `version` of the program that migrated last, the `objects`
+-- and `schemas` that it created, the `migrations` that it applied, and `jobs` once they were scheduled.
 CREATE TABLE IF NOT EXISTS private.sparc_record (
   name text PRIMARY KEY,
   value text NOT NULL
 );
 COMMENT ON TABLE private.sparc_record IS 'What the migration program records about this database.';
-COMMENT ON COLUMN private.sparc_record.name IS 'Name of the record.';
-COMMENT ON COLUMN private.sparc_record.value IS 'Value of the record; a list has one line per item.';
+COMMENT ON COLUMN private.sparc_record.name IS 'Name of the entry.';
+COMMENT ON COLUMN private.sparc_record.value IS 'Value of the entry; a list has one line per item.';
 ALTER TABLE private.sparc_record ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON private.sparc_record FROM PUBLIC, anon, authenticated, service_role;
 

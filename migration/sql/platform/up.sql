@@ -19,7 +19,7 @@ BEGIN
           NULL;
       END;
     END IF;
-    -- An owner that is not a superuser can take these roles only as a member.
+    -- An owner that is not a superuser can assume these roles only as a member.
     IF NOT pg_has_role(current_user, wanted.name, 'MEMBER') THEN
       EXECUTE format('GRANT %I TO CURRENT_USER', wanted.name);
     END IF;

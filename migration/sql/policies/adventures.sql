@@ -55,7 +55,7 @@ BEGIN
 END
 $$;
 
--- The columns of a published adventure that the catalogue lists, without the content. It runs as the caller.
+-- The columns of published adventures that the catalogue lists, without the content. The view runs as the caller.
 CREATE OR REPLACE VIEW private.published_adventures
 WITH (security_invoker = true)
 AS
@@ -78,9 +78,9 @@ SELECT
 FROM public.adventures
 WHERE status = 'published';
 
--- The lists of the catalogue, starting after the last row of the previous page. Rows equal to it in the sort key,
--- however many, are a scan of their own that starts behind it. Under row security the planner has no statistics for
--- `status` and would sort the list if many rows are wanted, so sorting is disabled.
+-- The lists of the catalogue, starting after the last row of the previous page. Rows that equal it in the sort key,
+-- however many, are read by a separate scan that starts after it. Under row security the planner has no statistics for
+-- `status` and would sort the list if many rows are requested, so sorting is disabled.
 CREATE OR REPLACE FUNCTION private.newest_adventures(place timestamptz, last_id uuid, wanted integer)
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
@@ -151,9 +151,9 @@ BEGIN
 END
 $$;
 
--- Returns ids of published adventures, best rated first, after a position. Comparing `numeric` is not leakproof, so a
--- caller's condition would be applied after row security, and the scan would start at the top of the list. Therefore
--- this runs as the owner, and returns only published ids, which everybody may read.
+-- Returns ids of published adventures, best rated first, after the given rating and id. Comparing `numeric` is not
+-- leakproof, so a caller's condition would be applied after row security, and the scan would start at the top of the
+-- list. Therefore this runs as the owner, and returns only ids, which everybody may read.
 CREATE OR REPLACE FUNCTION private.best_rated_after(rating numeric, last_id uuid, wanted integer)
 RETURNS uuid[]
 LANGUAGE plpgsql

@@ -1,4 +1,4 @@
--- A participant of a session, and everyone for a public one, can read it in the archive. Only archiving writes it.
+-- Participants can read their archived sessions, and everyone can read public ones. Only archiving writes them.
 
 CREATE OR REPLACE FUNCTION private.is_public_archived_session(wanted uuid)
 RETURNS boolean

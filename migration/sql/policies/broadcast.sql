@@ -1,7 +1,8 @@
 -- Participants may read their session's broadcasts and track presence on its topic. Only the trigger writes broadcasts,
 -- because a client could otherwise forge a roll.
 
--- Whether the caller participates in the session of a topic `session:<id>`. Any other topic is false and not an error.
+-- Whether the caller participates in the session of a topic `session:<id>`. For any other topic it returns false and
+-- raises no error.
 CREATE OR REPLACE FUNCTION private.can_follow(topic text)
 RETURNS boolean
 LANGUAGE plpgsql

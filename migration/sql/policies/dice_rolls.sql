@@ -99,9 +99,9 @@ BEGIN
 END
 $$;
 
--- Returns rolls of a character, latest first, after a position if one is given. The planner believes that few of a
--- character's rolls are in the caller's sessions, and would read and sort all of both; with sorting disabled it scans
--- the character's rolls until there are enough. Row security applies as for the table.
+-- Returns rolls of a character, latest first, after the given time and id if any. The planner assumes that few of a
+-- character's rolls are in the caller's sessions, and would read and sort all rolls of both; with sorting disabled it
+-- scans the character's rolls until it has enough. Row security applies as for the table.
 CREATE OR REPLACE FUNCTION private.rolls_of_character(
   hero uuid,
   kind public.roll_type,

@@ -4,8 +4,8 @@
 -- The server counts the rows that a transaction writes in each table (`pg_stat_xact_user_tables`), and nobody can reset
 -- that count. The count before the first row of this statement is a subquery, which is evaluated once.
 --
--- A new version of a row is checked as it is written, a deletion only when its row is found: when a row is found after
--- 101 were deleted, the statement is refused, whether or not this row would be deleted too.
+-- A new version of a row is checked as it is written, a deletion when its row is found: the statement is refused when
+-- it finds a row after it has deleted 101, whether or not it would delete this row too.
 DO $$
 DECLARE
   limited record;
@@ -41,9 +41,9 @@ END
 $$;
 
 -- Events that `ON CONFLICT DO NOTHING` skips are not inserted, but lock their session all the same. So events are
--- counted by numbers drawn: each event, written or not, draws two (the column's default, and the one in session order),
--- and drawing one reads the sequence. The sequence is looked up by name, so that the column does not depend on the
--- policy.
+-- counted by the numbers that they draw: each event, written or not, draws two (the column's default, and the one in
+-- session order), and drawing one reads the sequence. The sequence is looked up by name, so that the column does not
+-- depend on the policy.
 CREATE POLICY "One statement inserts at most 100 rows"
 ON public.session_events AS RESTRICTIVE FOR INSERT
 TO authenticated

@@ -1,4 +1,5 @@
--- Participants read a session's events. The Seer and players with an active seat send events, only of `client.` kinds.
+-- Participants read a session's events. The Seer and players with an active seat may send events whose type begins with
+-- `client.`.
 
 CREATE POLICY "Events visible to session participants"
 ON public.session_events FOR SELECT

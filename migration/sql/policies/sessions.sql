@@ -143,8 +143,8 @@ BEGIN
 END
 $$;
 
--- Draws a new code for a live session, so that an old one that too many people know stops working. For its Seer and the
--- service. Runs as its owner, because users cannot write the column.
+-- Draws a new code for a live session, so that an old one that too many people know stops working. Only its Seer and
+-- the service may call this. It runs as its owner, because users cannot write the column.
 CREATE OR REPLACE FUNCTION private.renew_session_code(wanted uuid)
 RETURNS SETOF public.sessions
 LANGUAGE plpgsql
@@ -164,7 +164,7 @@ END
 $$;
 
 -- Returns what a caller who knows a session's code sees before joining: the code is the invitation. Once no new seat
--- can be taken, only participants see it.
+-- can be taken, only participants and the service see it.
 CREATE OR REPLACE FUNCTION private.session_by_code(session_code text)
 RETURNS TABLE (
   id uuid,

@@ -1,6 +1,6 @@
--- A profile is public, an address is not; a user edits three columns only.
+-- A profile is public, its e-mail address is not; a user edits only three columns.
 
--- Returns the caller's own address. A column privilege cannot grant it to the owner of the row only.
+-- Returns the caller's e-mail address. A column privilege cannot grant it to the owner of the row only.
 CREATE OR REPLACE FUNCTION private.my_email()
 RETURNS text
 LANGUAGE plpgsql
@@ -14,8 +14,8 @@ END
 $$;
 
 -- Soft-deletes an account as the platform does: the trigger on `auth.users` closes the profile. If this role may not
--- update the platform's accounts, only the profile is closed. For the account itself and the service. Returns whether
--- the account exists.
+-- update the platform's accounts, only the profile is closed. Only the account itself and the service may call it.
+-- Returns whether the account exists.
 CREATE OR REPLACE FUNCTION private.close_account(account uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -69,7 +69,7 @@ GRANT UPDATE (
   email, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
 ) ON public.users TO service_role;
 
--- `users` without the address, with the caller's privileges, for clients that select all columns.
+-- `users` without the e-mail address, with the caller's privileges, for clients that select all columns.
 CREATE OR REPLACE VIEW public.profiles
 WITH (security_invoker = true)
 AS

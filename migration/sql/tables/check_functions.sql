@@ -22,9 +22,9 @@ BEGIN
 END
 $$;
 
--- Whether a text shows nothing: spaces of every width, control characters, what Unicode calls default ignorable (soft
--- hyphen, joiners, direction marks, fillers, variation selectors, tags), invisible stackers of Indic scripts, and the
--- blanks and joiners of Braille, Khitan, musical and Egyptian script.
+-- Whether a text has no visible character, only spaces of every width, control characters, what Unicode calls default
+-- ignorable (soft hyphen, joiners, direction marks, fillers, variation selectors, tags), invisible stackers of Indic
+-- scripts, and the blanks and joiners of Braille, Khitan, musical and Egyptian script.
 CREATE OR REPLACE FUNCTION private.is_blank(value text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -44,8 +44,8 @@ END
 $$;
 
 -- Whether the modifiers are a list of at most ten `{"type": "dice" | "flat", "value": int, "source": text}` with dice
--- from -5 to 5, flat from -10 to 10, and a source that shows something. All participants see a modifier, and its bounds
--- keep anyone from forging a result with one.
+-- from -5 to 5, flat from -10 to 10, and a source with a visible character. All participants see a modifier, and its
+-- bounds keep anyone from forging a result with one.
 CREATE OR REPLACE FUNCTION private.are_valid_modifiers(modifiers jsonb)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -87,7 +87,7 @@ BEGIN
 END
 $$;
 
--- Returns the sum of the modifiers of one kind; 0 for an invalid list, which its own check refuses.
+-- Returns the sum of the modifiers of one kind; 0 for an invalid list, which the check `valid_modifiers` refuses.
 CREATE OR REPLACE FUNCTION private.sum_of_modifiers(modifiers jsonb, kind text)
 RETURNS integer
 LANGUAGE plpgsql

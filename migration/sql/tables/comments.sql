@@ -3,7 +3,7 @@
 
 COMMENT ON TABLE public.users IS 'The public profile of an account.';
 COMMENT ON COLUMN public.users.id IS 'The account''s id in `auth.users`; stays the same after the account is deleted.';
-COMMENT ON COLUMN public.users.email IS 'Email address, hidden from users; `<id>@no-email.invalid` if none, `<id>@deleted.invalid` once closed.';
+COMMENT ON COLUMN public.users.email IS 'E-mail address, hidden from users; `<id>@no-email.invalid` if none, `<id>@deleted.invalid` once closed.';
 COMMENT ON COLUMN public.users.display_name IS 'Name shown to others, 1 to 100 characters; `Former player` once the account is closed.';
 COMMENT ON COLUMN public.users.avatar_url IS 'http(s) URL or path of a picture, at most 2,000 characters.';
 COMMENT ON COLUMN public.users.bio IS 'The user''s description of themselves, at most 2,000 characters.';
@@ -54,7 +54,7 @@ COMMENT ON COLUMN public.adventures.min_players IS 'Minimum number of players, 1
 COMMENT ON COLUMN public.adventures.max_players IS 'Maximum number of players, 1 to 6, at least `min_players`.';
 COMMENT ON COLUMN public.adventures.content IS 'The story as a JSON document: nodes, connections and the start; at most 1 MiB.';
 COMMENT ON COLUMN public.adventures.status IS 'Draft, published or archived; only an adventure with valid content can be published.';
-COMMENT ON COLUMN public.adventures.published_at IS 'Time of the last publication, or NULL; set by a trigger.';
+COMMENT ON COLUMN public.adventures.published_at IS 'Time of the first publication, or NULL; set by a trigger.';
 COMMENT ON COLUMN public.adventures.is_valid IS 'Whether validation passed for the current content; set by the service.';
 COMMENT ON COLUMN public.adventures.validation_errors IS 'Errors that the last validation found, a JSON list; set by the service.';
 COMMENT ON COLUMN public.adventures.times_played IS 'Number of completed sessions in which somebody besides the Seer had a seat; counted by a trigger.';
@@ -84,7 +84,7 @@ COMMENT ON COLUMN public.sessions.is_public IS 'Whether everybody can see the se
 COMMENT ON COLUMN public.sessions.max_players IS 'Number of seats, 2 to 6, at least `seats_taken`.';
 COMMENT ON COLUMN public.sessions.looking_for IS 'Description of the players that the Seer looks for, at most 500 characters.';
 COMMENT ON COLUMN public.sessions.scheduled_start IS 'Planned start, in the years 2000 to 2999, or NULL; must be in the future when a user sets it.';
-COMMENT ON COLUMN public.sessions.status IS 'Current state of the session; `completed` and `cancelled` are final.';
+COMMENT ON COLUMN public.sessions.status IS 'Status of the session; `completed` and `cancelled` are final.';
 COMMENT ON COLUMN public.sessions.current_scene_id IS 'Id of the current scene within the adventure''s content, at most 200 characters.';
 COMMENT ON COLUMN public.sessions.current_encounter_id IS 'Id of the current encounter, at most 200 characters, or NULL; a change restores the heroic saves.';
 COMMENT ON COLUMN public.sessions.game_state IS 'JSON state shared by the participants'' clients and written by the Seer, at most 256 KiB.';
@@ -132,13 +132,13 @@ COMMENT ON COLUMN public.dice_rolls.original_roll_id IS 'The failed roll that th
 COMMENT ON COLUMN public.dice_rolls.rolled_by IS 'The user who rolled; NULL if the service did.';
 COMMENT ON COLUMN public.dice_rolls.created_at IS 'Time of the roll.';
 
-COMMENT ON TABLE public.session_events IS 'Something that happened in a session, for its participants; deleted after 24 hours.';
+COMMENT ON TABLE public.session_events IS 'An event in a session, for its participants; deleted after 24 hours.';
 COMMENT ON COLUMN public.session_events.id IS 'Unique id of the event.';
-COMMENT ON COLUMN public.session_events.session_id IS 'The session in which it happened.';
-COMMENT ON COLUMN public.session_events.event_type IS 'Kind of event, 1 to 64 characters without control characters; kinds that participants send begin with `client.`.';
+COMMENT ON COLUMN public.session_events.session_id IS 'The session in which the event happened.';
+COMMENT ON COLUMN public.session_events.event_type IS 'Type of event, 1 to 64 characters without control characters; types that participants send begin with `client.`.';
 COMMENT ON COLUMN public.session_events.payload IS 'JSON data of the event, complete without a further query; at most 16 KiB for a `client.` event.';
 COMMENT ON COLUMN public.session_events.created_at IS 'Time of the event; set by the database.';
-COMMENT ON COLUMN public.session_events.seq IS 'Number, ascending within a session, with gaps; a reader resumes after the last it has seen. Set by a trigger.';
+COMMENT ON COLUMN public.session_events.seq IS 'Number, ascending within a session, with gaps; a reader resumes after the last number that it has. Set by a trigger.';
 COMMENT ON COLUMN public.session_events.sender_id IS 'The user who caused the event, from the token; NULL if the service did. Set by a trigger.';
 
 COMMENT ON TABLE public.tutorial_progress IS 'A user''s progress in the tutorial.';
@@ -153,14 +153,14 @@ COMMENT ON COLUMN public.tutorial_progress.updated_at IS 'Time of the last chang
 
 COMMENT ON TABLE public.archived_sessions IS 'A session that ended at least 90 days ago.';
 COMMENT ON COLUMN public.archived_sessions.id IS 'Unique id of the session.';
-COMMENT ON COLUMN public.archived_sessions.seer_id IS 'The Seer who runs the session.';
-COMMENT ON COLUMN public.archived_sessions.adventure_id IS 'The adventure that is played; published, or created by the Seer.';
-COMMENT ON COLUMN public.archived_sessions.code IS 'Join code of six characters, unique; anyone with it can take a seat. Generated by the database.';
-COMMENT ON COLUMN public.archived_sessions.is_public IS 'Whether everybody can see the session, including in the lobby; otherwise only its participants can.';
+COMMENT ON COLUMN public.archived_sessions.seer_id IS 'The Seer who ran the session.';
+COMMENT ON COLUMN public.archived_sessions.adventure_id IS 'The adventure that was played.';
+COMMENT ON COLUMN public.archived_sessions.code IS 'Former join code of six characters; a new session may have the same.';
+COMMENT ON COLUMN public.archived_sessions.is_public IS 'Whether everybody can see the session; otherwise only its participants can.';
 COMMENT ON COLUMN public.archived_sessions.max_players IS 'Number of seats, 2 to 6, at least `seats_taken`.';
 COMMENT ON COLUMN public.archived_sessions.looking_for IS 'Description of the players that the Seer looks for, at most 500 characters.';
-COMMENT ON COLUMN public.archived_sessions.scheduled_start IS 'Planned start, in the years 2000 to 2999, or NULL; must be in the future when a user sets it.';
-COMMENT ON COLUMN public.archived_sessions.status IS 'Current state of the session; `completed` and `cancelled` are final.';
+COMMENT ON COLUMN public.archived_sessions.scheduled_start IS 'Planned start, or NULL.';
+COMMENT ON COLUMN public.archived_sessions.status IS 'Final status of the session: `completed` or `cancelled`.';
 COMMENT ON COLUMN public.archived_sessions.current_scene_id IS 'Id of the current scene within the adventure''s content, at most 200 characters.';
 COMMENT ON COLUMN public.archived_sessions.current_encounter_id IS 'Id of the current encounter, at most 200 characters, or NULL; a change restores the heroic saves.';
 COMMENT ON COLUMN public.archived_sessions.game_state IS 'JSON state shared by the participants'' clients and written by the Seer, at most 256 KiB.';
@@ -177,7 +177,7 @@ COMMENT ON COLUMN public.archived_sessions.archived_at IS 'Time at which the ses
 COMMENT ON TABLE public.archived_session_players IS 'A seat of an archived session.';
 COMMENT ON COLUMN public.archived_session_players.session_id IS 'The session that the seat belongs to.';
 COMMENT ON COLUMN public.archived_session_players.user_id IS 'The player in the seat.';
-COMMENT ON COLUMN public.archived_session_players.character_id IS 'The character that the player plays; owned by the player when the seat is taken.';
+COMMENT ON COLUMN public.archived_session_players.character_id IS 'The character that the player played.';
 COMMENT ON COLUMN public.archived_session_players.is_active IS 'Whether the player holds the seat now; false after leaving or removal.';
 COMMENT ON COLUMN public.archived_session_players.heroic_saves_used IS 'Number of heroic saves used in the encounter `heroic_saves_encounter`, 0 or 1; counted by a trigger.';
 COMMENT ON COLUMN public.archived_session_players.joined_at IS 'Time at which the seat was first taken; set by the database.';

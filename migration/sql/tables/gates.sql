@@ -5,7 +5,7 @@ CREATE TABLE private.account_gates (
   account_id uuid PRIMARY KEY REFERENCES public.users (id) ON DELETE CASCADE,
   is_open boolean NOT NULL DEFAULT true,
   -- A unique key, so that closing conflicts with the lock of a write: at REPEATABLE READ a write with an older snapshot
-  -- then fails. A lock of the strength that foreign keys take ignores changes of columns that are in no key.
+  -- then fails. That lock, FOR KEY SHARE, does not conflict with changes of columns that are in no key.
   CONSTRAINT account_gates_is_open_key UNIQUE (account_id, is_open)
 );
 

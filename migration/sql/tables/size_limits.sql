@@ -1,9 +1,9 @@
 -- Limits on the length of texts, the size of documents and the start of sessions, because clients of the API write them
--- directly. PostgreSQL evaluates checks in the order of their names; these names come before the checks that parse a
--- document.
+-- directly. PostgreSQL evaluates checks in the order of their names; these names sort before those of the checks that
+-- parse a document.
 --
--- A picture's address has the scheme http(s) or none (a path in the platform's storage), because a page that links to
--- somebody else's `javascript:` address would run it. Browsers ignore line breaks and leading blanks in a scheme.
+-- A picture's URL has the scheme http(s) or none (a path in the platform's storage), because a page that links to
+-- somebody else's `javascript:` URL would run it. Browsers ignore line breaks and leading blanks in a scheme.
 ALTER TABLE public.users
   ADD CONSTRAINT bounded_display_name CHECK (char_length(display_name) BETWEEN 1 AND 100),
   ADD CONSTRAINT bounded_avatar_url CHECK (char_length(avatar_url) <= 2000),

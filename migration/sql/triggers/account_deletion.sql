@@ -1,8 +1,8 @@
 -- Closing an account removes its personal data and keeps others' history. Deleting an account closes it and deletes its
 -- profile, unless somebody else's history references it.
 
--- Locks an account's seats as `lock_sessions` locks sessions, waiting for one and trying the others: a Seer who removes
--- several players locks their seats in scan order.
+-- Locks an account's seats as `lock_sessions` locks sessions, waiting for one and trying the others, because a Seer who
+-- removes several players locks their seats in scan order.
 CREATE OR REPLACE FUNCTION private.lock_seats(account uuid, sessions uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -41,7 +41,7 @@ END
 $$;
 
 -- Locks all rows that closing an account changes: first its gate, so that no write of the account is in progress, then
--- the rest in the lock order, including the participants of the sessions that will end.
+-- the other rows in the lock order, including the participants of the sessions that will end.
 CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -88,7 +88,7 @@ BEGIN
     SELECT user_id FROM public.session_players WHERE session_id = ANY (sessions)
     ORDER BY 1
   LOOP
-    -- The account's own profile gets another address, which is a key and needs the stronger lock.
+    -- The account's own profile gets another e-mail address, which is a key and needs the stronger lock.
     IF person = account THEN
       PERFORM FROM public.users WHERE id = person FOR UPDATE;
     ELSE
@@ -134,7 +134,7 @@ AS $$
 BEGIN
   PERFORM private.lock_account(account);
 
-  -- A digest of an address and a name can be guessed.
+  -- An e-mail address and a name can be guessed from their digest.
   DELETE FROM private.requests
   WHERE id = account
     AND relation = 'users';
@@ -228,7 +228,7 @@ BEGIN
 END
 $$;
 
--- Deletes adventures of an account that nobody else has played. An adventure stays if another transaction has locked it
+-- Deletes an account's adventures that nobody else has played. An adventure stays if another transaction has locked it
 -- or one of its sessions, because closing an account must not depend on others: a session that somebody is creating
 -- locks its adventure, and transactions that overlap could do so for ever.
 CREATE OR REPLACE FUNCTION private.delete_unplayed_adventures(account uuid, statuses public.adventure_status[])
@@ -260,8 +260,8 @@ BEGIN
 END
 $$;
 
--- Deletes what involves only the account itself: sessions in which nobody else ever had a seat, and then whatever
--- nothing references any more.
+-- Deletes rows that involve only the account: sessions in which nobody else ever had a seat, and then rows that are no
+-- longer referenced.
 CREATE OR REPLACE FUNCTION private.delete_unshared(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -297,11 +297,11 @@ BEGIN
 END
 $$;
 
--- Deletes an account's own history with its profile. The foreign keys keep what others' history references and refuse
--- the whole deletion. So does an adventure that stays: the foreign key would wait for whoever has locked it, in order
--- to delete it too. This trigger fires AFTER, because deleting these rows updates counters of the profile, and a BEFORE
--- DELETE trigger must not update the row that is being deleted. The capital letter makes it fire before the foreign
--- keys' triggers, which are called `RI_...`.
+-- Deletes an account's own history with its profile. If others' history references any of it, the foreign keys refuse
+-- the whole deletion. If an adventure stays, this trigger refuses it, because the foreign key would wait for the
+-- transaction that has locked the adventure, in order to delete it too. This trigger fires AFTER, because deleting
+-- these rows updates counters of the profile, and a BEFORE DELETE trigger must not update the row that is being
+-- deleted. The capital letter makes it fire before the foreign keys' triggers, which are called `RI_...`.
 CREATE OR REPLACE FUNCTION private.delete_own_history()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -36,11 +36,11 @@ BEGIN
     END IF;
   END IF;
   IF NEW.status = 'published' AND OLD.status <> 'published' THEN
-    -- The first time is kept, so nobody stays on top of the newest by publishing again and again.
+    -- The first time is kept, so that nobody stays at the top of the newest adventures by publishing again.
     NEW.published_at := coalesce(OLD.published_at, now());
   END IF;
-  -- Closing an account with an older snapshot would not see this draft. Updating the gate makes it fail with a
-  -- serialization error.
+  -- A transaction with an older snapshot that closes the account would not see this draft. Updating the gate makes it
+  -- fail with a serialization error.
   IF NEW.status = 'draft' AND OLD.status <> 'draft' AND auth.uid() = NEW.creator_id THEN
     UPDATE private.account_gates
     SET is_open = is_open
@@ -50,7 +50,7 @@ BEGIN
 END
 $$;
 
--- Enforces two hundred adventures per account.
+-- Enforces the limit of two hundred adventures per account.
 CREATE OR REPLACE FUNCTION private.check_adventure_limit()
 RETURNS trigger
 LANGUAGE plpgsql

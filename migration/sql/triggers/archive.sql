@@ -1,11 +1,11 @@
--- Maintenance: archives sessions that were completed or cancelled ninety days ago, with their seats and rolls, and
--- cancels abandoned ones.
+-- Maintenance: archives sessions that were completed or cancelled more than ninety days ago, with their seats and
+-- rolls, and cancels abandoned ones.
 
 -- Archives or cancels these sessions, and returns those for which that fails, each with a warning: one session does not
--- stop the job for the others. If it fails for several at once, each half is tried by itself. One that meets a deadlock
--- is tried three times: a statement of a user may lock characters or profiles in an order of its own. The job stops at
--- a serialization failure, when the server has no space or memory, when an administrator stops it, and at an internal
--- error.
+-- stop the job for the others. If it fails for several at once, each half is tried by itself. A session whose attempt
+-- ends in a deadlock is tried three times, because a user's statement may lock characters or profiles in another order.
+-- The job stops at a serialization failure, when the server has no space or memory, when an administrator stops it, and
+-- at an internal error.
 CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -89,7 +89,7 @@ END
 $$;
 
 -- Archives up to `batch` sessions and returns how many. A session that cannot be moved is skipped with a warning, and
--- takes no place in the batch.
+-- does not count towards the batch.
 CREATE OR REPLACE FUNCTION private.archive_sessions(batch integer)
 RETURNS integer
 LANGUAGE plpgsql
@@ -126,8 +126,8 @@ BEGIN
 END
 $$;
 
--- Refuses a new row whose id an archived row has, exactly as the primary key refuses the id of a stored one: an
--- archived session or roll keeps its id, and could not be archived beside another.
+-- Refuses a new row that has the id of an archived row, exactly as the primary key refuses the id of a stored one. The
+-- new row could never be archived, because an archived session or roll keeps its id.
 CREATE OR REPLACE FUNCTION private.refuse_archived_id(relation text)
 RETURNS void
 LANGUAGE plpgsql
@@ -144,8 +144,8 @@ END
 $$;
 
 -- Refuses a session, or a roll, whose id was archived after the snapshot of the transaction. No query sees such a row,
--- but a unique index does. So this writes an archived row with the id and rolls it back: the index is the first that
--- can refuse a row that the table of live rows has accepted, before any foreign key.
+-- but a unique index does. So this writes an archived row with the id and rolls it back: the table of live rows has
+-- accepted the row, so only the index can refuse it before the foreign keys do.
 CREATE OR REPLACE FUNCTION private.refuse_lately_archived(session public.sessions)
 RETURNS void
 LANGUAGE plpgsql
@@ -224,7 +224,7 @@ END
 $$;
 
 -- Cancels up to `batch` abandoned sessions and returns how many. One that cannot be cancelled is skipped with a
--- warning, and takes no place in the batch.
+-- warning, and does not count towards the batch.
 CREATE OR REPLACE FUNCTION private.cancel_abandoned_sessions(batch integer)
 RETURNS integer
 LANGUAGE plpgsql

@@ -4,8 +4,8 @@
 
 -- Whether a broadcast would arrive now. `realtime.send` writes a warning to the server's log for each one that does
 -- not, because of a missing privilege, or because the platform creates the day's partition only once a client has
--- connected. The end of the partition is cached for the connection, in seconds; a caller who sets the cached value to
--- something else suppresses no broadcast.
+-- connected. The end of the partition is cached for the connection, in seconds; a caller who changes the cached value
+-- cannot suppress a broadcast.
 CREATE OR REPLACE FUNCTION private.can_broadcast()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -67,7 +67,8 @@ END
 $$;
 
 -- Sends the broadcast of an event. A failed broadcast never fails the event. Realtime chooses the partition by the
--- session's time zone, which a caller could set to one whose day has no partition yet, so it is set to UTC here.
+-- database session's time zone, which a caller could set to one whose day has no partition yet, so it is set to UTC
+-- here.
 CREATE OR REPLACE FUNCTION private.broadcast_event()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -1,5 +1,5 @@
--- Enforces ten living and a hundred retired characters per account; a character cannot retire while seated in a live
--- session.
+-- Enforces the limits of ten living and a hundred retired characters per account; a character cannot retire while
+-- seated in a live session.
 
 CREATE OR REPLACE FUNCTION private.prepare_character()
 RETURNS trigger

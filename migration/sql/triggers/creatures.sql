@@ -1,4 +1,4 @@
--- Enforces two hundred creatures per adventure.
+-- Enforces the limit of two hundred creatures per adventure.
 CREATE OR REPLACE FUNCTION private.check_creature_limit()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -1,7 +1,7 @@
 -- The database rolls the dice: a client supplies what is rolled, never the result.
 
--- Returns `wanted` fair dice, at most ten. One expression, which costs a fifth of a loop. Like `random_numbers` it
--- skips bytes 6 and 8, and it draws again if a byte is beyond the last multiple of six.
+-- Returns `wanted` fair dice, at most ten. It is one expression, which costs a fifth of a loop. Like `random_numbers`
+-- it skips bytes 6 and 8, and it draws again if a byte is beyond the last multiple of six.
 CREATE OR REPLACE FUNCTION private.throw_dice(wanted integer)
 RETURNS integer[]
 LANGUAGE plpgsql
@@ -42,8 +42,8 @@ END
 $$;
 
 -- Computes the number of dice from attribute and modifiers, rolls them, and computes the outcome. Results that the row
--- brings (a recorded or scripted roll; the API's users cannot supply them) are kept, and the check constraints apply to
--- them too.
+-- already has (a recorded or scripted roll; the API's users cannot supply them) are kept, and the check constraints
+-- apply to them too.
 CREATE OR REPLACE FUNCTION private.roll_dice()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -170,8 +170,8 @@ BEGIN
 END
 $$;
 
--- Claims the heroic save of a seat, after the row of the save was written: one per encounter and seat, one per roll (a
--- unique index), within thirty seconds of a failed roll. Locks the seat, then the session, as leaving does.
+-- Claims the heroic save of a seat, after the save was written: one per encounter and seat, one per roll (a unique
+-- index), within thirty seconds of a failed roll. Locks the seat, then the session, as leaving does.
 CREATE OR REPLACE FUNCTION private.claim_heroic_save(save public.dice_rolls)
 RETURNS void
 LANGUAGE plpgsql

@@ -1,9 +1,9 @@
 -- Documents that a client could not read are refused, in every table that has a document.
 
--- Whether a client whose numbers are doubles and whose parser accepts at most a hundred levels can read a document. One
--- that it cannot read would break every client that reads the row. A document above its size limit is not searched,
--- because its check refuses it. That check measures the stored size; a value that arrives compressed from another table
--- is measured here as uncompressed text.
+-- Whether a client whose numbers are doubles and whose parser accepts at most a hundred levels can read a document. An
+-- unreadable one would break every client that reads the row. A document above its size limit is not searched, because
+-- its check refuses it. That check measures the stored size; a value that arrives compressed from another table is
+-- measured here as uncompressed text.
 --
 -- A number may print far longer than it is stored: `0e-16383` takes 12 bytes and prints 16,385 characters. So no number
 -- is beyond 1e308 or closer to 0 than 1e-308. A zero has at most 308 decimals, any other number at most 325, enough for

@@ -1,10 +1,10 @@
 -- One statement of the API inserts, changes or deletes at most a hundred rows of a table: fifty thousand events in one
 -- statement would make all participants of the session wait, and so would a document written to every session that one
--- Seer has ever run. `policies/limits.sql` refuses row 101 as it is written. What that misses is refused here, at the
--- statement's end: a statement may have several writing parts (`WITH ... INSERT`), whose rows are counted together, and
--- may find all rows before it deletes the first. Neither count is kept where a caller could change it. Rows that our
--- triggers write as their owner, and rows that are deleted with the one that they belong to, are not counted; the rows
--- that caused them are.
+-- Seer has ever run. `policies/limits.sql` refuses row 101 as it is written. The end of the statement is checked here,
+-- because a statement may have several writing parts (`WITH ... INSERT`), whose rows are counted together, and may find
+-- all rows before it deletes the first. Neither count is kept where a caller could change it. Rows that our triggers
+-- write as their owner, and rows that are deleted with the one that they belong to, are not counted; the rows that
+-- caused them are.
 --
 -- These rules apply to the API's roles and the logins that may assume them, if row security applies to them. A
 -- statement can change its role (`RETURNING set_config('role', 'none', true)`) and then runs as such a login. Row
@@ -28,8 +28,8 @@ END
 $$;
 
 -- The account is checked again as well: expressions of the statement are evaluated after the policies, and one of them
--- may have closed it. Other transactions cannot, because the policies have locked its gate. So only a transaction that
--- has changed a gate is checked, by a count of the server's that no caller can reset.
+-- may have closed it. Other transactions cannot, because the policies have locked its gate. So the account is checked
+-- only in a transaction that has changed a gate, by a count that the server keeps and no caller can reset.
 CREATE OR REPLACE FUNCTION private.check_written_rows()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -135,7 +135,7 @@ END
 $$;
 
 -- The same as `check_written_rows`, and refuses events of several sessions. Almost every statement writes one event,
--- and costs one query here.
+-- which costs one query here.
 CREATE OR REPLACE FUNCTION private.check_written_events()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -65,7 +65,7 @@ DECLARE
     WHEN 'adventures' THEN to_jsonb(jsonb_populate_record(NULL::public.adventures, asked))
     WHEN 'creatures' THEN to_jsonb(jsonb_populate_record(NULL::public.creatures, asked))
     WHEN 'sessions' THEN to_jsonb(jsonb_populate_record(NULL::public.sessions, asked))
-    -- The service alone signs up, and alone may learn what was asked.
+    -- Only the service signs users up, so only it may compare these requests.
     WHEN 'users' THEN CASE WHEN private.is_server() THEN asked END
   END;
 BEGIN
@@ -96,7 +96,7 @@ CREATE OR REPLACE TRIGGER remember_request
   AFTER INSERT OR DELETE ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.remember_request();
 
--- Sign-ups by the service. The platform's own need no digest, and must not depend on it.
+-- Sign-ups by the service. The platform's own sign-ups need no digest, and must not depend on it.
 CREATE OR REPLACE TRIGGER remember_request
   AFTER INSERT ON auth.users
   FOR EACH ROW

@@ -114,9 +114,9 @@ END
 $$;
 
 -- The service must cancel a live session before deleting it. If the tables' owner deletes one directly, this gives back
--- what it held: its seats are deleted with it, when their trigger can no longer see the session. The session is already
--- locked, but comes after its seats in the lock order, so the deletion fails at once instead of waiting for another
--- transaction's locks.
+-- what it held, because the trigger of its seats, which are deleted with it, can no longer see the session. The session
+-- is already locked, but comes after its seats in the lock order, so the deletion fails at once instead of waiting for
+-- another transaction's locks.
 CREATE OR REPLACE FUNCTION private.release_deleted_session()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -107,7 +107,7 @@ BEGIN
 END
 $$;
 
--- The same for the caller. For a user, a session that does not exist is indistinguishable from one of others.
+-- The same for the caller. A user gets the same answer for a session that does not exist as for one of others.
 CREATE OR REPLACE FUNCTION private.my_listener_status(wanted uuid)
 RETURNS text
 LANGUAGE plpgsql
@@ -181,10 +181,10 @@ BEGIN
 END
 $$;
 
--- Tells a poller whether new events were written, at the same cost however many sessions there are. A number is drawn
--- before its event is visible, by a transaction that already has a transaction id, because it has locked the session's
--- row. So every event numbered by now is visible, or was rolled back, once no transaction older than `next_transaction`
--- is running.
+-- Tells a poller whether new events were written, at a cost that does not depend on the number of sessions. A number is
+-- drawn before its event is visible, by a transaction that already has a transaction id, because it has locked the
+-- session's row. So every event numbered by now is visible, or was rolled back, once no transaction older than
+-- `next_transaction` is running.
 CREATE OR REPLACE FUNCTION private.event_clock()
 RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint, history text)
 LANGUAGE plpgsql
@@ -195,8 +195,8 @@ AS $$
 DECLARE
   oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
 BEGIN
-  -- On a standby the sequence shows its last logged record, up to 32 numbers ahead. The replayed log position is a
-  -- clock as well, and everything up to it is visible.
+  -- On a standby the sequence shows its last logged record, up to 32 numbers ahead. The replayed log position serves as
+  -- a clock as well, and everything up to it is visible.
   IF pg_is_in_recovery() THEN
     RETURN QUERY
     SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint, 0::bigint, 0::bigint, NULL::text;

@@ -1,7 +1,7 @@
 -- Seats: at most as many as the session has, each taken by its player with a living character of their own.
 
--- Checks who may change what in a seat, and sets its timestamps. Row security has let through the player, the session's
--- Seer, and roles that bypass it.
+-- Checks who may change what in a seat, and sets its timestamps. For an update, row security has already refused all
+-- callers but the player, the session's Seer, and roles that bypass it.
 CREATE OR REPLACE FUNCTION private.prepare_seat()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -103,8 +103,8 @@ END
 $$;
 
 -- Counts the seats that one statement takes and gives up, refuses those that exceed a limit of the session, the
--- character or the account, and emits who joined and who left. All rows of a table are locked in the order of their
--- keys before those of the next table.
+-- character or the account, and emits the events of players who joined or left. All rows of a table are locked in the
+-- order of their keys before those of the next table.
 CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
 LANGUAGE plpgsql

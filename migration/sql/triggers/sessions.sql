@@ -100,8 +100,8 @@ $$;
 
 -- Refuses the id of an archived session, enforces twenty live sessions per account as Seer, and checks the adventure
 -- again, because it may have been unpublished since the caller's snapshot. At READ COMMITTED a plain query sees that.
--- In a transaction-wide snapshot only a lock does; taking it at READ COMMITTED too would make the adventure's creator
--- wait for no reason.
+-- At higher levels only a lock does; taking it at READ COMMITTED too would make the adventure's creator wait for no
+-- reason.
 CREATE OR REPLACE FUNCTION private.check_session_limit()
 RETURNS trigger
 LANGUAGE plpgsql

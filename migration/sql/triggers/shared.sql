@@ -1,10 +1,10 @@
--- Functions that several tables use. Functions that run as their owner see every row, so each returns or does one
--- thing, and `policies/functions.sql` says who may call it.
+-- Functions that several tables use. Functions that run as their owner see every row, so each has one narrow purpose,
+-- and `policies/functions.sql` says who may call it.
 --
 -- **BEFORE triggers fill in values, and AFTER triggers refuse**, after row security and the unique constraints have
 -- been evaluated. So a stranger learns nothing from a refusal (row security comes first), a row that `ON CONFLICT DO
 -- NOTHING` skips claims nothing, and no rule is skipped because a row with the same key seems to exist. Where a BEFORE
--- trigger must refuse, it refuses only callers whom row security would let through.
+-- trigger must refuse, it refuses only callers whom row security would permit.
 --
 -- **A limit is a counter** in the row that owns it (`sessions.seats_taken`, `users.living_characters`, ...), updated by
 -- an AFTER trigger and bounded by a check. An update is detected at every isolation level; a concurrent insert is
@@ -18,8 +18,8 @@
 -- may lock its own rows in another order: `docs/decisions.md` names the deadlocks that remain possible.
 
 -- Sets `updated_at`, whoever edits the row. The triggers name the edited columns and not the counters, which change
--- when somebody else acts: a private session counts for all who played it, and the equal times of their profiles would
--- tell everyone who they are.
+-- when somebody else acts: a private session counts for all who played it, and equal times in their profiles would
+-- reveal who they are.
 CREATE OR REPLACE FUNCTION private.touch_updated_at()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -80,8 +80,8 @@ BEGIN
 END
 $$;
 
--- Returns true, or raises the error that the caller's account is closed. The lock keeps the answer true until the end
--- of the transaction: closing locks the gate exclusively, so a write that arrives meanwhile waits here. It is the first
+-- Returns true, or raises an error if the caller's account is closed. The lock keeps the answer true until the end of
+-- the transaction: closing locks the gate exclusively, so a write that arrives meanwhile waits here. It is the first
 -- lock of both, so neither waits for the other while it holds another lock.
 CREATE OR REPLACE FUNCTION private.require_open_account()
 RETURNS boolean
@@ -266,10 +266,10 @@ BEGIN
 END
 $$;
 
--- Locks several sessions without waiting for one while holding another, because an UPDATE by their Seer locks them in
+-- Locks several sessions without waiting for one while it holds another, because an UPDATE by their Seer locks them in
 -- scan order. It waits for a busy session first, holding none, then tries again to lock all. Participants who keep
--- writing could make every try fail, so after four it waits for each in key order and keeps those that it has. That
--- may deadlock with the UPDATE of a Seer, which the server ends.
+-- writing could make every try fail, so after four it waits for each in key order and keeps the locks that it has. That
+-- may deadlock with a Seer's UPDATE; the server then ends one of the two.
 CREATE OR REPLACE FUNCTION private.lock_sessions(sessions uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -311,7 +311,7 @@ END
 $$;
 
 -- Returns the ids of the sessions that the caller takes part in: runs, or has a seat in, or had one and left. A player
--- whom the Seer removed takes part no longer: they would read the new code, and watch those who play on. As an array it
+-- whom the Seer removed no longer takes part: they could otherwise read the new code and watch the game. As an array it
 -- is computed once per query and serves as an index condition; a subquery in a policy becomes a hash of the whole other
 -- table.
 CREATE OR REPLACE FUNCTION private.my_session_ids()

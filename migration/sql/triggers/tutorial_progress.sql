@@ -18,7 +18,8 @@ END
 $$;
 
 -- Derives the completed steps from the current step. This trigger only fills in values: an upsert calls it for the row
--- that it would insert and again for the row that it then updates, and the order is checked on what was written.
+-- that it would insert and again for the row that it then updates. `check_tutorial_step` checks the order in the
+-- written row.
 CREATE OR REPLACE FUNCTION private.prepare_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql

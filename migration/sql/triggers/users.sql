@@ -22,8 +22,8 @@ BEGIN
 END
 $$;
 
--- Returns the address to store for an account: its own, or the reserved one if it has none. The domains of reserved
--- addresses are ours, so an address in them counts as none.
+-- Returns the e-mail address to store for an account: its own, or the reserved one if it has none. The reserved domains
+-- are ours, so an address in them counts as none.
 CREATE OR REPLACE FUNCTION private.kept_email(account uuid, address text)
 RETURNS text
 LANGUAGE plpgsql
@@ -38,8 +38,8 @@ BEGIN
 END
 $$;
 
--- Creates a profile, and must never fail, because the sign-up would fail with it. An account without an address, or
--- with one that another account holds (single sign-on allows that), gets the reserved address of its id. ON CONFLICT
+-- Creates a profile, and must never fail, because the sign-up would fail with it. An account without an e-mail address,
+-- or with one that another account holds (single sign-on allows that), gets the reserved address of its id. ON CONFLICT
 -- waits for a concurrent sign-up. An id that signs up again gets its history back.
 CREATE OR REPLACE FUNCTION private.create_profile(account uuid, account_email text, metadata jsonb)
 RETURNS void
@@ -50,7 +50,7 @@ AS $$
 DECLARE
   address text := private.kept_email(account, account_email);
   no_address CONSTANT text := account || '@no-email.invalid';
-  -- The first usable name: from the platform's metadata, else the local part of the address.
+  -- The first usable name: from the platform's metadata, else the local part of the e-mail address.
   name text := coalesce(
     private.clean_name(metadata -> 'display_name'),
     private.clean_name(metadata -> 'full_name'),
@@ -102,8 +102,8 @@ BEGIN
 END
 $$;
 
--- Changes the address of a profile. If another profile holds it, the change of the account still succeeds, and this
--- profile gets its reserved address.
+-- Changes the e-mail address of a profile. If another profile holds the new one, the change of the account still
+-- succeeds, and this profile gets its reserved address.
 CREATE OR REPLACE FUNCTION private.change_email(account uuid, address text)
 RETURNS void
 LANGUAGE plpgsql
@@ -111,8 +111,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- The address is a key, so changing it waits for transactions whose foreign keys lock the profile; those may go on to
-  -- update its counters. The gate is locked first, so that neither deadlocks.
+  -- The e-mail address is a key, so changing it waits for transactions whose foreign keys lock the profile; those may
+  -- go on to update its counters. The gate is locked first, so that neither deadlocks.
   PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   UPDATE public.users
   SET email = private.kept_email(account, address)
@@ -213,7 +213,7 @@ CREATE OR REPLACE TRIGGER check_profile_change
   )
   EXECUTE FUNCTION private.check_profile_change();
 
--- Without the counters and the address: see `private.touch_updated_at`.
+-- Without the counters and the e-mail address: see `private.touch_updated_at`.
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE OF display_name, avatar_url, bio, is_verified, created_at, updated_at ON public.users
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();

@@ -1,4 +1,4 @@
-//! The messages if a check does not pass.
+//! The errors of the checks, and their messages.
 
 use sea_orm_migration::prelude::*;
 
@@ -13,7 +13,7 @@ pub enum PreflightError {
         found: String,
     },
     /// The server is a standby, which accepts no writes.
-    #[error("This server is a read-only standby: give the address of the primary.")]
+    #[error("This server is a read-only standby: connect to the primary.")]
     Standby,
     /// The role lacks privileges.
     #[error(
@@ -33,7 +33,7 @@ pub enum PreflightError {
         if *is_most {
             "if it was restored from a dump, restore the rows of sparc_migrations and private.sparc_record, too"
         } else {
-            "use another database, or rename or drop what is there"
+            "use another database, or rename or drop these objects"
         }
     )]
     NameCollision {
@@ -42,7 +42,7 @@ pub enum PreflightError {
         /// Whether they are most of the schema's objects, as after a restore without rows.
         is_most: bool,
     },
-    /// Other objects have the names of missing ones.
+    /// Other objects have taken the names of missing ones.
     #[error(
         "{} is missing and cannot be created, because its name is taken by {}: rename or drop that, and run up again; nothing was \
          changed.",
@@ -75,7 +75,7 @@ pub enum PreflightError {
         /// Each table, as PostgreSQL describes it.
         found: Vec<String>,
     },
-    /// Objects are renamed, so that their names do not tell what is to be dropped.
+    /// Objects are renamed, so the objects to drop cannot be found by their names.
     #[error(
         "Objects of the schema were renamed: {}. Run up, which restores their names, and then this command; nothing was \
          changed.",
@@ -94,7 +94,7 @@ pub enum PreflightError {
     /// The database has migrations of a newer version of this program.
     #[error(
         "The database was migrated by {database} of this program, with {}, which version {} does not know: run \
-         {database}, or give the address of another database.",
+         {database}, or give the URL of another database.",
         found.join(", "),
         env!("CARGO_PKG_VERSION")
     )]
@@ -117,7 +117,7 @@ pub enum PreflightError {
     /// A schema `auth` exists that is not the platform's.
     #[error("Schema \"auth\" exists without {missing}: use a Supabase database, or one without a schema \"auth\".")]
     IncompleteAuthSchema {
-        /// What the platform has and this database lacks.
+        /// The platform's objects that are missing.
         missing: String,
     },
     /// Another role owns objects of the schema.
@@ -201,12 +201,12 @@ impl From<PreflightError> for DbErr {
 }
 
 /// At most this many objects are named in a sentence.
-const NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 
-/// Lists the first objects, and how many there are besides.
+/// Lists the first objects, and the number of further ones.
 fn shortened(found: &[String]) -> String {
-    let first = found.get(..NAMED).unwrap_or(found).join(", ");
-    match found.len().saturating_sub(NAMED) {
+    let first = found.get(..MAX_NAMED).unwrap_or(found).join(", ");
+    match found.len().saturating_sub(MAX_NAMED) {
         0 => first,
         more => format!("{first} and {more} more"),
     }

@@ -41,8 +41,8 @@ pub(crate) async fn can_read<C: ConnectionTrait>(db: &C, schema: &str, table: &s
     .await
 }
 
-/// Returns whether any migration was ever applied to this database.
-pub(crate) async fn has_record<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr> {
+/// Returns whether the list of applied migrations exists.
+pub(crate) async fn has_migrations_table<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr> {
     fetch_bool(
         db,
         "SELECT EXISTS (
@@ -57,7 +57,7 @@ pub(crate) async fn has_record<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr
 
 /// Checks that this program has every applied migration.
 pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(), PreflightError> {
-    let known = record::known();
+    let known = record::migration_names();
     let found: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
     if found.is_empty() {
         return Ok(());
@@ -117,11 +117,11 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     check_owner(db, state, server.role).await
 }
 
-/// Checks that the list of migrations has the form that SeaORM expects.
+/// Checks that the list of migrations is complete, and has the columns that SeaORM expects.
 pub(crate) fn check_list(state: &State) -> Result<(), PreflightError> {
     let found = state.found();
-    let is_there = |object: &String| {
-        found.get(object.as_str()).is_some_and(|there| Some(&there.definition) == state.expected.get(object))
+    let is_as_expected = |object: &String| {
+        found.get(object.as_str()).is_some_and(|actual| Some(&actual.definition) == state.expected.get(object))
     };
     let mut columns = state
         .expected
@@ -129,7 +129,7 @@ pub(crate) fn check_list(state: &State) -> Result<(), PreflightError> {
         .filter(|object| object.ends_with(" of public.sparc_migrations") && object.starts_with("column "));
     let exists = found.keys().any(|object| object.split(' ').nth(1) == Some("public.sparc_migrations"));
     if state.unlisted.is_empty()
-        && (!exists || (found.contains_key("table public.sparc_migrations") && columns.all(is_there)))
+        && (!exists || (found.contains_key("table public.sparc_migrations") && columns.all(is_as_expected)))
     {
         Ok(())
     } else {

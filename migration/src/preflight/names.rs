@@ -1,4 +1,4 @@
-//! Checks of names: none that is needed is taken, and each object still has its own.
+//! Checks that the names of new objects are free, and that existing objects still have their own names.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
@@ -13,10 +13,15 @@ use crate::{
 /// Checks that no tables, views, types or functions with the schema's names exist before it is created.
 pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> {
     let names = |lines: Vec<&str>| -> Vec<String> {
-        let is_top =
+        let is_top_level =
             |object: &&str| matches!(manifest::kind(object), "table" | "view" | "type" | "domain" | "function");
-        // The record itself is created before the first migration.
-        lines.into_iter().filter(is_top).filter(|object| !object.contains(".sparc_")).map(without_arguments).collect()
+        // The program's own tables exist before all migrations are applied.
+        lines
+            .into_iter()
+            .filter(is_top_level)
+            .filter(|object| !object.contains(".sparc_"))
+            .map(without_arguments)
+            .collect()
     };
     let committed: Lines = manifest::committed();
     let ours = names(committed.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
@@ -30,7 +35,7 @@ fn without_arguments(object: &str) -> String {
     object.split('(').next().unwrap_or_default().to_owned()
 }
 
-/// Checks that the schema's objects have their names and are in their schemas, so that what is to be dropped is found.
+/// Checks that the schema's objects have their names and are in their schemas, so that the objects to drop are found.
 pub(crate) async fn check_in_place<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     if !state.pending().is_empty() {
         return Ok(());
@@ -110,7 +115,7 @@ pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
     {
         // PostgreSQL describes types and domains alike as types, so the message adds the kind.
         let note = if catalog == "pg_type" {
-            " || CASE typtype WHEN 'd' THEN ' (a domain)' WHEN 'c' THEN ' (the rows of a relation)' ELSE '' END"
+            " || CASE typtype WHEN 'd' THEN ' (a domain)' WHEN 'c' THEN ' (the row type of a relation)' ELSE '' END"
         } else {
             ""
         };
@@ -118,11 +123,11 @@ pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
             continue;
         }
         #[derive(FromQueryResult)]
-        struct Taken {
+        struct NameConflict {
             name: String,
             description: String,
         }
-        let taken: Vec<Taken> = query::fetch_all(
+        let conflicts: Vec<NameConflict> = query::fetch_all(
             db,
             &format!(
                 "SELECT format('%I.%I', nspname, {name}) AS name, pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){note} AS description
@@ -134,10 +139,11 @@ pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
             ),
         )
         .await?;
-        for taken in taken {
-            wanted
-                .extend(objects.iter().filter(|(name, _)| *name == taken.name).map(|(_, object)| (*object).to_owned()));
-            found.push(taken.description);
+        for conflict in conflicts {
+            wanted.extend(
+                objects.iter().filter(|(name, _)| *name == conflict.name).map(|(_, object)| (*object).to_owned()),
+            );
+            found.push(conflict.description);
         }
     }
     if found.is_empty() { Ok(()) } else { Err(PreflightError::NameTaken { wanted, found }.into()) }

@@ -18,11 +18,11 @@ impl Plan {
     }
 
     fn row_security(&mut self, work: &Work<'_>) {
-        for (object, wanted) in work.wanted().filter(|(object, _)| manifest::kind(object) == "row security") {
+        for (object, expected) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "row security") {
             let Some(table) = object.strip_prefix("row security on ") else { continue };
-            let enable = if wanted.starts_with("enabled") { "ENABLE" } else { "DISABLE" };
+            let enable = if expected.starts_with("enabled") { "ENABLE" } else { "DISABLE" };
             self.push_about(format!("ALTER TABLE {table} {enable} ROW LEVEL SECURITY"), object, None);
-            if !wanted.contains("forced") {
+            if !expected.contains("forced") {
                 self.push_about(format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"), object, None);
             }
         }
@@ -58,9 +58,9 @@ impl Plan {
 
     /// Restores whether row-level security applies to the API roles.
     fn roles(&mut self, work: &Work<'_>) {
-        for (object, wanted) in work.wanted().filter(|(object, _)| manifest::kind(object) == "role") {
+        for (object, expected) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "role") {
             let Some(role) = object.strip_prefix("role ") else { continue };
-            if wanted.starts_with("bypasses") {
+            if expected.starts_with("bypasses") {
                 self.push_about(format!("ALTER ROLE {role} BYPASSRLS"), object, None);
                 continue;
             }

@@ -1,5 +1,5 @@
 //! Repairs of what the files under `sql/` create (functions, views, triggers, policies), and of constraints and
-//! indexes, which come between them.
+//! indexes, which come after functions and views and before triggers and policies.
 
 use std::collections::BTreeSet;
 
@@ -13,18 +13,18 @@ use crate::{
 
 impl Plan {
     pub(super) fn code(&mut self, work: &Work<'_>) {
-        let wanted: BTreeSet<&str> = work.wanted().map(|(object, _)| object).collect();
-        let is_policy_in_block = in_blocks(work.state, "policy").any(|object| wanted.contains(object));
-        let is_trigger_in_block = in_blocks(work.state, "trigger").any(|object| wanted.contains(object));
+        let to_repair: BTreeSet<&str> = work.to_repair().map(|(object, _)| object).collect();
+        let is_policy_in_block = in_blocks(work.state, "policy").any(|object| to_repair.contains(object));
+        let is_trigger_in_block = in_blocks(work.state, "trigger").any(|object| to_repair.contains(object));
         let is_chosen = |statement: &Statement| match statement.target {
             Target::Other => {
                 (is_policy_in_block && statement.sql.contains("CREATE POLICY"))
                     || (is_trigger_in_block && statement.sql.contains(" TRIGGER "))
             }
-            _ => object_created_by(statement, &wanted).is_some(),
+            _ => object_created_by(statement, &to_repair).is_some(),
         };
         let mut statements = rules::statements();
-        if work.state.place.has_stand_in {
+        if work.state.environment.has_stand_in {
             statements.extend(rules::stand_in());
         }
         let (first, then): (Vec<Statement>, Vec<Statement>) = statements
@@ -32,10 +32,10 @@ impl Plan {
             .filter(is_chosen)
             .partition(|statement| matches!(statement.target, Target::Function(_) | Target::View(_)));
         for statement in &first {
-            self.push_statement(statement, &wanted);
+            self.push_statement(statement, &to_repair);
         }
         self.constraints_and_indexes(work);
-        // DO blocks create all of their policies.
+        // A DO block creates all its policies, even those that exist.
         if is_policy_in_block {
             for (name, table) in in_blocks(work.state, "policy").filter_map(on_table) {
                 self.push(format!("DROP POLICY IF EXISTS {name} ON {table}"));
@@ -45,12 +45,12 @@ impl Plan {
             if let Target::Policy(name, table) = &statement.target {
                 self.push(format!("DROP POLICY IF EXISTS \"{}\" ON {table}", name.replace('"', "\"\"")));
             }
-            self.push_statement(statement, &wanted);
+            self.push_statement(statement, &to_repair);
         }
     }
 
-    fn push_statement(&mut self, statement: &Statement, wanted: &BTreeSet<&str>) {
-        match object_created_by(statement, wanted) {
+    fn push_statement(&mut self, statement: &Statement, to_repair: &BTreeSet<&str>) {
+        match object_created_by(statement, to_repair) {
             Some(object) => self.push_about(statement.sql.to_owned(), object, None),
             None => self.push(statement.sql),
         }
@@ -59,13 +59,13 @@ impl Plan {
     /// Creates keys first, then indexes, then foreign keys.
     fn constraints_and_indexes(&mut self, work: &Work<'_>) {
         for (kind, is_foreign_key) in [("constraint", false), ("index", false), ("constraint", true)] {
-            for (object, definition) in work.wanted().filter(|(object, _)| manifest::kind(object) == kind) {
+            for (object, definition) in work.to_repair().filter(|(object, _)| manifest::kind(object) == kind) {
                 let Some((name, table)) = on_table(object) else { continue };
                 let rows = Some((table, definition));
                 if kind == "index" {
                     self.push_about(definition.to_owned(), object, rows);
                 } else if definition.starts_with("FOREIGN KEY") == is_foreign_key {
-                    // A table that was just created already has some of them.
+                    // A table that was just created already has some of its constraints.
                     let sql = format!(
                         "DO $do$
 BEGIN
@@ -80,9 +80,9 @@ $do$",
                 }
             }
         }
-        // A table loses its replica identity with the index.
+        // A table loses its replica identity with the index that defines it.
         let is_recreated = |table: &str, identity: &str| {
-            work.wanted().any(|(object, _)| {
+            work.to_repair().any(|(object, _)| {
                 object == table
                     || matches!(manifest::kind(object), "constraint" | "index")
                         && on_table(object).is_some_and(|(name, on)| {

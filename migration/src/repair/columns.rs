@@ -15,41 +15,44 @@ impl Plan {
         );
     }
 
-    pub(super) fn alter_column(&mut self, object: &str, is: &str, wanted: &str) {
+    pub(super) fn alter_column(&mut self, object: &str, actual: &str, expected: &str) {
         let Some((name, table)) = on_table(object) else { return };
-        let (is, wanted) = (Column::parse(is), Column::parse(wanted));
+        let (actual, expected) = (Column::parse(actual), Column::parse(expected));
         let alter = format!("ALTER TABLE {table} ALTER COLUMN {name}");
         let mut push = |sql: String, condition: &str| self.push_about(sql, object, Some((table, condition)));
-        let is_retyped = is.kind != wanted.kind;
+        let is_retyped = actual.kind != expected.kind;
         if is_retyped {
-            if is.default.is_some() {
+            if actual.default.is_some() {
                 push(format!("{alter} DROP DEFAULT"), "");
             }
-            push(format!("{alter} TYPE {} USING {name}::{}", wanted.kind, wanted.kind), "");
+            push(format!("{alter} TYPE {} USING {name}::{}", expected.kind, expected.kind), "");
         }
-        if (is.storage, is.compression) != (wanted.storage, wanted.compression) || is_retyped {
-            push(storage(&alter, table, name, wanted.storage, wanted.compression), "");
+        if (actual.storage, actual.compression) != (expected.storage, expected.compression) || is_retyped {
+            push(storage(&alter, table, name, expected.storage, expected.compression), "");
         }
-        if is.generated != wanted.generated && is.generated.is_some() {
-            let what =
-                if is.generated.is_some_and(|is| is.ends_with("as identity")) { "IDENTITY" } else { "EXPRESSION" };
+        if actual.generated != expected.generated && actual.generated.is_some() {
+            let what = if actual.generated.is_some_and(|actual| actual.ends_with("as identity")) {
+                "IDENTITY"
+            } else {
+                "EXPRESSION"
+            };
             push(format!("{alter} DROP {what} IF EXISTS"), "");
         }
-        if is.default != wanted.default || is_retyped {
-            match wanted.default {
+        if actual.default != expected.default || is_retyped {
+            match expected.default {
                 Some(default) => push(format!("{alter} SET DEFAULT {default}"), ""),
-                None if is.generated.is_none() => push(format!("{alter} DROP DEFAULT"), ""),
+                None if actual.generated.is_none() => push(format!("{alter} DROP DEFAULT"), ""),
                 None => {}
             }
         }
-        if is.not_null != wanted.not_null {
-            if wanted.not_null {
+        if actual.not_null != expected.not_null {
+            if expected.not_null {
                 push(format!("{alter} SET NOT NULL"), &format!("NOT NULL {name}"));
             } else {
                 push(format!("{alter} DROP NOT NULL"), "");
             }
         }
-        if let Some(generated) = wanted.generated.filter(|_| is.generated != wanted.generated) {
+        if let Some(generated) = expected.generated.filter(|_| actual.generated != expected.generated) {
             // A sequence with the name of the new one belongs to no column any more.
             push(format!("DROP SEQUENCE IF EXISTS {table}_{name}_seq"), "");
             push(format!("{alter} ADD {generated}"), "");
@@ -71,11 +74,11 @@ impl Plan {
 
 /// Returns whether the repair changes a column's type.
 pub(super) fn changes_type(difference: &Difference) -> bool {
-    let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { return false };
-    manifest::kind(&difference.object) == "column" && Column::parse(is).kind != Column::parse(wanted).kind
+    let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return false };
+    manifest::kind(&difference.object) == "column" && Column::parse(actual).kind != Column::parse(expected).kind
 }
 
-/// Only PostgreSQL 16 and later have a keyword for a type's default storage.
+/// Sets storage and compression. It looks up a type's default storage, for which PostgreSQL 15 has no keyword.
 fn storage(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
     let storage = storage.map_or(
         "(CASE typstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END)"

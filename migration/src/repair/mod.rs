@@ -8,7 +8,7 @@ use crate::{
     PreflightError,
     check::{Difference, Report, State},
     dependents,
-    manifest::{self, Found, on_table},
+    manifest::{self, CatalogObject, on_table},
     preflight, renames, rules,
 };
 
@@ -18,7 +18,7 @@ mod columns;
 mod operators;
 mod structure;
 
-/// Statements, in order, and one change for each object concerned.
+/// The statements, in order, and one change for each object that they concern.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) statements: Vec<Repair>,
@@ -27,7 +27,7 @@ pub(crate) struct Plan {
     kept_grants: Vec<Repair>,
 }
 
-/// A statement, and the object that is named if the database rejects the statement.
+/// A statement, and the object that the error names if the database rejects it.
 #[derive(Clone, Debug)]
 pub(crate) struct Repair {
     pub(crate) sql: String,
@@ -50,7 +50,7 @@ pub(crate) enum Change {
     Dropped(String),
 }
 
-/// What is to be created, and what is to be altered.
+/// The objects to create, and the differences to repair in place.
 struct Work<'a> {
     state: &'a State,
     missing: BTreeSet<String>,
@@ -63,7 +63,7 @@ impl Work<'_> {
     }
 
     /// Returns every object that must match the manifest, with its definition there.
-    fn wanted(&self) -> impl Iterator<Item = (&str, &str)> {
+    fn to_repair(&self) -> impl Iterator<Item = (&str, &str)> {
         let changed =
             self.changed.iter().filter(|difference| difference.expected.is_some()).map(|difference| &difference.object);
         self.missing.iter().chain(changed).filter_map(|object| {
@@ -135,7 +135,7 @@ impl Plan {
         report: &Report,
     ) -> Result<BTreeSet<String>, DbErr> {
         let found = state.found();
-        let mut dropped: Vec<&Found> = report
+        let mut dropped: Vec<&CatalogObject> = report
             .differences
             .iter()
             .filter(|difference| difference.found.is_some() && must_be_dropped(difference))
@@ -148,15 +148,15 @@ impl Plan {
             .filter(|difference| columns::changes_type(difference))
             .filter_map(|difference| manifest::table_of(&difference.object))
             .collect();
-        let mut again = BTreeSet::new();
+        let mut to_recreate = BTreeSet::new();
         for object in state.expected.keys() {
-            let holds = match manifest::kind(object) {
+            let blocks_retype = match manifest::kind(object) {
                 "policy" | "trigger" => on_table(object).is_some_and(|(_, table)| retyped.contains(&table)),
                 "view" => !retyped.is_empty(),
                 _ => false,
             };
-            if let (true, Some(found)) = (holds, found.get(object.as_str())) {
-                again.insert(object.clone());
+            if let (true, Some(found)) = (blocks_retype, found.get(object.as_str())) {
+                to_recreate.insert(object.clone());
                 if !dropped.iter().any(|other| other.object == *object) {
                     dropped.push(found);
                 }
@@ -175,8 +175,8 @@ impl Plan {
                 self.push_about(drop(found), &found.object, None);
             }
         }
-        again.extend(cascaded.into_iter().filter(|object| state.expected.contains_key(object)));
-        Ok(again)
+        to_recreate.extend(cascaded.into_iter().filter(|object| state.expected.contains_key(object)));
+        Ok(to_recreate)
     }
 
     /// The list of migrations can be restored from the record, and the record from this program. So if one of their
@@ -199,7 +199,7 @@ impl Plan {
     /// Adds privileges that are lost: an object that is created again has none, and one that changes its owner loses
     /// those of the old owner.
     fn restore_privileges(&mut self, work: &mut Work<'_>) {
-        let is_bare = |name: &str| {
+        let loses_privileges = |name: &str| {
             let view = name.replacen("table ", "view ", 1);
             work.missing.contains(name)
                 || work.missing.contains(&view)
@@ -213,7 +213,7 @@ impl Plan {
             .keys()
             .filter(|object| {
                 let rest = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to "));
-                rest.is_some_and(|(name, _)| is_bare(name))
+                rest.is_some_and(|(name, _)| loses_privileges(name))
             })
             .cloned()
             .collect();
@@ -237,7 +237,7 @@ impl Plan {
 
     /// Restores the comments on schemas, tables and columns.
     fn comments(&mut self, work: &Work<'_>) {
-        for (object, text) in work.wanted().filter(|(object, _)| manifest::kind(object) == "comment") {
+        for (object, text) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "comment") {
             let Some(named) = object.strip_prefix("comment on ") else { continue };
             let target = match (named.strip_prefix("column "), on_table(named)) {
                 (Some(_), Some((column, table))) => format!("COLUMN {table}.{column}"),
@@ -247,7 +247,7 @@ impl Plan {
         }
     }
 
-    /// Restores rows that belong to what was created again.
+    /// Restores the rows and counters that were lost with dropped objects.
     fn rows(&mut self, work: &Work<'_>) {
         if work.missing.contains("table public.sparc_migrations")
             || work.missing.iter().any(|object| object.starts_with("migration "))
@@ -282,9 +282,9 @@ ON CONFLICT DO NOTHING",
 
 /// Whether no statement can repair the difference without losing rows.
 fn is_unrepairable(difference: &Difference) -> bool {
-    let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { return false };
+    let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return false };
     match manifest::kind(&difference.object) {
-        "type" => !structure::has_other_owner(difference) && structure::enum_changes(is, wanted).is_none(),
+        "type" => !structure::has_other_owner(difference) && structure::enum_changes(actual, expected).is_none(),
         "domain" => !structure::has_other_owner(difference),
         _ => false,
     }
@@ -310,7 +310,7 @@ fn must_be_dropped(difference: &Difference) -> bool {
             ..,
         ) => false,
         (_, Some(_), None) => true,
-        ("function", Some(is), Some(wanted)) => signature(is) != signature(wanted),
+        ("function", Some(actual), Some(expected)) => signature(actual) != signature(expected),
         ("view" | "index" | "constraint", Some(_), Some(_)) => true,
         // Triggers on a platform's accounts are replaced, because only the owner of the table can drop them.
         ("trigger", Some(_), Some(_)) => !difference.object.ends_with(" on auth.users"),
@@ -318,7 +318,7 @@ fn must_be_dropped(difference: &Difference) -> bool {
     }
 }
 
-fn drop(found: &Found) -> String {
+fn drop(found: &CatalogObject) -> String {
     let (kind, rest) = found.object.split_once(' ').unwrap_or_default();
     match (kind, on_table(&found.object)) {
         // Foreign keys that reference it are dropped too, and created again.
@@ -337,15 +337,16 @@ fn drop(found: &Found) -> String {
     }
 }
 
-/// Returns the SQL that drops every view, function and policy of the schema that is not part of a table.
+/// Returns the SQL that drops the schema's views and functions, and its policies on `realtime.messages`. All others are
+/// dropped with their tables.
 pub(crate) fn drop_rules(state: &State) -> Vec<String> {
     let mut sql = Vec::new();
     for kind in ["policy", "view", "function"] {
         for found in
             state.found.iter().filter(|found| manifest::kind(&found.object) == kind && state.is_ours(&found.object))
         {
-            let is_elsewhere = found.object.ends_with(" on realtime.messages");
-            if (kind == "policy" && !is_elsewhere) || found.object.starts_with("function auth.") {
+            let is_on_realtime = found.object.ends_with(" on realtime.messages");
+            if (kind == "policy" && !is_on_realtime) || found.object.starts_with("function auth.") {
                 continue;
             }
             // IF EXISTS, because it may have been dropped with an earlier one.

@@ -1,9 +1,9 @@
-//! What an operator added to objects that have to be dropped and created again.
+//! The privileges that an operator granted on objects that are dropped and created again.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
 use super::{About, Repair};
-use crate::{manifest::Found, query};
+use crate::{manifest::CatalogObject, query};
 
 #[derive(FromQueryResult)]
 struct Grant {
@@ -11,8 +11,8 @@ struct Grant {
     sql: String,
 }
 
-/// Returns the statements that grant an operator's roles again what they may do with these views and functions.
-pub(super) async fn grants<C: ConnectionTrait>(db: &C, recreated: &[&Found]) -> Result<Vec<Repair>, DbErr> {
+/// Returns the statements that restore the privileges of an operator's roles on these views and functions.
+pub(super) async fn grants<C: ConnectionTrait>(db: &C, recreated: &[&CatalogObject]) -> Result<Vec<Repair>, DbErr> {
     let rows: Vec<String> = recreated
         .iter()
         .filter_map(|found| {

@@ -17,9 +17,9 @@ impl Plan {
             self.push_about(restore_owner(&difference.object), &difference.object, None);
         }
         for difference in &work.changed {
-            let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { continue };
+            let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { continue };
             if manifest::kind(&difference.object) == "type" {
-                for change in enum_changes(is, wanted).unwrap_or_default() {
+                for change in enum_changes(actual, expected).unwrap_or_default() {
                     self.push_about(format!("ALTER {} {change}", difference.object), &difference.object, None);
                 }
             }
@@ -29,15 +29,15 @@ impl Plan {
             self.add_column(work, object, &created);
         }
         for difference in &work.changed {
-            let (Some(is), Some(wanted)) = (&difference.found, &difference.expected) else { continue };
+            let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { continue };
             match manifest::kind(&difference.object) {
-                "column" => self.alter_column(&difference.object, is, wanted),
-                "table" => self.alter_table(&difference.object, is),
-                "sequence" => self.alter_sequence(&difference.object, is, wanted),
+                "column" => self.alter_column(&difference.object, actual, expected),
+                "table" => self.alter_table(&difference.object, actual),
+                "sequence" => self.alter_sequence(&difference.object, actual, expected),
                 _ => {}
             }
         }
-        for (object, value) in work.wanted().filter(|(object, _)| manifest::kind(object) == "setting") {
+        for (object, value) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "setting") {
             if let Some((name, table)) = on_table(object) {
                 self.push_about(format!("ALTER TABLE {table} SET ({name} = {value})"), object, None);
             }
@@ -71,30 +71,30 @@ impl Plan {
         created
     }
 
-    fn alter_table(&mut self, object: &str, is: &str) {
-        if is.contains(", unlogged") {
+    fn alter_table(&mut self, object: &str, actual: &str) {
+        if actual.contains(", unlogged") {
             self.push_about(format!("ALTER {object} SET LOGGED"), object, None);
         }
     }
 
     /// Sets the replica identity, after its index exists.
-    pub(super) fn replica_identity(&mut self, object: &str, wanted: &str) {
+    pub(super) fn replica_identity(&mut self, object: &str, expected: &str) {
         let Some(table) = object.strip_prefix("table ") else { return };
-        if let Some(identity) = wanted.strip_prefix("replica identity ") {
+        if let Some(identity) = expected.strip_prefix("replica identity ") {
             let identity = identity.split(", ").next().unwrap_or(identity).replace("index ", "using index ");
             self.push_about(format!("ALTER TABLE {table} REPLICA IDENTITY {identity}"), object, None);
         }
     }
 
-    fn alter_sequence(&mut self, object: &str, is: &str, wanted: &str) {
+    fn alter_sequence(&mut self, object: &str, actual: &str, expected: &str) {
         // A sequence that belongs to no column, or to another one, is repaired together with its column.
-        let (options, owner) = wanted.split_once(" of ").unwrap_or((wanted, ""));
-        if !is.contains(&format!(" of {owner}")) {
+        let (options, owner) = expected.split_once(" of ").unwrap_or((expected, ""));
+        if !actual.contains(&format!(" of {owner}")) {
             return;
         }
         let cycle = if options.ends_with(" cycle") { "" } else { " NO CYCLE" };
         self.push_about(format!("ALTER {object} AS {options}{cycle}"), object, None);
-        if is.contains(", unlogged") {
+        if actual.contains(", unlogged") {
             self.push_about(format!("ALTER {object} SET LOGGED"), object, None);
         }
     }
@@ -102,33 +102,33 @@ impl Plan {
 
 /// Returns the renames and additions that change a type's values to those of the manifest. `None` if that is
 /// impossible.
-pub(super) fn enum_changes(is: &str, wanted: &str) -> Option<Vec<String>> {
-    let (is, wanted) = (values(is), values(wanted));
+pub(super) fn enum_changes(actual: &str, expected: &str) -> Option<Vec<String>> {
+    let (actual, expected) = (values(actual), values(expected));
     let mut changes = Vec::new();
-    let mut now = is.clone();
-    if is.len() == wanted.len() {
-        for (value, name) in is.iter().zip(&wanted) {
-            if value != name && !wanted.contains(value) && !is.contains(name) {
+    let mut now = actual.clone();
+    if actual.len() == expected.len() {
+        for (value, name) in actual.iter().zip(&expected) {
+            if value != name && !expected.contains(value) && !actual.contains(name) {
                 changes.push(format!("RENAME VALUE {value} TO {name}"));
                 now.iter_mut().filter(|other| *other == value).for_each(|other| *other = name);
             }
         }
     }
     let mut before: Option<&str> = None;
-    for (at, value) in wanted.iter().enumerate() {
+    for (at, value) in expected.iter().enumerate() {
         if !now.contains(value) {
-            // If somebody left the type without values, there is none to stand before or after.
-            let place = match (before, now.first()) {
+            // A type that somebody left without values has none to be BEFORE or AFTER.
+            let position = match (before, now.first()) {
                 (Some(before), _) => format!(" AFTER {before}"),
                 (None, Some(first)) => format!(" BEFORE {first}"),
                 (None, None) => String::new(),
             };
-            changes.push(format!("ADD VALUE {value}{place}"));
+            changes.push(format!("ADD VALUE {value}{position}"));
             now.insert(at.min(now.len()), value);
         }
         before = Some(value);
     }
-    (now == wanted).then_some(changes)
+    (now == expected).then_some(changes)
 }
 
 /// Returns the values of `enum ('a', 'b')`, with their quotes.
@@ -137,7 +137,7 @@ pub(super) fn values(definition: &str) -> Vec<&str> {
     inside.split(", ").filter(|value| !value.is_empty()).collect()
 }
 
-/// Returns whether the object's owner is not the one of the other objects.
+/// Returns whether the object's owner differs from that of the schema's other objects.
 pub(super) fn has_other_owner(difference: &Difference) -> bool {
     difference.found.as_deref().is_some_and(|found| found.contains(OTHER_OWNER))
         && difference.expected.as_deref().is_some_and(|expected| !expected.contains(OTHER_OWNER))
@@ -145,7 +145,7 @@ pub(super) fn has_other_owner(difference: &Difference) -> bool {
         && manifest::kind(&difference.object) != "sequence"
 }
 
-/// The text of the catalog query for such an object.
+/// The catalog query's text for such an object.
 const OTHER_OWNER: &str = "owned by another role";
 
 /// Changes the owner to the role that owns most of the schema's functions.
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn values_are_renamed_and_added_in_their_place() {
         assert_eq!(values("enum ('a', 'b')"), ["'a'", "'b'"]);
-        let changes = |is, wanted| enum_changes(is, wanted);
+        let changes = |actual, expected| enum_changes(actual, expected);
         assert_eq!(changes("enum ('a', 'x')", "enum ('a', 'b')"), Some(vec!["RENAME VALUE 'x' TO 'b'".to_owned()]));
         assert_eq!(
             changes("enum ('b')", "enum ('a', 'b', 'c')"),

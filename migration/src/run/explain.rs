@@ -22,7 +22,7 @@ const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesc
          OR (locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = 358434263618))
      ORDER BY 1";
 
-/// Replaces the database's error by one that names the violating rows or the blocking process, if they can be found.
+/// Replaces the database's error with one that names the violating rows or the blocking process, if they can be found.
 pub(super) async fn explain(db: &SchemaManagerConnection<'_>, about: Option<About>, error: DbErr) -> DbErr {
     if failure::sqlstate(&error).as_deref() == Some("55P03") {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
@@ -34,8 +34,8 @@ pub(super) async fn explain(db: &SchemaManagerConnection<'_>, about: Option<Abou
     let Some(about) = about else { return error };
     if error.sql_err().is_some() || is_violation(&error) {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        if let Ok(Some(refusal)) = rows::violations(&transaction, &about).await {
-            return refusal.into();
+        if let Ok(Some(violation)) = rows::violations(&transaction, &about).await {
+            return violation.into();
         }
     }
     match failure::refusal(&error) {

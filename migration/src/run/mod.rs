@@ -12,7 +12,7 @@ use crate::{
     Migrator, PreflightError, Report,
     check::State,
     dependents,
-    manifest::{self, Found},
+    manifest::{self, CatalogObject},
     preflight, query, record, renames,
     repair::{self, About, Change, Plan},
     rules, script,
@@ -24,7 +24,7 @@ use transaction::{begin, end};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Command {
-    /// Apply this many pending migrations, or all of them, and repair differences.
+    /// Apply this many pending migrations, or all of them. If none are pending, repair differences.
     Up(Option<u32>),
     /// Undo this many applied migrations, or all of them, the last one first.
     Down(Option<u32>),
@@ -68,8 +68,8 @@ const LOCK: &str = "SET LOCAL search_path = public;
 ///
 /// # Errors
 ///
-/// [`DbErr::Migration`] with the message of a [`PreflightError`]; otherwise the error of the database. Nothing is
-/// changed.
+/// [`DbErr::Migration`] with the message of a [`PreflightError`]; otherwise the error of the database. In both cases
+/// nothing is changed.
 pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<Step>, DbErr> {
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut about = None;
@@ -88,8 +88,8 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
 }
 
 /// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do. It
-/// changes nothing. It locks nothing either, unless objects were renamed: what else differs is then found by restoring
-/// their names in a transaction that is rolled back.
+/// changes nothing. It locks nothing either, unless objects were renamed: then it restores their names, in a
+/// transaction that is rolled back, to find the other differences.
 ///
 /// # Errors
 ///
@@ -99,7 +99,7 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     let state = State::read(&transaction).await?;
     let renames = if state.pending().is_empty() { renames::find(&state) } else { Vec::new() };
     if renames.is_empty() {
-        let statements = planned(&transaction, &state, &mut None).await?;
+        let statements = plan_up(&transaction, &state, &mut None).await?;
         end(db, &transaction).await?;
         transaction.rollback().await?;
         return Ok(if statements.is_empty() { String::new() } else { script::transaction(&statements) });
@@ -107,7 +107,7 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     transaction.rollback().await?;
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut about = None;
-    let outcome = planned_after_renames(&transaction, &mut about).await;
+    let outcome = plan_up_after_renames(&transaction, &mut about).await;
     end(db, &transaction).await.ok();
     transaction.rollback().await?;
     match outcome {
@@ -116,7 +116,7 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     }
 }
 
-async fn planned(db: &DatabaseTransaction, state: &State, about: &mut Option<About>) -> Result<Vec<String>, DbErr> {
+async fn plan_up(db: &DatabaseTransaction, state: &State, about: &mut Option<About>) -> Result<Vec<String>, DbErr> {
     *about = None;
     let report = state.report();
     if !report.pending.is_empty() {
@@ -134,14 +134,14 @@ async fn planned(db: &DatabaseTransaction, state: &State, about: &mut Option<Abo
     Ok(sql)
 }
 
-async fn planned_after_renames(db: &DatabaseTransaction, about: &mut Option<About>) -> Result<Vec<String>, DbErr> {
+async fn plan_up_after_renames(db: &DatabaseTransaction, about: &mut Option<About>) -> Result<Vec<String>, DbErr> {
     db.execute_unprepared(LOCK).await?;
     let mut sql = Vec::new();
     loop {
         let state = State::read(db).await?;
         let renames = renames::find(&state);
         if renames.is_empty() || sql.len() > 100 {
-            sql.extend(planned(db, &state, about).await?);
+            sql.extend(plan_up(db, &state, about).await?);
             return Ok(sql);
         }
         for rename in renames {
@@ -173,9 +173,9 @@ pub async fn accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     }
     let transaction = begin(db, AccessMode::ReadOnly).await?;
     let mut accounts = 0;
-    let has_record = preflight::has_record(&transaction).await?;
+    let has_migrations_table = preflight::has_migrations_table(&transaction).await?;
     for schema in ["public", "auth"] {
-        if has_record && preflight::can_read(&transaction, schema, "users").await? {
+        if has_migrations_table && preflight::can_read(&transaction, schema, "users").await? {
             let count: Count =
                 query::fetch_one(&transaction, &format!("SELECT count(*) AS count FROM {schema}.users")).await?;
             accounts = accounts.max(count.count);
@@ -215,7 +215,7 @@ async fn up(
     about: &mut Option<About>,
     steps: &mut Vec<Step>,
 ) -> Result<(), DbErr> {
-    let state = rename_back(db, about, steps).await?;
+    let state = restore_names(db, about, steps).await?;
     let pending = state.pending();
     if !pending.is_empty() {
         preflight::check_ready(db, &state).await?;
@@ -254,12 +254,12 @@ async fn up(
 
 /// Restores the names of renamed objects in several rounds: a renamed column of a renamed table is found once the table
 /// has its name back. Returns the state afterwards.
-async fn rename_back(
+async fn restore_names(
     db: &DatabaseTransaction,
     about: &mut Option<About>,
     steps: &mut Vec<Step>,
 ) -> Result<State, DbErr> {
-    /// At most a table in another schema, with another name, with a renamed column.
+    /// A table may need its schema, its name and the name of a column restored; a last round finds nothing to do.
     const ROUNDS: usize = 4;
     for _ in 0..ROUNDS {
         let state = State::read(db).await?;
@@ -281,19 +281,19 @@ async fn rename_back(
 
 /// Records this program's version, if nothing else had to be changed.
 async fn record_version(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
-    let is_known = !state.record.is_readable
+    let is_recorded = !state.record.is_readable
         || (state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
             && record::objects().iter().all(|object| state.record.objects.contains(object)));
-    if is_known { Ok(()) } else { rules::execute_all(db, &record::record_sql()).await }
+    if is_recorded { Ok(()) } else { rules::execute_all(db, &record::record_sql()).await }
 }
 
 /// Checks that no differences remain.
 async fn verify(db: &DatabaseTransaction) -> Result<(), DbErr> {
-    let left = State::read(db).await?.report().differences;
-    if left.is_empty() {
+    let remaining = State::read(db).await?.report().differences;
+    if remaining.is_empty() {
         return Ok(());
     }
-    Err(PreflightError::NotRepairable { found: left.iter().map(ToString::to_string).collect() }.into())
+    Err(PreflightError::NotRepairable { found: remaining.iter().map(ToString::to_string).collect() }.into())
 }
 
 async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> Result<(), DbErr> {
@@ -310,14 +310,14 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
     preflight::check_list(&state)?;
     preflight::check_in_place(db, &state).await?;
     let keeps_platform = undone.len() < applied.len();
-    let is_platform = |found: &Found| {
+    let is_platform = |found: &CatalogObject| {
         found.object.contains(" auth.") && !found.object.starts_with("trigger ") || found.object.contains(".sparc_")
     };
     let is_kept_schema = |object: &str| {
-        let is_own = object == "schema auth" || (object == "schema private" && state.place.has_own_private);
+        let is_own = object == "schema auth" || (object == "schema private" && state.environment.has_own_private);
         object.starts_with("schema ") && (keeps_platform || !is_own)
     };
-    let dropped: Vec<&Found> = state
+    let dropped: Vec<&CatalogObject> = state
         .found
         .iter()
         .filter(|found| state.is_ours(&found.object) && !is_kept_schema(&found.object))
@@ -335,7 +335,7 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
     Ok(())
 }
 
-/// SeaORM's own commands over the same migrations, which [`Migrator`] calls.
+/// SeaORM's default commands over the same migrations, which the commands of [`Migrator`] call.
 struct Inner;
 
 #[async_trait::async_trait]

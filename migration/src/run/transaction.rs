@@ -1,4 +1,4 @@
-//! Transactions of the commands: without the role's timeouts, on servers behind a pooler too.
+//! Transactions of the commands. They work behind a pooler too, and the role's timeouts do not apply to them.
 
 use sea_orm_migration::{
     SchemaManagerConnection,
@@ -7,13 +7,13 @@ use sea_orm_migration::{
 
 use crate::{connect, script};
 
-/// Timeouts of the role, which are for requests of users, do not apply to a command.
+/// The role's timeouts are for requests of users, not for a command.
 const NO_TIMEOUTS: &str = "SET LOCAL statement_timeout = 0;
      SET LOCAL idle_in_transaction_session_timeout = 0;
      SELECT set_config('transaction_timeout', '0', true)
      WHERE current_setting('server_version_num')::integer >= 170000";
 
-/// Whether [`connect::connect`] opened the connection, so that it has no prepared statements of another program.
+/// Whether [`connect::connect`] opened the connection, so that the caller has no prepared statements on it.
 fn is_own(db: &SchemaManagerConnection<'_>) -> bool {
     match db {
         SchemaManagerConnection::Connection(pool) => {
@@ -41,8 +41,8 @@ pub(super) async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) 
 }
 
 async fn begin_in(pool: &DatabaseConnection, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
-    // Unprepared, because SeaORM's own method prepares a statement before those of others are deallocated. And first,
-    // because the role's default may be read-only.
+    // Unprepared, because SeaORM's own method would prepare a statement before those of other clients are deallocated.
+    // First, because the role's default may be read-only.
     let transaction = pool.begin().await?;
     let access = if access == AccessMode::ReadOnly { "READ ONLY" } else { "READ WRITE" };
     let isolation = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
@@ -54,7 +54,7 @@ async fn begin_in(pool: &DatabaseConnection, access: AccessMode) -> Result<Datab
     pool.begin().await
 }
 
-/// Deallocates prepared statements, because the connection may belong to a pooler.
+/// Deallocates prepared statements, because a pooler may give the server connection to another client.
 pub(super) async fn end(db: &SchemaManagerConnection<'_>, transaction: &DatabaseTransaction) -> Result<(), DbErr> {
     if is_own(db) {
         transaction.execute_unprepared("DEALLOCATE ALL").await?;

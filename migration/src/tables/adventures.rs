@@ -1,4 +1,4 @@
-//! `adventures`: what a Seer runs in a session (PRD, "adventures").
+//! `adventures`: the adventures that Seers run in sessions (PRD, "adventures").
 
 use super::*;
 

@@ -24,7 +24,7 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         .col(optional("description").text())
         .col(optional("animation_seed").big_integer())
         .col(optional("original_roll_id").uuid())
-        // The user who made the request, from the token. A repeated request is recognized by it, too.
+        // The user who rolled, from the token. It is also compared to recognize a repeated request.
         .col(optional("rolled_by").uuid())
         .col(timestamp_now("created_at"));
 }
@@ -53,9 +53,9 @@ pub(super) fn definition() -> TableDefinition {
     }
 }
 
-/// An index in the order of a history: newest first.
-fn history(name: &'static str, of: &[&'static str]) -> IndexCreateStatement {
-    index_on(name, "dice_rolls", of).col(("created_at", IndexOrder::Desc)).col("id").to_owned()
+/// Returns an index for pages of history, newest first.
+fn history(name: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+    index_on(name, "dice_rolls", columns).col(("created_at", IndexOrder::Desc)).col("id").to_owned()
 }
 
 /// The checks on a roll, for every writer (decision "Rolls").

@@ -1,8 +1,8 @@
 //! The tables, one file each, in SeaQuery. Their behaviour (functions, triggers) and access (policies, grants) are in
 //! `sql/`.
 //!
-//! Names are the specification's. What the specification leaves unnamed is named by PostgreSQL. Where a name must be
-//! given here (foreign keys, checks over two columns), it is the one that PostgreSQL would have chosen.
+//! Names are the specification's. Objects that it leaves unnamed have PostgreSQL's default names; where a name must be
+//! given here (foreign keys, checks over two columns), it is that default.
 
 use sea_orm_migration::prelude::*;
 
@@ -22,9 +22,9 @@ mod users;
 /// `public`.
 pub(crate) fn create() -> Vec<String> {
     let mut sql: Vec<String> = enums::create().map(|r#type| r#type.to_string(PostgresQueryBuilder)).collect();
-    for part in definitions() {
-        sql.push(part.table.to_string(PostgresQueryBuilder));
-        sql.extend(part.indexes.iter().map(|index| index.to_string(PostgresQueryBuilder)));
+    for definition in definitions() {
+        sql.push(definition.table.to_string(PostgresQueryBuilder));
+        sql.extend(definition.indexes.iter().map(|index| index.to_string(PostgresQueryBuilder)));
     }
     // SeaQuery cannot express the position of NULLs in an index.
     sql.push(
@@ -56,7 +56,7 @@ pub(crate) fn create_one(name: &str) -> Option<String> {
 /// Pure functions that check constraints call.
 pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_functions.sql");
 
-/// One row per account, which the account's writes lock, and what subscribers learn about a deleted seat.
+/// The gates of accounts, and the replica identity of seats.
 pub(crate) const GATES: &str = include_str!("../../sql/tables/gates.sql");
 
 /// Digests of the requests that created rows.
@@ -183,20 +183,20 @@ mod tests {
 
     use super::{COMMENTS, REVOKED_DEFAULTS, TABLES, definitions};
 
-    /// A platform grants every new table to the API's roles, so a table that this file leaves out would be open until
-    /// the policies are added.
+    /// A platform grants every new table to the API's roles, so a table that `revoked_defaults.sql` leaves out would be
+    /// accessible until the policies are added.
     #[test]
-    fn every_table_is_closed_as_soon_as_it_exists() {
+    fn every_new_table_loses_its_default_privileges() {
         for table in TABLES {
             assert!(REVOKED_DEFAULTS.contains(&format!("'public.{table}'")), "revoked_defaults.sql must list {table}");
         }
     }
 
-    /// `create_one` finds a definition by the place of its name.
+    /// `create_one` finds a definition by the position of its name in `TABLES`.
     #[test]
     fn the_names_are_in_the_order_of_the_definitions() {
         let created: Vec<String> =
-            definitions().iter().map(|part| part.table.to_string(PostgresQueryBuilder)).collect();
+            definitions().iter().map(|definition| definition.table.to_string(PostgresQueryBuilder)).collect();
         assert_eq!(created.len(), TABLES.len());
         for (sql, table) in created.iter().zip(TABLES) {
             assert!(sql.starts_with(&format!("CREATE TABLE \"{table}\" (")), "{table}: {sql}");

@@ -11,13 +11,13 @@ pub(super) fn definition() -> TableDefinition {
             .col(required("event_type").text())
             .col(required("payload").json_binary().default("{}"))
             .col(timestamp_now("created_at"))
-            // The position among the events: a reader requests the events after the last one that it has seen.
+            // The event's number: a reader resumes after the number of the last event that it has.
             .col(required("seq").big_integer().extra("GENERATED ALWAYS AS IDENTITY"))
             // The user who caused the event, from the token; NULL if no user did. No foreign key, because events are
             // kept for a day.
             .col(optional("sender_id").uuid())
-            // A line break in it would end a field of a `text/event-stream`, which other participants read. (A
-            // condition with BETWEEN and a further AND changes its form when a dump is restored.)
+            // A line break in it would end a field of a `text/event-stream`, which other participants read. (PostgreSQL
+            // would print a condition with BETWEEN and another AND differently after a dump is restored.)
             .check(named(
                 "valid_event_type",
                 r"char_length(event_type) >= 1 AND char_length(event_type) <= 64
@@ -27,7 +27,7 @@ pub(super) fn definition() -> TableDefinition {
             .to_owned(),
         indexes: vec![
             // The id orders events of the same time. It also keeps the planner from choosing this index for a session's
-            // events by `seq`, because it estimates both indexes at two rows.
+            // events by `seq`, because it estimates two rows for either index.
             index("idx_session_events_created", "session_events")
                 .col("session_id")
                 .col(("created_at", IndexOrder::Desc))

@@ -18,11 +18,11 @@ pub(super) fn definition() -> TableDefinition {
             .col(counter("games_run"))
             .col(timestamp_now("created_at"))
             .col(timestamp_now("updated_at"))
-            // The account, as long as it exists; equal to `id`.
+            // Equal to `id` while the account exists; NULL afterwards.
             .col(optional("account_id").uuid().unique_key().to_owned())
             // Set when the account is closed. A closed account cannot write.
             .col(optional("closed_at").timestamp_with_time_zone())
-            // Counters of what the account has. Triggers maintain them, and the checks below are the limits.
+            // Counters of the account's rows. Triggers maintain them, and the checks below are the limits.
             .col(counter("living_characters"))
             .col(counter("retired_characters"))
             .col(counter("live_seats"))
@@ -34,7 +34,7 @@ pub(super) fn definition() -> TableDefinition {
             .check(named("live_seat_limit", "live_seats <= 20"))
             .check(named("live_session_limit", "live_sessions <= 20"))
             .check(named("adventure_limit", "adventure_count <= 200"))
-            // The addresses of accounts without one and of closed accounts are reserved for these accounts.
+            // The reserved e-mail address of an account that has none or is closed cannot be another account's.
             .check(named(
                 "reserved_email_is_own",
                 "lower(email) !~ '@(no-email|deleted)\\.invalid$' \
