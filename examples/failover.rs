@@ -1,8 +1,8 @@
-//! A game on three servers that loses its primary in the middle: `cargo run --example failover`.
+//! A game on three servers whose primary is killed during the game: `cargo run --example failover`.
 //!
-//! A primary and two standbys start on this machine, of which one must have each commit before it is acknowledged. Ada
-//! rolls dice and reads them again; then the primary is killed, a standby is promoted, and the game goes on. Everything
-//! is gone at the end.
+//! A primary and two standbys start on this machine; a commit is acknowledged once one standby has it. Ada rolls dice
+//! and reads them again; then the primary is killed, a standby is promoted, and the game continues. At the end, the
+//! servers are removed.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ async fn main() -> anyhow::Result<()> {
     for _ in 0..5 {
         rolled.push(roll(&ada, &game).await?);
     }
-    println!("Ada rolled {} times and read each roll at once; her position is {}", rolled.len(), position(&ada));
+    println!("Ada rolled {} times and read each roll at once; her log position is {}", rolled.len(), position(&ada));
 
     println!("{}", "the primary is killed".red());
     let killed = Instant::now();
@@ -55,14 +55,14 @@ async fn main() -> anyhow::Result<()> {
         sleep(Duration::from_millis(500)).await;
         spawn_blocking(move || promoting.promote()).await
     });
-    // Ada rolls, and tries again if the error says that nothing was done.
-    let mut tries = 0;
+    // Ada rolls until it succeeds or twenty seconds have passed.
+    let mut attempts = 0;
     let id = loop {
-        tries += 1;
+        attempts += 1;
         match roll(&ada, &game).await {
             Ok(id) => break id,
             Err(error) if killed.elapsed() < Duration::from_secs(20) => {
-                println!("  a roll is refused: {error}");
+                println!("  a roll fails: {error}");
                 sleep(Duration::from_millis(100)).await;
             }
             Err(error) => return Err(error.into()),
@@ -71,7 +71,7 @@ async fn main() -> anyhow::Result<()> {
     rolled.push(id);
     promotion.await???;
     second.follow(&first).await?;
-    println!("{} {:.1?} after the kill, at try {tries}", "the game goes on".green(), killed.elapsed());
+    println!("{} {:.1?} after the kill, on attempt {attempts}", "the game continues".green(), killed.elapsed());
     while sparc.servers().iter().all(|server| server.role != ServerRole::Replica) {
         sleep(Duration::from_millis(100)).await;
     }
@@ -83,7 +83,7 @@ async fn main() -> anyhow::Result<()> {
     for id in &rolled {
         ada.dice().get(*id).await?;
     }
-    println!("all {} rolls are there; her position is {}", rolled.len(), position(&ada));
+    println!("all {} rolls are there; her log position is {}", rolled.len(), position(&ada));
     for _ in &rolled {
         events.try_next().await?;
     }

@@ -1,4 +1,4 @@
-//! The lobby in the terminal, page by page.
+//! The lobby in the terminal, page after page.
 //!
 //! `cargo run --example lobby` shows the sessions of a new database with sample rows;
 //! `cargo run --example lobby -- ford` shows those whose adventure or Seer has `ford` in the name. With `DATABASE_URL`,
@@ -45,7 +45,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(sparc.close().await?)
 }
 
-/// Asks whether to continue if the input is a terminal; otherwise every page is shown.
+/// Asks whether to show the next page; if the input is not a terminal, all pages are shown.
 fn wants_more() -> io::Result<bool> {
     if !io::stdin().is_terminal() {
         return Ok(true);

@@ -1,5 +1,5 @@
-//! Maintenance in the background, with a progress bar: deletes old events, cancels abandoned sessions, archives old
-//! sessions, vacuums tables.
+//! Maintenance in the background, with a progress bar for each job: deletes old events, cancels abandoned sessions,
+//! archives old sessions, vacuums tables.
 //!
 //! `cargo run --example maintenance` runs on a new database with old rows; with `DATABASE_URL`, it runs on that
 //! database.
@@ -58,7 +58,7 @@ fn bar(what: &'static str, length: i64) -> ProgressBar {
     style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
 }
 
-/// Keeps the bar on a terminal; otherwise prints the result as a line.
+/// Leaves the bar as it is; if the output is not a terminal, prints the result as a line.
 fn end(bar: &ProgressBar, what: &str, done: JobReport) {
     bar.abandon();
     if !std::io::stderr().is_terminal() {

@@ -40,11 +40,11 @@ async fn main() -> anyhow::Result<()> {
     let streamed: Vec<_> = session_players::Entity::find().limit(10).stream(&ben).await?.try_collect().await?;
     println!("{} seats read from a stream", streamed.len());
 
-    // A column that users may not read: the error says what to use instead.
+    // Users may not read every column of `users`: the error says what to use instead.
     let refused = users::Entity::find().all(&ada).await.map_err(Error::from);
     println!("{}", refused.map_or_else(|error| error.to_string(), |_| "readable".into()));
     let profiles: Vec<Profile> = users::Entity::find().into_partial_model().all(&ada).await?;
-    println!("{} profiles, without their addresses", profiles.len());
+    println!("{} profiles, without e-mail addresses", profiles.len());
 
     // Raw SQL with typed rows.
     #[derive(FromQueryResult)]
@@ -59,8 +59,8 @@ async fn main() -> anyhow::Result<()> {
     }
 
     // A statement that changes the identity is refused.
-    let escape = ada.execute_unprepared("RESET ROLE").await.map_err(Error::from);
-    println!("{}", escape.map_or_else(|error| error.to_string(), |_| "escaped".into()));
+    let reset = ada.execute_unprepared("RESET ROLE").await.map_err(Error::from);
+    println!("{}", reset.map_or_else(|error| error.to_string(), |_| "the role was reset".into()));
     let stolen = characters::Entity::update_many()
         .col_expr(characters::Column::Name, sea_orm::sea_query::Expr::value("Mine now"))
         .filter(characters::Column::UserId.ne(ben.user_id()))

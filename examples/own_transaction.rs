@@ -1,4 +1,4 @@
-//! Several operations and your own statements in one transaction: all of it, or nothing.
+//! Several operations and your own statements in one transaction, which commits all of them or none.
 //!
 //! `cargo run --example own_transaction` runs on a new database. With `DATABASE_URL`, it runs on that database and
 //! leaves its rows there: `DATABASE_URL` names the login that migrates, `USERS_DATABASE_URL` the login for users, and
@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
     println!("the same name twice: {}", outcome.map_or_else(|error| error.to_string(), |()| "done".into()));
     println!("nothing was created: {} characters", character_count(&ada).await?);
 
-    // With a savepoint, only the refused part is rolled back.
+    // With a savepoint, only the refused statement is rolled back.
     let tx = ada.begin().await?;
     let nim = tx.characters().create(NewCharacter { name: "Nim".into(), ..Default::default() }).await?;
     let attempt = tx.begin().await?;

@@ -1,4 +1,4 @@
-//! A plain connection: runs SQL text, and returns rows and times.
+//! A connection that runs SQL text and returns rows and times.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects, as the superuser of the private cluster.
+    /// Connects as the superuser of the private server.
     pub async fn open(url: &str) -> Result<Self, Failure> {
         let options: PgConnectOptions = url.parse()?;
         Ok(Self { connection: PgConnection::connect_with(&options).await? })
@@ -33,7 +33,7 @@ impl Client {
         Ok(count)
     }
 
-    /// Runs statements and returns the time from sending to the last answer, and the number of rows.
+    /// Runs statements and returns the time from sending them to the last response, and the number of rows.
     pub async fn time(&mut self, sql: &str) -> Result<(Duration, u64), Failure> {
         let begun = Instant::now();
         let rows = self.run(sql).await?;
@@ -51,7 +51,7 @@ impl Client {
         Ok(self.rows(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or_default())
     }
 
-    /// Returns the first column of the first row as a number, or 0 if it is not one.
+    /// Returns the first column of the first row as a number, or 0 if it is not a number.
     pub async fn number(&mut self, sql: &str) -> Result<f64, Failure> {
         Ok(self.value(sql).await?.parse().unwrap_or_default())
     }

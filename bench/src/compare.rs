@@ -1,4 +1,4 @@
-//! The command `compare`: two databases in one cluster, filled with the same rows and measured in turns.
+//! The command `compare`: two databases in one cluster, filled with the same rows and measured alternately.
 
 use std::{fs, time::Instant};
 
@@ -9,13 +9,13 @@ use testdb::{Binaries, Database, Server};
 
 use crate::{
     Compare, Failure,
-    captured::Capturing,
+    capture::StatementCapture,
     client::Client,
+    days,
     evening::{self, Delivery},
-    fill::{Side, fill, fill_events},
-    growth::{Size, bytes_a_session, up, up_watched},
+    fill::{Schema, fill, fill_events},
+    growth::{Size, bytes_per_session, up, up_watching_locks},
     indexes::{Uses, indexes},
-    life,
     measure::Measure,
     operations, overhead, page,
     reads::{quoted, reads},
@@ -25,8 +25,8 @@ use crate::{
     writes::{check, writes},
 };
 
-/// Settings as on a host: acknowledged commits are on disk, and the data in use fits in the buffers. The planner's cost
-/// parameters are PostgreSQL's defaults.
+/// Settings of a production host: acknowledged commits are on disk, and the data in use fits in the buffers. The
+/// planner's cost parameters are PostgreSQL's defaults.
 pub const SETTINGS: [&str; 8] = [
     "fsync=on",
     "synchronous_commit=on",
@@ -51,7 +51,7 @@ struct Databases {
     size: Size,
 }
 
-/// Runs the command.
+/// Runs the command `compare`.
 pub async fn compare(options: &Compare) -> Result<(), Failure> {
     let begun = Instant::now();
     fs::create_dir_all(&options.out)?;
@@ -67,7 +67,7 @@ pub async fn compare(options: &Compare) -> Result<(), Failure> {
 
     let mut scales = options.scale.clone();
     scales.sort_by(f64::total_cmp);
-    // Whole operations, evening and simulated days run at the scale nearest to 1, which the goals are about.
+    // The goals are about scale 1, so whole operations, evening and simulated days run at the scale nearest to it.
     let nearest = scales.iter().copied().min_by(|a, b| (a.ln().abs()).total_cmp(&b.ln().abs())).unwrap_or(1.0);
     for scale in scales {
         println!("scale {scale}");
@@ -77,8 +77,8 @@ pub async fn compare(options: &Compare) -> Result<(), Failure> {
         drop(specification);
         measure_isolated(&ours, &measures, scale, &mut report).await?;
         if scale == nearest {
-            // With a part of the statements, most indexes would seem unused.
-            if options.only.is_empty() {
+            // If only some statements were measured, most indexes would seem unused.
+            if options.only.is_empty() && !options.no_statements {
                 let mut client = Client::open(ours.url()).await?;
                 report.indexes = indexes(&mut client, &uses).await?;
                 client.close().await?;
@@ -104,7 +104,7 @@ async fn set_up(server: &Server, scale: f64) -> Result<Databases, Failure> {
 
     let specification = server.empty().await?;
     let pool = specification.connect(2).await?;
-    // Only the platform: accounts, roles, `auth.uid()`.
+    // The first migration is the platform's stand-in: accounts, roles, `auth.uid()`.
     up(&pool, Some(1)).await?;
     pool.execute_unprepared(ACCOUNTS).await?;
     pool.execute_unprepared(SPECIFICATION).await?;
@@ -114,10 +114,10 @@ async fn set_up(server: &Server, scale: f64) -> Result<Databases, Failure> {
     let pool = ours.connect(2).await?;
     up(&pool, None).await?;
 
-    let filling = fill(ours.url(), Side::Ours, world, now);
-    let (built, _) = tokio::try_join!(filling, fill(specification.url(), Side::Specification, world, now))?;
+    let filling = fill(ours.url(), Schema::Ours, world, now);
+    let (built, _) = tokio::try_join!(filling, fill(specification.url(), Schema::Specification, world, now))?;
     tokio::try_join!(fill_events(ours.url(), world, now), fill_events(specification.url(), world, now))?;
-    let (up_full_ms, longest, longest_lock_of) = up_watched(&pool, ours.url()).await?;
+    let (up_full_ms, longest, longest_lock_of) = up_watching_locks(&pool, ours.url()).await?;
     // After `up`, which would treat it as a change to its own stand-in.
     pool.execute_unprepared(ACCOUNTS).await?;
     pool.close().await?;
@@ -132,8 +132,8 @@ async fn set_up(server: &Server, scale: f64) -> Result<Databases, Failure> {
     client.close().await?;
     let size = Size {
         scale,
-        prd_bytes_session: bytes_a_session(specification.url(), &world).await?,
-        ours_bytes_session: bytes_a_session(ours.url(), &world).await?,
+        prd_bytes_session: bytes_per_session(specification.url(), &world).await?,
+        ours_bytes_session: bytes_per_session(ours.url(), &world).await?,
         indexes_ms: built.iter().map(|index| index.ms).sum(),
         indexes: built,
         up_empty_ms,
@@ -151,13 +151,14 @@ async fn measure(
     options: &Compare,
     report: &mut Report,
 ) -> Result<(Uses, Vec<Measure>), Failure> {
-    let mut capturing = Capturing::new(both.ours.connect(1).await?);
-    let mut measures = reads(&mut capturing, &both.samples).await?;
-    measures.extend(writes(&mut capturing, &both.samples).await?);
+    let mut capture = StatementCapture::new(both.ours.connect(1).await?);
+    let mut measures = reads(&mut capture, &both.samples).await?;
+    measures.extend(writes(&mut capture, &both.samples).await?);
     measures.retain(|measure| {
-        options.only.is_empty() || options.only.iter().any(|only| measure.name.contains(only.as_str()))
+        let is_chosen = options.only.is_empty() || options.only.iter().any(|only| measure.name.contains(only.as_str()));
+        is_chosen && !options.no_statements
     });
-    capturing.close().await?;
+    capture.close().await?;
     let mut specification = Client::open(both.specification.url()).await?;
     let mut ours = Client::open(both.ours.url()).await?;
     let mut uses = Uses::start(&mut ours).await?;
@@ -183,20 +184,18 @@ async fn measure(
     Ok((uses, measures))
 }
 
-/// Reads the whole schema into the page cache, if the server has `pg_prewarm`: a host has memory for the data it
-/// serves.
+/// Reads the whole schema into the page cache, because a production host has memory for the data that it serves.
 const PREWARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensions;
     SELECT extensions.pg_prewarm(oid, 'read')
     FROM pg_class
     WHERE relnamespace = 'public'::regnamespace
       AND relkind IN ('r', 'i')";
 
-/// Rounds, about a minute apart, because a shared machine is busier at some moments than at others. The best one
-/// counts.
+/// Rounds about a minute apart, of which the fastest counts, because the load of a shared machine varies.
 const ROUNDS: u32 = 3;
 
-/// Measures this schema on its own. What the specification's statements read grows with the data, and evicts from
-/// memory and caches what this schema would find there on a host of its own.
+/// Measures this schema alone, because the specification's statements read more as the data grows, and evict pages that
+/// a host of this schema would keep in memory.
 async fn measure_isolated(
     ours: &Database,
     measures: &[Measure],
@@ -216,12 +215,12 @@ async fn measure_isolated(
         }
     }
     for (_, measured) in &pairs {
-        println!("{:>42} {:>8.3} ms on its own", measured.name, measured.isolated_ms);
+        println!("{:>42} {:>8.3} ms in isolation", measured.name, measured.isolated_ms);
     }
     client.close().await
 }
 
-/// Measures what is measured at one scale only.
+/// Measures triggers and policies, whole operations, the evening and the simulated days.
 async fn whole_operations(
     ours: &Database,
     samples: &[Sample],
@@ -231,13 +230,13 @@ async fn whole_operations(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let url = ours.url();
-    let mut capturing = Capturing::new(ours.connect(1).await?);
+    let mut capture = StatementCapture::new(ours.connect(1).await?);
     let sample = &samples[0];
-    capturing.sparc.as_user(sample.player).dice().roll(check(sample)?).await?;
-    let roll = capturing.last_statement().await?;
+    capture.sparc.as_user(sample.player).dice().roll(check(sample)?).await?;
+    let roll = capture.last_statement().await?;
     let new = NewEvent { session_id: sample.session, kind: "wave".to_owned(), ..Default::default() };
-    capturing.sparc.as_user(sample.player).events().send(new).await?;
-    let event = capturing.last_statement().await?;
+    capture.sparc.as_user(sample.player).events().send(new).await?;
+    let event = capture.last_statement().await?;
     let mut client = Client::open(url).await?;
     let cost = overhead::overhead(&mut client, sample, &roll.sql, &event.sql).await?;
     println!("a roll {:.3} ms, bare {:.3} ms: {:.2} times", cost.roll_ms, cost.bare_ms, cost.ratio);
@@ -245,14 +244,14 @@ async fn whole_operations(
 
     if let (Some(time), Some(pgbench)) = (options.operations(), Binaries::find()?.program("pgbench")) {
         let environment = operations::Environment { url, pgbench, samples, server, folder: &options.out, time };
-        let capturing = async || Ok(Capturing::new(ours.connect(1).await?));
-        report.operations = operations::operations(&environment, capturing).await?;
+        let capture = async || Ok(StatementCapture::new(ours.connect(1).await?));
+        report.operations = operations::operations(&environment, capture).await?;
     }
     if !options.no_evening {
         report.evenings = evening::evenings(url, &world, server, 50, Delivery::Polling).await?;
     }
-    if let Some(time) = options.life() {
-        report.days = life::life(url, world, time).await?;
+    if let Some(time) = options.days() {
+        report.days = days::simulate(url, world, time).await?;
     }
     client.close().await
 }

@@ -5,12 +5,12 @@ use std::{collections::HashMap, fs, time::Duration};
 /// Clock ticks per second (`USER_HZ`), which is 100 on Linux.
 const TICKS: f64 = 100.0;
 
-/// Processor times of several processes at one moment.
+/// Processor times of processes at one moment.
 #[derive(Debug)]
 pub struct CpuTimes(HashMap<u32, Duration>);
 
 impl CpuTimes {
-    /// Returns the time spent since `before`. A process that has ended since is not counted; a new one counts in full.
+    /// Returns the time spent since `before`. A process that has ended is not counted; a new one is counted in full.
     #[must_use]
     pub fn since(&self, before: &Self) -> Duration {
         let spent = |(process, time): (&u32, &Duration)| {

@@ -1,11 +1,11 @@
-//! The command `drivers`: the service next to the same operations written by hand, in plain sqlx and in tokio-postgres
-//! with pipelining, on one database, with and without the latency of a network.
+//! The command `drivers`: the service compared with the same operations written by hand, in plain sqlx and in
+//! tokio-postgres with pipelining, on one database, with and without the latency of a network.
 //!
-//! All of them run in this process, with as many connections, in turns, so that other load on the machine affects each;
-//! processor time per operation depends on it less than throughput.
+//! All three run alternately in this process, with equally many connections, so that other load on the machine affects
+//! each. The processor time per operation depends on other load less than the throughput.
 
 mod delay;
-mod parts;
+mod phases;
 mod pipelined;
 mod plain;
 mod runs;
@@ -28,16 +28,16 @@ use testdb::Server;
 
 pub use self::section::section;
 use self::{
-    delay::Delay,
-    parts::Part,
+    delay::DelayProxy,
+    phases::PhaseTimes,
     pipelined::Pipelined,
     plain::Plain,
     runs::Environment,
-    statements::{Statements, service},
+    statements::{Statements, run_service},
 };
 use crate::{
     Drivers, Failure,
-    captured::Capturing,
+    capture::StatementCapture,
     client::Client,
     compare::SETTINGS,
     live::set_up,
@@ -53,10 +53,10 @@ const POOL: u32 = 10;
 const CLIENTS: [usize; 2] = [1, 8];
 /// The latency that the proxy adds to a round trip.
 const LATENCY: Duration = Duration::from_millis(1);
-/// How often the latency is adjusted.
+/// The number of times that the latency is adjusted.
 const CALIBRATIONS: usize = 4;
-/// A database whose pages are in the buffers.
-const WORLD: World = World { users: 10_000, adventures: 100, busy: 64, open: 4000, ended: 2000 };
+/// A database that fits in the buffers.
+const WORLD: World = World { users: 10_000, adventures: 100, active: 64, open: 4000, ended: 2000 };
 
 /// A measured operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ enum Operation {
 }
 
 impl Operation {
-    /// All of them. The one that writes is the last, so that it does not change what the others read.
+    /// All operations. The one that writes is the last, so that it does not change what the others read.
     const ALL: [Self; 5] = [Self::Profile, Self::Lobby, Self::Details, Self::Rolls, Self::Roll];
 
     fn name(self) -> &'static str {
@@ -83,22 +83,22 @@ impl Operation {
     }
 }
 
-/// What the caller does with a result.
+/// The result that a caller asks for.
 #[derive(Clone, Copy, Debug)]
-enum Want {
-    /// It has it, as a value of its type.
-    Result,
-    /// It compares it.
+enum Output {
+    /// The decoded value, which is discarded.
+    Value,
+    /// JSON, to compare the programs.
     Json,
 }
 
-/// A result as JSON, if it is wanted.
+/// The result as JSON, or `None` with [`Output::Value`].
 type Answer = Option<Value>;
 
-impl Want {
-    fn answer(self, result: impl Serialize) -> Result<Answer, Failure> {
+impl Output {
+    fn convert(self, result: impl Serialize) -> Result<Answer, Failure> {
         match self {
-            Self::Result => {
+            Self::Value => {
                 black_box(result);
                 Ok(None)
             }
@@ -115,11 +115,11 @@ enum Program {
 }
 
 impl Program {
-    async fn run(&self, operation: Operation, sample: &Sample, want: Want) -> Result<Answer, Failure> {
+    async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<Answer, Failure> {
         match self {
-            Self::Service(sparc) => service(sparc, operation, sample, want).await,
-            Self::Plain(plain) => plain.run(operation, sample, want).await,
-            Self::Pipelined(pipelined) => pipelined.run(operation, sample, want).await,
+            Self::Service(sparc) => run_service(sparc, operation, sample, output).await,
+            Self::Plain(plain) => plain.run(operation, sample, output).await,
+            Self::Pipelined(pipelined) => pipelined.run(operation, sample, output).await,
         }
     }
 }
@@ -127,28 +127,27 @@ impl Program {
 /// The measurements of the command.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct DriverResults {
-    /// A round trip in milliseconds, on the machine and with the added latency.
+    /// A round trip in milliseconds, without and with the added latency.
     pub round_trip_ms: [f64; 2],
     /// Operations by number of clients and latency.
-    pub operations: Vec<Compared>,
-    /// How many round trips the caller of each operation waits for, by program.
+    pub operations: Vec<OperationComparison>,
     pub round_trips: Vec<RoundTrips>,
-    /// The parts of each operation.
-    pub parts: Vec<Part>,
+    #[serde(alias = "parts")]
+    pub phases: Vec<PhaseTimes>,
 }
 
-/// How many round trips a caller waits for.
+/// How many round trips the caller of an operation waits for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RoundTrips {
     /// The operation.
     pub name: String,
-    /// With the service, with plain sqlx, and with tokio-postgres with pipelining.
+    /// By the service, plain sqlx, and tokio-postgres with pipelining.
     pub programs: [f64; 3],
 }
 
 /// An operation with a number of clients.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Compared {
+pub struct OperationComparison {
     /// The operation.
     pub name: String,
     /// Whether latency was added.
@@ -169,13 +168,13 @@ pub struct ProgramResult {
     /// The 99th percentile of the latency in milliseconds.
     pub p99_ms: f64,
     /// Processor time of this process per operation, in milliseconds; `None` where the system does not report it. With
-    /// added latency it includes the proxy's.
+    /// added latency, it includes the proxy's.
     pub client_cpu_ms: Option<f64>,
     /// Processor time of PostgreSQL per operation, in milliseconds.
     pub server_cpu_ms: Option<f64>,
 }
 
-/// Runs the command.
+/// Runs the command `drivers`.
 pub async fn drivers(options: &Drivers) -> Result<(), Failure> {
     let begun = Instant::now();
     fs::create_dir_all(&options.out)?;
@@ -189,7 +188,7 @@ pub async fn drivers(options: &Drivers) -> Result<(), Failure> {
     client.run("VACUUM ANALYZE").await?;
     client.close().await?;
     let samples = samples(&WORLD);
-    let statements = Statements::capture(Capturing::new(database.connect(1).await?), &samples[0]).await?;
+    let statements = Statements::capture(StatementCapture::new(database.connect(1).await?), &samples[0]).await?;
     println!("ready after {:.0} s", begun.elapsed().as_secs_f64());
 
     let url = database.url();
@@ -215,11 +214,11 @@ pub async fn drivers(options: &Drivers) -> Result<(), Failure> {
     for operation in Operation::ALL.into_iter().filter(is_chosen) {
         let sample = &environment.samples[0];
         results.round_trips.push(environment.round_trips(operation, &networks, &proxy).await?);
-        results.parts.push(parts::measure(url, sparc, operation, &statements, sample, options.seconds).await?);
+        results.phases.push(phases::measure(url, sparc, operation, &statements, sample, options.seconds).await?);
         for (is_delayed, programs) in [(false, &networks[0]), (true, &networks[1])] {
             for clients in CLIENTS {
                 let programs = environment.compare(operation, programs, clients, options).await?;
-                let compared = Compared { name: operation.name().to_owned(), is_delayed, clients, programs };
+                let compared = OperationComparison { name: operation.name().to_owned(), is_delayed, clients, programs };
                 let [service, plain, pipelined] = compared.programs.map(|one| one.ops_s);
                 println!(
                     "{}, {clients} clients{}: {service:.0} per second, sqlx {plain:.0}, pipelined {pipelined:.0}",
@@ -239,25 +238,25 @@ fn not_the_service() -> Failure {
     Failure::Message("the first program must be the service".to_owned())
 }
 
-/// Starts a proxy to the server, and returns the database's address through it.
-fn delayed(url: &str) -> Result<(Delay, String), Failure> {
-    let no_address = || Failure::Message(format!("the database must be at an IP address and a port: {url}"));
-    let (before, address) = url.rsplit_once('@').ok_or_else(no_address)?;
-    let (address, after) = address.split_once('/').ok_or_else(no_address)?;
-    let address: SocketAddr = address.replace("localhost", "127.0.0.1").parse().map_err(|_| no_address())?;
-    let proxy = Delay::start(address, LATENCY / 2)?;
+/// Starts a proxy to the server, and returns the database's URL through it.
+fn delayed(url: &str) -> Result<(DelayProxy, String), Failure> {
+    let invalid = || Failure::Message(format!("the database's URL must have an IP address and a port: {url}"));
+    let (before, rest) = url.rsplit_once('@').ok_or_else(invalid)?;
+    let (host_and_port, after) = rest.split_once('/').ok_or_else(invalid)?;
+    let server: SocketAddr = host_and_port.replace("localhost", "127.0.0.1").parse().map_err(|_| invalid())?;
+    let proxy = DelayProxy::start(server, LATENCY / 2)?;
     let url = format!("{before}@{}/{after}", proxy.address);
     Ok((proxy, url))
 }
 
-/// Adjusts the delay so that a round trip takes just as much longer, and returns both round trips in milliseconds.
-async fn calibrate(proxy: &Delay, url: &str, delayed_url: &str) -> Result<[f64; 2], Failure> {
-    let (mut direct, mut through) = (parts::round_trip(url).await?, parts::round_trip(delayed_url).await?);
+/// Adjusts the delay until it prolongs a round trip by [`LATENCY`], and returns both round trips in milliseconds.
+async fn calibrate(proxy: &DelayProxy, url: &str, delayed_url: &str) -> Result<[f64; 2], Failure> {
+    let (mut direct, mut through) = (phases::round_trip(url).await?, phases::round_trip(delayed_url).await?);
     for _ in 0..CALIBRATIONS {
-        // What a thread needs to wake up adds to what it sleeps.
+        // A sleeping thread wakes up late, so the delay must be shorter.
         let expected = (proxy.get() + LATENCY / 2).saturating_sub(through.saturating_sub(direct) / 2);
         proxy.set(expected.clamp(LATENCY / 4, LATENCY / 2));
-        (direct, through) = (parts::round_trip(url).await?, parts::round_trip(delayed_url).await?);
+        (direct, through) = (phases::round_trip(url).await?, phases::round_trip(delayed_url).await?);
     }
     Ok([direct, through].map(|time| time.as_secs_f64() * 1000.0))
 }

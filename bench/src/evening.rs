@@ -24,16 +24,17 @@ pub struct Evening {
     #[serde(alias = "tables")]
     pub sessions: u64,
     /// Rolls per second that were due.
-    pub wanted_rolls_s: f64,
+    #[serde(alias = "wanted_rolls_s")]
+    pub due_rolls_s: f64,
     /// Rolls per second that were made.
     pub rolls_s: f64,
-    /// Operations per second, including every player's requests for new events.
+    /// Operations per second: rolls, and the players' requests for new events.
     pub operations_s: f64,
     /// Median latency of a roll from the moment it was due, in milliseconds.
     pub roll_p50_ms: f64,
     /// The 99th percentile of that latency.
     pub roll_p99_ms: f64,
-    /// Median time until all six players have received the event, from the same moment.
+    /// Median time from the same moment until all six players have received the event.
     #[serde(default)]
     pub seen_p50_ms: f64,
     /// The 99th percentile of that time.
@@ -46,10 +47,11 @@ pub struct Evening {
 }
 
 impl Evening {
-    /// Whether the machine sustained it: rolls were fast enough, and more than 95 percent of those due were made.
+    /// Whether the machine sustained the evening: rolls were fast enough, and more than 95 percent of those due were
+    /// made.
     #[must_use]
     pub fn is_sustained(&self) -> bool {
-        self.roll_p99_ms < MAX_ROLL_P99_MS && self.rolls_s > self.wanted_rolls_s * 0.95
+        self.roll_p99_ms < MAX_ROLL_P99_MS && self.rolls_s > self.due_rolls_s * 0.95
     }
 }
 
@@ -59,11 +61,11 @@ pub fn max_sustained(evenings: &[Evening]) -> u64 {
     evenings.iter().filter(|evening| evening.is_sustained()).map(|evening| evening.sessions).max().unwrap_or_default()
 }
 
-/// The time between two rolls of a session; after each, all six players get the new events.
+/// The time between two rolls of a session; after each roll, all six players get the new events.
 const PACE: Duration = Duration::from_secs(4);
 /// The duration of an evening.
 const LENGTH: Duration = Duration::from_secs(12);
-/// The maximum 99th percentile of a roll's latency that counts as sustained, in milliseconds.
+/// An evening is sustained only if the 99th percentile of a roll's latency is below this, in milliseconds.
 pub const MAX_ROLL_P99_MS: f64 = 50.0;
 /// The size of the pool.
 pub const CONNECTIONS: u32 = 16;
@@ -71,13 +73,14 @@ pub const CONNECTIONS: u32 = 16;
 /// How players get new events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// Each player asks after each roll.
+    /// Each player requests new events after each roll.
     Polling,
     /// Each player has a subscription.
     Subscriptions,
 }
 
-/// Runs evenings with twice as many sessions each, until one is not sustained, and then searches between the last two.
+/// Runs evenings, each with twice as many sessions as the last, until one is not sustained; then bisects between the
+/// two.
 pub async fn evenings(
     url: &str,
     world: &World,
@@ -88,8 +91,8 @@ pub async fn evenings(
     let sparc = Sparc::connect_with(url, Options::default().max_connections(CONNECTIONS)).await?;
     let mut evenings = Vec::new();
     let (mut good, mut bad) = (0, None);
-    let mut sessions = first.min(world.busy);
-    evening(&sparc, world, 20.min(world.busy), server, delivery).await?;
+    let mut sessions = first.min(world.active);
+    evening(&sparc, world, 20.min(world.active), server, delivery).await?;
     while bad.is_none_or(|bad| bad - good > good / 10) {
         let evening = evening(&sparc, world, sessions, server, delivery).await?;
         evenings.push(evening);
@@ -103,8 +106,8 @@ pub async fn evenings(
             bad = Some(sessions);
         }
         match bad {
-            None if sessions >= world.busy => break,
-            None => sessions = (sessions * 2).min(world.busy),
+            None if sessions >= world.active => break,
+            None => sessions = (sessions * 2).min(world.active),
             Some(bad) if bad <= 2 => break,
             Some(bad) => sessions = good.midpoint(bad),
         }
@@ -122,7 +125,7 @@ pub async fn evening(
     server: Option<u32>,
     delivery: Delivery,
 ) -> Result<Evening, Failure> {
-    // Every player is connected before the evening begins.
+    // Subscriptions are opened before the evening begins.
     let mut opened = Vec::new();
     for chunk in (0..sessions).collect::<Vec<_>>().chunks(CONNECTIONS as usize) {
         let opening = chunk.iter().map(|number| Session::open(sparc, world, *number, delivery));
@@ -134,35 +137,35 @@ pub async fn evening(
     for session in opened {
         playing.spawn(session.play(begun));
     }
-    let mut all = Played::default();
+    let mut all = SessionResult::default();
     while let Some(played) = playing.join_next().await {
         let played = played.map_err(|error| Failure::Message(error.to_string()))??;
         all.rolls.extend(played.rolls);
-        all.seen.extend(played.seen);
+        all.received.extend(played.received);
         all.polls += played.polls;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let busy = |before: Option<CpuTimes>, after: Option<CpuTimes>| Some(after?.since(&before?).as_secs_f64() / seconds);
+    let used = |before: Option<CpuTimes>, after: Option<CpuTimes>| Some(after?.since(&before?).as_secs_f64() / seconds);
     Ok(Evening {
         sessions,
-        wanted_rolls_s: sessions as f64 / PACE.as_secs_f64(),
+        due_rolls_s: sessions as f64 / PACE.as_secs_f64(),
         rolls_s: all.rolls.len() as f64 / seconds,
         operations_s: (all.rolls.len() + all.polls) as f64 / seconds,
         roll_p50_ms: quantile(&mut all.rolls, 0.5),
         roll_p99_ms: quantile(&mut all.rolls, 0.99),
-        seen_p50_ms: quantile(&mut all.seen, 0.5),
-        seen_p99_ms: quantile(&mut all.seen, 0.99),
-        server_cpus: busy(server_before, cpu::of_children(server)),
-        client_cpus: busy(client_before, cpu::of_this_process()),
+        seen_p50_ms: quantile(&mut all.received, 0.5),
+        seen_p99_ms: quantile(&mut all.received, 0.99),
+        server_cpus: used(server_before, cpu::of_children(server)),
+        client_cpus: used(client_before, cpu::of_this_process()),
     })
 }
 
-/// What happened in a session.
+/// The measurements of one session.
 #[derive(Default)]
-struct Played {
+struct SessionResult {
     rolls: Vec<Duration>,
-    /// The times until all six players had the roll.
-    seen: Vec<Duration>,
+    /// The times until all six players had received the roll's event.
+    received: Vec<Duration>,
     polls: usize,
 }
 
@@ -172,6 +175,7 @@ struct Session {
     number: u64,
     id: Uuid,
     players: Vec<u64>,
+    /// The `seq` of the newest event that all players have.
     newest: i64,
     /// One per player; empty when they poll.
     streams: Vec<Subscription>,
@@ -191,10 +195,10 @@ impl Session {
         Ok(Self { sparc: sparc.clone(), number, id: session, players, newest, streams })
     }
 
-    /// Plays one evening. The latency of a late roll counts from when it was due, as the player perceives it.
-    async fn play(mut self, begun: Instant) -> Result<Played, Failure> {
+    /// Plays one evening. The latency of a late roll counts from the moment it was due, as the player perceives it.
+    async fn play(mut self, begun: Instant) -> Result<SessionResult, Failure> {
         let mut due = begun + PACE.mul_f64((self.number % 97) as f64 / 97.0);
-        let mut played = Played::default();
+        let mut played = SessionResult::default();
         for turn in 0.. {
             if due > begun + LENGTH {
                 break;
@@ -205,13 +209,13 @@ impl Session {
             self.sparc.as_user(id(Kind::User, player)).dice().roll(check(&sample)?).await?;
             played.rolls.push(due.elapsed());
             played.polls += self.receive().await?;
-            played.seen.push(due.elapsed());
+            played.received.push(due.elapsed());
             due += PACE;
         }
         Ok(played)
     }
 
-    /// Waits until all six players have the new events, and returns how many requests that took.
+    /// Waits until all six players have the new events, and returns the number of requests for them.
     async fn receive(&mut self) -> Result<usize, Failure> {
         for stream in &mut self.streams {
             stream.try_next().await?.ok_or_else(|| Failure::Message("a stream ended".to_owned()))?;

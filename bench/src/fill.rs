@@ -15,7 +15,7 @@ use crate::{
 
 /// The schema of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum Schema {
     /// The specification's.
     Specification,
     /// This project's.
@@ -24,8 +24,8 @@ pub enum Side {
 
 /// The build time and the size of an index.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Built {
-    /// Its name.
+pub struct IndexBuild {
+    /// The index's name.
     pub index: String,
     /// Build time in milliseconds.
     pub ms: f64,
@@ -40,17 +40,17 @@ const CHUNK: u64 = 5000;
 struct Table {
     into: &'static str,
     count: u64,
-    /// Appends the lines of one number; several for the parts of a session.
+    /// Appends the lines for a row's number, or the lines of all seats or rolls for a session's number.
     line: fn(&mut String, &FillContext, u64),
 }
 
 /// Fills a database, builds its indexes and gathers its statistics.
 ///
-/// Triggers and foreign keys are disabled meanwhile, because the rows satisfy them by construction. Checks and unique
+/// Triggers and foreign keys are disabled meanwhile; the rows satisfy them by construction. Checks and unique
 /// constraints stay enabled.
-pub async fn fill(url: &str, side: Side, world: World, now: DateTime<Utc>) -> Result<Vec<Built>, Failure> {
+pub async fn fill(url: &str, schema: Schema, world: World, now: DateTime<Utc>) -> Result<Vec<IndexBuild>, Failure> {
     let mut client = Client::open(url).await?;
-    let context = FillContext { world, side, now };
+    let context = FillContext { world, schema, now };
     client.run("SET session_replication_role = replica; SET maintenance_work_mem = '1GB'").await?;
     let indexes = client
         .rows(
@@ -67,7 +67,7 @@ pub async fn fill(url: &str, side: Side, world: World, now: DateTime<Utc>) -> Re
     }
 
     let tables = tables(&context);
-    let bar = bar(tables.iter().map(|table| table.count).sum(), side);
+    let bar = bar(tables.iter().map(|table| table.count).sum(), schema);
     for table in &tables {
         bar.set_message(table.into.split(' ').next().unwrap_or_default().to_owned());
         let chunks = (0..table.count.div_ceil(CHUNK)).map(|chunk| {
@@ -81,7 +81,7 @@ pub async fn fill(url: &str, side: Side, world: World, now: DateTime<Utc>) -> Re
         client.copy(table.into, chunks).await?;
     }
 
-    if side == Side::Ours {
+    if schema == Schema::Ours {
         bar.set_message("counters");
         client.run(&format!("BEGIN; {}; COMMIT", migration::RECOUNT)).await?;
         client.run("VACUUM FULL users").await?;
@@ -95,7 +95,7 @@ pub async fn fill(url: &str, side: Side, world: World, now: DateTime<Utc>) -> Re
         client.run(&index[1]).await?;
         let ms = begun.elapsed().as_secs_f64() * 1000.0;
         let bytes = client.number(&format!("SELECT pg_relation_size('{}')", index[0])).await?;
-        built.push(Built { index: index[0].clone(), ms, bytes });
+        built.push(IndexBuild { index: index[0].clone(), ms, bytes });
     }
     bar.set_message("VACUUM ANALYZE");
     client.run("VACUUM ANALYZE").await?;
@@ -105,11 +105,11 @@ pub async fn fill(url: &str, side: Side, world: World, now: DateTime<Utc>) -> Re
     Ok(built)
 }
 
-fn bar(rows: u64, side: Side) -> ProgressBar {
+fn bar(rows: u64, schema: Schema) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix:>13} {bar:40} {percent:>3} % {msg}").ok();
-    let bar = ProgressBar::new(rows).with_prefix(match side {
-        Side::Specification => "specification",
-        Side::Ours => "ours",
+    let bar = ProgressBar::new(rows).with_prefix(match schema {
+        Schema::Specification => "specification",
+        Schema::Ours => "ours",
     });
     match style {
         Some(style) => bar.with_style(style),
@@ -134,12 +134,12 @@ fn tables(context: &FillContext) -> [Table; 7] {
             line: adventure,
         },
         Table {
-            into: match context.side {
-                Side::Specification => {
+            into: match context.schema {
+                Schema::Specification => {
                     "sessions (id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, \
                      status, started_at, ended_at, created_at)"
                 }
-                Side::Ours => {
+                Schema::Ours => {
                     "sessions (id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, \
                      status, started_at, ended_at, created_at, seats_taken)"
                 }
@@ -161,11 +161,11 @@ fn tables(context: &FillContext) -> [Table; 7] {
     ]
 }
 
-/// Fills the events, separately and last, because their times must be close to the moment of measuring.
+/// Fills the events separately, after all other rows, because they expire after a day.
 pub async fn fill_events(url: &str, world: World, now: DateTime<Utc>) -> Result<(), Failure> {
     let mut client = Client::open(url).await?;
     client.run("SET session_replication_role = replica").await?;
-    let context = FillContext { world, side: Side::Ours, now };
+    let context = FillContext { world, schema: Schema::Ours, now };
     let sessions = world.sessions_with_events();
     let chunk = CHUNK / EVENTS;
     let chunks = (0..sessions.div_ceil(chunk)).map(|number| {

@@ -1,13 +1,13 @@
 //! The performance goals, and whether a report meets them.
 
-use crate::{measure::Measured, operations::OperationResult, overhead::BARE, report::Report};
+use crate::{measure::StatementResult, operations::OperationResult, overhead::BARE, report::Report};
 
 /// A goal and its measurement.
 #[derive(Debug)]
 pub struct Goal {
     /// What is measured.
     pub name: String,
-    /// The value to reach.
+    /// The value that meets the goal.
     pub target: String,
     /// The measured value.
     pub measured: String,
@@ -41,10 +41,10 @@ fn live(report: &Report) -> Vec<Goal> {
         delay.p95_ms <= 100.0,
     ));
     let idle = live.idle;
-    for (place, percent) in [("the server", idle.server_percent), ("their own process", idle.process_percent)] {
+    for (process, percent) in [("the server", idle.server_percent), ("their own process", idle.process_percent)] {
         let Some(percent) = percent else { continue };
         goals.push(goal(
-            format!("a thousand idle subscribers of 250 sessions, in {place}"),
+            format!("a thousand idle subscribers of 250 sessions, in {process}"),
             "at most 3 percent of a processor",
             format!("{percent:.2} percent"),
             percent <= 3.0,
@@ -120,7 +120,7 @@ pub fn goals(report: &Report) -> Vec<Goal> {
             is_met: report.operations.iter().all(|result| result.round_trips <= 4),
         });
     }
-    goals.extend(report.operations.iter().filter(|result| result.clients <= 8).map(beside_pgbench));
+    goals.extend(report.operations.iter().filter(|result| result.clients <= 8).map(compared_with_pgbench));
     let mut slower: Vec<&str> = report
         .measures
         .iter()
@@ -131,16 +131,16 @@ pub fn goals(report: &Report) -> Vec<Goal> {
     slower.dedup();
     goals.push(Goal {
         name: "statements that take more than twice the time of the specification's".to_owned(),
-        target: "nothing".to_owned(),
-        measured: if slower.is_empty() { "nothing".to_owned() } else { slower.join("; ") },
+        target: "none".to_owned(),
+        measured: if slower.is_empty() { "none".to_owned() } else { slower.join("; ") },
         is_met: slower.is_empty(),
     });
     goals
 }
 
-/// Compares an operation with pgbench. With several clients the processors are fully used, and client and server share
-/// them; so where the service decodes rows, its own time is what is bounded.
-fn beside_pgbench(result: &OperationResult) -> Goal {
+/// Compares an operation with pgbench. With several clients, client and server compete for fully used processors; so
+/// the goal of an operation that returns rows, which the service decodes, is about the service's own processor time.
+fn compared_with_pgbench(result: &OperationResult) -> Goal {
     let clients = format!("{} client{}", result.clients, if result.clients == 1 { "" } else { "s" });
     if let (true, Some(service), Some(server)) =
         (result.clients > 1 && result.returns_rows(), result.client_cpu_ms, result.server_cpu_ms)
@@ -164,7 +164,7 @@ fn beside_pgbench(result: &OperationResult) -> Goal {
 
 /// Returns the statements measured at scale 1 and at scale 10, the smaller scale first.
 #[must_use]
-pub fn grown(report: &Report) -> Vec<(&Measured, &Measured)> {
+pub fn grown(report: &Report) -> Vec<(&StatementResult, &StatementResult)> {
     let big = report.measures.iter().filter(|measure| measure.scale == 10.0);
     big.filter_map(|big| {
         let small = report.measures.iter().find(|small| small.scale == 1.0 && small.name == big.name)?;
@@ -173,11 +173,11 @@ pub fn grown(report: &Report) -> Vec<(&Measured, &Measured)> {
     .collect()
 }
 
-fn is_bare(measured: &Measured) -> bool {
+fn is_bare(measured: &StatementResult) -> bool {
     BARE.contains(&measured.name.as_str())
 }
 
-/// Compares scale 10 with scale 1.
+/// Returns the goal that compares scale 10 with scale 1.
 fn growth(report: &Report) -> Option<Goal> {
     let grown = grown(report);
     let (bare, grown): (Vec<_>, Vec<_>) =
@@ -185,14 +185,14 @@ fn growth(report: &Report) -> Option<Goal> {
     if grown.is_empty() {
         return None;
     }
-    let listed = |(big, times): &(&Measured, f64)| format!("{} {times:.2}", big.name);
+    let with_growth = |(big, times): &(&StatementResult, f64)| format!("{} {times:.2}", big.name);
     let over: Vec<_> = grown.iter().filter(|(_, times)| *times > 1.3).collect();
     let list = if over.is_empty() {
         "all".to_owned()
     } else {
-        over.iter().map(|one| listed(one)).collect::<Vec<_>>().join(", ")
+        over.iter().map(|one| with_growth(one)).collect::<Vec<_>>().join(", ")
     };
-    let bare: Vec<String> = bare.iter().map(listed).collect();
+    let bare: Vec<String> = bare.iter().map(with_growth).collect();
     Some(Goal {
         name: "every read and write at scale 10, compared with scale 1".to_owned(),
         target: "within 1.3 times".to_owned(),

@@ -1,4 +1,4 @@
-//! What grows with the data: size on disk, the time to build indexes, and the locks of a migration.
+//! Size on disk, the time to build indexes, and the locks of a migration, at each scale.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use migration::{Migrator, sea_orm_migration::MigratorTrait};
 use sea_orm::DatabaseConnection;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, client::Client, fill::Built, world::World};
+use crate::{Failure, client::Client, fill::IndexBuild, world::World};
 
 /// Sizes and migration times at one scale, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,29 +24,29 @@ pub struct Size {
     pub prd_bytes_session: f64,
     /// The same for this schema's database.
     pub ours_bytes_session: f64,
-    /// Milliseconds to build all indexes of this schema that belong to no constraint.
+    /// Milliseconds to build this schema's indexes, except those of constraints.
     pub indexes_ms: f64,
     /// Each of these indexes.
-    pub indexes: Vec<Built>,
-    /// Milliseconds of `up` on an empty database.
+    pub indexes: Vec<IndexBuild>,
+    /// Milliseconds that `up` takes on an empty database.
     pub up_empty_ms: f64,
-    /// Milliseconds of `up` on the filled database.
+    /// Milliseconds that `up` takes on the filled database.
     pub up_full_ms: f64,
-    /// The longest time that it held an ACCESS EXCLUSIVE lock on a table, in milliseconds.
+    /// The longest time that this `up` held an ACCESS EXCLUSIVE lock on a table, in milliseconds.
     pub longest_lock_ms: f64,
-    /// That table.
+    /// The table with that lock.
     pub longest_lock_of: String,
 }
 
 /// Returns the size of the database divided by its sessions, in bytes.
-pub async fn bytes_a_session(url: &str, world: &World) -> Result<f64, Failure> {
+pub async fn bytes_per_session(url: &str, world: &World) -> Result<f64, Failure> {
     let mut client = Client::open(url).await?;
     let bytes = client.number("SELECT pg_database_size(current_database())").await?;
     client.close().await?;
     Ok(bytes / world.sessions() as f64)
 }
 
-/// Migrates `steps` steps, or all, and returns the milliseconds it took.
+/// Applies `steps` migrations, or all, and returns the milliseconds it took.
 pub async fn up(pool: &DatabaseConnection, steps: Option<u32>) -> Result<f64, Failure> {
     let begun = Instant::now();
     Migrator::up(pool, steps).await?;
@@ -55,7 +55,7 @@ pub async fn up(pool: &DatabaseConnection, steps: Option<u32>) -> Result<f64, Fa
 
 /// Migrates while watching locks. Returns the milliseconds it took, and the longest ACCESS EXCLUSIVE lock with its
 /// table.
-pub async fn up_watched(pool: &DatabaseConnection, url: &str) -> Result<(f64, Duration, String), Failure> {
+pub async fn up_watching_locks(pool: &DatabaseConnection, url: &str) -> Result<(f64, Duration, String), Failure> {
     let done = Arc::new(AtomicBool::new(false));
     let watching = tokio::spawn(watch(url.to_owned(), done.clone()));
     let took = up(pool, None).await;
@@ -64,7 +64,7 @@ pub async fn up_watched(pool: &DatabaseConnection, url: &str) -> Result<(f64, Du
     Ok((took?, longest, table))
 }
 
-/// Polls every few milliseconds for ACCESS EXCLUSIVE locks.
+/// Polls for ACCESS EXCLUSIVE locks until `done`, and returns the one held longest.
 async fn watch(url: String, done: Arc<AtomicBool>) -> Result<(Duration, String), Failure> {
     let mut client = Client::open(&url).await?;
     let mut since: HashMap<String, Instant> = HashMap::new();

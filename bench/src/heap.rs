@@ -1,4 +1,4 @@
-//! The service's heap allocations per operation, by a heap profiler.
+//! The service's heap allocations per operation, counted by a heap profiler.
 
 use std::path::Path;
 
@@ -10,39 +10,39 @@ use testdb::DemoGame;
 
 use crate::Failure;
 
-/// Counts every allocation.
+/// Records every allocation while a profiler exists.
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
-/// Profiled operations of each kind.
+/// The number of times that each operation is profiled.
 const TIMES: u32 = 1000;
 
 /// Profiles rolls and full pages, after warming the pool. Prints the allocations and bytes of each, and writes the
 /// profiles into the folder.
 pub async fn heap(folder: &Path) -> Result<(), Failure> {
-    use crate::operations::{Operation, once};
+    use crate::operations::{Operation, run_once};
     std::fs::create_dir_all(folder)?;
     let game = DemoGame::start().await?;
     let sparc = service::Sparc::connect(game.url()).await?;
     let ada = sparc.as_user(game.player);
     let sample = crate::samples::Sample { session: game.session, hero: game.hero, ..Default::default() };
     let seer = sparc.as_user(game.seer);
-    // A page of the lobby, by two Seers, because one may have at most twenty live sessions.
+    // Two Seers open the sessions of the lobby page, because one may have at most twenty live sessions.
     for number in 0..25 {
         let new = NewSession { adventure_id: game.adventure, visibility: Visibility::Public, ..NewSession::default() };
-        let of = if number % 2 == 0 { &seer } else { &ada };
-        of.sessions().create(new).await?;
+        let opener = if number % 2 == 0 { &seer } else { &ada };
+        opener.sessions().create(new).await?;
     }
     // The rolls of the first operation fill the page of the last one.
     for (operation, name) in
         [(Operation::Roll, "a roll"), (Operation::Lobby, "a lobby page"), (Operation::History, "fifty rolls")]
     {
         for _ in 0..20 {
-            once(operation, &ada, &sample).await?;
+            run_once(operation, &ada, &sample).await?;
         }
         let profiler = dhat::Profiler::builder().file_name(folder.join(format!("{operation:?}.json"))).build();
         for _ in 0..TIMES {
-            once(operation, &ada, &sample).await?;
+            run_once(operation, &ada, &sample).await?;
         }
         let stats = dhat::HeapStats::get();
         println!(

@@ -15,7 +15,7 @@ pub struct Index {
     pub name: String,
     /// Bytes on disk.
     pub bytes: f64,
-    /// What reads it: measured statements, constraints, and other uses.
+    /// The measured statements that read it, the constraints that need it, and other uses.
     pub used_by: Vec<String>,
     /// Microseconds that it adds to each written row; `None` if it belongs to a constraint, or if the table is too
     /// small to measure.
@@ -23,7 +23,7 @@ pub struct Index {
 }
 
 /// Uses of indexes by statements that are not measured.
-const ALSO: [(&str, &str); 17] = [
+const OTHER_USES: [(&str, &str); 17] = [
     ("idx_adventures_creator_id", "the caller's adventures (`adventures.mine`)"),
     ("idx_archived_sessions_seer", "archived sessions of a Seer"),
     ("idx_archived_session_players_user", "archived sessions of a player"),
@@ -45,36 +45,38 @@ const ALSO: [(&str, &str); 17] = [
 
 /// Rows written to measure the cost of an index.
 const ROWS: u32 = 2000;
-/// The number of turns; the median counts.
-const TURNS: usize = 5;
+/// The number of times that rows are written with and without the index; the medians count.
+const ROUNDS: usize = 5;
 
-/// Which indexes the measured statements read.
+/// The indexes that the measured statements read.
 #[derive(Debug, Default)]
 pub struct Uses {
-    reads: HashMap<String, u64>,
-    by: HashMap<String, Vec<String>>,
+    /// The number of scans of each index so far.
+    scans: HashMap<String, u64>,
+    /// The statements that read each index.
+    statements: HashMap<String, Vec<String>>,
 }
 
 impl Uses {
     /// Starts recording.
     pub async fn start(client: &mut Client) -> Result<Self, Failure> {
-        Ok(Self { reads: reads(client).await?, by: HashMap::new() })
+        Ok(Self { scans: scans(client).await?, statements: HashMap::new() })
     }
 
     /// Records the indexes that the statement just measured has read.
     pub async fn record(&mut self, client: &mut Client, name: &str) -> Result<(), Failure> {
-        let reads = reads(client).await?;
-        for (index, count) in &reads {
-            if self.reads.get(index) != Some(count) {
-                self.by.entry(index.clone()).or_default().push(name.to_owned());
+        let scans = scans(client).await?;
+        for (index, count) in &scans {
+            if self.scans.get(index) != Some(count) {
+                self.statements.entry(index.clone()).or_default().push(name.to_owned());
             }
         }
-        self.reads = reads;
+        self.scans = scans;
         Ok(())
     }
 }
 
-async fn reads(client: &mut Client) -> Result<HashMap<String, u64>, Failure> {
+async fn scans(client: &mut Client) -> Result<HashMap<String, u64>, Failure> {
     client.run("SELECT pg_stat_force_next_flush()").await?;
     let rows =
         client.rows("SELECT indexrelname, idx_scan FROM pg_stat_user_indexes WHERE schemaname = 'public'").await?;
@@ -85,7 +87,7 @@ async fn reads(client: &mut Client) -> Result<HashMap<String, u64>, Failure> {
         .collect())
 }
 
-const LIST: &str = "SELECT indexed.relname, index.relname, pg_relation_size(index.oid),
+const LIST_INDEXES: &str = "SELECT indexed.relname, index.relname, pg_relation_size(index.oid),
     coalesce((
       SELECT CASE contype WHEN 'p' THEN 'primary key' ELSE 'unique' END
       FROM pg_constraint
@@ -108,13 +110,13 @@ const LIST: &str = "SELECT indexed.relname, index.relname, pg_relation_size(inde
 /// Returns all indexes.
 pub async fn indexes(client: &mut Client, uses: &Uses) -> Result<Vec<Index>, Failure> {
     let mut indexes = Vec::new();
-    for row in client.rows(LIST).await? {
+    for row in client.rows(LIST_INDEXES).await? {
         let Ok([table, name, bytes, constraint, foreign]) = <[String; 5]>::try_from(row) else { continue };
-        let also = ALSO.iter().filter(|(index, _)| *index == name).map(|(_, what)| (*what).to_owned());
-        let is_needed = !constraint.is_empty();
-        let used_by = [constraint, foreign].into_iter().filter(|what| !what.is_empty()).chain(also);
-        let used_by = used_by.chain(uses.by.get(&name).into_iter().flatten().cloned()).collect();
-        let write_us = if is_needed { None } else { cost(client, &table, &name).await? };
+        let other_uses = OTHER_USES.iter().filter(|(index, _)| *index == name).map(|(_, what)| (*what).to_owned());
+        let is_of_constraint = !constraint.is_empty();
+        let used_by = [constraint, foreign].into_iter().filter(|what| !what.is_empty()).chain(other_uses);
+        let used_by = used_by.chain(uses.statements.get(&name).into_iter().flatten().cloned()).collect();
+        let write_us = if is_of_constraint { None } else { cost(client, &table, &name).await? };
         indexes.push(Index { table, bytes: bytes.parse().unwrap_or_default(), used_by, write_us, name });
     }
     Ok(indexes)
@@ -127,20 +129,19 @@ async fn cost(client: &mut Client, table: &str, index: &str) -> Result<Option<f6
         return Ok(None);
     }
     let (mut with, mut without) = (Vec::new(), Vec::new());
-    for _ in 0..TURNS {
-        for (times, leave_out) in [(&mut with, ""), (&mut without, "DROP INDEX public.")] {
-            let leave_out = if leave_out.is_empty() { String::new() } else { format!("{leave_out}{index};") };
+    for _ in 0..ROUNDS {
+        for (times, drop_index) in [(&mut with, String::new()), (&mut without, format!("DROP INDEX public.{index};"))] {
             client
                 .run(&format!(
-                    "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '5s'; {leave_out}
-                     CREATE TEMPORARY TABLE places ON COMMIT DROP AS SELECT ctid AS place FROM {table} LIMIT {ROWS};
+                    "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '5s'; {drop_index}
+                     CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS SELECT ctid AS row_ctid FROM {table} LIMIT {ROWS};
                      CREATE TEMPORARY TABLE rewritten ON COMMIT DROP AS
-                     SELECT again.* FROM {table} AS again JOIN places ON again.ctid = place;
-                     DELETE FROM {table} USING places WHERE {table}.ctid = place"
+                     SELECT base.* FROM {table} AS base JOIN chosen ON base.ctid = row_ctid;
+                     DELETE FROM {table} USING chosen WHERE {table}.ctid = row_ctid"
                 ))
                 .await?;
-            let again = format!("INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM rewritten");
-            times.push(client.time(&again).await?.0);
+            let insert = format!("INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM rewritten");
+            times.push(client.time(&insert).await?.0);
             client.run("ROLLBACK").await?;
         }
     }

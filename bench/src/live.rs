@@ -1,10 +1,10 @@
 //! Live events: their cost to writers, their delay to another process, and the cost of a thousand idle subscribers.
 //!
-//! The machine may do other work, so alternatives are compared in short turns, by processor time per operation as well
-//! as by throughput.
+//! The machine may do other work, so short runs alternate, and are compared by processor time per operation as well as
+//! by throughput.
 
+mod alternatives;
 mod broadcasts;
-mod candidates;
 pub mod listener;
 mod section;
 
@@ -21,14 +21,14 @@ use service::{Operations, Options, Sparc, events::NewEvent};
 use testdb::{Binaries, Database, Server};
 
 pub use self::section::section;
-use self::{candidates::Candidate, listener::Listener};
+use self::{alternatives::Alternative, listener::Listener};
 use crate::{
     Failure, LiveEvents,
     client::Client,
     compare::{ACCOUNTS, SETTINGS},
     cpu,
     evening::{self, Delivery, Evening},
-    fill::{Side, fill},
+    fill::{Schema, fill},
     growth::up,
     operations::{self, Environment, Operation, Run},
     report::{Report, Settings},
@@ -41,61 +41,64 @@ use crate::{
 pub const SESSIONS: u64 = 250;
 /// Subscribers per session: its Seer and three players.
 pub const SUBSCRIBERS: u64 = 4;
-/// The duration of a turn of writers.
-const TURN: Duration = Duration::from_millis(1500);
-/// Turns with and without live events, at each number of clients.
-const TURNS: usize = 12;
-/// The same for the alternatives.
-const FEW_TURNS: usize = 6;
-/// The sessions of the first evening; fewer are certainly sustained.
+/// The duration of a run of writers.
+const RUN: Duration = Duration::from_millis(1500);
+/// Pairs of runs, with and without subscribers, at each number of clients.
+const PAIRS: usize = 12;
+/// Pairs of runs, with and without an alternative, at each number of clients.
+const ALTERNATIVE_PAIRS: usize = 6;
+/// The number of sessions of the first evening, few enough to be sustained.
 const FIRST_SESSIONS: u64 = 200;
-/// How long nothing happens.
+/// How long the subscribers are idle.
 const IDLE: Duration = Duration::from_secs(20);
-/// Events per second, about those of 250 sessions at human speed, and the duration.
-const HUMAN: (u32, Duration) = (60, Duration::from_secs(15));
+/// Events per second of 250 sessions at human speed, about one every four seconds each.
+const HUMAN_RATE: u32 = 60;
+/// How long delays are measured.
+const DELAYS: Duration = Duration::from_secs(15);
 
-/// Mostly active sessions; nothing else matters here.
-pub const WORLD: World = World { users: 40_000, adventures: 100, busy: 3000, open: 1000, ended: 2000 };
+/// A database with many active sessions, because only they have subscribers.
+pub const WORLD: World = World { users: 40_000, adventures: 100, active: 3000, open: 1000, ended: 2000 };
 
 /// The measurements of live events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Live {
     /// Writers with and without subscribers.
     pub writers: Vec<Writers>,
-    /// From the call that writes an event to its arrival at a subscriber in another process, at human speed.
+    /// Delays from the call that writes an event to its arrival at a subscriber in another process, at human speed.
     pub at_human_speed: Delays,
-    /// The same while eight clients roll as fast as they can.
+    /// The same delays while eight clients roll as fast as they can.
     pub under_load: Delays,
-    /// A thousand idle subscribers.
+    /// The processor use of a thousand idle subscribers.
     pub idle: Idle,
     /// Evenings in which every player has a subscription.
     #[serde(alias = "listening")]
     pub subscribing: Vec<Evening>,
     /// Evenings in which every player polls, in the same run.
     pub polling: Vec<Evening>,
-    /// The largest numbers of sessions that were sustained: with subscriptions, with polling.
+    /// The largest numbers of sessions that were sustained, with subscriptions and with polling.
     #[serde(alias = "borne")]
     pub sustained: (u64, u64),
     /// What a broadcast adds to a roll.
     pub broadcast: Option<broadcasts::Broadcast>,
     /// The alternatives to the poller.
-    pub candidates: Vec<Candidate>,
+    #[serde(alias = "candidates")]
+    pub alternatives: Vec<Alternative>,
 }
 
-/// Writers with and without an added load, in turns.
+/// Writers with and without an added load, measured alternately.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Writers {
     /// Concurrent clients.
     pub clients: u32,
-    /// Rolls per second without it.
+    /// Rolls per second without the load.
     pub without_ops_s: f64,
-    /// Rolls per second with it.
+    /// Rolls per second with the load.
     pub with_ops_s: f64,
-    /// The loss in percent, the median over the pairs of turns; negative if writers are faster with it.
+    /// The loss in percent, the median over the pairs of runs; negative if writers are faster with the load.
     pub loss_percent: f64,
-    /// The server's processor time per roll without it, in milliseconds.
+    /// The server's processor time per roll without the load, in milliseconds.
     pub without_cpu_ms: Option<f64>,
-    /// The server's processor time per roll with it, including its own.
+    /// The server's processor time per roll with the load, including the load's.
     pub with_cpu_ms: Option<f64>,
 }
 
@@ -112,12 +115,12 @@ pub struct Delays {
     pub count: usize,
 }
 
-/// Processor use while nothing happens.
+/// Processor use while no event is written, in percent of a processor.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Idle {
-    /// Of the server, in percent of a processor.
+    /// Of the server with the subscribers.
     pub server_percent: Option<f64>,
-    /// Of the server without connections.
+    /// Of the server without the subscribers.
     #[serde(alias = "server_alone_percent")]
     pub server_baseline_percent: Option<f64>,
     /// Of the subscribers' process.
@@ -138,17 +141,17 @@ pub async fn live(options: &LiveEvents) -> Result<(), Failure> {
     println!("filled after {:.0} s", begun.elapsed().as_secs_f64());
 
     // All writers write in sessions with subscribers.
-    let samples = samples(&World { busy: SESSIONS, ..WORLD });
+    let samples = samples(&World { active: SESSIONS, ..WORLD });
     let pgbench = Binaries::find()?.program("pgbench").unwrap_or_default();
     let url = database.url();
     let environment =
-        Environment { url, pgbench, samples: &samples, server: postmaster, folder: &options.out, time: TURN };
+        Environment { url, pgbench, samples: &samples, server: postmaster, folder: &options.out, time: RUN };
     let mut live = Live::default();
     let mut listener = Listener::start(url, WORLD).await?;
     live.writers =
         writers(
             &environment,
-            TURNS,
+            PAIRS,
             async |is_on| if is_on { listener.subscribe().await } else { listener.unsubscribe().await },
         )
         .await?;
@@ -156,15 +159,14 @@ pub async fn live(options: &LiveEvents) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
     live.at_human_speed = delays(&sparc, &samples, &mut listener).await?;
     println!("at human speed: {:?}", live.at_human_speed);
-    let loaded = Environment { time: HUMAN.1, ..environment.clone() };
-    let load = operations::service(Operation::Roll, &sparc, 8, &loaded, HUMAN.1);
+    let load = operations::run_service(Operation::Roll, &sparc, 8, &environment, DELAYS);
     let (_, delayed) = tokio::try_join!(load, delays(&sparc, &samples, &mut listener))?;
     live.under_load = delayed;
     println!("under load: {:?}", live.under_load);
     sparc.close().await?;
     listener.unsubscribe().await?;
-    if !options.no_candidates {
-        live.candidates = candidates::candidates(&environment).await?;
+    if !options.no_alternatives {
+        live.alternatives = alternatives::alternatives(&environment).await?;
     }
     listener.end().await?;
     if !options.no_evening {
@@ -185,30 +187,30 @@ pub async fn set_up(server: &Server, world: World) -> Result<Database, Failure> 
     let database = server.empty().await?;
     let pool = database.connect(2).await?;
     up(&pool, None).await?;
-    fill(database.url(), Side::Ours, world, Utc::now()).await?;
+    fill(database.url(), Schema::Ours, world, Utc::now()).await?;
     pool.execute_unprepared(ACCOUNTS).await?;
     pool.close().await?;
     Ok(database)
 }
 
-/// Measures rolls with and without an added load, in turns of alternating order.
+/// Measures rolls with and without an added load, in pairs of runs whose order alternates.
 async fn writers(
     environment: &Environment<'_>,
-    turns: usize,
+    pairs: usize,
     mut switch: impl AsyncFnMut(bool) -> Result<(), Failure>,
 ) -> Result<Vec<Writers>, Failure> {
     let mut all = Vec::new();
     for clients in [8, 64] {
         let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(clients.max(10))).await?;
-        operations::service(Operation::Roll, &sparc, clients, environment, TURN).await?;
+        operations::run_service(Operation::Roll, &sparc, clients, environment, RUN).await?;
         let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
-        for turn in 0..turns {
+        for pair in 0..pairs {
             for step in 0..2 {
-                let is_on = (turn + step) % 2 == 1;
+                let is_on = (pair + step) % 2 == 1;
                 switch(is_on).await?;
-                // The effects of switching are not timed.
-                operations::service(Operation::Roll, &sparc, clients, environment, TURN / 5).await?;
-                let (run, _) = operations::service(Operation::Roll, &sparc, clients, environment, TURN).await?;
+                // An untimed run, because switching the load has effects of its own.
+                operations::run_service(Operation::Roll, &sparc, clients, environment, RUN / 5).await?;
+                let (run, _) = operations::run_service(Operation::Roll, &sparc, clients, environment, RUN).await?;
                 runs[usize::from(is_on)].push(run);
             }
         }
@@ -224,7 +226,7 @@ async fn writers(
             clients,
             without_ops_s: mean(&runs[0], |run| Some(run.ops_s)).unwrap_or_default(),
             with_ops_s: mean(&runs[1], |run| Some(run.ops_s)).unwrap_or_default(),
-            loss_percent: f64::midpoint(losses[(turns - 1) / 2], losses[turns / 2]),
+            loss_percent: f64::midpoint(losses[(pairs - 1) / 2], losses[pairs / 2]),
             without_cpu_ms: mean(&runs[0], |run| run.server_cpu_ms),
             with_cpu_ms: mean(&runs[1], |run| run.server_cpu_ms),
         };
@@ -255,13 +257,13 @@ async fn idle(server: Option<u32>, listener: &mut Listener) -> Result<Idle, Fail
     Ok(idle)
 }
 
-/// Sends events with their time of sending in the payload, and returns the delays that the subscribers measured.
+/// Sends events that carry the time of sending, and returns the delays that the subscribers measured.
 async fn delays(sparc: &Sparc, samples: &[Sample], listener: &mut Listener) -> Result<Delays, Failure> {
     listener.reset().await?;
     let begun = Instant::now();
     let mut sent = 0_u32;
-    while begun.elapsed() < HUMAN.1 {
-        tokio::time::sleep_until((begun + Duration::from_secs(1) * sent / HUMAN.0).into()).await;
+    while begun.elapsed() < DELAYS {
+        tokio::time::sleep_until((begun + Duration::from_secs(1) * sent / HUMAN_RATE).into()).await;
         let sample = &samples[sent as usize % samples.len()];
         let (session_id, kind) = (sample.session, "wave".to_owned());
         let payload = json!({ "at": now() });
@@ -273,13 +275,13 @@ async fn delays(sparc: &Sparc, samples: &[Sample], listener: &mut Listener) -> R
     listener.delays().await
 }
 
-/// Microseconds since 1970, a clock that two processes on one machine share.
+/// Returns the microseconds since 1970, by a clock that all processes on one machine share.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
-/// Returns the session with that number and one of its participants.
-fn subscriber(world: &World, number: u64, place: u64) -> (uuid::Uuid, uuid::Uuid) {
-    let user = if place == 0 { world.session(number).seer } else { world.player(number, place - 1) };
+/// Returns a session and one of its participants: 0 is the Seer, the other numbers are players.
+fn subscriber(world: &World, number: u64, participant: u64) -> (uuid::Uuid, uuid::Uuid) {
+    let user = if participant == 0 { world.session(number).seer } else { world.player(number, participant - 1) };
     (id(Kind::Session, number), id(Kind::User, user))
 }

@@ -1,9 +1,10 @@
 #![doc = include_str!("../README.md")]
 
-mod captured;
+mod capture;
 mod client;
 mod compare;
 mod cpu;
+mod days;
 mod drivers;
 mod evening;
 mod fill;
@@ -12,7 +13,6 @@ mod growth;
 #[cfg(feature = "heap")]
 mod heap;
 mod indexes;
-mod life;
 mod live;
 mod measure;
 mod operations;
@@ -28,7 +28,7 @@ mod report;
 mod rows;
 mod samples;
 mod sections;
-mod side;
+mod workload;
 mod world;
 mod writes;
 
@@ -40,12 +40,12 @@ use sea_orm::{DbErr, sqlx};
 /// The reason why a measurement failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The server refused a statement.
+    /// A statement failed.
     Statement(String, sqlx::Error),
     /// The connection failed.
     Driver(sqlx::Error),
-    /// A statement of this schema exceeded the statement timeout.
-    Slow(&'static str),
+    /// A statement in this schema exceeded the statement timeout.
+    Timeout(&'static str),
     /// Any other failure.
     Message(String),
 }
@@ -67,7 +67,9 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Statement(sql, error) => write!(f, "{error}\nin: {sql}"),
             Self::Driver(error) => error.fmt(f),
-            Self::Slow(what) => write!(f, "{what} did not finish within {} s", side::STATEMENT_TIMEOUT.as_secs()),
+            Self::Timeout(what) => {
+                write!(f, "{what} did not finish within {} s", workload::STATEMENT_TIMEOUT.as_secs())
+            }
             Self::Message(what) => f.write_str(what),
         }
     }
@@ -107,23 +109,23 @@ enum Command {
     Compare(Compare),
     /// Measures live events: their cost to writers, their delay, and the cost of subscribers.
     Live(LiveEvents),
-    /// Measures the effect of read replicas: the primary's load, their delay, and the cost of positions.
+    /// Measures read replicas: the primary's load, the replicas' delay, and the cost of tracking log positions.
     Replicas(ReplicaReads),
-    /// Measures the example service next to PostgREST, over HTTP, on one database.
+    /// Compares the example service with PostgREST, over HTTP, on one database.
     Peers(Peers),
-    /// Measures the service next to the same operations in plain sqlx and in tokio-postgres with pipelining.
+    /// Compares the service with the same operations in plain sqlx and in tokio-postgres with pipelining.
     Drivers(Drivers),
     /// Runs the subscribers; started by `live`.
     #[command(hide = true)]
     Listen {
-        /// Address of the database.
+        /// URL of the database.
         url: String,
         /// Number of accounts.
         users: u64,
         /// Number of active sessions.
-        busy: u64,
+        active: u64,
     },
-    /// Writes the page and the plots from the reports of several runs.
+    /// Merges the reports of several runs, and writes the page and the plots from them.
     Page(Page),
     /// Profiles the service's heap allocations per operation.
     #[cfg(feature = "heap")]
@@ -147,18 +149,21 @@ pub struct Compare {
     /// Also writes the page and the plots to `docs/`.
     #[arg(long)]
     docs: bool,
-    /// Seconds per run of whole operations; 0 skips them.
+    /// Seconds of each run that compares the service's operations with pgbench; 0 skips these runs.
     #[arg(long, default_value = "4")]
     operations: u64,
-    /// Skips the simulated evening.
+    /// Skips the simulated evening, which finds how many sessions at human speed this machine sustains.
     #[arg(long)]
     no_evening: bool,
-    /// Simulated days of writing and deleting events, a minute each; 0 skips them.
-    #[arg(long, default_value = "3")]
-    life: u64,
+    /// Number of simulated days, a minute each, in which events are written and expire; 0 skips them.
+    #[arg(long, alias = "life", default_value = "3")]
+    days: u64,
     /// Measures only the statements whose name contains this text; can be repeated.
     #[arg(long)]
     only: Vec<String>,
+    /// Skips the single statements, and with them the indexes.
+    #[arg(long, conflicts_with = "only")]
+    no_statements: bool,
 }
 
 /// Options of `live`.
@@ -167,15 +172,15 @@ pub struct LiveEvents {
     /// Folder for the report.
     #[arg(long)]
     out: PathBuf,
-    /// Also writes the section to `docs/performance.md`, where it replaces that of the last run.
+    /// Also replaces this section of `docs/performance.md`.
     #[arg(long)]
     docs: bool,
-    /// Skips the simulated evenings.
+    /// Skips the simulated evenings, which find how many sessions this machine sustains with and without subscriptions.
     #[arg(long)]
     no_evening: bool,
-    /// Skips the alternatives to the poller.
+    /// Skips the alternatives to the poller: `NOTIFY` and logical decoding.
     #[arg(long)]
-    no_candidates: bool,
+    no_alternatives: bool,
 }
 
 /// Options of `replicas`.
@@ -184,10 +189,10 @@ pub struct ReplicaReads {
     /// Folder for the report.
     #[arg(long)]
     out: PathBuf,
-    /// Also writes the section to `docs/performance.md`, where it replaces that of the last run.
+    /// Also replaces this section of `docs/performance.md`.
     #[arg(long)]
     docs: bool,
-    /// Concurrent sessions of six players; the servers and the service share this machine.
+    /// Number of concurrent sessions of six players.
     #[arg(long, default_value = "200")]
     sessions: u64,
 }
@@ -198,13 +203,13 @@ pub struct Peers {
     /// Folder for the report and its tables.
     #[arg(long)]
     out: PathBuf,
-    /// Also writes the tables to `docs/performance.md`, where they replace those of the last run.
+    /// Also replaces this section of `docs/performance.md`.
     #[arg(long)]
     docs: bool,
     /// Seconds per run.
     #[arg(long, default_value = "1.5")]
     seconds: f64,
-    /// Runs of each API, in turns; the median counts.
+    /// Runs of each API, which alternate; the report has their medians.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 }
@@ -215,13 +220,13 @@ pub struct Drivers {
     /// Folder for the report and its tables.
     #[arg(long, default_value = "target/drivers")]
     out: PathBuf,
-    /// Also writes the tables to `docs/performance.md`, where they replace those of the last run.
+    /// Also replaces this section of `docs/performance.md`.
     #[arg(long)]
     docs: bool,
     /// Seconds per run.
     #[arg(long, default_value = "1")]
     seconds: f64,
-    /// Runs of each program, in turns; the median counts.
+    /// Runs of each program, which alternate; the report has their medians.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Measures only the operations whose name contains this text; can be repeated.
@@ -232,7 +237,7 @@ pub struct Drivers {
 /// Options of `page`.
 #[derive(Args, Clone, Debug)]
 pub struct Page {
-    /// Reports to merge. Where two have the same measurement, the first one counts.
+    /// Reports to merge; of several with the same measurement, the first one counts.
     #[arg(required = true)]
     reports: Vec<PathBuf>,
     /// Folder for the report, the plots and the page.
@@ -249,8 +254,8 @@ fn scale(text: &str) -> Result<f64, String> {
 }
 
 impl Compare {
-    fn life(&self) -> Option<Duration> {
-        Some(Duration::from_secs(self.life * 60)).filter(|time| !time.is_zero())
+    fn days(&self) -> Option<Duration> {
+        Some(Duration::from_secs(self.days * 60)).filter(|time| !time.is_zero())
     }
 
     fn operations(&self) -> Option<Duration> {
@@ -266,8 +271,8 @@ async fn main() -> ExitCode {
         Command::Replicas(options) => replicas::replicas(&options).await,
         Command::Peers(options) => peers::peers(&options).await,
         Command::Drivers(options) => drivers::drivers(&options).await,
-        Command::Listen { url, users, busy } => {
-            let world = world::World { users, adventures: 100, busy, open: 1000, ended: 2000 };
+        Command::Listen { url, users, active } => {
+            let world = world::World { users, adventures: 100, active, open: 1000, ended: 2000 };
             live::listener::listen(&url, world).await
         }
         Command::Page(page) => {

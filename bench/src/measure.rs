@@ -1,4 +1,4 @@
-//! Measuring a statement in both schemas, in turns.
+//! Measures a statement alternately in both schemas.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::{
     Failure,
     client::Client,
     plan::{self, Plan},
-    side::{Role, Workload},
+    workload::{Role, Workload},
 };
 
 /// A statement to measure.
@@ -21,15 +21,15 @@ pub struct Measure {
     /// Whether it can run many times in one transaction. If so, a short statement is sent many times in one message, so
     /// that the round trip does not dominate.
     pub is_repeatable: bool,
-    /// In the specification's schema.
+    /// The specification's statement, in the specification's schema.
     pub specification: Workload,
-    /// In this schema, as the service sends it.
+    /// The service's statement, in this schema.
     pub ours: Workload,
 }
 
 /// A measured statement, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Measured {
+pub struct StatementResult {
     /// Its name.
     pub name: String,
     /// The scale; 1 is 300 thousand sessions.
@@ -38,7 +38,7 @@ pub struct Measured {
     pub role: String,
     /// Median in the specification's schema, in milliseconds.
     pub prd_ms: f64,
-    /// Whether that reached the statement timeout; the median is then a lower bound.
+    /// Whether the specification's statement was stopped; `prd_ms` is then a lower bound.
     #[serde(alias = "prd_gave_up")]
     pub prd_timed_out: bool,
     /// Median in this schema, in milliseconds.
@@ -47,8 +47,7 @@ pub struct Measured {
     pub ratio: f64,
     /// The 99th percentile in this schema, in milliseconds.
     pub p99_ms: f64,
-    /// Median in this schema without the other database, in milliseconds; the least of a few rounds. Growth is judged
-    /// by it.
+    /// Median in this schema alone, in milliseconds, the smallest of a few rounds. It is what the growth goal compares.
     #[serde(alias = "alone_ms")]
     pub isolated_ms: f64,
     /// Rows returned in this schema.
@@ -63,9 +62,9 @@ pub struct Measured {
     pub plan_hash: String,
     /// A hash of the generic plan's shape.
     pub generic_plan_hash: String,
-    /// How often the server used a custom plan, and how often the generic plan.
+    /// The numbers of executions with a custom plan and with the generic plan.
     pub planned: (u64, u64),
-    /// Shared buffers that the plan touches.
+    /// Shared buffers that the plan reads, the mean over several samples.
     pub buffers: u64,
     /// The custom plan.
     pub plan: Plan,
@@ -73,38 +72,37 @@ pub struct Measured {
 
 /// The time for measuring one statement in both schemas.
 const BUDGET: Duration = Duration::from_secs(4);
-/// Maximum executions in this schema per round.
+/// The maximum number of executions in this schema per round.
 const MAX_PER_ROUND: usize = 10;
-/// A statement that takes longer than this in the specification's schema reads so much that it evicts from the caches
-/// what this schema reads. Two hosts would not share their memory, so this schema's statements then run once before
-/// they are timed.
+/// A statement that takes longer than this in the specification's schema evicts this schema's pages from the caches.
+/// The schemas would not share a host's memory, so this schema's statements then run once before they are timed.
 const EVICTING: Duration = Duration::from_millis(50);
-/// Executions per sample when this schema is measured on its own.
+/// Executions per sample when this schema is measured alone.
 const ISOLATED_PER_SAMPLE: usize = 10;
-/// The time for measuring one statement in this schema on its own.
+/// The time for measuring one statement in this schema alone.
 const ISOLATED_BUDGET: Duration = Duration::from_millis(1500);
-/// Executions before timing begins. The server chooses between custom and generic plans after five executions, and for
-/// the statements inside a function only once the function itself has run that often.
+/// Executions before timing begins. The server chooses between custom and generic plans after five executions; for the
+/// statements inside a function, after five executions of the function.
 const WARM_UP: usize = 16;
-/// The minimum and maximum number of rounds. In each, this schema's statement runs for about as long as the other one
-/// takes.
+/// The minimum and maximum number of rounds. In each, this schema's statement is repeated for about as long as the
+/// specification's takes.
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl Measure {
-    /// Warms the statement up, and returns how often to send it in one message: a short one many times.
+    /// Warms the statement up, and returns how many times to send it in one message: more than once if it is short.
     async fn repeats(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
-        let mut least = BUDGET;
+        let mut fastest = BUDGET;
         for sample in 0..WARM_UP {
             let Some((time, _)) = workload.execute(client, self.role, sample, 1).await? else { return Ok(1) };
-            least = least.min(time);
+            fastest = fastest.min(time);
             if time > Duration::from_millis(100) {
                 return Ok(1);
             }
         }
-        Ok(if self.is_repeatable { (2000 / least.as_micros().max(1)).clamp(1, 25) as u32 } else { 1 })
+        Ok(if self.is_repeatable { (2000 / fastest.as_micros().max(1)).clamp(1, 25) as u32 } else { 1 })
     }
 
-    /// Measures this schema on its own, after running each sample once. Returns the median in milliseconds.
+    /// Measures this schema alone, after running each sample once. Returns the median in milliseconds.
     pub async fn measure_isolated(&self, ours: &mut Client) -> Result<f64, Failure> {
         self.ours.prepare(ours).await?;
         let repeats = self.repeats(&self.ours, ours).await?;
@@ -121,7 +119,7 @@ impl Measure {
             || times.len() < samples * ISOLATED_PER_SAMPLE && begun.elapsed() < ISOLATED_BUDGET
         {
             let Some((time, _)) = self.ours.execute(ours, self.role, times.len(), repeats).await? else {
-                return Err(Failure::Slow(self.name));
+                return Err(Failure::Timeout(self.name));
             };
             times.push(time);
         }
@@ -135,22 +133,22 @@ impl Measure {
         specification: &mut Client,
         ours: &mut Client,
         scale: f64,
-    ) -> Result<Measured, Failure> {
+    ) -> Result<StatementResult, Failure> {
         self.specification.prepare(specification).await?;
         self.ours.prepare(ours).await?;
-        let (mut prd_times, mut own_times, mut timed_out) = (Vec::new(), Vec::new(), false);
+        let (mut prd_times, mut ours_times, mut timed_out) = (Vec::new(), Vec::new(), false);
         let (mut rows, mut prd_rows) = (0, 0);
 
-        // After this, the server has chosen its plans.
-        let here = self.repeats(&self.ours, ours).await?;
-        let there = self.repeats(&self.specification, specification).await?;
+        // Afterwards the server has chosen its plans.
+        let repeats = self.repeats(&self.ours, ours).await?;
+        let prd_repeats = self.repeats(&self.specification, specification).await?;
         let begun = Instant::now();
         for round in 0..*ROUNDS.end() {
             if round >= *ROUNDS.start() && begun.elapsed() > BUDGET {
                 break;
             }
             if !timed_out {
-                match self.specification.execute(specification, self.role, round, there).await? {
+                match self.specification.execute(specification, self.role, round, prd_repeats).await? {
                     Some((time, count)) => {
                         prd_times.push(time);
                         prd_rows = count;
@@ -161,16 +159,16 @@ impl Measure {
             let last = prd_times.last().copied().unwrap_or(BUDGET);
             if last > EVICTING {
                 for turn in 0..MAX_PER_ROUND {
-                    self.ours.execute(ours, self.role, round * MAX_PER_ROUND + turn, here).await?;
+                    self.ours.execute(ours, self.role, round * MAX_PER_ROUND + turn, repeats).await?;
                 }
             }
             for turn in 0..MAX_PER_ROUND {
                 let Some((time, count)) =
-                    self.ours.execute(ours, self.role, round * MAX_PER_ROUND + turn, here).await?
+                    self.ours.execute(ours, self.role, round * MAX_PER_ROUND + turn, repeats).await?
                 else {
-                    return Err(Failure::Slow(self.name));
+                    return Err(Failure::Timeout(self.name));
                 };
-                own_times.push(time);
+                ours_times.push(time);
                 rows = count;
                 if time * (turn as u32 + 1) > last {
                     break;
@@ -189,12 +187,12 @@ impl Measure {
         self.specification.deallocate(specification).await?;
         self.ours.deallocate(ours).await?;
         let prd_ms = if prd_times.is_empty() {
-            crate::side::STATEMENT_TIMEOUT.as_secs_f64() * 1000.0
+            crate::workload::STATEMENT_TIMEOUT.as_secs_f64() * 1000.0
         } else {
             quantile(&mut prd_times, 0.5)
         };
-        let ours_ms = quantile(&mut own_times, 0.5);
-        Ok(Measured {
+        let ours_ms = quantile(&mut ours_times, 0.5);
+        Ok(StatementResult {
             name: self.name.to_owned(),
             scale,
             role: self.role.name().to_owned(),
@@ -202,11 +200,11 @@ impl Measure {
             prd_timed_out: timed_out,
             ours_ms,
             ratio: prd_ms / ours_ms,
-            p99_ms: quantile(&mut own_times, 0.99),
+            p99_ms: quantile(&mut ours_times, 0.99),
             isolated_ms: 0.0,
             rows,
             prd_rows,
-            times: own_times.len(),
+            times: ours_times.len(),
             server_ms: plan.ms,
             plan_hash: plan.hash(),
             generic_plan_hash: generic.hash(),
@@ -217,7 +215,7 @@ impl Measure {
     }
 }
 
-impl Measured {
+impl StatementResult {
     /// Identifies the statement and the scale.
     #[must_use]
     pub fn key(&self) -> (u64, String) {
@@ -225,9 +223,9 @@ impl Measured {
     }
 }
 
-/// Returns a quantile of the times, in milliseconds; sorts them.
-pub fn quantile(times: &mut [Duration], part: f64) -> f64 {
+/// Sorts the times, and returns a quantile in milliseconds.
+pub fn quantile(times: &mut [Duration], fraction: f64) -> f64 {
     times.sort_unstable();
-    let index = ((times.len() as f64 - 1.0) * part).ceil().max(0.0) as usize;
+    let index = ((times.len() as f64 - 1.0) * fraction).ceil().max(0.0) as usize;
     times.get(index).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
 }

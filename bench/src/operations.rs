@@ -1,5 +1,5 @@
-//! Whole operations of the service, compared with pgbench running the same statements in the same transactions: the
-//! upper bound for any client.
+//! Whole operations of the service, compared with pgbench, which runs the same statements in the same transactions, as
+//! an upper bound for any client.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +17,7 @@ use tokio::{process::Command, task::JoinSet};
 
 use crate::{
     Failure,
-    captured::Capturing,
+    capture::StatementCapture,
     cpu::{self, CpuTimes},
     measure::quantile,
     pgbench::{self, Step},
@@ -39,7 +39,7 @@ pub struct OperationResult {
     pub pgbench_ops_s: f64,
     /// `ops_s` divided by `pgbench_ops_s`.
     pub ratio: f64,
-    /// Transactions per second by pgbench if it sends begin and identity in one message, as the service does.
+    /// Transactions per second by pgbench with begin and identity in one message, as the service sends them.
     pub pgbench_pipelined_ops_s: f64,
     /// Round trips per operation.
     pub round_trips: usize,
@@ -85,23 +85,22 @@ const ALL: [(Operation, &str); 4] = [
 
 /// Numbers of concurrent clients.
 const CLIENTS: [u32; 3] = [1, 8, 64];
-/// Runs of each, in turns; the median counts.
-const TURNS: u32 = 3;
+/// Runs of the service and of pgbench, which alternate; the medians count.
+const ROUNDS: u32 = 3;
 /// The deadline of each operation, which the service sends as `statement_timeout`.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What the service sends together with BEGIN.
+/// The identity, which the service sends together with BEGIN.
 const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
     set_config('statement_timeout', $3, true)";
 
-/// Where the operations run.
+/// The server, the database and the samples that operations run with.
 #[derive(Clone)]
 pub struct Environment<'a> {
-    /// Address of the database.
+    /// URL of the database.
     pub url: &'a str,
-    /// The program `pgbench`.
+    /// Path of pgbench.
     pub pgbench: PathBuf,
-    /// The users and sessions.
     pub samples: &'a [Sample],
     /// The server's process id.
     pub server: Option<u32>,
@@ -122,14 +121,14 @@ pub struct Run {
     pub client_cpu_ms: Option<f64>,
 }
 
-/// Measures all operations. The statements of each are captured on a connection of its own.
+/// Measures all operations. Each operation's statements are captured on a connection of its own.
 pub async fn operations(
     environment: &Environment<'_>,
-    capturing: impl AsyncFn() -> Result<Capturing, Failure>,
+    capture: impl AsyncFn() -> Result<StatementCapture, Failure>,
 ) -> Result<Vec<OperationResult>, Failure> {
     let mut results = Vec::new();
     for (operation, name) in ALL {
-        let steps = steps(operation, capturing().await?, environment.samples).await?;
+        let steps = steps(operation, capture().await?, environment.samples).await?;
         // The first step shares a message with BEGIN; each other statement and COMMIT are one more round trip.
         let round_trips = steps.len() + 1;
         let scripts = [false, true].map(|pipelined| {
@@ -140,14 +139,14 @@ pub async fn operations(
             tokio::fs::write(path, script).await?;
         }
         for clients in CLIENTS {
-            // The default, or one per client.
+            // One per client, and at least the default.
             let connections = clients.max(10);
             let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(connections)).await?;
             let (mut ours, mut bench, mut times) = (Vec::new(), [Vec::new(), Vec::new()], Vec::new());
-            // Afterwards every connection is open and has prepared its statements.
-            service(operation, &sparc, clients, environment, Duration::from_secs(1)).await?;
-            for _ in 0..TURNS {
-                let (run, took) = service(operation, &sparc, clients, environment, environment.time).await?;
+            // Opens every connection and prepares its statements.
+            run_service(operation, &sparc, clients, environment, Duration::from_secs(1)).await?;
+            for _ in 0..ROUNDS {
+                let (run, took) = run_service(operation, &sparc, clients, environment, environment.time).await?;
                 ours.push(run);
                 times.extend(took);
                 for (runs, (script, _)) in bench.iter_mut().zip(&scripts) {
@@ -189,7 +188,7 @@ fn median(mut runs: Vec<Run>) -> Run {
 }
 
 /// Runs the operation once.
-pub async fn once(operation: Operation, ada: &IdentityConnection, sample: &Sample) -> Result<(), Failure> {
+pub async fn run_once(operation: Operation, ada: &IdentityConnection, sample: &Sample) -> Result<(), Failure> {
     match operation {
         Operation::Roll => {
             ada.dice().roll(check(sample)?).await?;
@@ -208,8 +207,8 @@ pub async fn once(operation: Operation, ada: &IdentityConnection, sample: &Sampl
     Ok(())
 }
 
-/// Runs the operation with concurrent clients, each in its own session, as fast as they can.
-pub async fn service(
+/// Runs the operation as fast as possible with concurrent clients, each in a session of its own.
+pub async fn run_service(
     operation: Operation,
     sparc: &Sparc,
     clients: u32,
@@ -226,10 +225,10 @@ pub async fn service(
             let mut took = Vec::new();
             while begun.elapsed() < time {
                 let started = Instant::now();
-                once(operation, &ada, &sample).await?;
+                run_once(operation, &ada, &sample).await?;
                 took.push(started.elapsed());
-                // In a service, the task would wait for its next request here. Without this, a task whose answers have
-                // already arrived would run on while the others wait.
+                // In a service, the task would wait for its next request here. Without the yield, a task whose answers
+                // have already arrived would continue while the others wait.
                 tokio::task::yield_now().await;
             }
             Ok::<_, Failure>(took)
@@ -255,9 +254,9 @@ fn per_operation(before: Option<CpuTimes>, after: Option<CpuTimes>, count: f64) 
 }
 
 /// Returns the identity and the captured statements of the operation, with the values of each sample.
-async fn steps(operation: Operation, mut capturing: Capturing, samples: &[Sample]) -> Result<Vec<Step>, Failure> {
-    let ada = capturing.sparc.as_user(samples[0].player).with_deadline(DEADLINE);
-    once(operation, &ada, &samples[0]).await?;
+async fn steps(operation: Operation, mut capture: StatementCapture, samples: &[Sample]) -> Result<Vec<Step>, Failure> {
+    let ada = capture.sparc.as_user(samples[0].player).with_deadline(DEADLINE);
+    run_once(operation, &ada, &samples[0]).await?;
     let identity = |sample: &Sample| -> Vec<String> {
         let claims = format!("{{\"role\":\"authenticated\",\"sub\":\"{}\"}}", sample.player);
         vec![quoted("authenticated"), quoted(claims), quoted(DEADLINE.as_millis())]
@@ -272,7 +271,7 @@ async fn steps(operation: Operation, mut capturing: Capturing, samples: &[Sample
         }
     };
     let mut steps = vec![Step { sql: IDENTITY.to_owned(), values: samples.iter().map(identity).collect() }];
-    for statement in capturing.new_statements().await? {
+    for statement in capture.new_statements().await? {
         steps.push(Step { sql: statement.sql, values: samples.iter().map(values).collect() });
     }
     Ok(steps)
@@ -281,7 +280,7 @@ async fn steps(operation: Operation, mut capturing: Capturing, samples: &[Sample
 async fn run_pgbench(script: &Path, clients: u32, environment: &Environment<'_>) -> Result<Run, Failure> {
     let before = cpu::of_children(environment.server);
     let threads = clients.min(2).to_string();
-    // pgbench's backends end with it, and their processor times are gone then, so they are read shortly before.
+    // The processor times of pgbench's backends are lost when it ends, so they are read shortly before.
     let mut command = Command::new(&environment.pgbench);
     command
         .args(["--no-vacuum", "--protocol=prepared", "--define=loaded=0", "--jobs", &threads])
@@ -289,9 +288,9 @@ async fn run_pgbench(script: &Path, clients: u32, environment: &Environment<'_>)
         .arg("--file")
         .arg(script)
         .arg(environment.url);
-    let nearly = environment.time.saturating_sub(Duration::from_millis(300));
+    let until_reading = environment.time.saturating_sub(Duration::from_millis(300));
     let (output, spent) = tokio::join!(command.output(), async {
-        tokio::time::sleep(nearly).await;
+        tokio::time::sleep(until_reading).await;
         cpu::of_children(environment.server)
     });
     let output = output?;
@@ -300,5 +299,9 @@ async fn run_pgbench(script: &Path, clients: u32, environment: &Environment<'_>)
     let Some(ops_s) = ops_s.filter(|_| output.status.success()) else {
         return Err(Failure::Message(String::from_utf8_lossy(&output.stderr).into_owned()));
     };
-    Ok(Run { ops_s, server_cpu_ms: per_operation(before, spent, ops_s * nearly.as_secs_f64()), client_cpu_ms: None })
+    Ok(Run {
+        ops_s,
+        server_cpu_ms: per_operation(before, spent, ops_s * until_reading.as_secs_f64()),
+        client_cpu_ms: None,
+    })
 }

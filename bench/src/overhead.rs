@@ -1,4 +1,4 @@
-//! What triggers and policies cost: a roll by a player, compared with bare INSERTs of the same two rows.
+//! The cost of triggers and policies: a roll and an event, compared with bare INSERTs of the same rows.
 
 use std::time::Duration;
 
@@ -9,27 +9,26 @@ use crate::{
     client::Client,
     measure::{Measure, quantile},
     samples::Sample,
-    side::{Execution, Role, Workload, begin},
+    workload::{Execution, Role, Workload, begin},
     writes::{ROLLED, roll_values},
 };
 
 /// The cost of a roll and of an event.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Overhead {
-    /// A roll by a player, with policies, dice, checks, the numbered event and the clean-up: the median in
-    /// milliseconds.
+    /// A roll by a player, with policies, dice, checks, its event and the clean-up: the median in milliseconds.
     pub roll_ms: f64,
-    /// Two INSERTs of finished rows by the owner, with keys, checks and indexes, without triggers and policies.
+    /// INSERTs of the same two rows by the owner, with keys, checks and indexes, without triggers and policies.
     pub bare_ms: f64,
     /// `roll_ms` divided by `bare_ms`.
     pub ratio: f64,
-    /// An event sent by a player, measured in the same way.
+    /// An event sent by a player.
     pub event_ms: f64,
     /// The bare INSERT of an event: the lower bound for any design.
     pub bare_event_ms: f64,
 }
 
-/// Executions of each.
+/// The number of executions of each statement.
 const TIMES: usize = 2000;
 
 const BARE_ROLL: &str = "INSERT INTO dice_rolls (id, session_id, character_id, character_name, attribute, dice_count,
@@ -39,7 +38,7 @@ const BARE_ROLL: &str = "INSERT INTO dice_rolls (id, session_id, character_id, c
     RETURNING *";
 const BARE_EVENT: &str = "INSERT INTO session_events (id, session_id, event_type, payload, sender_id)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2, $3)";
-/// The same without a sender, which the specification does not store.
+/// The bare event without a sender, which the specification does not store.
 const BARE_EVENT_WITHOUT_SENDER: &str = "INSERT INTO session_events (id, session_id, event_type, payload)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2)";
 
@@ -50,7 +49,7 @@ const BARE_ACCOUNT: &str = "WITH account AS (
     )
     INSERT INTO users (id, email, display_name) SELECT id, email, 'Newcomer' FROM account";
 
-/// Keys and checks remain.
+/// Disables triggers; keys and checks remain.
 const WITHOUT_TRIGGERS: &str =
     "ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER;
     ALTER TABLE users DISABLE TRIGGER USER; ALTER TABLE auth.users DISABLE TRIGGER USER";
@@ -58,12 +57,12 @@ const WITHOUT_TRIGGERS: &str =
 /// The names of the measurements that [`bare`] returns.
 pub const BARE: [&str; 3] = ["bare rows of a roll", "bare row of an event", "bare rows of a sign-up"];
 
-/// Returns measurements of the bare tables as they grow, in both schemas: finished rows, no policies, no triggers.
+/// Returns measurements of bare INSERTs in both schemas, without policies and triggers.
 pub fn bare(samples: &[Sample]) -> Vec<Measure> {
     let roll = |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.hero);
     let event = |sample: &Sample, sender: &str| format!("EXECUTE bare_event('{}', '{ROLLED}'{sender})", sample.session);
     let roll_and_event = |sample: &Sample, sender: &str| format!("{}; {}", roll(sample), event(sample, sender));
-    // Addresses must be unique, because the statement runs many times in one transaction.
+    // E-mail addresses must be unique, because the statement runs many times in one transaction.
     let account = |_: &Sample, _: &str| "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
     vec![
         bare_measure(BARE[0], samples, &roll_and_event),
@@ -75,9 +74,9 @@ pub fn bare(samples: &[Sample]) -> Vec<Measure> {
 /// Returns a measurement of the same rows in both schemas. `statement` returns the SQL for a sample, with the sender
 /// that only this schema stores.
 fn bare_measure(name: &'static str, samples: &[Sample], statement: &dyn Fn(&Sample, &str) -> String) -> Measure {
-    let side = |event: &str, sender: fn(&Sample) -> String| {
+    let workload = |event: &str, sender: fn(&Sample) -> String| {
         let timed = |sample: &Sample| statement(sample, &sender(sample));
-        // Altering a table invalidates its plans. An execution for the next sample replans before the timing begins.
+        // Altering a table invalidates its plans, so an untimed execution for the next sample plans again.
         let next = samples.iter().cycle().skip(1);
         let executions = samples.iter().zip(next).map(|(sample, next)| Execution {
             before: format!("{WITHOUT_TRIGGERS}; {}", timed(next)),
@@ -95,12 +94,12 @@ fn bare_measure(name: &'static str, samples: &[Sample], statement: &dyn Fn(&Samp
         name,
         role: Role::Owner,
         is_repeatable: true,
-        specification: side(BARE_EVENT_WITHOUT_SENDER, |_| String::new()),
-        ours: side(BARE_EVENT, |sample| format!(", '{}'", sample.player)),
+        specification: workload(BARE_EVENT_WITHOUT_SENDER, |_| String::new()),
+        ours: workload(BARE_EVENT, |sample| format!(", '{}'", sample.player)),
     }
 }
 
-/// Measures all four in turns, each many times in one transaction that is rolled back.
+/// Measures all four alternately, each many times in one transaction that is rolled back.
 pub async fn overhead(client: &mut Client, sample: &Sample, roll: &str, event: &str) -> Result<Overhead, Failure> {
     for (name, sql) in [("roll", roll), ("event", event), ("bare_roll", BARE_ROLL), ("bare_event", BARE_EVENT)] {
         client.run(&format!("PREPARE {name} AS {sql}")).await?;
@@ -138,6 +137,6 @@ async fn repeat(client: &mut Client, before: &str, timed: &str) -> Result<Vec<Du
         times.push(client.time(timed).await?.0);
     }
     client.run("ROLLBACK").await?;
-    // The first executions plan, and choose between custom and generic plans.
+    // In the first executions, the server chooses between custom and generic plans.
     Ok(times.split_off(20))
 }

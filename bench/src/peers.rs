@@ -1,7 +1,7 @@
-//! The command `peers`: the example service next to PostgREST, on one database and the same rows, over HTTP.
+//! The command `peers`: the example service compared with PostgREST, on one database and the same rows, over HTTP.
 //!
-//! Both are processes of their own with as many connections to the database. Runs alternate between them, so that other
-//! load on the machine affects both; processor time per request depends on it less than throughput.
+//! Each is a process of its own, with equally many connections to the database. Runs alternate, so that other load on
+//! the machine affects both. The processor time per request depends on other load less than the throughput.
 
 mod http;
 mod requests;
@@ -43,10 +43,10 @@ use crate::{
 
 /// Numbers of concurrent clients.
 const CLIENTS: [usize; 3] = [1, 8, 64];
-/// Untimed first run: afterwards, connections are open and statements are prepared.
+/// The duration of the first run, which opens connections and prepares statements.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// A database whose pages are in the buffers.
-const WORLD: World = World { users: 10_000, adventures: 100, busy: 64, open: 4000, ended: 2000 };
+/// A database that fits in the buffers.
+const WORLD: World = World { users: 10_000, adventures: 100, active: 64, open: 4000, ended: 2000 };
 
 /// An operation with a number of clients, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,7 +55,6 @@ pub struct PeerResult {
     pub name: String,
     /// Concurrent clients.
     pub clients: usize,
-    /// The platform's API.
     pub postgrest: ApiResult,
     /// The example service.
     pub service: ApiResult,
@@ -76,22 +75,22 @@ pub struct ApiResult {
     pub api_cpu_ms: Option<f64>,
     /// Processor time of PostgreSQL per request, in milliseconds.
     pub server_cpu_ms: Option<f64>,
-    /// Bytes per answer, with its head.
+    /// Bytes per response, including its head.
     pub bytes: f64,
 }
 
-/// What the runs share.
+/// The context that all runs share.
 struct Environment {
     url: String,
-    /// Deletes the seats of the newcomers, who have no others.
-    free_the_seats: String,
+    /// The statement that deletes all seats of the newcomers.
+    delete_seats: String,
     server: Option<u32>,
     apis: [(Api, ApiServer); 2],
     /// The requests of each operation, by API.
     requests: HashMap<(u8, u8), Arc<Vec<Request>>>,
 }
 
-/// Runs the command.
+/// Runs the command `peers`.
 pub async fn peers(options: &Peers) -> Result<(), Failure> {
     let begun = Instant::now();
     fs::create_dir_all(&options.out)?;
@@ -108,7 +107,7 @@ pub async fn peers(options: &Peers) -> Result<(), Failure> {
     let newcomers = requests::newcomers(&WORLD, &secret, &mut client).await?;
     client.close().await?;
     println!("filled after {:.0} s", begun.elapsed().as_secs_f64());
-    // The service first: at its start, it checks that the schema is complete.
+    // The service is started first, because it checks that the schema is complete.
     let service = ApiServer::service(database.url(), &secret).await?;
     let postgrest = ApiServer::postgrest(database.url(), &secret).await?;
     println!("ready after {:.0} s", begun.elapsed().as_secs_f64());
@@ -123,7 +122,7 @@ pub async fn peers(options: &Peers) -> Result<(), Failure> {
     }
     let environment = Environment {
         url: database.url().to_owned(),
-        free_the_seats: requests::free_the_seats(&newcomers),
+        delete_seats: requests::delete_seats(&newcomers),
         server: postmaster.lines().next().and_then(|line| line.parse().ok()),
         apis: [(Api::PostgRest, postgrest), (Api::Service, service)],
         requests: all,
@@ -144,7 +143,7 @@ pub async fn peers(options: &Peers) -> Result<(), Failure> {
 }
 
 impl Environment {
-    /// Measures both APIs in turns.
+    /// Measures both APIs alternately, and returns the run with the median throughput of each.
     async fn compare(
         &self,
         operation: Operation,
@@ -157,7 +156,7 @@ impl Environment {
         for round in 0..=options.rounds {
             for step in 0..2 {
                 let which = (round as usize + step) % 2;
-                // The round before the first one warms up.
+                // Round 0 is the warm-up.
                 let time = if round == 0 { WARM_UP.min(time) } else { time };
                 let run = self.run(&self.apis[which], operation, clients, time).await?;
                 if round > 0 {
@@ -173,7 +172,7 @@ impl Environment {
         Ok(PeerResult { name: name.to_owned(), clients, postgrest, service, ratio })
     }
 
-    /// Sends requests from concurrent clients, each on a connection of its own, as fast as they are answered.
+    /// Sends requests as fast as possible from concurrent clients, each on a connection of its own.
     async fn run(
         &self,
         (api, process): &(Api, ApiServer),
@@ -196,20 +195,20 @@ impl Environment {
             tasks.spawn(async move {
                 let (mut times, mut bytes) = (Vec::new(), 0);
                 while begun.elapsed() < time {
-                    // Each user takes one seat; any other operation belongs to the client's own session.
+                    // Each newcomer takes one seat; all other requests of a client are about one session.
                     let request = match operation {
                         Operation::Join => requests.get(next.fetch_add(1, Ordering::Relaxed)),
                         _ => requests.get(number % requests.len()),
                     };
                     let Some(request) = request else { break };
                     let started = Instant::now();
-                    let answer = connection.send(request).await?;
+                    let response = connection.send(request).await?;
                     times.push(started.elapsed());
-                    if !(200..300).contains(&answer.status) {
-                        let body = String::from_utf8_lossy(&answer.body);
-                        return Err(Failure::Message(format!("{} answered {}: {body}", request.path, answer.status)));
+                    if !(200..300).contains(&response.status) {
+                        let body = String::from_utf8_lossy(&response.body);
+                        return Err(Failure::Message(format!("{} answered {}: {body}", request.path, response.status)));
                     }
-                    bytes += answer.bytes;
+                    bytes += response.bytes;
                 }
                 Ok::<_, Failure>((times, bytes))
             });
@@ -223,7 +222,7 @@ impl Environment {
         let seconds = begun.elapsed().as_secs_f64();
         let after = (of_api(), cpu::of_children(self.server));
         if operation == Operation::Join {
-            self.free_the_seats().await?;
+            self.delete_seats().await?;
         }
         let count = times.len() as f64;
         let spent = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
@@ -239,10 +238,10 @@ impl Environment {
         })
     }
 
-    /// Makes the seats free again that the run took.
-    async fn free_the_seats(&self) -> Result<(), Failure> {
+    /// Deletes the seats that the run took.
+    async fn delete_seats(&self) -> Result<(), Failure> {
         let mut client = Client::open(&self.url).await?;
-        client.run(&self.free_the_seats).await?;
+        client.run(&self.delete_seats).await?;
         client.close().await
     }
 }

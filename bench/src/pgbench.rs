@@ -1,11 +1,11 @@
-//! A pgbench script that does what an operation does: the same statements, prepared once, with the same values.
+//! pgbench scripts that run the statements of an operation, prepared once, with the same values.
 
 use std::fmt::Write;
 
 /// A prepared statement and its values for each client.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Its text, with `$1`, `$2` and so on.
+    /// The statement, with `$1`, `$2` and so on.
     pub sql: String,
     /// The values as SQL literals, per client, in the order of the parameters.
     pub values: Vec<Vec<String>>,
@@ -22,7 +22,8 @@ pub fn script(steps: &[Step], pipelined: bool) -> String {
         let mut sql = step.sql.clone();
         for number in (1..=step.values[0].len()).rev() {
             let value = &step.values[0][number - 1];
-            // A random value must be generated in each transaction, and NULL cannot be a variable.
+            // Only literals are variables: a random value must be new in each transaction, and NULL cannot be a
+            // variable.
             let replacement = if value.starts_with('\'') || value.parse::<f64>().is_ok() {
                 let name = format!("v{index}_{number}");
                 for (row, values) in rows.iter_mut().zip(&step.values) {

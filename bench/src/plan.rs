@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{
     Failure,
     client::Client,
-    side::{Role, Workload, begin},
+    workload::{Role, Workload, begin},
 };
 
 /// A plan that was executed.
@@ -14,11 +14,11 @@ use crate::{
 pub struct Plan {
     /// The text of EXPLAIN.
     pub text: String,
-    /// Its nodes with their tables and indexes, without anything that changes between runs.
+    /// The plan's nodes with their tables and indexes, without costs and times, which differ between runs.
     pub shape: String,
     /// Planning and execution time in milliseconds.
     pub ms: f64,
-    /// Shared buffers touched, the mean over several samples.
+    /// Shared buffers read, the mean over several samples.
     pub buffers: u64,
 }
 
@@ -34,20 +34,21 @@ impl Plan {
     }
 }
 
-/// The number of samples whose buffers are averaged, because they differ.
+/// The number of samples over which the buffers are averaged.
 const SAMPLES: usize = 16;
 
-/// Runs the last statement of the workload under EXPLAIN. Returns its plan for the first sample, and the buffers for
-/// several.
+/// Runs the last statement of the workload under EXPLAIN. Returns the plan for the first sample, with the mean buffers
+/// of several.
 pub async fn of(client: &mut Client, workload: &Workload, role: Role, mode: &str) -> Result<Plan, Failure> {
     let executions = &workload.executions[..workload.executions.len().min(SAMPLES)];
     let mut plan = Plan::default();
     let mut buffers = 0;
-    // The first sample runs twice; only the second, warm run is timed.
+    // The first sample runs twice, because its first run is the warm-up.
     for (turn, execution) in executions.iter().take(1).chain(executions).enumerate() {
-        let mut parts: Vec<&str> = execution.timed.split("; ").collect();
-        let last = parts.pop().unwrap_or_default();
-        let before = format!("{}; SET LOCAL plan_cache_mode = {mode}; {}", begin(role, execution), parts.join("; "));
+        let mut statements: Vec<&str> = execution.timed.split("; ").collect();
+        let last = statements.pop().unwrap_or_default();
+        let before =
+            format!("{}; SET LOCAL plan_cache_mode = {mode}; {}", begin(role, execution), statements.join("; "));
         client.run(&before).await?;
         let lines = client.rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last}")).await;
         let text = client.rows(&format!("EXPLAIN (COSTS OFF) {last}")).await;
@@ -73,8 +74,8 @@ pub async fn of(client: &mut Client, workload: &Workload, role: Role, mode: &str
 }
 
 fn append_shape(node: &Value, shape: &mut String) {
-    for part in ["Node Type", "Relation Name", "Index Name", "Join Type"] {
-        if let Some(text) = node[part].as_str() {
+    for key in ["Node Type", "Relation Name", "Index Name", "Join Type"] {
+        if let Some(text) = node[key].as_str() {
             shape.push_str(text);
             shape.push(' ');
         }

@@ -15,7 +15,7 @@ const THEIRS: RGBColor = RGBColor(213, 94, 0);
 const THIRD: RGBColor = RGBColor(0, 158, 115);
 const GREY: RGBColor = RGBColor(90, 90, 90);
 
-/// Draws every plot that the report has measurements for.
+/// Draws every plot for which the report has measurements.
 pub fn plots(report: &Report, folder: &Path) -> Result<(), Failure> {
     statements(report, &folder.join("statements.svg")).map_err(plot_failure)?;
     growth(report, &folder.join("growth.svg")).map_err(plot_failure)?;
@@ -26,7 +26,7 @@ pub fn plots(report: &Report, folder: &Path) -> Result<(), Failure> {
         evening(report, &folder.join("evening.svg")).map_err(plot_failure)?;
     }
     if !report.days.is_empty() {
-        life(report, &folder.join("life.svg")).map_err(plot_failure)?;
+        days(report, &folder.join("life.svg")).map_err(plot_failure)?;
     }
     Ok(())
 }
@@ -34,15 +34,15 @@ pub fn plots(report: &Report, folder: &Path) -> Result<(), Failure> {
 /// Name, colour and points.
 type Curve = (&'static str, RGBColor, Vec<(f64, f64)>);
 
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
 #[allow(clippy::needless_pass_by_value, reason = "the signature that map_err needs")]
 fn plot_failure(error: Box<dyn std::error::Error>) -> Failure {
     Failure::Message(format!("drawing a plot failed: {error}"))
 }
 
-/// Draws a line per statement, from the time in this schema to the time in the specification's.
-fn statements(report: &Report, path: &Path) -> Drawn {
+/// Draws a line for each statement, from its time in this schema to its time in the specification's.
+fn statements(report: &Report, path: &Path) -> DrawResult {
     let scale = report.measures.iter().map(|one| one.scale).find(|scale| *scale == 1.0);
     let scale = scale.or(report.measures.last().map(|one| one.scale)).unwrap_or(1.0);
     let measures: Vec<_> = report.measures.iter().filter(|one| one.scale == scale).rev().collect();
@@ -52,15 +52,15 @@ fn statements(report: &Report, path: &Path) -> Drawn {
     let height = 110 + 22 * u32::try_from(measures.len())?;
     let root = SVGBackend::new(path, (1000, height)).into_drawing_area();
     root.fill(&WHITE)?;
-    let most = measures.iter().map(|one| one.prd_ms).fold(1.0, f64::max) * 2.0;
+    let maximum = measures.iter().map(|one| one.prd_ms).fold(1.0, f64::max) * 2.0;
     let rows = measures.len() as f64;
     let mut chart = ChartBuilder::on(&root)
         .caption(format!("Milliseconds per statement, scale {scale}"), ("sans-serif", 20))
         .margin(12)
         .set_label_area_size(LabelAreaPosition::Left, 290)
         .set_label_area_size(LabelAreaPosition::Bottom, 36)
-        .build_cartesian_2d((0.01..most).log_scale(), -0.5..rows - 0.5)?;
-    let names = |place: &f64| measures.get(place.round() as usize).map_or_else(String::new, |one| one.name.clone());
+        .build_cartesian_2d((0.01..maximum).log_scale(), -0.5..rows - 0.5)?;
+    let names = |row: &f64| measures.get(row.round() as usize).map_or_else(String::new, |one| one.name.clone());
     chart
         .configure_mesh()
         .disable_y_mesh()
@@ -70,23 +70,23 @@ fn statements(report: &Report, path: &Path) -> Drawn {
         .light_line_style(WHITE)
         .label_style(("sans-serif", 13))
         .draw()?;
-    for (place, one) in measures.iter().enumerate() {
-        let place = place as f64;
-        chart.draw_series([PathElement::new([(one.ours_ms, place), (one.prd_ms, place)], GREY.mix(0.4))])?;
-        chart.draw_series([Circle::new((one.prd_ms, place), 4, THEIRS.filled())])?;
-        chart.draw_series([Circle::new((one.ours_ms, place), 4, OURS.filled())])?;
+    for (row, one) in measures.iter().enumerate() {
+        let row = row as f64;
+        chart.draw_series([PathElement::new([(one.ours_ms, row), (one.prd_ms, row)], GREY.mix(0.4))])?;
+        chart.draw_series([Circle::new((one.prd_ms, row), 4, THEIRS.filled())])?;
+        chart.draw_series([Circle::new((one.ours_ms, row), 4, OURS.filled())])?;
     }
     legend(&mut chart, SeriesLabelPosition::MiddleRight, &[("here", OURS), ("specification", THEIRS)])?;
     root.present()?;
     Ok(())
 }
 
-/// Draws the legend, from empty series.
+/// Draws the legend. Its entries are empty series.
 fn legend<'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
     position: SeriesLabelPosition,
     entries: &[(&str, RGBColor)],
-) -> Drawn
+) -> DrawResult
 where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
@@ -109,7 +109,7 @@ where
 }
 
 /// Draws each statement at each scale, in both schemas.
-fn growth(report: &Report, path: &Path) -> Drawn {
+fn growth(report: &Report, path: &Path) -> DrawResult {
     let mut names: Vec<&str> = report.measures.iter().map(|one| one.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
@@ -134,7 +134,7 @@ fn growth(report: &Report, path: &Path) -> Drawn {
         .label_style(("sans-serif", 13))
         .draw()?;
     for name in names {
-        let of = |ms: fn(&crate::measure::Measured) -> f64| {
+        let of = |ms: fn(&crate::measure::StatementResult) -> f64| {
             report.measures.iter().filter(|one| one.name == name).map(|one| (one.scale, ms(one))).collect::<Vec<_>>()
         };
         for (points, color) in [(of(|one| one.prd_ms), THEIRS), (of(|one| one.isolated_ms), OURS)] {
@@ -142,28 +142,28 @@ fn growth(report: &Report, path: &Path) -> Drawn {
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, color.filled())))?;
         }
     }
-    // The left of the range between a second and the timeout is empty.
+    // No points are at the left between a second and the timeout.
     legend(&mut chart, SeriesLabelPosition::Coordinate(70, 50), &[("here", OURS), ("specification", THEIRS)])?;
     root.present()?;
     Ok(())
 }
 
 /// Draws bars for each operation and number of clients.
-fn operations(report: &Report, path: &Path) -> Drawn {
+fn operations(report: &Report, path: &Path) -> DrawResult {
     let bars: Vec<_> = report.operations.iter().collect();
     let root = SVGBackend::new(path, (1200, 420)).into_drawing_area();
     root.fill(&WHITE)?;
-    let most = bars.iter().map(|one| one.ops_s.max(one.pgbench_ops_s)).fold(1.0, f64::max) * 1.1;
+    let maximum = bars.iter().map(|one| one.ops_s.max(one.pgbench_ops_s)).fold(1.0, f64::max) * 1.1;
     let mut chart = ChartBuilder::on(&root)
         .caption("Operations per second", ("sans-serif", 20))
         .margin(12)
         .set_label_area_size(LabelAreaPosition::Left, 60)
         .set_label_area_size(LabelAreaPosition::Bottom, 46)
-        .build_cartesian_2d(-0.5..bars.len() as f64 - 0.5, 0.0..most)?;
-    let names = |place: &f64| {
-        let near = (place - place.round()).abs() < 0.01;
-        bars.get(place.round() as usize)
-            .filter(|_| near)
+        .build_cartesian_2d(-0.5..bars.len() as f64 - 0.5, 0.0..maximum)?;
+    let names = |x: &f64| {
+        let is_integer = (x - x.round()).abs() < 0.01;
+        bars.get(x.round() as usize)
+            .filter(|_| is_integer)
             .map_or_else(String::new, |one| format!("{}, {}", one.name, one.clients))
     };
     chart
@@ -174,10 +174,10 @@ fn operations(report: &Report, path: &Path) -> Drawn {
         .light_line_style(WHITE)
         .label_style(("sans-serif", 11))
         .draw()?;
-    for (place, one) in bars.iter().enumerate() {
-        let place = place as f64;
+    for (x, one) in bars.iter().enumerate() {
+        let x = x as f64;
         let bar = |from: f64, to: f64, height: f64, color: RGBColor| {
-            Rectangle::new([(place + from, 0.0), (place + to, height)], color.filled())
+            Rectangle::new([(x + from, 0.0), (x + to, height)], color.filled())
         };
         chart.draw_series([bar(-0.36, 0.0, one.ops_s, OURS), bar(0.0, 0.36, one.pgbench_ops_s, THIRD)])?;
     }
@@ -187,7 +187,7 @@ fn operations(report: &Report, path: &Path) -> Drawn {
 }
 
 /// Draws the latency of a roll by number of sessions.
-fn evening(report: &Report, path: &Path) -> Drawn {
+fn evening(report: &Report, path: &Path) -> DrawResult {
     let last = report.evenings.iter().map(|one| one.sessions).max().unwrap_or(1) as f64;
     let root = SVGBackend::new(path, (800, 420)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -208,18 +208,18 @@ fn evening(report: &Report, path: &Path) -> Drawn {
 }
 
 /// Draws the size of `session_events` over simulated days.
-fn life(report: &Report, path: &Path) -> Drawn {
+fn days(report: &Report, path: &Path) -> DrawResult {
     const MIB: f64 = 1024.0 * 1024.0;
     let days = &report.days;
     let last = days.iter().map(|day| day.day).fold(1.0, f64::max);
-    let most = days.iter().map(|day| day.table_bytes.max(day.index_bytes) / MIB).fold(1.0, f64::max);
+    let maximum = days.iter().map(|day| day.table_bytes.max(day.index_bytes) / MIB).fold(1.0, f64::max);
     let root = SVGBackend::new(path, (800, 420)).into_drawing_area();
     root.fill(&WHITE)?;
     let curves: [Curve; 2] = [
         ("table", OURS, days.iter().map(|day| (day.day, day.table_bytes / MIB)).collect()),
         ("indexes", THEIRS, days.iter().map(|day| (day.day, day.index_bytes / MIB)).collect()),
     ];
-    lines(&root, "Size of session_events", ("simulated days", "MiB"), 0.0..last * 1.02, 0.0..most * 1.2, &curves)?;
+    lines(&root, "Size of session_events", ("simulated days", "MiB"), 0.0..last * 1.02, 0.0..maximum * 1.2, &curves)?;
     root.present()?;
     Ok(())
 }
@@ -231,7 +231,7 @@ fn lines<'a, X, Y>(
     across: X,
     up: Y,
     curves: &[Curve],
-) -> Drawn
+) -> DrawResult
 where
     X: AsRangedCoord<Value = f64>,
     Y: AsRangedCoord<Value = f64>,

@@ -1,4 +1,4 @@
-//! Statements that users read with: the specification's and the service's.
+//! The reading statements of users: the specification's and the service's.
 
 use chrono::{Duration, Utc};
 use service::{
@@ -11,10 +11,10 @@ use testdb::Prepared;
 
 use crate::{
     Failure,
-    captured::Capturing,
+    capture::StatementCapture,
     measure::Measure,
     samples::Sample,
-    side::{Execution, Role, Workload},
+    workload::{Execution, Role, Workload},
 };
 
 /// Returns the user and the values of a statement for a sample.
@@ -48,7 +48,7 @@ pub fn workload(name: &str, sql: String, samples: &[Sample], values: &Values<'_>
 }
 
 impl<'a> Reads<'a> {
-    /// Adds a statement in both schemas, each with its values in its own order.
+    /// Adds a read: a statement and its values for each schema.
     fn add<'v>(
         &mut self,
         name: &'static str,
@@ -90,35 +90,35 @@ fn lobby(join: &str, condition: &str, having: &str, offset: &str) -> String {
 }
 
 /// Returns all reads.
-pub async fn reads(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
+pub async fn reads(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
     let mut reads = Reads { samples, measures: Vec::new() };
-    lobby_pages(&mut reads, capturing).await?;
-    session_reads(&mut reads, capturing).await?;
-    catalogue(&mut reads, capturing).await?;
+    lobby_pages(&mut reads, capture).await?;
+    session_reads(&mut reads, capture).await?;
+    catalogue(&mut reads, capture).await?;
     Ok(reads.measures)
 }
 
-async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), Failure> {
+async fn lobby_pages(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let sample = reads.samples[0].clone();
     let nothing = |sample: &Sample| (sample.player.to_string(), Vec::new());
-    let ada = capturing.sparc.as_user(sample.player);
+    let ada = capture.sparc.as_user(sample.player);
 
     let mut page = ada.sessions().lobby(&LobbyFilter::default(), None).await?;
-    let first = capturing.last_statement().await?;
+    let first = capture.last_statement().await?;
     reads.add("lobby, first page", Role::Authenticated, &lobby("", "", "", ""), nothing, &first, nothing);
     reads.add("lobby, first page, visitor", Role::Anon, &lobby("", "", "", ""), nothing, &first, nothing);
 
     for _ in 0..48 {
         let Some(next) = page.next.take() else { break };
         let later = ada.sessions().lobby(&LobbyFilter::default(), Some(&next)).await?;
-        // A small lobby has fewer pages: take the last one with start times.
+        // A small lobby has fewer pages; the last one with start times is measured instead.
         if later.items.last().is_none_or(|last| last.scheduled_start.is_none()) {
             break;
         }
         page = later;
     }
     let last = page.items.last().ok_or(Failure::Message("the lobby is empty".into()))?.clone();
-    let fiftieth = capturing.last_statement().await?;
+    let fiftieth = capture.last_statement().await?;
     let start =
         last.scheduled_start.map(quoted).ok_or(Failure::Message("no session in the lobby has a start time".into()))?;
     let key = [quoted(last.created_at), quoted(last.id), start];
@@ -185,7 +185,7 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
     ];
     for (name, filter, specification, value) in filters {
         ada.sessions().lobby(&filter, None).await?;
-        let ours = capturing.last_statement().await?;
+        let ours = capture.last_statement().await?;
         let with = move |sample: &Sample| (sample.player.to_string(), vec![value(sample)]);
         reads.add(name, Role::Authenticated, &specification, with, &ours, with);
         if name == "lobby, search" {
@@ -196,9 +196,9 @@ async fn lobby_pages(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result
     Ok(())
 }
 
-async fn session_reads(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), Failure> {
+async fn session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let sample = reads.samples[0].clone();
-    let ada = capturing.sparc.as_user(sample.player);
+    let ada = capture.sparc.as_user(sample.player);
     let player =
         |value: fn(&Sample) -> String| move |sample: &Sample| (sample.player.to_string(), vec![quoted(value(sample))]);
     let paged = |value: fn(&Sample) -> String| {
@@ -206,13 +206,13 @@ async fn session_reads(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Resu
     };
 
     ada.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
-    let ours = capturing.last_statement().await?;
+    let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE session_id = $1 ORDER BY created_at DESC LIMIT 51";
     let of = |sample: &Sample| sample.session.to_string();
     reads.add("a session's rolls", Role::Authenticated, sql, player(of), &ours, paged(of));
 
     ada.dice().history(RollScope::Character(sample.hero), &HistoryFilter::default(), None).await?;
-    let ours = capturing.last_statement().await?;
+    let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE character_id = $1 ORDER BY created_at DESC LIMIT 51";
     let of = |sample: &Sample| sample.hero.to_string();
     let unfiltered = |sample: &Sample| {
@@ -229,7 +229,7 @@ async fn session_reads(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Resu
     reads.add("count of all visible rolls", Role::Authenticated, sql, nothing, &count, nothing);
 
     ada.sessions().mine(None).await?;
-    let ours = capturing.last_statement().await?;
+    let ours = capture.last_statement().await?;
     let sql = "SELECT s.id, s.code, s.status, s.seer_id, u.display_name, a.id, a.name, sp.character_id, s.max_players,
             s.scheduled_start, s.started_at, s.ended_at, s.created_at,
             (SELECT COUNT(*) FROM session_players c WHERE c.session_id = s.id AND c.is_active)
@@ -245,13 +245,13 @@ async fn session_reads(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Resu
     reads.add("own sessions", Role::Authenticated, sql, player(me), &ours, player(me));
 
     ada.sessions().details(sample.session).await?;
-    let ours = capturing.last_statement().await?;
+    let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM get_session_details($1)";
     let of = |sample: &Sample| sample.session.to_string();
     reads.add("session details", Role::Authenticated, sql, player(of), &ours, player(of));
 
     ada.events().after(sample.session, 1).await?;
-    let ours = capturing.last_statement().await?;
+    let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM session_events
         WHERE session_id = $1
           AND created_at > (SELECT created_at FROM session_events WHERE id = $2)
@@ -264,7 +264,7 @@ async fn session_reads(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Resu
     reads.add("events after a number", Role::Authenticated, sql, prd, &ours, own);
 
     ada.users().profile(sample.newcomer).await?;
-    let ours = capturing.last_statement().await?;
+    let ours = capture.last_statement().await?;
     let sql = "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
         FROM users
         WHERE id = $1";
@@ -274,9 +274,9 @@ async fn session_reads(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Resu
     Ok(())
 }
 
-async fn catalogue(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(), Failure> {
+async fn catalogue(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let sample = reads.samples[0].clone();
-    let ada = capturing.sparc.as_user(sample.player);
+    let ada = capture.sparc.as_user(sample.player);
     let nothing = |sample: &Sample| (sample.player.to_string(), Vec::new());
     let list = |condition: &str, order: &str| {
         format!(
@@ -295,7 +295,7 @@ async fn catalogue(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(
         ("catalogue, best rated", CatalogueOrder::BestRated, "average_rating DESC NULLS LAST"),
     ] {
         ada.adventures().catalogue(&all, order, None).await?;
-        let ours = capturing.last_statement().await?;
+        let ours = capture.last_statement().await?;
         reads.add(name, Role::Authenticated, &list("", column), nothing, &ours, nothing);
     }
 
@@ -309,9 +309,9 @@ async fn catalogue(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(
         page = later;
     }
     let last = page.items.last().ok_or(Failure::Message("the catalogue is empty".into()))?.clone();
-    let ours = capturing.last_statement().await?;
-    let place = last.average_rating.map(quoted).ok_or(Failure::Message("no adventure has a rating".into()))?;
-    let key = vec![place, quoted(last.id)];
+    let ours = capture.last_statement().await?;
+    let rating = last.average_rating.map(quoted).ok_or(Failure::Message("no adventure has a rating".into()))?;
+    let key = vec![rating, quoted(last.id)];
     let after_key = move |sample: &Sample| (sample.player.to_string(), key.clone());
     let sql = list("", "average_rating DESC NULLS LAST OFFSET 399")
         .replace("OFFSET 399\n            LIMIT 21", "LIMIT 21 OFFSET 399");
@@ -319,7 +319,7 @@ async fn catalogue(reads: &mut Reads<'_>, capturing: &mut Capturing) -> Result<(
 
     let filter = CatalogueFilter { search: Some("Lighthouse".to_owned()), ..Default::default() };
     ada.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await?;
-    let ours = capturing.last_statement().await?;
+    let ours = capture.last_statement().await?;
     let sql = list("AND (name ILIKE $1 OR description ILIKE $1)", "published_at DESC");
     for (name, word) in [("catalogue, search", "%Lighthouse%"), ("catalogue, search without a hit", "%Nowhere%")] {
         let with = move |sample: &Sample| (sample.player.to_string(), vec![quoted(word)]);

@@ -1,5 +1,6 @@
-//! The effect of read replicas: the same evening with none, one and two of them, how far behind they are, and the cost
-//! of tracking positions. All servers share this machine, so processor times are compared, not throughput.
+//! The effect of read replicas: the same evening with no replica, one and two, the delay until other users see a write,
+//! and the cost of tracking log positions. All servers share this machine, so processor times are compared, not
+//! throughput.
 
 mod section;
 
@@ -28,37 +29,37 @@ use crate::{
     world::{Kind, World, id},
 };
 
-/// Settings of the standbys. Replication is asynchronous: a commit waits only for the primary's disk, as without
-/// replicas.
+/// Settings of the standbys. Replication is asynchronous, so a commit waits only for the primary's disk.
 const STANDBY_SETTINGS: [&str; 3] = ["shared_buffers=1GB", "hot_standby=on", "max_connections=200"];
-/// Settings of the primary beyond those of the other measurements.
+/// Settings of the primary, in addition to [`SETTINGS`].
 const PRIMARY_SETTINGS: [&str; 2] = ["wal_keep_size=1GB", "max_connections=200"];
-/// Evenings with each number of replicas, in turns; the median counts.
+/// Evenings with each number of replicas, which alternate; the median counts.
 const ROUNDS: usize = 3;
-/// The number of writes for which the delay until another identity sees them is measured.
+/// The number of writes whose delay until another identity sees them is measured.
 const WRITES: usize = 200;
-/// Turns of rolls with and without positions.
-const TURNS: usize = 9;
-/// The duration of a turn.
-const TURN: Duration = Duration::from_secs(2);
+/// Pairs of runs of rolls, with and without tracking log positions.
+const PAIRS: usize = 9;
+/// The duration of a run.
+const RUN: Duration = Duration::from_secs(2);
 
 /// The measurements of replicas.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Replicas {
     /// Concurrent sessions of six players.
     pub sessions: u64,
-    /// Evenings with polling players and with subscribed ones, with no replica, one and two.
-    pub evenings: Vec<Shared>,
+    /// Evenings with polling players and with subscribers, each with no replica, one and two.
+    pub evenings: Vec<ReplicaEvening>,
     /// Milliseconds until another identity sees a write: the median, the 99th percentile and the maximum.
     pub seen_by_others_ms: [f64; 3],
-    /// Rolls by one client and by eight, with and without positions.
-    pub positions: Vec<Tracked>,
+    /// Rolls by one client and by eight, with and without tracking log positions.
+    #[serde(alias = "positions")]
+    pub tracking: Vec<TrackingCost>,
 }
 
 /// An evening, with the processor time of each server.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Shared {
-    /// Whether players poll; otherwise they subscribe.
+pub struct ReplicaEvening {
+    /// Whether players poll instead of subscribing.
     pub is_polling: bool,
     /// The number of replicas.
     pub replicas: usize,
@@ -74,17 +75,17 @@ pub struct Shared {
     pub client_cpus: f64,
 }
 
-/// Rolls by a handle with a replica and by one without. All of them run on the primary, so the difference is the cost
-/// of tracking positions.
+/// Rolls by a handle with replicas and by one without. All rolls run on the primary, so the difference is the cost of
+/// tracking log positions.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Tracked {
+pub struct TrackingCost {
     /// Concurrent clients.
     pub clients: u32,
     /// Rolls per second without replicas.
     pub without_ops_s: f64,
-    /// Rolls per second with positions.
+    /// Rolls per second with replicas.
     pub with_ops_s: f64,
-    /// The loss in percent, the median over the pairs of turns.
+    /// The loss in percent, the median over the pairs of runs.
     pub loss_percent: f64,
 }
 
@@ -108,20 +109,22 @@ pub async fn replicas(options: &ReplicaReads) -> Result<(), Failure> {
     }
     println!("three servers after {:.0} s", begun.elapsed().as_secs_f64());
 
-    let mut found = Replicas { sessions: options.sessions.min(WORLD.busy), ..Replicas::default() };
+    let mut results = Replicas { sessions: options.sessions.min(WORLD.active), ..Replicas::default() };
     for delivery in [Delivery::Polling, Delivery::Subscriptions] {
-        let mut rounds: [Vec<Shared>; 3] = Default::default();
+        let mut rounds: [Vec<ReplicaEvening>; 3] = Default::default();
         for _ in 0..ROUNDS {
             for (count, evenings) in rounds.iter_mut().enumerate() {
-                evenings.push(evening(database.url(), &urls[..count], &processes, found.sessions, delivery).await?);
+                evenings.push(evening(database.url(), &urls[..count], &processes, results.sessions, delivery).await?);
             }
         }
-        found.evenings.extend(rounds.map(median));
+        results.evenings.extend(rounds.map(median));
     }
-    let with = Options::default().max_connections(CONNECTIONS).replicas(urls);
-    found.seen_by_others_ms = seen_by_others(&Sparc::connect_with(database.url(), with.clone()).await?).await?;
-    println!("seen by others, ms: {:?}", found.seen_by_others_ms);
-    let samples = samples(&World { busy: SESSIONS, ..WORLD });
+    let with_replicas = Options::default().max_connections(CONNECTIONS).replicas(urls);
+    let sparc = Sparc::connect_with(database.url(), with_replicas.clone()).await?;
+    results.seen_by_others_ms = seen_by_others(&sparc).await?;
+    drop(sparc);
+    println!("seen by others, ms: {:?}", results.seen_by_others_ms);
+    let samples = samples(&World { active: SESSIONS, ..WORLD });
     let pgbench = Binaries::find()?.program("pgbench").unwrap_or_default();
     let environment = Environment {
         url: database.url(),
@@ -129,12 +132,12 @@ pub async fn replicas(options: &ReplicaReads) -> Result<(), Failure> {
         samples: &samples,
         server: Some(processes[0]),
         folder: &options.out,
-        time: TURN,
+        time: RUN,
     };
     for clients in [1, 8] {
-        found.positions.push(tracked(&environment, with.clone(), clients).await?);
+        results.tracking.push(tracking_cost(&environment, with_replicas.clone(), clients).await?);
     }
-    report.replicas = Some(found);
+    report.replicas = Some(results);
     report.settings.seconds = begun.elapsed().as_secs_f64();
     sections::write(&report, &options.out, options.docs, "replicas", section(&report))
 }
@@ -147,14 +150,14 @@ async fn postmaster(server: &Server) -> Result<u32, Failure> {
     first.ok_or_else(|| Failure::Message("the server has no process id".to_owned()))
 }
 
-/// Plays one evening. The processor times of all servers are measured, including replicas that only replay.
+/// Plays one evening, and measures the processor times of the primary and of the replicas that serve reads.
 async fn evening(
     url: &str,
     replicas: &[String],
     processes: &[u32],
     sessions: u64,
     delivery: Delivery,
-) -> Result<Shared, Failure> {
+) -> Result<ReplicaEvening, Failure> {
     let options = Options::default().max_connections(CONNECTIONS).replicas(replicas);
     let sparc = Sparc::connect_with(url, options).await?;
     let begun = Instant::now();
@@ -169,7 +172,7 @@ async fn evening(
     sparc.close().await?;
     let primary_cpus = cpus.remove(0);
     cpus.truncate(replicas.len());
-    let shared = Shared {
+    let evening = ReplicaEvening {
         is_polling: delivery == Delivery::Polling,
         replicas: replicas.len(),
         roll_p99_ms: played.roll_p99_ms,
@@ -178,18 +181,18 @@ async fn evening(
         replica_cpus: cpus,
         client_cpus: played.client_cpus.unwrap_or(f64::NAN),
     };
-    println!("{shared:?}");
-    Ok(shared)
+    println!("{evening:?}");
+    Ok(evening)
 }
 
-/// Returns the evening with the median use of the primary.
-fn median(mut rounds: Vec<Shared>) -> Shared {
+/// Returns the evening with the median processor use of the primary.
+fn median(mut rounds: Vec<ReplicaEvening>) -> ReplicaEvening {
     rounds.sort_by(|a, b| a.primary_cpus.total_cmp(&b.primary_cpus));
     rounds.swap_remove(rounds.len() / 2)
 }
 
-/// Measures how long it takes after a commit until another identity sees it. Only recent data is guaranteed to other
-/// identities, not the newest.
+/// Measures how long after a commit another identity sees it: other identities are guaranteed recent data, not the
+/// newest.
 async fn seen_by_others(sparc: &Sparc) -> Result<[f64; 3], Failure> {
     let (writer, reader) = (id(Kind::User, 1), sparc.as_user(id(Kind::User, 2)));
     let mut delays = Vec::new();
@@ -204,17 +207,21 @@ async fn seen_by_others(sparc: &Sparc) -> Result<[f64; 3], Failure> {
     Ok([0.5, 0.99, 1.0].map(|share| quantile(&mut delays, share)))
 }
 
-async fn tracked(environment: &Environment<'_>, with: Options, clients: u32) -> Result<Tracked, Failure> {
+async fn tracking_cost(
+    environment: &Environment<'_>,
+    with_replicas: Options,
+    clients: u32,
+) -> Result<TrackingCost, Failure> {
     let without = Sparc::connect_with(environment.url, Options::default().max_connections(CONNECTIONS)).await?;
-    let with = Sparc::connect_with(environment.url, with).await?;
+    let with = Sparc::connect_with(environment.url, with_replicas).await?;
     let mut runs: [Vec<f64>; 2] = Default::default();
-    for turn in 0..=TURNS {
+    for pair in 0..=PAIRS {
         for step in 0..2 {
-            let which = (turn + step) % 2;
+            let which = (pair + step) % 2;
             let sparc = [&without, &with][which];
-            let (run, _) = operations::service(Operation::Roll, sparc, clients, environment, TURN).await?;
-            // The first turn opens connections and prepares statements.
-            if turn > 0 {
+            let (run, _) = operations::run_service(Operation::Roll, sparc, clients, environment, RUN).await?;
+            // Pair 0 opens connections and prepares statements.
+            if pair > 0 {
                 runs[which].push(run.ops_s);
             }
         }
@@ -224,12 +231,12 @@ async fn tracked(environment: &Environment<'_>, with: Options, clients: u32) -> 
     let mut losses: Vec<f64> = runs[0].iter().zip(&runs[1]).map(|(a, b)| 100.0 * (1.0 - b / a)).collect();
     losses.sort_by(f64::total_cmp);
     let mean = |runs: &[f64]| runs.iter().sum::<f64>() / runs.len() as f64;
-    let tracked = Tracked {
+    let cost = TrackingCost {
         clients,
         without_ops_s: mean(&runs[0]),
         with_ops_s: mean(&runs[1]),
         loss_percent: losses[losses.len() / 2],
     };
-    println!("{tracked:?}");
-    Ok(tracked)
+    println!("{cost:?}");
+    Ok(cost)
 }

@@ -5,8 +5,8 @@ use std::{collections::HashSet, fs, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Failure, client::Client, drivers::DriverResults, evening::Evening, growth::Size, indexes::Index, life::Day,
-    live::Live, measure::Measured, operations::OperationResult, overhead::Overhead, peers::PeerResult,
+    Failure, client::Client, days::Day, drivers::DriverResults, evening::Evening, growth::Size, indexes::Index,
+    live::Live, measure::StatementResult, operations::OperationResult, overhead::Overhead, peers::PeerResult,
     replicas::Replicas,
 };
 
@@ -15,11 +15,11 @@ use crate::{
 pub struct Report {
     /// The machine and the server.
     pub settings: Settings,
-    /// Statements, in both schemas.
-    pub measures: Vec<Measured>,
-    /// Operations, by the service and by pgbench.
+    /// Single statements, in both schemas.
+    pub measures: Vec<StatementResult>,
+    /// Whole operations, by the service and by pgbench.
     pub operations: Vec<OperationResult>,
-    /// What triggers and policies add to a roll and to an event.
+    /// The cost of triggers and policies to a roll and to an event.
     pub overhead: Option<Overhead>,
     /// Evenings, by number of sessions.
     pub evenings: Vec<Evening>,
@@ -35,10 +35,10 @@ pub struct Report {
     /// Read replicas.
     #[serde(default)]
     pub replicas: Option<Replicas>,
-    /// The example service next to the platform's API.
+    /// The example service compared with the platform's API.
     #[serde(default)]
     pub peers: Vec<PeerResult>,
-    /// The service next to hand-written programs.
+    /// The service compared with hand-written programs.
     #[serde(default)]
     pub drivers: Option<DriverResults>,
 }
@@ -46,7 +46,7 @@ pub struct Report {
 impl Report {
     /// Adds the measurements of `other` that this report lacks.
     fn add(&mut self, other: Self) {
-        let measures: HashSet<_> = self.measures.iter().map(Measured::key).collect();
+        let measures: HashSet<_> = self.measures.iter().map(StatementResult::key).collect();
         self.measures.extend(other.measures.into_iter().filter(|measure| !measures.contains(&measure.key())));
         let known: Vec<f64> = self.sizes.iter().map(|size| size.scale).collect();
         self.sizes.extend(other.sizes.into_iter().filter(|size| !known.contains(&size.scale)));
@@ -59,7 +59,7 @@ impl Report {
         or(&mut self.evenings, other.evenings);
         or(&mut self.indexes, other.indexes);
         or(&mut self.peers, other.peers);
-        // Every run simulates some days; the longest list is the most informative.
+        // Every run of `compare` simulates a few days by default, so the longest list counts, not the first.
         if other.days.len() > self.days.len() {
             self.days = other.days;
         }
@@ -71,7 +71,7 @@ impl Report {
     }
 }
 
-/// Merges several reports. The first report that has a measurement wins; the settings are the first report's.
+/// Merges several reports. Of several with the same measurement, the first counts; the settings are the first report's.
 pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     let mut all: Option<Report> = None;
     for path in paths {
@@ -86,8 +86,8 @@ pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     let lists = all.measures.chunk_by(|a, b| a.scale == b.scale);
     let longest = lists.max_by_key(|list| list.len()).unwrap_or_default();
     let order: Vec<String> = longest.iter().map(|one| one.name.clone()).collect();
-    let place = |one: &Measured| order.iter().position(|name| *name == one.name);
-    all.measures.sort_by(|a, b| a.scale.total_cmp(&b.scale).then(place(a).cmp(&place(b))));
+    let rank = |one: &StatementResult| order.iter().position(|name| *name == one.name);
+    all.measures.sort_by(|a, b| a.scale.total_cmp(&b.scale).then(rank(a).cmp(&rank(b))));
     all.sizes.sort_by(|a, b| a.scale.total_cmp(&b.scale));
     Ok(all)
 }
@@ -97,7 +97,7 @@ pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
 pub struct Settings {
     /// The server's version.
     pub server: String,
-    /// Processors.
+    /// The number of processors.
     pub processors: usize,
     /// Memory in GiB; `None` where the system does not report it.
     pub memory_gib: Option<u64>,
@@ -107,7 +107,7 @@ pub struct Settings {
     pub seconds: f64,
 }
 
-/// Reads the settings that affect the results.
+/// Selects the settings that affect the results.
 const SETTINGS: &str = "SELECT name, setting || coalesce(' ' || unit, '')
     FROM pg_settings
     WHERE name IN ('shared_buffers', 'wal_level', 'fsync', 'synchronous_commit', 'full_page_writes', 'work_mem', 'jit',
@@ -115,7 +115,7 @@ const SETTINGS: &str = "SELECT name, setting || coalesce(' ' || unit, '')
     ORDER BY name";
 
 impl Settings {
-    /// Reads them from the server and the system.
+    /// Reads the settings from the server and the system.
     pub async fn of(client: &mut Client) -> Result<Self, Failure> {
         let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|meminfo| {
             let kib: u64 = meminfo.lines().next()?.split_whitespace().nth(1)?.parse().ok()?;

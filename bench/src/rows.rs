@@ -5,18 +5,18 @@ use std::fmt::Write;
 use chrono::{DateTime, Duration, Utc};
 
 use crate::{
-    fill::Side,
-    world::{self, EVENTS, Kind, State, World, draw, id, part},
+    fill::Schema,
+    world::{self, EVENTS, Kind, State, World, child_id, draw, id},
 };
 
-/// What rows depend on, in addition to their number.
+/// The values that a row depends on, in addition to its number.
 #[derive(Clone, Copy, Debug)]
 pub struct FillContext {
     /// The number of rows of each kind.
     pub world: World,
     /// The schema to fill.
-    pub side: Side,
-    /// The moment that all times are relative to.
+    pub schema: Schema,
+    /// The moment to which all times are relative.
     pub now: DateTime<Utc>,
 }
 
@@ -33,10 +33,10 @@ pub fn account(lines: &mut String, _: &FillContext, number: u64) {
 
 /// Appends a profile.
 pub fn user(lines: &mut String, context: &FillContext, number: u64) {
-    let made = context.ago(draw(20, number) % (2 * 365 * 1440));
+    let created = context.ago(draw(20, number) % (2 * 365 * 1440));
     let _ = writeln!(
         lines,
-        "{}\tuser{number}@mail.example\tPlayer {number}\tPlays on {} evenings and likes long stories.\t{made}",
+        "{}\tuser{number}@mail.example\tPlayer {number}\tPlays on {} evenings and likes long stories.\t{created}",
         id(Kind::User, number),
         number % 7
     );
@@ -58,7 +58,7 @@ pub fn character(lines: &mut String, context: &FillContext, number: u64) {
     );
 }
 
-/// Words in names; one name in forty-eight contains a given one.
+/// Words in names of adventures. Each word is in about one name in forty-eight.
 const PLACES: [&str; 48] = [
     "Mill",
     "Tower",
@@ -174,7 +174,7 @@ pub fn session(lines: &mut String, context: &FillContext, number: u64) {
         session.max_players,
         context.ago(age),
     );
-    if context.side == Side::Ours {
+    if context.schema == Schema::Ours {
         let _ = write!(lines, "\t{}", session.seats);
     }
     lines.push('\n');
@@ -228,7 +228,7 @@ pub fn rolls(lines: &mut String, context: &FillContext, number: u64) {
         let _ = writeln!(
             lines,
             "{}\t{}\t{}\tHero {player}\t{}\t{}\t{difficulty}\t{}\t{{{}}}\t{total}\t{total}\t{}\t{outcome}\t{}\t{}\t{}",
-            part(Kind::Roll, number, roll),
+            child_id(Kind::Roll, number, roll),
             id(Kind::Session, number),
             id(Kind::Character, player),
             ["might", "grace", "wit", "heart"][attribute],
@@ -252,9 +252,9 @@ pub fn events(lines: &mut String, context: &FillContext, number: u64) {
             "{}\t{}\tdice_rolled\t{{\"roll_id\": \"{}\", \"character_name\": \"Hero {number}\", \"roll_type\": \"attack\", \
              \"attribute\": \"might\", \"difficulty\": 9, \"results\": [4, 2, 6], \"total\": 12, \"outcome\": \
              \"success\", \"success\": true}}\t{}",
-            part(Kind::Event, session, event),
+            child_id(Kind::Event, session, event),
             id(Kind::Session, session),
-            part(Kind::Roll, session, event),
+            child_id(Kind::Roll, session, event),
             context.ago(1000 - event * 9),
         );
     }

@@ -1,4 +1,4 @@
-//! Sections of `performance.md` that a command of its own writes, between markers.
+//! Replaces a section of `performance.md` between its markers, so that a command can write only its own section.
 
 use std::{fs, path::Path};
 

@@ -2,17 +2,17 @@
 //!
 //! Every row is computed from its number, so both databases are filled with the same rows, and a measurement knows its
 //! ids without a query. Scale 1: 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby), 600
-//! thousand seats, a million rolls, a million events. What one user or one session has does not grow with the scale.
+//! thousand seats, a million rolls, a million events. The rows per user and per session do not grow with the scale.
 
 use uuid::Uuid;
 
-/// Sessions that ended more than 90 days ago, at any scale: what a month adds to the archive.
+/// Sessions that ended more than 90 days ago, at any scale, as many as a month adds to the archive.
 pub const TO_ARCHIVE: u64 = 1000;
 
 /// Rolls of each active session.
-pub const BUSY_ROLLS: u64 = 400;
+pub const ACTIVE_SESSION_ROLLS: u64 = 400;
 
-/// Events of each session that is active or ended within the day.
+/// Events of each session that is active or ended within the last day.
 pub const EVENTS: u64 = 100;
 
 /// The number of rows of each kind.
@@ -23,10 +23,11 @@ pub struct World {
     /// Adventures; four fifths are published.
     pub adventures: u64,
     /// Active sessions, with six players each.
-    pub busy: u64,
+    pub active: u64,
     /// Sessions in the lobby.
     pub open: u64,
-    /// Ended sessions: the first [`TO_ARCHIVE`] long ago, the following ones within the day.
+    /// Ended sessions: the first [`TO_ARCHIVE`] more than 90 days ago, the next within the last day, all others
+    /// between.
     pub ended: u64,
 }
 
@@ -86,26 +87,26 @@ impl World {
     #[must_use]
     pub fn at_scale(scale: f64) -> Self {
         let times = |count: u32| (f64::from(count) * scale).round().max(1.0) as u64;
-        let (busy, open) = (times(1000), times(100_000));
+        let (active, open) = (times(1000), times(100_000));
         Self {
             users: times(200_000).max(1000),
             adventures: times(10_000).max(100),
-            busy,
+            active,
             open,
-            ended: times(300_000).saturating_sub(busy + open).max(2 * TO_ARCHIVE),
+            ended: times(300_000).saturating_sub(active + open).max(2 * TO_ARCHIVE),
         }
     }
 
     /// Returns the number of sessions.
     #[must_use]
     pub fn sessions(&self) -> u64 {
-        self.busy + self.open + self.ended
+        self.active + self.open + self.ended
     }
 
-    /// Returns the number of sessions with events: the active ones, and those that ended within the day.
+    /// Returns the number of sessions with events, which are active or ended within the last day.
     #[must_use]
     pub fn sessions_with_events(&self) -> u64 {
-        self.busy * 10
+        self.active * 10
     }
 
     /// Returns the number of characters: one per user, and a second one for every fifth.
@@ -131,7 +132,7 @@ impl World {
         (status, self.seer(draw(40, number)))
     }
 
-    /// Picks a Seer: one account in twenty is one.
+    /// Picks a Seer. One account in twenty is a Seer.
     fn seer(&self, drawn: u64) -> u64 {
         self.users * 9 / 10 + drawn % (self.users / 20)
     }
@@ -139,16 +140,16 @@ impl World {
     /// Returns a session by its number: first the active ones, then the lobby, then the ended ones.
     #[must_use]
     pub fn session(&self, number: u64) -> Session {
-        let (state, max_players) = if number < self.busy {
+        let (state, max_players) = if number < self.active {
             (State::Active, 6)
-        } else if number < self.busy + self.open {
+        } else if number < self.active + self.open {
             let soon = draw(1, number).is_multiple_of(7);
             (if soon { State::StartingSoon } else { State::Waiting }, 2 + draw(2, number) % 5)
         } else {
-            let since = number - self.busy - self.open;
+            let since = number - self.active - self.open;
             let minutes = if since < TO_ARCHIVE {
                 91 * 1440 + since
-            } else if since < TO_ARCHIVE + self.sessions_with_events() - self.busy {
+            } else if since < TO_ARCHIVE + self.sessions_with_events() - self.active {
                 draw(3, number) % 1000
             } else {
                 1440 + draw(3, number) % (85 * 1440)
@@ -177,32 +178,32 @@ impl World {
         }
     }
 
-    /// Returns the player on a seat of a session. Four in five belong to the fifth of all accounts that plays often.
+    /// Returns the player on a seat of a session. Four in five seats belong to a fifth of all accounts.
     #[must_use]
     pub fn player(&self, session: u64, seat: u64) -> u64 {
         let often = self.users / 5;
-        // The seats of a session differ by less than the size of a group, so no user has two of them.
+        // The numbers drawn for a session's seats differ by less than the size of a group, so no user has two seats.
         let drawn = draw(11, session) + seat * 7;
         if (session + seat) % 5 < 4 { drawn % often } else { often + drawn % (self.users * 7 / 10 - often) }
     }
 
-    /// Returns the number of the `number`th session that ended within the day.
+    /// Returns the number of the `number`th session that ended within the last day.
     #[must_use]
     pub fn recent(&self, number: u64) -> u64 {
-        self.busy + self.open + TO_ARCHIVE + number
+        self.active + self.open + TO_ARCHIVE + number
     }
 
     /// Returns the number of a session with events: first the active ones, then the recent ones.
     #[must_use]
     pub fn session_with_events(&self, number: u64) -> u64 {
-        if number < self.busy { number } else { self.recent(number - self.busy) }
+        if number < self.active { number } else { self.recent(number - self.active) }
     }
 
     /// Returns the number of rolls of a session.
     #[must_use]
     pub fn rolls(&self, session: &Session) -> u64 {
         match session.state {
-            State::Active => BUSY_ROLLS,
+            State::Active => ACTIVE_SESSION_ROLLS,
             State::Completed(_) => 1 + draw(12, session.number) % 6,
             State::Waiting | State::StartingSoon | State::Cancelled(_) => 0,
         }
@@ -218,7 +219,7 @@ pub fn id(kind: Kind, number: u64) -> Uuid {
 
 /// Returns the id of a roll or an event of a session.
 #[must_use]
-pub fn part(kind: Kind, of: u64, number: u64) -> Uuid {
+pub fn child_id(kind: Kind, of: u64, number: u64) -> Uuid {
     id(kind, of * 100_000 + number)
 }
 
@@ -232,7 +233,7 @@ pub fn draw(purpose: u64, number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Returns the code of a session: six letters of the alphabet, different for each number.
+/// Returns the code of a session, different for each number.
 #[must_use]
 pub fn code(session: u64) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHJKMNPQRSTUVWXYZ23456789";

@@ -1,5 +1,5 @@
-//! Statements that users and jobs write with. Both schemas end with the same rows: where a trigger of ours writes an
-//! event, the specification's client writes it itself.
+//! The writing statements of users and jobs. Both schemas end with the same rows: where a trigger of this schema writes
+//! an event, the specification's client writes the event.
 
 use std::time::Duration;
 
@@ -16,23 +16,22 @@ use uuid::Uuid;
 
 use crate::{
     Failure,
-    captured::Capturing,
+    capture::StatementCapture,
     measure::Measure,
     overhead,
     reads::{quoted, workload},
     samples::Sample,
-    side::{Execution, Role, Workload},
+    workload::{Execution, Role, Workload},
 };
 
 const EVENT: &str = "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
 
-/// Inserts a thousand expired events for the clean-up. They are as long as the others, so that they share pages as
-/// events do that were written one after the other: without a payload, each would fill a gap on one of a thousand
-/// scattered pages.
+/// Inserts a thousand expired events for the clean-up. They have payloads, so that they are stored together like events
+/// written one after another; without payloads, each would fill a gap on one of a thousand scattered pages.
 const OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO session_events (session_id, event_type, payload, created_at)
     SELECT session_id, event_type, payload, now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()
-    FROM (SELECT session_id, event_type, payload FROM session_events LIMIT 1000) AS like_others;
+    FROM (SELECT session_id, event_type, payload FROM session_events LIMIT 1000) AS existing;
     SET LOCAL session_replication_role = origin";
 
 /// Returns the specification's workload: prepared statements, executed one after the other.
@@ -57,7 +56,7 @@ fn event(session: impl std::fmt::Display, kind: &str, payload: &str) -> String {
     format!("EXECUTE event({}, '{kind}', {})", quoted(session), quoted(payload))
 }
 
-/// The values of a start: the new status, and the statuses that can start.
+/// The values of a start: the new status, and the statuses from which it is allowed.
 const START: [&str; 4] = ["active", "waiting", "starting_soon", "active"];
 
 const JOINED: &str =
@@ -68,24 +67,24 @@ pub const ROLLED: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_typ
     "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
 
 /// Returns all writes.
-pub async fn writes(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
-    let mut measures = rolls_and_events(capturing, samples).await?;
+pub async fn writes(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
+    let mut measures = rolls_and_events(capture, samples).await?;
     measures.extend(overhead::bare(samples));
-    measures.extend(seats(capturing, samples).await?);
-    measures.extend(jobs(capturing, samples).await?);
+    measures.extend(seats(capture, samples).await?);
+    measures.extend(jobs(capture, samples).await?);
     Ok(measures)
 }
 
-async fn rolls_and_events(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
+async fn rolls_and_events(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
     let sample = &samples[0];
-    let ada = capturing.sparc.as_user(sample.player);
+    let ada = capture.sparc.as_user(sample.player);
 
     let tx = ada.begin().await?;
     let new =
         NewEvent { id: None, session_id: sample.session, kind: "wave".to_owned(), payload: serde_json::json!({}) };
     tx.events().send(new).await?;
     tx.rollback().await?;
-    let ours = capturing.last_statement().await?;
+    let ours = capture.last_statement().await?;
     let one_event = Measure {
         name: "one event",
         role: Role::Authenticated,
@@ -108,7 +107,7 @@ async fn rolls_and_events(capturing: &mut Capturing, samples: &[Sample]) -> Resu
     let tx = ada.begin().await?;
     tx.dice().roll(check(sample)?).await?;
     tx.rollback().await?;
-    let ours = capturing.last_statement().await?;
+    let ours = capture.last_statement().await?;
     let roll = "INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty,
             roll_type, results, total, modified_total, success, outcome, margin, animation_seed)
         VALUES ($1, $2, 'Hero', 'might', 3, 9, 'attribute_check', '{4,2,6}', 12, 12, true, 'success', 3, 4711)
@@ -144,24 +143,24 @@ pub fn roll_values(sample: &Sample) -> Vec<String> {
         .to_vec()
 }
 
-async fn seats(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
+async fn seats(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
     let sample = &samples[0];
 
-    let tx = capturing.sparc.as_user(sample.newcomer).begin().await?;
+    let tx = capture.sparc.as_user(sample.newcomer).begin().await?;
     tx.sessions().join(&sample.open_code.parse::<JoinCode>()?, sample.newcomer_hero).await?;
     tx.rollback().await?;
-    let ours = capturing.last_statement().await?;
-    let sit = "INSERT INTO session_players (session_id, user_id, character_id)
+    let ours = capture.last_statement().await?;
+    let take_seat = "INSERT INTO session_players (session_id, user_id, character_id)
         SELECT id, $2, $3 FROM sessions WHERE code = $1
         RETURNING *";
     let join = Measure {
         name: "a join by code, with its event",
         role: Role::Authenticated,
         is_repeatable: false,
-        specification: sequence(&[("sit", sit), ("event", EVENT)], samples, |sample| {
+        specification: sequence(&[("take_seat", take_seat), ("event", EVENT)], samples, |sample| {
             let [code, hero, me] = [quoted(&sample.open_code), quoted(sample.newcomer_hero), quoted(sample.newcomer)];
-            let sit = format!("EXECUTE sit({code}, {me}, {hero})");
-            (sample.newcomer.to_string(), format!("{sit}; {}", event(sample.open, "player_joined", JOINED)))
+            let take_seat = format!("EXECUTE take_seat({code}, {me}, {hero})");
+            (sample.newcomer.to_string(), format!("{take_seat}; {}", event(sample.open, "player_joined", JOINED)))
         }),
         ours: workload(
             "ours",
@@ -173,20 +172,20 @@ async fn seats(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Meas
         ),
     };
 
-    let tx = capturing.sparc.as_user(sample.open_player).begin().await?;
+    let tx = capture.sparc.as_user(sample.open_player).begin().await?;
     tx.sessions().leave(sample.open).await?;
     tx.rollback().await?;
-    let ours = capturing.last_statement().await?;
-    let stand = "UPDATE session_players SET is_active = false, left_at = now()
+    let ours = capture.last_statement().await?;
+    let leave_seat = "UPDATE session_players SET is_active = false, left_at = now()
         WHERE session_id = $1 AND user_id = $2
         RETURNING *";
     let leave = Measure {
         name: "leaving, with its event",
         role: Role::Authenticated,
         is_repeatable: false,
-        specification: sequence(&[("stand", stand), ("event", EVENT)], samples, |sample| {
-            let stand = format!("EXECUTE stand({}, {})", quoted(sample.open), quoted(sample.open_player));
-            (sample.open_player.to_string(), format!("{stand}; {}", event(sample.open, "player_left", JOINED)))
+        specification: sequence(&[("leave_seat", leave_seat), ("event", EVENT)], samples, |sample| {
+            let leave_seat = format!("EXECUTE leave_seat({}, {})", quoted(sample.open), quoted(sample.open_player));
+            (sample.open_player.to_string(), format!("{leave_seat}; {}", event(sample.open, "player_left", JOINED)))
         }),
         ours: workload(
             "ours",
@@ -199,14 +198,14 @@ async fn seats(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Meas
         ),
     };
 
-    let tx = capturing.sparc.as_user(sample.open_seer).begin().await?;
+    let tx = capture.sparc.as_user(sample.open_seer).begin().await?;
     tx.sessions().start(sample.open).await?;
     tx.rollback().await?;
-    let started = capturing.last_statement().await?;
-    let tx = capturing.sparc.as_user(sample.seer).begin().await?;
+    let started = capture.last_statement().await?;
+    let tx = capture.sparc.as_user(sample.seer).begin().await?;
     tx.sessions().complete(sample.session).await?;
     tx.rollback().await?;
-    let completed = capturing.last_statement().await?;
+    let completed = capture.last_statement().await?;
     let status = |to: &str, stamp: &str| {
         format!("UPDATE sessions SET status = '{to}', {stamp} = now() WHERE id = $1 RETURNING *")
     };
@@ -215,10 +214,10 @@ async fn seats(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Meas
         name,
         role: Role::Authenticated,
         is_repeatable: false,
-        specification: sequence(&[("turn", sql), ("event", EVENT)], samples, |sample| {
+        specification: sequence(&[("change_status", sql), ("event", EVENT)], samples, |sample| {
             let (session, seer) = of(sample);
-            let turn = format!("EXECUTE turn({})", quoted(session));
-            (seer.to_string(), format!("{turn}; {}", event(session, "session_status", STATUS)))
+            let change = format!("EXECUTE change_status({})", quoted(session));
+            (seer.to_string(), format!("{change}; {}", event(session, "session_status", STATUS)))
         }),
         ours: workload(
             "ours",
@@ -243,22 +242,22 @@ async fn seats(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Meas
     ])
 }
 
-async fn jobs(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
-    let service = capturing.sparc.as_service();
+async fn jobs(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
+    let service = capture.sparc.as_service();
     let tx = service.begin().await?;
     tx.users().sign_up(NewAccount { email: Some("new@mail.example".to_owned()), ..Default::default() }).await?;
     tx.rollback().await?;
-    let sign_up = capturing.new_statements().await?.into_iter().find(|prepared| prepared.sql.contains("auth"));
+    let sign_up = capture.new_statements().await?.into_iter().find(|prepared| prepared.sql.contains("auth"));
     let sign_up = sign_up.ok_or(Failure::Message("no sign-up statement was captured".into()))?;
     let tx = service.begin().await?;
     tx.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
     tx.rollback().await?;
-    let clean = capturing.last_statement().await?;
+    let clean = capture.last_statement().await?;
     let tx = service.begin().await?;
     let one = JobOptions { batch: 1, time: Duration::ZERO };
     tx.maintenance().archive_sessions(one, |_| ()).await?;
     tx.rollback().await?;
-    let archive = capturing.last_statement().await?;
+    let archive = capture.last_statement().await?;
 
     let plain = |name: &str, sql: String, before: &str, timed: String| Workload {
         prepared: vec![(name.to_owned(), sql)],
@@ -268,12 +267,12 @@ async fn jobs(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measu
             .collect(),
     };
     let account = "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ($1, $2, $3)";
-    // Addresses must be unique, because the statement runs many times in one transaction.
+    // E-mail addresses must be unique, because the statement runs many times in one transaction.
     let values = "gen_random_uuid(), gen_random_uuid() || '@mail.example', '{\"display_name\": \"Newcomer\"}'";
     let delete = "DELETE FROM session_events WHERE created_at < NOW() - INTERVAL '24 hours'";
     let insert = "INSERT INTO archived_sessions SELECT * FROM sessions
         WHERE status = 'completed' AND ended_at < NOW() - INTERVAL '90 days'";
-    let drop = "DELETE FROM sessions WHERE status = 'completed' AND ended_at < NOW() - INTERVAL '90 days'";
+    let delete_sessions = "DELETE FROM sessions WHERE status = 'completed' AND ended_at < NOW() - INTERVAL '90 days'";
     Ok(vec![
         Measure {
             name: "a sign-up",
@@ -294,8 +293,14 @@ async fn jobs(capturing: &mut Capturing, samples: &[Sample]) -> Result<Vec<Measu
             role: Role::Owner,
             is_repeatable: false,
             specification: Workload {
-                prepared: vec![("keep".to_owned(), insert.to_owned()), ("away".to_owned(), drop.to_owned())],
-                executions: vec![Execution { timed: "EXECUTE keep; EXECUTE away".to_owned(), ..Default::default() }],
+                prepared: vec![
+                    ("copy_sessions".to_owned(), insert.to_owned()),
+                    ("delete_sessions".to_owned(), delete_sessions.to_owned()),
+                ],
+                executions: vec![Execution {
+                    timed: "EXECUTE copy_sessions; EXECUTE delete_sessions".to_owned(),
+                    ..Default::default()
+                }],
             },
             ours: plain("ours", archive.sql, "", "EXECUTE ours(1000)".to_owned()),
         },

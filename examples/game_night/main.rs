@@ -1,7 +1,7 @@
 //! A whole game night: sign-up, an adventure, a full session, dice, a heroic save, and statistics at the end.
 //!
-//! `cargo run --example game_night` plays on a new database on a server of its own; `DATABASE_URL` names another
-//! database.
+//! `cargo run --example game_night` plays in a new database on a server of its own, or in the one that `DATABASE_URL`
+//! names.
 
 use std::{error::Error as StdError, process::ExitCode};
 
@@ -123,7 +123,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         let attack = NewRoll::attack(tonight.id, turn.roller, best, Difficulty::new(12)?);
         user.dice().roll(attack.with(Modifier::flat(1, "high ground"))).await?;
     }
-    let seen = print_events(ada, tonight.id, 0).await?;
+    let seq = print_events(ada, tonight.id, 0).await?;
 
     act("Old Ambrose, with a might of one die, pulls at the rope until he has rolled a critical and a failure");
     let pull = NewRoll::check(tonight.id, Roller::Character(ambrose.id), Attribute::Might, Difficulty::MAX);
@@ -135,7 +135,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     }
     let failed = failed.ok_or("no roll failed")?;
     cleo.dice().heroic_save(failed).await?;
-    let seen = print_events(ada, tonight.id, seen).await?;
+    let seq = print_events(ada, tonight.id, seq).await?;
     if let Err(spent) = cleo.dice().heroic_save(failed).await {
         println!("a second save is refused: {} ({spent})", spent.code().red());
     }
@@ -143,7 +143,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     act("The bell rings, and the night ends");
     seer.sessions().set_scene(tonight.id, Some("bell")).await?;
     seer.sessions().complete(tonight.id).await?;
-    print_events(ada, tonight.id, seen).await?;
+    print_events(ada, tonight.id, seq).await?;
     let mut result = table(["player", "character", "rolls", "successes", "mean", "games played"]);
     for player in ada.sessions().details(tonight.id).await?.players {
         let dice = seer.dice().statistics(RollScope::Character(player.character_id)).await?;
@@ -165,10 +165,10 @@ async fn sign_up(sparc: &Sparc, name: &str) -> Result<IdentityConnection, Error>
     Ok(sparc.as_user(id))
 }
 
-/// Prints the session's events after `seen`, and returns the number of the last one.
-async fn print_events(listener: &IdentityConnection, session: Uuid, mut seen: i64) -> Result<i64, Error> {
-    for event in listener.events().after(session, seen).await? {
-        seen = event.seq;
+/// Prints the session's events after `seq`, and returns the `seq` of the last one.
+async fn print_events(participant: &IdentityConnection, session: Uuid, mut seq: i64) -> Result<i64, Error> {
+    for event in participant.events().after(session, seq).await? {
+        seq = event.seq;
         let p = |key: &str| event.payload[key].to_string().replace('"', "").replace("null", "none");
         let text = match event.event_type.as_str() {
             "dice_rolled" if event.payload["roll_type"] == "initiative" => {
@@ -183,7 +183,7 @@ async fn print_events(listener: &IdentityConnection, session: Uuid, mut seen: i6
         };
         println!("  {} {text}", format!("{:<18}", event.event_type).cyan());
     }
-    Ok(seen)
+    Ok(seq)
 }
 
 fn act(title: &str) {

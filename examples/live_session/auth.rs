@@ -1,4 +1,4 @@
-//! Authentication: verifies tokens that the platform signed, and turns a request into an identity.
+//! Authentication: verifies tokens that the platform signed, and gives each request its caller's identity.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sparc::service::{IdentityConnection, Position};
 use uuid::Uuid;
 
-use crate::{App, Failure};
+use crate::{ApiError, App};
 
 /// The claims of a signed-in user's token.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,11 +37,12 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Creates them from the platform's shared secret (HS256) and its published keys (ES256, RS256).
+    /// Creates the keys from the platform's shared secret (HS256) and its published keys (ES256, RS256).
     pub fn new(secret: &str, published: &JwkSet) -> Result<Self, jsonwebtoken::errors::Error> {
         let mut verifying = vec![(None, Algorithm::HS256, DecodingKey::from_secret(secret.as_bytes()))];
         for jwk in &published.keys {
-            // The key determines the algorithm, never the token: a public key must not be used as a shared secret.
+            // The key, not the token, determines the algorithm, so that no token can use a public key as a shared
+            // secret.
             let algorithm = match &jwk.algorithm {
                 AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
                 AlgorithmParameters::RSA(_) => Algorithm::RS256,
@@ -53,15 +54,15 @@ impl Tokens {
     }
 
     /// Issues a token to a demo visitor, valid for a day. On the platform, signing in returns one.
-    pub fn issue(&self, user: Uuid) -> Result<String, Failure> {
+    pub fn issue(&self, user: Uuid) -> Result<String, ApiError> {
         let exp = get_current_timestamp() + 24 * 60 * 60;
         let claims = Claims { sub: user, exp, aud: AUTHENTICATED.into(), role: AUTHENTICATED.into() };
-        encode(&Header::default(), &claims, &self.signing).map_err(|_| Failure::internal())
+        encode(&Header::default(), &claims, &self.signing).map_err(|_| ApiError::internal())
     }
 
     fn verify(&self, token: &str) -> Result<Claims, jsonwebtoken::errors::Error> {
         let header = decode_header(token)?;
-        let mut refused = jsonwebtoken::errors::ErrorKind::InvalidAlgorithm.into();
+        let mut failure = jsonwebtoken::errors::ErrorKind::InvalidAlgorithm.into();
         for (id, algorithm, key) in &self.verifying {
             if *algorithm != header.alg || (id.is_some() && header.kid.is_some() && *id != header.kid) {
                 continue;
@@ -73,31 +74,31 @@ impl Tokens {
             rules.set_required_spec_claims(&["exp", "aud", "sub"]);
             match decode::<Claims>(token, key, &rules) {
                 Ok(token) => return Ok(token.claims),
-                Err(error) => refused = error,
+                Err(error) => failure = error,
             }
         }
-        Err(refused)
+        Err(failure)
     }
 }
 
-/// A signed-in user; without a token, the request is refused.
+/// A signed-in user. A request without a token is refused.
 pub struct User(pub IdentityConnection);
 
 /// A signed-in user with the expiry of the token, or a visitor. A token that is present must be valid.
 pub struct Viewer(pub IdentityConnection, pub Option<u64>);
 
 impl FromRequestParts<App> for Viewer {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let (mut caller, mut expires) = (app.sparc.as_anon(), None);
         if let Some(header) = parts.headers.get("authorization") {
             let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
-            let claims = app.tokens.verify(token).map_err(|error| Failure::token(&error))?;
+            let claims = app.tokens.verify(token).map_err(|error| ApiError::token(&error))?;
             (caller, expires) = (app.sparc.as_user(claims.sub), Some(claims.exp));
         }
-        if let Some(seen) = parts.headers.get(POSITION) {
-            caller = caller.at_least(seen.to_str().ok().and_then(|text| text.parse::<Position>().ok()));
+        if let Some(position) = parts.headers.get(POSITION) {
+            caller = caller.at_least(position.to_str().ok().and_then(|text| text.parse::<Position>().ok()));
         }
         if let Some(slot) = parts.extensions.get::<CallerSlot>() {
             let _ = slot.set(caller.clone());
@@ -106,13 +107,14 @@ impl FromRequestParts<App> for Viewer {
     }
 }
 
-/// The header with the position of the last write that the client has seen. A client that sends back the value of its
-/// last response reads its own writes, even from another process of the service and from replicas.
+/// The header with a log position. A client that sends back the value of its last response reads its own writes, even
+/// through another process of the service or from a replica.
 const POSITION: &str = "sparc-position";
 
+/// Where [`Viewer`] leaves the caller for [`add_position`].
 type CallerSlot = Arc<OnceLock<IdentityConnection>>;
 
-/// Adds the caller's position to the response.
+/// Adds the caller's log position to the response.
 pub async fn add_position(mut request: Request, next: Next) -> Response {
     let slot = CallerSlot::default();
     request.extensions_mut().insert(slot.clone());
@@ -123,11 +125,11 @@ pub async fn add_position(mut request: Request, next: Next) -> Response {
 }
 
 impl FromRequestParts<App> for User {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
-        let Viewer(caller, signed_in) = Viewer::from_request_parts(parts, app).await?;
-        signed_in.ok_or(sparc::service::Error::NotSignedIn)?;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Viewer(caller, expires) = Viewer::from_request_parts(parts, app).await?;
+        expires.ok_or(sparc::service::Error::NotSignedIn)?;
         Ok(Self(caller))
     }
 }

@@ -1,5 +1,5 @@
-//! The demo: a Seer, three players and a lobby, at human speed. Each scene of the adventure lists what
-//! the players try in it.
+//! The demo game: a Seer, three players and a lobby, at human speed. Each scene of the adventure lists what the players
+//! try in it.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -65,8 +65,8 @@ fn id(number: u128) -> Uuid {
     Uuid::from_u128(0x5ba2_c000_0000_4000_8000_0000_0000_0000 + number)
 }
 
-/// Plays one night after the other until the handle is closed. After a failure, it continues from the state in the
-/// database.
+/// Plays one game night after another until the handle is closed. After a failure, the demo continues with the session
+/// in the database.
 pub async fn play(sparc: Sparc, show: watch::Sender<Option<Uuid>>, pace: Duration) {
     loop {
         let night = async {
@@ -125,7 +125,7 @@ impl Demo {
                 ..Default::default()
             };
             let session = match other.sessions().create(session).await {
-                // From an earlier start of the program, with an earlier time.
+                // An earlier run of the program created it, with another start time.
                 Err(Error::IdConflict { .. }) => other.sessions().get(id(number + 2)).await?,
                 outcome => outcome?,
             };
@@ -160,7 +160,7 @@ impl Demo {
         }
     }
 
-    /// Returns the active session, or starts a new one with all players seated.
+    /// Returns the active session, or starts a session with all players seated.
     async fn open_session(&self) -> Result<sessions::Model, Error> {
         let mine = self.seer.sessions().mine(None).await?;
         if let Some(running) = mine.items.iter().find(|session| session.status == SessionStatus::Active) {
@@ -269,7 +269,7 @@ impl Demo {
                 for (wait, player) in [&self.party["ada"], &self.party["ben"]].into_iter().enumerate() {
                     match player.user.sessions().join_public(session.id, player.hero).await {
                         Ok(_) => {}
-                        // It has started, is full, or has ended.
+                        // The session has started, is full, or has ended.
                         Err(error) if error.http_status() < 500 => break,
                         Err(error) => return Err(error),
                     }
@@ -333,9 +333,9 @@ pub async fn show_hit_points(seer: &IdentityConnection, session: Uuid, left: Hit
 }
 
 async fn change_state(seer: &IdentityConnection, session: Uuid, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
-    let found = seer.sessions().get(session).await?;
-    let mut state = found.game_state;
+    let before = seer.sessions().get(session).await?;
+    let mut state = before.game_state;
     change(&mut state);
-    seer.sessions().set_game_state(session, state, ExpectedVersion::Version(found.game_state_version)).await?;
+    seer.sessions().set_game_state(session, state, ExpectedVersion::Version(before.game_state_version)).await?;
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! A live session in the browser: an HTTP service on the data layer, small enough to copy.
 //!
-//! `cargo run --example live_session` starts a database of its own and prints an address. A demo game plays there;
-//! visitors of the page can watch, take a seat and roll. With `DATABASE_URL`, it uses that database. `-- --help` lists
-//! the options.
+//! `cargo run --example live_session` starts a database of its own and prints the URL of a page with a demo game.
+//! Visitors can watch, take a seat and roll. With `DATABASE_URL`, it uses that database. `-- --help` lists the options.
 //!
 //! This file has the service; `auth.rs` has authentication, `openapi.rs` the description of the routes, `demo.rs` the
 //! demo game, `show.rs` what its visitors do.
@@ -44,16 +43,16 @@ struct Arguments {
     /// Port to listen on; 0 picks a free one.
     #[arg(long, env = "PORT", default_value_t = 8017)]
     port: u16,
-    /// Stops after this many seconds instead of running until Ctrl-C.
+    /// Stops after this many seconds; by default, runs until Ctrl-C.
     #[arg(long, value_name = "SECONDS")]
     for_seconds: Option<u64>,
     /// Seconds between two actions of the demo.
     #[arg(long, default_value_t = 3.5, value_name = "SECONDS")]
     pace: f32,
-    /// Serves without the demo game and its players.
+    /// Starts without the demo game and its players.
     #[arg(long)]
     no_demo: bool,
-    /// Addresses of read replicas of the database, separated by commas.
+    /// URLs of read replicas of the database, separated by commas.
     #[arg(long, env = "REPLICA_URLS", value_name = "URL", value_delimiter = ',', hide_env_values = true)]
     replicas: Vec<String>,
     /// Secret that the platform signs tokens with (HS256); random at each start by default.
@@ -111,7 +110,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     Ok(axum::serve(listener, routes().with_state(app)).with_graceful_shutdown(end).await?)
 }
 
-/// Waits for Ctrl-C, SIGTERM, or the end of the time.
+/// Waits for Ctrl-C, SIGTERM, or the end of `time`.
 async fn stop_signal(time: Duration) {
     #[cfg(unix)]
     let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
@@ -127,7 +126,7 @@ async fn stop_signal(time: Duration) {
 
 fn routes() -> axum::Router<App> {
     openapi::Api::default()
-        .at::<NewAccount, show::Visitor, _>(Method::POST, "/api/visitors", "Signs a demo visitor up", show::sign_up)
+        .at::<NewAccount, show::Visitor, _>(Method::POST, "/api/visitors", "Signs up a demo visitor", show::sign_up)
         .at::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
         .at::<ProfileChanges, Profile, _>(Method::PATCH, "/api/me", "Changes the caller's profile", edit_me)
         .at::<(), Vec<characters::Model>, _>(Method::GET, "/api/characters", "The caller's characters", my_characters)
@@ -154,27 +153,37 @@ fn routes() -> axum::Router<App> {
         .at::<(), sessions::Model, _>(
             Method::POST,
             "/api/sessions/{id}/{step}",
-            "Starts, pauses or ends it (Seer)",
-            turn,
+            "Starts, pauses, resumes or ends the session (Seer)",
+            change_status,
         )
-        .at::<(), sessions::Model, _>(Method::PUT, "/api/sessions/{id}/scene/{scene}", "Changes the scene", set_scene)
+        .at::<(), sessions::Model, _>(
+            Method::PUT,
+            "/api/sessions/{id}/scene/{scene}",
+            "Changes the scene (Seer)",
+            set_scene,
+        )
         .at::<Wound, HitPoints, _>(
             Method::POST,
             "/api/sessions/{id}/wound",
             "Damages or heals a character (Seer)",
             wound,
         )
-        .at::<NewRoll, dice_rolls::Model, _>(Method::POST, "/api/rolls", "Rolls", roll)
-        .at::<(), dice_rolls::Model, _>(Method::POST, "/api/rolls/{id}/save", "A heroic save", save)
-        .at::<NewEvent, session_events::Model, _>(Method::POST, "/api/events", "Sends an event to the session", tell)
-        .at::<(), session_events::Model, _>(Method::GET, "/api/sessions/{id}/events", "Live: text/event-stream", events)
-        .at::<(), Option<Uuid>, _>(Method::GET, "/api/show", "The session that the demo plays", show::on_show)
+        .at::<NewRoll, dice_rolls::Model, _>(Method::POST, "/api/rolls", "Rolls dice", roll)
+        .at::<(), dice_rolls::Model, _>(Method::POST, "/api/rolls/{id}/save", "Makes a heroic save", save)
+        .at::<NewEvent, session_events::Model, _>(
+            Method::POST,
+            "/api/events",
+            "Sends an event to the session",
+            send_event,
+        )
+        .at::<(), session_events::Model, _>(Method::GET, "/api/sessions/{id}/events", "Streams live events", events)
+        .at::<(), Option<Uuid>, _>(Method::GET, "/api/show", "The session that the demo plays", show::current_session)
         .router()
         .layer(axum::middleware::from_fn(auth::add_position))
         .route("/", axum::routing::get(page))
 }
 
-type Answer<T> = Result<Json<T>, Failure>;
+type Answer<T> = Result<Json<T>, ApiError>;
 
 async fn me(User(user): User) -> Answer<Profile> {
     Ok(Json(user.users().me().await?))
@@ -256,14 +265,14 @@ async fn join(User(user): User, Input(seat): Input<Join>) -> Answer<session_play
     Ok(Json(user.sessions().join(&seat.code, seat.character_id).await?))
 }
 
-async fn turn(User(seer): User, Path((id, step)): Path<(Uuid, String)>) -> Answer<sessions::Model> {
+async fn change_status(User(seer): User, Path((id, step)): Path<(Uuid, String)>) -> Answer<sessions::Model> {
     Ok(Json(match step.as_str() {
         "start" => seer.sessions().start(id).await?,
         "pause" => seer.sessions().pause(id).await?,
         "resume" => seer.sessions().resume(id).await?,
         "complete" => seer.sessions().complete(id).await?,
         "cancel" => seer.sessions().cancel(id).await?,
-        _ => return Err(Failure::new(404, "not_found", "no such step")),
+        _ => return Err(ApiError::new(404, "not_found", "the step must be start, pause, resume, complete or cancel")),
     }))
 }
 
@@ -295,23 +304,23 @@ async fn save(User(user): User, Path(id): Path<Uuid>) -> Answer<dice_rolls::Mode
     Ok(Json(user.dice().heroic_save(id).await?))
 }
 
-async fn tell(User(user): User, Input(new): Input<NewEvent>) -> Answer<session_events::Model> {
+async fn send_event(User(user): User, Input(new): Input<NewEvent>) -> Answer<session_events::Model> {
     Ok(Json(user.events().send(new).await?))
 }
 
-/// Streams events. The id of each is its `seq`, which a browser that reconnects sends as `Last-Event-ID`. The stream
+/// Streams events. The id of each is its `seq`, which a browser sends as `Last-Event-ID` when it reconnects. The stream
 /// ends when the token expires. If it fails, its last event is `refused`.
 async fn events(
     State(app): State<App>,
     Viewer(viewer, expires): Viewer,
     Path(id): Path<Uuid>,
     head: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<sse::Event, axum::Error>>>, Failure> {
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, axum::Error>>>, ApiError> {
     let after = head.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0);
     let events = app.show.visible_to(viewer, id).events().subscribe(id, Some(after)).await?;
     let events = events.map(|event| match event {
         Ok(event) => sse::Event::default().id(event.seq.to_string()).json_data(event),
-        Err(error) => sse::Event::default().event("refused").json_data(Failure::from(error)),
+        Err(error) => sse::Event::default().event("refused").json_data(ApiError::from(error)),
     });
     let valid_for = expires.map_or(u64::MAX / 2, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
     let events = events.take_until(Box::pin(sleep(Duration::from_secs(valid_for))));
@@ -326,13 +335,13 @@ async fn page() -> impl IntoResponse {
 
 /// The reason why a request was refused.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Failure {
+struct ApiError {
     status: u16,
     code: String,
     message: String,
 }
 
-impl Failure {
+impl ApiError {
     fn new(status: u16, code: &str, message: impl ToString) -> Self {
         Self { status, code: code.to_owned(), message: message.to_string() }
     }
@@ -349,7 +358,7 @@ impl Failure {
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         if error.http_status() >= 500 && !error.is_retryable() && !matches!(error, Error::PoolClosed) {
             eprintln!("{}: {error:?}", error.code());
@@ -358,7 +367,7 @@ impl From<Error> for Failure {
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // Without this header, a browser may cache a 410 (`events_expired`) forever.
@@ -370,12 +379,12 @@ impl IntoResponse for Failure {
 struct Input<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<App> for Input<T> {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let Json(input) = Json::from_request(request, app)
             .await
-            .map_err(|refused| Failure::new(refused.status().as_u16(), "invalid_input", refused.body_text()))?;
+            .map_err(|rejection| ApiError::new(rejection.status().as_u16(), "invalid_input", rejection.body_text()))?;
         Ok(Self(input))
     }
 }

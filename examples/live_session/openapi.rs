@@ -9,7 +9,7 @@ use axum::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use crate::{App, Failure};
+use crate::{ApiError, App};
 
 /// Routes with their descriptions.
 pub struct Api {
@@ -35,7 +35,7 @@ impl Api {
     ) -> Self {
         let input = self.schemas.subschema_for::<I>();
         let output = self.schemas.subschema_for::<O>();
-        let refused = self.schemas.subschema_for::<Failure>();
+        let error = self.schemas.subschema_for::<ApiError>();
         let json = |schema: Schema| json!({ "application/json": { "schema": schema } });
         let in_path = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         let parameters =
@@ -45,14 +45,14 @@ impl Api {
             "parameters": parameters.collect::<Vec<_>>(),
             "responses": {
                 "200": { "description": "Done", "content": json(output) },
-                "default": { "description": "Refused", "content": json(refused) },
+                "default": { "description": "Refused", "content": json(error) },
             },
         });
         if I::schema_name() != <()>::schema_name() {
             operation["requestBody"] = json!({ "content": json(input) });
         }
-        let described = self.paths.entry(path).or_insert_with(|| json!({}));
-        described[method.as_str().to_lowercase()] = operation;
+        let path_item = self.paths.entry(path).or_insert_with(|| json!({}));
+        path_item[method.as_str().to_lowercase()] = operation;
         let filter = MethodFilter::try_from(method).unwrap_or(MethodFilter::GET);
         self.router = self.router.route(path, on(filter, handler));
         self

@@ -1,4 +1,4 @@
-//! How visitors take part in the demo: they sign up with one click, watch its session, and join it when it has started.
+//! How visitors take part in the demo: they sign up with one click, watch its session, and join it while it runs.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use sparc::service::{
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-use crate::{App, Failure, Input, demo};
+use crate::{ApiError, App, Input, demo};
 
-/// The session that the demo plays. Unlike other sessions, everyone can watch it, and join after it has started.
+/// The session that the demo plays. Everyone can watch it, and join it after it has started, unlike other sessions.
 #[derive(Clone)]
 pub struct Show {
     sparc: Sparc,
@@ -25,8 +25,8 @@ pub struct Show {
 impl Show {
     /// Starts the demo, and returns once its session exists.
     pub async fn start(sparc: &Sparc, pace: Duration) -> Self {
-        let (showing, mut session) = watch::channel(None);
-        tokio::spawn(demo::play(sparc.clone(), showing, pace));
+        let (sender, mut session) = watch::channel(None);
+        tokio::spawn(demo::play(sparc.clone(), sender, pace));
         let _ = timeout(Duration::from_secs(20), session.wait_for(Option::is_some)).await;
         Self { sparc: sparc.clone(), session }
     }
@@ -40,8 +40,8 @@ impl Show {
         *self.session.borrow() == Some(session)
     }
 
-    /// Returns the identity that reads a session. Row security hides participants and events from others, so the demo's
-    /// session is read as the service.
+    /// Returns the identity that reads a session. Row security hides participants and events from users who do not take
+    /// part, so the demo's session is read as the service.
     pub fn visible_to(&self, viewer: IdentityConnection, session: Uuid) -> IdentityConnection {
         if self.is(session) { self.sparc.as_service() } else { viewer }
     }
@@ -60,7 +60,7 @@ impl Show {
     }
 }
 
-pub async fn on_show(State(app): State<App>) -> Json<Option<Uuid>> {
+pub async fn current_session(State(app): State<App>) -> Json<Option<Uuid>> {
     Json(*app.show.session.borrow())
 }
 
@@ -71,7 +71,7 @@ pub struct Visitor {
 }
 
 /// Creates an account with one click. On the platform, its sign-up does this and returns the token.
-pub async fn sign_up(State(app): State<App>, Input(new): Input<NewAccount>) -> Result<Json<Visitor>, Failure> {
+pub async fn sign_up(State(app): State<App>, Input(new): Input<NewAccount>) -> Result<Json<Visitor>, ApiError> {
     let profile = app.sparc.as_service().users().sign_up(new).await?;
     Ok(Json(Visitor { token: app.tokens.issue(profile.id)?, profile }))
 }

@@ -1,4 +1,4 @@
-//! A proxy that delays what it forwards, as a network does: each piece by the same time, in order, however many follow.
+//! A proxy that delays the bytes that it forwards, as a network does, without limiting the throughput.
 
 use std::{
     io::{Read, Write},
@@ -15,14 +15,14 @@ use std::{
 use crate::Failure;
 
 /// A proxy to a server. It ends with the process.
-pub struct Delay {
-    /// Its address.
+pub struct DelayProxy {
+    /// Where it listens.
     pub address: SocketAddr,
     nanoseconds: Arc<AtomicU64>,
 }
 
-impl Delay {
-    /// Listens. The delay is that of each direction.
+impl DelayProxy {
+    /// Listens, and delays each direction by `delay`.
     pub fn start(server: SocketAddr, delay: Duration) -> Result<Self, Failure> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
@@ -31,7 +31,7 @@ impl Delay {
         proxy.set(delay);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                // A connection that cannot be forwarded is closed.
+                // On failure, the client's connection is closed.
                 let _ = forward(client, server, &delay_ns);
             }
         });
@@ -63,7 +63,7 @@ fn forward(client: TcpStream, server: SocketAddr, delay: &Arc<AtomicU64>) -> Res
 
 type Piece = (Instant, Vec<u8>);
 
-/// Reads without waiting for what was read before to be written, so that the throughput is not limited.
+/// Reads without waiting until earlier pieces have been written, so that the throughput is not limited.
 fn read(mut from: TcpStream, pieces: &mpsc::Sender<Piece>, delay: &AtomicU64) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
@@ -74,8 +74,7 @@ fn read(mut from: TcpStream, pieces: &mpsc::Sender<Piece>, delay: &AtomicU64) {
     }
 }
 
-/// Writes each piece when it is due. The system's own sleep is exact to some microseconds, the runtime's to a
-/// millisecond.
+/// Writes each piece when it is due. A thread's sleep is exact to a few microseconds, the runtime's to a millisecond.
 fn write(mut to: TcpStream, pieces: &mpsc::Receiver<Piece>) {
     for (due, bytes) in pieces {
         thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -91,10 +90,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_arrive_in_order_and_not_before_their_time() {
+    fn bytes_arrive_in_order_after_the_delay() {
         let server = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let delay = Duration::from_millis(5);
-        let proxy = Delay::start(server.local_addr().unwrap(), delay).unwrap();
+        let proxy = DelayProxy::start(server.local_addr().unwrap(), delay).unwrap();
         let mut client = TcpStream::connect(proxy.address).unwrap();
         let (mut accepted, _) = server.accept().unwrap();
         let sent: Vec<u8> = (0..200_000_u32).map(|number| (number % 251) as u8).collect();

@@ -6,9 +6,9 @@ use futures_util::future::join4;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use super::{
-    Answer, Operation, POOL, Want,
+    Answer, Operation, Output, POOL,
     statements::{IDENTITY, ROLE, ServiceStatement, Statements, Values, claims},
-    typed::{Details, Listed, Profile, Roll, Typed},
+    typed::{DecodeRow, Details, LobbySession, Profile, Roll},
 };
 use crate::{Failure, samples::Sample};
 
@@ -62,24 +62,24 @@ impl Pipelined {
     }
 
     /// Runs an operation.
-    pub async fn run(&self, operation: Operation, sample: &Sample, want: Want) -> Result<Answer, Failure> {
+    pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<Answer, Failure> {
         let rows = self.rows(operation, sample).await?;
         match operation {
-            Operation::Profile => want.answer(one::<Profile>(&rows)?),
-            Operation::Lobby => want.answer(all::<Listed>(&rows, 20)?),
-            Operation::Details => want.answer(one::<Details>(&rows)?),
-            Operation::Rolls => want.answer(all::<Roll>(&rows, 50)?),
-            Operation::Roll => want.answer(one::<Roll>(&rows)?),
+            Operation::Profile => output.convert(one::<Profile>(&rows)?),
+            Operation::Lobby => output.convert(all::<LobbySession>(&rows, 20)?),
+            Operation::Details => output.convert(one::<Details>(&rows)?),
+            Operation::Rolls => output.convert(all::<Roll>(&rows, 50)?),
+            Operation::Roll => output.convert(one::<Roll>(&rows)?),
         }
     }
 
-    /// Sends the transaction and returns the statement's rows. The COMMIT after a failed statement is answered with
-    /// ROLLBACK, and the statement's error is returned.
+    /// Sends the transaction and returns the statement's rows. If the statement fails, the server rolls back at COMMIT,
+    /// and the statement's error is returned.
     async fn rows(&self, operation: Operation, sample: &Sample) -> Result<Vec<Row>, Failure> {
         let connection = self.pool.get().await.map_err(|error| Failure::Message(error.to_string()))?;
         let Connection { client, identity, statements } = &*connection;
         let (claims, values) = (claims(sample.player), Values::new(sample));
-        // Each sends its message when it is first polled, in this order, before any of them is answered.
+        // Each future sends its message when first polled, so all messages are sent before the first response.
         let (begun, identified, rows, committed) = join4(
             client.batch_execute("BEGIN"),
             client.execute(identity, &[&ROLE, &claims]),
@@ -95,11 +95,11 @@ impl Pipelined {
     }
 }
 
-fn one<T: Typed>(rows: &[Row]) -> Result<T, Failure> {
+fn one<T: DecodeRow>(rows: &[Row]) -> Result<T, Failure> {
     let row = rows.first().ok_or_else(|| Failure::Message("a pipelined statement returned no row".to_owned()))?;
     Ok(T::from_tokio(row)?)
 }
 
-fn all<T: Typed>(rows: &[Row], limit: usize) -> Result<Vec<T>, Failure> {
+fn all<T: DecodeRow>(rows: &[Row], limit: usize) -> Result<Vec<T>, Failure> {
     Ok(rows.iter().take(limit).map(T::from_tokio).collect::<Result<_, _>>()?)
 }

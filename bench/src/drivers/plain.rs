@@ -9,9 +9,9 @@ use sea_orm::sqlx::{
 use uuid::Uuid;
 
 use super::{
-    Answer, Operation, POOL, Want,
+    Answer, Operation, Output, POOL,
     statements::{ATTRIBUTE, DIFFICULTY, IDENTITY, KIND, ONE, ROLE, ROLLS, Statements, claims},
-    typed::{Details, Listed, Profile, Roll, Typed},
+    typed::{DecodeRow, Details, LobbySession, Profile, Roll},
 };
 use crate::{Failure, samples::Sample};
 
@@ -30,17 +30,17 @@ impl Plain {
     }
 
     /// Runs an operation.
-    pub async fn run(&self, operation: Operation, sample: &Sample, want: Want) -> Result<Answer, Failure> {
+    pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<Answer, Failure> {
         let mut transaction = self.pool.begin().await?;
         let identity = sqlx::query(IDENTITY).bind(ROLE).bind(claims(sample.player));
         identity.execute(&mut *transaction).await?;
         let rows = self.query(operation, sample).fetch_all(&mut *transaction).await?;
         let answer = match operation {
-            Operation::Profile => want.answer(one::<Profile>(&rows)?)?,
-            Operation::Lobby => want.answer(all::<Listed>(&rows, 20)?)?,
-            Operation::Details => want.answer(one::<Details>(&rows)?)?,
-            Operation::Rolls => want.answer(all::<Roll>(&rows, 50)?)?,
-            Operation::Roll => want.answer(one::<Roll>(&rows)?)?,
+            Operation::Profile => output.convert(one::<Profile>(&rows)?)?,
+            Operation::Lobby => output.convert(all::<LobbySession>(&rows, 20)?)?,
+            Operation::Details => output.convert(one::<Details>(&rows)?)?,
+            Operation::Rolls => output.convert(all::<Roll>(&rows, 50)?)?,
+            Operation::Roll => output.convert(one::<Roll>(&rows)?)?,
         };
         transaction.commit().await?;
         Ok(answer)
@@ -67,11 +67,11 @@ impl Plain {
     }
 }
 
-fn one<T: Typed>(rows: &[PgRow]) -> Result<T, Failure> {
+fn one<T: DecodeRow>(rows: &[PgRow]) -> Result<T, Failure> {
     let row = rows.first().ok_or_else(|| Failure::Message("a statement of plain sqlx returned no row".to_owned()))?;
     Ok(T::from_sqlx(row)?)
 }
 
-fn all<T: Typed>(rows: &[PgRow], limit: usize) -> Result<Vec<T>, Failure> {
+fn all<T: DecodeRow>(rows: &[PgRow], limit: usize) -> Result<Vec<T>, Failure> {
     Ok(rows.iter().take(limit).map(T::from_sqlx).collect::<Result<_, _>>()?)
 }

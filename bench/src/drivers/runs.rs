@@ -1,4 +1,4 @@
-//! Runs of the programs: that they return the same, how many round trips a caller waits for, and how fast they are.
+//! Checks that the programs return the same, counts the round trips that a caller waits for, and measures speed.
 
 use std::{
     sync::Arc,
@@ -10,7 +10,8 @@ use service::Operations;
 use tokio::task::JoinSet;
 
 use super::{
-    Answer, Operation, POOL, Program, ProgramResult, RoundTrips, Want, delay::Delay, not_the_service, service,
+    Answer, Operation, Output, POOL, Program, ProgramResult, RoundTrips, delay::DelayProxy, not_the_service,
+    run_service,
 };
 use crate::{
     Drivers, Failure,
@@ -19,39 +20,39 @@ use crate::{
     samples::Sample,
 };
 
-/// Untimed first run: afterwards, connections are open and statements are prepared.
+/// The duration of the first run, which opens connections and prepares statements.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// The same while round trips are counted.
+/// The latency of a round trip while round trips are counted.
 const LONG_LATENCY: Duration = Duration::from_millis(20);
 /// Calls of each operation while round trips are counted.
 const CALLS: usize = 12;
 
-/// What the runs share.
+/// The context that all runs share.
 pub struct Environment {
     /// The server's process id.
     pub server: Option<u32>,
-    /// Who calls, and what about.
+    /// The callers, with their sessions.
     pub samples: Arc<Vec<Sample>>,
 }
 
 impl Environment {
-    /// Checks that all programs return the same, and that each runs as its caller.
+    /// Checks that all programs return the same, and that each runs with the caller's privileges.
     pub async fn check(&self, operation: Operation, programs: &[Arc<Program>; 3]) -> Result<(), Failure> {
         let Program::Service(sparc) = &*programs[0] else { return Err(not_the_service()) };
         let differs = |what: &str, found: &Answer, expected: &Answer| {
             let name = operation.name();
-            Failure::Message(format!("{name}: {what} must be {expected:?}, and is {found:?}"))
+            Failure::Message(format!("{name}: {what} must be {expected:?}, but is {found:?}"))
         };
         let sample = &self.samples[0];
         for program in programs {
-            let found = program.run(operation, sample, Want::Json).await?;
+            let found = program.run(operation, sample, Output::Json).await?;
             let expected = match operation {
-                // The dice fall differently each time, so the row is read again.
+                // Each roll is random, so the result is compared with the stored row.
                 Operation::Roll => {
                     let id = found.as_ref().and_then(|roll| roll["id"].as_str()?.parse().ok()).unwrap_or_default();
                     Some(serde_json::to_value(sparc.as_user(sample.player).dice().get(id).await?)?)
                 }
-                _ => service(sparc, operation, sample, Want::Json).await?,
+                _ => run_service(sparc, operation, sample, Output::Json).await?,
             };
             if found != expected {
                 return Err(differs("a result", &found, &expected));
@@ -59,7 +60,7 @@ impl Environment {
             if operation == Operation::Rolls {
                 let stranger = Sample { player: sample.newcomer, ..sample.clone() };
                 let (found, expected) =
-                    (program.run(operation, &stranger, Want::Json).await?, Some(Value::Array(Vec::new())));
+                    (program.run(operation, &stranger, Output::Json).await?, Some(Value::Array(Vec::new())));
                 if found != expected {
                     return Err(differs("a stranger's result", &found, &expected));
                 }
@@ -68,27 +69,27 @@ impl Environment {
         Ok(())
     }
 
-    /// Measures how many round trips a caller waits for: by how much a latency that is far above any other time
-    /// prolongs the fastest of a few calls.
+    /// Measures how many round trips a caller waits for, by how much the fastest of a few calls takes longer with a
+    /// latency far above all other times.
     pub async fn round_trips(
         &self,
         operation: Operation,
         networks: &[[Arc<Program>; 3]; 2],
-        proxy: &Delay,
+        proxy: &DelayProxy,
     ) -> Result<RoundTrips, Failure> {
         let mut round_trips = RoundTrips { name: operation.name().to_owned(), programs: [0.0; 3] };
         let usual = proxy.get();
         for (which, found) in round_trips.programs.iter_mut().enumerate() {
             let mut fastest = [Duration::MAX; 2];
             for (programs, fastest) in networks.iter().zip(&mut fastest) {
-                // Connections are opened, and statements prepared, without the latency.
+                // Opens connections and prepares statements without the latency.
                 for _ in 0..POOL {
-                    programs[which].run(operation, &self.samples[0], Want::Result).await?;
+                    programs[which].run(operation, &self.samples[0], Output::Value).await?;
                 }
                 proxy.set(LONG_LATENCY / 2);
                 for _ in 0..CALLS {
                     let begun = Instant::now();
-                    programs[which].run(operation, &self.samples[0], Want::Result).await?;
+                    programs[which].run(operation, &self.samples[0], Output::Value).await?;
                     *fastest = begun.elapsed().min(*fastest);
                 }
                 proxy.set(usual);
@@ -98,7 +99,7 @@ impl Environment {
         Ok(round_trips)
     }
 
-    /// Measures the programs in turns.
+    /// Measures the programs alternately, and returns the run with the median throughput of each.
     pub async fn compare(
         &self,
         operation: Operation,
@@ -111,7 +112,7 @@ impl Environment {
         for round in 0..=options.rounds {
             for step in 0..programs.len() {
                 let which = (round as usize + step) % programs.len();
-                // The round before the first one warms up.
+                // Round 0 is the warm-up.
                 let time = if round == 0 { WARM_UP.min(time) } else { time };
                 let run = self.run(operation, &programs[which], clients, time).await?;
                 if round > 0 {
@@ -143,9 +144,9 @@ impl Environment {
                 let mut times = Vec::new();
                 while begun.elapsed() < time {
                     let started = Instant::now();
-                    program.run(operation, sample, Want::Result).await?;
+                    program.run(operation, sample, Output::Value).await?;
                     times.push(started.elapsed());
-                    // As in a server, where the task would wait for its next request here.
+                    // In a server, the task would wait for its next request here.
                     tokio::task::yield_now().await;
                 }
                 Ok::<_, Failure>(times)

@@ -1,8 +1,8 @@
-//! The page's section on hand-written programs.
+//! The page's section that compares the service with hand-written programs.
 
 use std::fmt::Write;
 
-use super::{Compared, DriverResults, ProgramResult};
+use super::{DriverResults, OperationComparison, ProgramResult};
 use crate::report::Report;
 
 /// The names of the programs, in the order of the results.
@@ -14,7 +14,7 @@ pub fn section(report: &Report) -> Option<String> {
     let mut text = HEAD.to_owned();
     on_the_machine(&mut text, results);
     with_latency(&mut text, results);
-    parts(&mut text, results);
+    phases(&mut text, results);
     Some(text)
 }
 
@@ -40,7 +40,7 @@ fn on_the_machine(text: &mut String, results: &DriverResults) {
 }
 
 /// Operations per second divided by those of plain sqlx.
-fn ratio(compared: &Compared, of: &ProgramResult) -> String {
+fn ratio(compared: &OperationComparison, of: &ProgramResult) -> String {
     format!("{:.2}", of.ops_s / compared.programs[1].ops_s)
 }
 
@@ -69,21 +69,21 @@ fn with_latency(text: &mut String, results: &DriverResults) {
     }
 }
 
-fn parts(text: &mut String, results: &DriverResults) {
-    text.push_str(PARTS);
-    for part in &results.parts {
-        let near = results.operations.iter().find(|one| !one.is_delayed && one.clients == 1 && one.name == part.name);
+fn phases(text: &mut String, results: &DriverResults) {
+    text.push_str(PHASES);
+    for phase in &results.phases {
+        let near = results.operations.iter().find(|one| !one.is_delayed && one.clients == 1 && one.name == phase.name);
         let _ = writeln!(
             text,
             "| {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | {} | {:.3} | {} |",
-            part.name,
-            part.round_trip_ms,
-            part.opening_ms,
-            part.begin_ms,
-            part.identity_ms,
-            part.statement_ms,
-            part.without_row_security_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}")),
-            part.commit_ms,
+            phase.name,
+            phase.round_trip_ms,
+            phase.opening_ms,
+            phase.begin_ms,
+            phase.identity_ms,
+            phase.statement_ms,
+            phase.without_row_security_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}")),
+            phase.commit_ms,
             near.map(|near| format!("{:.3}", near.programs[0].p50_ms)).unwrap_or_default(),
         );
     }
@@ -97,11 +97,11 @@ on the same rows, each with a pool of ten connections, and decode them into type
 - the service: an identity per call, retries, deadlines, spans, and in each transaction the check that the caller's
   account exists and is open, which the other two do not make;
 - plain sqlx, as a careful author writes it: BEGIN, the caller's role and claims, the statement, COMMIT, each awaited.
-  The pool's ping before each use is turned off; its ping after each use cannot be, and nobody waits for it;
-- tokio-postgres with pipelining: the same four messages are sent together, so a caller waits for one round trip. It has
-  nothing between a failed BEGIN and the statement, so its login must have no privileges of its own.
+  The pool's ping before each use is turned off; its ping after each use cannot be, but no caller waits for it;
+- tokio-postgres with pipelining: the same four messages are sent together, so a caller waits for one round trip. The
+  statement runs even if BEGIN fails, so the login must have no privileges of its own.
 
-That all return the same is checked before they are measured. Runs alternate; medians. Processor times are per
+The command first checks that all three return the same. Runs alternate; the values are medians. Processor times are per
 operation: of the program, and of PostgreSQL. *Times* is the throughput divided by that of plain sqlx.
 ";
 
@@ -111,20 +111,20 @@ const ON_THE_MACHINE: &str = "
 ";
 
 const WITH_LATENCY: &str =
-    "The round trips that a caller waits for are counted with a latency of 20 ms, by how much longer an operation takes.
+    "Round trips that a caller waits for are counted by how much longer an operation takes with 20 ms of latency.
 
 | operation | clients | program | operations/s | times | p50 ms | p99 ms | round trips |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
-const PARTS: &str = "
+const PHASES: &str = "
 The service sends BEGIN, the identity and the check of the account in one message (its opening), and returns from a read
 without waiting for COMMIT. So a caller waits for two round trips, or three to write; plain sqlx waits for four. On one
 machine a round trip costs mostly the processor time of waking the other side, so fewer messages also mean more
 operations per second: this is what pipelining saves. It saves little where the statement or the disk takes the time.
 
-What bounds each operation shows in its parts: one after the other on one connection, medians in milliseconds. A round
-trip is that of a prepared `SELECT 1`, and is included in every other part; the rest of a part is PostgreSQL's work.
+The phases of each operation, one after the other on one connection, show what limits it (medians in milliseconds). A
+round trip is a prepared `SELECT 1`; each other phase includes one, and its remaining time is PostgreSQL's work.
 
 | operation | round trip | the service's opening | BEGIN | identity | statement | as the owner, without row security \
 | COMMIT | service, p50 |

@@ -12,16 +12,16 @@ use testdb::Prepared;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::{Answer, Operation, Want};
-use crate::{Failure, captured::Capturing, samples::Sample, writes::check};
+use super::{Answer, Operation, Output};
+use crate::{Failure, capture::StatementCapture, samples::Sample, writes::check};
 
-/// What begins every hand-written transaction, as PostgREST does it.
+/// The identity of every hand-written transaction, set as PostgREST sets it.
 pub const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
 
 /// The role of every caller.
 pub const ROLE: &str = "authenticated";
 
-/// The row that a profile is.
+/// The row limit of a profile.
 pub const ONE: i64 = 1;
 /// The attribute of each roll.
 pub const ATTRIBUTE: &str = "might";
@@ -29,13 +29,12 @@ pub const ATTRIBUTE: &str = "might";
 pub const DIFFICULTY: i32 = 9;
 /// The kind of each roll.
 pub const KIND: &str = "attribute_check";
-/// Rows of a page of rolls, and one more, which tells whether there is a next page.
+/// The row limit of a page of rolls: fifty, and one that shows whether there is a next page.
 pub const ROLLS: i64 = 51;
 
 /// A statement of the service.
 #[derive(Clone, Debug)]
 pub struct ServiceStatement {
-    /// Its text.
     pub sql: Arc<str>,
     /// The types of its parameters.
     pub types: Vec<Type>,
@@ -46,31 +45,31 @@ pub struct ServiceStatement {
 pub struct Statements(Vec<ServiceStatement>);
 
 impl Statements {
-    /// Captures them: each operation runs once.
-    pub async fn capture(mut capturing: Capturing, sample: &Sample) -> Result<Self, Failure> {
+    /// Captures the statements by running each operation once.
+    pub async fn capture(mut capture: StatementCapture, sample: &Sample) -> Result<Self, Failure> {
         let mut all = Vec::new();
         for operation in Operation::ALL {
-            service(&capturing.sparc, operation, sample, Want::Result).await?;
-            let Prepared { sql, types } = capturing.last_statement().await?;
+            run_service(&capture.sparc, operation, sample, Output::Value).await?;
+            let Prepared { sql, types } = capture.last_statement().await?;
             let types: Vec<Type> =
                 types.split(", ").filter(|name| !name.is_empty()).map(type_of).collect::<Result<_, _>>()?;
             if types != operation.types() {
                 let (name, expected) = (operation.name(), operation.types());
-                let reason = format!("{name} must have the parameters {expected:?}, and has {types:?}: {sql}");
+                let reason = format!("{name} must have the parameters {expected:?}, but has {types:?}: {sql}");
                 return Err(Failure::Message(reason));
             }
             all.push(ServiceStatement { sql: sql.into(), types });
         }
-        capturing.close().await?;
+        capture.close().await?;
         Ok(Self(all))
     }
 
-    /// Returns that of an operation.
+    /// Returns the statement of an operation.
     pub fn of(&self, operation: Operation) -> &ServiceStatement {
         &self.0[operation as usize]
     }
 
-    /// Returns all, in the order of the operations.
+    /// Returns all statements, in the order of the operations.
     pub fn all(&self) -> &[ServiceStatement] {
         &self.0
     }
@@ -111,12 +110,12 @@ pub struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// Returns those of a new call.
+    /// Returns the values of a new call.
     pub fn new(sample: &'a Sample) -> Self {
         Self { sample, roll: Uuid::new_v4(), modifiers: Value::Array(Vec::new()) }
     }
 
-    /// Returns those of an operation, in the order of its parameters.
+    /// Returns the values of an operation, in the order of its parameters.
     pub fn of(&self, operation: Operation) -> Vec<&(dyn ToSql + Sync)> {
         let Self { sample, roll, modifiers } = self;
         match operation {
@@ -145,16 +144,21 @@ pub fn claims(user: Uuid) -> String {
 }
 
 /// Runs the operation through the service.
-pub async fn service(sparc: &Sparc, operation: Operation, sample: &Sample, want: Want) -> Result<Answer, Failure> {
+pub async fn run_service(
+    sparc: &Sparc,
+    operation: Operation,
+    sample: &Sample,
+    output: Output,
+) -> Result<Answer, Failure> {
     let ada = sparc.as_user(sample.player);
     match operation {
-        Operation::Profile => want.answer(ada.users().profile(sample.player).await?),
-        Operation::Lobby => want.answer(ada.sessions().lobby(&LobbyFilter::default(), None).await?.items),
-        Operation::Details => want.answer(ada.sessions().details(sample.session).await?),
+        Operation::Profile => output.convert(ada.users().profile(sample.player).await?),
+        Operation::Lobby => output.convert(ada.sessions().lobby(&LobbyFilter::default(), None).await?.items),
+        Operation::Details => output.convert(ada.sessions().details(sample.session).await?),
         Operation::Rolls => {
             let scope = RollScope::Session(sample.session);
-            want.answer(ada.dice().history(scope, &HistoryFilter::default(), None).await?.items)
+            output.convert(ada.dice().history(scope, &HistoryFilter::default(), None).await?.items)
         }
-        Operation::Roll => want.answer(ada.dice().roll(check(sample)?).await?),
+        Operation::Roll => output.convert(ada.dice().roll(check(sample)?).await?),
     }
 }

@@ -1,4 +1,4 @@
-//! The operations' results as a hand-written program declares them, decoded from the rows of both drivers.
+//! The operations' results, as a hand-written program declares them, and decodes them from the rows of both drivers.
 
 use chrono::{DateTime, FixedOffset};
 use entity::{
@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::Failure;
 
 /// A result that both drivers can decode, column by column.
-pub trait Typed: Serialize + Sized {
+pub trait DecodeRow: Serialize + Sized {
     /// Decodes a row of sqlx.
     fn from_sqlx(row: &PgRow) -> Result<Self, sqlx::Error>;
 
@@ -31,7 +31,7 @@ pub trait Typed: Serialize + Sized {
 }
 
 /// Declares a result whose fields are the columns, in their order.
-macro_rules! typed {
+macro_rules! row_type {
     ($(#[$about:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
         $(#[$about])*
         #[derive(Debug, Serialize)]
@@ -39,7 +39,7 @@ macro_rules! typed {
             $($field: $type,)*
         }
 
-        impl Typed for $name {
+        impl DecodeRow for $name {
             fn from_sqlx(row: &PgRow) -> Result<Self, sqlx::Error> {
                 let mut columns = 0..;
                 $(let $field = row.try_get(columns.next().unwrap_or_default())?;)*
@@ -55,7 +55,7 @@ macro_rules! typed {
     };
 }
 
-typed! {
+row_type! {
     /// A profile.
     Profile {
         id: Uuid,
@@ -70,7 +70,7 @@ typed! {
     }
 }
 
-typed! {
+row_type! {
     /// A roll.
     Roll {
         id: Uuid,
@@ -97,7 +97,7 @@ typed! {
     }
 }
 
-typed! {
+row_type! {
     /// A session with its participants and its adventure.
     Details {
         session: Document<sessions::Model>,
@@ -106,7 +106,7 @@ typed! {
     }
 }
 
-typed! {
+row_type! {
     /// A row of the lobby.
     LobbyRow {
         id: Uuid,
@@ -126,9 +126,9 @@ typed! {
     }
 }
 
-/// A session as the lobby lists it.
+/// A session in the lobby.
 #[derive(Debug, Serialize)]
-pub struct Listed {
+pub struct LobbySession {
     id: Uuid,
     status: Label<SessionStatus>,
     scheduled_start: Option<DateTime<FixedOffset>>,
@@ -138,12 +138,12 @@ pub struct Listed {
     created_at: DateTime<FixedOffset>,
     seer_id: Uuid,
     seer_name: String,
-    adventure: Option<ListedAdventure>,
+    adventure: Option<LobbyAdventure>,
 }
 
-/// Its adventure.
+/// The adventure of a session in the lobby.
 #[derive(Debug, Serialize)]
-struct ListedAdventure {
+struct LobbyAdventure {
     id: Uuid,
     name: String,
     thumbnail_url: Option<String>,
@@ -151,11 +151,11 @@ struct ListedAdventure {
     estimated_duration: i32,
 }
 
-impl From<LobbyRow> for Listed {
+impl From<LobbyRow> for LobbySession {
     fn from(row: LobbyRow) -> Self {
         let adventure = match (row.adventure_id, row.adventure_name, row.difficulty, row.estimated_duration) {
             (Some(id), Some(name), Some(difficulty), Some(estimated_duration)) => {
-                Some(ListedAdventure { id, name, thumbnail_url: row.thumbnail_url, difficulty, estimated_duration })
+                Some(LobbyAdventure { id, name, thumbnail_url: row.thumbnail_url, difficulty, estimated_duration })
             }
             _ => None,
         };
@@ -174,7 +174,7 @@ impl From<LobbyRow> for Listed {
     }
 }
 
-impl Typed for Listed {
+impl DecodeRow for LobbySession {
     fn from_sqlx(row: &PgRow) -> Result<Self, sqlx::Error> {
         LobbyRow::from_sqlx(row).map(Self::from)
     }
@@ -184,16 +184,15 @@ impl Typed for Listed {
     }
 }
 
-/// Converts an error of either driver.
 impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
-        // The error itself names only its kind; its source is the server's message.
+        // The error's own text names only its kind; its source has the server's message.
         let source = std::error::Error::source(&error).map(ToString::to_string);
         Self::Message(source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}")))
     }
 }
 
-/// An enum's value, matched against its labels without a copy.
+/// A value of an enum, parsed from its label without copying it.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub struct Label<E>(E);
@@ -230,7 +229,7 @@ impl<'a, E: DeserializeOwned> FromSql<'a> for Label<E> {
     }
 }
 
-/// A JSON document, read into its type without a copy in between.
+/// A JSON document, deserialized directly into its type.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub struct Document<T>(T);

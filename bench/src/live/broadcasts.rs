@@ -1,4 +1,4 @@
-//! What a broadcast adds to a roll, on a stand-in for the platform's `realtime.send`.
+//! The time that a broadcast adds to a roll, with a stand-in for the platform's `realtime.send`.
 
 use std::time::Duration;
 
@@ -9,21 +9,23 @@ use testdb::Server;
 
 use crate::{
     Failure,
-    captured::Capturing,
+    capture::StatementCapture,
     client::Client,
     compare::SETTINGS,
-    fill::{Side, fill},
+    fill::{Schema, fill},
     growth::up,
     measure::quantile,
     samples::samples,
-    side::{Execution, Role, begin},
+    workload::{Execution, Role, begin},
     world::World,
     writes::{check, roll_values},
 };
 
-const WORLD: World = World { users: 1000, adventures: 100, busy: 20, open: 20, ended: 2000 };
-/// Rolls per transaction, and transactions of each kind.
-const ROLLS: (usize, usize) = (200, 8);
+const WORLD: World = World { users: 1000, adventures: 100, active: 20, open: 20, ended: 2000 };
+/// Rolls per transaction.
+const ROLLS: usize = 200;
+/// Transactions with broadcasts, and as many without.
+const TRANSACTIONS: usize = 8;
 
 /// Median time of a roll with and without its broadcast, in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -34,31 +36,32 @@ pub struct Broadcast {
     pub with_ms: f64,
 }
 
-/// Measures both in turns, each many times in a transaction that is rolled back.
+/// Measures rolls alternately with and without broadcasts, in transactions that are rolled back.
 pub async fn broadcasts() -> Result<Broadcast, Failure> {
     let server = Server::start_platform(Some(&SETTINGS)).await?;
     let database = server.empty().await?;
     let pool = database.connect(1).await?;
     up(&pool, None).await?;
-    fill(&database.administrator_url(), Side::Ours, WORLD, Utc::now()).await?;
+    fill(&database.administrator_url(), Schema::Ours, WORLD, Utc::now()).await?;
     let sample = samples(&WORLD).into_iter().next().unwrap_or_default();
-    let mut capturing = Capturing::new(pool);
-    capturing.sparc.as_user(sample.player).dice().roll(check(&sample)?).await?;
-    let roll = capturing.last_statement().await?;
-    capturing.close().await?;
+    let mut capture = StatementCapture::new(pool);
+    capture.sparc.as_user(sample.player).dice().roll(check(&sample)?).await?;
+    let roll = capture.last_statement().await?;
+    capture.close().await?;
 
     let mut client = Client::open(&database.administrator_url()).await?;
     client.run(&format!("PREPARE roll AS {}", roll.sql)).await?;
     let before = begin(Role::Authenticated, &Execution { user: sample.player.to_string(), ..Default::default() });
     let timed = format!("EXECUTE roll({})", roll_values(&sample).join(", "));
     let mut times: [Vec<Duration>; 2] = Default::default();
-    for turn in 0..2 * ROLLS.1 {
+    for turn in 0..2 * TRANSACTIONS {
         let is_on = turn % 2 == 1;
         client.run(&format!("SET sparc.broadcast = '{}'", if is_on { "on" } else { "off" })).await?;
         client.run(&before).await?;
-        for number in 0..ROLLS.0 {
+        for number in 0..ROLLS {
             let (took, _) = client.time(&timed).await?;
-            if number >= ROLLS.0 / 10 {
+            // The first rolls of a transaction are the warm-up.
+            if number >= ROLLS / 10 {
                 times[usize::from(is_on)].push(took);
             }
         }

@@ -35,7 +35,7 @@ impl Listener {
     /// Starts the process. It is killed on drop.
     pub async fn start(url: &str, world: World) -> Result<Self, Failure> {
         let mut process = Command::new(std::env::current_exe()?)
-            .args(["listen", url, &world.users.to_string(), &world.busy.to_string()])
+            .args(["listen", url, &world.users.to_string(), &world.active.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -53,7 +53,7 @@ impl Listener {
         reply.ok_or_else(|| Failure::Message("the listener has ended".to_owned()))
     }
 
-    /// Subscribes all, unless they are already subscribed.
+    /// Opens all subscriptions, unless they are open.
     pub async fn subscribe(&mut self) -> Result<(), Failure> {
         if !self.is_subscribed {
             self.send("subscribe").await?;
@@ -73,7 +73,7 @@ impl Listener {
         self.send("reset").await.map(|_| ())
     }
 
-    /// Returns the delays of the events received, and discards them.
+    /// Returns the delays measured since the last call or reset.
     pub async fn delays(&mut self) -> Result<Delays, Failure> {
         Ok(serde_json::from_str(&self.send("delays").await?)?)
     }
@@ -100,8 +100,8 @@ pub async fn listen(url: &str, world: World) -> Result<(), Failure> {
         let reply = match command.trim() {
             "subscribe" => {
                 for number in 0..SESSIONS {
-                    for place in 0..SUBSCRIBERS {
-                        let (session, user) = subscriber(&world, number, place);
+                    for participant in 0..SUBSCRIBERS {
+                        let (session, user) = subscriber(&world, number, participant);
                         let mut events = sparc.as_user(user).events().subscribe(session, None).await?;
                         let arrived = arrived.clone();
                         streams.spawn(async move {
@@ -119,6 +119,7 @@ pub async fn listen(url: &str, world: World) -> Result<(), Failure> {
                 streams.shutdown().await;
                 "{}".to_owned()
             }
+            // `delays` or `reset`.
             command => {
                 let mut took = std::mem::take(&mut *arrived.lock().unwrap_or_else(PoisonError::into_inner));
                 let delays = Delays {

@@ -1,5 +1,5 @@
-//! A lean HTTP/1.1 client on one kept-alive connection, so that the client takes little of the processors' time from
-//! what is measured.
+//! A small HTTP/1.1 client on one kept-alive connection, which takes little processor time from the servers that are
+//! measured.
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -8,7 +8,7 @@ use tokio::{
 
 use crate::Failure;
 
-/// A request: everything after the connection is known.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The method.
@@ -17,16 +17,16 @@ pub struct Request {
     pub path: String,
     /// Additional header lines, each ending in CRLF.
     pub headers: String,
-    /// The JSON body; empty for none.
+    /// The JSON body; if it is empty, none is sent.
     pub body: String,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     /// The status.
     pub status: u16,
-    /// Bytes received, with the head.
+    /// Bytes received, including the head.
     pub bytes: usize,
     /// The body.
     pub body: Vec<u8>,
@@ -46,8 +46,8 @@ impl Connection {
         Ok(Self { stream: BufReader::with_capacity(64 * 1024, stream), port })
     }
 
-    /// Sends a request and reads the whole answer.
-    pub async fn send(&mut self, request: &Request) -> Result<Answer, Failure> {
+    /// Sends a request and reads the whole response.
+    pub async fn send(&mut self, request: &Request) -> Result<Response, Failure> {
         let Request { method, path, headers, body } = request;
         let mut text = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{headers}", self.port);
         if !body.is_empty() {
@@ -83,10 +83,10 @@ impl Connection {
             is_chunked = chunk > 0;
         }
         bytes += self.read(&mut body, length).await?;
-        Ok(Answer { status, bytes, body })
+        Ok(Response { status, bytes, body })
     }
 
-    /// Reads one line without its end, and returns its length with it.
+    /// Reads one line without its line break, and returns the number of bytes with it.
     async fn line(&mut self, line: &mut String) -> Result<usize, Failure> {
         line.clear();
         let length = self.stream.read_line(line).await?;

@@ -49,13 +49,13 @@ pub enum Api {
     Service,
 }
 
-/// Sessions with a free seat, and users who take it, each once.
+/// The maximum number of newcomers, each with a session that has a free seat.
 const SEATS: usize = 4000;
 
-/// Bytes of a block of SHA-256, and the longest secret.
+/// Bytes of a block of SHA-256, which is also the maximum length of the secret.
 const BLOCK: usize = 64;
 
-/// Who calls, and what about.
+/// A user, with the session and the character that their requests are about.
 #[derive(Clone, Debug)]
 pub struct Caller {
     user: Uuid,
@@ -70,9 +70,9 @@ pub async fn players(samples: &[Sample], secret: &str, client: &mut Client) -> R
     sign(callers, secret, client).await
 }
 
-/// Returns users without a seat, each with a public session that has a free one.
+/// Returns users without a seat, each with a public session that has a free seat.
 pub async fn newcomers(world: &World, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
-    let open = (world.busy..world.busy + world.open).map(|number| world.session(number));
+    let open = (world.active..world.active + world.open).map(|number| world.session(number));
     let free = open.filter(|one| one.is_public && one.state == State::Waiting && one.seats < one.max_players);
     let users = world.users * 7 / 10..world.users * 9 / 10;
     let callers = free.zip(users).take(SEATS).map(|(session, user)| {
@@ -82,7 +82,7 @@ pub async fn newcomers(world: &World, secret: &str, client: &mut Client) -> Resu
 }
 
 /// Returns the statement that deletes the seats of these users.
-pub fn free_the_seats(callers: &[Caller]) -> String {
+pub fn delete_seats(callers: &[Caller]) -> String {
     let users: Vec<String> = callers.iter().map(|caller| caller.user.to_string()).collect();
     format!("DELETE FROM session_players WHERE user_id = ANY ('{{{}}}')", users.join(","))
 }
@@ -91,8 +91,8 @@ fn caller(user: Uuid, session: Uuid, hero: Uuid) -> Caller {
     Caller { user, session, hero, token: String::new() }
 }
 
-/// Signs the callers' tokens as the platform does, with HMAC-SHA256. The server has the hash function, so that the
-/// benchmark needs no library for it.
+/// Signs the callers' tokens as the platform does, with HMAC-SHA256. The database computes the hashes, so that the
+/// benchmark needs no library.
 async fn sign(mut callers: Vec<Caller>, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
     let [inner, outer] = [0x36, 0x5c].map(|pad: u8| {
         let key = secret.bytes().chain(std::iter::repeat(0)).take(BLOCK);
@@ -114,9 +114,9 @@ async fn sign(mut callers: Vec<Caller>, secret: &str, client: &mut Client) -> Re
     let users: Vec<String> = callers.iter().map(|caller| caller.user.to_string()).collect();
     let sql = format!(
         "SELECT unsigned || '.' || {signature}
-         FROM unnest('{{{}}}'::text[]) WITH ORDINALITY AS users (id, place)
+         FROM unnest('{{{}}}'::text[]) WITH ORDINALITY AS users (id, number)
          CROSS JOIN LATERAL (SELECT {head} || '.' || {claims} AS unsigned) AS tokens
-         ORDER BY place",
+         ORDER BY number",
         users.join(",")
     );
     for (caller, row) in callers.iter_mut().zip(client.rows(&sql).await?) {
@@ -144,8 +144,8 @@ pub fn request(api: Api, operation: Operation, caller: &Caller) -> Result<Reques
             body = json!({ "character_id": hero }).to_string();
             ("POST", format!("/api/sessions/{session}/seat"))
         }
-        // `eq.true` instead of `is.true`, with which the planner does not use the lobby's index. PostgREST cannot
-        // compare two columns, so its lobby includes full sessions; the number of rows is the same.
+        // Not `is.true`, for which the planner does not use the lobby's index. PostgREST cannot compare two columns, so
+        // its lobby includes full sessions; the number of rows is the same.
         (Api::PostgRest, Operation::Lobby) => {
             let select = "id,status,scheduled_start,looking_for,seats_taken,max_players,created_at,seer_id,\
                           seer:users!sessions_seer_id_fkey(display_name),\

@@ -1,4 +1,4 @@
-//! The page's section on the platform's API.
+//! The page's section that compares the example service with the platform's API.
 
 use std::fmt::Write;
 
@@ -35,9 +35,9 @@ const HEAD: &str = "## Next to the platform's API
 
 Written by `cargo run --release -p bench -- peers --out target/peers --docs`. PostgREST and the example service
 (`examples/live_session`) are two processes on one database with the same rows, with ten connections each, over HTTP
-with kept-alive connections and tokens signed as the platform signs them. Runs alternate; medians. Processor times are
-per request: of the API process, and of PostgreSQL, which bounds any API on the same machine. PostgREST cannot compare
-two columns, so its lobby also lists full sessions, twenty as well.
+with kept-alive connections and tokens signed as the platform signs them. Runs alternate; the values are medians.
+Processor times are per request: of the API process, and of PostgreSQL, which limits any API on the same machine.
+PostgREST cannot compare two columns, so its lobby includes full sessions; it also returns twenty rows.
 
 | operation | clients | API | requests/s | times | p50 ms | p99 ms | API CPU ms | PostgreSQL CPU ms | bytes |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |

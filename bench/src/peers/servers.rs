@@ -14,11 +14,11 @@ use tokio::{
 use super::http::{Connection, Request};
 use crate::{Failure, client::Client};
 
-/// Connections of each API server to the database: PostgREST's default and the service's.
+/// Connections of each API server to the database, the default of both.
 pub const POOL: u32 = 10;
-/// How long an API server may take to start.
+/// Timeout for the start of an API server.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// The login of PostgREST, as on the platform: without privileges of its own.
+/// The login of PostgREST, which has no privileges of its own, as on the platform.
 const LOGIN: &str = "authenticator_of_bench";
 
 /// A running API server. It is stopped when this is dropped.
@@ -43,10 +43,11 @@ impl ApiServer {
         owner.run(&format!("CREATE ROLE {LOGIN} LOGIN NOINHERIT PASSWORD '{password}'")).await?;
         owner.run(&format!("GRANT anon, authenticated, service_role TO {LOGIN}")).await?;
         owner.close().await?;
-        let (_, address) = url.rsplit_once('@').ok_or_else(|| Failure::Message("the address has no login".into()))?;
+        let (_, host_and_database) =
+            url.rsplit_once('@').ok_or_else(|| Failure::Message("the database's URL must have a login".into()))?;
         let port = free_port().await?;
         let child = Command::new(program)
-            .env("PGRST_DB_URI", format!("postgresql://{LOGIN}:{password}@{address}"))
+            .env("PGRST_DB_URI", format!("postgresql://{LOGIN}:{password}@{host_and_database}"))
             .env("PGRST_DB_SCHEMAS", "public")
             .env("PGRST_DB_ANON_ROLE", "anon")
             .env("PGRST_DB_POOL", POOL.to_string())
@@ -89,15 +90,19 @@ impl ApiServer {
         let request = Request { method: "GET", path: path.into(), headers: String::new(), body: String::new() };
         let begun = Instant::now();
         loop {
-            let answered = async { Connection::open(self.port).await?.send(&request).await };
-            if answered.await.is_ok_and(|answer| answer.status == 200) {
+            let response = async { Connection::open(self.port).await?.send(&request).await };
+            if response.await.is_ok_and(|response| response.status == 200) {
                 return Ok(self);
             }
             if let Some(status) = self.child.try_wait()? {
-                return Err(Failure::Message(format!("an API server ended at its start: {status}")));
+                return Err(Failure::Message(format!("an API server ended before it answered: {status}")));
             }
             if begun.elapsed() > START_TIMEOUT {
-                return Err(Failure::Message(format!("an API server did not answer on port {}", self.port)));
+                return Err(Failure::Message(format!(
+                    "an API server did not answer on port {} within {} s",
+                    self.port,
+                    START_TIMEOUT.as_secs()
+                )));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -108,7 +113,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Installs PostgREST where the tests of the platform do, and returns the program.
+/// Installs PostgREST in the folder that the platform's tests use, and returns its path.
 async fn install() -> Result<PathBuf, Failure> {
     let folder = root().join("target/platform");
     let system = match std::env::consts::OS {

@@ -1,4 +1,4 @@
-//! Simulated days: events are written and deleted, and the table must keep the size of one day.
+//! Simulated days: events are written and expire, and the table must not grow beyond the events of one day.
 //!
 //! A simulated day passes in a minute: each event is dated a day less a minute ago, so it expires after a minute, and
 //! the clean-up that runs with each new event deletes it.
@@ -14,16 +14,16 @@ use crate::{
     world::{Kind, World, id},
 };
 
-/// The state after one simulated day, in the report.
+/// The size of the table after a simulated day, in the report.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Day {
     /// Simulated days since the start.
     pub day: f64,
     /// Events written so far.
     pub written: u64,
-    /// Live rows, by the table's statistics.
+    /// Live rows, according to the table's statistics.
     pub live: f64,
-    /// Dead rows.
+    /// Dead rows, according to the same statistics.
     pub dead: f64,
     /// Size of the table in bytes.
     pub table_bytes: f64,
@@ -38,15 +38,15 @@ const DAY: Duration = Duration::from_secs(60);
 /// The number of concurrent writers.
 const WRITERS: u64 = 4;
 
-/// Runs for `time`. Truncates `session_events` first.
-pub async fn life(url: &str, world: World, time: Duration) -> Result<Vec<Day>, Failure> {
+/// Writes events for `time`. Truncates `session_events` first.
+pub async fn simulate(url: &str, world: World, time: Duration) -> Result<Vec<Day>, Failure> {
     let mut watcher = Client::open(url).await?;
     watcher.run("TRUNCATE session_events").await?;
     let begun = Instant::now();
-    let mut writing = JoinSet::new();
+    let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let url = url.to_owned();
-        writing.spawn(async move { write(&url, world, writer, begun + time).await });
+        writers.spawn(async move { write(&url, world, writer, begun + time).await });
     }
     let mut days = Vec::new();
     let mut next = begun + DAY;
@@ -72,13 +72,13 @@ pub async fn life(url: &str, world: World, time: Duration) -> Result<Vec<Day>, F
         });
         next += DAY;
     }
-    while let Some(wrote) = writing.join_next().await {
+    while let Some(wrote) = writers.join_next().await {
         wrote.map_err(|error| Failure::Message(error.to_string()))??;
     }
     Ok(days)
 }
 
-/// Writes an event every few milliseconds, in one session after the other.
+/// Writes an event every few milliseconds, in one session after another.
 async fn write(url: &str, world: World, writer: u64, until: Instant) -> Result<(), Failure> {
     let mut client = Client::open(url).await?;
     client
@@ -94,7 +94,7 @@ async fn write(url: &str, world: World, writer: u64, until: Instant) -> Result<(
         if Instant::now() >= until {
             break;
         }
-        let session = id(Kind::Session, (number * WRITERS + writer) % world.busy);
+        let session = id(Kind::Session, (number * WRITERS + writer) % world.active);
         client.run(&format!("EXECUTE event('{session}')")).await?;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

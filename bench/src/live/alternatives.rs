@@ -1,4 +1,4 @@
-//! Alternatives for notifying subscribers of an event, and their cost to writers.
+//! Alternatives to the poller for notifying subscribers of an event, and their cost to writers.
 
 use std::{
     sync::{
@@ -10,19 +10,19 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{FEW_TURNS, Writers, writers};
+use super::{ALTERNATIVE_PAIRS, Writers, writers};
 use crate::{Failure, client::Client, operations::Environment};
 
 /// An alternative, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Candidate {
+pub struct Alternative {
     /// Its description.
     pub name: String,
     /// Its cost to writers.
     pub writers: Vec<Writers>,
 }
 
-/// `NOTIFY` in the writer's transaction, from a trigger.
+/// A trigger that sends `NOTIFY` in the writer's transaction: how to set it up, and how to remove it.
 const NOTIFY: [&str; 2] = [
     "CREATE OR REPLACE FUNCTION private.notify_event() RETURNS trigger LANGUAGE plpgsql
        SET search_path = pg_catalog, pg_temp
@@ -32,29 +32,30 @@ const NOTIFY: [&str; 2] = [
     "DROP TRIGGER IF EXISTS notify_event ON public.session_events",
 ];
 
-/// Logical decoding, read as often as the poller reads.
+/// Logical decoding of the inserted events: how to set it up, and how to remove it.
 const DECODING: [&str; 2] = [
     "SELECT pg_create_logical_replication_slot('bench', 'pgoutput');
      CREATE PUBLICATION bench FOR TABLE public.session_events WITH (publish = 'insert')",
     "DROP PUBLICATION IF EXISTS bench;
      SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'bench'",
 ];
+/// Reads the decoded events; repeated as often as the poller reads.
 const DECODE: &str = "SELECT count(*) FROM pg_logical_slot_get_binary_changes('bench', NULL, NULL,
      'proto_version', '1', 'publication_names', 'bench')";
 
-/// One connection that notifies after the writers' commits: a transaction per batch of events.
+/// Sends one notification per batch of events, on a connection other than the writers'.
 const NOTIFY_LATER: &str = "SELECT pg_notify('session_events', 'x')";
 
-/// Repeats a statement in the background while it is switched on.
+/// Repeats a statement in the background until it is ended.
 struct Background {
-    is_on: Arc<AtomicBool>,
+    is_running: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<Result<(), Failure>>,
 }
 
 impl Background {
     fn start(url: &str, sql: &'static str, every: Duration) -> Self {
-        let is_on = Arc::new(AtomicBool::new(true));
-        let (continues, url) = (is_on.clone(), url.to_owned());
+        let is_running = Arc::new(AtomicBool::new(true));
+        let (continues, url) = (is_running.clone(), url.to_owned());
         let task = tokio::spawn(async move {
             let mut client = Client::open(&url).await?;
             while continues.load(Ordering::SeqCst) {
@@ -63,17 +64,17 @@ impl Background {
             }
             client.close().await
         });
-        Self { is_on, task }
+        Self { is_running, task }
     }
 
     async fn end(self) -> Result<(), Failure> {
-        self.is_on.store(false, Ordering::SeqCst);
+        self.is_running.store(false, Ordering::SeqCst);
         self.task.await.map_err(|error| Failure::Message(error.to_string()))?
     }
 }
 
 /// Measures each alternative.
-pub async fn candidates(environment: &Environment<'_>) -> Result<Vec<Candidate>, Failure> {
+pub async fn alternatives(environment: &Environment<'_>) -> Result<Vec<Alternative>, Failure> {
     let mut all = Vec::new();
     for (name, set_up, background) in [
         ("`pg_notify` in the writer's transaction", Some(NOTIFY), None),
@@ -84,7 +85,7 @@ pub async fn candidates(environment: &Environment<'_>) -> Result<Vec<Candidate>,
         let mut client = Client::open(environment.url).await?;
         let mut running: Option<Background> = None;
         let mut is_set_up = false;
-        let outcome = writers(environment, FEW_TURNS, async |is_on| {
+        let outcome = writers(environment, ALTERNATIVE_PAIRS, async |is_on| {
             if let Some(running) = running.take() {
                 running.end().await?;
             }
@@ -101,7 +102,7 @@ pub async fn candidates(environment: &Environment<'_>) -> Result<Vec<Candidate>,
         })
         .await?;
         client.close().await?;
-        all.push(Candidate { name: name.to_owned(), writers: outcome });
+        all.push(Alternative { name: name.to_owned(), writers: outcome });
     }
     Ok(all)
 }

@@ -1,4 +1,4 @@
-//! What a measurement runs in one of the two schemas: prepared statements, untimed preparation and the timed statement.
+//! The workload of a measurement in one of the two schemas: prepared statements, and their executions.
 
 use std::time::Duration;
 
@@ -30,18 +30,18 @@ impl Role {
     }
 }
 
-/// One execution, for one sample: its user, its untimed preparation and its timed statement.
+/// One execution, for one sample.
 #[derive(Clone, Debug, Default)]
 pub struct Execution {
-    /// The user's id.
+    /// The user's id; empty for a visitor, the service and the owner.
     pub user: String,
-    /// Runs first, as the superuser, in the same transaction; not timed.
+    /// Statements that run before it in the same transaction, as the superuser; not timed.
     pub before: String,
     /// The timed statement.
     pub timed: String,
 }
 
-/// What is run in one of the two schemas.
+/// The statements that are run in one of the two schemas.
 #[derive(Debug)]
 pub struct Workload {
     /// Names and texts of the prepared statements.
@@ -67,8 +67,8 @@ impl Workload {
         client.run("DEALLOCATE ALL").await.map(|_| ())
     }
 
-    /// Runs an execution `times` times in one message, in a transaction that is rolled back. Returns the mean time and
-    /// the number of rows of one, or `None` after [`STATEMENT_TIMEOUT`].
+    /// Runs an execution `times` times in one message, in a transaction that is rolled back. Returns the time and the
+    /// number of rows divided by `times`, or `None` after [`STATEMENT_TIMEOUT`].
     pub async fn execute(
         &self,
         client: &mut Client,
@@ -88,10 +88,10 @@ impl Workload {
     }
 }
 
-/// Returns the statements that begin the transaction, run the preparation, and set the identity.
+/// Returns the SQL that begins the transaction, runs the untimed statements, and sets the identity.
 #[must_use]
 pub fn begin(role: Role, execution: &Execution) -> String {
-    // The service's and a visitor's claims name no user.
+    // The claims of the service and of a visitor name no user.
     let user = if execution.user.is_empty() { String::new() } else { format!(", \"sub\": \"{}\"", execution.user) };
     let identity = match role {
         Role::Owner => String::new(),

@@ -6,19 +6,18 @@ use testdb::{Prepared, prepared};
 
 use crate::Failure;
 
-/// A service on one connection whose prepared statements are read.
-pub struct Capturing {
+/// A service on one connection, whose prepared statements can be read.
+pub struct StatementCapture {
     pool: DatabaseConnection,
-    /// The service.
     pub sparc: Sparc,
     /// The number of statements returned so far.
-    known: usize,
+    returned: usize,
 }
 
-impl Capturing {
+impl StatementCapture {
     /// Creates it from a pool of one connection.
     pub fn new(pool: DatabaseConnection) -> Self {
-        Self { sparc: Sparc::from_connection(pool.clone()), pool, known: 0 }
+        Self { sparc: Sparc::from_connection(pool.clone()), pool, returned: 0 }
     }
 
     /// Closes the connection, which flushes its pending statistics.
@@ -26,7 +25,7 @@ impl Capturing {
         Ok(self.pool.close().await?)
     }
 
-    /// Returns the last statement that was prepared since the previous call, without the identity's.
+    /// Returns the last statement prepared since the previous call, other than the one that sets the identity.
     pub async fn last_statement(&mut self) -> Result<Prepared, Failure> {
         let all = self.new_statements().await?;
         all.into_iter()
@@ -37,8 +36,8 @@ impl Capturing {
     /// Returns all statements prepared since the previous call.
     pub async fn new_statements(&mut self) -> Result<Vec<Prepared>, Failure> {
         let mut all = prepared(&self.pool).await?;
-        let new = all.split_off(self.known.min(all.len()));
-        self.known += new.len();
+        let new = all.split_off(self.returned.min(all.len()));
+        self.returned += new.len();
         Ok(new)
     }
 }

@@ -1,5 +1,5 @@
-//! The parts of an operation, each measured from sending to the answer on a connection of its own: what is the
-//! protocol's, what the statement's, and what the commit's.
+//! The phases of an operation: the begin, the identity, the statement and the commit, each timed from sending a message
+//! to its response.
 
 use std::time::{Duration, Instant};
 
@@ -14,31 +14,28 @@ use super::{
 };
 use crate::{Failure, measure::quantile, samples::Sample};
 
-/// Round trips that are timed.
+/// Round trips timed by [`round_trip`].
 const ROUND_TRIPS: usize = 300;
 
-/// Medians in milliseconds.
+/// The time of each phase of an operation, medians in milliseconds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Part {
+pub struct PhaseTimes {
     /// The operation.
     pub name: String,
     /// A prepared `SELECT 1`.
     pub round_trip_ms: f64,
     /// The service's first message: BEGIN, the role and all settings, and the check that the account is open.
     pub opening_ms: f64,
-    /// BEGIN.
     pub begin_ms: f64,
-    /// The role and the claims.
+    /// Setting the role and the claims.
     pub identity_ms: f64,
-    /// The statement.
     pub statement_ms: f64,
-    /// The statement as the owner of the tables, whom row security does not bind. `None` for one that writes.
+    /// The statement as the owner of the tables, whom row security does not bind; `None` for a statement that writes.
     pub without_row_security_ms: Option<f64>,
-    /// COMMIT.
     pub commit_ms: f64,
 }
 
-/// Returns the time of a round trip that other load on the machine did not prolong: the lower quartile.
+/// Returns the lower quartile of many round trips, because other load on the machine prolongs some of them.
 pub async fn round_trip(url: &str) -> Result<Duration, Failure> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
@@ -53,7 +50,7 @@ pub async fn round_trip(url: &str) -> Result<Duration, Failure> {
     Ok(times[ROUND_TRIPS / 4])
 }
 
-/// Measures an operation for that many seconds.
+/// Measures an operation for `seconds`.
 pub async fn measure(
     url: &str,
     sparc: &Sparc,
@@ -61,7 +58,7 @@ pub async fn measure(
     statements: &Statements,
     sample: &Sample,
     seconds: f64,
-) -> Result<Part, Failure> {
+) -> Result<PhaseTimes, Failure> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     let identity = client.prepare(IDENTITY).await?;
@@ -71,7 +68,7 @@ pub async fn measure(
     let claims = claims(sample.player);
     let mut times: [Vec<Duration>; 7] = Default::default();
     let begun = Instant::now();
-    // The plans are chosen in the first executions.
+    // The server chooses plans during the first executions, which are discarded.
     let mut is_warm = false;
     while begun.elapsed().as_secs_f64() < seconds || !is_warm {
         if !is_warm && times[0].len() >= 16 {
@@ -79,9 +76,9 @@ pub async fn measure(
             is_warm = true;
         }
         let mut last = Instant::now();
-        let mut lap = |part: usize| {
+        let mut lap = |phase: usize| {
             let now = Instant::now();
-            times[part].push(now - last);
+            times[phase].push(now - last);
             last = now;
         };
         let values = Values::new(sample);
@@ -109,7 +106,7 @@ pub async fn measure(
         times.map(|mut times| quantile(&mut times, 0.5));
     let without_row_security_ms = Some(bare).filter(|time| time.is_finite());
     let name = operation.name().to_owned();
-    Ok(Part {
+    Ok(PhaseTimes {
         name,
         round_trip_ms,
         opening_ms,
