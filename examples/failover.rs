@@ -42,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
     let mut events = ada.events().subscribe(game.session, None).await?;
     let mut rolled = Vec::new();
     for _ in 0..5 {
-        rolled.push(roll(&ada, &game).await?);
+        rolled.push(roll(&ada, &game, Uuid::new_v4()).await?);
     }
     println!("Ada rolled {} times and read each roll at once; her log position is {}", rolled.len(), position(&ada));
 
@@ -55,19 +55,19 @@ async fn main() -> anyhow::Result<()> {
         sleep(Duration::from_millis(500)).await;
         spawn_blocking(move || promoting.promote()).await
     });
-    // Ada rolls until it succeeds or twenty seconds have passed.
-    let mut attempts = 0;
-    let id = loop {
-        attempts += 1;
-        match roll(&ada, &game).await {
-            Ok(id) => break id,
-            Err(error) if killed.elapsed() < Duration::from_secs(20) => {
-                println!("  a roll fails: {error}");
-                sleep(Duration::from_millis(100)).await;
-            }
-            Err(error) => return Err(error.into()),
+    // Ada retries for up to twenty seconds. Each attempt has the same id, so the roll is made once, even if an attempt
+    // fails although its commit was saved.
+    let id = Uuid::new_v4();
+    let mut attempts = 1;
+    while let Err(error) = roll(&ada, &game, id).await {
+        let may_retry = error.is_retryable() || error.code() == "commit_unknown";
+        if !may_retry || killed.elapsed() > Duration::from_secs(20) {
+            return Err(error.into());
         }
-    };
+        println!("  a roll fails: {error}");
+        sleep(Duration::from_millis(100)).await;
+        attempts += 1;
+    }
     rolled.push(id);
     promotion.await???;
     second.follow(&first).await?;
@@ -78,7 +78,7 @@ async fn main() -> anyhow::Result<()> {
     show(&sparc, "the other standby follows the promoted one");
 
     for _ in 0..5 {
-        rolled.push(roll(&ada, &game).await?);
+        rolled.push(roll(&ada, &game, Uuid::new_v4()).await?);
     }
     for id in &rolled {
         ada.dice().get(*id).await?;
@@ -97,10 +97,10 @@ async fn standby_of(primary: &Server) -> anyhow::Result<Server> {
     Ok(spawn_blocking(move || primary.standby(&SETTINGS)).await??)
 }
 
-async fn roll(ada: &IdentityConnection, game: &DemoGame) -> Result<Uuid, sparc::service::Error> {
+async fn roll(ada: &IdentityConnection, game: &DemoGame, id: Uuid) -> Result<Uuid, sparc::service::Error> {
     let hero = Roller::Character(game.hero);
     let new = NewRoll::of(RollType::Attack, game.session, hero, Attribute::Might, Difficulty::MAX);
-    let id = ada.dice().roll(new).await?.id;
+    ada.dice().roll(NewRoll { id: Some(id), ..new }).await?;
     // Read from a replica, if one has replayed the roll already.
     Ok(ada.dice().get(id).await?.id)
 }

@@ -11,7 +11,7 @@ mod demo;
 mod openapi;
 mod show;
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{fs, future::ready, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use auth::{Tokens, User, Viewer};
 use axum::{
@@ -34,6 +34,7 @@ use sparc::service::{
     sessions::{LobbyFilter, MySession, NewSession, SessionDetails, SessionSummary},
     users::{NewAccount, Profile, ProfileChanges},
 };
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::sleep};
 use uuid::Uuid;
 
@@ -309,18 +310,21 @@ async fn send_event(User(user): User, Input(new): Input<NewEvent>) -> Answer<ses
 }
 
 /// Streams events. The id of each is its `seq`, which a browser sends as `Last-Event-ID` when it reconnects. The stream
-/// ends when the token expires. If it fails, its last event is `refused`.
+/// ends when the token expires. If it fails, its last event is `ended`, with the error.
 async fn events(
     State(app): State<App>,
     Viewer(viewer, expires): Viewer,
     Path(id): Path<Uuid>,
     head: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, axum::Error>>>, ApiError> {
-    let after = head.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0);
-    let events = app.show.visible_to(viewer, id).events().subscribe(id, Some(after)).await?;
-    let events = events.map(|event| match event {
+    let last_seen = head.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse::<i64>()).transpose();
+    let last_seen = last_seen.map_err(|_| Error::InvalidValue { field: "Last-Event-ID", rule: "must be a number" })?;
+    // The page shows all that is kept, so without an id it begins with the first event.
+    let events = app.show.visible_to(viewer, id).events().subscribe(id, Some(last_seen.unwrap_or(0))).await?;
+    // When this process stops, the stream just ends, and the client connects to the next process.
+    let events = events.take_while(|event| ready(!matches!(event, Err(Error::PoolClosed)))).map(|event| match event {
         Ok(event) => sse::Event::default().id(event.seq.to_string()).json_data(event),
-        Err(error) => sse::Event::default().event("refused").json_data(ApiError::from(error)),
+        Err(error) => sse::Event::default().event("ended").json_data(ApiError::from(error)),
     });
     let valid_for = expires.map_or(u64::MAX / 2, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
     let events = events.take_until(Box::pin(sleep(Duration::from_secs(valid_for))));
@@ -333,17 +337,21 @@ async fn page() -> impl IntoResponse {
     ([("content-security-policy", policy)], Html(include_str!("page.html")))
 }
 
-/// The reason why a request was refused.
-#[derive(Debug, Serialize, JsonSchema)]
+/// The response to a request that was refused: the service's errors as it serializes them, and others in the same shape.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 struct ApiError {
+    #[serde(skip)]
     status: u16,
     code: String,
     message: String,
+    /// Whether the same request may succeed if it is sent again.
+    retryable: bool,
+    details: Value,
 }
 
 impl ApiError {
     fn new(status: u16, code: &str, message: impl ToString) -> Self {
-        Self { status, code: code.to_owned(), message: message.to_string() }
+        Self { status, code: code.into(), message: message.to_string(), retryable: false, details: json!({}) }
     }
 
     fn internal() -> Self {
@@ -360,10 +368,11 @@ impl ApiError {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        if error.http_status() >= 500 && !error.is_retryable() && !matches!(error, Error::PoolClosed) {
+        let status = error.http_status();
+        if status >= 500 && !error.is_retryable() && !matches!(error, Error::PoolClosed) {
             eprintln!("{}: {error:?}", error.code());
         }
-        Self::new(error.http_status(), error.code(), error)
+        Self { status, ..serde_json::from_value(json!(error)).unwrap_or_else(|_| Self::internal()) }
     }
 }
 

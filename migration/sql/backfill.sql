@@ -1,18 +1,29 @@
 -- Creates profiles for accounts that existed before the schema, or that signed up while the trigger that creates
--- profiles was missing. It reads every account while the tables are locked, so `up` runs it only after migrations and
--- when it restores that trigger.
+-- profiles was missing, and repeats what the other triggers on accounts missed: changed e-mail addresses and deletions.
+-- A closed account stays closed, also one whose deletion the platform has not recorded. The query reads every account
+-- while the tables are locked, so `up` runs it only after migrations and when it restores one of these triggers.
 DO $$
 DECLARE
-  account record;
+  missed record;
 BEGIN
-  FOR account IN
-    SELECT id, email, raw_user_meta_data, deleted_at
-    FROM auth.users
-    ORDER BY created_at, id
+  FOR missed IN
+    SELECT account.id, account.email, account.raw_user_meta_data, account.deleted_at, profile.id IS NULL AS is_new
+    FROM auth.users AS account
+    LEFT JOIN public.users AS profile ON profile.account_id = account.id
+    WHERE profile.id IS NULL
+      OR (
+        profile.closed_at IS NULL
+        AND (account.deleted_at IS NOT NULL OR profile.email <> private.kept_email(account.id, account.email))
+      )
+    ORDER BY account.created_at, account.id
   LOOP
-    PERFORM private.create_profile(account.id, account.email, account.raw_user_meta_data);
-    IF account.deleted_at IS NOT NULL THEN
-      PERFORM private.erase_account(account.id);
+    IF missed.is_new THEN
+      PERFORM private.create_profile(missed.id, missed.email, missed.raw_user_meta_data);
+    ELSE
+      PERFORM private.change_email(missed.id, missed.email);
+    END IF;
+    IF missed.deleted_at IS NOT NULL THEN
+      PERFORM private.erase_account(missed.id);
     END IF;
   END LOOP;
 END

@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 /// The start time of the transaction. It is unique among the transactions of a connection, and no statement can change
-/// it or the format of this number.
-const STARTED_AT: &str = "extract(epoch FROM transaction_timestamp())::text";
+/// it. As text it includes the offset from UTC, so it is understood in any time zone.
+const STARTED_AT: &str = "transaction_timestamp()";
 
 /// The identity that statements run as: a role, and settings that policies read. Immutable and cheap to clone.
 ///

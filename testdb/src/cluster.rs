@@ -56,7 +56,7 @@ impl Cluster {
 
     /// Starts a standby that streams from this server.
     pub(crate) fn standby(&self, binaries: &Binaries, settings: &[String]) -> Result<Self, Error> {
-        let missing = || Error::Start("these server programs come without pg_basebackup.".to_owned());
+        let missing = || Error::Control("its programs come without pg_basebackup.".to_owned());
         let pg_basebackup = binaries.program("pg_basebackup").ok_or_else(missing)?;
         let source = StandbySource { pg_basebackup, primary: self.url("postgres"), password: self.password.clone() };
         Self::start_with(binaries, self.superuser, settings, Some(&source))
@@ -140,14 +140,14 @@ impl Cluster {
 
     /// Sends an order to the supervisor; its script lists them.
     pub(crate) fn order(&self, order: &str) -> Result<(), Error> {
-        let mut pipe = self.pipe.lock().map_err(|_| Error::Start("an earlier order was interrupted.".to_owned()))?;
+        let mut pipe = self.pipe.lock().map_err(|_| Error::Control("an earlier order was interrupted.".to_owned()))?;
         let Some((input, output)) = &mut *pipe else {
-            return Err(Error::Start("its supervisor has ended.".to_owned()));
+            return Err(Error::Control("its supervisor has ended.".to_owned()));
         };
         writeln!(input, "{order}").map_err(io_error("The supervisor of the server accepts no input"))?;
         let mut line = String::new();
         output.read_line(&mut line).map_err(io_error("The output of the server's supervisor could not be read"))?;
-        if line.trim() == "ready" { Ok(()) } else { Err(Error::Start(line)) }
+        if line.trim() == "ready" { Ok(()) } else { Err(Error::Control(line)) }
     }
 
     pub(crate) fn port(&self) -> u16 {

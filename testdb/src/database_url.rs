@@ -11,7 +11,7 @@ pub(crate) fn configured_url() -> Option<String> {
 
 /// Replaces the host and port of a URL with a port on this machine.
 pub(crate) fn with_port(url: &str, port: u16) -> Result<String, Error> {
-    let not_private = || Error::Start("this needs a private cluster; unset DATABASE_URL.".to_owned());
+    let not_private = || Error::Control("it is not a private cluster; unset DATABASE_URL.".to_owned());
     let (login, rest) = url.rsplit_once('@').ok_or_else(not_private)?;
     let (_, database) = rest.split_once('/').ok_or_else(not_private)?;
     Ok(format!("{login}@127.0.0.1:{port}/{database}"))

@@ -59,6 +59,9 @@ pub enum Error {
     /// The cluster did not start.
     #[error("The PostgreSQL server did not start: {0}")]
     Start(String),
+    /// The server is not a private cluster that can be killed, started and copied, or did not do so.
+    #[error("The PostgreSQL server cannot be controlled: {0}")]
+    Control(String),
     /// A program could not be run, or a file could not be read.
     #[error("{what}: {cause}")]
     Io {

@@ -178,7 +178,7 @@ impl Server {
         self.inner
             .cluster
             .as_ref()
-            .ok_or_else(|| Error::Start("this needs a private cluster; unset DATABASE_URL.".to_owned()))
+            .ok_or_else(|| Error::Control("it is not a private cluster; unset DATABASE_URL.".to_owned()))
     }
 
     /// Returns the URL of the database that the server was started with.

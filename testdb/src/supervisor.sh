@@ -54,16 +54,23 @@ start_again() {
   done
 }
 
+follow() {
+  case $1 in
+    crash) kill_server && start_again ;;
+    kill) kill_server ;;
+    start) start_again ;;
+    promote) "$binaries/pg_ctl" promote -D data -w >>log 2>&1 ;;
+  esac
+}
+
 if create && start; then
   echo ready
   while read -r order; do
-    case $order in
-      crash) kill_server && start_again ;;
-      kill) kill_server ;;
-      start) start_again ;;
-      promote) "$binaries/pg_ctl" promote -D data -w >>log 2>&1 ;;
-    esac
-    echo ready
+    if follow "$order"; then
+      echo ready
+    else
+      echo "$order: $(tail -n 1 log)"
+    fi
   done
   "$binaries/pg_ctl" stop -D data -m immediate -w >>log 2>&1
 else

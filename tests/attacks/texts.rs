@@ -375,9 +375,7 @@ async fn a_sign_up_takes_only_strings_from_its_metadata() {
         );
         assert_eq!(attempt(&world.owner(), &sql).await, "done", "{url}");
         let there = world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NOT NULL")).await;
-        if ![" https://example.org", "HTTPS://example.org/a.png", "https://example.org/\u{202e}gnp"].contains(&url) {
-            assert_eq!(there == 1, kept, "{url}");
-        }
+        assert_eq!(there == 1, kept, "{url}");
     }
     let id = Uuid::new_v4();
     let long = format!("https://example.org/{}", "a".repeat(3000));

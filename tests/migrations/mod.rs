@@ -230,6 +230,33 @@ async fn existing_accounts_get_a_profile() {
     assert_eq!(lines(&db, "SELECT email FROM users WHERE email LIKE 'gone%'").await, Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn restored_triggers_make_up_for_missed_changes_of_accounts_and_reopen_none() {
+    let (_database, db) = plain().await;
+    Migrator::up(&db, None).await.unwrap();
+    db.execute_unprepared(
+        "INSERT INTO auth.users (email) VALUES ('ada@x.org'), ('ben@x.org'), ('cas@x.org'), ('dan@x.org');
+         UPDATE auth.users SET deleted_at = now() WHERE email = 'ben@x.org';
+         UPDATE auth.users SET deleted_at = NULL WHERE deleted_at IS NOT NULL;
+         DROP TRIGGER on_auth_user_created ON auth.users;
+         DROP TRIGGER on_auth_user_changed ON auth.users;
+         INSERT INTO auth.users (email) VALUES ('eve@x.org');
+         UPDATE auth.users SET email = 'ada@new.org' WHERE email = 'ada@x.org';
+         UPDATE auth.users SET deleted_at = now() WHERE email = 'cas@x.org'",
+    )
+    .await
+    .unwrap();
+    let versions = "SELECT xmin::text FROM users WHERE display_name IN ('dan', 'ben') ORDER BY 1";
+    let before = lines(&db, versions).await;
+    Migrator::up(&db, None).await.unwrap();
+    let profiles = "SELECT display_name || ' ' || CASE WHEN email LIKE '%.invalid' THEN '-' ELSE email END FROM users
+        WHERE closed_at IS NULL ORDER BY 1";
+    assert_eq!(lines(&db, profiles).await, ["ada ada@new.org", "dan dan@x.org", "eve eve@x.org"]);
+    let closed = "SELECT display_name FROM users JOIN private.account_gates ON account_id = users.id AND NOT is_open";
+    assert_eq!(lines(&db, closed).await, ["Former player", "Former player"]);
+    assert_eq!(lines(&db, versions).await, before, "an account whose triggers missed nothing is not written");
+}
+
 /// Returns a project of the platform, a connection of its administrator, and one of its owner, who is not a superuser.
 pub async fn platform() -> (Database, DatabaseConnection, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();

@@ -66,7 +66,8 @@ pub async fn written(world: &World) -> String {
     world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
 }
 
-/// Waits until the standby has replayed up to the log position.
+/// Waits until the standby has replayed up to the log position, or all but the header of the page that begins there: a
+/// position read on the primary may lie behind such a header, which the standby counts only with the next record.
 pub async fn until_replayed(copy: &World, lsn: &str) {
     let is_there = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");
     until(async || copy.owner().value(&is_there).await.unwrap()).await;

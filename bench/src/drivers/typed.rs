@@ -103,6 +103,7 @@ row_type! {
         session: Document<sessions::Model>,
         players: Document<Vec<Participant>>,
         adventure: Document<SessionAdventure>,
+        seer_name: String,
     }
 }
 
