@@ -24,6 +24,7 @@ use clap::Parser;
 use futures_util::{Stream, StreamExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 use sparc::entity::{characters, dice_rolls, session_events, session_players, sessions};
 use sparc::service::{
     Cursor, Error, JoinCode, Operations, Options, Page, Sparc,
@@ -34,7 +35,6 @@ use sparc::service::{
     sessions::{LobbyFilter, MySession, NewSession, SessionDetails, SessionSummary},
     users::{NewAccount, Profile, ProfileChanges},
 };
-use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::sleep};
 use uuid::Uuid;
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::ApiResult;
 use crate::report::Report;
 
 /// Returns the section, if there are measurements.
@@ -28,7 +29,21 @@ pub fn section(report: &Report) -> Option<String> {
             );
         }
     }
+    text.push_str(LIMITS_HEAD);
+    for one in report.peers.iter().filter(|one| one.clients == LIMITS_CLIENTS) {
+        let _ = writeln!(text, "| {} | {:.2} | {} |", one.name, one.ratio, limits(&one.postgrest, &one.service));
+    }
     Some(text)
+}
+
+/// The number of clients for which the limits are computed: enough to keep the processors busy.
+const LIMITS_CLIENTS: usize = 8;
+
+/// Returns the ratio that the processor times explain, and the ratio if the service itself used no processor time.
+fn limits(postgrest: &ApiResult, service: &ApiResult) -> String {
+    let times = (postgrest.api_cpu_ms, postgrest.server_cpu_ms, service.api_cpu_ms, service.server_cpu_ms);
+    let (Some(api), Some(server), Some(own), Some(own_server)) = times else { return "- | -".to_owned() };
+    format!("{:.2} | {:.2}", (api + server) / (own + own_server), (api + server) / own_server)
 }
 
 const HEAD: &str = "## Next to the platform's API
@@ -41,4 +56,15 @@ PostgREST cannot compare two columns, so its lobby includes full sessions; it al
 
 | operation | clients | API | requests/s | times | p50 ms | p99 ms | API CPU ms | PostgreSQL CPU ms | bytes |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+";
+
+const LIMITS_HEAD: &str = "
+The goals are three times for session details, 2.5 times for a roll, and twice for everything else. What limits them is
+PostgreSQL, which does the same work for both: the policies and triggers of this schema, and for a write the log on
+disk. With eight clients on busy processors, the ratio is that of the processor times of a request (*explained*). If the
+service used no processor time at all, it would be that of PostgREST's whole time to PostgreSQL's time for the service
+(*at most*).
+
+| operation | times | explained | at most |
+| --- | --- | --- | --- |
 ";

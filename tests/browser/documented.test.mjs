@@ -1,0 +1,82 @@
+// The JavaScript of docs/operations.md, "Live events": each block runs as it is printed.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { chromium } from "playwright-core";
+import { owner, start } from "./program.mjs";
+
+const [follow, onThePlatform] = [...readFileSync(process.env.OPERATIONS, "utf8").matchAll(/```js\n([^]*?)```/g)].map((block) => block[1]);
+
+let browser, program;
+before(async () => {
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+  program = await start(undefined, 1);
+});
+after(async () => {
+  await browser.close();
+  await program.stop();
+});
+
+test("with a service, each event is applied once and in order, also across a restart", async () => {
+  const page = await browser.newPage();
+  await page.goto(program.url);
+  const session = (await program.ask("GET", "/api/show")).body;
+  const block = follow.replace("`/sessions/", "`/api/sessions/");
+  assert.notEqual(block, follow);
+  await page.evaluate(([block, session]) => {
+    window.seen = { applied: [], connected: [], loads: 0 };
+    const functions = {
+      apply: (event) => seen.applied.push(event.seq),
+      loadSession: async () => { seen.loads += 1; },
+      showConnected: (is) => seen.connected.push(is),
+      showError: (error) => { seen.error = error; },
+    };
+    new Function(...Object.keys(functions), "session", `${block}; follow(session)`)(...Object.values(functions), session);
+  }, [block, session]);
+  const applied = (count) => page.waitForFunction((count) => seen.applied.length >= count, count, { timeout: 30000 });
+  await applied(3);
+  await program.stop();
+  program = await start(program.port, 1);
+  await page.waitForFunction(() => seen.connected.at(-1), null, { timeout: 30000 });
+  const before = await page.evaluate(() => seen.applied.length);
+  owner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.note', '{}')`);
+  await applied(before + 1);
+  const seen = await page.evaluate(() => window.seen);
+  const stored = owner(`SELECT seq FROM session_events WHERE session_id = '${session}' ORDER BY seq`).split("\n").map(Number);
+  assert.deepEqual(seen.applied, stored.slice(0, seen.applied.length));
+  assert.equal(seen.loads, 1);
+  assert.ok(seen.connected.includes(false), "the page shows that the connection was lost");
+  assert.equal(seen.error, undefined);
+});
+
+test("on the platform, each event is applied once and in order, however broadcasts arrive", async () => {
+  const stored = [], applied = [];
+  let receive, change;
+  const channel = {
+    on: (_kind, _filter, handler) => { receive = (seq) => handler({ payload: { seq } }); },
+    subscribe: (handler) => { change = handler; },
+  };
+  const rows = (last) => sleep(5).then(() => ({ data: stored.filter((seq) => seq > last).map((seq) => ({ seq })) }));
+  const query = { select: () => query, eq: () => query, gt: (_column, last) => ({ order: () => rows(last) }) };
+  const supabase = { channel: () => channel, from: () => query };
+  new Function("supabase", "sessionId", "apply", onThePlatform)(supabase, "a session", (event) => applied.push(event.seq));
+
+  stored.push(1, 2, 3);
+  const subscribed = change("SUBSCRIBED");
+  receive(4);
+  receive(3);
+  await subscribed;
+  assert.deepEqual(applied, [1, 2, 3, 4], "events from before the subscription, and broadcasts while they are read");
+  receive(7);
+  receive(7);
+  assert.deepEqual(applied, [1, 2, 3, 4, 7]);
+  await change("CHANNEL_ERROR");
+  stored.push(4, 7, 8, 9);
+  const again = change("SUBSCRIBED");
+  receive(10);
+  receive(9);
+  await again;
+  assert.deepEqual(applied, [1, 2, 3, 4, 7, 8, 9, 10], "events that were missed while the connection was lost");
+});
