@@ -10,7 +10,7 @@ use sparc::{
 use uuid::Uuid;
 
 use crate::{
-    live::{BOUND, SILENCE, another, numbers, write},
+    live::{BOUND, SILENCE, new_handle, numbers, write},
     world::{World, at_once},
 };
 
@@ -37,7 +37,7 @@ async fn is_silent(stream: &mut Subscriptions) -> bool {
 #[tokio::test]
 async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
     let world = World::new().await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let mut games = Vec::new();
     for _ in 0..3 {
         games.push(world.new_active_session(1).await);
@@ -85,7 +85,7 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
 #[tokio::test]
 async fn a_refusal_for_one_session_ends_only_that_session() {
     let world = World::new().await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let (mine, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let ada = sparc.as_user(mine.players[0].id);
     let nowhere = Uuid::new_v4();
@@ -138,7 +138,7 @@ async fn a_closed_account_cannot_subscribe_to_many_sessions() {
 async fn a_thousand_subscribers_of_250_sessions_each_get_all_of_theirs() {
     const SESSIONS: usize = 250;
     let world = World::new().await;
-    let (ours, theirs) = (another(&world).await, another(&world).await);
+    let (ours, theirs) = (new_handle(&world).await, new_handle(&world).await);
     let mut games = Vec::new();
     for _ in 0..SESSIONS {
         games.push(world.new_active_session(1).await);

@@ -1,4 +1,5 @@
-//! Live events: their cost to writers, their delay to another process, and the cost of a thousand idle subscribers.
+//! Live events: their cost to writers, their delay until another process receives them, and the cost of a thousand idle
+//! subscribers.
 //!
 //! The machine may do other work, so short runs alternate, and are compared by processor time per operation as well as
 //! by throughput.
@@ -54,7 +55,7 @@ const IDLE: Duration = Duration::from_secs(20);
 /// Events per second of 250 sessions at human speed, about one every four seconds each.
 const HUMAN_RATE: u32 = 60;
 /// How long delays are measured.
-const DELAYS: Duration = Duration::from_secs(15);
+const DELAY_RUN: Duration = Duration::from_secs(15);
 
 /// A database with many active sessions, because only they have subscribers.
 pub const WORLD: World = World { users: 40_000, adventures: 100, active: 3000, open: 1000, ended: 2000 };
@@ -159,7 +160,7 @@ pub async fn live(options: &LiveEvents) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
     live.at_human_speed = delays(&sparc, &samples, &mut listener).await?;
     println!("at human speed: {:?}", live.at_human_speed);
-    let load = operations::run_service(Operation::Roll, &sparc, 8, &environment, DELAYS);
+    let load = operations::run_service(Operation::Roll, &sparc, 8, &environment, DELAY_RUN);
     let (_, delayed) = tokio::try_join!(load, delays(&sparc, &samples, &mut listener))?;
     live.under_load = delayed;
     println!("under load: {:?}", live.under_load);
@@ -236,12 +237,12 @@ async fn writers(
     Ok(all)
 }
 
-async fn idle(server: Option<u32>, listener: &mut Listener) -> Result<Idle, Failure> {
+async fn idle(postmaster: Option<u32>, listener: &mut Listener) -> Result<Idle, Failure> {
     let percent = |spent: Option<Duration>, time: Duration| Some(100.0 * spent?.as_secs_f64() / time.as_secs_f64());
     let server_for = async |time: Duration| {
-        let before = cpu::of_children(server);
+        let before = cpu::of_children(postmaster);
         tokio::time::sleep(time).await;
-        Some(cpu::of_children(server)?.since(&before?))
+        Some(cpu::of_children(postmaster)?.since(&before?))
     };
     let baseline = server_for(IDLE / 2).await;
     listener.subscribe().await?;
@@ -262,7 +263,7 @@ async fn delays(sparc: &Sparc, samples: &[Sample], listener: &mut Listener) -> R
     listener.reset().await?;
     let begun = Instant::now();
     let mut sent = 0_u32;
-    while begun.elapsed() < DELAYS {
+    while begun.elapsed() < DELAY_RUN {
         tokio::time::sleep_until((begun + Duration::from_secs(1) * sent / HUMAN_RATE).into()).await;
         let sample = &samples[sent as usize % samples.len()];
         let (session_id, kind) = (sample.session, "wave".to_owned());

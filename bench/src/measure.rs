@@ -27,7 +27,7 @@ pub struct Measure {
     pub ours: Workload,
 }
 
-/// A measured statement, in the report.
+/// A measured statement, in the report. The fields that begin with `prd_` are about the specification's schema.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatementResult {
     /// Its name.
@@ -47,7 +47,8 @@ pub struct StatementResult {
     pub ratio: f64,
     /// The 99th percentile in this schema, in milliseconds.
     pub p99_ms: f64,
-    /// Median in this schema alone, in milliseconds, the smallest of a few rounds. It is what the growth goal compares.
+    /// Median when only this schema is measured, in milliseconds: the smallest of a few rounds. The growth goal
+    /// compares it.
     #[serde(alias = "alone_ms")]
     pub isolated_ms: f64,
     /// Rows returned in this schema.
@@ -74,9 +75,10 @@ pub struct StatementResult {
 const BUDGET: Duration = Duration::from_secs(4);
 /// The maximum number of executions in this schema per round.
 const MAX_PER_ROUND: usize = 10;
-/// A statement that takes longer than this in the specification's schema evicts this schema's pages from the caches.
-/// The schemas would not share a host's memory, so this schema's statements then run once before they are timed.
-const EVICTING: Duration = Duration::from_millis(50);
+/// A statement that takes longer than this in the specification's schema evicts this schema's pages from the caches. In
+/// production the schemas would not share a host's memory, so this schema's statements then run once before they are
+/// timed.
+const EVICTION_THRESHOLD: Duration = Duration::from_millis(50);
 /// Executions per sample when this schema is measured alone.
 const ISOLATED_PER_SAMPLE: usize = 10;
 /// The time for measuring one statement in this schema alone.
@@ -136,10 +138,10 @@ impl Measure {
     ) -> Result<StatementResult, Failure> {
         self.specification.prepare(specification).await?;
         self.ours.prepare(ours).await?;
-        let (mut prd_times, mut ours_times, mut timed_out) = (Vec::new(), Vec::new(), false);
+        let (mut prd_times, mut ours_times, mut prd_timed_out) = (Vec::new(), Vec::new(), false);
         let (mut rows, mut prd_rows) = (0, 0);
 
-        // Afterwards the server has chosen its plans.
+        // After these warm-ups the server has chosen between custom and generic plans.
         let repeats = self.repeats(&self.ours, ours).await?;
         let prd_repeats = self.repeats(&self.specification, specification).await?;
         let begun = Instant::now();
@@ -147,17 +149,17 @@ impl Measure {
             if round >= *ROUNDS.start() && begun.elapsed() > BUDGET {
                 break;
             }
-            if !timed_out {
+            if !prd_timed_out {
                 match self.specification.execute(specification, self.role, round, prd_repeats).await? {
                     Some((time, count)) => {
                         prd_times.push(time);
                         prd_rows = count;
                     }
-                    None => timed_out = true,
+                    None => prd_timed_out = true,
                 }
             }
             let last = prd_times.last().copied().unwrap_or(BUDGET);
-            if last > EVICTING {
+            if last > EVICTION_THRESHOLD {
                 for turn in 0..MAX_PER_ROUND {
                     self.ours.execute(ours, self.role, round * MAX_PER_ROUND + turn, repeats).await?;
                 }
@@ -197,10 +199,11 @@ impl Measure {
             scale,
             role: self.role.name().to_owned(),
             prd_ms,
-            prd_timed_out: timed_out,
+            prd_timed_out,
             ours_ms,
             ratio: prd_ms / ours_ms,
             p99_ms: quantile(&mut ours_times, 0.99),
+            // Set by the caller, from `measure_isolated`.
             isolated_ms: 0.0,
             rows,
             prd_rows,

@@ -84,7 +84,7 @@ impl Tokens {
 /// A signed-in user. A request without a token is refused.
 pub struct User(pub IdentityConnection);
 
-/// A signed-in user with the expiry of the token, or a visitor. A token that is present must be valid.
+/// A signed-in user with the expiry of the token, or a caller without a token. A token that is present must be valid.
 pub struct Viewer(pub IdentityConnection, pub Option<u64>);
 
 impl FromRequestParts<App> for Viewer {

@@ -12,7 +12,7 @@ mod failure;
 
 pub use failure::{ConnectError, explain};
 
-use failure::{explain_in, is_tls, server};
+use failure::{explain_with_timeout, is_tls, server};
 
 /// Timeout for one connection attempt.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,7 +87,7 @@ pub async fn open(
                 if matches!(attempt.get_ssl_mode(), PgSslMode::Prefer) && text.contains(ERROR_INSTEAD_OF_TLS) => {}
             // The first error is more informative than that of the second attempt.
             Err(error) if reason.is_none() && depends_on_tls(&error) => reason = Some(error),
-            Err(error) => return Err(explain_in(options, reason.as_ref().unwrap_or(&error), timeout)),
+            Err(error) => return Err(explain_with_timeout(options, reason.as_ref().unwrap_or(&error), timeout)),
         }
     }
     let reason = reason.unwrap_or(sqlx::Error::PoolTimedOut);
@@ -99,7 +99,7 @@ pub async fn open(
             return Err(ConnectError::TlsRequired { server: server(options) });
         }
     }
-    Err(explain_in(options, &reason, timeout))
+    Err(explain_with_timeout(options, &reason, timeout))
 }
 
 async fn connect_once(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnection, sqlx::Error> {

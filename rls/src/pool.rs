@@ -36,9 +36,9 @@ type Managed = deadpool::managed::Pool<Connector>;
 /// The source of connections.
 #[derive(Clone)]
 pub(crate) enum Pool {
-    /// A pool of this handle. It hands out the connection that was returned last, which is warm, and sends nothing to
-    /// the server when one is returned, because it is idle and clean then. (The driver's pool pings each time, which
-    /// costs a round trip per operation.)
+    /// A pool of this handle. It hands out the connection that was returned last, which is warm. Connections are
+    /// returned idle and clean, so nothing is sent to the server then. (The driver's pool pings each time, which costs
+    /// a round trip per operation.)
     Managed { pool: Managed, acquire_timeout: Duration, server_state: Arc<ServerState> },
     /// A pool that the application already had.
     External(DatabaseConnection),
@@ -80,8 +80,8 @@ impl Pool {
         Ok(Self::Managed { pool, acquire_timeout, server_state })
     }
 
-    /// Returns how many connections may be dead before the next failure is an error.
-    pub(crate) fn size(&self) -> usize {
+    /// Returns how many dead connections a call may meet before a failure is an error: as many as the pool has.
+    pub(crate) fn max_dead(&self) -> usize {
         match self {
             Self::Managed { pool, .. } => pool.status().max_size,
             Self::External(db) if is_postgres(db) => db.get_postgres_connection_pool().size() as usize,
@@ -96,8 +96,9 @@ impl Pool {
                     Ok(Ok(object)) => Ok(PooledConnection::Managed(object)),
                     Ok(Err(PoolError::Backend(error))) => Err(connect_error(error)),
                     Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
-                    // If the pool is too small, calls wait for other calls; here, they wait for the server.
-                    Ok(Err(_)) | Err(_) if server_state.is_waiting() => Err(no_answer().into()),
+                    // Connections are being opened, so the server does not answer. Otherwise the pool is too small, and
+                    // calls wait for other calls.
+                    Ok(Err(_)) | Err(_) if server_state.is_awaited() => Err(no_answer().into()),
                     Ok(Err(_)) | Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
                 }
             }
@@ -150,7 +151,7 @@ impl Pool {
         let mut dead = 0;
         loop {
             let mut pooled = self.acquire().await?;
-            let is_last = pooled.is_new() || dead > self.size();
+            let is_last = pooled.is_new() || dead > self.max_dead();
             // A connection that does not answer is discarded, because the answer may still come.
             let answer = timeout(HEALTH_CHECK_TIMEOUT, pooled.connection().ping()).await;
             match answer {
@@ -234,7 +235,8 @@ impl PooledConnection {
         }
     }
 
-    /// The server process of the last transaction; `None` in a pool that the application already had.
+    /// The server process of its last transaction; `None` if the connection is from a pool that the application already
+    /// had.
     pub(crate) fn server_process(&mut self) -> Option<&mut ServerProcess> {
         match self {
             Self::Managed(object) => Some(&mut object.process),
@@ -288,18 +290,19 @@ pub(crate) struct Connector {
     server_state: Arc<ServerState>,
 }
 
-/// The attempts to open connections.
+/// What the attempts to open connections show about the server.
 #[derive(Debug, Default)]
 pub(crate) struct ServerState {
-    /// The number of connections being opened, each of which waits for the server.
-    waiting: AtomicUsize,
+    /// The number of connections being opened.
+    opening: AtomicUsize,
     /// Whether the server's last response was "too many connections".
     is_full: AtomicBool,
 }
 
 impl ServerState {
-    fn is_waiting(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
+    /// Whether a connection being opened waits for the server to answer.
+    fn is_awaited(&self) -> bool {
+        self.opening.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
     }
 }
 
@@ -308,14 +311,14 @@ struct Connecting<'a>(&'a ServerState);
 
 impl<'a> Connecting<'a> {
     fn new(server_state: &'a ServerState) -> Self {
-        server_state.waiting.fetch_add(1, Ordering::Relaxed);
+        server_state.opening.fetch_add(1, Ordering::Relaxed);
         Self(server_state)
     }
 }
 
 impl Drop for Connecting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.opening.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

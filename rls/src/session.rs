@@ -61,7 +61,7 @@ impl Session {
         let mut dead = 0;
         loop {
             let pooled = pool.acquire().await?;
-            let is_last = pooled.is_new() || dead > pool.size();
+            let is_last = pooled.is_new() || dead > pool.max_dead();
             match Inner::begin(pooled, request, origin.clone()).await {
                 Ok((inner, position)) => {
                     return Ok((Self::new(inner), position));

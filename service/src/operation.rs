@@ -13,8 +13,8 @@ use crate::{
     identity::Identity,
 };
 
-/// How often an operation is attempted before a deadlock, serialization failure or lost connection is returned to the
-/// caller.
+/// Maximum number of attempts of an operation. After the last, a deadlock, serialization failure or lost connection is
+/// returned to the caller.
 const MAX_ATTEMPTS: u32 = 5;
 
 /// Minimum time for which a commit is awaited, even past the deadline, because most commits are answered within it, and
@@ -24,8 +24,8 @@ const COMMIT_GRACE: Duration = Duration::from_secs(1);
 /// What an operation does to the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// It only reads and locks no rows, so a replica that has replayed the caller's log position may run it, and the
-    /// caller does not wait for its commit.
+    /// It only reads, without locking rows. So a replica that has replayed the caller's log position may run it, and
+    /// the caller does not wait for its commit.
     Reads,
     Writes,
 }
@@ -106,16 +106,16 @@ impl RetryState {
             }
         };
         match outcome {
-            Err(error) if self.may_retry(&error).await => None,
+            Err(error) if self.prepare_retry(&error).await => None,
             outcome => Some(outcome.map_err(|error| self.explain(error))),
         }
     }
 
-    /// Returns whether the operation may be retried: nothing of it is in the database, the error is transient, and
-    /// there is time. Waits for the back-off first.
-    pub(crate) async fn may_retry(&mut self, error: &Error) -> bool {
-        // A read-only server is a replica, or has just been replaced as the primary; or the operation called a function
-        // that writes in a `READ ONLY` transaction.
+    /// Decides whether the operation is retried: nothing of it is in the database, the error is transient, and there is
+    /// time. If so, counts the failed attempt and waits for the back-off before it returns `true`.
+    pub(crate) async fn prepare_retry(&mut self, error: &Error) -> bool {
+        // `ReadOnly` has three causes: the server is a replica, or has just been replaced as the primary, or the
+        // operation called a function that writes in a `READ ONLY` transaction.
         let is_undone = matches!(error, Error::Busy | Error::ConnectionLost(_))
             || (self.has_replicas || self.reads) && matches!(error, Error::ReadOnly);
         self.reads = false;
@@ -146,7 +146,8 @@ impl RetryState {
     }
 }
 
-/// The back-off: longer each time and random, so that two operations that failed together do not collide again.
+/// Returns a random back-off, so that two operations that failed together do not collide again. Its upper bound doubles
+/// with each failure.
 fn backoff(failed_attempts: u32) -> Duration {
     let (_, random) = Uuid::new_v4().as_u64_pair();
     Duration::from_millis(random % (10 << failed_attempts.min(6)) + 1)
@@ -178,7 +179,7 @@ pub(crate) async fn run<'env, C: Caller, T>(
         });
         let (scope, outcome) = match attempt.await {
             Ok(ended) => ended,
-            Err(error) if retry_state.may_retry(&error).await => continue,
+            Err(error) if retry_state.prepare_retry(&error).await => continue,
             Err(error) => break Err(error),
         };
         if let Some(outcome) = Box::pin(retry_state.end(scope, outcome)).await {

@@ -35,7 +35,8 @@ const SETTINGS: [&str; 6] = [
 #[derive(Debug)]
 pub(crate) struct Cluster {
     supervisor: Child,
-    pipe: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
+    /// The supervisor's standard input and output. Dropping this closes them, which stops the server.
+    pipes: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
     port: u16,
     superuser: &'static str,
     password: String,
@@ -82,7 +83,7 @@ impl Cluster {
         Err(Error::Start(log))
     }
 
-    /// The inner error is the server's log.
+    /// Starts the server once. The outer error prevents every attempt; the inner one is the server's log.
     fn try_start(
         binaries: &Binaries,
         superuser: &'static str,
@@ -114,17 +115,17 @@ impl Cluster {
         let mut supervisor = command
             .spawn()
             .map_err(io_error("The shell could not be run; PATH must contain the folder of sh, usually /bin"))?;
-        let (Some(mut pipe), Some(output)) = (supervisor.stdin.take(), supervisor.stdout.take()) else {
+        let (Some(mut input), Some(output)) = (supervisor.stdin.take(), supervisor.stdout.take()) else {
             return Err(Error::Start("its supervisor has no pipes.".to_owned()));
         };
         let primary = source.map_or_else(String::new, |source| format!("{}\n", source.primary));
-        write!(pipe, "{password}\n{primary}").map_err(io_error("The supervisor of the server accepts no input"))?;
+        write!(input, "{password}\n{primary}").map_err(io_error("The supervisor of the server accepts no input"))?;
 
         let mut output = BufReader::new(output);
         let mut answer = String::new();
         output.read_line(&mut answer).map_err(io_error("The output of the server's supervisor could not be read"))?;
         if answer.trim() == "ready" {
-            return Ok(Ok(Self { supervisor, pipe: Mutex::new(Some((pipe, output))), port, superuser, password }));
+            return Ok(Ok(Self { supervisor, pipes: Mutex::new(Some((input, output))), port, superuser, password }));
         }
         output
             .read_to_string(&mut answer)
@@ -140,8 +141,9 @@ impl Cluster {
 
     /// Sends an order to the supervisor; its script lists them.
     pub(crate) fn order(&self, order: &str) -> Result<(), Error> {
-        let mut pipe = self.pipe.lock().map_err(|_| Error::Control("an earlier order was interrupted.".to_owned()))?;
-        let Some((input, output)) = &mut *pipe else {
+        let mut pipes =
+            self.pipes.lock().map_err(|_| Error::Control("an earlier order was interrupted.".to_owned()))?;
+        let Some((input, output)) = &mut *pipes else {
             return Err(Error::Control("its supervisor has ended.".to_owned()));
         };
         writeln!(input, "{order}").map_err(io_error("The supervisor of the server accepts no input"))?;
@@ -167,8 +169,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Ok(pipe) = self.pipe.get_mut() {
-            drop(pipe.take());
+        if let Ok(pipes) = self.pipes.get_mut() {
+            drop(pipes.take());
         }
         // Waits, so that nothing is left when the caller continues. If the supervisor has already ended, there is
         // nothing to wait for.

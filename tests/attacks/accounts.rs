@@ -90,25 +90,25 @@ async fn a_taken_placeholder_prevents_no_sign_up() {
 async fn a_closed_account_writes_nothing() {
     for way in ["platform", "operation", "service", "deleted"] {
         let world = World::new().await;
-        let of = everything(&world).await;
-        let statements = writes(&of);
+        let fixture = everything(&world).await;
+        let statements = writes(&fixture);
         for sql in &statements {
-            let outcome = dry_run(&of.me, sql).await;
+            let outcome = dry_run(&fixture.me, sql).await;
             assert_eq!(outcome, "done", "before: {sql}");
         }
-        let closing = format!("SELECT private.close_account('{}')", of.account);
+        let closing = format!("SELECT private.close_account('{}')", fixture.account);
         match way {
-            "platform" => close(&world, of.account).await,
-            "operation" => assert_eq!(attempt(&of.me, &closing).await, "done"),
+            "platform" => close(&world, fixture.account).await,
+            "operation" => assert_eq!(attempt(&fixture.me, &closing).await, "done"),
             "service" => assert_eq!(attempt(&world.service(), &closing).await, "done"),
             _ => {
-                let sql = format!("DELETE FROM auth.users WHERE id = '{}'", of.account);
+                let sql = format!("DELETE FROM auth.users WHERE id = '{}'", fixture.account);
                 assert_eq!(attempt(&world.owner(), &sql).await, "done");
             }
         }
         let mut accepted = Vec::new();
         for sql in &statements {
-            let outcome = dry_run(&of.me, sql).await;
+            let outcome = dry_run(&fixture.me, sql).await;
             // Rows that are gone or no longer theirs cannot be written either; a session needs an adventure.
             if !["SP019", "42501", "no row", "SP009"].contains(&outcome.as_str()) {
                 accepted.push(format!("{outcome}: {sql}"));
@@ -117,19 +117,19 @@ async fn a_closed_account_writes_nothing() {
         assert!(accepted.is_empty(), "{way}:\n{}", accepted.join("\n"));
         // Writes to rows that are still theirs are refused with the account's own SQLSTATE.
         for sql in [
-            format!("UPDATE users SET bio = 'Back.' WHERE id = '{}'", of.account),
-            insert_character(Uuid::new_v4(), of.account),
-            format!("UPDATE characters SET name = 'Back again' WHERE id = '{}'", of.hero),
-            format!("UPDATE sessions SET looking_for = 'Me' WHERE id = '{}'", of.finished.session),
-            format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A new draft')", of.account),
-            format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", of.published),
+            format!("UPDATE users SET bio = 'Back.' WHERE id = '{}'", fixture.account),
+            insert_character(Uuid::new_v4(), fixture.account),
+            format!("UPDATE characters SET name = 'Back again' WHERE id = '{}'", fixture.hero),
+            format!("UPDATE sessions SET looking_for = 'Me' WHERE id = '{}'", fixture.finished.session),
+            format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A new draft')", fixture.account),
+            format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published),
             format!(
                 "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')",
-                of.finished.session
+                fixture.finished.session
             ),
         ] {
             if way != "deleted" || !sql.contains("adventures SET") {
-                assert_eq!(dry_run(&of.me, &sql).await, "SP019", "{way}: {sql}");
+                assert_eq!(dry_run(&fixture.me, &sql).await, "SP019", "{way}: {sql}");
             }
         }
         assert_invariants(&world).await;
@@ -263,14 +263,20 @@ async fn no_session_outlives_the_account_of_its_seer() {
 #[tokio::test]
 async fn deleting_an_account_always_succeeds() {
     let world = World::new().await;
-    let of = everything(&world).await;
+    let fixture = everything(&world).await;
     // An adventure that a stranger plays, and an archived session.
     let stranger = world.new_account().await;
-    let played = open_session(&world, stranger, of.published, true).await;
-    world.owner().exec(&seat(played, of.joined.players[0].id, of.joined.players[0].character)).await.unwrap();
-    world.set(&of.finished, "ended_at = now() - INTERVAL '1 year'").await;
+    let played = open_session(&world, stranger, fixture.published, true).await;
+    world.owner().exec(&seat(played, fixture.joined.players[0].id, fixture.joined.players[0].character)).await.unwrap();
+    world.set(&fixture.finished, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
-    for account in [of.account, of.joined.players[0].id, of.joined.seer.uuid(), of.live.players[0].id, stranger] {
+    for account in [
+        fixture.account,
+        fixture.joined.players[0].id,
+        fixture.joined.seer.uuid(),
+        fixture.live.players[0].id,
+        stranger,
+    ] {
         assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{account}'")).await, "done");
         assert_eq!(world.owner().count(&format!("auth.users WHERE id = '{account}'")).await, 0);
         let profile = format!(
@@ -280,7 +286,7 @@ async fn deleting_an_account_always_succeeds() {
         assert_eq!(world.owner().count(&profile).await, 0, "what stays has no account");
     }
     // Other participants keep their history.
-    assert_eq!(world.owner().count(&format!("session_players WHERE session_id = '{}'", of.live.session)).await, 2);
+    assert_eq!(world.owner().count(&format!("session_players WHERE session_id = '{}'", fixture.live.session)).await, 2);
     // An account without history leaves no rows.
     let unknown = world.new_player().await;
     world.new_draft(unknown.id).await;
@@ -289,7 +295,7 @@ async fn deleting_an_account_always_succeeds() {
         assert_eq!(world.owner().count(&format!("{table} = '{}'", unknown.id)).await, 0, "{table}");
     }
     // A new account with the same id gets its history back.
-    let back = of.account;
+    let back = fixture.account;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{back}', 'back@example.org')");
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
     assert!(!is_closed(&world, back).await);

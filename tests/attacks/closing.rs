@@ -129,7 +129,7 @@ async fn an_account_is_deleted_while_somebody_creates_a_session_of_its_adventure
             true => format!("DELETE FROM auth.users WHERE id = '{}'", author.uuid()),
             false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", author.uuid()),
         };
-        // It waits for no lock of the stranger's, whose overlapping transactions therefore cannot prevent it.
+        // Closing waits for none of the stranger's locks, so overlapping transactions of strangers cannot prevent it.
         assert_eq!(attempt(&world.owner(), &format!("SET LOCAL lock_timeout = '10s'; {sql}")).await, "done");
         assert!(is_closed(&world, author.uuid()).await);
         holder.commit().await.unwrap();
@@ -204,15 +204,16 @@ async fn an_account_is_deleted_while_a_stranger_writes_to_an_empty_session_of_it
 #[tokio::test]
 async fn no_statement_writes_and_closes_the_account() {
     let world = World::new().await;
-    let of = everything(&world).await;
-    let (me, live, finished, left) = (of.account, of.live.session, of.finished.session, of.left.session);
-    let (published, creature) = (of.published, of.creature);
+    let fixture = everything(&world).await;
+    let (me, live, finished, left) =
+        (fixture.account, fixture.live.session, fixture.finished.session, fixture.left.session);
+    let (published, creature) = (fixture.published, fixture.creature);
     let closes = format!("private.close_account('{me}')");
     let text = |value: &str| format!("CASE WHEN {closes} THEN '{value}' END");
     let event = |kind: &str, payload: &str| {
         format!("INSERT INTO session_events (session_id, event_type, payload) VALUES ('{finished}', {kind}, {payload})")
     };
-    let certain = [
+    let refused_as_closed = [
         format!("UPDATE adventures SET name = {} WHERE id = '{published}'", text("still here")),
         format!("UPDATE adventures SET status = {}::adventure_status WHERE id = '{published}'", text("draft")),
         format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}' RETURNING {closes}"),
@@ -233,12 +234,12 @@ async fn no_statement_writes_and_closes_the_account() {
         format!("DELETE FROM creatures WHERE id = '{creature}' AND {closes}"),
         format!("DELETE FROM creatures WHERE id = '{creature}' RETURNING {closes}"),
         format!("INSERT INTO characters (user_id, name) VALUES ('{me}', {})", text("Another")),
-        format!("UPDATE characters SET name = {} WHERE id = '{}'", text("Renamed"), of.spare),
-        format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}' RETURNING {closes}", of.spare),
-        format!("DELETE FROM characters WHERE id = '{}' AND {closes}", of.spare),
+        format!("UPDATE characters SET name = {} WHERE id = '{}'", text("Renamed"), fixture.spare),
+        format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}' RETURNING {closes}", fixture.spare),
+        format!("DELETE FROM characters WHERE id = '{}' AND {closes}", fixture.spare),
         format!(
             "MERGE INTO characters AS hero USING (SELECT '{}'::uuid AS id) AS wanted ON hero.id = wanted.id WHEN MATCHED THEN UPDATE SET name = {}",
-            of.spare,
+            fixture.spare,
             text("Merged")
         ),
         format!(
@@ -255,7 +256,7 @@ async fn no_statement_writes_and_closes_the_account() {
         ),
     ];
     // Closing changes these rows itself, so the server or another rule may refuse the statement first.
-    let refused = [
+    let refused_for_any_reason = [
         format!(
             "UPDATE session_players SET removed_at = CASE WHEN {closes} THEN now() END WHERE session_id = '{finished}'"
         ),
@@ -263,17 +264,19 @@ async fn no_statement_writes_and_closes_the_account() {
         format!("UPDATE users SET bio = 'Back.' WHERE id = '{me}' RETURNING {closes}"),
         format!("UPDATE sessions SET looking_for = {} WHERE id = '{live}'", text("anybody")),
         format!("UPDATE session_players SET is_active = {closes} WHERE session_id = '{left}' AND user_id = '{me}'"),
-        format!("{} RETURNING {closes}", seat(of.public, me, of.hero)),
-        format!("{} RETURNING {closes}", roll(of.joined.session, of.hero)),
-        format!("{} RETURNING {closes}", roll(live, of.live.players[0].character)),
-        format!("SELECT * FROM private.change_hit_points('{}', CASE WHEN {closes} THEN -1 END)", of.hero),
+        format!("{} RETURNING {closes}", seat(fixture.public, me, fixture.hero)),
+        format!("{} RETURNING {closes}", roll(fixture.joined.session, fixture.hero)),
+        format!("{} RETURNING {closes}", roll(live, fixture.live.players[0].character)),
+        format!("SELECT * FROM private.change_hit_points('{}', CASE WHEN {closes} THEN -1 END)", fixture.hero),
     ];
-    for (statements, codes) in
-        [(&certain[..], &["SP019"][..]), (&refused[..], &["SP019", "42501", "27000", "23514", "SP004", "no row"])]
-    {
+    for (statements, codes) in [
+        (&refused_as_closed[..], &["SP019"][..]),
+        (&refused_for_any_reason[..], &["SP019", "42501", "27000", "23514", "SP004", "no row"]),
+    ] {
         for sql in statements {
             for has_snapshot in [false, true] {
-                let transaction = if has_snapshot { of.me.begin_with_snapshot().await } else { of.me.begin().await };
+                let transaction =
+                    if has_snapshot { fixture.me.begin_with_snapshot().await } else { fixture.me.begin().await };
                 let code = super::outcome_code(exec_in(&transaction, sql).await);
                 transaction.rollback().await.unwrap();
                 assert!(codes.contains(&code.as_str()), "{code}: {sql}");
@@ -281,7 +284,7 @@ async fn no_statement_writes_and_closes_the_account() {
         }
     }
     // Closing alone succeeds, and so does a write before it in the same transaction.
-    let transaction = of.me.begin().await;
+    let transaction = fixture.me.begin().await;
     let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}'");
     assert_eq!(exec_in(&transaction, &rename).await, Ok(1));
     assert_eq!(exec_and_commit(transaction, &format!("SELECT {closes}")).await, "done");

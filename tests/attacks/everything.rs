@@ -62,9 +62,10 @@ pub async fn everything(world: &World) -> Everything {
 }
 
 /// Returns every write that a user may make, each in a form that would succeed.
-pub fn writes(of: &Everything) -> Vec<String> {
-    let Everything { account, hero, spare, published, failed, creature, public, .. } = of;
-    let (live, finished, joined, left) = (of.live.session, of.finished.session, of.joined.session, of.left.session);
+pub fn writes(fixture: &Everything) -> Vec<String> {
+    let Everything { account, hero, spare, published, failed, creature, public, .. } = fixture;
+    let (live, finished, joined, left) =
+        (fixture.live.session, fixture.finished.session, fixture.joined.session, fixture.left.session);
     let session = |id: Uuid, set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
     let of_hero = |set: &str| format!("UPDATE characters SET {set} WHERE id = '{hero}'");
     let adventure = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{published}'");
@@ -82,7 +83,7 @@ pub fn writes(of: &Everything) -> Vec<String> {
         format!("UPDATE characters SET retired_at = now() WHERE id = '{spare}'"),
         format!("DELETE FROM characters WHERE id = '{spare}'"),
         format!("SELECT * FROM private.change_hit_points('{hero}', -1)"),
-        format!("SELECT * FROM private.change_hit_points('{}', -1)", of.live.players[0].character),
+        format!("SELECT * FROM private.change_hit_points('{}', -1)", fixture.live.players[0].character),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A new draft')"),
         adventure("name = 'Renamed'"),
         adventure("difficulty = 'hard'"),
@@ -111,10 +112,10 @@ pub fn writes(of: &Everything) -> Vec<String> {
         own_seat(joined, "is_active = false"),
         format!(
             "UPDATE session_players SET is_active = false WHERE session_id = '{live}' AND user_id = '{}'",
-            of.live.players[0].id
+            fixture.live.players[0].id
         ),
         roll(joined, *hero),
-        roll(live, of.live.players[0].character),
+        roll(live, fixture.live.players[0].character),
         heroic_save(joined, *hero, *failed),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{live}', 'client.wave')"),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{finished}', 'client.wave')"),

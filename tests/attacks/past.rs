@@ -10,16 +10,16 @@ use crate::world::{World, seat};
 #[tokio::test]
 async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
     let world = World::new().await;
-    let of = everything(&world).await;
+    let fixture = everything(&world).await;
     let mut open = Vec::new();
-    let statements = writes(&of);
+    let statements = writes(&fixture);
     // Twenty at a time, because each holds a connection.
     let open_session =
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", of.account, of.published);
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", fixture.account, fixture.published);
     for sql in statements.iter().step_by(3).chain([&open_session]) {
-        open.push((of.me.begin_with_snapshot().await, sql));
+        open.push((fixture.me.begin_with_snapshot().await, sql));
     }
-    close(&world, of.account).await;
+    close(&world, fixture.account).await;
     for (transaction, sql) in open {
         let outcome = exec_and_commit(transaction, sql).await;
         assert!(["SP019", "40001", "42501", "no row"].contains(&outcome.as_str()), "{outcome}: {sql}");
@@ -32,14 +32,14 @@ async fn closing_an_account_with_an_old_snapshot_closes_its_present_rows() {
     let world = World::new().await;
     let count = writes(&everything(&world).await).len();
     for place in (0..count).step_by(2) {
-        let of = everything(&world).await;
-        let take_back = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", of.published);
-        let sql = if place == 0 { take_back } else { writes(&of).remove(place) };
-        let closing = of.me.begin_with_snapshot().await;
-        assert_eq!(attempt(&of.me, &sql).await, "done", "{sql}");
-        let outcome = exec_and_commit(closing, &format!("SELECT private.close_account('{}')", of.account)).await;
+        let fixture = everything(&world).await;
+        let take_back = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published);
+        let sql = if place == 0 { take_back } else { writes(&fixture).remove(place) };
+        let closing = fixture.me.begin_with_snapshot().await;
+        assert_eq!(attempt(&fixture.me, &sql).await, "done", "{sql}");
+        let outcome = exec_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account)).await;
         assert!(["done", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
-        assert_eq!(is_closed(&world, of.account).await, outcome == "done", "{sql}");
+        assert_eq!(is_closed(&world, fixture.account).await, outcome == "done", "{sql}");
         assert_eq!(crate::evening::broken(&world).await, [""; 0], "{sql}");
     }
 }

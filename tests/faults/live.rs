@@ -10,7 +10,7 @@ use sparc::{
 
 use super::network::{CUT, OPEN, Proxy, SLOW, SWALLOWING};
 use crate::{
-    live::{another, end, is_silent, next, numbers, up_to, write},
+    live::{end, is_silent, new_handle, next, numbers, up_to, write},
     pooler::pooler_to,
     world::{World, server},
 };
@@ -140,7 +140,7 @@ async fn a_stream_on_another_servers_history_ends_instead_of_missing_events() {
     let (quiet, busy) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let never = world.new_session(1).await;
     world.owner().exec(&format!("DELETE FROM session_events WHERE session_id = '{}'", never.session)).await.unwrap();
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let service = sparc.as_service();
     let mut streams = Vec::new();
     for game in [&quiet, &busy, &never] {
@@ -202,7 +202,7 @@ async fn a_stream_on_another_servers_history_ends_instead_of_missing_events() {
 async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     // A read is answered before its connection has ended the transaction, which a task of its own waits for.
     let settled = async |count| {

@@ -5,7 +5,7 @@ use serde_json::json;
 use sparc::service::{Operations, sessions::Participation};
 use uuid::Uuid;
 
-use super::{BOUND, another, code, end, everybody, next, numbers, up_to, write};
+use super::{BOUND, code, end, everybody, new_handle, next, numbers, up_to, write};
 use crate::world::World;
 
 #[tokio::test]
@@ -13,7 +13,7 @@ async fn nobody_else_may_subscribe() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.set(&game, "is_public = true").await;
-    let (sparc, stranger) = (another(&world).await, world.new_account().await);
+    let (sparc, stranger) = (new_handle(&world).await, world.new_account().await);
     let nowhere = Uuid::new_v4();
     for after in [None, Some(0), Some(1)] {
         let subscribe = async |caller: sparc::service::IdentityConnection, session| {
@@ -66,7 +66,7 @@ async fn subscribing_and_reading_are_refused_in_the_same_way() {
 async fn losing_access_ends_a_stream_with_an_error_and_leaves_the_others() {
     let world = World::new().await;
     let game = world.new_active_session(3).await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let [closing, unseated, staying] = [0, 1, 2].map(|place| sparc.as_user(game.players[place].id));
     let subscribe = async |caller: &sparc::service::IdentityConnection| {
         caller.events().subscribe(game.session, None).await.unwrap()
@@ -97,7 +97,7 @@ async fn losing_access_ends_a_stream_with_an_error_and_leaves_the_others() {
 #[tokio::test]
 async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
     let world = World::new().await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     for _ in 0..3 {
         let game = world.new_active_session(2).await;
         let mut closed = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();

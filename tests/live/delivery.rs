@@ -8,14 +8,14 @@ use sparc::service::{Operations, sessions::ExpectedVersion};
 use testdb::Server;
 use uuid::Uuid;
 
-use super::{another, end, everybody, insert_events, is_silent, next, numbers, up_to, wave, write};
+use super::{end, everybody, insert_events, is_silent, new_handle, next, numbers, up_to, wave, write};
 use crate::world::{BoxedTask, World, at_once, roll};
 
 #[tokio::test]
 async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let (ours, theirs, player) = (another(&world).await, another(&world).await, &game.players[0]);
+    let (ours, theirs, player) = (new_handle(&world).await, new_handle(&world).await, &game.players[0]);
     let before = numbers(&world, game.session).await;
     let ada = ours.as_user(player.id);
     let mut from_now = ada.events().subscribe(game.session, None).await.unwrap();
@@ -41,7 +41,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load() {
     let world = World::new().await;
-    let (ours, theirs) = (another(&world).await, another(&world).await);
+    let (ours, theirs) = (new_handle(&world).await, new_handle(&world).await);
     let mut readers = Vec::new();
     let mut writers: Vec<BoxedTask<()>> = Vec::new();
     let mut games = Vec::new();
@@ -90,7 +90,7 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
 async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
     let world = World::new().await;
     let (game, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let mut stream = sparc.as_service().events().subscribe(game.session, None).await.unwrap();
     let mut others = sparc.as_service().events().subscribe(other.session, None).await.unwrap();
     let open = game.players[0].person.begin().await;
@@ -108,7 +108,7 @@ async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
 async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut slow = ada.events().subscribe(game.session, None).await.unwrap();
     let mut fast = ada.events().subscribe(game.session, None).await.unwrap();
@@ -128,7 +128,7 @@ async fn a_stream_survives_a_crash_of_the_server() {
         Server::start_private(Some(&["fsync=on", "synchronous_commit=on", "full_page_writes=on"])).await.unwrap();
     let world = World::new_on(&server).await;
     let game = world.new_active_session(1).await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
     let mut seen = Vec::new();
@@ -154,7 +154,7 @@ async fn a_stream_survives_a_crash_of_the_server() {
 async fn large_events_and_large_batches_arrive() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let (sparc, seer) = (another(&world).await, world.sparc.as_user(game.seer.uuid()));
+    let (sparc, seer) = (new_handle(&world).await, world.sparc.as_user(game.seer.uuid()));
     let mut streams = Vec::new();
     for caller in everybody(&sparc, &game) {
         streams.push(caller.events().subscribe(game.session, None).await.unwrap());
@@ -186,7 +186,7 @@ async fn large_events_and_large_batches_arrive() {
 async fn numbers_may_reach_the_maximum_and_never_restart() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
     let before = numbers(&world, game.session).await.len();

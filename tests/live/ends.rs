@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use sparc::service::Operations;
 
-use super::{another, code, end, everybody, is_silent, next, numbers, up_to, write};
+use super::{code, end, everybody, is_silent, new_handle, next, numbers, up_to, write};
 use crate::world::World;
 
 #[tokio::test]
 async fn resuming_after_events_that_were_deleted_asks_the_caller_to_reload() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     write(&game.players[0].person, game.session, 3).await;
     let all = numbers(&world, game.session).await;
-    let forgotten = format!("DELETE FROM session_events WHERE seq <= {}", all[1]);
-    world.owner().exec(&forgotten).await.unwrap();
+    let delete = format!("DELETE FROM session_events WHERE seq <= {}", all[1]);
+    world.owner().exec(&delete).await.unwrap();
     for seq in [all[0], all[1], all.last().unwrap() + 1, -1] {
         assert_eq!(code(ada.events().subscribe(game.session, Some(seq)).await), "events_expired", "{seq}");
     }
@@ -28,7 +28,7 @@ async fn resuming_after_events_that_were_deleted_asks_the_caller_to_reload() {
 async fn nobody_resumes_after_an_event_older_than_a_day_even_if_it_still_exists() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     write(&game.players[0].person, game.session, 2).await;
     let all = numbers(&world, game.session).await;
@@ -44,7 +44,7 @@ async fn nobody_resumes_after_an_event_older_than_a_day_even_if_it_still_exists(
 async fn the_stream_of_a_session_that_has_ended_stays_open_until_it_is_archived() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let mut stream = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
     sparc.as_user(game.seer.uuid()).sessions().complete(game.session).await.unwrap();
     assert_eq!(next(&mut stream).await.event_type, "session_status");
@@ -54,8 +54,8 @@ async fn the_stream_of_a_session_that_has_ended_stays_open_until_it_is_archived(
     assert_eq!(end(&mut stream).await, "not_found");
 }
 
-/// Waits until the handle's connections are idle.
-async fn until_quiet(world: &World) {
+/// Waits until the handle has sent no statement for 200 ms.
+async fn wait_until_idle(world: &World) {
     let last = "SELECT COALESCE(max(state_change)::text, '') FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name = 'sparc'";
     for _ in 0..50 {
@@ -72,7 +72,7 @@ async fn until_quiet(world: &World) {
 async fn dropping_the_last_stream_stops_the_poller_and_the_next_one_restarts_it() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     for _ in 0..2 {
         let mut streams = Vec::new();
         for caller in everybody(&sparc, &game) {
@@ -83,7 +83,7 @@ async fn dropping_the_last_stream_stops_the_poller_and_the_next_one_restarts_it(
             next(stream).await;
         }
         drop(streams);
-        until_quiet(&world).await;
+        wait_until_idle(&world).await;
     }
 }
 
@@ -91,7 +91,7 @@ async fn dropping_the_last_stream_stops_the_poller_and_the_next_one_restarts_it(
 async fn closing_the_handle_ends_its_streams() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
     write(&game.players[0].person, game.session, 1).await;
@@ -105,7 +105,7 @@ async fn closing_the_handle_ends_its_streams() {
 async fn a_session_without_events_of_the_last_day_is_followed_from_its_newest_event() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     write(&game.players[0].person, game.session, 2).await;
     world.owner().exec("UPDATE session_events SET created_at = now() - INTERVAL '25 hours'").await.unwrap();
@@ -127,7 +127,7 @@ async fn a_session_without_events_of_the_last_day_is_followed_from_its_newest_ev
 async fn a_stream_knows_where_to_resume_before_and_after_each_event() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = another(&world).await;
+    let sparc = new_handle(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     write(&game.players[0].person, game.session, 2).await;
     let old = numbers(&world, game.session).await;

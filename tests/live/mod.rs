@@ -81,7 +81,7 @@ pub async fn write(person: &Person, session: Uuid, count: usize) {
     person.exec(&insert_events(session, count)).await.unwrap();
 }
 
-pub async fn another(world: &World) -> Sparc {
+pub async fn new_handle(world: &World) -> Sparc {
     Sparc::connect_with(world.url(), Options::default().max_connections(6)).await.unwrap()
 }
 

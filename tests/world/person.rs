@@ -26,6 +26,7 @@ pub struct Person {
     pub(super) db: DatabaseConnection,
     /// Keeps the database from being dropped while it is in use.
     pub(super) _database: Arc<Database>,
+    /// Empty for the role that logs in.
     pub(super) role: &'static str,
     pub id: Option<Uuid>,
 }
@@ -65,16 +66,16 @@ impl Person {
         self.value(&format!("SELECT count(*) FROM {from}")).await.unwrap()
     }
 
-    /// Waits until at least `others` backends of this database wait for a lock.
-    pub async fn wait_for_lock_waiters(&self, others: i64) {
+    /// Waits until at least `waiters` backends of this database wait for a lock.
+    pub async fn wait_for_lock_waiters(&self, waiters: i64) {
         let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         for _ in 0..400 {
-            if self.count(waiting).await >= others {
+            if self.count(waiting).await >= waiters {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(25)).await;
         }
-        panic!("no backend waits for a lock");
+        panic!("fewer than {waiters} backends wait for a lock");
     }
 
     /// Waits until no connection of this database is idle in a transaction. A dropped transaction is rolled back

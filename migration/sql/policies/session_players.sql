@@ -18,8 +18,9 @@ BEGIN
 END
 $$;
 
--- Whether the caller may take that seat; raises an error with the reason if not. To a caller who cannot see the
--- session, it does not exist.
+-- Whether the caller may take that seat. If not, it raises an error with the reason, except in two cases, in which it
+-- returns false: the caller cannot see the session, so it must seem not to exist; or it is private, and only its code
+-- admits the caller.
 CREATE OR REPLACE FUNCTION private.may_take_seat(wanted uuid, player uuid)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -1,8 +1,9 @@
 -- Closing an account removes its personal data and keeps others' history. Deleting an account closes it and deletes its
 -- profile, unless somebody else's history references it.
 
--- Locks an account's seats as `lock_sessions` locks sessions, waiting for one and trying the others, because a Seer who
--- removes several players locks their seats in scan order.
+-- Locks an account's seats as `lock_sessions` locks sessions: it waits for one seat while it holds none, then tries to
+-- lock the others. A fixed order would not avoid deadlocks, because a Seer who removes several players locks their
+-- seats in scan order.
 CREATE OR REPLACE FUNCTION private.lock_seats(account uuid, sessions uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -123,8 +124,8 @@ BEGIN
 END
 $$;
 
--- Closes an account: removes personal data, keeps history, gives up seats in live sessions, cancels live sessions that
--- it runs. Idempotent.
+-- Closes an account: removes personal data, keeps history, gives up seats in live sessions, cancels live sessions of
+-- which it is the Seer. Idempotent.
 CREATE OR REPLACE FUNCTION private.erase_account(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -134,7 +135,7 @@ AS $$
 BEGIN
   PERFORM private.lock_account(account);
 
-  -- An e-mail address and a name can be guessed from their digest.
+  -- This row has a digest of the sign-up, with which guesses of the e-mail address and the name could be verified.
   DELETE FROM private.requests
   WHERE id = account
     AND relation = 'users';
@@ -146,7 +147,8 @@ BEGIN
       bio = NULL
   WHERE id = account
     AND closed_at IS NULL;
-  -- A session that others have locked is skipped: an event that somebody is writing there would make the closing wait.
+  -- A session that others have locked FOR UPDATE, for example to delete it, is skipped: its events would make the
+  -- closing wait.
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
   WHERE session_id = ANY (
@@ -208,7 +210,8 @@ BEGIN
   ORDER BY id
   FOR UPDATE;
   PERFORM private.lock_account(OLD.id);
-  -- This must be the first change of the profile: at a second one, the foreign key would look for the account again.
+  -- This must be the first change of the profile. From the second change in a transaction on, the foreign key is
+  -- checked even if its column is unchanged, and the account no longer exists.
   UPDATE public.users
   SET account_id = NULL
   WHERE id = OLD.id;
@@ -229,8 +232,8 @@ END
 $$;
 
 -- Deletes an account's adventures that nobody else has played. An adventure stays if another transaction has locked it
--- or one of its sessions, because closing an account must not depend on others: a session that somebody is creating
--- locks its adventure, and transactions that overlap could do so for ever.
+-- or one of its sessions, because closing an account must not depend on others: whoever creates a session of an
+-- adventure locks it, and with overlapping transactions they could keep it locked for ever.
 CREATE OR REPLACE FUNCTION private.delete_unplayed_adventures(account uuid, statuses public.adventure_status[])
 RETURNS void
 LANGUAGE plpgsql
@@ -298,10 +301,10 @@ END
 $$;
 
 -- Deletes an account's own history with its profile. If others' history references any of it, the foreign keys refuse
--- the whole deletion. If an adventure stays, this trigger refuses it, because the foreign key would wait for the
--- transaction that has locked the adventure, in order to delete it too. This trigger fires AFTER, because deleting
--- these rows updates counters of the profile, and a BEFORE DELETE trigger must not update the row that is being
--- deleted. The capital letter makes it fire before the foreign keys' triggers, which are called `RI_...`.
+-- the whole deletion. If an adventure stays, this trigger refuses the deletion itself: the foreign key would delete the
+-- adventure too, and wait for the transaction that has locked it. This trigger fires AFTER, because deleting these rows
+-- updates counters of the profile, and a BEFORE DELETE trigger must not update the row that is being deleted. The
+-- capital letter makes it fire before the foreign keys' triggers, which are called `RI_...`.
 CREATE OR REPLACE FUNCTION private.delete_own_history()
 RETURNS trigger
 LANGUAGE plpgsql

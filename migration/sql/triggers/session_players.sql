@@ -43,8 +43,8 @@ BEGIN
   IF (NEW.is_active <> OLD.is_active OR NEW.character_id <> OLD.character_id)
     AND EXISTS (SELECT FROM public.sessions WHERE id = NEW.session_id AND status IN ('completed', 'cancelled'))
   THEN
-    -- Checked here as well, because this takes no lock: a transaction that archives the session holds it and waits for
-    -- this seat.
+    -- Checked here as well as in `check_session_capacity`, which locks the session first: a transaction that archives
+    -- the session has locked it and waits for this seat.
     RAISE EXCEPTION USING
       ERRCODE = 'SP004',
       MESSAGE = 'The session has ended; its seats can no longer change',
@@ -70,7 +70,7 @@ BEGIN
       CONSTRAINT = 'player_removed';
   END IF;
 
-  -- The database sets the time of a removal, whatever is written: `infinity` would stop every client that reads it.
+  -- The database sets the time of a removal, whatever is written: clients could not read `infinity`.
   IF NEW.removed_at IS NOT NULL AND OLD.removed_at IS NULL THEN
     -- A player who sets `removed_at` on their own seat leaves, and is not marked as removed.
     NEW.removed_at := CASE WHEN is_user AND NEW.user_id = me THEN NULL ELSE now() END;
@@ -119,7 +119,7 @@ DECLARE
   of_character uuid[];
   change integer[];
   live uuid[] := '{}'::uuid[];
-  played record;
+  session_change record;
   character record;
   player record;
   target record;
@@ -155,7 +155,7 @@ BEGIN
   END IF;
 
   PERFORM private.lock_sessions(ARRAY(SELECT DISTINCT id FROM unnest(of_session) AS changed (id)));
-  FOR played IN
+  FOR session_change IN
     SELECT session_id, sum(seats)::integer AS seats, bool_or(swapped) AS swaps_character
     FROM (
       SELECT session_id, user_id, sum(seats) AS seats, count(*) > 1 AS swapped
@@ -168,7 +168,7 @@ BEGIN
     SELECT status, seats_taken, max_players
     INTO target
     FROM public.sessions
-    WHERE id = played.session_id;
+    WHERE id = session_change.session_id;
     CONTINUE WHEN NOT FOUND; -- The session is being deleted, or the foreign key refuses the seat.
     IF target.status = ANY (final) AND TG_OP <> 'DELETE' THEN
       RAISE EXCEPTION USING
@@ -186,27 +186,27 @@ BEGIN
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;
-    IF played.swaps_character AND target.status NOT IN ('waiting', 'starting_soon') AND TG_OP <> 'DELETE' THEN
+    IF session_change.swaps_character AND target.status NOT IN ('waiting', 'starting_soon') AND TG_OP <> 'DELETE' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP005',
         MESSAGE = 'The session has started; seats and characters are chosen before the start',
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;
-    IF played.seats > 0 AND target.seats_taken + played.seats > target.max_players THEN
+    IF session_change.seats > 0 AND target.seats_taken + session_change.seats > target.max_players THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP002',
         MESSAGE = 'Session is full',
         TABLE = 'session_players',
         CONSTRAINT = 'session_capacity';
     END IF;
-    IF played.seats <> 0 THEN
+    IF session_change.seats <> 0 THEN
       UPDATE public.sessions
-      SET seats_taken = seats_taken + played.seats
-      WHERE id = played.session_id;
+      SET seats_taken = seats_taken + session_change.seats
+      WHERE id = session_change.session_id;
     END IF;
     IF target.status <> ALL (final) THEN
-      live := live || played.session_id;
+      live := live || session_change.session_id;
     END IF;
   END LOOP;
 
@@ -291,7 +291,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- As in `limits.sql`, a statement that changes its role is checked too. The service lacks EXECUTE on the helper.
+  -- As in `limits.sql`, a statement that changes its role is checked too. The service lacks EXECUTE on
+  -- `may_take_seat`.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))

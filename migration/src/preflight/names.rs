@@ -1,4 +1,4 @@
-//! Checks that the names of new objects are free, and that existing objects still have their own names.
+//! Checks that the names of new objects are free, and that existing objects were not renamed or moved.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
@@ -12,13 +12,13 @@ use crate::{
 
 /// Checks that no tables, views, types or functions with the schema's names exist before it is created.
 pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> {
-    let names = |lines: Vec<&str>| -> Vec<String> {
+    let names = |objects: Vec<&str>| -> Vec<String> {
         let is_top_level =
             |object: &&str| matches!(manifest::kind(object), "table" | "view" | "type" | "domain" | "function");
-        // The program's own tables exist before all migrations are applied.
-        lines
+        objects
             .into_iter()
             .filter(is_top_level)
+            // The program's own tables exist before all migrations are applied.
             .filter(|object| !object.contains(".sparc_"))
             .map(without_arguments)
             .collect()
@@ -35,7 +35,7 @@ fn without_arguments(object: &str) -> String {
     object.split('(').next().unwrap_or_default().to_owned()
 }
 
-/// Checks that the schema's objects have their names and are in their schemas, so that the objects to drop are found.
+/// Checks that the schema's objects were not renamed or moved to other schemas, so that the objects to drop are found.
 pub(crate) async fn check_in_place<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     if !state.pending().is_empty() {
         return Ok(());
@@ -55,7 +55,7 @@ pub(crate) async fn check_in_place<C: ConnectionTrait>(db: &C, state: &State) ->
     check_not_elsewhere(db, state, &missing).await
 }
 
-/// Checks that no missing table is in another schema, where it would be recognized by its comment.
+/// Checks that no missing table was moved to another schema. A moved table is recognized by its comment.
 pub(crate) async fn check_not_elsewhere<C: ConnectionTrait>(
     db: &C,
     state: &State,
@@ -110,7 +110,7 @@ pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
         }
     }
     let (mut wanted, mut found) = (Vec::new(), Vec::new());
-    for (catalog, schema, name, objects) in
+    for (catalog, schema_column, name_column, objects) in
         [("pg_class", "relnamespace", "relname", relations), ("pg_type", "typnamespace", "typname", types)]
     {
         // PostgreSQL describes types and domains alike as types, so the message adds the kind.
@@ -130,10 +130,10 @@ pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
         let conflicts: Vec<NameConflict> = query::fetch_all(
             db,
             &format!(
-                "SELECT format('%I.%I', nspname, {name}) AS name, pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){note} AS description
+                "SELECT format('%I.%I', nspname, {name_column}) AS name, pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){note} AS description
                  FROM pg_catalog.{catalog}
-                 JOIN pg_catalog.pg_namespace ON pg_namespace.oid = {schema}
-                 WHERE format('%I.%I', nspname, {name}) IN ({})
+                 JOIN pg_catalog.pg_namespace ON pg_namespace.oid = {schema_column}
+                 WHERE format('%I.%I', nspname, {name_column}) IN ({})
                  ORDER BY 1",
                 query::literals(objects.iter().map(|(name, _)| name.as_str()))
             ),

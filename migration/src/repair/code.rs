@@ -61,9 +61,9 @@ impl Plan {
         for (kind, is_foreign_key) in [("constraint", false), ("index", false), ("constraint", true)] {
             for (object, definition) in work.to_repair().filter(|(object, _)| manifest::kind(object) == kind) {
                 let Some((name, table)) = on_table(object) else { continue };
-                let rows = Some((table, definition));
+                let table_and_definition = Some((table, definition));
                 if kind == "index" {
-                    self.push_about(definition.to_owned(), object, rows);
+                    self.push_about(definition.to_owned(), object, table_and_definition);
                 } else if definition.starts_with("FOREIGN KEY") == is_foreign_key {
                     // A table that was just created already has some of its constraints.
                     let sql = format!(
@@ -76,7 +76,7 @@ END
 $do$",
                         crate::query::literal(&name.trim_matches('"').replace("\"\"", "\""))
                     );
-                    self.push_about(sql, object, rows);
+                    self.push_about(sql, object, table_and_definition);
                 }
             }
         }

@@ -34,7 +34,8 @@ pub(crate) struct Repair {
     pub(crate) about: Option<About>,
 }
 
-/// The object of a statement. If it has a table, rows may violate its definition: see [`crate::rows`].
+/// The object of a statement. If `table` is set, rows of that table may violate the object's definition: see
+/// [`crate::rows`].
 #[derive(Clone, Debug)]
 pub(crate) struct About {
     pub(crate) object: String,
@@ -99,8 +100,8 @@ impl Plan {
         preflight::check_names_of_missing(db, state, &missing).await?;
 
         let mut plan = Self::default();
-        let cascaded = plan.drop_for_recreation(db, state, report).await?;
-        let mut work = Work { state, missing: cascaded, changed: Vec::new() };
+        let to_recreate = plan.drop_for_recreation(db, state, report).await?;
+        let mut work = Work { state, missing: to_recreate, changed: Vec::new() };
         for difference in &report.differences {
             let object = difference.object.clone();
             plan.changes.push(match (&difference.found, &difference.expected) {
@@ -114,7 +115,7 @@ impl Plan {
                 _ => work.changed.push(difference),
             }
         }
-        plan.recreate_lists(&mut work);
+        plan.recreate_bookkeeping_tables(&mut work);
         plan.restore_privileges(&mut work);
         plan.structure(&work);
         plan.code(&work);
@@ -126,8 +127,9 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Drops what cannot be altered in place or is no longer part of the schema, and returns the schema's objects that
-    /// are dropped with it.
+    /// Plans to drop what cannot be altered in place or is no longer part of the schema. Returns the objects of the
+    /// schema that must be created again although they do not differ: they are dropped with it, or block a change of a
+    /// column's type.
     async fn drop_for_recreation<C: ConnectionTrait>(
         &mut self,
         db: &C,
@@ -172,32 +174,32 @@ impl Plan {
         self.kept_grants = operators::grants(db, &recreated.collect::<Vec<_>>()).await?;
         for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
             for found in dropped.iter().filter(|found| kinds.contains(&manifest::kind(&found.object))) {
-                self.push_about(drop(found), &found.object, None);
+                self.push_about(drop_statement(found), &found.object, None);
             }
         }
         to_recreate.extend(cascaded.into_iter().filter(|object| state.expected.contains_key(object)));
         Ok(to_recreate)
     }
 
-    /// The list of migrations can be restored from the record, and the record from this program. So if one of their
-    /// columns is wrong, the table is created again.
-    fn recreate_lists(&mut self, work: &mut Work<'_>) {
-        for list in ["public.sparc_migrations", "private.sparc_record"] {
-            let table = format!("table {list}");
-            let is_of_list = |object: &str| manifest::table_of(object) == Some(list);
-            let is_column = |object: &str| object.starts_with("column ") && is_of_list(object);
+    /// Creates the list of migrations or the record again if one of its columns is wrong. The list can be restored from
+    /// the record, and the record from this program.
+    fn recreate_bookkeeping_tables(&mut self, work: &mut Work<'_>) {
+        for name in ["public.sparc_migrations", "private.sparc_record"] {
+            let table = format!("table {name}");
+            let is_of_table = |object: &str| manifest::table_of(object) == Some(name);
+            let is_column = |object: &str| object.starts_with("column ") && is_of_table(object);
             let is_wrong = work.missing.iter().any(|object| is_column(object))
                 || work.changed.iter().any(|difference| is_column(&difference.object));
             if is_wrong && !work.missing.contains(&table) {
-                self.push_about(format!("DROP TABLE {list}"), &table, None);
-                work.missing.extend(work.state.expected.keys().filter(|object| is_of_list(object)).cloned());
-                work.changed.retain(|difference| !is_of_list(&difference.object));
+                self.push_about(format!("DROP TABLE {name}"), &table, None);
+                work.missing.extend(work.state.expected.keys().filter(|object| is_of_table(object)).cloned());
+                work.changed.retain(|difference| !is_of_table(&difference.object));
             }
         }
     }
 
-    /// Adds privileges that are lost: an object that is created again has none, and one that changes its owner loses
-    /// those of the old owner.
+    /// Adds to the work the privileges that are lost: an object that is created again has none, and one that changes
+    /// its owner loses those of the old owner.
     fn restore_privileges(&mut self, work: &mut Work<'_>) {
         let loses_privileges = |name: &str| {
             let view = name.replacen("table ", "view ", 1);
@@ -224,9 +226,9 @@ impl Plan {
         self.statements.push(Repair { sql: sql.into(), about: None });
     }
 
-    /// Adds a statement about one object, with its table if rows may violate the definition.
-    fn push_about(&mut self, sql: String, object: &str, rows: Option<(&str, &str)>) {
-        let (table, definition) = rows.unzip();
+    /// Adds a statement about one object, with the object's table and definition if rows may violate the definition.
+    fn push_about(&mut self, sql: String, object: &str, table_and_definition: Option<(&str, &str)>) {
+        let (table, definition) = table_and_definition.unzip();
         let about = About {
             object: object.to_owned(),
             table: table.map(str::to_owned),
@@ -300,7 +302,8 @@ fn unrepairable_reason(difference: &Difference) -> String {
     }
 }
 
-/// Whether the object cannot be replaced in place, or is no longer part of the schema.
+/// Whether the object cannot be replaced in place, or is no longer part of the schema. Kinds that hold rows are never
+/// dropped, and kinds that are restored without a DROP need not be.
 fn must_be_dropped(difference: &Difference) -> bool {
     let signature = |definition: &str| definition.split(" language ").next().unwrap_or_default().to_owned();
     match (manifest::kind(&difference.object), &difference.found, &difference.expected) {
@@ -318,7 +321,7 @@ fn must_be_dropped(difference: &Difference) -> bool {
     }
 }
 
-fn drop(found: &CatalogObject) -> String {
+fn drop_statement(found: &CatalogObject) -> String {
     let (kind, rest) = found.object.split_once(' ').unwrap_or_default();
     match (kind, on_table(&found.object)) {
         // Foreign keys that reference it are dropped too, and created again.
@@ -339,7 +342,7 @@ fn drop(found: &CatalogObject) -> String {
 
 /// Returns the SQL that drops the schema's views and functions, and its policies on `realtime.messages`. All others are
 /// dropped with their tables.
-pub(crate) fn drop_rules(state: &State) -> Vec<String> {
+pub(crate) fn drop_views_and_functions(state: &State) -> Vec<String> {
     let mut sql = Vec::new();
     for kind in ["policy", "view", "function"] {
         for found in
@@ -350,7 +353,7 @@ pub(crate) fn drop_rules(state: &State) -> Vec<String> {
                 continue;
             }
             // IF EXISTS, because it may have been dropped with an earlier one.
-            sql.push(drop(found));
+            sql.push(drop_statement(found));
         }
     }
     sql

@@ -326,7 +326,7 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
         .collect();
     dependents::of(db, &state, &dropped).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
-    rules::execute_all(db, &repair::drop_rules(&state)).await?;
+    rules::execute_all(db, &repair::drop_views_and_functions(&state)).await?;
     Inner::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;
     if keeps_platform {
         db.execute_unprepared(record::FORGET_MIGRATIONS).await?;

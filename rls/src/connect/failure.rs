@@ -269,10 +269,10 @@ pub(super) fn server(options: &PgConnectOptions) -> String {
 /// Returns the reason why a connection failed, from the driver's error and the server's message.
 #[must_use]
 pub fn explain(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {
-    explain_in(options, error, CONNECT_TIMEOUT)
+    explain_with_timeout(options, error, CONNECT_TIMEOUT)
 }
 
-pub(super) fn explain_in(options: &PgConnectOptions, error: &sqlx::Error, timeout: Duration) -> ConnectError {
+pub(super) fn explain_with_timeout(options: &PgConnectOptions, error: &sqlx::Error, timeout: Duration) -> ConnectError {
     let server = server(options);
     let mode = match options.get_ssl_mode() {
         PgSslMode::Disable => "disable",

@@ -1,4 +1,4 @@
-//! The end of a transaction: commit, rollback or drop, and the cleaning of the connection.
+//! The end of a transaction: commit, rollback or drop, and the clean-up of the connection.
 
 use futures_util::FutureExt;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
@@ -16,7 +16,7 @@ impl<C: Connection> Inner<C> {
     /// Ends a transaction that only read. What it read is valid whether it is committed or rolled back, so the caller
     /// does not wait: the message is sent, and a task that owns the connection waits for the answer before it returns
     /// the connection to its pool. COMMIT and ROLLBACK differ only in the server's statistics, and in whether a
-    /// notification of a view's function is delivered.
+    /// NOTIFY sent by a function of a view is delivered.
     fn end_unawaited(&mut self, ending: Ending) {
         self.over = Some(Over::Ended);
         self.pending = None;
@@ -28,7 +28,7 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Whether nothing must be verified, cleaned or reported at the end.
+    /// Whether the end needs no answer: there is nothing to verify or clean, and no log position to record.
     fn may_end_unawaited(&self) -> bool {
         self.ends_unawaited
             && !self.unclean
@@ -36,9 +36,10 @@ impl<C: Connection> Inner<C> {
             && !self.frames.iter().any(|frame| frame.unverified)
     }
 
-    /// PostgreSQL answers the commit of a failed transaction with ROLLBACK, which the driver reports as success. So the
-    /// same message begins with a statement that fails if the transaction has failed. `is_sent` is true while the
-    /// outcome is unknown.
+    /// Commits the transaction. `is_sent` is set when the COMMIT is sent, and cleared if it is known to have failed.
+    ///
+    /// PostgreSQL answers the commit of a failed transaction with ROLLBACK, which the driver reports as success. So
+    /// another statement, which fails in a failed transaction, is sent before it in the same message.
     pub(crate) async fn commit(&mut self, is_sent: &AtomicBool) -> Result<(), DbErr> {
         if self.may_end_unawaited() {
             self.end_unawaited(Ending::Commit);
@@ -52,13 +53,14 @@ impl<C: Connection> Inner<C> {
         let mut answer = Answer::default();
         self.ready().await?;
         self.pending = Some(Pending::End);
-        // If this is dropped before the server answers, it records that the outcome is unknown.
         let origin = self.origin.clone();
+        // If `commit` is dropped before the server answers, it records that the outcome is unknown.
         let commit = origin.as_ref().map(|origin| origin.commit(&self.identity));
-        // On a standby there is nothing to lose.
+        // On a standby nothing was written, so the outcome does not matter.
         is_sent.store(!self.is_on_standby(), Ordering::SeqCst);
         let connection = self.connection()?;
         let outcome = connection.simple_query(format!("{before}; COMMIT; {position}{after}"), &mut answer).await;
+        // The COMMIT is the second statement.
         let is_committed = answer.done >= 2;
         if let Some(commit) = commit {
             commit.answered(is_committed, answer.position, outcome.as_ref().err().is_some_and(is_lost));
@@ -161,7 +163,7 @@ impl<C: Connection> Drop for Inner<C> {
             // COMMIT or ROLLBACK was sent. If it succeeded, another rollback would log a warning on the server.
             (_, Some(Pending::End)) => Ending::Sent,
             (Some(Over::Ended), _) => Ending::Done,
-            // The statement that ended the transaction may have begun another.
+            // The transaction is open, or the statement that ended it may have begun another.
             _ => Ending::Rollback,
         };
         let released = Released { connection: Some(pooled), ending, unclean };

@@ -32,8 +32,8 @@ impl Cluster {
         self.begin_on_primary(request).await
     }
 
-    fn origin(&self, member: usize) -> Option<Origin> {
-        Some(Origin::on(self.members[member].log.clone()))
+    fn origin(&self, index: usize) -> Option<Origin> {
+        Some(Origin::on(self.members[index].log.clone()))
     }
 
     /// Begins a transaction on a replica. `None` if no replica is fresh enough in time.
@@ -43,6 +43,7 @@ impl Cluster {
         required: RequiredPosition,
         is_one_snapshot: bool,
     ) -> Option<Session> {
+        // Only the primary shows whether that commit happened.
         if required.unknown_commit.is_some() {
             return None;
         }
@@ -63,7 +64,7 @@ impl Cluster {
             }
             return None;
         }
-        // Round robin; replicas that have replayed the log position come first.
+        // Round robin; replicas that have replayed the log position come first. At most two are tried.
         let first = self.next_replica.fetch_add(1, Ordering::Relaxed) % candidates.len();
         candidates.rotate_left(first);
         candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < lsn);
@@ -84,7 +85,8 @@ impl Cluster {
                     continue;
                 }
             };
-            // A replica that was promoted in the meantime has everything that it had replayed, and may be used.
+            // A replica that was promoted in the meantime still has what it had replayed, and may be used, unless its
+            // timeline is not the newest: then another server has replaced it as the primary.
             if !position.is_standby && position.timeline < newest {
                 session.discard().await;
                 continue;
@@ -110,7 +112,7 @@ impl Cluster {
             let begin = Session::begin(&member.pool, request, self.origin(index));
             let outcome = select! {
                 outcome = begin => outcome,
-                // Nothing was changed on the old primary.
+                // There is a new primary. The transaction begun on the old one has changed nothing.
                 Ok(()) = primary.changed() => continue,
             };
             let refused = match outcome {

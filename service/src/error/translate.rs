@@ -12,8 +12,8 @@ use super::{
     constraints::{check_violation, referenced_kind, unique_violation},
 };
 
-/// Maps each failure to its variant. A database error that is not in the tables below becomes [`Error::Database`],
-/// because a caller cannot act on it.
+/// Maps each failure to its variant. A database error that is not listed in this file or in `constraints.rs` becomes
+/// [`Error::Database`], because a caller cannot act on it.
 impl From<rls::Error> for Error {
     fn from(error: rls::Error) -> Self {
         match error {
@@ -61,14 +61,14 @@ fn translate_error(error: DbErr) -> Error {
     match server_error.code() {
         // A pooler moved the transaction to a connection on which other statements are prepared.
         "42P05" | "26000" => Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() },
-        // Out of disk space or memory, or an I/O error.
+        // Out of disk space or memory, or an I/O error. (`rls` maps 53300, too many connections, to `PoolTimeout`.)
         code if code.starts_with("53") || code == "58030" => Error::ServerExhausted(error),
         _ => translate_sqlstate(server_error).unwrap_or(Error::Database(error)),
     }
 }
 
-/// The table of SQLSTATEs; `constraints.rs` has the table of constraints. Class `SP` is this project's; the schema
-/// raises each of its codes with a constraint name.
+/// Translates an error by its SQLSTATE; `constraints.rs` translates violated constraints. Class `SP` is this project's;
+/// the schema raises each of its codes with a constraint name.
 fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
     let constraint = error.constraint().unwrap_or_default();
     Some(match error.code() {
@@ -153,8 +153,8 @@ fn policy_error(constraint: &str) -> Option<Error> {
     })
 }
 
-/// Explains an error about the number of values of an operation's own statement. The statement has as many as it needs,
-/// so a pooler moved the transaction to a connection on which another statement has its name.
+/// Explains an error about the number of bound values. An operation always binds as many as its statement has
+/// parameters, so a pooler must have moved the transaction to a connection on which its name is another statement's.
 pub(crate) fn explain_bind_mismatch(error: Error) -> Error {
     match error {
         Error::InvalidStatement { reason } if reason.starts_with("bind message supplies") => {
@@ -172,7 +172,7 @@ pub(crate) fn not_listener() -> Error {
     Error::NotAllowed { rule: "only the Seer, players and players who left may listen to a session" }
 }
 
-/// For each table: who may write it, and what to use if a column is not granted.
+/// For each database table: its name, who may write it, and what to do instead if a column is not granted.
 const TABLES: [(&str, &str, &str); 12] = [
     ("archived_session_players", "only maintenance writes the archive", "read only"),
     ("archived_dice_rolls", "only maintenance writes the archive", "read only"),

@@ -20,8 +20,8 @@ use crate::{Error, IdentityConnection, error::explain_bind_mismatch, rows, sql::
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Interval between two access checks of all subscribers.
 const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// For this long after a number is drawn, every poll reads events; after that, while the transaction that drew it is
-/// open, only every tenth poll does.
+/// For this long after the sequence of event numbers has advanced, every poll reads events. After that, while the
+/// transaction that drew the last number is open, only every tenth poll does.
 const EAGER_POLLING: Duration = Duration::from_secs(5);
 /// Timeout of one poll, for networks that drop packets silently.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,11 +54,11 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
     while let Some(watched) = hub.watched() {
         sequence.may_have_unread |= watched.has_new;
         let polled_at = Instant::now();
-        let checks_all_access = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
+        let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
         let service = service.clone().at_least(watched.min_log_position);
         let poll = async {
             let tx = Unchecked::begin_read(&service, Some(POLL_TIMEOUT)).await?;
-            let outcome = Poll { hub, tx: &tx, checks_all_access }.run(&mut sequence, watched).await?;
+            let outcome = Poll { hub, tx: &tx, checks_all_subscribers }.run(&mut sequence, watched).await?;
             // The commit reports the server's log position; later reads use only a server that has replayed it.
             tx.commit().await?;
             outcome.publish(hub, polled_at, service.seen());
@@ -71,7 +71,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
                     tracing::info!(target: "sparc::events", failures, "polling for events again");
                 }
                 failures = 0;
-                if checks_all_access {
+                if checks_all_subscribers {
                     access_checked_at = polled_at;
                 }
                 if let Some(time) = polled_at.checked_sub(RECENT_RETENTION) {
@@ -123,6 +123,7 @@ impl Default for Sequence {
 
 /// The result of `private.event_clock`.
 struct Reading {
+    /// The last number drawn from the sequence. On a standby, the replayed log position, which advances with it.
     drawn: i64,
     oldest_transaction: i64,
     next_transaction: i64,
@@ -153,7 +154,7 @@ const EVENT_CLOCK: &str = "SELECT drawn, oldest_transaction, next_transaction, h
 
 /// The outcome of a poll.
 enum Outcome {
-    /// The first server has answered, or another one than before.
+    /// A server has answered for the first time, or a different server than before.
     NewHistory {
         history: History,
         newest: Vec<SessionUpdate>,
@@ -182,7 +183,7 @@ impl Outcome {
 struct Poll<'a> {
     hub: &'a Hub,
     tx: &'a UncheckedTransaction,
-    checks_all_access: bool,
+    checks_all_subscribers: bool,
 }
 
 impl Poll<'_> {
@@ -209,12 +210,12 @@ impl Poll<'_> {
         let up_to = watched.last_id;
         let is_settled = sequence.read(&reading);
         let reads_events = sequence.is_due() || is_settled && sequence.may_have_unread;
-        let (updates, is_all) = if reads_events { self.events(watched).await? } else { (Vec::new(), true) };
-        if reads_events && is_settled && is_all {
+        let (updates, is_complete) = if reads_events { self.events(watched).await? } else { (Vec::new(), true) };
+        if reads_events && is_settled && is_complete {
             sequence.may_have_unread = false;
         }
-        let checked = if self.checks_all_access || !updates.is_empty() {
-            self.check(if self.checks_all_access { None } else { Some(&updates) }, up_to).await?
+        let checked = if self.checks_all_subscribers || !updates.is_empty() {
+            self.check(if self.checks_all_subscribers { None } else { Some(&updates) }, up_to).await?
         } else {
             AccessCheck::default()
         };
@@ -270,14 +271,14 @@ impl Poll<'_> {
             })
         };
         let mut updates: Vec<SessionUpdate> = Vec::new();
-        let mut is_all = true;
+        let mut is_complete = true;
         for rows in rows::fetch_all(self.tx, binds.statement(sql), read).await?.chunk_by(EventRow::is_same_session) {
             let Some(last) = rows.last() else { continue };
             let events = rows.iter().filter(|row| row.fits).map(EventRow::event).collect();
             updates.push(SessionUpdate { session_id: last.session_id, after: last.after, newest: last.seq, events });
-            is_all &= (rows.len() as i64) < PAGE;
+            is_complete &= (rows.len() as i64) < PAGE;
         }
-        Ok((updates, is_all))
+        Ok((updates, is_complete))
     }
 
     /// Checks which subscribers up to this id may still listen to the updated sessions, or to all sessions.
@@ -291,12 +292,13 @@ impl Poll<'_> {
         let (sessions, accounts): (Vec<Uuid>, Vec<Uuid>) =
             listeners.into_iter().map(|(session, account)| (session, account.unwrap_or_default())).unzip();
         let mut binds = Binds::default();
-        let (sessions, accounts, service) = (binds.bind(sessions), binds.bind(accounts), binds.bind(Uuid::nil()));
+        // The service, which has no account, is bound as the nil UUID.
+        let (sessions, accounts, nil) = (binds.bind(sessions), binds.bind(accounts), binds.bind(Uuid::nil()));
         let sql = format!(
             "SELECT watched.session_id, watched.account, status \
              FROM unnest({sessions}::uuid[], {accounts}::uuid[]) AS watched(session_id, account) \
              CROSS JOIN LATERAL private.listener_status( \
-               watched.session_id, nullif(watched.account, {service}) \
+               watched.session_id, nullif(watched.account, {nil}) \
              ) AS status \
              WHERE status <> 'listens'"
         );

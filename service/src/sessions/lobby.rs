@@ -253,34 +253,34 @@ fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
 fn page_query(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
     let mut binds = Binds::default();
     let (sessions, conditions) = indexed_filters(filter, &mut binds);
-    let range = |condition: &str, rows: usize| {
-        format!("SELECT * FROM {sessions} AS session {conditions}{condition} {ORDER} LIMIT {rows}")
+    let range = |condition: &str, limit: usize| {
+        format!("SELECT * FROM {sessions} AS session {conditions}{condition} {ORDER} LIMIT {limit}")
     };
     let undated = " AND session.scheduled_start IS NULL";
     // Each range is an index scan that begins at its first row.
-    let union_of = |conditions: &[&str], rows: usize| {
-        let ranges: Vec<_> = conditions.iter().map(|condition| format!("({})", range(condition, rows))).collect();
-        format!("SELECT * FROM ({}) AS session {ORDER} LIMIT {rows}", ranges.join(" UNION ALL "))
+    let union_of = |conditions: &[&str], limit: usize| {
+        let ranges: Vec<_> = conditions.iter().map(|condition| format!("({})", range(condition, limit))).collect();
+        format!("SELECT * FROM ({}) AS session {ORDER} LIMIT {limit}", ranges.join(" UNION ALL "))
     };
     let list: Box<dyn Fn(usize) -> String> = match after {
-        None => Box::new(|rows| union_of(&[&format!(" AND {NOT_OVERDUE}"), undated], rows)),
+        None => Box::new(|limit| union_of(&[&format!(" AND {NOT_OVERDUE}"), undated], limit)),
         Some(Key { start, created, id }) => {
             let (created, id) = (binds.bind(*created), binds.bind(*id));
-            let later =
-                format!("(session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))");
+            // The sessions after the cursor among those with the same start. The second condition implies the first,
+            // but only the first can bound the scan of the index.
+            let after_cursor = format!(
+                "session.created_at <= {created} \
+                 AND (session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))"
+            );
             match start {
-                None => Box::new(move |rows| {
-                    range(&format!("{undated} AND session.created_at <= {created} AND {later}"), rows)
-                }),
+                None => Box::new(move |limit| range(&format!("{undated} AND {after_cursor}"), limit)),
                 // The sessions with the same start, then those with a later start, then those without a start.
                 Some(start) => {
                     let start = binds.bind(*start);
-                    let same = format!(
-                        " AND {NOT_OVERDUE} AND session.scheduled_start = {start} AND session.created_at <= {created} \
-                         AND {later}"
-                    );
-                    let dated = format!(" AND {NOT_OVERDUE} AND session.scheduled_start > {start}");
-                    Box::new(move |rows| union_of(&[&same, &dated, undated], rows))
+                    let same_start =
+                        format!(" AND {NOT_OVERDUE} AND session.scheduled_start = {start} AND {after_cursor}");
+                    let later_start = format!(" AND {NOT_OVERDUE} AND session.scheduled_start > {start}");
+                    Box::new(move |limit| union_of(&[&same_start, &later_start, undated], limit))
                 }
             }
         }
@@ -294,13 +294,14 @@ fn page_query(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
             format!("{SUMMARY_COLUMNS} FROM ({}) AS session{JOINS} {ORDER}", list(PAGE + 1)),
         );
     }
-    let (rows, list) = (PAGE + 1, list(SCAN_LIMIT));
+    let (limit, candidates) = (PAGE + 1, list(SCAN_LIMIT));
     let page = format!(
-        "{SUMMARY_COLUMNS} FROM ({list}) AS session{LATERAL_JOINS} WHERE {unindexed_filters} {ORDER} LIMIT {rows}"
+        "{SUMMARY_COLUMNS} FROM ({candidates}) AS session{LATERAL_JOINS} WHERE {unindexed_filters} \
+         {ORDER} LIMIT {limit}"
     );
     let scanned = format!(
         "SELECT scheduled_start AS start, created_at AS created, id AS last, row_number() OVER ({ORDER}) AS nth \
-         FROM ({list}) AS scanned"
+         FROM ({candidates}) AS scanned"
     );
     PageQuery::bounded(binds, "", &page, &scanned, PAGE, ORDER)
 }
