@@ -80,11 +80,13 @@ impl Pool {
         Ok(Self::Managed { pool, acquire_timeout, server_state })
     }
 
-    /// Returns how many dead connections a call may meet before a failure is an error: as many as the pool has.
+    /// Returns how many dead connections a call may meet before a failure is an error: as many as the pool may have.
     pub(crate) fn max_dead(&self) -> usize {
         match self {
             Self::Managed { pool, .. } => pool.status().max_size,
-            Self::External(db) if is_postgres(db) => db.get_postgres_connection_pool().size() as usize,
+            Self::External(db) if is_postgres(db) => {
+                db.get_postgres_connection_pool().options().get_max_connections() as usize
+            }
             Self::External(_) => 0,
         }
     }

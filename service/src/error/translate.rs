@@ -174,9 +174,9 @@ pub(crate) fn not_listener() -> Error {
 
 /// For each database table: its name, who may write it, and what to do instead if a column is not granted.
 const TABLES: [(&str, &str, &str); 12] = [
-    ("archived_session_players", "only maintenance writes the archive", "read only"),
-    ("archived_dice_rolls", "only maintenance writes the archive", "read only"),
-    ("archived_sessions", "only maintenance writes the archive", "read only"),
+    ("archived_session_players", "only maintenance writes the archive", "only read it"),
+    ("archived_dice_rolls", "only maintenance writes the archive", "only read it"),
+    ("archived_sessions", "only maintenance writes the archive", "only read it"),
     (
         "session_players",
         "only players take their own seats, in a waiting public session or with the join code; only the Seer removes \
