@@ -90,9 +90,10 @@ const ROUNDS: u32 = 3;
 /// The deadline of each operation, which the service sends as `statement_timeout`.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The identity, which the service sends together with BEGIN.
+/// The identity and the check of the account, which the service sends together with BEGIN. The service checks in a
+/// statement of its own, because its login cannot name the function before the role is set.
 const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
-    set_config('statement_timeout', $3, true)";
+    set_config('statement_timeout', $3, true), private.require_account()";
 
 /// The server, the database and the samples that operations run with.
 #[derive(Clone)]

@@ -137,6 +137,14 @@ impl World {
         self.users * 9 / 10 + drawn % (self.users / 20)
     }
 
+    /// Returns the Seer of a live session. All Seers have equally many, because with random ones, some would have more
+    /// than the limit of twenty.
+    fn live_seer(&self, session: u64) -> u64 {
+        let seers = self.users / 20;
+        // A large prime, so that consecutive sessions have distant Seers.
+        self.seer(session % seers * 7919 + session / seers)
+    }
+
     /// Returns a session by its number: first the active ones, then the lobby, then the ended ones.
     #[must_use]
     pub fn session(&self, number: u64) -> Session {
@@ -173,7 +181,7 @@ impl World {
             is_public: state == State::Active || !draw(9, number).is_multiple_of(10),
             max_players,
             seats,
-            seer: self.seer(draw(10, number)),
+            seer: if number < self.active + self.open { self.live_seer(number) } else { self.seer(draw(10, number)) },
             adventure,
         }
     }
@@ -252,6 +260,21 @@ pub fn code(session: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_account_exceeds_the_limits_of_live_sessions_and_seats() {
+        let world = World::at_scale(1.0);
+        let (mut run, mut seats) = (std::collections::HashMap::new(), std::collections::HashMap::new());
+        for number in 0..world.active + world.open {
+            let session = world.session(number);
+            *run.entry(session.seer).or_insert(0) += 1;
+            for seat in 0..session.seats {
+                *seats.entry(world.player(number, seat)).or_insert(0) += 1;
+            }
+        }
+        assert!(run.values().max() <= Some(&20), "{:?}", run.values().max());
+        assert!(seats.values().max() <= Some(&20), "{:?}", seats.values().max());
+    }
 
     #[test]
     fn no_user_has_two_seats_and_codes_are_unique() {

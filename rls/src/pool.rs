@@ -1,7 +1,7 @@
 //! The connection pool.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -371,5 +371,6 @@ async fn probe(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
 }
 
 fn no_answer() -> Error {
-    Error::ConnectionLost(DbErr::Conn(RuntimeErr::Internal("the server did not answer in time".to_owned())))
+    let source = io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time");
+    Error::ConnectionLost(DbErr::Conn(RuntimeErr::SqlxError(sqlx::Error::Io(source).into())))
 }

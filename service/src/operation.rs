@@ -1,9 +1,12 @@
 //! What surrounds the body of every operation: a transaction, retries, and a span.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use scoped_futures::ScopedBoxFuture;
-use sea_orm::{DbErr, RuntimeErr};
+use sea_orm::{DbErr, RuntimeErr, sqlx};
 use uuid::Uuid;
 
 use crate::{
@@ -116,7 +119,9 @@ impl RetryState {
     pub(crate) async fn prepare_retry(&mut self, error: &Error) -> bool {
         // `ReadOnly` has three causes: the server is a replica, or has just been replaced as the primary, or the
         // operation called a function that writes in a `READ ONLY` transaction.
-        let is_undone = matches!(error, Error::Busy | Error::ConnectionLost(_))
+        let is_undone = matches!(error, Error::Busy)
+            // A server that did not answer has been awaited for `acquire_timeout` already.
+            || matches!(error, Error::ConnectionLost(source) if !is_timeout(source))
             || (self.has_replicas || self.reads) && matches!(error, Error::ReadOnly);
         self.reads = false;
         let has_time = self.remaining().is_none_or(|remaining| !remaining.is_zero());
@@ -144,6 +149,10 @@ impl RetryState {
         span.record("outcome", outcome.as_ref().map_or_else(Error::code, |_| "done"));
         tracing::debug!("ended");
     }
+}
+
+fn is_timeout(error: &DbErr) -> bool {
+    matches!(rls::sqlx_error(error), Some(sqlx::Error::Io(source)) if source.kind() == io::ErrorKind::TimedOut)
 }
 
 /// Returns a random back-off, so that two operations that failed together do not collide again. Its upper bound doubles

@@ -33,6 +33,7 @@ const COUNTING: u8 = 4;
 pub struct Proxy {
     state: Arc<AtomicU8>,
     left: Arc<AtomicU32>,
+    accepted: Arc<AtomicU32>,
     pub url: String,
 }
 
@@ -46,10 +47,12 @@ impl Proxy {
         let (before, rest) = url.rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
         let url = format!("{before}@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
-        let proxy = Self { state: Arc::new(AtomicU8::new(OPEN)), left: Arc::default(), url };
-        let (state, left, server) = (proxy.state.clone(), proxy.left.clone(), server.to_owned());
+        let proxy = Self { state: Arc::new(AtomicU8::new(OPEN)), left: Arc::default(), accepted: Arc::default(), url };
+        let (state, left, accepted) = (proxy.state.clone(), proxy.left.clone(), proxy.accepted.clone());
+        let server = server.to_owned();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::SeqCst);
                 let Ok(server) = TcpStream::connect(&server).await else { continue };
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
@@ -64,6 +67,11 @@ impl Proxy {
     pub fn cut_after(&self, answers: u32) {
         self.left.store(answers, Ordering::SeqCst);
         self.set_state(COUNTING);
+    }
+
+    /// Returns how many connections were made to it.
+    pub fn accepted(&self) -> u32 {
+        self.accepted.load(Ordering::SeqCst)
     }
 
     pub fn set_state(&self, state: u8) {
@@ -158,4 +166,19 @@ async fn calls_over_a_network_that_swallows_everything_end_in_time() {
     };
     assert_eq!(mine.len(), 1);
     no_transaction_is_open(&world).await;
+}
+
+#[tokio::test]
+async fn a_server_that_answers_no_new_connection_is_awaited_once() {
+    let world = World::new().await;
+    let player = world.new_player().await;
+    let proxy = Proxy::to_world(&world).await;
+    let options = Options::default().max_connections(2).acquire_timeout(Duration::from_millis(300));
+    let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
+    let me = sparc.as_user(player.id);
+    let _uses_the_only_connection = me.begin().await.unwrap();
+    proxy.set_state(SWALLOWING);
+    let before = proxy.accepted();
+    assert_eq!(me.characters().list().await.unwrap_err().code(), "connection_lost");
+    assert_eq!(proxy.accepted(), before + 1, "each attempt would wait for `acquire_timeout`");
 }
