@@ -99,7 +99,7 @@ async fn standby_of(primary: &Server) -> anyhow::Result<Server> {
 
 async fn roll(ada: &IdentityConnection, game: &DemoGame, id: Uuid) -> Result<Uuid, sparc::service::Error> {
     let hero = Roller::Character(game.hero);
-    let new = NewRoll::of(RollType::Attack, game.session, hero, Attribute::Might, Difficulty::MAX);
+    let new = NewRoll::new(RollType::Attack, game.session, hero, Attribute::Might, Difficulty::MAX);
     ada.dice().roll(NewRoll { id: Some(id), ..new }).await?;
     // Read from a replica, if one has replayed the roll already.
     Ok(ada.dice().get(id).await?.id)

@@ -168,7 +168,7 @@ impl Evening {
                 seer.sessions().set_game_state(id, state, ExpectedVersion::Any).await?;
             }
             23..=26 => {
-                let roll = NewRoll::of(RollType::Attack, id, Roller::Character(hero), Attribute::Wit, Difficulty::MAX);
+                let roll = NewRoll::new(RollType::Attack, id, Roller::Character(hero), Attribute::Wit, Difficulty::MAX);
                 let rolled = seer.dice().roll(roll).await?;
                 if !rolled.success {
                     let saved = seer.dice().heroic_save(rolled.id).await?;

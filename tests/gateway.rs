@@ -129,7 +129,7 @@ async fn a_closed_account_cannot_subscribe_to_many_sessions() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let closed = game.players[0].id;
-    world.sparc.as_service().users().erase(closed).await.unwrap();
+    world.sparc.as_service().users().close_account(closed).await.unwrap();
     let outcome = world.sparc.as_user(closed).events().subscribe_many([(game.session, None)]).await;
     assert_eq!(outcome.unwrap_err().code(), "account_closed");
 }

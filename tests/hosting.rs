@@ -172,7 +172,7 @@ async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() 
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let closed = game.players[0].id;
-    world.sparc.as_service().users().erase(closed).await.unwrap();
+    world.sparc.as_service().users().close_account(closed).await.unwrap();
     for (what, code) in call_everything(&world.sparc.as_user(closed), game.session).await {
         assert_eq!(code, "account_closed", "{what}");
     }

@@ -121,23 +121,23 @@ fn query<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 #[test]
 fn filters_are_read_from_query_strings_alone_and_beside_a_cursor() {
     for cursor in ["", "&after=xyz"] {
-        let text = format!("difficulty=hard&longest=90&free_seats=2&search=mill+pond{cursor}");
+        let text = format!("difficulty=hard&max_minutes=90&free_seats=2&search=mill+pond{cursor}");
         let lobby: List<LobbyFilter> = query(&text).unwrap();
-        assert_eq!((lobby.filter.longest, lobby.filter.free_seats), (Some(90), Some(2)));
+        assert_eq!((lobby.filter.max_minutes, lobby.filter.free_seats), (Some(90), Some(2)));
         assert_eq!((lobby.filter.search.as_deref(), lobby.after.is_some()), (Some("mill pond"), !cursor.is_empty()));
-        let catalogue: List<CatalogueFilter> = query(&format!("shortest=30&longest=60&players=4{cursor}")).unwrap();
-        let CatalogueFilter { shortest, longest, players, .. } = catalogue.filter;
-        assert_eq!((shortest, longest, players), (Some(30), Some(60), Some(4)));
+        let catalogue: List<CatalogueFilter> = query(&format!("min_minutes=30&max_minutes=60&players=4{cursor}")).unwrap();
+        let CatalogueFilter { min_minutes, max_minutes, players, .. } = catalogue.filter;
+        assert_eq!((min_minutes, max_minutes, players), (Some(30), Some(60), Some(4)));
         let history: List<HistoryFilter> = query(&format!("kind=attack&page_size=200{cursor}")).unwrap();
         assert_eq!(history.filter.page_size.get(), 200);
         assert_eq!(query::<List<HistoryFilter>>(cursor).unwrap().filter.page_size, PageSize::default());
     }
-    assert_eq!(query::<LobbyFilter>("free_seats=2&longest=90").unwrap().free_seats, Some(2));
+    assert_eq!(query::<LobbyFilter>("free_seats=2&max_minutes=90").unwrap().free_seats, Some(2));
     assert_eq!(query::<HistoryFilter>("page_size=7").unwrap().page_size.get(), 7);
     for (wrong, named) in [
         ("free_seats=two", "whole number"),
         ("free_seats=3000000000", "whole number"),
-        ("longest=1.5", "whole number"),
+        ("max_minutes=1.5", "whole number"),
         ("colour=red", "colour"),
     ] {
         for refused in [query::<List<LobbyFilter>>(wrong).unwrap_err(), query::<LobbyFilter>(wrong).unwrap_err()] {
@@ -149,7 +149,7 @@ fn filters_are_read_from_query_strings_alone_and_beside_a_cursor() {
         assert!(wrong.contains("page_size") || wrong.contains("whole number"), "{size}: {wrong}");
     }
     // In a document, a number is a number, and `null` is no filter.
-    let document = json!({ "free_seats": 2, "longest": null });
+    let document = json!({ "free_seats": 2, "max_minutes": null });
     assert_eq!(from_value::<LobbyFilter>(document).unwrap().free_seats, Some(2));
     for wrong in [json!(3_000_000_000_i64), json!(-3_000_000_000_i64), json!(1.5), json!(true), json!([2])] {
         let refused = from_value::<LobbyFilter>(json!({ "free_seats": wrong })).unwrap_err().to_string();

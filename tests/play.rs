@@ -146,7 +146,7 @@ async fn details_name_the_seer_to_everyone_who_sees_the_session() {
     for caller in [&seer, &player, &visitor, &service] {
         assert_eq!(caller.sessions().details(game.session).await.unwrap().seer_name, "Morgan", "{caller:?}");
     }
-    seer.users().erase(game.seer.uuid()).await.unwrap();
+    seer.users().close_account(game.seer.uuid()).await.unwrap();
     assert_eq!(player.sessions().details(game.session).await.unwrap().seer_name, "Former player");
 }
 
@@ -208,13 +208,13 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     let none = stranger.dice().statistics(RollScope::Session(game.session)).await.unwrap();
     assert_eq!((none.rolls, none.mean_total, none.by_kind.len()), (0, None, 0));
     let left = me.dice().heroic_saves_remaining(game.session).await.unwrap();
-    assert!(left.len() == 2 && left.iter().all(|seat| seat.left == 1));
+    assert!(left.len() == 2 && left.iter().all(|seat| seat.remaining == 1));
     let failed = world.new_roll(game.session, hero, "{1,2}", 10, 0).await;
     me.dice().heroic_save(failed).await.unwrap();
     let left = me.dice().heroic_saves_remaining(game.session).await.unwrap();
-    assert_eq!(left.iter().find(|seat| seat.character_id == hero).unwrap().left, 0);
+    assert_eq!(left.iter().find(|seat| seat.character_id == hero).unwrap().remaining, 0);
     world.sparc.as_user(game.seer.uuid()).sessions().set_encounter(game.session, Some("next")).await.unwrap();
-    assert!(me.dice().heroic_saves_remaining(game.session).await.unwrap().iter().all(|seat| seat.left == 1));
+    assert!(me.dice().heroic_saves_remaining(game.session).await.unwrap().iter().all(|seat| seat.remaining == 1));
 }
 
 #[tokio::test]
@@ -278,9 +278,9 @@ async fn an_account_that_is_erased_keeps_no_personal_data() {
     assert!(service.users().set_badge(id, Badge::Verified).await.unwrap().is_verified);
     assert_eq!(service.users().by_email("ada@x.org").await.unwrap().id, id);
     assert_eq!(world.sparc.as_anon().users().by_display_name("Ada Lovelace").await.unwrap().len(), 1);
-    ada.users().erase(id).await.unwrap();
-    assert_fails!(ada.users().erase(id).await, Error::AccountClosed);
-    service.users().erase(id).await.unwrap();
+    ada.users().close_account(id).await.unwrap();
+    assert_fails!(ada.users().close_account(id).await, Error::AccountClosed);
+    service.users().close_account(id).await.unwrap();
     let profile = service.users().profile(id).await.unwrap();
     assert_eq!((profile.display_name.as_str(), profile.bio), ("Former player", None));
     let left = "SELECT count(*) FROM auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";

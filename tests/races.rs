@@ -165,7 +165,7 @@ async fn every_creation_with_an_id_creates_once() {
             let me = me.clone();
             async move {
                 let roll =
-                    NewRoll::of(RollType::Attack, session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
+                    NewRoll::new(RollType::Attack, session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
                 me.dice().roll(NewRoll { id: Some(id), ..roll }).await
             }
         })

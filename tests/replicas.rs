@@ -40,7 +40,7 @@ async fn played_session(world: &World) -> GameSession {
     world.set(&game, "is_public = true").await;
     let ada = world.sparc.as_user(game.players[0].id);
     let hero = Roller::Character(game.players[0].character);
-    let roll = NewRoll::of(RollType::Attack, game.session, hero, Attribute::Wit, Difficulty::MAX);
+    let roll = NewRoll::new(RollType::Attack, game.session, hero, Attribute::Wit, Difficulty::MAX);
     ada.dice().roll(roll).await.unwrap();
     game
 }

@@ -56,7 +56,7 @@ async fn a_sign_up_is_recognized_by_its_original_request() {
         assert_id_conflict("another e-mail address", tx.users().sign_up(other.clone()).await).await;
         tx.rollback().await.unwrap();
 
-        service.users().erase(id).await.unwrap();
+        service.users().close_account(id).await.unwrap();
         assert_id_conflict("a closed account", again(&asked).await).await;
         assert_id_conflict("empty", again(&NewAccount { id: Some(id), ..Default::default() }).await).await;
         assert_eq!(service.users().profile(id).await.unwrap().display_name, "Former player");

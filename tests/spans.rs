@@ -96,7 +96,7 @@ async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
     let _ = ada.sessions().start(Uuid::new_v4()).await;
     let _ = sparc.as_anon().characters().list().await;
     seer.sessions().complete(game.id).await.unwrap();
-    ada.users().erase(ada.user_id().unwrap()).await.unwrap();
+    ada.users().close_account(ada.user_id().unwrap()).await.unwrap();
     drop(guard);
 
     let log = log.text();

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::world::{World, at_once, roll};
 
-fn batches_of(batch: u16) -> JobOptions {
-    JobOptions { batch, ..Default::default() }
+fn batches_of(batch_size: u16) -> JobOptions {
+    JobOptions { batch_size, ..Default::default() }
 }
 
 /// Creates events from two days ago.
@@ -103,7 +103,7 @@ async fn no_batch_begins_after_the_time_limit() {
     let world = World::new().await;
     old_sessions(&world, 30).await;
     let service = world.sparc.as_service();
-    let short = JobOptions { batch: 10, time: Duration::ZERO };
+    let short = JobOptions { batch_size: 10, time_limit: Duration::ZERO };
     let report = service.maintenance().archive_sessions(short, |_| ()).await.unwrap();
     assert_eq!(
         (report.rows, report.is_finished),

@@ -142,7 +142,7 @@ async fn lobby_pages(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> R
         ),
         (
             "lobby, by duration",
-            LobbyFilter { longest: Some(60), ..Default::default() },
+            LobbyFilter { max_minutes: Some(60), ..Default::default() },
             lobby("", "AND a.estimated_duration <= $1::int", "", ""),
             &|sample: &Sample| sample.looking_for.1.to_string(),
         ),

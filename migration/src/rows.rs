@@ -32,7 +32,7 @@ pub(crate) async fn violations<C: ConnectionTrait>(db: &C, about: &About) -> Res
         return Ok(None);
     }
     let more = if rows.number > 5 { " and others" } else { "" };
-    Ok(Some(PreflightError::RowsInTheWay {
+    Ok(Some(PreflightError::ViolatingRows {
         object: about.object.clone(),
         table: table.clone(),
         rows: format!("{} (key {}{more})", rows.number, rows.keys.unwrap_or_default()),

@@ -27,13 +27,13 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The URL does not parse, `sslmode` is unknown, or the root certificate file contains no certificates.
 pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err(ConnectError::Address);
+        return Err(ConnectError::InvalidUrl);
     }
     let given_mode = parameter(url, "sslmode").or_else(|| env::var("PGSSLMODE").ok()).filter(|mode| !mode.is_empty());
     if let Some(mode) = given_mode.as_ref().filter(|mode| mode.parse::<PgSslMode>().is_err()) {
         return Err(ConnectError::SslMode(mode.clone()));
     }
-    let options: PgConnectOptions = url.parse().map_err(|_| ConnectError::Address)?;
+    let options: PgConnectOptions = url.parse().map_err(|_| ConnectError::InvalidUrl)?;
     // Unix sockets have no TLS, whatever the mode.
     if options.get_socket().is_some() {
         return Ok(options.ssl_mode(PgSslMode::Disable));

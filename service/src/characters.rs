@@ -118,7 +118,7 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::IdConflict`], [`Error::InvalidValue`] for the name, [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn create(self, new: NewCharacter) -> Result<characters::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
-        let attributes = new.attributes.unwrap_or(Attributes::usual(new.class));
+        let attributes = new.attributes.unwrap_or(Attributes::default_for(new.class));
         let equipment = json::to_json(&new.equipment)?;
         let special_ability = json::to_json(&new.special_ability)?;
         operation!(self.caller, "characters.create", character = id, |tx| {

@@ -38,14 +38,14 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobOptions {
     /// Rows per batch, 1 to 10,000; each batch is a transaction of its own. A thousand by default.
-    pub batch: u16,
+    pub batch_size: u16,
     /// Time after which no further batch begins. Ten minutes by default.
-    pub time: Duration,
+    pub time_limit: Duration,
 }
 
 impl Default for JobOptions {
     fn default() -> Self {
-        Self { batch: 1000, time: Duration::from_secs(600) }
+        Self { batch_size: 1000, time_limit: Duration::from_secs(600) }
     }
 }
 
@@ -117,9 +117,9 @@ struct Batch {
 macro_rules! in_batches {
     ($caller:expr, $name:literal, $sql:ident, $options:ident, $progress:ident) => {{
         let started_at = Instant::now();
-        let size = i32::from($options.batch.clamp(1, 10_000));
+        let size = i32::from($options.batch_size.clamp(1, 10_000));
         let mut report = JobReport::default();
-        while !report.is_finished && (report.rows == 0 || started_at.elapsed() < $options.time) {
+        while !report.is_finished && (report.rows == 0 || started_at.elapsed() < $options.time_limit) {
             let batch = operation!($caller, $name, |tx| {
                 let statement = Statement::from_sql_and_values(DbBackend::Postgres, $sql, [size.into()]);
                 Ok(Batch::find_by_statement(statement).one(tx).await?.map_or(0, |batch| batch.rows))
@@ -246,7 +246,7 @@ impl Maintenance<'_, IdentityConnection> {
             let started_at = Instant::now();
             let mut report = JobReport::default();
             for table in BUSY_TABLES {
-                if report.rows > 0 && started_at.elapsed() >= options.time {
+                if report.rows > 0 && started_at.elapsed() >= options.time_limit {
                     return Ok(report);
                 }
                 self.caller.execute_as_login(format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;

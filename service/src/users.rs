@@ -276,12 +276,12 @@ impl<C: Caller> Users<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotSignedIn`], [`Error::NotAllowed`], [`Error::NotFound`].
-    pub async fn erase(self, id: Uuid) -> Result<(), Error> {
+    pub async fn close_account(self, id: Uuid) -> Result<(), Error> {
         #[derive(FromQueryResult)]
         struct Row {
             exists: bool,
         }
-        operation!(self.caller, "users.erase", user = id, |tx| {
+        operation!(self.caller, "users.close_account", user = id, |tx| {
             let sql = "SELECT private.close_account($1) AS exists";
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             match Row::find_by_statement(statement).one(tx).await? {

@@ -49,7 +49,7 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let (hero, session) = (game.players[0].character, game.session);
     let seer = sparc.as_user(game.seer.uuid());
     dropped_everywhere(&world, "dice.roll", || async {
-        let roll = NewRoll::of(RollType::Attack, session, Roller::Character(hero), Attribute::Wit, Difficulty::MAX);
+        let roll = NewRoll::new(RollType::Attack, session, Roller::Character(hero), Attribute::Wit, Difficulty::MAX);
         ada.dice().roll(roll).await.map(drop)
     })
     .await;

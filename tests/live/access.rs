@@ -43,7 +43,7 @@ async fn subscribing_and_reading_are_refused_in_the_same_way() {
     let game = world.new_active_session(2).await;
     world.set(&game, "is_public = true").await;
     let [stranger, closed] = [world.new_account().await, game.players[1].id];
-    world.sparc.as_service().users().erase(closed).await.unwrap();
+    world.sparc.as_service().users().close_account(closed).await.unwrap();
     let outcome = async |caller: sparc::service::IdentityConnection, session| {
         let after = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
         let newest = caller.events().newest(session).await.map_or_else(|error| error.code(), |_| "done");
@@ -74,7 +74,7 @@ async fn losing_access_ends_a_stream_with_an_error_and_leaves_the_others() {
     let (mut closed, mut gone) = (subscribe(&closing).await, subscribe(&unseated).await);
     let (mut stays, mut service) = (subscribe(&staying).await, subscribe(&sparc.as_service()).await);
 
-    sparc.as_service().users().erase(game.players[0].id).await.unwrap();
+    sparc.as_service().users().close_account(game.players[0].id).await.unwrap();
     assert_eq!(end(&mut closed).await, "account_closed");
     assert_eq!(code(closing.events().subscribe(game.session, None).await), "account_closed");
 
@@ -102,7 +102,7 @@ async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
         let game = world.new_active_session(2).await;
         let mut closed = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
         let mut others = sparc.as_service().events().subscribe(game.session, None).await.unwrap();
-        world.sparc.as_service().users().erase(game.players[0].id).await.unwrap();
+        world.sparc.as_service().users().close_account(game.players[0].id).await.unwrap();
         let last = *numbers(&world, game.session).await.last().unwrap();
         write(&game.players[1].person, game.session, 1).await;
         while let Some(Ok(event)) = tokio::time::timeout(BOUND, closed.next()).await.expect("the stream does not end") {

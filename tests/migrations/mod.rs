@@ -355,7 +355,7 @@ async fn the_service_works_on_a_platform() {
     let refused = sparc.as_service().users().sign_up(Default::default()).await.unwrap_err();
     assert_eq!(refused.code(), "not_allowed", "on a platform, only the platform signs users up");
 
-    ada.users().erase(id).await.unwrap();
+    ada.users().close_account(id).await.unwrap();
     assert_eq!(ada.users().me().await.unwrap_err().code(), "account_closed");
     assert_eq!(sparc.as_anon().users().profile(id).await.unwrap().display_name, "Former player");
     let gone =
@@ -370,7 +370,7 @@ async fn the_service_works_on_a_platform() {
         ))
         .await
         .unwrap();
-    sparc.as_service().users().erase(ben).await.unwrap();
+    sparc.as_service().users().close_account(ben).await.unwrap();
     assert_eq!(sparc.as_anon().users().profile(ben).await.unwrap().display_name, "Former player");
     sparc.close().await.unwrap();
 }

@@ -355,7 +355,7 @@ impl Step {
             }
             Act::Close => {
                 let id = game.people[me].id;
-                let actual = target.sparc.as_user(id).users().erase(id).await;
+                let actual = target.sparc.as_user(id).users().close_account(id).await;
                 (actual.map(|()| true).map_err(|error| error.code()), game.close(me))
             }
             Act::Archive => {

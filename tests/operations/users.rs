@@ -27,9 +27,9 @@ pub fn operations() -> Vec<Operation> {
             .users()
             .edit(ProfileChanges { bio: Some(Some("Here".into())), ..Default::default() })),
         operation!(
-            "users.erase",
+            "users.close_account",
             ["not_signed_in", "not_allowed", "not_allowed", "done", "not_allowed", "done"],
-            |tx, scene| tx.users().erase(scene.player.id)
+            |tx, scene| tx.users().close_account(scene.player.id)
         ),
         operation!("users.set_badge", SERVICE, |tx, scene| tx.users().set_badge(scene.player.id, Badge::Verified)),
     ]
@@ -45,7 +45,7 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("users.edit", Erased, "account_closed", |tx, scene| {
             tx.users().edit(ProfileChanges { display_name: Some("Back".into()), ..Default::default() })
         }),
-        refusal!("users.erase", Service, "not_found", |tx, scene| tx.users().erase(Uuid::new_v4())),
+        refusal!("users.close_account", Service, "not_found", |tx, scene| tx.users().close_account(Uuid::new_v4())),
         refusal!("users.set_badge", Service, "not_found", |tx, scene| {
             tx.users().set_badge(Uuid::new_v4(), Badge::None)
         }),

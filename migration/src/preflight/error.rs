@@ -61,7 +61,7 @@ pub enum PreflightError {
          changed.",
         found.join("; ")
     )]
-    MixedUp {
+    SwappedNames {
         /// Each object, and what it is according to its comment.
         found: Vec<String>,
     },
@@ -71,7 +71,7 @@ pub enum PreflightError {
          copies, drop their comments, and run up again; nothing was changed.",
         found.join(", ")
     )]
-    MovedAway {
+    MovedTables {
         /// Each table, as PostgreSQL describes it.
         found: Vec<String>,
     },
@@ -90,7 +90,7 @@ pub enum PreflightError {
         "public.sparc_migrations is not the list of applied migrations (columns version and applied_at, one row for each \
          migration): run up, which creates it again, and then this command; nothing was changed."
     )]
-    BrokenList,
+    InvalidMigrationsTable,
     /// The database has migrations of a newer version of this program.
     #[error(
         "The database was migrated by {database} of this program, with {}, which version {} does not know: run \
@@ -184,7 +184,7 @@ pub enum PreflightError {
         "{object} cannot be created again, because rows of {table} violate it: {rows}. Correct those rows, and run up again; \
          nothing was changed."
     )]
-    RowsInTheWay {
+    ViolatingRows {
         /// The constraint or index.
         object: String,
         /// Its table.

@@ -133,7 +133,7 @@ pub(crate) fn check_list(state: &State) -> Result<(), PreflightError> {
     {
         Ok(())
     } else {
-        Err(PreflightError::BrokenList)
+        Err(PreflightError::InvalidMigrationsTable)
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) async fn check_in_place<C: ConnectionTrait>(db: &C, state: &State) ->
     }
     let mixed = renames::swapped_names(state);
     if !mixed.is_empty() {
-        return Err(PreflightError::MixedUp { found: mixed }.into());
+        return Err(PreflightError::SwappedNames { found: mixed }.into());
     }
     let renamed: Vec<String> =
         renames::find(state).into_iter().map(|rename| format!("{}, to {}", rename.object, rename.now)).collect();
@@ -84,7 +84,7 @@ pub(crate) async fn check_not_elsewhere<C: ConnectionTrait>(
         ),
     )
     .await?;
-    if found.is_empty() { Ok(()) } else { Err(PreflightError::MovedAway { found }.into()) }
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::MovedTables { found }.into()) }
 }
 
 /// Checks that no other object has the name of one that is to be created.

@@ -88,7 +88,7 @@ impl Plan {
         }
         let mixed = renames::swapped_names(state);
         if !mixed.is_empty() {
-            return Err(PreflightError::MixedUp { found: mixed }.into());
+            return Err(PreflightError::SwappedNames { found: mixed }.into());
         }
         let missing: Vec<&str> = report
             .differences

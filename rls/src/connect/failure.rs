@@ -20,7 +20,7 @@ pub enum ConnectError {
         "The database URL does not parse: write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special \
          characters of the password percent-encoded."
     )]
-    Address,
+    InvalidUrl,
     /// `sslmode` is not one of libpq's modes.
     #[error("sslmode must be disable, allow, prefer, require, verify-ca or verify-full, not \"{0}\".")]
     SslMode(String),

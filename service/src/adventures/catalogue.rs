@@ -68,10 +68,10 @@ pub struct CatalogueFilter {
     pub difficulty: Option<DifficultyLevel>,
     /// Only adventures that take at least this many minutes.
     #[serde(deserialize_with = "crate::values::optional_number")]
-    pub shortest: Option<i32>,
+    pub min_minutes: Option<i32>,
     /// Only adventures that take at most this many minutes.
     #[serde(deserialize_with = "crate::values::optional_number")]
-    pub longest: Option<i32>,
+    pub max_minutes: Option<i32>,
     /// Only adventures that this number of players can play.
     #[serde(deserialize_with = "crate::values::optional_number")]
     pub players: Option<i32>,
@@ -190,11 +190,11 @@ fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
         let value = binds.bind(difficulty.to_value().value.into_owned());
         conditions.push(format!("difficulty = {value}::public.difficulty_level"));
     }
-    if let Some(shortest) = filter.shortest {
-        conditions.push(format!("estimated_duration >= {}", binds.bind(shortest)));
+    if let Some(min_minutes) = filter.min_minutes {
+        conditions.push(format!("estimated_duration >= {}", binds.bind(min_minutes)));
     }
-    if let Some(longest) = filter.longest {
-        conditions.push(format!("estimated_duration <= {}", binds.bind(longest)));
+    if let Some(max_minutes) = filter.max_minutes {
+        conditions.push(format!("estimated_duration <= {}", binds.bind(max_minutes)));
     }
     if let Some(players) = filter.players {
         conditions.push(format!("{} BETWEEN min_players AND max_players", binds.bind(players)));

@@ -46,7 +46,7 @@ impl Attributes {
 
     /// Returns the default attributes of a class (decision "Game rules").
     #[must_use]
-    pub const fn usual(class: CharacterClass) -> Self {
+    pub const fn default_for(class: CharacterClass) -> Self {
         match class {
             CharacterClass::Warrior => Self::new_unchecked(5, 3, 2, 2),
             CharacterClass::Rogue => Self::new_unchecked(2, 5, 3, 2),
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn default_sheets_match_the_game_rules() {
         let of = |class| {
-            let sheet = Attributes::usual(class);
+            let sheet = Attributes::default_for(class);
             [sheet.might, sheet.grace, sheet.wit, sheet.heart].map(AttributeValue::get)
         };
         assert_eq!(of(CharacterClass::Warrior), [5, 3, 2, 2]);
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn every_class_is_strongest_in_its_primary_attribute() {
         for class in CharacterClass::iter() {
-            let sheet = Attributes::usual(class);
+            let sheet = Attributes::default_for(class);
             let values = [sheet.might, sheet.grace, sheet.wit, sheet.heart];
             let primary = match primary_attribute(class) {
                 Attribute::Might => sheet.might,

@@ -40,7 +40,7 @@ pub struct HeroicSavesRemaining {
     /// Character in the seat.
     pub character_id: Uuid,
     /// Heroic saves remaining in this encounter: 0 or 1.
-    pub left: i32,
+    pub remaining: i32,
 }
 
 /// Each seat has one save per encounter; a save used in an earlier encounter does not count.
@@ -50,7 +50,7 @@ const HEROIC_SAVES_REMAINING: &str = "SELECT
     CASE
       WHEN seat.heroic_saves_used = 0 OR seat.heroic_saves_encounter <> session.encounters_begun THEN 1
       ELSE 0
-    END AS left
+    END AS remaining
   FROM public.session_players AS seat
   JOIN public.sessions AS session ON session.id = seat.session_id
   WHERE seat.session_id = $1

@@ -84,7 +84,7 @@ pub struct NewRoll {
 impl NewRoll {
     /// Creates a roll of a kind, without modifiers.
     #[must_use]
-    pub fn of(kind: RollType, session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
+    pub fn new(kind: RollType, session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
         Self { id: None, session_id, roller, attribute, difficulty, kind, modifiers: Vec::new(), description: None }
     }
 

@@ -28,7 +28,7 @@ pub struct LobbyFilter {
     pub difficulty: Option<DifficultyLevel>,
     /// Only sessions whose adventure takes at most this many minutes.
     #[serde(deserialize_with = "crate::values::optional_number")]
-    pub longest: Option<i32>,
+    pub max_minutes: Option<i32>,
     /// Only sessions scheduled to start before this time.
     pub starts_before: Option<DateTime<Utc>>,
     /// Only sessions scheduled to start at this time or later.
@@ -239,8 +239,8 @@ fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
         let value = binds.bind(difficulty.to_value().value.into_owned());
         conditions.push(format!("adventure.difficulty = {value}::public.difficulty_level"));
     }
-    if let Some(longest) = filter.longest {
-        conditions.push(format!("adventure.estimated_duration <= {}", binds.bind(longest)));
+    if let Some(max_minutes) = filter.max_minutes {
+        conditions.push(format!("adventure.estimated_duration <= {}", binds.bind(max_minutes)));
     }
     if let Some(search) = &filter.search {
         let value = binds.bind_search(search);

@@ -86,7 +86,7 @@ async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Erro
     service.characters().award_experience(*hero, 100).await?;
     let troll = sign_up(sparc, "Rude").await?;
     if let Some(id) = troll.user_id() {
-        service.users().erase(id).await?;
+        service.users().close_account(id).await?;
     }
     println!("desk: {} seats, {} past sessions", seats.len(), their.sessions().past(None).await?.items.len());
     Ok(())
@@ -115,7 +115,7 @@ async fn seer_screen(Night { seer, session, adventure, hero, .. }: &Night) -> Re
     let saves = seer.dice().heroic_saves_remaining(*session).await?;
     println!(
         "screen: {} first, {} hit points, state {}, {} saves",
-        turns[0].name, left.hit_points, after.game_state_version, saves[0].left
+        turns[0].name, left.hit_points, after.game_state_version, saves[0].remaining
     );
     Ok(())
 }
@@ -136,7 +136,7 @@ async fn adventure_editor(Night { seer, adventure, .. }: &Night) -> Result<(), E
 /// The catalogue.
 async fn catalogue_page(Night { sparc, adventure, .. }: &Night) -> Result<(), Error> {
     sparc.as_service().adventures().set_rating(*adventure, Some("4.5".parse().unwrap_or_default())).await?;
-    let filter = CatalogueFilter { players: Some(3), longest: Some(180), ..Default::default() };
+    let filter = CatalogueFilter { players: Some(3), max_minutes: Some(180), ..Default::default() };
     let page = sparc.as_anon().adventures().catalogue(&filter, CatalogueOrder::BestRated, None).await?;
     println!("catalogue: {} rated {:?}", page.items[0].name, page.items[0].average_rating);
     Ok(())
