@@ -28,7 +28,7 @@ async fn main() -> anyhow::Result<()> {
     }
 
     let backlog = sparc.as_service().maintenance().backlog().await?;
-    let options = JobOptions { batch: 500, time: Duration::from_secs(60) };
+    let options = JobOptions { batch_size: 500, time_limit: Duration::from_secs(60) };
     // In a background task, as in a service.
     let working = tokio::spawn(async move {
         let service = sparc.as_service();

@@ -110,8 +110,8 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
         assert!(expected > 0 || sql.contains("false"), "{sql} must match something");
         assert_eq!(i64::try_from(page.items.len()).unwrap(), expected, "{sql}");
     };
-    count(CatalogueFilter { longest: Some(60), ..Default::default() }, "estimated_duration <= 60").await;
-    count(CatalogueFilter { shortest: Some(90), ..Default::default() }, "estimated_duration >= 90").await;
+    count(CatalogueFilter { max_minutes: Some(60), ..Default::default() }, "estimated_duration <= 60").await;
+    count(CatalogueFilter { min_minutes: Some(90), ..Default::default() }, "estimated_duration >= 90").await;
     count(CatalogueFilter { players: Some(6), ..Default::default() }, "6 BETWEEN min_players AND max_players").await;
     count(CatalogueFilter { search: Some("NO. 3".into()), ..Default::default() }, "description = 'no. 3'").await;
     count(CatalogueFilter { search: Some("%".into()), ..Default::default() }, "false").await;
@@ -329,8 +329,8 @@ async fn a_cursor_works_only_in_its_own_list() {
     let me = world.sparc.as_user(seer);
     let other = world.sparc.as_user(there.seer.uuid());
     let all = HistoryFilter::default();
-    let (lobby, easy) = (LobbyFilter::default(), LobbyFilter { longest: Some(90), ..Default::default() });
-    let (catalogue, short) = (CatalogueFilter::default(), CatalogueFilter { longest: Some(90), ..Default::default() });
+    let (lobby, easy) = (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
+    let (catalogue, short) = (CatalogueFilter::default(), CatalogueFilter { max_minutes: Some(90), ..Default::default() });
     let (newest, played) = (CatalogueOrder::Newest, CatalogueOrder::MostPlayed);
     let of_here = RollScope::Session(here.session);
     let cursors = [

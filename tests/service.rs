@@ -263,7 +263,7 @@ async fn the_lobby_shows_open_seats_and_filters() {
     }
     assert_eq!(ids(LobbyFilter { free_seats: Some(3), ..Default::default() }).await.len(), 1);
     assert_eq!(ids(LobbyFilter { free_seats: Some(4), ..Default::default() }).await.len(), 0);
-    assert_eq!(ids(LobbyFilter { longest: Some(59), ..Default::default() }).await.len(), 0);
+    assert_eq!(ids(LobbyFilter { max_minutes: Some(59), ..Default::default() }).await.len(), 0);
     let forged = "00".to_owned().into();
     let refused = world.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), Some(&forged)).await;
     assert_fails!(refused, Error::InvalidCursor);

@@ -58,7 +58,7 @@ const HUMAN_RATE: u32 = 60;
 const DELAY_RUN: Duration = Duration::from_secs(15);
 
 /// A database with many active sessions, because only they have subscribers.
-pub const WORLD: World = World { users: 40_000, adventures: 100, active: 3000, open: 1000, ended: 2000 };
+pub const WORLD: World = World { users: 40_000, adventures: 100, active: 6000, open: 1000, ended: 2000 };
 
 /// The measurements of live events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -101,6 +101,9 @@ pub struct Writers {
     pub without_cpu_ms: Option<f64>,
     /// The server's processor time per roll with the load, including the load's.
     pub with_cpu_ms: Option<f64>,
+    /// The processor time of the process that is the load, per roll; `None` if the load is in the server.
+    #[serde(default)]
+    pub process_cpu_ms: Option<f64>,
 }
 
 /// Delays in milliseconds.
@@ -149,13 +152,9 @@ pub async fn live(options: &LiveEvents) -> Result<(), Failure> {
         Environment { url, pgbench, samples: &samples, server: postmaster, folder: &options.out, time: RUN };
     let mut live = Live::default();
     let mut listener = Listener::start(url, WORLD).await?;
-    live.writers =
-        writers(
-            &environment,
-            PAIRS,
-            async |is_on| if is_on { listener.subscribe().await } else { listener.unsubscribe().await },
-        )
-        .await?;
+    let process = listener.process_id();
+    let switch = async |is_on| if is_on { listener.subscribe().await } else { listener.unsubscribe().await };
+    live.writers = writers(&environment, PAIRS, process, switch).await?;
     live.idle = idle(postmaster, &mut listener).await?;
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
     live.at_human_speed = delays(&sparc, &samples, &mut listener).await?;
@@ -198,6 +197,7 @@ pub async fn set_up(server: &Server, world: World) -> Result<Database, Failure> 
 async fn writers(
     environment: &Environment<'_>,
     pairs: usize,
+    process: Option<u32>,
     mut switch: impl AsyncFnMut(bool) -> Result<(), Failure>,
 ) -> Result<Vec<Writers>, Failure> {
     let mut all = Vec::new();
@@ -205,13 +205,19 @@ async fn writers(
         let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(clients.max(10))).await?;
         operations::run_service(Operation::Roll, &sparc, clients, environment, RUN).await?;
         let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
+        let mut process_times = Vec::new();
         for pair in 0..pairs {
             for step in 0..2 {
                 let is_on = (pair + step) % 2 == 1;
                 switch(is_on).await?;
                 // An untimed run, because switching the load has effects of its own.
                 operations::run_service(Operation::Roll, &sparc, clients, environment, RUN / 5).await?;
+                let before = process.and_then(cpu::of);
                 let (run, _) = operations::run_service(Operation::Roll, &sparc, clients, environment, RUN).await?;
+                if is_on && let (Some(before), Some(after)) = (before, process.and_then(cpu::of)) {
+                    let rolls = run.ops_s * RUN.as_secs_f64();
+                    process_times.push(after.since(&before).as_secs_f64() * 1000.0 / rolls);
+                }
                 runs[usize::from(is_on)].push(run);
             }
         }
@@ -230,6 +236,8 @@ async fn writers(
             loss_percent: f64::midpoint(losses[(pairs - 1) / 2], losses[pairs / 2]),
             without_cpu_ms: mean(&runs[0], |run| run.server_cpu_ms),
             with_cpu_ms: mean(&runs[1], |run| run.server_cpu_ms),
+            process_cpu_ms: (!process_times.is_empty())
+                .then(|| process_times.iter().sum::<f64>() / process_times.len() as f64),
         };
         println!("{result:?}");
         all.push(result);

@@ -254,7 +254,7 @@ async fn jobs(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<
     tx.rollback().await?;
     let clean = capture.last_statement().await?;
     let tx = service.begin().await?;
-    let one = JobOptions { batch: 1, time: Duration::ZERO };
+    let one = JobOptions { batch_size: 1, time_limit: Duration::ZERO };
     tx.maintenance().archive_sessions(one, |_| ()).await?;
     tx.rollback().await?;
     let archive = capture.last_statement().await?;

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sea_orm::TransactionTrait;
 use sparc::service::{Operations, Options, Sparc};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

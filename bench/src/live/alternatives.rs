@@ -85,7 +85,7 @@ pub async fn alternatives(environment: &Environment<'_>) -> Result<Vec<Alternati
         let mut client = Client::open(environment.url).await?;
         let mut running: Option<Background> = None;
         let mut is_set_up = false;
-        let outcome = writers(environment, ALTERNATIVE_PAIRS, async |is_on| {
+        let outcome = writers(environment, ALTERNATIVE_PAIRS, None, async |is_on| {
             if let Some(running) = running.take() {
                 running.end().await?;
             }

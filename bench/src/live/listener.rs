@@ -78,6 +78,11 @@ impl Listener {
         Ok(serde_json::from_str(&self.send("delays").await?)?)
     }
 
+    /// Returns the id of the process.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// Returns the process's processor time.
     pub fn cpu(&self) -> Option<CpuTimes> {
         cpu::of(self.process.id()?)

@@ -14,8 +14,8 @@ pub fn section(report: &Report) -> Option<String> {
          participants of 250 sessions subscribe from a process of their own. Writers are measured with and without \
          each added load in short alternating runs, because the machine does other work too; the loss is the median \
          over the pairs of runs. The server's processor time is per roll and includes that of the added load.\n\n\
-         | added load | clients | rolls/s without | with | loss % | server CPU ms without | with |\n\
-         | --- | --- | --- | --- | --- | --- | --- |\n",
+         | added load | clients | rolls/s without | with | loss % | server CPU ms without | with | subscribers' CPU ms |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let poller = live.writers.iter().map(|writers| ("a thousand subscribers", writers));
     let others =
@@ -23,15 +23,20 @@ pub fn section(report: &Report) -> Option<String> {
     for (name, one) in poller.chain(others) {
         let _ = writeln!(
             &mut page,
-            "| {name} | {} | {:.0} | {:.0} | {:.1} | {} | {} |",
+            "| {name} | {} | {:.0} | {:.0} | {:.1} | {} | {} | {} |",
             one.clients,
             one.without_ops_s,
             one.with_ops_s,
             one.loss_percent,
             figure(one.without_cpu_ms),
-            figure(one.with_cpu_ms)
+            figure(one.with_cpu_ms),
+            figure(one.process_cpu_ms)
         );
     }
+    page.push_str(
+        "\nThe subscribers' process runs on the same processors as server and writers, so the time that it takes to \
+         deliver each roll to four subscribers is part of the loss.\n",
+    );
     page.push_str(
         "\nMilliseconds from the start of the call that writes an event, including the call and its commit, to its \
          arrival at each subscriber in the other process:\n\n| writers | p50 | p95 | p99 | events received |\n\

@@ -91,37 +91,37 @@ impl NewRoll {
     /// Creates a check of an attribute against a difficulty.
     #[must_use]
     pub fn check(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
-        Self::of(RollType::AttributeCheck, session_id, roller, attribute, difficulty)
+        Self::new(RollType::AttributeCheck, session_id, roller, attribute, difficulty)
     }
 
     /// Creates an attack roll.
     #[must_use]
     pub fn attack(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
-        Self::of(RollType::Attack, session_id, roller, attribute, difficulty)
+        Self::new(RollType::Attack, session_id, roller, attribute, difficulty)
     }
 
     /// Creates a defense roll.
     #[must_use]
     pub fn defense(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
-        Self::of(RollType::Defense, session_id, roller, attribute, difficulty)
+        Self::new(RollType::Defense, session_id, roller, attribute, difficulty)
     }
 
     /// Creates a damage roll.
     #[must_use]
     pub fn damage(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
-        Self::of(RollType::Damage, session_id, roller, attribute, difficulty)
+        Self::new(RollType::Damage, session_id, roller, attribute, difficulty)
     }
 
     /// Creates a healing roll.
     #[must_use]
     pub fn healing(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
-        Self::of(RollType::Healing, session_id, roller, attribute, difficulty)
+        Self::new(RollType::Healing, session_id, roller, attribute, difficulty)
     }
 
     /// Creates a roll for a special ability.
     #[must_use]
     pub fn ability(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
-        Self::of(RollType::Ability, session_id, roller, attribute, difficulty)
+        Self::new(RollType::Ability, session_id, roller, attribute, difficulty)
     }
 
     /// Adds a modifier.
