@@ -45,7 +45,7 @@ pub struct Model {
     pub content: Json,
     /// Draft, published or archived; only an adventure with valid content can be published.
     pub status: AdventureStatus,
-    /// Time of the last publication, or NULL; set by a trigger.
+    /// Time of the first publication, or NULL; set by a trigger.
     pub published_at: Option<DateTimeWithTimeZone>,
     /// Whether validation passed for the current content; set by the service.
     pub is_valid: bool,

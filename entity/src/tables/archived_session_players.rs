@@ -19,7 +19,7 @@ pub struct Model {
     /// The player in the seat.
     #[sea_orm(primary_key, auto_increment = false)]
     pub user_id: Uuid,
-    /// The character that the player plays; owned by the player when the seat is taken.
+    /// The character that the player played.
     pub character_id: Uuid,
     /// Whether the player holds the seat now; false after leaving or removal.
     pub is_active: bool,

@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
     derive(schemars::JsonSchema),
     schemars(rename = "session_events")
 )))]
-/// Something that happened in a session, for its participants; deleted after 24 hours.
+/// An event in a session, for its participants; deleted after 24 hours.
 pub struct Model {
     /// Unique id of the event.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The session in which it happened.
+    /// The session in which the event happened.
     #[sea_orm(unique_key = "idx_session_events_seq")]
     pub session_id: Uuid,
-    /// Kind of event, 1 to 64 characters without control characters; kinds that participants send begin with `client.`.
+    /// Type of event, 1 to 64 characters without control characters; types that participants send begin with `client.`.
     #[sea_orm(column_type = "Text")]
     pub event_type: String,
     /// JSON data of the event, complete without a further query; at most 16 KiB for a `client.` event.
@@ -27,7 +27,7 @@ pub struct Model {
     pub payload: Json,
     /// Time of the event; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// Number, ascending within a session, with gaps; a reader resumes after the last it has seen. Set by a trigger.
+    /// Number, ascending within a session, with gaps; a reader resumes after the last number that it has. Set by a trigger.
     #[sea_orm(unique_key = "idx_session_events_seq")]
     pub seq: i64,
     /// The user who caused the event, from the token; NULL if the service did. Set by a trigger.

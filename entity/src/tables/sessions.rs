@@ -33,7 +33,7 @@ pub struct Model {
     pub looking_for: Option<String>,
     /// Planned start, in the years 2000 to 2999, or NULL; must be in the future when a user sets it.
     pub scheduled_start: Option<DateTimeWithTimeZone>,
-    /// Current state of the session; `completed` and `cancelled` are final.
+    /// Status of the session; `completed` and `cancelled` are final.
     pub status: SessionStatus,
     /// Id of the current scene within the adventure's content, at most 200 characters.
     #[sea_orm(column_type = "Text", nullable)]

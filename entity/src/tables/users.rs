@@ -16,7 +16,7 @@ pub struct Model {
     /// The account's id in `auth.users`; stays the same after the account is deleted.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// Email address, hidden from users; `<id>@no-email.invalid` if none, `<id>@deleted.invalid` once closed.
+    /// E-mail address, hidden from users; `<id>@no-email.invalid` if none, `<id>@deleted.invalid` once closed.
     #[sea_orm(column_type = "Text", unique)]
     pub email: String,
     /// Name shown to others, 1 to 100 characters; `Former player` once the account is closed.
