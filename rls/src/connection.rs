@@ -13,6 +13,7 @@ use crate::{
     Identity, RowStream, Transaction, UncheckedTransaction,
     database::Database,
     error::{is_connection_lost, is_read_only, may_succeed_on_primary},
+    identity::check_role,
     inner::{OUTERMOST, Request},
     plain::is_plain_read,
     position::{Position, RequiredPosition},
@@ -173,6 +174,7 @@ impl IdentityConnection {
     }
 
     async fn begin_with(&self, purpose: Purpose, request: Request<'_>) -> Result<UncheckedTransaction, DbErr> {
+        check_role(self.identity.role())?;
         // Boxed: with several servers its future is large, and callers hold many on one stack.
         let session = Box::pin(self.servers().begin(&request, purpose)).await?;
         Ok(UncheckedTransaction::new(session, OUTERMOST, self.database.pools.clone()))

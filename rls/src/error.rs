@@ -189,6 +189,7 @@ impl From<DbErr> for Error {
                     Some(Class::Lost) => Self::ConnectionLost(error),
                     Some(Class::PoolTimeout) => Self::PoolTimeout,
                     Some(Class::PoolClosed) => Self::PoolClosed,
+                    Some(Class::DeadlineExceeded) => Self::DeadlineExceeded,
                     Some(Class::Misconfigured(reason)) => Self::Misconfigured { reason },
                     Some(Class::Invalid(reason)) => Self::InvalidStatement { reason },
                     None => Self::Database(error),
@@ -239,6 +240,7 @@ enum Class {
     Lost,
     PoolTimeout,
     PoolClosed,
+    DeadlineExceeded,
     Misconfigured(String),
     Invalid(String),
 }
@@ -287,6 +289,8 @@ fn classify_refusal(error: &SqlxPostgresError) -> Option<Class> {
         "42601" if error.routine() == Some("exec_parse_message") => {
             Some(Class::Invalid("it must be one statement".to_owned()))
         }
+        // `statement_timeout`, which is the deadline.
+        "57014" => Some(Class::DeadlineExceeded),
         // Too many connections. One may become free.
         "53300" => Some(Class::PoolTimeout),
         code if code.starts_with("57P") || code.starts_with("08") || is_fatal(error) => Some(Class::Lost),

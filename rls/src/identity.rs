@@ -11,6 +11,8 @@ use std::{
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::Error;
+
 /// The start time of the transaction. It is unique among the transactions of a connection, and no statement can change
 /// it. As text it includes the offset from UTC, so it is understood in any time zone.
 const STARTED_AT: &str = "transaction_timestamp()";
@@ -38,10 +40,16 @@ impl Identity {
 
     /// Returns the same identity with a setting, which policies read with `current_setting(name, true)`. Set every
     /// setting that the policies read. If one has no value for this identity, set it to the empty string, so that no
-    /// earlier value is left in it.
+    /// earlier value is left in it. A second value for the same setting replaces the first.
     #[must_use]
     pub fn with_setting(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
-        Arc::make_mut(&mut self.0).settings.push((name.into(), value.into()));
+        let (name, value) = (name.into(), value.into());
+        let settings = &mut Arc::make_mut(&mut self.0).settings;
+        // PostgreSQL ignores the case of a setting's name.
+        match settings.iter_mut().find(|(existing, _)| existing.eq_ignore_ascii_case(&name)) {
+            Some((_, existing)) => *existing = value,
+            None => settings.push((name, value)),
+        }
         self
     }
 
@@ -160,6 +168,16 @@ fn push_set_config(sql: &mut String, name: &str, value: &str) {
     sql.push_str(", ");
     push_quoted(sql, value);
     sql.push_str(", true)");
+}
+
+/// Refuses the role `none`, which PostgreSQL takes for the login itself.
+pub(crate) fn check_role(role: &str) -> Result<(), Error> {
+    // As `push_quoted` sends it.
+    if role.chars().filter(|character| *character != '\0').eq("none".chars()) {
+        let reason = "an identity's role must not be none, which stands for the login itself".to_owned();
+        return Err(Error::Misconfigured { reason });
+    }
+    Ok(())
 }
 
 /// Returns the SQL that changes only the role. The claims still identify the caller.

@@ -105,7 +105,14 @@ impl<C: Connection> Inner<C> {
             Some(pooled) => pooled.simple_query(sql, &mut answer).await,
             None => Ok(()),
         };
-        inner.answered(OUTERMOST, outcome)?;
+        inner.answered(OUTERMOST, outcome).map_err(|error| match answer.done {
+            // The statement that sets the identity comes after BEGIN and DEALLOCATE.
+            done if done <= usize::from(statements == PreparedStatements::Deallocated) + 1 => {
+                role_error(error, identity.role())
+            }
+            // The admission expression may refuse the identity with any code.
+            _ => error,
+        })?;
         inner.started_at = answer.row.as_ref().and_then(TextRow::last).unwrap_or_default();
         let from_end =
             |columns: usize| answer.row.as_ref().and_then(|row| Some((row, row.0.len().checked_sub(columns)?)));
@@ -331,4 +338,14 @@ impl<C: Connection> Inner<C> {
         let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
         self.answered(frame, outcome).map_err(exec_error)
     }
+}
+
+/// Maps the error for a role that does not exist or that the login is not a member of.
+fn role_error(error: sqlx::Error, role: &str) -> sqlx::Error {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    if matches!(code.as_deref(), Some("42501" | "22023")) {
+        let reason = format!("the pool's login must be a member of the role {role}: {error}");
+        return sqlx::Error::Configuration(reason.into());
+    }
+    error
 }

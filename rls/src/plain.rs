@@ -53,6 +53,10 @@ pub(crate) fn is_plain(sql: &str) -> bool {
     if !STATEMENTS.iter().any(|begin| sql.starts_with(begin)) || sql.contains("--") || sql.contains("/*") {
         return false;
     }
+    // `SELECT ... INTO` creates a table, which may be a temporary one. (The word can also occur in a name or a string.)
+    if sql.starts_with("SELECT ") && sql.split(|c| !is_part_of_name(c)).any(|word| word.eq_ignore_ascii_case("into")) {
+        return false;
+    }
     let body =
         sql.strip_prefix("INSERT INTO ").and_then(|rest| rest.split_once('(')).filter(|(table, _)| is_name(table));
     let sql = body.map_or(sql, |(_, body)| body);
@@ -63,7 +67,7 @@ pub(crate) fn is_plain(sql: &str) -> bool {
 pub(crate) fn is_plain_read(sql: &str) -> bool {
     // Each of these can also occur in a name or a string; the statement then runs on the primary. System views (`pg_`)
     // differ between the servers.
-    sql.starts_with("SELECT ") && ![" FOR ", " INTO ", "pg_"].iter().any(|word| sql.contains(word)) && is_plain(sql)
+    sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|word| sql.contains(word)) && is_plain(sql)
 }
 
 /// Whether the text is a quoted table name, with or without its schema, as SeaORM writes it before the columns of an
@@ -134,6 +138,8 @@ mod tests {
             "SELECT x . COUNT('role')",
             r#"INSERT INTO "a" ("n") VALUES (pg_advisory_lock(1))"#,
             r#"INSERT INTO "a" SELECT "f"(1)"#,
+            r#"SELECT "id" INTO TEMP "b" FROM "a""#,
+            "SELECT id\ninto\tb FROM a",
             "DO $$ BEGIN END $$",
             "RESET ROLE",
             "SELECT éCOUNT(1)",

@@ -2,6 +2,7 @@
 
 use std::{
     fmt, io,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -94,7 +95,14 @@ impl Pool {
     pub(crate) async fn acquire(&self) -> Result<PooledConnection, DbErr> {
         match self {
             Self::Managed { pool, acquire_timeout, server_state } => {
-                match timeout(*acquire_timeout, pool.get()).await {
+                // It is dropped after the match, so that a connection that is being opened still counts as awaited.
+                let mut get = pin!(pool.get());
+                match timeout(*acquire_timeout, get.as_mut()).await {
+                    // A connection that was being opened when the pool was closed: `close` did not wait for it.
+                    Ok(Ok(object)) if pool.is_closed() => {
+                        drop(Object::take(object));
+                        Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))
+                    }
                     Ok(Ok(object)) => Ok(PooledConnection::Managed(object)),
                     Ok(Err(PoolError::Backend(error))) => Err(connect_error(error)),
                     Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),

@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     Error,
     inner::OUTERMOST,
+    plain::is_plain_read,
     runtime::{AtomicUsize, Ordering, spawn, timeout},
     session::{Call, Check, GRACE, Session},
     wire::{Connection, check_values, exec_error, prepared, query_error},
@@ -156,6 +157,18 @@ impl<R> Rows<R> {
         self.flow.unread.fetch_add(1, Ordering::SeqCst);
         self.out.send(Ok(row)).is_ok()
     }
+
+    /// Waits until the last row has been read. Returns `false` if the stream was dropped before.
+    async fn wait_until_read(&self) -> bool {
+        while self.flow.unread.load(Ordering::SeqCst) > 0 {
+            select! {
+                biased;
+                () = self.flow.was_read.notified() => {}
+                () = self.out.closed() => break,
+            }
+        }
+        self.flow.unread.load(Ordering::SeqCst) == 0
+    }
 }
 
 /// How the stream ended.
@@ -168,19 +181,7 @@ enum End {
 
 /// Streams the rows of a statement until the last row, the deadline, or until the stream is dropped. A task holds the
 /// connection, because a stream that held it would be self-referential. With `commits`, the transaction is committed
-/// after the last row.
-pub(crate) async fn stream(
-    session: &Session,
-    frame: u64,
-    statement: Statement,
-    check: Check,
-    commits: bool,
-) -> Result<RowStream<'static>, DbErr> {
-    let rows = stream_rows(session, frame, statement, check, commits).await?;
-    Ok(Box::pin(rows.map_ok(Into::into)))
-}
-
-/// Streams the rows in the type of the connection.
+/// once the last row has been read.
 pub(crate) async fn stream_rows<C: Connection>(
     session: &Session<C>,
     frame: u64,
@@ -199,7 +200,9 @@ pub(crate) async fn stream_rows<C: Connection>(
     let rows = Rows { out, flow: flow.clone() };
     let session = session.clone();
     spawn(async move {
-        let outcome = send_all(&session, call, statement, &rows).await;
+        // A read has nothing to save, so it is committed however many of its rows the reader takes.
+        let must_be_read = commits && !is_plain_read(&statement.sql);
+        let outcome = send_all(&session, call, statement, &rows, must_be_read).await;
         let outcome = match outcome {
             Ok(End::Complete) if commits => session.commit(OUTERMOST).await,
             Ok(End::Complete | End::Dropped) => Ok(()),
@@ -223,6 +226,7 @@ async fn send_all<C: Connection>(
     mut call: Call<C>,
     statement: Statement,
     rows: &Rows<C::Row>,
+    must_be_read: bool,
 ) -> Result<End, DbErr> {
     call.mark_stream();
     let connection = call.connection()?;
@@ -232,6 +236,9 @@ async fn send_all<C: Connection>(
             if !rows.send(session, row).await {
                 return Ok(End::Dropped);
             }
+        }
+        if must_be_read && !rows.wait_until_read().await {
+            return Ok(End::Dropped);
         }
         Ok(End::Complete)
     };

@@ -67,7 +67,7 @@ impl Session {
                     return Ok((Self::new(inner), position));
                 }
                 Err(error) if is_lost(&error) && !is_last => dead += 1,
-                Err(error) => return Err(begin_error(error, request.identity.role())),
+                Err(error) => return Err(exec_error(error)),
             }
         }
     }
@@ -322,16 +322,6 @@ impl<C: Connection> Call<C> {
     pub(crate) fn deadline_exceeded(&mut self) {
         self.inner.close(Over::DeadlineExceeded);
     }
-}
-
-/// Maps the error for a role that does not exist or that the login is not a member of.
-fn begin_error(error: sqlx::Error, role: &str) -> DbErr {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    if matches!(code.as_deref(), Some("42501" | "22023")) {
-        let reason = format!("the pool's login must be a member of the role {role}: {error}");
-        return Error::Misconfigured { reason }.into();
-    }
-    exec_error(error)
 }
 
 /// Maps the error for transaction modes that a savepoint cannot have.

@@ -6,6 +6,7 @@ use std::{borrow::Cow, pin::Pin};
 
 use async_trait::async_trait;
 pub(crate) use closures::{end, transaction_trait};
+use futures_util::TryStreamExt;
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
     StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
@@ -15,8 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     Identity, RowStream,
-    identity::set_role_statement,
-    inner::OUTERMOST,
+    identity::{check_role, set_role_statement},
     plain::is_plain,
     run::{self, StatementToRun},
     servers::Pools,
@@ -106,6 +106,7 @@ impl UncheckedTransaction {
     /// Those of [`ConnectionTrait::execute_raw`]; [`Error::Misconfigured`](crate::Error::Misconfigured) if the role has
     /// a separate pool.
     pub async fn execute_as_role(&self, role: Cow<'static, str>, statement: Statement) -> Result<ExecResult, DbErr> {
+        check_role(&role)?;
         if self.pools.has_separate(&role) {
             let reason = format!("the role {role} has a separate pool and must be used through it");
             return Err(crate::Error::Misconfigured { reason }.into());
@@ -218,11 +219,23 @@ impl Transaction {
 
     /// Streams rows, and ends the transaction after the last one.
     pub(crate) async fn stream_owned(mut self, statement: Statement) -> Result<RowStream<'static>, DbErr> {
-        let session = self.unchecked.session.clone();
-        let rows = self.map_error(run::stream(&session, OUTERMOST, statement, Check::Later, true).await);
+        let rows = self.stream_rows(statement, Check::Later, true).await;
         // The stream's task ends the transaction.
         self.unchecked.is_over = rows.is_ok();
         rows
+    }
+
+    /// Streams rows. The errors that follow the first row are mapped too.
+    async fn stream_rows(
+        &self,
+        statement: Statement,
+        check: Check,
+        commits: bool,
+    ) -> Result<RowStream<'static>, DbErr> {
+        let UncheckedTransaction { session, frame, .. } = &self.unchecked;
+        let rows = self.map_error(run::stream_rows(session, *frame, statement, check, commits).await)?;
+        let (identity, map_error) = (self.identity().clone(), self.map_error);
+        Ok(Box::pin(rows.map_ok(Into::into).map_err(move |error| map_error(&identity, error))))
     }
 
     fn map_error<T>(&self, outcome: Result<T, DbErr>) -> Result<T, DbErr> {
@@ -316,8 +329,7 @@ impl StreamTrait for Transaction {
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
             let check = if is_plain(&statement.sql) { Check::Never } else { Check::Later };
-            let UncheckedTransaction { session, frame, .. } = &self.unchecked;
-            self.map_error(run::stream(session, *frame, statement, check, false).await)
+            self.stream_rows(statement, check, false).await
         })
     }
 }

@@ -1,10 +1,13 @@
 //! Sends statements, one or several in a message, and cleans connections before they return to the pool.
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
 
 use futures_util::{TryStreamExt, stream::BoxStream};
 use sea_orm::{
-    DbErr, RuntimeErr, Statement, Values,
+    DbErr, RuntimeErr, Statement, Value, Values,
     sqlx::{
         self, AssertSqlSafe, Connection as _, Either, Executor, PgConnection, Postgres, Row,
         postgres::{PgQueryResult, PgRow},
@@ -249,20 +252,53 @@ pub(crate) fn has_only_driver_statements(
 /// A statement as the driver takes it.
 pub(crate) type PgQuery = Query<'static, Postgres, SqlxValues>;
 
-/// Converts the statement to the driver's type without copying it. A statement whose text is unlikely to recur is not
-/// cached.
+/// Converts the statement to the driver's type. A statement whose text is unlikely to recur is not cached.
+///
+/// The driver finds a prepared statement by its text alone, whatever the types of its values: a connection that had
+/// prepared it for an integer would take the eight bytes of a text for one. So the text ends with a comment that
+/// differs with the types.
 pub(crate) fn prepared(statement: Statement, is_cached: bool) -> PgQuery {
-    let values = statement.values.unwrap_or_else(|| Values(Vec::new()));
-    query_with(AssertSqlSafe(statement.sql), SqlxValues(values)).persistent(is_cached)
+    let Statement { mut sql, values, .. } = statement;
+    let values = values.unwrap_or_else(|| Values(Vec::new()));
+    if is_cached && !values.0.is_empty() {
+        sql.push_str(&format!(" /*{:x}*/", types_of(&values)));
+    }
+    query_with(AssertSqlSafe(sql), SqlxValues(values)).persistent(is_cached)
 }
 
-/// Checks the number of values, which the driver checks only after sending part of the statement.
+/// Returns a hash of the values' types, which is the same in every process.
+fn types_of(values: &Values) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for value in &values.0 {
+        std::mem::discriminant(value).hash(&mut hasher);
+        if let Value::Array(items, _) = value {
+            items.hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
+/// Checks the number of values. The driver checks the maximum only after sending part of the statement, and PostgreSQL
+/// accepts values that the statement does not mention.
 pub(crate) fn check_values(statement: &Statement) -> Result<(), Error> {
     let count = statement.values.as_ref().map_or(0, |values| values.0.len());
     if count > MAX_VALUES {
         return Err(Error::invalid(format!("it must have at most {MAX_VALUES} values, and has {count}")));
     }
+    let last = if count > 0 { last_parameter(&statement.sql) } else { 0 };
+    if count > last {
+        return Err(Error::invalid(format!("it has {count} values, and its last parameter is ${last}")));
+    }
     Ok(())
+}
+
+/// Returns the highest number of a parameter (`$1`) in the text. One in a string or a name counts too.
+fn last_parameter(sql: &str) -> usize {
+    let number = |rest: &str| {
+        let end = rest.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse().unwrap_or_default()
+    };
+    sql.split('$').skip(1).map(number).max().unwrap_or_default()
 }
 
 pub(crate) fn exec_error(error: sqlx::Error) -> DbErr {

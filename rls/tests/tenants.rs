@@ -2,8 +2,16 @@
 
 #![allow(missing_docs)]
 
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
 use rls::{Database, Error, Identity, IdentityConnection, Options};
-use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, StreamTrait, TransactionTrait, Value};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
 
 /// Creates a database whose rows belong to tenants, and the role that they share.
 async fn tenants() -> (testdb::Database, Database, String) {
@@ -88,4 +96,153 @@ async fn a_role_that_the_login_cannot_assume_fails_with_misconfigured() {
     assert_eq!(code(nobody.execute_unprepared("SELECT 1").await), "misconfigured");
     let external = Database::from_connection(sea_orm::DatabaseConnection::default());
     assert_eq!(code(external.as_identity(Identity::new("any")).begin().await), "misconfigured");
+}
+
+#[tokio::test]
+async fn no_identity_is_the_login_itself() {
+    let (_database, pool, _) = tenants().await;
+    for none in ["none", "no\0ne"] {
+        let login = pool.as_identity(Identity::new(none));
+        let all = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
+        assert_eq!(code(login.query_all_raw(all).await), "misconfigured");
+        assert_eq!(code(login.begin().await), "misconfigured");
+    }
+}
+
+#[tokio::test]
+async fn an_admission_expression_may_refuse_with_any_code() {
+    let (database, pool, role) = tenants().await;
+    let refuse = "CREATE FUNCTION refuse() RETURNS boolean LANGUAGE plpgsql AS
+        $$ BEGIN RAISE insufficient_privilege USING MESSAGE = 'the account is closed'; END $$";
+    database.connect(1).await.unwrap().execute_unprepared(refuse).await.unwrap();
+    let closed = pool.as_identity(Identity::new(role).with_admission("public.refuse()"));
+    let refused = closed.begin().await.unwrap_err();
+    assert!(refused.to_string().contains("the account is closed"), "{refused}");
+    assert_eq!(Error::from(refused).code(), "database");
+    let nobody = pool.as_identity(Identity::new("no_such_role").with_admission("public.refuse()"));
+    assert_eq!(code(nobody.begin().await), "misconfigured");
+}
+
+#[tokio::test]
+async fn the_second_value_of_a_setting_replaces_the_first() {
+    let (_database, pool, role) = tenants().await;
+    let acme = tenant(&pool, &role, "other");
+    let acme = pool.as_identity(acme.identity().clone().with_setting("App.Tenant", "acme"));
+    acme.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
+    assert_eq!(notes(&tenant(&pool, &role, "acme")).await, 1);
+}
+
+#[tokio::test]
+async fn a_statement_that_the_server_cancels_at_the_deadline_has_exceeded_it() {
+    let (_database, pool, role) = tenants().await;
+    let acme = tenant(&pool, &role, "acme").with_deadline(Duration::from_millis(200));
+    assert_eq!(code(acme.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
+    let tx = acme.begin().await.unwrap();
+    assert_eq!(code(tx.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
+    assert_eq!(code(tx.commit().await), "transaction_failed");
+}
+
+#[tokio::test]
+async fn a_prepared_statement_is_not_used_for_values_of_other_types_or_in_another_number() {
+    let (database, _, role) = tenants().await;
+    let schema = format!("CREATE TABLE numbers (n bigint); GRANT SELECT, INSERT ON numbers TO {role}");
+    database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
+    let mut options = Options::default();
+    options.max_connections = 1;
+    let pool = Database::connect(database.url(), &options).await.unwrap();
+    let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
+    let with = |sql: &str, values: Vec<Value>| Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+    let insert = |value: Value| acme.execute_raw(with("INSERT INTO numbers (n) VALUES ($1)", vec![value]));
+    insert(5_i64.into()).await.unwrap();
+    insert(6_i32.into()).await.unwrap();
+    insert(7.0_f64.into()).await.unwrap();
+    assert_eq!(code(insert("12345678".into()).await), "database", "a text is not a number");
+    let sum = acme.query_one_raw(with("SELECT sum(n)::bigint FROM numbers", Vec::new())).await.unwrap().unwrap();
+    assert_eq!(sum.try_get_by_index::<i64>(0).unwrap(), 18);
+
+    let integers = |count: i32| with("SELECT $1::integer", (0..count).map(Value::from).collect());
+    assert_eq!(code(acme.query_all_raw(integers(2)).await), "invalid_statement", "one too many");
+    assert_eq!(code(acme.query_all_raw(integers(0)).await), "invalid_statement", "one too few");
+    assert_eq!(code(other.query_all_raw(integers(1)).await), "done", "whatever was asked before");
+}
+
+async fn drain(who: &impl StreamTrait, sql: &str) -> Result<usize, DbErr> {
+    let rows = who.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+    Ok(rows.try_collect::<Vec<_>>().await?.len())
+}
+
+#[tokio::test]
+async fn a_temporary_table_of_a_streamed_statement_is_not_left_to_the_next_identity() {
+    let (_database, pool, role) = tenants().await;
+    let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
+    acme.execute_unprepared("INSERT INTO notes (text) VALUES ('secret')").await.unwrap();
+    let tx = acme.begin().await.unwrap();
+    drain(&tx, "SELECT text INTO TEMPORARY mine FROM notes").await.unwrap();
+    assert_eq!(drain(&tx, "SELECT text FROM mine").await.unwrap(), 1);
+    tx.commit().await.unwrap();
+    let left = Statement::from_string(DbBackend::Postgres, "SELECT text FROM mine");
+    assert_eq!(code(other.query_all_raw(left).await), "database");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_dropped_before_its_last_row_saves_nothing() {
+    let (_database, pool, role) = tenants().await;
+    let acme = tenant(&pool, &role, "acme");
+    let insert = "INSERT INTO notes (text) SELECT 'hello' FROM generate_series(1, 3) RETURNING text";
+    let mut rows = acme.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
+    assert!(rows.try_next().await.unwrap().is_some());
+    // The server has sent all rows by then.
+    sleep(Duration::from_millis(200)).await;
+    drop(rows);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(notes(&acme).await, 0);
+    assert_eq!(drain(&acme, insert).await.unwrap(), 3);
+    assert_eq!(notes(&acme).await, 3);
+    // Nobody reads the rows.
+    let soon = acme.clone().with_deadline(Duration::from_millis(100));
+    let mut unread = soon.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
+    sleep(Duration::from_millis(1500)).await;
+    let end = async {
+        while unread.try_next().await?.is_some() {}
+        Ok(())
+    };
+    assert_eq!(code(end.await), "deadline_exceeded");
+    assert_eq!(notes(&acme).await, 3);
+}
+
+#[tokio::test]
+async fn an_error_in_a_stream_is_mapped_as_that_of_any_statement() {
+    let (_database, pool, role) = tenants().await;
+    let pool = pool.with_error_map(|_, _| Error::InvalidClaims { rule: "mapped" }.into());
+    let acme = tenant(&pool, &role, "acme");
+    let denied = "SELECT rolname FROM pg_authid";
+    assert_eq!(code(acme.query_all_raw(Statement::from_string(DbBackend::Postgres, denied)).await), "invalid_claims");
+    assert_eq!(code(drain(&acme, denied).await), "invalid_claims");
+    assert_eq!(code(drain(&acme.begin().await.unwrap(), denied).await), "invalid_claims");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_being_opened_while_the_pool_is_closed_is_not_handed_out() {
+    let (database, _, role) = tenants().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (login, rest) = database.url().rsplit_once('@').unwrap();
+    let (server, name) = rest.split_once('/').unwrap();
+    let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
+    let server = server.to_owned();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let server = server.clone();
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(300)).await;
+                let mut server = TcpStream::connect(server).await.unwrap();
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    let pool = Database::connect(&url, &Options::default()).await.unwrap();
+    let acme = tenant(&pool, &role, "acme");
+    let begin = tokio::spawn(async move { acme.begin().await.map(drop) });
+    sleep(Duration::from_millis(100)).await;
+    pool.close().await.unwrap();
+    assert_eq!(code(begin.await.unwrap()), "pool_closed");
 }

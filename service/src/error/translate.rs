@@ -120,7 +120,6 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         "40001" | "40P01" | "55P03" => Error::Busy,
         "25P02" => Error::TransactionFailed,
         "25006" => Error::ReadOnly,
-        "57014" => Error::DeadlineExceeded,
         // Text and JSON cannot contain NUL.
         "22021" | "22P05" => Error::InvalidValue { field: "text", rule: "must not contain NUL" },
         "22003" => Error::InvalidValue { field: "number", rule: "must be within the range of its type" },
