@@ -241,7 +241,7 @@ async fn only_the_service_learns_whether_an_address_is_taken() {
     let address = world.sparc.as_user(second.id).users().my_email().await.unwrap();
     assert_eq!(address, format!("{}@no-email.invalid", second.id));
     let refused = world.sparc.as_user(ada.id).users().is_email_taken(&email).await.unwrap_err();
-    assert_eq!(refused.to_string(), "not allowed: only the service may ask whether an address is taken");
+    assert_eq!(refused.to_string(), "not allowed: only the service may ask whether an e-mail address is taken");
 }
 
 #[tokio::test]

@@ -252,7 +252,7 @@ async fn restored_triggers_make_up_for_missed_changes_of_accounts_and_reopen_non
     let profiles = "SELECT display_name || ' ' || CASE WHEN email LIKE '%.invalid' THEN '-' ELSE email END FROM users
         WHERE closed_at IS NULL ORDER BY 1";
     assert_eq!(lines(&db, profiles).await, ["ada ada@new.org", "dan dan@x.org", "eve eve@x.org"]);
-    let closed = "SELECT display_name FROM users JOIN private.account_gates ON account_id = users.id AND NOT is_open";
+    let closed = "SELECT display_name FROM users JOIN private.account_gates AS gate ON gate.account_id = users.id AND NOT is_open";
     assert_eq!(lines(&db, closed).await, ["Former player", "Former player"]);
     assert_eq!(lines(&db, versions).await, before, "an account whose triggers missed nothing is not written");
 }

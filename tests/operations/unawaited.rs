@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{programs::polled, world::World};
 
-/// Holds back all but the first `answers` responses; returns whether the call finishes without the next, and its result.
+/// Holds back all but the first `answers` responses. Returns whether the call finishes without the next one, and its
+/// result.
 async fn returns_after<T>(wire: &Wire, answers: u32, call: impl Future<Output = T>) -> (bool, T) {
     let mut call = pin!(call);
     wire.hold_after(answers);
