@@ -337,8 +337,7 @@ async fn page() -> impl IntoResponse {
     ([("content-security-policy", policy)], Html(include_str!("page.html")))
 }
 
-/// The response to a request that was refused: the service's errors as it serializes them, and others in the same
-/// shape.
+/// The response to a refused request: the service's errors as it serializes them, and others in the same shape.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 struct ApiError {
     #[serde(skip)]
