@@ -125,7 +125,8 @@ fn filters_are_read_from_query_strings_alone_and_beside_a_cursor() {
         let lobby: List<LobbyFilter> = query(&text).unwrap();
         assert_eq!((lobby.filter.max_minutes, lobby.filter.free_seats), (Some(90), Some(2)));
         assert_eq!((lobby.filter.search.as_deref(), lobby.after.is_some()), (Some("mill pond"), !cursor.is_empty()));
-        let catalogue: List<CatalogueFilter> = query(&format!("min_minutes=30&max_minutes=60&players=4{cursor}")).unwrap();
+        let catalogue: List<CatalogueFilter> =
+            query(&format!("min_minutes=30&max_minutes=60&players=4{cursor}")).unwrap();
         let CatalogueFilter { min_minutes, max_minutes, players, .. } = catalogue.filter;
         assert_eq!((min_minutes, max_minutes, players), (Some(30), Some(60), Some(4)));
         let history: List<HistoryFilter> = query(&format!("kind=attack&page_size=200{cursor}")).unwrap();

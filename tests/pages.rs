@@ -330,7 +330,8 @@ async fn a_cursor_works_only_in_its_own_list() {
     let other = world.sparc.as_user(there.seer.uuid());
     let all = HistoryFilter::default();
     let (lobby, easy) = (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
-    let (catalogue, short) = (CatalogueFilter::default(), CatalogueFilter { max_minutes: Some(90), ..Default::default() });
+    let (catalogue, short) =
+        (CatalogueFilter::default(), CatalogueFilter { max_minutes: Some(90), ..Default::default() });
     let (newest, played) = (CatalogueOrder::Newest, CatalogueOrder::MostPlayed);
     let of_here = RollScope::Session(here.session);
     let cursors = [
