@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
-use testdb::Server;
+use testdb::{Error, Server};
 
 async fn folder(server: &Server) -> String {
     let database = server.empty().await.unwrap();
@@ -100,4 +100,12 @@ fn is_running_in(folder: &std::path::Path) -> bool {
     environments
         .filter_map(|process| std::fs::read(process.path().join("environ")).ok())
         .any(|environment| environment.windows(variable.len()).any(|window| window == variable.as_bytes()))
+}
+
+#[tokio::test]
+async fn an_order_that_fails_is_an_error() {
+    let server = Server::start_private(None).await.unwrap();
+    let promoted = tokio::task::spawn_blocking(move || server.promote()).await.unwrap();
+    let Err(Error::Control(reason)) = promoted else { panic!("{promoted:?}") };
+    assert!(reason.starts_with("promote: "), "{reason}");
 }
