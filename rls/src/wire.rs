@@ -1,6 +1,7 @@
 //! Sends statements, one or several in a message, and cleans connections before they return to the pool.
 
 use std::{
+    fmt::Write,
     hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
@@ -261,12 +262,12 @@ pub(crate) fn prepared(statement: Statement, is_cached: bool) -> PgQuery {
     let Statement { mut sql, values, .. } = statement;
     let values = values.unwrap_or_else(|| Values(Vec::new()));
     if is_cached && !values.0.is_empty() {
-        sql.push_str(&format!(" /*{:x}*/", types_of(&values)));
+        let _ = write!(sql, " /*{:x}*/", types_of(&values));
     }
     query_with(AssertSqlSafe(sql), SqlxValues(values)).persistent(is_cached)
 }
 
-/// Returns a hash of the values' types, which is the same in every process.
+/// Returns a hash of the values' types. It is the same in every process, so that statistics of statements agree.
 fn types_of(values: &Values) -> u64 {
     let mut hasher = DefaultHasher::new();
     for value in &values.0 {
@@ -287,7 +288,7 @@ pub(crate) fn check_values(statement: &Statement) -> Result<(), Error> {
     }
     let last = if count > 0 { last_parameter(&statement.sql) } else { 0 };
     if count > last {
-        return Err(Error::invalid(format!("it has {count} values, and its last parameter is ${last}")));
+        return Err(Error::invalid(format!("it must have one value per parameter: {last}, not {count}")));
     }
     Ok(())
 }

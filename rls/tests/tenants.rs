@@ -10,6 +10,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, StreamTrait, Transac
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
+    sync::oneshot,
     time::sleep,
 };
 
@@ -135,7 +136,7 @@ async fn the_second_value_of_a_setting_replaces_the_first() {
 #[tokio::test]
 async fn a_statement_that_the_server_cancels_at_the_deadline_has_exceeded_it() {
     let (_database, pool, role) = tenants().await;
-    let acme = tenant(&pool, &role, "acme").with_deadline(Duration::from_millis(200));
+    let acme = tenant(&pool, &role, "acme").with_deadline(Duration::from_secs(1));
     assert_eq!(code(acme.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
     let tx = acme.begin().await.unwrap();
     assert_eq!(code(tx.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
@@ -199,9 +200,9 @@ async fn a_stream_that_is_dropped_before_its_last_row_saves_nothing() {
     assert_eq!(drain(&acme, insert).await.unwrap(), 3);
     assert_eq!(notes(&acme).await, 3);
     // Nobody reads the rows.
-    let soon = acme.clone().with_deadline(Duration::from_millis(100));
+    let soon = acme.clone().with_deadline(Duration::from_secs(1));
     let mut unread = soon.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
-    sleep(Duration::from_millis(1500)).await;
+    sleep(Duration::from_millis(2500)).await;
     let end = async {
         while unread.try_next().await?.is_some() {}
         Ok(())
@@ -229,20 +230,24 @@ async fn a_connection_that_is_being_opened_while_the_pool_is_closed_is_not_hande
     let (server, name) = rest.split_once('/').unwrap();
     let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
     let server = server.to_owned();
+    // `connect` tries the URL with a connection of its own. The next one reaches the server after the pool was closed.
+    let (accepted, is_accepted) = oneshot::channel();
+    let (closed, is_closed) = oneshot::channel::<()>();
     tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let server = server.clone();
-            tokio::spawn(async move {
-                sleep(Duration::from_millis(300)).await;
-                let mut server = TcpStream::connect(server).await.unwrap();
-                let _ = copy_bidirectional(&mut client, &mut server).await;
-            });
-        }
+        let (mut first, _) = listener.accept().await.unwrap();
+        let mut to_first = TcpStream::connect(&server).await.unwrap();
+        tokio::spawn(async move { copy_bidirectional(&mut first, &mut to_first).await });
+        let (mut second, _) = listener.accept().await.unwrap();
+        accepted.send(()).unwrap();
+        is_closed.await.unwrap();
+        let mut to_second = TcpStream::connect(server).await.unwrap();
+        let _ = copy_bidirectional(&mut second, &mut to_second).await;
     });
     let pool = Database::connect(&url, &Options::default()).await.unwrap();
     let acme = tenant(&pool, &role, "acme");
     let begin = tokio::spawn(async move { acme.begin().await.map(drop) });
-    sleep(Duration::from_millis(100)).await;
+    is_accepted.await.unwrap();
     pool.close().await.unwrap();
+    closed.send(()).unwrap();
     assert_eq!(code(begin.await.unwrap()), "pool_closed");
 }

@@ -1,0 +1,97 @@
+//! The identities of Supabase, and of other systems with its roles and claims. `auth.uid()`, `auth.role()`,
+//! `auth.jwt()` and `auth.email()` read exactly the settings that these identities set.
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::Identity;
+use crate::Error;
+
+/// The role of a signed-in user.
+pub const AUTHENTICATED: &str = "authenticated";
+/// The role of a visitor.
+pub const ANON: &str = "anon";
+/// The role of the server, which bypasses row-level security.
+pub const SERVICE_ROLE: &str = "service_role";
+
+/// Settings that the platform's functions read before the claims.
+const LEGACY: [&str; 4] =
+    ["request.jwt.claim", "request.jwt.claim.sub", "request.jwt.claim.role", "request.jwt.claim.email"];
+
+/// Returns the identity of a signed-in user.
+#[must_use]
+pub fn user(id: Uuid) -> Identity {
+    let claims = [("role", AUTHENTICATED.to_owned()), ("sub", id.to_string())];
+    with_claims(
+        AUTHENTICATED,
+        claims.map(|(name, value)| (name.to_owned(), Value::String(value))).into_iter().collect(),
+    )
+    .with_user_id(id)
+}
+
+/// Returns the identity of a visitor who has not signed in.
+#[must_use]
+pub fn anon() -> Identity {
+    role_alone(ANON)
+}
+
+/// Returns the identity of the server itself.
+#[must_use]
+pub fn service() -> Identity {
+    role_alone(SERVICE_ROLE)
+}
+
+fn role_alone(role: &'static str) -> Identity {
+    with_claims(role, [("role".to_owned(), Value::String(role.to_owned()))].into_iter().collect())
+}
+
+/// Returns the identity of a token's claims, which the database sees unchanged (`auth.jwt()`). The caller must have
+/// verified the token, including its expiry.
+///
+/// # Errors
+///
+/// [`Error::InvalidClaims`] unless the role is `authenticated` and `sub` is a UUID, or the role is `anon` and there
+/// is no `sub`. No token can have the server's role; use [`service`].
+pub fn from_claims(mut claims: Map<String, Value>) -> Result<Identity, Error> {
+    let refuse = |rule| Err(Error::InvalidClaims { rule });
+    if claims.values().any(has_nul) || claims.keys().any(|name| name.contains('\0')) {
+        return refuse("no claim may have a NUL in it");
+    }
+    let subject = match claims.get("sub") {
+        None => None,
+        Some(Value::String(text)) => match Uuid::parse_str(text) {
+            Ok(id) => Some(id),
+            Err(_) => return refuse("sub must be the UUID of an account"),
+        },
+        Some(_) => return refuse("sub must be the UUID of an account"),
+    };
+    match (claims.get("role").and_then(Value::as_str), subject) {
+        (Some(AUTHENTICATED), Some(id)) => {
+            // A UUID has several spellings; PostgreSQL prints this one.
+            claims.insert("sub".to_owned(), Value::String(id.to_string()));
+            Ok(with_claims(AUTHENTICATED, claims).with_user_id(id))
+        }
+        (Some(AUTHENTICATED), None) => refuse("sub must be the UUID of an account"),
+        (Some(ANON), None) => Ok(with_claims(ANON, claims)),
+        (Some(ANON), Some(_)) => refuse("a visitor's claims must have no sub"),
+        _ => refuse("role must be authenticated or anon"),
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(has_nul),
+        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// Returns an identity with that role and any claims. For the claims of a token, use [`from_claims`].
+#[must_use]
+pub fn with_claims(role: &'static str, claims: Map<String, Value>) -> Identity {
+    let claims = Value::Object(claims).to_string();
+    LEGACY
+        .into_iter()
+        .fold(Identity::new(role).with_setting("request.jwt.claims", claims), |all, name| all.with_setting(name, ""))
+}
