@@ -156,7 +156,7 @@ pub struct Compare {
     #[arg(long)]
     no_evening: bool,
     /// Number of simulated days, a minute each, in which events are written and expire; 0 skips them.
-    #[arg(long, alias = "life", default_value = "3")]
+    #[arg(long, default_value = "3")]
     days: u64,
     /// Measures only the statements whose name contains this text; can be repeated.
     #[arg(long)]

@@ -2,13 +2,12 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
-import { chromium } from "playwright-core";
-import { owner, start, token } from "./program.mjs";
+import { launch, owner, start, token } from "./program.mjs";
 
 let browser, program;
 const contexts = [];
 before(async () => {
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+  browser = await launch();
   program = await start(undefined, 3.5);
 });
 after(async () => {

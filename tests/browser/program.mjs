@@ -7,10 +7,14 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { chromium } from "playwright-core";
 
 export const secret = randomUUID() + randomUUID();
 export const ec = generateKeyPairSync("ec", { namedCurve: "P-256" });
 export const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 });
+
+/** Starts the browser. */
+export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 
 /** Runs SQL as the owner of the database. */
 export function owner(sql) {
