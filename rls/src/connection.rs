@@ -14,15 +14,12 @@ use crate::{
     database::Database,
     error::{is_connection_lost, is_read_only, may_succeed_on_primary},
     identity::check_role,
-    inner::{OUTERMOST, Request},
+    inner::{OUTERMOST, READ_ONLY, Request},
     plain::is_plain_read,
     position::{Position, RequiredPosition},
     servers::{Purpose, Servers},
     transaction::{modes, transaction_trait},
 };
-
-/// The modes of a transaction that only reads.
-const READ_ONLY: &str = " READ ONLY";
 
 /// How often a statement is attempted if its connection is lost before the commit.
 const MAX_ATTEMPTS: u32 = 3;
@@ -109,12 +106,9 @@ impl IdentityConnection {
 
     /// Begins a transaction that only reads, on a replica that is fresh enough, or else on the primary.
     pub(crate) async fn begin_read(&self, time: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
-        let purpose = self.read_purpose(false);
-        if self.has_replicas() {
-            // The answer to the commit has the log position that the identity has read, so the commit is awaited.
-            return self.begin_for(purpose, "", time).await;
-        }
-        self.begin_with(purpose, self.request(READ_ONLY, time, true)).await
+        // With replicas, the answer to the commit has the log position that the identity has read, so it is awaited.
+        let ends_unawaited = !self.has_replicas();
+        self.begin_with(self.read_purpose(false), self.request(READ_ONLY, time, ends_unawaited)).await
     }
 
     /// Returns the database, for connections as another identity.

@@ -32,11 +32,12 @@ pub struct Database {
 }
 
 impl Database {
-    /// Creates a handle over a pool that the application already has. Settings that the pool's hooks make in a database
-    /// session do not outlive a raw statement; put them into the URL instead.
+    /// Creates a handle over a pool that the application already has, with the default deadline. Settings that the
+    /// pool's hooks make in a database session do not outlive a raw statement; put them into the URL instead.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
-        Self::new(Servers::One(Pool::External(db)), None, PreparedStatements::Cached, Arc::default())
+        let deadline = Options::default().deadline;
+        Self::new(Servers::One(Pool::External(db)), deadline, PreparedStatements::Cached, Arc::default())
     }
 
     /// Connects, with a new pool.
@@ -99,6 +100,13 @@ impl Database {
         by_role.insert(role.into(), open(url, options, None, Some(url), &self.positions).await?.0);
         self.pools.by_role = Arc::new(by_role);
         Ok(self)
+    }
+
+    /// Returns the same handle, with another deadline of each statement, or none; see [`Options::deadline`].
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Option<Duration>) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// Returns the same handle, with a function that maps errors of the database to the errors that callers get.

@@ -254,10 +254,22 @@ pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the server closes the connection after this error.
+/// Whether the server closes the connection after this error, or a pooler has lost the server. (From PostgreSQL, an
+/// error of class 08 is about a connection to another server: `dblink`, foreign tables.)
 fn is_fatal(error: &SqlxPostgresError) -> bool {
-    matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
-        || matches!(error.code(), "57P01" | "57P02" | "57P05")
+    let is_lost_server = || error.code().starts_with("08") || matches!(error.code(), "57P01" | "57P02" | "57P05");
+    matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) || !is_from_postgres(error) && is_lost_server()
+}
+
+/// Whether PostgreSQL itself reported the error: it names the routine of its source code that did. A pooler in front of
+/// it does not.
+fn is_from_postgres(error: &SqlxPostgresError) -> bool {
+    error.routine().is_some()
+}
+
+/// Whether a pooler reported the error instead of the server, so that it is unknown what the server has done.
+pub(crate) fn is_from_pooler(error: &sqlx::Error) -> bool {
+    pg_error(error).is_some_and(|error| !is_from_postgres(error))
 }
 
 fn classify(error: &SqlxError) -> Option<Class> {
@@ -280,6 +292,10 @@ fn classify(error: &SqlxError) -> Option<Class> {
 }
 
 fn classify_refusal(error: &SqlxPostgresError) -> Option<Class> {
+    // A function of the database may raise any code, and then means something of its own.
+    if error.routine() == Some("exec_stmt_raise") {
+        return None;
+    }
     let message = || error.message().to_owned();
     match error.code() {
         // The login is refused, or the database does not exist.
@@ -293,7 +309,7 @@ fn classify_refusal(error: &SqlxPostgresError) -> Option<Class> {
         "57014" => Some(Class::DeadlineExceeded),
         // Too many connections. One may become free.
         "53300" => Some(Class::PoolTimeout),
-        code if code.starts_with("57P") || code.starts_with("08") || is_fatal(error) => Some(Class::Lost),
+        code if code.starts_with("57P") || is_fatal(error) => Some(Class::Lost),
         _ => None,
     }
 }

@@ -84,6 +84,30 @@ impl Identity {
         self.0.user_id
     }
 
+    /// Returns the columns with the values of those settings that PostgreSQL may store in another form than they were
+    /// set in: `5000` as `5s`. A setting of an extension or of an application has a dot in its name and is stored as it
+    /// is.
+    pub(crate) fn normalized_columns(&self) -> String {
+        let columns = self.normalized_settings().map(|(name, _)| format!(", current_setting({})", quoted(name)));
+        columns.collect()
+    }
+
+    fn normalized_settings(&self) -> impl Iterator<Item = &(Cow<'static, str>, String)> {
+        self.0.settings.iter().filter(|(name, _)| !name.contains('.'))
+    }
+
+    /// Returns how many columns [`normalized_columns`](Self::normalized_columns) has.
+    pub(crate) fn normalized_count(&self) -> usize {
+        self.normalized_settings().count()
+    }
+
+    /// Returns the same identity with the values that the server returned for those columns.
+    pub(crate) fn with_normalized(&self, values: &[Option<String>]) -> Self {
+        let names = self.normalized_settings().map(|(name, _)| name.clone());
+        let values = values.iter().map(|value| value.clone().unwrap_or_default());
+        names.zip(values).fold(self.clone(), |identity, (name, value)| identity.with_setting(name, value))
+    }
+
     /// Returns the condition that role and settings are unchanged.
     fn unchanged_sql(&self) -> String {
         let mut unchanged = format!("current_setting('role') = {0} AND current_user::text = {0}", quoted(&self.0.role));

@@ -1,12 +1,14 @@
 //! The connection of a transaction and its state: the stack of frames, the request in progress, and the frames to roll
 //! back. Access is exclusive; see [`Session`](crate::session::Session).
 
+mod begin;
 mod ending;
 mod savepoints;
 mod state;
 
 use std::time::Duration;
 
+pub(crate) use begin::{READ_ONLY, Request};
 pub(crate) use ending::commit_unknown;
 pub(crate) use savepoints::savepoint;
 use sea_orm::{DbErr, sqlx};
@@ -14,21 +16,13 @@ pub(crate) use state::{Failure, Frame, OUTERMOST, Over, Pending, over_error};
 
 use crate::{
     Error, Identity,
-    error::is_lost,
+    error::{is_from_pooler, is_lost},
     marks::{Dropped, Marks},
     origin::Origin,
     pool::PooledConnection,
-    pooler,
     runtime::timeout,
-    wire::{
-        Answer, Connection, PreparedStatements, ROLLBACK_TIMEOUT, SERVER_POSITION, SERVER_POSITION_COLUMNS,
-        ServerPosition, TextRow, exec_error,
-    },
+    wire::{Answer, Connection, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
 };
-
-/// Whether the transaction is SERIALIZABLE, possibly by the database's default: what it reads is valid only once it is
-/// committed.
-const IS_SERIALIZABLE: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
 
 /// The connection and its state.
 #[derive(Debug)]
@@ -41,106 +35,30 @@ pub(crate) struct Inner<C: Connection = PooledConnection> {
     pub(crate) over: Option<Over>,
     /// Whether a statement ran that may have changed the database session.
     pub(crate) unclean: bool,
+    /// Whether a COMMIT of the caller was sent and is unanswered.
+    pub(crate) is_committing: bool,
     pub(crate) last_id: u64,
     /// The start time of the transaction, as the server prints it.
     pub(crate) started_at: String,
     pub(crate) identity: Identity,
+    /// The identity with its settings as the server stores them, which statements must not change.
+    pub(crate) stored_identity: Identity,
     pub(crate) time: Option<Duration>,
     pub(crate) statements: PreparedStatements,
     /// Whether its end need not be awaited: it only reads, and is not SERIALIZABLE, so that what it read is valid
     /// anyway.
     pub(crate) ends_unawaited: bool,
+    /// Whether it is `READ ONLY`.
+    is_read_only: bool,
     /// The server that it runs on, if there are replicas.
     pub(crate) origin: Option<Origin>,
 }
 
-/// The parameters of a transaction.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Request<'a> {
-    pub(crate) identity: &'a Identity,
-    /// The transaction modes, as in BEGIN.
-    pub(crate) modes: &'a str,
-    pub(crate) time: Option<Duration>,
-    pub(crate) statements: PreparedStatements,
-    /// Whether its end need not be awaited, because it only reads.
-    pub(crate) ends_unawaited: bool,
-}
-
 impl<C: Connection> Inner<C> {
-    /// Begins the transaction, and returns the server's log position, if there are replicas.
-    pub(crate) async fn begin(
-        pooled: C,
-        request: &Request<'_>,
-        origin: Option<Origin>,
-    ) -> Result<(Self, Option<ServerPosition>), sqlx::Error> {
-        let Request { identity, modes, time, statements, ends_unawaited } = *request;
-        let mut inner = Self {
-            pooled: Some(pooled),
-            frames: vec![Frame::new(OUTERMOST)],
-            pending: Some(Pending::Open),
-            has_unread_end: false,
-            over: None,
-            unclean: false,
-            last_id: OUTERMOST,
-            started_at: String::new(),
-            identity: identity.clone(),
-            time,
-            statements,
-            ends_unawaited: false,
-            origin,
-        };
-        let mut extra_columns = String::new();
-        if ends_unawaited {
-            extra_columns.push_str(IS_SERIALIZABLE);
-        }
-        if inner.origin.is_some() {
-            extra_columns.push_str(", ");
-            extra_columns.push_str(SERVER_POSITION);
-        }
-        extra_columns.push_str(", pg_backend_pid()");
-        let set = identity.set_local_sql(time, &extra_columns);
-        let sql = format!("BEGIN{modes}; {}{set}", statements.begin());
-        let mut answer = Answer::default();
-        let outcome = match inner.pooled.as_mut() {
-            Some(pooled) => pooled.simple_query(sql, &mut answer).await,
-            None => Ok(()),
-        };
-        inner.answered(OUTERMOST, outcome).map_err(|error| match answer.done {
-            // The statement that sets the identity comes after BEGIN and DEALLOCATE.
-            done if done <= usize::from(statements == PreparedStatements::Deallocated) + 1 => {
-                role_error(error, identity.role())
-            }
-            // The admission expression may refuse the identity with any code.
-            _ => error,
-        })?;
-        inner.started_at = answer.row.as_ref().and_then(TextRow::last).unwrap_or_default();
-        let from_end =
-            |columns: usize| answer.row.as_ref().and_then(|row| Some((row, row.0.len().checked_sub(columns)?)));
-        let process = from_end(2).and_then(|(row, column)| row.number(column));
-        let position_columns = if inner.origin.is_some() { SERVER_POSITION_COLUMNS } else { 0 };
-        let position = from_end(position_columns + 2)
-            .filter(|_| position_columns > 0)
-            .and_then(|(row, first)| ServerPosition::read(row, first));
-        let is_serializable = from_end(position_columns + 3);
-        inner.ends_unawaited =
-            ends_unawaited && is_serializable.and_then(|(row, column)| row.number(column)) == Some(0);
-        if let (Some(origin), Some(position)) = (&mut inner.origin, position) {
-            origin.begun(position);
-        }
-        if let (PreparedStatements::Cached, Some(pooled)) = (statements, &mut inner.pooled) {
-            inner.pending = Some(Pending::Open);
-            if let Err(error) = pooler::check(pooled, process).await {
-                inner.close(Over::Ended);
-                return Err(error);
-            }
-            inner.pending = None;
-        }
-        Ok((inner, position))
-    }
-
-    /// Whether the transaction runs on a standby: it writes nothing, so the outcome of its commit does not matter.
-    pub(crate) fn is_on_standby(&self) -> bool {
-        self.origin.as_ref().is_some_and(|origin| origin.is_standby)
+    /// Whether the transaction can write nothing, so that the outcome of its commit does not matter: it is `READ ONLY`,
+    /// which no later statement can change, or it runs on a standby.
+    pub(crate) fn writes_nothing(&self) -> bool {
+        self.is_read_only || self.origin.as_ref().is_some_and(|origin| origin.is_standby)
     }
 
     pub(crate) fn connection(&mut self) -> Result<&mut C, DbErr> {
@@ -173,8 +91,10 @@ impl<C: Connection> Inner<C> {
     /// Records a response: an error fails the frame, a lost connection ends the transaction.
     pub(crate) fn answered<T>(&mut self, frame: u64, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         self.pending = None;
+        let is_unknown = outcome.as_ref().err().is_some_and(|error| is_lost(error) || is_from_pooler(error));
+        self.is_committing &= is_unknown;
         if let Err(error) = &outcome {
-            if is_lost(error) {
+            if is_lost(error) || self.is_committing {
                 self.close(Over::Lost);
             } else if error.as_database_error().is_some() {
                 self.has_unread_end = true;
@@ -242,8 +162,14 @@ impl<C: Connection> Inner<C> {
             self.ready().await?;
         }
         if let (Some(pending), None) = (self.pending, self.over) {
-            let limit = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
-            let refused = match timeout(limit, self.connection()?.drain()).await {
+            let time = self.time;
+            let drain = self.connection()?.drain();
+            let drained = match time {
+                // The caller has chosen to wait for statements however long they take, and so for one that was dropped.
+                None => Ok(drain.await),
+                Some(time) => timeout(time.max(ROLLBACK_TIMEOUT), drain).await,
+            };
+            let refused = match drained {
                 Ok(Ok(refused)) => refused.is_some(),
                 Ok(Err(error)) => {
                     self.close(Over::Lost);
@@ -300,7 +226,7 @@ impl<C: Connection> Inner<C> {
     }
 
     pub(crate) async fn verify(&mut self, frame: u64, pending: Pending) -> Result<(), DbErr> {
-        let sql = self.identity.verify_sql(&self.started_at);
+        let sql = self.stored_identity.verify_sql(&self.started_at);
         let row = self.send_internal(sql, pending).await?.row;
         let number = |column| row.as_ref().and_then(|row| row.number(column));
         match number(0) {
@@ -315,10 +241,7 @@ impl<C: Connection> Inner<C> {
                 self.fail(frame, Failure::IdentityChanged);
                 Err(Error::IdentityChanged.into())
             }
-            _ => {
-                self.over = Some(Over::EndedByStatement);
-                Err(Error::TransactionEnded.into())
-            }
+            _ => Err(self.ended_by_statement().into()),
         }
     }
 }
@@ -338,14 +261,4 @@ impl<C: Connection> Inner<C> {
         let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
         self.answered(frame, outcome).map_err(exec_error)
     }
-}
-
-/// Maps the error for a role that does not exist or that the login is not a member of.
-fn role_error(error: sqlx::Error, role: &str) -> sqlx::Error {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    if matches!(code.as_deref(), Some("42501" | "22023")) {
-        let reason = format!("the pool's login must be a member of the role {role}: {error}");
-        return sqlx::Error::Configuration(reason.into());
-    }
-    error
 }

@@ -71,7 +71,7 @@ pub(crate) struct Commit {
 impl Commit {
     /// Records the log position of what the identity wrote or read, on a replica too, because the next one must not
     /// show less.
-    pub(crate) fn answered(mut self, is_committed: bool, position: Option<ServerPosition>, is_lost: bool) {
+    pub(crate) fn answered(mut self, is_committed: bool, position: Option<ServerPosition>, is_unknown: bool) {
         let Log { positions, newest, timeline } = &*self.log;
         match position {
             Some(position) if is_committed && position.is_standby => {
@@ -84,7 +84,7 @@ impl Commit {
                 positions.note_from_primary(&self.identity, position, self.lost_before);
             }
             // It is committed at an unknown log position, or its outcome is unknown.
-            _ if is_committed || is_lost => return,
+            _ if is_committed || is_unknown => return,
             _ => {}
         }
         self.is_answered = true;

@@ -70,6 +70,43 @@ pub(crate) fn is_plain_read(sql: &str) -> bool {
     sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|word| sql.contains(word)) && is_plain(sql)
 }
 
+/// Whether the statement commits the transaction that it runs in, or prepares it for a commit in two phases. A text is
+/// one statement, so its first word says so.
+pub(crate) fn is_commit(sql: &str) -> bool {
+    let word: String = after_comments(sql).chars().take_while(char::is_ascii_alphabetic).collect();
+    ["commit", "end", "prepare"].iter().any(|commit| word.eq_ignore_ascii_case(commit))
+}
+
+/// Returns the text after the white space and the comments that it begins with.
+fn after_comments(sql: &str) -> &str {
+    let mut rest = sql.trim_start();
+    loop {
+        if let Some(comment) = rest.strip_prefix("--") {
+            rest = comment.split_once(['\n', '\r']).map_or("", |(_, rest)| rest);
+        } else if rest.starts_with("/*") {
+            rest = after_block_comment(rest);
+        } else if let Some(empty) = rest.strip_prefix(';') {
+            rest = empty;
+        } else {
+            return rest;
+        }
+        rest = rest.trim_start();
+    }
+}
+
+/// Returns the text after the block comment that it begins with. Comments can be nested.
+fn after_block_comment(sql: &str) -> &str {
+    let (mut depth, mut rest) = (0_usize, sql);
+    while let Some(index) = rest.find("/*").into_iter().chain(rest.find("*/")).min() {
+        depth = if rest[index..].starts_with("/*") { depth + 1 } else { depth.saturating_sub(1) };
+        rest = &rest[index + 2..];
+        if depth == 0 {
+            return rest;
+        }
+    }
+    ""
+}
+
 /// Whether the text is a quoted table name, with or without its schema, as SeaORM writes it before the columns of an
 /// insert.
 fn is_name(text: &str) -> bool {
@@ -95,7 +132,19 @@ fn is_part_of_name(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_plain, is_plain_read};
+    use super::{is_commit, is_plain, is_plain_read};
+
+    #[test]
+    fn a_commit_is_recognized_by_its_first_word() {
+        for sql in
+            ["COMMIT", " commit and chain", "END;", "-- a\n/* b /* c */ d */ -- e\r;End", "/**/PREPARE TRANSACTION 'a'"]
+        {
+            assert!(is_commit(sql), "{sql}");
+        }
+        for sql in ["SELECT 1 -- COMMIT", "/* COMMIT", "ROLLBACK", "committed", "ending", "", "/*/COMMIT*/SELECT 1"] {
+            assert!(!is_commit(sql), "{sql}");
+        }
+    }
 
     #[test]
     fn a_statement_that_locks_or_writes_is_not_a_plain_read() {

@@ -4,10 +4,10 @@ use std::{
     fmt, io,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use deadpool::managed::{Manager, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleError, RecycleResult};
@@ -15,7 +15,10 @@ use sea_orm::{
     ConnAcquireErr, DatabaseConnection, DatabaseConnectionType, DbErr, RuntimeErr,
     sqlx::{self, Connection, PgConnection, Postgres, pool::PoolConnection, postgres::PgConnectOptions},
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    runtime::Handle,
+    time::{sleep, timeout},
+};
 
 use crate::{Error, error::is_lost, pooler::ServerProcess};
 
@@ -58,7 +61,8 @@ impl fmt::Debug for Pool {
 /// A connection that returns to its pool when it is dropped.
 pub(crate) enum PooledConnection {
     Managed(Object<Connector>),
-    External(PoolConnection<Postgres>),
+    /// With the runtime that it was acquired in: its pool spawns tasks when it is dropped, which may be elsewhere.
+    External(PoolConnection<Postgres>, Handle),
 }
 
 impl Pool {
@@ -115,7 +119,7 @@ impl Pool {
             Self::External(db) if is_postgres(db) => {
                 let pool = db.get_postgres_connection_pool();
                 match pool.acquire().await {
-                    Ok(connection) => Ok(PooledConnection::External(connection)),
+                    Ok(connection) => Ok(PooledConnection::External(connection, Handle::current())),
                     // That pool retries an unreachable server, and then reports that none of its connections was free.
                     Err(sqlx::Error::PoolTimedOut) => Err(match probe(&pool.connect_options()).await {
                         Err(unreachable) if is_lost(&unreachable) => connect_error(unreachable),
@@ -177,6 +181,8 @@ impl Pool {
                     if is_last {
                         return Err(no_answer().into());
                     }
+                    // Those that are idle would be awaited one by one.
+                    self.drop_idle();
                 }
             }
             dead += 1;
@@ -234,14 +240,14 @@ impl PooledConnection {
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
         match self {
             Self::Managed(object) => &mut object.driver,
-            Self::External(connection) => connection,
+            Self::External(connection, _) => connection,
         }
     }
 
     pub(crate) fn driver(&self) -> &PgConnection {
         match self {
             Self::Managed(object) => &object.driver,
-            Self::External(connection) => connection,
+            Self::External(connection, _) => connection,
         }
     }
 
@@ -250,7 +256,7 @@ impl PooledConnection {
     pub(crate) fn server_process(&mut self) -> Option<&mut ServerProcess> {
         match self {
             Self::Managed(object) => Some(&mut object.process),
-            Self::External(_) => None,
+            Self::External(..) => None,
         }
     }
 
@@ -258,7 +264,15 @@ impl PooledConnection {
     pub(crate) fn is_new(&self) -> bool {
         match self {
             Self::Managed(object) => Object::metrics(object).recycled.is_none(),
-            Self::External(_) => false,
+            Self::External(..) => false,
+        }
+    }
+
+    /// Returns the connection to its pool.
+    pub(crate) fn release(self) {
+        if let Self::External(connection, runtime) = self {
+            let _entered = runtime.enter();
+            drop(connection);
         }
     }
 
@@ -266,8 +280,10 @@ impl PooledConnection {
     pub(crate) fn discard(self) {
         match self {
             Self::Managed(object) => drop(Object::take(object)),
-            // Detached instead of closed, because closing spawns a task and needs a runtime.
-            Self::External(connection) => drop(connection.detach()),
+            Self::External(connection, runtime) => {
+                let _entered = runtime.enter();
+                drop(connection.detach());
+            }
         }
     }
 }
@@ -300,9 +316,12 @@ pub(crate) struct Connector {
     server_state: Arc<ServerState>,
 }
 
-/// What the attempts to open connections show about the server.
+/// What connections show about the server and the network.
 #[derive(Debug, Default)]
 pub(crate) struct ServerState {
+    /// When the connection that last did not answer a ping had last been used. What dropped it, a firewall or the
+    /// server, has dropped those that were idle for longer too.
+    silent_since: Mutex<Option<Instant>>,
     /// The number of connections being opened.
     opening: AtomicUsize,
     /// Whether the server's last response was "too many connections".
@@ -310,6 +329,17 @@ pub(crate) struct ServerState {
 }
 
 impl ServerState {
+    /// Records that a connection which was last used then did not answer.
+    fn note_silent(&self, last_used: Instant) {
+        let mut silent_since = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *silent_since = (*silent_since).max(Some(last_used));
+    }
+
+    /// Whether a connection that was last used then is as old as one that did not answer.
+    fn is_silent(&self, last_used: Instant) -> bool {
+        *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) >= Some(last_used)
+    }
+
     /// Whether a connection being opened waits for the server to answer.
     fn is_awaited(&self) -> bool {
         self.opening.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
@@ -360,9 +390,15 @@ impl Manager for Connector {
             return Err(RecycleError::message("maximum lifetime exceeded"));
         }
         if metrics.last_used() > PING_AFTER_IDLE {
-            timeout(PING_TIMEOUT, connection.driver.ping())
-                .await
-                .map_err(|_| RecycleError::message("no answer to a ping"))??;
+            let last_used = metrics.recycled.unwrap_or(metrics.created);
+            if self.server_state.is_silent(last_used) {
+                return Err(RecycleError::message("idle for longer than a connection that did not answer"));
+            }
+            let Ok(answer) = timeout(PING_TIMEOUT, connection.driver.ping()).await else {
+                self.server_state.note_silent(last_used);
+                return Err(RecycleError::message("no answer to a ping"));
+            };
+            answer?;
         }
         Ok(())
     }

@@ -11,8 +11,8 @@ use tokio::{
 
 use crate::{
     Error,
-    inner::OUTERMOST,
-    plain::is_plain_read,
+    inner::{OUTERMOST, commit_unknown},
+    plain::{is_commit, is_plain, is_plain_read},
     runtime::{AtomicUsize, Ordering, spawn, timeout},
     session::{Call, Check, GRACE, Session},
     wire::{Connection, check_values, exec_error, prepared, query_error},
@@ -30,11 +30,17 @@ macro_rules! run {
             }
             if $check != Check::Never {
                 call.expect_changes();
+                if is_commit(&statement.statement.sql) {
+                    call.expect_commit();
+                }
             }
             let $query = prepared(statement.statement, statement.is_cached);
             let $connection = call.connection()?;
             let outcome = $run.await;
-            let answer = call.done(outcome).map_err($error)?;
+            let answer = call.done(outcome).map_err(|error| match call.is_commit_unknown() {
+                true => commit_unknown(&error.to_string()),
+                false => $error(error),
+            })?;
             if $check == Check::Now {
                 call.verify().await?;
             }
@@ -58,7 +64,8 @@ impl From<Statement> for StatementToRun {
 
 impl StatementToRun {
     fn may_write(&self) -> bool {
-        !self.statement.sql.starts_with("SELECT ")
+        // A `SELECT` may write through a function that it calls.
+        !(self.statement.sql.starts_with("SELECT ") && is_plain(&self.statement.sql))
     }
 }
 

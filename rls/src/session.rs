@@ -128,18 +128,23 @@ impl<C: Connection> Session<C> {
         let Some(time) = self.time else { return work.await };
         let outcome = timeout(time.saturating_add(GRACE), work).await;
         outcome.unwrap_or_else(|_| {
-            self.close_unanswered();
+            if self.close_unanswered() {
+                return Err(commit_unknown("the server did not answer in time"));
+            }
             Err(Error::DeadlineExceeded.into())
         })
     }
 
-    /// Closes the connection if a request on it is unanswered. A connection that another call holds stays open.
-    fn close_unanswered(&self) {
+    /// Closes the connection if a request on it is unanswered. A connection that another call holds stays open. Returns
+    /// whether the request was a COMMIT of the caller.
+    fn close_unanswered(&self) -> bool {
         if let Ok(mut inner) = self.inner.clone().try_lock_owned()
             && inner.pending.is_some()
         {
             inner.close(Over::DeadlineExceeded);
+            return inner.is_committing;
         }
+        false
     }
 
     async fn lock(&self) -> OwnedMutexGuard<Inner<C>> {
@@ -293,6 +298,16 @@ impl<C: Connection> Call<C> {
     /// Records the server's response.
     pub(crate) fn done<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         self.inner.answered(self.frame, outcome)
+    }
+
+    /// Records that the next statement is a COMMIT of the caller.
+    pub(crate) fn expect_commit(&mut self) {
+        self.inner.is_committing = true;
+    }
+
+    /// Whether the answer to a COMMIT of the caller was lost.
+    pub(crate) fn is_commit_unknown(&self) -> bool {
+        self.inner.is_committing
     }
 
     /// Marks that more statements of the call follow.

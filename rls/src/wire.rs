@@ -22,8 +22,7 @@ use crate::{
     Error, error::is_lost, pool::PooledConnection, pooler::ServerProcess, position::parse_lsn, runtime::timeout,
 };
 
-/// The connection of a transaction. It is a trait so that tests can use a model of a server. A connection returns to
-/// its pool when it is dropped.
+/// The connection of a transaction. It is a trait so that tests can use a model of a server.
 pub(crate) trait Connection: Send + Sized + 'static {
     /// Sends several statements in one message, with the simple query protocol. If one fails, `answer` has what
     /// completed before it.
@@ -53,6 +52,9 @@ pub(crate) trait Connection: Send + Sized + 'static {
 
     /// The server process of its last transaction, if that is tracked.
     fn server_process(&mut self) -> Option<&mut ServerProcess>;
+
+    /// Returns the connection to its pool.
+    fn release(self);
 
     /// Discards the connection instead of returning it.
     fn discard(self);
@@ -95,6 +97,10 @@ impl Connection for PooledConnection {
 
     fn server_process(&mut self) -> Option<&mut ServerProcess> {
         PooledConnection::server_process(self)
+    }
+
+    fn release(self) {
+        PooledConnection::release(self);
     }
 
     fn discard(self) {
@@ -228,11 +234,6 @@ impl TextRow {
     pub(crate) fn number(&self, column: usize) -> Option<i64> {
         self.0.get(column)?.as_ref()?.parse().ok()
     }
-
-    /// Returns the last column.
-    pub(crate) fn last(&self) -> Option<String> {
-        self.0.last()?.clone()
-    }
 }
 
 /// Returns whether the session has exactly the driver's prepared statements.
@@ -356,7 +357,7 @@ impl<C: Connection> Released<C> {
             Ok(has_only_driver_statements(connection, &answer, statements))
         };
         if matches!(timeout(ROLLBACK_TIMEOUT, end).await, Ok(Ok(true))) {
-            drop(self.connection.take());
+            self.connection.take().map(C::release);
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use rls::{Database, Error, Identity, IdentityConnection, Options};
+use rls::{Database, Error, Identity, IdentityConnection, Options, unchecked::AsUnchecked};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, StreamTrait, TransactionTrait, Value};
 use tokio::{
     io::copy_bidirectional,
@@ -250,4 +250,59 @@ async fn a_connection_that_is_being_opened_while_the_pool_is_closed_is_not_hande
     pool.close().await.unwrap();
     closed.send(()).unwrap();
     assert_eq!(code(begin.await.unwrap()), "pool_closed");
+}
+
+#[tokio::test]
+async fn a_setting_that_postgresql_stores_in_another_form_is_verified_in_that_form() {
+    let (_database, pool, role) = tenants().await;
+    let identity = tenant(&pool, &role, "acme").identity().clone();
+    let identity = identity.with_setting("lock_timeout", "5000").with_setting("TimeZone", "utc");
+    let identity = identity.with_setting("statement_timeout", "1000").with_setting("search_path", "public, pg_temp");
+    let acme = pool.as_identity(identity);
+    let insert = "INSERT INTO notes (text) VALUES ('hello')";
+    acme.execute_unprepared(insert).await.unwrap();
+    let tx = acme.begin().await.unwrap();
+    tx.execute_unprepared(insert).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(notes(&acme).await, 2);
+    for change in ["SET LOCAL lock_timeout = '1min'", "SET LOCAL TimeZone = 'Asia/Tokyo'", "SET search_path = ''"] {
+        assert_eq!(code(acme.execute_unprepared(change).await), "identity_changed", "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_channel_that_a_raw_commit_began_to_listen_on_is_not_left_to_the_next_identity() {
+    let (_database, pool, role) = tenants().await;
+    let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
+    let tx = acme.begin().await.unwrap();
+    tx.execute_unprepared("LISTEN mine").await.unwrap();
+    assert_eq!(code(tx.execute_unprepared("COMMIT").await), "transaction_ended");
+    drop(tx);
+    let channels = Statement::from_string(DbBackend::Postgres, "SELECT pg_listening_channels()");
+    for _ in 0..4 {
+        assert!(other.query_all_raw(channels.clone()).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_calls_a_function_may_have_written() {
+    let (database, pool, role) = tenants().await;
+    let schema = format!(
+        "GRANT UPDATE ON notes TO {role};
+         CREATE FUNCTION note() RETURNS text LANGUAGE sql AS
+           $$ INSERT INTO public.notes (text) VALUES ('hello') RETURNING text $$"
+    );
+    database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
+    let tx = tenant(&pool, &role, "acme").begin().await.unwrap();
+    for (sql, may_write) in [
+        ("SELECT text FROM notes WHERE text = 'x'", false),
+        ("SELECT text FROM notes FOR UPDATE", false),
+        ("SELECT public.note()", true),
+        ("SELECT * FROM public.note()", true),
+        ("WITH new AS (INSERT INTO notes (text) VALUES ('x') RETURNING text) SELECT text FROM new", true),
+    ] {
+        let operation = tx.unchecked().for_operation();
+        operation.fetch_all(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
+        assert_eq!(operation.has_written(), may_write, "{sql}");
+    }
 }

@@ -69,6 +69,8 @@ pub(crate) mod sealed {
     #[derive(Debug)]
     pub struct Joined {
         pub(crate) transaction: UncheckedTransaction,
+        /// Whether the operation only reads.
+        reads: bool,
         has_succeeded: bool,
     }
 
@@ -80,7 +82,7 @@ pub(crate) mod sealed {
 
     impl Drop for Joined {
         fn drop(&mut self) {
-            if !self.has_succeeded && self.transaction.has_written() {
+            if !self.has_succeeded && !self.reads && self.transaction.has_written() {
                 self.transaction.fail();
             }
         }
@@ -148,9 +150,9 @@ pub(crate) mod sealed {
             false
         }
 
-        async fn scope(&self, _: Option<Duration>, _: bool) -> Result<Scope, Error> {
+        async fn scope(&self, _: Option<Duration>, reads: bool) -> Result<Scope, Error> {
             let transaction = self.unchecked().for_operation();
-            Ok(Scope::Joined(Joined { transaction, has_succeeded: false }))
+            Ok(Scope::Joined(Joined { transaction, reads, has_succeeded: false }))
         }
     }
 }

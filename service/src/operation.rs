@@ -74,12 +74,16 @@ impl RetryState {
     }
 
     /// Runs the commit within the remaining time or the grace period, whichever is longer. Without an answer by then,
-    /// its outcome is unknown.
+    /// the outcome of a commit that may have written something is unknown.
     async fn with_commit_grace(&self, commit: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
         let Some(remaining) = self.remaining() else { return Ok(commit.await?) };
         let answer = tokio::time::timeout(remaining.max(COMMIT_GRACE), commit).await;
         answer
             .unwrap_or_else(|_| {
+                if self.reads {
+                    // Nothing was written, so there is no outcome to know.
+                    return Err(rls::Error::DeadlineExceeded.into());
+                }
                 let source = DbErr::Conn(RuntimeErr::Internal("the commit was not answered in time".to_owned()));
                 Err(rls::Error::CommitUnknown(source).into())
             })

@@ -48,7 +48,7 @@ pub struct Sparc {
 }
 
 impl Sparc {
-    /// Creates a handle over a pool that the service already has.
+    /// Creates a handle over a pool that the service already has, with the default deadline ([`Options::deadline`]).
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         Self::new(Database::from_connection(db))

@@ -141,6 +141,31 @@ async fn a_paused_replica_shows_no_caller_less_than_they_wrote() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_raw_commit_saved_is_read_by_its_writer() {
+    let Some(three) = Three::start().await else { return };
+    let sparc = three.sparc().await;
+    let copies = three.copies().await;
+    for commit in ["COMMIT", "COMMIT AND CHAIN"] {
+        // A new user, of whom nothing is known yet.
+        let me = sparc.as_user(three.world.new_player().await.id);
+        let lsn = written(&three.world).await;
+        for copy in &copies {
+            until_replayed(copy, &lsn).await;
+        }
+        until(async || reads_on_standby(&me).await).await;
+        replay(&copies, "pause").await;
+        let tx = me.begin().await.unwrap();
+        tx.execute_unprepared("UPDATE characters SET name = 'Raw'").await.unwrap();
+        assert_fails!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::TransactionEnded);
+        drop(tx);
+        assert_eq!(me.characters().list().await.unwrap()[0].name, "Raw", "{commit}");
+        replay(&copies, "resume").await;
+        until(async || roles(&sparc, ServerRole::Replica) == 2).await;
+    }
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_users_write_is_visible_within_the_bound() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;

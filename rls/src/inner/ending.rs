@@ -6,7 +6,7 @@ use sea_orm::{DbErr, RuntimeErr, sqlx};
 use super::{Inner, OUTERMOST, Over, Pending};
 use crate::{
     Error,
-    error::is_lost,
+    error::{is_from_pooler, is_lost},
     identity::{CHANGED, ENDED},
     runtime::{AtomicBool, Ordering, spawn_detached},
     wire::{Answer, Connection, Ending, Released, SERVER_POSITION, exec_error, has_only_driver_statements},
@@ -46,7 +46,8 @@ impl<C: Connection> Inner<C> {
             return Ok(());
         }
         let is_unverified = self.frames.iter().any(|frame| frame.unverified);
-        let before = if is_unverified { self.identity.require_sql(&self.started_at) } else { "CLOSE ALL".to_owned() };
+        let before =
+            if is_unverified { self.stored_identity.require_sql(&self.started_at) } else { "CLOSE ALL".to_owned() };
         // In the same message, so that the position costs no round trip.
         let position = if self.origin.is_some() { format!("SELECT {SERVER_POSITION}; ") } else { String::new() };
         let after = if self.unclean { self.statements.clean() } else { String::new() };
@@ -56,14 +57,15 @@ impl<C: Connection> Inner<C> {
         let origin = self.origin.clone();
         // If `commit` is dropped before the server answers, it records that the outcome is unknown.
         let commit = origin.as_ref().map(|origin| origin.commit(&self.identity));
-        // On a standby nothing was written, so the outcome does not matter.
-        is_sent.store(!self.is_on_standby(), Ordering::SeqCst);
+        is_sent.store(!self.writes_nothing(), Ordering::SeqCst);
         let connection = self.connection()?;
         let outcome = connection.simple_query(format!("{before}; COMMIT; {position}{after}"), &mut answer).await;
         // The COMMIT is the second statement.
         let is_committed = answer.done >= 2;
+        // A pooler that lost the server does not know whether the server had the COMMIT.
+        let is_unknown = outcome.as_ref().err().is_some_and(|error| is_lost(error) || is_from_pooler(error));
         if let Some(commit) = commit {
-            commit.answered(is_committed, answer.position, outcome.as_ref().err().is_some_and(is_lost));
+            commit.answered(is_committed, answer.position, is_unknown);
         }
         match outcome {
             Ok(()) => self.ended(&answer),
@@ -72,9 +74,13 @@ impl<C: Connection> Inner<C> {
                 self.close(Over::Ended);
                 Ok(())
             }
-            Err(error) if is_lost(&error) => {
+            Err(error) if is_unknown => {
                 self.close(Over::Lost);
-                Err(if self.is_on_standby() { exec_error(error) } else { commit_unknown(&error.to_string()) })
+                Err(if self.writes_nothing() {
+                    Error::ConnectionLost(exec_error(error)).into()
+                } else {
+                    commit_unknown(&error.to_string())
+                })
             }
             Err(error) => {
                 is_sent.store(false, Ordering::SeqCst);
@@ -101,13 +107,25 @@ impl<C: Connection> Inner<C> {
     fn commit_error(&mut self, error: sqlx::Error, done: usize) -> DbErr {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match (done, code.as_deref()) {
-            (0, Some(ENDED)) => {
-                self.over = Some(Over::EndedByStatement);
-                Error::TransactionEnded.into()
-            }
+            (0, Some(ENDED)) => self.ended_by_statement().into(),
             (0, Some(CHANGED)) => Error::IdentityChanged.into(),
             (_, Some("25P02")) => Error::TransactionFailed.into(),
             _ => exec_error(error),
+        }
+    }
+
+    /// Records that a statement of the caller ended the transaction. It may have committed what was written before, and
+    /// at which log position is unknown.
+    pub(crate) fn ended_by_statement(&mut self) -> Error {
+        self.over = Some(Over::EndedByStatement);
+        self.note_unknown_commit();
+        Error::TransactionEnded
+    }
+
+    fn note_unknown_commit(&self) {
+        if let Some(origin) = &self.origin {
+            // Dropped unanswered.
+            drop(origin.commit(&self.identity));
         }
     }
 
@@ -153,10 +171,13 @@ impl<C: Connection> Inner<C> {
 
 impl<C: Connection> Drop for Inner<C> {
     fn drop(&mut self) {
+        if self.is_committing {
+            self.note_unknown_commit();
+        }
         let Some(pooled) = self.pooled.take() else { return };
         let is_idle_and_clean = self.over == Some(Over::Ended) && self.pending.is_none() && !self.unclean;
         if is_idle_and_clean {
-            return drop(pooled);
+            return pooled.release();
         }
         let unclean = self.unclean.then_some(self.statements);
         let ending = match (self.over, self.pending) {

@@ -329,6 +329,10 @@ impl Connection for Model {
         None
     }
 
+    fn release(self) {
+        drop(self);
+    }
+
     fn discard(mut self) {
         self.is_discarded = true;
         self.server.state().lose();

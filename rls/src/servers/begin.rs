@@ -106,16 +106,21 @@ impl Cluster {
     async fn begin_on_primary(&self, request: &Request<'_>) -> Result<Session, DbErr> {
         let begun = Instant::now();
         let mut primary = self.primary.subscribe();
+        let (mut is_first, mut refused) = (true, DbErr::from(Error::NoPrimary));
         loop {
             let index = *primary.borrow_and_update();
             let member = &self.members[index];
             let begin = Session::begin(&member.pool, request, self.origin(index));
+            let remaining = self.acquire_timeout.saturating_sub(begun.elapsed());
+            let has_own_timeout = std::mem::take(&mut is_first);
             let outcome = select! {
                 outcome = begin => outcome,
                 // There is a new primary. The transaction begun on the old one has changed nothing.
                 Ok(()) = primary.changed() => continue,
+                // The first attempt has the pool's timeout.
+                () = sleep(remaining), if !has_own_timeout => return Err(refused),
             };
-            let refused = match outcome {
+            refused = match outcome {
                 Ok((session, Some(position))) => {
                     let newest = self.timeline.load(Ordering::SeqCst);
                     if !position.is_standby && position.timeline >= newest {

@@ -1,0 +1,159 @@
+//! The beginning of a transaction: one message that begins it, sets the identity, and asks for what is needed later.
+
+use std::time::Duration;
+
+use sea_orm::sqlx;
+
+use super::{Frame, Inner, OUTERMOST, Over, Pending};
+use crate::{
+    Identity,
+    origin::Origin,
+    pooler,
+    wire::{Answer, Connection, PreparedStatements, SERVER_POSITION, SERVER_POSITION_COLUMNS, ServerPosition, TextRow},
+};
+
+/// Whether the transaction is SERIALIZABLE, possibly by the database's default: what it reads is valid only once it is
+/// committed.
+const IS_SERIALIZABLE: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
+
+/// The mode of a transaction that can write nothing.
+pub(crate) const READ_ONLY: &str = " READ ONLY";
+
+/// The parameters of a transaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) identity: &'a Identity,
+    /// The transaction modes, as in BEGIN.
+    pub(crate) modes: &'a str,
+    pub(crate) time: Option<Duration>,
+    pub(crate) statements: PreparedStatements,
+    /// Whether its end need not be awaited, because it only reads.
+    pub(crate) ends_unawaited: bool,
+}
+
+/// The columns of the message's row that follow the settings and the admission. The start time is the last.
+struct Columns<'a> {
+    identity: &'a Identity,
+    has_isolation: bool,
+    has_position: bool,
+}
+
+/// The values of those columns.
+#[derive(Default)]
+struct Opening {
+    /// The identity with its settings as the server stores them, if they may differ.
+    stored_identity: Option<Identity>,
+    is_serializable: Option<bool>,
+    position: Option<ServerPosition>,
+    process: Option<i64>,
+    started_at: String,
+}
+
+impl Columns<'_> {
+    fn sql(&self) -> String {
+        let mut sql = self.identity.normalized_columns();
+        if self.has_isolation {
+            sql.push_str(IS_SERIALIZABLE);
+        }
+        if self.has_position {
+            sql.extend([", ", SERVER_POSITION]);
+        }
+        sql.push_str(", pg_backend_pid()");
+        sql
+    }
+
+    fn read(&self, mut row: TextRow) -> Option<Opening> {
+        let mut opening = Opening { started_at: row.0.pop()??, ..Opening::default() };
+        opening.process = row.number(row.0.len().checked_sub(1)?);
+        row.0.pop();
+        if self.has_position {
+            let first = row.0.len().checked_sub(SERVER_POSITION_COLUMNS)?;
+            opening.position = ServerPosition::read(&row, first);
+            row.0.truncate(first);
+        }
+        if self.has_isolation {
+            opening.is_serializable = row.number(row.0.len().checked_sub(1)?).map(|value| value != 0);
+            row.0.pop();
+        }
+        let normalized = self.identity.normalized_count();
+        if normalized > 0 {
+            let first = row.0.len().checked_sub(normalized)?;
+            opening.stored_identity = Some(self.identity.with_normalized(&row.0[first..]));
+        }
+        Some(opening)
+    }
+}
+
+impl<C: Connection> Inner<C> {
+    /// Begins the transaction, and returns the server's log position, if there are replicas.
+    pub(crate) async fn begin(
+        pooled: C,
+        request: &Request<'_>,
+        origin: Option<Origin>,
+    ) -> Result<(Self, Option<ServerPosition>), sqlx::Error> {
+        let Request { identity, modes, time, statements, ends_unawaited } = *request;
+        let mut inner = Self {
+            pooled: Some(pooled),
+            frames: vec![Frame::new(OUTERMOST)],
+            pending: Some(Pending::Open),
+            has_unread_end: false,
+            over: None,
+            unclean: false,
+            is_committing: false,
+            last_id: OUTERMOST,
+            started_at: String::new(),
+            identity: identity.clone(),
+            stored_identity: identity.clone(),
+            time,
+            statements,
+            ends_unawaited: false,
+            is_read_only: modes.contains(READ_ONLY),
+            origin,
+        };
+        let columns = Columns { identity, has_isolation: ends_unawaited, has_position: inner.origin.is_some() };
+        let set = identity.set_local_sql(time, &columns.sql());
+        let sql = format!("BEGIN{modes}; {}{set}", statements.begin());
+        let mut answer = Answer::default();
+        let outcome = match inner.pooled.as_mut() {
+            Some(pooled) => pooled.simple_query(sql, &mut answer).await,
+            None => Ok(()),
+        };
+        inner.answered(OUTERMOST, outcome).map_err(|error| match answer.done {
+            // The statement that sets the identity comes after BEGIN and DEALLOCATE.
+            done if done <= usize::from(statements == PreparedStatements::Deallocated) + 1 => {
+                role_error(error, identity.role())
+            }
+            // The admission expression may refuse the identity with any code.
+            _ => error,
+        })?;
+        let opening = answer.row.and_then(|row| columns.read(row)).unwrap_or_default();
+        let position = opening.position;
+        inner.started_at = opening.started_at;
+        inner.ends_unawaited = ends_unawaited && opening.is_serializable == Some(false);
+        if let Some(stored_identity) = opening.stored_identity {
+            inner.stored_identity = stored_identity;
+        }
+        if let (Some(origin), Some(position)) = (&mut inner.origin, position) {
+            origin.begun(position);
+        }
+        if let (PreparedStatements::Cached, Some(pooled)) = (statements, &mut inner.pooled) {
+            inner.pending = Some(Pending::Open);
+            if let Err(error) = pooler::check(pooled, opening.process).await {
+                inner.close(Over::Ended);
+                return Err(error);
+            }
+            inner.pending = None;
+        }
+        Ok((inner, position))
+    }
+}
+
+/// Maps the error for a role that does not exist or that the login is not a member of.
+fn role_error(error: sqlx::Error, role: &str) -> sqlx::Error {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    if matches!(code.as_deref(), Some("42501" | "22023")) {
+        let reason = format!("the pool's login must be a member of the role {role}: {error}");
+        return sqlx::Error::Configuration(reason.into());
+    }
+    error
+}

@@ -1,0 +1,354 @@
+//! What a caller learns when it is not PostgreSQL that answers, when nobody answers, and when a function of the
+//! database raises an error of its own.
+
+#![allow(missing_docs)]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rls::{Database, Error, Identity, IdentityConnection, Options};
+use sea_orm::{AccessMode, ConnectOptions, ConnectionTrait, DbBackend, DbErr, Statement, TransactionTrait};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+    time::timeout,
+};
+
+const INSERT: &str = "INSERT INTO notes (text) VALUES ('hello')";
+
+async fn database() -> testdb::Database {
+    let database = testdb::Server::start().await.unwrap().empty().await.unwrap();
+    database.connect(1).await.unwrap().execute_unprepared("CREATE TABLE notes (text text NOT NULL)").await.unwrap();
+    database
+}
+
+async fn open(url: &str) -> IdentityConnection {
+    let mut options = Options::default();
+    options.max_connections = 1;
+    owner(&Database::connect(url, &options).await.unwrap())
+}
+
+fn owner(pool: &Database) -> IdentityConnection {
+    pool.as_identity(Identity::new("postgres"))
+}
+
+fn code<T>(outcome: Result<T, DbErr>) -> &'static str {
+    outcome.map_or_else(|error| Error::from(error).code(), |_| "done")
+}
+
+async fn count(database: &testdb::Database) -> i64 {
+    let sql = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM notes");
+    let row = database.connect(1).await.unwrap().query_one_raw(sql).await.unwrap().unwrap();
+    row.try_get_by_index(0).unwrap()
+}
+
+/// What a [`Pooler`] does with the next message that contains its word.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// The server gets it. The client gets an error with this SQLSTATE that the pooler made up.
+    Answer(&'static str),
+    /// Nobody gets it, nor anything after it.
+    Silence,
+    /// The server gets it, and then both connections are closed.
+    Cut,
+}
+
+/// A pooler between client and server that fails once, at a message with a word in it.
+struct Pooler {
+    url: String,
+    is_armed: Arc<AtomicBool>,
+}
+
+impl Pooler {
+    async fn before(database: &testdb::Database, word: &'static str, fault: Fault) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (login, rest) = database.url().rsplit_once('@').unwrap();
+        let (server, name) = rest.split_once('/').unwrap();
+        let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
+        let (server, is_armed) = (server.to_owned(), Arc::new(AtomicBool::new(false)));
+        let armed = is_armed.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = tokio::net::TcpStream::connect(&server).await.unwrap();
+                let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+                let (answers_itself, itself) = watch::channel(false);
+                tokio::spawn(to_server_with_fault(
+                    (from_client, to_server),
+                    (word, fault, armed.clone()),
+                    answers_itself,
+                ));
+                tokio::spawn(to_client_with_fault((from_server, to_client), fault, itself));
+            }
+        });
+        Self { url, is_armed }
+    }
+
+    fn arm(&self) {
+        self.is_armed.store(true, Ordering::SeqCst);
+    }
+}
+
+async fn to_server_with_fault(
+    (mut from, mut to): (OwnedReadHalf, OwnedWriteHalf),
+    (word, fault, is_armed): (&str, Fault, Arc<AtomicBool>),
+    answers_itself: watch::Sender<bool>,
+) {
+    let mut message = vec![0; 8192];
+    while let Ok(length @ 1..) = from.read(&mut message).await {
+        let has_word = message[..length].windows(word.len()).any(|part| part == word.as_bytes());
+        if has_word && is_armed.swap(false, Ordering::SeqCst) {
+            answers_itself.send(true).unwrap();
+            if matches!(fault, Fault::Silence) {
+                return std::future::pending().await;
+            }
+        }
+        if to.write_all(&message[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn to_client_with_fault(
+    (mut from, mut to): (OwnedReadHalf, OwnedWriteHalf),
+    fault: Fault,
+    mut itself: watch::Receiver<bool>,
+) {
+    let mut message = vec![0; 8192];
+    while let Ok(length @ 1..) = from.read(&mut message).await {
+        if *itself.borrow_and_update() {
+            match fault {
+                Fault::Answer(sqlstate) => to.write_all(&error_response(sqlstate)).await.unwrap(),
+                Fault::Silence | Fault::Cut => return,
+            }
+            return std::future::pending().await;
+        }
+        if to.write_all(&message[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// An ErrorResponse as a pooler sends it, without the routine that PostgreSQL names, and ReadyForQuery.
+fn error_response(sqlstate: &str) -> Vec<u8> {
+    let fields = format!("SERROR\0VERROR\0C{sqlstate}\0Mserver connection closed\0\0");
+    let mut response = vec![b'E'];
+    response.extend(u32::try_from(fields.len() + 4).unwrap().to_be_bytes());
+    response.extend(fields.as_bytes());
+    response.extend(b"Z\0\0\0\x05I");
+    response
+}
+
+#[tokio::test]
+async fn a_poolers_answer_to_a_commit_leaves_its_outcome_unknown() {
+    for sqlstate in ["08006", "08P01", "57P01", "58000", "XX000"] {
+        let database = database().await;
+        let pooler = Pooler::before(&database, "COMMIT", Fault::Answer(sqlstate)).await;
+        let me = open(&pooler.url).await;
+        let tx = me.begin().await.unwrap();
+        tx.execute_unprepared(INSERT).await.unwrap();
+        pooler.arm();
+        assert_eq!(code(tx.commit().await), "commit_unknown", "{sqlstate}");
+        assert_eq!(count(&database).await, 1, "{sqlstate}: the server had the commit");
+        // Not sent a second time either.
+        pooler.arm();
+        assert_eq!(code(me.execute_unprepared(INSERT).await), "commit_unknown", "{sqlstate}");
+        assert_eq!(count(&database).await, 2, "{sqlstate}");
+        assert_eq!(code(me.execute_unprepared(INSERT).await), "done", "{sqlstate}: the connection is replaced");
+    }
+}
+
+#[tokio::test]
+async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
+    for fault in [Fault::Silence, Fault::Cut, Fault::Answer("08006"), Fault::Answer("58000")] {
+        for commit in ["COMMIT", "/* now */ end"] {
+            let database = database().await;
+            let word = commit.rsplit(' ').next().unwrap();
+            let pooler = Pooler::before(&database, word, fault).await;
+            let me = open(&pooler.url).await.with_deadline(Duration::from_secs(2));
+            let tx = me.begin().await.unwrap();
+            tx.execute_unprepared(INSERT).await.unwrap();
+            pooler.arm();
+            assert_eq!(code(tx.execute_unprepared(commit).await), "commit_unknown", "{fault:?} {commit}");
+            drop(tx);
+            assert_eq!(code(me.execute_unprepared(INSERT).await), "done", "{fault:?}: the connection is replaced");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_poolers_answer_to_a_statement_is_a_lost_connection_and_the_statement_is_retried() {
+    let database = database().await;
+    let pooler = Pooler::before(&database, "hello", Fault::Answer("08006")).await;
+    let me = open(&pooler.url).await;
+    let tx = me.begin().await.unwrap();
+    pooler.arm();
+    assert_eq!(code(tx.execute_unprepared(INSERT).await), "connection_lost");
+    drop(tx);
+    pooler.arm();
+    assert_eq!(code(me.execute_unprepared(INSERT).await), "done");
+    assert_eq!(count(&database).await, 1);
+}
+
+#[tokio::test]
+async fn a_transaction_that_writes_nothing_has_no_unknown_outcome() {
+    for (fault, expected) in [
+        (Fault::Silence, "deadline_exceeded"),
+        (Fault::Cut, "connection_lost"),
+        (Fault::Answer("08006"), "connection_lost"),
+        (Fault::Answer("58000"), "connection_lost"),
+    ] {
+        let database = database().await;
+        let pooler = Pooler::before(&database, "COMMIT", fault).await;
+        let me = open(&pooler.url).await.with_deadline(Duration::from_secs(2));
+        for (mode, expected) in [(Some(AccessMode::ReadOnly), expected), (None, "commit_unknown")] {
+            let tx = me.begin_with_config(None, mode).await.unwrap();
+            tx.execute_unprepared("SELECT text FROM notes").await.unwrap();
+            pooler.arm();
+            assert_eq!(code(tx.commit().await), expected, "{fault:?} {mode:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_a_function_raises_is_not_taken_for_one_of_the_connection() {
+    let database = database().await;
+    let me = open(database.url()).await;
+    for sqlstate in ["08006", "08P01", "57P01", "57P03", "57014", "53300", "28000", "3D000"] {
+        let raise = format!("DO $$ BEGIN RAISE 'my own' USING ERRCODE = '{sqlstate}'; END $$");
+        let error = me.execute_unprepared(&raise).await.unwrap_err();
+        assert!(error.to_string().contains("my own"), "{sqlstate}: {error}");
+        assert_eq!(Error::from(error).code(), "database", "{sqlstate}");
+        // At the commit, it is a refusal.
+        let deferred = format!(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN RAISE 'my own' USING ERRCODE = '{sqlstate}'; END $$;
+             CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED
+               FOR EACH ROW EXECUTE FUNCTION refuse()"
+        );
+        let admin = database.connect(1).await.unwrap();
+        admin.execute_unprepared(&deferred).await.unwrap();
+        let tx = me.begin().await.unwrap();
+        tx.execute_unprepared(INSERT).await.unwrap();
+        assert_eq!(code(tx.commit().await), "database", "{sqlstate}");
+        assert_eq!(code(me.execute_unprepared(INSERT).await), "database", "{sqlstate}");
+        admin.execute_unprepared("DROP FUNCTION refuse CASCADE").await.unwrap();
+        assert_eq!(count(&database).await, 0, "{sqlstate}");
+    }
+}
+
+#[tokio::test]
+async fn a_pool_that_the_application_has_gets_the_default_deadline() {
+    let database = database().await;
+    let pool = Database::from_connection(database.connect(1).await.unwrap());
+    assert_eq!(owner(&pool).deadline(), Options::default().deadline);
+    assert_eq!(owner(&pool.with_deadline(None)).deadline(), None);
+}
+
+#[tokio::test]
+async fn without_a_deadline_a_dropped_statement_is_awaited_however_long_it_takes() {
+    let database = database().await;
+    let pool = Database::connect(database.url(), &Options::default()).await.unwrap().with_deadline(None);
+    let tx = owner(&pool).begin().await.unwrap();
+    // Longer than a rollback may take.
+    let sleep = tx.execute_unprepared("SELECT pg_sleep(7)");
+    assert!(timeout(Duration::from_millis(500), sleep).await.is_err());
+    assert_eq!(code(tx.execute_unprepared(INSERT).await), "transaction_failed");
+}
+
+#[test]
+fn transactions_of_an_applications_pool_may_be_dropped_outside_its_runtime() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let database = runtime.block_on(database());
+    let mut options = ConnectOptions::new(database.url());
+    options.max_connections(2).min_connections(1);
+    let db = runtime.block_on(sea_orm::Database::connect(options)).unwrap();
+    let me = owner(&Database::from_connection(db));
+    // The nested one is the last to hold the connection, which is idle after the rollback.
+    let nested = runtime.block_on(async {
+        let tx = me.begin().await.unwrap();
+        let nested = tx.begin().await.unwrap();
+        tx.rollback().await.unwrap();
+        nested
+    });
+    drop(nested);
+    let open = runtime.block_on(me.begin()).unwrap();
+    drop(open);
+    runtime.block_on(async {
+        me.execute_unprepared(INSERT).await.unwrap();
+        assert_eq!(count(&database).await, 1);
+    });
+}
+
+/// Forwards connections, and from a moment on drops what is sent on those that are open.
+async fn firewall(database: &testdb::Database) -> (String, watch::Sender<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (login, rest) = database.url().rsplit_once('@').unwrap();
+    let (server, name) = rest.split_once('/').unwrap();
+    let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
+    let (server, (dropped, is_dropped)) = (server.to_owned(), watch::channel(0));
+    tokio::spawn(async move {
+        for number in 1.. {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let (server, mut is_dropped) = (server.clone(), is_dropped.clone());
+            tokio::spawn(async move {
+                let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
+                let is_dropped = async { drop(is_dropped.wait_for(|dropped| *dropped >= number).await) };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
+                    () = is_dropped => {}
+                }
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    (url, dropped)
+}
+
+#[tokio::test]
+async fn idle_connections_that_a_firewall_dropped_are_awaited_once() {
+    const CONNECTIONS: usize = 8;
+    let database = database().await;
+    let (url, dropped) = firewall(&database).await;
+    let mut options = Options::default();
+    options.max_connections = u32::try_from(CONNECTIONS).unwrap();
+    let pool = Database::connect(&url, &options).await.unwrap();
+    let me = owner(&pool);
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        open.push(me.begin().await.unwrap());
+    }
+    for tx in open {
+        tx.rollback().await.unwrap();
+    }
+    assert_eq!(pool.pool_status("postgres").idle, CONNECTIONS);
+    // Longer than a connection may be idle without a ping. A ping for each would take longer than a caller waits.
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    // The first connection was closed by `connect`.
+    dropped.send(CONNECTIONS + 1).unwrap();
+    assert_eq!(code(me.execute_unprepared(INSERT).await), "done");
+    assert_eq!(pool.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
+}
+
+#[tokio::test]
+async fn a_health_check_does_not_await_each_idle_connection() {
+    let database = database().await;
+    let (url, dropped) = firewall(&database).await;
+    let pool = Database::connect(&url, &Options::default()).await.unwrap();
+    let me = owner(&pool);
+    let open = [me.begin().await.unwrap(), me.begin().await.unwrap(), me.begin().await.unwrap()];
+    for tx in open {
+        tx.rollback().await.unwrap();
+    }
+    dropped.send(4).unwrap();
+    pool.ping().await.unwrap();
+    assert_eq!(pool.pool_status("postgres").connections, 1);
+}
