@@ -59,19 +59,19 @@ fn table(rows: &[SessionSummary]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY).set_header([
         "adventure",
-        "level",
-        "min",
+        "difficulty",
+        "minutes",
         "Seer",
         "begins",
         "seats",
         "looking for",
     ]);
     for row in rows {
-        let (name, level, minutes) = row.adventure.as_ref().map_or_else(
+        let (name, difficulty, minutes) = row.adventure.as_ref().map_or_else(
             || ("a secret".to_owned(), String::new(), String::new()),
             |adventure| {
-                let level = format!("{:?}", adventure.difficulty).to_lowercase();
-                (adventure.name.clone(), level, adventure.estimated_duration.to_string())
+                let difficulty = format!("{:?}", adventure.difficulty).to_lowercase();
+                (adventure.name.clone(), difficulty, adventure.estimated_duration.to_string())
             },
         );
         let begins = match (row.status, row.scheduled_start) {
@@ -82,7 +82,7 @@ fn table(rows: &[SessionSummary]) -> Table {
         let seats = format!("{}/{}", row.seats_taken, row.max_players);
         table.add_row([
             name,
-            level,
+            difficulty,
             minutes,
             row.seer_name.clone(),
             begins,
@@ -95,13 +95,13 @@ fn table(rows: &[SessionSummary]) -> Table {
 
 /// Creates two Seers with fifteen sessions each.
 async fn open_sessions(sparc: &Sparc) -> Result<(), Error> {
-    let story = || AdventureContent::single_scene("It begins here, and it ends here.");
+    let content = || AdventureContent::single_scene("It begins here, and it ends here.");
     for (seer, adventure, difficulty) in
         [("Morgan", "The Drowned Ford", DifficultyLevel::Hard), ("Edda", "The Quiet Mill", DifficultyLevel::Easy)]
     {
         let account = NewAccount { display_name: Some(seer.into()), ..Default::default() };
         let seer = sparc.as_user(sparc.as_service().users().sign_up(account).await?.id);
-        let new = NewAdventure { name: adventure.into(), difficulty, content: story(), ..Default::default() };
+        let new = NewAdventure { name: adventure.into(), difficulty, content: content(), ..Default::default() };
         let adventure = seer.adventures().create(new).await?;
         seer.adventures().publish(adventure.id).await?;
         for day in 0..15 {

@@ -54,11 +54,11 @@ async fn main() -> anyhow::Result<()> {
     // With a savepoint, only the refused statement is rolled back.
     let tx = ada.begin().await?;
     let nim = tx.characters().create(NewCharacter { name: "Nim".into(), ..Default::default() }).await?;
-    let attempt = tx.begin().await?;
-    let forged = characters::ActiveModel { level: Set(10), ..Default::default() };
-    let forged = characters::Entity::update_many().set(forged).exec(&attempt).await.map_err(Error::from);
-    println!("setting one's own level: {}", forged.map_or_else(|error| error.to_string(), |_| "done".into()));
-    attempt.rollback().await?;
+    let savepoint = tx.begin().await?;
+    let change = characters::ActiveModel { level: Set(10), ..Default::default() };
+    let outcome = characters::Entity::update_many().set(change).exec(&savepoint).await.map_err(Error::from);
+    println!("setting one's own level: {}", outcome.map_or_else(|error| error.to_string(), |_| "done".into()));
+    savepoint.rollback().await?;
     tx.characters().rename(nim.id, "Quick Nim").await?;
     tx.commit().await?;
     println!("committed: {}", ada.characters().get(nim.id).await?.name);

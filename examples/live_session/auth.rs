@@ -38,9 +38,9 @@ pub struct Tokens {
 
 impl Tokens {
     /// Creates the keys from the platform's shared secret (HS256) and its published keys (ES256, RS256).
-    pub fn new(secret: &str, published: &JwkSet) -> Result<Self, jsonwebtoken::errors::Error> {
+    pub fn new(secret: &str, published_keys: &JwkSet) -> Result<Self, jsonwebtoken::errors::Error> {
         let mut verifying = vec![(None, Algorithm::HS256, DecodingKey::from_secret(secret.as_bytes()))];
-        for jwk in &published.keys {
+        for jwk in &published_keys.keys {
             // The key, not the token, determines the algorithm, so that no token can use a public key as a shared
             // secret.
             let algorithm = match &jwk.algorithm {
@@ -67,12 +67,12 @@ impl Tokens {
             if *algorithm != header.alg || (id.is_some() && header.kid.is_some() && *id != header.kid) {
                 continue;
             }
-            let mut rules = Validation::new(*algorithm);
-            rules.leeway = 0;
-            rules.validate_nbf = true;
-            rules.set_audience(&[AUTHENTICATED]);
-            rules.set_required_spec_claims(&["exp", "aud", "sub"]);
-            match decode::<Claims>(token, key, &rules) {
+            let mut validation = Validation::new(*algorithm);
+            validation.leeway = 0;
+            validation.validate_nbf = true;
+            validation.set_audience(&[AUTHENTICATED]);
+            validation.set_required_spec_claims(&["exp", "aud", "sub"]);
+            match decode::<Claims>(token, key, &validation) {
                 Ok(token) => return Ok(token.claims),
                 Err(error) => failure = error,
             }
@@ -94,7 +94,7 @@ impl FromRequestParts<App> for Viewer {
         let (mut caller, mut expires) = (app.sparc.as_anon(), None);
         if let Some(header) = parts.headers.get("authorization") {
             let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
-            let claims = app.tokens.verify(token).map_err(|error| ApiError::token(&error))?;
+            let claims = app.tokens.verify(token).map_err(|error| ApiError::invalid_token(&error))?;
             (caller, expires) = (app.sparc.as_user(claims.sub), Some(claims.exp));
         }
         if let Some(position) = parts.headers.get(POSITION) {

@@ -1,5 +1,4 @@
-//! The demo game: a Seer, three players and a lobby, at human speed. Each scene of the adventure lists what the players
-//! try in it.
+//! The demo game: a Seer, three players and a lobby, at human speed. Each scene of the adventure lists its actions.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -25,20 +24,32 @@ use sparc::service::{
 use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
 
-/// What a player tries in a scene: the field `beats` of a node, which the data layer stores unchanged.
+/// An action in a scene: an element of the field `beats` of a node, which the data layer stores unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Beat {
+    /// Key of the player who acts.
     by: String,
     say: Option<String>,
+    /// Attribute of a check.
     roll: Option<Attribute>,
+    /// Attribute of an attack on the foe.
     attack: Option<Attribute>,
-    foe: Option<Attribute>,
+    /// Attribute of the foe's attack.
+    #[serde(rename = "foe")]
+    foe_attack: Option<Attribute>,
     difficulty: Option<Difficulty>,
-    does: Option<String>,
+    /// Description of the roll.
+    #[serde(rename = "does")]
+    description: Option<String>,
+    /// Source of a +1 modifier.
     bonus: Option<String>,
-    hurts: Option<String>,
-    heal: Option<String>,
+    /// Key of the player whom the foe's attack damages.
+    #[serde(rename = "hurts")]
+    damaged: Option<String>,
+    /// Key of the player whom the action heals.
+    #[serde(rename = "heal")]
+    healed: Option<String>,
     initiative: bool,
 }
 
@@ -46,14 +57,14 @@ struct Beat {
 struct Player {
     user: IdentityConnection,
     hero: Uuid,
-    best: Attribute,
+    best_attribute: Attribute,
 }
 
 struct Demo {
     sparc: Sparc,
     seer: IdentityConnection,
     party: HashMap<&'static str, Player>,
-    story: adventures::Model,
+    adventure: adventures::Model,
     content: AdventureContent,
     foe: creatures::Model,
     /// The time between two actions.
@@ -65,15 +76,15 @@ fn id(number: u128) -> Uuid {
     Uuid::from_u128(0x5ba2_c000_0000_4000_8000_0000_0000_0000 + number)
 }
 
-/// Plays one game night after another until the handle is closed. After a failure, the demo continues with the session
-/// in the database.
-pub async fn play(sparc: Sparc, show: watch::Sender<Option<Uuid>>, pace: Duration) {
+/// Plays one session after another until `sparc` is closed. After a failure, the demo continues with the session in the
+/// database.
+pub async fn play(sparc: Sparc, current_session: watch::Sender<Option<Uuid>>, pace: Duration) {
     loop {
-        let night = async {
+        let game = async {
             let demo = Demo::prepare(&sparc, pace).await?;
-            tokio::try_join!(demo.nights(&show), demo.join_visitors())
+            tokio::try_join!(demo.play_sessions(&current_session), demo.join_visitors())
         };
-        match night.await {
+        match game.await {
             Ok(_) | Err(Error::PoolClosed) => return,
             Err(error) => eprintln!("the demo restarts after an error: {error}"),
         }
@@ -83,14 +94,14 @@ pub async fn play(sparc: Sparc, show: watch::Sender<Option<Uuid>>, pace: Duratio
 
 impl Demo {
     async fn prepare(sparc: &Sparc, pace: Duration) -> Result<Self, Error> {
-        let seer = account(sparc, 1, "Morgan").await?;
+        let seer = sign_up(sparc, 1, "Morgan").await?;
         let mut party = HashMap::new();
         for (number, key, player, name, class, item, ability) in [
             (2, "ada", "Ada", "Brunhild", CharacterClass::Warrior, "Her mother's axe", "Stand fast"),
             (3, "ben", "Ben", "Quick Nim", CharacterClass::Rogue, "Two knives, one lost", "Slip away"),
             (4, "cleo", "Cleo", "Sister Maud", CharacterClass::Cleric, "The silver bell", "Warm hands"),
         ] {
-            let user = account(sparc, number, player).await?;
+            let user = sign_up(sparc, number, player).await?;
             let new = NewCharacter {
                 id: Some(id(number + 100)),
                 name: name.into(),
@@ -100,25 +111,25 @@ impl Demo {
                 ..Default::default()
             };
             let hero = user.characters().create(new).await?.id;
-            party.insert(key, Player { user, hero, best: primary_attribute(class) });
+            party.insert(key, Player { user, hero, best_attribute: primary_attribute(class) });
         }
         let content: AdventureContent = serde_json::from_str(include_str!("the_lantern_road.json"))
             .map_err(|_| Error::InvalidValue { field: "the_lantern_road.json", rule: "must be an adventure" })?;
         let about = "A lantern nobody holds, and the way home";
-        let story = publish(&seer, 10, "The Lantern Road", about, content.clone()).await?;
+        let adventure = publish(&seer, 10, "The Lantern Road", about, content.clone()).await?;
         let stats = Stats { might: 4, grace: 2, ..Default::default() };
         let foe = NewCreature { id: Some(id(11)), name: "Reed Horror".into(), stats, ..Default::default() };
-        let foe = seer.creatures().add(story.id, foe).await?;
-        for (number, name, story, about, looking_for, hours) in [
+        let foe = seer.creatures().add(adventure.id, foe).await?;
+        for (players, (number, name, title, about, looking_for, hours)) in (1..).zip([
             (20, "Idris", "The Salt Choir", "Somebody sings under the mine", "one more voice, any class", 3),
             (23, "Petra", "Nine Doors Down", "A staircase that was eight yesterday", "patient people and a light", 26),
             (26, "Oswin", "The Bees of Saint Orrin", "They know who did it", "beginners, very welcome", 74),
-        ] {
-            let other = account(sparc, number, name).await?;
-            let story = publish(&other, number + 1, story, about, AdventureContent::single_scene(about)).await?;
+        ]) {
+            let other = sign_up(sparc, number, name).await?;
+            let adventure = publish(&other, number + 1, title, about, AdventureContent::single_scene(about)).await?;
             let session = NewSession {
                 id: Some(id(number + 2)),
-                adventure_id: story.id,
+                adventure_id: adventure.id,
                 visibility: Visibility::Public,
                 looking_for: Some(looking_for.into()),
                 scheduled_start: Some(Utc::now() + TimeDelta::hours(hours)),
@@ -129,20 +140,20 @@ impl Demo {
                 Err(Error::IdConflict { .. }) => other.sessions().get(id(number + 2)).await?,
                 outcome => outcome?,
             };
-            for player in party.values().take((number as usize - 20) / 3 + 1) {
+            for player in party.values().take(players) {
                 player.user.sessions().join_public(session.id, player.hero).await?;
             }
         }
-        Ok(Self { sparc: sparc.clone(), seer, party, story, content, foe, pace })
+        Ok(Self { sparc: sparc.clone(), seer, party, adventure, content, foe, pace })
     }
 
-    async fn nights(&self, show: &watch::Sender<Option<Uuid>>) -> Result<(), Error> {
+    async fn play_sessions(&self, current_session: &watch::Sender<Option<Uuid>>) -> Result<(), Error> {
         loop {
             let session = self.open_session().await?;
-            show.send_replace(Some(session.id));
-            let at = session.current_scene_id;
-            let from = self.content.nodes.iter().position(|node| Some(&node.id) == at.as_ref()).unwrap_or(0);
-            for node in &self.content.nodes[from..] {
+            current_session.send_replace(Some(session.id));
+            let scene = session.current_scene_id;
+            let first = self.content.nodes.iter().position(|node| Some(&node.id) == scene.as_ref()).unwrap_or(0);
+            for node in &self.content.nodes[first..] {
                 self.seer.sessions().set_scene(session.id, Some(&node.id)).await?;
                 let beats = node.extra.get("beats").cloned().unwrap_or_default();
                 let beats: Vec<Beat> = serde_json::from_value(beats).unwrap_or_default();
@@ -167,7 +178,7 @@ impl Demo {
             return self.seer.sessions().get(running.id).await;
         }
         let new = NewSession {
-            adventure_id: self.story.id,
+            adventure_id: self.adventure.id,
             visibility: Visibility::Public,
             max_players: MaxPlayers::MAX,
             looking_for: Some("whoever opened this page".into()),
@@ -186,9 +197,9 @@ impl Demo {
         self.seer.sessions().set_encounter(session, Some(encounter)).await?;
         let points = json!([self.foe.hit_points, self.foe.hit_points]);
         let foe = json!({ "name": self.foe.name, "hit_points": points });
-        change_state(&self.seer, session, |state| state["foe"] = foe).await?;
+        change_game_state(&self.seer, session, |state| state["foe"] = foe).await?;
         self.scene(session, beats).await?;
-        change_state(&self.seer, session, |state| state["foe"] = Value::Null).await?;
+        change_game_state(&self.seer, session, |state| state["foe"] = Value::Null).await?;
         self.seer.sessions().set_encounter(session, None).await?;
         Ok(())
     }
@@ -209,13 +220,14 @@ impl Demo {
             return Ok(());
         }
         let difficulty = beat.difficulty.unwrap_or(Difficulty::MIN);
-        if let (Some(attribute), Some(hurt)) = (beat.foe, beat.hurts.as_deref().and_then(|key| self.party.get(key))) {
-            let mut claws = NewRoll::attack(session, Roller::Creature(self.foe.id), attribute, difficulty);
-            claws.description = beat.does.clone();
-            if self.seer.dice().roll(claws).await?.success {
+        let damaged = beat.damaged.as_deref().and_then(|key| self.party.get(key));
+        if let (Some(attribute), Some(damaged)) = (beat.foe_attack, damaged) {
+            let mut attack = NewRoll::attack(session, Roller::Creature(self.foe.id), attribute, difficulty);
+            attack.description = beat.description.clone();
+            if self.seer.dice().roll(attack).await?.success {
                 sleep(self.pace / 2).await;
-                let left = self.seer.characters().damage(hurt.hero, 2).await?;
-                show_hit_points(&self.seer, session, left).await?;
+                let hit_points = self.seer.characters().damage(damaged.hero, 2).await?;
+                show_hit_points(&self.seer, session, hit_points).await?;
             }
             return Ok(());
         }
@@ -226,15 +238,18 @@ impl Demo {
         let roller = Roller::Character(player.hero);
         let mut roll = match (beat.attack, beat.roll) {
             (Some(attribute), _) => NewRoll::attack(session, roller, attribute, difficulty),
-            (None, attribute) => NewRoll::check(session, roller, attribute.unwrap_or(player.best), difficulty),
+            (None, attribute) => {
+                NewRoll::check(session, roller, attribute.unwrap_or(player.best_attribute), difficulty)
+            }
         };
-        roll.description = beat.does.clone();
+        roll.description = beat.description.clone();
         roll.modifiers.extend(beat.bonus.iter().map(|source| Modifier::flat(1, source)));
         let mut rolled = player.user.dice().roll(roll).await?;
         if !rolled.success && beat.attack.is_some() {
             sleep(self.pace).await;
             match player.user.dice().heroic_save(rolled.id).await {
                 Ok(saved) => rolled = saved,
+                // For example, the save of this encounter is already spent.
                 Err(error) if error.http_status() == 409 => {}
                 Err(error) => return Err(error),
             }
@@ -244,21 +259,22 @@ impl Demo {
         }
         sleep(self.pace / 2).await;
         if beat.attack.is_some() {
-            change_state(&self.seer, session, |state| {
-                let left = state["foe"]["hit_points"][0].as_i64().unwrap_or(0);
-                state["foe"]["hit_points"][0] = (left - 2).max(0).into();
+            change_game_state(&self.seer, session, |state| {
+                let hit_points = state["foe"]["hit_points"][0].as_i64().unwrap_or(0);
+                state["foe"]["hit_points"][0] = (hit_points - 2).max(0).into();
             })
             .await?;
         }
-        if let Some(healed) = beat.heal.as_deref().and_then(|key| self.party.get(key)) {
-            let left = self.seer.characters().heal(healed.hero, 2).await?;
-            show_hit_points(&self.seer, session, left).await?;
+        if let Some(healed) = beat.healed.as_deref().and_then(|key| self.party.get(key)) {
+            let hit_points = self.seer.characters().heal(healed.hero, 2).await?;
+            show_hit_points(&self.seer, session, hit_points).await?;
         }
         Ok(())
     }
 
     /// Ada and Ben join every session that a visitor opens, and roll in each scene.
     async fn join_visitors(&self) -> Result<(), Error> {
+        // The demo's own sessions in the lobby.
         let mut known = vec![id(22), id(25), id(28)];
         loop {
             for session in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
@@ -266,14 +282,16 @@ impl Demo {
                     continue;
                 }
                 known.push(session.id);
-                for (wait, player) in [&self.party["ada"], &self.party["ben"]].into_iter().enumerate() {
+                for (seconds, player) in [(3, &self.party["ada"]), (6, &self.party["ben"])] {
                     match player.user.sessions().join_public(session.id, player.hero).await {
                         Ok(_) => {}
                         // The session has started, is full, or has ended.
                         Err(error) if error.http_status() < 500 => break,
                         Err(error) => return Err(error),
                     }
-                    tokio::spawn(follow(player.user.clone(), session.id, player.hero, player.best, wait as u32 + 1));
+                    let delay = Duration::from_secs(seconds);
+                    let (user, hero, best) = (player.user.clone(), player.hero, player.best_attribute);
+                    tokio::spawn(roll_in_each_scene(user, session.id, hero, best, delay));
                     sleep(Duration::from_secs(2)).await;
                 }
             }
@@ -282,14 +300,20 @@ impl Demo {
     }
 }
 
-/// Rolls in every scene of a session until it ends.
-async fn follow(user: IdentityConnection, session: Uuid, hero: Uuid, best: Attribute, wait: u32) -> Result<(), Error> {
+/// Rolls in each scene of a session, some time after it begins, until the session ends.
+async fn roll_in_each_scene(
+    user: IdentityConnection,
+    session: Uuid,
+    hero: Uuid,
+    attribute: Attribute,
+    delay: Duration,
+) -> Result<(), Error> {
     let mut events = user.events().subscribe(session, Some(0)).await?;
     while let Some(event) = events.try_next().await? {
         match (event.event_type.as_str(), event.payload["to"].as_str()) {
             ("scene_changed", Some(_)) => {
-                sleep(Duration::from_secs(3) * wait).await;
-                let roll = NewRoll::check(session, Roller::Character(hero), best, Difficulty::new(12)?);
+                sleep(delay).await;
+                let roll = NewRoll::check(session, Roller::Character(hero), attribute, Difficulty::new(12)?);
                 user.dice().roll(roll).await?;
             }
             ("session_status", Some("completed" | "cancelled")) => break,
@@ -299,7 +323,7 @@ async fn follow(user: IdentityConnection, session: Uuid, hero: Uuid, best: Attri
     Ok(())
 }
 
-async fn account(sparc: &Sparc, number: u128, name: &str) -> Result<IdentityConnection, Error> {
+async fn sign_up(sparc: &Sparc, number: u128, name: &str) -> Result<IdentityConnection, Error> {
     let account = NewAccount { id: Some(id(number)), display_name: Some(name.into()), ..Default::default() };
     let profile = sparc.as_service().users().sign_up(account).await?;
     Ok(sparc.as_user(profile.id))
@@ -324,15 +348,19 @@ async fn say(user: &IdentityConnection, session_id: Uuid, text: &str) -> Result<
     Ok(())
 }
 
-/// Writes hit points into the shared state of the session. Only owners can read character sheets, so this is how the
+/// Writes hit points into the game state of the session. Only owners can read character sheets, so this is how the
 /// other participants see them.
-pub async fn show_hit_points(seer: &IdentityConnection, session: Uuid, left: HitPoints) -> Result<HitPoints, Error> {
-    let points = json!([left.hit_points, left.max_hit_points]);
-    change_state(seer, session, |state| state["hit_points"][left.character_id.to_string()] = points).await?;
-    Ok(left)
+pub async fn show_hit_points(seer: &IdentityConnection, session: Uuid, new: HitPoints) -> Result<HitPoints, Error> {
+    let points = json!([new.hit_points, new.max_hit_points]);
+    change_game_state(seer, session, |state| state["hit_points"][new.character_id.to_string()] = points).await?;
+    Ok(new)
 }
 
-async fn change_state(seer: &IdentityConnection, session: Uuid, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
+async fn change_game_state(
+    seer: &IdentityConnection,
+    session: Uuid,
+    change: impl FnOnce(&mut Value),
+) -> Result<(), Error> {
     let before = seer.sessions().get(session).await?;
     let mut state = before.game_state;
     change(&mut state);

@@ -1,7 +1,7 @@
 //! A live session in the browser: an HTTP service on the data layer, small enough to copy.
 //!
-//! `cargo run --example live_session` starts a database of its own and prints the URL of a page with a demo game.
-//! Visitors can watch, take a seat and roll. With `DATABASE_URL`, it uses that database. `-- --help` lists the options.
+//! `cargo run --example live_session` starts a new database and prints the URL of a page with a demo game. Visitors
+//! can watch, take a seat and roll. With `DATABASE_URL`, it uses that database. `-- --help` lists the options.
 //!
 //! This file has the service; `auth.rs` has authentication, `openapi.rs` the description of the routes, `demo.rs` the
 //! demo game, `show.rs` what its visitors do.
@@ -88,12 +88,12 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
         format!("listening on port {port} failed: {error}; choose another with --port, or 0 for any free port")
     })?;
-    let published = match &arguments.jwks {
+    let published_keys = match &arguments.jwks {
         Some(file) => serde_json::from_slice(&fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?)?,
         None => jsonwebtoken::jwk::JwkSet { keys: Vec::new() },
     };
     let secret = arguments.jwt_secret.unwrap_or_else(|| format!("{}{}", Uuid::new_v4(), Uuid::new_v4()));
-    let tokens = Arc::new(Tokens::new(&secret, &published)?);
+    let tokens = Arc::new(Tokens::new(&secret, &published_keys)?);
     let database = testdb::Database::open_migrated().await?;
     let options = Options::default().replicas(arguments.replicas);
     let sparc = Sparc::connect_with(database.url(), options).await?;
@@ -262,8 +262,8 @@ struct Join {
     character_id: Uuid,
 }
 
-async fn join(User(user): User, Input(seat): Input<Join>) -> Answer<session_players::Model> {
-    Ok(Json(user.sessions().join(&seat.code, seat.character_id).await?))
+async fn join(User(user): User, Input(join): Input<Join>) -> Answer<session_players::Model> {
+    Ok(Json(user.sessions().join(&join.code, join.character_id).await?))
 }
 
 async fn change_status(User(seer): User, Path((id, step)): Path<(Uuid, String)>) -> Answer<sessions::Model> {
@@ -290,11 +290,11 @@ struct Wound {
 
 async fn wound(User(seer): User, Path(id): Path<Uuid>, Input(wound): Input<Wound>) -> Answer<HitPoints> {
     let (characters, points) = (seer.characters(), wound.points.unsigned_abs());
-    let left = match wound.points {
+    let new = match wound.points {
         ..0 => characters.heal(wound.character_id, points).await?,
         0.. => characters.damage(wound.character_id, points).await?,
     };
-    Ok(Json(demo::show_hit_points(&seer, id, left).await?))
+    Ok(Json(demo::show_hit_points(&seer, id, new).await?))
 }
 
 async fn roll(User(user): User, Input(new): Input<NewRoll>) -> Answer<dice_rolls::Model> {
@@ -315,13 +315,13 @@ async fn events(
     State(app): State<App>,
     Viewer(viewer, expires): Viewer,
     Path(id): Path<Uuid>,
-    head: HeaderMap,
+    headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, axum::Error>>>, ApiError> {
-    let last_seen = head.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse::<i64>()).transpose();
+    let last_seen = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse::<i64>()).transpose();
     let last_seen = last_seen.map_err(|_| Error::InvalidValue { field: "Last-Event-ID", rule: "must be a number" })?;
-    // The page shows all that is kept, so without an id it begins with the first event.
+    // Without an id, the stream begins with the oldest event that is kept, because the page shows them all.
     let events = app.show.visible_to(viewer, id).events().subscribe(id, Some(last_seen.unwrap_or(0))).await?;
-    // When this process stops, the stream just ends, and the client connects to the next process.
+    // When this process stops, the stream ends without an error, and the client reconnects to the next process.
     let events = events.take_while(|event| ready(!matches!(event, Err(Error::PoolClosed)))).map(|event| match event {
         Ok(event) => sse::Event::default().id(event.seq.to_string()).json_data(event),
         Err(error) => sse::Event::default().event("ended").json_data(ApiError::from(error)),
@@ -337,7 +337,7 @@ async fn page() -> impl IntoResponse {
     ([("content-security-policy", policy)], Html(include_str!("page.html")))
 }
 
-/// The response to a refused request: the service's errors as it serializes them, and others in the same shape.
+/// The response to a request that failed: an error of the data layer, or another one in the same format.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 struct ApiError {
     #[serde(skip)]
@@ -358,7 +358,7 @@ impl ApiError {
         Self::new(500, "internal", "the server failed")
     }
 
-    fn token(error: &jsonwebtoken::errors::Error) -> Self {
+    fn invalid_token(error: &jsonwebtoken::errors::Error) -> Self {
         match error.kind() {
             jsonwebtoken::errors::ErrorKind::ExpiredSignature => Self::new(401, "token_expired", "sign in again"),
             _ => Self::new(401, "token_invalid", "the token is invalid; sign in again"),
@@ -384,7 +384,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// A JSON request body, deserialized as an input of the service.
+/// A JSON request body, deserialized as an input of the data layer.
 struct Input<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<App> for Input<T> {

@@ -237,7 +237,7 @@ impl<C: Caller> Adventures<'_, C> {
     }
 
     /// Validates the content, and publishes the adventure if there are no errors. A published adventure stays as it is;
-    /// one that is published again keeps its first `published_at`.
+    /// one that is published again after it was unpublished keeps its first `published_at`.
     ///
     /// Who may: the creator. Seven round trips. No event.
     ///
@@ -336,8 +336,7 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: AdventureStatus
     update(tx, id, adventures::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// An update silently skips rows that row security hides from it. Whether the caller can read the row decides between
-/// the two errors.
+/// Updates an adventure. If row security makes the update skip it, the error depends on whether the caller can read it.
 async fn update(tx: &UncheckedTransaction, id: Uuid, row: adventures::ActiveModel) -> Result<adventures::Model, Error> {
     match rows::update_returning(tx, row, id, adventures::Column::Id).await? {
         Some(adventure) => Ok(adventure),
@@ -354,9 +353,9 @@ const STORE_VALIDATION: &str = "UPDATE public.adventures
        AND updated_at = $4
        AND status <> 'published'";
 
-/// Reads the content as its creator and stores the validation result, which only the server may write: as
-/// `service_role` in the same transaction, which holds the row lock; or, if the service has its own login, in a
-/// transaction of that login.
+/// Reads the content as its creator, validates it, and stores the result as the service, because users may not write
+/// it: in the same transaction, which locks the row; or, if the service has its own login, in a transaction of that
+/// login.
 async fn validate_and_store(
     caller: &impl Sealed,
     tx: &UncheckedTransaction,
@@ -364,8 +363,8 @@ async fn validate_and_store(
 ) -> Result<Vec<ValidationError>, Error> {
     let creator = tx.user()?;
     let mut find = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator));
-    let is_same_login = tx.may_take_role(SERVICE_ROLE);
-    if is_same_login {
+    let may_take_service_role = tx.may_take_role(SERVICE_ROLE);
+    if may_take_service_role {
         find = find.lock_exclusive();
     }
     let Some(adventure) = find.one(tx).await? else {
@@ -382,16 +381,16 @@ async fn validate_and_store(
     }
     let values = [id.into(), errors.is_empty().into(), json!(errors).into(), adventure.updated_at.into()];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, STORE_VALIDATION, values);
-    if is_same_login {
+    if may_take_service_role {
         tx.execute_as_service(statement).await?;
         return Ok(errors);
     }
     let service = caller.as_service().ok_or(Error::NotAllowed {
         rule: "an adventure must be validated outside a transaction if the service has its own login",
     })?;
-    let service = Unchecked::begin_unchecked(&service, TransactionOptions::default(), caller.deadline()).await?;
-    let stored = service.execute_raw(statement).await?;
-    service.commit().await?;
+    let service_tx = Unchecked::begin_unchecked(&service, TransactionOptions::default(), caller.deadline()).await?;
+    let stored = service_tx.execute_raw(statement).await?;
+    service_tx.commit().await?;
     // No row matches if the adventure was edited in the meantime; the operation is then retried.
     if stored.rows_affected() == 0 { Err(Error::Busy) } else { Ok(errors) }
 }

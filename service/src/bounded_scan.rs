@@ -1,11 +1,11 @@
 //! Lists with filters that their index does not cover. A page scans at most a thousand rows of the list, however long
-//! the list is and however few rows match. A page that is not full has a cursor from which the scan continues.
+//! the list is and however few rows match. A page that this limit cuts short has a cursor that continues the scan.
 
 use sea_orm::{DbErr, Statement, sqlx::postgres::PgRow};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{Error, Page, connection::UncheckedTransaction, page::List, rows, sql::Binds};
+use crate::{Error, Page, connection::UncheckedTransaction, page::ListId, rows, sql::Binds};
 
 /// The maximum number of rows that a page scans.
 pub(crate) const SCAN_LIMIT: usize = 1000;
@@ -23,26 +23,26 @@ impl PageQuery {
         Self { statement: binds.statement(page), is_bounded: false }
     }
 
-    /// A page of at most `limit` rows, which `page` selects, with one more, from the scanned rows. `scanned` selects
-    /// the number `nth`, the sort keys and, as `last`, the id of each scanned row; no column of the page may have one
-    /// of these names. `with` has common table expressions for both, each followed by a comma, or is empty.
+    /// A page of at most `limit` rows. `page` selects up to `limit + 1` matching rows of the scanned ones. `scanned`
+    /// selects, for each scanned row, its number as `nth`, its sort keys, and its id as `last`; the page must not have
+    /// columns of these names. `with` has common table expressions for both, each followed by a comma, or is empty.
     ///
-    /// The end of the scan is looked up only if the page is not full. It is materialized, because newer PostgreSQL
-    /// versions would otherwise pull it into the join and evaluate it first. One statement reads page and end, so that
-    /// a row that leaves the list meanwhile does not hide a row that stays.
+    /// The end of the scan is looked up only if no row follows the page. It is materialized, because newer PostgreSQL
+    /// versions would otherwise pull it into the join and evaluate it first. One statement reads the page and the end:
+    /// between two statements, a row that leaves the list would move the end past a row that the page did not scan.
     pub(crate) fn bounded(binds: Binds, with: &str, page: &str, scanned: &str, limit: usize, order: &str) -> Self {
         let statement = binds.statement(format!(
             "WITH {with}page AS MATERIALIZED ({page}),
-              last AS MATERIALIZED (
+              scan_end AS MATERIALIZED (
                 SELECT *
                 FROM ({scanned}) AS scanned
                 WHERE nth = {SCAN_LIMIT}
                   AND (SELECT count(*) FROM page) <= {limit}
               )
-            SELECT page.*, last.*
+            SELECT page.*, scan_end.*
             FROM (VALUES (true)) AS always
             LEFT JOIN page ON true
-            LEFT JOIN last ON true
+            LEFT JOIN scan_end ON true
             {order}"
         ));
         Self { statement, is_bounded: true }
@@ -50,23 +50,23 @@ impl PageQuery {
 
     /// Runs the query. `key` returns the position of a row in the list, and `scan_end` the position at which the scan
     /// ended, from a row of the result and the id of the last scanned row.
-    pub(crate) async fn page<T, K: Serialize>(
+    pub(crate) async fn fetch<T, K: Serialize>(
         &self,
         tx: &UncheckedTransaction,
-        list: List,
+        list: ListId,
         limit: usize,
-        read: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
+        decode: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
         key: impl Fn(&T) -> K,
         scan_end: impl Fn(&PgRow, Uuid) -> Result<K, DbErr>,
     ) -> Result<Page<T>, Error> {
         let result = tx.fetch_all(self.statement.clone()).await?;
         let Some(first) = result.first().filter(|_| self.is_bounded) else {
-            return list.page(read(&result)?, limit, key);
+            return list.page(decode(&result)?, limit, key);
         };
         let end = rows::cell::<Option<Uuid>>(first, "last")?.map(|id| scan_end(first, id)).transpose()?;
         // If no row matches, the result has only the end of the scan.
         let is_empty = rows::cell::<Option<Uuid>>(first, "id")?.is_none();
-        let mut page = list.page(read(if is_empty { &[] } else { &result })?, limit, key)?;
+        let mut page = list.page(decode(if is_empty { &[] } else { &result })?, limit, key)?;
         if let (None, Some(end)) = (&page.next, end) {
             page.next = Some(list.cursor(&end)?);
         }

@@ -114,7 +114,7 @@ impl<C: Caller> Events<'_, C> {
     /// Returns at most two hundred events of a session after the one with this `seq` (0 for all of the last day), the
     /// oldest first. Calling it again with the last `seq` misses nothing.
     ///
-    /// Who may: the Seer, players, also those who left, and the service. Three round trips.
+    /// Who may: the Seer, players (even after leaving) and the service. Three round trips.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ impl<C: Caller> Events<'_, C> {
     /// Returns the `seq` of the newest event of a session, or 0 if it has none from the last day. A client calls it
     /// before it reads the session's state, and then subscribes after that event.
     ///
-    /// Who may: the Seer, players, also those who left, and the service. Three round trips.
+    /// Who may: the Seer, players (even after leaving) and the service. Three round trips.
     ///
     /// # Errors
     ///
@@ -138,12 +138,12 @@ impl<C: Caller> Events<'_, C> {
     pub async fn newest(self, session_id: Uuid) -> Result<i64, Error> {
         operation!(self.caller, reads "events.newest", session = session_id, |tx| {
             let mut binds = Binds::default();
-            let (session, one) = (binds.bind(session_id), binds.bind(1_i64));
+            let (session, limit) = (binds.bind(session_id), binds.bind(1_i64));
             let sql = format!(
                 "SELECT seq FROM ( \
                    SELECT seq, created_at FROM public.session_events \
                    WHERE (SELECT private.require_listener({session})) AND session_id = {session} \
-                   ORDER BY seq DESC LIMIT {one} \
+                   ORDER BY seq DESC LIMIT {limit} \
                  ) AS newest \
                  WHERE created_at > now() - INTERVAL '24 hours'"
             );
@@ -159,9 +159,9 @@ struct Newest {
 }
 
 /// Returns an identifier of the server's history of events, so that a listener notices when another server answers.
-/// With replicas it is the timeline of the log, which a standby shares with the server that it follows and which each
-/// promotion changes. Otherwise it is the one that the server reports; a standby reports none.
-fn history_of(tx: &UncheckedTransaction, reported: Option<String>) -> Result<String, Error> {
+/// With replicas it is the WAL timeline, which a standby shares with its primary and each promotion changes. Otherwise
+/// it is `reported`, the result of `private.event_history`, which a standby does not have.
+fn history_id(tx: &UncheckedTransaction, reported: Option<String>) -> Result<String, Error> {
     match (tx.timeline(), reported) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),
         (None, Some(reported)) => Ok(reported),

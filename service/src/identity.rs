@@ -1,4 +1,4 @@
-//! The identity of a caller, in the game's terms.
+//! The identity of a caller: a user, a visitor or the service.
 
 use rls::supabase;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ pub enum Identity {
     User(Uuid),
     /// A visitor: role `anon`.
     Anon,
-    /// The server itself: role `service_role`, which bypasses row-level security.
+    /// The service itself: role `service_role`, which bypasses row-level security.
     Service,
 }
 

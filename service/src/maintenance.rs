@@ -54,10 +54,11 @@ impl Default for JobOptions {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct JobReport {
-    /// Number of rows deleted, sessions cancelled or archived, or tables vacuumed.
+    /// Number of events deleted, sessions cancelled or archived, or tables vacuumed or skipped.
     pub rows: u64,
-    /// Whether no work remains, except rows on which a concurrent run is working, and sessions that cannot be archived
-    /// or cancelled, for each of which the server's log has a warning. `false` if the time ran out.
+    /// Whether all work was done. Rows that another transaction has locked do not count, nor do sessions that cannot be
+    /// archived or cancelled, each of which leaves a warning in PostgreSQL's log. `false` if work may remain because
+    /// the time ran out.
     pub is_finished: bool,
 }
 
@@ -104,7 +105,7 @@ const ARCHIVE_SESSIONS: &str = "SELECT private.archive_sessions($1) AS rows";
 const BUSY_TABLES: [&str; 4] = ["sessions", "session_players", "session_events", "dice_rolls"];
 
 /// VACUUM skips a table that the role does not own, with only a warning, so ownership is checked first.
-const OWNS: &str = "SELECT bool_and(pg_has_role(session_user, relowner, 'USAGE')) AS owns
+const OWNS_TABLES: &str = "SELECT bool_and(pg_has_role(session_user, relowner, 'USAGE')) AS owns
   FROM pg_catalog.pg_class
   WHERE oid = ANY ('{public.sessions,public.session_players,public.session_events,public.dice_rolls}'::regclass[])";
 
@@ -148,8 +149,8 @@ impl<C: Caller> Maintenance<'_, C> {
         })
     }
 
-    /// Deletes events older than a day, the oldest first, and reports the number deleted after each batch. Concurrent
-    /// runs share the work.
+    /// Deletes events older than a day, the oldest first, and reports the number deleted so far after each batch.
+    /// Concurrent runs share the work.
     ///
     /// Who may: the service. Three round trips for each batch. No event.
     ///
@@ -165,9 +166,9 @@ impl<C: Caller> Maintenance<'_, C> {
         in_batches!(self.caller, "maintenance.clean_events", CLEAN_EVENTS, options, progress)
     }
 
-    /// Cancels abandoned live sessions: waiting ones a week after their scheduled start (a month after their creation
-    /// if they have none), started ones after a month without events. Reports the number cancelled after each batch.
-    /// Concurrent runs share the work.
+    /// Cancels abandoned live sessions: waiting ones a week after their scheduled start, but at most a year after their
+    /// creation (a month after it if they have no start), started ones after a month without events. Reports the number
+    /// cancelled so far after each batch. Concurrent runs share the work.
     ///
     /// Who may: the service. Three round trips for each batch. Event `session_status`.
     ///
@@ -184,7 +185,7 @@ impl<C: Caller> Maintenance<'_, C> {
     }
 
     /// Archives completed and cancelled sessions that ended more than 90 days ago, with their seats and rolls, and
-    /// reports the number archived after each batch. Concurrent runs share the work.
+    /// reports the number archived so far after each batch. Concurrent runs share the work.
     ///
     /// Who may: the service. Three round trips for each batch. No event.
     ///
@@ -203,8 +204,8 @@ impl<C: Caller> Maintenance<'_, C> {
 
 /// Not available within a transaction, because PostgreSQL refuses VACUUM in one.
 impl Maintenance<'_, IdentityConnection> {
-    /// Vacuums and analyzes the tables with the most updates and deletions, and reports the number completed after
-    /// each. Skips a table that is locked, for example by another VACUUM; begins none after the time has run out.
+    /// Vacuums and analyzes the tables with the most updates and deletions, and reports the number so far after each. A
+    /// table that is locked, for example by another VACUUM, is skipped and counted; none is begun after the time limit.
     ///
     /// Who may: the service, through a login that owns the tables (the one that migrated). Three round trips and one
     /// for each table. No event.
@@ -238,7 +239,8 @@ impl Maintenance<'_, IdentityConnection> {
         let retry_state = RetryState::new(self.caller, Access::Writes);
         let vacuum = async {
             let tx = Unchecked::begin_unchecked(self.caller, TransactionOptions::default(), None).await?;
-            let owns = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS)).one(&tx).await?;
+            let owns =
+                Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS_TABLES)).one(&tx).await?;
             tx.rollback().await?;
             if owns.and_then(|row| row.owns) != Some(true) {
                 return Err(Error::NotAllowed { rule: "only the login that owns the tables may vacuum them" });
@@ -265,7 +267,7 @@ impl Maintenance<'_, IdentityConnection> {
     }
 }
 
-/// Checked here, because a refusal by the database could reveal how much there is to clean.
+/// Checked here, because VACUUM runs as the login, whoever the caller is.
 fn only_service(caller: &impl Sealed) -> Result<(), Error> {
     match caller.identity() {
         Identity::Service => Ok(()),

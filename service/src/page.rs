@@ -69,14 +69,14 @@ impl FromStr for Cursor {
     }
 }
 
-/// The list that a cursor belongs to: its name, and everything that determines which rows are in it. A cursor of
-/// another list, or of the same list with another filter, is refused, because its position would have another meaning.
+/// Identifies the list that a cursor belongs to, by its name and everything that determines which rows are in it. A
+/// cursor of another list, or of the same list with another filter, is refused, because its position would have another
+/// meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct List(u64);
+pub(crate) struct ListId(u64);
 
-impl List {
-    /// Creates the identifier of a list with a filter. If each user has a list of their own, the user's id is part of
-    /// the filter.
+impl ListId {
+    /// Identifies a list with a filter. If each user has a list of their own, the user's id is part of the filter.
     pub(crate) fn new(name: &str, filter: &impl Debug) -> Self {
         // FNV-1a gives the same hash in every process of a service. The standard library's hashers do not promise that.
         let text = format!("{name} {filter:?}");
@@ -131,11 +131,11 @@ impl List {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cursor, List};
+    use super::{Cursor, ListId};
 
     #[test]
     fn a_cursor_returns_its_position() {
-        let list = List::new("a.list", &"filter");
+        let list = ListId::new("a.list", &"filter");
         let cursor = Cursor::from(list.cursor(&("x", 7)).unwrap().to_string());
         assert_eq!(list.key::<(String, i32)>(Some(&cursor)).unwrap(), Some(("x".to_owned(), 7)));
         assert_eq!(list.key::<(String, i32)>(None).unwrap(), None);
@@ -143,15 +143,15 @@ mod tests {
 
     #[test]
     fn a_cursor_of_another_list_or_filter_is_refused() {
-        let cursor = List::new("a.list", &"filter").cursor(&7).unwrap();
-        for other in [List::new("a.list", &"other"), List::new("b.list", &"filter")] {
+        let cursor = ListId::new("a.list", &"filter").cursor(&7).unwrap();
+        for other in [ListId::new("a.list", &"other"), ListId::new("b.list", &"filter")] {
             assert_eq!(other.key::<i32>(Some(&cursor)).unwrap_err().code(), "bad_cursor");
         }
     }
 
     #[test]
     fn a_forged_cursor_is_refused() {
-        let list = List::new("a.list", &"filter");
+        let list = ListId::new("a.list", &"filter");
         for text in ["", "7", "zz", "ä", "é1", "5b225d"] {
             let forged = Cursor::from(text.to_owned());
             assert_eq!(list.key::<(String, i32)>(Some(&forged)).unwrap_err().code(), "bad_cursor");

@@ -77,7 +77,8 @@ const SAME_SIGN_UP: &str = "SELECT 1
        jsonb_build_object('id', $1::uuid, 'email', $2::text, 'raw_user_meta_data', $3::jsonb)
      )";
 
-/// Compares the e-mail address as written and in lower case, as the platform stores it.
+/// Whether the e-mail address is in a reserved domain, or is another account's: as written, or in lower case, as the
+/// platform stores it.
 const IS_EMAIL_TAKEN: &str = r"SELECT
     lower($1) ~ '@(no-email|deleted)\.invalid\.?\s*$'
     OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS taken";
@@ -184,8 +185,8 @@ impl<C: Caller> Users<'_, C> {
     }
 
     /// Checks whether an account already has this e-mail address, as written or in lower case (as the platform stores
-    /// it). An account that signs up with a taken e-mail address is created without one. One in a reserved domain
-    /// counts as taken, because no account can sign up with it.
+    /// it). An account that signs up with a taken e-mail address is created without one. An address in a reserved
+    /// domain also counts as taken, because sign-up ignores it.
     ///
     /// Who may: the service, because the answer reveals who has an account. Three round trips.
     ///
@@ -267,8 +268,8 @@ impl<C: Caller> Users<'_, C> {
     /// that it runs and deletes its drafts; history shared with others remains (decision "Retiring, closing,
     /// deleting"). Idempotent.
     ///
-    /// On Supabase, delete the account through the platform instead, which also ends its logins. This operation closes
-    /// the profile there and, if the platform allows it, marks the account as deleted.
+    /// On Supabase, delete the account through the platform instead, which also signs its owner out. This operation
+    /// closes the profile there and, if the platform allows it, marks the account as deleted.
     ///
     /// Who may: a user, for their own account; the service, for any. Three round trips. Events `player_left` and
     /// `session_status` in the sessions concerned.

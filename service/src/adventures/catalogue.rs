@@ -14,7 +14,7 @@ use crate::{
     Caller, Cursor, Error, Page,
     bounded_scan::{PageQuery, SCAN_LIMIT},
     operation::operation,
-    page::List,
+    page::ListId,
     rows,
     sql::Binds,
 };
@@ -130,7 +130,7 @@ impl<C: Caller> Adventures<'_, C> {
         order: CatalogueOrder,
         after: Option<&Cursor>,
     ) -> Result<Page<AdventureSummary>, Error> {
-        let list = List::new("adventures.catalogue", &(filter, order));
+        let list = ListId::new("adventures.catalogue", &(filter, order));
         let after = list.key::<Key>(after)?;
         let query = page_query(filter, order, after.as_ref())?;
         operation!(self.caller, reads "adventures.catalogue", |tx| {
@@ -146,7 +146,7 @@ impl<C: Caller> Adventures<'_, C> {
                     CatalogueOrder::BestRated => Key::BestRated(rows::cell(row, "place")?, id),
                 })
             };
-            query.page(tx, list, PAGE, summaries, key, scan_end).await
+            query.fetch(tx, list, PAGE, summaries, key, scan_end).await
         })
     }
 
@@ -159,7 +159,7 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<AdventureSummary>, Error> {
-        let list = List::new("adventures.mine", &self.caller.identity());
+        let list = ListId::new("adventures.mine", &self.caller.identity());
         let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
         operation!(self.caller, reads "adventures.mine", |tx| {
             let mut binds = Binds::default();

@@ -35,13 +35,13 @@ impl HitPoints {
 const CHANGE_HIT_POINTS: &str = "SELECT character_id, hit_points, max_hit_points
      FROM private.change_hit_points($1, $2)";
 
-/// More than any character's maximum hit points, at which healing stops.
+/// More than any character's maximum hit points, to which the database limits the result.
 const FULL_HEAL: i32 = 1000;
 
 impl<C: Caller> Characters<'_, C> {
     /// Removes hit points from a character, down to 0.
     ///
-    /// Who may: the service, its owner, and the Seer of each active or paused session in which the character is seated.
+    /// Who may: its owner, the Seer of each active or paused session in which the character is seated, and the service.
     /// Three round trips. No event.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Restores hit points of a character, up to its maximum.
     ///
-    /// Who may: the service, its owner, and the Seer of each active or paused session in which the character is seated.
+    /// Who may: its owner, the Seer of each active or paused session in which the character is seated, and the service.
     /// Three round trips. No event.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Restores all hit points of a character.
     ///
-    /// Who may: the service, its owner, and the Seer of each active or paused session in which the character is seated.
+    /// Who may: its owner, the Seer of each active or paused session in which the character is seated, and the service.
     /// Three round trips. No event.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Dice, RollScope};
-use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::List, rows, sql::Binds};
+use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::ListId, rows, sql::Binds};
 
 /// Filter for the history. By default, all rolls match, fifty per page.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -133,7 +133,7 @@ impl<C: Caller> Dice<'_, C> {
         after: Option<&Cursor>,
     ) -> Result<Page<dice_rolls::Model>, Error> {
         // A cursor remains valid when the page size changes.
-        let list = List::new("dice.history", &(scope, HistoryFilter { page_size: PageSize::default(), ..*filter }));
+        let list = ListId::new("dice.history", &(scope, HistoryFilter { page_size: PageSize::default(), ..*filter }));
         let after = list.key::<Key>(after)?;
         let limit = filter.page_size.rows();
         let (id, statement) = match scope {

@@ -11,9 +11,9 @@ use crate::Difficulty;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Roller {
-    /// A character, by its player or the Seer.
+    /// A character; its player or the Seer rolls.
     Character(Uuid),
-    /// A creature, by the Seer.
+    /// A creature; the Seer rolls.
     Creature(Uuid),
 }
 

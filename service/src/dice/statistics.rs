@@ -84,8 +84,8 @@ const BY_KIND: &str = " GROUP BY GROUPING SETS ((), (roll_type)) ORDER BY roll_t
 impl<C: Caller> Dice<'_, C> {
     /// Returns the number of rolls, their results and their mean total, overall and by kind.
     ///
-    /// Who may: the session's participants; a character's rolls count if the caller takes or took part in their
-    /// session. Others get zeros. Three round trips.
+    /// Who may: the session's participants; others get zeros. Of a character's rolls, those in sessions that the caller
+    /// takes or took part in count. Three round trips.
     ///
     /// # Errors
     ///

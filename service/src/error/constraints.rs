@@ -26,14 +26,14 @@ pub(super) fn unique_violation(constraint: &str) -> Error {
 
 /// Returns what a foreign key references, as the message of an error calls it.
 pub(super) fn referenced_kind(constraint: &str) -> &'static str {
-    const COLUMNS: [(&str, &str); 5] = [
+    const KINDS_BY_SUFFIX: [(&str, &str); 5] = [
         ("_adventure_id_fkey", "adventure"),
         ("_character_id_fkey", "character"),
         ("_creature_id_fkey", "creature"),
         ("_session_id_fkey", "session"),
         ("_original_roll_id_fkey", "roll"),
     ];
-    COLUMNS.iter().find(|(column, _)| constraint.ends_with(column)).map_or("user", |(_, what)| what)
+    KINDS_BY_SUFFIX.iter().find(|(suffix, _)| constraint.ends_with(suffix)).map_or("user", |(_, kind)| kind)
 }
 
 /// Returns the error for a check constraint, or for a limit that a trigger enforces under a constraint's name.
@@ -106,7 +106,7 @@ pub(super) fn check_violation(table: &str, constraint: &str) -> Option<Error> {
         "users_games_played_check" => ("games_played", "must not be negative"),
         "users_games_run_check" => ("games_run", "must not be negative"),
         "readable_document" => {
-            ("document", "must have at most a hundred levels, and no number beyond 1e308 or closer to 0 than 1e-308")
+            ("document", "must be at most 100 levels deep, and have no number beyond 1e308 or closer to 0 than 1e-308")
         }
         _ if constraint.starts_with("bounded_") => return size_limit(table, constraint),
         "adventures_creature_count_check" => ("creature_count", "must not be negative"),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    history_of,
+    history_id,
     hub::{AccessCheck, History, Hub, PollerGuard, SessionUpdate, Watched},
     listener_error,
 };
@@ -198,7 +198,7 @@ impl Poll<'_> {
             return Ok(Outcome::Nothing);
         };
         let is_standby = reading.history.is_none();
-        let history = history_of(self.tx, reading.history.clone())?;
+        let history = history_id(self.tx, reading.history.clone())?;
         if watched.history.as_deref() != Some(&history) {
             *sequence = Sequence::default();
             let newest = self.newest(watched.sessions).await?;

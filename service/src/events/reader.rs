@@ -12,7 +12,7 @@ use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
-    COLUMNS, events, history_of,
+    COLUMNS, events, history_id,
     hub::{History, Registration, Start},
     poller::{backoff, is_transient},
 };
@@ -205,7 +205,7 @@ async fn page(caller: &IdentityConnection, session_id: Uuid, after: EventPositio
         let read = |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history, is_present, is_kept });
         let row = rows::fetch_all(tx, binds.statement(sql), read).await?.pop();
         let Some(PositionRow { history, is_present, is_kept }) = row else { return Err(Error::EventsExpired) };
-        Ok(Page { events, history: history_of(tx, history)?, is_present, is_kept })
+        Ok(Page { events, history: history_id(tx, history)?, is_present, is_kept })
     })
 }
 

@@ -18,7 +18,7 @@ use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
-    Events, history_of,
+    Events, history_id,
     hub::{Hub, Slot, Start},
     listener_error,
     reader::{EventPosition, Reader},
@@ -156,8 +156,8 @@ impl Events<'_, IdentityConnection> {
     /// was away for too long or because another server answers that lacks events already read, [`Error::PoolClosed`]
     /// when the handle is closed.
     ///
-    /// Who may: the Seer, players, also those who left, and the service. Three round trips, and four for each
-    /// page that the poller has not already read for all subscribers. No event.
+    /// Who may: the Seer, players (even after leaving) and the service. Three round trips, and four for each page
+    /// that the poller has not already read for all subscribers. No event.
     ///
     /// # Errors
     ///
@@ -327,7 +327,7 @@ async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)])
     };
     let mut rows = rows::fetch_all(tx, binds.statement(sql), read).await?;
     for row in &mut rows {
-        row.history = history_of(tx, Some(std::mem::take(&mut row.history)))?;
+        row.history = history_id(tx, Some(std::mem::take(&mut row.history)))?;
     }
     Ok(rows)
 }

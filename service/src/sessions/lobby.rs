@@ -11,7 +11,7 @@ use crate::{
     Caller, Cursor, Error, Page,
     bounded_scan::{PageQuery, SCAN_LIMIT},
     operation::operation,
-    page::List,
+    page::ListId,
     rows,
     sql::Binds,
 };
@@ -127,7 +127,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::InvalidCursor`].
     pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionSummary>, Error> {
-        let list = List::new("sessions.lobby", filter);
+        let list = ListId::new("sessions.lobby", filter);
         let after = list.key::<Key>(after)?;
         let query = page_query(filter, after.as_ref());
         operation!(self.caller, reads "sessions.lobby", |tx| {
@@ -136,7 +136,7 @@ impl<C: Caller> Sessions<'_, C> {
             let scan_end = |row: &PgRow, id| {
                 Ok(Key { start: rows::cell(row, "start")?, created: rows::cell(row, "created")?, id })
             };
-            query.page(tx, list, PAGE, summaries, key, scan_end).await
+            query.fetch(tx, list, PAGE, summaries, key, scan_end).await
         })
     }
 }

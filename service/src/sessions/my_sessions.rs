@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::List, sql::Binds};
+use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::ListId, sql::Binds};
 
 /// Maximum number of rows per page.
 const PAGE: usize = 50;
@@ -93,7 +93,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
-        let list = List::new("sessions.mine", &self.caller.identity());
+        let list = ListId::new("sessions.mine", &self.caller.identity());
         let after = list.key::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, reads "sessions.mine", |tx| {
             let mut binds = Binds::default();
@@ -121,7 +121,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn past(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
-        let list = List::new("sessions.past", &self.caller.identity());
+        let list = ListId::new("sessions.past", &self.caller.identity());
         let after = list.key::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, reads "sessions.past", |tx| {
             let mut binds = Binds::default();
@@ -180,7 +180,7 @@ impl<C: Caller> Sessions<'_, C> {
         size: PageSize,
         after: Option<&Cursor>,
     ) -> Result<Page<archived_dice_rolls::Model>, Error> {
-        let list = List::new("sessions.archived_rolls", &id);
+        let list = ListId::new("sessions.archived_rolls", &id);
         let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
         let limit = size.rows();
         operation!(self.caller, reads "sessions.archived_rolls", session = id, |tx| {

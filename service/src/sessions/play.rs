@@ -1,4 +1,4 @@
-//! The Seer's control of a session: status, scene, encounter, game state and code.
+//! The Seer's control of a session: status, scene, encounter, game state and join code.
 
 use entity::{sea_orm_active_enums::SessionStatus, sessions};
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
@@ -92,8 +92,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Completes the session: it counts in the statistics of the Seer, of every player who was seated, and of the
-    /// adventure.
+    /// Completes the session: if anybody besides the Seer was seated, it counts in the statistics of the Seer, of every
+    /// player who was seated, and of the adventure.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
@@ -125,7 +125,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionOver`] for the Seer, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::SessionOver`] except for the service, [`Error::NotSessionSeer`], [`Error::NotFound`],
+    /// [`Error::NotSignedIn`].
     pub async fn set_scene(self, id: Uuid, scene: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_scene", session = id, |tx| {
             let row = sessions::ActiveModel { current_scene_id: Set(scene.map(str::to_owned)), ..Default::default() };
@@ -139,7 +140,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionOver`] for the Seer, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::SessionOver`] except for the service, [`Error::NotSessionSeer`], [`Error::NotFound`],
+    /// [`Error::NotSignedIn`].
     pub async fn set_encounter(self, id: Uuid, encounter: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_encounter", session = id, |tx| {
             let row =
@@ -155,9 +157,9 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::GameStateChanged`] if its version is not the expected one, [`Error::SessionOver`] for the Seer,
-    /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that
-    /// contains NUL.
+    /// [`Error::GameStateChanged`] if its version is not the expected one, [`Error::SessionOver`] except for the
+    /// service, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for
+    /// text that contains NUL.
     pub async fn set_game_state(
         self,
         id: Uuid,
@@ -180,7 +182,7 @@ impl<C: Caller> Sessions<'_, C> {
 }
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Replaces the code of a live session; the old one no longer works.
+    /// Replaces the join code of a live session; the old one no longer works.
     ///
     /// Who may: the Seer and the service. Three round trips. No event.
     ///
@@ -190,7 +192,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::AccountClosed`].
     pub async fn renew_code(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.renew_code", session = id, |tx| {
-            // The database function runs with elevated privileges, because only the server may write the column.
+            // The database function runs with elevated privileges, because users may not write the column.
             let sql = "SELECT * FROM private.renew_session_code($1)";
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             match sessions::Model::find_by_statement(statement).one(tx).await? {
