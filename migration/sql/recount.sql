@@ -1,6 +1,6 @@
 -- Recomputes every counter and the gate of every account from the rows: after rows were loaded with triggers disabled
--- (`session_replication_role = replica`), or when `invariants.sql` finds a wrong counter. Run it as the owner, while
--- nobody writes.
+-- (`session_replication_role = replica`), or when `invariants.sql` finds a wrong counter. Run it in one transaction
+-- while nobody writes, as a role that may set `session_replication_role`.
 SET LOCAL session_replication_role = replica;
 
 INSERT INTO private.account_gates (account_id)
@@ -15,18 +15,18 @@ WHERE profile.id = gate.account_id
   AND gate.is_open IS DISTINCT FROM (profile.closed_at IS NULL);
 
 UPDATE public.sessions AS session
-SET seats_taken = held.seats
+SET seats_taken = actual.seats
 FROM (
   SELECT session.id, count(seat.user_id) AS seats
   FROM public.sessions AS session
   LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.is_active
   GROUP BY session.id
-) AS held
-WHERE held.id = session.id
-  AND session.seats_taken <> held.seats;
+) AS actual
+WHERE actual.id = session.id
+  AND session.seats_taken <> actual.seats;
 
 UPDATE public.characters AS hero
-SET live_seats = held.seats
+SET live_seats = actual.seats
 FROM (
   SELECT hero.id, count(session.id) AS seats
   FROM public.characters AS hero
@@ -34,28 +34,28 @@ FROM (
   LEFT JOIN public.sessions AS session
     ON session.id = seat.session_id AND session.status NOT IN ('completed', 'cancelled')
   GROUP BY hero.id
-) AS held
-WHERE held.id = hero.id
-  AND hero.live_seats <> held.seats;
+) AS actual
+WHERE actual.id = hero.id
+  AND hero.live_seats <> actual.seats;
 
 UPDATE public.adventures AS adventure
-SET creature_count = held.creatures
+SET creature_count = actual.creatures
 FROM (
   SELECT adventure.id, count(creature.id) AS creatures
   FROM public.adventures AS adventure
   LEFT JOIN public.creatures AS creature ON creature.adventure_id = adventure.id
   GROUP BY adventure.id
-) AS held
-WHERE held.id = adventure.id
-  AND adventure.creature_count <> held.creatures;
+) AS actual
+WHERE actual.id = adventure.id
+  AND adventure.creature_count <> actual.creatures;
 
 UPDATE public.users AS profile
 SET living_characters = coalesce(heroes.living, 0),
     retired_characters = coalesce(heroes.retired, 0),
     live_seats = coalesce(seats.held, 0),
-    live_sessions = coalesce(run.live, 0),
+    live_sessions = coalesce(seer_sessions.live, 0),
     adventure_count = coalesce(written.adventures, 0)
-FROM public.users AS every
+FROM public.users AS owner
 LEFT JOIN (
   SELECT
     user_id,
@@ -63,7 +63,7 @@ LEFT JOIN (
     count(*) FILTER (WHERE retired_at IS NOT NULL) AS retired
   FROM public.characters
   GROUP BY user_id
-) AS heroes ON heroes.user_id = every.id
+) AS heroes ON heroes.user_id = owner.id
 LEFT JOIN (
   SELECT seat.user_id, count(*) AS held
   FROM public.session_players AS seat
@@ -71,21 +71,21 @@ LEFT JOIN (
     ON session.id = seat.session_id AND session.status NOT IN ('completed', 'cancelled')
   WHERE seat.is_active
   GROUP BY seat.user_id
-) AS seats ON seats.user_id = every.id
+) AS seats ON seats.user_id = owner.id
 LEFT JOIN (
   SELECT seer_id, count(*) AS live
   FROM public.sessions
   WHERE status NOT IN ('completed', 'cancelled')
   GROUP BY seer_id
-) AS run ON run.seer_id = every.id
+) AS seer_sessions ON seer_sessions.seer_id = owner.id
 LEFT JOIN (
   SELECT creator_id, count(*) AS adventures
   FROM public.adventures
   GROUP BY creator_id
-) AS written ON written.creator_id = every.id
-WHERE every.id = profile.id
+) AS written ON written.creator_id = owner.id
+WHERE owner.id = profile.id
   AND (profile.living_characters, profile.retired_characters, profile.live_seats, profile.live_sessions, profile.adventure_count)
     IS DISTINCT FROM (
-      coalesce(heroes.living, 0), coalesce(heroes.retired, 0), coalesce(seats.held, 0), coalesce(run.live, 0),
+      coalesce(heroes.living, 0), coalesce(heroes.retired, 0), coalesce(seats.held, 0), coalesce(seer_sessions.live, 0),
       coalesce(written.adventures, 0)
     );

@@ -132,14 +132,14 @@ impl State {
             }
             let table = manifest::table_of(object).unwrap_or_default();
             renames.iter().any(|rename| {
-                [&rename.object, &rename.now].iter().any(|renamed| renamed.strip_prefix("table ") == Some(table))
+                [&rename.object, &rename.renamed_to].iter().any(|renamed| renamed.strip_prefix("table ") == Some(table))
             })
         };
         // Definitions that refer to a renamed table or type are printed with its new name. They are correct once the
         // old name is restored.
         let with_expected_names = |definition: &str| {
             renames.iter().fold(definition.to_owned(), |definition, rename| {
-                match (rename.now.split_once(' '), rename.object.split_once(' ')) {
+                match (rename.renamed_to.split_once(' '), rename.object.split_once(' ')) {
                     (Some(("table" | "type", now)), Some((_, name))) => definition.replace(now, name),
                     _ => definition,
                 }
@@ -149,7 +149,7 @@ impl State {
             object: object.to_owned(),
             found: found.map(|found| found.definition.clone()),
             expected: expected.cloned(),
-            renamed_to: renames.iter().find(|rename| rename.object == object).map(|rename| rename.now.clone()),
+            renamed_to: renames.iter().find(|rename| rename.object == object).map(|rename| rename.renamed_to.clone()),
         };
         for name in &self.unlisted {
             let object = format!("migration {name} in public.sparc_migrations");
@@ -178,7 +178,7 @@ impl State {
             }
             if self.record.objects.contains(object) || self.is_privilege_on_ours(object) {
                 report.differences.push(difference(object, Some(actual), None));
-            } else if self.is_worth_a_hint(object) && !renames.iter().any(|rename| rename.now == *object) {
+            } else if self.is_worth_a_hint(object) && !renames.iter().any(|rename| rename.renamed_to == *object) {
                 report.hints.push(format!("{object} is not part of the schema; it is left alone"));
             }
         }
@@ -201,7 +201,7 @@ impl State {
                 .into_iter()
                 .filter(|(object, _)| !object.starts_with("job ") && !self.environment.applies(object)),
         );
-        manifest::print(&lines)
+        manifest::format_lines(&lines)
     }
 
     /// Whether a missing object is the operator's choice: a table's membership in the publication, or a job that was
@@ -228,7 +228,7 @@ impl State {
         match manifest::kind(object) {
             // Only on the schema's own tables and views: objects of an operator's table need no hint.
             "column" | "constraint" | "index" | "trigger" | "policy" | "rule" | "setting" | "statistics" | "child"
-            | "parent" => manifest::on_table(object).is_some_and(|(_, relation)| {
+            | "parent" => manifest::name_and_table(object).is_some_and(|(_, relation)| {
                 ["table", "view"].iter().any(|kind| self.expected.contains_key(&format!("{kind} {relation}")))
             }),
             "function" | "table" | "view" | "sequence" | "type" | "domain" => object.contains(" private."),

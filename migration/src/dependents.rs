@@ -1,4 +1,4 @@
-//! Finds other objects that would be dropped together with the schema's.
+//! Finds the objects that dropping others would also drop.
 
 use sea_orm_migration::prelude::*;
 
@@ -9,9 +9,9 @@ use crate::{
     query,
 };
 
-/// Returns the names of the schema's objects that depend on `dropped`. If an operator's objects depend on them, returns
-/// an error that names all of those.
-pub(crate) async fn of<C: ConnectionTrait>(
+/// Returns the names of the schema's objects that are dropped with `dropped`, these included. If objects of an operator
+/// would be dropped too, returns an error that names them.
+pub(crate) async fn check_cascade<C: ConnectionTrait>(
     db: &C,
     state: &State,
     dropped: &[&CatalogObject],
@@ -19,31 +19,32 @@ pub(crate) async fn of<C: ConnectionTrait>(
     if dropped.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = |objects: &[&CatalogObject]| {
-        let rows: Vec<String> = objects
+    let values = |objects: &[&CatalogObject]| {
+        let values: Vec<String> = objects
             .iter()
             .filter_map(|found| Some(format!("('{}'::regclass, {}::oid)", found.class.as_deref()?, found.objid)))
             .collect();
-        rows.join(", ")
+        values.join(", ")
     };
     let ours: Vec<&CatalogObject> =
         state.found.iter().filter(|found| found.class.is_some() && state.is_ours(&found.object)).collect();
     let sql = include_str!("../sql/manifest/dependents.sql")
-        .replace("/* dropped */", &rows(dropped))
-        .replace("/* ours */", &rows(&ours));
+        .replace("/* dropped */", &values(dropped))
+        .replace("/* ours */", &values(&ours));
     let reached: Vec<Reached> = query::fetch_all(db, &sql).await?;
-    let mut foreign: Vec<String> =
+    let mut not_ours: Vec<String> =
         reached.iter().filter(|reached| !reached.is_ours).map(|reached| reached.description.clone()).collect();
     // The catalog records no dependency for an operator's column, which is dropped with its table.
     let tables: Vec<&str> = dropped.iter().filter_map(|found| found.object.strip_prefix("table ")).collect();
-    foreign.extend(state.found.iter().filter(|found| !state.is_ours(&found.object)).filter_map(|found| {
-        let (name, table) = manifest::on_table(found.object.strip_prefix("column ").map(|_| found.object.as_str())?)?;
+    let is_operators_column = |object: &str| manifest::kind(object) == "column" && !state.is_ours(object);
+    not_ours.extend(state.found.iter().filter(|found| is_operators_column(&found.object)).filter_map(|found| {
+        let (name, table) = manifest::name_and_table(&found.object)?;
         tables.contains(&table).then(|| format!("column {name} of table {table}"))
     }));
-    foreign.sort_unstable();
-    foreign.dedup();
-    if !foreign.is_empty() {
-        return Err(PreflightError::Dependents { found: foreign }.into());
+    not_ours.sort_unstable();
+    not_ours.dedup();
+    if !not_ours.is_empty() {
+        return Err(PreflightError::Dependents { found: not_ours }.into());
     }
     let oids: Vec<(&str, i64)> = reached.iter().map(|reached| (reached.class.as_str(), reached.objid)).collect();
     Ok(ours

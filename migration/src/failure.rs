@@ -1,8 +1,8 @@
-//! Messages for errors of the database.
+//! Messages for database errors.
 
 use sea_orm_migration::sea_orm::{DbErr, RuntimeErr, sqlx};
 
-/// Returns one sentence for a person: what failed, the likeliest cause, and the remedy. It contains no secret.
+/// Returns a message for the operator: what failed, the likeliest cause, and the remedy. It contains no secret.
 #[must_use]
 pub fn user_message(error: &DbErr) -> String {
     if let DbErr::Migration(message) = error {
@@ -14,8 +14,8 @@ pub fn user_message(error: &DbErr) -> String {
              itself or to a pooler in session mode (on Supabase, port 5432); nothing was changed."
                 .to_owned()
         }
-        Some("55P03") => "For ten seconds, another database session has held a lock that this command needs: end its \
-                          transaction, and run the command again; nothing was changed."
+        Some("55P03") => "Another database session holds a lock that this command needs: end its transaction, and run \
+                          the command again; nothing was changed."
             .to_owned(),
         Some("42501") => format!(
             "The role lacks a privilege ({}): connect as the owner of the schema; nothing was changed.",
@@ -28,16 +28,17 @@ pub fn user_message(error: &DbErr) -> String {
             detail(error).unwrap_or_else(|| "other objects depend on it".to_owned())
         ),
         Some("57P01" | "57P02" | "57P03") => connection_lost(),
-        None if is_lost(error) => connection_lost(),
+        None if is_connection_lost(error) => connection_lost(),
         _ => format!("The migration failed and was rolled back: {}.", database_message(error)),
     }
 }
 
 fn connection_lost() -> String {
-    "The connection to the server was lost, and the server rolls the command back: run it again.".to_owned()
+    "The connection to the server was lost, and the server rolls back what was not committed: run the command again."
+        .to_owned()
 }
 
-fn is_lost(error: &DbErr) -> bool {
+fn is_connection_lost(error: &DbErr) -> bool {
     match error {
         DbErr::Exec(RuntimeErr::SqlxError(error))
         | DbErr::Query(RuntimeErr::SqlxError(error))
@@ -61,13 +62,13 @@ fn detail(error: &DbErr) -> Option<String> {
     Some(error.detail()?.replace('\n', ", "))
 }
 
-/// Returns the database's message about a statement, with its detail. `None` if the connection failed, or if a lock, a
-/// read-only server or a prepared statement is the cause; [`user_message`] explains those.
-pub(crate) fn refusal(error: &DbErr) -> Option<String> {
+/// Returns the database's reason for rejecting a statement, with its detail. `None` if the cause is the connection, a
+/// lock, a read-only server or a prepared statement, which [`user_message`] explains.
+pub(crate) fn rejection(error: &DbErr) -> Option<String> {
     let code = sqlstate(error)?;
-    let has_own_message =
+    let is_explained =
         matches!(&*code, "55P03" | "25006" | "42P05" | "26000") || code.starts_with("57P") || code.starts_with("08");
-    (!has_own_message).then(|| match detail(error) {
+    (!is_explained).then(|| match detail(error) {
         Some(detail) => format!("{}: {}", database_message(error), detail.trim_end_matches('.')),
         None => database_message(error),
     })

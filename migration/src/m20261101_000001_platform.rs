@@ -24,7 +24,7 @@ pub(crate) fn up() -> Vec<String> {
 COMMENT ON SCHEMA auth IS 'made by sparc: stand-in for the platform';
 {};
 {}",
-        accounts().to_string(PostgresQueryBuilder),
+        auth_users_table().to_string(PostgresQueryBuilder),
         include_str!("../sql/platform/auth.sql").trim_end()
     );
     let mut sql = vec![
@@ -47,12 +47,12 @@ $do$"
     sql
 }
 
-/// The columns of the platform's accounts that the schema relies on.
-fn accounts() -> TableCreateStatement {
+/// Defines `auth.users` with those of the platform's columns on which the schema relies.
+fn auth_users_table() -> TableCreateStatement {
     Table::create()
         .table(("auth", "users"))
         .col(ColumnDef::new("id").uuid().primary_key().default(Expr::cust("gen_random_uuid()")))
-        // The same type as on the platform, because the printed conditions of triggers contain it.
+        // The platform's type, because PostgreSQL prints it in trigger conditions, which the manifest contains.
         .col(ColumnDef::new("email").string_len(255))
         .col(ColumnDef::new("phone").text())
         .col(ColumnDef::new("raw_user_meta_data").json_binary())

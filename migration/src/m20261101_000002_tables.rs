@@ -1,4 +1,4 @@
-//! Types, tables and indexes. Nobody has access until the rules grant it.
+//! Types, tables and indexes. The API roles have no access to the tables until `sql/policies` grants it.
 
 use sea_orm_migration::prelude::*;
 

@@ -32,8 +32,8 @@ pub(crate) struct Environment {
     pub(crate) has_realtime: bool,
     /// `pg_cron` is installed, and this role may read its schema.
     pub(crate) has_cron: bool,
-    /// Schema `private` was created by these migrations and did not exist before.
-    pub(crate) has_own_private: bool,
+    /// Schema `private` is created by these migrations: it did not exist before.
+    pub(crate) creates_private: bool,
 }
 
 impl Environment {
@@ -60,12 +60,12 @@ impl Environment {
                  ) AS has_cron,
                to_regnamespace('private') IS NULL
                  OR coalesce(obj_description(to_regnamespace('private'), 'pg_namespace'), '') LIKE 'made by sparc%'
-                 AS has_own_private",
+                 AS creates_private",
         )
         .await?;
         // Comments and schemas can be lost, but the record still knows them.
         environment.has_stand_in |= record.schemas.contains("auth");
-        environment.has_own_private |= record.schemas.contains("private");
+        environment.creates_private |= record.schemas.contains("private");
         Ok(environment)
     }
 
@@ -76,14 +76,14 @@ impl Environment {
         } else if object.starts_with("policy ") && object.ends_with(" on realtime.messages") {
             self.has_realtime
         } else if object == "comment on schema private" {
-            self.has_own_private
+            self.creates_private
         } else {
             self.has_stand_in || !is_stand_in(object)
         }
     }
 }
 
-/// Whether the object is part of the stand-in for the platform's `auth`. The schema's triggers on its accounts are not.
+/// Whether the object is part of the stand-in for the platform's `auth`. The schema's triggers on `auth.users` are not.
 fn is_stand_in(object: &str) -> bool {
     !object.starts_with("trigger ")
         && (object.contains(" auth.")
@@ -149,7 +149,7 @@ pub(crate) async fn read<C: ConnectionTrait>(db: &C, environment: &Environment) 
 }
 
 /// Formats lines as a manifest.
-pub(crate) fn print(lines: &Lines) -> String {
+pub(crate) fn format_lines(lines: &Lines) -> String {
     let mut lines: Vec<String> = lines.iter().map(|(object, definition)| format!("{object}: {definition}\n")).collect();
     lines.sort_unstable();
     lines.concat()
@@ -166,9 +166,9 @@ pub(crate) fn kind(object: &str) -> &str {
     }
 }
 
-/// Returns the name and the table of an object that belongs to a table: a column, setting, constraint, index, trigger,
-/// rule or policy.
-pub(crate) fn on_table(object: &str) -> Option<(&str, &str)> {
+/// Returns the name and the table of an object that belongs to a table, such as a column, constraint, index, trigger or
+/// policy.
+pub(crate) fn name_and_table(object: &str) -> Option<(&str, &str)> {
     let separator = match kind(object) {
         "column" | "setting" | "statistics" | "child" | "parent" if !object.contains(" on ") => " of ",
         _ => " on ",
@@ -188,18 +188,18 @@ pub(crate) fn table_of(object: &str) -> Option<&str> {
         .or_else(|| after("publication supabase_realtime of "))
         .or_else(comment)
         .or_else(grant)
-        .or_else(|| on_table(object).map(|(_, table)| table))
+        .or_else(|| name_and_table(object).map(|(_, table)| table))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Environment, MANIFEST, on_table, parse, print, split_line};
+    use super::{Environment, MANIFEST, format_lines, name_and_table, parse, split_line};
 
     #[test]
     fn the_committed_manifest_is_sorted_and_every_line_is_read() {
         let lines = parse(MANIFEST);
         assert_eq!(lines.len(), MANIFEST.lines().count());
-        assert_eq!(print(&lines), MANIFEST);
+        assert_eq!(format_lines(&lines), MANIFEST);
     }
 
     #[test]
@@ -208,8 +208,8 @@ mod tests {
             split_line("policy \"Users: own\" on public.users: for select"),
             Some(("policy \"Users: own\" on public.users", "for select"))
         );
-        assert_eq!(on_table("policy \"a on b\" on public.users"), Some(("\"a on b\"", "public.users")));
-        assert_eq!(on_table("column id of public.users"), Some(("id", "public.users")));
+        assert_eq!(name_and_table("policy \"a on b\" on public.users"), Some(("\"a on b\"", "public.users")));
+        assert_eq!(name_and_table("column id of public.users"), Some(("id", "public.users")));
     }
 
     #[test]

@@ -15,14 +15,14 @@ pub(crate) struct Rename {
     /// The name in the manifest.
     pub(crate) object: String,
     /// The name in the database.
-    pub(crate) now: String,
-    /// The statement that restores the name.
+    pub(crate) renamed_to: String,
+    /// The statement that restores the name or the PostgreSQL schema.
     pub(crate) sql: String,
 }
 
 /// Returns every renamed object of the schema that can be identified with certainty.
 pub(crate) fn find(state: &State) -> Vec<Rename> {
-    // Then no comment is reliable. The repair reports the swapped names.
+    // If names were swapped, no comment is reliable. The repair reports them.
     if !swapped_names(state).is_empty() {
         return Vec::new();
     }
@@ -56,24 +56,23 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
             .count()
             == 1;
         let is_by_comment = matches!(manifest::kind(object), "schema" | "table" | "column");
-        let now = candidate.object.strip_prefix("comment on ").unwrap_or(&candidate.object);
-        if let (true, Some(sql)) = (is_unique || is_by_comment, statement(object, now)) {
-            renames.push(Rename { object: object.clone(), now: now.to_owned(), sql });
+        let renamed_to = candidate.object.strip_prefix("comment on ").unwrap_or(&candidate.object);
+        if let (true, Some(sql)) = (is_unique || is_by_comment, restore_statement(object, renamed_to)) {
+            renames.push(Rename { object: object.clone(), renamed_to: renamed_to.to_owned(), sql });
         }
     }
     renames
 }
 
 /// Finds tables and columns that have the name of one object of the schema and the comment of another, and objects of
-/// the schema whose name another table or column has taken. To repair them according to their names would mix up their
-/// rows.
+/// the schema whose name another table or column has taken. A repair by name would change the wrong table or column.
 pub(crate) fn swapped_names(state: &State) -> Vec<String> {
     let found = state.found();
     let has_own_comment = |object: &str| {
         let comment = format!("comment on {object}");
         found.get(comment.as_str()).map(|actual| &actual.definition) == state.expected.get(&comment)
     };
-    let mut mixed = Vec::new();
+    let mut swapped = Vec::new();
     for object in state.expected.keys() {
         let Some(named) = object.strip_prefix("comment on ") else { continue };
         if has_own_comment(named) || !matches!(manifest::kind(named), "table" | "column") {
@@ -86,7 +85,7 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
                     && (manifest::kind(named) == "table" || manifest::table_of(other) == manifest::table_of(named));
                 (is_same_kind && *comment == actual.definition && !has_own_comment(other)).then_some(other)
             });
-            mixed.extend(other.map(|other| {
+            swapped.extend(other.map(|other| {
                 let missing =
                     if found.contains_key(other) { "".to_owned() } else { format!(", and {other} is missing") };
                 format!("{named} is {other} according to its comment{missing}")
@@ -98,13 +97,14 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
         if let (true, [renamed]) = (found.contains_key(named), &by_comment(state, named, is_in_table)[..]) {
             let renamed = renamed.object.trim_start_matches("comment on ");
             let kind = manifest::kind(named);
-            mixed.push(format!("{renamed} is {named} according to its comment, and another {kind} has that name"));
+            swapped.push(format!("{renamed} is {named} according to its comment, and another {kind} has that name"));
         }
     }
-    mixed
+    swapped
 }
 
-/// Returns objects of the same kind that have the missing object's comment and a name that is not in the manifest.
+/// Returns the comments of objects of the same kind that have the missing object's comment and a name that is not in
+/// the manifest.
 fn by_comment<'a>(state: &'a State, object: &str, is_candidate: impl Fn(&str) -> bool) -> Vec<&'a CatalogObject> {
     let Some(comment) = state.expected.get(&format!("comment on {object}")) else { return Vec::new() };
     let kind = manifest::kind(object);
@@ -120,7 +120,8 @@ fn by_comment<'a>(state: &'a State, object: &str, is_candidate: impl Fn(&str) ->
         .collect()
 }
 
-/// Returns objects of the same kind and scope that have the missing object's definition and an unknown name.
+/// Returns objects of the same kind that have the missing object's definition and are not the schema's. Their scope is
+/// the same, or their names differ only in the PostgreSQL schema.
 fn by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a CatalogObject> {
     let definition = &state.expected[object];
     // A renamed primary key prevents the creation of another; any other renamed constraint does not.
@@ -140,14 +141,14 @@ fn by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a CatalogObject> {
 fn scope(object: &str) -> (&str, &str, &str) {
     let kind = manifest::kind(object);
     let (_, name) = object.split_once(' ').unwrap_or_default();
-    if let Some((_, table)) = manifest::on_table(object) {
+    if let Some((_, table)) = manifest::name_and_table(object) {
         return (kind, table, "");
     }
     let (qualified, arguments) = name.find('(').map_or((name, ""), |at| name.split_at(at));
     (kind, qualified.split_once('.').map_or("", |(schema, _)| schema), arguments)
 }
 
-/// Whether the two names differ only in the schema.
+/// Whether the two names differ only in the PostgreSQL schema.
 fn is_moved(found: &str, object: &str) -> bool {
     let bare = |object: &str| {
         let (_, name) = object.split_once(' ')?;
@@ -158,11 +159,13 @@ fn is_moved(found: &str, object: &str) -> bool {
     matches!(kind, "type" | "function" | "sequence") && manifest::kind(found) == kind && bare(found) == bare(object)
 }
 
-fn statement(object: &str, now: &str) -> Option<String> {
-    let (_, current) = now.split_once(' ')?;
+fn restore_statement(object: &str, renamed_to: &str) -> Option<String> {
+    let (_, current) = renamed_to.split_once(' ')?;
     let (_, name) = object.split_once(' ')?;
     let kind = manifest::kind(object);
-    if let (Some((current, table)), Some((name, _))) = (manifest::on_table(now), manifest::on_table(object)) {
+    if let (Some((current, table)), Some((name, _))) =
+        (manifest::name_and_table(renamed_to), manifest::name_and_table(object))
+    {
         return Some(match kind {
             "column" | "constraint" => format!("ALTER TABLE {table} RENAME {kind} {current} TO {name}"),
             _ => format!("ALTER {kind} {current} ON {table} RENAME TO {name}"),

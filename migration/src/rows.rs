@@ -3,22 +3,25 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use crate::{PreflightError, query, repair::About};
+use crate::{PreflightError, query, repair::Subject};
 
 #[derive(FromQueryResult)]
-struct ViolatingRows {
+struct CountedRows {
     number: i64,
     keys: Option<String>,
 }
 
 /// Returns the error that names the rows. `None` if no row violates the definition.
-pub(crate) async fn violations<C: ConnectionTrait>(db: &C, about: &About) -> Result<Option<PreflightError>, DbErr> {
-    let Some(table) = &about.table else { return Ok(None) };
-    if about.object.starts_with("column ") && !about.definition.starts_with("NOT NULL ") {
-        return values_lost(db, about, table).await;
+pub(crate) async fn violation_error<C: ConnectionTrait>(
+    db: &C,
+    subject: &Subject,
+) -> Result<Option<PreflightError>, DbErr> {
+    let Some(table) = &subject.table else { return Ok(None) };
+    if subject.object.starts_with("column ") && !subject.definition.starts_with("NOT NULL ") {
+        return values_lost_error(db, subject, table).await;
     }
-    let Some(condition) = condition(table, &about.definition) else { return Ok(None) };
-    let key = key(db, table).await?;
+    let Some(condition) = violation_condition(table, &subject.definition) else { return Ok(None) };
+    let key = key_expression(db, table).await?;
     let sql = format!(
         "SELECT count(*) AS number, string_agg(key, ', ') FILTER (WHERE nth <= 5) AS keys
          FROM (
@@ -27,31 +30,35 @@ pub(crate) async fn violations<C: ConnectionTrait>(db: &C, about: &About) -> Res
            WHERE {condition}
          ) AS broken"
     );
-    let rows: ViolatingRows = query::fetch_one(db, &sql).await?;
+    let rows: CountedRows = query::fetch_one(db, &sql).await?;
     if rows.number == 0 {
         return Ok(None);
     }
     let more = if rows.number > 5 { " and others" } else { "" };
     Ok(Some(PreflightError::ViolatingRows {
-        object: about.object.clone(),
+        object: subject.object.clone(),
         table: table.clone(),
         rows: format!("{} (key {}{more})", rows.number, rows.keys.unwrap_or_default()),
     }))
 }
 
 /// Returns the error for adding a NOT NULL column without a default to existing rows.
-async fn values_lost<C: ConnectionTrait>(db: &C, about: &About, table: &str) -> Result<Option<PreflightError>, DbErr> {
-    let needs_value = about.definition.contains(" not null") && !about.definition.contains(" default ");
+async fn values_lost_error<C: ConnectionTrait>(
+    db: &C,
+    subject: &Subject,
+    table: &str,
+) -> Result<Option<PreflightError>, DbErr> {
+    let needs_value = subject.definition.contains(" not null") && !subject.definition.contains(" default ");
     if !needs_value {
         return Ok(None);
     }
-    let rows: ViolatingRows =
+    let rows: CountedRows =
         query::fetch_one(db, &format!("SELECT count(*) AS number, NULL::text AS keys FROM {table}")).await?;
-    Ok(Some(PreflightError::ValuesLost { object: about.object.clone(), rows: rows.number }))
+    Ok(Some(PreflightError::ValuesLost { object: subject.object.clone(), rows: rows.number }))
 }
 
 /// Returns the expression for a row's primary key as text, or for its ctid if there is none.
-async fn key<C: ConnectionTrait>(db: &C, table: &str) -> Result<String, DbErr> {
+async fn key_expression<C: ConnectionTrait>(db: &C, table: &str) -> Result<String, DbErr> {
     let columns = query::fetch_names(
         db,
         &format!(
@@ -68,7 +75,7 @@ async fn key<C: ConnectionTrait>(db: &C, table: &str) -> Result<String, DbErr> {
 }
 
 /// Returns the condition for a row, called `row`, that violates the definition.
-fn condition(table: &str, definition: &str) -> Option<String> {
+fn violation_condition(table: &str, definition: &str) -> Option<String> {
     if let Some(column) = definition.strip_prefix("NOT NULL ") {
         return Some(format!("row.{column} IS NULL"));
     }

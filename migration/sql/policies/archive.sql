@@ -1,4 +1,5 @@
--- Participants can read their archived sessions, and everyone can read public ones. Only archiving writes them.
+-- Participants can read their archived sessions. Everyone can read a public one, and signed-in users its seats, but
+-- only participants its rolls. No API role can write them.
 
 CREATE OR REPLACE FUNCTION private.is_public_archived_session(wanted uuid)
 RETURNS boolean

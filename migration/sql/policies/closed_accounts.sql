@@ -1,14 +1,14 @@
--- A closed account can write nothing, in any table or state, although its token outlives it by up to an hour.
+-- A closed account can write to no table, although its token outlives it by up to an hour.
 --
--- The subquery is evaluated once per statement. The helper raises the error, and takes the lock that makes a write wait
--- for a concurrent closing. An UPDATE is checked when its rows are found, not again when they are written. It is
--- checked only for rows that the caller could write if the account were open: for the rows of others, a closed account
--- gets the same answer as for rows that do not exist.
+-- `require_open_account` raises the error, and takes the lock that makes a write wait for a concurrent closing. In a
+-- subquery, it is evaluated once per statement. An UPDATE is checked when its rows are found, not again when they are
+-- written. UPDATE and DELETE are checked only for rows that the caller could write if the account were open: for the
+-- rows of others, a closed account gets the same answer as for rows that do not exist.
 DO $$
 DECLARE
-  written record;
+  policy record;
 BEGIN
-  FOR written IN
+  FOR policy IN
     SELECT *
     FROM (
       VALUES
@@ -21,18 +21,18 @@ BEGIN
         ('dice_rolls', '{INSERT}', NULL),
         ('session_events', '{INSERT}', NULL),
         ('tutorial_progress', '{INSERT,UPDATE}', 'user_id = (SELECT auth.uid())')
-    ) AS writes (relation, commands, is_mine),
+    ) AS policies (relation, commands, own_rows),
       unnest(commands::text[]) AS command
   LOOP
     EXECUTE format(
       'CREATE POLICY %I ON public.%I AS RESTRICTIVE FOR %s TO authenticated %s',
-      'Closed accounts cannot ' || lower(written.command),
-      written.relation,
-      written.command,
-      CASE written.command
+      'Closed accounts cannot ' || lower(policy.command),
+      policy.relation,
+      policy.command,
+      CASE policy.command
         WHEN 'INSERT' THEN 'WITH CHECK ((SELECT private.require_open_account()))'
-        ELSE format('USING (CASE WHEN %s THEN (SELECT private.require_open_account()) ELSE false END)', written.is_mine)
-          || CASE written.command WHEN 'UPDATE' THEN ' WITH CHECK (true)' ELSE '' END
+        ELSE format('USING (CASE WHEN %s THEN (SELECT private.require_open_account()) ELSE false END)', policy.own_rows)
+          || CASE policy.command WHEN 'UPDATE' THEN ' WITH CHECK (true)' ELSE '' END
       END
     );
   END LOOP;

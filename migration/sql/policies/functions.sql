@@ -1,5 +1,5 @@
--- Who may call which function. A policy is evaluated as the role of the caller, so that role needs EXECUTE on the
--- helpers that the policy names. All other functions that run as their owner are called by triggers or by the service.
+-- Who may call which function. A policy is evaluated as the caller's role, which needs EXECUTE on each function in it.
+-- Users or the service call the other functions listed here, directly or through another function.
 
 GRANT EXECUTE ON FUNCTION
   private.my_session_ids(),

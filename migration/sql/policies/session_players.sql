@@ -18,9 +18,9 @@ BEGIN
 END
 $$;
 
--- Whether the caller may take that seat. If not, it raises an error with the reason, except in two cases, in which it
--- returns false: the caller cannot see the session, so it must seem not to exist; or it is private, and only its code
--- admits the caller.
+-- Returns whether the caller may take the seat of `player`; if not, it raises an error with the reason. It only returns
+-- false if the caller cannot see the session, which must seem not to exist, or if the session is private and only its
+-- code admits the caller.
 CREATE OR REPLACE FUNCTION private.may_take_seat(wanted uuid, player uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -34,7 +34,7 @@ DECLARE
 BEGIN
   SELECT
     session.status,
-    session.is_public OR session.seer_id = me AS is_open,
+    session.is_public OR session.seer_id = me AS needs_no_code,
     session.is_public OR session.seer_id = me OR EXISTS (
       SELECT
       FROM public.session_players AS seat
@@ -57,7 +57,7 @@ BEGIN
   IF target.status NOT IN ('waiting', 'starting_soon') THEN
     PERFORM private.refuse('The session has started; seats and characters are chosen before the start', 'session_players', 'session_not_started');
   END IF;
-  RETURN target.is_open;
+  RETURN target.needs_no_code;
 END
 $$;
 

@@ -13,9 +13,9 @@ BEGIN
 END
 $$;
 
--- Soft-deletes an account as the platform does: the trigger on `auth.users` closes the profile. If this role may not
--- update the platform's accounts, only the profile is closed. Only the account itself and the service may call it.
--- Returns whether the account exists.
+-- Soft-deletes an account as the platform does: the trigger on `auth.users` closes the profile. If the function's owner
+-- may not update `auth.users`, only the profile is closed. Only the account itself and the service may call it. Returns
+-- whether the account has a profile.
 CREATE OR REPLACE FUNCTION private.close_account(account uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -26,7 +26,7 @@ BEGIN
   IF NOT private.is_server() AND account IS DISTINCT FROM auth.uid() THEN
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
-      MESSAGE = 'Only the owner of an account or the server may close it';
+      MESSAGE = 'Only the account itself or the service may close it';
   END IF;
   BEGIN
     UPDATE auth.users
@@ -60,7 +60,7 @@ GRANT SELECT (id, display_name, avatar_url, bio, is_verified, games_played, game
 ON public.users TO anon, authenticated;
 GRANT UPDATE (display_name, avatar_url, bio) ON public.users TO authenticated;
 
--- Even the service cannot write the counters and the columns that close an account; only triggers do.
+-- Even the service cannot write `closed_at` and the counters of limits; only the schema's functions do.
 GRANT SELECT, DELETE ON public.users TO service_role;
 GRANT INSERT (
   id, account_id, email, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at

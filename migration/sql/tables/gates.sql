@@ -4,16 +4,16 @@
 CREATE TABLE private.account_gates (
   account_id uuid PRIMARY KEY REFERENCES public.users (id) ON DELETE CASCADE,
   is_open boolean NOT NULL DEFAULT true,
-  -- A unique key, so that closing conflicts with the lock of a write: at REPEATABLE READ a write with an older snapshot
-  -- then fails. That lock, FOR KEY SHARE, does not conflict with changes of columns that are in no key.
+  -- Makes `is_open` part of a key, because the lock of a write (FOR KEY SHARE) does not conflict with changes of other
+  -- columns. So a write conflicts with closing the account, and at REPEATABLE READ fails if its snapshot is older.
   CONSTRAINT account_gates_is_open_key UNIQUE (account_id, is_open)
 );
 
 ALTER TABLE private.account_gates ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON TABLE private.account_gates FROM PUBLIC, anon, authenticated, service_role;
 
--- Row security does not apply to deletions in a publication: every subscriber receives the replica identity of each
--- deleted row.
+-- Row-level security does not apply to deletions in a publication: every subscriber receives the replica identity of
+-- each deleted row. The primary key would reveal a user, so the replica identity is a random id.
 ALTER TABLE public.session_players REPLICA IDENTITY USING INDEX session_players_replica_id_key;
 
 COMMENT ON TABLE private.account_gates IS 'One row per account, locked by every write of the account and by closing it.';

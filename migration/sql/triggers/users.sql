@@ -22,8 +22,8 @@ BEGIN
 END
 $$;
 
--- Returns the e-mail address to store for an account: its own, or the reserved one if it has none. The reserved domains
--- are ours, so an address in them counts as none.
+-- Returns the e-mail address to store for an account: its own, or its reserved address if it has none. Only this schema
+-- assigns addresses in the reserved domains, so such an address counts as none.
 CREATE OR REPLACE FUNCTION private.kept_email(account uuid, address text)
 RETURNS text
 LANGUAGE plpgsql
@@ -38,9 +38,10 @@ BEGIN
 END
 $$;
 
--- Creates a profile, and must never fail, because the sign-up would fail with it. An account without an e-mail address,
--- or with one that another account holds (single sign-on allows that), gets the reserved address of its id. ON CONFLICT
--- waits for a concurrent sign-up. An id that signs up again gets its history back.
+-- Creates a profile. It must never fail, because the sign-up would fail with it. An account without an e-mail address,
+-- or with one that another account holds (single sign-on allows that), gets its reserved address. ON CONFLICT waits for
+-- a concurrent sign-up with the same e-mail address. If the id already has a profile, the account gets it back, with
+-- its history.
 CREATE OR REPLACE FUNCTION private.create_profile(account uuid, account_email text, metadata jsonb)
 RETURNS void
 LANGUAGE plpgsql
@@ -111,8 +112,9 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- The e-mail address is a key, so changing it waits for transactions whose foreign keys lock the profile; those may
-  -- go on to update its counters. The gate is locked first, so that neither deadlocks.
+  -- The e-mail address is a key, so its change waits for transactions whose foreign keys lock the profile. Such a
+  -- transaction may next update the profile's counters, and would wait for the change. Locking the gate first avoids
+  -- this deadlock.
   PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   UPDATE public.users
   SET email = private.kept_email(account, address)
@@ -173,7 +175,7 @@ BEGIN
 END
 $$;
 
--- Refuses changes to the profile of a closed account, by anyone.
+-- Refuses changes to the profile of a closed account, whoever makes them.
 CREATE OR REPLACE FUNCTION private.check_profile_change()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -213,7 +215,7 @@ CREATE OR REPLACE TRIGGER check_profile_change
   )
   EXECUTE FUNCTION private.check_profile_change();
 
--- Without the counters and the e-mail address: see `private.touch_updated_at`.
+-- Changes of the counters and the e-mail address do not set `updated_at`: see `private.touch_updated_at`.
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE OF display_name, avatar_url, bio, is_verified, created_at, updated_at ON public.users
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();

@@ -1,4 +1,4 @@
-//! The errors of the checks, and their messages.
+//! The errors of the checks and repairs, and their messages.
 
 use sea_orm_migration::prelude::*;
 
@@ -57,7 +57,7 @@ pub enum PreflightError {
     },
     /// Tables or columns have each other's names.
     #[error(
-        "Names were mixed up: {}. Restore each name by hand (ALTER TABLE ... RENAME), and run up again; nothing was \
+        "Names were swapped: {}. Restore each name by hand (ALTER TABLE ... RENAME), and run up again; nothing was \
          changed.",
         found.join("; ")
     )]
@@ -170,8 +170,8 @@ pub enum PreflightError {
     },
     /// A column was dropped together with its values.
     #[error(
-        "{object} is missing, and with it the values of {rows} rows, which must not be NULL: restore them from a backup, or \
-         add the column with its values by hand, and run up again; nothing was changed."
+        "{object} must not be NULL, but was dropped with the values of {rows} rows: restore them from a backup, or add \
+         the column with its values by hand, and run up again; nothing was changed."
     )]
     ValuesLost {
         /// The column.

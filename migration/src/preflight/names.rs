@@ -10,7 +10,7 @@ use crate::{
     renames,
 };
 
-/// Checks that no tables, views, types or functions with the schema's names exist before it is created.
+/// Checks that no tables, views, types or functions have the schema's names before the schema is created.
 pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> {
     let names = |objects: Vec<&str>| -> Vec<String> {
         let is_top_level =
@@ -35,17 +35,18 @@ fn without_arguments(object: &str) -> String {
     object.split('(').next().unwrap_or_default().to_owned()
 }
 
-/// Checks that the schema's objects were not renamed or moved to other schemas, so that the objects to drop are found.
+/// Checks that no object of the schema was renamed or moved out of its PostgreSQL schema: those to drop are found by
+/// name.
 pub(crate) async fn check_in_place<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     if !state.pending().is_empty() {
         return Ok(());
     }
-    let mixed = renames::swapped_names(state);
-    if !mixed.is_empty() {
-        return Err(PreflightError::SwappedNames { found: mixed }.into());
+    let swapped = renames::swapped_names(state);
+    if !swapped.is_empty() {
+        return Err(PreflightError::SwappedNames { found: swapped }.into());
     }
     let renamed: Vec<String> =
-        renames::find(state).into_iter().map(|rename| format!("{}, to {}", rename.object, rename.now)).collect();
+        renames::find(state).into_iter().map(|rename| format!("{}, to {}", rename.object, rename.renamed_to)).collect();
     if !renamed.is_empty() {
         return Err(PreflightError::Renamed { found: renamed }.into());
     }
@@ -151,6 +152,6 @@ pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
 
 /// Returns the qualified name of an index or of a constraint's index. It is in the schema of its table.
 fn index_name(object: &str) -> Option<String> {
-    let (name, table) = manifest::on_table(object)?;
+    let (name, table) = manifest::name_and_table(object)?;
     Some(format!("{}.{name}", table.split_once('.')?.0))
 }

@@ -21,9 +21,9 @@ impl Plan {
         for (object, expected) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "row security") {
             let Some(table) = object.strip_prefix("row security on ") else { continue };
             let enable = if expected.starts_with("enabled") { "ENABLE" } else { "DISABLE" };
-            self.push_about(format!("ALTER TABLE {table} {enable} ROW LEVEL SECURITY"), object, None);
+            self.push_for(format!("ALTER TABLE {table} {enable} ROW LEVEL SECURITY"), object, None);
             if !expected.contains("forced") {
-                self.push_about(format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"), object, None);
+                self.push_for(format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"), object, None);
             }
         }
     }
@@ -33,7 +33,7 @@ impl Plan {
         for object in work.missing.iter().filter(|object| is_granted_by_default(manifest::kind(object))) {
             let (kind, name) = object.split_once(' ').unwrap_or_default();
             let kind = if kind == "view" { "table" } else { kind };
-            self.push_about(
+            self.push_for(
                 format!("REVOKE ALL ON {kind} {name} FROM PUBLIC, anon, authenticated, service_role"),
                 object,
                 None,
@@ -46,22 +46,23 @@ impl Plan {
             };
             if on == "schema public" {
                 // The platform decides about USAGE; no API role may create objects there.
-                self.push_about(format!("REVOKE CREATE ON {on} FROM PUBLIC, {role} CASCADE"), object, None);
+                self.push_for(format!("REVOKE CREATE ON {on} FROM PUBLIC, {role} CASCADE"), object, None);
             } else {
-                self.push_about(format!("REVOKE ALL ON {on} FROM {role} CASCADE"), object, None);
+                self.push_for(format!("REVOKE ALL ON {on} FROM {role} CASCADE"), object, None);
             }
             if let Some(privileges) = work.state.expected.get(object) {
-                self.push_about(format!("GRANT {privileges} ON {on} TO {role}"), object, None);
+                self.push_for(format!("GRANT {privileges} ON {on} TO {role}"), object, None);
             }
         }
     }
 
-    /// Restores whether row-level security applies to the API roles.
+    /// Restores the attributes that decide whether row-level security applies to the API roles. A role to which it must
+    /// apply leaves all roles of which it is a member.
     fn roles(&mut self, work: &Work<'_>) {
         for (object, expected) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "role") {
             let Some(role) = object.strip_prefix("role ") else { continue };
             if expected.starts_with("bypasses") {
-                self.push_about(format!("ALTER ROLE {role} BYPASSRLS"), object, None);
+                self.push_for(format!("ALTER ROLE {role} BYPASSRLS"), object, None);
                 continue;
             }
             let sql = format!(
@@ -86,19 +87,19 @@ BEGIN
 END
 $$"
             );
-            self.push_about(sql, object, None);
+            self.push_for(sql, object, None);
         }
     }
 
     fn publication(&mut self, work: &Work<'_>) {
         let publication = "publication supabase_realtime";
         if work.missing.contains(publication) {
-            self.push_about(rules::PUBLICATION.to_owned(), publication, None);
+            self.push_for(rules::PUBLICATION.to_owned(), publication, None);
             return;
         }
         if let Some(difference) = work.changed.iter().find(|difference| difference.object == publication) {
             let publish = difference.expected.as_deref().unwrap_or_default();
-            self.push_about(
+            self.push_for(
                 format!("ALTER PUBLICATION supabase_realtime SET (publish = '{publish}')"),
                 publication,
                 None,
@@ -118,7 +119,7 @@ BEGIN
 END
 $$"
                 );
-                self.push_about(sql, &object, None);
+                self.push_for(sql, &object, None);
             }
         }
     }
@@ -136,7 +137,7 @@ $$"
                 query::literal(command),
                 query::literal(name)
             );
-            self.push_about(sql, &difference.object, None);
+            self.push_for(sql, &difference.object, None);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::{Plan, Work};
 use crate::{
     check::State,
-    manifest::{self, on_table},
+    manifest::{self, name_and_table},
     rules,
     statements::{Statement, Target},
 };
@@ -37,7 +37,7 @@ impl Plan {
         self.constraints_and_indexes(work);
         // A DO block creates all its policies, even those that exist.
         if is_policy_in_block {
-            for (name, table) in in_blocks(work.state, "policy").filter_map(on_table) {
+            for (name, table) in in_blocks(work.state, "policy").filter_map(name_and_table) {
                 self.push(format!("DROP POLICY IF EXISTS {name} ON {table}"));
             }
         }
@@ -51,7 +51,7 @@ impl Plan {
 
     fn push_statement(&mut self, statement: &Statement, to_repair: &BTreeSet<&str>) {
         match object_created_by(statement, to_repair) {
-            Some(object) => self.push_about(statement.sql.to_owned(), object, None),
+            Some(object) => self.push_for(statement.sql.to_owned(), object, None),
             None => self.push(statement.sql),
         }
     }
@@ -60,10 +60,10 @@ impl Plan {
     fn constraints_and_indexes(&mut self, work: &Work<'_>) {
         for (kind, is_foreign_key) in [("constraint", false), ("index", false), ("constraint", true)] {
             for (object, definition) in work.to_repair().filter(|(object, _)| manifest::kind(object) == kind) {
-                let Some((name, table)) = on_table(object) else { continue };
+                let Some((name, table)) = name_and_table(object) else { continue };
                 let table_and_definition = Some((table, definition));
                 if kind == "index" {
-                    self.push_about(definition.to_owned(), object, table_and_definition);
+                    self.push_for(definition.to_owned(), object, table_and_definition);
                 } else if definition.starts_with("FOREIGN KEY") == is_foreign_key {
                     // A table that was just created already has some of its constraints.
                     let sql = format!(
@@ -76,7 +76,7 @@ END
 $do$",
                         crate::query::literal(&name.trim_matches('"').replace("\"\"", "\""))
                     );
-                    self.push_about(sql, object, table_and_definition);
+                    self.push_for(sql, object, table_and_definition);
                 }
             }
         }
@@ -85,7 +85,7 @@ $do$",
             work.to_repair().any(|(object, _)| {
                 object == table
                     || matches!(manifest::kind(object), "constraint" | "index")
-                        && on_table(object).is_some_and(|(name, on)| {
+                        && name_and_table(object).is_some_and(|(name, on)| {
                             table.strip_prefix("table ") == Some(on) && identity.contains(&format!("index {name}"))
                         })
             })

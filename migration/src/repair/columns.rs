@@ -1,34 +1,34 @@
 //! Repairs of columns.
 
 use super::{Plan, Work};
-use crate::{check::Difference, manifest, manifest::on_table};
+use crate::{check::Difference, manifest, manifest::name_and_table};
 
 impl Plan {
     pub(super) fn add_column(&mut self, work: &Work<'_>, object: &str, created: &[String]) {
-        let Some((name, table)) = on_table(object) else { return };
-        let exists = if created.iter().any(|created| created == table) { " IF NOT EXISTS" } else { "" };
+        let Some((name, table)) = name_and_table(object) else { return };
+        let if_not_exists = if created.iter().any(|created| created == table) { " IF NOT EXISTS" } else { "" };
         let definition = &work.state.expected[object];
-        self.push_about(
-            format!("ALTER TABLE {table} ADD COLUMN{exists} {name} {definition}"),
+        self.push_for(
+            format!("ALTER TABLE {table} ADD COLUMN{if_not_exists} {name} {definition}"),
             object,
             Some((table, definition)),
         );
     }
 
     pub(super) fn alter_column(&mut self, object: &str, actual: &str, expected: &str) {
-        let Some((name, table)) = on_table(object) else { return };
+        let Some((name, table)) = name_and_table(object) else { return };
         let (actual, expected) = (Column::parse(actual), Column::parse(expected));
         let alter = format!("ALTER TABLE {table} ALTER COLUMN {name}");
-        let mut push = |sql: String, condition: &str| self.push_about(sql, object, Some((table, condition)));
-        let is_retyped = actual.kind != expected.kind;
+        let mut push = |sql: String, definition: &str| self.push_for(sql, object, Some((table, definition)));
+        let is_retyped = actual.data_type != expected.data_type;
         if is_retyped {
             if actual.default.is_some() {
                 push(format!("{alter} DROP DEFAULT"), "");
             }
-            push(format!("{alter} TYPE {} USING {name}::{}", expected.kind, expected.kind), "");
+            push(format!("{alter} TYPE {} USING {name}::{}", expected.data_type, expected.data_type), "");
         }
         if (actual.storage, actual.compression) != (expected.storage, expected.compression) || is_retyped {
-            push(storage(&alter, table, name, expected.storage, expected.compression), "");
+            push(storage_statement(&alter, table, name, expected.storage, expected.compression), "");
         }
         if actual.generated != expected.generated && actual.generated.is_some() {
             let what = if actual.generated.is_some_and(|actual| actual.ends_with("as identity")) {
@@ -53,7 +53,7 @@ impl Plan {
             }
         }
         if let Some(generated) = expected.generated.filter(|_| actual.generated != expected.generated) {
-            // A sequence with the name of the new one belongs to no column any more.
+            // An existing sequence with the new one's name no longer belongs to a column.
             push(format!("DROP SEQUENCE IF EXISTS {table}_{name}_seq"), "");
             push(format!("{alter} ADD {generated}"), "");
             if generated.ends_with("as identity") {
@@ -75,11 +75,12 @@ impl Plan {
 /// Returns whether the repair changes a column's type.
 pub(super) fn changes_type(difference: &Difference) -> bool {
     let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return false };
-    manifest::kind(&difference.object) == "column" && Column::parse(actual).kind != Column::parse(expected).kind
+    manifest::kind(&difference.object) == "column"
+        && Column::parse(actual).data_type != Column::parse(expected).data_type
 }
 
 /// Sets storage and compression. It looks up a type's default storage, for which PostgreSQL 15 has no keyword.
-fn storage(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
+fn storage_statement(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
     let storage = storage.map_or(
         "(CASE typstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END)"
             .to_owned(),
@@ -110,7 +111,7 @@ $$",
 #[derive(Debug, PartialEq, Eq)]
 struct Column<'a> {
     /// Type and collation.
-    kind: &'a str,
+    data_type: &'a str,
     storage: Option<&'a str>,
     compression: Option<&'a str>,
     not_null: bool,
@@ -133,8 +134,8 @@ impl<'a> Column<'a> {
             None => (rest, false),
         };
         let (rest, compression) = cut(rest, " compression ");
-        let (kind, storage) = cut(rest, " storage ");
-        Self { kind, storage, compression, not_null, default, generated }
+        let (data_type, storage) = cut(rest, " storage ");
+        Self { data_type, storage, compression, not_null, default, generated }
     }
 }
 
@@ -149,15 +150,18 @@ mod tests {
     #[test]
     fn a_column_definition_is_parsed() {
         let column = Column::parse("timestamp with time zone not null default now()");
-        assert_eq!((column.kind, column.not_null, column.default), ("timestamp with time zone", true, Some("now()")));
+        assert_eq!(
+            (column.data_type, column.not_null, column.default),
+            ("timestamp with time zone", true, Some("now()"))
+        );
         let column = Column::parse("bigint not null generated by default as identity");
         assert_eq!(
-            (column.kind, column.not_null, column.generated),
+            (column.data_type, column.not_null, column.generated),
             ("bigint", true, Some("generated by default as identity"))
         );
         let column = Column::parse("text collate \"C\" storage external compression lz4 not null");
         assert_eq!(
-            (column.kind, column.storage, column.compression, column.not_null),
+            (column.data_type, column.storage, column.compression, column.not_null),
             ("text collate \"C\"", Some("external"), Some("lz4"), true)
         );
     }

@@ -8,7 +8,7 @@ use crate::{
     PreflightError,
     check::{Difference, Report, State},
     dependents,
-    manifest::{self, CatalogObject, on_table},
+    manifest::{self, CatalogObject, name_and_table},
     preflight, renames, rules,
 };
 
@@ -31,13 +31,13 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug)]
 pub(crate) struct Repair {
     pub(crate) sql: String,
-    pub(crate) about: Option<About>,
+    pub(crate) subject: Option<Subject>,
 }
 
-/// The object of a statement. If `table` is set, rows of that table may violate the object's definition: see
+/// The object that a statement concerns. If `table` is set, rows of that table may violate the object's definition: see
 /// [`crate::rows`].
 #[derive(Clone, Debug)]
-pub(crate) struct About {
+pub(crate) struct Subject {
     pub(crate) object: String,
     pub(crate) table: Option<String>,
     pub(crate) definition: String,
@@ -54,6 +54,7 @@ pub(crate) enum Change {
 /// The objects to create, and the differences to repair in place.
 struct Work<'a> {
     state: &'a State,
+    /// Includes the objects that are dropped to be created again.
     missing: BTreeSet<String>,
     changed: Vec<&'a Difference>,
 }
@@ -86,9 +87,9 @@ impl Plan {
         if !impossible.is_empty() {
             return Err(PreflightError::NotRepairable { found: impossible }.into());
         }
-        let mixed = renames::swapped_names(state);
-        if !mixed.is_empty() {
-            return Err(PreflightError::SwappedNames { found: mixed }.into());
+        let swapped = renames::swapped_names(state);
+        if !swapped.is_empty() {
+            return Err(PreflightError::SwappedNames { found: swapped }.into());
         }
         let missing: Vec<&str> = report
             .differences
@@ -116,20 +117,20 @@ impl Plan {
             }
         }
         plan.recreate_bookkeeping_tables(&mut work);
-        plan.restore_privileges(&mut work);
+        plan.add_lost_privileges(&mut work);
         plan.structure(&work);
         plan.code(&work);
         plan.access(&work);
-        plan.comments(&work);
-        plan.rows(&work);
+        plan.restore_comments(&work);
+        plan.restore_rows(&work);
         let kept_grants = std::mem::take(&mut plan.kept_grants);
         plan.statements.extend(kept_grants);
         Ok(plan)
     }
 
     /// Plans to drop what cannot be altered in place or is no longer part of the schema. Returns the objects of the
-    /// schema that must be created again although they do not differ: they are dropped with it, or block a change of a
-    /// column's type.
+    /// schema that must be created again although they do not differ: they are dropped with another, or a column's type
+    /// cannot change while they exist.
     async fn drop_for_recreation<C: ConnectionTrait>(
         &mut self,
         db: &C,
@@ -144,7 +145,7 @@ impl Plan {
             .filter_map(|difference| found.get(difference.object.as_str()).copied())
             .collect();
         // The type of a column cannot change while policies, triggers or views use it.
-        let retyped: Vec<&str> = report
+        let retyped_tables: Vec<&str> = report
             .differences
             .iter()
             .filter(|difference| columns::changes_type(difference))
@@ -153,8 +154,10 @@ impl Plan {
         let mut to_recreate = BTreeSet::new();
         for object in state.expected.keys() {
             let blocks_retype = match manifest::kind(object) {
-                "policy" | "trigger" => on_table(object).is_some_and(|(_, table)| retyped.contains(&table)),
-                "view" => !retyped.is_empty(),
+                "policy" | "trigger" => {
+                    name_and_table(object).is_some_and(|(_, table)| retyped_tables.contains(&table))
+                }
+                "view" => !retyped_tables.is_empty(),
                 _ => false,
             };
             if let (true, Some(found)) = (blocks_retype, found.get(object.as_str())) {
@@ -164,7 +167,7 @@ impl Plan {
                 }
             }
         }
-        let cascaded = dependents::of(db, state, &dropped).await?;
+        let cascaded = dependents::check_cascade(db, state, &dropped).await?;
         let recreated = dropped
             .iter()
             .map(|found| found.object.as_str())
@@ -174,7 +177,7 @@ impl Plan {
         self.kept_grants = operators::grants(db, &recreated.collect::<Vec<_>>()).await?;
         for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
             for found in dropped.iter().filter(|found| kinds.contains(&manifest::kind(&found.object))) {
-                self.push_about(drop_statement(found), &found.object, None);
+                self.push_for(drop_statement(found), &found.object, None);
             }
         }
         to_recreate.extend(cascaded.into_iter().filter(|object| state.expected.contains_key(object)));
@@ -191,16 +194,16 @@ impl Plan {
             let is_wrong = work.missing.iter().any(|object| is_column(object))
                 || work.changed.iter().any(|difference| is_column(&difference.object));
             if is_wrong && !work.missing.contains(&table) {
-                self.push_about(format!("DROP TABLE {name}"), &table, None);
+                self.push_for(format!("DROP TABLE {name}"), &table, None);
                 work.missing.extend(work.state.expected.keys().filter(|object| is_of_table(object)).cloned());
                 work.changed.retain(|difference| !is_of_table(&difference.object));
             }
         }
     }
 
-    /// Adds to the work the privileges that are lost: an object that is created again has none, and one that changes
-    /// its owner loses those of the old owner.
-    fn restore_privileges(&mut self, work: &mut Work<'_>) {
+    /// Adds the lost privileges to the work: an object that is created again has none, and one that changes its owner
+    /// loses those of the old owner.
+    fn add_lost_privileges(&mut self, work: &mut Work<'_>) {
         let loses_privileges = |name: &str| {
             let view = name.replacen("table ", "view ", 1);
             work.missing.contains(name)
@@ -223,34 +226,34 @@ impl Plan {
     }
 
     fn push(&mut self, sql: impl Into<String>) {
-        self.statements.push(Repair { sql: sql.into(), about: None });
+        self.statements.push(Repair { sql: sql.into(), subject: None });
     }
 
     /// Adds a statement about one object, with the object's table and definition if rows may violate the definition.
-    fn push_about(&mut self, sql: String, object: &str, table_and_definition: Option<(&str, &str)>) {
+    fn push_for(&mut self, sql: String, object: &str, table_and_definition: Option<(&str, &str)>) {
         let (table, definition) = table_and_definition.unzip();
-        let about = About {
+        let subject = Subject {
             object: object.to_owned(),
             table: table.map(str::to_owned),
             definition: definition.unwrap_or_default().to_owned(),
         };
-        self.statements.push(Repair { sql, about: Some(about) });
+        self.statements.push(Repair { sql, subject: Some(subject) });
     }
 
     /// Restores the comments on schemas, tables and columns.
-    fn comments(&mut self, work: &Work<'_>) {
+    fn restore_comments(&mut self, work: &Work<'_>) {
         for (object, text) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "comment") {
             let Some(named) = object.strip_prefix("comment on ") else { continue };
-            let target = match (named.strip_prefix("column "), on_table(named)) {
+            let target = match (named.strip_prefix("column "), name_and_table(named)) {
                 (Some(_), Some((column, table))) => format!("COLUMN {table}.{column}"),
                 _ => named.to_owned(),
             };
-            self.push_about(format!("COMMENT ON {target} IS {}", crate::query::literal(text)), object, None);
+            self.push_for(format!("COMMENT ON {target} IS {}", crate::query::literal(text)), object, None);
         }
     }
 
     /// Restores the rows and counters that were lost with dropped objects.
-    fn rows(&mut self, work: &Work<'_>) {
+    fn restore_rows(&mut self, work: &Work<'_>) {
         if work.missing.contains("table public.sparc_migrations")
             || work.missing.iter().any(|object| object.starts_with("migration "))
         {
@@ -271,13 +274,13 @@ ON CONFLICT DO NOTHING",
             self.push(rules::BACKFILL);
         }
         // A counter that was created again must count the existing rows.
-        let is_counted = |object: &String| {
+        let may_have_counter = |object: &String| {
             matches!(manifest::kind(object), "table" | "column")
                 && manifest::table_of(object).is_some_and(|table| table.starts_with("public."))
                 && !object.ends_with("public.sparc_migrations")
         };
-        if work.missing.iter().any(is_counted) {
-            self.push_about(rules::recount(), "the counters of limits (migration/sql/recount.sql)", None);
+        if work.missing.iter().any(may_have_counter) {
+            self.push_for(rules::recount(), "the counters of limits (migration/sql/recount.sql)", None);
         }
     }
 }
@@ -323,7 +326,7 @@ fn must_be_dropped(difference: &Difference) -> bool {
 
 fn drop_statement(found: &CatalogObject) -> String {
     let (kind, rest) = found.object.split_once(' ').unwrap_or_default();
-    match (kind, on_table(&found.object)) {
+    match (kind, name_and_table(&found.object)) {
         // Foreign keys that reference it are dropped too, and created again.
         ("constraint", Some((name, table))) => format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name} CASCADE"),
         ("index", Some((name, table))) => {
@@ -331,17 +334,17 @@ fn drop_statement(found: &CatalogObject) -> String {
             format!("DROP INDEX IF EXISTS {schema}.{name}")
         }
         ("trigger" | "policy", Some(_)) => format!("DROP {kind} IF EXISTS {rest}"),
-        // The schema's policies, triggers and checks that use it are dropped too, and created again.
         ("view", _) if found.definition.starts_with("materialized") => {
             format!("DROP MATERIALIZED VIEW IF EXISTS {rest} CASCADE")
         }
+        // The schema's policies, triggers and checks that use it are dropped too; `up` creates them again.
         ("function", _) => format!("DROP ROUTINE IF EXISTS {rest} CASCADE"),
         _ => format!("DROP {kind} IF EXISTS {rest} CASCADE"),
     }
 }
 
-/// Returns the SQL that drops the schema's views and functions, and its policies on `realtime.messages`. All others are
-/// dropped with their tables.
+/// Returns the SQL that drops the schema's views and functions, and its policies on `realtime.messages`. Its other
+/// policies are dropped with their tables.
 pub(crate) fn drop_views_and_functions(state: &State) -> Vec<String> {
     let mut sql = Vec::new();
     for kind in ["policy", "view", "function"] {

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use super::{About, Repair};
+use super::{Repair, Subject};
 use crate::{manifest::CatalogObject, query};
 
 #[derive(FromQueryResult)]
@@ -34,7 +34,7 @@ pub(super) async fn grants<C: ConnectionTrait>(db: &C, recreated: &[&CatalogObje
         .into_iter()
         .map(|grant| Repair {
             sql: grant.sql,
-            about: Some(About { object: grant.object, table: None, definition: String::new() }),
+            subject: Some(Subject { object: grant.object, table: None, definition: String::new() }),
         })
         .collect())
 }

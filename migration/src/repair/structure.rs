@@ -1,26 +1,26 @@
 //! Repairs of schemas, types, tables, sequences and settings.
 
 use super::{Plan, Work};
-use crate::{check::Difference, manifest, manifest::on_table, tables};
+use crate::{check::Difference, manifest, manifest::name_and_table, tables};
 
 impl Plan {
     pub(super) fn structure(&mut self, work: &Work<'_>) {
         for object in work.missing_of("schema") {
-            self.push_about(format!("CREATE {object}"), object, None);
+            self.push_for(format!("CREATE {object}"), object, None);
         }
         for kind in ["type", "domain"] {
             for object in work.missing_of(kind) {
-                self.push_about(format!("CREATE {object} AS {}", work.state.expected[object]), object, None);
+                self.push_for(format!("CREATE {object} AS {}", work.state.expected[object]), object, None);
             }
         }
         for difference in work.changed.iter().filter(|difference| has_other_owner(difference)) {
-            self.push_about(restore_owner(&difference.object), &difference.object, None);
+            self.push_for(restore_owner(&difference.object), &difference.object, None);
         }
         for difference in &work.changed {
             let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { continue };
             if manifest::kind(&difference.object) == "type" {
                 for change in enum_changes(actual, expected).unwrap_or_default() {
-                    self.push_about(format!("ALTER {} {change}", difference.object), &difference.object, None);
+                    self.push_for(format!("ALTER {} {change}", difference.object), &difference.object, None);
                 }
             }
         }
@@ -38,8 +38,8 @@ impl Plan {
             }
         }
         for (object, value) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "setting") {
-            if let Some((name, table)) = on_table(object) {
-                self.push_about(format!("ALTER TABLE {table} SET ({name} = {value})"), object, None);
+            if let Some((name, table)) = name_and_table(object) {
+                self.push_for(format!("ALTER TABLE {table} SET ({name} = {value})"), object, None);
             }
         }
     }
@@ -56,7 +56,7 @@ impl Plan {
         for name in tables::TABLES {
             let object = format!("table public.{name}");
             if let Some(sql) = tables::create_one(name).filter(|_| work.missing.contains(&object)) {
-                self.push_about(sql, &object, None);
+                self.push_for(sql, &object, None);
                 created.push(format!("public.{name}"));
             }
         }
@@ -65,7 +65,7 @@ impl Plan {
             if let Some(name) =
                 object.strip_prefix("table ").filter(|name| !created.iter().any(|created| created == name))
             {
-                self.push_about(format!("CREATE TABLE {name} ()"), object, None);
+                self.push_for(format!("CREATE TABLE {name} ()"), object, None);
             }
         }
         created
@@ -73,7 +73,7 @@ impl Plan {
 
     fn alter_table(&mut self, object: &str, actual: &str) {
         if actual.contains(", unlogged") {
-            self.push_about(format!("ALTER {object} SET LOGGED"), object, None);
+            self.push_for(format!("ALTER {object} SET LOGGED"), object, None);
         }
     }
 
@@ -82,7 +82,7 @@ impl Plan {
         let Some(table) = object.strip_prefix("table ") else { return };
         if let Some(identity) = expected.strip_prefix("replica identity ") {
             let identity = identity.split(", ").next().unwrap_or(identity).replace("index ", "using index ");
-            self.push_about(format!("ALTER TABLE {table} REPLICA IDENTITY {identity}"), object, None);
+            self.push_for(format!("ALTER TABLE {table} REPLICA IDENTITY {identity}"), object, None);
         }
     }
 
@@ -93,9 +93,9 @@ impl Plan {
             return;
         }
         let cycle = if options.ends_with(" cycle") { "" } else { " NO CYCLE" };
-        self.push_about(format!("ALTER {object} AS {options}{cycle}"), object, None);
+        self.push_for(format!("ALTER {object} AS {options}{cycle}"), object, None);
         if actual.contains(", unlogged") {
-            self.push_about(format!("ALTER {object} SET LOGGED"), object, None);
+            self.push_for(format!("ALTER {object} SET LOGGED"), object, None);
         }
     }
 }

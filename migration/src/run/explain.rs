@@ -6,7 +6,7 @@ use sea_orm_migration::{
 };
 
 use super::transaction::begin;
-use crate::{PreflightError, failure, query, repair::About, rows};
+use crate::{PreflightError, failure, query, repair::Subject, rows};
 
 /// The processes that hold locks on the schema's tables, or the migrators' lock.
 const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
@@ -23,7 +23,7 @@ const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesc
      ORDER BY 1";
 
 /// Replaces the database's error with one that names the violating rows or the blocking process, if they can be found.
-pub(super) async fn explain(db: &SchemaManagerConnection<'_>, about: Option<About>, error: DbErr) -> DbErr {
+pub(super) async fn explain(db: &SchemaManagerConnection<'_>, subject: Option<Subject>, error: DbErr) -> DbErr {
     if failure::sqlstate(&error).as_deref() == Some("55P03") {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
         return match query::fetch_names(&transaction, HOLDERS).await {
@@ -31,15 +31,15 @@ pub(super) async fn explain(db: &SchemaManagerConnection<'_>, about: Option<Abou
             _ => error,
         };
     }
-    let Some(about) = about else { return error };
+    let Some(subject) = subject else { return error };
     if error.sql_err().is_some() || is_violation(&error) {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        if let Ok(Some(violation)) = rows::violations(&transaction, &about).await {
+        if let Ok(Some(violation)) = rows::violation_error(&transaction, &subject).await {
             return violation.into();
         }
     }
-    match failure::refusal(&error) {
-        Some(reason) => PreflightError::RepairRefused { object: about.object, reason }.into(),
+    match failure::rejection(&error) {
+        Some(reason) => PreflightError::RepairRefused { object: subject.object, reason }.into(),
         None => error,
     }
 }

@@ -14,11 +14,11 @@ use crate::{
     dependents,
     manifest::{self, CatalogObject},
     preflight, query, record, renames,
-    repair::{self, About, Change, Plan},
+    repair::{self, Change, Plan, Subject},
     rules, script,
 };
 use explain::explain;
-use transaction::{begin, end};
+use transaction::{begin, deallocate};
 
 /// A command of the migrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +55,9 @@ pub enum Step {
 }
 
 /// Only one migrator runs at a time: a second one waits, and reads the database after the first has finished. The
-/// lock's number is arbitrary ("SPARC" in ASCII). A table lock is awaited for at most ten seconds, because every later
-/// statement on that table queues behind it.
-const LOCK: &str = "SET LOCAL search_path = public;
+/// lock's number is arbitrary ("SPARC" in ASCII). A statement waits at most ten seconds for a table lock, because every
+/// later statement on that table queues behind it.
+const SETTINGS_AND_LOCK: &str = "SET LOCAL search_path = public;
      SET LOCAL check_function_bodies = on;
      SET LOCAL client_min_messages = warning;
      SET LOCAL lock_timeout = '10min';
@@ -69,20 +69,20 @@ const LOCK: &str = "SET LOCAL search_path = public;
 /// # Errors
 ///
 /// [`DbErr::Migration`] with the message of a [`PreflightError`]; otherwise the error of the database. In both cases
-/// nothing is changed.
+/// nothing is changed, unless the connection was lost during COMMIT: then the command may have taken effect.
 pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<Step>, DbErr> {
     let transaction = begin(db, AccessMode::ReadWrite).await?;
-    let mut about = None;
-    match run_in(&transaction, command, &mut about).await {
+    let mut subject = None;
+    match run_in(&transaction, command, &mut subject).await {
         Ok(steps) => {
-            end(db, &transaction).await?;
+            deallocate(db, &transaction).await?;
             transaction.commit().await?;
             Ok(steps)
         }
         Err(error) => {
             // If the connection is lost, the server rolls back.
             let _ = transaction.rollback().await;
-            Err(explain(db, about, error).await)
+            Err(explain(db, subject, error).await)
         }
     }
 }
@@ -100,24 +100,24 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     let renames = if state.pending().is_empty() { renames::find(&state) } else { Vec::new() };
     if renames.is_empty() {
         let statements = plan_up(&transaction, &state, &mut None).await?;
-        end(db, &transaction).await?;
+        deallocate(db, &transaction).await?;
         transaction.rollback().await?;
         return Ok(if statements.is_empty() { String::new() } else { script::transaction(&statements) });
     }
     transaction.rollback().await?;
     let transaction = begin(db, AccessMode::ReadWrite).await?;
-    let mut about = None;
-    let outcome = plan_up_after_renames(&transaction, &mut about).await;
-    end(db, &transaction).await.ok();
+    let mut subject = None;
+    let outcome = plan_up_after_renames(&transaction, &mut subject).await;
+    deallocate(db, &transaction).await.ok();
     transaction.rollback().await?;
     match outcome {
         Ok(statements) => Ok(script::transaction(&statements)),
-        Err(error) => Err(explain(db, about, error).await),
+        Err(error) => Err(explain(db, subject, error).await),
     }
 }
 
-async fn plan_up(db: &DatabaseTransaction, state: &State, about: &mut Option<About>) -> Result<Vec<String>, DbErr> {
-    *about = None;
+async fn plan_up(db: &DatabaseTransaction, state: &State, subject: &mut Option<Subject>) -> Result<Vec<String>, DbErr> {
+    *subject = None;
     let report = state.report();
     if !report.pending.is_empty() {
         preflight::check_ready(db, state).await?;
@@ -134,18 +134,18 @@ async fn plan_up(db: &DatabaseTransaction, state: &State, about: &mut Option<Abo
     Ok(sql)
 }
 
-async fn plan_up_after_renames(db: &DatabaseTransaction, about: &mut Option<About>) -> Result<Vec<String>, DbErr> {
-    db.execute_unprepared(LOCK).await?;
+async fn plan_up_after_renames(db: &DatabaseTransaction, subject: &mut Option<Subject>) -> Result<Vec<String>, DbErr> {
+    db.execute_unprepared(SETTINGS_AND_LOCK).await?;
     let mut sql = Vec::new();
     loop {
         let state = State::read(db).await?;
         let renames = renames::find(&state);
         if renames.is_empty() || sql.len() > 100 {
-            sql.extend(plan_up(db, &state, about).await?);
+            sql.extend(plan_up(db, &state, subject).await?);
             return Ok(sql);
         }
         for rename in renames {
-            *about = Some(About { object: rename.object, table: None, definition: String::new() });
+            *subject = Some(Subject { object: rename.object, table: None, definition: String::new() });
             db.execute_unprepared(&rename.sql).await?;
             sql.push(rename.sql);
         }
@@ -156,7 +156,7 @@ async fn plan_up_after_renames(db: &DatabaseTransaction, about: &mut Option<Abou
 pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State, DbErr> {
     let transaction = begin(db, AccessMode::ReadOnly).await?;
     let state = State::read(&transaction).await?;
-    end(db, &transaction).await?;
+    deallocate(db, &transaction).await?;
     transaction.rollback().await?;
     Ok(state)
 }
@@ -181,16 +181,16 @@ pub async fn accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
             accounts = accounts.max(count.count);
         }
     }
-    end(db, &transaction).await?;
+    deallocate(db, &transaction).await?;
     transaction.rollback().await?;
     Ok(accounts)
 }
 
-async fn run_in(db: &DatabaseTransaction, command: Command, about: &mut Option<About>) -> Result<Vec<Step>, DbErr> {
-    db.execute_unprepared(LOCK).await?;
+async fn run_in(db: &DatabaseTransaction, command: Command, subject: &mut Option<Subject>) -> Result<Vec<Step>, DbErr> {
+    db.execute_unprepared(SETTINGS_AND_LOCK).await?;
     let mut steps = Vec::new();
     let down = match command {
-        Command::Down(steps) => steps.unwrap_or(u32::MAX),
+        Command::Down(number) => number.unwrap_or(u32::MAX),
         Command::Reset | Command::Refresh => u32::MAX,
         Command::Up(_) => 0,
     };
@@ -202,8 +202,8 @@ async fn run_in(db: &DatabaseTransaction, command: Command, about: &mut Option<A
         Inner::uninstall(db).await?;
     }
     match command {
-        Command::Up(number) => up(db, number.unwrap_or(u32::MAX), about, &mut steps).await?,
-        Command::Refresh => up(db, u32::MAX, about, &mut steps).await?,
+        Command::Up(number) => up(db, number.unwrap_or(u32::MAX), subject, &mut steps).await?,
+        Command::Refresh => up(db, u32::MAX, subject, &mut steps).await?,
         Command::Down(_) | Command::Reset => {}
     }
     Ok(steps)
@@ -212,10 +212,10 @@ async fn run_in(db: &DatabaseTransaction, command: Command, about: &mut Option<A
 async fn up(
     db: &DatabaseTransaction,
     number: u32,
-    about: &mut Option<About>,
+    subject: &mut Option<Subject>,
     steps: &mut Vec<Step>,
 ) -> Result<(), DbErr> {
-    let state = restore_names(db, about, steps).await?;
+    let state = restore_names(db, subject, steps).await?;
     let pending = state.pending();
     if !pending.is_empty() {
         preflight::check_ready(db, &state).await?;
@@ -238,10 +238,10 @@ async fn up(
     preflight::check_ready(db, &state).await?;
     let plan = Plan::make(db, &state, &report).await?;
     for repair in &plan.statements {
-        about.clone_from(&repair.about);
+        subject.clone_from(&repair.subject);
         db.execute_unprepared(&repair.sql).await?;
     }
-    *about = None;
+    *subject = None;
     rules::execute_all(db, &record::record_sql()).await?;
     verify(db).await?;
     steps.extend(plan.changes.into_iter().map(|change| match change {
@@ -256,7 +256,7 @@ async fn up(
 /// has its name back. Returns the state afterwards.
 async fn restore_names(
     db: &DatabaseTransaction,
-    about: &mut Option<About>,
+    subject: &mut Option<Subject>,
     steps: &mut Vec<Step>,
 ) -> Result<State, DbErr> {
     /// A table may need its schema, its name and the name of a column restored; a last round finds nothing to do.
@@ -270,21 +270,21 @@ async fn restore_names(
         preflight::check_not_newer(&state)?;
         preflight::check_ready(db, &state).await?;
         for rename in renames {
-            *about = Some(About { object: rename.object.clone(), table: None, definition: String::new() });
+            *subject = Some(Subject { object: rename.object.clone(), table: None, definition: String::new() });
             db.execute_unprepared(&rename.sql).await?;
-            steps.push(Step::Renamed(rename.now, rename.object));
+            steps.push(Step::Renamed(rename.renamed_to, rename.object));
         }
-        *about = None;
+        *subject = None;
     }
     State::read(db).await
 }
 
-/// Records this program's version, if nothing else had to be changed.
+/// Records this program's version and objects, unless the record has them already or is not readable.
 async fn record_version(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
-    let is_recorded = !state.record.is_readable
+    let needs_no_record = !state.record.is_readable
         || (state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
             && record::objects().iter().all(|object| state.record.objects.contains(object)));
-    if is_recorded { Ok(()) } else { rules::execute_all(db, &record::record_sql()).await }
+    if needs_no_record { Ok(()) } else { rules::execute_all(db, &record::record_sql()).await }
 }
 
 /// Checks that no differences remain.
@@ -314,8 +314,8 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
         found.object.contains(" auth.") && !found.object.starts_with("trigger ") || found.object.contains(".sparc_")
     };
     let is_kept_schema = |object: &str| {
-        let is_own = object == "schema auth" || (object == "schema private" && state.environment.has_own_private);
-        object.starts_with("schema ") && (keeps_platform || !is_own)
+        let is_ours = object == "schema auth" || (object == "schema private" && state.environment.creates_private);
+        object.starts_with("schema ") && (keeps_platform || !is_ours)
     };
     let dropped: Vec<&CatalogObject> = state
         .found
@@ -324,7 +324,7 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
         .filter(|found| !matches!(manifest::kind(&found.object), "publication" | "publication of" | "job" | "column"))
         .filter(|found| !(keeps_platform && is_platform(found)))
         .collect();
-    dependents::of(db, &state, &dropped).await?;
+    dependents::check_cascade(db, &state, &dropped).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
     rules::execute_all(db, &repair::drop_views_and_functions(&state)).await?;
     Inner::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;
@@ -335,7 +335,7 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
     Ok(())
 }
 
-/// SeaORM's default commands over the same migrations, which the commands of [`Migrator`] call.
+/// The same migrations with SeaORM's own `up`, `down` and `uninstall`, which run inside this module's transaction.
 struct Inner;
 
 #[async_trait::async_trait]

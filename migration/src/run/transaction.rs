@@ -55,7 +55,10 @@ async fn begin_in(pool: &DatabaseConnection, access: AccessMode) -> Result<Datab
 }
 
 /// Deallocates prepared statements, because a pooler may give the server connection to another client.
-pub(super) async fn end(db: &SchemaManagerConnection<'_>, transaction: &DatabaseTransaction) -> Result<(), DbErr> {
+pub(super) async fn deallocate(
+    db: &SchemaManagerConnection<'_>,
+    transaction: &DatabaseTransaction,
+) -> Result<(), DbErr> {
     if is_own(db) {
         transaction.execute_unprepared("DEALLOCATE ALL").await?;
     }
