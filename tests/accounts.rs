@@ -1,4 +1,4 @@
-//! Our triggers never make a sign-up fail, and profiles change with their accounts until these are deleted.
+//! Triggers never make a sign-up fail, and a profile follows its account until the account is deleted.
 
 use sea_orm::ConnectionTrait;
 use serde_json::Value;
@@ -75,7 +75,7 @@ async fn a_later_change_of_address_reaches_the_profile() {
 }
 
 #[tokio::test]
-async fn soft_deletion_removes_personal_data_live_seats_waiting_sessions_and_drafts() {
+async fn soft_deletion_removes_personal_data_active_seats_waiting_sessions_and_drafts() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let leaver = &game.players[0];
@@ -97,7 +97,7 @@ async fn soft_deletion_removes_personal_data_live_seats_waiting_sessions_and_dra
     assert_eq!(profile["display_name"], "Former player");
     assert!(profile["avatar_url"].is_null() && profile["bio"].is_null());
     let seats = format!("session_players WHERE user_id = '{id}' AND is_active");
-    assert_eq!(world.owner().count(&seats).await, 0, "live seats are given up");
+    assert_eq!(world.owner().count(&seats).await, 0, "active seats are given up");
     let status = format!("SELECT status::text FROM sessions WHERE id = '{waiting}'");
     assert_eq!(world.owner().value::<String>(&status).await.unwrap(), "cancelled");
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft}'")).await, 0, "drafts are deleted");
@@ -118,13 +118,13 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
     let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
     world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id)).await.unwrap();
-    for attempt in [
+    for write in [
         "UPDATE users SET display_name = 'Back again'".to_owned(),
         crate::world::insert_character(Uuid::new_v4(), player.id),
         seat(game.session, player.id, player.character),
         format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure),
     ] {
-        assert_refused!(player.person.exec(&attempt).await, "SP019", "account_open", "{attempt}");
+        assert_refused!(player.person.exec(&write).await, "SP019", "account_open", "{write}");
     }
     let again = format!(
         "UPDATE auth.users SET deleted_at = NULL WHERE id = '{0}'; UPDATE auth.users SET deleted_at = now() WHERE id = '{0}'",
@@ -153,22 +153,22 @@ async fn a_draft_with_a_history_is_archived_instead() {
 #[tokio::test]
 async fn a_hard_deletion_keeps_only_the_history_of_others() {
     let world = World::new().await;
-    let alone = world.new_player().await;
-    let adventure = world.new_adventure(alone.id).await;
+    let seer = world.new_player().await;
+    let adventure = world.new_adventure(seer.id).await;
     let sql =
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id", alone.id);
-    let own: Uuid = world.owner().value(&sql).await.unwrap();
-    world.owner().exec(&seat(own, alone.id, alone.character)).await.unwrap();
-    world.new_roll(own, alone.character, "{1}", 10, 0).await;
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id", seer.id);
+    let session: Uuid = world.owner().value(&sql).await.unwrap();
+    world.owner().exec(&seat(session, seer.id, seer.character)).await.unwrap();
+    world.new_roll(session, seer.character, "{1}", 10, 0).await;
     let delete = |id| format!("DELETE FROM auth.users WHERE id = '{id}'");
-    assert_eq!(world.owner().exec(&delete(alone.id)).await, Ok(1));
+    assert_eq!(world.owner().exec(&delete(seer.id)).await, Ok(1));
     assert_eq!(world.owner().count("users").await + world.owner().count("sessions").await, 0);
 
     let game = world.new_session(1).await;
     for id in [game.players[0].id, game.seer.uuid()] {
         assert_eq!(world.owner().exec(&delete(id)).await, Ok(1), "deleting an account always succeeds");
-        let stays = format!("users WHERE id = '{id}' AND account_id IS NULL AND display_name = 'Former player'");
-        assert_eq!(world.owner().count(&stays).await, 1, "the profile stays for others' history");
+        let anonymous = format!("users WHERE id = '{id}' AND account_id IS NULL AND display_name = 'Former player'");
+        assert_eq!(world.owner().count(&anonymous).await, 1, "the profile stays for others' history");
     }
 }
 
@@ -180,9 +180,9 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
     games.sort_by_key(|game| game.session);
     for round in 0..10 {
         let (ada, ben, cas) = (world.new_player().await, world.new_player().await, world.new_player().await);
-        for (place, game) in games.iter().enumerate() {
-            // They took their seats in opposite orders.
-            let other = &games[games.len() - 1 - place];
+        for (index, game) in games.iter().enumerate() {
+            // Ada takes seats in the opposite order to the others.
+            let other = &games[games.len() - 1 - index];
             owner.exec(&seat(game.session, ada.id, ada.character)).await.unwrap();
             owner.exec(&seat(other.session, ben.id, ben.character)).await.unwrap();
             owner.exec(&seat(other.session, cas.id, cas.character)).await.unwrap();
@@ -194,7 +194,7 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
                 owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'")).await
             }));
         }
-        // One of them closes the account and leaves a session at the same time.
+        // Cas's account is closed while Cas leaves a session.
         for sql in [
             format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", cas.id),
             format!(
@@ -217,13 +217,12 @@ async fn an_account_that_closes_waits_for_a_locked_seat_without_holding_a_sessio
     let game = world.new_session(1).await;
     let (owner, ada) = (world.owner(), game.players[0].id);
     let leaving = owner.begin().await;
-    let seat = format!("FROM session_players WHERE user_id = '{ada}' FOR UPDATE");
-    leaving.execute_unprepared(&format!("SELECT {seat}")).await.unwrap();
+    let lock = format!("SELECT FROM session_players WHERE user_id = '{ada}' FOR UPDATE");
+    leaving.execute_unprepared(&lock).await.unwrap();
     let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada}'");
     let (closed, ()) = tokio::join!(owner.exec(&close), async {
         owner.wait_for_lock_waiters(1).await;
-        // Locks the session after the seat. If the closing held the session while it waits for the seat, this would
-        // deadlock.
+        // Locks the session after the seat, which would deadlock if the deletion locked the session before the seat.
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada}'");
         leaving.execute_unprepared(&leave).await.unwrap();
         leaving.commit().await.unwrap();
@@ -238,15 +237,15 @@ async fn two_seers_who_close_and_sit_in_each_others_session_do_not_deadlock() {
     let mut games = [world.new_session(0).await, world.new_session(0).await];
     games.sort_by_key(|game| game.session);
     let [first, second] = &games;
-    // A closing that locked sessions as it meets them would lock the one with the seat before the account's own.
-    for (at, of) in [(first, second), (second, first)] {
-        let hero = world.new_character(of.seer.uuid()).await;
-        owner.exec(&seat(at.session, of.seer.uuid(), hero)).await.unwrap();
+    // A deletion that locked sessions as it found them would lock the one with the seat before the Seer's own.
+    for (game, other) in [(first, second), (second, first)] {
+        let hero = world.new_character(other.seer.uuid()).await;
+        owner.exec(&seat(game.session, other.seer.uuid(), hero)).await.unwrap();
     }
     let held = owner.begin().await;
     held.execute_unprepared(&format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", second.session)).await.unwrap();
     let close = |account| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
-    // The first Seer has a seat in the second session, which is locked, and so waits before the other Seer does.
+    // The first Seer has a seat in the second session, which is locked, so this deletion waits before the other starts.
     let (one, other) = (close(first.seer.uuid()), close(second.seer.uuid()));
     let (one, other, ()) = tokio::join!(
         owner.exec(&one),

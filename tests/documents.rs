@@ -17,9 +17,9 @@ pub fn assert_up_to_date(name: &str, text: &str, test: &str) {
         fs::write(&path, text).unwrap();
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
-    let differs = written.lines().zip(text.lines()).find(|(there, seen)| there != seen);
+    let difference = written.lines().zip(text.lines()).find(|(written, expected)| written != expected);
     assert!(
         written == text,
-        "docs/generated/{name} is out of date; update it: SPARC_WRITE_DOCS=1 cargo test --test integration {test}\n{differs:#?}"
+        "docs/generated/{name} is out of date; update it: SPARC_WRITE_DOCS=1 cargo test --test integration {test}\n{difference:#?}"
     );
 }

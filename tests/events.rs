@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::world::{BoxedTask, World, at_once, roll, row};
 
-async fn kinds(world: &World, session: uuid::Uuid) -> Vec<String> {
+/// Returns the types of a session's events, in their order.
+async fn event_types(world: &World, session: uuid::Uuid) -> Vec<String> {
     let sql = format!("SELECT event_type FROM session_events WHERE session_id = '{session}' ORDER BY seq");
     world.owner().values(&sql).await.unwrap()
 }
@@ -31,7 +32,7 @@ async fn every_change_writes_its_event_whoever_makes_it() {
     player.person.exec(&roll(game.session, player.character)).await.unwrap();
     player.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
     assert_eq!(
-        kinds(&world, game.session).await,
+        event_types(&world, game.session).await,
         [
             "player_joined",
             "session_status",
@@ -45,11 +46,11 @@ async fn every_change_writes_its_event_whoever_makes_it() {
 }
 
 #[tokio::test]
-async fn an_update_that_changes_nothing_writes_no_event() {
+async fn an_update_that_changes_no_reported_column_writes_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.set(&game, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
-    assert_eq!(kinds(&world, game.session).await, ["player_joined", "session_status"]);
+    assert_eq!(event_types(&world, game.session).await, ["player_joined", "session_status"]);
 }
 
 #[tokio::test]
@@ -58,9 +59,9 @@ async fn a_payload_has_all_that_a_client_needs() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     player.person.exec(&roll(game.session, player.character)).await.unwrap();
-    let payload = |kind: &str| {
+    let payload = |event_type: &str| {
         let person = player.person.clone();
-        let sql = format!("SELECT payload FROM session_events WHERE event_type = '{kind}'");
+        let sql = format!("SELECT payload FROM session_events WHERE event_type = '{event_type}'");
         async move { person.value::<Value>(&sql).await.unwrap() }
     };
     let joined = payload("player_joined").await;
@@ -106,12 +107,13 @@ async fn only_participants_send_events_and_only_of_client_kinds() {
     }
     assert_refused!(world.new_user().await.exec(&send("client.wave")).await, forbidden);
     assert_refused!(world.visitor().exec(&send("client.wave")).await, forbidden);
-    let gone = &game.players[1];
-    gone.person
-        .exec(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", gone.id))
+    let leaver = &game.players[1];
+    leaver
+        .person
+        .exec(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.id))
         .await
         .unwrap();
-    assert_refused!(gone.person.exec(&send("client.wave")).await, forbidden, "a player who left");
+    assert_refused!(leaver.person.exec(&send("client.wave")).await, forbidden, "a player who left");
     for column in ["created_at", "sender_id"] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)",
@@ -158,21 +160,21 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     let reader = game.seer.clone();
     let session = game.session;
-    let writing = Arc::new(AtomicUsize::new(game.players.len()));
+    let writers = Arc::new(AtomicUsize::new(game.players.len()));
     let mut tasks: Vec<BoxedTask<()>> = Vec::new();
     for player in &game.players {
-        let (person, send, writing) = (player.person.clone(), send.clone(), writing.clone());
+        let (person, send, writers) = (player.person.clone(), send.clone(), writers.clone());
         tasks.push(Box::pin(async move {
             for _ in 0..50 {
                 person.exec(&send).await.unwrap();
             }
-            writing.fetch_sub(1, Ordering::SeqCst);
+            writers.fetch_sub(1, Ordering::SeqCst);
         }));
     }
     tasks.push(Box::pin(async move {
         let mut seen: Vec<i64> = Vec::new();
         loop {
-            let is_over = writing.load(Ordering::SeqCst) == 0;
+            let is_over = writers.load(Ordering::SeqCst) == 0;
             let after = seen.last().copied().unwrap_or(0);
             let sql = format!(
                 "SELECT seq FROM session_events WHERE session_id = '{session}' AND seq > {after}
@@ -184,7 +186,7 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
             }
             seen.extend(new);
         }
-        assert_eq!(seen.len(), 200, "no event appeared with a number below one already seen");
+        assert_eq!(seen.len(), 200, "no event may appear with a number below one already seen");
     }));
     at_once(tasks).await;
 }
@@ -197,7 +199,7 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     let first = game.players[0].person.begin().await;
     first.execute_unprepared(&send).await.unwrap();
-    // While it is open, no other transaction can draw a number that would be visible earlier.
+    // While it is open, no other transaction can draw a number, which could become visible first.
     let second = &game.players[1].person;
     let hasty = second.exec(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
     assert_eq!(hasty.unwrap_err().code, "55P03");
@@ -209,7 +211,7 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
 async fn new_events_delete_old_ones_in_bounded_batches() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    // With triggers disabled, so that the rows look as old as they would be.
+    // With triggers disabled, because this statement itself would delete old events.
     let old = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, created_at)
@@ -217,13 +219,13 @@ async fn new_events_delete_old_ones_in_bounded_batches() {
         game.session
     );
     world.administrator().await.exec(&old).await.unwrap();
-    let left = "session_events WHERE event_type = 'client.old'";
+    let old_events = "session_events WHERE event_type = 'client.old'";
     let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", game.session);
-    for expected in [150, 50, 0] {
+    for remaining in [150, 50, 0] {
         game.players[0].person.exec(&send).await.unwrap();
         assert_eq!(
-            world.owner().count(left).await,
-            expected,
+            world.owner().count(old_events).await,
+            remaining,
             "a player's event deletes old rows with the owner's privileges"
         );
     }
@@ -262,8 +264,8 @@ async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls
     player.person.exec(&roll(game.session, player.character)).await.unwrap();
     world.set(&game, "status = 'completed'").await;
     world.set(&game, "ended_at = now() - INTERVAL '91 days'").await;
-    let young = world.new_active_session(1).await;
-    world.set(&young, "status = 'completed'").await;
+    let recent = world.new_active_session(1).await;
+    world.set(&recent, "status = 'completed'").await;
     let archive = "SELECT private.archive_sessions(10)";
     assert_refused!(player.person.exec(archive).await, forbidden);
     assert_eq!(world.service().value::<i32>(archive).await, Ok(1));
@@ -277,8 +279,8 @@ async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls
         let sql = format!("DELETE FROM {table_name}");
         assert_refused!(player.person.exec(&sql).await, forbidden, "{table_name}");
     }
-    let kept = row(&world.owner(), "SELECT seats_taken, status FROM archived_sessions").await;
-    assert_eq!((kept["seats_taken"].as_i64(), kept["status"].as_str()), (Some(2), Some("completed")));
+    let archived = row(&world.owner(), "SELECT seats_taken, status FROM archived_sessions").await;
+    assert_eq!((archived["seats_taken"].as_i64(), archived["status"].as_str()), (Some(2), Some("completed")));
 }
 
 #[tokio::test]
@@ -287,9 +289,9 @@ async fn a_clean_up_that_was_planned_on_an_empty_table_still_uses_its_index() {
     // The statistics say that the table is empty, as after its first vacuum.
     world.owner().exec("ANALYZE session_events").await.unwrap();
     let transaction = world.owner().begin().await;
-    // The connection caches the plan, so a sequential scan would stay one as the table fills.
+    // The connection caches the plan, so it would still read the table sequentially once that is large.
     transaction.execute_unprepared("SELECT private.clean_events(100)").await.unwrap();
-    let read = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'public.session_events'::regclass";
-    let read = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, read)).await.unwrap().unwrap();
-    assert_eq!(read.try_get_by_index::<i64>(0).unwrap(), 0);
+    let scans = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'public.session_events'::regclass";
+    let scans = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, scans)).await.unwrap().unwrap();
+    assert_eq!(scans.try_get_by_index::<i64>(0).unwrap(), 0);
 }

@@ -1,9 +1,9 @@
-//! Rules for every table that users can write, asserted from the catalog, so that none is forgotten for a new table. A
-//! table that a rule need not cover is listed with the reason.
+//! Rules for every table that users can write, asserted from the catalog, so that a new table cannot miss one. A table
+//! that a rule need not cover is listed with the reason.
 
-use crate::{catalog::assert_no_rows, interleavings::is_interleaved, world::World};
+use crate::{catalog::assert_no_rows, interleavings::has_interleaving_cases, world::World};
 
-/// Each table and command that the API allows to users, as the relation `writes (id, relation, command)`.
+/// A CTE with each table and command that users are granted: `writes (id, relation, command)`.
 const WRITES: &str = "WITH writes AS (
     SELECT class.oid AS id, relname::text AS relation, command
     FROM pg_class AS class, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) AS command
@@ -15,7 +15,7 @@ const WRITES: &str = "WITH writes AS (
       END
   )";
 
-/// Returns the condition that a restrictive policy for the written table and command calls a function.
+/// Returns the SQL condition that a row of `writes` has a restrictive policy that calls a function in `private`.
 fn has_restriction(function: &str) -> String {
     format!(
         "EXISTS (
@@ -91,7 +91,7 @@ async fn every_text_and_document_that_users_write_has_a_limit() {
                AND attnum = ANY (conkey)
                AND pg_get_constraintdef(pg_constraint.oid) ~ 'char_length\\(|pg_column_size\\(|octet_length\\(|cardinality\\('
            )
-           -- Both are bounded by the list of known steps, of which a trigger removes duplicates.
+           -- Both contain only known steps, and a trigger removes duplicates.
            AND class.relname || '.' || attname NOT IN (
              'tutorial_progress.current_step', 'tutorial_progress.completed_steps'
            )",
@@ -100,7 +100,7 @@ async fn every_text_and_document_that_users_write_has_a_limit() {
 }
 
 #[tokio::test]
-async fn every_write_of_users_has_interleaved_cases() {
+async fn every_write_granted_to_users_has_interleaving_cases() {
     let writes: Vec<String> = World::new()
         .await
         .owner()
@@ -112,7 +112,7 @@ async fn every_write_of_users_has_interleaved_cases() {
         .iter()
         .filter(|write| {
             let (command, table) = write.split_once(' ').unwrap();
-            !is_interleaved(command, table)
+            !has_interleaving_cases(command, table)
         })
         .collect();
     assert!(missing.is_empty(), "tests/interleavings/ must try: {missing:#?}");

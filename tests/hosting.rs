@@ -64,13 +64,13 @@ fn code<T>(outcome: Result<T, Error>) -> &'static str {
 async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool() {
     let world = World::new().await;
     let ada = world.new_account().await;
-    let way = Proxy::to(&world).await;
-    let sparc = Sparc::connect_with(&way.url, Options::default().max_connections(4)).await.unwrap();
+    let proxy = Proxy::to(&world).await;
+    let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(4)).await.unwrap();
     // Some connections are idle and one is in use.
     let held = sparc.as_user(ada).begin().await.unwrap();
     assert!(sparc.as_user(ada).users().me().await.is_ok());
     assert!(sparc.ping().await.is_ok());
-    way.close().await;
+    proxy.close().await;
     for _ in 0..3 {
         let begun = Instant::now();
         assert_eq!(code(sparc.as_user(ada).users().me().await), "connection_lost");
@@ -99,12 +99,12 @@ async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool(
 #[tokio::test]
 async fn an_applications_own_pool_reports_an_unreachable_server_too() {
     let world = World::new().await;
-    let way = Proxy::to(&world).await;
-    let mut options = sea_orm::ConnectOptions::new(way.url.clone());
+    let proxy = Proxy::to(&world).await;
+    let mut options = sea_orm::ConnectOptions::new(proxy.url.clone());
     options.acquire_timeout(Duration::from_millis(300)).sqlx_logging(false);
     let sparc = Sparc::from_connection(sea_orm::Database::connect(options).await.unwrap());
     assert!(sparc.ping().await.is_ok());
-    way.close().await;
+    proxy.close().await;
     assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "connection_lost");
 }
 
@@ -119,7 +119,7 @@ async fn a_pool_that_is_too_small_is_reported_as_exhausted() {
     assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "pool_exhausted");
     held.rollback().await.unwrap();
     assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "done");
-    // A read's connection is in use until its commit is answered, and this waits for it.
+    // The connection of a read is in use until its commit is answered. `ping` waits for that.
     sparc.ping().await.unwrap();
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle, status.waiting), (1, 1, 0));
@@ -137,33 +137,36 @@ async fn connections_set_their_application_name() {
     sparc.close().await.unwrap();
 }
 
-/// Makes a call of every kind and returns its outcomes: operations that read and that write, entities, raw SQL, a
+/// Makes calls of every kind and returns their outcomes: operations that read and that write, entities, raw SQL, a
 /// transaction.
-async fn call_everything(who: &IdentityConnection, session: Uuid) -> Vec<(&'static str, &'static str)> {
+async fn call_everything(caller: &IdentityConnection, session: Uuid) -> Vec<(&'static str, &'static str)> {
     let sql = Statement::from_string(DbBackend::Postgres, "SELECT 1");
     vec![
-        ("me", code(who.users().me().await)),
-        ("my_email", code(who.users().my_email().await)),
-        ("statistics", code(who.users().statistics().await)),
-        ("edit", code(who.users().edit(ProfileChanges { bio: Some(None), ..Default::default() }).await)),
-        ("profile", code(who.users().profile(Uuid::new_v4()).await)),
-        ("characters", code(who.characters().list().await)),
-        ("create", code(who.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await)),
-        ("mine", code(who.sessions().mine(None).await)),
-        ("session", code(who.sessions().get(session).await)),
-        ("leave", code(who.sessions().leave(session).await)),
-        ("tutorial", code(who.tutorial().progress().await)),
-        ("skip", code(who.tutorial().skip().await)),
-        ("events", code(who.events().after(session, 0).await)),
-        ("newest", code(who.events().newest(session).await)),
-        ("subscribe", code(who.events().subscribe(session, None).await)),
+        ("me", code(caller.users().me().await)),
+        ("my_email", code(caller.users().my_email().await)),
+        ("statistics", code(caller.users().statistics().await)),
+        ("edit", code(caller.users().edit(ProfileChanges { bio: Some(None), ..Default::default() }).await)),
+        ("profile", code(caller.users().profile(Uuid::new_v4()).await)),
+        ("characters", code(caller.characters().list().await)),
+        (
+            "create",
+            code(caller.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await),
+        ),
+        ("mine", code(caller.sessions().mine(None).await)),
+        ("session", code(caller.sessions().get(session).await)),
+        ("leave", code(caller.sessions().leave(session).await)),
+        ("tutorial", code(caller.tutorial().progress().await)),
+        ("skip", code(caller.tutorial().skip().await)),
+        ("events", code(caller.events().after(session, 0).await)),
+        ("newest", code(caller.events().newest(session).await)),
+        ("subscribe", code(caller.events().subscribe(session, None).await)),
         (
             "send",
-            code(who.events().send(NewEvent { session_id: session, kind: "x".into(), ..Default::default() }).await),
+            code(caller.events().send(NewEvent { session_id: session, kind: "x".into(), ..Default::default() }).await),
         ),
-        ("entity", code(characters::Entity::find().all(who).await.map_err(Error::from))),
-        ("raw", code(who.query_all_raw(sql).await.map_err(Error::from))),
-        ("transaction", code(who.begin().await.map_err(Error::from))),
+        ("entity", code(characters::Entity::find().all(caller).await.map_err(Error::from))),
+        ("raw", code(caller.query_all_raw(sql).await.map_err(Error::from))),
+        ("transaction", code(caller.begin().await.map_err(Error::from))),
     ]
 }
 
@@ -207,9 +210,10 @@ async fn the_database_sees_the_claims_of_a_token() {
     assert_eq!(seen.try_get_by_index::<String>(2).unwrap(), "authenticated");
 
     // Anything that serializes to an object is accepted as claims.
-    let of = |id: Uuid| std::collections::BTreeMap::from([("role", json!("authenticated")), ("sub", json!(id))]);
-    assert!(world.sparc.as_claims(of(id)).is_ok());
-    let unknown = world.sparc.as_claims(of(Uuid::new_v4())).unwrap();
+    let user_claims =
+        |id: Uuid| std::collections::BTreeMap::from([("role", json!("authenticated")), ("sub", json!(id))]);
+    assert!(world.sparc.as_claims(user_claims(id)).is_ok());
+    let unknown = world.sparc.as_claims(user_claims(Uuid::new_v4())).unwrap();
     assert_eq!(code(unknown.users().me().await), "unknown_account");
     let visitor = world.sparc.as_claims(json!({ "role": "anon", "iss": "us" })).unwrap();
     assert_eq!(code(visitor.users().me().await), "not_signed_in");
@@ -287,7 +291,7 @@ async fn a_transaction_continues_after_its_prepared_statements_were_deallocated(
 }
 
 #[tokio::test]
-async fn initiative_is_rolled_for_more_than_a_hundred() {
+async fn initiative_can_be_rolled_for_more_than_a_hundred_creatures() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sql = format!(
@@ -329,6 +333,7 @@ async fn three_hundred_clients_that_disconnect_cause_no_warning() {
     let game = world.new_active_session(1).await;
     let log = Log::default();
     let writer = log.clone();
+    // With only one subscriber, a thread of another test that has none would disable a callsite for all.
     let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
@@ -336,13 +341,13 @@ async fn three_hundred_clients_that_disconnect_cause_no_warning() {
         .with_writer(move || writer.clone())
         .finish();
     let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
-    let way = Proxy::to(&world).await;
-    let sparc = Sparc::connect_with(&way.url, Options::default().max_connections(3)).await.unwrap();
+    let proxy = Proxy::to(&world).await;
+    let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(3)).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
-    for left in 0..300 {
-        polled(left % 12, ada.events().after(game.session, 0)).await;
-        polled(left % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() })).await;
-        polled(left % 12, characters::Entity::find().all(&ada)).await;
+    for client in 0..300 {
+        polled(client % 12, ada.events().after(game.session, 0)).await;
+        polled(client % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() })).await;
+        polled(client % 12, characters::Entity::find().all(&ada)).await;
     }
     sparc.close().await.unwrap();
     drop(guard);

@@ -19,14 +19,14 @@ use crate::world::World;
 #[tokio::test]
 async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
     let world = World::new().await;
-    let one = sea_orm::Database::connect({
+    let pool = sea_orm::Database::connect({
         let mut options = sea_orm::ConnectOptions::new(world.url());
         options.max_connections(1).sqlx_logging(false);
         options
     })
     .await
     .unwrap();
-    let sparc = Sparc::from_connection(one.clone());
+    let sparc = Sparc::from_connection(pool.clone());
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     for _ in 0..10 {
         for player in [&ada, &ben] {
@@ -39,11 +39,11 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
         let failing = sparc.as_user(ada.id).begin().await.unwrap();
         assert!(failing.execute_unprepared("SELECT nonsense").await.is_err());
         drop(failing);
-        let bare = Statement::from_string(
+        let query = Statement::from_string(
             sea_orm::DbBackend::Postgres,
             "SELECT current_user::text || current_setting('request.jwt.claims', true)",
         );
-        let row = one.query_one_raw(bare).await.unwrap().unwrap();
+        let row = pool.query_one_raw(query).await.unwrap().unwrap();
         assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "postgres");
     }
 }
@@ -98,8 +98,8 @@ async fn rows_that_were_read_after_a_change_of_identity_are_not_returned() {
     assert!(users::Entity::find().select_only().expr(switch).into_tuple::<String>().one(&tx).await.is_err());
     let private = characters::Entity::find_by_id(ben.character).one(&tx).await;
     assert_fails!(private.map_err(Error::from), Error::IdentityChanged);
-    // Only the nested transaction is rolled back, including the change of identity.
     drop(tx);
+    // Rolling back a nested transaction also undoes its change of identity.
     let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
     let inner = tx.begin().await.unwrap();
     assert!(inner.execute_unprepared("RESET ROLE").await.is_err());
@@ -174,8 +174,8 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let soon = std::time::Duration::from_millis(300);
-    let ada = world.sparc.as_user(player.id).with_deadline(soon);
+    let deadline = std::time::Duration::from_millis(300);
+    let ada = world.sparc.as_user(player.id).with_deadline(deadline);
 
     let holder = world.owner().begin().await;
     holder.execute_unprepared("SELECT FROM session_players FOR UPDATE").await.unwrap();
@@ -189,20 +189,21 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     let refused = ada.query_one_raw(slow).await.map_err(Error::from);
     assert_fails!(refused, Error::DeadlineExceeded, "the deadline is passed to the server");
     let tx = ada.begin().await.unwrap();
-    let set = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT current_setting('statement_timeout')");
-    assert_eq!(tx.query_one_raw(set).await.unwrap().unwrap().try_get_by_index::<String>(0).unwrap(), "300ms");
+    let timeout = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT current_setting('statement_timeout')");
+    assert_eq!(tx.query_one_raw(timeout).await.unwrap().unwrap().try_get_by_index::<String>(0).unwrap(), "300ms");
     drop(tx);
 
-    let one = Sparc::connect_with(world.url(), Options::default().max_connections(1).deadline(soon)).await.unwrap();
-    let held = one.as_user(player.id).begin().await.unwrap();
-    let refused = one.as_user(player.id).users().me().await;
+    let options = Options::default().max_connections(1).deadline(deadline);
+    let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
+    let held = sparc.as_user(player.id).begin().await.unwrap();
+    let refused = sparc.as_user(player.id).users().me().await;
     assert_fails!(refused, Error::DeadlineExceeded, "waiting for a connection counts towards the deadline");
     drop(held);
-    assert!(one.as_user(player.id).users().me().await.is_ok());
-    let impatient = Options::default().max_connections(1).acquire_timeout(soon);
-    let one = Sparc::connect_with(world.url(), impatient).await.unwrap();
-    let _held = one.as_user(player.id).begin().await.unwrap();
-    assert_fails!(one.as_user(player.id).users().me().await, Error::PoolExhausted);
+    assert!(sparc.as_user(player.id).users().me().await.is_ok());
+    let options = Options::default().max_connections(1).acquire_timeout(deadline);
+    let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
+    let _held = sparc.as_user(player.id).begin().await.unwrap();
+    assert_fails!(sparc.as_user(player.id).users().me().await, Error::PoolExhausted);
 }
 
 #[tokio::test]

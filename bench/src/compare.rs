@@ -117,7 +117,7 @@ async fn set_up(server: &Server, scale: f64) -> Result<Databases, Failure> {
     let filling = fill(ours.url(), Schema::Ours, world, now);
     let (built, _) = tokio::try_join!(filling, fill(specification.url(), Schema::Specification, world, now))?;
     tokio::try_join!(fill_events(ours.url(), world, now), fill_events(specification.url(), world, now))?;
-    let (up_full_ms, longest, longest_lock_of) = up_watching_locks(&pool, ours.url()).await?;
+    let (up_full_ms, longest, longest_lock_table) = up_watching_locks(&pool, ours.url()).await?;
     // After `up`, which would treat it as a change to its own stand-in.
     pool.execute_unprepared(ACCOUNTS).await?;
     pool.close().await?;
@@ -139,7 +139,7 @@ async fn set_up(server: &Server, scale: f64) -> Result<Databases, Failure> {
         up_empty_ms,
         up_full_ms,
         longest_lock_ms: longest.as_secs_f64() * 1000.0,
-        longest_lock_of,
+        longest_lock_table,
     };
     Ok(Databases { specification, ours, world, samples, size })
 }
@@ -174,7 +174,7 @@ async fn measure(
             measured.buffers,
             measured.rows,
             measured.prd_rows,
-            measured.planned
+            measured.plan_counts
         );
         uses.record(&mut ours, measure.name).await?;
         report.measures.push(measured);

@@ -34,19 +34,20 @@ pub struct IndexBuild {
 }
 
 /// Rows per chunk.
-const CHUNK: u64 = 5000;
+const CHUNK_ROWS: u64 = 5000;
 
 /// The rows of one table.
 struct Table {
-    into: &'static str,
+    /// The table and its columns, as COPY expects them.
+    copy_into: &'static str,
     count: u64,
-    /// Appends the lines for a row's number, or the lines of all seats or rolls for a session's number.
-    line: fn(&mut String, &FillContext, u64),
+    /// Appends the line of the row with this number, or the lines of all seats or rolls of the session with it.
+    append: fn(&mut String, &FillContext, u64),
 }
 
 /// Fills a database, builds its indexes and gathers its statistics.
 ///
-/// Triggers and foreign keys are disabled meanwhile; the rows satisfy them by construction. Checks and unique
+/// Triggers and foreign keys are disabled meanwhile, because the generated rows satisfy them. Checks and unique
 /// constraints stay enabled.
 pub async fn fill(url: &str, schema: Schema, world: World, now: DateTime<Utc>) -> Result<Vec<IndexBuild>, Failure> {
     let mut client = Client::open(url).await?;
@@ -67,18 +68,18 @@ pub async fn fill(url: &str, schema: Schema, world: World, now: DateTime<Utc>) -
     }
 
     let tables = tables(&context);
-    let bar = bar(tables.iter().map(|table| table.count).sum(), schema);
+    let bar = progress_bar(tables.iter().map(|table| table.count).sum(), schema);
     for table in &tables {
-        bar.set_message(table.into.split(' ').next().unwrap_or_default().to_owned());
-        let chunks = (0..table.count.div_ceil(CHUNK)).map(|chunk| {
+        bar.set_message(table.copy_into.split(' ').next().unwrap_or_default().to_owned());
+        let chunks = (0..table.count.div_ceil(CHUNK_ROWS)).map(|chunk| {
             let mut lines = String::new();
-            for number in chunk * CHUNK..table.count.min((chunk + 1) * CHUNK) {
-                (table.line)(&mut lines, &context, number);
+            for number in chunk * CHUNK_ROWS..table.count.min((chunk + 1) * CHUNK_ROWS) {
+                (table.append)(&mut lines, &context, number);
             }
-            bar.inc(CHUNK);
+            bar.inc(CHUNK_ROWS);
             lines
         });
-        client.copy(table.into, chunks).await?;
+        client.copy(table.copy_into, chunks).await?;
     }
 
     if schema == Schema::Ours {
@@ -88,24 +89,24 @@ pub async fn fill(url: &str, schema: Schema, world: World, now: DateTime<Utc>) -
         client.run("VACUUM FULL characters").await?;
     }
 
-    let mut built = Vec::new();
+    let mut builds = Vec::new();
     for index in &indexes {
         bar.set_message(index[0].clone());
         let begun = Instant::now();
         client.run(&index[1]).await?;
         let ms = begun.elapsed().as_secs_f64() * 1000.0;
         let bytes = client.number(&format!("SELECT pg_relation_size('{}')", index[0])).await?;
-        built.push(IndexBuild { index: index[0].clone(), ms, bytes });
+        builds.push(IndexBuild { index: index[0].clone(), ms, bytes });
     }
     bar.set_message("VACUUM ANALYZE");
     client.run("VACUUM ANALYZE").await?;
     client.run("CHECKPOINT").await?;
     bar.finish_and_clear();
     client.close().await?;
-    Ok(built)
+    Ok(builds)
 }
 
-fn bar(rows: u64, schema: Schema) -> ProgressBar {
+fn progress_bar(rows: u64, schema: Schema) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix:>13} {bar:40} {percent:>3} % {msg}").ok();
     let bar = ProgressBar::new(rows).with_prefix(match schema {
         Schema::Specification => "specification",
@@ -120,21 +121,21 @@ fn bar(rows: u64, schema: Schema) -> ProgressBar {
 fn tables(context: &FillContext) -> [Table; 7] {
     let world = &context.world;
     [
-        Table { into: "auth.users (id, email)", count: world.users, line: account },
-        Table { into: "users (id, email, display_name, bio, created_at)", count: world.users, line: user },
+        Table { copy_into: "auth.users (id, email)", count: world.users, append: account },
+        Table { copy_into: "users (id, email, display_name, bio, created_at)", count: world.users, append: user },
         Table {
-            into: "characters (id, user_id, name, class, might, grace, wit, heart, special_ability, created_at)",
+            copy_into: "characters (id, user_id, name, class, might, grace, wit, heart, special_ability, created_at)",
             count: world.characters(),
-            line: character,
+            append: character,
         },
         Table {
-            into: "adventures (id, creator_id, name, description, difficulty, estimated_duration, content, status, \
-                   published_at, is_valid, times_played, average_rating, created_at)",
+            copy_into: "adventures (id, creator_id, name, description, difficulty, estimated_duration, content, \
+                   status, published_at, is_valid, times_played, average_rating, created_at)",
             count: world.adventures,
-            line: adventure,
+            append: adventure,
         },
         Table {
-            into: match context.schema {
+            copy_into: match context.schema {
                 Schema::Specification => {
                     "sessions (id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, \
                      status, started_at, ended_at, created_at)"
@@ -145,18 +146,18 @@ fn tables(context: &FillContext) -> [Table; 7] {
                 }
             },
             count: world.sessions(),
-            line: session,
+            append: session,
         },
         Table {
-            into: "session_players (session_id, user_id, character_id, joined_at)",
+            copy_into: "session_players (session_id, user_id, character_id, joined_at)",
             count: world.sessions(),
-            line: seats,
+            append: seats,
         },
         Table {
-            into: "dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, \
+            copy_into: "dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, \
                    roll_type, results, total, modified_total, success, outcome, margin, animation_seed, created_at)",
             count: world.sessions(),
-            line: rolls,
+            append: rolls,
         },
     ]
 }
@@ -167,10 +168,10 @@ pub async fn fill_events(url: &str, world: World, now: DateTime<Utc>) -> Result<
     client.run("SET session_replication_role = replica").await?;
     let context = FillContext { world, schema: Schema::Ours, now };
     let sessions = world.sessions_with_events();
-    let chunk = CHUNK / EVENTS;
-    let chunks = (0..sessions.div_ceil(chunk)).map(|number| {
+    let per_chunk = CHUNK_ROWS / EVENTS;
+    let chunks = (0..sessions.div_ceil(per_chunk)).map(|chunk| {
         let mut lines = String::new();
-        for number in number * chunk..sessions.min((number + 1) * chunk) {
+        for number in chunk * per_chunk..sessions.min((chunk + 1) * per_chunk) {
             events(&mut lines, &context, number);
         }
         lines

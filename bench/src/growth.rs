@@ -1,4 +1,4 @@
-//! Size on disk, the time to build indexes, and the locks of a migration, at each scale.
+//! Size on disk, the time to build indexes, and the locks that `up` takes, at each scale.
 
 use std::{
     collections::HashMap,
@@ -35,7 +35,8 @@ pub struct Size {
     /// The longest time that this `up` held an ACCESS EXCLUSIVE lock on a table, in milliseconds.
     pub longest_lock_ms: f64,
     /// The table with that lock.
-    pub longest_lock_of: String,
+    #[serde(alias = "longest_lock_of")]
+    pub longest_lock_table: String,
 }
 
 /// Returns the size of the database divided by its sessions, in bytes.
@@ -57,7 +58,7 @@ pub async fn up(pool: &DatabaseConnection, steps: Option<u32>) -> Result<f64, Fa
 /// table.
 pub async fn up_watching_locks(pool: &DatabaseConnection, url: &str) -> Result<(f64, Duration, String), Failure> {
     let done = Arc::new(AtomicBool::new(false));
-    let watching = tokio::spawn(watch(url.to_owned(), done.clone()));
+    let watching = tokio::spawn(longest_lock(url.to_owned(), done.clone()));
     let took = up(pool, None).await;
     done.store(true, Ordering::Relaxed);
     let (longest, table) = watching.await.map_err(|error| Failure::Message(error.to_string()))??;
@@ -65,7 +66,7 @@ pub async fn up_watching_locks(pool: &DatabaseConnection, url: &str) -> Result<(
 }
 
 /// Polls for ACCESS EXCLUSIVE locks until `done`, and returns the one held longest.
-async fn watch(url: String, done: Arc<AtomicBool>) -> Result<(Duration, String), Failure> {
+async fn longest_lock(url: String, done: Arc<AtomicBool>) -> Result<(Duration, String), Failure> {
     let mut client = Client::open(&url).await?;
     let mut since: HashMap<String, Instant> = HashMap::new();
     let mut longest = (Duration::ZERO, String::new());

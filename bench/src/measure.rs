@@ -1,4 +1,4 @@
-//! Measures a statement alternately in both schemas.
+//! Measures a statement alternately in the specification's schema and in this project's ("this schema").
 
 use std::time::{Duration, Instant};
 
@@ -47,8 +47,8 @@ pub struct StatementResult {
     pub ratio: f64,
     /// The 99th percentile in this schema, in milliseconds.
     pub p99_ms: f64,
-    /// Median when only this schema is measured, in milliseconds: the smallest of a few rounds. The growth goal
-    /// compares it.
+    /// Median when only this schema is measured, in milliseconds: the smallest of a few rounds. The goal for growth
+    /// compares it between scales.
     #[serde(alias = "alone_ms")]
     pub isolated_ms: f64,
     /// Rows returned in this schema.
@@ -56,7 +56,8 @@ pub struct StatementResult {
     /// Rows returned in the specification's schema.
     pub prd_rows: u64,
     /// The number of timed executions in this schema.
-    pub times: usize,
+    #[serde(alias = "times")]
+    pub executions: usize,
     /// Planning and execution time by the server's clock, in milliseconds.
     pub server_ms: f64,
     /// A hash of the custom plan's shape, in this schema.
@@ -64,8 +65,9 @@ pub struct StatementResult {
     /// A hash of the generic plan's shape.
     pub generic_plan_hash: String,
     /// The numbers of executions with a custom plan and with the generic plan.
-    pub planned: (u64, u64),
-    /// Shared buffers that the plan reads, the mean over several samples.
+    #[serde(alias = "planned")]
+    pub plan_counts: (u64, u64),
+    /// Shared buffers that the plan hits or reads, the mean over several samples.
     pub buffers: u64,
     /// The custom plan.
     pub plan: Plan,
@@ -92,7 +94,7 @@ const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl Measure {
     /// Warms the statement up, and returns how many times to send it in one message: more than once if it is short.
-    async fn repeats(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
+    async fn warm_up(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
         let mut fastest = BUDGET;
         for sample in 0..WARM_UP {
             let Some((time, _)) = workload.execute(client, self.role, sample, 1).await? else { return Ok(1) };
@@ -104,10 +106,10 @@ impl Measure {
         Ok(if self.is_repeatable { (2000 / fastest.as_micros().max(1)).clamp(1, 25) as u32 } else { 1 })
     }
 
-    /// Measures this schema alone, after running each sample once. Returns the median in milliseconds.
+    /// Measures this schema alone, after running each sample at most once. Returns the median in milliseconds.
     pub async fn measure_isolated(&self, ours: &mut Client) -> Result<f64, Failure> {
         self.ours.prepare(ours).await?;
-        let repeats = self.repeats(&self.ours, ours).await?;
+        let repeats = self.warm_up(&self.ours, ours).await?;
         let samples = self.ours.executions.len();
         let begun = Instant::now();
         for sample in 0..samples {
@@ -142,8 +144,8 @@ impl Measure {
         let (mut rows, mut prd_rows) = (0, 0);
 
         // After these warm-ups the server has chosen between custom and generic plans.
-        let repeats = self.repeats(&self.ours, ours).await?;
-        let prd_repeats = self.repeats(&self.specification, specification).await?;
+        let repeats = self.warm_up(&self.ours, ours).await?;
+        let prd_repeats = self.warm_up(&self.specification, specification).await?;
         let begun = Instant::now();
         for round in 0..*ROUNDS.end() {
             if round >= *ROUNDS.start() && begun.elapsed() > BUDGET {
@@ -158,34 +160,34 @@ impl Measure {
                     None => prd_timed_out = true,
                 }
             }
-            let last = prd_times.last().copied().unwrap_or(BUDGET);
-            if last > EVICTION_THRESHOLD {
-                for turn in 0..MAX_PER_ROUND {
-                    self.ours.execute(ours, self.role, round * MAX_PER_ROUND + turn, repeats).await?;
+            let prd_time = prd_times.last().copied().unwrap_or(BUDGET);
+            if prd_time > EVICTION_THRESHOLD {
+                for repetition in 0..MAX_PER_ROUND {
+                    self.ours.execute(ours, self.role, round * MAX_PER_ROUND + repetition, repeats).await?;
                 }
             }
-            for turn in 0..MAX_PER_ROUND {
+            for repetition in 0..MAX_PER_ROUND {
                 let Some((time, count)) =
-                    self.ours.execute(ours, self.role, round * MAX_PER_ROUND + turn, repeats).await?
+                    self.ours.execute(ours, self.role, round * MAX_PER_ROUND + repetition, repeats).await?
                 else {
                     return Err(Failure::Timeout(self.name));
                 };
                 ours_times.push(time);
                 rows = count;
-                if time * (turn as u32 + 1) > last {
+                if time * (repetition as u32 + 1) > prd_time {
                     break;
                 }
             }
         }
 
-        let planned = ours
+        let plan_counts = ours
             .rows("SELECT custom_plans, generic_plans FROM pg_prepared_statements ORDER BY prepare_time DESC LIMIT 1")
             .await?;
-        let planned = planned
+        let plan_counts = plan_counts
             .first()
             .map_or((0, 0), |row| (row[0].parse().unwrap_or_default(), row[1].parse().unwrap_or_default()));
-        let plan = plan::of(ours, &self.ours, self.role, "force_custom_plan").await?;
-        let generic = plan::of(ours, &self.ours, self.role, "force_generic_plan").await?;
+        let plan = plan::explain(ours, &self.ours, self.role, "force_custom_plan").await?;
+        let generic = plan::explain(ours, &self.ours, self.role, "force_generic_plan").await?;
         self.specification.deallocate(specification).await?;
         self.ours.deallocate(ours).await?;
         let prd_ms = if prd_times.is_empty() {
@@ -207,11 +209,11 @@ impl Measure {
             isolated_ms: 0.0,
             rows,
             prd_rows,
-            times: ours_times.len(),
+            executions: ours_times.len(),
             server_ms: plan.ms,
             plan_hash: plan.hash(),
             generic_plan_hash: generic.hash(),
-            planned,
+            plan_counts,
             buffers: plan.buffers,
             plan,
         })

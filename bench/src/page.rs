@@ -272,7 +272,7 @@ fn growth(page: &mut String, report: &Report, plots: &str) {
             size.up_empty_ms,
             size.up_full_ms,
             size.longest_lock_ms,
-            size.longest_lock_of
+            size.longest_lock_table
         );
     }
     growth_by_statement(page, report);

@@ -1,7 +1,7 @@
 //! The command `peers`: the example service compared with PostgREST, on one database and the same rows, over HTTP.
 //!
-//! Each is a process of its own, with equally many connections to the database. Runs alternate, so that other load on
-//! the machine affects both. The processor time per request depends on other load less than the throughput.
+//! Each is a separate process, with the same number of connections to the database. Runs alternate, so that other load
+//! on the machine affects both. The processor time per request depends less on other load than the throughput does.
 
 mod http;
 mod requests;
@@ -45,7 +45,7 @@ use crate::{
 const CLIENTS: [usize; 3] = [1, 8, 64];
 /// The duration of the first run, which opens connections and prepares statements.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// A database that fits in the buffers.
+/// A database that fits in the shared buffers.
 const WORLD: World = World { users: 10_000, adventures: 100, active: 64, open: 4000, ended: 2000 };
 
 /// An operation with a number of clients, in the report.
@@ -62,7 +62,7 @@ pub struct PeerResult {
     pub ratio: f64,
 }
 
-/// The medians of one API's runs.
+/// One API's run with the median throughput.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct ApiResult {
     /// Requests per second.
@@ -84,7 +84,8 @@ struct Environment {
     url: String,
     /// The statement that deletes all seats of the newcomers.
     delete_seats: String,
-    server: Option<u32>,
+    /// The process id of PostgreSQL's postmaster.
+    postmaster: Option<u32>,
     apis: [(Api, ApiServer); 2],
     /// The requests of each operation, by API.
     requests: HashMap<(u8, u8), Arc<Vec<Request>>>,
@@ -112,20 +113,20 @@ pub async fn peers(options: &Peers) -> Result<(), Failure> {
     let postgrest = ApiServer::postgrest(database.url(), &secret).await?;
     println!("ready after {:.0} s", begun.elapsed().as_secs_f64());
 
-    let mut all = HashMap::new();
+    let mut all_requests = HashMap::new();
     for api in [Api::PostgRest, Api::Service] {
         for (operation, _) in ALL {
             let callers = if operation == Operation::Join { &newcomers } else { &players };
             let list = callers.iter().map(|caller| requests::request(api, operation, caller));
-            all.insert((api as u8, operation as u8), Arc::new(list.collect::<Result<Vec<_>, _>>()?));
+            all_requests.insert((api as u8, operation as u8), Arc::new(list.collect::<Result<Vec<_>, _>>()?));
         }
     }
     let environment = Environment {
         url: database.url().to_owned(),
         delete_seats: requests::delete_seats(&newcomers),
-        server: postmaster.lines().next().and_then(|line| line.parse().ok()),
+        postmaster: postmaster.lines().next().and_then(|line| line.parse().ok()),
         apis: [(Api::PostgRest, postgrest), (Api::Service, service)],
-        requests: all,
+        requests: all_requests,
     };
     let mut report = Report { settings, ..Report::default() };
     for (operation, name) in ALL {
@@ -186,8 +187,8 @@ impl Environment {
         for _ in 0..clients {
             connections.push(Connection::open(process.port).await?);
         }
-        let of_api = || process.process().and_then(cpu::of);
-        let before = (of_api(), cpu::of_children(self.server));
+        let api_cpu = || process.process().and_then(cpu::of);
+        let before = (api_cpu(), cpu::of_children(self.postmaster));
         let begun = Instant::now();
         let mut tasks = JoinSet::new();
         for (number, mut connection) in connections.into_iter().enumerate() {
@@ -195,7 +196,7 @@ impl Environment {
             tasks.spawn(async move {
                 let (mut times, mut bytes) = (Vec::new(), 0);
                 while begun.elapsed() < time {
-                    // Each newcomer takes one seat; all other requests of a client are about one session.
+                    // Each newcomer takes one seat, so a join is sent once; a client repeats any other request.
                     let request = match operation {
                         Operation::Join => requests.get(next.fetch_add(1, Ordering::Relaxed)),
                         _ => requests.get(number % requests.len()),
@@ -215,12 +216,12 @@ impl Environment {
         }
         let (mut times, mut bytes) = (Vec::new(), 0);
         while let Some(done) = tasks.join_next().await {
-            let (took, received) = done.map_err(|error| Failure::Message(error.to_string()))??;
-            times.extend(took);
+            let (latencies, received) = done.map_err(|error| Failure::Message(error.to_string()))??;
+            times.extend(latencies);
             bytes += received;
         }
         let seconds = begun.elapsed().as_secs_f64();
-        let after = (of_api(), cpu::of_children(self.server));
+        let after = (api_cpu(), cpu::of_children(self.postmaster));
         if operation == Operation::Join {
             self.delete_seats().await?;
         }

@@ -18,7 +18,7 @@ pub struct Plan {
     pub shape: String,
     /// Planning and execution time in milliseconds.
     pub ms: f64,
-    /// Shared buffers read, the mean over several samples.
+    /// Shared buffers hit or read, the mean over several samples.
     pub buffers: u64,
 }
 
@@ -39,30 +39,30 @@ const SAMPLES: usize = 16;
 
 /// Runs the last statement of the workload under EXPLAIN. Returns the plan for the first sample, with the mean buffers
 /// of several.
-pub async fn of(client: &mut Client, workload: &Workload, role: Role, mode: &str) -> Result<Plan, Failure> {
+pub async fn explain(client: &mut Client, workload: &Workload, role: Role, mode: &str) -> Result<Plan, Failure> {
     let executions = &workload.executions[..workload.executions.len().min(SAMPLES)];
     let mut plan = Plan::default();
     let mut buffers = 0;
     // The first sample runs twice, because its first run is the warm-up.
-    for (turn, execution) in executions.iter().take(1).chain(executions).enumerate() {
+    for (run, execution) in executions.iter().take(1).chain(executions).enumerate() {
         let mut statements: Vec<&str> = execution.timed.split("; ").collect();
         let last = statements.pop().unwrap_or_default();
-        let before =
+        let setup =
             format!("{}; SET LOCAL plan_cache_mode = {mode}; {}", begin(role, execution), statements.join("; "));
-        client.run(&before).await?;
-        let lines = client.rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last}")).await;
+        client.run(&setup).await?;
+        let json = client.rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last}")).await;
         let text = client.rows(&format!("EXPLAIN (COSTS OFF) {last}")).await;
         client.run("ROLLBACK").await?;
-        let lines: String = lines?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
-        let explained: Value = serde_json::from_str(&lines)?;
+        let json: String = json?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
+        let explained: Value = serde_json::from_str(&json)?;
         let top = &explained[0];
-        if turn == 1 {
+        if run == 1 {
             plan.text = text?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
             append_shape(&top["Plan"], &mut plan.shape);
             plan.ms =
                 top["Planning Time"].as_f64().unwrap_or_default() + top["Execution Time"].as_f64().unwrap_or_default();
         }
-        if turn > 0 {
+        if run > 0 {
             buffers += ["Shared Hit Blocks", "Shared Read Blocks"]
                 .iter()
                 .filter_map(|kind| top["Plan"][kind].as_u64())

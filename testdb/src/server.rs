@@ -22,8 +22,8 @@ use crate::{
 /// If this variable has a value, [`Server::start`] creates Supabase projects instead of plain databases.
 const PLATFORM: &str = "SPARC_PLATFORM";
 
-/// Turns a new database into a Supabase project.
-const PROJECT: &str = include_str!("../../tests/platform.sql");
+/// SQL that turns a new database into a Supabase project.
+const PROJECT_SQL: &str = include_str!("../../tests/platform.sql");
 
 /// The variable with SQL that is run on every migrated database. The mutation test removes a rule with it.
 const MUTATION: &str = "SPARC_SCHEMA_MUTATION";
@@ -43,8 +43,9 @@ pub(crate) struct Inner {
     pub(crate) cluster: Option<Cluster>,
     /// Whether each new database is a Supabase project.
     is_platform: bool,
-    project: OnceCell<Database>,
-    template: OnceCell<Database>,
+    /// A Supabase project without the schema, and a database with it. New databases are copies of them.
+    project_template: OnceCell<Database>,
+    migrated_template: OnceCell<Database>,
     next_id: AtomicU32,
 }
 
@@ -92,8 +93,16 @@ impl Server {
     }
 
     fn new(url: String, cluster: Option<Cluster>, is_platform: bool) -> Self {
-        let (project, template) = (OnceCell::new(), OnceCell::new());
-        Self { inner: Arc::new(Inner { url, cluster, is_platform, project, template, next_id: AtomicU32::new(0) }) }
+        Self {
+            inner: Arc::new(Inner {
+                url,
+                cluster,
+                is_platform,
+                project_template: OnceCell::new(),
+                migrated_template: OnceCell::new(),
+                next_id: AtomicU32::new(0),
+            }),
+        }
     }
 
     /// Kills a private server as a power failure would, and starts it again with the data on the disk. Blocks.
@@ -123,11 +132,11 @@ impl Server {
         self.cluster()?.order("start")
     }
 
-    /// Starts a standby that streams from a private server; it is removed with its handle. Blocks.
+    /// Starts a standby that streams from a private server, and is removed with its last clone. Blocks.
     ///
     /// # Errors
     ///
-    /// The server is not a private cluster, its programs come without `pg_basebackup`, or the standby does not start.
+    /// The server is not a private cluster, `pg_basebackup` is missing, or the standby does not start.
     pub fn standby(&self, settings: &[&str]) -> Result<Self, Error> {
         let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
         let cluster = self.cluster()?.standby(&Binaries::find()?, &settings)?;
@@ -187,7 +196,7 @@ impl Server {
         &self.inner.url
     }
 
-    /// Creates an empty database, or a new Supabase project; it is dropped with its handle.
+    /// Creates an empty database, or a new Supabase project. Dropping the value drops the database.
     ///
     /// # Errors
     ///
@@ -198,11 +207,11 @@ impl Server {
         }
         let project = self
             .inner
-            .project
+            .project_template
             .get_or_try_init(|| async {
                 let mut project = self.create("").await?;
                 let connection = connect(&project.administrator_url(), 1).await?;
-                connection.execute_unprepared(PROJECT).await?;
+                connection.execute_unprepared(PROJECT_SQL).await?;
                 connection.close().await?;
                 project.server = None; // A template that held its server would keep it alive forever.
                 Ok::<_, Error>(project)
@@ -211,7 +220,7 @@ impl Server {
         self.create(&format!(" TEMPLATE {}", project.name)).await
     }
 
-    /// Creates a database with the whole schema; it is dropped with its handle.
+    /// Creates a database with the whole schema. Dropping the value drops the database.
     ///
     /// The schema is migrated once, into a template, and further databases are copies of it. On the server of
     /// `DATABASE_URL` each database is migrated instead, so that no template stays behind.
@@ -225,7 +234,7 @@ impl Server {
         }
         let template = self
             .inner
-            .template
+            .migrated_template
             .get_or_try_init(|| async {
                 let mut template = self.create_and_migrate().await?;
                 template.server = None; // A template that held its server would keep it alive forever.
@@ -256,7 +265,7 @@ impl Server {
     }
 }
 
-/// The superuser of a platform's cluster.
+/// The superuser of a cluster of Supabase projects.
 const ADMINISTRATOR: &str = "supabase_admin";
 
 async fn cluster(superuser: &'static str, settings: Option<&[&str]>) -> Result<Cluster, Error> {

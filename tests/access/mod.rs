@@ -21,9 +21,9 @@ enum Attempt {
     /// A row was read or written.
     Done,
     /// A privilege or a policy refused it, or row security hides the row.
-    Closed,
+    NoAccess,
     /// Access would allow it, but a rule of the game refuses it.
-    Ruled,
+    RefusedByRule,
 }
 
 /// Runs the statement and rolls it back.
@@ -31,11 +31,11 @@ async fn attempt(person: &Person, sql: &str) -> Attempt {
     let transaction = person.begin().await;
     let attempt = match transaction.execute_unprepared(sql).await.map_err(refused) {
         Ok(result) if result.rows_affected() > 0 => Attempt::Done,
-        Ok(_) => Attempt::Closed,
-        Err(refused) if refused.is_forbidden() => Attempt::Closed,
+        Ok(_) => Attempt::NoAccess,
+        Err(refused) if refused.is_forbidden() => Attempt::NoAccess,
         Err(refused) => {
             assert!(refused.code.starts_with("SP") || refused.code.starts_with("23"), "{refused:?}: {sql}");
-            Attempt::Ruled
+            Attempt::RefusedByRule
         }
     };
     transaction.rollback().await.unwrap();

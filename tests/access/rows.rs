@@ -11,29 +11,30 @@ use super::{
 };
 
 /// For each letter, the statement that an actor attempts.
-type Tries<'a> = Vec<(char, Box<dyn Fn(&Actor) -> String + Send + 'a>)>;
+type Statements<'a> = Vec<(char, Box<dyn Fn(&Actor) -> String + Send + 'a>)>;
 
-macro_rules! tries {
+macro_rules! statements {
     ($($letter:literal => |$actor:pat_param| $sql:expr),* $(,)?) => {
         vec![$(($letter, Box::new(move |$actor: &Actor| $sql) as Box<dyn Fn(&Actor) -> String + Send>)),*]
     };
 }
 
-fn write_title(page: &mut String, name: &str, about: &str) {
+/// Writes a heading, and the head of a table with a column per actor.
+fn write_actors_heading(page: &mut String, name: &str, about: &str) {
     let columns: Vec<&str> = ["row"].into_iter().chain(ACTORS).collect();
     write_heading(page, name, about, &columns);
 }
 
-async fn write_attempts(scene: &Scene, page: &mut String, name: &str, tries: Tries<'_>) {
+async fn write_attempts(scene: &Scene, page: &mut String, name: &str, statements: Statements<'_>) {
     let mut cells = vec![name.to_owned()];
     for actor in &scene.actors {
         let mut cell = String::new();
         let mut refused_by_rule = String::new();
-        for (letter, sql) in &tries {
+        for (letter, sql) in &statements {
             match attempt(&actor.person, &sql(actor)).await {
                 Attempt::Done => cell.push(*letter),
-                Attempt::Ruled => refused_by_rule.push(*letter),
-                Attempt::Closed => {}
+                Attempt::RefusedByRule => refused_by_rule.push(*letter),
+                Attempt::NoAccess => {}
             }
         }
         if !refused_by_rule.is_empty() {
@@ -53,21 +54,21 @@ pub async fn write(scene: &Scene, page: &mut String) {
     write_users(scene, page).await;
     write_characters(scene, page).await;
     write_adventures(scene, page).await;
-    write_title(
+    write_actors_heading(
         page,
         "sessions",
         "r: reads it, u: changes its note, p: makes it public or private, m: changes max_players, d: deletes it.",
     );
     for Game { name, id, .. } in &scene.games {
-        let with = |set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
-        let tries = tries![
+        let update = |set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
+        let statements = statements![
             'r' => |_| format!("SELECT FROM sessions WHERE id = '{id}'"),
-            'u' => |_| with("looking_for = 'A healer'"),
-            'p' => |_| with("is_public = NOT is_public"),
-            'm' => |_| with("max_players = 5"),
+            'u' => |_| update("looking_for = 'A healer'"),
+            'p' => |_| update("is_public = NOT is_public"),
+            'm' => |_| update("max_players = 5"),
             'd' => |_| format!("DELETE FROM sessions WHERE id = '{id}'"),
         ];
-        write_attempts(scene, page, name, tries).await;
+        write_attempts(scene, page, name, statements).await;
     }
     for (which, adventure) in
         [("new, of a published adventure", 1), ("new, of the Seer's draft", 2), ("new, of the Seer's archived", 3)]
@@ -75,11 +76,11 @@ pub async fn write(scene: &Scene, page: &mut String) {
         let adventure = scene.adventures[adventure].1;
         let insert =
             |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
-        let tries = tries![
+        let statements = statements![
             'i' => |actor| insert(acting_account(scene, actor).id),
             'f' => |actor| insert(scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id),
         ];
-        write_attempts(scene, page, &format!("{which} (i: as its Seer, f: in another's name)"), tries).await;
+        write_attempts(scene, page, &format!("{which} (i: as its Seer, f: in another's name)"), statements).await;
     }
     write_seats(scene, page).await;
     write_rolls(scene, page).await;
@@ -88,36 +89,41 @@ pub async fn write(scene: &Scene, page: &mut String) {
 }
 
 async fn write_users(scene: &Scene, page: &mut String) {
-    write_title(
+    write_actors_heading(
         page,
         "users, tutorial_progress",
         "r: reads it, u: updates it (a name, a skipped tutorial), d: deletes it, i: inserts their own.",
     );
     let player = scene.actor("player").id;
     for (table, key, set) in [("users", "id", "bio = 'Plays.'"), ("tutorial_progress", "user_id", "skipped = true")] {
-        let tries = |of: fn(&Scene, &Actor) -> Uuid| -> Tries<'_> {
-            tries![
+        let statements = |of: fn(&Scene, &Actor) -> Uuid| -> Statements<'_> {
+            statements![
                 'r' => |actor| format!("SELECT {key} FROM {table} WHERE {key} = '{}'", of(scene, actor)),
                 'u' => |actor| format!("UPDATE {table} SET {set} WHERE {key} = '{}'", of(scene, actor)),
                 'd' => |actor| format!("DELETE FROM {table} WHERE {key} = '{}'", of(scene, actor)),
             ]
         };
-        write_attempts(scene, page, &format!("`{table}`, own"), tries(|_, actor| actor.id)).await;
-        write_attempts(scene, page, &format!("`{table}`, the player's"), tries(|scene, _| scene.actor("player").id))
-            .await;
+        write_attempts(scene, page, &format!("`{table}`, own"), statements(|_, actor| actor.id)).await;
+        write_attempts(
+            scene,
+            page,
+            &format!("`{table}`, the player's"),
+            statements(|scene, _| scene.actor("player").id),
+        )
+        .await;
     }
-    let email = tries!['r' => |_| format!("SELECT email FROM users WHERE id = '{player}'")];
+    let email = statements!['r' => |_| format!("SELECT email FROM users WHERE id = '{player}'")];
     write_attempts(scene, page, "address of the player", email).await;
-    let profile = tries!['i' => |_| "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a@b.c', 'A')".to_owned()];
+    let profile = statements!['i' => |_| "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a@b.c', 'A')".to_owned()];
     write_attempts(scene, page, "new profile (only for an account without one)", profile).await;
-    let tutorial = tries![
+    let tutorial = statements![
         'i' => |actor| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", acting_account(scene, actor).id),
     ];
     write_attempts(scene, page, "new tutorial (one exists already)", tutorial).await;
 }
 
 async fn write_characters(scene: &Scene, page: &mut String) {
-    write_title(
+    write_actors_heading(
         page,
         "characters",
         "r: reads it, u: changes its name, h: wounds it by UPDATE, w: wounds it by the function, x: gives it experience, t: retires\n\
@@ -135,7 +141,7 @@ async fn write_characters(scene: &Scene, page: &mut String) {
         let id = scene.actor(name).character;
         write_attempts(scene, page, &format!("of another: {name}"), of_character(move |_| id)).await;
     }
-    let new = tries![
+    let new = statements![
         'i' => |actor| insert_character(Uuid::new_v4(), acting_account(scene, actor).id),
         'f' => |actor| insert_character(
             Uuid::new_v4(), scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id),
@@ -146,8 +152,8 @@ async fn write_characters(scene: &Scene, page: &mut String) {
     write_attempts(scene, page, "new (i: their own, f: another user's, x: with a level)", new).await;
 }
 
-fn of_character<'a>(of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Tries<'a> {
-    tries![
+fn of_character<'a>(of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Statements<'a> {
+    statements![
         'r' => |actor| format!("SELECT FROM characters WHERE id = '{}'", of(actor)),
         'u' => |actor| format!("UPDATE characters SET name = 'Renamed' WHERE id = '{}'", of(actor)),
         'h' => |actor| format!("UPDATE characters SET hit_points = 0 WHERE id = '{}'", of(actor)),
@@ -160,35 +166,35 @@ fn of_character<'a>(of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Tries<'a>
 }
 
 async fn write_adventures(scene: &Scene, page: &mut String) {
-    write_title(
+    write_actors_heading(
         page,
         "adventures, creatures",
         "The Seer created them. r: reads it, u: changes its name, c: changes its content, p: publishes or unpublishes it, v: marks it\n\
          as valid, d: deletes it. For a creature: r, u, d, and i: adds one.",
     );
     for (name, adventure, creature) in &scene.adventures {
-        let with = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{adventure}'");
-        let tries = tries![
+        let update = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{adventure}'");
+        let statements = statements![
             'r' => |_| format!("SELECT FROM adventures WHERE id = '{adventure}'"),
-            'u' => |_| with("name = 'Renamed'"),
-            'c' => |_| with("content = '{\"nodes\": []}'"),
-            'p' => |_| with("status = CASE status WHEN 'published' THEN 'draft' ELSE 'published' END::adventure_status"),
-            'v' => |_| with("is_valid = true"),
+            'u' => |_| update("name = 'Renamed'"),
+            'c' => |_| update("content = '{\"nodes\": []}'"),
+            'p' => |_| update("status = CASE status WHEN 'published' THEN 'draft' ELSE 'published' END::adventure_status"),
+            'v' => |_| update("is_valid = true"),
             'd' => |_| format!("DELETE FROM adventures WHERE id = '{adventure}'"),
         ];
-        write_attempts(scene, page, name, tries).await;
-        let tries = tries![
+        write_attempts(scene, page, name, statements).await;
+        let statements = statements![
             'r' => |_| format!("SELECT FROM creatures WHERE id = '{creature}'"),
             'i' => |_| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mud Hag')"),
             'u' => |_| format!("UPDATE creatures SET name = 'Renamed' WHERE id = '{creature}'"),
             'd' => |_| format!("DELETE FROM creatures WHERE id = '{creature}'"),
         ];
-        write_attempts(scene, page, &format!("{name}: creature"), tries).await;
+        write_attempts(scene, page, &format!("{name}: creature"), statements).await;
     }
-    let insert = |of: Uuid, columns: &str, values: &str| {
-        format!("INSERT INTO adventures (creator_id, name{columns}) VALUES ('{of}', 'A draft'{values})")
+    let insert = |creator: Uuid, columns: &str, values: &str| {
+        format!("INSERT INTO adventures (creator_id, name{columns}) VALUES ('{creator}', 'A draft'{values})")
     };
-    let new = tries![
+    let new = statements![
         'i' => |actor| insert(acting_account(scene, actor).id, "", ""),
         'f' => |actor| insert(scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id, "", ""),
         'p' => |actor| insert(acting_account(scene, actor).id, ", status", ", 'published'"),
@@ -198,7 +204,7 @@ async fn write_adventures(scene: &Scene, page: &mut String) {
 }
 
 async fn write_seats(scene: &Scene, page: &mut String) {
-    write_title(
+    write_actors_heading(
         page,
         "session_players",
         "r: reads the player's seat, j: takes a new seat (the visitor and the service: the stranger's), s: seats the stranger,\n\
@@ -207,28 +213,28 @@ async fn write_seats(scene: &Scene, page: &mut String) {
     );
     let (player, stranger, removed) = (scene.actor("player"), scene.actor("stranger"), scene.actor("removed"));
     for Game { name, id, .. } in &scene.games {
-        let with = |set: &str, whose: Uuid| {
-            format!("UPDATE session_players SET {set} WHERE session_id = '{id}' AND user_id = '{whose}'")
+        let update = |set: &str, user: Uuid| {
+            format!("UPDATE session_players SET {set} WHERE session_id = '{id}' AND user_id = '{user}'")
         };
-        let tries = tries![
+        let statements = statements![
             'r' => |_| format!("SELECT FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
-            'j' => |actor| { let sits = acting_account(scene, actor); seat(*id, sits.id, sits.spare) },
+            'j' => |actor| { let account = acting_account(scene, actor); seat(*id, account.id, account.spare) },
             's' => |_| seat(*id, stranger.id, stranger.character),
-            'a' => |actor| with("is_active = NOT is_active", actor.id),
-            'k' => |_| with("is_active = false", player.id),
-            'b' => |_| with("is_active = true", removed.id),
-            'l' => |_| with("removed_at = NULL", removed.id),
-            'c' => |actor| with(&format!("character_id = '{}'", actor.spare), actor.id),
-            'x' => |_| with(&format!("character_id = '{}'", player.spare), player.id),
-            'h' => |actor| with("heroic_saves_used = 0", acting_account(scene, actor).id),
+            'a' => |actor| update("is_active = NOT is_active", actor.id),
+            'k' => |_| update("is_active = false", player.id),
+            'b' => |_| update("is_active = true", removed.id),
+            'l' => |_| update("removed_at = NULL", removed.id),
+            'c' => |actor| update(&format!("character_id = '{}'", actor.spare), actor.id),
+            'x' => |_| update(&format!("character_id = '{}'", player.spare), player.id),
+            'h' => |actor| update("heroic_saves_used = 0", acting_account(scene, actor).id),
             'd' => |_| format!("DELETE FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
         ];
-        write_attempts(scene, page, name, tries).await;
+        write_attempts(scene, page, name, statements).await;
     }
 }
 
 async fn write_rolls(scene: &Scene, page: &mut String) {
-    write_title(
+    write_actors_heading(
         page,
         "dice_rolls, session_events",
         "Rolls: r: reads one, o: rolls for their own character, p: for the player's, c: for a creature, n: sets the result, s:\n\
@@ -236,11 +242,11 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
          kind of the server's, w: updates one, b: deletes one.",
     );
     let player = scene.actor("player");
-    for Game { name, id, roll: of, event, .. } in &scene.games {
+    for Game { name, id, roll: roll_id, event, .. } in &scene.games {
         let insert_event =
             |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{id}', '{kind}')");
-        let tries = tries![
-            'r' => |_| format!("SELECT FROM dice_rolls WHERE id = '{of}'"),
+        let statements = statements![
+            'r' => |_| format!("SELECT FROM dice_rolls WHERE id = '{roll_id}'"),
             'o' => |actor| roll(*id, actor.character),
             'p' => |_| roll(*id, player.character),
             'c' => |_| format!(
@@ -249,40 +255,40 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
             'n' => |actor| format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results)
                  VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')", acting_account(scene, actor).character),
-            's' => |_| heroic_save(*id, player.character, *of),
-            'u' => |_| format!("UPDATE dice_rolls SET description = '' WHERE id = '{of}'"),
-            'd' => |_| format!("DELETE FROM dice_rolls WHERE id = '{of}'"),
+            's' => |_| heroic_save(*id, player.character, *roll_id),
+            'u' => |_| format!("UPDATE dice_rolls SET description = '' WHERE id = '{roll_id}'"),
+            'd' => |_| format!("DELETE FROM dice_rolls WHERE id = '{roll_id}'"),
             'e' => |_| format!("SELECT FROM session_events WHERE id = '{event}'"),
             'k' => |_| insert_event("client.emote"),
             'f' => |_| insert_event("dice_rolled"),
             'w' => |_| format!("UPDATE session_events SET payload = '{{}}' WHERE id = '{event}'"),
             'b' => |_| format!("DELETE FROM session_events WHERE id = '{event}'"),
         ];
-        write_attempts(scene, page, name, tries).await;
+        write_attempts(scene, page, name, statements).await;
     }
 }
 
 /// What a Seer may do to a character that never had a seat in their session.
 async fn write_elsewhere(scene: &Scene, page: &mut String) {
-    write_title(
+    write_actors_heading(
         page,
         "The other Seer's session, and characters that never had a seat there",
         "s: seats the player there, g: seats the stranger there, p: rolls there for the player's character, o: for their own.",
     );
     let (player, stranger) = (scene.actor("player"), scene.actor("stranger"));
     for (name, id) in ["waiting", "active"].into_iter().zip(scene.elsewhere) {
-        let tries = tries![
+        let statements = statements![
             's' => |_| seat(id, player.id, player.spare),
             'g' => |_| seat(id, stranger.id, stranger.spare),
             'p' => |_| roll(id, player.character),
             'o' => |actor| roll(id, acting_account(scene, actor).spare),
         ];
-        write_attempts(scene, page, name, tries).await;
+        write_attempts(scene, page, name, statements).await;
     }
 }
 
 async fn write_archive(scene: &Scene, page: &mut String) {
-    write_title(
+    write_actors_heading(
         page,
         "archived_sessions, archived_session_players, archived_dice_rolls",
         "r: reads it, u: updates it, d: deletes it.",
@@ -293,12 +299,12 @@ async fn write_archive(scene: &Scene, page: &mut String) {
             ("archived_session_players", "session_id", "is_active = false"),
             ("archived_dice_rolls", "session_id", "description = ''"),
         ] {
-            let tries = tries![
+            let statements = statements![
                 'r' => |_| format!("SELECT FROM {table} WHERE {key} = '{id}'"),
                 'u' => |_| format!("UPDATE {table} SET {set} WHERE {key} = '{id}'"),
                 'd' => |_| format!("DELETE FROM {table} WHERE {key} = '{id}'"),
             ];
-            write_attempts(scene, page, &format!("{visibility}: `{table}`"), tries).await;
+            write_attempts(scene, page, &format!("{visibility}: `{table}`"), statements).await;
         }
     }
 }

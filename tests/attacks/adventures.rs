@@ -1,24 +1,24 @@
-//! A stranger cannot keep an adventure from being deleted, and unpublished content is not readable.
+//! A stranger cannot prevent the deletion of an adventure, and unpublished content is not readable.
 
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, number, open_session};
 use crate::world::{Person, World, seat};
 
-/// Ends a session, and archives it if `archived`.
-async fn end(world: &World, session: Uuid, archived: bool) {
+/// Cancels a session, and archives it if `archive`.
+async fn cancel(world: &World, session: Uuid, archive: bool) {
     let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
-    if archived {
+    if archive {
         let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{session}'");
         assert_eq!(attempt(&world.owner(), &sql).await, "done");
-        let archive: i32 = world.service().value("SELECT private.archive_sessions(100)").await.unwrap();
-        assert_eq!(archive, 1, "a cancelled session is archived too");
+        let count: i32 = world.service().value("SELECT private.archive_sessions(100)").await.unwrap();
+        assert_eq!(count, 1, "a cancelled session is archived too");
     }
 }
 
 #[tokio::test]
-async fn a_strangers_empty_session_does_not_keep_an_adventure_from_deletion() {
+async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_an_adventure() {
     for archived in [false, true] {
         for sessions in [1, 3] {
             let world = World::new().await;
@@ -31,7 +31,7 @@ async fn a_strangers_empty_session_does_not_keep_an_adventure_from_deletion() {
                     stranger.uuid()
                 );
                 let session: Uuid = stranger.value(&insert).await.unwrap();
-                end(&world, session, archived).await;
+                cancel(&world, session, archived).await;
             }
             let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
             assert_eq!(attempt(&stranger, &delete).await, "no row");
@@ -47,12 +47,12 @@ async fn a_strangers_empty_session_does_not_keep_an_adventure_from_deletion() {
 }
 
 #[tokio::test]
-async fn a_strangers_empty_session_does_not_keep_a_profile_from_deletion() {
+async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_a_profile() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let (adventure, stranger) = (world.new_adventure(creator.uuid()).await, world.new_account().await);
     let session = open_session(&world, stranger, adventure, true).await;
-    end(&world, session, false).await;
+    cancel(&world, session, false).await;
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
     assert_eq!(attempt(&world.owner(), &delete).await, "done");
     assert_eq!(
@@ -64,8 +64,8 @@ async fn a_strangers_empty_session_does_not_keep_a_profile_from_deletion() {
 }
 
 #[tokio::test]
-async fn history_keeps_an_adventure_from_deletion() {
-    // A session that was played, one that its player left, and a live one: each belongs to somebody else too.
+async fn history_prevents_the_deletion_of_an_adventure() {
+    // Live sessions, one that its player left, and ones that were played: each is somebody else's too.
     for kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
         let creator = world.new_user().await;
@@ -141,14 +141,14 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
     let stranger = world.new_user().await;
     let mut sessions = Vec::new();
     for kind in ["live", "cancelled", "completed", "archived"] {
-        let (player, left) = (world.new_player().await, world.new_player().await);
+        let (player, leaver) = (world.new_player().await, world.new_player().await);
         let session = open_session(&world, stranger.uuid(), adventure, true).await;
-        for player in [&player, &left] {
+        for player in [&player, &leaver] {
             assert_eq!(attempt(&player.person, &seat(session, player.id, player.character)).await, "done");
         }
-        let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", left.id);
-        assert_eq!(attempt(&left.person, &leave).await, "done");
-        sessions.push((kind, session, player, left));
+        let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.id);
+        assert_eq!(attempt(&leaver.person, &leave).await, "done");
+        sessions.push((kind, session, player, leaver));
     }
     // The creator unpublishes the adventure and goes on writing.
     for set in ["status = 'draft'", "content = '{\"nodes\": [], \"note\": \"secret\"}'"] {
@@ -172,11 +172,11 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
             world.service().exec("SELECT private.archive_sessions(10)").await.unwrap();
         }
     }
-    for (kind, session, player, left) in &sessions {
+    for (kind, session, player, leaver) in &sessions {
         let live = *kind == "live";
         assert_eq!(can_read_content(&stranger, *session, adventure).await, live, "the Seer, {kind}");
         assert_eq!(can_read_content(&player.person, *session, adventure).await, live, "a player, {kind}");
-        assert!(!can_read_content(&left.person, *session, adventure).await, "a player who left, {kind}");
+        assert!(!can_read_content(&leaver.person, *session, adventure).await, "a player who left, {kind}");
         assert!(!can_read_content(&world.new_user().await, *session, adventure).await, "a stranger, {kind}");
         assert!(!can_read_content(&world.visitor(), *session, adventure).await, "a visitor, {kind}");
         if *kind != "archived" {
@@ -191,7 +191,7 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(creator.uuid()).await;
     let session = open_session(&world, stranger.uuid(), adventure, true).await;
-    end(&world, session, false).await;
+    cancel(&world, session, false).await;
     assert_eq!(
         attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
         "done"
@@ -208,45 +208,45 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
 }
 
 #[tokio::test]
-async fn a_document_that_prints_differently_has_changed() {
+async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let before = r#"{"scenes": [12], "gold": 0}"#;
-    let others = [
+    let original = r#"{"scenes": [12], "gold": 0}"#;
+    let variants = [
         r#"{"scenes": [12.0], "gold": 0}"#.to_owned(),
         format!(r#"{{"scenes": [12.{}], "gold": 0}}"#, "0".repeat(300)),
         r#"{"scenes": [12], "gold": 0.00}"#.to_owned(),
     ];
-    let set = |table: &str, what: &str, id: Uuid| format!("UPDATE {table} SET {what} WHERE id = '{id}'");
+    let update = |table: &str, set: &str, id: Uuid| format!("UPDATE {table} SET {set} WHERE id = '{id}'");
     let adventure = world.new_draft(game.seer.uuid()).await;
-    let publish = format!("content = '{before}', is_valid = true, status = 'published'");
-    assert_eq!(attempt(&world.owner(), &set("adventures", &publish, adventure)).await, "done");
-    let states = "SELECT count(*) FROM session_events WHERE event_type = 'game_state'";
+    let publish = format!("content = '{original}', is_valid = true, status = 'published'");
+    assert_eq!(attempt(&world.owner(), &update("adventures", &publish, adventure)).await, "done");
+    let events = "SELECT count(*) FROM session_events WHERE event_type = 'game_state'";
     let version = "SELECT game_state_version::bigint FROM sessions";
-    let write_state = |state: &str| set("sessions", &format!("game_state = '{state}'"), game.session);
-    assert_eq!(attempt(&game.seer, &write_state(before)).await, "done");
-    for other in &others {
-        let edit = set("adventures", &format!("content = '{other}'"), adventure);
-        assert_eq!(attempt(&game.seer, &edit).await, "SP010", "{other}");
-        let hidden = set("adventures", &format!("content = '{other}', status = 'draft'"), adventure);
+    let write_state = |state: &str| update("sessions", &format!("game_state = '{state}'"), game.session);
+    assert_eq!(attempt(&game.seer, &write_state(original)).await, "done");
+    for variant in &variants {
+        let edit = update("adventures", &format!("content = '{variant}'"), adventure);
+        assert_eq!(attempt(&game.seer, &edit).await, "SP010", "{variant}");
+        let unpublish = update("adventures", &format!("content = '{variant}', status = 'draft'"), adventure);
         let transaction = game.seer.begin().await;
-        super::exec_in(&transaction, &hidden).await.unwrap();
-        let republish = set("adventures", "status = 'published'", adventure);
-        assert_eq!(super::exec_and_commit(transaction, &republish).await, "23514", "{other} is not valid");
+        super::exec_in(&transaction, &unpublish).await.unwrap();
+        let republish = update("adventures", "status = 'published'", adventure);
+        assert_eq!(super::exec_and_commit(transaction, &republish).await, "23514", "{variant} is not valid");
 
-        for state in [other.as_str(), other, before] {
+        for state in [variant.as_str(), variant, original] {
             let is_new = i64::from(state != current_state(&world).await);
-            let counted = (number(&world, version).await, number(&world, states).await);
+            let before = (number(&world, version).await, number(&world, events).await);
             assert_eq!(attempt(&game.seer, &write_state(state)).await, "done");
-            let now = (number(&world, version).await, number(&world, states).await);
-            assert_eq!(now, (counted.0 + is_new, counted.1 + is_new), "{state}");
+            let after = (number(&world, version).await, number(&world, events).await);
+            assert_eq!(after, (before.0 + is_new, before.1 + is_new), "{state}");
         }
     }
     world.set(&game, "status = 'completed'").await;
-    for other in &others {
-        assert_eq!(attempt(&game.seer, &write_state(other)).await, "SP004", "{other}");
+    for variant in &variants {
+        assert_eq!(attempt(&game.seer, &write_state(variant)).await, "SP004", "{variant}");
     }
-    assert_eq!(attempt(&game.seer, &write_state(before)).await, "done", "nothing changes");
+    assert_eq!(attempt(&game.seer, &write_state(original)).await, "done", "nothing changes");
 }
 
 /// Returns the text of the only session's game state, with its keys in the order in which the test writes them.
@@ -257,21 +257,20 @@ async fn current_state(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn publishing_again_keeps_the_first_time() {
+async fn publishing_again_keeps_the_time_of_the_first_publication() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let adventure = world.new_adventure(creator.uuid()).await;
     let set = |status: &str| format!("UPDATE adventures SET status = '{status}' WHERE id = '{adventure}'");
-    let published = "SELECT published_at::text FROM adventures";
     let draft = world.new_draft(creator.uuid()).await;
     let publish = format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft}'");
     assert_eq!(attempt(&world.service(), &publish).await, "done");
-    let of_draft = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft}'");
-    assert_eq!(world.owner().value::<bool>(&of_draft).await, Ok(true));
-    let first = format!("{published} WHERE id = '{adventure}'");
-    let before: String = world.owner().value(&first).await.unwrap();
+    let has_time = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft}'");
+    assert_eq!(world.owner().value::<bool>(&has_time).await, Ok(true));
+    let published_at = format!("SELECT published_at::text FROM adventures WHERE id = '{adventure}'");
+    let first: String = world.owner().value(&published_at).await.unwrap();
     for status in ["draft", "published", "archived", "published"] {
         assert_eq!(attempt(&creator, &set(status)).await, "done");
-        assert_eq!(world.owner().value::<String>(&first).await.unwrap(), before, "{status}");
+        assert_eq!(world.owner().value::<String>(&published_at).await.unwrap(), first, "{status}");
     }
 }

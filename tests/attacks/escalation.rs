@@ -9,7 +9,7 @@ use crate::world::{GameSession, Person, World, heroic_save, insert_character, ro
 #[tokio::test]
 async fn every_function_resolves_types_in_pg_catalog_first() {
     let world = World::new().await;
-    let others: Vec<String> = world
+    let unpinned: Vec<String> = world
         .owner()
         .values(
             "SELECT format('%s %s', function.oid::regprocedure, proconfig)
@@ -27,7 +27,7 @@ async fn every_function_resolves_types_in_pg_catalog_first() {
         )
         .await
         .unwrap();
-    assert_eq!(others, [""; 0]);
+    assert_eq!(unpinned, [""; 0]);
 }
 
 #[tokio::test]
@@ -49,66 +49,66 @@ async fn nothing_that_the_api_serves_is_security_definer() {
     assert_eq!(elevated, [""; 0]);
 }
 
-/// Creates, for every type, a domain of the same name whose check raises if it runs as another role than the attacker;
+/// Creates, for every type, a domain of the same name whose check raises if it runs as a role other than the attacker;
 /// and temporary tables with the names of our tables, whose defaults do the same.
 const TRAPS: &str = "
 DO $traps$
 DECLARE
-  kind record;
+  original record;
 BEGIN
-  CREATE FUNCTION pg_temp.spring(name pg_catalog.text) RETURNS boolean LANGUAGE plpgsql AS $$
+  CREATE FUNCTION pg_temp.check_role(name pg_catalog.text) RETURNS boolean LANGUAGE plpgsql AS $$
   BEGIN
     IF pg_catalog.current_setting('sparc.attacker') <> current_user::pg_catalog.text THEN
       RAISE EXCEPTION USING ERRCODE = 'ZZ666', MESSAGE = pg_catalog.format('%s runs as %s', name, current_user);
     END IF;
     RETURN true;
   END $$;
-  FOR kind IN
-    SELECT typname AS name, pg_catalog.format_type(type.oid, NULL) AS full_name, nspname AS schema
+  FOR original IN
+    SELECT typname AS name, nspname AS schema
     FROM pg_catalog.pg_type AS type
     JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = typnamespace
     WHERE (nspname = 'pg_catalog' AND typtype = 'b' AND typcategory <> 'A' AND typname !~ '^(pg_|_)')
       OR (nspname = 'public' AND typtype = 'e')
   LOOP
     EXECUTE pg_catalog.format(
-      'CREATE DOMAIN pg_temp.%I AS %I.%I CHECK (pg_temp.spring(%L) OR VALUE IS NULL)',
-      kind.name, kind.schema, kind.name, kind.name
+      'CREATE DOMAIN pg_temp.%I AS %I.%I CHECK (pg_temp.check_role(%L) OR VALUE IS NULL)',
+      original.name, original.schema, original.name, original.name
     );
   END LOOP;
-  FOR kind IN
+  FOR original IN
     SELECT relname AS name FROM pg_catalog.pg_class WHERE relnamespace = 'public'::pg_catalog.regnamespace AND relkind = 'r'
   LOOP
     EXECUTE pg_catalog.format(
-      'CREATE TEMPORARY TABLE %I (id pg_catalog.uuid DEFAULT CASE WHEN pg_temp.spring(%L) THEN NULL::pg_catalog.uuid END)',
-      kind.name, kind.name
+      'CREATE TEMPORARY TABLE %I (id pg_catalog.uuid DEFAULT CASE WHEN pg_temp.check_role(%L) THEN NULL::pg_catalog.uuid END)',
+      original.name, original.name
     );
   END LOOP;
 END
 $traps$";
 
-/// Functions and operators with the names that our SQL uses most.
+/// Functions and operators with the names that our SQL uses most; each runs the same check.
 const IMPOSTORS: &str = "
 CREATE FUNCTION pg_temp.now() RETURNS pg_catalog.timestamptz LANGUAGE plpgsql AS
-  $$ BEGIN PERFORM pg_temp.spring('now'); RETURN pg_catalog.now(); END $$;
+  $$ BEGIN PERFORM pg_temp.check_role('now'); RETURN pg_catalog.now(); END $$;
 CREATE FUNCTION pg_temp.format(pg_catalog.text, VARIADIC pg_catalog.text[]) RETURNS pg_catalog.text LANGUAGE plpgsql AS
-  $$ BEGIN PERFORM pg_temp.spring('format'); RETURN ''; END $$;
+  $$ BEGIN PERFORM pg_temp.check_role('format'); RETURN ''; END $$;
 CREATE FUNCTION pg_temp.gen_random_uuid() RETURNS pg_catalog.uuid LANGUAGE plpgsql AS
-  $$ BEGIN PERFORM pg_temp.spring('gen_random_uuid'); RETURN pg_catalog.gen_random_uuid(); END $$;
+  $$ BEGIN PERFORM pg_temp.check_role('gen_random_uuid'); RETURN pg_catalog.gen_random_uuid(); END $$;
 CREATE FUNCTION pg_temp.uid() RETURNS pg_catalog.uuid LANGUAGE plpgsql AS
-  $$ BEGIN PERFORM pg_temp.spring('uid'); RETURN NULL; END $$;
+  $$ BEGIN PERFORM pg_temp.check_role('uid'); RETURN NULL; END $$;
 CREATE FUNCTION pg_temp.same(pg_catalog.uuid, pg_catalog.uuid) RETURNS boolean LANGUAGE plpgsql AS
-  $$ BEGIN PERFORM pg_temp.spring('equals'); RETURN true; END $$;
+  $$ BEGIN PERFORM pg_temp.check_role('equals'); RETURN true; END $$;
 CREATE OPERATOR pg_temp.= (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid, FUNCTION = pg_temp.same);
 CREATE OPERATOR pg_temp.<> (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid, FUNCTION = pg_temp.same)";
 
 struct Scene {
     world: World,
     game: GameSession,
-    failed: Uuid,
+    failed_roll: Uuid,
     draft: Uuid,
     creature: Uuid,
     waiting: GameSession,
-    spare: Uuid,
+    spare_character: Uuid,
 }
 
 impl Scene {
@@ -117,8 +117,8 @@ impl Scene {
         let (game, waiting) = (world.new_active_session(2).await, world.new_session(1).await);
         world.set(&waiting, "is_public = true").await;
         let player = &game.players[0];
-        let failed = world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await;
-        let spare = world.new_character(player.id).await;
+        let failed_roll = world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await;
+        let spare_character = world.new_character(player.id).await;
         let (seer, draft) = (game.seer.uuid(), world.new_draft(game.seer.uuid()).await);
         let sql =
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure);
@@ -133,34 +133,34 @@ impl Scene {
             game.session
         );
         world.owner().exec(&old).await.unwrap();
-        Self { world, game, failed, draft, creature, waiting, spare }
+        Self { world, game, failed_roll, draft, creature, waiting, spare_character }
     }
 
     /// Returns everything that a player and a Seer may write and call, each in a form that succeeds.
     fn statements(&self) -> Vec<(Person, String)> {
-        let Self { game, failed, draft, creature, waiting, spare, .. } = self;
+        let Self { game, failed_roll, draft, creature, waiting, spare_character, .. } = self;
         let (player, seer) = (&game.players[0], game.seer.uuid());
         let (session, adventure, hero) = (game.session, game.adventure, player.character);
         let other = game.players[1].character;
         let of_player = [
             insert_character(Uuid::new_v4(), player.id),
             format!("UPDATE public.characters SET name = 'Renamed', equipment = '[1]' WHERE id = '{hero}'"),
-            format!("UPDATE public.characters SET retired_at = now() WHERE id = '{spare}'"),
-            format!("DELETE FROM public.characters WHERE id = '{spare}'"),
+            format!("UPDATE public.characters SET retired_at = now() WHERE id = '{spare_character}'"),
+            format!("DELETE FROM public.characters WHERE id = '{spare_character}'"),
             format!("UPDATE public.users SET bio = 'Plays.', display_name = 'Ada' WHERE id = '{}'", player.id),
             format!("UPDATE public.tutorial_progress SET skipped = true WHERE user_id = '{}'", player.id),
             format!("UPDATE public.tutorial_progress SET path = 'player', current_step = 'character-basics' WHERE user_id = '{}'", player.id),
-            seat(waiting.session, player.id, *spare),
+            seat(waiting.session, player.id, *spare_character),
             format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id),
             roll(session, hero),
-            heroic_save(session, hero, *failed),
+            heroic_save(session, hero, *failed_roll),
             format!("INSERT INTO public.session_events (session_id, event_type, payload) VALUES ('{session}', 'client.wave', '[1]')"),
             format!("SELECT * FROM public.get_session_details('{session}')"),
             format!("SELECT * FROM public.get_session_details('{}')", waiting.session),
             format!("SELECT * FROM private.session_details('{session}')"),
             format!("SELECT * FROM private.change_hit_points('{hero}', -1)"),
             format!("SELECT * FROM private.rolls_of_character('{hero}', 'attack', NULL, NULL, NULL, NULL, 10)"),
-            format!("SELECT private.initiative_order(ARRAY['{failed}']::pg_catalog.uuid[])"),
+            format!("SELECT private.initiative_order(ARRAY['{failed_roll}']::pg_catalog.uuid[])"),
             "SELECT private.my_session_ids(), private.my_archived_session_ids(), private.my_email(), private.is_server()".to_owned(),
             "SELECT * FROM private.newest_adventures(NULL, NULL, 10)".to_owned(),
             "SELECT * FROM private.most_played_adventures(9, pg_catalog.gen_random_uuid(), 10)".to_owned(),
@@ -168,7 +168,7 @@ impl Scene {
             "SELECT * FROM private.best_rated_adventures(NULL, NULL, 10)".to_owned(),
             format!("SELECT private.may_roll('{session}', '{hero}', NULL), private.may_send_event('{session}')"),
             format!("SELECT * FROM private.session_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'))", waiting.session),
-            format!("SELECT * FROM private.join_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'), '{spare}')", waiting.session),
+            format!("SELECT * FROM private.join_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'), '{spare_character}')", waiting.session),
             "SELECT count(*) FROM public.sessions".to_owned(),
             "SELECT count(*) FROM public.dice_rolls".to_owned(),
             "SELECT count(*) FROM public.session_events".to_owned(),
@@ -200,7 +200,7 @@ impl Scene {
             .into_iter()
             .map(|sql| (player.clone(), sql))
             .chain(of_seer.into_iter().map(|sql| (game.seer.clone(), sql)))
-            // Qualified, because otherwise the caller's own table would be written.
+            // Qualified, because otherwise the caller's temporary table would be written.
             .map(|(person, sql)| {
                 (person, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
             })
@@ -211,10 +211,10 @@ impl Scene {
 #[tokio::test]
 async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
     let scene = Scene::new().await;
-    let mut sprung = Vec::new();
+    let mut escalations = Vec::new();
     for person in [&scene.game.players[0].person, &scene.game.seer] {
         let statements: Vec<String> =
-            scene.statements().into_iter().filter(|(asker, _)| asker.id == person.id).map(|(_, sql)| sql).collect();
+            scene.statements().into_iter().filter(|(sender, _)| sender.id == person.id).map(|(_, sql)| sql).collect();
         // Without traps, to make sure that each statement succeeds.
         for sql in &statements {
             assert_eq!(dry_run(person, sql).await, "done", "{sql}");
@@ -231,14 +231,14 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
                 let outcome = exec_in(&transaction, sql).await;
                 // With such a path, names in the caller's own text mean the caller's objects, which run as the caller.
                 if outcome.as_ref().is_err_and(|refused| path.is_empty() || refused.code == "ZZ666") {
-                    sprung.push(format!("{path} {sql}: {outcome:?}"));
+                    escalations.push(format!("{path} {sql}: {outcome:?}"));
                 }
                 exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
             }
             transaction.rollback().await.unwrap();
         }
     }
-    assert!(sprung.is_empty(), "{}", sprung.join("\n"));
+    assert!(escalations.is_empty(), "{}", escalations.join("\n"));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use sparc::service::{Options, Sparc};
 use testdb::Server;
 
-use super::{Load, answers, no_transaction_is_open, nothing_is_lost, times};
+use super::{Load, assert_no_open_transaction, assert_nothing_lost, assert_service_works, times};
 use crate::{
     evening::{Evening, broken, unexpected},
     world::World,
@@ -29,15 +29,15 @@ async fn acknowledged_rows_survive_a_crash() {
         let dying = server.clone();
         tokio::task::spawn_blocking(move || dying.crash()).await.unwrap().unwrap();
         // The load continues, so the clients may reconnect before this check does.
-        answers(&sparc).await;
+        assert_service_works(&sparc).await;
         let fresh = world.reconnect().await;
         assert_eq!(broken(&fresh).await, [""; 0]);
     }
     let outcomes = load.end().await;
     let world = world.reconnect().await;
-    nothing_is_lost(&world, &outcomes.kept).await;
+    assert_nothing_lost(&world, &outcomes.kept).await;
     assert_eq!(broken(&world).await, [""; 0]);
-    no_transaction_is_open(&world).await;
+    assert_no_open_transaction(&world).await;
     println!("{crashes} crashes, {} acknowledged rows found: {:?}", outcomes.kept.len(), outcomes.codes);
     assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
     assert!(outcomes.codes["done"] > 0);
@@ -65,12 +65,12 @@ async fn terminating_random_backends_loses_no_acknowledged_row() {
     }
     let outcomes = load.end().await;
     let fresh = world.reconnect().await;
-    nothing_is_lost(&fresh, &outcomes.kept).await;
+    assert_nothing_lost(&fresh, &outcomes.kept).await;
     assert_eq!(broken(&fresh).await, [""; 0]);
-    no_transaction_is_open(&fresh).await;
+    assert_no_open_transaction(&fresh).await;
     println!("{killed} backends terminated: {:?}", outcomes.codes);
     assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown"]), [""; 0]);
     assert!(killed > 0, "no backend was terminated");
-    answers(&sparc).await;
+    assert_service_works(&sparc).await;
     sparc.close().await.unwrap();
 }

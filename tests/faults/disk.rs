@@ -10,18 +10,18 @@ use sparc::{
 use testdb::Server;
 use uuid::Uuid;
 
-use super::no_transaction_is_open;
+use super::assert_no_open_transaction;
 use crate::{evening::broken, world::World};
 
-/// A file system of a few megabytes, unmounted when the handle is dropped. Only root can mount one.
-struct Small {
+/// A file system of 24 MiB, unmounted when the value is dropped. Only root can mount one.
+struct SmallFileSystem {
     folder: PathBuf,
 }
 
-impl Small {
-    /// Mounts it with the owner of the given folder, which is the server's.
-    fn mount(like: &str) -> Option<Self> {
-        let owner = fs::metadata(like).ok()?.uid();
+impl SmallFileSystem {
+    /// Mounts it for the owner of the server's data directory, or returns `None` if it cannot be mounted.
+    fn mount(data_directory: &str) -> Option<Self> {
+        let owner = fs::metadata(data_directory).ok()?.uid();
         let folder = std::env::temp_dir().join(format!("sparc-small-{}", Uuid::new_v4().simple()));
         fs::create_dir(&folder).unwrap();
         let mounted = Command::new("mount")
@@ -37,7 +37,7 @@ impl Small {
     }
 }
 
-impl Drop for Small {
+impl Drop for SmallFileSystem {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.folder).output();
         let _ = fs::remove_dir(&self.folder);
@@ -50,13 +50,13 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     let server = Server::start_private(None).await.unwrap();
     let database = server.empty().await.unwrap();
     let db = database.connect(4).await.unwrap();
-    let ask = &db;
+    let pool = &db;
     let query = |sql: &'static str| async move {
-        let row = ask.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
+        let row = pool.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
         row.try_get_by_index::<String>(0).unwrap()
     };
     let name = query("SELECT current_database()::text").await;
-    let Some(small) = Small::mount(&query("SHOW data_directory").await) else {
+    let Some(small) = SmallFileSystem::mount(&query("SHOW data_directory").await) else {
         eprintln!("skipped: needs root, to mount a small file system, and a local server");
         return;
     };
@@ -77,7 +77,7 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     world.owner().exec(ballast).await.unwrap();
     while world.owner().exec("INSERT INTO public.ballast SELECT x FROM public.ballast LIMIT 2000").await.is_ok() {}
 
-    // Writes incompressible documents until no page is left.
+    // Sends events with an incompressible payload until the disk is full.
     let mut code = "";
     for _ in 0..2000 {
         let noise: String = (0..200).map(|_| Uuid::new_v4().to_string()).collect();
@@ -89,7 +89,7 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
         }
     }
     assert_eq!(code, "server_exhausted");
-    no_transaction_is_open(&world).await;
+    assert_no_open_transaction(&world).await;
     assert_eq!(broken(&world).await, [""; 0]);
     assert_eq!(ada.characters().list().await.unwrap().len(), 1, "reads must still work");
 

@@ -12,19 +12,23 @@ use sparc::{
     },
 };
 
-use super::{network::Proxy, no_transaction_is_open};
+use super::{assert_no_open_transaction, network::Proxy};
 use crate::{evening::broken, programs::polled, world::World};
 
 /// Drops an operation at the first wait, at the second, and so on, until it finishes before it is dropped.
-async fn dropped_everywhere<F: Future<Output = Result<(), Error>>>(world: &World, what: &str, ask: impl Fn() -> F) {
+async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
+    world: &World,
+    what: &str,
+    operation: impl Fn() -> F,
+) {
     let mut waits = 0;
     loop {
-        let ended = polled(waits, ask()).await;
-        no_transaction_is_open(world).await;
+        let ended = polled(waits, operation()).await;
+        assert_no_open_transaction(world).await;
         assert_eq!(broken(world).await, [""; 0], "{what} dropped at wait {waits}");
         match ended {
             Some(Ok(())) => break,
-            // If it was dropped during the commit, it may have been committed, and the next call returns that.
+            // The call before may have committed although it was dropped; this one must succeed all the same.
             Some(Err(error)) => panic!("{what} after {waits} waits: {}", error.code()),
             None => waits += 1,
         }
@@ -38,8 +42,8 @@ async fn dropped_everywhere<F: Future<Output = Result<(), Error>>>(world: &World
 async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let waiting_table = world.new_session(0).await;
-    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", waiting_table.session);
+    let waiting = world.new_session(0).await;
+    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", waiting.session);
     let code: JoinCode = world.owner().value::<String>(&code).await.unwrap().parse().unwrap();
     // The proxy runs in this thread, so no response arrives before the test waits for it. With two connections, the
     // next call does not wait for the one that is returning to the pool.
@@ -48,18 +52,18 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let ada = sparc.as_user(game.players[0].id);
     let (hero, session) = (game.players[0].character, game.session);
     let seer = sparc.as_user(game.seer.uuid());
-    dropped_everywhere(&world, "dice.roll", || async {
+    drop_at_every_wait(&world, "dice.roll", || async {
         let roll = NewRoll::new(RollType::Attack, session, Roller::Character(hero), Attribute::Wit, Difficulty::MAX);
         ada.dice().roll(roll).await.map(drop)
     })
     .await;
-    dropped_everywhere(&world, "sessions.join", || async { ada.sessions().join(&code, hero).await.map(drop) }).await;
-    dropped_everywhere(&world, "sessions.set_scene", || async {
+    drop_at_every_wait(&world, "sessions.join", || async { ada.sessions().join(&code, hero).await.map(drop) }).await;
+    drop_at_every_wait(&world, "sessions.set_scene", || async {
         let scene = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos()).to_string();
         seer.sessions().set_scene(session, Some(&scene)).await.map(drop)
     })
     .await;
-    dropped_everywhere(&world, "sessions.create", || async {
+    drop_at_every_wait(&world, "sessions.create", || async {
         let new = NewSession { adventure_id: game.adventure, ..Default::default() };
         seer.sessions().create(new).await.map(drop)
     })
@@ -89,7 +93,7 @@ async fn a_call_dropped_half_way_in_a_transaction_never_leaves_another_role_set(
     for waits in 0..60 {
         // A nested transaction, at two depths: it is rolled back and the outer one continues.
         let tx = me.begin().await.unwrap();
-        let half = polled(waits, tx.begin()).await.is_none();
+        let begin_dropped = polled(waits, tx.begin()).await.is_none();
         assert_same_identity(&tx, "outer").await;
         tx.commit().await.unwrap();
         let tx = me.begin().await.unwrap();
@@ -99,13 +103,13 @@ async fn a_call_dropped_half_way_in_a_transaction_never_leaves_another_role_set(
         let _ = inner.commit().await;
         assert_same_identity(&tx, "outer of three").await;
         drop(tx);
-        // A statement that runs as `service_role`.
+        // An operation that runs a statement as `service_role`.
         let tx = me.begin().await.unwrap();
         dropped += u32::from(polled(waits, tx.adventures().validate(draft)).await.is_none());
-        assert_same_identity(&tx, "elevated").await;
+        assert_same_identity(&tx, "after a statement as service_role").await;
         drop(tx);
-        no_transaction_is_open(&world).await;
-        if !half && dropped < waits {
+        assert_no_open_transaction(&world).await;
+        if !begin_dropped && dropped < waits {
             break;
         }
     }

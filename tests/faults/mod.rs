@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The longest time that any operation may take under a fault.
-const BOUND: Duration = Duration::from_secs(60);
+const MAX_OPERATION_TIME: Duration = Duration::from_secs(60);
 
 /// Clients that call operations until they are stopped.
 pub struct Load {
@@ -35,7 +35,9 @@ pub struct Load {
 
 #[derive(Default)]
 pub struct Outcomes {
+    /// The rows that were acknowledged.
     pub kept: BTreeSet<Kept>,
+    /// How many operations ended with each error code, or with "done".
     pub codes: BTreeMap<&'static str, usize>,
 }
 
@@ -50,7 +52,8 @@ impl Load {
                     let mut outcomes = Outcomes::default();
                     while !stopped.load(Ordering::SeqCst) {
                         let acting = evening.act(&sparc, &mut rng);
-                        let outcome = tokio::time::timeout(BOUND, acting).await.expect("an operation hangs");
+                        let outcome =
+                            tokio::time::timeout(MAX_OPERATION_TIME, acting).await.expect("an operation hangs");
                         if let Ok(Some(kept)) = &outcome {
                             outcomes.kept.insert(*kept);
                         }
@@ -77,32 +80,31 @@ impl Load {
     }
 }
 
-/// Returns how often to repeat a longer run: the environment variable `name`, or `few` if it is not set.
-pub fn times(name: &str, few: u32) -> u32 {
-    std::env::var(name).map_or(few, |times| times.parse().unwrap())
+/// Returns the number in the environment variable `name`, or `default` if it is not set.
+pub fn times(name: &str, default: u32) -> u32 {
+    std::env::var(name).map_or(default, |times| times.parse().unwrap())
 }
 
 /// Asserts that the service works again without a restart.
-pub async fn answers(sparc: &Sparc) {
-    let asking = sparc.as_anon();
+pub async fn assert_service_works(sparc: &Sparc) {
+    let visitor = sparc.as_anon();
     let filter = LobbyFilter::default();
-    let asking = asking.sessions().lobby(&filter, None);
-    if let Err(error) = tokio::time::timeout(BOUND, asking).await.expect("an operation hangs") {
+    let lobby = visitor.sessions().lobby(&filter, None);
+    if let Err(error) = tokio::time::timeout(MAX_OPERATION_TIME, lobby).await.expect("an operation hangs") {
         panic!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string));
     }
 }
 
 /// Asserts that every acknowledged row exists.
-pub async fn nothing_is_lost(world: &World, kept: &BTreeSet<Kept>) {
+pub async fn assert_nothing_lost(world: &World, kept: &BTreeSet<Kept>) {
     let owner = world.owner();
-    for kept in kept {
-        assert_eq!(owner.count(&kept.there()).await, 1, "{kept:?} was acknowledged but is not there");
+    for row in kept {
+        assert_eq!(owner.count(&row.there()).await, 1, "{row:?} was acknowledged but does not exist");
     }
 }
 
-/// Asserts that no other connection leaves a transaction open; one that is being returned to its pool may take a
-/// moment.
-pub async fn no_transaction_is_open(world: &World) {
+/// Asserts that no other connection has an open transaction, and waits for those that are being returned to their pool.
+pub async fn assert_no_open_transaction(world: &World) {
     let open =
         "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
                 AND backend_type = 'client backend'";

@@ -15,25 +15,25 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{BOUND, Load, answers, no_transaction_is_open, nothing_is_lost, times};
+use super::{Load, MAX_OPERATION_TIME, assert_no_open_transaction, assert_nothing_lost, assert_service_works, times};
 use crate::{
     evening::{Evening, broken, unexpected},
     world::World,
 };
 
-/// States of a [`Proxy`]: forward, delay each piece, swallow everything, close every connection.
+/// States of a [`Proxy`]: forward, delay each chunk, swallow everything, close every connection.
 pub const OPEN: u8 = 0;
 pub const SLOW: u8 = 1;
 pub const SWALLOWING: u8 = 2;
 pub const CUT: u8 = 3;
-/// Forward a number of responses, then close.
+/// Forward a number of chunks from the server, then close every connection.
 const COUNTING: u8 = 4;
 
-#[derive(Clone)]
 /// A TCP proxy to a PostgreSQL server.
+#[derive(Clone)]
 pub struct Proxy {
     state: Arc<AtomicU8>,
-    left: Arc<AtomicU32>,
+    chunks_left: Arc<AtomicU32>,
     accepted: Arc<AtomicU32>,
     pub url: String,
 }
@@ -48,8 +48,9 @@ impl Proxy {
         let (before, rest) = url.rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
         let url = format!("{before}@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
-        let proxy = Self { state: Arc::new(AtomicU8::new(OPEN)), left: Arc::default(), accepted: Arc::default(), url };
-        let (state, left, accepted) = (proxy.state.clone(), proxy.left.clone(), proxy.accepted.clone());
+        let state = Arc::new(AtomicU8::new(OPEN));
+        let proxy = Self { state, chunks_left: Arc::default(), accepted: Arc::default(), url };
+        let (state, chunks_left, accepted) = (proxy.state.clone(), proxy.chunks_left.clone(), proxy.accepted.clone());
         let server = server.to_owned();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -58,15 +59,15 @@ impl Proxy {
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
                 tokio::spawn(forward(from_client, to_server, state.clone(), None));
-                tokio::spawn(forward(from_server, to_client, state.clone(), Some(left.clone())));
+                tokio::spawn(forward(from_server, to_client, state.clone(), Some(chunks_left.clone())));
             }
         });
         proxy
     }
 
-    /// Forwards that many responses, and then closes the connection.
-    pub fn cut_after(&self, answers: u32) {
-        self.left.store(answers, Ordering::SeqCst);
+    /// Forwards that many chunks from the server, about one per response, and then closes every connection.
+    pub fn cut_after(&self, chunks: u32) {
+        self.chunks_left.store(chunks, Ordering::SeqCst);
         self.set_state(COUNTING);
     }
 
@@ -84,24 +85,24 @@ async fn forward(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     state: Arc<AtomicU8>,
-    left: Option<Arc<AtomicU32>>,
+    chunks_left: Option<Arc<AtomicU32>>,
 ) {
-    let mut piece = vec![0; 8192];
-    while let Ok(length @ 1..) = from.read(&mut piece).await {
+    let mut chunk = vec![0; 8192];
+    while let Ok(length @ 1..) = from.read(&mut chunk).await {
         match state.load(Ordering::SeqCst) {
             SLOW => tokio::time::sleep(Duration::from_millis(20)).await,
             SWALLOWING => continue,
             CUT => return,
             COUNTING => {
-                if let Some(left) = &left
-                    && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err()
+                if let Some(chunks_left) = &chunks_left
+                    && chunks_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err()
                 {
                     return state.store(CUT, Ordering::SeqCst);
                 }
             }
             _ => {}
         }
-        if to.write_all(&piece[..length]).await.is_err() {
+        if to.write_all(&chunk[..length]).await.is_err() {
             return;
         }
     }
@@ -123,16 +124,16 @@ async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
     }
     proxy.set_state(OPEN);
     let outcomes = load.end().await;
-    nothing_is_lost(&world, &outcomes.kept).await;
+    assert_nothing_lost(&world, &outcomes.kept).await;
     assert_eq!(broken(&world).await, [""; 0]);
-    no_transaction_is_open(&world).await;
+    assert_no_open_transaction(&world).await;
     println!("cut {cuts} times: {:?}", outcomes.codes);
     assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
     assert!(
         outcomes.codes.contains_key("connection_lost") || outcomes.codes.contains_key("commit_unknown"),
         "no client lost its connection"
     );
-    answers(&sparc).await;
+    assert_service_works(&sparc).await;
     sparc.close().await.unwrap();
 }
 
@@ -151,35 +152,35 @@ async fn calls_over_a_network_that_swallows_everything_end_in_time() {
         let begun = Instant::now();
         let code = me.characters().list().await.unwrap_err().code();
         assert!(["connection_lost", "deadline_exceeded"].contains(&code), "{code}");
-        assert!(begun.elapsed() < BOUND);
+        assert!(begun.elapsed() < MAX_OPERATION_TIME);
     }
     // Swallowed requests are never answered. Once the connections are closed, new ones work again.
     proxy.set_state(CUT);
     tokio::time::sleep(Duration::from_millis(100)).await;
     proxy.set_state(OPEN);
     let mut tries = 0;
-    let mine = loop {
+    let characters = loop {
         match me.characters().list().await {
-            Ok(mine) => break mine,
+            Ok(characters) => break characters,
             Err(error) => assert!(tries < 20, "{}", error.code()),
         }
         tries += 1;
     };
-    assert_eq!(mine.len(), 1);
-    no_transaction_is_open(&world).await;
+    assert_eq!(characters.len(), 1);
+    assert_no_open_transaction(&world).await;
 }
 
 #[tokio::test]
-async fn a_server_that_answers_no_new_connection_is_awaited_once() {
+async fn a_connection_that_the_server_does_not_answer_is_not_tried_again() {
     let world = World::new().await;
     let player = world.new_player().await;
     let proxy = Proxy::to_world(&world).await;
     let options = Options::default().max_connections(2).acquire_timeout(Duration::from_millis(300));
     let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
     let me = sparc.as_user(player.id);
-    let _uses_the_only_connection = me.begin().await.unwrap();
+    let _uses_the_open_connection = me.begin().await.unwrap();
     proxy.set_state(SWALLOWING);
     let before = proxy.accepted();
     assert_eq!(me.characters().list().await.unwrap_err().code(), "connection_lost");
-    assert_eq!(proxy.accepted(), before + 1, "each attempt would wait for `acquire_timeout`");
+    assert_eq!(proxy.accepted(), before + 1, "another attempt would wait for `acquire_timeout` again");
 }

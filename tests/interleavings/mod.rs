@@ -26,35 +26,35 @@ const DATABASES: usize = 4;
 /// The number of cases of each kind in the sample.
 const SAMPLE: usize = 200;
 
-/// Returns every interleaving of the steps of the sides.
-fn orders(sides: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
-    if sides.iter().all(Vec::is_empty) {
+/// Returns every order of the steps of the transactions.
+fn orders(transactions: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
+    if transactions.iter().all(Vec::is_empty) {
         return vec![Vec::new()];
     }
     let mut all = Vec::new();
-    for (side, steps) in sides.iter().enumerate().filter(|(_, steps)| !steps.is_empty()) {
-        let mut rest = sides.to_vec();
-        rest[side].remove(0);
+    for (transaction, steps) in transactions.iter().enumerate().filter(|(_, steps)| !steps.is_empty()) {
+        let mut rest = transactions.to_vec();
+        rest[transaction].remove(0);
         for mut order in orders(&rest) {
-            order.insert(0, (side, steps[0]));
+            order.insert(0, (transaction, steps[0]));
             all.push(order);
         }
     }
     all
 }
 
-/// Returns the schedules of two transactions. Under READ COMMITTED the time of BEGIN does not matter, because each
-/// statement has its own snapshot.
+/// Returns the schedules of transactions with these ends. Under READ COMMITTED the time of BEGIN does not matter,
+/// because each statement has its own snapshot.
 fn schedules(level: Level, ends: &[Step]) -> Vec<Vec<(usize, Step)>> {
-    let begins_count = level == Level::RepeatableRead;
-    let sides: Vec<Vec<Step>> = ends
+    let begin_matters = level == Level::RepeatableRead;
+    let transactions: Vec<Vec<Step>> = ends
         .iter()
-        .map(|end| if begins_count { vec![Step::Begin, Step::Send, *end] } else { vec![Step::Send, *end] })
+        .map(|end| if begin_matters { vec![Step::Begin, Step::Send, *end] } else { vec![Step::Send, *end] })
         .collect();
-    let mut all = orders(&sides);
-    if !begins_count {
+    let mut all = orders(&transactions);
+    if !begin_matters {
         for order in &mut all {
-            order.splice(0..0, (0..ends.len()).map(|side| (side, Step::Begin)));
+            order.splice(0..0, (0..ends.len()).map(|transaction| (transaction, Step::Begin)));
         }
     }
     all
@@ -64,8 +64,8 @@ fn schedules(level: Level, ends: &[Step]) -> Vec<Vec<(usize, Step)>> {
 fn pairs() -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     let ends = [Step::Commit, Step::Rollback];
-    for (place, first) in STATEMENTS.iter().enumerate() {
-        for second in &STATEMENTS[place..] {
+    for (index, first) in STATEMENTS.iter().enumerate() {
+        for second in &STATEMENTS[index..] {
             for level in LEVELS {
                 for (one, other) in ends.iter().flat_map(|one| ends.iter().map(move |other| (*one, *other))) {
                     for schedule in schedules(level, &[one, other]) {
@@ -80,8 +80,8 @@ fn pairs() -> Vec<Case<'static>> {
 
 /// Returns whether a user's statement writes the table with the command and can be stopped before each row that it
 /// locks.
-pub fn is_interleaved(command: &str, table: &str) -> bool {
-    let (start, locks) = match command {
+pub fn has_interleaving_cases(command: &str, table: &str) -> bool {
+    let (start, locks_rows) = match command {
         "INSERT" => ("INSERT INTO", false),
         "DELETE" => ("DELETE FROM", true),
         command => (command, true),
@@ -89,19 +89,19 @@ pub fn is_interleaved(command: &str, table: &str) -> bool {
     let table = format!("public.{table}");
     let write = format!("{start} {table} ");
     STATEMENTS.iter().any(|statement| matches!(statement.sender, Sender::User(_)) && statement.sql.contains(&write))
-        && (!locks || world::LOCKABLE.iter().any(|(lockable, _)| *lockable == table))
+        && (!locks_rows || world::LOCKABLE.iter().any(|(lockable, _)| *lockable == table))
 }
 
+/// The rows that each statement locks, by the statement's name.
 type Locks = BTreeMap<&'static str, Vec<String>>;
 
 /// Returns the case in which the statements begin and are sent in that order while the rows are locked, and each one
 /// commits as soon as it has finished.
 fn stopped(statements: Vec<&'static Statement>, level: Level, held: Vec<String>) -> Case<'static> {
-    let sides = 0..statements.len();
-    let schedule = sides
-        .clone()
-        .map(|side| (side, Step::Begin))
-        .chain(sides.clone().flat_map(|side| [(side, Step::Send), (side, Step::Commit)]));
+    let count = statements.len();
+    let schedule = (0..count)
+        .map(|transaction| (transaction, Step::Begin))
+        .chain((0..count).flat_map(|transaction| [(transaction, Step::Send), (transaction, Step::Commit)]));
     Case { statements, level, schedule: schedule.collect(), held }
 }
 
@@ -110,12 +110,12 @@ fn stopped_pairs(locks: &Locks) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for first in STATEMENTS {
         for second in STATEMENTS {
-            let (of_first, of_second) = (&locks[first.name], &locks[second.name]);
-            if !of_first.iter().any(|row| of_second.contains(row)) {
+            let (first_rows, second_rows) = (&locks[first.name], &locks[second.name]);
+            if !first_rows.iter().any(|row| second_rows.contains(row)) {
                 continue;
             }
-            for one in of_first {
-                for other in of_second {
+            for one in first_rows {
+                for other in second_rows {
                     let held = if one == other { vec![one.clone()] } else { vec![one.clone(), other.clone()] };
                     cases.push(stopped(vec![first, second], Level::ReadCommitted, held));
                 }
@@ -129,21 +129,21 @@ fn stopped_pairs(locks: &Locks) -> Vec<Case<'static>> {
 /// it.
 fn triples(locks: &Locks) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
-    for (place, first) in STATEMENTS.iter().enumerate() {
-        for (next, second) in STATEMENTS.iter().enumerate().skip(place) {
-            for third in &STATEMENTS[next..] {
+    for (first_index, first) in STATEMENTS.iter().enumerate() {
+        for (second_index, second) in STATEMENTS.iter().enumerate().skip(first_index) {
+            for third in &STATEMENTS[second_index..] {
                 let shared = locks[first.name]
                     .iter()
                     .find(|row| locks[second.name].contains(row) && locks[third.name].contains(row));
                 let Some(row) = shared else { continue };
                 for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-                    let statements: Vec<_> = order.iter().map(|side| [first, second, third][*side]).collect();
+                    let statements: Vec<_> = order.iter().map(|index| [first, second, third][*index]).collect();
                     for level in LEVELS {
                         cases.push(stopped(statements.clone(), level, vec![row.clone()]));
                     }
                     let schedule = [Step::Begin, Step::Send, Step::Commit]
                         .into_iter()
-                        .flat_map(|step| (0..3).map(move |side| (side, step)))
+                        .flat_map(|step| (0..3).map(move |transaction| (transaction, step)))
                         .collect();
                     cases.push(Case { statements, level: Level::RepeatableRead, schedule, held: Vec::new() });
                 }
@@ -153,9 +153,9 @@ fn triples(locks: &Locks) -> Vec<Case<'static>> {
     cases
 }
 
-/// Returns `wanted` cases, spread evenly and the same in each run.
+/// Returns about `wanted` cases, spread evenly and the same in each run.
 fn sample(cases: Vec<Case<'static>>, wanted: usize) -> Vec<Case<'static>> {
-    // The step shares no factor with the number of orders of one pair, so that all orders occur.
+    // Each pair has an even number of orders; an even step would never reach some of them.
     let step = (cases.len() / wanted).max(1) | 1;
     cases.into_iter().step_by(step).collect()
 }
@@ -167,7 +167,7 @@ fn samples(locks: &Locks, wanted: usize) -> Vec<Case<'static>> {
 
 /// Runs all cases on several databases and returns the failures by name.
 async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
-    let (count, began) = (cases.len(), std::time::Instant::now());
+    let (count, begun) = (cases.len(), std::time::Instant::now());
     let cases = std::sync::Arc::new(std::sync::Mutex::new(cases.into_iter().rev().collect::<Vec<_>>()));
     let mut runners = Vec::new();
     for _ in 0..DATABASES {
@@ -177,9 +177,9 @@ async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
             let mut failures = Vec::new();
             loop {
                 let Some(case) = cases.lock().unwrap().pop() else { break failures };
-                let wrong = runner.run_case(&case).await;
-                if !wrong.is_empty() {
-                    failures.push(format!("{case}\n    {}", wrong.join("\n    ")));
+                let problems = runner.run_case(&case).await;
+                if !problems.is_empty() {
+                    failures.push(format!("{case}\n    {}", problems.join("\n    ")));
                 }
             }
         }));
@@ -188,12 +188,12 @@ async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
     for runner in runners {
         failures.extend(runner.await.unwrap());
     }
-    println!("{count} cases in {:.1} s, {} failed", began.elapsed().as_secs_f32(), failures.len());
+    println!("{count} cases in {:.1} s, {} failed", begun.elapsed().as_secs_f32(), failures.len());
     failures.sort_unstable();
     failures
 }
 
-async fn locks() -> Locks {
+async fn find_locks() -> Locks {
     let mut runner = Runner::new().await;
     let mut locks = Locks::new();
     for statement in STATEMENTS {
@@ -204,7 +204,7 @@ async fn locks() -> Locks {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_order_of_statements_breaks_an_invariant() {
-    let locks = locks().await;
+    let locks = find_locks().await;
     let wanted = std::env::var("SPARC_INTERLEAVINGS").unwrap_or_default();
     let cases = match wanted.as_str() {
         "all" => pairs().into_iter().chain(stopped_pairs(&locks)).collect(),

@@ -189,7 +189,7 @@ impl Runner {
         self.sides[0].send(with_ids(statement.sql));
         let answer = self.sides[0].finish().await;
         assert!(matches!(answer, Some(Ok(1..))), "{} affects no row when it runs alone: {answer:?}", statement.name);
-        let locked = self.database.locked().await;
+        let locked = self.database.locked_rows().await;
         self.sides[0].send("ROLLBACK".to_owned());
         self.sides[0].finish().await;
         locked

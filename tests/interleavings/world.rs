@@ -62,20 +62,20 @@ pub const LOCKABLE: &[(&str, &str)] = &[
 ];
 
 pub fn id(name: &str) -> String {
-    let place = NAMES.iter().position(|known| *known == name).unwrap_or_else(|| panic!("{name} must be in NAMES"));
-    format!("00000000-0000-4000-8000-{:012x}", place + 1)
+    let index = NAMES.iter().position(|known| *known == name).unwrap_or_else(|| panic!("{name} must be in NAMES"));
+    format!("00000000-0000-4000-8000-{:012x}", index + 1)
 }
 
 /// Returns the name of an id, as SQL for [`with_ids`].
 fn name(id: &str) -> String {
-    let place = id.rsplit('-').next().and_then(|place| usize::from_str_radix(place, 16).ok());
-    match place.and_then(|place| NAMES.get(place.wrapping_sub(1))) {
+    let position = id.rsplit('-').next().and_then(|digits| usize::from_str_radix(digits, 16).ok());
+    match position.and_then(|position| NAMES.get(position.wrapping_sub(1))) {
         Some(name) => format!("@{name}"),
         None => format!("'{id}'"),
     }
 }
 
-/// Replaces names by ids.
+/// Replaces each `@name` by the row's id.
 pub fn with_ids(sql: &str) -> String {
     let mut filled = String::with_capacity(sql.len() * 2);
     let mut parts = sql.split('@');
@@ -118,7 +118,7 @@ impl GameDatabase {
         let url = database.url().to_owned();
         let mut owner = connect(&url).await;
         run(&mut owner, &with_ids(include_str!("world.sql"))).await;
-        let restore = keep(&mut owner).await;
+        let restore = save_rows(&mut owner).await;
         let invariants = format!(
             "SELECT concat_ws(': ', invariant, row, detail) FROM ({}) AS broken",
             sparc::migration::INVARIANTS.trim_end().trim_end_matches(';')
@@ -142,17 +142,13 @@ impl GameDatabase {
         query_scalar(AssertSqlSafe(self.invariants.as_str())).fetch_all(&mut self.owner).await.unwrap()
     }
 
-    /// Returns whether a backend waits for another one.
-    pub async fn is_blocked(&mut self, backend: i32) -> bool {
-        query_scalar("SELECT cardinality(pg_blocking_pids($1)) > 0")
-            .bind(backend)
-            .fetch_one(&mut self.owner)
-            .await
-            .unwrap()
+    /// Returns whether the backend with this process id waits for a lock that another one holds.
+    pub async fn is_blocked(&mut self, pid: i32) -> bool {
+        query_scalar("SELECT cardinality(pg_blocking_pids($1)) > 0").bind(pid).fetch_one(&mut self.owner).await.unwrap()
     }
 
     /// Returns the rows that are locked, each as a table and a condition for [`with_ids`].
-    pub async fn locked(&mut self) -> Vec<String> {
+    pub async fn locked_rows(&mut self) -> Vec<String> {
         let mut locked = Vec::new();
         for (table, key) in LOCKABLE {
             let columns: Vec<&str> = key.split(", ").collect();
@@ -171,9 +167,9 @@ impl GameDatabase {
 }
 
 /// Copies every row to a separate schema and returns the statements that restore them.
-async fn keep(owner: &mut PgConnection) -> String {
-    run(owner, "CREATE SCHEMA kept").await;
-    // Generated columns are computed.
+async fn save_rows(owner: &mut PgConnection) -> String {
+    run(owner, "CREATE SCHEMA saved").await;
+    // Without generated columns, which cannot be inserted.
     let tables: Vec<(String, String, String)> = query_as(
         "SELECT attrelid::regclass::text, replace(attrelid::regclass::text, '.', '_'),
                 string_agg(quote_ident(attname), ', ' ORDER BY attnum)
@@ -188,9 +184,9 @@ async fn keep(owner: &mut PgConnection) -> String {
     .unwrap();
     let mut restore = "BEGIN; SET LOCAL session_replication_role = replica; ".to_owned();
     for (table, copy, columns) in tables {
-        run(owner, &format!("CREATE TABLE kept.{copy} AS SELECT {columns} FROM {table}")).await;
+        run(owner, &format!("CREATE TABLE saved.{copy} AS SELECT {columns} FROM {table}")).await;
         restore.push_str(&format!(
-            "DELETE FROM {table}; INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM kept.{copy}; "
+            "DELETE FROM {table}; INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM saved.{copy}; "
         ));
     }
     restore + "COMMIT"

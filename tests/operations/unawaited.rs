@@ -196,7 +196,7 @@ async fn a_runtime_that_shuts_down_before_the_answer_leaves_no_transaction() {
     });
     assert_eq!(answer.await.unwrap().unwrap().id, id);
     wire.release();
-    crate::faults::no_transaction_is_open(&scene.world).await;
+    crate::faults::assert_no_open_transaction(&scene.world).await;
 }
 
 /// A function in a view or policy may write; the statement then runs again in a transaction that may write.
@@ -221,5 +221,5 @@ async fn a_read_that_calls_a_writing_function_takes_effect_once() {
     assert_eq!(ada.query_all(&from).await.unwrap().into_iter().map(id).collect::<Vec<_>>(), [ada.user_id().unwrap()]);
     assert_eq!(owner.count("visits").await, 2);
     // The read-only transactions that were tried first have ended.
-    crate::faults::no_transaction_is_open(&world).await;
+    crate::faults::assert_no_open_transaction(&world).await;
 }

@@ -14,7 +14,7 @@ use testdb::Server;
 use super::{Three, blocking, standby_of, until};
 use crate::{
     evening::{Evening, broken, unexpected},
-    faults::{Load, nothing_is_lost},
+    faults::{Load, assert_nothing_lost},
     pooler::pooler_to,
     world::World,
 };
@@ -82,7 +82,7 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
         sparc.close().await.unwrap();
         let [first, second] = copies;
         world = if next == 0 { first } else { second };
-        nothing_is_lost(&world, &kept).await;
+        assert_nothing_lost(&world, &kept).await;
         assert_eq!(broken(&world).await, [""; 0]);
         // The old primary is replaced by a new standby.
         let [first, second] = standbys;

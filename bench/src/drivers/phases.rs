@@ -30,20 +30,20 @@ pub struct PhaseTimes {
     /// Setting the role and the claims.
     pub identity_ms: f64,
     pub statement_ms: f64,
-    /// The statement as the owner of the tables, whom row security does not bind; `None` for a statement that writes.
+    /// The statement as the tables' owner, who is exempt from row security; `None` for a statement that writes.
     pub without_row_security_ms: Option<f64>,
     pub commit_ms: f64,
 }
 
-/// Returns the lower quartile of many round trips, because other load on the machine prolongs some of them.
+/// Returns the lower quartile of many round-trip times, because other load on the machine prolongs some of them.
 pub async fn round_trip(url: &str) -> Result<Duration, Failure> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
-    let one = client.prepare("SELECT 1").await?;
+    let select_1 = client.prepare("SELECT 1").await?;
     let mut times = Vec::new();
     for _ in 0..ROUND_TRIPS {
         let begun = Instant::now();
-        client.query(&one, &[]).await?;
+        client.query(&select_1, &[]).await?;
         times.push(begun.elapsed());
     }
     times.sort_unstable();
@@ -64,11 +64,11 @@ pub async fn measure(
     let identity = client.prepare(IDENTITY).await?;
     let statement = statements.of(operation);
     let statement = client.prepare_typed(&statement.sql, &statement.types).await?;
-    let one = client.prepare("SELECT 1").await?;
+    let select_1 = client.prepare("SELECT 1").await?;
     let claims = claims(sample.player);
     let mut times: [Vec<Duration>; 7] = Default::default();
     let begun = Instant::now();
-    // The server chooses plans during the first executions, which are discarded.
+    // The times of the first executions are discarded, because the server chooses between plans during these.
     let mut is_warm = false;
     while begun.elapsed().as_secs_f64() < seconds || !is_warm {
         if !is_warm && times[0].len() >= 16 {
@@ -82,7 +82,7 @@ pub async fn measure(
             last = now;
         };
         let values = Values::new(sample);
-        client.query(&one, &[]).await?;
+        client.query(&select_1, &[]).await?;
         lap(0);
         client.batch_execute("BEGIN").await?;
         lap(1);
@@ -96,15 +96,15 @@ pub async fn measure(
             client.query(&statement, &values.of(operation)).await?;
             lap(5);
         }
-        let ada = sparc.as_user(sample.player);
-        let opening = Instant::now();
-        let transaction = ada.begin().await?;
-        times[6].push(opening.elapsed());
+        let caller = sparc.as_user(sample.player);
+        let sent = Instant::now();
+        let transaction = caller.begin().await?;
+        times[6].push(sent.elapsed());
         transaction.rollback().await?;
     }
-    let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, bare, opening_ms] =
+    let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, as_owner_ms, opening_ms] =
         times.map(|mut times| quantile(&mut times, 0.5));
-    let without_row_security_ms = Some(bare).filter(|time| time.is_finite());
+    let without_row_security_ms = Some(as_owner_ms).filter(|ms| ms.is_finite());
     let name = operation.name().to_owned();
     Ok(PhaseTimes {
         name,

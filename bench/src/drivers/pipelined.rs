@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 use super::{
     Answer, Operation, Output, POOL,
     statements::{IDENTITY, ROLE, ServiceStatement, Statements, Values, claims},
-    typed::{DecodeRow, Details, LobbySession, Profile, Roll},
+    typed::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
 };
 use crate::{Failure, samples::Sample};
 
@@ -67,7 +67,7 @@ impl Pipelined {
         match operation {
             Operation::Profile => output.convert(one::<Profile>(&rows)?),
             Operation::Lobby => output.convert(all::<LobbySession>(&rows, 20)?),
-            Operation::Details => output.convert(one::<Details>(&rows)?),
+            Operation::Details => output.convert(one::<SessionDetails>(&rows)?),
             Operation::Rolls => output.convert(all::<Roll>(&rows, 50)?),
             Operation::Roll => output.convert(one::<Roll>(&rows)?),
         }

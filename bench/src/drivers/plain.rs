@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     Answer, Operation, Output, POOL,
     statements::{ATTRIBUTE, DIFFICULTY, IDENTITY, KIND, ONE, ROLE, ROLLS, Statements, claims},
-    typed::{DecodeRow, Details, LobbySession, Profile, Roll},
+    typed::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
 };
 use crate::{Failure, samples::Sample};
 
@@ -38,7 +38,7 @@ impl Plain {
         let answer = match operation {
             Operation::Profile => output.convert(one::<Profile>(&rows)?)?,
             Operation::Lobby => output.convert(all::<LobbySession>(&rows, 20)?)?,
-            Operation::Details => output.convert(one::<Details>(&rows)?)?,
+            Operation::Details => output.convert(one::<SessionDetails>(&rows)?)?,
             Operation::Rolls => output.convert(all::<Roll>(&rows, 50)?)?,
             Operation::Roll => output.convert(one::<Roll>(&rows)?)?,
         };

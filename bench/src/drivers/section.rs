@@ -12,57 +12,58 @@ const PROGRAMS: [&str; 3] = ["service", "plain sqlx", "pipelined"];
 pub fn section(report: &Report) -> Option<String> {
     let results = report.drivers.as_ref()?;
     let mut text = HEAD.to_owned();
-    on_the_machine(&mut text, results);
+    without_latency(&mut text, results);
     with_latency(&mut text, results);
     phases(&mut text, results);
     Some(text)
 }
 
-fn on_the_machine(text: &mut String, results: &DriverResults) {
-    text.push_str(ON_THE_MACHINE);
-    for one in results.operations.iter().filter(|one| !one.is_delayed) {
-        for (name, of) in PROGRAMS.iter().zip(&one.programs) {
+fn without_latency(text: &mut String, results: &DriverResults) {
+    text.push_str(WITHOUT_LATENCY);
+    for compared in results.operations.iter().filter(|compared| !compared.is_delayed) {
+        for (name, program) in PROGRAMS.iter().zip(&compared.programs) {
             let cpu = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"));
             let _ = writeln!(
                 text,
                 "| {} | {} | {name} | {:.0} | {} | {:.2} | {:.2} | {} | {} |",
-                one.name,
-                one.clients,
-                of.ops_s,
-                ratio(one, of),
-                of.p50_ms,
-                of.p99_ms,
-                cpu(of.client_cpu_ms),
-                cpu(of.server_cpu_ms),
+                compared.name,
+                compared.clients,
+                program.ops_s,
+                ratio(compared, program),
+                program.p50_ms,
+                program.p99_ms,
+                cpu(program.client_cpu_ms),
+                cpu(program.server_cpu_ms),
             );
         }
     }
 }
 
 /// Operations per second divided by those of plain sqlx.
-fn ratio(compared: &OperationComparison, of: &ProgramResult) -> String {
-    format!("{:.2}", of.ops_s / compared.programs[1].ops_s)
+fn ratio(compared: &OperationComparison, program: &ProgramResult) -> String {
+    format!("{:.2}", program.ops_s / compared.programs[1].ops_s)
 }
 
 fn with_latency(text: &mut String, results: &DriverResults) {
-    let [near, far] = results.round_trip_ms;
+    let [direct, delayed] = results.round_trip_ms;
     let _ = write!(
         text,
-        "\nWith a proxy that delays each direction by half a millisecond, a `SELECT 1` takes {far:.2} ms instead of \
-         {near:.2} ms.\n{WITH_LATENCY}"
+        "\nWith a proxy that delays each direction by half a millisecond, a `SELECT 1` takes {delayed:.2} ms instead \
+         of {direct:.2} ms.\n{WITH_LATENCY}"
     );
-    for one in results.operations.iter().filter(|one| one.is_delayed) {
-        let round_trips = results.round_trips.iter().find(|counted| one.clients == 1 && counted.name == one.name);
-        for (index, (name, of)) in PROGRAMS.iter().zip(&one.programs).enumerate() {
+    for compared in results.operations.iter().filter(|compared| compared.is_delayed) {
+        let round_trips =
+            results.round_trips.iter().find(|counted| compared.clients == 1 && counted.name == compared.name);
+        for (index, (name, program)) in PROGRAMS.iter().zip(&compared.programs).enumerate() {
             let _ = writeln!(
                 text,
                 "| {} | {} | {name} | {:.0} | {} | {:.2} | {:.2} | {} |",
-                one.name,
-                one.clients,
-                of.ops_s,
-                ratio(one, of),
-                of.p50_ms,
-                of.p99_ms,
+                compared.name,
+                compared.clients,
+                program.ops_s,
+                ratio(compared, program),
+                program.p50_ms,
+                program.p99_ms,
                 round_trips.map(|counted| format!("{:.1}", counted.programs[index])).unwrap_or_default(),
             );
         }
@@ -72,7 +73,10 @@ fn with_latency(text: &mut String, results: &DriverResults) {
 fn phases(text: &mut String, results: &DriverResults) {
     text.push_str(PHASES);
     for phase in &results.phases {
-        let near = results.operations.iter().find(|one| !one.is_delayed && one.clients == 1 && one.name == phase.name);
+        let compared = results
+            .operations
+            .iter()
+            .find(|compared| !compared.is_delayed && compared.clients == 1 && compared.name == phase.name);
         let _ = writeln!(
             text,
             "| {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | {} | {:.3} | {} |",
@@ -84,7 +88,7 @@ fn phases(text: &mut String, results: &DriverResults) {
             phase.statement_ms,
             phase.without_row_security_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}")),
             phase.commit_ms,
-            near.map(|near| format!("{:.3}", near.programs[0].p50_ms)).unwrap_or_default(),
+            compared.map(|compared| format!("{:.3}", compared.programs[0].p50_ms)).unwrap_or_default(),
         );
     }
 }
@@ -105,7 +109,7 @@ The command first checks that all three return the same. Runs alternate; the val
 operation: of the program, and of PostgreSQL. *Times* is the throughput divided by that of plain sqlx.
 ";
 
-const ON_THE_MACHINE: &str = "
+const WITHOUT_LATENCY: &str = "
 | operation | clients | program | operations/s | times | p50 ms | p99 ms | CPU ms | PostgreSQL CPU ms |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";

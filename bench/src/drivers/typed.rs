@@ -1,4 +1,4 @@
-//! The operations' results, as a hand-written program declares them, and decodes them from the rows of both drivers.
+//! Types for the operations' results, as a hand-written program declares them. Both drivers' rows decode into them.
 
 use chrono::{DateTime, FixedOffset};
 use entity::{
@@ -99,7 +99,7 @@ row_type! {
 
 row_type! {
     /// A session with its participants and its adventure.
-    Details {
+    SessionDetails {
         session: Document<sessions::Model>,
         players: Document<Vec<Participant>>,
         adventure: Document<SessionAdventure>,
@@ -108,7 +108,7 @@ row_type! {
 }
 
 row_type! {
-    /// A row of the lobby.
+    /// A session in the lobby, with the columns of its adventure.
     LobbyRow {
         id: Uuid,
         status: Label<SessionStatus>,
@@ -127,7 +127,7 @@ row_type! {
     }
 }
 
-/// A session in the lobby.
+/// A session in the lobby, with its adventure.
 #[derive(Debug, Serialize)]
 pub struct LobbySession {
     id: Uuid,
@@ -193,7 +193,7 @@ impl From<tokio_postgres::Error> for Failure {
     }
 }
 
-/// A value of an enum, parsed from its label without copying it.
+/// An enum's value, parsed from its label without copying the label.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub struct Label<E>(E);
