@@ -381,6 +381,40 @@ async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
     assert_refused(&owner, &insert(8193 - around), "bounded_modifiers").await;
 }
 
+/// The triggers refuse more rows with a message of their own. The constraint holds for every writer of the counter, at
+/// every isolation level.
+#[tokio::test]
+async fn each_limit_of_rows_is_a_constraint_on_their_counter() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let owner = world.owner();
+    let adventure = owner.value("SELECT adventure_id FROM sessions").await.unwrap();
+    let seer = game.seer.id.unwrap();
+    for (table, id, column, limit, constraint) in [
+        ("users", seer, "adventure_count", 200, "adventure_limit"),
+        ("users", seer, "living_characters", 10, "character_limit"),
+        ("users", seer, "retired_characters", 100, "retired_character_limit"),
+        ("users", seer, "live_sessions", 20, "live_session_limit"),
+        ("users", seer, "live_seats", 20, "live_seat_limit"),
+        ("adventures", adventure, "creature_count", 200, "creature_limit"),
+    ] {
+        let set = |count: i32| format!("UPDATE {table} SET {column} = {count} WHERE id = '{id}'");
+        assert_accepted(&owner, &set(limit)).await;
+        assert_refused(&owner, &set(limit + 1), constraint).await;
+        assert_accepted(&owner, &set(0)).await;
+        assert_refused(&owner, &set(-1), &format!("{table}_{column}_check")).await;
+    }
+    let set = |rating: &str| format!("UPDATE adventures SET average_rating = {rating} WHERE id = '{adventure}'");
+    assert_accepted(&owner, &set("0")).await;
+    assert_accepted(&owner, &set("5")).await;
+    assert_refused(&owner, &set("-0.01"), "adventures_average_rating_check").await;
+    assert_refused(&owner, &set("5.01"), "adventures_average_rating_check").await;
+    let set =
+        |seats: i32| format!("UPDATE characters SET live_seats = {seats} WHERE id = '{}'", game.players[0].character);
+    assert_accepted(&owner, &set(0)).await;
+    assert_refused(&owner, &set(-1), "characters_live_seats_check").await;
+}
+
 #[tokio::test]
 async fn counters_that_the_server_maintains_are_not_negative() {
     let world = World::new().await;

@@ -1,6 +1,6 @@
 //! Messages for database errors.
 
-use sea_orm_migration::sea_orm::{DbErr, RuntimeErr, sqlx};
+use sea_orm_migration::sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, sqlx};
 
 /// Returns a message for the operator: what failed, the likeliest cause, and the remedy. It contains no secret.
 #[must_use]
@@ -28,6 +28,11 @@ pub fn user_message(error: &DbErr) -> String {
             detail(error).unwrap_or_else(|| "other objects depend on it".to_owned())
         ),
         Some("57P01" | "57P02" | "57P03") => connection_lost(),
+        None if is_pool_timeout(error) => {
+            "No connection of the pool became free in time: end what uses them, or connect with a pool of the command's own; \
+             nothing was changed."
+                .to_owned()
+        }
         None if is_connection_lost(error) => connection_lost(),
         _ => format!("The migration failed and was rolled back: {}.", database_message(error)),
     }
@@ -43,12 +48,17 @@ fn is_connection_lost(error: &DbErr) -> bool {
         DbErr::Exec(RuntimeErr::SqlxError(error))
         | DbErr::Query(RuntimeErr::SqlxError(error))
         | DbErr::Conn(RuntimeErr::SqlxError(error)) => {
-            matches!(
-                **error,
-                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed
-            )
+            matches!(**error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed)
         }
-        DbErr::ConnectionAcquire(_) => true,
+        DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed) => true,
+        _ => false,
+    }
+}
+
+fn is_pool_timeout(error: &DbErr) -> bool {
+    match error {
+        DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => true,
+        DbErr::Conn(RuntimeErr::SqlxError(error)) => matches!(**error, sqlx::Error::PoolTimedOut),
         _ => false,
     }
 }

@@ -265,6 +265,26 @@ async fn name_collisions_and_unknown_migrations_are_reported() {
 }
 
 #[tokio::test]
+async fn an_older_program_neither_repairs_a_newer_schema_nor_records_its_own_version() {
+    let (database, db) = empty().await;
+    let url = Some(database.url());
+    stdout_of(&run(&["up"], url));
+    db.execute_unprepared("UPDATE private.sparc_record SET value = '0.99.0' WHERE name = 'version'").await.unwrap();
+    assert_eq!(stdout_of(&run(&["up"], url)), "nothing to do\n", "the schema is the same");
+    for change in ["ALTER TABLE users ALTER COLUMN bio SET DEFAULT 'x'", "ALTER TABLE users RENAME COLUMN bio TO about"]
+    {
+        db.execute_unprepared(change).await.unwrap();
+        for arguments in [&["up"][..], &["up", "--dry-run"]] {
+            let message = error_of(arguments, url);
+            assert!(message.contains("0.99.0"), "{change} {arguments:?}: {message}");
+        }
+    }
+    let sql = "SELECT value FROM private.sparc_record WHERE name = 'version'";
+    let row = db.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
+    assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "0.99.0");
+}
+
+#[tokio::test]
 async fn missing_privileges_are_named() {
     let (database, db) = empty().await;
     let role = "program_plain";

@@ -356,8 +356,10 @@ impl<C: Connection> Released<C> {
             connection.simple_query(statements.clean(), &mut answer).await?;
             Ok(has_only_driver_statements(connection, &answer, statements))
         };
-        if matches!(timeout(ROLLBACK_TIMEOUT, end).await, Ok(Ok(true))) {
-            self.connection.take().map(C::release);
+        if matches!(timeout(ROLLBACK_TIMEOUT, end).await, Ok(Ok(true)))
+            && let Some(connection) = self.connection.take()
+        {
+            connection.release();
         }
     }
 }

@@ -344,11 +344,15 @@ async fn a_health_check_does_not_await_each_idle_connection() {
     let (url, dropped) = firewall(&database).await;
     let pool = Database::connect(&url, &Options::default()).await.unwrap();
     let me = owner(&pool);
-    let open = [me.begin().await.unwrap(), me.begin().await.unwrap(), me.begin().await.unwrap()];
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        open.push(me.begin().await.unwrap());
+    }
     for tx in open {
         tx.rollback().await.unwrap();
     }
-    dropped.send(4).unwrap();
-    pool.ping().await.unwrap();
+    dropped.send(9).unwrap();
+    // Two seconds for one of them; eight would take sixteen.
+    timeout(Duration::from_secs(10), pool.ping()).await.unwrap().unwrap();
     assert_eq!(pool.pool_status("postgres").connections, 1);
 }

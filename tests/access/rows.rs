@@ -92,7 +92,7 @@ async fn write_users(scene: &Scene, page: &mut String) {
     write_actors_heading(
         page,
         "users, tutorial_progress",
-        "r: reads it, u: updates it (a name, a skipped tutorial), d: deletes it, i: inserts their own.",
+        "r: reads it, u: updates it (a bio, a skipped tutorial), d: deletes it, i: inserts their own.",
     );
     let player = scene.actor("player").id;
     for (table, key, set) in [("users", "id", "bio = 'Plays.'"), ("tutorial_progress", "user_id", "skipped = true")] {

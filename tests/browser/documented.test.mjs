@@ -1,4 +1,4 @@
-// The JavaScript of docs/operations.md, "Live events": each block runs as it is printed.
+// The JavaScript of docs/operations.md, "Realtime": each block runs as it is printed.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";

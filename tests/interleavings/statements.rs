@@ -52,7 +52,6 @@ const RETIRED: &str = "SP007";
 const SEATED: &str = "SP008";
 const UNPLAYABLE: &str = "SP009";
 const SPENT: &str = "SP011";
-const SAVED: &str = "SP014";
 const UNSAVEABLE: &str = "SP015";
 const NOT_A_CREATURE_HERE: &str = "SP017";
 const OWN_CHOICE: &str = "SP018";
@@ -64,7 +63,7 @@ const NOBODY_SEATED: &str = "SP029";
 const SIT: &[&str] = &[FORBIDDEN, MISSING, TAKEN, FULL, OVER, STARTED, RETIRED, CLOSED, REMOVED];
 const JOIN: &[&str] = &[MISSING, FULL, OVER, STARTED, RETIRED, CLOSED, NO_SUCH_CODE, REMOVED];
 const ROLL: &[&str] = &[FORBIDDEN, MISSING, CLOSED];
-const SAVE: &[&str] = &[FORBIDDEN, MISSING, CLOSED, SPENT, SAVED, UNSAVEABLE, TAKEN];
+const SAVE: &[&str] = &[FORBIDDEN, MISSING, CLOSED, SPENT, UNSAVEABLE, TAKEN];
 
 pub const STATEMENTS: &[Statement] = &[
     // A player and their characters.

@@ -137,25 +137,25 @@ async fn killed_anywhere_and_run_again_up_creates_exactly_the_same() {
     let fresh = server().await.migrated().await.unwrap();
     let fresh = catalog(&connect(fresh.url()).await.unwrap()).await;
     let every = times("SPARC_KILLS", 16);
-    let mut answers = 4;
+    let mut pieces = 4;
     let mut killed = 0;
     loop {
         let (database, db) = empty().await;
         let proxy = Proxy::to_url(database.url()).await;
-        proxy.cut_after(answers);
+        proxy.cut_after(pieces);
         let outcome = match connect(&proxy.url).await {
             Ok(through) => Migrator::up(&through, None).await.is_ok(),
             Err(_) => false,
         };
         Migrator::up(&db, None).await.unwrap();
-        assert_eq!(catalog(&db).await, fresh, "cut after {answers} answers");
+        assert_eq!(catalog(&db).await, fresh, "cut after {pieces} pieces of answers");
         if outcome {
             break;
         }
         killed += 1;
-        answers += every;
+        pieces += every;
     }
-    println!("killed {killed} times, after up to {answers} answers");
+    println!("killed {killed} times, after up to {pieces} pieces of answers");
     assert!(killed > 3);
 }
 

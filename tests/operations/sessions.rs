@@ -293,8 +293,16 @@ fn running() -> Vec<Refusal> {
         refusal!("sessions.withdraw", Seer, "illegal_transition", |tx, scene| tx.sessions().withdraw(scene.active)),
         refusal!("sessions.start", Seer, "illegal_transition", |tx, scene| tx.sessions().start(scene.paused)),
         refusal!("sessions.start", Seer, "not_found", |tx, scene| tx.sessions().start(Uuid::new_v4())),
+        refusal!("sessions.start", Seer, "session_has_no_player", |tx, scene| async {
+            tx.sessions().remove(scene.waiting, scene.player.id).await?;
+            tx.sessions().start(scene.waiting).await
+        }),
         refusal!("sessions.pause", Seer, "illegal_transition", |tx, scene| tx.sessions().pause(scene.waiting)),
         refusal!("sessions.resume", Seer, "illegal_transition", |tx, scene| tx.sessions().resume(scene.waiting)),
+        refusal!("sessions.resume", Seer, "session_has_no_player", |tx, scene| async {
+            tx.sessions().pause(scene.without_player).await?;
+            tx.sessions().resume(scene.without_player).await
+        }),
         refusal!("sessions.complete", Seer, "illegal_transition", |tx, scene| tx.sessions().complete(scene.waiting)),
         refusal!("sessions.cancel", Seer, "illegal_transition", |tx, scene| tx.sessions().cancel(scene.over)),
         refusal!("sessions.cancel", Seer, "not_found", |tx, scene| tx.sessions().cancel(Uuid::new_v4())),

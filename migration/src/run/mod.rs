@@ -64,6 +64,10 @@ const SETTINGS_AND_LOCK: &str = "SET LOCAL search_path = public;
      SELECT pg_catalog.pg_advisory_xact_lock(358434263618);
      SET LOCAL lock_timeout = '10s'";
 
+/// How often renamed objects are looked for: a table may need its schema, its name and the name of a column restored; a
+/// last round finds nothing to do.
+const RENAME_ROUNDS: usize = 4;
+
 /// Runs the command in one transaction, while no other migrator runs, and returns the changes.
 ///
 /// # Errors
@@ -126,6 +130,7 @@ async fn plan_up(db: &DatabaseTransaction, state: &State, subject: &mut Option<S
     if report.differences.is_empty() {
         return Ok(Vec::new());
     }
+    preflight::check_not_newer(state)?;
     preflight::check_ready(db, state).await?;
     let plan = Plan::make(db, state, &report).await?;
     let mut sql = vec!["SET LOCAL search_path = pg_catalog".to_owned()];
@@ -137,19 +142,23 @@ async fn plan_up(db: &DatabaseTransaction, state: &State, subject: &mut Option<S
 async fn plan_up_after_renames(db: &DatabaseTransaction, subject: &mut Option<Subject>) -> Result<Vec<String>, DbErr> {
     db.execute_unprepared(SETTINGS_AND_LOCK).await?;
     let mut sql = Vec::new();
-    loop {
+    for _ in 0..RENAME_ROUNDS {
         let state = State::read(db).await?;
         let renames = renames::find(&state);
-        if renames.is_empty() || sql.len() > 100 {
-            sql.extend(plan_up(db, &state, subject).await?);
-            return Ok(sql);
+        if renames.is_empty() {
+            break;
         }
+        preflight::check_not_newer(&state)?;
+        preflight::check_ready(db, &state).await?;
         for rename in renames {
             *subject = Some(Subject { object: rename.object, table: None, definition: String::new() });
             db.execute_unprepared(&rename.sql).await?;
             sql.push(rename.sql);
         }
     }
+    let state = State::read(db).await?;
+    sql.extend(plan_up(db, &state, subject).await?);
+    Ok(sql)
 }
 
 /// Reads the state of the database, in a read-only transaction.
@@ -259,9 +268,7 @@ async fn restore_names(
     subject: &mut Option<Subject>,
     steps: &mut Vec<Step>,
 ) -> Result<State, DbErr> {
-    /// A table may need its schema, its name and the name of a column restored; a last round finds nothing to do.
-    const ROUNDS: usize = 4;
-    for _ in 0..ROUNDS {
+    for _ in 0..RENAME_ROUNDS {
         let state = State::read(db).await?;
         let renames = if state.pending().is_empty() { renames::find(&state) } else { Vec::new() };
         if renames.is_empty() {
@@ -279,9 +286,11 @@ async fn restore_names(
     State::read(db).await
 }
 
-/// Records this program's version and objects, unless the record has them already or is not readable.
+/// Records this program's version and objects, unless the record has them already, is of a newer version with the same
+/// schema, or is not readable.
 async fn record_version(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
     let needs_no_record = !state.record.is_readable
+        || preflight::check_not_newer(state).is_err()
         || (state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
             && record::objects().iter().all(|object| state.record.objects.contains(object)));
     if needs_no_record { Ok(()) } else { rules::execute_all(db, &record::record_sql()).await }

@@ -59,7 +59,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::SessionHasNoPlayer`], [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`],
+    /// [`Error::NotSignedIn`].
     pub async fn start(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.start", session = id, |tx| {
             activate(tx, id, [SessionStatus::Waiting, SessionStatus::StartingSoon]).await
@@ -85,7 +86,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::SessionHasNoPlayer`], [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`],
+    /// [`Error::NotSignedIn`].
     pub async fn resume(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.resume", session = id, |tx| {
             activate(tx, id, [SessionStatus::Paused]).await
