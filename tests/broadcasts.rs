@@ -72,6 +72,32 @@ async fn every_event_is_a_private_broadcast_with_its_number() {
 }
 
 #[tokio::test]
+async fn a_participant_of_one_session_neither_reads_nor_writes_messages_of_another() {
+    let (world, _administrator) = project().await;
+    let (mine, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let player = &other.players[0];
+    player.person.exec(&roll(other.session, player.character)).await.unwrap();
+    let me = &mine.players[0].person;
+    for (columns, values) in [
+        ("topic, extension", format!("'{}', 'presence'", topic(&other))),
+        ("topic, extension, event", format!("'{}', 'presence', 'dice_rolled'", topic(&mine))),
+        ("topic, extension, payload", format!("'{}', 'presence', '{{\"total\": 18}}'", topic(&mine))),
+        ("topic, extension, event, payload", format!("'{}', 'presence', 'dice_rolled', '{{}}'", topic(&other))),
+        ("topic, extension, binary_payload", format!("'{}', 'presence', '\\x01'", topic(&mine))),
+    ] {
+        let transaction = me.begin().await;
+        transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&mine))).await.unwrap();
+        let insert = format!("INSERT INTO realtime.messages ({columns}) VALUES ({values})");
+        let no = refused(transaction.execute_unprepared(&insert).await.unwrap_err());
+        assert!(no.is_forbidden(), "{columns}: {no:?}");
+    }
+    let transaction = me.begin().await;
+    transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&mine))).await.unwrap();
+    let read = format!("SELECT FROM realtime.messages WHERE topic = '{}'", topic(&other));
+    assert_eq!(transaction.execute_unprepared(&read).await.unwrap().rows_affected(), 0);
+}
+
+#[tokio::test]
 async fn nobody_suppresses_the_broadcast_of_their_own_roll() {
     let (world, _administrator) = project().await;
     let game = world.new_active_session(1).await;

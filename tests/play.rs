@@ -54,6 +54,57 @@ async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
 }
 
 #[tokio::test]
+async fn an_order_of_initiative_compares_only_the_rolls_of_one_initiative() {
+    let world = World::new().await;
+    let (game, other) = (world.new_active_session(2).await, world.new_active_session(1).await);
+    let seer = world.sparc.as_user(game.seer.uuid());
+    let service = world.sparc.as_service();
+    let new = |session_id| NewInitiative { id: None, session_id, creatures: Vec::new() };
+    let turns = seer.dice().initiative(new(game.session)).await.unwrap();
+    let elsewhere = service.dice().initiative(new(other.session)).await.unwrap();
+    let attack = world.new_roll(game.session, game.players[0].character, "{1}", 3, 0).await;
+    let order = |ids: &[Uuid]| {
+        let list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
+        format!("SELECT unnest(private.initiative_order(ARRAY[{list}]::uuid[]))")
+    };
+    let mine: Vec<Uuid> = turns.iter().map(|turn| turn.roll.id).collect();
+    assert_eq!(game.seer.values::<Uuid>(&order(&mine)).await, Ok(mine.clone()));
+    assert_eq!(game.seer.values::<Uuid>(&order(&[mine[0], attack])).await, Ok(vec![mine[0]]), "no initiative");
+    let both = order(&[mine[0], elsewhere[0].roll.id]);
+    for person in [&game.seer, &other.seer, &world.service()] {
+        assert_eq!(person.values::<Uuid>(&both).await, Ok(Vec::new()), "of two sessions");
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_a_client_chooses_does_not_decide_a_tie() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let hero = game.players[0].character;
+    let low = || Uuid::new_v4().as_u128() >> 64;
+    let (mut ties, mut first) = (0, 0);
+    for _ in 0..150 {
+        let ids = [Uuid::from_u128(low()), Uuid::from_u128(u128::MAX - low())];
+        for id in ids {
+            let insert = format!(
+                "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
+                 VALUES ('{id}', '{}', '{hero}', 'grace', 3, 'initiative')",
+                game.session
+            );
+            game.seer.exec(&insert).await.unwrap();
+        }
+        let list = format!("ARRAY['{}', '{}']::uuid[]", ids[0], ids[1]);
+        let totals = format!("SELECT count(DISTINCT total) FROM dice_rolls WHERE id = ANY ({list})");
+        if game.seer.value::<i64>(&totals).await.unwrap() == 1 {
+            ties += 1;
+            let order = format!("SELECT unnest(private.initiative_order({list}))");
+            first += usize::from(game.seer.values::<Uuid>(&order).await.unwrap()[0] == ids[0]);
+        }
+    }
+    assert!(0 < first && first < ties, "the lower id is first in {first} of {ties} ties");
+}
+
+#[tokio::test]
 async fn hit_points_stay_between_0_and_the_maximum_also_under_concurrency() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;

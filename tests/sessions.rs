@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use crate::world::{World, at_once, row, seat};
@@ -278,6 +279,10 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     world.set(&game, "is_public = true").await;
     let ask = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
     let seen = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
+    let announced = row(&world.visitor(), &ask).await;
+    let fields: Vec<&str> = announced["adventure_data"].as_object().unwrap().keys().map(String::as_str).collect();
+    let allowed = ["creator_id", "difficulty", "estimated_duration", "id", "name", "status", "thumbnail_url"];
+    assert_eq!(fields, allowed, "what announces the session");
     assert!(!seen(row(&world.new_user().await, &ask).await), "a stranger");
     assert!(seen(row(&game.seer, &ask).await), "the Seer");
     let player = &game.players[0];
@@ -285,6 +290,51 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     let stood = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
     player.person.exec(&stood).await.unwrap();
     assert!(!seen(row(&player.person, &ask).await), "a player who left");
+}
+
+#[tokio::test]
+async fn an_ended_session_shows_nothing_of_a_later_draft() {
+    let world = World::new().await;
+    for status in ["completed", "cancelled"] {
+        let game = world.new_active_session(1).await;
+        world.set(&game, &format!("is_public = true, status = '{status}'")).await;
+        let creator = world.new_user().await.id;
+        let publish = format!(
+            "UPDATE adventures SET creator_id = '{}', status = 'published' WHERE id = '{}'",
+            creator.unwrap(),
+            game.adventure
+        );
+        world.owner().exec(&publish).await.unwrap();
+        let ask = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
+        let people = [world.visitor(), world.new_user().await, game.seer.clone(), game.players[0].person.clone()];
+        for person in &people {
+            assert_eq!(row(person, &ask).await["adventure_data"]["status"], "published");
+        }
+        let draft = format!("UPDATE adventures SET status = 'draft', name = 'Later' WHERE id = '{}'", game.adventure);
+        world.owner().exec(&draft).await.unwrap();
+        for person in &people {
+            let seen = row(person, &ask).await["adventure_data"].clone();
+            assert!(seen.is_null(), "{status} {:?}: {seen}", person.id);
+        }
+        for person in [world.user(creator.unwrap()), world.service()] {
+            assert_eq!(row(&person, &ask).await["adventure_data"]["name"], "Later");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_does_not_end_before_it_started() {
+    let world = World::new().await;
+    let game = world.new_session(1).await;
+    // This transaction begins before the one that starts the session.
+    let early = game.seer.begin().await;
+    early.execute_unprepared("SELECT now()").await.unwrap();
+    world.set(&game, "status = 'active'").await;
+    let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session);
+    early.execute_unprepared(&complete).await.unwrap();
+    early.commit().await.unwrap();
+    assert_eq!(world.owner().count("sessions WHERE ended_at < started_at").await, 0);
+    assert_eq!(world.owner().count("sessions WHERE ended_at = started_at").await, 1);
 }
 
 #[tokio::test]

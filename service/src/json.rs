@@ -22,7 +22,17 @@ pub(crate) fn json_cell<T: DeserializeOwned + 'static>(
     column: &str,
     field: &'static str,
 ) -> Result<T, Error> {
-    rows::cell::<Json<T>>(row, column).map(|document| document.0).map_err(|_| wrong_shape(field))
+    optional_json_cell(row, column, field)?.ok_or_else(|| wrong_shape(field))
+}
+
+/// Reads a column of type `jsonb`, which may be NULL.
+pub(crate) fn optional_json_cell<T: DeserializeOwned + 'static>(
+    row: &PgRow,
+    column: &str,
+    field: &'static str,
+) -> Result<Option<T>, Error> {
+    let document = rows::cell::<Option<Json<T>>>(row, column).map_err(|_| wrong_shape(field))?;
+    Ok(document.map(|document| document.0))
 }
 
 fn wrong_shape(field: &'static str) -> Error {

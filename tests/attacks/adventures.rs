@@ -1,8 +1,9 @@
 //! A stranger cannot prevent the deletion of an adventure, and unpublished content is not readable.
 
+use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, number, open_session};
+use super::{assert_invariants, attempt, exec_in, number, open_session};
 use crate::world::{Person, World, seat};
 
 /// Cancels a session, and archives it if `archive`.
@@ -273,4 +274,23 @@ async fn publishing_again_keeps_the_time_of_the_first_publication() {
         assert_eq!(attempt(&creator, &set(status)).await, "done");
         assert_eq!(world.owner().value::<String>(&published_at).await.unwrap(), first, "{status}");
     }
+}
+
+/// The service stores the result of a validation only if the adventure is as it was read, which its time shows.
+/// Transactions of one message have the same `now()`.
+#[tokio::test]
+async fn two_edits_never_have_the_same_time() {
+    let world = World::new().await;
+    let creator = world.new_user().await;
+    let draft = world.new_draft(creator.uuid()).await;
+    let time = format!("SELECT updated_at::text FROM adventures WHERE id = '{draft}'");
+    let mut times = std::collections::BTreeSet::new();
+    let edit = |name: &str| format!("UPDATE adventures SET content = '{{\"name\": \"{name}\"}}' WHERE id = '{draft}'");
+    let transaction = creator.begin().await;
+    for name in ["valid", "valid", "invalid"] {
+        exec_in(&transaction, &edit(name)).await.unwrap();
+        let row = transaction.query_one_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, &time)).await;
+        assert!(times.insert(row.unwrap().unwrap().try_get_by_index::<String>(0).unwrap()), "{name}");
+    }
+    transaction.commit().await.unwrap();
 }

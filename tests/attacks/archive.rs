@@ -12,7 +12,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, number, open_session};
+use super::{assert_invariants, attempt, exec_in, number, open_session};
 use crate::world::{GameSession, World};
 
 /// Ends a session and dates its end `days` ago.
@@ -287,4 +287,30 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
         transaction.rollback().await.unwrap();
     }
     assert_invariants(&world).await;
+}
+
+#[tokio::test]
+async fn the_archive_has_a_removal_that_was_in_progress() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let (removed, kept) = (&game.players[0], &game.players[1]);
+    let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{}'", game.session);
+    world.owner().exec(&leave).await.unwrap();
+    end(&world, &game, "completed", 91).await;
+    let removal = game.seer.begin().await;
+    let sql = format!(
+        "UPDATE session_players SET removed_at = now() WHERE session_id = '{}' AND user_id = '{}'",
+        game.session, removed.id
+    );
+    assert_eq!(exec_in(&removal, &sql).await, Ok(1));
+    let service = world.reconnect().await.service();
+    let archiving = tokio::spawn(async move { service.value::<i32>("SELECT private.archive_sessions(10)").await });
+    world.owner().wait_for_lock_waiters(1).await;
+    removal.commit().await.unwrap();
+    assert_eq!(archiving.await.unwrap(), Ok(1));
+    assert_eq!(world.owner().count("archived_session_players WHERE removed_at IS NOT NULL").await, 1);
+    let mine = format!("archived_sessions WHERE id = '{}'", game.session);
+    for (player, sessions) in [(removed, 0), (kept, 1)] {
+        assert_eq!(player.person.count(&mine).await, sessions);
+    }
 }

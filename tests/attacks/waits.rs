@@ -58,3 +58,31 @@ async fn the_event_of_a_stranger_waits_for_no_session_and_draws_no_number() {
     }
     assert_eq!(attempt(&stranger, &insert_character(Uuid::new_v4(), stranger.uuid())).await, "done");
 }
+
+/// Locks that two transactions share alternately would keep a stronger one waiting for ever.
+#[tokio::test]
+async fn a_session_that_is_being_opened_keeps_nobody_from_the_adventure() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let other = world.new_user().await;
+    for snapshot in [false, true] {
+        let opening = if snapshot { other.begin_with_snapshot().await } else { other.begin().await };
+        let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure);
+        assert_eq!(exec_in(&opening, &open).await, Ok(1));
+        for change in ["times_played = times_played + 1", "status = 'draft'", "status = 'published'"] {
+            let owner = world.owner().begin().await;
+            exec_in(&owner, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+            let sql = format!("UPDATE adventures SET {change} WHERE id = '{}'", game.adventure);
+            assert_eq!(exec_in(&owner, &sql).await, Ok(1), "{change}");
+            owner.commit().await.unwrap();
+        }
+        opening.commit().await.unwrap();
+    }
+    // An adventure that was unpublished since the snapshot is still refused.
+    let late = other.begin_with_snapshot().await;
+    exec_in(&late, "SELECT now()").await.unwrap();
+    let draft = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure);
+    world.owner().exec(&draft).await.unwrap();
+    let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure);
+    assert_eq!(exec_in(&late, &open).await.unwrap_err().code, "40001");
+}

@@ -1,5 +1,7 @@
 -- Participants may read their session's broadcasts and track presence on its topic. Only the trigger writes broadcasts,
--- because a client could otherwise forge a roll.
+-- because a client could otherwise forge a roll. Realtime checks both with rows of the topic that it has put into the
+-- setting `realtime.topic`. A caller with SQL can change that setting, so the rows themselves must have that topic, and
+-- a row of presence no content: Realtime sends the content of every row.
 
 -- Whether the caller participates in the session of a topic `session:<id>`. For any other topic it returns false and
 -- raises no error.
@@ -28,12 +30,24 @@ BEGIN
   CREATE POLICY "Participants follow their sessions"
   ON realtime.messages FOR SELECT
   TO authenticated
-  USING (extension IN ('broadcast', 'presence') AND private.can_follow((SELECT realtime.topic())));
+  USING (
+    extension IN ('broadcast', 'presence')
+    AND topic = (SELECT realtime.topic())
+    AND private.can_follow((SELECT realtime.topic()))
+  );
   DROP POLICY IF EXISTS "Participants track their presence" ON realtime.messages;
   CREATE POLICY "Participants track their presence"
   ON realtime.messages FOR INSERT
   TO authenticated
-  WITH CHECK (extension = 'presence' AND private.can_follow((SELECT realtime.topic())));
+  WITH CHECK (
+    extension = 'presence'
+    AND topic = (SELECT realtime.topic())
+    AND event IS NULL
+    AND payload IS NULL
+    -- Not every version of Realtime has this column.
+    AND to_jsonb(messages.*) ->> 'binary_payload' IS NULL
+    AND private.can_follow((SELECT realtime.topic()))
+  );
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE WARNING 'policies on realtime.messages were not created, because this role lacks the privilege';

@@ -74,8 +74,9 @@ BEGIN
 END
 $$;
 
--- Returns rolls of initiative in order: highest first, ties by grace. Grace is on sheets that other participants cannot
--- see; only the order is revealed.
+-- Returns the rolls of one session's initiative in order: highest first, ties by grace, then at random. Grace is on
+-- sheets that other participants cannot see; only the order is revealed. Rolls of several sessions have no order:
+-- comparing them with those of one's own creatures would reveal the grace of anybody met elsewhere.
 CREATE OR REPLACE FUNCTION private.initiative_order(rolls uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -87,14 +88,23 @@ DECLARE
   mine uuid[] := private.my_session_ids();
   sees_all boolean := private.is_server();
 BEGIN
+  IF (SELECT count(DISTINCT session_id) FROM public.dice_rolls WHERE id = ANY (rolls)) > 1 THEN
+    RETURN '{}'::uuid[];
+  END IF;
   RETURN ARRAY(
     SELECT roll.id
     FROM public.dice_rolls AS roll
     LEFT JOIN public.characters AS hero ON hero.id = roll.character_id
     LEFT JOIN public.creatures AS creature ON creature.id = roll.creature_id
     WHERE roll.id = ANY (rolls)
+      AND roll.roll_type = 'initiative'
       AND (sees_all OR roll.session_id = ANY (mine))
-    ORDER BY roll.total DESC, coalesce(hero.grace, (creature.stats ->> 'grace')::numeric) DESC NULLS LAST, roll.id
+    ORDER BY
+      roll.total DESC,
+      coalesce(hero.grace, (creature.stats ->> 'grace')::numeric) DESC NULLS LAST,
+      -- Not by the id, which the caller may choose.
+      roll.animation_seed,
+      roll.id
   );
 END
 $$;

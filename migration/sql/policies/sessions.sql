@@ -66,9 +66,9 @@ $$;
 
 -- Returns a session, its seats with the name and class of each character, and its adventure; no row if the caller
 -- cannot see the session. Character sheets are private, but participants see names and classes; a visitor sees no
--- seats, as everywhere. The adventure's content is included for callers who may read the adventure, and for the Seer
--- and seated players while the session is live: a public session with a draft does not publish the draft, and an ended
--- session does not keep later drafts readable. Who may see the session is decided here exactly as in the table's
+-- seats, as everywhere. The adventure is included for callers who may read it, and for the Seer and seated players while
+-- the session is live. A public session with a draft does not publish the draft: others get what announces the session.
+-- An ended session does not keep later drafts readable: others get nothing of it. Who may see the session is decided here exactly as in the table's
 -- policy; evaluating the policy as well would look the session up twice.
 CREATE OR REPLACE FUNCTION private.session_details(wanted uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
@@ -116,7 +116,16 @@ BEGIN
         OR played.creator_id = me
         OR (session.status NOT IN ('completed', 'cancelled') AND (session.seer_id = me OR own.is_active))
         THEN to_jsonb(played.*)
-      ELSE to_jsonb(played.*) - 'content' - 'validation_errors'
+      WHEN session.status NOT IN ('completed', 'cancelled') THEN
+        jsonb_build_object(
+          'id', played.id,
+          'creator_id', played.creator_id,
+          'name', played.name,
+          'thumbnail_url', played.thumbnail_url,
+          'difficulty', played.difficulty,
+          'estimated_duration', played.estimated_duration,
+          'status', played.status
+        )
     END
   FROM public.sessions AS session
   JOIN public.adventures AS played ON played.id = session.adventure_id

@@ -49,6 +49,9 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  -- A seat that is being changed, for example by a removal, is copied as it will be.
+  PERFORM FROM public.session_players WHERE session_id = ANY (moving) ORDER BY session_id, user_id FOR UPDATE;
+
   INSERT INTO public.archived_sessions (
     id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,
     current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounters_begun,

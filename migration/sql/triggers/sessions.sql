@@ -100,8 +100,8 @@ $$;
 
 -- Refuses the id of an archived session, enforces twenty live sessions per account as Seer, and checks the adventure
 -- again, because it may have been unpublished since the caller's snapshot. At READ COMMITTED a plain query sees that.
--- At higher levels only a lock does; taking it at READ COMMITTED too would make the adventure's creator wait for no
--- reason.
+-- At higher levels only a lock does. It is released at once, with its subtransaction: sessions that two accounts open
+-- alternately would otherwise keep a completion or the adventure's creator waiting for ever.
 CREATE OR REPLACE FUNCTION private.check_session_limit()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -123,14 +123,19 @@ BEGIN
     FROM public.adventures
     WHERE id = NEW.adventure_id;
   ELSE
-    SELECT status, creator_id
-    INTO played
-    FROM public.adventures
-    WHERE id = NEW.adventure_id
-    FOR SHARE;
-    PERFORM private.refuse_lately_archived(NEW);
+    BEGIN
+      SELECT status, creator_id
+      INTO played
+      FROM public.adventures
+      WHERE id = NEW.adventure_id
+      FOR SHARE;
+      RAISE triggered_action_exception;
+    EXCEPTION
+      WHEN triggered_action_exception THEN
+        PERFORM private.refuse_lately_archived(NEW);
+    END;
   END IF;
-  IF FOUND AND played.status <> 'published' AND played.creator_id <> NEW.seer_id THEN
+  IF played.status <> 'published' AND played.creator_id <> NEW.seer_id THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP009',
       MESSAGE = 'The adventure of a session must be published or created by its Seer',
@@ -200,7 +205,8 @@ BEGIN
     NEW.started_at := coalesce(NEW.started_at, now());
   END IF;
   IF NEW.status IN ('completed', 'cancelled') THEN
-    NEW.ended_at := coalesce(NEW.ended_at, now());
+    -- `now()` of this transaction may be earlier than that of the one that started the session.
+    NEW.ended_at := coalesce(NEW.ended_at, greatest(now(), NEW.started_at));
   END IF;
   RETURN NEW;
 END

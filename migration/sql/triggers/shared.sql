@@ -19,14 +19,15 @@
 
 -- Sets `updated_at`, whoever edits the row. The triggers name the edited columns and not the counters, which change
 -- when somebody else acts: a private session counts for all who played it, and equal times in their profiles would
--- reveal who they are.
+-- reveal who they are. Each edit sets a later time, so that an equal time means an equal row: several transactions of
+-- one message have the same `now()`.
 CREATE OR REPLACE FUNCTION private.touch_updated_at()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  NEW.updated_at := now();
+  NEW.updated_at := greatest(now(), OLD.updated_at + INTERVAL '1 microsecond');
   RETURN NEW;
 END
 $$;

@@ -10,7 +10,13 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::{Caller, Error, adventures::AdventureContent, json::json_cell, operation::operation, rows};
+use crate::{
+    Caller, Error,
+    adventures::AdventureContent,
+    json::{json_cell, optional_json_cell},
+    operation::operation,
+    rows,
+};
 
 /// A session with its participants and its adventure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,8 +29,9 @@ pub struct SessionDetails {
     pub seer_name: String,
     /// Everyone who has or has had a seat, in the order of joining. Empty for a visitor.
     pub players: Vec<Participant>,
-    /// The adventure.
-    pub adventure: SessionAdventure,
+    /// The adventure. `None` if the session has ended and the caller may not read the adventure, which has been
+    /// unpublished since.
+    pub adventure: Option<SessionAdventure>,
 }
 
 /// A player of a session, as the other participants see them. Serialized in snake case; deserialization also accepts
@@ -59,8 +66,8 @@ pub struct Participant {
     pub is_active: bool,
 }
 
-/// The adventure of a session. Its content is included for those who may read the adventure and, while the session is
-/// live, for the Seer and seated players.
+/// The adventure of a session. Description and content are included for those who may read the adventure and, while the
+/// session is live, for the Seer and seated players.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
@@ -116,7 +123,7 @@ impl<C: Caller> Sessions<'_, C> {
                 session: json_cell(row, "session_data", "session")?,
                 seer_name: rows::cell(row, "seer_name")?,
                 players: json_cell(row, "players", "players")?,
-                adventure: json_cell(row, "adventure_data", "adventure")?,
+                adventure: optional_json_cell(row, "adventure_data", "adventure")?,
             })
         })
     }

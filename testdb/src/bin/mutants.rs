@@ -3,8 +3,8 @@
 //! for which no failing test is known. Writes `docs/generated/mutants.md`, which lists the test that fails for each
 //! rule.
 //!
-//! A mutant is tried first on the test that failed for it last time, then on the tests for rules of its kind, then on
-//! all.
+//! A mutant is tried first on the test that failed for it last time, then on the tests for rules of its kind. Those that
+//! survive are tried on all tests at the end.
 
 use std::{
     collections::BTreeMap,
@@ -87,41 +87,30 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let chosen: Vec<&Mutant> = mutants
         .iter()
         .filter(|mutant| {
-            let is_new = known_killers.get(&(mutant.kind.clone(), mutant.name.clone())).is_none_or(String::is_empty);
+            let is_new = equivalent_because(mutant).is_none()
+                && known_killers.get(&(mutant.kind.clone(), mutant.name.clone())).is_none_or(String::is_empty);
             let is_named = |word: &String| mutant.kind.contains(word) || mutant.name.contains(word);
             (is_new || !is_only_new) && (words.is_empty() || words.iter().any(is_named))
         })
         .collect();
-    let queue = Mutex::new(chosen.iter());
     let killers = Mutex::new(known_killers.clone());
-    // SPARC_WORKERS lowers the number on a machine that is in use.
-    let workers = match env::var("SPARC_WORKERS") {
-        Ok(wanted) => wanted.parse()?,
-        Err(_) => std::thread::available_parallelism()?.get(),
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                let next = || queue.lock().ok().and_then(|mut queue| queue.next().copied());
-                while let Some(mutant) = next() {
-                    let key = (mutant.kind.clone(), mutant.name.clone());
-                    let killer = find_killer(&program, mutant, known_killers.get(&key))
-                        .unwrap_or_else(|error| Some(error.to_string()));
-                    let killer = killer.unwrap_or_default();
-                    eprintln!(
-                        "{} {}: {}",
-                        mutant.kind,
-                        mutant.name,
-                        if killer.is_empty() { "SURVIVES" } else { &killer }
-                    );
-                    if let Ok(mut killers) = killers.lock() {
-                        killers.insert(key, killer);
-                        let _ = write(&page, &mutants, &killers);
-                    }
-                }
-            });
-        }
-    });
+    let mut survivors: Vec<&Mutant> = chosen.clone();
+    for tests in [Tests::Likely, Tests::All] {
+        survivors = each(survivors, |mutant| {
+            let key = (mutant.kind.clone(), mutant.name.clone());
+            let killer = find_killer(&program, mutant, known_killers.get(&key), tests);
+            let killer = killer.unwrap_or_else(|error| Some(error.to_string()));
+            eprintln!("{} {}: {}", mutant.kind, mutant.name, killer.as_deref().unwrap_or(tests.survival()));
+            let is_killed = killer.is_some();
+            if let Ok(mut killers) = killers.lock()
+                && (is_killed || tests == Tests::All)
+            {
+                killers.insert(key, killer.unwrap_or_default());
+                let _ = write(&page, &mutants, &killers);
+            }
+            is_killed
+        })?;
+    }
     fs::remove_file(&program)?;
     let killers = killers.into_inner().map_err(|_| "a worker stopped")?;
     write(&page, &mutants, &killers)?;
@@ -129,6 +118,52 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
         .iter()
         .filter(|mutant| killers.get(&(mutant.kind.clone(), mutant.name.clone())).is_none_or(String::is_empty))
         .count())
+}
+
+/// The tests on which a mutant is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tests {
+    /// Those of its kind of rule.
+    Likely,
+    All,
+}
+
+impl Tests {
+    fn survival(self) -> &'static str {
+        match self {
+            Self::Likely => "survives the likely tests",
+            Self::All => "SURVIVES",
+        }
+    }
+}
+
+/// Calls `is_killed` for each mutant, in several threads, and returns the mutants that survive.
+fn each(
+    mutants: Vec<&Mutant>,
+    is_killed: impl Fn(&Mutant) -> bool + Sync,
+) -> Result<Vec<&Mutant>, Box<dyn std::error::Error>> {
+    // SPARC_WORKERS lowers the number on a machine that is in use.
+    let workers = match env::var("SPARC_WORKERS") {
+        Ok(workers) => workers.parse()?,
+        Err(_) => std::thread::available_parallelism()?.get(),
+    };
+    let queue = Mutex::new(mutants.into_iter());
+    let survivors = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                let next = || queue.lock().ok().and_then(|mut queue| queue.next());
+                while let Some(mutant) = next() {
+                    if !is_killed(mutant)
+                        && let Ok(mut survivors) = survivors.lock()
+                    {
+                        survivors.push(mutant);
+                    }
+                }
+            });
+        }
+    });
+    Ok(survivors.into_inner().map_err(|_| "a worker stopped")?)
 }
 
 fn equivalent_because(mutant: &Mutant) -> Option<&'static str> {
@@ -175,34 +210,41 @@ fn build(root: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
 }
 
 /// Returns the first test that fails without the rule.
-fn find_killer(program: &Path, mutant: &Mutant, last_killer: Option<&String>) -> io::Result<Option<String>> {
-    let relevant: &[&str] = match mutant.kind.as_str() {
-        "policy gone" | "policy open" if mutant.name.contains("One statement") => &["rows::", "sizes::"],
-        "policy gone" | "policy open" if mutant.name.contains("Closed accounts") => &["accounts::", "leaks::"],
-        "revoke" | "policy gone" | "policy open" | "row security" => &["access::", "catalog::"],
-        "not null" | "constraint" | "unique index" | "bound" => &[
-            "bounds::",
-            "catalog::",
-            "refusals::",
-            "limits::",
-            "texts::",
-            "accounts::",
-            "adventures::",
-            "characters::",
+fn find_killer(
+    program: &Path,
+    mutant: &Mutant,
+    last_killer: Option<&String>,
+    tests: Tests,
+) -> io::Result<Option<String>> {
+    if tests == Tests::All {
+        return failing(program, &mutant.statement, &[]);
+    }
+    let likely: [&[&str]; 2] = match mutant.kind.as_str() {
+        "policy gone" | "policy open" if mutant.name.contains("One statement") => [&["rows::"], &["sizes::"]],
+        "policy gone" | "policy open" if mutant.name.contains("Closed accounts") => [&["accounts::"], &["leaks::"]],
+        "revoke" | "policy gone" | "policy open" | "row security" => [&["catalog::", "access::roles"], &["access::"]],
+        "not null" | "constraint" | "unique index" | "bound" => [
+            &["bounds::", "catalog::", "refusals::"],
+            &["limits::", "texts::", "archive::", "accounts::", "adventures::", "characters::", "privacy::"],
         ],
-        "trigger" if mutant.name.contains("limit_rows") => &["sizes::"],
-        "lock" => &["attacks::", "races::"],
-        _ => &["attacks::", "rolls::", "seats::", "sessions::", "events::", "refusals::"],
+        "trigger" if mutant.name.contains("limit_rows") => [&["sizes::"], &[]],
+        "lock" => [&["attacks::"], &["races::"]],
+        _ => [
+            &["catalog::", "refusals::", "rolls::", "seats::", "sessions::", "events::", "accounts::", "bounds::"],
+            &["attacks::", "characters::", "adventures::", "every_table::"],
+        ],
     };
     if let Some(last_killer) = last_killer.filter(|last_killer| !last_killer.is_empty())
         && let Some(test) = failing(program, &mutant.statement, &[last_killer])?
     {
         return Ok(Some(test));
     }
-    match failing(program, &mutant.statement, relevant)? {
-        Some(test) => Ok(Some(test)),
-        None => failing(program, &mutant.statement, &[]),
+    for tests in likely.into_iter().filter(|tests| !tests.is_empty()) {
+        if let Some(test) = failing(program, &mutant.statement, tests)? {
+            return Ok(Some(test));
+        }
     }
+    Ok(None)
 }
 
 /// Runs the tests whose names contain one of the words, or all, and returns the first that fails.

@@ -1,8 +1,10 @@
 -- Lists every rule of the schema with a statement that removes it or loosens it by one: kind, name, statement.
 WITH ours AS (
-  SELECT pg_class.oid, relname::text AS name
+  -- As SQL writes the name: with its schema if that is private.
+  SELECT pg_class.oid, oid::regclass::text AS name, relnamespace = 'public'::regnamespace AS is_public
   FROM pg_catalog.pg_class
-  WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
+  WHERE relnamespace IN ('public'::regnamespace, 'private'::regnamespace) AND relkind = 'r'
+    AND relname NOT IN ('sparc_migrations', 'sparc_record')
 ),
 constraints AS (
   SELECT ours.name AS "table", conname, contype, pg_get_constraintdef(pg_constraint.oid) AS definition
@@ -37,17 +39,17 @@ lines AS (
     generate_series(1, regexp_count(definition, pattern)) AS nth
 )
 SELECT 'constraint' AS kind, "table" || '.' || conname AS name,
-  format('ALTER TABLE public.%I DROP CONSTRAINT %I CASCADE', "table", conname) AS statement
+  format('ALTER TABLE %s DROP CONSTRAINT %I CASCADE', "table", conname) AS statement
 FROM constraints
 UNION ALL
 SELECT 'bound', format('%s.%s: %s %s', "table", conname, number, CASE further WHEN 1 THEN 'and one more' ELSE 'and one less' END),
   format(
-    'ALTER TABLE public.%I DROP CONSTRAINT %I, ADD CONSTRAINT %I %s', "table", conname, conname,
+    'ALTER TABLE %s DROP CONSTRAINT %I, ADD CONSTRAINT %I %s', "table", conname, conname,
     left(definition, "from" - 1) || (number::bigint + further) || substr(definition, "from" + length(number))
   )
 FROM bounds
 UNION ALL
-SELECT 'not null', ours.name || '.' || attname, format('ALTER TABLE public.%I ALTER COLUMN %I DROP NOT NULL', ours.name, attname)
+SELECT 'not null', ours.name || '.' || attname, format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', ours.name, attname)
 FROM ours JOIN pg_catalog.pg_attribute ON attrelid = ours.oid
 WHERE attnum > 0 AND attnotnull AND attidentity = ''
   AND NOT EXISTS (
@@ -56,17 +58,17 @@ WHERE attnum > 0 AND attnotnull AND attidentity = ''
   -- PostgreSQL keeps the columns of a replica identity NOT NULL.
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = ours.oid AND indisreplident AND attnum = ANY (indkey))
 UNION ALL
-SELECT 'unique index', relname, format('DROP INDEX public.%I', relname)
+SELECT 'unique index', indexrelid::regclass::text, format('DROP INDEX %s', indexrelid::regclass)
 FROM pg_catalog.pg_index JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
-WHERE relnamespace = 'public'::regnamespace AND indisunique
+WHERE relnamespace IN ('public'::regnamespace, 'private'::regnamespace) AND indisunique
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u'))
 UNION ALL
 SELECT 'trigger', tgrelid::regclass || '.' || tgname, format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass)
 FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_class ON pg_class.oid = tgrelid
-WHERE NOT tgisinternal AND relnamespace IN ('public'::regnamespace, 'auth'::regnamespace)
+WHERE NOT tgisinternal AND relnamespace IN ('public'::regnamespace, 'private'::regnamespace, 'auth'::regnamespace)
 UNION ALL
-SELECT 'row security', name, format('ALTER TABLE public.%I DISABLE ROW LEVEL SECURITY', name)
-FROM ours
+SELECT 'row security', name, format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', name)
+FROM ours WHERE is_public
 UNION ALL
 SELECT 'policy gone', tablename || ': ' || policyname, format('DROP POLICY %I ON public.%I', policyname, tablename)
 FROM pg_catalog.pg_policies WHERE schemaname = 'public'
@@ -77,7 +79,7 @@ FROM pg_catalog.pg_policies,
   LATERAL (VALUES ('USING', qual), ('WITH CHECK', with_check)) AS part (side, expression)
 WHERE schemaname = 'public' AND expression IS NOT NULL AND expression <> 'true'
 UNION ALL
-SELECT 'revoke', format('%s on %s from %s', privilege, name, role), format('GRANT %s ON public.%I TO %s', privilege, name, role)
+SELECT 'revoke', format('%s on %s from %s', privilege, name, role), format('GRANT %s ON %s TO %s', privilege, name, role)
 FROM ours,
   unnest(ARRAY['anon', 'authenticated', 'service_role']) AS role,
   unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS privilege
