@@ -3,8 +3,8 @@
 //! for which no failing test is known. Writes `docs/generated/mutants.md`, which lists the test that fails for each
 //! rule.
 //!
-//! A mutant is tried first on the test that failed for it last time, then on the tests for rules of its kind. Those that
-//! survive are tried on all tests at the end.
+//! A mutant is tried first on the test that failed for it last time, then on the tests for rules of its kind. Those
+//! that survive are tried on all tests at the end.
 
 use std::{
     collections::BTreeMap,
