@@ -292,10 +292,6 @@ fn classify(error: &SqlxError) -> Option<Class> {
 }
 
 fn classify_refusal(error: &SqlxPostgresError) -> Option<Class> {
-    // A function of the database may raise any code, and then means something of its own.
-    if error.routine() == Some("exec_stmt_raise") {
-        return None;
-    }
     let message = || error.message().to_owned();
     match error.code() {
         // The login is refused, or the database does not exist.
