@@ -1,9 +1,10 @@
 //! Every bound of the tables, at its edge and one past it.
 
+use sea_orm::ConnectionTrait;
 use serde_json::json;
 use sparc::service::{Error, Operations, events::NewEvent, sessions::NewSession};
 
-use crate::world::{Person, World};
+use crate::world::{Person, World, refused};
 
 /// Asserts that the constraint refuses the statement.
 async fn assert_refused(person: &Person, sql: &str, constraint: &str) {
@@ -413,6 +414,61 @@ async fn each_limit_of_rows_is_a_constraint_on_their_counter() {
         |seats: i32| format!("UPDATE characters SET live_seats = {seats} WHERE id = '{}'", game.players[0].character);
     assert_accepted(&owner, &set(0)).await;
     assert_refused(&owner, &set(-1), "characters_live_seats_check").await;
+}
+
+/// The API's roles cannot write such rows, but the constraints hold for the owner too.
+#[tokio::test]
+async fn the_owner_stores_no_row_that_contradicts_itself() {
+    let world = World::new().await;
+    let (game, over) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let (owner, spare) = (world.owner(), world.new_player().await);
+    world.set(&over, "status = 'completed'").await;
+    world.set(&over, "ended_at = now() - INTERVAL '1 year'").await;
+    assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+    // Its trigger would clear `is_active`.
+    owner.exec("ALTER TABLE session_players DISABLE TRIGGER USER").await.unwrap();
+    let user = format!("UPDATE users SET {{}} WHERE id = '{}'", spare.id);
+    let user = |set: &str| user.replace("{}", set);
+    for (sql, constraint) in [
+        (
+            format!("UPDATE characters SET retired_at = now(), live_seats = 1 WHERE id = '{}'", spare.character),
+            "character_not_seated",
+        ),
+        ("UPDATE archived_session_players SET removed_at = now(), is_active = true".to_owned(), "removed_is_inactive"),
+        (
+            format!("UPDATE session_players SET removed_at = now() WHERE session_id = '{}'", game.session),
+            "removed_is_inactive",
+        ),
+        (user(&format!("account_id = '{}'", game.seer.uuid())), "account_is_own"),
+        (user("display_name = E'two\\nlines'"), "clean_name"),
+        (user("avatar_url = 'javascript:alert(1)'"), "web_avatar_url"),
+        (user(&format!("email = '{}@deleted.invalid'", game.seer.uuid())), "reserved_email_is_own"),
+        (
+            format!("INSERT INTO private.account_gates VALUES ('{}')", uuid::Uuid::new_v4()),
+            "account_gates_account_id_fkey",
+        ),
+        (format!("INSERT INTO private.account_gates VALUES ('{}')", spare.id), "account_gates_pkey"),
+    ] {
+        let code = match constraint.rsplit('_').next() {
+            Some("fkey") => "23503",
+            Some("pkey") => "23505",
+            _ => "23514",
+        };
+        assert_refused!(owner.exec(&sql).await, code, constraint, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_closes_a_gate_waits_for_the_writes_that_passed_it() {
+    let world = World::new().await;
+    let player = world.new_player().await;
+    let write = player.person.begin().await;
+    write.execute_unprepared("UPDATE characters SET name = 'Robin'").await.unwrap();
+    let close = world.owner().begin().await;
+    close.execute_unprepared("SET LOCAL lock_timeout = '200ms'").await.unwrap();
+    let sql = format!("UPDATE private.account_gates SET is_open = false WHERE account_id = '{}'", player.id);
+    let waited = refused(close.execute_unprepared(&sql).await.unwrap_err());
+    assert_eq!(waited.code, "55P03", "{waited:?}");
 }
 
 #[tokio::test]

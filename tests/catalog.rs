@@ -292,8 +292,8 @@ async fn only_these_columns_are_nullable() {
         .values(
             "SELECT relname || ': ' || string_agg(attname, ' ' ORDER BY attnum)
              FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
-             WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
-               AND attnum > 0 AND NOT attnotnull AND NOT attisdropped
+             WHERE relnamespace IN ('public'::regnamespace, 'private'::regnamespace) AND relkind = 'r'
+               AND relname <> 'sparc_migrations' AND attnum > 0 AND NOT attnotnull AND NOT attisdropped
              GROUP BY relname ORDER BY relname",
         )
         .await
@@ -306,6 +306,7 @@ async fn only_these_columns_are_nullable() {
         "characters: last_played_at retired_at",
         "creatures: description",
         "dice_rolls: character_id creature_id description animation_seed original_roll_id rolled_by",
+        "requests: asker",
         "session_events: sender_id",
         "session_players: left_at removed_at",
         "sessions: looking_for scheduled_start current_scene_id current_encounter_id started_at ended_at",
