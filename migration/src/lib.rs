@@ -38,8 +38,8 @@ pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 /// a transaction.
 pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 
-/// The schema: numbered migrations for its structure, and rules (functions, triggers, policies, views, privileges) that
-/// `up` applies after them, and again whenever the database differs from the manifest.
+/// The schema: numbered migrations for its structure, and rules (functions, triggers, policies, views, privileges,
+/// jobs) that `up` applies after them, and again whenever the database differs from the manifest.
 ///
 /// Use it as any SeaORM migrator, through [`MigratorTrait`]. Beyond what SeaORM does, every command
 ///
