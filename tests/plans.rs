@@ -94,7 +94,7 @@ impl Explainer {
         self.known += new.len();
         let statement = new.iter().rfind(|statement| !statement.is_identity()).expect("a new statement");
         for mode in ["force_custom_plan", "force_generic_plan"] {
-            let (plan, fetched) = self.plan(&statement.again("hot"), mode, values).await;
+            let (plan, fetched) = self.plan(&statement.prepare_statement("hot"), mode, values).await;
             let mut read = 0;
             walk(&plan, what, mode, most, &mut read);
             assert!(read <= most, "{what}, {mode}: {read} rows are read\n{plan:#}");

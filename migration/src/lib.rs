@@ -26,9 +26,9 @@ mod m20261101_000002_tables;
 pub use check::{Difference, Report};
 pub use connect::{ConnectError, connect};
 pub use failure::user_message;
-pub use manifest::{MANIFEST, object};
+pub use manifest::{MANIFEST, object_of_line};
 pub use preflight::PreflightError;
-pub use run::{Command, Status, Step, accounts, dry_run, run, status};
+pub use run::{Command, Status, Step, count_accounts, dry_run, run, status};
 pub use script::sql;
 
 /// The query that checks the schema's invariants, for operators and tests. It returns one row for each violation.

@@ -169,7 +169,7 @@ async fn confirm(db: &SchemaManagerConnection<'_>, consent: &Consent, command: C
     if consent.yes {
         return Ok(command);
     }
-    let accounts = migration::accounts(db).await.map_err(|error| migration::user_message(&error))?;
+    let accounts = migration::count_accounts(db).await.map_err(|error| migration::user_message(&error))?;
     if accounts == 0 {
         return Ok(command);
     }

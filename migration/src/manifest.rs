@@ -103,7 +103,7 @@ pub(crate) fn parse(text: &str) -> Lines {
 
 /// Returns the object that a line of a manifest describes.
 #[must_use]
-pub fn object(line: &str) -> Option<&str> {
+pub fn object_of_line(line: &str) -> Option<&str> {
     split_line(line).map(|(object, _)| object)
 }
 

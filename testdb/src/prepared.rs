@@ -14,7 +14,7 @@ pub struct Prepared {
 impl Prepared {
     /// Returns the `PREPARE` statement that prepares it under a name.
     #[must_use]
-    pub fn again(&self, name: &str) -> String {
+    pub fn prepare_statement(&self, name: &str) -> String {
         let types = if self.types.is_empty() { String::new() } else { format!(" ({})", self.types) };
         format!("PREPARE {name}{types} AS {}", self.sql)
     }

@@ -175,7 +175,7 @@ pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State
 /// # Errors
 ///
 /// The error of the database.
-pub async fn accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
+pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     #[derive(FromQueryResult)]
     struct Count {
         count: i64,

@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut objects = BTreeSet::new();
     for is_platform in [false, true] {
         for line in runtime.block_on(manifest(is_platform))?.lines() {
-            let object = migration::object(line).ok_or_else(|| format!("not a line of a manifest: {line}"))?;
+            let object = migration::object_of_line(line).ok_or_else(|| format!("not a line of a manifest: {line}"))?;
             if lines.insert(line.to_owned()) && !objects.insert(object.to_owned()) {
                 return Err(format!("a plain database and a Supabase project differ in {object}").into());
             }

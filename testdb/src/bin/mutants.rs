@@ -220,8 +220,12 @@ fn find_killer(
         return failing(program, &mutant.statement, &[]);
     }
     let likely: [&[&str]; 2] = match mutant.kind.as_str() {
-        "policy gone" | "policy open" if mutant.name.contains("One statement") => [&["rows::"], &["sizes::"]],
-        "policy gone" | "policy open" if mutant.name.contains("Closed accounts") => [&["accounts::"], &["leaks::"]],
+        "policy gone" | "policy open" if mutant.name.contains("One statement") => {
+            [&["every_table::", "rows::"], &["sizes::"]]
+        }
+        "policy gone" | "policy open" if mutant.name.contains("Closed accounts") => {
+            [&["every_table::"], &["accounts::"]]
+        }
         "revoke" | "policy gone" | "policy open" | "row security" => [&["catalog::", "access::roles"], &["access::"]],
         "not null" | "constraint" | "unique index" | "bound" => [
             &["bounds::", "catalog::", "refusals::"],
