@@ -353,7 +353,7 @@ fn every_kind_of_line_is_broken_by_some_test() {
     let broken: BTreeSet<String> = BROKEN.iter().map(|(_, object)| kind(object)).collect();
     let carried: BTreeSet<String> = MANIFEST
         .lines()
-        .filter_map(migration::object)
+        .filter_map(migration::object_of_line)
         .map(kind)
         .filter(|kind| kind != "job" && kind != "role")
         .collect();
